@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ordinary embedding: one trained row for each id, tied to the readout or not."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels.linear_cross_entropy import linear_cross_entropy
+
+
+class Learned(nn.Module):
+  """Trained rows at both ends of the model.
+
+  The id `vocab_size` stands for "begin of document": it is read but never predicted, so its row
+  is a parameter of its own and the table keeps a vocabulary axis that shards evenly.
+
+  Attributes:
+    vocab_size: V, ids that can be predicted.
+    dim: D, width of a row.
+    tied: the readout uses the input table; otherwise it has its own.
+    bias: the readout adds a trained bias for each id.
+    init_std: standard deviation of the initial rows.
+    dtype: of the vectors handed to the model.
+  """
+
+  vocab_size: int
+  dim: int
+  tied: bool = True
+  bias: bool = False
+  init_std: float = 0.02
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self) -> None:
+    """Makes the parameters."""
+    init = nn.initializers.normal(self.init_std)
+    self.table = self.param('table', init, (self.vocab_size, self.dim))
+    self.begin = self.param('begin', init, (self.dim,))
+    if not self.tied:
+      self.readout_table = self.param('readout_table', init, (self.vocab_size, self.dim))
+    if self.bias:
+      self.readout_bias = self.param('readout_bias', nn.initializers.zeros, (self.vocab_size,))
+
+  def encode(self, ids: jax.Array, key: jax.Array) -> jax.Array:
+    """Vectors [B, T, D] of ids [B, T] in 0…V; `key` is not used, since nothing is drawn."""
+    del key
+    rows = self.table[jnp.minimum(ids, self.vocab_size - 1)]
+    return jnp.where((ids == self.vocab_size)[..., None], self.begin[None, None], rows).astype(
+      self.dtype
+    )
+
+  def nats(self, hidden: jax.Array, targets: jax.Array, key: jax.Array) -> jax.Array:
+    """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
+    del key
+    table, bias = self._readout()
+    return linear_cross_entropy(hidden, table.astype(self.dtype), targets, bias=bias)
+
+  def logits(self, hidden: jax.Array, key: jax.Array) -> jax.Array:
+    """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""
+    del key
+    table, bias = self._readout()
+    logits = jnp.einsum(
+      'btd,vd->btv', hidden, table.astype(self.dtype), preferred_element_type=jnp.float32
+    )
+    return logits if bias is None else logits + bias[None, None]
+
+  def _readout(self) -> tuple[jax.Array, jax.Array | None]:
+    table = self.table if self.tied else self.readout_table
+    return table, self.readout_bias if self.bias else None

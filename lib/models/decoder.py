@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pre-norm causal decoder of every experiment, and the language model around it.
+
+Legend: B batch, T length, D model width, H heads, K width of a head, F width of the MLP, L layers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lib.models import positions as position_schemes
+
+ACTIVATIONS: dict[str, Callable] = {
+  'relu': nn.relu,
+  'gelu': lambda x: nn.gelu(x, approximate=False),
+}
+NORMS = ('layer', 'rms')
+
+
+def _check(name: str, value: str, allowed: Any) -> None:
+  if value not in allowed:
+    raise ValueError(f'{name}={value!r} is not one of {", ".join(allowed)}.')
+
+
+class Block(nn.Module):
+  """One layer: norm, causal attention, norm, MLP, each added to the residual stream."""
+
+  dim: int
+  heads: int
+  head_dim: int
+  mlp_dim: int
+  position: str
+  norm: str
+  gated: bool
+  activation: str
+  bias: bool
+  init_std: float | None
+  residual_scale: float
+  max_distance: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+    self, x_btd: jax.Array, positions: jax.Array, mask: jax.Array, bias: jax.Array | None
+  ) -> tuple[jax.Array, None]:
+    """One layer in the form that `nn.scan` carries: (new residual stream, nothing)."""
+    x_btd = x_btd + self._attention(self._norm('attention_norm')(x_btd), positions, mask, bias)
+    return x_btd + self._mlp(self._norm('mlp_norm')(x_btd)), None
+
+  def _norm(self, name: str) -> nn.Module:
+    return make_norm(self.norm, self.bias, self.dtype, name)
+
+  def _dense(self, features: int | tuple, name: str, axis: int | tuple = -1, scale: float = 1.0):
+    if self.init_std is None:
+      init = nn.initializers.variance_scaling(scale**2, 'fan_in', 'truncated_normal')
+    else:
+      init = nn.initializers.normal(self.init_std * scale)
+    return nn.DenseGeneral(
+      features, axis, use_bias=self.bias, kernel_init=init, dtype=self.dtype, name=name
+    )
+
+  def _attention(self, x_btd, positions, mask, bias) -> jax.Array:
+    heads = (self.heads, self.head_dim)
+    q, k, v = (self._dense(heads, name)(x_btd) for name in ('query', 'key', 'value'))
+    if self.position == 'rotary':
+      q, k = (position_schemes.rotate(x, positions) for x in (q, k))
+    if self.position == 'relative':
+      relative = position_schemes.RelativeKeys(self.max_distance, name='relative')(q)
+      bias = relative * self.head_dim**-0.5
+    if bias is not None:
+      bias = bias.astype(self.dtype)
+    mixed = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask)
+    return self._dense(self.dim, 'out', axis=(-2, -1), scale=self.residual_scale)(mixed)
+
+  def _mlp(self, x_btd) -> jax.Array:
+    inner = ACTIVATIONS[self.activation](self._dense(self.mlp_dim, 'up')(x_btd))
+    if self.gated:
+      inner = inner * self._dense(self.mlp_dim, 'gate')(x_btd)
+    return self._dense(self.dim, 'down', scale=self.residual_scale)(inner)
+
+
+def make_norm(kind: str, bias: bool, dtype: jnp.dtype, name: str) -> nn.Module:
+  """LayerNorm or RMSNorm with the epsilon of GPT-2 (1e-5, not Flax's 1e-6)."""
+  if kind == 'rms':
+    return nn.RMSNorm(epsilon=1e-5, dtype=dtype, name=name)
+  return nn.LayerNorm(epsilon=1e-5, use_bias=bias, dtype=dtype, name=name)
+
+
+class Decoder(nn.Module):
+  """A stack of pre-norm blocks under `nn.scan`; the four papers' models are configurations of it.
+
+  Attributes:
+    layers, dim, heads, mlp_dim: L, D, H, F.
+    head_dim: K; D / H where None.
+    position: 'learned' (absolute, up to `max_length`), 't5' (one bias shared by all layers),
+      'relative' (per-layer vectors of relative distance), or 'rotary'.
+    norm: 'layer' or 'rms'.
+    gated: the MLP has a second input projection that multiplies the activation.
+    activation: 'relu' or 'gelu' (exact).
+    bias: dense layers and LayerNorms have biases.
+    init_std: of all kernels, or None for variance scaling by fan-in; kernels that write to the
+      residual stream are scaled by 1/√(2L) (GPT-2).
+    max_length: rows of the learned position table.
+    max_distance: last distance told apart by 't5' and 'relative'.
+    remat: recompute each block in the backward pass.
+    dtype: of activations; parameters stay float32.
+  """
+
+  layers: int
+  dim: int
+  heads: int
+  mlp_dim: int
+  head_dim: int | None = None
+  position: str = 'learned'
+  norm: str = 'layer'
+  gated: bool = False
+  activation: str = 'gelu'
+  bias: bool = False
+  init_std: float | None = 0.02
+  max_length: int = 1024
+  max_distance: int = 128
+  remat: bool = False
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_btd: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
+    """Hidden vectors [B, T, D] of input vectors [B, T, D].
+
+    Args:
+      x_btd: input vectors.
+      positions: [B, T] position of each token in its document.
+      segments: [B, T] document number in the row; a token sees only its own; 0 is padding.
+    """
+    _check('position', self.position, position_schemes.SCHEMES)
+    _check('norm', self.norm, NORMS)
+    _check('activation', self.activation, ACTIVATIONS)
+    length = x_btd.shape[1]
+    x_btd = x_btd.astype(self.dtype)
+    bias = None
+    if self.position == 'learned':
+      if length > self.max_length:
+        raise ValueError(f'{length} tokens exceed the {self.max_length} learned positions.')
+      init = nn.initializers.normal(self.init_std or 0.02)
+      table = self.param('positions', init, (self.max_length, self.dim))
+      x_btd = x_btd + table[positions].astype(self.dtype)
+    elif self.position == 't5':
+      bias = position_schemes.T5Bias(self.heads, max_distance=self.max_distance, name='t5')(length)
+
+    causal = jnp.tril(jnp.ones((length, length), bool))
+    mask = (segments[:, :, None] == segments[:, None, :]) & causal[None]
+    block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+    stack = nn.scan(
+      block,
+      variable_axes={'params': 0},
+      split_rngs={'params': True},
+      in_axes=nn.broadcast,
+      length=self.layers,
+    )(
+      dim=self.dim,
+      heads=self.heads,
+      head_dim=self.head_dim or self.dim // self.heads,
+      mlp_dim=self.mlp_dim,
+      position=self.position,
+      norm=self.norm,
+      gated=self.gated,
+      activation=self.activation,
+      bias=self.bias,
+      init_std=self.init_std,
+      residual_scale=(2 * self.layers) ** -0.5,
+      max_distance=self.max_distance,
+      dtype=self.dtype,
+      name='blocks',
+    )
+    x_btd, _ = stack(x_btd, positions, mask[:, None], bias)
+    return make_norm(self.norm, self.bias, self.dtype, 'final_norm')(x_btd)
+
+
+class LanguageModel(nn.Module):
+  """An embedding and a decoder joined: ids in, nats out.
+
+  Attributes:
+    embedding: a module with `encode`, `nats` and `logits` (lib/embeddings).
+    decoder: vectors to vectors.
+  """
+
+  embedding: nn.Module
+  decoder: nn.Module
+
+  def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
+    """Nats [B, T] of `batch['targets']`; positions with segment 0 are padding and hold no sense.
+
+    Args:
+      batch: int32 arrays [B, T] named inputs, targets, segments, positions.
+      key: one draw a sequence for embeddings that draw.
+    """
+    return self.embedding.nats(self.hidden(batch, key), batch['targets'], key)
+
+  def logits(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
+    """Logits [B, T, V] after each input: for decoding and probes."""
+    return self.embedding.logits(self.hidden(batch, key), key)
+
+  def hidden(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
+    """Final hidden vectors [B, T, D]."""
+    vectors = self.embedding.encode(batch['inputs'], key)
+    return self.decoder(vectors, batch['positions'], batch['segments'])

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a token stands: the four position schemes of the decoder.
+
+Legend: B batch, T length, H heads, K width of a head.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SCHEMES = ('learned', 't5', 'relative', 'rotary')
+
+
+def t5_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
+  """Bucket [T, T] of each causal distance i − j (T5, Raffel et al. 2020, section 2.1).
+
+  The first half of the buckets is exact; the rest grows logarithmically up to `max_distance`.
+  """
+  distance = np.maximum(np.arange(length)[:, None] - np.arange(length)[None], 0)
+  exact = buckets // 2
+  log_ratio = np.log(np.maximum(distance, 1) / exact) / np.log(max_distance / exact)
+  far = exact + (log_ratio * (buckets - exact)).astype(np.int64)
+  return np.where(distance < exact, distance, np.minimum(far, buckets - 1))
+
+
+class T5Bias(nn.Module):
+  """A learned bias for each head and distance bucket, shared by all layers."""
+
+  heads: int
+  buckets: int = 32
+  max_distance: int = 128
+
+  @nn.compact
+  def __call__(self, length: int) -> jax.Array:
+    """Bias [1, H, T, T], to be added to attention logits."""
+    table = self.param('bias', nn.initializers.normal(0.02), (self.heads, self.buckets))
+    return table[:, t5_buckets(length, self.buckets, self.max_distance)][None]
+
+
+class RelativeKeys(nn.Module):
+  """Learned vectors for each distance that queries meet like keys (Shaw et al. 2018, eq. 3).
+
+  Distances beyond `max_distance` share the last vector, so lengths extrapolate. One instance a
+  layer; the value-side vectors of the paper are left out.
+  """
+
+  max_distance: int = 128
+
+  @nn.compact
+  def __call__(self, q_bthk: jax.Array) -> jax.Array:
+    """Bias [B, H, T, T] of queries [B, T, H, K], on the scale of unscaled dot products."""
+    length, head_dim = q_bthk.shape[1], q_bthk.shape[-1]
+    vectors = self.param(
+      'vectors', nn.initializers.normal(head_dim**-0.5), (self.max_distance + 1, head_dim)
+    )
+    by_distance = jnp.einsum('bthk,nk->bhtn', q_bthk, vectors.astype(q_bthk.dtype))
+    distance = np.arange(length)[:, None] - np.arange(length)[None]
+    index = np.clip(distance, 0, self.max_distance)[None, None]
+    return jnp.take_along_axis(by_distance, jnp.asarray(index), axis=-1)
+
+
+def rotate(x_bthk: jax.Array, positions: jax.Array, base: float = 10_000.0) -> jax.Array:
+  """Rotary embedding of queries or keys [B, T, H, K] at positions [B, T] (Su et al. 2021)."""
+  half = x_bthk.shape[-1] // 2
+  frequency = base ** (-np.arange(half) / half)
+  angle = positions[:, :, None, None].astype(jnp.float32) * frequency[None, None, None]
+  cos, sin = jnp.cos(angle).astype(x_bthk.dtype), jnp.sin(angle).astype(x_bthk.dtype)
+  left, right = jnp.split(x_bthk, 2, axis=-1)
+  return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that hold state, data position, progress and config, behind orbax v1."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from orbax.checkpoint import v1 as ocp
+
+from lib.errors import InputError
+from lib.train.state import State
+
+
+@jax.jit
+def digest(state: State) -> jax.Array:
+  """A 32-bit checksum (uint32 scalar) of all bits of a state; any single flipped bit changes it."""
+  total = jnp.uint32(0)
+  for leaf in jax.tree.leaves(state):
+    bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f'uint{8 * leaf.dtype.itemsize}'))
+    words = bits.astype(jnp.uint32).ravel()
+    odd = 2 * jax.lax.iota(jnp.uint32, words.size) + 1  # odd factors keep every bit's weight
+    total = total * jnp.uint32(16777619) + (words * odd).sum(dtype=jnp.uint32)
+  return total
+
+
+class Checkpoints:
+  """The checkpoints of one run, newest last; a damaged one is named and the one before it used."""
+
+  def __init__(self, folder: str | os.PathLike, keep: int = 2):
+    self._manager = ocp.training.Checkpointer(
+      pathlib.Path(folder).resolve(),
+      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+      cleanup_tmp_directories=True,
+    )
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    self._manager.close()
+
+  def save(
+    self, step: int, state: State, data: Any, progress: Mapping[str, Any], config: Mapping[str, Any]
+  ) -> None:
+    """Writes one checkpoint atomically; `data` is the batch iterator, the rest JSON-like."""
+    notes = {'progress': dict(progress), 'config': dict(config), 'digest': int(digest(state))}
+    self._manager.save_checkpointables(
+      step, {'state': state, 'data': data, 'notes': notes}, force=True, overwrite=True
+    )
+
+  def restore(self, shapes: State, data: Any) -> tuple[State, dict[str, Any]] | None:
+    """The newest sound state and its progress, with `data` set to its position; None if none is.
+
+    Args:
+      shapes: abstract state carrying the shardings of *this* run's mesh.
+      data: a fresh batch iterator.
+
+    Raises:
+      InputError: there are checkpoints, but every one is damaged.
+    """
+    start = data.get_state()
+    steps = sorted((found.step for found in self._manager.checkpoints), reverse=True)
+    for step in steps:
+      try:
+        wanted = {'state': shapes, 'data': data, 'notes': None}
+        loaded = self._manager.load_checkpointables(step, wanted)
+        if int(digest(loaded['state'])) != loaded['notes']['digest']:
+          raise ValueError('its checksum does not match its content')
+        return loaded['state'], loaded['notes']['progress']
+      except Exception as error:  # damage shows as any of a dozen types
+        data.set_state(start)
+        reason = str(error).split('\n')[0][:200]
+        logging.error('checkpoint %s/%d is damaged: %s', self._manager.directory, step, reason)
+    if steps:
+      raise InputError(
+        f'every checkpoint in {self._manager.directory} is damaged: delete it to train anew.'
+      )
+    return None

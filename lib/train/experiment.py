@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recipe hands to the training loop, and what the loop hands back."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+
+Batch = Mapping[str, Any]  # numpy or jax arrays whose leading axis is the batch
+Variables = Mapping[str, Any]  # Flax collections; only 'params' is trained
+Key = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """One model to train: pytrees and functions of them, nothing of any module system.
+
+  Attributes:
+    init_fn: (key, batch) -> variables.
+    loss_fn: (variables, batch, key) -> (nats, aux). `nats` is the scalar to minimise; `aux` holds
+      sums over the batch, at least `nats`, `bytes` and `tokens`, from which the loop reports bits
+      per byte and tokens per second.
+    batches: an iterable whose iterator yields batches for this process and can save and set its
+      position (grain).
+    evaluations: name -> (variables -> {quantity: value}), run on held-out data.
+    tables: (history) -> rows of results; `history` is what `train` returns.
+  """
+
+  init_fn: Callable[[Key, Batch], Variables]
+  loss_fn: Callable[[Variables, Batch, Key], tuple[jax.Array, Mapping[str, jax.Array]]]
+  batches: Iterable[Batch]
+  evaluations: Mapping[str, Callable[[Variables], Mapping[str, Any]]] = dataclasses.field(
+    default_factory=dict
+  )
+  tables: Callable[[list[dict[str, Any]]], list] = lambda history: []

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Flax language model as the pair of functions that the loop trains, and its held-out score."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib.train.experiment import Batch, Key, Variables
+
+
+def loss_and_init(model: Any) -> tuple[Callable, Callable]:
+  """(init_fn, loss_fn) of a module whose call gives nats [B, T] of a batch.
+
+  The loss is the mean over tokens; padding (segment 0) does not count.
+  """
+
+  def init_fn(key: Key, batch: Batch) -> Variables:
+    return model.init(key, batch, key)
+
+  def loss_fn(variables: Variables, batch: Batch, key: Key):
+    real = batch['segments'] > 0
+    nats = jnp.where(real, model.apply(variables, batch, key), 0.0).sum()
+    tokens = real.sum()
+    return nats / tokens, {'nats': nats, 'bytes': batch['bytes'].sum(), 'tokens': tokens}
+
+  return init_fn, loss_fn
+
+
+def held_out(
+  loss_fn: Callable, batches: Iterable[Batch], seed: int = 0
+) -> Callable[[Variables], Mapping[str, np.ndarray]]:
+  """An evaluation: nats per byte, bits per byte and bytes per token over all of `batches`.
+
+  Works on replicas too: sums with a leading axis give an array for each quantity. The standard
+  error of nats per byte is over batches (ratio estimator), so it wants several.
+  """
+  fixed = [jax.device_put(dict(batch)) for batch in batches]
+  key = jax.random.key(seed)
+  sums = jax.jit(lambda variables, batch: loss_fn(variables, batch, key)[1])
+
+  def evaluate(variables: Variables) -> dict[str, np.ndarray]:
+    parts = jax.device_get([sums(variables, batch) for batch in fixed])
+    nats, size, tokens = (
+      np.stack([np.asarray(part[name], np.float64) for part in parts])
+      for name in ('nats', 'bytes', 'tokens')
+    )
+    rate = nats.sum(0) / size.sum(0)
+    spread = ((nats - rate * size) ** 2).sum(0) / max(1, len(parts) - 1)
+    return {
+      'nats_per_byte': rate,
+      'sem': np.sqrt(len(parts) * spread) / size.sum(0),
+      'bits_per_byte': rate / np.log(2),
+      'bytes_per_token': size.sum(0) / tokens.sum(0),
+    }
+
+  return evaluate

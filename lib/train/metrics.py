@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics on disk (JSON lines always, TensorBoard beside them) and on the terminal."""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+LN2 = math.log(2)
+
+
+def read(path: str | os.PathLike, run: str | None = None) -> list[dict[str, Any]]:
+  """Lines of a metrics file, of one run if named; a line cut short by a kill is left out."""
+  lines: list[dict[str, Any]] = []
+  if not os.path.exists(path):
+    return lines
+  for line in pathlib.Path(path).read_text().splitlines():
+    try:
+      lines.append(json.loads(line))
+    except json.JSONDecodeError:
+      continue
+  return [line for line in lines if run is None or line['run'] == run]
+
+
+class Metrics:
+  """Appends metrics of one run to a file that several runs may share.
+
+  Every line is {'run', 'step', ...}. On resume the lines of this run past the restored step are
+  taken out first, so that each step stands there once. Only process 0 writes.
+  """
+
+  def __init__(self, folder: str | os.PathLike, run: str, step: int):
+    self._run = run
+    self._writes = jax.process_index() == 0
+    if not self._writes:
+      return
+    from tensorboardX import SummaryWriter  # slow to import, and only process 0 needs it
+
+    folder = pathlib.Path(folder)
+    path = folder / 'metrics.jsonl'
+    kept = [line for line in read(path) if line['run'] != run or line['step'] <= step]
+    partial = path.with_suffix('.partial')
+    partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
+    os.replace(partial, path)
+    self._file = path.open('a', buffering=1)
+    self._board = SummaryWriter(str(folder / 'tensorboard' / run), purge_step=step + 1)
+
+  def write(self, step: int, values: Mapping[str, Any]) -> None:
+    """One line. Arrays (one entry a replica) become lists; TensorBoard gets their mean."""
+    if not self._writes:
+      return
+    plain = {name: np.asarray(value).tolist() for name, value in values.items()}
+    self._file.write(json.dumps({'run': self._run, 'step': step} | plain) + '\n')
+    for name, value in plain.items():
+      self._board.add_scalar(name, float(np.mean(value)), step)
+
+  def close(self) -> None:
+    """Flushes and closes both files."""
+    if self._writes:
+      self._file.close()
+      self._board.close()
+
+
+def summarise(metrics: Mapping[str, np.ndarray], seconds: float) -> dict[str, Any]:
+  """Rates of one step: loss, gradient norm, bits per byte, tokens per second."""
+  return {
+    'loss': metrics['loss'],
+    'gradient_norm': metrics['gradient_norm'],
+    'bits_per_byte': metrics['nats'] / metrics['bytes'] / LN2,
+    'tokens_per_second': np.sum(metrics['tokens']) / seconds,
+  }
+
+
+def progress_bar(label: str, step: int, steps: int) -> tqdm:
+  """A bar that shows steps, rate and time left; silent on processes other than 0."""
+  return tqdm(
+    total=steps, initial=step, desc=label, unit='step', mininterval=0.5, dynamic_ncols=True,
+    disable=jax.process_index() != 0,
+  )  # fmt: skip
+
+
+def show(bar: tqdm, values: Mapping[str, Any]) -> None:
+  """Puts loss, bits per byte and tokens per second beside the bar."""
+  bar.set_postfix_str(
+    f'loss {np.mean(values["loss"]):.4f}, {np.mean(values["bits_per_byte"]):.4f} bits/byte, '
+    f'{values["tokens_per_second"]:,.0f} tokens/s',
+    refresh=False,
+  )

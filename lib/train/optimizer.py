@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learning-rate schedules and the optax chain, from plain arguments."""
+
+import re
+
+import jax
+import optax
+
+from lib.errors import InputError
+from lib.train.sharding import path_name
+
+
+def make_schedule(kind: str, peak: float, steps: int, warmup: int, final: float) -> optax.Schedule:
+  """Learning rate by step.
+
+  Args:
+    kind: 'constant', 'cosine' (to final · peak at `steps`) or 'rsqrt' (peak · √(warmup / step)).
+    peak: highest rate, reached after `warmup` steps of linear warm-up from peak / 100.
+    steps: length of the run.
+    warmup: steps of warm-up.
+    final: last rate of 'cosine' as a fraction of the peak.
+  """
+  if kind == 'constant':
+    after = optax.constant_schedule(peak)
+  elif kind == 'cosine':
+    after = optax.cosine_decay_schedule(peak, max(1, steps - warmup), final)
+  elif kind == 'rsqrt':
+    start = max(1, warmup)
+    after = lambda step: peak * (start / (start + step)) ** 0.5
+  else:
+    raise InputError(f'schedule {kind!r} is not one of constant, cosine, rsqrt.')
+  ramp = optax.linear_schedule(peak / 100, peak, max(1, warmup))
+  return optax.join_schedules([ramp, after], [warmup]) if warmup else after
+
+
+def make_optimizer(
+  name: str,
+  schedule: optax.Schedule,
+  *,
+  b1: float = 0.9,
+  b2: float = 0.95,
+  weight_decay: float = 0.0,
+  decay_pattern: str = r'kernel$',
+  clip_norm: float | None = None,
+) -> optax.GradientTransformation:
+  """The optax chain of a run.
+
+  Args:
+    name: 'adamw', or 'adafactor' with T5X's defaults (rates relative to the parameter's scale).
+    schedule: learning rate by step.
+    b1: first-moment decay of AdamW.
+    b2: second-moment decay of AdamW.
+    weight_decay: of AdamW, times the learning rate, on parameters whose path ends in
+      `decay_pattern` (optax alone would decay embeddings, norms and biases too).
+    decay_pattern: regular expression searched in paths such as 'decoder/blocks/up/kernel'.
+    clip_norm: largest global gradient norm, or None.
+  """
+  decayed = lambda params: jax.tree_util.tree_map_with_path(
+    lambda path, _: re.search(decay_pattern, path_name(path)) is not None, params
+  )
+  if name == 'adamw':
+    chain = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decayed)
+  elif name == 'adafactor':
+    chain = optax.adafactor(schedule, decay_rate=0.8, multiply_by_parameter_scale=True)
+  else:
+    raise InputError(f'optimizer {name!r} is not one of adamw, adafactor.')
+  return chain if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), chain)

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several seeds of an experiment trained at once, as one experiment with a replica axis."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import jax
+
+from lib.train.experiment import Batch, Experiment
+
+
+def replicate(experiment: Experiment, count: int, batches: Iterable[Batch]) -> Experiment:
+  """`count` independent models under `vmap`.
+
+  The total loss is the sum over replicas, so each replica's gradient is its own and an optimiser
+  that works on each entry alone (AdamW without clipping) trains each as if it were alone.
+
+  Args:
+    experiment: one replica; its evaluations and tables must know the replica axis already.
+    count: R, replicas.
+    batches: batches whose leaves have a leading axis R.
+  """
+
+  def init_fn(key, batch):
+    return jax.vmap(experiment.init_fn)(jax.random.split(key, count), batch)
+
+  def loss_fn(variables, batch, key):
+    losses, aux = jax.vmap(experiment.loss_fn)(variables, batch, jax.random.split(key, count))
+    return losses.sum(), aux
+
+  return dataclasses.replace(experiment, init_fn=init_fn, loss_fn=loss_fn, batches=batches)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One mesh, and ordered rules (expression -> PartitionSpec) that place every array on it."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lib.errors import InputError
+
+AXES = ('data', 'fsdp', 'tensor')
+BATCH_SPEC = PartitionSpec(('data', 'fsdp'))
+Rules = Sequence[tuple[str, Sequence[str | None]]]
+
+
+def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """The mesh with axes data, fsdp and tensor.
+
+  Args:
+    sizes: devices along each axis; at most one is −1 and takes what is left.
+    devices: all devices where None.
+
+  Raises:
+    InputError: the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  shape = [int(sizes.get(axis, 1)) for axis in AXES]
+  unknown = set(sizes) - set(AXES)
+  fixed = math.prod(size for size in shape if size != -1)
+  if unknown or min(shape) < -1 or 0 in shape or shape.count(-1) > 1 or len(devices) % fixed:
+    raise InputError(
+      f'mesh {dict(sizes)} does not fit {len(devices)} devices: give the axes {", ".join(AXES)} '
+      'sizes that multiply to that number, one of them −1 for "the rest".'
+    )
+  shape = [len(devices) // fixed if size == -1 else size for size in shape]
+  if math.prod(shape) != len(devices):
+    raise InputError(
+      f'mesh {dict(sizes)} takes {math.prod(shape)} devices of {len(devices)}: make one axis −1.'
+    )
+  return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def path_name(path: Sequence[Any]) -> str:
+  """A tree path as 'params/decoder/blocks/up/kernel'."""
+  return '/'.join(str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in path)
+
+
+def spec_for(name: str, rules: Rules) -> PartitionSpec:
+  """The spec of the first rule whose expression is found in `name`; none matching is an error."""
+  for pattern, spec in rules:
+    if re.search(pattern, name):
+      return PartitionSpec(*spec)
+  raise InputError(f'no sharding rule matches {name}: add one (the last is usually (".*", ())).')
+
+
+def fit(spec: PartitionSpec, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
+  """The spec on this mesh, less any axis whose size does not divide the array's dimension.
+
+  Specs are aligned to the last dimensions, so one rule serves a layer and a scanned stack of them.
+  An array of lower rank than the spec (a scalar, a factored moment) is replicated.
+  """
+  if len(spec) > len(shape):
+    return NamedSharding(mesh, PartitionSpec())
+  aligned = (None,) * (len(shape) - len(spec)) + tuple(spec)
+  size = lambda axes: math.prod(
+    mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes)
+  )
+  kept = [axes if axes and dim % size(axes) == 0 else None for axes, dim in zip(aligned, shape)]
+  return NamedSharding(mesh, PartitionSpec(*kept))
+
+
+def shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
+  """A tree of NamedShardings for a tree of arrays or shapes, by the rules.
+
+  Optimiser moments carry their parameter's path at the end of their own, so they follow it.
+  """
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: fit(
+      spec_for(path_name(path), rules) if leaf.ndim else PartitionSpec(), leaf.shape, mesh
+    ),
+    tree,
+  )
+
+
+def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """This process's rows of a batch as global arrays, the leading axis split over data and fsdp."""
+  count = jax.process_count()
+
+  def place(rows: np.ndarray) -> jax.Array:
+    shape = (rows.shape[0] * count, *rows.shape[1:])
+    spec = PartitionSpec(*BATCH_SPEC, *(None,) * (rows.ndim - 1))
+    return jax.make_array_from_process_local_data(fit(spec, shape, mesh), np.asarray(rows), shape)
+
+  return {name: place(rows) for name, rows in batch.items()}

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Eight CPU devices, no silent rank promotion, and one compilation cache for all test processes."""
+
+import os
+import pathlib
+
+CACHE = pathlib.Path(__file__).parents[1] / '.cache/jax'
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+import jax  # noqa: E402 - after the environment is set
+
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Properties of the decoder: causality, segments, positions, sizes of the papers' models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lib.embeddings.learned import Learned
+from lib.models import positions
+from lib.models.decoder import Decoder, LanguageModel
+
+V, T = 11, 12
+KEY = jax.random.key(0)
+
+
+def make_model(tied=True, **options):
+  decoder = Decoder(
+    **{'layers': 2, 'dim': 16, 'heads': 2, 'mlp_dim': 32, 'max_length': T} | options
+  )
+  return LanguageModel(Learned(V, decoder.dim, tied=tied, init_std=0.5), decoder)
+
+
+def make_batch(rows=3, segments=None, seed=0):
+  targets = np.random.default_rng(seed).integers(0, V, (rows, T), dtype=np.int32)
+  inputs = np.concatenate([np.full((rows, 1), V, np.int32), targets[:, :-1]], axis=1)
+  segments = np.ones((rows, T), np.int32) if segments is None else segments
+  places = np.tile(np.arange(T, dtype=np.int32), (rows, 1))
+  return {'inputs': inputs, 'targets': targets, 'segments': segments, 'positions': places}
+
+
+SCHEMES = [{'position': scheme, 'init_std': 0.3} for scheme in positions.SCHEMES]
+VARIANTS = [
+  *SCHEMES,
+  {'norm': 'rms', 'gated': True, 'activation': 'relu', 'init_std': None},
+  {'bias': True, 'remat': True, 'tied': False},
+]
+
+
+@pytest.mark.parametrize('options', VARIANTS, ids=str)
+def test_no_position_sees_its_future(options):
+  model, batch = make_model(**options), make_batch()
+  variables = jax.jit(model.init)(KEY, batch, KEY)
+
+  def hidden_at(vectors, place):
+    decode = lambda module, x: module.decoder(x, batch['positions'], batch['segments'])
+    return model.apply(variables, vectors, method=decode)[:, place].sum()
+
+  vectors = jax.random.normal(KEY, (3, T, 16))
+  slopes = jax.jit(jax.grad(hidden_at))
+  for place in (0, 4, T - 1):
+    gradient = np.abs(slopes(vectors, place)).max(axis=(0, 2))
+    assert (gradient[: place + 1] > 0).all()
+    assert (gradient[place + 1 :] == 0).all()
+
+
+@pytest.mark.parametrize('options', SCHEMES, ids=str)
+def test_documents_in_a_row_do_not_see_each_other(options):
+  # Two documents of six tokens in one row score as they do alone.
+  model = make_model(**options)
+  packed = make_batch(1, np.repeat([[1, 2]], T // 2, axis=1).astype(np.int32))
+  packed['inputs'][:, T // 2] = V
+  packed['positions'] = np.tile(np.arange(T // 2, dtype=np.int32), 2)[None]
+  variables = jax.jit(model.init)(KEY, packed, KEY)
+  score = jax.jit(model.apply)
+  together = score(variables, packed, KEY)
+  halves = [
+    score(variables, {k: v[:, part] for k, v in packed.items()}, KEY)
+    for part in (slice(0, T // 2), slice(T // 2, T))
+  ]
+  np.testing.assert_allclose(together, np.concatenate(halves, axis=1), rtol=2e-5, atol=2e-5)
+
+
+def test_nats_are_the_log_softmax_of_the_logits():
+  model, batch = make_model(tied=False), make_batch()
+  variables = jax.jit(model.init)(KEY, batch, KEY)
+  logits = model.apply(variables, batch, KEY, method='logits')
+  expected = -jnp.take_along_axis(
+    jax.nn.log_softmax(logits), jnp.asarray(batch['targets'])[..., None], axis=-1
+  )[..., 0]
+  np.testing.assert_allclose(model.apply(variables, batch, KEY), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rotation_depends_on_distance_alone():
+  q, k = jax.random.normal(KEY, (2, 1, 1, 1, 8))
+  score = lambda i, j: jnp.vdot(
+    positions.rotate(q, jnp.array([[i]])), positions.rotate(k, jnp.array([[j]]))
+  )
+  np.testing.assert_allclose(score(7, 3), score(104, 100), rtol=1e-4)
+  assert abs(score(7, 3) - score(7, 4)) > 1e-3
+
+
+def test_t5_buckets_are_exact_near_and_shared_far():
+  # 32 buckets: distances 0…15 exact; 16 starts the logarithmic half; 128 and beyond share 31.
+  buckets = positions.t5_buckets(200)
+  assert buckets[15, :16].tolist() == list(range(15, -1, -1))
+  assert buckets[16, 0] == 16
+  assert buckets[128, 0] == buckets[199, 0] == 31
+
+
+def test_bfloat16_activations_keep_float32_parameters_and_losses():
+  model, batch = make_model(dtype=jnp.bfloat16), make_batch()
+  variables = jax.jit(model.init)(KEY, batch, KEY)
+  assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+  assert model.apply(variables, batch, KEY).dtype == jnp.float32
+
+
+M2 = dict(position='relative', norm='rms', gated=True, activation='relu')
+LEX = dict(position='t5', norm='rms', activation='relu')
+
+
+@pytest.mark.parametrize(
+  ('millions', 'options'),
+  [
+    # Without embeddings L·(4·D·H·K + (2 or 3)·D·F), plus norms and positions (under 1 %):
+    # lexinvariant 12·(4·1024² + 2·1024·4096) = 151.0M; compressed text (gated) 3.15M and 113.2M.
+    (151.0, dict(layers=12, dim=1024, heads=8, mlp_dim=4096, **LEX)),
+    (3.15, dict(layers=3, dim=256, heads=4, mlp_dim=1024, **M2)),
+    (113.25, dict(layers=12, dim=768, heads=12, mlp_dim=3072, **M2)),
+  ],
+)
+def test_papers_models_have_the_papers_sizes(millions, options):
+  decoder = Decoder(**options)
+  x = jax.ShapeDtypeStruct((1, 8, options['dim']), jnp.float32)
+  ids = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+  shapes = jax.eval_shape(decoder.init, KEY, x, ids, ids)
+  count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+  assert count / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize('option', ['position', 'norm', 'activation'])
+def test_unknown_choices_are_named(option):
+  with pytest.raises(ValueError, match=f"{option}='nope' is not one of"):
+    make_model(**{option: 'nope'}).init(KEY, make_batch(), KEY)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop: learning, exact resumption, faults, meshes, replicas."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from lib.errors import InputError
+from lib.train import loop, optimizer, replicas, sharding
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('unbroken')
+  state, history = tiny.run(folder, 14)
+  return folder, jax.device_get(state), history
+
+
+def equal(a, b):
+  return all(jax.tree.leaves(jax.tree.map(np.array_equal, jax.device_get(a), jax.device_get(b))))
+
+
+def test_learns_and_writes_its_history(unbroken):
+  folder, _, history = unbroken
+  losses = tiny.losses(history)
+  assert sorted(losses) == list(range(1, 15))
+  assert losses[14] < 0.7 * losses[1]
+  evaluated = [line['step'] for line in history if 'validation/nats_per_byte' in line]
+  assert evaluated == [0, 5, 10, 14]
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line) for line in lines] == history
+  assert list((folder / 'tensorboard/train').glob('events*'))
+
+
+def test_killed_at_a_random_step_resumes_to_identical_losses(unbroken, tmp_path):
+  _, state, history = unbroken
+  step = random.randrange(1, 14)
+  killed = subprocess.run(
+    [sys.executable, '-m', 'tests.tiny', str(tmp_path), str(step)], check=False
+  )
+  assert killed.returncode == -signal.SIGKILL
+  resumed, again = tiny.run(tmp_path, 14)
+  assert tiny.losses(again) == tiny.losses(history), f'killed when step {step} was read'
+  assert equal(resumed, state)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(unbroken, tmp_path, monkeypatch):
+  _, state, history = unbroken
+  calls = []
+  original = sharding.global_batch
+
+  def terminate(batch, mesh):
+    calls.append(1)
+    if len(calls) == 7:  # the first call only reads shapes: this is the batch of step 5
+      os.kill(os.getpid(), signal.SIGTERM)
+    return original(batch, mesh)
+
+  monkeypatch.setattr(sharding, 'global_batch', terminate)
+  with pytest.raises(loop.Stopped, match='at step 6, saved'):
+    tiny.run(tmp_path, 14)
+  assert (tmp_path / 'checkpoints/train/6').is_dir()
+  monkeypatch.undo()
+  resumed, again = tiny.run(tmp_path, 14)
+  assert tiny.losses(again) == tiny.losses(history)
+  assert equal(resumed, state)
+
+
+def test_nan_stops_the_run_and_names_the_step(tmp_path):
+  with pytest.raises(loop.Diverged, match='loss is nan at step 6'):
+    tiny.run(tmp_path, 14, poison=6)
+  assert sorted(p.name for p in (tmp_path / 'checkpoints/train').iterdir()) == ['4']
+
+
+def largest_file(folder: pathlib.Path) -> pathlib.Path:
+  return max((p for p in folder.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def damage(folder, how):
+  path = largest_file(folder / 'state')
+  data = bytearray(path.read_bytes())
+  if how == 'truncated':
+    path.write_bytes(data[: len(data) // 2])
+  elif how == 'flipped':
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+  else:
+    path.unlink()
+
+
+@pytest.mark.parametrize('how', ['truncated', 'flipped', 'deleted'])
+def test_damaged_checkpoint_is_named_and_the_one_before_used(unbroken, tmp_path, how, caplog):
+  _, state, history = unbroken
+  tiny.run(tmp_path, 9)  # checkpoints 8 and 9
+  damage(tmp_path / 'checkpoints/train/9', how)
+  resumed, again = tiny.run(tmp_path, 14)
+  assert 'checkpoints/train/9 is damaged' in caplog.text
+  assert tiny.losses(again) == tiny.losses(history)
+  assert equal(resumed, state)
+
+
+def test_all_checkpoints_damaged_is_said(tmp_path):
+  tiny.run(tmp_path, 3)
+  damage(tmp_path / 'checkpoints/train/3', 'deleted')
+  with pytest.raises(InputError, match='every checkpoint'):
+    tiny.run(tmp_path, 5)
+
+
+@pytest.mark.parametrize(
+  'axes', [{'data': 8}, {'fsdp': 8}, {'tensor': 8}, {'data': 2, 'fsdp': 2, 'tensor': -1}]
+)
+def test_every_mesh_of_eight_devices_gives_the_single_device_losses(unbroken, tmp_path, axes):
+  _, _, history = unbroken
+  _, sharded = tiny.run(tmp_path, 6, mesh=sharding.make_mesh(axes))
+  # Float32 sums in another order: relative 1e-4 over six steps.
+  for step, value in tiny.losses(sharded).items():
+    assert value == pytest.approx(tiny.losses(history)[step], rel=1e-4)
+
+
+def test_checkpoint_restores_onto_another_mesh(unbroken, tmp_path):
+  _, _, history = unbroken
+  tiny.run(tmp_path, 4, mesh=sharding.make_mesh({'fsdp': 8}))
+  _, resumed = tiny.run(tmp_path, 6, mesh=sharding.make_mesh({'data': 4, 'tensor': 2}))
+  assert tiny.losses(resumed)[6] == pytest.approx(tiny.losses(history)[6], rel=1e-4)
+
+
+def test_replicas_train_as_if_alone():
+  experiment = tiny.make()
+  batch = next(iter(tiny.batches()))
+  stacked = jax.tree.map(lambda x: np.stack([x, x[::-1]]), batch)
+  pair = replicas.replicate(experiment, 2, [stacked])
+  key = jax.random.key(5)
+  variables = jax.jit(pair.init_fn)(key, stacked)
+  slope = lambda trained: jax.jit(jax.grad(lambda *of: trained.loss_fn(*of)[0]))
+  gradient = slope(pair)(variables, stacked, key)
+  for index, single in enumerate(jax.random.split(key, 2)):
+    own, rows, both = (
+      jax.tree.map(lambda x: x[index], tree) for tree in (variables, stacked, gradient)
+    )
+    assert equal(own, jax.jit(experiment.init_fn)(single, rows))
+    alone = slope(experiment)(own, rows, single)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), both, alone)
+
+
+def test_first_sharding_rule_wins_and_none_is_an_error():
+  rules = (('up/kernel', ('fsdp', 'tensor')), ('kernel', ('tensor',)))
+  assert sharding.spec_for('params/up/kernel', rules) == jax.P('fsdp', 'tensor')
+  assert sharding.spec_for('params/down/kernel', rules) == jax.P('tensor')
+  with pytest.raises(InputError, match='no sharding rule matches params/bias'):
+    sharding.spec_for('params/bias', rules)
+
+
+@pytest.mark.parametrize(
+  'axes', [{'data': 3}, {'data': 2}, {'dat': 8}, {'data': -1, 'fsdp': -1}, {'data': 0}]
+)
+def test_impossible_meshes_are_refused(axes):
+  with pytest.raises(InputError, match='mesh'):
+    sharding.make_mesh(axes)
+
+
+def test_an_axis_that_does_not_divide_is_left_out():
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
+  fitted = sharding.fit(jax.P('tensor', 'fsdp'), (7, 16), mesh)
+  assert fitted.spec == jax.P(None, 'fsdp')
+  assert sharding.fit(jax.P('tensor', 'fsdp'), (3, 8, 16), mesh).spec == jax.P(
+    None, 'tensor', 'fsdp'
+  )
+
+
+def test_weight_decay_touches_kernels_alone():
+  chain = optimizer.make_optimizer('adamw', lambda _: 1.0, weight_decay=0.5)
+  params = {'up': {'kernel': np.ones(3, np.float32), 'bias': np.ones(3, np.float32)}}
+  zero = jax.tree.map(np.zeros_like, params)
+  updates, _ = chain.update(zero, chain.init(params), params)
+  np.testing.assert_allclose(updates['up']['kernel'], -0.5 * np.ones(3))
+  np.testing.assert_allclose(updates['up']['bias'], np.zeros(3))
+
+
+def test_schedules_meet_their_definitions():
+  # Official run: peak 2e-3, warm-up 2 % from peak / 100, ends at a fifth of the peak.
+  rate = optimizer.make_schedule('cosine', 2e-3, 500, 10, 0.2)
+  assert float(rate(0)) == pytest.approx(2e-5, rel=1e-4)
+  assert float(rate(10)) == pytest.approx(2e-3, rel=1e-4)
+  assert float(rate(500)) == pytest.approx(4e-4, rel=1e-4)
+  # rsqrt: halved when the step is four times the warm-up.
+  assert float(optimizer.make_schedule('rsqrt', 1.0, 0, 100, 0.0)(400)) == pytest.approx(0.5)
+  with pytest.raises(InputError, match='constant, cosine, rsqrt'):
+    optimizer.make_schedule('linear', 1.0, 10, 1, 0.0)

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A language model that trains in a second, for tests of the loop."""
+
+import os
+import signal
+
+import grain
+import jax
+import numpy as np
+
+from lib.embeddings.learned import Learned
+from lib.models.decoder import Decoder, LanguageModel
+from lib.train import language_model, loop, optimizer, sharding
+from lib.train.experiment import Experiment
+
+V, T, ROWS = 7, 8, 8
+RULES = (
+  (r'(query|key|value)/kernel$', ('fsdp', 'tensor', None)),
+  (r'out/kernel$', ('tensor', None, 'fsdp')),
+  (r'(up|gate)/kernel$', ('fsdp', 'tensor')),
+  (r'down/kernel$', ('tensor', 'fsdp')),
+  (r'table$', ('tensor', 'fsdp')),
+  (r'.*', ()),
+)
+
+
+def row(index, poison=None, kill_at=None):
+  """A row whose next token is the last plus one: soon learned. Row numbers can kill or poison."""
+  if kill_at is not None and index == kill_at * ROWS:
+    os.kill(os.getpid(), signal.SIGKILL)
+  start = np.random.default_rng(int(index)).integers(V)
+  targets = ((start + np.arange(T)) % V).astype(np.int32)
+  ones = np.ones(T, np.int32)
+  return {
+    'inputs': np.concatenate([[V], targets[:-1]]).astype(np.int32),
+    'targets': targets,
+    'segments': ones,
+    'positions': np.arange(T, dtype=np.int32),
+    'bytes': ones,
+    'scale': np.float32(np.nan if poison is not None and index == poison * ROWS else 1.0),
+  }
+
+
+def batches(**faults):
+  options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+  data = grain.MapDataset.range(10_000).map(lambda index: row(index, **faults)).batch(ROWS)
+  return data.to_iter_dataset(options)
+
+
+def make(**faults):
+  model = LanguageModel(
+    Learned(V, 16), Decoder(layers=2, dim=16, heads=2, mlp_dim=32, max_length=T)
+  )
+  init_fn, plain_loss = language_model.loss_and_init(model)
+
+  def loss_fn(variables, batch, key):
+    loss, aux = plain_loss(variables, batch, key)
+    return loss * batch['scale'].mean(), aux
+
+  held_out = language_model.held_out(plain_loss, [next(iter(batches()))])
+  return Experiment(init_fn, loss_fn, batches(**faults), {'validation': held_out})
+
+
+def run(workdir, steps, mesh=None, **faults):
+  mesh = mesh or sharding.make_mesh({'data': -1}, jax.devices()[:1])
+  schedule = optimizer.make_schedule('cosine', 1e-2, 20, 2, 0.1)
+  return loop.train(
+    make(**faults),
+    optimizer.make_optimizer('adamw', schedule, weight_decay=1e-3),
+    steps=steps, seed=3, mesh=mesh, rules=RULES, workdir=workdir,
+    log_every=1, evaluate_every=5, checkpoint_every=4,
+  )  # fmt: skip
+
+
+def losses(history):
+  return {line['step']: line['loss'] for line in history if 'loss' in line}
+
+
+if __name__ == '__main__':
+  import sys
+
+  run(sys.argv[1], 14, kill_at=int(sys.argv[2]))
