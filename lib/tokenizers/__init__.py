@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokenizers: bytes to ids and back, one file a family; `save` and `load` keep any of them."""
+
+import os
+
+from lib.errors import InputError
+from lib.tokenizers import files
+from lib.tokenizers.base import Dictionary, Tokenizer
+from lib.tokenizers.blocks import Blocks
+from lib.tokenizers.bpe import BPE, train_bpe, train_sequential_bpe
+from lib.tokenizers.characters import Characters
+from lib.tokenizers.lzw import LZW, train_lzw
+from lib.tokenizers.sentencepiece import SentencePiece, train_sentencepiece
+from lib.tokenizers.wordpiece import WordPiece, train_wordpiece
+
+__all__ = [
+  'BPE',
+  'FAMILIES',
+  'LZW',
+  'Blocks',
+  'Characters',
+  'Dictionary',
+  'SentencePiece',
+  'Tokenizer',
+  'WordPiece',
+  'load',
+  'save',
+  'train_bpe',
+  'train_lzw',
+  'train_sentencepiece',
+  'train_sequential_bpe',
+  'train_wordpiece',
+]
+
+FAMILIES: dict[str, type[Tokenizer]] = {
+  'bpe': BPE,
+  'blocks': Blocks,
+  'characters': Characters,
+  'dictionary': Dictionary,
+  'lzw': LZW,
+  'sentencepiece': SentencePiece,
+  'wordpiece': WordPiece,
+}
+
+
+def save(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
+  """Writes the tokenizer to one file with a checksum, whole or not at all."""
+  files.write(path, tokenizer.family, tokenizer.state())
+
+
+def load(path: str | os.PathLike) -> Tokenizer:
+  """Reads what `save` wrote; raises InputError for any other or damaged file."""
+  family, state = files.read(path)
+  if family not in FAMILIES:
+    raise InputError(f'{path} holds a {family!r} tokenizer: known are {", ".join(FAMILIES)}')
+  try:
+    return FAMILIES[family].from_state(state)
+  except (KeyError, TypeError, ValueError) as error:
+    raise InputError(f'{path} holds arrays that make no {family} tokenizer: {error}') from error

@@ -24,7 +24,7 @@ class Experiment:
     batches: an iterable whose iterator yields batches for this process and can save and set its
       position (grain).
     evaluations: name -> (variables -> {quantity: value}), run on held-out data.
-    tables: (history) -> rows of results; `history` is what `train` returns.
+    tables: (variables, history) -> rows of results, from what `train` returns.
   """
 
   init_fn: Callable[[Key, Batch], Variables]
@@ -33,4 +33,4 @@ class Experiment:
   evaluations: Mapping[str, Callable[[Variables], Mapping[str, Any]]] = dataclasses.field(
     default_factory=dict
   )
-  tables: Callable[[list[dict[str, Any]]], list] = lambda history: []
+  tables: Callable[[Variables, list[dict[str, Any]]], list] = lambda variables, history: []

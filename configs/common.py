@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every config shares: the argument after the colon, the mesh and its rules, training."""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from lib.errors import InputError
+
+SCALES = ('smoke', 'cpu', 'gpu', 'paper')
+
+# (expression, spec) pairs; the first whose expression is found in a parameter's path places it.
+# Specs are aligned to the last axes, so a scanned stack of layers keeps its leading axis whole.
+DECODER_RULES = (
+  (r'(query|key|value)/kernel$', ('fsdp', 'tensor', None)),
+  (r'out/kernel$', ('tensor', None, 'fsdp')),
+  (r'(up|gate)/kernel$', ('fsdp', 'tensor')),
+  (r'down/kernel$', ('tensor', 'fsdp')),
+  (r'(table|readout_table)$', ('tensor', 'fsdp')),
+  (r'readout_bias$', ('tensor',)),
+  (r'(positions|t5/bias|relative/vectors|begin|scale|bias)$', ()),
+  (r'^(step|optimizer/)', ()),  # counters and schedules
+)
+
+
+def parse(arg: str, tables: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+  """Reads 'SCALE' or 'SCALE,tables=A+B' into (scale, tables).
+
+  Raises:
+    InputError: an unknown scale, option or table; the sentence lists the right ones.
+  """
+  scale, *options = (arg or 'cpu').split(',')
+  if scale not in SCALES:
+    raise InputError(f'scale {scale!r} is not one of {", ".join(SCALES)}.')
+  chosen = tuple(tables)
+  for option in options:
+    key, _, value = option.partition('=')
+    if key != 'tables':
+      raise InputError(f'option {option!r} is not known; after the scale goes tables=A+B+….')
+    chosen = tuple(value.split('+'))
+  check_tables(chosen, tables)
+  return scale, chosen
+
+
+def check_tables(chosen: Sequence[str], tables: Sequence[str]) -> None:
+  """Raises InputError that names the first unknown table and lists the right ones."""
+  for table in chosen:
+    if table not in tables:
+      raise InputError(f'table {table!r} is not one of {", ".join(tables)}.')
+
+
+def base(scale: str, tables: Sequence[str]) -> ConfigDict:
+  """The sections that every experiment has."""
+  return ConfigDict(
+    {
+      'scale': scale,
+      'tables': tuple(tables),
+      'seed': 0,
+      'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # devices along each axis; −1 takes the rest
+      'rules': DECODER_RULES,
+      'profile': (),  # (first, last + 1) training steps to trace into WORKDIR/profile
+      'dtype': 'float32' if scale in ('smoke', 'cpu') else 'bfloat16',  # of activations
+    }
+  )

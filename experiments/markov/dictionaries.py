@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables without a network: m-gram models over characters and over tokens of Markov text."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.markov.streams import DICTIONARY, TEST, TRAIN, loss, make_source, on_all_cores
+from lib.data import markov
+from lib.errors import InputError
+from lib.evals import bounds, ngram, parse
+from lib.report.results import Row, mean_and_sem, name
+from lib.tokenizers import BPE, LZW, Blocks, Dictionary, train_bpe, train_lzw
+
+NOTES = {
+  'worse': 'worse than a unigram over characters: each token is charged as if any other could '
+  'follow it, and with few tokens and a high order that waste exceeds what a token saves',
+  'vacuous': 'the bound H∞/(1−ε) exceeds the character unigram here and says nothing',
+  'exact_error_in_sems': 'sampled minus exact, in standard errors of the sample; above zero at '
+  'large d, since d counts learned from N tokens cost about d/2N nats a token',
+}
+
+
+def ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Character m-gram models against the closed form, context 0 … k + 1."""
+  sizes = config.ngram
+
+  def measure(k: int) -> list[Row]:
+    source = make_source(config, k)
+    train = source.sample(sizes.train_chars, config.seed + TRAIN)
+    test = source.sample(sizes.test_chars, config.seed + TEST)
+    note = f'counted on {sizes.train_chars:,} characters, scored on {sizes.test_chars:,} others'
+    rows = []
+    for m in range(k + 2):
+      nats = ngram.NGram(train, m, source.alphabet_size).nats(test)
+      mean, sem = ngram.per_character(nats, np.ones_like(nats))
+      rows += loss('ngram', name(k=k, m=m), '', mean, sem, note)
+      rows += loss('ngram', name(k=k, m=m), 'closed_form', source.ngram_loss(m))
+    return rows
+
+  return list(
+    itertools.chain.from_iterable(on_all_cores('ngram', measure, [(k,) for k in config.orders]))
+  )
+
+
+def blocks_table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """The toy tokenizer: the best unigram over blocks of r characters."""
+
+  def measure(k: int, r: int) -> list[Row]:
+    source = make_source(config, k)
+    tokenizer = Blocks(source.alphabet, r)
+    length = config.blocks.chars // r * r  # no tail
+    train, test = (source.text(length, config.seed + stream) for stream in (TRAIN, TEST))
+    [(mean, sem)] = ngram.token_loss(tokenizer, [train], [test], [0])
+    row, note = name(k=k, r=r), f'counted and scored on {length:,} characters each'
+    return [
+      *loss('blocks', row, '', mean, sem, note),
+      *loss('blocks', row, 'closed_form', source.block_entropy(r) / r),
+      Row('blocks', row, 'dictionary_size', source.alphabet_size**r, unit='tokens'),
+    ]
+
+  jobs = [(k, r) for k in config.orders for r in config.blocks.lengths]
+  return list(itertools.chain.from_iterable(on_all_cores('blocks', measure, jobs)))
+
+
+def dictionaries(config: ConfigDict, source: markov.MarkovSource, seed: int) -> list[BPE | LZW]:
+  """BPE and LZW of the largest size asked for, learned from a stream of their own."""
+  sizes = config.token_ngram
+  text = source.text(sizes.dictionary_chars, seed + DICTIONARY)
+  return [train(text, max(sizes.sizes), source.alphabet) for train in (train_bpe, train_lzw)]
+
+
+def token_ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Unigram and bigram models over tokens, for each dictionary, size and encoder."""
+  sizes, seeds = config.token_ngram, range(config.seed, config.seed + config.seeds)
+  smallest = min(sizes.sizes)
+  needed = make_source(config, min(config.orders)).alphabet_size
+  if smallest < needed:
+    raise InputError(f'a dictionary of {smallest} tokens cannot hold {needed} characters.')
+
+  def measure(k: int, seed: int) -> dict[str, dict[str, float]]:
+    """Row name -> quantity -> value, for one source and its dictionaries."""
+    source = make_source(config, k)
+    train = source.text(sizes.train_chars, seed + TRAIN)
+    test = source.text(sizes.test_chars, seed + TEST)
+    found = {}
+    for learned in dictionaries(config, source, seed):
+      for size in (size for size in sizes.sizes if size <= learned.vocab_size):
+        for encoder in learned.encoders:
+          tokenizer = type(learned)(
+            learned.alphabet, learned.merges[: size - len(learned.alphabet)], encoder
+          )
+          row = name(k=k, tokenizer=learned.family, encoder=encoder, d=size)
+          found[row] = _token_losses(tokenizer, source, train, test, sizes.exact_merges_below)
+    return found
+
+  jobs = [(k, seed) for k in config.orders for seed in seeds]
+  measured = on_all_cores('token_ngram', measure, jobs)
+  rows = []
+  for k in config.orders:
+    of_k = [found for (order, _), found in zip(jobs, measured) if order == k]
+    for row in of_k[0]:
+      rows += _token_rows(row, make_source(config, k), [found[row] for found in of_k])
+  return rows
+
+
+def _token_losses(
+  tokenizer: Dictionary, source: markov.MarkovSource, train: bytes, test: bytes, dense: int
+) -> dict[str, float]:
+  """All quantities of one dictionary and encoder, from one pair of streams."""
+  (unigram, sem), (bigram, _) = ngram.token_loss(tokenizer, [train], [test], [0, 1])
+  values = {'unigram': unigram, 'bigram': bigram}
+  if tokenizer.encoder == 'greedy' or (
+    tokenizer.encoder == 'merges' and tokenizer.vocab_size < dense
+  ):
+    exact = parse.exact_unigram(tokenizer, source)
+    values |= {'exact_unigram': exact.nats_per_char, 'chars_per_token': exact.chars_per_token}
+    values['exact_error_in_sems'] = (unigram - exact.nats_per_char) / sem
+  else:
+    values['chars_per_token'] = len(test) / len(tokenizer.encode(test))
+  return values
+
+
+def _token_rows(row: str, source: markov.MarkovSource, seeds: Sequence[dict]) -> list[Row]:
+  """Mean and standard error over seeds of what `_token_losses` gives, and the bounds beside it."""
+  characters = source.ngram_loss(0)
+  size = int(row.rpartition('d=')[2])
+  rows = []
+  for what in seeds[0]:
+    mean, sem = mean_and_sem([values[what] for values in seeds])
+    if what in ('chars_per_token', 'exact_error_in_sems'):
+      rows.append(Row('token_ngram', row, what, mean, sem, note=NOTES.get(what, '')))
+      continue
+    worse = what == 'unigram' and mean > characters
+    rows += loss('token_ngram', row, what, mean, sem, NOTES['worse'] if worse else '')
+  bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
+  rows.append(
+    Row('token_ngram', row, 'bound_nats_per_char', None, note=NOTES['vacuous'])
+    if bounds.vacuous(bound, characters)
+    else Row('token_ngram', row, 'bound_nats_per_char', bound, unit='nats/char')
+  )
+  rows += loss('token_ngram', row, 'entropy_rate', source.entropy_rate)
+  rows += loss('token_ngram', row, 'char_unigram', characters)
+  return rows
+
+
+def bound_table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """LZW against the theorem's bound H∞/(1 − ε), and the toy tokenizer at the same size."""
+  chars = config.bound.chars
+  switching = config.source.kind == 'switching'
+  probabilities = config.bound.probabilities if switching else (None,)
+
+  def measure(p: float | None) -> list[Row]:
+    source = make_source(config, 1, p)
+    text, train, test = (
+      source.text(chars, config.seed + stream) for stream in (DICTIONARY, TRAIN, TEST)
+    )
+    learned = train_lzw(text, max(config.bound.sizes), source.alphabet)
+    rows = []
+    for size in (size for size in config.bound.sizes if size <= learned.vocab_size):
+      lzw = learned.smaller(size)
+      [(mean, sem)] = ngram.token_loss(lzw, [train], [test], [0])
+      bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
+      row = name(p=p or config.source.kind, d=size)
+      rows += _bound_rows(source, row, size, mean, sem, bound, chars)
+      rows += loss('bound', row, 'lzw_exact', parse.exact_unigram(lzw, source).nats_per_char)
+    return rows
+
+  return list(
+    itertools.chain.from_iterable(on_all_cores('bound', measure, [(p,) for p in probabilities]))
+  )
+
+
+def _bound_rows(source, row, size, mean, sem, bound, chars) -> list[Row]:
+  speaks = not bounds.vacuous(bound, source.ngram_loss(0))
+  length = int(math.log(size) / math.log(source.alphabet_size) + 1e-9)
+  toy = source.block_entropy(length) / length
+  note = f'dictionary, counts and scores from {chars:,} characters each'
+  return [
+    *loss('bound', row, 'lzw', mean, sem, note),
+    *loss('bound', row, 'toy', toy),
+    *loss('bound', row, 'entropy_rate', source.entropy_rate),
+    Row('bound', row, 'bound_nats_per_char', bound if speaks else None, unit='nats/char',
+        note='' if speaks else NOTES['vacuous']),
+    Row('bound', row, 'holds', float(mean <= bound) if speaks else None, unit='1 = loss ≤ bound'),
+  ]  # fmt: skip
+
+
+def generalization_table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """What a dictionary learned on one text or source is worth on another."""
+  rows = []
+  for k in config.orders:
+    source = make_source(config, k)
+    rows += _memorised(config, source, k)
+    for size in config.generalization.sizes:
+      rows += _shifted(config, source, k, size)
+  return rows
+
+
+def _memorised(config: ConfigDict, source: markov.MarkovSource, k: int) -> list[Row]:
+  """The dictionary {whole training text} ∪ alphabet: one token there, characters anywhere else."""
+  seed, chars = config.seed, config.generalization.chars
+  text = source.text(min(chars, 200_000), seed + DICTIONARY)
+  letters = [bytes([letter]) for letter in source.alphabet]
+  tokenizer = Dictionary([*letters, text], alphabet=source.alphabet)
+  train, test = source.text(chars, seed + TRAIN), source.text(chars, seed + TEST)
+  [(mean, sem)] = ngram.token_loss(tokenizer, [train], [test], [0])
+  own, fresh = (name(k=k, dictionary='memorised', text=of) for of in ('own', 'fresh'))
+  table = 'generalization'
+  return [
+    Row(table, own, 'tokens', len(tokenizer.encode(text)), unit='tokens'),
+    Row(table, fresh, 'tokens', len(tokenizer.encode(test)), unit='tokens'),
+    *loss(table, fresh, '', mean, sem, f'memorised {len(text):,} characters, fresh {chars:,}'),
+    *loss(table, fresh, 'char_unigram', source.ngram_loss(0)),
+  ]
+
+
+def _shifted(config: ConfigDict, source: markov.MarkovSource, k: int, size: int) -> list[Row]:
+  """BPE learned at p = q = p′, counted and scored on this source."""
+  seed, chars, table = config.seed, config.generalization.chars, 'generalization'
+  train, test = source.text(chars, seed + TRAIN), source.text(chars, seed + TEST)
+  rows = []
+  elsewhere = config.generalization.learned_at if config.source.kind == 'switching' else ()
+  for learned_at in (None, *elsewhere):
+    other = make_source(config, k, learned_at) if learned_at else source
+    bpe = train_bpe(other.text(chars, seed + DICTIONARY), size, source.alphabet)
+    [(mean, sem)] = ngram.token_loss(bpe, [train], [test], [0])
+    row = name(k=k, dictionary='bpe', d=size, learned_at=learned_at or 'here')
+    rows += loss(table, row, '', mean, sem, '' if learned_at else 'learned on this source')
+    rows += loss(table, row, 'exact', parse.exact_unigram(bpe, source).nats_per_char)
+  return rows

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table on real text: unigrams over the tokens of BPE, Unigram and WordPiece."""
+
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from experiments import runner
+from experiments.markov.streams import LN2
+from lib.data import sources
+from lib.errors import InputError
+from lib.evals import ngram
+from lib.report.results import Row, name
+from lib.tokenizers import Characters, train_sentencepiece, train_wordpiece
+
+
+def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Unigrams over the tokens of real text against dictionary size, and character m-grams."""
+  sizes = config.real_text
+  train = _documents(sources.open_source(sizes.source, 'train'), sizes.train_bytes)
+  test = _documents(sources.open_source(sizes.source, 'test'), sizes.test_bytes)
+  corpus = f'{sizes.source}: {sum(map(len, train)):,} bytes to learn and count on, ' + (
+    f'{sum(map(len, test)):,} of other documents to score'
+  )
+  rows = []
+  values = ngram.token_loss(Characters(), train, test, sizes.orders)
+  for order, (mean, sem) in zip(sizes.orders, values):
+    rows += _text_rows(name(tokenizer='bytes', order=order), mean, sem, 1.0, corpus)
+  families = {
+    'bpe': lambda size: train_sentencepiece(train, size, 'bpe'),
+    'unigram': lambda size: train_sentencepiece(train, size, 'unigram'),
+    'wordpiece': lambda size: train_wordpiece(train, size),
+  }
+  jobs = [(family, size) for family in families for size in sizes.sizes]
+  for family, size in tqdm(jobs, desc='real_text', unit='dictionary'):
+    try:
+      tokenizer = families[family](size)
+    except InputError as error:
+      row = name(tokenizer=family, d=size)
+      rows.append(Row('real_text', row, 'nats_per_byte', None, note=f'not learned: {error}'))
+      continue
+    [(mean, sem)] = ngram.token_loss(tokenizer, train, test, [0])
+    bytes_per_token = sum(map(len, test)) / sum(len(tokenizer.encode(text)) for text in test)
+    rows += _text_rows(name(tokenizer=family, d=size), mean, sem, bytes_per_token, corpus)
+  return rows
+
+
+def _documents(source: sources.Source, limit: int) -> list[bytes]:
+  """Documents in order until `limit` bytes are reached."""
+  documents, size = [], 0
+  for index in range(len(source)):
+    if size >= limit:
+      break
+    documents.append(source[index])
+    size += len(documents[-1])
+  return documents
+
+
+def _text_rows(row: str, mean: float, sem: float, bytes_per_token: float, note: str) -> list[Row]:
+  table = 'real_text'
+  return [
+    Row(table, row, 'nats_per_byte', mean, sem, unit='nats/byte', note=note),
+    Row(table, row, 'bits_per_byte', mean / LN2, sem / LN2, unit='bits/byte'),
+    Row(table, row, 'bytes_per_token', bytes_per_token, unit='bytes/token'),
+  ]

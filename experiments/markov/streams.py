@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tables share: the source of a config, seeds that keep streams apart, rows of a loss."""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from lib.data import markov
+from lib.errors import InputError
+from lib.report.results import Row
+
+LN2 = math.log(2)
+# Seeds of the streams, plus the seed of the run: dictionaries, counts, scores and validation never
+# share text.
+DICTIONARY, TRAIN, TEST, VALIDATION = 1_000, 2_000, 3_000, 4_000
+
+
+def make_source(config: ConfigDict, order: int, p: float | None = None) -> markov.MarkovSource:
+  """The source of a config at one order; `p` overrides both switching probabilities."""
+  kind, seed = config.source.kind, config.seed
+  if kind == 'switching':
+    p, q = (p, p) if p else (config.source.p, config.source.q)
+    return markov.switching(p, q, order)
+  if kind == 'random':
+    return markov.random_kernel(order, config.source.alphabet_size, seed)
+  if kind == 'interpolated':
+    mixture = (config.source.p, config.source.q, order, config.source.delta, seed)
+    return markov.interpolated(*mixture)
+  raise InputError(f'source.kind {kind!r} is not one of switching, random, interpolated.')
+
+
+def loss(table: str, row: str, what: str, value: float, sem=None, note: str = '') -> list[Row]:
+  """The rows of one loss, in nats and in bits per character; `what` names it ('' = the loss)."""
+  prefix = f'{what}_' if what else ''
+  bits = None if sem is None else sem / LN2
+  return [
+    Row(table, row, f'{prefix}nats_per_char', value, sem, unit='nats/char', note=note),
+    Row(table, row, f'{prefix}bits_per_char', value / LN2, bits, unit='bits/char'),
+  ]
+
+
+def on_all_cores(label: str, work: Callable, jobs: Sequence[tuple]) -> list[Any]:
+  """`work(*job)` for every job, in order, on threads (compiled loops release the lock)."""
+  with ThreadPoolExecutor(os.cpu_count()) as pool:
+    futures = [pool.submit(work, *job) for job in jobs]
+    return [future.result() for future in tqdm(futures, desc=label, unit='job', smoothing=0)]

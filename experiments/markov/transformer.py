@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's transformer on a Markov source, with and without tokens (section 6).
+
+Each arm trains several seeds at once. A seed draws its own dictionary, model and documents. Arms
+see the same number of characters a step, in documents of the same number of characters.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.markov.streams import DICTIONARY, LN2, TEST, TRAIN, VALIDATION, make_source
+from lib.data import markov, pipeline
+from lib.embeddings.learned import Learned
+from lib.errors import InputError
+from lib.models.decoder import Decoder, LanguageModel
+from lib.report.results import Row, mean_and_sem, name
+from lib.tokenizers import Characters, Dictionary, train_bpe
+from lib.train import language_model, optimizer, replicas
+from lib.train.experiment import Experiment
+from lib.train.loop import train
+
+
+def arms(config: ConfigDict) -> list[dict[str, Any]]:
+  """Every combination of order, tokenizer, p and tying."""
+  options = config.transformer
+  probabilities = options.probabilities if config.source.kind == 'switching' else (None,)
+  return [
+    {'k': k, 'tokenizer': tokenizer, 'p': p, 'tied': tied}
+    for p in probabilities
+    for tied in options.tied
+    for k in config.orders
+    for tokenizer in options.tokenizers
+  ]
+
+
+def run_name(arm: dict[str, Any]) -> str:
+  """Where the arm's checkpoints and metrics lie in the workdir."""
+  return f'transformer/{name(**arm)}'
+
+
+def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Trains every arm and measures it on fresh documents."""
+  options = config.transformer
+  schedule = optimizer.make_schedule(
+    'cosine', options.peak, options.steps, int(options.warmup * options.steps), options.final
+  )
+  chain = optimizer.make_optimizer('adamw', schedule, weight_decay=options.weight_decay)
+  rows = []
+  for arm in arms(config):
+    experiment = make_experiment(config, arm)
+    state, history = train(
+      experiment,
+      chain,
+      steps=options.steps,
+      seed=config.seed,
+      mesh=run.mesh,
+      rules=config.rules,
+      workdir=run.workdir,
+      run=run_name(arm),
+      evaluate_every=options.evaluate_every,
+      checkpoint_every=options.checkpoint_every,
+      profile=config.profile or None,
+      config=runner.plain(config),
+    )
+    rows += experiment.tables(state['variables'], history)
+  return rows
+
+
+def make_tokenizer(config: ConfigDict, source: markov.MarkovSource, kind: str, seed: int):
+  """Characters, or BPE learned from this seed's own stream."""
+  if kind == 'characters':
+    return Characters(source.alphabet)
+  if kind == 'bpe':
+    text = source.text(config.transformer.dictionary_chars, seed + DICTIONARY)
+    return train_bpe(text, config.transformer.vocab_size, source.alphabet)
+  raise InputError(f'transformer.tokenizers {kind!r} is not one of characters, bpe.')
+
+
+def make_model(config: ConfigDict, vocab_size: int, tied: bool, length: int) -> LanguageModel:
+  """The official code's GPT-2: pre-norm without biases, but a bias on the readout."""
+  options, dtype = config.transformer, jnp.dtype(config.dtype)
+  decoder = Decoder(
+    layers=options.layers,
+    dim=options.dim,
+    heads=options.heads,
+    mlp_dim=4 * options.dim,
+    max_length=length,
+    dtype=dtype,
+  )
+  return LanguageModel(Learned(vocab_size, options.dim, tied=tied, bias=True, dtype=dtype), decoder)
+
+
+def make_experiment(config: ConfigDict, arm: dict[str, Any]) -> Experiment:
+  """One arm: all its seeds as replicas of one experiment."""
+  options, seeds = config.transformer, range(config.seed, config.seed + config.seeds)
+  source = make_source(config, arm['k'], arm['p'])
+  tokenizers = [make_tokenizer(config, source, arm['tokenizer'], seed) for seed in seeds]
+  longest = max(max(map(len, tokenizer.pieces)) for tokenizer in tokenizers)
+  # Longer than the context, so that no token of the context depends on where the document ends.
+  chars = options.context_chars + 4 * longest
+  length = _row_length(source, tokenizers, options.context_chars, chars)
+
+  def batches(stream: int, documents: int, batch_size: int, repeat: bool):
+    """[seeds, batch, length] batches, each seed from documents of its own."""
+    return pipeline.stack([
+      pipeline.batches(
+        markov.MarkovDocuments(source, chars, documents, seed + stream),
+        tokenizer,
+        batch_size=batch_size,
+        length=length,
+        seed=seed,
+        pack=False,
+        context_bytes=options.context_chars,
+        shuffle=False,  # the documents are independent draws
+        repeat=repeat,
+      )
+      for seed, tokenizer in zip(seeds, tokenizers)
+    ])  # fmt: skip
+
+  vocab_size = max(tokenizer.vocab_size for tokenizer in tokenizers)
+  model = make_model(config, vocab_size, arm['tied'], length)
+  single = Experiment(*language_model.loss_and_init(model), batches=())
+  fresh = batches(TRAIN, options.steps * options.batch_size, options.batch_size, repeat=True)
+  every = replicas.replicate(single, len(seeds), fresh)
+  score = lambda stream, documents: language_model.held_out(
+    every.loss_fn, batches(stream, documents, min(64, documents), repeat=False)
+  )
+  return Experiment(
+    every.init_fn,
+    every.loss_fn,
+    fresh,
+    evaluations={'validation': score(VALIDATION, options.validation_documents)},
+    tables=functools.partial(
+      _rows, config, arm, source, score(TEST, options.test_documents)
+    ),
+  )  # fmt: skip
+
+
+def _row_length(
+  source: markov.MarkovSource, tokenizers: Sequence[Dictionary], context: int, chars: int
+) -> int:
+  """Tokens enough for the context: the most that 200 documents need, and a tenth more."""
+  documents = markov.MarkovDocuments(source, chars, 200, VALIDATION)
+  most = 0
+  for tokenizer in tokenizers:
+    for index in range(len(documents)):
+      ends = np.cumsum(tokenizer.byte_lengths(tokenizer.encode(documents[index])))
+      most = max(most, int((ends <= context).sum()))
+  return min(context, -(-int(1.1 * most) // 8) * 8)
+
+
+def _rows(config, arm, source, test, variables, history) -> list[Row]:
+  """What an arm reached, when it came within reach of the entropy rate, and its way there."""
+  options, row, rows = config.transformer, name(**arm), []
+  final = test(variables)
+  nats, sem = mean_and_sem(list(final['nats_per_byte']))
+  note = (
+    f'{options.context_chars} characters of context, {options.batch_size} documents a step; '
+    f'mean over {config.seeds} seeds'
+  )
+  put = lambda column, value, error=None, unit='', text='': rows.append(
+    Row('transformer', row, column, value, error, unit=unit, note=text)
+  )
+  put('nats_per_char', nats, sem, 'nats/char', note)
+  put('bits_per_char', nats / LN2, None if sem is None else sem / LN2, 'bits/char')
+  put('entropy_rate_nats_per_char', source.entropy_rate, unit='nats/char')
+  put('window_floor_nats_per_char', source.window_floor(options.context_chars), unit='nats/char')
+  put('chars_per_token', float(np.mean(final['bytes_per_token'])), unit='chars/token')
+  for column, value, unit, text in _reached(options, source, history):
+    put(column, value, unit=unit, text=text)
+  curve = {line['step']: line['validation/nats_per_byte'] for line in evaluated(history)}
+  for step in (step for step in (0, 100, 200, 400, 1000, 4000, 10_000) if step in curve):
+    put(f'nats_per_char_at_{step}', *mean_and_sem(curve[step]), 'nats/char')
+  for index, value in enumerate(final['nats_per_byte']):
+    seed_row = name(**arm, seed=config.seed + index)
+    rows.append(Row('transformer', seed_row, 'nats_per_char', float(value),
+                    float(final['sem'][index]), unit='nats/char'))  # fmt: skip
+  return rows
+
+
+def evaluated(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The lines of a history that hold a validation loss."""
+  return [line for line in history if 'validation/nats_per_byte' in line]
+
+
+def _reached(options, source, history) -> list[tuple]:
+  """When every seed first came within `options.within` of the entropy rate on validation text."""
+  target = source.entropy_rate + options.within
+  columns = (f'steps_to_within_{options.within}', f'seconds_to_within_{options.within}')
+  for line in evaluated(history):
+    if max(line['validation/nats_per_byte']) <= target:
+      text = f'reaches within {options.within} of H∞ at step {line["step"]}, all seeds'
+      seconds = 'training seconds of all seeds together, on the devices of this run'
+      return [
+        (columns[0], line['step'], 'steps', text),
+        (columns[1], line['seconds'], 'seconds', seconds),
+      ]
+  text = f'has not come within {options.within} of H∞ by step {options.steps} (all seeds)'
+  return [(columns[0], None, 'steps', text), (columns[1], None, 'seconds', text)]

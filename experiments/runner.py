@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every recipe shares: flags, start-up, the workdir, results and how a run ends."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
+
+from configs.common import check_tables
+from lib.errors import InputError
+from lib.report import published, results, tables
+from lib.train import loop, sharding
+
+Table = Callable[[ConfigDict, 'Run'], list[results.Row]]
+Plots = Callable[[Sequence[results.Row], ConfigDict, 'Run'], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """Where a recipe works: its folder and its devices."""
+
+  workdir: pathlib.Path
+  mesh: Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """An experiment of one paper.
+
+  Attributes:
+    name: of the experiment, its config file and its published numbers (lib/report/published).
+    title: headline of the report.
+    tables: name -> function that measures it, in the order of the report.
+    captions: name -> how to read the table.
+    plots: draws PNGs into the workdir from the rows.
+    facts: config -> what must agree for a published number to stand beside a measured one.
+  """
+
+  name: str
+  title: str
+  tables: Mapping[str, Table]
+  captions: Mapping[str, str]
+  plots: Plots
+  facts: Callable[[ConfigDict], Mapping[str, Any]]
+
+
+def main(recipe: Recipe) -> None:
+  """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input."""
+  default = pathlib.Path(__file__).parents[1] / 'configs' / f'{recipe.name}.py'
+  config_flags.DEFINE_config_file('config', f'{default}:cpu', 'Config and scale.', lock_config=True)
+  flags.DEFINE_string('workdir', f'runs/{recipe.name}', 'Folder for everything this run writes.')
+  logging.set_verbosity(logging.WARNING)
+  try:
+    app.run(lambda _: execute(recipe), flags_parser=_parse_flags)
+  except (InputError, flags.Error) as error:
+    sys.exit(_say(recipe, error, 2))
+  except loop.Diverged as error:
+    sys.exit(_say(recipe, error, 1))
+  except loop.Stopped as error:
+    sys.exit(_say(recipe, error, 0))
+
+
+def _say(recipe: Recipe, error: Exception, code: int) -> int:
+  print(f'{recipe.name}: {error}', file=sys.stderr)
+  return code
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  rest = flags.FLAGS(argv)
+  if len(rest) > 1:
+    raise InputError(f'argument {rest[1]!r} is not a flag; flags look like --workdir=DIR.')
+  return rest
+
+
+def execute(recipe: Recipe) -> None:
+  """Measures the chosen tables, keeping each finished one, and writes the report."""
+  start = time.perf_counter()
+  config = flags.FLAGS.config
+  check_tables(config.tables, list(recipe.tables))
+  jax.config.update('jax_compilation_cache_dir', os.fspath(_cache() / 'jax'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  run = Run(_open_workdir(flags.FLAGS.workdir, config), sharding.make_mesh(config.mesh))
+  rows: list[results.Row] = []
+  for index, table in enumerate(config.tables, start=1):
+    print(f'[{index}/{len(config.tables)}] {table}', file=sys.stderr, flush=True)
+    rows += _measure(table, recipe, config, run)
+  rows = published.attach(rows, recipe.name, recipe.facts(config))
+  if jax.process_index() == 0:
+    _write(recipe, config, run, rows, time.perf_counter() - start)
+
+
+def _cache() -> pathlib.Path:
+  return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'anytoken'
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+  """The config as JSON-like values."""
+  return json.loads(config.to_json_best_effort())
+
+
+def _open_workdir(workdir: str, config: ConfigDict) -> pathlib.Path:
+  """Makes the folder, or takes up a run of the same config that lies there."""
+  folder = pathlib.Path(workdir)
+  settings = {k: v for k, v in plain(config).items() if k not in ('tables', 'profile')}
+  known = folder / 'config.json'
+  if known.exists() and json.loads(known.read_text()) != settings:
+    raise InputError(
+      f'{folder} holds a run with another config; choose a new --workdir, or delete it.'
+    )
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    results.write_json(known, settings)
+  except OSError as error:
+    raise InputError(f'cannot write to the workdir {folder}: {error.strerror}.') from error
+  return folder
+
+
+def _measure(table: str, recipe: Recipe, config: ConfigDict, run: Run) -> list[results.Row]:
+  """The rows of one table: measured now, or by an earlier run of this config in this workdir."""
+  kept = run.workdir / 'tables' / f'{table}.json'
+  if not kept.exists():
+    kept.parent.mkdir(exist_ok=True)
+    results.write_rows(kept, recipe.tables[table](config, run))
+  return results.read_rows(kept)
+
+
+def _write(recipe, config, run, rows, seconds) -> None:
+  recipe.plots(rows, config, run)
+  devices = [f'{device.platform}:{device.device_kind}' for device in jax.devices()]
+  results.write_results(
+    run.workdir / 'results.json',
+    rows,
+    experiment=recipe.name,
+    config=plain(config),
+    overrides=config_flags.get_override_values(flags.FLAGS['config']),
+    devices=devices,
+    seconds=seconds,
+  )
+  text = tables.markdown(rows, recipe.captions)
+  pictures = sorted(path.name for path in run.workdir.glob('*.png'))
+  report = [f'# {recipe.title}', '', f'Scale `{config.scale}`, {seconds / 60:.1f} minutes on '
+            f'{len(devices)} × {devices[0]}.', '', text]  # fmt: skip
+  report += [f'![{picture}]({picture})\n' for picture in pictures]
+  partial = run.workdir / 'report.md.partial'
+  partial.write_text('\n'.join(report))
+  os.replace(partial, run.workdir / 'report.md')
+  print(text)
+  print(f'{seconds / 60:.1f} minutes. Report: {run.workdir / "report.md"}, numbers: '
+        f'{run.workdir / "results.json"}, plots: {", ".join(pictures)}')  # fmt: skip

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From documents to batches: tokenize, shift, pack or pad, shuffle, shard, resume exactly.
+
+A row is a dict of int32 arrays [length]:
+  targets    token ids
+  inputs     targets of the same document shifted right by one, after the id `vocab_size`, which
+             marks a document's beginning; a row that goes on with a document begins with the
+             document's previous token
+  bytes      bytes that each target covers
+  segments   1, 2, ... for the documents in the row; 0 is padding, where all other fields are 0
+  positions  place within the segment
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from lib.data.sources import Source
+from lib.errors import InputError
+from lib.tokenizers.base import Tokenizer
+
+FIELDS = ('targets', 'inputs', 'bytes', 'segments', 'positions')
+# Rows of one long document would fill whole batches: rows are shuffled among about this many
+# tokens, a few megabytes.
+SHUFFLE_TOKENS = 2**18
+# Threads read and tokenize (compiled tokenizers release the GIL) a few documents ahead.
+READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
+
+
+def examples(
+  source: Source, tokenizer: Tokenizer, *, length: int, context_bytes: int | None = None
+) -> grain.MapDataset:
+  """One row a document, by random access: its first tokens, cropped or padded to `length`.
+
+  `context_bytes` keeps the leading tokens that lie wholly within the document's first
+  `context_bytes` bytes, so that tokenizers meet equal text; choose `length` to hold them.
+  """
+  tokens = _tokenized(grain.MapDataset.source(source), tokenizer, context_bytes)
+  return tokens.map(functools.partial(_padded, length=length))
+
+
+def batches(
+  source: Source,
+  tokenizer: Tokenizer,
+  *,
+  batch_size: int,
+  length: int,
+  seed: int,
+  pack: bool = True,
+  context_bytes: int | None = None,
+  shuffle: bool = True,
+  repeat: bool = True,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.IterDataset:
+  """This process's part [batch_size / process_count, length] of every batch.
+
+  `pack` joins documents end to end and splits them into rows; otherwise each document makes one
+  row as in `examples`. Iterators are checkpointable, and every epoch has an order of its own.
+
+  `repeat=True`, for training, never ends; each process reads the documents
+  `process_index::process_count`. `repeat=False`, for evaluation, is one pass whose last batch is
+  filled up with rows of segments 0; every process reads all documents and keeps its rows, so that
+  all see equally many batches, which together are those of a single process.
+  """
+  _check(source, batch_size, pack, context_bytes, repeat, process_count)
+  rows_here = batch_size // process_count
+  documents = grain.MapDataset.source(source)
+  if repeat:
+    documents = documents[process_index::process_count]
+  documents = documents.seed(seed)
+  if shuffle:
+    documents = documents.shuffle()
+  if repeat:
+    documents = documents.repeat()
+  tokens = _tokenized(documents, tokenizer, context_bytes)
+  if pack:
+    rows = _Packed(tokens.to_iter_dataset(READ), length)
+    if shuffle:
+      window = max(1, SHUFFLE_TOKENS // length)
+      rows = grain.experimental.WindowShuffleIterDataset(rows, window_size=window, seed=seed)
+  else:
+    rows = tokens.map(functools.partial(_padded, length=length)).to_iter_dataset(READ)
+  if repeat:
+    return rows.batch(rows_here)
+  fill = functools.partial(grain.experimental.batch_and_pad, batch_size=batch_size)
+  here = slice(process_index * rows_here, (process_index + 1) * rows_here)
+  return rows.batch(batch_size, batch_fn=fill).map(
+    lambda batch: {field: values[here] for field, values in batch.items()}
+  )
+
+
+def stack(datasets: Sequence[grain.IterDataset]) -> grain.IterDataset:
+  """Batches of several data sets side by side, [replica, batch, length]: one seed each."""
+  return grain.experimental.ZipIterDataset(datasets).map(
+    lambda replicas: {field: np.stack([r[field] for r in replicas]) for field in FIELDS}
+  )
+
+
+def _check(source, batch_size, pack, context_bytes, repeat, process_count) -> None:
+  if batch_size % process_count:
+    raise InputError(
+      f'batch_size {batch_size} does not divide among {process_count} processes; '
+      f'choose a multiple of {process_count}.'
+    )
+  if repeat and len(source) < process_count:
+    raise InputError(
+      f'{len(source)} documents do not reach for {process_count} processes; give a source with '
+      'at least one document a process.'
+    )
+  if pack and context_bytes is not None:
+    raise InputError('context_bytes holds for one document a row; set pack=False with it.')
+
+
+def _tokenized(
+  documents: grain.MapDataset, tokenizer: Tokenizer, context_bytes: int | None
+) -> grain.MapDataset:
+  """Documents as int32 arrays [3, tokens]: targets, inputs, bytes."""
+
+  def tokenize(document: bytes) -> np.ndarray:
+    ids = tokenizer.encode(document)
+    covered = tokenizer.byte_lengths(ids)
+    if context_bytes is not None and len(document) > context_bytes:
+      # Up to the last token that ends within the context; tokens without bytes that follow it
+      # begin a window whose bytes lie beyond.
+      within = np.flatnonzero((np.cumsum(covered) <= context_bytes) & (covered > 0))
+      kept = within[-1] + 1 if len(within) else 0
+      ids, covered = ids[:kept], covered[:kept]
+    tokens = np.empty((3, len(ids)), np.int32)
+    tokens[0], tokens[2] = ids, covered
+    tokens[1, :1], tokens[1, 1:] = tokenizer.vocab_size, ids[:-1]
+    return tokens
+
+  return documents.map(tokenize)
+
+
+def _put(table: np.ndarray, start: int, segment: int, tokens: np.ndarray) -> None:
+  """Writes one segment into `table` [5, length], the fields of a row."""
+  count = tokens.shape[1]
+  table[:3, start : start + count] = tokens
+  table[3, start : start + count] = segment
+  table[4, start : start + count] = np.arange(count)
+
+
+def _row(table: np.ndarray) -> dict[str, np.ndarray]:
+  return dict(zip(FIELDS, table, strict=True))
+
+
+def _padded(tokens: np.ndarray, length: int) -> dict[str, np.ndarray]:
+  table = np.zeros((5, length), np.int32)
+  _put(table, 0, 1, tokens[:, :length])
+  return _row(table)
+
+
+class _Packed(grain.IterDataset):
+  """Documents [3, tokens] joined end to end and split into rows.
+
+  grain 0.2.18 has ConcatThenSplitIterDataset, but it loses a document when its state has been
+  through JSON, as in every checkpoint (a tuple comes back as a list). Here the state is the place
+  of the next row's first token: the reader's state before its document, and the offset in it.
+  """
+
+  def __init__(self, parent: grain.IterDataset, length: int):
+    super().__init__(parent)
+    self._length = length
+
+  def __iter__(self) -> grain.DatasetIterator:
+    return _PackedIterator(iter(self._parent), self._length)
+
+
+class _PackedIterator(grain.DatasetIterator):
+  def __init__(self, parent: grain.DatasetIterator, length: int):
+    super().__init__(parent)
+    self._length = length
+    self._start = parent.get_state()
+    self._offset = 0
+    self._document: np.ndarray | None = None
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    table = np.zeros((5, self._length), np.int32)
+    filled = segment = 0
+    while filled < self._length:
+      try:
+        document = self._current()
+      except StopIteration:
+        if filled:
+          break
+        raise
+      piece = document[:, self._offset : self._offset + self._length - filled]
+      if piece.shape[1]:
+        segment += 1
+        _put(table, filled, segment, piece)
+        filled += piece.shape[1]
+      self._advance(piece.shape[1])
+    return _row(table)
+
+  def _current(self) -> np.ndarray:
+    if self._document is None:
+      self._document = next(self._parent)
+    return self._document
+
+  def _advance(self, tokens: int) -> None:
+    assert self._document is not None
+    self._offset += tokens
+    if self._offset >= self._document.shape[1]:
+      self._document, self._offset, self._start = None, 0, self._parent.get_state()
+
+  def get_state(self) -> dict[str, Any]:
+    return {'parent': self._start, 'offset': self._offset}
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    self._parent.set_state(state['parent'])
+    self._start = state['parent']
+    self._offset = state['offset']
+    self._document = None

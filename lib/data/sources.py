@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sources: random access to documents as bytes, from the stdlib, own files or TFDS."""
+
+import os
+import pathlib
+from typing import Any, Protocol
+
+from lib.data import files
+from lib.errors import InputError
+
+STDLIB = {'stdlib': 'all', 'stdlib/prose': 'prose', 'stdlib/source': 'source'}  # spec -> config
+
+
+class Source(Protocol):
+  """Random access to documents."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> bytes: ...
+
+
+class Records:
+  """The `text` field of a TFDS data source, as bytes."""
+
+  def __init__(self, records: Any):
+    self._records = records
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> bytes:
+    text = self._records[index]['text']
+    return text.encode() if isinstance(text, str) else bytes(text)
+
+
+def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None) -> Source:
+  """Documents of one split of `stdlib[/prose|/source]`, `tfds:NAME[/CONFIG]` or own files.
+
+  `data_dir` holds prepared TFDS sets: by default `cache_dir()` for the stdlib corpus, which is
+  made on first use, and TFDS's own folder for the others, which must be there.
+  """
+  if spec.startswith('tfds:'):
+    return _open_tfds(spec.removeprefix('tfds:'), split, data_dir)
+  if spec in STDLIB:
+    from lib.data import stdlib_text  # TFDS takes a second to import: only where it is used
+
+    builder = stdlib_text.prepare(STDLIB[spec], data_dir or cache_dir())
+    return _records(builder, split)
+  if spec.startswith('stdlib/'):
+    raise InputError(
+      f'source {spec!r} does not exist; choose stdlib, stdlib/prose or stdlib/source '
+      '(own files in a folder of that name: ./stdlib/...).'
+    )
+  return files.open_files(spec, split)
+
+
+def cache_dir() -> pathlib.Path:
+  """Where the stdlib corpus lies: `tokenization-data` in the user's cache folder."""
+  cache = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  return pathlib.Path(cache) / 'tokenization-data'
+
+
+def read(source: Source, limit_bytes: int | None = None) -> bytes:
+  """The documents in order with nothing between them, cut at `limit_bytes`.
+
+  For training tokenizers. TFDS shuffles documents when it prepares a set; files come by path.
+  """
+  parts, size = [], 0
+  for index in range(len(source)):
+    if limit_bytes is not None and size >= limit_bytes:
+      break
+    parts.append(source[index])
+    size += len(parts[-1])
+  return b''.join(parts)[:limit_bytes]
+
+
+def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Records:
+  """Reads the files alone: neither the set's own code nor a network is asked."""
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import read_only_builder
+
+  try:
+    builder = read_only_builder.builder_from_files(name, data_dir=data_dir)
+  except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    place = data_dir or tfds.core.constants.DATA_DIR
+    raise InputError(
+      f'no prepared TFDS set {name!r} lies below {place}; prepare it once as array_record '
+      '(docs/data.md), and name its config if it has several.'
+    ) from error
+  if 'text' not in builder.info.features:
+    raise InputError(
+      f"tfds:{name} has no field 'text' but {sorted(builder.info.features)}; "
+      'choose a set whose documents are a text field.'
+    )
+  return _records(builder, split)
+
+
+def _records(builder: Any, split: str) -> Records:
+  name = builder.info.full_name
+  try:
+    records = builder.as_data_source(split)
+  except NotImplementedError as error:
+    raise InputError(
+      f'{name} is prepared as {builder.info.file_format.value}, which only TensorFlow reads; '
+      'convert it once to array_record (docs/data.md).'
+    ) from error
+  except ValueError as error:
+    raise InputError(
+      f'{name} has no split {split!r}; it has {", ".join(sorted(builder.info.splits))}.'
+    ) from error
+  if not len(records):
+    raise InputError(f'the split {split!r} of {name} is empty; choose another.')
+  return Records(records)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded corpus: text that every Python carries, as a TFDS set made without TensorFlow.
+
+Language-reference topics, the docstrings of each module, and each module's source with the
+docstrings cut out, so that no text occurs twice.
+"""
+
+import ast
+import contextlib
+import hashlib
+import io
+import os
+import pathlib
+import pydoc_data.topics
+import sys
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+import tqdm
+
+from lib.data.files import SPLITS
+from lib.errors import InputError
+
+KINDS = {  # config -> kinds of document
+  'all': ('topic', 'docstrings', 'source'),
+  'prose': ('topic', 'docstrings'),
+  'source': ('source',),
+}
+# Tests, other people's packages, and pydoc_data, whose source is the topics once more.
+LEFT_OUT = {'test', 'tests', 'idle_test', 'site-packages', 'dist-packages', '_bundled'}
+LEFT_OUT |= {'pydoc_data', '__pycache__'}
+LEFT_OUT_PREFIXES = ('_sysconfigdata', 'config-')  # written by the machine that built Python
+
+
+class StdlibText(tfds.core.GeneratorBasedBuilder):
+  """Documents (name, kind, text) of the running Python; its version is Python's version."""
+
+  VERSION = tfds.core.Version('{}.{}.{}'.format(*sys.version_info))
+  BUILDER_CONFIGS = [  # noqa: RUF012 (the name is TFDS's)
+    tfds.core.BuilderConfig(name=name, description=' and '.join(kinds))
+    for name, kinds in KINDS.items()
+  ]
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    text = tfds.features.Text
+    fields = tfds.features.FeaturesDict({'name': text(), 'kind': text(), 'text': text()})
+    return tfds.core.DatasetInfo(builder=self, features=fields)
+
+  def _split_generators(self, dl_manager):
+    kinds = KINDS[self.builder_config.name]
+    found = [document for document in documents() if document['kind'] in kinds]
+    return {
+      split: self._generate_examples([d for d in found if split_of(d['name']) == split])
+      for split in SPLITS
+    }
+
+  def _generate_examples(self, found: list[dict[str, str]]):
+    for document in found:
+      yield f'{document["kind"]}:{document["name"]}', document
+
+
+def split_of(name: str) -> str:
+  """Split of a module or topic by a hash of its name (80/10/10), the same in every Python."""
+  return SPLITS[max(0, int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10 - 7)]
+
+
+def prepare(config: str, data_dir: str | os.PathLike) -> tfds.core.DatasetBuilder:
+  """The data set of one config ('all', 'prose', 'source'), made under `data_dir` if it is new.
+
+  Several processes may come at once: each writes a folder of its own, the first to rename it
+  into place wins and the others read that one.
+  """
+  try:
+    builder = StdlibText(config=config, data_dir=data_dir, file_format='array_record')
+    if not builder.data_path.exists():
+      with _quiet_tfds():
+        builder.download_and_prepare()
+  except OSError as error:
+    if not builder.data_path.exists():
+      raise InputError(
+        f'cannot write the stdlib corpus below {data_dir} ({error.strerror}); '
+        'name a folder you may write to as data_dir.'
+      ) from error
+  return tfds.builder_from_directory(builder.data_path)
+
+
+def documents() -> Iterator[dict[str, str]]:
+  """Every document of the corpus in the order of names, exact repetitions left out."""
+  seen = set()
+  for document in _all_documents():
+    digest = hashlib.sha256(document['text'].encode()).digest()
+    if document['text'].strip() and digest not in seen:
+      seen.add(digest)
+      yield document
+
+
+def _all_documents() -> Iterator[dict[str, str]]:
+  for name, text in sorted(pydoc_data.topics.topics.items()):
+    yield {'name': name, 'kind': 'topic', 'text': text.strip() + '\n'}
+  root = pathlib.Path(sysconfig.get_path('stdlib'))
+  paths = sorted(path for path in root.rglob('*.py') if not _left_out(path.relative_to(root)))
+  for path in tqdm.tqdm(paths, desc='stdlib text (once)', unit=' modules', disable=None):
+    try:
+      with tokenize.open(path) as stream:
+        docstrings, source = separate(stream.read())
+    except SyntaxError:  # a template or an example of bad code
+      continue
+    name = '.'.join(path.relative_to(root).with_suffix('').parts).removesuffix('.__init__')
+    yield {'name': name, 'kind': 'docstrings', 'text': docstrings}
+    yield {'name': name, 'kind': 'source', 'text': source}
+
+
+def _left_out(path: pathlib.PurePath) -> bool:
+  return any(part in LEFT_OUT or part.startswith(LEFT_OUT_PREFIXES) for part in path.parts)
+
+
+def separate(source: str) -> tuple[str, str]:
+  """A module's docstrings, joined by empty lines, and its source without them."""
+  documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+  nodes = [
+    node
+    for node in ast.walk(ast.parse(source))
+    if isinstance(node, documented) and ast.get_docstring(node) is not None
+  ]
+  nodes.sort(key=lambda node: node.body[0].lineno)
+  text = '\n\n'.join(ast.get_docstring(node) or '' for node in nodes).strip()
+  lines = source.encode().splitlines(keepends=True)
+  for node in reversed(nodes):  # from the end, so that line numbers stay true
+    _remove(node.body[0], lines)
+  return text + '\n' if text else '', b''.join(lines).decode()
+
+
+def _remove(statement: ast.stmt, lines: list[bytes]) -> None:
+  """Cuts a statement out of `lines`, with its lines where nothing else stands on them."""
+  first, last = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
+  rest = lines[first][: statement.col_offset] + lines[last][statement.end_col_offset :]
+  lines[first : last + 1] = [rest] if rest.strip() else []
+
+
+@contextlib.contextmanager
+def _quiet_tfds() -> Iterator[None]:
+  """Silences TFDS's announcements and bars; our own bar says all that is wanted."""
+  tfds.disable_progress_bar()
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    tfds.enable_progress_bar()

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Smoothed m-gram models over integer sequences: characters or tokens, trained and tested apart.
+
+Every choice is made without the test text: the unigram adds 1/2 to each count (Krichevsky and
+Trofimov 1981); a longer context interpolates with the next shorter one with Witten and Bell's
+weight (1991), P(w|h) = (c(hw) + T(h) P(w|h')) / (c(h) + T(h)), T(h) = distinct successors of h.
+A unigram over tokens drops the law of their number, which costs O(log n / n) per character.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from lib.errors import InputError
+from lib.tokenizers.base import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counts:
+  """Counts of one context length, by packed keys: a context h, and h * vocab + w for a gram hw."""
+
+  grams: np.ndarray  # uint64 [g], sorted
+  gram_counts: np.ndarray  # [g]
+  contexts: np.ndarray  # uint64 [h], sorted
+  context_counts: np.ndarray  # [h]
+  successors: np.ndarray  # [h], distinct
+
+
+class NGram:
+  """An m-gram model fitted to `train`: m = `order` symbols of context, 0 for a unigram.
+
+  Args:
+    train: integer [n] symbols in [0, vocab_size).
+    order: symbols of context.
+    vocab_size: number of symbols, seen or not.
+
+  Raises:
+    InputError: a symbol out of range, an empty text, or grams that do not fit 64 bits.
+  """
+
+  def __init__(self, train: np.ndarray, order: int, vocab_size: int):
+    if order < 0 or vocab_size < 1 or vocab_size ** (order + 1) > 1 << 64:
+      raise InputError(
+        'An m-gram model needs m >= 0 and vocabulary ** (m+1) <= 2**64; '
+        f'got m = {order} and a vocabulary of {vocab_size}.'
+      )
+    self.order, self.vocab_size = order, vocab_size
+    train = self._symbols(train)
+    counts = np.bincount(train.astype(np.int64), minlength=vocab_size)
+    self._unigram = (counts + 0.5) / (train.size + vocab_size / 2)
+    self._levels = [_count(train, m, vocab_size) for m in range(1, order + 1)]
+
+  def nats(self, test: np.ndarray) -> np.ndarray:
+    """float64 [n] nats of each symbol; symbol i < m has only the i symbols before it as context."""
+    test = self._symbols(test)
+    probability = self._unigram[test.astype(np.int64)]
+    for m, level in enumerate(self._levels, start=1):
+      grams = _pack(test, m + 1, self.vocab_size)
+      gram_count = _look_up(level.grams, grams, level.gram_counts)
+      contexts = grams // np.uint64(self.vocab_size)
+      count = _look_up(level.contexts, contexts, level.context_counts)
+      successors = _look_up(level.contexts, contexts, level.successors)
+      seen = count > 0  # an unseen context leaves the shorter one's probability
+      mixed = gram_count + successors * probability[m:]
+      np.divide(mixed, count + successors, out=probability[m:], where=seen)
+    return -np.log(probability)
+
+  def _symbols(self, sequence: np.ndarray) -> np.ndarray:
+    sequence = np.asarray(sequence)
+    if sequence.size == 0 or sequence.min() < 0 or sequence.max() >= self.vocab_size:
+      raise InputError(
+        f'An m-gram model over {self.vocab_size} symbols needs at least one symbol, each in '
+        f'[0, {self.vocab_size}); got {sequence.size} symbols'
+        + (f' from {sequence.min()} to {sequence.max()}.' if sequence.size else '.')
+      )
+    return sequence.astype(np.uint64)
+
+
+def per_character(nats: np.ndarray, lengths: np.ndarray, blocks: int = 50) -> tuple[float, float]:
+  """(nats per character, its standard error) of scored tokens that cover `lengths` characters each.
+
+  The mean is total nats over total characters. The error treats `blocks` contiguous runs of tokens
+  as independent, so that correlation within a run is counted, and is that of a ratio of sums.
+  It is nan for fewer than two tokens.
+  """
+  nats, lengths = np.asarray(nats, np.float64), np.asarray(lengths, np.float64)
+  if nats.shape != lengths.shape or nats.ndim != 1 or not lengths.sum() > 0:
+    raise InputError(
+      'Nats and lengths must be two sequences of one size covering at least one character; '
+      f'got shapes {nats.shape} and {lengths.shape} covering {lengths.sum():g} characters.'
+    )
+  mean = nats.sum() / lengths.sum()
+  blocks = min(blocks, nats.size)
+  if blocks < 2:
+    return float(mean), float('nan')
+  starts = np.arange(blocks) * nats.size // blocks
+  excess = np.add.reduceat(nats - mean * lengths, starts)
+  sem = np.sqrt(blocks / (blocks - 1) * (excess**2).sum()) / lengths.sum()
+  return float(mean), float(sem)
+
+
+def token_loss(
+  tokenizer: Tokenizer, train: Sequence[bytes], test: Sequence[bytes], orders: Sequence[int]
+) -> list[tuple[float, float]]:
+  """(nats per character, its standard error) of m-gram models over tokens, for each m in `orders`.
+
+  Counts come from the documents `train`, scores from the documents `test`, each encoded alone and
+  joined in order. A character is a byte.
+  """
+  counted, scored = (
+    np.concatenate([tokenizer.encode(document) for document in documents])
+    for documents in (train, test)
+  )
+  lengths = tokenizer.byte_lengths(scored)
+  return [
+    per_character(NGram(counted, order, tokenizer.vocab_size).nats(scored), lengths)
+    for order in orders
+  ]
+
+
+def _pack(sequence: np.ndarray, length: int, vocab_size: int) -> np.ndarray:
+  """uint64 [n - length + 1] grams of `length` symbols, the last symbol least significant."""
+  count = max(sequence.size - length + 1, 0)
+  keys = np.zeros(count, np.uint64)
+  for offset in range(length):
+    keys = keys * np.uint64(vocab_size) + sequence[offset : offset + count]
+  return keys
+
+
+def _count(train: np.ndarray, context: int, vocab_size: int) -> _Counts:
+  grams, gram_counts = np.unique(_pack(train, context + 1, vocab_size), return_counts=True)
+  contexts, starts, successors = np.unique(
+    grams // np.uint64(vocab_size), return_index=True, return_counts=True
+  )
+  totals = np.add.reduceat(gram_counts, starts) if starts.size else gram_counts
+  return _Counts(grams, gram_counts, contexts, totals, successors)
+
+
+def _look_up(table: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+  """The value of each key in a sorted table, 0 where the table has no such key."""
+  if table.size == 0:
+    return np.zeros(keys.size, np.int64)
+  at = np.minimum(np.searchsorted(table, keys), table.size - 1)
+  return np.where(table[at] == keys, values[at], 0)

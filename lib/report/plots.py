@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plots as PNG files, drawn without a display."""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+Series = tuple[Sequence[float], Sequence[float]]  # x, y
+
+
+def save(
+  path: str | os.PathLike, panels: Sequence[Callable[[Any], None]], columns: int = 2
+) -> None:
+  """Draws one panel a function on a grid and writes the PNG atomically."""
+  columns = min(columns, len(panels))
+  lines = -(-len(panels) // columns)
+  figure, axes = plt.subplots(
+    lines, columns, figsize=(6.4 * columns, 4.4 * lines), squeeze=False, layout='constrained'
+  )
+  for axis, panel in zip(axes.flat, panels):
+    panel(axis)
+  for axis in axes.flat[len(panels) :]:
+    axis.set_visible(False)
+  path = pathlib.Path(path)
+  partial = path.with_name(path.name + '.partial')
+  figure.savefig(partial, format='png', dpi=110)
+  plt.close(figure)
+  os.replace(partial, path)
+
+
+def curves(
+  title: str,
+  x_label: str,
+  y_label: str,
+  series: Mapping[str, Series],
+  levels: Mapping[str, float] | None = None,
+  log_x: bool = False,
+) -> Callable[[Any], None]:
+  """A panel of labelled curves over horizontal reference levels."""
+
+  def draw(axis: Any) -> None:
+    for label, (x, y) in series.items():
+      axis.plot(x, y, marker='o' if len(x) < 20 else None, markersize=3.5, label=label)
+    for index, (label, level) in enumerate((levels or {}).items()):
+      axis.axhline(level, color='0.35', linestyle=['--', ':', '-.'][index % 3], label=label)
+    if log_x:
+      axis.set_xscale('log', base=2)
+    _finish(axis, title, x_label, y_label)
+
+  return draw
+
+
+def steps_down(
+  title: str,
+  y_label: str,
+  groups: Sequence[str],
+  stages: Mapping[str, Sequence[float]],
+  floor: float,
+) -> Callable[[Any], None]:
+  """A panel of grouped bars: for each group the level that is left after each stage."""
+
+  def draw(axis: Any) -> None:
+    width = 0.8 / len(stages)
+    for index, (label, values) in enumerate(stages.items()):
+      places = [group + (index - (len(stages) - 1) / 2) * width for group in range(len(groups))]
+      axis.bar(places, values, width, label=label)
+    axis.axhline(floor, color='0.35', linestyle='--', label='entropy rate H∞')
+    axis.set_xticks(range(len(groups)), groups)
+    lowest = min(floor, *(min(values) for values in stages.values()))
+    axis.set_ylim(bottom=0.9 * lowest)
+    _finish(axis, title, '', y_label)
+
+  return draw
+
+
+def _finish(axis: Any, title: str, x_label: str, y_label: str) -> None:
+  axis.set_title(title)
+  axis.set_xlabel(x_label)
+  axis.set_ylabel(y_label)
+  axis.grid(alpha=0.25)
+  axis.legend(fontsize=8)

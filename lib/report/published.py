@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published numbers: data files with a source, set beside measured rows of the same scale."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lib.report.results import Row
+
+FOLDER = pathlib.Path(__file__).parent / 'published'
+
+
+def load(paper: str) -> dict[str, Any]:
+  """The data of `published/PAPER.json`.
+
+  It holds `paper`, `source` and `entries`, each with table, row, column, value, unit, source and
+  `where`: the facts of a run (scale, source parameters) under which the number is comparable.
+  """
+  return json.loads((FOLDER / f'{paper}.json').read_text())
+
+
+def attach(rows: Sequence[Row], paper: str, facts: Mapping[str, Any]) -> list[Row]:
+  """Rows with `published` filled in, and with a note that says what the published number is.
+
+  A published number whose `where` differs from the run's `facts` is kept out of the column and
+  named in the note together with the difference.
+  """
+  entries: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+  for entry in load(paper)['entries']:
+    entries.setdefault((entry['table'], entry['row'], entry['column']), []).append(entry)
+  return [_beside(row, entries.get((row.table, row.row, row.column), []), facts) for row in rows]
+
+
+def _beside(row: Row, entries: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Row:
+  join = lambda note: '; '.join(part for part in (row.note, note) if part)
+  for entry in entries:
+    where = entry.get('where', {})
+    if all(facts.get(key) == value for key, value in where.items()):
+      return dataclasses.replace(row, published=entry['value'], note=join(entry['source']))
+  for entry in entries:
+    scale = ', '.join(f'{key}={value}' for key, value in entry['where'].items())
+    note = f'published {entry["value"]:g} at {scale} ({entry["source"]}): not this scale'
+    return dataclasses.replace(row, note=join(note))
+  return row

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The results of a run: rows of measured numbers, and the one file that holds them."""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'numba',
+            'tensorflow-datasets', 'sentencepiece', 'tokenizers')  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One number of one table.
+
+  Attributes:
+    table: stable name of the table.
+    row: `name=value` pairs joined by commas.
+    column: the quantity with its unit, such as nats_per_char.
+    measured: the value, or None where there is none (`note` says why).
+    sem: standard error of the value, or None.
+    published: the paper's value at the same scale, or None.
+    unit: unit of the value.
+    note: how to read the number; what the published one is, or why there is none.
+  """
+
+  table: str
+  row: str
+  column: str
+  measured: float | None
+  sem: float | None = None
+  published: float | None = None
+  unit: str = ''
+  note: str = ''
+
+
+def name(**parts: Any) -> str:
+  """A row name: `name(k=2, r=8)` is 'k=2,r=8'."""
+  return ','.join(f'{key}={value}' for key, value in parts.items())
+
+
+def mean_and_sem(values: Sequence[float]) -> tuple[float, float | None]:
+  """Mean over seeds and its standard error (None for one seed)."""
+  count = len(values)
+  mean = sum(values) / count
+  if count < 2:
+    return mean, None
+  return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (count - 1) / count)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+  """Writes JSON atomically: a reader sees the old file or the new one, never a part."""
+  path = pathlib.Path(path)
+  partial = path.with_name(path.name + '.partial')
+  partial.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')
+  os.replace(partial, path)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+  number = lambda x: None if x is None or not math.isfinite(x) else float(x)
+  values = dataclasses.asdict(row)
+  return values | {key: number(values[key]) for key in ('measured', 'sem', 'published')}
+
+
+def write_rows(path: str | os.PathLike, rows: Sequence[Row]) -> None:
+  """Writes rows alone: what a finished table leaves, so that a restart need not repeat it."""
+  write_json(path, [_plain(row) for row in rows])
+
+
+def read_rows(path: str | os.PathLike) -> list[Row]:
+  """Reads what `write_rows` wrote."""
+  return [Row(**row) for row in json.loads(pathlib.Path(path).read_text())]
+
+
+def write_results(
+  path: str | os.PathLike,
+  rows: Sequence[Row],
+  *,
+  experiment: str,
+  config: Mapping[str, Any],
+  overrides: Mapping[str, Any],
+  devices: Sequence[str],
+  seconds: float,
+) -> None:
+  """Writes results.json: rows with the config, versions and devices that gave them."""
+  versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+  write_json(
+    path,
+    {
+      'experiment': experiment,
+      'config': dict(config),
+      'overrides': dict(overrides),
+      'versions': {'python': platform.python_version()} | versions,
+      'devices': list(devices),
+      'seconds': round(seconds, 1),
+      'rows': [_plain(row) for row in rows],
+    },
+  )

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows as Markdown: one table each, measured with its error, published beside it."""
+
+from collections.abc import Mapping, Sequence
+
+from lib.report.results import Row
+
+
+def cell(row: Row) -> str:
+  """'0.5004 ± 0.0003 (published 0.5004)'; a dash where nothing was measured."""
+  if row.measured is None:
+    return '–'
+  text = number(row.measured)
+  if row.sem is not None:
+    text += f' ± {row.sem:.2g}'
+  if row.published is not None:
+    text += f' (published {number(row.published)})'
+  return text
+
+
+def number(value: float) -> str:
+  """Four decimals for losses, none for counts."""
+  if value == int(value) and abs(value) >= 2:
+    return f'{int(value):,}'
+  return f'{value:.4f}' if abs(value) < 100 else f'{value:,.1f}'
+
+
+def markdown(rows: Sequence[Row], captions: Mapping[str, str] | None = None) -> str:
+  """All tables of `rows`: a line for each row name, a column for each quantity, then the notes."""
+  return '\n'.join(
+    _table(table, [row for row in rows if row.table == table], (captions or {}).get(table, ''))
+    for table in dict.fromkeys(row.table for row in rows)
+  )
+
+
+def _table(table: str, rows: Sequence[Row], caption: str) -> str:
+  columns = list(dict.fromkeys(row.column for row in rows))
+  cells = {(row.row, row.column): cell(row) for row in rows}
+  lines = [f'### {table}', '']
+  if caption:
+    lines += [caption, '']
+  lines += [
+    '| ' + ' | '.join(['row', *columns]) + ' |',
+    '|' + '---|' * (len(columns) + 1),
+  ]
+  for line in dict.fromkeys(row.row for row in rows):
+    lines.append('| ' + ' | '.join([line, *(cells.get((line, c), '') for c in columns)]) + ' |')
+  notes: dict[str, list[str]] = {}
+  for row in rows:
+    if row.note:
+      notes.setdefault(row.note, []).append(row.row)
+  lines.append('')
+  for note, where in notes.items():
+    places = list(dict.fromkeys(where))
+    shown = '; '.join(places[:4]) + (f' and {len(places) - 4} more' if len(places) > 4 else '')
+    lines.append(f'- {note} ({shown})')
+  return '\n'.join(lines) + '\n'

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every tokenizer is: bytes to ids and back, with the bytes that each id covers."""
+
+import abc
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lib.errors import InputError
+from lib.tokenizers import trie
+
+State = dict[str, np.ndarray]
+
+
+class Tokenizer(abc.ABC):
+  """Bytes to ids and back; where `lossless`, `decode(encode(x)) == x` for every `x` it accepts."""
+
+  family: ClassVar[str]
+  lossless: bool = True
+
+  @property
+  @abc.abstractmethod
+  def vocab_size(self) -> int:
+    """Number of ids: each is in `range(vocab_size)`."""
+
+  @abc.abstractmethod
+  def encode(self, data: bytes) -> np.ndarray:
+    """Returns ids, int32 [n]; raises InputError for bytes that it cannot stand for."""
+
+  @abc.abstractmethod
+  def decode(self, ids: ArrayLike) -> bytes:
+    """Returns the bytes of `ids` [n]; raises InputError for an id out of range."""
+
+  @abc.abstractmethod
+  def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
+    """Bytes covered by each of `ids` [n], int32 [n]; over an encoding they sum to its bytes."""
+
+  @abc.abstractmethod
+  def state(self) -> State:
+    """The arrays that define the tokenizer; `from_state` rebuilds it from them."""
+
+  @classmethod
+  @abc.abstractmethod
+  def from_state(cls, state: State) -> 'Tokenizer':
+    """Rebuilds a tokenizer from `state()`."""
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """The sha256, in hex, of the family and the state: equal exactly for equal tokenizers."""
+    digest = hashlib.sha256(self.family.encode())
+    for name, array in sorted(self.state().items()):
+      digest.update(f'\n{name} {array.dtype.str} {array.shape}\n'.encode())
+      digest.update(array.tobytes())
+    return digest.hexdigest()
+
+  def check_ids(self, ids: ArrayLike) -> np.ndarray:
+    """Returns `ids` as int32 [n]; raises InputError that names an id out of range."""
+    array = np.asarray(ids)
+    if array.size == 0:
+      return np.zeros(0, np.int32)
+    if array.ndim != 1 or array.dtype.kind not in 'iu':
+      raise InputError(
+        f'token ids must be one row of integers, not {array.dtype} of shape {array.shape}'
+      )
+    wrong = np.flatnonzero((array < 0) | (array >= self.vocab_size))
+    if wrong.size:
+      raise InputError(
+        f'token id {array[wrong[0]]} at position {wrong[0]} is out of range: '
+        f'this {self.family} tokenizer has ids 0 to {self.vocab_size - 1}'
+      )
+    return array.astype(np.int32)
+
+  def __reduce__(self):
+    # Data workers get the defining arrays and rebuild the rest: processors do not travel.
+    return type(self).from_state, (self.state(),)
+
+
+class Dictionary(Tokenizer):
+  """A tokenizer whose every id stands for fixed bytes, cut greedily or into the fewest pieces.
+
+  An empty piece is a control token: it is never emitted and decodes to nothing. Of equal pieces
+  the first id is emitted.
+
+  Args:
+    pieces: the bytes of each id.
+    encoder: 'greedy' (longest match at each point) or 'minimal' (fewest tokens).
+    alphabet: the bytes that may occur, in the order of their symbols; by default those of
+      `pieces`, ascending.
+  """
+
+  family = 'dictionary'
+  encoders: ClassVar[tuple[str, ...]] = ('greedy', 'minimal')
+
+  def __init__(
+    self, pieces: Sequence[bytes], encoder: str = 'greedy', alphabet: bytes | None = None
+  ):
+    if not pieces:
+      raise InputError('a dictionary needs at least one piece')
+    if encoder not in self.encoders:
+      raise InputError(
+        f'encoder {encoder!r} is unknown here: use one of {", ".join(self.encoders)}'
+      )
+    self.pieces = list(pieces)
+    self.encoder = encoder
+    self.alphabet = letters(b''.join(pieces)) if alphabet is None else alphabet
+    if len(set(self.alphabet)) < len(self.alphabet):
+      raise InputError(f'alphabet {self.alphabet!r} repeats a byte: each may occur once')
+    if stray := b''.join(pieces).translate(None, self.alphabet):
+      raise InputError(f'byte {stray[0]:#04x} occurs in a piece but not in the alphabet')
+    self.lengths = np.array([len(piece) for piece in pieces], np.int32)
+    self._symbol_table = bytes(max(self.alphabet.find(byte), 0) for byte in range(256))
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids."""
+    return len(self.pieces)
+
+  @functools.cached_property
+  def trie(self) -> trie.Trie:
+    """The pieces as a trie over the alphabet."""
+    return trie.build(self.symbols(b''.join(self.pieces)), self.lengths, len(self.alphabet))
+
+  def symbols(self, data: bytes) -> np.ndarray:
+    """The place in the alphabet of each byte, uint8 [n]; raises InputError for a byte outside."""
+    foreign = data.translate(None, self.alphabet)
+    if foreign:
+      raise InputError(
+        f'byte {foreign[0]:#04x} at position {data.index(foreign[0])} is outside the alphabet '
+        f'{self.alphabet!r} of this {self.family} tokenizer'
+      )
+    return np.frombuffer(data.translate(self._symbol_table), np.uint8)
+
+  def encode(self, data: bytes) -> np.ndarray:
+    """Returns ids, int32 [n]; raises InputError where the pieces cannot cover `data`."""
+    walk = {'greedy': trie.greedy, 'minimal': trie.minimal}[self.encoder]
+    ids, stuck = walk(self.trie.children, self.trie.token, self.symbols(data))
+    if stuck >= 0:
+      raise InputError(
+        f'the {self.encoder} encoder finds no piece that goes on from byte {stuck} '
+        f'({data[stuck : stuck + 8]!r}): make every byte of the alphabet a piece'
+      )
+    return ids
+
+  def decode(self, ids: ArrayLike) -> bytes:
+    """The pieces of `ids` [n], joined; raises InputError for an id out of range."""
+    return b''.join(map(self.pieces.__getitem__, self.check_ids(ids).tolist()))
+
+  def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
+    """Bytes in the piece of each of `ids` [n], int32 [n]."""
+    return self.lengths[self.check_ids(ids)]
+
+  def state(self) -> State:
+    """Pieces end to end with their lengths, the alphabet and the encoder's name."""
+    return {
+      'bytes': byte_array(b''.join(self.pieces)),
+      'lengths': self.lengths,
+      'alphabet': byte_array(self.alphabet),
+      'encoder': byte_array(self.encoder.encode()),
+    }
+
+  @classmethod
+  def from_state(cls, state: State) -> 'Dictionary':
+    """Rebuilds a dictionary from `state()`."""
+    pieces = split(state['bytes'].tobytes(), state['lengths'])
+    return cls(pieces, state['encoder'].tobytes().decode(), state['alphabet'].tobytes())
+
+
+def letters(data: bytes) -> bytes:
+  """The distinct bytes of `data`, ascending."""
+  return bytes(sorted(set(data)))
+
+
+def byte_array(data: bytes) -> np.ndarray:
+  """The bytes as uint8 [n]."""
+  return np.frombuffer(data, np.uint8)
+
+
+def split(data: bytes, lengths: np.ndarray) -> list[bytes]:
+  """Cuts `data` into pieces of these lengths [n]; raises InputError if they do not add up."""
+  stops = np.cumsum(lengths, dtype=np.int64).tolist()
+  if np.any(lengths < 0) or (stops[-1] if stops else 0) != len(data):
+    raise InputError('the lengths of the pieces do not add up to their bytes')
+  return [data[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixed-length blocks: the toy tokenizer of 'Toward a Theory of Tokenization in LLMs'."""
+
+import itertools
+import math
+
+import numpy as np
+
+from lib.errors import InputError
+from lib.tokenizers import base
+
+LIMIT_BITS = 20  # log2 of the most blocks; their pieces are all kept in memory
+
+
+class Blocks(base.Dictionary):
+  """Cuts a text into blocks of r characters.
+
+  Ids below A^r are the blocks in lexicographic order of the alphabet (the block's number in base
+  A, first character first). A text's tail shorter than r is spelled with A further ids, one a
+  character; for r = 1 there are none.
+
+  Args:
+    alphabet: the A characters.
+    r: characters a block.
+  """
+
+  family = 'blocks'
+
+  def __init__(self, alphabet: bytes, r: int):
+    if r < 1 or not alphabet or r * math.log2(len(alphabet)) > LIMIT_BITS:
+      raise InputError(
+        f'blocks of {r} over {len(alphabet)} characters: there must be 1 to {2**LIMIT_BITS} blocks'
+      )
+    blocks = [bytes(block) for block in itertools.product(alphabet, repeat=r)]
+    tails = [bytes([byte]) for byte in alphabet] if r > 1 else []
+    super().__init__(blocks + tails, alphabet=alphabet)
+    self.r = r
+
+  def encode(self, data: bytes) -> np.ndarray:
+    """Returns ids, int32 [n // r + n % r]; raises InputError for a byte outside the alphabet."""
+    symbols = self.symbols(data).astype(np.int32)
+    cut = symbols.size - symbols.size % self.r
+    blocks = np.zeros(cut // self.r, np.int32)
+    for place in range(self.r):
+      blocks = blocks * len(self.alphabet) + symbols[place : cut : self.r]
+    return np.concatenate([blocks, symbols[cut:] + len(self.alphabet) ** self.r])
+
+  def state(self) -> base.State:
+    """The alphabet and the length of a block."""
+    return {'alphabet': base.byte_array(self.alphabet), 'r': np.array(self.r, np.int32)}
+
+  @classmethod
+  def from_state(cls, state: base.State) -> 'Blocks':
+    """Rebuilds from `state()`."""
+    return cls(state['alphabet'].tobytes(), int(state['r']))

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LZW dictionaries as in 'Toward a Theory of Tokenization in LLMs': phrases without overlap."""
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lib.tokenizers import pairs
+
+
+class LZW(pairs.PairDictionary):
+  """Phrases, each an earlier token and one more character: `merges` rows are (prefix, symbol)."""
+
+  family = 'lzw'
+
+  def __init__(self, alphabet: bytes, merges: ArrayLike, encoder: str = 'greedy'):
+    super().__init__(alphabet, merges, encoder)
+
+
+def train_lzw(data: bytes, vocab_size: int, alphabet: bytes | None = None) -> LZW:
+  """Cuts phrases off `data` until it ends or the dictionary has `vocab_size` tokens.
+
+  Each phrase is the shortest prefix that was no phrase before (LZ78 parsing; no overlap, unlike
+  the textbook LZW). The alphabet's characters hold the first ids whether cut off or not.
+
+  Raises:
+    InputError: a byte outside `alphabet`, or an alphabet larger than `vocab_size`.
+  """
+  alphabet, symbols, size = pairs.prepare(data, vocab_size, alphabet)
+  return LZW(alphabet, _phrases(symbols, len(alphabet), size))
+
+
+@numba.njit(cache=True, nogil=True)
+def _phrases(symbols, width, size):
+  longer = np.full((size, width), -1, np.int32)  # the phrase with one more symbol; -1 = none
+  begun = np.zeros(width, np.bool_)  # single characters cut off so far
+  merges = np.empty((size - width, 2), np.int32)
+  made, token = width, -1  # token: the phrase matched since the last cut, -1 = nothing yet
+  for symbol in symbols:
+    if made == size:
+      break
+    if token < 0:
+      if begun[symbol]:
+        token = symbol
+      begun[symbol] = True
+    elif longer[token, symbol] >= 0:
+      token = longer[token, symbol]
+    else:
+      longer[token, symbol] = made
+      merges[made - width, 0], merges[made - width, 1] = token, symbol
+      made, token = made + 1, -1
+  return merges[: made - width].copy()

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SentencePiece (BPE and unigram LM) over bytes: exact for every byte string, with no unknown."""
+
+import functools
+import io
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from lib.errors import InputError
+from lib.tokenizers import base, utf8
+
+SPACE = '\u2581'  # how SentencePiece writes a space, so it cannot tell one from the other
+SKIPPED = SPACE + '\u2585\0'  # its trainer skips sentences with the last two
+PROBE = ' \ufb01  \u00a0a\n\t\u212b '.encode()  # a model that normalises or strips would change it
+
+
+class SentencePiece(utf8.TextDictionary):
+  """A trained model; ids are SentencePiece's own, of which unknown and control ones stay unused.
+
+  Args:
+    model_proto: the serialised model, with byte fallback and without normalisation.
+
+  Raises:
+    InputError: bytes that are no model, or a model that changes text.
+  """
+
+  family = 'sentencepiece'
+  refused = SPACE
+
+  def __init__(self, model_proto: bytes):
+    import sentencepiece
+
+    self.model_proto = model_proto
+    try:
+      self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
+    except RuntimeError as error:
+      raise InputError(f'these {len(model_proto)} bytes are no SentencePiece model') from error
+    super().__init__([self._piece(i) for i in range(self._processor.vocab_size())])
+    if np.any(self.byte_ids < 0) or self.decode(self.encode(PROBE)) != PROBE:
+      raise InputError(
+        'this SentencePiece model changes text: train it with byte_fallback, identity '
+        'normalisation, no dummy prefix and all whitespace kept'
+      )
+
+  def _piece(self, i: int) -> bytes:
+    """The bytes that an id of the model stands for."""
+    if self._processor.is_unknown(i) or self._processor.is_control(i):
+      return b''
+    piece = self._processor.id_to_piece(i)
+    if self._processor.is_byte(i):
+      return bytes([int(piece[1:-1], 16)])  # '<0x41>'
+    return piece.replace(SPACE, ' ').encode()
+
+  @functools.cached_property
+  def byte_ids(self) -> np.ndarray:
+    """The id of each single byte, int32 [256]; -1 where the model has none."""
+    # The id of an unknown piece is that of <unk>, which is no byte.
+    ids = [self._processor.piece_to_id(f'<0x{byte:02X}>') for byte in range(256)]
+    return np.array([i if self._processor.is_byte(i) else -1 for i in ids], np.int32)
+
+  def encode_text(self, text: str) -> list[int]:
+    """Returns the model's ids."""
+    return self._processor.encode(text)
+
+  def state(self) -> base.State:
+    """The serialised model."""
+    return {'model_proto': base.byte_array(self.model_proto)}
+
+  @classmethod
+  def from_state(cls, state: base.State) -> 'SentencePiece':
+    """Rebuilds from `state()`."""
+    return cls(state['model_proto'].tobytes())
+
+
+def train_sentencepiece(
+  documents: Iterable[bytes],
+  vocab_size: int,
+  kind: str = 'bpe',
+  character_coverage: float = 0.9995,
+) -> SentencePiece:
+  """Trains a model of just `vocab_size` ids; the same documents give the same model.
+
+  Args:
+    documents: any bytes; what is not UTF-8 is passed over.
+    vocab_size: it includes 256 byte tokens and one unused id, <unk>.
+    kind: 'bpe' or 'unigram'.
+    character_coverage: share of the characters that get tokens of their own, not byte tokens.
+
+  Raises:
+    InputError: an unknown kind, no text, or a size that the documents cannot give.
+  """
+  import sentencepiece
+
+  if kind not in ('bpe', 'unigram'):
+    raise InputError(f'SentencePiece kind {kind!r} is unknown: use bpe or unigram')
+  model = io.BytesIO()
+  try:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=_sentences(documents),
+      model_writer=model,
+      model_type=kind,
+      vocab_size=vocab_size,
+      character_coverage=character_coverage,
+      byte_fallback=True,
+      normalization_rule_name='identity',
+      add_dummy_prefix=False,
+      remove_extra_whitespaces=False,
+      allow_whitespace_only_pieces=True,
+      bos_id=-1,
+      eos_id=-1,
+      max_sentence_length=2**30,
+      num_threads=1,  # sums of floats depend on the number of threads
+      minloglevel=2,
+    )
+  except RuntimeError as error:
+    raise InputError(_refusal(str(error), vocab_size, kind)) from error
+  return SentencePiece(model.getvalue())
+
+
+def _sentences(documents: Iterable[bytes]) -> Iterator[str]:
+  """Lines, each with the newline before it: the trainer strips those at the end of a sentence."""
+  for document in documents:
+    for part in utf8.cut(document, SKIPPED):
+      if isinstance(part, str):
+        yield from filter(None, re.split('(?=\n)', part))
+
+
+def _refusal(message: str, vocab_size: int, kind: str) -> str:
+  what = f'a SentencePiece {kind} vocabulary of {vocab_size}'
+  if found := re.search(r'\d+ vs (\d+)', message):
+    return f'{what} is too small for these documents: ask for {found[1]} or more'
+  if found := re.search(r'a value <= (\d+)', message):
+    return f'{what} is too large for these documents: ask for {found[1]} or less'
+  if 'sentences_.empty()' in message:
+    return f'there is no text to train {what} on'
+  return f'{what} cannot be trained on these documents: {message}'
