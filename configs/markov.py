@@ -21,11 +21,11 @@ TABLES = ('ngram', 'blocks', 'token_ngram', 'bound', 'transformer', 'generalizat
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
   'orders': ((1, 2), (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)),
-  'seeds': (2, 3, 5, 5),
   'ngram.train_chars': (100_000, 4_000_000, 10_000_000, 100_000_000),
   'ngram.test_chars': (100_000, 2_000_000, 10_000_000, 100_000_000),
   'blocks.chars': (100_000, 10_000_000, 50_000_000, 100_000_000),
   'blocks.lengths': ((1, 2, 4), *((1, 2, 3, 4, 5, 6, 8, 10, 12),) * 3),
+  'token_ngram.seeds': (2, 8, 10, 10),
   'token_ngram.sizes': ((4, 10, 64), *((4, 10, 20, 64, 256, 1024, 4096),) * 3),
   'token_ngram.dictionary_chars': (20_000, 1_000_000, 10_000_000, 10_000_000),
   'token_ngram.train_chars': (100_000, 3_000_000, 20_000_000, 50_000_000),
@@ -39,6 +39,7 @@ SIZES = {
   'real_text.test_bytes': (50_000, 1_000_000, 10_000_000, 10_000_000),
   'transformer.probabilities': ((0.8,), (0.8,), (0.8, 0.2), (0.8, 0.2)),
   'transformer.tied': ((True,), (True,), (True, False), (True, False)),
+  'transformer.seeds': (2, 3, 5, 5),
   'transformer.layers': (1, 2, 2, 2),
   'transformer.dim': (8, 16, 64, 64),
   'transformer.context_chars': (32, 128, 512, 1024),
@@ -56,7 +57,6 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   scale, tables = common.parse(arg, TABLES)
   config = common.base(scale, tables)
   config.orders = (1,)  # k
-  config.seeds = 1  # sources, dictionaries and models drawn anew
   config.source = {
     'kind': 'switching',  # or 'random', 'interpolated'
     'p': 0.8,  # P(1|0)
@@ -67,6 +67,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config.ngram = {'train_chars': 0, 'test_chars': 0}
   config.blocks = {'chars': 0, 'lengths': (1,)}  # r
   config.token_ngram = {
+    'seeds': 1,  # dictionaries and streams drawn anew
     'sizes': (2,),  # d
     'dictionary_chars': 0,  # to learn dictionaries from
     'train_chars': 0,  # to count tokens on
@@ -76,13 +77,14 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config.bound = {'probabilities': (0.8, 0.9, 0.95), 'sizes': (2,), 'chars': 0}
   config.generalization = {'chars': 0, 'sizes': (10, 64), 'learned_at': (0.6, 0.95)}
   config.real_text = {
-    'source': 'stdlib/prose',  # or a path, a glob, tfds:NAME
+    'source': 'stdlib',  # or stdlib/prose, a path, a glob, tfds:NAME (docs/data.md)
     'sizes': (512,),  # dictionary sizes
     'orders': (0,),  # character m-grams beside them
     'train_bytes': 0,
     'test_bytes': 0,
   }
   config.transformer = {
+    'seeds': 1,  # dictionaries, models and documents drawn anew, trained side by side
     'tokenizers': ('characters', 'bpe'),
     'vocab_size': 10,  # of BPE, with the two characters
     'dictionary_chars': 10_000,

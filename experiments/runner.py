@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,11 +56,9 @@ class Recipe:
 
 def main(recipe: Recipe) -> None:
   """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input."""
-  default = pathlib.Path(__file__).parents[1] / 'configs' / f'{recipe.name}.py'
-  config_flags.DEFINE_config_file('config', f'{default}:cpu', 'Config and scale.', lock_config=True)
-  flags.DEFINE_string('workdir', f'runs/{recipe.name}', 'Folder for everything this run writes.')
   logging.set_verbosity(logging.WARNING)
   try:
+    _define_flags(recipe.name)
     app.run(lambda _: execute(recipe), flags_parser=_parse_flags)
   except (InputError, flags.Error) as error:
     sys.exit(_say(recipe, error, 2))
@@ -74,21 +73,44 @@ def _say(recipe: Recipe, error: Exception, code: int) -> int:
   return code
 
 
+def _define_flags(name: str) -> None:
+  default = pathlib.Path(__file__).parents[1] / 'configs' / f'{name}.py'
+  try:  # ml_collections reads overrides of the config as soon as it is defined
+    config_flags.DEFINE_config_file('config', f'{default}:cpu', 'Config, scale.', lock_config=True)
+  except AttributeError as error:
+    raise _no_such_field(error) from error
+  flags.DEFINE_string('workdir', f'runs/{name}', 'Folder for everything this run writes.')
+
+
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-  rest = flags.FLAGS(argv)
+  try:
+    rest = flags.FLAGS(argv)
+    flags.FLAGS.config.lock()  # a config file that is not there shows only when it is used
+  except AttributeError as error:
+    raise _no_such_field(error) from error
+  except OSError as error:
+    raise InputError('there is no such --config file; it is configs/NAME.py:SCALE.') from error
   if len(rest) > 1:
     raise InputError(f'argument {rest[1]!r} is not a flag; flags look like --workdir=DIR.')
   return rest
 
 
+def _no_such_field(error: AttributeError) -> InputError:
+  # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?
+  words = str(error).strip('"\'').replace("\\'", '').replace('\\n', ' ')
+  return InputError(f'the config has no field {words}')
+
+
 def execute(recipe: Recipe) -> None:
   """Measures the chosen tables, keeping each finished one, and writes the report."""
   start = time.perf_counter()
+  signal.signal(signal.SIGTERM, _stop)  # the training loop has its own, which saves first
   config = flags.FLAGS.config
   check_tables(config.tables, list(recipe.tables))
   jax.config.update('jax_compilation_cache_dir', os.fspath(_cache() / 'jax'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-  run = Run(_open_workdir(flags.FLAGS.workdir, config), sharding.make_mesh(config.mesh))
+  mesh = sharding.make_mesh(config.mesh)
+  run = Run(_open_workdir(flags.FLAGS.workdir, config), mesh)
   rows: list[results.Row] = []
   for index, table in enumerate(config.tables, start=1):
     print(f'[{index}/{len(config.tables)}] {table}', file=sys.stderr, flush=True)
@@ -96,6 +118,10 @@ def execute(recipe: Recipe) -> None:
   rows = published.attach(rows, recipe.name, recipe.facts(config))
   if jax.process_index() == 0:
     _write(recipe, config, run, rows, time.perf_counter() - start)
+
+
+def _stop(*_: Any) -> None:
+  raise loop.Stopped('stopped by SIGTERM; the same command goes on after the last finished table.')
 
 
 def _cache() -> pathlib.Path:
@@ -112,7 +138,8 @@ def _open_workdir(workdir: str, config: ConfigDict) -> pathlib.Path:
   folder = pathlib.Path(workdir)
   settings = {k: v for k, v in plain(config).items() if k not in ('tables', 'profile')}
   known = folder / 'config.json'
-  if known.exists() and json.loads(known.read_text()) != settings:
+  begun = any((folder / part).exists() for part in ('tables', 'checkpoints'))
+  if begun and known.exists() and json.loads(known.read_text()) != settings:
     raise InputError(
       f'{folder} holds a run with another config; choose a new --workdir, or delete it.'
     )
@@ -128,8 +155,9 @@ def _measure(table: str, recipe: Recipe, config: ConfigDict, run: Run) -> list[r
   """The rows of one table: measured now, or by an earlier run of this config in this workdir."""
   kept = run.workdir / 'tables' / f'{table}.json'
   if not kept.exists():
+    rows = recipe.tables[table](config, run)
     kept.parent.mkdir(exist_ok=True)
-    results.write_rows(kept, recipe.tables[table](config, run))
+    results.write_rows(kept, rows)
   return results.read_rows(kept)
 
 
@@ -153,6 +181,8 @@ def _write(recipe, config, run, rows, seconds) -> None:
   partial = run.workdir / 'report.md.partial'
   partial.write_text('\n'.join(report))
   os.replace(partial, run.workdir / 'report.md')
-  print(text)
+  # The terminal gets nats and means; bits and single seeds stand in the report.
+  short = [row for row in rows if 'bits_per_char' not in row.column and 'seed=' not in row.row]
+  print(tables.markdown(short, recipe.captions))
   print(f'{seconds / 60:.1f} minutes. Report: {run.workdir / "report.md"}, numbers: '
         f'{run.workdir / "results.json"}, plots: {", ".join(pictures)}')  # fmt: skip

@@ -17,7 +17,8 @@ from orbax.checkpoint import v1 as ocp
 from lib.data import files, pipeline, sources, stdlib_text
 from lib.errors import InputError
 
-CORPORA = pathlib.Path(__file__).parents[2] / 'shared/corpora'
+ROOT = pathlib.Path(__file__).parents[1]
+CORPORA = ROOT.parent / 'shared/corpora'
 
 
 class Bytes:
@@ -59,7 +60,9 @@ class Windows(Bytes):
 def numbered(*lengths):
   """Documents of `lengths` tokens of Numbers; together they count 0, 1, 2, ..."""
   ends = np.cumsum(lengths)
-  return [np.arange(e - n, e, dtype=np.uint16).tobytes() for n, e in zip(lengths, ends, strict=True)]
+  return [
+    np.arange(e - n, e, dtype=np.uint16).tobytes() for n, e in zip(lengths, ends, strict=True)
+  ]
 
 
 NUMBERED = numbered(7, 1, 12, 5, 30, 2, 0, 9, 4, 3, 8, 16)  # 97 tokens in 12 documents
@@ -73,6 +76,11 @@ def data_dir(tmp_path_factory):
   return tmp_path_factory.mktemp('data')
 
 
+@pytest.fixture(scope='session')
+def corpus():
+  return list(stdlib_text.documents())
+
+
 def test_two_processes_prepare_at_once_without_tensorflow(data_dir):
   code = (
     'import sys; from lib.data import sources\n'
@@ -81,7 +89,7 @@ def test_two_processes_prepare_at_once_without_tensorflow(data_dir):
   )
   command = [sys.executable, '-c', code, str(data_dir)]
   pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-  processes = [subprocess.Popen(command, cwd=files_root(), **pipes) for _ in range(2)]
+  processes = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
   outputs = [process.communicate(timeout=120) for process in processes]
   size = sum(len(sources.open_source('stdlib/prose', 'train', data_dir)[i]) for i in range(9))
   for process, (out, err) in zip(processes, outputs, strict=True):
@@ -89,12 +97,8 @@ def test_two_processes_prepare_at_once_without_tensorflow(data_dir):
     assert out == f'{size} False\n'  # nothing of TFDS's own talk, and no TensorFlow
 
 
-def files_root():
-  return pathlib.Path(__file__).parents[1]
-
-
-def test_stdlib_splits_share_no_module_and_lose_no_document(data_dir):
-  expected = {(d['kind'], d['name']): d['text'] for d in stdlib_text.documents()}
+def test_stdlib_splits_share_no_module_and_lose_no_document(corpus, data_dir):
+  expected = {(d['kind'], d['name']): d['text'] for d in corpus}
   found, split_of = {}, {}
   for split in files.SPLITS:
     source = sources.open_source('stdlib', split, data_dir)
@@ -118,20 +122,17 @@ def test_stdlib_prose_is_the_topics_and_docstrings(data_dir):
   assert sorted(sources.read(prose)) == sorted(b''.join(r['text'] for r in both))
 
 
-def test_stdlib_leaves_tests_and_the_topics_own_source_out():
-  names = {document['name'] for document in stdlib_text.documents()}
+def test_stdlib_leaves_tests_and_the_topics_own_source_out(corpus):
+  names = {document['name'] for document in corpus}
   assert {'json', 'json.decoder', 'ast'} <= names
   parts = {part for name in names for part in name.split('.')}
   assert not parts & {'test', 'tests', 'idle_test', 'pydoc_data', '_bundled'}
 
 
 def test_splits_depend_on_the_name_alone():
-  # sha256 read as an integer, modulo 10: 0-7 train, 8 validation, 9 test.
-  # 'json' ...6a2a5 -> 7?; checked by `printf json | sha256sum` and bc.
-  assert [stdlib_text.split_of(n) for n in ('json', 'ast', 'os', 'abc')] == SPLITS_BY_HAND
-
-
-SPLITS_BY_HAND: list[str] = []
+  # sha256 of the name, as an integer, modulo 10: json 6, string 8, random 9.
+  found = [stdlib_text.split_of(name) for name in ('json', 'string', 'random')]
+  assert found == ['train', 'validation', 'test']
 
 
 def test_docstrings_are_cut_out_of_the_source():
@@ -154,7 +155,9 @@ class A:
 '''
   docstrings, rest = stdlib_text.separate(source)
   assert docstrings == 'Module.\n\nSays é.\n\nMore.\n\nshort\n\nraw\n'
-  assert rest == '''# é stays
+  assert (
+    rest
+    == """# é stays
 import os
 
 
@@ -165,7 +168,8 @@ class A:
 
   def g(self):
     return \'\'\'not a docstring\'\'\'
-'''
+"""
+  )
 
 
 # Own files.
@@ -208,14 +212,15 @@ def test_few_files_lose_no_byte_and_break_no_character(tmp_path_factory, texts):
   chunks = [chunk.decode() for split in files.SPLITS for chunk in found[split]]
   assert ''.join(chunks) == ''.join(texts)
   assert all(0 < len(chunk.encode()) <= 16 for chunk in chunks)
-  # A chunk that ends inside a line belongs to a line longer than 16 bytes.
-  lines = {line for content in texts for line in content.splitlines(keepends=True)}
-  short = ''.join(line for line in lines if len(line.encode()) <= 16)
-  inside = [c for c in chunks if not c.endswith('\n')]
-  ends = {content.splitlines()[-1] for content in texts if content and content[-1] != '\n'}
-  for chunk in inside:
-    last = chunk.splitlines()[-1]
-    assert last in ends or any(last in line for line in lines - set(short)), (chunk, texts)
+  # Where a chunk ends inside a line, the line is longer than a chunk.
+  place, joined = 0, ''.join(texts).encode()
+  file_ends = np.cumsum([len(content.encode()) for content in texts])
+  for chunk in chunks:
+    place += len(chunk.encode())
+    if place not in file_ends and joined[place - 1 : place] != b'\n':
+      first = max(joined.rfind(b'\n', 0, place) + 1, *(e for e in (0, 0, *file_ends) if e <= place))
+      last = min(e for e in (joined.find(b'\n', place) + 1 or len(joined), *file_ends) if e > place)
+      assert last - first > 16
 
 
 def test_arbitrary_bytes_are_kept(tmp_path):
@@ -237,7 +242,8 @@ def test_many_files_are_dealt_whole_by_their_relative_path(tmp_path):
     write(folder)
   found = splits(tmp_path / 'here' / '**' / '*.txt')
   assert [len(found[split]) for split in files.SPLITS] == [32, 4, 4]
-  assert sorted(sum(found.values(), [])) == sorted(b'file %d\n' % i for i in range(40))
+  dealt = [chunk for chunks in found.values() for chunk in chunks]
+  assert sorted(dealt) == sorted(b'file %d\n' % i for i in range(40))
   assert splits(tmp_path / 'there') == found  # the same files elsewhere, named as a folder
 
 
@@ -262,7 +268,7 @@ def one_sentence(error):
     ('stdlib/prosa', 'train', 'stdlib/prose'),
     ('stdlib', 'dev', 'test, train, validation'),
     ('some.txt', 'dev', 'train, validation or test'),
-    ('some.txt', 'test', 'the test split'),
+    ('some.txt', 'train', 'the train split'),
     ('empty.txt', 'train', 'no bytes'),
     ('tfds:wiki40b/en', 'train', 'docs/data.md'),
     ('tfds:toy_lines', 'dev', 'it has test, train'),
@@ -272,7 +278,7 @@ def one_sentence(error):
 )
 def test_bad_specs_get_one_sentence(spec, split, part, toys, data_dir, monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
-  (tmp_path / 'some.txt').write_bytes(b'one line, so that no test split is left\n')
+  (tmp_path / 'some.txt').write_bytes(b'one line makes one split\n')
   (tmp_path / 'empty.txt').write_bytes(b'')
   with pytest.raises(InputError) as error:
     sources.open_source(spec, split, toys if spec.startswith('tfds:') else data_dir)
@@ -510,7 +516,8 @@ def test_every_epoch_has_an_order_of_its_own_set_by_the_seed():
 
 
 @pytest.mark.parametrize('pack', [False, True])
-def test_training_processes_share_the_documents_out(pack):
+def test_training_processes_share_the_documents_out(pack, monkeypatch):
+  monkeypatch.setattr(pipeline, 'SHUFFLE_BATCHES', 4)
   seen = []
   for process in range(3):
     dataset = pipeline.batches(

@@ -58,11 +58,11 @@ def test_sigterm_saves_and_the_same_command_goes_on(unbroken, tmp_path, monkeypa
   calls = []
   original = sharding.global_batch
 
-  def terminate(batch, mesh):
+  def terminate(batch, mesh, axis):
     calls.append(1)
     if len(calls) == 7:  # the first call only reads shapes: this is the batch of step 5
       os.kill(os.getpid(), signal.SIGTERM)
-    return original(batch, mesh)
+    return original(batch, mesh, axis)
 
   monkeypatch.setattr(sharding, 'global_batch', terminate)
   with pytest.raises(loop.Stopped, match='at step 6, saved'):

@@ -11,8 +11,8 @@ CAPTIONS = {
   'ngram': 'Character models with m characters of context on order-k sources: ln 2 until m = k, '
   'the entropy rate from there.',
   'blocks': 'The toy tokenizer: the best unigram over blocks of r characters.',
-  'token_ngram': 'Models over tokens, mean ± standard error over seeds (source, dictionary and '
-  'streams drawn anew). `exact_unigram` is computed, not sampled.',
+  'token_ngram': 'Models over tokens, mean ± standard error over seeds (dictionary and streams '
+  'drawn anew). `exact_unigram` is computed, not sampled.',
   'bound': 'LZW dictionaries against the main theorem (its constant recalled, not read).',
   'transformer': 'The same small transformer on characters and on BPE tokens, at equal characters '
   'of context and equal characters seen; loss on fresh documents, mean ± standard error (seeds).',

@@ -76,7 +76,7 @@ def dictionaries(config: ConfigDict, source: markov.MarkovSource, seed: int) -> 
 
 def token_ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Unigram and bigram models over tokens, for each dictionary, size and encoder."""
-  sizes, seeds = config.token_ngram, range(config.seed, config.seed + config.seeds)
+  sizes, seeds = config.token_ngram, range(config.seed, config.seed + config.token_ngram.seeds)
   smallest = min(sizes.sizes)
   needed = make_source(config, min(config.orders)).alphabet_size
   if smallest < needed:

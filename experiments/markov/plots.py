@@ -15,6 +15,7 @@ from lib.report.results import Row
 from lib.train import metrics
 
 PER_CHAR = 'nats per character'
+STROKES = {'characters': '--', 'bpe': '-'}
 
 
 def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> None:
@@ -103,50 +104,58 @@ def _learning_curves(rows, config, run) -> list[Callable]:
   panels = []
   arms = transformer.arms(config) if 'transformer' in config.tables else []
   for p, tied in dict.fromkeys((arm['p'], arm['tied']) for arm in arms):
-    by_step, by_second = {}, {}
+    by_step, by_second, styles = {}, {}, {}
     for arm in (arm for arm in arms if (arm['p'], arm['tied']) == (p, tied)):
       history = metrics.read(run.workdir / 'metrics.jsonl', transformer.run_name(arm))
       lines = transformer.evaluated(history)
       loss = [float(np.mean(line['validation/nats_per_byte'])) for line in lines]
       label = f'{arm["tokenizer"]}, k = {arm["k"]}'
+      color = f'C{list(config.orders).index(arm["k"])}'
+      styles[label] = {'color': color, 'linestyle': STROKES[arm['tokenizer']]}
       by_step[label] = ([line['step'] for line in lines], loss)
       by_second[label] = ([line['seconds'] for line in lines], loss)
     source = make_source(config, config.orders[0], p)
     levels = {'entropy rate H∞': source.entropy_rate, 'character unigram': source.ngram_loss(0)}
     title = f'p = q = {p}, {"tied" if tied else "untied"}' if p else config.source.kind
     panels += [
-      plots.curves(title, 'step', PER_CHAR, by_step, levels),
-      plots.curves(title, 'seconds of training, all seeds', PER_CHAR, by_second, levels),
+      plots.curves(title, 'step', PER_CHAR, by_step, levels, styles=styles),
+      plots.curves(
+        f'{title}: by time',
+        'seconds of training, all seeds',
+        PER_CHAR,
+        by_second,
+        levels,
+        styles=styles,
+      ),
     ]
   return panels
 
 
 def _gain(rows, config, run) -> list[Callable]:
-  """What is left after each stage: characters, token unigram, token bigram, network."""
+  """How much of what there is to gain over characters each model gains, by order."""
   size, p = config.transformer.vocab_size, config.transformer.probabilities[0]
-  stages: dict[str, list[float]] = {}
+  merges = {'tokenizer': 'bpe', 'encoder': 'merges', 'd': size}
+  models = {
+    f'unigram over BPE-{size} tokens': ('token_ngram', 'unigram_nats_per_char', merges),
+    f'bigram over BPE-{size} tokens': ('token_ngram', 'bigram_nats_per_char', merges),
+    f'transformer over BPE-{size} tokens': ('transformer', 'nats_per_char', {'tokenizer': 'bpe'}),
+    'transformer over characters': ('transformer', 'nats_per_char', {'tokenizer': 'characters'}),
+  }
+  gains: dict[str, list[float]] = {label: [] for label in models}
   for k in config.orders:
-    tokens = {'k': k, 'tokenizer': 'bpe', 'encoder': 'merges', 'd': size}
-    network = {'k': k, 'tokenizer': 'bpe', 'p': p, 'tied': True}
-    of_k = {
-      'unigram over characters': _select(
-        rows, 'token_ngram', 'char_unigram_nats_per_char', **tokens
-      ),
-      f'unigram over BPE-{size}': _select(rows, 'token_ngram', 'unigram_nats_per_char', **tokens),
-      f'bigram over BPE-{size}': _select(rows, 'token_ngram', 'bigram_nats_per_char', **tokens),
-      f'transformer over BPE-{size}': _select(rows, 'transformer', 'nats_per_char', **network),
-      'transformer over characters': _select(
-        rows, 'transformer', 'nats_per_char', **network | {'tokenizer': 'characters'}
-      ),
-    }
-    if not all(of_k.values()):
-      return []
-    for stage, found in of_k.items():
-      stages.setdefault(stage, []).append(found[0][1])
+    floor = make_source(config, k).ngram_loss(0)
+    for label, (table, column, where) in models.items():
+      if table == 'transformer' and p:
+        where = where | {'p': p, 'tied': config.transformer.tied[0]}
+      found = _select(rows, table, column, **{'k': k} | where)
+      if not found:
+        return []
+      gains[label].append(floor - found[0][1])
+  source = make_source(config, config.orders[0])
+  levels = {'all there is to gain, ln 2 − H∞': source.ngram_loss(0) - source.entropy_rate}
   groups = [f'k = {k}' for k in config.orders]
-  floor = make_source(config, config.orders[0]).entropy_rate
-  title = 'What is left after each stage'
-  return [plots.steps_down(title, PER_CHAR, groups, stages, floor)]
+  title = 'Gain over a unigram of characters'
+  return [plots.bars(title, PER_CHAR, groups, gains, levels)]
 
 
 def _real_text(rows, config, run) -> list[Callable]:

@@ -5,10 +5,12 @@ Each arm trains several seeds at once. A seed draws its own dictionary, model an
 see the same number of characters a step, in documents of the same number of characters.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -98,7 +100,7 @@ def make_model(config: ConfigDict, vocab_size: int, tied: bool, length: int) -> 
 
 def make_experiment(config: ConfigDict, arm: dict[str, Any]) -> Experiment:
   """One arm: all its seeds as replicas of one experiment."""
-  options, seeds = config.transformer, range(config.seed, config.seed + config.seeds)
+  options, seeds = config.transformer, range(config.seed, config.seed + config.transformer.seeds)
   source = make_source(config, arm['k'], arm['p'])
   tokenizers = [make_tokenizer(config, source, arm['tokenizer'], seed) for seed in seeds]
   longest = max(max(map(len, tokenizer.pieces)) for tokenizer in tokenizers)
@@ -119,6 +121,8 @@ def make_experiment(config: ConfigDict, arm: dict[str, Any]) -> Experiment:
         context_bytes=options.context_chars,
         shuffle=False,  # the documents are independent draws
         repeat=repeat,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
       )
       for seed, tokenizer in zip(seeds, tokenizers)
     ])  # fmt: skip
@@ -129,12 +133,10 @@ def make_experiment(config: ConfigDict, arm: dict[str, Any]) -> Experiment:
   fresh = batches(TRAIN, options.steps * options.batch_size, options.batch_size, repeat=True)
   every = replicas.replicate(single, len(seeds), fresh)
   score = lambda stream, documents: language_model.held_out(
-    every.loss_fn, batches(stream, documents, min(64, documents), repeat=False)
+    every.loss_fn, batches(stream, documents, min(64, -(-documents // 16)), repeat=False)
   )
-  return Experiment(
-    every.init_fn,
-    every.loss_fn,
-    fresh,
+  return dataclasses.replace(
+    every,
     evaluations={'validation': score(VALIDATION, options.validation_documents)},
     tables=functools.partial(
       _rows, config, arm, source, score(TEST, options.test_documents)
@@ -162,7 +164,7 @@ def _rows(config, arm, source, test, variables, history) -> list[Row]:
   nats, sem = mean_and_sem(list(final['nats_per_byte']))
   note = (
     f'{options.context_chars} characters of context, {options.batch_size} documents a step; '
-    f'mean over {config.seeds} seeds'
+    f'mean over {options.seeds} seeds'
   )
   put = lambda column, value, error=None, unit='', text='': rows.append(
     Row('transformer', row, column, value, error, unit=unit, note=text)

@@ -23,8 +23,9 @@ from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
 
 FIELDS = ('targets', 'inputs', 'bytes', 'segments', 'positions')
-# Rows of one long document would fill whole batches: rows are shuffled among about this many
-# tokens, a few megabytes.
+# Rows of one long document would fill whole batches, so rows are shuffled within a window: so many
+# batches, but no more than so many tokens (a few megabytes), which are read before the first batch.
+SHUFFLE_BATCHES = 64
 SHUFFLE_TOKENS = 2**18
 # Threads read and tokenize (compiled tokenizers release the GIL) a few documents ahead.
 READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
@@ -80,7 +81,7 @@ def batches(
   if pack:
     rows = _Packed(tokens.to_iter_dataset(READ), length)
     if shuffle:
-      window = max(1, SHUFFLE_TOKENS // length)
+      window = max(1, min(SHUFFLE_BATCHES * rows_here, SHUFFLE_TOKENS // length))
       rows = grain.experimental.WindowShuffleIterDataset(rows, window_size=window, seed=seed)
   else:
     rows = tokens.map(functools.partial(_padded, length=length)).to_iter_dataset(READ)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 import tqdm
+from etils import epath
 
 from lib.data.files import SPLITS
 from lib.errors import InputError
@@ -72,18 +73,20 @@ def prepare(config: str, data_dir: str | os.PathLike) -> tfds.core.DatasetBuilde
   Several processes may come at once: each writes a folder of its own, the first to rename it
   into place wins and the others read that one.
   """
+  data_dir = epath.Path(data_dir).expanduser()
+  path = data_dir / StdlibText.name / config / str(StdlibText.VERSION)
   try:
-    builder = StdlibText(config=config, data_dir=data_dir, file_format='array_record')
-    if not builder.data_path.exists():
+    if not path.exists():
+      builder = StdlibText(config=config, data_dir=data_dir, file_format='array_record')
       with _quiet_tfds():
         builder.download_and_prepare()
   except OSError as error:
-    if not builder.data_path.exists():
+    if not path.exists():
       raise InputError(
         f'cannot write the stdlib corpus below {data_dir} ({error.strerror}); '
         'name a folder you may write to as data_dir.'
       ) from error
-  return tfds.builder_from_directory(builder.data_path)
+  return tfds.builder_from_directory(path)
 
 
 def documents() -> Iterator[dict[str, str]]:

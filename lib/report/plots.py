@@ -21,7 +21,7 @@ def save(
   columns = min(columns, len(panels))
   lines = -(-len(panels) // columns)
   figure, axes = plt.subplots(
-    lines, columns, figsize=(6.4 * columns, 4.4 * lines), squeeze=False, layout='constrained'
+    lines, columns, figsize=(6.4 * columns, 5.2 * lines), squeeze=False, layout='constrained'
   )
   for axis, panel in zip(axes.flat, panels):
     panel(axis)
@@ -41,14 +41,17 @@ def curves(
   series: Mapping[str, Series],
   levels: Mapping[str, float] | None = None,
   log_x: bool = False,
+  styles: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[Any], None]:
-  """A panel of labelled curves over horizontal reference levels."""
+  """A panel of labelled curves over horizontal reference levels; `styles` are matplotlib's."""
 
   def draw(axis: Any) -> None:
     for label, (x, y) in series.items():
-      axis.plot(x, y, marker='o' if len(x) < 20 else None, markersize=3.5, label=label)
+      marker = 'o' if len(x) < 20 else None
+      axis.plot(x, y, marker=marker, markersize=3.5, label=label, **(styles or {}).get(label, {}))
     for index, (label, level) in enumerate((levels or {}).items()):
-      axis.axhline(level, color='0.35', linestyle=['--', ':', '-.'][index % 3], label=label)
+      shade = f'{0.2 + 0.6 * index / len(levels or {}):.2f}'
+      axis.axhline(level, color=shade, linestyle=['--', ':', '-.'][index % 3], label=label)
     if log_x:
       axis.set_xscale('log', base=2)
     _finish(axis, title, x_label, y_label)
@@ -56,24 +59,23 @@ def curves(
   return draw
 
 
-def steps_down(
+def bars(
   title: str,
   y_label: str,
   groups: Sequence[str],
-  stages: Mapping[str, Sequence[float]],
-  floor: float,
+  series: Mapping[str, Sequence[float]],
+  levels: Mapping[str, float],
 ) -> Callable[[Any], None]:
-  """A panel of grouped bars: for each group the level that is left after each stage."""
+  """A panel of grouped bars from zero, one bar a series in each group, under reference levels."""
 
   def draw(axis: Any) -> None:
-    width = 0.8 / len(stages)
-    for index, (label, values) in enumerate(stages.items()):
-      places = [group + (index - (len(stages) - 1) / 2) * width for group in range(len(groups))]
+    width = 0.8 / len(series)
+    for index, (label, values) in enumerate(series.items()):
+      places = [group + (index - (len(series) - 1) / 2) * width for group in range(len(groups))]
       axis.bar(places, values, width, label=label)
-    axis.axhline(floor, color='0.35', linestyle='--', label='entropy rate H∞')
+    for label, level in levels.items():
+      axis.axhline(level, color='0.35', linestyle='--', label=label)
     axis.set_xticks(range(len(groups)), groups)
-    lowest = min(floor, *(min(values) for values in stages.values()))
-    axis.set_ylim(bottom=0.9 * lowest)
     _finish(axis, title, '', y_label)
 
   return draw
@@ -84,4 +86,4 @@ def _finish(axis: Any, title: str, x_label: str, y_label: str) -> None:
   axis.set_xlabel(x_label)
   axis.set_ylabel(y_label)
   axis.grid(alpha=0.25)
-  axis.legend(fontsize=8)
+  axis.legend(fontsize=8, ncols=2, loc='upper center', bbox_to_anchor=(0.5, -0.12), frameon=False)

@@ -11,7 +11,7 @@ def cell(row: Row) -> str:
   if row.measured is None:
     return '–'
   text = number(row.measured)
-  if row.sem is not None:
+  if row.sem is not None and row.sem > 1e-9:  # below that the spread is rounding
     text += f' ± {row.sem:.2g}'
   if row.published is not None:
     text += f' (published {number(row.published)})'
@@ -39,12 +39,14 @@ def _table(table: str, rows: Sequence[Row], caption: str) -> str:
   lines = [f'### {table}', '']
   if caption:
     lines += [caption, '']
-  lines += [
-    '| ' + ' | '.join(['row', *columns]) + ' |',
-    '|' + '---|' * (len(columns) + 1),
-  ]
+  grid = [['row', *columns]]
   for line in dict.fromkeys(row.row for row in rows):
-    lines.append('| ' + ' | '.join([line, *(cells.get((line, c), '') for c in columns)]) + ' |')
+    grid.append([line, *(cells.get((line, column), '') for column in columns)])
+  widths = [max(map(len, column)) for column in zip(*grid)]
+  ruled = [grid[0], ['-' * width for width in widths], *grid[1:]]
+  for texts in ruled:
+    padded = [text.ljust(width) for text, width in zip(texts, widths)]
+    lines.append('| ' + ' | '.join(padded) + ' |')
   notes: dict[str, list[str]] = {}
   for row in rows:
     if row.note:

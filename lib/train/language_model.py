@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Flax language model as the pair of functions that the loop trains, and its held-out score."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -35,23 +36,24 @@ def held_out(
   """An evaluation: nats per byte, bits per byte and bytes per token over all of `batches`.
 
   Works on replicas too: sums with a leading axis give an array for each quantity. The standard
-  error of nats per byte is over batches (ratio estimator), so it wants several.
+  error of nats per byte is over batches (ratio estimator): nan for one batch.
   """
-  fixed = [jax.device_put(dict(batch)) for batch in batches]
   key = jax.random.key(seed)
+  fixed = functools.cache(lambda: [jax.device_put(dict(batch)) for batch in batches])
   sums = jax.jit(lambda variables, batch: loss_fn(variables, batch, key)[1])
 
   def evaluate(variables: Variables) -> dict[str, np.ndarray]:
-    parts = jax.device_get([sums(variables, batch) for batch in fixed])
+    parts = jax.device_get([sums(variables, batch) for batch in fixed()])
     nats, size, tokens = (
       np.stack([np.asarray(part[name], np.float64) for part in parts])
       for name in ('nats', 'bytes', 'tokens')
     )
     rate = nats.sum(0) / size.sum(0)
-    spread = ((nats - rate * size) ** 2).sum(0) / max(1, len(parts) - 1)
+    correction = np.sqrt(len(parts) / (len(parts) - 1)) if len(parts) > 1 else np.nan
+    spread = ((nats - rate * size) ** 2).sum(0)
     return {
       'nats_per_byte': rate,
-      'sem': np.sqrt(len(parts) * spread) / size.sum(0),
+      'sem': correction * np.sqrt(spread) / size.sum(0),
       'bits_per_byte': rate / np.log(2),
       'bytes_per_token': size.sum(0) / tokens.sum(0),
     }

@@ -108,7 +108,7 @@ def train(
   data = iter(experiment.batches)
   with jax.set_mesh(mesh), Checkpoints(workdir / 'checkpoints' / run) as checkpoints:
     first = next(iter(experiment.batches))  # shapes alone; `data` keeps its position
-    example = sharding.global_batch(first, mesh)
+    example = sharding.global_batch(first, mesh, experiment.batch_axis)
     make, shapes = state_shapes(experiment, optimizer, example, seed, rules, mesh)
     restored = checkpoints.restore(shapes, data)
     state, progress = restored or (make(), {'seconds': 0.0})
@@ -158,7 +158,7 @@ def train(
             raise Stopped(f'stopped by SIGTERM at step {step}, saved; the same command goes on.')
           clock = time.perf_counter()
         with maybe_profile(workdir, step, profile):
-          batch = sharding.global_batch(next(data), mesh)
+          batch = sharding.global_batch(next(data), mesh, experiment.batch_axis)
           with jax.transfer_guard('disallow'):
             state, values = step_fn(state, batch)
         if pending:  # metrics of the step before, read while this one runs

@@ -28,4 +28,6 @@ def replicate(experiment: Experiment, count: int, batches: Iterable[Batch]) -> E
     losses, aux = jax.vmap(experiment.loss_fn)(variables, batch, jax.random.split(key, count))
     return losses.sum(), aux
 
-  return dataclasses.replace(experiment, init_fn=init_fn, loss_fn=loss_fn, batches=batches)
+  return dataclasses.replace(
+    experiment, init_fn=init_fn, loss_fn=loss_fn, batches=batches, batch_axis=1
+  )

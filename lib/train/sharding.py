@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from lib.errors import InputError
 
 AXES = ('data', 'fsdp', 'tensor')
-BATCH_SPEC = PartitionSpec(('data', 'fsdp'))
+BATCH_AXES = ('data', 'fsdp')
 Rules = Sequence[tuple[str, Sequence[str | None]]]
 
 
@@ -86,13 +86,15 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
   )
 
 
-def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """This process's rows of a batch as global arrays, the leading axis split over data and fsdp."""
+def global_batch(
+  batch: Mapping[str, np.ndarray], mesh: Mesh, axis: int = 0
+) -> dict[str, jax.Array]:
+  """This process's part of a batch as global arrays, `axis` split over data and fsdp."""
   count = jax.process_count()
 
-  def place(rows: np.ndarray) -> jax.Array:
-    shape = (rows.shape[0] * count, *rows.shape[1:])
-    spec = PartitionSpec(*BATCH_SPEC, *(None,) * (rows.ndim - 1))
-    return jax.make_array_from_process_local_data(fit(spec, shape, mesh), np.asarray(rows), shape)
+  def place(part: np.ndarray) -> jax.Array:
+    shape = tuple(size * count if i == axis else size for i, size in enumerate(part.shape))
+    spec = PartitionSpec(*(BATCH_AXES if i == axis else None for i in range(part.ndim)))
+    return jax.make_array_from_process_local_data(fit(spec, shape, mesh), np.asarray(part), shape)
 
-  return {name: place(rows) for name, rows in batch.items()}
+  return {name: place(part) for name, part in batch.items()}

@@ -1,0 +1,36 @@
+# Each target sets itself up on a fresh machine with Python 3.11 or later: `make demo`, `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint lock clean
+
+demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, plots, report.
+	$(BIN)/python -m experiments.markov --workdir=runs/demo \
+	  --config=configs/markov.py:cpu,tables=token_ngram+transformer+real_text \
+	  '--config.orders=(2,)' --config.real_text.source=stdlib/prose
+
+test: $(INSTALLED)  ## Everything, in under ten minutes on two cores.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: $(INSTALLED)  ## Resolves setup.py anew into the tested versions.
+	$(BIN)/uv pip compile --quiet --no-annotate --no-header --extra dev --python-version 3.11 \
+	  setup.py -o requirements.lock
+
+$(INSTALLED): setup.py requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache runs

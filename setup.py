@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Package metadata: bounds as tested together (requirements.lock holds the exact versions)."""
+
+import setuptools
+
+setuptools.setup(
+  name='anytoken',
+  version='0.1.0',
+  description='A JAX/Flax research codebase for tokenization: text to symbols to vectors and back.',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(
+    include=['lib*', 'experiments*', 'configs*', 'pallas_kernels*']
+  ),
+  package_data={'lib.report': ['published/*.json']},
+  install_requires=[
+    'absl-py>=2.3,<3',
+    'array_record>=0.8.1,<0.9',
+    'flax>=0.12.8,<0.13',
+    'grain>=0.2.18,<0.3',
+    'importlib_resources>=6,<8',  # tensorflow-datasets imports it without declaring it
+    'jax>=0.10.2,<0.11',
+    'jaxlib>=0.10.2,<0.11',
+    'matplotlib>=3.10,<4',
+    'ml_collections>=1.1,<2',
+    'numba>=0.63,<0.69',
+    'numpy>=2.1,<2.5',
+    'optax>=0.2.8,<0.3',
+    'orbax-checkpoint>=0.12.8,<0.13',
+    'scipy>=1.15,<2',
+    'sentencepiece>=0.2.1,<0.3',
+    'tensorboardX>=2.6.4,<3',
+    'tensorflow-datasets>=4.9.9,<5',
+    'tokenizers>=0.22,<0.24',
+    'tqdm>=4.67,<5',
+  ],
+  extras_require={
+    'tpu': ['jax[tpu]>=0.10.2,<0.11'],
+    'cuda': ['jax[cuda13]>=0.10.2,<0.11'],
+    'beam': ['apache-beam>=2.70,<3'],
+    'gcs': ['gcsfs>=2025.3'],
+    'dev': [
+      'hypothesis>=6.150,<7',
+      'mypy>=2,<3',
+      'pytest>=9,<10',
+      'pytest-xdist>=3.8,<4',
+      'ruff>=0.17,<0.18',
+      'tensorboard>=2.20,<3',
+    ],
+  },
+)

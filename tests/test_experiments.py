@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Experiments from the command line: results, errors, resumption, what is imported."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+TABLES = 'ngram', 'blocks', 'token_ngram', 'bound', 'transformer', 'generalization', 'real_text'
+
+
+def command(workdir, *flags, config='smoke'):
+  return [
+    sys.executable, '-m', 'experiments.markov',
+    f'--config={ROOT}/configs/markov.py:{config}', f'--workdir={workdir}', *flags,
+  ]  # fmt: skip
+
+
+def run(workdir, *flags, config='smoke'):
+  return subprocess.run(
+    command(workdir, *flags, config=config), cwd=ROOT, capture_output=True, text=True, check=False
+  )
+
+
+@pytest.fixture(scope='module')
+def smoke(tmp_path_factory):
+  """A whole run at smoke scale."""
+  folder = tmp_path_factory.mktemp('smoke')
+  done = run(folder)
+  assert done.returncode == 0, done.stderr
+  return folder, done
+
+
+def rows(folder, table):
+  results = json.loads((folder / 'results.json').read_text())
+  return {(r['row'], r['column']): r for r in results['rows'] if r['table'] == table}
+
+
+def test_results_hold_every_table_in_the_common_format(smoke):
+  folder, _ = smoke
+  results = json.loads((folder / 'results.json').read_text())
+  assert set(results) == {
+    'experiment', 'config', 'overrides', 'versions', 'devices', 'seconds', 'rows',
+  }  # fmt: skip
+  assert results['experiment'] == 'markov'
+  assert tuple(dict.fromkeys(row['table'] for row in results['rows'])) == TABLES
+  for row in results['rows']:
+    assert set(row) == {
+      'table', 'row', 'column', 'measured', 'sem', 'published', 'unit', 'note',
+    }  # fmt: skip
+    assert row['measured'] is not None or row['note'] or row['column'] == 'holds'
+
+
+def test_report_plots_metrics_and_checkpoints_are_there(smoke):
+  folder, done = smoke
+  report = (folder / 'report.md').read_text()
+  assert all(f'### {table}' in report for table in TABLES)
+  for picture in ('token_ngram', 'bound', 'transformer', 'gain', 'real_text'):
+    assert (folder / f'{picture}.png').read_bytes().startswith(b'\x89PNG')
+    assert f'![{picture}.png]({picture}.png)' in report
+  assert (folder / 'metrics.jsonl').exists()
+  assert (folder / 'checkpoints').is_dir()
+  assert not list(folder.rglob('*.partial'))
+  assert 'report.md' in done.stdout
+
+
+def test_character_models_meet_their_closed_forms(smoke):
+  folder, _ = smoke
+  table = rows(folder, 'ngram')
+  for (row, column), value in table.items():
+    if column == 'nats_per_char':
+      closed = table[row, 'closed_form_nats_per_char']['measured']
+      # 100,000 characters: the standard deviation of −ln P is (ln 4)·0.4 = 0.55 a character, so
+      # 0.0018 in the mean; four of those.
+      assert value['measured'] == pytest.approx(closed, abs=0.007)
+      assert value['published'] == pytest.approx(closed, abs=1e-5)
+
+
+def test_blocks_meet_their_closed_forms(smoke):
+  folder, _ = smoke
+  table = rows(folder, 'blocks')
+  for (row, column), value in table.items():
+    if column == 'nats_per_char':
+      closed = table[row, 'closed_form_nats_per_char']['measured']
+      assert value['measured'] == pytest.approx(closed, abs=0.007)
+      assert value['published'] == pytest.approx(closed, abs=1e-5)
+
+
+def test_exact_unigram_losses_agree_with_sampled_ones(smoke):
+  folder, _ = smoke
+  errors = [
+    value['measured']
+    for (_, column), value in rows(folder, 'token_ngram').items()
+    if column == 'exact_error_in_sems'
+  ]
+  assert len(errors) > 10
+  assert max(map(abs, errors)) < 4
+
+
+def test_memorising_dictionary_has_one_token_at_home_and_ln_2_abroad(smoke):
+  folder, _ = smoke
+  table = rows(folder, 'generalization')
+  assert table['k=2,dictionary=memorised,text=own', 'tokens']['measured'] == 1
+  fresh = table['k=2,dictionary=memorised,text=fresh', 'nats_per_char']['measured']
+  assert fresh == pytest.approx(0.693147, abs=1e-3)
+
+
+def test_transformer_arms_say_whether_they_reached_the_entropy_rate(smoke):
+  folder, _ = smoke
+  table = rows(folder, 'transformer')
+  reached = table['k=2,tokenizer=characters,p=0.8,tied=True', 'steps_to_within_0.02']
+  assert reached['measured'] is None
+  assert 'has not come within 0.02 of H∞ by step 6' in reached['note']
+
+
+@pytest.mark.parametrize(
+  ('flags', 'config', 'message'),
+  [
+    (['--config.token_ngram.sizes=(1,)'], 'smoke,tables=token_ngram', 'dictionary of 1 tokens'),
+    (['--config.source.p=1.5'], 'smoke,tables=ngram', 'p must lie strictly inside (0, 1)'),
+    (['--config.source.q=0.0'], 'smoke,tables=ngram', 'q must lie strictly inside (0, 1)'),
+    (['--config.real_text.source=/nowhere/*.txt'], 'smoke,tables=real_text', '/nowhere/*.txt'),
+    ([], 'smoke,tables=nope', "table 'nope' is not one of ngram"),
+    (["--config.tables=('nope',)"], 'smoke', "table 'nope' is not one of ngram"),
+    ([], 'giant', "scale 'giant' is not one of"),
+    (['--config.seedz=3'], 'smoke', 'Did you mean "seed"'),
+    (['--config.mesh.data=3'], 'smoke,tables=ngram', 'mesh'),
+    (['extra'], 'smoke', "argument 'extra' is not a flag"),
+  ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path, flags, config, message):
+  done = run(tmp_path / 'work', *flags, config=config)
+  assert done.returncode == 2, done.stderr
+  assert message in done.stderr
+  assert 'Traceback' not in done.stderr
+  assert not list(tmp_path.glob('work/results.json*'))
+  assert not list(tmp_path.glob('work/**/*.partial'))
+
+
+def test_another_config_in_the_same_workdir_is_refused(smoke):
+  folder, _ = smoke
+  done = run(folder, '--config.seed=7')
+  assert done.returncode == 2
+  assert 'another config' in done.stderr
+
+
+def test_a_finished_run_is_not_run_again(smoke):
+  folder, _ = smoke
+  before = json.loads((folder / 'results.json').read_text())
+  done = run(folder)
+  after = json.loads((folder / 'results.json').read_text())
+  assert done.returncode == 0
+  assert after['rows'] == before['rows']
+  assert after['seconds'] < before['seconds']
+
+
+def kill_after(workdir, marker, sent):
+  """Starts the smoke run and sends a signal some time after `marker` is in its metrics."""
+  job = subprocess.Popen(
+    command(workdir, config='smoke,tables=transformer'), cwd=ROOT,
+    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  metrics = workdir / 'metrics.jsonl'
+  deadline = time.monotonic() + 120
+  while time.monotonic() < deadline and job.poll() is None:
+    if metrics.exists() and marker in metrics.read_text():
+      time.sleep(random.uniform(0, 1.5))
+      os.kill(job.pid, sent)
+      break
+    time.sleep(0.02)
+  _, errors = job.communicate(timeout=120)
+  return job.returncode, errors
+
+
+def test_killed_at_a_random_moment_ends_with_the_same_numbers(smoke, tmp_path):
+  folder, _ = smoke
+  code, _ = kill_after(tmp_path, 'k=1,tokenizer=bpe', signal.SIGKILL)
+  assert code in (-signal.SIGKILL, 0)
+  done = run(tmp_path, config='smoke,tables=transformer')
+  assert done.returncode == 0, done.stderr
+  timeless = lambda table: {
+    key: value['measured'] for key, value in table.items() if 'seconds' not in key[1]
+  }
+  assert timeless(rows(tmp_path, 'transformer')) == timeless(rows(folder, 'transformer'))
+
+
+def test_sigterm_ends_cleanly(tmp_path):
+  code, errors = kill_after(tmp_path, 'k=1,tokenizer=characters', signal.SIGTERM)  # of four arms
+  assert code == 0
+  assert 'stopped by SIGTERM' in errors
+  assert 'Traceback' not in errors
+
+
+def test_no_tensorflow_is_imported():
+  program = (
+    'import sys, experiments.markov.__main__, lib.data.stdlib_text, tensorflow_datasets\n'
+    'assert "tensorflow" not in sys.modules\n'
+    'assert "torch" not in sys.modules\n'
+  )
+  subprocess.run([sys.executable, '-c', program], cwd=ROOT, check=True)
+
+
+def test_rooms_import_only_what_they_may():
+  # design: lib never imports experiments or configs; data and tokenizers do not import models;
+  # pallas_kernels imports none of lib; only models and embeddings import flax.
+  forbidden = {
+    'lib': ('experiments', 'configs'),
+    'lib/data': ('lib.models', 'lib.embeddings', 'flax'),
+    'lib/tokenizers': ('lib.models', 'lib.embeddings', 'flax', 'jax'),
+    'lib/evals': ('flax',),
+    'lib/train': ('flax', 'lib.models', 'lib.embeddings'),
+    'lib/report': ('flax', 'jax'),
+    'pallas_kernels': ('lib', 'flax'),
+  }
+  for room, names in forbidden.items():
+    for path in (ROOT / room).rglob('*.py'):
+      for line in path.read_text().splitlines():
+        words = line.strip().split()
+        if words[:1] in (['import'], ['from']):
+          for name in names:
+            assert not (words[1] + '.').startswith(name + '.'), f'{path}: {line}'
