@@ -20,6 +20,7 @@ TABLES = ('ngram', 'blocks', 'token_ngram', 'bound', 'transformer', 'generalizat
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
+  'data.source': ('stdlib/prose', 'stdlib', 'stdlib', 'tfds:wiki40b/en'),
   'orders': ((1, 2), (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)),
   'ngram.train_chars': (100_000, 4_000_000, 10_000_000, 100_000_000),
   'ngram.test_chars': (100_000, 2_000_000, 10_000_000, 100_000_000),
@@ -64,11 +65,13 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'alphabet_size': 2,  # of 'random'
     'delta': 0.5,  # weight of the random kernel in 'interpolated'
   }
+  config.data = {'source': ''}  # of real text: stdlib, a path, a glob, tfds:NAME (docs/data.md)
   config.ngram = {'train_chars': 0, 'test_chars': 0}
   config.blocks = {'chars': 0, 'lengths': (1,)}  # r
   config.token_ngram = {
     'seeds': 1,  # dictionaries and streams drawn anew
     'sizes': (2,),  # d
+    'sequential_texts': 1000,  # d of Algorithm 1, whose dictionary may end smaller
     'dictionary_chars': 0,  # to learn dictionaries from
     'train_chars': 0,  # to count tokens on
     'test_chars': 0,
@@ -77,7 +80,6 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config.bound = {'probabilities': (0.8, 0.9, 0.95), 'sizes': (2,), 'chars': 0}
   config.generalization = {'chars': 0, 'sizes': (10, 64), 'learned_at': (0.6, 0.95)}
   config.real_text = {
-    'source': 'stdlib',  # or stdlib/prose, a path, a glob, tfds:NAME (docs/data.md)
     'sizes': (512,),  # dictionary sizes
     'orders': (0,),  # character m-grams beside them
     'train_bytes': 0,

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
+from lib import cache
 from lib.errors import InputError
 from lib.report import published, results, tables
 from lib.train import loop, sharding
@@ -107,7 +108,7 @@ def execute(recipe: Recipe) -> None:
   signal.signal(signal.SIGTERM, _stop)  # the training loop has its own, which saves first
   config = flags.FLAGS.config
   check_tables(config.tables, list(recipe.tables))
-  jax.config.update('jax_compilation_cache_dir', os.fspath(_cache() / 'jax'))
+  jax.config.update('jax_compilation_cache_dir', os.fspath(cache.folder('jax')))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   mesh = sharding.make_mesh(config.mesh)
   run = Run(_open_workdir(flags.FLAGS.workdir, config), mesh)
@@ -122,10 +123,6 @@ def execute(recipe: Recipe) -> None:
 
 def _stop(*_: Any) -> None:
   raise loop.Stopped('stopped by SIGTERM; the same command goes on after the last finished table.')
-
-
-def _cache() -> pathlib.Path:
-  return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'anytoken'
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def test_transformer_arms_say_whether_they_reached_the_entropy_rate(smoke):
     (['--config.token_ngram.sizes=(1,)'], 'smoke,tables=token_ngram', 'dictionary of 1 tokens'),
     (['--config.source.p=1.5'], 'smoke,tables=ngram', 'p must lie strictly inside (0, 1)'),
     (['--config.source.q=0.0'], 'smoke,tables=ngram', 'q must lie strictly inside (0, 1)'),
-    (['--config.real_text.source=/nowhere/*.txt'], 'smoke,tables=real_text', '/nowhere/*.txt'),
+    (['--config.data.source=/nowhere/*.txt'], 'smoke,tables=real_text', '/nowhere/*.txt'),
     ([], 'smoke,tables=nope', "table 'nope' is not one of ngram"),
     (["--config.tables=('nope',)"], 'smoke', "table 'nope' is not one of ngram"),
     ([], 'giant', "scale 'giant' is not one of"),

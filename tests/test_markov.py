@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lib.data import markov
 from lib.errors import InputError
 from lib.evals import bounds
+from tests import closed_forms
 
 NOTES = pathlib.Path(__file__).parents[2] / 'shared/papers/markov.md'
 
@@ -69,12 +70,12 @@ def test_more_context_never_hurts_and_order_k_suffices(source):
 @pytest.mark.parametrize(('p', 'q'), [(0.8, 0.8), (0.2, 0.3), (0.5, 0.8), (0.95, 0.99)])
 def test_closed_forms_equal_the_general_machinery(p, q, order):
   source = markov.switching(p, q, order)
-  assert source.entropy_rate == pytest.approx(bounds.switching_entropy_rate(p, q), abs=1e-13)
+  assert source.entropy_rate == pytest.approx(closed_forms.switching_entropy_rate(p, q), abs=1e-13)
   for context in range(order + 2):
-    expected = bounds.switching_ngram(p, q, order, context)
+    expected = closed_forms.switching_ngram(p, q, order, context)
     assert source.ngram_loss(context) == pytest.approx(expected, abs=1e-12)
   for length in (1, 2, 5, 8, 16):
-    expected = bounds.switching_block(p, q, order, length)
+    expected = closed_forms.switching_block(p, q, order, length)
     assert source.block_entropy(length) / length == pytest.approx(expected, abs=1e-12)
     assert source.window_floor(length) == pytest.approx(expected, abs=1e-12)
   assert source.min_probability == pytest.approx(min(p, q, 1 - p, 1 - q))
@@ -82,13 +83,15 @@ def test_closed_forms_equal_the_general_machinery(p, q, order):
 
 def test_values_derived_by_hand():
   # h(.8) = .8 ln(1/.8) + .2 ln(1/.2) = .8 * .2231436 + .2 * 1.6094379 = .1785148 + .3218876.
-  assert bounds.binary_entropy(0.8) == pytest.approx(0.5004024, abs=1e-7)
+  assert closed_forms.binary_entropy(0.8) == pytest.approx(0.5004024, abs=1e-7)
   # p=.5, q=.8: pi(1) = .5/1.3, H = (.8 ln 2 + .5 h(.8)) / 1.3 = (.5545177 + .2502012) / 1.3.
-  assert bounds.switching_entropy_rate(0.5, 0.8) == pytest.approx(0.6190146, abs=1e-6)
+  assert closed_forms.switching_entropy_rate(0.5, 0.8) == pytest.approx(0.6190146, abs=1e-6)
   # k=2, r=3: two characters at ln 2 and one at h(.8): (1.3862944 + .5004024) / 3.
-  assert bounds.switching_block(0.8, 0.8, 2, 3) == pytest.approx(0.6288989, abs=1e-7)
+  assert closed_forms.switching_block(0.8, 0.8, 2, 3) == pytest.approx(0.6288989, abs=1e-7)
   # 5 % above H: r = k (.6931472 - .5004024) / (.05 * .5004024) = 7.7036 k.
-  assert bounds.switching_block_length(0.8, 0.8, 3, 0.05) == pytest.approx(3 * 7.70359, abs=1e-4)
+  assert closed_forms.switching_block_length(0.8, 0.8, 3, 0.05) == pytest.approx(
+    3 * 7.70359, abs=1e-4
+  )
   # An unbiased coin pays ln 2 whatever it sees; a die of three equal faces ln 3.
   assert markov.switching(0.5, 0.5, 3).entropy_rate == pytest.approx(math.log(2))
   assert markov.MarkovSource(np.full((3, 3), 1 / 3)).entropy_rate == pytest.approx(math.log(3))
@@ -103,7 +106,7 @@ def test_oldest_symbol_is_least_significant():
 
 
 def test_dictionary_bound():
-  h, ln2 = bounds.binary_entropy(0.8), math.log(2)
+  h, ln2 = closed_forms.binary_entropy(0.8), math.log(2)
   # d = 10: eps = ln 5 / (.99 ln 10) = 1.609438 / 2.279559 = .706030, H / .293970 = 1.7022.
   assert bounds.dictionary_bound(h, 0.2, 10) == pytest.approx(1.7022, abs=1e-4)
   for size, expected in ((256, 0.708), (1024, 0.654), (4096, 0.622), (65536, 0.586)):
@@ -126,21 +129,21 @@ def test_machine_readable_numbers_of_the_notes():
     numbers = dict(re.findall(r'(\w+)=([\d.]+)', f'{row["row"]} {row["column"]}'))
     value = {key: float(text) for key, text in numbers.items()}
     p, q, k = value.get('p', 0.8), value.get('q', 0.8), int(value.get('k', 1))
-    rate, column = bounds.switching_entropy_rate(p, q), row['column']
+    rate, column = closed_forms.switching_entropy_rate(p, q), row['column']
     if column.startswith('pi(1)'):
       found = markov.switching(p, q, 1).block_law(1)[1]
     elif column.startswith('char unigram'):
-      found = bounds.switching_unigram(p, q)
+      found = closed_forms.switching_unigram(p, q)
     elif column.startswith('H_inf'):
       found = rate / math.log(2) if row['unit'].startswith('bits') else rate
     elif row['table'].startswith('Char m-gram'):
-      found = bounds.switching_ngram(p, q, k, int(value['m']))
+      found = closed_forms.switching_ngram(p, q, k, int(value['m']))
     elif column.startswith(('r=', 'T=')):
-      found = bounds.switching_block(p, q, k, int(value.get('r', value.get('T'))))
+      found = closed_forms.switching_block(p, q, k, int(value.get('r', value.get('T'))))
     elif column.startswith('smallest r'):
-      found = bounds.switching_block_length(p, q, k, 0.05)
+      found = closed_forms.switching_block_length(p, q, k, 0.05)
     elif column.startswith('log2 d'):
-      found = math.ceil(bounds.switching_block_length(p, q, k, 0.05))
+      found = math.ceil(closed_forms.switching_block_length(p, q, k, 0.05))
     else:
       continue
     assert found == pytest.approx(row['value'], abs=6e-6), row
@@ -215,7 +218,6 @@ def test_interpolation_runs_between_its_ends():
     lambda: markov.MarkovSource(np.full(4, 0.5)),
     lambda: markov.MarkovDocuments(markov.switching(0.5, 0.5, 1), 0, 1, 0),
     lambda: bounds.dictionary_bound(0.5, 0.2, 1),
-    lambda: bounds.binary_entropy(1.5),
   ],
 )
 def test_bad_input_is_named(build):

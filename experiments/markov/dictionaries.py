@@ -4,6 +4,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -14,7 +15,7 @@ from lib.data import markov
 from lib.errors import InputError
 from lib.evals import bounds, ngram, parse
 from lib.report.results import Row, mean_and_sem, name
-from lib.tokenizers import BPE, LZW, Blocks, Dictionary, train_bpe, train_lzw
+from lib.tokenizers import Blocks, Dictionary, train_bpe, train_lzw, train_sequential_bpe
 
 NOTES = {
   'worse': 'worse than a unigram over characters: each token is charged as if any other could '
@@ -67,11 +68,20 @@ def blocks_table(config: ConfigDict, run: runner.Run) -> list[Row]:
   return list(itertools.chain.from_iterable(on_all_cores('blocks', measure, jobs)))
 
 
-def dictionaries(config: ConfigDict, source: markov.MarkovSource, seed: int) -> list[BPE | LZW]:
-  """BPE and LZW of the largest size asked for, learned from a stream of their own."""
-  sizes = config.token_ngram
+def dictionaries(config: ConfigDict, source: markov.MarkovSource, seed: int) -> dict[str, Any]:
+  """Row name -> dictionary, for BPE and LZW of every size and encoder, and for Algorithm 1."""
+  sizes, k = config.token_ngram, source.order
   text = source.text(sizes.dictionary_chars, seed + DICTIONARY)
-  return [train(text, max(sizes.sizes), source.alphabet) for train in (train_bpe, train_lzw)]
+  found: dict[str, Any] = {}
+  for train in (train_bpe, train_lzw):
+    learned = train(text, max(sizes.sizes), source.alphabet)
+    for size in (size for size in sizes.sizes if size <= learned.vocab_size):
+      smaller = learned.smaller(size)
+      for encoder in learned.encoders:
+        row = name(k=k, tokenizer=learned.family, encoder=encoder, d=size)
+        found[row] = type(learned)(smaller.alphabet, smaller.merges, encoder)
+  row = name(k=k, tokenizer='sequential_bpe', encoder='merges', d=sizes.sequential_texts)
+  return found | {row: train_sequential_bpe(text, sizes.sequential_texts)}
 
 
 def token_ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
@@ -87,16 +97,10 @@ def token_ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
     source = make_source(config, k)
     train = source.text(sizes.train_chars, seed + TRAIN)
     test = source.text(sizes.test_chars, seed + TEST)
-    found = {}
-    for learned in dictionaries(config, source, seed):
-      for size in (size for size in sizes.sizes if size <= learned.vocab_size):
-        for encoder in learned.encoders:
-          tokenizer = type(learned)(
-            learned.alphabet, learned.merges[: size - len(learned.alphabet)], encoder
-          )
-          row = name(k=k, tokenizer=learned.family, encoder=encoder, d=size)
-          found[row] = _token_losses(tokenizer, source, train, test, sizes.exact_merges_below)
-    return found
+    return {
+      row: _token_losses(tokenizer, source, train, test, sizes.exact_merges_below)
+      for row, tokenizer in dictionaries(config, source, seed).items()
+    }
 
   jobs = [(k, seed) for k in config.orders for seed in seeds]
   measured = on_all_cores('token_ngram', measure, jobs)
@@ -113,7 +117,7 @@ def _token_losses(
 ) -> dict[str, float]:
   """All quantities of one dictionary and encoder, from one pair of streams."""
   (unigram, sem), (bigram, _) = ngram.token_loss(tokenizer, [train], [test], [0, 1])
-  values = {'unigram': unigram, 'bigram': bigram}
+  values = {'unigram': unigram, 'bigram': bigram, 'dictionary_size': tokenizer.vocab_size}
   if tokenizer.encoder == 'greedy' or (
     tokenizer.encoder == 'merges' and tokenizer.vocab_size < dense
   ):
@@ -128,11 +132,11 @@ def _token_losses(
 def _token_rows(row: str, source: markov.MarkovSource, seeds: Sequence[dict]) -> list[Row]:
   """Mean and standard error over seeds of what `_token_losses` gives, and the bounds beside it."""
   characters = source.ngram_loss(0)
-  size = int(row.rpartition('d=')[2])
+  size = max(values['dictionary_size'] for values in seeds)
   rows = []
   for what in seeds[0]:
     mean, sem = mean_and_sem([values[what] for values in seeds])
-    if what in ('chars_per_token', 'exact_error_in_sems'):
+    if what in ('dictionary_size', 'chars_per_token', 'exact_error_in_sems'):
       rows.append(Row('token_ngram', row, what, mean, sem, note=NOTES.get(what, '')))
       continue
     worse = what == 'unigram' and mean > characters

@@ -171,5 +171,5 @@ def _real_text(rows, config, run) -> list[Callable]:
   }
   if not series:
     return []
-  title = f'{config.real_text.source}, held-out documents'
+  title = f'{config.data.source}, held-out documents'
   return [plots.curves(title, 'dictionary size d', 'bits per byte', series, levels, log_x=True)]

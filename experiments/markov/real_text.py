@@ -16,9 +16,10 @@ from lib.tokenizers import Characters, train_sentencepiece, train_wordpiece
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Unigrams over the tokens of real text against dictionary size, and character m-grams."""
   sizes = config.real_text
-  train = _documents(sources.open_source(sizes.source, 'train'), sizes.train_bytes)
-  test = _documents(sources.open_source(sizes.source, 'test'), sizes.test_bytes)
-  corpus = f'{sizes.source}: {sum(map(len, train)):,} bytes to learn and count on, ' + (
+  source = config.data.source
+  train = sources.take(sources.open_source(source, 'train'), sizes.train_bytes)
+  test = sources.take(sources.open_source(source, 'test'), sizes.test_bytes)
+  corpus = f'{source}: {sum(map(len, train)):,} bytes to learn and count on, ' + (
     f'{sum(map(len, test)):,} of other documents to score'
   )
   rows = []
@@ -42,17 +43,6 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     bytes_per_token = sum(map(len, test)) / sum(len(tokenizer.encode(text)) for text in test)
     rows += _text_rows(name(tokenizer=family, d=size), mean, sem, bytes_per_token, corpus)
   return rows
-
-
-def _documents(source: sources.Source, limit: int) -> list[bytes]:
-  """Documents in order until `limit` bytes are reached."""
-  documents, size = [], 0
-  for index in range(len(source)):
-    if size >= limit:
-      break
-    documents.append(source[index])
-    size += len(documents[-1])
-  return documents
 
 
 def _text_rows(row: str, mean: float, sem: float, bytes_per_token: float, note: str) -> list[Row]:

@@ -31,18 +31,6 @@ SHUFFLE_TOKENS = 2**18
 READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
 
 
-def examples(
-  source: Source, tokenizer: Tokenizer, *, length: int, context_bytes: int | None = None
-) -> grain.MapDataset:
-  """One row a document, by random access: its first tokens, cropped or padded to `length`.
-
-  `context_bytes` keeps the leading tokens that lie wholly within the document's first
-  `context_bytes` bytes, so that tokenizers meet equal text; choose `length` to hold them.
-  """
-  tokens = _tokenized(grain.MapDataset.source(source), tokenizer, context_bytes)
-  return tokens.map(functools.partial(_padded, length=length))
-
-
 def batches(
   source: Source,
   tokenizer: Tokenizer,
@@ -60,7 +48,9 @@ def batches(
   """This process's part [batch_size / process_count, length] of every batch.
 
   `pack` joins documents end to end and splits them into rows; otherwise each document makes one
-  row as in `examples`. Iterators are checkpointable, and every epoch has an order of its own.
+  row, cropped or padded to `length`. Iterators are checkpointable, and every epoch has an order of
+  its own. `context_bytes` keeps the leading tokens that lie wholly within the document's first
+  `context_bytes` bytes, so that tokenizers meet equal text; choose `length` to hold them.
 
   `repeat=True`, for training, never ends; each process reads the documents
   `process_index::process_count`. `repeat=False`, for evaluation, is one pass whose last batch is

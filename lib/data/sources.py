@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources: random access to documents as bytes, from the stdlib, own files or TFDS."""
 
+import math
 import os
-import pathlib
 from typing import Any, Protocol
 
+from lib import cache
 from lib.data import files
 from lib.errors import InputError
 
@@ -36,7 +37,7 @@ class Records:
 def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None) -> Source:
   """Documents of one split of `stdlib[/prose|/source]`, `tfds:NAME[/CONFIG]` or own files.
 
-  `data_dir` holds prepared TFDS sets: by default `cache_dir()` for the stdlib corpus, which is
+  `data_dir` holds prepared TFDS sets: by default the cache folder for the stdlib corpus, which is
   made on first use, and TFDS's own folder for the others, which must be there.
   """
   if spec.startswith('tfds:'):
@@ -44,7 +45,7 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
   if spec in STDLIB:
     from lib.data import stdlib_text  # TFDS takes a second to import: only where it is used
 
-    builder = stdlib_text.prepare(STDLIB[spec], data_dir or cache_dir())
+    builder = stdlib_text.prepare(STDLIB[spec], data_dir or cache.folder('data'))
     return _records(builder, split)
   if spec.startswith('stdlib/'):
     raise InputError(
@@ -54,24 +55,20 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
   return files.open_files(spec, split)
 
 
-def cache_dir() -> pathlib.Path:
-  """Where the stdlib corpus lies: `tokenization-data` in the user's cache folder."""
-  cache = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  return pathlib.Path(cache) / 'tokenization-data'
+def take(source: Source, limit_bytes: int | None = None) -> list[bytes]:
+  """The documents in order, the last one cut, up to `limit_bytes` in all.
 
-
-def read(source: Source, limit_bytes: int | None = None) -> bytes:
-  """The documents in order with nothing between them, cut at `limit_bytes`.
-
-  For training tokenizers. TFDS shuffles documents when it prepares a set; files come by path.
+  TFDS shuffles documents when it prepares a set; files come by path.
   """
-  parts, size = [], 0
+  documents: list[bytes] = []
+  room = math.inf if limit_bytes is None else limit_bytes
   for index in range(len(source)):
-    if limit_bytes is not None and size >= limit_bytes:
+    if room <= 0:
       break
-    parts.append(source[index])
-    size += len(parts[-1])
-  return b''.join(parts)[:limit_bytes]
+    document = source[index]
+    documents.append(document if len(document) <= room else document[: int(room)])
+    room -= len(documents[-1])
+  return documents
 
 
 def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Records:
