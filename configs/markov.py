@@ -36,7 +36,7 @@ SIZES = {
   'generalization.chars': (50_000, 1_000_000, 10_000_000, 10_000_000),
   'real_text.sizes': ((512, 1024), *((512, 1024, 2048, 4096, 8192, 16384, 32768),) * 3),
   'real_text.orders': ((0, 1, 2), *((0, 1, 2, 3, 4, 5),) * 3),
-  'real_text.train_bytes': (400_000, 8_000_000, 100_000_000, 1_000_000_000),
+  'real_text.train_bytes': (400_000, 10_000_000, 100_000_000, 1_000_000_000),
   'real_text.test_bytes': (50_000, 1_000_000, 10_000_000, 10_000_000),
   'transformer.probabilities': ((0.8,), (0.8,), (0.8, 0.2), (0.8, 0.2)),
   'transformer.tied': ((True,), (True,), (True, False), (True, False)),

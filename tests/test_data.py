@@ -484,21 +484,21 @@ def test_one_document_a_row_is_cropped_and_padded():
     assert row['segments'].tolist() == [1] * len(ids) + [0] * (8 - len(ids))
 
 
-def test_context_bytes_keeps_whole_tokens_of_the_first_bytes():
+def test_context_bytes_keeps_the_tokens_that_begin_within():
   def covered(tokenizer, document, context):
     one = dict(batch_size=1, length=64, pack=False, shuffle=False, repeat=False)
     [row] = rows(pipeline.batches([document], tokenizer, **options(context_bytes=context, **one)))
     return row['bytes'].sum(), row['segments'].sum()
 
   document = b'x' * 20
-  # 7 bytes hold three tokens of 2 bytes; windows of 4 bytes hold one, whose 3 tokens stay, while
-  # the byteless tokens that begin the next window go.
+  # The fourth token of 2 bytes begins at byte 6 of 7 and reaches byte 8. A window of 4 bytes stays
+  # whole with all its 3 tokens, of which only the last covers bytes.
   assert covered(Bytes(), document, 7) == (7, 7)
-  assert covered(Numbers(), document, 7) == (6, 3)
-  assert covered(Windows(), document, 7) == (4, 3)
-  assert covered(Windows(), document, 3) == (0, 0)
+  assert covered(Numbers(), document, 7) == (8, 4)
+  assert covered(Windows(), document, 7) == (8, 6)
+  assert covered(Windows(), document, 3) == (4, 3)
   assert covered(Windows(), document, 20) == (20, 15)
-  assert covered(Windows(), document, 99) == (20, 15)
+  assert covered(Bytes(), document, 30) == (20, 20)
 
 
 def test_every_epoch_has_an_order_of_its_own_set_by_the_seed():

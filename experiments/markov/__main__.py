@@ -15,10 +15,12 @@ CAPTIONS = {
   'drawn anew). `exact_unigram` is computed, not sampled.',
   'bound': 'LZW dictionaries against the main theorem (its constant recalled, not read).',
   'transformer': 'The same small transformer on characters and on BPE tokens, at equal characters '
-  'of context and equal characters seen; loss on fresh documents, mean ± standard error (seeds).',
+  'of context and equal characters seen; loss on fresh documents, mean ± standard error (seeds). '
+  'The last token of a document may end past the context; its characters count.',
   'generalization': 'A dictionary that memorises its training text; BPE learned at p = q = '
   '`learned_at` and used on this source.',
-  'real_text': 'Unigrams over tokens of real text, and m-grams over bytes (order = context).',
+  'real_text': 'Unigrams over tokens of real text, and m-grams over bytes (order 0 is '
+  'the dictionary of 256).',
 }
 
 RECIPE = runner.Recipe(

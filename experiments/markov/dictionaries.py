@@ -20,6 +20,7 @@ from lib.tokenizers import Blocks, Dictionary, train_bpe, train_lzw, train_seque
 NOTES = {
   'worse': 'worse than a unigram over characters: each token is charged as if any other could '
   'follow it, and with few tokens and a high order that waste exceeds what a token saves',
+  'sparse': 'a bigram worse than the unigram: it has d² counts to learn from the same characters',
   'vacuous': 'the bound H∞/(1−ε) exceeds the character unigram here and says nothing',
   'exact_error_in_sems': 'sampled minus exact, in standard errors of the sample; above zero at '
   'large d, since d counts learned from N tokens cost about d/2N nats a token',
@@ -139,8 +140,10 @@ def _token_rows(row: str, source: markov.MarkovSource, seeds: Sequence[dict]) ->
     if what in ('dictionary_size', 'chars_per_token', 'exact_error_in_sems'):
       rows.append(Row('token_ngram', row, what, mean, sem, note=NOTES.get(what, '')))
       continue
-    worse = what == 'unigram' and mean > characters
-    rows += loss('token_ngram', row, what, mean, sem, NOTES['worse'] if worse else '')
+    note = NOTES['worse'] if what == 'unigram' and mean > characters else ''
+    if what == 'bigram' and mean > mean_and_sem([values['unigram'] for values in seeds])[0]:
+      note = NOTES['sparse']
+    rows += loss('token_ngram', row, what, mean, sem, note)
   bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
   rows.append(
     Row('token_ngram', row, 'bound_nats_per_char', None, note=NOTES['vacuous'])

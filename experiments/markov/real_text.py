@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table on real text: unigrams over the tokens of BPE, Unigram and WordPiece."""
 
+import itertools
+
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from experiments import runner
-from experiments.markov.streams import LN2
+from experiments.markov.streams import LN2, on_all_cores
 from lib.data import sources
 from lib.errors import InputError
 from lib.evals import ngram
@@ -31,18 +32,19 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     'unigram': lambda size: train_sentencepiece(train, size, 'unigram'),
     'wordpiece': lambda size: train_wordpiece(train, size),
   }
-  jobs = [(family, size) for family in families for size in sizes.sizes]
-  for family, size in tqdm(jobs, desc='real_text', unit='dictionary'):
+
+  def measure(size: int, family: str) -> list[Row]:
+    row = name(tokenizer=family, d=size)
     try:
       tokenizer = families[family](size)
     except InputError as error:
-      row = name(tokenizer=family, d=size)
-      rows.append(Row('real_text', row, 'nats_per_byte', None, note=f'not learned: {error}'))
-      continue
+      return [Row('real_text', row, 'nats_per_byte', None, note=f'not learned: {error}')]
     [(mean, sem)] = ngram.token_loss(tokenizer, train, test, [0])
-    bytes_per_token = sum(map(len, test)) / sum(len(tokenizer.encode(text)) for text in test)
-    rows += _text_rows(name(tokenizer=family, d=size), mean, sem, bytes_per_token, corpus)
-  return rows
+    tokens = sum(len(tokenizer.encode(document)) for document in test)
+    return _text_rows(row, mean, sem, sum(map(len, test)) / tokens, corpus)
+
+  jobs = [(size, family) for family in families for size in sizes.sizes]
+  return rows + list(itertools.chain.from_iterable(on_all_cores('real_text', measure, jobs)))
 
 
 def _text_rows(row: str, mean: float, sem: float, bytes_per_token: float, note: str) -> list[Row]:

@@ -152,8 +152,8 @@ def _row_length(
   most = 0
   for tokenizer in tokenizers:
     for index in range(len(documents)):
-      ends = np.cumsum(tokenizer.byte_lengths(tokenizer.encode(documents[index])))
-      most = max(most, int((ends <= context).sum()))
+      covered = tokenizer.byte_lengths(tokenizer.encode(documents[index]))
+      most = max(most, int((np.cumsum(covered) - covered < context).sum()))
   return min(context, -(-int(1.1 * most) // 8) * 8)
 
 

@@ -49,8 +49,9 @@ def batches(
 
   `pack` joins documents end to end and splits them into rows; otherwise each document makes one
   row, cropped or padded to `length`. Iterators are checkpointable, and every epoch has an order of
-  its own. `context_bytes` keeps the leading tokens that lie wholly within the document's first
-  `context_bytes` bytes, so that tokenizers meet equal text; choose `length` to hold them.
+  its own. `context_bytes` keeps the tokens that begin within the document's first `context_bytes`
+  bytes, so that tokenizers meet equal text. The last token may reach beyond: leaving it out would
+  favour short tokens, since long ones, which cost less a byte, are the likelier to cross the end.
 
   `repeat=True`, for training, never ends; each process reads the documents
   `process_index::process_count`. `repeat=False`, for evaluation, is one pass whose last batch is
@@ -114,12 +115,9 @@ def _tokenized(
   def tokenize(document: bytes) -> np.ndarray:
     ids = tokenizer.encode(document)
     covered = tokenizer.byte_lengths(ids)
-    if context_bytes is not None and len(document) > context_bytes:
-      # Up to the last token that ends within the context; tokens without bytes that follow it
-      # begin a window whose bytes lie beyond.
-      within = np.flatnonzero((np.cumsum(covered) <= context_bytes) & (covered > 0))
-      kept = within[-1] + 1 if len(within) else 0
-      ids, covered = ids[:kept], covered[:kept]
+    if context_bytes is not None:
+      begun = np.cumsum(covered) - covered < context_bytes
+      ids, covered = ids[begun], covered[begun]
     tokens = np.empty((3, len(ids)), np.int32)
     tokens[0], tokens[2] = ids, covered
     tokens[1, :1], tokens[1, 1:] = tokenizer.vocab_size, ids[:-1]
