@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -74,6 +75,44 @@ def test_sigterm_saves_and_the_same_command_goes_on(unbroken, tmp_path, monkeypa
   assert equal(resumed, state)
 
 
+def test_sigterm_in_the_last_step_is_not_lost(tmp_path, monkeypatch):
+  original = loop.check_finite
+
+  def terminate(step, values):
+    if step == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    original(step, values)
+
+  monkeypatch.setattr(loop, 'check_finite', terminate)
+  with pytest.raises(loop.Stopped, match='after step 3, saved'):
+    tiny.run(tmp_path, 3)
+  assert (tmp_path / 'checkpoints/train/3').is_dir()
+
+
+def test_seconds_count_every_step_and_no_evaluation(tmp_path, monkeypatch):
+  # Evaluations that take a second each must not show, nor swallow the steps around them.
+  slow = tiny.language_model.held_out
+
+  def held_out(*args, **options):
+    evaluate = slow(*args, **options)
+    return lambda variables: time.sleep(1) or evaluate(variables)
+
+  monkeypatch.setattr(tiny.language_model, 'held_out', held_out)
+  _, history = tiny.run(tmp_path, 6)
+  assert history[-1]['seconds'] < 1
+
+
+def test_a_profile_is_left_for_the_steps_asked_for(tmp_path):
+  tiny.run(tmp_path, 5, profile=(2, 100))
+  assert list((tmp_path / 'profile/train').rglob('*.xplane.pb'))
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+  batch = {'inputs': np.zeros((4, 8), np.int32)}
+  with pytest.raises(InputError, match='batch of 4 does not divide among the 8 devices'):
+    sharding.global_batch(batch, sharding.make_mesh({'data': 8}))
+
+
 def test_nan_stops_the_run_and_names_the_step(tmp_path):
   with pytest.raises(loop.Diverged, match='loss is nan at step 6'):
     tiny.run(tmp_path, 14, poison=6)
@@ -84,23 +123,35 @@ def largest_file(folder: pathlib.Path) -> pathlib.Path:
   return max((p for p in folder.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
 
 
-def damage(folder, how):
-  path = largest_file(folder / 'state')
+def damage(folder, how, part='state'):
+  path = largest_file(folder / part)
   data = bytearray(path.read_bytes())
   if how == 'truncated':
     path.write_bytes(data[: len(data) // 2])
   elif how == 'flipped':
     data[len(data) // 2] ^= 0x10
     path.write_bytes(data)
+  elif how == 'altered':
+    (position,) = (folder / part).glob('process_*.json')
+    position.write_text(position.read_text().replace('9', '7'))
   else:
     path.unlink()
 
 
-@pytest.mark.parametrize('how', ['truncated', 'flipped', 'deleted'])
-def test_damaged_checkpoint_is_named_and_the_one_before_used(unbroken, tmp_path, how, caplog):
+@pytest.mark.parametrize(
+  ('how', 'part'),
+  [
+    ('truncated', 'state'),
+    ('flipped', 'state'),
+    ('deleted', 'state'),
+    ('altered', 'data'),
+    ('truncated', 'notes'),
+  ],
+)
+def test_damaged_checkpoint_is_named_and_the_one_before_used(unbroken, tmp_path, how, part, caplog):
   _, state, history = unbroken
   tiny.run(tmp_path, 9)  # checkpoints 8 and 9
-  damage(tmp_path / 'checkpoints/train/9', how)
+  damage(tmp_path / 'checkpoints/train/9', how, part)
   resumed, again = tiny.run(tmp_path, 14)
   assert 'checkpoints/train/9 is damaged' in caplog.text
   assert tiny.losses(again) == tiny.losses(history)

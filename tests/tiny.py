@@ -61,13 +61,13 @@ def make(**faults):
   return Experiment(init_fn, loss_fn, batches(**faults), {'validation': held_out})
 
 
-def run(workdir, steps, mesh=None, **faults):
+def run(workdir, steps, mesh=None, profile=None, **faults):
   mesh = mesh or sharding.make_mesh({'data': -1}, jax.devices()[:1])
   schedule = optimizer.make_schedule('cosine', 1e-2, 20, 2, 0.1)
   return loop.train(
     make(**faults),
     optimizer.make_optimizer('adamw', schedule, weight_decay=1e-3),
-    steps=steps, seed=3, mesh=mesh, rules=RULES, workdir=workdir,
+    steps=steps, seed=3, mesh=mesh, rules=RULES, workdir=workdir, profile=profile,
     log_every=1, evaluate_every=5, checkpoint_every=4,
   )  # fmt: skip
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that hold state, data position, progress and config, behind orbax v1."""
 
+import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -27,6 +29,12 @@ def digest(state: State) -> jax.Array:
   return total
 
 
+def _voucher(state: State, data: Any, notes: str) -> str:
+  """What vouches for a checkpoint: the state's checksum, and a hash of data position and notes."""
+  text = json.dumps([data.get_state(), notes], sort_keys=True)
+  return f'{int(digest(state)):08x}-{hashlib.sha256(text.encode()).hexdigest()}'
+
+
 class Checkpoints:
   """The checkpoints of one run, newest last; a damaged one is named and the one before it used."""
 
@@ -47,7 +55,8 @@ class Checkpoints:
     self, step: int, state: State, data: Any, progress: Mapping[str, Any], config: Mapping[str, Any]
   ) -> None:
     """Writes one checkpoint atomically; `data` is the batch iterator, the rest JSON-like."""
-    notes = {'progress': dict(progress), 'config': dict(config), 'digest': int(digest(state))}
+    text = json.dumps({'progress': dict(progress), 'config': dict(config)})
+    notes = {'text': text, 'voucher': _voucher(state, data, text)}
     self._manager.save_checkpointables(
       step, {'state': state, 'data': data, 'notes': notes}, force=True, overwrite=True
     )
@@ -68,9 +77,10 @@ class Checkpoints:
       try:
         wanted = {'state': shapes, 'data': data, 'notes': None}
         loaded = self._manager.load_checkpointables(step, wanted)
-        if int(digest(loaded['state'])) != loaded['notes']['digest']:
+        notes = loaded['notes']
+        if notes['voucher'] != _voucher(loaded['state'], data, notes['text']):
           raise ValueError('its checksum does not match its content')
-        return loaded['state'], loaded['notes']['progress']
+        return loaded['state'], json.loads(notes['text'])['progress']
       except Exception as error:  # damage shows as any of a dozen types
         data.set_state(start)
         reason = str(error).split('\n')[0][:200]

@@ -21,8 +21,11 @@ from lib.train.experiment import Experiment
 from lib.train.state import State, make_step, state_shapes
 
 
-class Stopped(Exception):
-  """The run was asked to stop (SIGTERM); its state is saved and the same command goes on."""
+class Stopped(BaseException):
+  """The run was asked to stop (SIGTERM); its state is saved and the same command goes on.
+
+  Like KeyboardInterrupt, it is no Exception, so that no handler of errors takes it for one.
+  """
 
 
 class Diverged(FloatingPointError):
@@ -40,17 +43,30 @@ def sigterm_flag() -> Iterator[list[bool]]:
     signal.signal(signal.SIGTERM, before)
 
 
-@contextlib.contextmanager
-def maybe_profile(
-  folder: pathlib.Path, step: int, window: tuple[int, int] | None
-) -> Iterator[None]:
-  """Starts a profiler trace at the window's first step and stops it after its last."""
-  if window and step == window[0] and jax.process_index() == 0:
-    jax.profiler.start_trace(folder / 'profile')
-  with jax.profiler.StepTraceAnnotation('train', step_num=step):
-    yield
-  if window and step == window[1] - 1 and jax.process_index() == 0:
-    jax.profiler.stop_trace()
+class Profiler:
+  """Traces the steps of a window (first, last + 1), if one is given, on process 0."""
+
+  def __init__(self, folder: pathlib.Path, window: tuple[int, int] | None):
+    self._folder, self._window = folder, window if jax.process_index() == 0 else None
+    self._tracing = False
+
+  @contextlib.contextmanager
+  def step(self, step: int) -> Iterator[None]:
+    """Names the step in the trace, and starts or stops the trace at the window's edges."""
+    inside = self._window is not None and self._window[0] <= step < self._window[1]
+    if inside and not self._tracing:
+      jax.profiler.start_trace(self._folder)
+      self._tracing = True
+    with jax.profiler.StepTraceAnnotation('train', step_num=step):
+      yield
+    if self._window and step == self._window[1] - 1:
+      self.close()
+
+  def close(self) -> None:
+    """Ends a trace that is still going on."""
+    if self._tracing:
+      jax.profiler.stop_trace()
+      self._tracing = False
 
 
 def check_finite(step: int, values: Mapping[str, Any]) -> None:
@@ -92,7 +108,7 @@ def train(
     log_every: steps between lines of metrics.
     evaluate_every: steps between evaluations; the last state is always evaluated.
     checkpoint_every: steps between checkpoints; the last state is always saved.
-    profile: (first, last + 1) steps to trace, or None.
+    profile: (first, last + 1) steps to trace into workdir/profile/RUN, or None.
     config: kept in each checkpoint.
 
   Returns:
@@ -106,7 +122,11 @@ def train(
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   data = iter(experiment.batches)
-  with jax.set_mesh(mesh), Checkpoints(workdir / 'checkpoints' / run) as checkpoints:
+  with (
+    jax.set_mesh(mesh),
+    sigterm_flag() as stop,
+    Checkpoints(workdir / 'checkpoints' / run) as checkpoints,
+  ):
     first = next(iter(experiment.batches))  # shapes alone; `data` keeps its position
     example = sharding.global_batch(first, mesh, experiment.batch_axis)
     make, shapes = state_shapes(experiment, optimizer, example, seed, rules, mesh)
@@ -116,60 +136,60 @@ def train(
     step_fn = make_step(experiment, optimizer, seed, shapes).lower(state, example).compile()
     metrics = metric_files.Metrics(workdir, run, start if restored else -1)
     bar = metric_files.progress_bar(run, start, steps)
-    with contextlib.closing(metrics), contextlib.closing(bar), sigterm_flag() as stop:
+    profiler = Profiler(workdir / 'profile' / run, profile)
+    pending: tuple[int, Mapping[str, jax.Array]] | None = None
+    clock = time.perf_counter()  # when the last step was done, or the loop went on after a pause
 
-      def evaluate(step: int) -> None:
-        for name, evaluation in experiment.evaluations.items():
-          values = evaluation(state['variables'])
-          metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})
+    def evaluate(step: int) -> None:
+      for name, evaluation in experiment.evaluations.items():
+        values = evaluation(state['variables'])
+        metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})
 
-      def save(step: int) -> None:
-        checkpoints.save(step, state, data, {'seconds': seconds}, config or {})
+    def save(step: int) -> None:
+      checkpoints.save(step, state, data, {'seconds': seconds}, config or {})
 
-      def report(step: int, values: Mapping[str, jax.Array], elapsed: float) -> None:
-        host = jax.device_get(values)
-        check_finite(step, host)
-        if step % log_every == 0 or step == steps - 1:
-          line = metric_files.summarise(host, max(elapsed, 1e-9))
-          metric_files.show(bar, line)
-          metrics.write(step + 1, line | {'seconds': seconds})
+    def settle() -> None:
+      """Waits for the step in flight, checks its loss and reports it with its time."""
+      nonlocal pending, clock, seconds
+      if pending is None:
+        return
+      (step, values), pending = pending, None
+      host = jax.device_get(values)
+      elapsed, clock = time.perf_counter() - clock, time.perf_counter()
+      seconds += elapsed
+      check_finite(step, host)
+      if step % log_every == 0 or step == steps - 1:
+        line = metric_files.summarise(host, elapsed)
+        metric_files.show(bar, line)
+        metrics.write(step + 1, line | {'seconds': seconds})
 
-      pending: tuple | None = None
-
-      def settle() -> None:
-        # The state may be evaluated or saved only once its own loss is known to be finite.
-        nonlocal pending
-        if pending:
-          report(*pending)
-          pending = None
-
-      clock = time.perf_counter()
+    with contextlib.closing(metrics), contextlib.closing(bar), contextlib.closing(profiler):
       for step in range(start, steps):
         # NOTE: keep this order. Evaluate and save the *old* state, then take the next batch: so a
-        # checkpoint at step s holds the data position of batch s, and step 0 is covered.
+        # checkpoint at step s holds the data position of batch s, and step 0 is covered. Before
+        # either, settle: a state may be kept only once its own loss is known to be finite.
         due_save = step > start and step % checkpoint_every == 0
-        if stop or due_save or step % evaluate_every == 0:
+        due_evaluation = step % evaluate_every == 0 and (step > start or not restored)
+        if stop or due_save or due_evaluation:
           settle()
-          if (step > start or not restored) and step % evaluate_every == 0:
+          if due_evaluation:
             evaluate(step)
           if stop or due_save:
             save(step)
           if stop:
             raise Stopped(f'stopped by SIGTERM at step {step}, saved; the same command goes on.')
           clock = time.perf_counter()
-        with maybe_profile(workdir, step, profile):
+        with profiler.step(step):
           batch = sharding.global_batch(next(data), mesh, experiment.batch_axis)
           with jax.transfer_guard('disallow'):
             state, values = step_fn(state, batch)
-        if pending:  # metrics of the step before, read while this one runs
-          report(*pending)
-        now = time.perf_counter()
-        elapsed, clock = now - clock, now
-        seconds += elapsed
-        pending = (step, values, elapsed)
+        settle()  # the step before, read while this one runs
+        pending = (step, values)
         bar.update()
       settle()
       if start < steps:
         evaluate(steps)
         save(steps)
+      if stop:
+        raise Stopped(f'stopped by SIGTERM after step {steps}, saved; the same command goes on.')
   return state, metric_files.read(workdir / 'metrics.jsonl', run)

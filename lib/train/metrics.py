@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from lib import atomic
+
 LN2 = math.log(2)
 
 
@@ -45,9 +47,7 @@ class Metrics:
     folder = pathlib.Path(folder)
     path = folder / 'metrics.jsonl'
     kept = [line for line in read(path) if line['run'] != run or line['step'] <= step]
-    partial = path.with_suffix('.partial')
-    partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-    os.replace(partial, path)
+    atomic.write(path, ''.join(json.dumps(line) + '\n' for line in kept))
     self._file = path.open('a', buffering=1)
     self._board = SummaryWriter(str(folder / 'tensorboard' / run), purge_step=step + 1)
 
@@ -55,10 +55,12 @@ class Metrics:
     """One line. Arrays (one entry a replica) become lists; TensorBoard gets their mean."""
     if not self._writes:
       return
-    plain = {name: np.asarray(value).tolist() for name, value in values.items()}
-    self._file.write(json.dumps({'run': self._run, 'step': step} | plain) + '\n')
-    for name, value in plain.items():
-      self._board.add_scalar(name, float(np.mean(value)), step)
+    for name, value in values.items():
+      if np.all(np.isfinite(value)):
+        self._board.add_scalar(name, float(np.mean(value)), step)
+    plain = {name: _plain(np.asarray(value).tolist()) for name, value in values.items()}
+    line = {'run': self._run, 'step': step} | plain
+    self._file.write(json.dumps(line, allow_nan=False) + '\n')
 
   def close(self) -> None:
     """Flushes and closes both files."""
@@ -67,10 +69,21 @@ class Metrics:
       self._board.close()
 
 
+def _plain(value: Any) -> Any:
+  """Lists and numbers, with null for what is not finite (JSON has no NaN)."""
+  if isinstance(value, list):
+    return [_plain(item) for item in value]
+  return value if math.isfinite(value) else None
+
+
 def summarise(metrics: Mapping[str, np.ndarray], seconds: float) -> dict[str, Any]:
-  """Rates of one step: loss, gradient norm, bits per byte, tokens per second."""
+  """Rates of one step: loss, gradient norm, bits per byte, tokens per second.
+
+  With replicas, the loss is their mean, bits per byte has an entry for each, and the gradient norm
+  and tokens per second are those of all together.
+  """
   return {
-    'loss': metrics['loss'],
+    'loss': metrics['loss'] / np.size(metrics['nats']),
     'gradient_norm': metrics['gradient_norm'],
     'bits_per_byte': metrics['nats'] / metrics['bytes'] / LN2,
     'tokens_per_second': np.sum(metrics['tokens']) / seconds,

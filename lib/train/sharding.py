@@ -89,12 +89,22 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
 def global_batch(
   batch: Mapping[str, np.ndarray], mesh: Mesh, axis: int = 0
 ) -> dict[str, jax.Array]:
-  """This process's part of a batch as global arrays, `axis` split over data and fsdp."""
-  count = jax.process_count()
+  """This process's part of a batch as global arrays, `axis` split over data and fsdp.
+
+  Raises:
+    InputError: the global batch does not divide among those devices.
+  """
+  count, devices = jax.process_count(), math.prod(mesh.shape[name] for name in BATCH_AXES)
 
   def place(part: np.ndarray) -> jax.Array:
     shape = tuple(size * count if i == axis else size for i, size in enumerate(part.shape))
+    if shape[axis] % devices:
+      raise InputError(
+        f'a batch of {shape[axis]} does not divide among the {devices} devices along data and '
+        f'fsdp: choose a multiple of {devices}, or another mesh.'
+      )
     spec = PartitionSpec(*(BATCH_AXES if i == axis else None for i in range(part.ndim)))
-    return jax.make_array_from_process_local_data(fit(spec, shape, mesh), np.asarray(part), shape)
+    place = NamedSharding(mesh, spec)
+    return jax.make_array_from_process_local_data(place, np.asarray(part), shape)
 
   return {name: place(part) for name, part in batch.items()}
