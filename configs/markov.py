@@ -40,6 +40,7 @@ SIZES = {
   'real_text.test_bytes': (50_000, 1_000_000, 10_000_000, 10_000_000),
   'transformer.probabilities': ((0.8,), (0.8,), (0.8, 0.2), (0.8, 0.2)),
   'transformer.tied': ((True,), (True,), (True, False), (True, False)),
+  'transformer.ngram_chars': (100_000, 1_000_000, 10_000_000, 10_000_000),
   'transformer.seeds': (2, 3, 5, 5),
   'transformer.layers': (1, 2, 2, 2),
   'transformer.dim': (8, 16, 64, 64),
@@ -75,7 +76,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'dictionary_chars': 0,  # to learn dictionaries from
     'train_chars': 0,  # to count tokens on
     'test_chars': 0,
-    'exact_merges_below': 1025,  # largest d whose ordered merges are solved exactly (dense)
+    'exact_merges_up_to': 1024,  # largest d whose ordered merges are solved exactly (dense)
   }
   config.bound = {'probabilities': (0.8, 0.9, 0.95), 'sizes': (2,), 'chars': 0}
   config.generalization = {'chars': 0, 'sizes': (10, 64), 'learned_at': (0.6, 0.95)}
@@ -90,6 +91,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'tokenizers': ('characters', 'bpe'),
     'vocab_size': 10,  # of BPE, with the two characters
     'dictionary_chars': 10_000,
+    'ngram_chars': 0,  # to count m-grams over an arm's tokens on, and as many to score
     'probabilities': (0.8,),  # p = q
     'tied': (True,),
     'layers': 2,

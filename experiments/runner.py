@@ -17,13 +17,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
-from lib import cache
+from lib import atomic, cache
 from lib.errors import InputError
 from lib.report import published, results, tables
 from lib.train import loop, sharding
 
 Table = Callable[[ConfigDict, 'Run'], list[results.Row]]
-Plots = Callable[[Sequence[results.Row], ConfigDict, 'Run'], None]
+Plots = Callable[[Sequence[results.Row], ConfigDict, 'Run'], list[str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Recipe:
     title: headline of the report.
     tables: name -> function that measures it, in the order of the report.
     captions: name -> how to read the table.
-    plots: draws PNGs into the workdir from the rows.
+    summary: table -> columns that the terminal shows; the report shows all.
+    check: raises InputError for a config that cannot be run, before anything is written.
+    plots: draws PNGs into the workdir from the rows, and names them.
     facts: config -> what must agree for a published number to stand beside a measured one.
   """
 
@@ -51,6 +53,8 @@ class Recipe:
   title: str
   tables: Mapping[str, Table]
   captions: Mapping[str, str]
+  summary: Mapping[str, Sequence[str]]
+  check: Callable[[ConfigDict], None]
   plots: Plots
   facts: Callable[[ConfigDict], Mapping[str, Any]]
 
@@ -67,9 +71,12 @@ def main(recipe: Recipe) -> None:
     sys.exit(_say(recipe, error, 1))
   except loop.Stopped as error:
     sys.exit(_say(recipe, error, 0))
+  except KeyboardInterrupt:
+    stopped = loop.Stopped('stopped by Ctrl-C; the same command goes on from the last save.')
+    sys.exit(_say(recipe, stopped, 130))
 
 
-def _say(recipe: Recipe, error: Exception, code: int) -> int:
+def _say(recipe: Recipe, error: BaseException, code: int) -> int:
   print(f'{recipe.name}: {error}', file=sys.stderr)
   return code
 
@@ -104,21 +111,21 @@ def _no_such_field(error: AttributeError) -> InputError:
 
 def execute(recipe: Recipe) -> None:
   """Measures the chosen tables, keeping each finished one, and writes the report."""
-  start = time.perf_counter()
   signal.signal(signal.SIGTERM, _stop)  # the training loop has its own, which saves first
   config = flags.FLAGS.config
   check_tables(config.tables, list(recipe.tables))
-  jax.config.update('jax_compilation_cache_dir', os.fspath(cache.folder('jax')))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  recipe.check(config)
   mesh = sharding.make_mesh(config.mesh)
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    jax.config.update('jax_compilation_cache_dir', os.fspath(cache.folder('jax')))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   run = Run(_open_workdir(flags.FLAGS.workdir, config), mesh)
-  rows: list[results.Row] = []
+  measured = {}
   for index, table in enumerate(config.tables, start=1):
     print(f'[{index}/{len(config.tables)}] {table}', file=sys.stderr, flush=True)
-    rows += _measure(table, recipe, config, run)
-  rows = published.attach(rows, recipe.name, recipe.facts(config))
+    measured[table] = _measure(table, recipe, config, run)
   if jax.process_index() == 0:
-    _write(recipe, config, run, rows, time.perf_counter() - start)
+    _write(recipe, config, run, measured)
 
 
 def _stop(*_: Any) -> None:
@@ -136,7 +143,7 @@ def _open_workdir(workdir: str, config: ConfigDict) -> pathlib.Path:
   settings = {k: v for k, v in plain(config).items() if k not in ('tables', 'profile')}
   known = folder / 'config.json'
   begun = any((folder / part).exists() for part in ('tables', 'checkpoints'))
-  if begun and known.exists() and json.loads(known.read_text()) != settings:
+  if begun and known.exists() and known.read_text() != results.as_json(settings):
     raise InputError(
       f'{folder} holds a run with another config; choose a new --workdir, or delete it.'
     )
@@ -148,18 +155,25 @@ def _open_workdir(workdir: str, config: ConfigDict) -> pathlib.Path:
   return folder
 
 
-def _measure(table: str, recipe: Recipe, config: ConfigDict, run: Run) -> list[results.Row]:
-  """The rows of one table: measured now, or by an earlier run of this config in this workdir."""
+def _measure(table: str, recipe: Recipe, config: ConfigDict, run: Run) -> dict[str, Any]:
+  """Rows and seconds of one table: measured now, or kept from an earlier call in this workdir."""
   kept = run.workdir / 'tables' / f'{table}.json'
-  if not kept.exists():
+  if kept.exists():
+    print('  kept from an earlier call', file=sys.stderr, flush=True)
+  else:
+    start = time.perf_counter()
     rows = recipe.tables[table](config, run)
     kept.parent.mkdir(exist_ok=True)
-    results.write_rows(kept, rows)
+    results.write_rows(kept, rows, time.perf_counter() - start)
   return results.read_rows(kept)
 
 
-def _write(recipe, config, run, rows, seconds) -> None:
-  recipe.plots(rows, config, run)
+def _write(recipe: Recipe, config: ConfigDict, run: Run, measured: Mapping[str, Any]) -> None:
+  """Leaves plots, results.json and report.md, and shows the summary."""
+  rows = [row for table in measured.values() for row in table['rows']]
+  rows = published.attach(rows, recipe.name, recipe.facts(config))
+  seconds = sum(table['seconds'] for table in measured.values())
+  pictures = recipe.plots(rows, config, run)
   devices = [f'{device.platform}:{device.device_kind}' for device in jax.devices()]
   results.write_results(
     run.workdir / 'results.json',
@@ -170,16 +184,16 @@ def _write(recipe, config, run, rows, seconds) -> None:
     devices=devices,
     seconds=seconds,
   )
-  text = tables.markdown(rows, recipe.captions)
-  pictures = sorted(path.name for path in run.workdir.glob('*.png'))
-  report = [f'# {recipe.title}', '', f'Scale `{config.scale}`, {seconds / 60:.1f} minutes on '
-            f'{len(devices)} × {devices[0]}.', '', text]  # fmt: skip
-  report += [f'![{picture}]({picture})\n' for picture in pictures]
-  partial = run.workdir / 'report.md.partial'
-  partial.write_text('\n'.join(report))
-  os.replace(partial, run.workdir / 'report.md')
-  # The terminal gets nats and means; bits and single seeds stand in the report.
-  short = [row for row in rows if 'bits_per_char' not in row.column and 'seed=' not in row.row]
-  print(tables.markdown(short, recipe.captions))
-  print(f'{seconds / 60:.1f} minutes. Report: {run.workdir / "report.md"}, numbers: '
-        f'{run.workdir / "results.json"}, plots: {", ".join(pictures)}')  # fmt: skip
+  report = [
+    f'# {recipe.title}\n',
+    f'Scale `{config.scale}`, {seconds / 60:.1f} minutes on {len(devices)} × {devices[0]}.\n',
+    tables.markdown(rows, recipe.captions),
+    *(f'![{picture}]({picture})\n' for picture in pictures),
+  ]
+  atomic.write(run.workdir / 'report.md', '\n'.join(report))
+  print(tables.markdown(tables.select(rows, recipe.summary), recipe.captions))
+  print(
+    f'{seconds / 60:.1f} minutes of measuring. All columns and seeds: '
+    f'{run.workdir / "report.md"}; numbers: {run.workdir / "results.json"}; '
+    f'plots: {", ".join(pictures) or "none"}'
+  )

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eight CPU devices, no silent rank promotion, and one compilation cache for all test processes."""
+"""Eight CPU devices, no silent rank promotion, and caches of the tests' own for all processes."""
 
 import os
 import pathlib
 
-CACHE = pathlib.Path(__file__).parents[1] / '.cache/jax'
+CACHE = pathlib.Path(__file__).parents[1] / '.cache'
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE))
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'jax'))
+os.environ.setdefault('XDG_CACHE_HOME', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 

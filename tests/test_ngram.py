@@ -53,13 +53,13 @@ def test_first_symbols_are_scored_by_lower_orders(train, test, order):
     assert model[position] == pytest.approx(lower[position], abs=1e-12)
 
 
-@pytest.mark.parametrize('k', [1, 2, 3])
+@pytest.mark.parametrize('k', [1, 2, 3, 4])
 def test_ladder_on_a_switching_source(k):
   # With 1M characters each side the test's own standard error is .0005; the 2^m contexts that are
   # learnt cost under 2^5 / 2M = 2e-5 more.
   source = markov.switching(0.8, 0.8, k)
   train, test = source.sample(1_000_000, 0), source.sample(1_000_000, 1)
-  for order in range(5):
+  for order in range(k + 2):
     nats = ngram.NGram(train, order, 2).nats(test)
     mean, sem = ngram.per_character(nats, np.ones(nats.size))
     assert mean == pytest.approx(source.ngram_loss(order), abs=0.003)

@@ -37,9 +37,11 @@ def test_every_published_number_names_its_source_and_scale():
 
 def test_rows_survive_their_file_and_infinities_become_null(tmp_path):
   odd = Row('t', 'a=1', 'x', math.inf, math.nan)
-  results.write_rows(tmp_path / 'rows.json', [ROW, odd])
+  results.write_rows(tmp_path / 'rows.json', [ROW, odd], 1.5)
   assert 'Infinity' not in (tmp_path / 'rows.json').read_text()
-  first, second = results.read_rows(tmp_path / 'rows.json')
+  content = results.read_rows(tmp_path / 'rows.json')
+  assert content['seconds'] == 1.5
+  first, second = content['rows']
   assert first == ROW
   assert second.measured is second.sem is None
 

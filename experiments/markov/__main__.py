@@ -4,8 +4,11 @@
 python -m experiments.markov --config=configs/markov.py:cpu --workdir=runs/markov
 """
 
+from ml_collections import ConfigDict
+
 from experiments import runner
 from experiments.markov import dictionaries, plots, real_text, transformer
+from lib.errors import InputError
 
 CAPTIONS = {
   'ngram': 'Character models with m characters of context on order-k sources: ln 2 until m = k, '
@@ -23,6 +26,40 @@ CAPTIONS = {
   'the dictionary of 256).',
 }
 
+SUMMARY = {
+  'ngram': ('nats_per_char', 'closed_form_nats_per_char'),
+  'blocks': ('nats_per_char', 'closed_form_nats_per_char'),
+  'token_ngram': (
+    'unigram_nats_per_char',
+    'exact_unigram_nats_per_char',
+    'bigram_nats_per_char',
+    'chars_per_token',
+  ),
+  'bound': ('lzw_nats_per_char', 'toy_nats_per_char', 'bound_nats_per_char', 'holds'),
+  'transformer': (
+    'nats_per_char',
+    'entropy_rate_nats_per_char',
+    'steps_to_within_0.02',
+    'nats_per_char_at_200',
+  ),
+  'generalization': ('tokens', 'nats_per_char', 'exact_nats_per_char'),
+  'real_text': ('bits_per_byte', 'bytes_per_token'),
+}
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for whatever in the config cannot be run, before anything is written."""
+  if config.seed < 0 or not config.orders or not 1 <= min(config.orders) <= max(config.orders) < 64:
+    raise InputError(
+      f'seed must be 0 or more and orders between 1 and 63; got {config.seed}, {config.orders}.'
+    )
+  dictionaries.check(config)
+  if 'transformer' in config.tables:
+    transformer.check(config)
+  if 'real_text' in config.tables:
+    real_text.check(config)
+
+
 RECIPE = runner.Recipe(
   name='markov',
   title='Toward a Theory of Tokenization in LLMs',
@@ -36,6 +73,8 @@ RECIPE = runner.Recipe(
     'real_text': real_text.table,
   },
   captions=CAPTIONS,
+  summary=SUMMARY,
+  check=check,
   plots=plots.draw,
   facts=lambda config: {'p': config.source.p, 'q': config.source.q, 'kind': config.source.kind},
 )

@@ -18,8 +18,8 @@ PER_CHAR = 'nats per character'
 STROKES = {'characters': '--', 'bpe': '-'}
 
 
-def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> None:
-  """Draws the plots whose tables are there."""
+def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
+  """Draws the plots whose tables are there; returns their file names."""
   pictures = {
     'token_ngram.png': _dictionary_size,
     'bound.png': _bound,
@@ -27,10 +27,13 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> None:
     'gain.png': _gain,
     'real_text.png': _real_text,
   }
+  drawn = []
   for file, make in pictures.items():
     panels = make(rows, config, run)
     if panels:
       plots.save(run.workdir / file, panels)
+      drawn.append(file)
+  return drawn
 
 
 def fields(row: str) -> dict[str, str]:
@@ -71,9 +74,10 @@ def _dictionary_size(rows, config, run) -> list[Callable]:
       continue
     where = {'k': k, 'tokenizer': 'bpe', 'encoder': 'merges'}
     series['BPE, merges: bigram'] = _by_size(rows, 'token_ngram', 'bigram_nats_per_char', **where)
+    where = {'k': k, 'tokenizer': 'lzw', 'encoder': 'greedy'}
     x, y = _by_size(rows, 'token_ngram', 'bound_nats_per_char', **where)
     if x:
-      series['bound H∞/(1−ε), where not vacuous'] = (x, y)
+      series['bound for LZW, where not vacuous'] = (x, y)
     source = make_source(config, k)
     levels = {'entropy rate H∞': source.entropy_rate, 'character unigram': source.ngram_loss(0)}
     panels.append(
@@ -132,29 +136,35 @@ def _learning_curves(rows, config, run) -> list[Callable]:
 
 
 def _gain(rows, config, run) -> list[Callable]:
-  """How much of what there is to gain over characters each model gains, by order."""
-  size, p = config.transformer.vocab_size, config.transformer.probabilities[0]
-  merges = {'tokenizer': 'bpe', 'encoder': 'merges', 'd': size}
-  models = {
-    f'unigram over BPE-{size} tokens': ('token_ngram', 'unigram_nats_per_char', merges),
-    f'bigram over BPE-{size} tokens': ('token_ngram', 'bigram_nats_per_char', merges),
-    f'transformer over BPE-{size} tokens': ('transformer', 'nats_per_char', {'tokenizer': 'bpe'}),
-    'transformer over characters': ('transformer', 'nats_per_char', {'tokenizer': 'characters'}),
-  }
-  gains: dict[str, list[float]] = {label: [] for label in models}
+  """What each model gains over the one before it: token unigram, token bigram, network."""
+  p, tied = config.transformer.probabilities[0], config.transformer.tied[0]
+  where = {'tied': tied} | ({'p': p} if config.source.kind == 'switching' else {})
+  gains: dict[str, list[float]] = {}
   for k in config.orders:
-    floor = make_source(config, k).ngram_loss(0)
-    for label, (table, column, where) in models.items():
-      if table == 'transformer' and p:
-        where = where | {'p': p, 'tied': config.transformer.tied[0]}
-      found = _select(rows, table, column, **{'k': k} | where)
-      if not found:
-        return []
-      gains[label].append(floor - found[0][1])
-  source = make_source(config, config.orders[0])
-  levels = {'all there is to gain, ln 2 − H∞': source.ngram_loss(0) - source.entropy_rate}
+    level = lambda column, tokenizer: [
+      value
+      for parts, value in _select(
+        rows, 'transformer', column, k=k, tokenizer=tokenizer, **where
+      )
+      if 'seed' not in parts
+    ]  # fmt: skip
+    losses = [level(f'{what}nats_per_char', 'bpe') for what in ('unigram_', 'bigram_', '')]
+    alone = level('nats_per_char', 'characters')
+    if not (all(losses) and alone):
+      return []
+    (unigram,), (bigram,), (network,) = losses
+    start = make_source(config, k, p).ngram_loss(0)
+    for label, gain in {
+      'unigram over tokens, over a unigram of characters': start - unigram,
+      'bigram over tokens, over their unigram': unigram - bigram,
+      'transformer over tokens, over their bigram': bigram - network,
+      'transformer over characters, over their unigram': start - alone[0],
+    }.items():
+      gains.setdefault(label, []).append(gain)
+  source = make_source(config, config.orders[0], p)
+  levels = {'all there is to gain': source.ngram_loss(0) - source.entropy_rate}
   groups = [f'k = {k}' for k in config.orders]
-  title = 'Gain over a unigram of characters'
+  title = f'The gain split: BPE-{config.transformer.vocab_size}, or characters'
   return [plots.bars(title, PER_CHAR, groups, gains, levels)]
 
 

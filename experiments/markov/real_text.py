@@ -13,6 +13,20 @@ from lib.evals import ngram
 from lib.report.results import Row, name
 from lib.tokenizers import Characters, train_sentencepiece, train_wordpiece
 
+SMALLEST = 512  # single bytes of WordPiece; below that a dictionary is the bytes themselves
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for a corpus that is not there, or dictionaries that hold no single byte."""
+  smallest = min(config.real_text.sizes)
+  if smallest < SMALLEST:
+    raise InputError(
+      f'a dictionary of {smallest} tokens (real_text.sizes) is too small: it takes {SMALLEST} to '
+      'hold each byte as the start and as the continuation of a word.'
+    )
+  for split in ('train', 'test'):
+    sources.open_source(config.data.source, split)
+
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Unigrams over the tokens of real text against dictionary size, and character m-grams."""

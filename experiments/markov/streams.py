@@ -15,9 +15,13 @@ from lib.errors import InputError
 from lib.report.results import Row
 
 LN2 = math.log(2)
-# Seeds of the streams, plus the seed of the run: dictionaries, counts, scores and validation never
-# share text.
-DICTIONARY, TRAIN, TEST, VALIDATION = 1_000, 2_000, 3_000, 4_000
+# Streams that never share text: learning dictionaries, counting or training, scoring, validation.
+DICTIONARY, TRAIN, TEST, VALIDATION = range(4)
+
+
+def stream_seed(seed: int, stream: int, order: int) -> int:
+  """The seed of one stream of one source: another for every (seed, stream, order), order < 64."""
+  return (seed * 64 + order) * 4 + stream
 
 
 def make_source(config: ConfigDict, order: int, p: float | None = None) -> markov.MarkovSource:
@@ -34,6 +38,11 @@ def make_source(config: ConfigDict, order: int, p: float | None = None) -> marko
   raise InputError(f'source.kind {kind!r} is not one of switching, random, interpolated.')
 
 
+def draw(source: markov.MarkovSource, chars: int, seed: int, stream: int) -> bytes:
+  """A text of the source, from the named stream of a seed."""
+  return source.text(chars, stream_seed(seed, stream, source.order))
+
+
 def loss(table: str, row: str, what: str, value: float, sem=None, note: str = '') -> list[Row]:
   """The rows of one loss, in nats and in bits per character; `what` names it ('' = the loss)."""
   prefix = f'{what}_' if what else ''
@@ -46,6 +55,9 @@ def loss(table: str, row: str, what: str, value: float, sem=None, note: str = ''
 
 def on_all_cores(label: str, work: Callable, jobs: Sequence[tuple]) -> list[Any]:
   """`work(*job)` for every job, in order, on threads (compiled loops release the lock)."""
-  with ThreadPoolExecutor(os.cpu_count()) as pool:
+  pool = ThreadPoolExecutor(os.cpu_count())
+  try:
     futures = [pool.submit(work, *job) for job in jobs]
     return [future.result() for future in tqdm(futures, desc=label, unit='job', smoothing=0)]
+  finally:
+    pool.shutdown(wait=False, cancel_futures=True)  # an error or a signal does not wait

@@ -16,16 +16,43 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.markov.streams import DICTIONARY, LN2, TEST, TRAIN, VALIDATION, make_source
+from experiments.markov.streams import (
+  DICTIONARY,
+  LN2,
+  TEST,
+  TRAIN,
+  VALIDATION,
+  draw,
+  make_source,
+  stream_seed,
+)
 from lib.data import markov, pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
+from lib.evals import ngram
 from lib.models.decoder import Decoder, LanguageModel
 from lib.report.results import Row, mean_and_sem, name
 from lib.tokenizers import Characters, Dictionary, train_bpe
 from lib.train import language_model, optimizer, replicas
 from lib.train.experiment import Experiment
 from lib.train.loop import train
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for sizes that no arm can have."""
+  options = config.transformer
+  if options.dim % options.heads:
+    raise InputError(f'transformer.dim {options.dim} is no multiple of {options.heads} heads.')
+  for field in ('seeds', 'steps', 'batch_size', 'context_chars', 'layers', 'heads'):
+    if options[field] < 1:
+      raise InputError(f'transformer.{field} must be 1 or more; got {options[field]}.')
+  for arm in arms(config):
+    source = make_source(config, arm['k'], arm['p'])
+    if options.vocab_size < source.alphabet_size:
+      raise InputError(
+        f'a dictionary of {options.vocab_size} tokens (transformer.vocab_size) cannot hold '
+        f'{source.alphabet_size} characters.'
+      )
 
 
 def arms(config: ConfigDict) -> list[dict[str, Any]]:
@@ -79,7 +106,7 @@ def make_tokenizer(config: ConfigDict, source: markov.MarkovSource, kind: str, s
   if kind == 'characters':
     return Characters(source.alphabet)
   if kind == 'bpe':
-    text = source.text(config.transformer.dictionary_chars, seed + DICTIONARY)
+    text = draw(source, config.transformer.dictionary_chars, seed, DICTIONARY)
     return train_bpe(text, config.transformer.vocab_size, source.alphabet)
   raise InputError(f'transformer.tokenizers {kind!r} is not one of characters, bpe.')
 
@@ -104,7 +131,8 @@ def make_experiment(config: ConfigDict, arm: dict[str, Any]) -> Experiment:
   source = make_source(config, arm['k'], arm['p'])
   tokenizers = [make_tokenizer(config, source, arm['tokenizer'], seed) for seed in seeds]
   longest = max(max(map(len, tokenizer.pieces)) for tokenizer in tokenizers)
-  # Longer than the context, so that no token of the context depends on where the document ends.
+  # Longer than the context, so that its tokens do not depend on where the document ends (for
+  # ordered merges: but for chains of merges longer than the margin, which we have not seen).
   chars = options.context_chars + 4 * longest
   length = _row_length(source, tokenizers, options.context_chars, chars)
 
@@ -112,7 +140,7 @@ def make_experiment(config: ConfigDict, arm: dict[str, Any]) -> Experiment:
     """[seeds, batch, length] batches, each seed from documents of its own."""
     return pipeline.stack([
       pipeline.batches(
-        markov.MarkovDocuments(source, chars, documents, seed + stream),
+        markov.MarkovDocuments(source, chars, documents, stream_seed(seed, stream, arm['k'])),
         tokenizer,
         batch_size=batch_size,
         length=length,
@@ -147,8 +175,12 @@ def make_experiment(config: ConfigDict, arm: dict[str, Any]) -> Experiment:
 def _row_length(
   source: markov.MarkovSource, tokenizers: Sequence[Dictionary], context: int, chars: int
 ) -> int:
-  """Tokens enough for the context: the most that 200 documents need, and a tenth more."""
-  documents = markov.MarkovDocuments(source, chars, 200, VALIDATION)
+  """Tokens enough for the context: the most that 200 documents need, and a tenth more.
+
+  A document that needs still more is cropped; its scored characters are counted all the same.
+  """
+  seed = stream_seed(0, VALIDATION, source.order)
+  documents = markov.MarkovDocuments(source, chars, 200, seed)
   most = 0
   for tokenizer in tokenizers:
     for index in range(len(documents)):
@@ -177,13 +209,29 @@ def _rows(config, arm, source, test, variables, history) -> list[Row]:
   for column, value, unit, text in _reached(options, source, history):
     put(column, value, unit=unit, text=text)
   curve = {line['step']: line['validation/nats_per_byte'] for line in evaluated(history)}
-  for step in (step for step in (0, 100, 200, 400, 1000, 4000, 10_000) if step in curve):
+  for step in (step for step in (0, 100, 200, 300, 400, 500, 1000, 4000, 10_000) if step in curve):
     put(f'nats_per_char_at_{step}', *mean_and_sem(curve[step]), 'nats/char')
+  for what, value, error in _token_models(config, source, arm['tokenizer']):
+    put(f'{what}_nats_per_char', value, error, 'nats/char', 'm-gram over the same tokens')
   for index, value in enumerate(final['nats_per_byte']):
     seed_row = name(**arm, seed=config.seed + index)
     rows.append(Row('transformer', seed_row, 'nats_per_char', float(value),
                     float(final['sem'][index]), unit='nats/char'))  # fmt: skip
   return rows
+
+
+def _token_models(config, source, kind) -> list[tuple[str, float, float | None]]:
+  """What m-gram models over the arm's own tokens reach: how much is left for the network."""
+  chars = config.transformer.ngram_chars
+  scores = []
+  for seed in range(config.seed, config.seed + config.transformer.seeds):
+    counted, scored = (draw(source, chars, seed, stream) for stream in (TRAIN, TEST))
+    tokenizer = make_tokenizer(config, source, kind, seed)
+    scores.append(ngram.token_loss(tokenizer, [counted], [scored], [0, 1]))
+  return [
+    (what, *mean_and_sem([losses[order][0] for losses in scores]))
+    for order, what in enumerate(('unigram', 'bigram'))
+  ]
 
 
 def evaluated(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -222,7 +222,7 @@ def _leading_eigenvectors(transfer: np.ndarray) -> tuple[np.ndarray, np.ndarray]
   past[rest] = lu_solve(factors, transfer[fixed, rest], trans=1)
   future[rest] = lu_solve(factors, transfer[rest, fixed])
   if not abs(transfer[fixed] @ future - 1) < 1e-8:
-    raise InputError('The boundaries of the merges are not those of an encoder of every text.')
+    raise ArithmeticError('The leading eigenvalue is not 1: these are no boundaries of an encoder.')
   return past.clip(0), future.clip(0)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plots as PNG files, drawn without a display."""
 
+import io
 import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +10,8 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+
+from lib import atomic
 
 Series = tuple[Sequence[float], Sequence[float]]  # x, y
 
@@ -27,11 +29,10 @@ def save(
     panel(axis)
   for axis in axes.flat[len(panels) :]:
     axis.set_visible(False)
-  path = pathlib.Path(path)
-  partial = path.with_name(path.name + '.partial')
-  figure.savefig(partial, format='png', dpi=110)
+  picture = io.BytesIO()
+  figure.savefig(picture, format='png', dpi=110)
   plt.close(figure)
-  os.replace(partial, path)
+  atomic.write(path, picture.getvalue())
 
 
 def curves(

@@ -9,6 +9,7 @@ from typing import Any
 
 from lib.report.results import Row
 
+UNPUBLISHED = 'the paper gives no such number'
 FOLDER = pathlib.Path(__file__).parent / 'published'
 
 
@@ -43,4 +44,4 @@ def _beside(row: Row, entries: Sequence[Mapping[str, Any]], facts: Mapping[str, 
     scale = ', '.join(f'{key}={value}' for key, value in entry['where'].items())
     note = f'published {entry["value"]:g} at {scale} ({entry["source"]}): not this scale'
     return dataclasses.replace(row, note=join(note))
-  return row
+  return dataclasses.replace(row, note=join(UNPUBLISHED))

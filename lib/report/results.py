@@ -11,6 +11,8 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lib import atomic
+
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'numba',
             'tensorflow-datasets', 'sentencepiece', 'tokenizers')  # fmt: skip
 
@@ -54,12 +56,14 @@ def mean_and_sem(values: Sequence[float]) -> tuple[float, float | None]:
   return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (count - 1) / count)
 
 
+def as_json(content: Any) -> str:
+  """The form in which JSON is written here; NaN and infinity are errors."""
+  return json.dumps(content, indent=1, allow_nan=False) + '\n'
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
   """Writes JSON atomically: a reader sees the old file or the new one, never a part."""
-  path = pathlib.Path(path)
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')
-  os.replace(partial, path)
+  atomic.write(path, as_json(content))
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -68,14 +72,15 @@ def _plain(row: Row) -> dict[str, Any]:
   return values | {key: number(values[key]) for key in ('measured', 'sem', 'published')}
 
 
-def write_rows(path: str | os.PathLike, rows: Sequence[Row]) -> None:
-  """Writes rows alone: what a finished table leaves, so that a restart need not repeat it."""
-  write_json(path, [_plain(row) for row in rows])
+def write_rows(path: str | os.PathLike, rows: Sequence[Row], seconds: float) -> None:
+  """Writes what a finished table leaves, so that a restart need not repeat it."""
+  write_json(path, {'seconds': seconds, 'rows': [_plain(row) for row in rows]})
 
 
-def read_rows(path: str | os.PathLike) -> list[Row]:
-  """Reads what `write_rows` wrote."""
-  return [Row(**row) for row in json.loads(pathlib.Path(path).read_text())]
+def read_rows(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads what `write_rows` wrote: {'seconds', 'rows'}."""
+  content = json.loads(pathlib.Path(path).read_text())
+  return content | {'rows': [Row(**row) for row in content['rows']]}
 
 
 def write_results(

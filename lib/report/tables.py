@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows as Markdown: one table each, measured with its error, published beside it."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
+from lib.report.published import UNPUBLISHED
 from lib.report.results import Row
 
 
@@ -25,6 +27,12 @@ def number(value: float) -> str:
   return f'{value:.4f}' if abs(value) < 100 else f'{value:,.1f}'
 
 
+def select(rows: Sequence[Row], columns: Mapping[str, Sequence[str]]) -> list[Row]:
+  """The rows, single seeds apart, whose table names their column: what a person reads first."""
+  chosen = lambda row: row.column in columns.get(row.table, ()) and 'seed=' not in row.row
+  return [row for row in rows if chosen(row)]
+
+
 def markdown(rows: Sequence[Row], captions: Mapping[str, str] | None = None) -> str:
   """All tables of `rows`: a line for each row name, a column for each quantity, then the notes."""
   return '\n'.join(
@@ -38,7 +46,7 @@ def _table(table: str, rows: Sequence[Row], caption: str) -> str:
   cells = {(row.row, row.column): cell(row) for row in rows}
   lines = [f'### {table}', '']
   if caption:
-    lines += [caption, '']
+    lines += [*textwrap.wrap(caption, 100), '']
   grid = [['row', *columns]]
   for line in dict.fromkeys(row.row for row in rows):
     grid.append([line, *(cells.get((line, column), '') for column in columns)])
@@ -49,8 +57,9 @@ def _table(table: str, rows: Sequence[Row], caption: str) -> str:
     lines.append('| ' + ' | '.join(padded) + ' |')
   notes: dict[str, list[str]] = {}
   for row in rows:
-    if row.note:
-      notes.setdefault(row.note, []).append(row.row)
+    for note in row.note.split('; '):
+      if note and note != UNPUBLISHED:
+        notes.setdefault(note, []).append(row.row)
   lines.append('')
   for note, where in notes.items():
     places = list(dict.fromkeys(where))

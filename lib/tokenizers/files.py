@@ -9,6 +9,7 @@ import zipfile
 
 import numpy as np
 
+from lib import atomic
 from lib.errors import InputError
 
 MAGIC, VERSION = 'tokenizer-file', 1
@@ -24,17 +25,8 @@ def write(path: str | os.PathLike, family: str, state: dict[str, np.ndarray]) ->
   np.savez(buffer, allow_pickle=False, **state)
   payload = buffer.getvalue()
   line = f'{MAGIC} {VERSION} {family} {len(payload)}'
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    with temporary.open('wb') as file:
-      file.write(f'{line} {_digest(line, payload)}\n'.encode() + payload)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  atomic.write(path, f'{line} {_digest(line, payload)}\n'.encode() + payload)
 
 
 def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
