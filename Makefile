@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test aot lint lock clean
 
 demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, plots, report.
 	$(BIN)/python -m experiments.markov --workdir=runs/demo \
@@ -14,6 +14,10 @@ demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, pl
 
 test: $(INSTALLED)  ## Everything, in under ten minutes on two cores.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+aot: $(INSTALLED)  ## Kernels compiled for TPUs that are not there.
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target .cache/libtpu 'libtpu==0.0.42.1'
+	PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/test_aot.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

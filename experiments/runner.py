@@ -105,7 +105,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 def _no_such_field(error: AttributeError) -> InputError:
   # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?
-  words = str(error).strip('"\'').replace("\\'", '').replace('\\n', ' ')
+  words = str(error).strip('"\'').replace("\\'", '').replace('\\n', '. ')
   return InputError(f'the config has no field {words}')
 
 

@@ -172,7 +172,7 @@ def _hidden_kernel(h_ref, w_ref, b_ref, t_ref, lse_ref, g_ref, d_hidden_ref, sum
 
   @pl.when(j == pl.num_programs(1) - 1)
   def _():
-    d_hidden_ref[...] = sum_ref[...]
+    d_hidden_ref[...] = sum_ref[...].astype(d_hidden_ref.dtype)
 
 
 def _table_kernel(h_ref, w_ref, b_ref, t_ref, lse_ref, g_ref, d_table_ref, d_bias_ref, sum_ref):
@@ -194,7 +194,7 @@ def _table_kernel(h_ref, w_ref, b_ref, t_ref, lse_ref, g_ref, d_table_ref, d_bia
 
   @pl.when(i == pl.num_programs(1) - 1)
   def _():
-    d_table_ref[...] = sum_ref[...]
+    d_table_ref[...] = sum_ref[...].astype(d_table_ref.dtype)
 
 
 def _padded(hidden, table, bias, targets, blocks):
@@ -219,13 +219,13 @@ def _specs(blocks, dim, order):
   )
 
 
-def _call(kernel, grid, specs, outputs, scratch, interpret):
+def _call(kernel, grid, specs, outputs, scratch, interpret, dtypes=(jnp.float32, jnp.float32)):
   return pl.pallas_call(
     kernel,
     grid=grid,
     in_specs=specs[0],
     out_specs=specs[1],
-    out_shape=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in outputs],
+    out_shape=[jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(outputs, dtypes)],
     scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
     compiler_params=pltpu.CompilerParams(dimension_semantics=('parallel', 'arbitrary')),
     interpret=interpret,
@@ -253,12 +253,18 @@ def _pallas_backward(blocks, interpret, hidden, table, bias, targets, lse, g):
   rows, words, row, column = _specs(blocks, dim, lambda i, j: (i, j))
   specs = ([rows, words, row, column, column, column], [rows])
   (d_hidden,) = _call(
-    _hidden_kernel, (tiles_n, tiles_v), specs, [(n, dim)], [(blocks.n, dim)], interpret
+    _hidden_kernel, (tiles_n, tiles_v), specs, [(n, dim)], [(blocks.n, dim)], interpret, [h.dtype]
   )(h, w, b, t, lse, g)
   rows, words, row, column = _specs(blocks, dim, lambda j, i: (i, j))
   specs = ([rows, words, row, column, column, column], [words, row])
   d_table, d_bias = _call(
-    _table_kernel, (tiles_v, tiles_n), specs, [(v, dim), (1, v)], [(blocks.v, dim)], interpret
+    _table_kernel,
+    (tiles_v, tiles_n),
+    specs,
+    [(v, dim), (1, v)],
+    [(blocks.v, dim)],
+    interpret,
+    [w.dtype, jnp.float32],
   )(h, w, b, t, lse, g)
   return d_hidden[: hidden.shape[0]], d_table[: table.shape[0]], d_bias[0, : table.shape[0]]
 
