@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lib.data import markov
 from lib.errors import InputError
 from lib.evals import ngram
+from lib.tokenizers.blocks import Blocks
 
 sequences = st.lists(st.integers(0, 3), min_size=1, max_size=40).map(np.array)
 
@@ -64,6 +65,17 @@ def test_ladder_on_a_switching_source(k):
     mean, sem = ngram.per_character(nats, np.ones(nats.size))
     assert mean == pytest.approx(source.ngram_loss(order), abs=0.003)
     assert abs(mean - source.ngram_loss(order)) < 5 * sem + 1e-5
+
+
+@pytest.mark.parametrize(('k', 'r'), [(1, 4), (2, 3), (3, 8), (4, 6)])
+def test_blocks_meet_the_closed_form_to_three_digits(k, r):
+  # 8M characters: 0.555 / √8M = .0002 a character; learning 2^r counts costs under 2e-5.
+  source, tokenizer = markov.switching(0.8, 0.8, k), Blocks(b'01', r)
+  train, test = ([source.text(8_000_000 // r * r, seed)] for seed in (0, 1))
+  [(mean, sem)] = ngram.token_loss(tokenizer, train, test, [0])
+  closed = (min(r, k) * math.log(2) + max(r - k, 0) * source.entropy_rate) / r
+  assert mean == pytest.approx(closed, abs=0.0008)
+  assert sem < 0.0003
 
 
 def test_sparse_symbols_of_a_large_vocabulary():
