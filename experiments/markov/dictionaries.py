@@ -193,7 +193,8 @@ def bound_row(table: str, row: str, bound: float, characters: float) -> Row:
   """The theorem's bound, or nothing where a unigram over characters already meets it."""
   vacuous = bounds.vacuous(bound, characters)
   note = NOTES['vacuous'] if vacuous else ''
-  return Row(table, row, 'bound_nats_per_char', None if vacuous else bound, None, note=note)
+  value = None if vacuous else bound
+  return Row(table, row, 'bound_nats_per_char', value, unit='nats/char', note=note)
 
 
 def bound_table(config: ConfigDict, run: runner.Run) -> list[Row]:
