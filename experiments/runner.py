@@ -43,7 +43,7 @@ class Recipe:
     title: headline of the report.
     tables: name -> function that measures it, in the order of the report.
     captions: name -> how to read the table.
-    summary: table -> columns that the terminal shows; the report shows all.
+    summary: table -> (row pattern, columns) that the terminal shows; the report shows all.
     check: raises InputError for a config that cannot be run, before anything is written.
     plots: draws PNGs into the workdir from the rows, and names them.
     facts: config -> what must agree for a published number to stand beside a measured one.
@@ -53,7 +53,7 @@ class Recipe:
   title: str
   tables: Mapping[str, Table]
   captions: Mapping[str, str]
-  summary: Mapping[str, Sequence[str]]
+  summary: Mapping[str, tuple[str, Sequence[str]]]
   check: Callable[[ConfigDict], None]
   plots: Plots
   facts: Callable[[ConfigDict], Mapping[str, Any]]
@@ -193,7 +193,7 @@ def _write(recipe: Recipe, config: ConfigDict, run: Run, measured: Mapping[str, 
   atomic.write(run.workdir / 'report.md', '\n'.join(report))
   print(tables.markdown(tables.select(rows, recipe.summary), recipe.captions))
   print(
-    f'{seconds / 60:.1f} minutes of measuring. All columns and seeds: '
+    f'{seconds / 60:.1f} minutes of measuring. All rows and columns: '
     f'{run.workdir / "report.md"}; numbers: {run.workdir / "results.json"}; '
     f'plots: {", ".join(pictures) or "none"}'
   )

@@ -72,3 +72,14 @@ def test_a_table_shows_error_published_number_and_notes():
   assert '| k=2 | –' in text
   assert '- as the paper (k=1)' in text
   assert 'A caption.' in text
+
+
+def test_a_summary_keeps_the_rows_and_columns_named():
+  rows = [
+    Row('t', 'k=1,d=4', 'nats', 0.5),
+    Row('t', 'k=1,d=4', 'bits', 0.7),
+    Row('t', 'k=1,d=8', 'nats', 0.5),
+    Row('t', 'k=1,d=4,seed=0', 'nats', 0.5),
+    Row('u', 'k=1,d=4', 'nats', 0.5),
+  ]
+  assert tables.select(rows, {'t': ('d=4', ('nats',))}) == rows[:1]

@@ -27,24 +27,21 @@ CAPTIONS = {
 }
 
 SUMMARY = {
-  'ngram': ('nats_per_char', 'closed_form_nats_per_char'),
-  'blocks': ('nats_per_char', 'closed_form_nats_per_char'),
+  'ngram': ('', ('nats_per_char', 'closed_form_nats_per_char')),
+  'blocks': ('', ('nats_per_char', 'closed_form_nats_per_char')),
   'token_ngram': (
-    'unigram_nats_per_char',
-    'exact_unigram_nats_per_char',
-    'bigram_nats_per_char',
-    'chars_per_token',
+    '=bpe,encoder=merges|lzw,encoder=greedy|texts=',
+    ('unigram_nats_per_char', 'exact_unigram_nats_per_char', 'bigram_nats_per_char',
+     'entropy_rate_nats_per_char'),
   ),
-  'bound': ('lzw_nats_per_char', 'toy_nats_per_char', 'bound_nats_per_char', 'holds'),
+  'bound': ('', ('lzw_nats_per_char', 'toy_nats_per_char', 'bound_nats_per_char', 'holds')),
   'transformer': (
-    'nats_per_char',
-    'entropy_rate_nats_per_char',
-    'steps_to_within_0.02',
-    'nats_per_char_at_200',
+    '',
+    ('nats_per_char', 'entropy_rate_nats_per_char', 'steps_to_within_0.02', 'nats_per_char_at_200'),
   ),
-  'generalization': ('tokens', 'nats_per_char', 'exact_nats_per_char'),
-  'real_text': ('bits_per_byte', 'bytes_per_token'),
-}
+  'generalization': ('', ('tokens', 'nats_per_char', 'exact_nats_per_char')),
+  'real_text': ('', ('bits_per_byte', 'bytes_per_token')),
+}  # fmt: skip
 
 
 def check(config: ConfigDict) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows as Markdown: one table each, measured with its error, published beside it."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -27,10 +28,19 @@ def number(value: float) -> str:
   return f'{value:.4f}' if abs(value) < 100 else f'{value:,.1f}'
 
 
-def select(rows: Sequence[Row], columns: Mapping[str, Sequence[str]]) -> list[Row]:
-  """The rows, single seeds apart, whose table names their column: what a person reads first."""
-  chosen = lambda row: row.column in columns.get(row.table, ()) and 'seed=' not in row.row
-  return [row for row in rows if chosen(row)]
+def select(rows: Sequence[Row], summary: Mapping[str, tuple[str, Sequence[str]]]) -> list[Row]:
+  """What a person reads first: of each table the columns named, and the rows that match a pattern.
+
+  Args:
+    rows: of all tables.
+    summary: table -> (expression to be found in a row's name, columns). Single seeds are left out.
+  """
+  found = []
+  for row in rows:
+    pattern, columns = summary.get(row.table, ('', ()))
+    if row.column in columns and re.search(pattern, row.row) and 'seed=' not in row.row:
+      found.append(row)
+  return found
 
 
 def markdown(rows: Sequence[Row], captions: Mapping[str, str] | None = None) -> str:
