@@ -29,7 +29,7 @@ lock: $(INSTALLED)  ## Resolves setup.py anew into the tested versions.
 	  setup.py -o requirements.lock
 
 $(INSTALLED): setup.py requirements.lock
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 …")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 …")'
 	@echo 'Installing the tested versions into $(VENV) (about 1.3 GB, packages only) …'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
