@@ -61,7 +61,7 @@ class Recipe:
 
 def main(recipe: Recipe) -> None:
   """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input."""
-  logging.set_verbosity(logging.WARNING)
+  logging.set_verbosity(logging.ERROR)  # of libraries: orbax warns of strings in checkpoints
   try:
     _define_flags(recipe.name)
     app.run(lambda _: execute(recipe), flags_parser=_parse_flags)
