@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 
 demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, plots, report.
 	$(BIN)/python -m experiments.markov --workdir=runs/demo \
-	  --config=configs/markov.py:cpu,tables=token_ngram+transformer+real_text \
+	  --config=configs/markov.py:cpu,tables=ngram+token_ngram+transformer+real_text \
 	  '--config.orders=(1,2)' --config.data.source=stdlib/prose
 
 test: $(INSTALLED)  ## Everything, in under ten minutes on two cores.

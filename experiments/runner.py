@@ -120,9 +120,11 @@ def execute(recipe: Recipe) -> None:
     jax.config.update('jax_compilation_cache_dir', os.fspath(cache.folder('jax')))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   run = Run(_open_workdir(flags.FLAGS.workdir, config), mesh)
+  # Tables that an earlier call left in this workdir stay in its report.
+  chosen = [name for name in recipe.tables if name in config.tables or _kept(run, name).exists()]
   measured = {}
-  for index, table in enumerate(config.tables, start=1):
-    print(f'[{index}/{len(config.tables)}] {table}', file=sys.stderr, flush=True)
+  for index, table in enumerate(chosen, start=1):
+    print(f'[{index}/{len(chosen)}] {table}', file=sys.stderr, flush=True)
     measured[table] = _measure(table, recipe, config, run)
   if jax.process_index() == 0:
     _write(recipe, config, run, measured)
@@ -155,9 +157,13 @@ def _open_workdir(workdir: str, config: ConfigDict) -> pathlib.Path:
   return folder
 
 
+def _kept(run: Run, table: str) -> pathlib.Path:
+  return run.workdir / 'tables' / f'{table}.json'
+
+
 def _measure(table: str, recipe: Recipe, config: ConfigDict, run: Run) -> dict[str, Any]:
   """Rows and seconds of one table: measured now, or kept from an earlier call in this workdir."""
-  kept = run.workdir / 'tables' / f'{table}.json'
+  kept = _kept(run, table)
   if kept.exists():
     print('  kept from an earlier call', file=sys.stderr, flush=True)
   else:

@@ -153,7 +153,7 @@ def test_another_config_in_the_same_workdir_is_refused(smoke):
 def test_a_finished_run_is_not_run_again(smoke):
   folder, _ = smoke
   before = json.loads((folder / 'results.json').read_text())
-  done = run(folder)
+  done = run(folder, config='smoke,tables=ngram')  # the others stay in the report
   after = json.loads((folder / 'results.json').read_text())
   assert done.returncode == 0
   assert after['rows'] == before['rows']

@@ -484,3 +484,13 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 def test_bad_input_is_named(make, message):
   with pytest.raises(InputError, match=message):
     make()
+
+
+def test_a_tokenizer_that_could_not_be_loaded_is_not_saved(tmp_path):
+  class Backwards(Dictionary):
+    def encode(self, data):
+      return super().encode(data)[::-1]
+
+  with pytest.raises(InputError, match='Backwards cannot be saved: give it a family of its own'):
+    tokenizers.save(Backwards([b'a', b'b']), tmp_path / 'file')
+  assert not list(tmp_path.iterdir())

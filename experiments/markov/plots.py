@@ -106,7 +106,8 @@ def _bound(rows, config, run) -> list[Callable]:
 def _learning_curves(rows, config, run) -> list[Callable]:
   """Validation loss by step and by seconds of training, a pair of panels for each p and tying."""
   panels = []
-  arms = transformer.arms(config) if 'transformer' in config.tables else []
+  measured = any(row.table == 'transformer' for row in rows)
+  arms = transformer.arms(config) if measured else []
   for p, tied in dict.fromkeys((arm['p'], arm['tied']) for arm in arms):
     by_step, by_second, styles = {}, {}, {}
     for arm in (arm for arm in arms if (arm['p'], arm['tied']) == (p, tied)):

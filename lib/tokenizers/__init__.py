@@ -44,7 +44,17 @@ FAMILIES: dict[str, type[Tokenizer]] = {
 
 
 def save(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
-  """Writes the tokenizer to one file with a checksum, whole or not at all."""
+  """Writes the tokenizer to one file with a checksum, whole or not at all.
+
+  Raises:
+    InputError: its class is not the one that FAMILIES names for its family, so that `load` could
+      not give it back.
+  """
+  if FAMILIES.get(tokenizer.family) is not type(tokenizer):
+    raise InputError(
+      f'{type(tokenizer).__name__} cannot be saved: give it a family of its own and add it to '
+      'FAMILIES in lib/tokenizers/__init__.py'
+    )
   files.write(path, tokenizer.family, tokenizer.state())
 
 

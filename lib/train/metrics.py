@@ -94,6 +94,7 @@ def progress_bar(label: str, step: int, steps: int) -> tqdm:
   """A bar that shows steps, rate and time left; silent on processes other than 0."""
   return tqdm(
     total=steps, initial=step, desc=label, unit='step', mininterval=0.5, dynamic_ncols=True,
+    bar_format='{desc}: {percentage:3.0f}%|{bar:10}| {n}/{total} [{remaining} left{postfix}]',
     disable=jax.process_index() != 0,
   )  # fmt: skip
 
