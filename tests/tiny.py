@@ -8,20 +8,13 @@ import grain
 import jax
 import numpy as np
 
+from configs.common import DECODER_RULES
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
 from lib.train import language_model, loop, optimizer, sharding
 from lib.train.experiment import Experiment
 
 V, T, ROWS = 7, 8, 8
-RULES = (
-  (r'(query|key|value)/kernel$', ('fsdp', 'tensor', None)),
-  (r'out/kernel$', ('tensor', None, 'fsdp')),
-  (r'(up|gate)/kernel$', ('fsdp', 'tensor')),
-  (r'down/kernel$', ('tensor', 'fsdp')),
-  (r'table$', ('tensor', 'fsdp')),
-  (r'.*', ()),
-)
 
 
 def row(index, poison=None, kill_at=None):
@@ -67,7 +60,7 @@ def run(workdir, steps, mesh=None, profile=None, **faults):
   return loop.train(
     make(**faults),
     optimizer.make_optimizer('adamw', schedule, weight_decay=1e-3),
-    steps=steps, seed=3, mesh=mesh, rules=RULES, workdir=workdir, profile=profile,
+    steps=steps, seed=3, mesh=mesh, rules=DECODER_RULES, workdir=workdir, profile=profile,
     log_every=1, evaluate_every=5, checkpoint_every=4,
   )  # fmt: skip
 
