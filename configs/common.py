@@ -12,13 +12,15 @@ SCALES = ('smoke', 'cpu', 'gpu', 'paper')
 # (expression, spec) pairs; the first whose expression is found in a parameter's path places it.
 # Specs are aligned to the last axes, so a scanned stack of layers keeps its leading axis whole.
 DECODER_RULES = (
+  (r'probes/', ()),  # small, and gone after training
   (r'(query|key|value)/kernel$', ('fsdp', 'tensor', None)),
   (r'out/kernel$', ('tensor', None, 'fsdp')),
   (r'(up|gate)/kernel$', ('fsdp', 'tensor')),
   (r'down/kernel$', ('tensor', 'fsdp')),
   (r'(table|readout_table)$', ('tensor', 'fsdp')),
   (r'readout_bias$', ('tensor',)),
-  (r'(positions|t5/bias|relative/vectors|begin|scale|bias)$', ()),
+  (r'embedding/(inner/)?(row_in|row_out|shared)$', ()),
+  (r'(positions|t5/bias|relative/vectors|begin|scale|bias|input_scale|input_bias)$', ()),
   (r'^(step|optimizer/)', ()),  # counters and schedules
 )
 

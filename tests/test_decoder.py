@@ -43,7 +43,7 @@ def test_no_position_sees_its_future(options):
   variables = jax.jit(model.init)(KEY, batch, KEY)
 
   def hidden_at(vectors, place):
-    decode = lambda module, x: module.decoder(x, batch['positions'], batch['segments'])
+    decode = lambda module, x: module.decoder(x, batch['positions'], batch['segments'])[0]
     return model.apply(variables, vectors, method=decode)[:, place].sum()
 
   vectors = jax.random.normal(KEY, (3, T, 16))

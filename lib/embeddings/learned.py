@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ordinary embedding: one trained row for each id, tied to the readout or not."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ class Learned(nn.Module):
     tied: the readout uses the input table; otherwise it has its own.
     bias: the readout adds a trained bias for each id.
     init_std: standard deviation of the initial rows.
+    readout_scale: fixed factor of the logits, less the bias.
     dtype: of the vectors handed to the model.
   """
 
@@ -28,6 +31,7 @@ class Learned(nn.Module):
   tied: bool = True
   bias: bool = False
   init_std: float = 0.02
+  readout_scale: float = 1.0
   dtype: jnp.dtype = jnp.float32
 
   def setup(self) -> None:
@@ -40,26 +44,31 @@ class Learned(nn.Module):
     if self.bias:
       self.readout_bias = self.param('readout_bias', nn.initializers.zeros, (self.vocab_size,))
 
-  def encode(self, ids: jax.Array, key: jax.Array) -> jax.Array:
-    """Vectors [B, T, D] of ids [B, T] in 0…V; `key` is not used, since nothing is drawn."""
-    del key
+  def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> None:
+    """Nothing: trained rows are the same for every sequence."""
+
+  def encode(self, ids: jax.Array, draw: None) -> jax.Array:
+    """Vectors [B, T, D] of ids [B, T] in 0…V."""
     rows = self.table[jnp.minimum(ids, self.vocab_size - 1)]
     return jnp.where((ids == self.vocab_size)[..., None], self.begin[None, None], rows).astype(
       self.dtype
     )
 
-  def nats(self, hidden: jax.Array, targets: jax.Array, key: jax.Array) -> jax.Array:
+  def nats(self, hidden: jax.Array, targets: jax.Array, draw: None) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
-    del key
     table, bias = self._readout()
-    return linear_cross_entropy(hidden, table.astype(self.dtype), targets, bias=bias)
+    return linear_cross_entropy(
+      hidden * self.readout_scale, table.astype(self.dtype), targets, bias=bias
+    )
 
-  def logits(self, hidden: jax.Array, key: jax.Array) -> jax.Array:
+  def logits(self, hidden: jax.Array, draw: None) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""
-    del key
     table, bias = self._readout()
     logits = jnp.einsum(
-      'btd,vd->btv', hidden, table.astype(self.dtype), preferred_element_type=jnp.float32
+      'btd,vd->btv',
+      hidden * self.readout_scale,
+      table.astype(self.dtype),
+      preferred_element_type=jnp.float32,
     )
     return logits if bias is None else logits + bias[None, None]
 

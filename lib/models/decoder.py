@@ -16,6 +16,7 @@ from lib.models import positions as position_schemes
 ACTIVATIONS: dict[str, Callable] = {
   'relu': nn.relu,
   'gelu': lambda x: nn.gelu(x, approximate=False),
+  'silu': nn.silu,
 }
 NORMS = ('layer', 'rms')
 
@@ -45,15 +46,17 @@ class Block(nn.Module):
   @nn.compact
   def __call__(
     self, x_btd: jax.Array, positions: jax.Array, mask: jax.Array, bias: jax.Array | None
-  ) -> tuple[jax.Array, None]:
-    """One layer in the form that `nn.scan` carries: (new residual stream, nothing)."""
+  ) -> tuple[jax.Array, jax.Array]:
+    """One layer in the form that `nn.scan` carries: the new residual stream, and to be stacked."""
     x_btd = x_btd + self._attention(self._norm('attention_norm')(x_btd), positions, mask, bias)
-    return x_btd + self._mlp(self._norm('mlp_norm')(x_btd)), None
+    x_btd = x_btd + self._mlp(self._norm('mlp_norm')(x_btd))
+    return x_btd, x_btd
 
   def _norm(self, name: str) -> nn.Module:
     return make_norm(self.norm, self.bias, self.dtype, name)
 
   def _dense(self, features: int | tuple, name: str, axis: int | tuple = -1, scale: float = 1.0):
+    # Applied to rows [B·T, …]: XLA for CPU multiplies matrices twice as fast as stacks of them.
     if self.init_std is None:
       init = nn.initializers.variance_scaling(scale**2, 'fan_in', 'truncated_normal')
     else:
@@ -63,8 +66,13 @@ class Block(nn.Module):
     )
 
   def _attention(self, x_btd, positions, mask, bias) -> jax.Array:
+    batch, length, _ = x_btd.shape
     heads = (self.heads, self.head_dim)
-    q, k, v = (self._dense(heads, name)(x_btd) for name in ('query', 'key', 'value'))
+    x_nd = x_btd.reshape(-1, self.dim)
+    q, k, v = (
+      self._dense(heads, name)(x_nd).reshape(batch, length, *heads)
+      for name in ('query', 'key', 'value')
+    )
     if self.position == 'rotary':
       q, k = (position_schemes.rotate(x, positions) for x in (q, k))
     if self.position == 'relative':
@@ -73,13 +81,15 @@ class Block(nn.Module):
     if bias is not None:
       bias = bias.astype(self.dtype)
     mixed = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask)
-    return self._dense(self.dim, 'out', axis=(-2, -1), scale=self.residual_scale)(mixed)
+    out = self._dense(self.dim, 'out', axis=(-2, -1), scale=self.residual_scale)
+    return out(mixed.reshape(-1, *heads)).reshape(x_btd.shape)
 
   def _mlp(self, x_btd) -> jax.Array:
-    inner = ACTIVATIONS[self.activation](self._dense(self.mlp_dim, 'up')(x_btd))
+    x_nd = x_btd.reshape(-1, self.dim)
+    inner = ACTIVATIONS[self.activation](self._dense(self.mlp_dim, 'up')(x_nd))
     if self.gated:
-      inner = inner * self._dense(self.mlp_dim, 'gate')(x_btd)
-    return self._dense(self.dim, 'down', scale=self.residual_scale)(inner)
+      inner = inner * self._dense(self.mlp_dim, 'gate')(x_nd)
+    return self._dense(self.dim, 'down', scale=self.residual_scale)(inner).reshape(x_btd.shape)
 
 
 def make_norm(kind: str, bias: bool, dtype: jnp.dtype, name: str) -> nn.Module:
@@ -99,7 +109,7 @@ class Decoder(nn.Module):
       'relative' (per-layer vectors of relative distance), or 'rotary'.
     norm: 'layer' or 'rms'.
     gated: the MLP has a second input projection that multiplies the activation.
-    activation: 'relu' or 'gelu' (exact).
+    activation: 'relu', 'gelu' (exact) or 'silu'.
     bias: dense layers and LayerNorms have biases.
     init_std: of all kernels, or None for variance scaling by fan-in; kernels that write to the
       residual stream are scaled by 1/√(2L) (GPT-2).
@@ -126,8 +136,10 @@ class Decoder(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x_btd: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
-    """Hidden vectors [B, T, D] of input vectors [B, T, D].
+  def __call__(
+    self, x_btd: jax.Array, positions: jax.Array, segments: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Hidden vectors [B, T, D] and the residual streams [L, B, T, D] after each layer.
 
     Args:
       x_btd: input vectors.
@@ -174,15 +186,15 @@ class Decoder(nn.Module):
       dtype=self.dtype,
       name='blocks',
     )
-    x_btd, _ = stack(x_btd, positions, mask[:, None], bias)
-    return make_norm(self.norm, self.bias, self.dtype, 'final_norm')(x_btd)
+    x_btd, streams = stack(x_btd, positions, mask[:, None], bias)
+    return make_norm(self.norm, self.bias, self.dtype, 'final_norm')(x_btd), streams
 
 
 class LanguageModel(nn.Module):
   """An embedding and a decoder joined: ids in, nats out.
 
   Attributes:
-    embedding: a module with `encode`, `nats` and `logits` (lib/embeddings).
+    embedding: a module with `draw`, `encode`, `nats` and `logits` (lib/embeddings).
     decoder: vectors to vectors.
   """
 
@@ -194,15 +206,20 @@ class LanguageModel(nn.Module):
 
     Args:
       batch: int32 arrays [B, T] named inputs, targets, segments, positions.
-      key: one draw a sequence for embeddings that draw.
+      key: of the embedding's draw, if it draws.
     """
-    return self.embedding.nats(self.hidden(batch, key), batch['targets'], key)
+    draw = self.embedding.draw(key, batch)
+    return self.embedding.nats(self.hidden(batch, draw)[0], batch['targets'], draw)
 
   def logits(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
-    """Logits [B, T, V] after each input: for decoding and probes."""
-    return self.embedding.logits(self.hidden(batch, key), key)
+    """Logits [B, T, V] after each input, for decoding and probes.
 
-  def hidden(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
-    """Final hidden vectors [B, T, D]."""
-    vectors = self.embedding.encode(batch['inputs'], key)
+    The same key gives the same draw, whatever the length, so that decoding can go on with it.
+    """
+    draw = self.embedding.draw(key, batch)
+    return self.embedding.logits(self.hidden(batch, draw)[0], draw)
+
+  def hidden(self, batch: Mapping[str, jax.Array], draw: Any) -> tuple[jax.Array, jax.Array]:
+    """Final hidden vectors [B, T, D] and residual streams [L, B, T, D] under a draw."""
+    vectors = self.embedding.encode(batch['inputs'], draw)
     return self.decoder(vectors, batch['positions'], batch['segments'])

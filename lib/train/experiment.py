@@ -24,6 +24,8 @@ class Experiment:
     batches: an iterable whose iterator yields batches for this process and can save and set its
       position (grain).
     evaluations: name -> (variables -> {quantity: value}), run on held-out data.
+    schedules: name -> (step -> coefficient). In training every batch carries the values of its step
+      under these names, as scalars; evaluations see none.
     batch_axis: the axis of every leaf of a batch that is split over processes and devices.
     tables: (variables, history) -> rows of results, from what `train` returns.
   """
@@ -34,5 +36,6 @@ class Experiment:
   evaluations: Mapping[str, Callable[[Variables], Mapping[str, Any]]] = dataclasses.field(
     default_factory=dict
   )
+  schedules: Mapping[str, Callable[[jax.Array], Any]] = dataclasses.field(default_factory=dict)
   batch_axis: int = 0
   tables: Callable[[Variables, list[dict[str, Any]]], list] = lambda variables, history: []

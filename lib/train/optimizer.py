@@ -2,6 +2,7 @@
 """Learning-rate schedules and the optax chain, from plain arguments."""
 
 import re
+from typing import Any
 
 import jax
 import optax
@@ -46,7 +47,8 @@ def make_optimizer(
   """The optax chain of a run.
 
   Args:
-    name: 'adamw', or 'adafactor' with T5X's defaults (rates relative to the parameter's scale).
+    name: 'adamw'; 'adafactor' with T5X's defaults (rates relative to the parameter's scale); or
+      'muon' on the matrices of the decoder's blocks, AdamW at the same rate on the rest.
     schedule: learning rate by step.
     b1: first-moment decay of AdamW.
     b2: second-moment decay of AdamW.
@@ -62,6 +64,35 @@ def make_optimizer(
     chain = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decayed)
   elif name == 'adafactor':
     chain = optax.adafactor(schedule, decay_rate=0.8, multiply_by_parameter_scale=True)
+  elif name == 'muon':
+    chain = optax.contrib.muon(
+      schedule,
+      adam_b1=b1,
+      adam_b2=b2,
+      weight_decay=weight_decay,
+      adam_weight_decay=weight_decay,
+      muon_weight_dimension_numbers=matrices,
+    )
   else:
-    raise InputError(f'optimizer {name!r} is not one of adamw, adafactor.')
+    raise InputError(f'optimizer {name!r} is not one of adamw, adafactor, muon.')
   return chain if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), chain)
+
+
+def matrices(params: Any) -> Any:
+  """How Muon sees each parameter: a block's kernels are matrices under leading stack axes.
+
+  Heads count with the axis that they were split from: query, key and value are D × (H·K), out is
+  (H·K) × D. Whatever is not a kernel in a block is no matrix.
+  """
+
+  def view(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+    name, last = path_name(path), leaf.ndim - 1
+    if not re.search(r'blocks/.*kernel$', name):
+      return None
+    if re.search(r'(query|key|value)/kernel$', name):
+      return optax.contrib.MuonDimensionNumbers(last - 2, (last - 1, last))
+    if re.search(r'out/kernel$', name):
+      return optax.contrib.MuonDimensionNumbers((last - 2, last - 1), last)
+    return optax.contrib.MuonDimensionNumbers(last - 1, last)
+
+  return jax.tree_util.tree_map_with_path(view, params)

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Iterable
 
 import jax
+import jax.numpy as jnp
 
 from lib.train.experiment import Batch, Experiment
 
@@ -25,7 +26,9 @@ def replicate(experiment: Experiment, count: int, batches: Iterable[Batch]) -> E
     return jax.vmap(experiment.init_fn)(jax.random.split(key, count), batch)
 
   def loss_fn(variables, batch, key):
-    losses, aux = jax.vmap(experiment.loss_fn)(variables, batch, jax.random.split(key, count))
+    axes = {name: 0 if jnp.ndim(values) else None for name, values in batch.items()}
+    keys = jax.random.split(key, count)
+    losses, aux = jax.vmap(experiment.loss_fn, in_axes=(0, axes, 0))(variables, batch, keys)
     return losses.sum(), aux
 
   return dataclasses.replace(

@@ -58,6 +58,8 @@ def make_step(
   def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(seed), state['step'])
     params = state['variables']['params']
+    coefficients = {name: f(state['step']) for name, f in experiment.schedules.items()}
+    batch = dict(batch) | coefficients
 
     def loss(params):
       return experiment.loss_fn(state['variables'] | {'params': params}, batch, key)

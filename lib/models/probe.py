@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What hidden vectors know of the symbols behind random rows: probes, and a model taught by them.
+
+Legend: B batch, T length, V vocabulary, D model width, L layers.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lib.models.decoder import LanguageModel, make_norm
+
+
+class Probe(nn.Module):
+  """Which of V symbols a hidden vector stands for: a norm, an MLP, a trained embedding E'.
+
+  Section 3.3 of arXiv 2305.16349, whose probe has two layers of unstated width.
+
+  Attributes:
+    vocab_size: V.
+    mlp_dim: width of the hidden layer; 0 leaves the MLP out, for a linear probe.
+  """
+
+  vocab_size: int
+  mlp_dim: int = 0
+
+  @nn.compact
+  def __call__(self, hidden: jax.Array) -> jax.Array:
+    """Logits [..., V] (float32) of hidden vectors [..., D]."""
+    dim = hidden.shape[-1]
+    x_nd = make_norm('rms', False, jnp.float32, 'norm')(hidden.reshape(-1, dim))
+    if self.mlp_dim:
+      x_nd = nn.Dense(dim, name='mlp_down')(nn.gelu(nn.Dense(self.mlp_dim, name='mlp_up')(x_nd)))
+    logits = nn.Dense(self.vocab_size, use_bias=False, name='symbols')(x_nd)
+    return logits.reshape(*hidden.shape[:-1], self.vocab_size)
+
+
+class Deciphering(nn.Module):
+  """A language model taught to decipher too: each layer tells the current symbol to a probe.
+
+  The probes have a vocabulary axis and serve training alone; `params['model']` is the model.
+
+  Attributes:
+    model: over random rows.
+    layers: L of its decoder.
+  """
+
+  model: LanguageModel
+  layers: int
+
+  @nn.compact
+  def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Nats [B, T] of the targets, and nats [L, B, T] of the probes for the inputs."""
+    draw = self.model.embedding.draw(key, batch)
+    hidden, streams = self.model.hidden(batch, draw)
+    probes = nn.vmap(Probe, variable_axes={'params': 0}, split_rngs={'params': True})
+    logits = probes(self.model.embedding.vocab_size, name='probes')(streams)
+    inputs = jnp.minimum(batch['inputs'], logits.shape[-1] - 1)
+    picked = jnp.take_along_axis(logits, inputs[None, ..., None], axis=-1)[..., 0]
+    nats = self.model.embedding.nats(hidden, batch['targets'], draw)
+    return nats, jax.nn.logsumexp(logits, axis=-1) - picked
