@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lexinvariant Language Models (Huang, Zelikman, Chen, Wu, Valiant, Liang; arXiv 2305.16349).
+
+Claim: a language model needs no fixed token embeddings. Under fresh random rows for every sequence
+it approaches a standard model as its context grows, since the context tells which symbol is which;
+on the way it deciphers substitution ciphers and does better on symbol-pushing tasks.
+
+Expected: on Markov chains, total regret at most 2 log d! and late perplexity within 10 % of the
+true chain's; on text, a gap to the standard model that shrinks with context.
+Cost: smoke under a minute; see the README for cpu.
+
+  python -m experiments.lexinvariant --config=configs/lexinvariant.py:cpu --workdir=runs/lex
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+TABLES = ('theory', 'markov')
+
+# Fields that change with the scale: smoke, cpu, gpu, paper.
+SIZES = {
+  'theory.sequences': (4, 24, 64, 64),
+  'theory.length': (64, 1024, 1024, 1024),
+  'theory.alphabets': ((4, 5), *((4, 5, 6, 7),) * 3),
+  'theory.chains': (2, 4, 8, 8),
+  'markov.alphabet': (4, 6, 8, 8),
+  'markov.seeds': (2, 3, 3, 3),
+  'markov.length': (16, 64, 256, 256),
+  'markov.layers': (1, 3, 6, 6),
+  'markov.dim': (16, 64, 256, 256),
+  'markov.heads': (2, 4, 8, 8),
+  'markov.mlp_dim': (32, 192, 768, 768),
+  'markov.steps': (6, 2400, 10_000, 10_000),
+  'markov.batch_size': (4, 48, 256, 256),
+  'markov.test_sequences': (16, 2048, 4096, 4096),
+  'markov.evaluate_every': (3, 100, 500, 500),
+  'markov.checkpoint_every': (3, 300, 1000, 1000),
+}
+
+
+def get_config(arg: str = 'cpu') -> ConfigDict:
+  """The config of 'SCALE' or 'SCALE,tables=A+B'."""
+  scale, tables = common.parse(arg, TABLES)
+  config = common.base(scale, tables)
+  config.theory = {
+    'alphabets': (4,),  # d
+    'chains': 1,  # drawn anew for each d
+    'sequences': 1,  # of each chain
+    'length': 64,
+    'concentration': 1.0,  # Dirichlet parameter of the transition rows
+  }
+  config.markov = MODEL | {
+    'alphabet': 6,  # d
+    'concentration': 0.3,  # of the one fixed chain
+    'chain_seed': 1,
+    'seeds': 1,  # models
+    'test_sequences': 16,
+    'law': 'orthonormal',
+    'row_dim': 8,
+    'head_dim': 16,
+  }
+  for field, values in SIZES.items():
+    section, _, key = field.rpartition('.')
+    (config[section] if section else config)[key] = values[common.SCALES.index(scale)]
+  return config
+
+
+# A model and its training; recipes override what differs.
+MODEL = {
+  'layers': 1,
+  'dim': 16,
+  'heads': 2,
+  'head_dim': 0,  # 0: dim / heads
+  'mlp_dim': 32,
+  'gated': True,
+  'activation': 'silu',
+  'max_distance': 128,  # last distance that the T5 bias tells apart
+  'remat': False,
+  'draw_kind': 'per_sequence',  # or shared, permuted_fixed
+  'law': 'gaussian',  # or orthonormal, rademacher
+  'row_dim': 0,  # 0: dim
+  'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
+  'permute_per': 'type',  # B_p, or occurrence
+  'anneal': (0.06, 0.35),  # when random rows begin and end to replace trained ones; () for none
+  'decipher': 0.3,  # weight of the probes' loss at the first step, falling to 0; 0 for none
+  'length': 64,
+  'steps': 100,
+  'batch_size': 16,
+  'evaluate_every': 100,
+  'checkpoint_every': 500,
+  'optimizer': 'muon',
+  'schedule': 'cosine',
+  'peak': 2e-2,
+  'warmup': 0.04,  # fraction of the steps
+  'final': 0.01,  # of the peak
+  'b2': 0.98,
+  'clip_norm': 1.0,
+}

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models of the recipe: one decoder under trained, random or partly random rows.
+
+Two aids bring a small model over the plateau on which it else stays for thousands of steps:
+annealing from a trained table under permuted ids to random rows, and probes that tell each layer
+the current symbol, whose weight falls to zero. Both are gone from the model that is evaluated.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from experiments import runner
+from lib.embeddings.learned import Learned
+from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
+from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
+from lib.errors import InputError
+from lib.models.decoder import Decoder, LanguageModel
+from lib.models.probe import Deciphering
+from lib.train import language_model, optimizer
+from lib.train.experiment import Batch, Experiment, Variables
+from lib.train.loop import train
+
+EMBEDDINGS = ('learned', 'lexinvariant', 'permuted', 'mixed', 'interchangeable')
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A model that was trained, ready for evaluation.
+
+  Attributes:
+    model: with the embedding that evaluation is about, without aids of training.
+    variables: of the model.
+    history: the metrics of its run.
+  """
+
+  model: LanguageModel
+  variables: Variables
+  history: list[dict[str, Any]]
+
+
+def check(options: ConfigDict, where: str, vocab_size: int) -> None:
+  """Raises InputError for a model that cannot be built."""
+  if not options.head_dim and options.dim % options.heads:
+    raise InputError(f'{where}.dim {options.dim} is no multiple of {options.heads} heads.')
+  for field in ('steps', 'batch_size', 'length', 'layers', 'heads', 'dim'):
+    if options[field] < 1:
+      raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
+  width = options.row_dim or options.dim
+  if options.law == 'orthonormal' and vocab_size > width:
+    raise InputError(
+      f'{vocab_size} symbols cannot have orthonormal rows of width {width}: make {where}.row_dim '
+      f'{vocab_size} or more, or {where}.law gaussian.'
+    )
+
+
+def make_embedding(
+  options: ConfigDict, kind: str, vocab_size: int, dtype: Any, aided: bool = False, p: float = 0.0
+):
+  """The embedding of a kind; `aided` is the form that training anneals."""
+  width = options.dim
+  learned = Learned(
+    vocab_size, width, init_std=1.0, readout_scale=width**-0.5, dtype=dtype
+  )  # fmt: skip
+  if kind == 'learned':
+    return learned
+  if kind == 'permuted':
+    return PermutedIds(learned, p, per=options.permute_per)
+  if kind in ('mixed', 'interchangeable'):
+    return (Mixed if kind == 'mixed' else Interchangeable)(vocab_size, width, p, dtype=dtype)
+  if kind != 'lexinvariant':
+    raise InputError(f'embedding {kind!r} is not one of {", ".join(EMBEDDINGS)}.')
+  form = AnnealedLexinvariant if aided and options.anneal else Lexinvariant
+  return form(
+    vocab_size,
+    width,
+    draw_kind=options.draw_kind,
+    law=options.law,
+    row_dim=options.row_dim or None,
+    readout_scale=options.readout_scale,
+    dtype=dtype,
+  )
+
+
+def make_model(
+  options: ConfigDict, kind: str, vocab_size: int, dtype: Any, aided: bool = False, p: float = 0.0
+) -> LanguageModel:
+  """The decoder of the options around an embedding."""
+  decoder = Decoder(
+    layers=options.layers,
+    dim=options.dim,
+    heads=options.heads,
+    head_dim=options.head_dim or None,
+    mlp_dim=options.mlp_dim,
+    position='t5',
+    norm='rms',
+    gated=options.gated,
+    activation=options.activation,
+    init_std=None,
+    max_distance=options.max_distance,
+    remat=options.remat,
+    dtype=dtype,
+  )
+  return LanguageModel(make_embedding(options, kind, vocab_size, dtype, aided, p), decoder)
+
+
+def make_experiment(
+  options: ConfigDict,
+  kind: str,
+  vocab_size: int,
+  dtype: Any,
+  batches: Iterable[Batch],
+  evaluations: Mapping[str, Callable] | None = None,
+  p: float = 0.0,
+) -> Experiment:
+  """What the loop trains; parameters of the model lie under 'model'."""
+  steps = options.steps
+  aided = kind == 'lexinvariant'
+  model = make_model(options, kind, vocab_size, dtype, aided, p)
+  taught = Deciphering(model, options.layers) if aided and options.decipher else None
+  schedules: dict[str, Callable] = {}
+  if aided and options.anneal:
+    first, last = (int(part * steps) for part in options.anneal)
+    schedules['randomness'] = lambda step: jnp.clip((step - first) / (last - first), 0.0, 1.0)
+  if taught:
+    schedules['decipher'] = optax.linear_schedule(options.decipher, 0.0, steps)
+
+  plain_loss = language_model.loss_and_init(model)[1]
+
+  def init_fn(key: jax.Array, batch: Batch) -> Variables:
+    variables = (taught or model).init(key, batch, key)
+    return variables if taught else {'params': {'model': variables['params']}}
+
+  def loss_fn(variables: Variables, batch: Batch, key: jax.Array):
+    if taught is None or 'decipher' not in batch:  # evaluations
+      return plain_loss({'params': variables['params']['model']}, batch, key)
+    nats, probes = cast(tuple[jax.Array, jax.Array], taught.apply(variables, batch, key))
+    real = batch['segments'] > 0
+    read = real & (batch['inputs'] < vocab_size)
+    mean = lambda values, where: jnp.where(where, values, 0.0).sum() / where.sum()
+    told = mean(probes.mean(axis=0), read)
+    loss = mean(nats, real) + batch['decipher'] * told
+    total = jnp.where(real, nats, 0.0).sum()
+    sums = {'nats': total, 'bytes': batch['bytes'].sum(), 'tokens': real.sum()}
+    return loss, sums | {'decipher_nats': told}
+
+  return Experiment(init_fn, loss_fn, batches, evaluations or {}, schedules=schedules)
+
+
+def fit(
+  config: ConfigDict,
+  run: runner.Run,
+  options: ConfigDict,
+  name: str,
+  kind: str,
+  vocab_size: int,
+  batches: Iterable[Batch],
+  evaluations: Mapping[str, Callable[[LanguageModel], Callable]] | None = None,
+  seed: int = 0,
+  p: float = 0.0,
+) -> Trained:
+  """Trains a model under its name in the workdir, or takes it up where it stands.
+
+  `evaluations` are functions of the evaluated model: name -> (model -> (params -> values)).
+  """
+  dtype = jnp.dtype(config.dtype)
+  model = make_model(options, kind, vocab_size, dtype, p=p)
+  after_bare = lambda f: lambda variables: f(bare(variables))
+  scored = {key: after_bare(make(model)) for key, make in (evaluations or {}).items()}
+  experiment = make_experiment(options, kind, vocab_size, dtype, batches, scored, p)
+  schedule = optimizer.make_schedule(
+    options.schedule, options.peak, options.steps, int(options.warmup * options.steps),
+    options.final,
+  )  # fmt: skip
+  chain = optimizer.make_optimizer(
+    options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
+  )
+  state, history = train(
+    experiment,
+    chain,
+    steps=options.steps,
+    seed=seed,
+    mesh=run.mesh,
+    rules=config.rules,
+    workdir=run.workdir,
+    run=name,
+    evaluate_every=options.evaluate_every,
+    checkpoint_every=options.checkpoint_every,
+    profile=config.profile or None,
+    config=runner.plain(config),
+  )
+  return Trained(model, bare(state['variables']), history)
+
+
+def bare(variables: Variables) -> Variables:
+  """The evaluated model's variables out of those that were trained, without the aids."""
+  params = dict(variables['params']['model'])
+  params['embedding'] = {k: v for k, v in params.get('embedding', {}).items() if k != 'table'}
+  return {'params': params}

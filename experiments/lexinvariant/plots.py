@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures of the recipe, from its rows."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+
+from ml_collections import ConfigDict
+
+from experiments import runner
+from lib.report import plots
+from lib.report.results import Row
+
+
+def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
+  """Writes the pictures of the tables that are there, and names them."""
+  pictures = {'theory.png': _theory(rows, config), 'markov.png': _markov(rows, config)}
+  drawn = [picture for picture, panels in pictures.items() if panels]
+  for picture in drawn:
+    plots.save(run.workdir / picture, pictures[picture])
+  return drawn
+
+
+def _numbered(rows: Sequence[Row], table: str, row: str, pattern: str) -> plots.Series:
+  """(x, value) of the columns of one row whose name ends in a number that `pattern` finds."""
+  found = sorted(
+    (int(match[1]), one.measured)
+    for one in rows
+    if one.table == table and one.row == row and (match := re.fullmatch(pattern, one.column))
+    if one.measured is not None
+  )
+  return [x for x, _ in found], [y for _, y in found]
+
+
+def _theory(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
+  """Average distance against length, under both bounds, for the smallest and largest alphabet."""
+  panels = []
+  for size in sorted({min(config.theory.alphabets), max(config.theory.alphabets)}):
+    series = {
+      label: _numbered(rows, 'theory', f'd={size}', pattern)
+      for label, pattern in (
+        ('measured, exact Bayes', r'average_l1_at_(\d+)'),
+        ('√(2 log d!/T)', r'bound_l1_at_(\d+)'),
+        ('paper’s rate (d/T)^¼', r'paper_rate_l1_at_(\d+)'),
+      )
+    }
+    if all(x for x, _ in series.values()):
+      series = {label: (x, [math.log10(value) for value in y]) for label, (x, y) in series.items()}
+      title = f'Distance of p′ from p, d = {size}'
+      panels.append(plots.curves(title, 'T', 'log10 average L1', series, log_x=True))
+  return panels
+
+
+def _markov(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
+  """Perplexity by position for each predictor, and regret against training step."""
+  by_position = {}
+  for predictor in dict.fromkeys(
+    row.row.removeprefix('predictor=')
+    for row in rows
+    if row.table == 'markov' and 'seed=' not in row.row
+  ):
+    x, y = _numbered(rows, 'markov', f'predictor={predictor}', r'perplexity_\d+_(\d+)')
+    by_position[predictor.replace('_', ' ')] = (x, y)
+  if not by_position:
+    return []
+  regret = {
+    f'seed {seed}': _numbered(
+      rows, 'markov', f'predictor=lexinvariant,seed={seed}', r'regret_at_step_(\d+)'
+    )
+    for seed in range(config.seed, config.seed + config.markov.seeds)
+  }
+  levels = {
+    f'{label}': value
+    for label, value in (
+      ('log d!', math.lgamma(config.markov.alphabet + 1)),
+      ('2 log d!', 2 * math.lgamma(config.markov.alphabet + 1)),
+    )
+  }
+  return [
+    plots.curves(
+      f'Perplexity by position, d = {config.markov.alphabet}', 'up to position', 'perplexity',
+      by_position, log_x=True,
+    ),
+    plots.curves('Total regret while training', 'step', 'nats', regret, levels),
+  ]  # fmt: skip

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embeddings that name no symbol: fresh random rows for every sequence (arXiv 2305.16349).
+
+A symbol's row is drawn anew for each sequence and serves as its input vector and its readout, so
+a model over such rows gives renamed text the same law. No parameter has a vocabulary axis.
+
+Legend: B batch, T length, V vocabulary, R width of a row, D model width.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lib.errors import InputError
+from pallas_kernels.linear_cross_entropy import linear_cross_entropy
+
+LAWS = ('gaussian', 'orthonormal', 'rademacher')
+DRAWS = ('per_sequence', 'shared', 'permuted_fixed')
+
+
+class Draw(NamedTuple):
+  """The rows of a batch; made once, it serves both ends of the model and all of a decoding.
+
+  Attributes:
+    rows: [B, V, R], or [V, R] for rows that all sequences share under names of their own.
+    names: [B, V] the row that each id has in each sequence, or None for its own number.
+  """
+
+  rows: jax.Array
+  names: jax.Array | None
+
+
+def draw_rows(key: jax.Array, law: str, vocab_size: int, dim: int) -> jax.Array:
+  """Exchangeable random rows [V, R] whose entries have variance 1.
+
+  Args:
+    key: of the draw.
+    law: 'gaussian' (the paper: independent N(0, 1)); 'rademacher' (independent signs); or
+      'orthonormal' (Haar: uniform over all V orthogonal vectors of length √R; V ≤ R).
+    vocab_size: V.
+    dim: R.
+
+  Raises:
+    InputError: an unknown law, or more rows than dimensions can hold at right angles.
+  """
+  if law == 'gaussian':
+    return jax.random.normal(key, (vocab_size, dim))
+  if law == 'rademacher':
+    return jax.random.rademacher(key, (vocab_size, dim), jnp.float32)
+  if law != 'orthonormal':
+    raise InputError(f'law {law!r} of random rows is not one of {", ".join(LAWS)}.')
+  if vocab_size > dim:
+    raise InputError(
+      f'{vocab_size} symbols cannot have orthonormal rows of width {dim}: choose a width of '
+      f'{vocab_size} or more, or law gaussian.'
+    )
+  q, r = jnp.linalg.qr(jax.random.normal(key, (dim, vocab_size)))
+  # LAPACK fixes the signs of R's diagonal, which would tell the columns apart: with them undone the
+  # columns are Haar distributed, hence exchangeable.
+  return (q * jnp.sign(jnp.diagonal(r))[None]).T * dim**0.5
+
+
+class Lexinvariant(nn.Module):
+  """Random rows at both ends of the model.
+
+  The id `vocab_size`, "begin of document", names no symbol and is never predicted. It has a
+  trained vector, which keeps the model lexinvariant in all symbols that it predicts.
+
+  Attributes:
+    vocab_size: V, ids that can be predicted. Nothing trained depends on it.
+    dim: D, width of the model.
+    draw_kind: 'per_sequence' (the paper: independent rows for each sequence, B·V·R numbers);
+      'shared' (fresh rows for each call under an independent uniform permutation of the ids for
+      each sequence: the same law for each sequence, hence the same expected gradient, at V·R
+      numbers and an ordinary readout); 'permuted_fixed' (the same rows always, permuted so: a
+      model may come to know these rows).
+    law: of the rows, see `draw_rows`.
+    row_dim: R; D where None. A narrower row is mapped into the model and back by trained maps.
+    readout_scale: logits are divided by the square root of the row's width ('dim') or of the
+      vocabulary ('vocabulary').
+    dtype: of the vectors handed to the model.
+  """
+
+  vocab_size: int
+  dim: int
+  draw_kind: str = 'shared'
+  law: str = 'gaussian'
+  row_dim: int | None = None
+  readout_scale: str = 'dim'
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self) -> None:
+    """Makes the parameters, and refuses unknown choices."""
+    for name, allowed in (('draw_kind', DRAWS), ('readout_scale', ('dim', 'vocabulary'))):
+      if getattr(self, name) not in allowed:
+        raise InputError(f'{name}={getattr(self, name)!r} is not one of {", ".join(allowed)}.')
+    self.width = self.row_dim or self.dim
+    self.begin = self.param('begin', nn.initializers.normal(1.0), (self.dim,))
+    # Appendix B: a trained scale and bias on the result of the embedding, one for each channel.
+    self.input_scale = self.param('input_scale', nn.initializers.ones, (self.dim,))
+    self.input_bias = self.param('input_bias', nn.initializers.zeros, (self.dim,))
+    if self.row_dim:
+      into = nn.initializers.normal(self.row_dim**-0.5)
+      back = nn.initializers.normal(0.3 * self.dim**-0.5)  # near-uniform predictions at first
+      self.row_in = self.param('row_in', into, (self.row_dim, self.dim))
+      self.row_out = self.param('row_out', back, (self.dim, self.row_dim))
+
+  def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw:
+    """Rows for each sequence of a batch; the same key and batch size give the same rows."""
+    count = batch['inputs'].shape[0]
+    for_rows, for_names = jax.random.split(key)
+    if self.draw_kind == 'per_sequence':
+      keys = jax.random.split(for_rows, count)
+      rows = jax.vmap(lambda k: draw_rows(k, self.law, self.vocab_size, self.width))(keys)
+      return Draw(rows.astype(self.dtype), None)
+    if self.draw_kind == 'permuted_fixed':
+      for_rows = jax.random.key(0)
+    rows = draw_rows(for_rows, self.law, self.vocab_size, self.width)
+    return Draw(rows.astype(self.dtype), permutations(for_names, count, self.vocab_size))
+
+  def encode(self, ids: jax.Array, draw: Draw) -> jax.Array:
+    """Vectors [B, T, D] of ids [B, T] in 0…V."""
+    known = jnp.minimum(ids, self.vocab_size - 1)
+    if draw.rows.ndim == 3:
+      rows = jnp.take_along_axis(draw.rows, known[..., None], axis=1)
+    else:
+      rows = draw.rows[rename(draw.names, known)]
+    if self.row_dim:
+      rows = jnp.dot(rows, self.row_in.astype(self.dtype))
+    scale, bias, begin = (
+      x.astype(self.dtype)[None, None] for x in (self.input_scale, self.input_bias, self.begin)
+    )
+    return jnp.where((ids == self.vocab_size)[..., None], begin, rows * scale + bias)
+
+  def nats(self, hidden: jax.Array, targets: jax.Array, draw: Draw) -> jax.Array:
+    """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
+    back = self._back(hidden)
+    if draw.rows.ndim == 3:
+      return jax.vmap(linear_cross_entropy)(back, draw.rows, targets)
+    return linear_cross_entropy(back, draw.rows, rename(draw.names, targets))
+
+  def logits(self, hidden: jax.Array, draw: Draw) -> jax.Array:
+    """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""
+    back = self._back(hidden)
+    rows = draw.rows if draw.rows.ndim == 3 else draw.rows[draw.names]
+    return jnp.einsum('btr,bvr->btv', back, rows, preferred_element_type=jnp.float32)
+
+  def _back(self, hidden: jax.Array) -> jax.Array:
+    """Hidden vectors as queries of the rows, at the fixed scale of the readout."""
+    if self.row_dim:
+      hidden = jnp.dot(hidden, self.row_out.astype(self.dtype))
+    size = self.vocab_size if self.readout_scale == 'vocabulary' else self.width
+    return hidden * size**-0.5
+
+
+class AnnealedLexinvariant(Lexinvariant):
+  """Lexinvariant rows that training reaches from a trained table, whose ids are permuted.
+
+  From random rows alone a small model stays long on a plateau. Here a row is
+  √(1 − a) F[π(v)] + √a E(v) with a trained table F (rows of norm √R), a permutation π for each
+  sequence, and the coefficient a = `batch['randomness']`, which a schedule takes from 0 to 1.
+  At a = 1 (or without a coefficient) F plays no part: the parameters, less `table`, are those of
+  a `Lexinvariant`, which is what to evaluate.
+  """
+
+  def setup(self) -> None:
+    """Makes the parameters of `Lexinvariant` and the table."""
+    super().setup()
+    self.table = self.param('table', nn.initializers.normal(1.0), (self.vocab_size, self.width))
+
+  def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw:
+    """As `Lexinvariant.draw`, mixed with the table's rows."""
+    random = super().draw(key, batch)
+    square = jnp.mean(self.table**2, axis=-1, keepdims=True)
+    table = (self.table * jax.lax.rsqrt(square + 1e-6)).astype(self.dtype)
+    a = jnp.asarray(batch.get('randomness', 1.0), self.dtype)
+    if random.names is None:
+      names = permutations(jax.random.fold_in(key, 1), random.rows.shape[0], self.vocab_size)
+      table = table[names]
+    return Draw(jnp.sqrt(1 - a) * table + jnp.sqrt(a) * random.rows, random.names)
+
+
+def permutations(key: jax.Array, count: int, size: int) -> jax.Array:
+  """Independent uniform permutations [count, size] of 0…size − 1."""
+  keys = jax.random.split(key, count)
+  return jax.vmap(lambda k: jax.random.permutation(k, size))(keys)
+
+
+def rename(names: jax.Array | None, ids: jax.Array) -> jax.Array:
+  """ids [B, T] under each sequence's names [B, V], or as they are."""
+  if names is None:
+    return ids
+  return jnp.take_along_axis(names, ids, axis=1)

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random rows name no symbol: exactly under a coupled renaming, in law under fresh draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.lexinvariant.models import bare
+from lib.embeddings.learned import Learned
+from lib.embeddings.lexinvariant import (
+  DRAWS,
+  LAWS,
+  AnnealedLexinvariant,
+  Draw,
+  Lexinvariant,
+  draw_rows,
+)
+from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
+from lib.errors import InputError
+from lib.models.decoder import Decoder, LanguageModel
+from lib.models.probe import Deciphering
+from lib.train import optimizer
+
+V, B, T, D = 5, 4, 12, 16
+KEY = jax.random.key(0)
+
+
+def batch(vocab_size=V, count=B, seed=0):
+  targets = np.random.default_rng(seed).integers(0, vocab_size, (count, T)).astype(np.int32)
+  ones = np.ones_like(targets)
+  return {
+    'targets': targets,
+    'inputs': np.concatenate([ones[:, :1] * vocab_size, targets[:, :-1]], axis=1),
+    'segments': ones,
+    'positions': ones.cumsum(1) - 1,
+    'bytes': ones,
+  }
+
+
+def model(embedding):
+  decoder = Decoder(layers=2, dim=D, heads=2, mlp_dim=32, position='t5', norm='rms', init_std=None)
+  return LanguageModel(embedding, decoder)
+
+
+def nats_under(module, variables, data, draw):
+  def run(module, data):
+    hidden, _ = module.hidden(data, draw)
+    return module.embedding.nats(hidden, data['targets'], draw)
+
+  return module.apply(variables, data, method=run)
+
+
+def renamed(data, names, vocab_size=V):
+  full = np.append(names, vocab_size).astype(np.int32)
+  return data | {field: full[data[field]] for field in ('inputs', 'targets')}
+
+
+@pytest.mark.parametrize('draw_kind', DRAWS)
+@pytest.mark.parametrize('law', LAWS)
+@pytest.mark.parametrize('row_dim', [None, 8])
+def test_renaming_ids_and_rows_together_changes_nothing(draw_kind, law, row_dim):
+  module = model(Lexinvariant(V, D, draw_kind=draw_kind, law=law, row_dim=row_dim))
+  data, names = batch(), np.array([2, 0, 4, 1, 3])
+  variables = jax.jit(module.init)(KEY, data, KEY)
+  draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
+  before = np.argsort(names)  # the id that now has this name
+  moved = (
+    Draw(draw.rows[:, before], None) if draw.names is None
+    else Draw(draw.rows, draw.names[:, before])
+  )  # fmt: skip
+  np.testing.assert_allclose(
+    nats_under(module, variables, renamed(data, names), moved),
+    nats_under(module, variables, data, draw),
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize('draw_kind', DRAWS)
+@pytest.mark.parametrize('law', LAWS)
+def test_renamed_text_has_the_same_law_over_fresh_draws(draw_kind, law):
+  count = 3000
+  module = model(Lexinvariant(V, D, draw_kind=draw_kind, law=law))
+  data = {field: np.repeat(values, count, axis=0) for field, values in batch(count=1).items()}
+  variables = jax.jit(module.init)(KEY, data, KEY)
+  nats = jax.jit(module.apply)
+  plain = np.asarray(nats(variables, data, jax.random.key(1))).sum(1)
+  other = np.asarray(nats(variables, renamed(data, [2, 0, 4, 1, 3]), jax.random.key(2))).sum(1)
+  if draw_kind == 'shared':  # one table for all: compare over tables
+    draws = jax.random.split(jax.random.key(3), 60)
+    small = {field: values[:50] for field, values in data.items()}
+    means = lambda d: np.array([np.asarray(nats(variables, d, key)).sum(1).mean() for key in draws])
+    plain, other = means(small), means(renamed(small, [2, 0, 4, 1, 3]))
+  z = (plain.mean() - other.mean()) / np.hypot(plain.std(), other.std()) * len(plain) ** 0.5
+  assert abs(z) < 4
+
+
+def test_haar_rows_are_orthogonal_and_no_row_tells_its_number():
+  keys = jax.random.split(KEY, 2000)
+  rows = np.asarray(jax.vmap(lambda key: draw_rows(key, 'orthonormal', 6, 8))(keys))
+  gram = np.einsum('nvr,nwr->nvw', rows, rows)
+  np.testing.assert_allclose(gram, np.broadcast_to(8 * np.eye(6), gram.shape), atol=1e-4)
+  positive = (rows > 0).mean(axis=0)  # LAPACK's own columns are negative on the diagonal
+  assert np.abs(positive - 0.5).max() < 5 * 0.5 / 2000**0.5
+
+
+@pytest.mark.parametrize('law', LAWS)
+def test_entries_have_variance_one(law):
+  keys = jax.random.split(KEY, 2000)
+  rows = np.asarray(jax.vmap(lambda key: draw_rows(key, law, 6, 8))(keys))
+  assert abs((rows**2).mean() - 1) < 0.02
+  assert abs(rows.mean()) < 0.02
+
+
+@pytest.mark.parametrize('draw_kind', DRAWS)
+def test_no_parameter_has_a_vocabulary_axis(draw_kind):
+  small = model(Lexinvariant(V, D, draw_kind=draw_kind))
+  large = model(Lexinvariant(131, D, draw_kind=draw_kind))
+  variables = small.init(KEY, batch(), KEY)
+  nats = large.apply(variables, batch(131), KEY)  # the same trained parameters
+  assert np.isfinite(nats).all()
+  shapes = lambda module, data: jax.tree.map(jnp.shape, jax.jit(module.init)(KEY, data, KEY))
+  assert shapes(small, batch()) == shapes(large, batch(131))
+
+
+@pytest.mark.parametrize(
+  'embedding',
+  [
+    Lexinvariant(V, D),
+    Lexinvariant(V, D, draw_kind='per_sequence', row_dim=8, readout_scale='vocabulary'),
+    Learned(V, D, init_std=1.0, readout_scale=D**-0.5),
+    PermutedIds(Learned(V, D), 0.5),
+    Mixed(V, D, 0.5),
+    Interchangeable(V, D, 0.5),
+  ],
+  ids=lambda e: type(e).__name__,
+)
+def test_nats_are_those_of_the_logits_under_one_draw(embedding):
+  module, data = model(embedding), batch()
+  variables = jax.jit(module.init)(KEY, data, KEY)
+  log_p = jax.nn.log_softmax(module.apply(variables, data, KEY, method='logits'))
+  picked = jnp.take_along_axis(log_p, data['targets'][..., None], axis=-1)[..., 0]
+  nats = module.apply(variables, data, KEY)
+  if isinstance(embedding, PermutedIds):  # two ids may share a new name: both have its logit
+    draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
+    bijective = np.array([len(set(row)) == V for row in np.asarray(draw.names)])
+    picked, nats = picked[bijective], nats[bijective]
+    assert len(picked)
+  np.testing.assert_allclose(nats, -picked, atol=1e-4)
+
+
+def test_annealing_ends_at_plain_random_rows_and_begins_at_the_table():
+  data = batch()
+  annealed = model(AnnealedLexinvariant(V, D, draw_kind='per_sequence'))
+  plain = model(Lexinvariant(V, D, draw_kind='per_sequence'))
+  variables = annealed.init(KEY, data, KEY)
+  at = lambda a, key: annealed.apply(variables, data | {'randomness': a}, key)
+  without = bare({'params': {'model': variables['params']}})
+  assert 'table' not in without['params']['embedding']
+  expected = plain.apply(without, data, jax.random.key(5))
+  np.testing.assert_allclose(at(1.0, jax.random.key(5)), expected, atol=1e-5)
+  slope = jax.grad(lambda p, a: annealed.apply({'params': p}, data | {'randomness': a}, KEY).sum())
+  table_slope = lambda a: np.abs(slope(variables['params'], a)['embedding']['table']).max()
+  assert table_slope(0.5) > 1e-3
+  assert table_slope(1.0) == 0
+
+
+def test_permuted_ids_per_type_rename_throughout_and_per_occurrence_one_by_one():
+  data = batch()
+  inner = Learned(V, D, init_std=1.0)
+  for p in (0.0, 1.0):
+    module = model(PermutedIds(inner, p))
+    variables = jax.jit(module.init)(KEY, data, KEY)
+    draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
+    assert all(sorted(row) == list(range(V)) for row in np.asarray(draw.names))
+    if p == 0:
+      plain = {
+        'params': variables['params'] | {'embedding': variables['params']['embedding']['inner']}
+      }
+      expected = model(inner).apply(plain, data, KEY)
+      np.testing.assert_allclose(module.apply(variables, data, KEY), expected, atol=1e-6)
+  module = PermutedIds(inner, 0.5, per='occurrence')
+  draw = module.apply(module.init(KEY, KEY, data, method='draw'), KEY, data, method='draw')
+  assert 0.2 < np.asarray(draw.renamed).mean() < 0.8
+  # A target that is renamed is renamed as the next position's input too.
+  variables = module.init(KEY, jnp.asarray(data['inputs']), draw, method='encode')
+  rows = variables['params']['inner']['table']
+  vectors = module.apply(variables, jnp.asarray(data['inputs']), draw, method='encode')
+  names = np.take_along_axis(np.asarray(draw.names), data['targets'], axis=1)
+  bears = np.where(np.asarray(draw.renamed)[:, 1 : T + 1], names, data['targets'])
+  np.testing.assert_allclose(vectors[:, 1:], np.asarray(rows)[bears[:, :-1]], atol=1e-6)
+  bad = PermutedIds(inner, 0.5, per='word')
+  with pytest.raises(InputError, match="per='word' is not one of type, occurrence"):
+    bad.init(KEY, KEY, data, method='draw')
+
+
+def test_interchangeable_rows_share_a_half_and_have_one_norm():
+  module, data = Interchangeable(V, D, 0.5), batch(count=64)
+  variables = module.init(KEY, KEY, data, method='draw')
+  rows = np.asarray(module.apply(variables, KEY, data, method='draw').rows)
+  np.testing.assert_allclose((rows**2).mean(-1), 1, atol=1e-4)
+  chosen = np.abs(rows[..., D // 2 :]).max(-1) > 0
+  assert 0.3 < chosen.mean() < 0.7
+  shared = rows[chosen][:, : D // 2]
+  direction = shared / np.linalg.norm(shared, axis=1, keepdims=True)
+  np.testing.assert_allclose(direction, np.broadcast_to(direction[:1], direction.shape), atol=1e-4)
+
+
+def test_the_taught_model_has_the_nats_of_the_model():
+  data = batch()
+  inner = model(Lexinvariant(V, D))
+  taught = Deciphering(inner, layers=2)
+  variables = taught.init(KEY, data, KEY)
+  nats, probes = taught.apply(variables, data, KEY)
+  assert probes.shape == (2, B, T)
+  alone = inner.apply({'params': variables['params']['model']}, data, KEY)
+  np.testing.assert_allclose(nats, alone, atol=1e-5)
+
+
+def test_muon_orthogonalises_the_blocks_matrices_and_only_those():
+  module, data = model(Lexinvariant(V, D)), batch()
+  params = jax.jit(module.init)(KEY, data, KEY)['params']
+  views = optimizer.matrices(params)
+  blocks = views['decoder']['blocks']
+  for kind, (reduced, out) in {
+    'query': (1, (2, 3)), 'out': ((1, 2), 3), 'up': (1, 2), 'down': (1, 2),
+  }.items():  # fmt: skip
+    assert (blocks[kind]['kernel'].reduction_axis, blocks[kind]['kernel'].output_axis) == (
+      reduced, out,
+    )  # fmt: skip
+  assert views['embedding']['input_scale'] is None
+  chain = optimizer.make_optimizer('muon', lambda step: 0.1)
+  gradient = module.init(jax.random.key(1), data, KEY)['params']
+  updates, _ = chain.update(gradient, chain.init(params), params)
+  up = np.asarray(updates['decoder']['blocks']['up']['kernel'])[0]  # D × 32
+  scale = np.linalg.svd(up, compute_uv=False)
+  assert scale.max() / scale.min() < 3  # of a random matrix about 6
+
+
+def test_says_what_it_cannot_draw():
+  with pytest.raises(InputError, match='9 symbols cannot have orthonormal rows of width 8'):
+    draw_rows(KEY, 'orthonormal', 9, 8)
+  with pytest.raises(InputError, match="law 'cauchy' of random rows is not one of gaussian"):
+    draw_rows(KEY, 'cauchy', 4, 8)
+  with pytest.raises(InputError, match="draw_kind='each' is not one of per_sequence"):
+    model(Lexinvariant(V, D, draw_kind='each')).init(KEY, batch(), KEY)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lexinvariant recipe from the command line, at smoke scale."""
+
+import json
+import math
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from configs import common, lexinvariant
+from experiments.lexinvariant import markov, models
+from lib.train import sharding
+from tests.test_configs import shape_check
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run(workdir, *flags):
+  return subprocess.run(
+    [
+      sys.executable, '-m', 'experiments.lexinvariant',
+      f'--config={ROOT}/configs/lexinvariant.py:smoke', f'--workdir={workdir}', *flags,
+    ],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def smoke(tmp_path_factory):
+  """All rows of a run at smoke scale, by table, row and column."""
+  folder = tmp_path_factory.mktemp('lexinvariant')
+  done = run(folder)
+  assert done.returncode == 0, done.stderr
+  rows = json.loads((folder / 'results.json').read_text())['rows']
+  return {(row['table'], row['row'], row['column']): row for row in rows}
+
+
+def test_every_table_has_rows(smoke):
+  assert {table for table, _, _ in smoke} == set(lexinvariant.TABLES)
+  assert all(row['measured'] is not None or row['note'] for row in smoke.values())
+
+
+def test_theory_keeps_its_bounds(smoke):
+  for d in (4, 5):
+    value = lambda column, d=d: smoke['theory', f'd={d}', column]['measured']
+    assert value('log_d_factorial_nats') == pytest.approx(math.lgamma(d + 1))
+    assert value('max_prefix_regret_nats') <= math.lgamma(d + 1) + 1e-9
+    for length in (16, 64):
+      assert value(f'average_l1_at_{length}') < value(f'bound_l1_at_{length}')
+
+
+def test_markov_predictors_stand_in_their_order_and_nothing_leaks(smoke):
+  regret = lambda predictor: smoke['markov', f'predictor={predictor}', 'regret_nats']['measured']
+  assert regret('true_chain') == 0
+  assert 0 < regret('exact_bayes') <= math.lgamma(5)
+  assert regret('exact_bayes') < regret('counting_bigram') < regret('counting_unigram')
+  for seed in (0, 1):
+    leak = smoke['markov', f'predictor=lexinvariant,seed={seed}', 'lowest_bin_z']
+    assert leak['measured'] > -4, leak
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--config.markov.row_dim=3', '4 symbols cannot have orthonormal rows of width 3'),
+    ('--config.markov.alphabet=9', 'markov.alphabet 9 is too large for exact Bayes'),
+    ('--config.theory.alphabets=(9,)', 'theory.alphabets must lie between 2 and 8 symbols'),
+  ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path, flag, message):
+  done = run(tmp_path / 'new', flag)
+  assert done.returncode == 2
+  assert message in done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1
+  assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('scale', common.SCALES)
+def test_every_scale_builds_and_steps(scale):
+  config = lexinvariant.get_config(scale)
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  options = config.markov
+  experiment = models.make_experiment(
+    options, 'lexinvariant', options.alphabet, jax.numpy.dtype(config.dtype),
+    markov.batches_of(config, markov.make_source(config), 0),
+  )  # fmt: skip
+  shape_check(experiment, config, mesh)
