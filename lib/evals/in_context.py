@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In-context tasks: answers that a model generates, and how much one model gains on another.
+
+The metric is the generated-token accuracy of arXiv 2305.16349, section 3.5 and appendix F.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import gmean
+
+from lib.data.in_context import FORMAT, Example
+from lib.errors import InputError
+from lib.report.results import mean_and_sem
+from lib.tokenizers.base import Tokenizer
+
+# int32 arrays [B, T] named as in a batch of lib/data/pipeline.py -> logits [B, T, V].
+Logits = Callable[[Mapping[str, np.ndarray]], Any]
+
+
+class Accuracy(NamedTuple):
+  """Means over examples, with standard errors (None for a single example).
+
+  Attributes:
+    symbols: share of an answer's symbols generated right, each in its place.
+    symbols_sem: its standard error; the symbols of one answer are not independent.
+    answers: share of answers generated right from end to end, format bytes and all.
+    answers_sem: its standard error.
+  """
+
+  symbols: float
+  symbols_sem: float | None
+  answers: float
+  answers_sem: float | None
+
+
+def generation_accuracy(
+  step_logits: Logits,
+  examples: Sequence[Example],
+  tokenizer: Tokenizer,
+  batch_size: int | None = None,
+) -> Accuracy:
+  """The accuracy of greedily generated answers.
+
+  Tokens of format bytes alone, such as the space in `D 4`, are generated and fed back, but are no
+  symbols. Prompt and answer are tokenized apart: where a tokenizer would join them, the answer is
+  right only in the tokens that it has by itself.
+
+  Args:
+    step_logits: the model, called on batches of one shape. A model that draws its embedding must
+      draw the same in each call, so that an answer is generated under one draw.
+    examples: prompts and their right answers.
+    tokenizer: of prompts and answers.
+    batch_size: examples a call; all of them by default.
+
+  Raises:
+    InputError: no example, an answer without symbols, or a batch size below 1.
+  """
+  if not examples or (batch_size is not None and batch_size < 1):
+    raise InputError(
+      'Accuracy needs at least 1 example and a batch size of at least 1; '
+      f'got {len(examples)} examples, batch size {batch_size}.'
+    )
+  answers = [tokenizer.encode(example.answer) for example in examples]
+  counted = [_symbols(answer, tokenizer) for answer in answers]
+  if not all(where.any() for where in counted):
+    raise InputError('Each answer needs a symbol, a token that is not format bytes alone.')
+  prompts = [tokenizer.encode(example.prompt) for example in examples]
+  longest = max(map(len, answers))
+  generated = generate(step_logits, prompts, longest, tokenizer.vocab_size, batch_size)
+  right = [row[: len(answer)] == answer for row, answer in zip(generated, answers, strict=True)]
+  shares = [float(r[where].mean()) for r, where in zip(right, counted, strict=True)]
+  return Accuracy(*mean_and_sem(shares), *mean_and_sem([float(r.all()) for r in right]))
+
+
+def generate(
+  step_logits: Logits,
+  prompts: Sequence[np.ndarray],
+  count: int,
+  vocab_size: int,
+  batch_size: int | None = None,
+) -> np.ndarray:
+  """int32 [N, count]: the `count` tokens after each prompt, each the likeliest given those before.
+
+  Every call has the shape [batch_size, longest prompt + count]; the last batch is filled up with
+  empty prompts.
+  """
+  size = batch_size or len(prompts)
+  lengths = np.zeros(-(-len(prompts) // size) * size, np.int64)
+  lengths[: len(prompts)] = [len(prompt) for prompt in prompts]
+  tokens = np.zeros((len(lengths), lengths.max() + count), np.int32)
+  for row, prompt in zip(tokens, prompts):
+    row[: len(prompt)] = prompt
+  rows = np.arange(size)
+  for start in range(0, len(tokens), size):
+    part, known = tokens[start : start + size], lengths[start : start + size]
+    for place in (known + step for step in range(count)):
+      logits = step_logits(_batch(part, place, vocab_size))
+      part[rows, place] = np.argmax(np.asarray(logits[rows, place]), axis=-1)
+  after = lengths[:, None] + np.arange(count)
+  return np.take_along_axis(tokens, after, axis=1)[: len(prompts)]
+
+
+def improvement(standard: ArrayLike, other: ArrayLike) -> dict[str, float]:
+  """What "x times better on average" can mean for paired scores: five statistics of the ratios.
+
+  The ratios are other / standard, cell by cell; a standard score of 0 makes its ratio infinite
+  (or NaN, if the other is 0 too) and with it each statistic that depends on it.
+
+  Raises:
+    InputError: scores that are not paired, or negative.
+  """
+  below, above = np.asarray(standard, np.float64), np.asarray(other, np.float64)
+  if below.shape != above.shape or not below.size or min(below.min(), above.min()) < 0:
+    raise InputError(
+      'An improvement needs equally many scores of 0 or more on both sides; '
+      f'got shapes {below.shape} and {above.shape}.'
+    )
+  with np.errstate(divide='ignore', invalid='ignore'):
+    ratios = above / below
+    return {
+      'mean_ratio': float(ratios.mean()),
+      'geometric_mean_ratio': float(gmean(ratios, axis=None)),
+      'ratio_of_means': float(above.mean() / below.mean()),
+      'median_ratio': float(np.median(ratios)),
+      'largest_ratio': float(ratios.max()),
+    }
+
+
+def _symbols(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+  """bool [n] which tokens hold more than format bytes."""
+  return np.array([bool(tokenizer.decode([i]).translate(None, FORMAT)) for i in ids], bool)
+
+
+def _batch(tokens: np.ndarray, known: np.ndarray, vocab_size: int) -> dict[str, np.ndarray]:
+  """Documents whose first `known` [B] of the tokens [B, T] are there, to be gone on with.
+
+  The input at place `known` is the last known token, so that the logits there are the next one's;
+  its target, not known yet, is 0.
+  """
+  inputs = np.roll(tokens, 1, axis=1)
+  inputs[:, 0] = vocab_size  # begin of document
+  places = np.arange(tokens.shape[1], dtype=np.int32)[None]
+  segments = (places <= known[:, None]).astype(np.int32)
+  fields = {'inputs': inputs, 'targets': tokens, 'positions': np.repeat(places, len(tokens), 0)}
+  return {name: field * segments for name, field in fields.items()} | {'segments': segments}
