@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-TABLES = ('theory', 'markov')
+TABLES = ('theory', 'markov', 'cost')
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
@@ -36,6 +36,14 @@ SIZES = {
   'markov.test_sequences': (16, 2048, 4096, 4096),
   'markov.evaluate_every': (3, 100, 500, 500),
   'markov.checkpoint_every': (3, 300, 1000, 1000),
+  'cost.vocab_sizes': ((16, 32), *((256, 32_768),) * 3),
+  'cost.repeats': (2, 15, 30, 30),
+  'cost.layers': (1, 4, 12, 12),
+  'cost.dim': (16, 128, 512, 1024),
+  'cost.heads': (2, 4, 8, 8),
+  'cost.mlp_dim': (32, 512, 2048, 4096),
+  'cost.length': (8, 128, 512, 512),
+  'cost.batch_size': (8, 16, 16, 64),
 }
 
 
@@ -60,6 +68,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'row_dim': 8,
     'head_dim': 16,
   }
+  config.cost = MODEL | {'vocab_sizes': (16,), 'repeats': 1, 'anneal': (), 'decipher': 0.0}
   for field, values in SIZES.items():
     section, _, key = field.rpartition('.')
     (config[section] if section else config)[key] = values[common.SCALES.index(scale)]

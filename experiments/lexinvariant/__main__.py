@@ -7,7 +7,7 @@ python -m experiments.lexinvariant --config=configs/lexinvariant.py:cpu --workdi
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.lexinvariant import markov, plots, theory
+from experiments.lexinvariant import cost, markov, plots, theory
 
 CAPTIONS = {
   'theory': 'The ideal lexinvariant predictor p′ (exact Bayes over all d! renamings) of random '
@@ -15,9 +15,11 @@ CAPTIONS = {
   '√(2 log d!/T) at least, and as 1/T in truth.',
   'markov': 'A lexinvariant transformer trained on one known Markov chain, on fresh sequences. No '
   'predictor that sees no names can beat exact Bayes, whose regret is at most log d!.',
+  'cost': 'Training steps of the same decoder side by side, by how the rows come about.',
 }
 
 SUMMARY = {
+  'cost': ('', ('step_seconds', 'time_ratio', 'memory_ratio')),
   'theory': (
     '',
     (
@@ -38,12 +40,14 @@ def check(config: ConfigDict) -> None:
     theory.check(config)
   if 'markov' in config.tables:
     markov.check(config)
+  if 'cost' in config.tables:
+    cost.check(config)
 
 
 RECIPE = runner.Recipe(
   name='lexinvariant',
   title='Lexinvariant Language Models',
-  tables={'theory': theory.table, 'markov': markov.table},
+  tables={'theory': theory.table, 'markov': markov.table, 'cost': cost.table},
   captions=CAPTIONS,
   summary=SUMMARY,
   check=check,

@@ -84,8 +84,7 @@ def counting_nats(sequences: np.ndarray, d: int, order: int, smoothing: float = 
   With a = `smoothing`, t symbols seen and c their counts, the unigram is
   P(w) = (c(w) + a) / (t + a d), and the bigram after h has it as its prior of the same weight:
   P(w|h) = (c(hw) + a d P(w)) / (c(h·) + a d). At a = 1/2 the unigram is that of Krichevsky and
-  Trofimov (1981). Neither depends on names, so both bound p' from above where nothing can be
-  enumerated.
+  Trofimov (1981). Neither depends on names, so neither beats p' in expectation.
 
   Args:
     sequences: integer [N, T] symbols in [0, d).
@@ -141,7 +140,7 @@ def paper_sample_size(d: int, epsilon: float, delta: float) -> int:
 
 def expected_sample_size(d: int, epsilon: float) -> int:
   """The least T for which `regret_bound_l1` is at most ε: 2 log d!/ε²."""
-  _check_accuracy(epsilon, 0.1)
+  _check_accuracy(epsilon)
   return math.ceil(2 * log_permutations(d) / epsilon**2)
 
 
@@ -157,10 +156,11 @@ def likely_sample_size(d: int, epsilon: float, delta: float) -> int:
   return math.ceil((4 * log_permutations(d) + 8 * math.log(1 / delta)) / epsilon**2)
 
 
-def _check_accuracy(epsilon: float, delta: float) -> None:
-  if not (epsilon > 0 and 0 < delta < 1):
+def _check_accuracy(*accuracies: float) -> None:
+  if not all(0 < accuracy < 0.5 for accuracy in accuracies):
     raise InputError(
-      f'A sample size needs epsilon > 0 and delta in (0, 1); got epsilon {epsilon}, delta {delta}.'
+      'The theorem speaks of epsilon and delta strictly inside (0, 1/2); '
+      f'got {", ".join(map(str, accuracies))}.'
     )
 
 
