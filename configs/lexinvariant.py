@@ -18,6 +18,37 @@ from configs import common
 
 TABLES = ('theory', 'markov', 'cost')
 
+# A model and its training; recipes override what differs.
+MODEL = {
+  'layers': 1,
+  'dim': 16,
+  'heads': 2,
+  'head_dim': 0,  # 0: dim / heads
+  'mlp_dim': 32,
+  'gated': True,
+  'activation': 'silu',
+  'max_distance': 128,  # last distance that the T5 bias tells apart
+  'remat': False,
+  'draw_kind': 'per_sequence',  # or shared, permuted_fixed
+  'law': 'gaussian',  # or orthonormal, rademacher
+  'row_dim': 0,  # 0: dim
+  'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
+  'anneal': (0.06, 0.35),  # when random rows begin and end to replace trained ones; () for none
+  'decipher': 0.3,  # weight of the probes' loss at the first step, falling to 0; 0 for none
+  'length': 64,
+  'steps': 100,
+  'batch_size': 16,
+  'evaluate_every': 100,
+  'checkpoint_every': 500,
+  'optimizer': 'muon',
+  'schedule': 'cosine',
+  'peak': 2e-2,
+  'warmup': 0.04,  # fraction of the steps
+  'final': 0.01,  # of the peak
+  'b2': 0.98,
+  'clip_norm': 1.0,
+}
+
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
   'theory.sequences': (4, 24, 64, 64),
@@ -73,36 +104,3 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     section, _, key = field.rpartition('.')
     (config[section] if section else config)[key] = values[common.SCALES.index(scale)]
   return config
-
-
-# A model and its training; recipes override what differs.
-MODEL = {
-  'layers': 1,
-  'dim': 16,
-  'heads': 2,
-  'head_dim': 0,  # 0: dim / heads
-  'mlp_dim': 32,
-  'gated': True,
-  'activation': 'silu',
-  'max_distance': 128,  # last distance that the T5 bias tells apart
-  'remat': False,
-  'draw_kind': 'per_sequence',  # or shared, permuted_fixed
-  'law': 'gaussian',  # or orthonormal, rademacher
-  'row_dim': 0,  # 0: dim
-  'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
-  'permute_per': 'type',  # B_p, or occurrence
-  'anneal': (0.06, 0.35),  # when random rows begin and end to replace trained ones; () for none
-  'decipher': 0.3,  # weight of the probes' loss at the first step, falling to 0; 0 for none
-  'length': 64,
-  'steps': 100,
-  'batch_size': 16,
-  'evaluate_every': 100,
-  'checkpoint_every': 500,
-  'optimizer': 'muon',
-  'schedule': 'cosine',
-  'peak': 2e-2,
-  'warmup': 0.04,  # fraction of the steps
-  'final': 0.01,  # of the peak
-  'b2': 0.98,
-  'clip_norm': 1.0,
-}

@@ -156,11 +156,11 @@ def test_annealing_ends_at_plain_random_rows_and_begins_at_the_table():
   variables = annealed.init(KEY, data, KEY)
   at = lambda a, key: annealed.apply(variables, data | {'randomness': a}, key)
   without = bare({'params': {'model': variables['params']}})
-  assert 'table' not in without['params']['embedding']
+  assert 'annealed_table' not in without['params']['embedding']
   expected = plain.apply(without, data, jax.random.key(5))
   np.testing.assert_allclose(at(1.0, jax.random.key(5)), expected, atol=1e-5)
   slope = jax.grad(lambda p, a: annealed.apply({'params': p}, data | {'randomness': a}, KEY).sum())
-  table_slope = lambda a: np.abs(slope(variables['params'], a)['embedding']['table']).max()
+  table_slope = lambda a: np.abs(slope(variables['params'], a)['embedding']['annealed_table']).max()
   assert table_slope(0.5) > 1e-3
   assert table_slope(1.0) == 0
 

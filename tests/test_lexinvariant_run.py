@@ -12,6 +12,7 @@ import pytest
 
 from configs import common, lexinvariant
 from experiments.lexinvariant import markov, models
+from lib.evals import renaming
 from lib.train import sharding
 from tests.test_configs import shape_check
 
@@ -62,11 +63,33 @@ def test_markov_predictors_stand_in_their_order_and_nothing_leaks(smoke):
     assert leak['measured'] > -4, leak
 
 
+def test_a_predictor_that_sees_names_is_found_out():
+  config = lexinvariant.get_config('smoke')
+  source = markov.make_source(config)
+  sequences = markov.sequences_of(source, 16, 200, 0)
+  bayes = renaming.exact_bayes(source, sequences).nats
+  cheat = markov.leak('cheat', renaming.informed(source, sequences).nats, bayes)
+  assert cheat.measured < -4
+  assert 'sees names' in cheat.note
+  honest = markov.leak('honest', renaming.counting_nats(sequences, 4, 1), bayes)
+  assert honest.measured > -4
+
+
+def test_evaluation_drops_the_aids_and_keeps_what_a_model_needs():
+  table = {'table': 1, 'begin': 2}
+  kept = models.bare({'params': {'model': {'embedding': table}, 'probes': 3}})
+  assert kept == {'params': {'embedding': table}}
+  random = {'begin': 2, 'annealed_table': 1}
+  kept = models.bare({'params': {'model': {'embedding': random}}})
+  assert kept == {'params': {'embedding': {'begin': 2}}}
+
+
 @pytest.mark.parametrize(
   ('flag', 'message'),
   [
     ('--config.markov.row_dim=3', '4 symbols cannot have orthonormal rows of width 3'),
     ('--config.markov.alphabet=9', 'markov.alphabet 9 is too large for exact Bayes'),
+    ('--config.markov.anneal=(0.5, 0.5)', 'markov.anneal must be two rising fractions'),
     ('--config.theory.alphabets=(9,)', 'theory.alphabets must lie between 2 and 8 symbols'),
   ],
 )

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.lexinvariant import cost, markov, plots, theory
+from lib.errors import InputError
 
 CAPTIONS = {
   'theory': 'The ideal lexinvariant predictor p′ (exact Bayes over all d! renamings) of random '
@@ -34,20 +35,21 @@ SUMMARY = {
 }
 
 
+MODULES = {'theory': theory, 'markov': markov, 'cost': cost}
+
+
 def check(config: ConfigDict) -> None:
   """Raises InputError for whatever in the config cannot be run, before anything is written."""
-  if 'theory' in config.tables:
-    theory.check(config)
-  if 'markov' in config.tables:
-    markov.check(config)
-  if 'cost' in config.tables:
-    cost.check(config)
+  if config.seed < 0:
+    raise InputError(f'seed must be 0 or more; got {config.seed}.')
+  for table in config.tables:
+    MODULES[table].check(config)
 
 
 RECIPE = runner.Recipe(
   name='lexinvariant',
   title='Lexinvariant Language Models',
-  tables={'theory': theory.table, 'markov': markov.table, 'cost': cost.table},
+  tables={table: module.table for table, module in MODULES.items()},
   captions=CAPTIONS,
   summary=SUMMARY,
   check=check,

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from experiments import runner
 from experiments.lexinvariant import models
+from lib.errors import InputError
 from lib.report.results import Row, name
 from lib.train import memory, optimizer, sharding
 from lib.train.state import make_step, state_shapes
@@ -20,6 +21,8 @@ ARMS = {'learned': ('learned', ''), 'shared': ('lexinvariant', 'shared'),
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for a model that cannot be built."""
+  if config.cost.repeats < 1 or not config.cost.vocab_sizes:
+    raise InputError('cost.repeats must be 1 or more, and cost.vocab_sizes not empty.')
   models.check(config.cost, 'cost', max(config.cost.vocab_sizes))
 
 
@@ -28,8 +31,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
 
   The arms take turns, so that whatever else the machine does meets all of them.
   """
-  if jax.default_backend() == 'cpu':
-    memory.keep_freed()
+  memory.keep_freed()
   rows = []
   for vocab_size in tqdm(config.cost.vocab_sizes, desc='vocabularies', leave=False):
     with jax.set_mesh(run.mesh):

@@ -26,6 +26,10 @@ def check(config: ConfigDict) -> None:
       f'markov.alphabet {config.markov.alphabet} is too large for exact Bayes, which enumerates '
       f'all renamings of at most {renaming.MAX_ALPHABET} symbols.'
     )
+  for field in ('seeds', 'test_sequences'):
+    if config.markov[field] < 1:
+      raise InputError(f'markov.{field} must be 1 or more; got {config.markov[field]}.')
+  make_source(config)
   models.check(config.markov, 'markov', config.markov.alphabet)
 
 
@@ -56,7 +60,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     if predictor == 'lexinvariant':
       for seed, one in zip(seeds(config), nats):
         row = name(predictor=predictor, seed=seed)
-        rows += [*_rows(row, [one], true), _leak(row, one, bayes)]
+        rows += [*_rows(row, [one], true), leak(row, one, bayes)]
   for one, seed in zip(trained, seeds(config)):
     for line in one.history:
       if 'validation/regret_nats' in line:
@@ -101,7 +105,7 @@ def _rows(row: str, nats: list[np.ndarray], true: np.ndarray) -> list[Row]:
   return rows
 
 
-def _leak(row: str, nats: np.ndarray, bayes: np.ndarray) -> Row:
+def leak(row: str, nats: np.ndarray, bayes: np.ndarray) -> Row:
   """The lowest position bin against exact Bayes, in standard errors of their difference.
 
   No predictor that sees no names can beat it on average, so far below 0 means that names leak.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models of the recipe: one decoder under trained, random or partly random rows.
+"""The models of the recipe: one decoder under trained or random rows.
 
 Two aids bring a small model over the plateau on which it else stays for thousands of steps:
 annealing from a trained table under permuted ids to random rows, and probes that tell each layer
@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 from experiments import runner
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
-from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
@@ -26,7 +25,7 @@ from lib.train import language_model, optimizer
 from lib.train.experiment import Batch, Experiment, Variables
 from lib.train.loop import train
 
-EMBEDDINGS = ('learned', 'lexinvariant', 'permuted', 'mixed', 'interchangeable')
+EMBEDDINGS = ('learned', 'lexinvariant')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +50,11 @@ def check(options: ConfigDict, where: str, vocab_size: int) -> None:
   for field in ('steps', 'batch_size', 'length', 'layers', 'heads', 'dim'):
     if options[field] < 1:
       raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
+  begin, end = options.anneal or (0.0, 1.0)
+  if not 0 <= begin < end <= 1:
+    raise InputError(
+      f'{where}.anneal must be two rising fractions of the steps, or (); got {options.anneal}.'
+    )
   width = options.row_dim or options.dim
   if options.law == 'orthonormal' and vocab_size > width:
     raise InputError(
@@ -60,25 +64,18 @@ def check(options: ConfigDict, where: str, vocab_size: int) -> None:
 
 
 def make_embedding(
-  options: ConfigDict, kind: str, vocab_size: int, dtype: Any, aided: bool = False, p: float = 0.0
-):
+  options: ConfigDict, kind: str, vocab_size: int, dtype: Any, aided: bool = False
+) -> Learned | Lexinvariant:
   """The embedding of a kind; `aided` is the form that training anneals."""
-  width = options.dim
-  learned = Learned(
-    vocab_size, width, init_std=1.0, readout_scale=width**-0.5, dtype=dtype
-  )  # fmt: skip
   if kind == 'learned':
-    return learned
-  if kind == 'permuted':
-    return PermutedIds(learned, p, per=options.permute_per)
-  if kind in ('mixed', 'interchangeable'):
-    return (Mixed if kind == 'mixed' else Interchangeable)(vocab_size, width, p, dtype=dtype)
+    scale = options.dim**-0.5
+    return Learned(vocab_size, options.dim, init_std=1.0, readout_scale=scale, dtype=dtype)
   if kind != 'lexinvariant':
     raise InputError(f'embedding {kind!r} is not one of {", ".join(EMBEDDINGS)}.')
   form = AnnealedLexinvariant if aided and options.anneal else Lexinvariant
   return form(
     vocab_size,
-    width,
+    options.dim,
     draw_kind=options.draw_kind,
     law=options.law,
     row_dim=options.row_dim or None,
@@ -88,7 +85,7 @@ def make_embedding(
 
 
 def make_model(
-  options: ConfigDict, kind: str, vocab_size: int, dtype: Any, aided: bool = False, p: float = 0.0
+  options: ConfigDict, kind: str, vocab_size: int, dtype: Any, aided: bool = False
 ) -> LanguageModel:
   """The decoder of the options around an embedding."""
   decoder = Decoder(
@@ -106,7 +103,7 @@ def make_model(
     remat=options.remat,
     dtype=dtype,
   )
-  return LanguageModel(make_embedding(options, kind, vocab_size, dtype, aided, p), decoder)
+  return LanguageModel(make_embedding(options, kind, vocab_size, dtype, aided), decoder)
 
 
 def make_experiment(
@@ -116,17 +113,16 @@ def make_experiment(
   dtype: Any,
   batches: Iterable[Batch],
   evaluations: Mapping[str, Callable] | None = None,
-  p: float = 0.0,
 ) -> Experiment:
   """What the loop trains; parameters of the model lie under 'model'."""
   steps = options.steps
   aided = kind == 'lexinvariant'
-  model = make_model(options, kind, vocab_size, dtype, aided, p)
+  model = make_model(options, kind, vocab_size, dtype, aided)
   taught = Deciphering(model, options.layers) if aided and options.decipher else None
   schedules: dict[str, Callable] = {}
   if aided and options.anneal:
     first, last = (int(part * steps) for part in options.anneal)
-    schedules['randomness'] = lambda step: jnp.clip((step - first) / (last - first), 0.0, 1.0)
+    schedules['randomness'] = lambda step: jnp.clip((step - first) / max(1, last - first), 0.0, 1.0)
   if taught:
     schedules['decipher'] = optax.linear_schedule(options.decipher, 0.0, steps)
 
@@ -162,17 +158,16 @@ def fit(
   batches: Iterable[Batch],
   evaluations: Mapping[str, Callable[[LanguageModel], Callable]] | None = None,
   seed: int = 0,
-  p: float = 0.0,
 ) -> Trained:
   """Trains a model under its name in the workdir, or takes it up where it stands.
 
-  `evaluations` are functions of the evaluated model: name -> (model -> (params -> values)).
+  `evaluations` are functions of the evaluated model: name -> (model -> (variables -> values)).
   """
   dtype = jnp.dtype(config.dtype)
-  model = make_model(options, kind, vocab_size, dtype, p=p)
+  model = make_model(options, kind, vocab_size, dtype)
   after_bare = lambda f: lambda variables: f(bare(variables))
   scored = {key: after_bare(make(model)) for key, make in (evaluations or {}).items()}
-  experiment = make_experiment(options, kind, vocab_size, dtype, batches, scored, p)
+  experiment = make_experiment(options, kind, vocab_size, dtype, batches, scored)
   schedule = optimizer.make_schedule(
     options.schedule, options.peak, options.steps, int(options.warmup * options.steps),
     options.final,
@@ -200,5 +195,6 @@ def fit(
 def bare(variables: Variables) -> Variables:
   """The evaluated model's variables out of those that were trained, without the aids."""
   params = dict(variables['params']['model'])
-  params['embedding'] = {k: v for k, v in params.get('embedding', {}).items() if k != 'table'}
+  embedding = params.get('embedding', {})
+  params['embedding'] = {k: v for k, v in embedding.items() if k != 'annealed_table'}
   return {'params': params}

@@ -32,6 +32,7 @@ def check(config: ConfigDict) -> None:
       f'theory.alphabets must lie between 2 and {renaming.MAX_ALPHABET} symbols, whose renamings '
       f'are all enumerated; got {tuple(options.alphabets)}.'
     )
+  _chain(config, min(options.alphabets), config.seed)
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:

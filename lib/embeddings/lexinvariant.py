@@ -162,20 +162,22 @@ class AnnealedLexinvariant(Lexinvariant):
   From random rows alone a small model stays long on a plateau. Here a row is
   √(1 − a) F[π(v)] + √a E(v) with a trained table F (rows of norm √R), a permutation π for each
   sequence, and the coefficient a = `batch['randomness']`, which a schedule takes from 0 to 1.
-  At a = 1 (or without a coefficient) F plays no part: the parameters, less `table`, are those of
-  a `Lexinvariant`, which is what to evaluate.
+  At a = 1 (or without a coefficient) F plays no part: the parameters, less `annealed_table`, are
+  those of a `Lexinvariant`, which is what to evaluate.
   """
 
   def setup(self) -> None:
     """Makes the parameters of `Lexinvariant` and the table."""
     super().setup()
-    self.table = self.param('table', nn.initializers.normal(1.0), (self.vocab_size, self.width))
+    init = nn.initializers.normal(1.0)
+    self.annealed_table = self.param('annealed_table', init, (self.vocab_size, self.width))
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw:
     """As `Lexinvariant.draw`, mixed with the table's rows."""
     random = super().draw(key, batch)
-    square = jnp.mean(self.table**2, axis=-1, keepdims=True)
-    table = (self.table * jax.lax.rsqrt(square + 1e-6)).astype(self.dtype)
+    trained = self.annealed_table
+    square = jnp.mean(trained**2, axis=-1, keepdims=True)
+    table = (trained * jax.lax.rsqrt(square + 1e-6)).astype(self.dtype)
     a = jnp.asarray(batch.get('randomness', 1.0), self.dtype)
     if random.names is None:
       names = permutations(jax.random.fold_in(key, 1), random.rows.shape[0], self.vocab_size)

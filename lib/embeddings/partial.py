@@ -102,7 +102,7 @@ class Mixed(nn.Module):
   def setup(self) -> None:
     """Makes the parameters."""
     init = nn.initializers.normal(1.0)
-    self.table = self.param('table', init, (self.vocab_size, self.dim))
+    self.table = self.param('table', init, (self.vocab_size, self._table_width()))
     self.begin = self.param('begin', init, (self.dim,))
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw:
@@ -112,6 +112,9 @@ class Mixed(nn.Module):
     random = jax.random.bernoulli(for_choice, self.p, (count, self.vocab_size, 1))
     rows = jnp.where(random, self._random_rows(for_rows, count), self._trained_rows()[None])
     return Draw(rows.astype(self.dtype), None)
+
+  def _table_width(self) -> int:
+    return self.dim
 
   def _trained_rows(self) -> jax.Array:
     return self.table
@@ -151,9 +154,11 @@ class Interchangeable(Mixed):
     super().setup()
     self.shared = self.param('shared', nn.initializers.normal(1.0), (self.dim // 2,))
 
+  def _table_width(self) -> int:
+    return self.dim // 2
+
   def _trained_rows(self) -> jax.Array:
-    own = self.table[:, : self.dim // 2]
-    return _scaled(jnp.pad(own, ((0, 0), (0, self.dim - own.shape[1]))))
+    return _scaled(jnp.pad(self.table, ((0, 0), (0, self.dim - self.dim // 2))))
 
   def _random_rows(self, key: jax.Array, count: int) -> jax.Array:
     size = self.dim - self.dim // 2

@@ -14,25 +14,19 @@ from lib.models.decoder import LanguageModel, make_norm
 
 
 class Probe(nn.Module):
-  """Which of V symbols a hidden vector stands for: a norm, an MLP, a trained embedding E'.
-
-  Section 3.3 of arXiv 2305.16349, whose probe has two layers of unstated width.
+  """Which of V symbols a hidden vector stands for: a norm and a trained matrix.
 
   Attributes:
     vocab_size: V.
-    mlp_dim: width of the hidden layer; 0 leaves the MLP out, for a linear probe.
   """
 
   vocab_size: int
-  mlp_dim: int = 0
 
   @nn.compact
   def __call__(self, hidden: jax.Array) -> jax.Array:
     """Logits [..., V] (float32) of hidden vectors [..., D]."""
     dim = hidden.shape[-1]
     x_nd = make_norm('rms', False, jnp.float32, 'norm')(hidden.reshape(-1, dim))
-    if self.mlp_dim:
-      x_nd = nn.Dense(dim, name='mlp_down')(nn.gelu(nn.Dense(self.mlp_dim, name='mlp_up')(x_nd)))
     logits = nn.Dense(self.vocab_size, use_bias=False, name='symbols')(x_nd)
     return logits.reshape(*hidden.shape[:-1], self.vocab_size)
 
