@@ -56,7 +56,7 @@ class Block(nn.Module):
     return make_norm(self.norm, self.bias, self.dtype, name)
 
   def _dense(self, features: int | tuple, name: str, axis: int | tuple = -1, scale: float = 1.0):
-    # Applied to rows [B·T, …]: XLA for CPU multiplies matrices twice as fast as stacks of them.
+    # Applied to rows [B·T, …]: XLA for CPU multiplies matrices faster than stacks of them.
     if self.init_std is None:
       init = nn.initializers.variance_scaling(scale**2, 'fan_in', 'truncated_normal')
     else:
@@ -214,7 +214,7 @@ class LanguageModel(nn.Module):
   def logits(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
     """Logits [B, T, V] after each input, for decoding and probes.
 
-    The same key gives the same draw, whatever the length, so that decoding can go on with it.
+    The same key and batch size give the same rows, so that decoding can go on with them.
     """
     draw = self.embedding.draw(key, batch)
     return self.embedding.logits(self.hidden(batch, draw)[0], draw)

@@ -121,8 +121,7 @@ def train(
   """
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  if jax.default_backend() == 'cpu':
-    memory.keep_freed()
+  memory.keep_freed()
   data = iter(experiment.batches)
   with (
     jax.set_mesh(mesh),

@@ -3,6 +3,8 @@
 
 import ctypes
 
+import jax
+
 # Parameters of glibc's mallopt (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
@@ -11,9 +13,11 @@ def keep_freed() -> None:
   """Makes freed memory stay with the process, so that a step on the CPU meets pages it has.
 
   XLA allocates a step's temporaries anew at every call. glibc maps and unmaps such large blocks,
-  and the page faults of touching them took up to 40 % of a small model's step. Where the C library
-  is another, nothing happens.
+  and the page faults of touching them are a large part of a small model's step. On accelerators,
+  and where the C library is another, nothing happens.
   """
+  if jax.default_backend() != 'cpu':
+    return
   try:
     mallopt = ctypes.CDLL(None).mallopt
   except (AttributeError, OSError):
