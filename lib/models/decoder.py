@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.models import positions as position_schemes
+from pallas_kernels.attention import attention
 
 ACTIVATIONS: dict[str, Callable] = {
   'relu': nn.relu,
@@ -78,9 +79,7 @@ class Block(nn.Module):
     if self.position == 'relative':
       relative = position_schemes.RelativeKeys(self.max_distance, name='relative')(q)
       bias = relative * self.head_dim**-0.5
-    if bias is not None:
-      bias = bias.astype(self.dtype)
-    mixed = jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask)
+    mixed = attention(q, k, v, bias, mask=mask)
     out = self._dense(self.dim, 'out', axis=(-2, -1), scale=self.residual_scale)
     return out(mixed.reshape(-1, *heads)).reshape(x_btd.shape)
 
