@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from experiments import runner
 from experiments.lexinvariant import models
+from lib.data import pipeline
 from lib.errors import InputError
 from lib.report.results import Row, name
 from lib.train import memory, optimizer, sharding
@@ -77,12 +78,7 @@ def _prepare(config, run, vocab_size, kind, draw_kind) -> _Step:
   options = config.cost.copy_and_resolve_references()
   options.draw_kind = draw_kind or options.draw_kind
   targets = np.random.default_rng(0).integers(0, vocab_size, (options.batch_size, options.length))
-  targets = targets.astype(np.int32)
-  ones = np.ones_like(targets)
-  batch = {
-    'inputs': np.roll(targets, 1, axis=1), 'targets': targets, 'bytes': ones, 'segments': ones,
-    'positions': ones.cumsum(axis=1, dtype=np.int32) - 1,
-  }  # fmt: skip
+  batch = pipeline.whole(targets, vocab_size)
   example = sharding.global_batch(batch, run.mesh)
   experiment = models.make_experiment(options, kind, vocab_size, jax.numpy.dtype(config.dtype), [])
   chain = optimizer.make_optimizer('adamw', optimizer.make_schedule('constant', 1e-3, 1, 0, 1.0))

@@ -3,7 +3,6 @@
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -175,23 +174,14 @@ def batches_of(config: ConfigDict, source: markov.MarkovSource, seed: int) -> gr
 
 def scorer(model, alphabet: int, seed: int = 0):
   """(variables, sequences [N, T]) -> nats [N, T], each sequence under one draw of rows."""
-
-  @jax.jit
-  def nats(variables, ids, key):
-    count, length = ids.shape
-    inputs = jnp.pad(ids[:, :-1], ((0, 0), (1, 0)), constant_values=alphabet)
-    ones = jnp.ones((count, length), jnp.int32)
-    batch = {
-      'inputs': inputs, 'targets': ids, 'segments': ones, 'bytes': ones,
-      'positions': jnp.broadcast_to(jnp.arange(length)[None], (count, length)),
-    }  # fmt: skip
-    return model.apply(variables, batch, key)
+  nats = jax.jit(model.apply)
 
   def score(variables, sequences):
     parts = np.array_split(sequences, -(-len(sequences) // 256))
     keys = jax.random.split(jax.random.key(seed), len(parts))
     return np.concatenate([
-      np.asarray(nats(variables, jnp.asarray(part), key)) for part, key in zip(parts, keys)
+      np.asarray(nats(variables, pipeline.whole(part, alphabet), key))
+      for part, key in zip(parts, keys)
     ])  # fmt: skip
 
   return score

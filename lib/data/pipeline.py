@@ -17,6 +17,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lib.data.sources import Source
 from lib.errors import InputError
@@ -83,6 +84,23 @@ def batches(
   return rows.batch(batch_size, batch_fn=fill).map(
     lambda batch: {field: values[here] for field, values in batch.items()}
   )
+
+
+def whole(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
+  """A batch of whole documents of equal length: one byte a token, no padding.
+
+  Args:
+    ids: tokens [B, T], each row a document from its beginning.
+    vocab_size: of the tokenizer, which is the id that marks a document's beginning.
+  """
+  targets = np.asarray(ids, np.int32)
+  inputs = np.roll(targets, 1, axis=1)
+  inputs[:, 0] = vocab_size
+  ones = np.ones_like(targets)
+  return {
+    'targets': targets, 'inputs': inputs, 'bytes': ones, 'segments': ones,
+    'positions': np.cumsum(ones, axis=1, dtype=np.int32) - 1,
+  }  # fmt: skip
 
 
 def stack(datasets: Sequence[grain.IterDataset]) -> grain.IterDataset:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import gmean
 
 from lib.data.in_context import FORMAT, Example
+from lib.data.pipeline import whole
 from lib.errors import InputError
 from lib.report.results import mean_and_sem
 from lib.tokenizers.base import Tokenizer
@@ -140,9 +141,6 @@ def _batch(tokens: np.ndarray, known: np.ndarray, vocab_size: int) -> dict[str, 
   The input at place `known` is the last known token, so that the logits there are the next one's;
   its target, not known yet, is 0.
   """
-  inputs = np.roll(tokens, 1, axis=1)
-  inputs[:, 0] = vocab_size  # begin of document
-  places = np.arange(tokens.shape[1], dtype=np.int32)[None]
-  segments = (places <= known[:, None]).astype(np.int32)
-  fields = {'inputs': inputs, 'targets': tokens, 'positions': np.repeat(places, len(tokens), 0)}
-  return {name: field * segments for name, field in fields.items()} | {'segments': segments}
+  batch = whole(tokens, vocab_size)
+  known_here = (batch['positions'] <= known[:, None]).astype(np.int32)
+  return {name: field * known_here for name, field in batch.items()}
