@@ -33,7 +33,8 @@ MODEL = {
   'law': 'gaussian',  # or orthonormal, rademacher
   'row_dim': 0,  # 0: dim
   'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
-  'anneal': (0.06, 0.35),  # when random rows begin and end to replace trained ones; () for none
+  'reveal': 0.8,  # how far rows tell their symbol at first (see AnnealedLexinvariant); 0 for none
+  'anneal': (0.05, 0.9),  # when that begins to fall, and when it is 0, as fractions of the steps
   'decipher': 0.3,  # weight of the probes' loss at the first step, falling to 0; 0 for none
   'length': 64,
   'steps': 100,
@@ -99,7 +100,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'row_dim': 8,
     'head_dim': 16,
   }
-  config.cost = MODEL | {'vocab_sizes': (16,), 'repeats': 1, 'anneal': (), 'decipher': 0.0}
+  config.cost = MODEL | {'vocab_sizes': (16,), 'repeats': 1, 'reveal': 0.0, 'decipher': 0.0}
   for field, values in SIZES.items():
     section, _, key = field.rpartition('.')
     (config[section] if section else config)[key] = values[common.SCALES.index(scale)]

@@ -149,20 +149,36 @@ def test_nats_are_those_of_the_logits_under_one_draw(embedding):
   np.testing.assert_allclose(nats, -picked, atol=1e-4)
 
 
-def test_annealing_ends_at_plain_random_rows_and_begins_at_the_table():
+@pytest.mark.parametrize('draw_kind', DRAWS)
+def test_annealing_ends_at_plain_random_rows(draw_kind):
   data = batch()
-  annealed = model(AnnealedLexinvariant(V, D, draw_kind='per_sequence'))
-  plain = model(Lexinvariant(V, D, draw_kind='per_sequence'))
+  annealed = model(AnnealedLexinvariant(V, D, draw_kind=draw_kind))
+  plain = model(Lexinvariant(V, D, draw_kind=draw_kind))
   variables = annealed.init(KEY, data, KEY)
-  at = lambda a, key: annealed.apply(variables, data | {'randomness': a}, key)
   without = bare({'params': {'model': variables['params']}})
   assert 'annealed_table' not in without['params']['embedding']
   expected = plain.apply(without, data, jax.random.key(5))
-  np.testing.assert_allclose(at(1.0, jax.random.key(5)), expected, atol=1e-5)
-  slope = jax.grad(lambda p, a: annealed.apply({'params': p}, data | {'randomness': a}, KEY).sum())
-  table_slope = lambda a: np.abs(slope(variables['params'], a)['embedding']['annealed_table']).max()
-  assert table_slope(0.5) > 1e-3
-  assert table_slope(1.0) == 0
+  for last in (data, data | {'revealed': 0.0}):
+    actual = annealed.apply(variables, last, jax.random.key(5))
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+  loss = lambda p, c: annealed.apply({'params': p}, data | {'revealed': c}, KEY).sum()
+  slope = lambda c: jax.grad(loss)(variables['params'], c)['embedding']['annealed_table']
+  assert np.abs(slope(0.5)).max() > 1e-3
+  assert not np.any(slope(0.0))
+
+
+def test_annealed_rows_reveal_their_symbol_by_the_bound():
+  data = {'inputs': np.zeros((4000, 3), np.int32)}
+  module = AnnealedLexinvariant(V, D, draw_kind='per_sequence')
+  variables = module.init(KEY, KEY, data, method='draw')
+  draw = lambda c: module.apply(variables, KEY, data | {'revealed': c}, method='draw').rows
+  table = variables['params']['annealed_table']
+  table = table / np.sqrt(np.mean(table**2, axis=-1, keepdims=True))
+  for bound in (0.0, 0.4, 0.8):
+    rows = np.asarray(draw(bound))
+    share = np.einsum('bvr,vr->bv', rows, table) / D
+    assert share.mean() == pytest.approx(bound / 2, abs=0.03)  # the mean of a uniform c
+    assert np.mean(rows**2) == pytest.approx(1, abs=0.05)  # no norm tells the level
 
 
 def test_permuted_ids_per_type_rename_throughout_and_per_occurrence_one_by_one():

@@ -4,6 +4,7 @@
 import copy
 import functools
 import io
+import json
 import pathlib
 import re
 import subprocess
@@ -22,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CORPORA = ROOT.parent / 'shared/corpora'
 FAMILIES = ('bpe', 'unigram', 'wordpiece')
 SIZE = 800
-TEXTS = [path.read_bytes() for path in sorted((ROOT / 'lib/tokenizers').glob('*.py'))]
+TEXTS = [path.read_bytes() for path in sorted(pathlib.Path(json.__file__).parent.glob('*.py'))]
 AWKWARD = [
   b'',
   b' ',

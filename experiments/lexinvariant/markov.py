@@ -49,7 +49,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     'counting_bigram': [renaming.counting_nats(sequences, options.alphabet, order=1)],
     'counting_unigram': [renaming.counting_nats(sequences, options.alphabet, order=0)],
     'lexinvariant': [
-      scorer(one.model, options.alphabet)(one.variables, sequences) for one in trained
+      models.scorer(one.model, options.alphabet)(one.variables, sequences) for one in trained
     ],
   }
   (true,), (bayes,) = scores['true_chain'], scores['exact_bayes']
@@ -139,7 +139,7 @@ def fit(
   true = renaming.informed(source, held).nats
 
   def regret(model):
-    score = scorer(model, options.alphabet)
+    score = models.scorer(model, options.alphabet)
     return lambda variables: {'regret_nats': (score(variables, held) - true).sum(axis=1).mean()}
 
   return models.fit(
@@ -170,18 +170,3 @@ def batches_of(config: ConfigDict, source: markov.MarkovSource, seed: int) -> gr
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-
-
-def scorer(model, alphabet: int, seed: int = 0):
-  """(variables, sequences [N, T]) -> nats [N, T], each sequence under one draw of rows."""
-  nats = jax.jit(model.apply)
-
-  def score(variables, sequences):
-    parts = np.array_split(sequences, -(-len(sequences) // 256))
-    keys = jax.random.split(jax.random.key(seed), len(parts))
-    return np.concatenate([
-      np.asarray(nats(variables, pipeline.whole(part, alphabet), key))
-      for part, key in zip(parts, keys)
-    ])  # fmt: skip
-
-  return score

@@ -2,7 +2,7 @@
 """The models of the recipe: one decoder under trained or random rows.
 
 Two aids bring a small model over the plateau on which it else stays for thousands of steps:
-annealing from a trained table under permuted ids to random rows, and probes that tell each layer
+rows that at first tell which symbol they stand for, less and less, and probes that tell each layer
 the current symbol, whose weight falls to zero. Both are gone from the model that is evaluated.
 """
 
@@ -12,10 +12,12 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from experiments import runner
+from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
 from lib.errors import InputError
@@ -50,10 +52,12 @@ def check(options: ConfigDict, where: str, vocab_size: int) -> None:
   for field in ('steps', 'batch_size', 'length', 'layers', 'heads', 'dim'):
     if options[field] < 1:
       raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
-  begin, end = options.anneal or (0.0, 1.0)
+  if not 0 <= options.reveal < 1:
+    raise InputError(f'{where}.reveal must be at least 0 and below 1; got {options.reveal}.')
+  begin, end = options.anneal
   if not 0 <= begin < end <= 1:
     raise InputError(
-      f'{where}.anneal must be two rising fractions of the steps, or (); got {options.anneal}.'
+      f'{where}.anneal must be two rising fractions of the steps; got {options.anneal}.'
     )
   width = options.row_dim or options.dim
   if options.law == 'orthonormal' and vocab_size > width:
@@ -72,7 +76,7 @@ def make_embedding(
     return Learned(vocab_size, options.dim, init_std=1.0, readout_scale=scale, dtype=dtype)
   if kind != 'lexinvariant':
     raise InputError(f'embedding {kind!r} is not one of {", ".join(EMBEDDINGS)}.')
-  form = AnnealedLexinvariant if aided and options.anneal else Lexinvariant
+  form = AnnealedLexinvariant if aided and options.reveal else Lexinvariant
   return form(
     vocab_size,
     options.dim,
@@ -120,9 +124,9 @@ def make_experiment(
   model = make_model(options, kind, vocab_size, dtype, aided)
   taught = Deciphering(model, options.layers) if aided and options.decipher else None
   schedules: dict[str, Callable] = {}
-  if aided and options.anneal:
+  if aided and options.reveal:
     first, last = (int(part * steps) for part in options.anneal)
-    schedules['randomness'] = lambda step: jnp.clip((step - first) / max(1, last - first), 0.0, 1.0)
+    schedules['revealed'] = optax.linear_schedule(options.reveal, 0.0, max(1, last - first), first)
   if taught:
     schedules['decipher'] = optax.linear_schedule(options.decipher, 0.0, steps)
 
@@ -198,3 +202,18 @@ def bare(variables: Variables) -> Variables:
   embedding = params.get('embedding', {})
   params['embedding'] = {k: v for k, v in embedding.items() if k != 'annealed_table'}
   return {'params': params}
+
+
+def scorer(model: LanguageModel, vocab_size: int, seed: int = 0) -> Callable:
+  """(variables, ids [N, T]) -> nats [N, T] of whole documents, each under one draw of rows."""
+  nats = jax.jit(model.apply)
+
+  def score(variables: Variables, ids: np.ndarray) -> np.ndarray:
+    parts = np.array_split(ids, -(-len(ids) // 128))
+    keys = jax.random.split(jax.random.key(seed), len(parts))
+    return np.concatenate([
+      np.asarray(nats(variables, pipeline.whole(part, vocab_size), key))
+      for part, key in zip(parts, keys)
+    ])  # fmt: skip
+
+  return score

@@ -157,13 +157,15 @@ class Lexinvariant(nn.Module):
 
 
 class AnnealedLexinvariant(Lexinvariant):
-  """Lexinvariant rows that training reaches from a trained table, whose ids are permuted.
+  """Random rows that training reaches by degrees, from rows that tell which symbol they stand for.
 
   From random rows alone a small model stays long on a plateau. Here a row is
-  √(1 − a) F[π(v)] + √a E(v) with a trained table F (rows of norm √R), a permutation π for each
-  sequence, and the coefficient a = `batch['randomness']`, which a schedule takes from 0 to 1.
-  At a = 1 (or without a coefficient) F plays no part: the parameters, less `annealed_table`, are
-  those of a `Lexinvariant`, which is what to evaluate.
+  c F(v) + √(1 − c²) E(v) with a trained table F (rows of norm √R) and a coefficient c for each
+  sequence, uniform in 0…`batch['revealed']`. A schedule takes the bound to 0: the hint that a row
+  gives of its symbol, about c √R standard deviations of chance, fades, and the context must make
+  up for it. At c = 0 (or without a bound) F plays no part: the parameters, less `annealed_table`,
+  are those of a `Lexinvariant`, which is what to evaluate. The rows of a batch take B·V·R numbers
+  in every mode.
   """
 
   def setup(self) -> None:
@@ -175,14 +177,12 @@ class AnnealedLexinvariant(Lexinvariant):
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw:
     """As `Lexinvariant.draw`, mixed with the table's rows."""
     random = super().draw(key, batch)
-    trained = self.annealed_table
-    square = jnp.mean(trained**2, axis=-1, keepdims=True)
-    table = (trained * jax.lax.rsqrt(square + 1e-6)).astype(self.dtype)
-    a = jnp.asarray(batch.get('randomness', 1.0), self.dtype)
-    if random.names is None:
-      names = permutations(jax.random.fold_in(key, 1), random.rows.shape[0], self.vocab_size)
-      table = table[names]
-    return Draw(jnp.sqrt(1 - a) * table + jnp.sqrt(a) * random.rows, random.names)
+    rows = random.rows if random.names is None else random.rows[random.names]
+    square = jnp.mean(self.annealed_table**2, axis=-1, keepdims=True)
+    table = (self.annealed_table * jax.lax.rsqrt(square + 1e-6)).astype(self.dtype)
+    uniform = jax.random.uniform(jax.random.fold_in(key, 1), (rows.shape[0], 1, 1), self.dtype)
+    c = jnp.asarray(batch.get('revealed', 0.0), self.dtype) * uniform
+    return Draw(c * table[None] + jnp.sqrt(1 - c**2) * rows, None)
 
 
 def permutations(key: jax.Array, count: int, size: int) -> jax.Array:

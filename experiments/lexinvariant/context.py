@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Perplexity against position on text: trained rows beside fresh random ones (Figures 3 and 7)."""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.lexinvariant import models, text
+from experiments.lexinvariant.markov import bins
+from lib.evals import renaming
+from lib.report.results import Row, mean_and_sem, name
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for text or models that cannot be had."""
+  text.check(config)
+
+
+def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Trains a pair of models a corpus and vocabulary, and scores both on the same test text."""
+  rows = []
+  for corpus in text.corpora(config):
+    ids = text.held_out(corpus, 'test', config.text.length, config.text.test_sequences)
+    scores: dict[str, list[np.ndarray]] = {}
+    for kind in models.EMBEDDINGS:
+      scores[kind] = []
+      for seed in text.seeds(config):
+        trained = text.fit(config, run, corpus, kind, seed)
+        scores[kind].append(models.scorer(trained.model, corpus.vocab_size)(trained.variables, ids))
+        rows += _curve(corpus, kind, seed, trained.history)
+    for kind, nats in scores.items():
+      rows += _by_position(f'{corpus.row},{name(embedding=kind)}', config, nats)
+    if corpus.alphabet:
+      for order, predictor in enumerate(('counting_unigram', 'counting_bigram')):
+        counted = renaming.counting_nats(ids, corpus.vocab_size, order)
+        rows += _by_position(f'{corpus.row},{name(predictor=predictor)}', config, [counted])
+    rows += _gap(corpus, config, scores['learned'], scores['lexinvariant'])
+  return rows
+
+
+def starts(length: int, window: int) -> list[int]:
+  """First symbols of the windows, counted from 1: the paper's, and the last that fits."""
+  last = length - window + 1
+  return [start for start in (1, 25, 50, *range(100, length, 100)) if start < last] + [last]
+
+
+def _windows(nats: np.ndarray, length: int, window: int) -> dict[int, np.ndarray]:
+  """Perplexity [N] of each window of nats [N, T], by its first symbol."""
+  return {
+    start: np.exp(nats[:, start - 1 : start - 1 + window].mean(axis=1))
+    for start in starts(length, window)
+  }
+
+
+def _by_position(row: str, config: ConfigDict, nats: list[np.ndarray]) -> list[Row]:
+  """Perplexities of models [seeds] from nats [N, T]; the error is over sequences."""
+  options = config.text
+  mean = np.mean(nats, axis=0)
+  note = f'mean over {len(mean)} sequences of windows of {options.window}; error over sequences'
+  rows = []
+  for start, values in _windows(mean, options.length, options.window).items():
+    value, sem = mean_and_sem(values.tolist())
+    rows.append(Row('context', row, f'perplexity_at_{start}', value, sem, note=note))
+  for start, end in bins(options.length):
+    rows.append(Row('context', row, f'perplexity_{start}_{end}', np.exp(mean[:, start:end].mean())))
+  value, sem = mean_and_sem(np.exp(mean[:, -1]).tolist())
+  column = f'perplexity_at_context_{options.length - 1}'
+  return [*rows, Row('context', row, column, value, sem, note='the last symbol alone')]
+
+
+def _gap(
+  corpus: text.Corpus, config: ConfigDict, learned: list[np.ndarray], random: list[np.ndarray]
+) -> list[Row]:
+  """How far random rows are behind, at the start and at the end, and in all."""
+  options, row = config.text, corpus.row
+  gaps = []  # of each pair of seeds: relative gap by window
+  for one, other in zip(learned, random, strict=True):
+    below, above = (_windows(x, options.length, options.window) for x in (one, other))
+    gaps.append({start: above[start].mean() / below[start].mean() - 1 for start in below})
+  rows = []
+  for start in gaps[0]:
+    value, sem = mean_and_sem([gap[start] for gap in gaps])
+    note = 'mean perplexity above that of learned rows, relative; error over seeds'
+    rows.append(
+      Row('context', row, f'relative_gap_at_{start}', value, sem, unit='ratio', note=note)
+    )
+  first, last = min(gaps[0]), max(gaps[0])
+  value, sem = mean_and_sem([gap[first] / gap[last] for gap in gaps])
+  rows.append(Row('context', row, 'gap_shrinks_by', value, sem, unit='ratio',
+                  note=f'relative gap at {first} over that at {last}'))  # fmt: skip
+  regret = np.mean(random, axis=0) - np.mean(learned, axis=0)
+  value, sem = mean_and_sem(regret.sum(axis=1).tolist())
+  budget = renaming.log_permutations(corpus.vocab_size)
+  late = regret[:, -options.window :].mean()
+  return [
+    *rows,
+    Row('context', row, f'regret_nats_over_{options.length}', value, sem, unit='nats',
+        note='total of nats above learned rows; an ideal predictor needs at most log V!'),
+    Row('context', row, 'log_v_factorial_nats', budget, unit='nats'),
+    Row('context', row, 'late_regret_nats_per_symbol', late, unit='nats',
+        note=f'over the last {options.window} symbols: not ambiguity but what was not learned'),
+  ]  # fmt: skip
+
+
+def _curve(corpus: text.Corpus, kind: str, seed: int, history: list[dict]) -> list[Row]:
+  """Validation perplexity late in the context, by training step."""
+  row = f'{corpus.row},{name(embedding=kind, seed=seed)}'
+  return [
+    Row('context', row, f'late_perplexity_at_step_{line["step"]}', line[key])
+    for line in history
+    if (key := 'validation/late_perplexity') in line
+  ]
