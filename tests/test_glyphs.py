@@ -4,12 +4,17 @@
 import dataclasses
 import gzip
 import io
+import os
+import pathlib
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lib import tokenizers
 from lib.data import fonts, glyphs
 from lib.errors import InputError
 
@@ -208,3 +213,53 @@ def test_a_contact_sheet_shows_the_pictures(font):
   shown = sheet[4:68:4, 4:68:4] < 128
   assert (shown == table.pixels()[2]).all()
   assert glyphs.contact_sheet(table, tokens) == glyphs.contact_sheet(table, tokens, [0, 1, 2])
+
+
+def test_unifont_draws_the_plane_alike_from_both_formats():
+  found = list(fonts._unifonts())
+  kinds = [next((path for path in found if path.endswith(end)), None) for end in ('.hex', '.otf')]
+  if None in kinds:
+    pytest.skip('needs GNU Unifont as .hex and .otf: Debian packages unifont and fonts-unifont')
+  points = np.arange(0x10000)
+  (ink, known), (outline, known_too) = (fonts.find_font(path).draw(points, 32) for path in kinds)
+  both = known & known_too
+  assert both.sum() > 57_000
+  # What differs are combining marks, whose advance is zero in the outline font.
+  assert (ink[both] == outline[both]).all(axis=(1, 2)).mean() > 0.97
+  assert (ink[ord('A')] == ink[ord('А')]).all()
+  assert fonts.find_font().name.startswith('unifont.hex')
+
+
+def command(*arguments):
+  return subprocess.run(
+    [sys.executable, '-m', 'experiments.glyphs', *map(str, arguments)],
+    cwd=pathlib.Path(__file__).parents[1], env=os.environ, capture_output=True, text=True,
+  )  # fmt: skip
+
+
+def test_the_command_leaves_a_table_and_a_sheet(font, tmp_path):
+  tokenizers.save(tokenizers.Characters(b'A- x\n'), tmp_path / 'tokenizer')
+  out = tmp_path / 'new/out'
+  options = f'--font={tmp_path}/tiny.hex', f'--tokenizer={tmp_path}/tokenizer', f'--out={out}'
+  done = command(*options, '--cell=16')
+  assert done.returncode == 0, done.stderr
+  assert 'tiny.hex covers 4 of 5 tokens that stand for text (80.00%)' in done.stdout
+  assert '3 of them share their picture' in done.stdout  # the space, the newline and the x
+  expected = glyphs.render(['A', '-', ' ', 'x', '\n'], font, 16)
+  table = glyphs.load(out / 'glyphs.table', expected.fingerprint)
+  assert (table.bits == expected.bits).all()
+  assert Image.open(out / 'glyphs.png').size[0] > 0
+  assert sorted(path.name for path in out.iterdir()) == ['glyphs.png', 'glyphs.table']
+
+
+def test_the_command_says_what_was_wrong(tmp_path):
+  for arguments, sentence in (
+    ([f'--font={tmp_path}/none.hex'], 'cannot read the font'),
+    (['--font=dejavu', f'--out={tmp_path}/file/out'], 'cannot write to'),
+  ):
+    (tmp_path / 'file').write_text('in the way')
+    failed = command(*arguments)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith('glyphs: ')
+    assert sentence in failed.stderr
+    assert failed.stderr.count('\n') == 1

@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 import zlib
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -21,15 +22,14 @@ from lib.errors import InputError
 CELLS = (16, 32, 64)  # pixels along an edge
 HEX_SIZE = 16  # rows of a bitmap in a .hex file, and its most columns
 BASELINE = 14  # rows of a bitmap above the baseline
-# Where systems keep GNU Unifont's Basic Multilingual Plane, in the order of preference.
-PLACES = (
-  '/usr/share/unifont/unifont.hex*',
-  '/usr/local/share/unifont/unifont.hex*',
-  '/usr/share/fonts/**/unifont.hex*',
-  '/usr/share/fonts/**/unifont.[ot]tf',
-  '/usr/local/share/fonts/**/unifont.[ot]tf',
-  '~/.local/share/fonts/**/unifont.*',
-  '~/.fonts/**/unifont.*',
+# GNU Unifont's Basic Multilingual Plane, the preferred name first, and where systems keep it.
+UNIFONT = ('unifont.hex', 'unifont.hex.gz', 'unifont.otf', 'unifont.ttf')
+FOLDERS = (
+  '/usr/share/unifont',
+  '/usr/share/fonts',
+  '/usr/local/share',
+  '~/.local/share',
+  '~/.fonts',
 )
 EMBEDDED = 'dejavu'  # the font that comes with matplotlib; it has no CJK
 
@@ -63,10 +63,7 @@ def find_font(name: str = 'auto') -> Font:
     InputError: no such file, or one that holds no font.
   """
   if name == 'auto':
-    found = (
-      path for place in PLACES for path in glob.glob(os.path.expanduser(place), recursive=True)
-    )
-    name = next(found, EMBEDDED)
+    name = next(_unifonts(), EMBEDDED)
   if name == EMBEDDED:
     import matplotlib
 
@@ -74,6 +71,14 @@ def find_font(name: str = 'auto') -> Font:
   if name.removesuffix('.gz').endswith('.hex'):
     return HexFont(name)
   return OutlineFont(name)
+
+
+def _unifonts() -> Iterator[str]:
+  """Paths of GNU Unifont on this system, the best first."""
+  for name in UNIFONT:
+    for folder in FOLDERS:
+      found = glob.glob(os.path.join(os.path.expanduser(folder), '**', name), recursive=True)
+      yield from sorted(found)
 
 
 class HexFont:
