@@ -27,6 +27,7 @@ setuptools.setup(
     'numpy>=2.1,<2.5',
     'optax>=0.2.8,<0.3',
     'orbax-checkpoint>=0.12.8,<0.13',
+    'pillow>=12,<14',
     'scipy>=1.15,<2',
     'sentencepiece>=0.2.1,<0.3',
     'tensorboardX>=2.6.4,<3',

@@ -11,6 +11,7 @@ from lib.tokenizers.bpe import BPE, train_bpe, train_sequential_bpe
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.lzw import LZW, train_lzw
 from lib.tokenizers.sentencepiece import SentencePiece, train_sentencepiece
+from lib.tokenizers.unicode import Unicode, train_unicode
 from lib.tokenizers.wordpiece import WordPiece, train_wordpiece
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
   'Dictionary',
   'SentencePiece',
   'Tokenizer',
+  'Unicode',
   'WordPiece',
   'load',
   'save',
@@ -29,6 +31,7 @@ __all__ = [
   'train_lzw',
   'train_sentencepiece',
   'train_sequential_bpe',
+  'train_unicode',
   'train_wordpiece',
 ]
 
@@ -39,6 +42,7 @@ FAMILIES: dict[str, type[Tokenizer]] = {
   'dictionary': Dictionary,
   'lzw': LZW,
   'sentencepiece': SentencePiece,
+  'unicode': Unicode,
   'wordpiece': WordPiece,
 }
 

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Input rows that are given, frozen or as the start of training, beside a trained readout.
+
+What the rows hold is not this module's concern: glyphs and their controls are in
+`lib.embeddings.glyph_rows`, and all arms of arXiv 2507.04886 are this one module.
+"""
+
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib.errors import InputError
+from pallas_kernels.linear_cross_entropy import linear_cross_entropy
+
+
+class Given(nn.Module):
+  """Given input rows and an untied, trained readout.
+
+  A frozen table is the variable `frozen/table`: part of the state, so an argument of every compiled
+  step, but no parameter, so that neither gradients nor the optimiser know it. The id `vocab_size`,
+  "begin of document", has no glyph: its vector is trained, the only trained one at the input.
+
+  Attributes:
+    vocab_size: V, ids that can be predicted.
+    dim: D, width of the model.
+    rows: () -> the rows, float [V, R]. For R ≠ D a trained map without bias takes them to D.
+    frozen: the rows stay; otherwise they are where training starts.
+    init_std: standard deviation of the initial readout and begin vector.
+    dtype: of the vectors handed to the model.
+  """
+
+  vocab_size: int
+  dim: int
+  rows: Callable[[], np.ndarray]
+  frozen: bool = True
+  init_std: float = 0.02
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self) -> None:
+    """Makes the variables; raises InputError for rows of another vocabulary."""
+    init = nn.initializers.normal(self.init_std)
+    if self.frozen:
+      self.table = self.variable('frozen', 'table', self._rows).value
+    else:
+      self.table = self.param('table', lambda key: self._rows())
+    self.begin = self.param('begin', init, (self.dim,))
+    self.readout_table = self.param('readout_table', init, (self.vocab_size, self.dim))
+    width = self.table.shape[1]
+    if width != self.dim:
+      into = nn.initializers.normal(width**-0.5)
+      self.row_in = self.param('row_in', into, (width, self.dim))
+
+  def _rows(self) -> jax.Array:
+    rows = np.asarray(self.rows(), np.float32)
+    if rows.ndim != 2 or len(rows) != self.vocab_size:
+      raise InputError(
+        f'rows of shape {rows.shape} do not fit {self.vocab_size} ids: render them from the '
+        'tokens of the tokenizer in use.'
+      )
+    # A plain array would be written into the compiled program of the initial state.
+    return jax.pure_callback(lambda: rows, jax.ShapeDtypeStruct(rows.shape, rows.dtype))
+
+  def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> None:
+    """Nothing: the rows are the same for every sequence."""
+
+  def encode(self, ids: jax.Array, draw: None) -> jax.Array:
+    """Vectors [B, T, D] of ids [B, T] in 0…V."""
+    rows = self.table[jnp.minimum(ids, self.vocab_size - 1)].astype(self.dtype)
+    if rows.shape[-1] != self.dim:
+      rows = jnp.dot(rows, self.row_in.astype(self.dtype))
+    begin = self.begin.astype(self.dtype)[None, None]
+    return jnp.where((ids == self.vocab_size)[..., None], begin, rows)
+
+  def nats(self, hidden: jax.Array, targets: jax.Array, draw: None) -> jax.Array:
+    """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
+    return linear_cross_entropy(hidden, self.readout_table.astype(self.dtype), targets)
+
+  def logits(self, hidden: jax.Array, draw: None) -> jax.Array:
+    """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""
+    table = self.readout_table.astype(self.dtype)
+    return jnp.einsum('btd,vd->btv', hidden, table, preferred_element_type=jnp.float32)

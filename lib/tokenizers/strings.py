@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens as people see them: what a glyph table draws for each id."""
+
+from lib.errors import InputError
+from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.wordpiece import _characters
+
+ALPHABETS = ('text', 'byte_level')
+
+
+def token_strings(tokenizer: Tokenizer, alphabet: str = 'text') -> list[str]:
+  """A string for each id.
+
+  Args:
+    tokenizer: any.
+    alphabet: 'text' (the decoded token; bytes that are no UTF-8 as `\\xNN`) or 'byte_level'
+      (GPT-2's printable character for each byte, so that a space becomes Ġ).
+
+  An id that stands for no bytes is written `<special_ID>`.
+
+  Raises:
+    InputError: another alphabet.
+  """
+  if alphabet not in ALPHABETS:
+    raise InputError(f'alphabet={alphabet!r} is not one of {", ".join(ALPHABETS)}.')
+  pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
+  if alphabet == 'text':
+    written = [piece.decode('utf-8', 'backslashreplace') for piece in pieces]
+  else:
+    written = [''.join(map(_characters().__getitem__, piece)) for piece in pieces]
+  return [text or f'<special_{i}>' for i, text in enumerate(written)]
