@@ -34,7 +34,7 @@ MODEL = {
   'row_dim': 0,  # 0: dim
   'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
   'reveal': 0.8,  # how far rows tell their symbol at first (see AnnealedLexinvariant); 0 for none
-  'anneal': (0.05, 0.9),  # when that begins to fall, and when it is 0, as fractions of the steps
+  'anneal': (0.05, 0.6),  # when that begins to fall, and when it is 0, as fractions of the steps
   'decipher': 0.3,  # weight of the probes' loss at the first step, falling to 0; 0 for none
   'length': 64,
   'steps': 100,
