@@ -12,7 +12,7 @@ SCALES = ('smoke', 'cpu', 'gpu', 'paper')
 # (expression, spec) pairs; the first whose expression is found in a parameter's path places it.
 # Specs are aligned to the last axes, so a scanned stack of layers keeps its leading axis whole.
 DECODER_RULES = (
-  (r'probes/', ()),  # small, and gone after training
+  (r'(probes/|symbols/kernel$)', ()),  # small, and gone after training
   (r'(query|key|value)/kernel$', ('fsdp', 'tensor', None)),
   (r'out/kernel$', ('tensor', None, 'fsdp')),
   (r'(up|gate)/kernel$', ('fsdp', 'tensor')),

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-TABLES = ('theory', 'markov', 'cost')
+TABLES = ('theory', 'markov', 'context', 'cipher', 'draws', 'cost')
 
 # A model and its training; recipes override what differs.
 MODEL = {
@@ -68,6 +68,41 @@ SIZES = {
   'markov.test_sequences': (16, 2048, 4096, 4096),
   'markov.evaluate_every': (3, 100, 500, 500),
   'markov.checkpoint_every': (3, 300, 1000, 1000),
+  'text.corpora': (
+    (('prose', 'stdlib/prose'),),
+    *((('prose', 'stdlib/prose'), ('code', 'stdlib/source')),) * 2,
+    (('pile', 'tfds:pile'), ('wiki40b', 'tfds:wiki40b/en'), ('github', 'tfds:github')),
+  ),
+  'text.vocabularies': (('letters',), ('letters',), ('bytes', '32k'), ('char', '32k')),
+  'text.seeds': (1, 1, 2, 1),
+  'text.length': (32, 128, 512, 512),
+  'text.test_length': (32, 256, 512, 512),
+  'text.window': (16, 100, 100, 100),
+  'text.layers': (1, 4, 12, 12),
+  'text.dim': (16, 96, 512, 1024),
+  'text.heads': (2, 4, 8, 8),
+  'text.mlp_dim': (32, 256, 2048, 4096),
+  'text.gated': (True, True, False, False),
+  'text.activation': ('silu', 'silu', 'relu', 'relu'),
+  'text.law': ('orthonormal', 'orthonormal', 'gaussian', 'gaussian'),
+  'text.row_dim': (32, 32, 0, 0),
+  'text.reveal': (0.9, 0.9, 0.9, 0.0),
+  'text.decipher': (0.5, 0.5, 0.5, 0.0),
+  'text.steps': (6, 1200, 20_000, 250_000),
+  'text.batch_size': (8, 32, 64, 64),
+  'text.optimizer': ('muon', 'muon', 'adamw', 'adafactor'),
+  'text.peak': (2e-2, 2e-2, 1e-3, 1e-2),
+  'text.final': (0.01, 0.01, 0.1, 0.1),
+  'text.warmup': (0.04, 0.04, 0.04, 0.004),
+  'text.evaluate_every': (3, 100, 1000, 5000),
+  'text.checkpoint_every': (3, 300, 1000, 5000),
+  'text.test_sequences': (8, 400, 1000, 1000),
+  'cipher.probe_dim': (16, 192, 1024, 2048),
+  'cipher.steps': (4, 1000, 5000, 10_000),
+  'cipher.evaluate_every': (2, 250, 1000, 2000),
+  'cipher.checkpoint_every': (2, 500, 1000, 2000),
+  'cipher.texts': (4, 200, 1000, 1000),
+  'draws.counts': ((1, 2), *((1, 2, 4, 8, 16),) * 3),
   'cost.vocab_sizes': ((16, 32), *((256, 32_768),) * 3),
   'cost.repeats': (2, 15, 30, 30),
   'cost.layers': (1, 4, 12, 12),
@@ -100,6 +135,25 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'row_dim': 8,
     'head_dim': 16,
   }
+  config.text = MODEL | {
+    'corpora': (),  # (name, source) pairs
+    'vocabularies': (),  # symbols: letters, char (ASCII), bytes, 32k (SentencePiece)
+    'seeds': 1,  # models of each kind
+    'test_length': 32,  # symbols of a test sequence
+    'window': 100,  # symbols over which perplexity and votes are taken
+    'test_sequences': 8,
+    'draw_kind': 'shared',
+  }
+  config.cipher = {
+    'probe_dim': 16,  # inner width of the probe's MLP
+    'peak': 2e-3,
+    'steps': 1,
+    'evaluate_every': 1,
+    'checkpoint_every': 1,
+    'texts': 4,  # enciphered test texts
+  }
+  config.draws = {'counts': (1,)}  # K, draws whose predictions are averaged
+  config.prompt = ''  # a text in a substitution cipher, to be deciphered and gone on with
   config.cost = MODEL | {'vocab_sizes': (16,), 'repeats': 1, 'reveal': 0.0, 'decipher': 0.0}
   for field, values in SIZES.items():
     section, _, key = field.rpartition('.')

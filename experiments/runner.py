@@ -22,6 +22,8 @@ from lib.errors import InputError
 from lib.report import published, results, tables
 from lib.train import loop, sharding
 
+ASIDE = ('tables', 'profile', 'prompt')  # fields that may change from call to call in a workdir
+
 Table = Callable[[ConfigDict, 'Run'], list[results.Row]]
 Plots = Callable[[Sequence[results.Row], ConfigDict, 'Run'], list[str]]
 
@@ -47,6 +49,7 @@ class Recipe:
     check: raises InputError for a config that cannot be run, before anything is written.
     plots: draws PNGs into the workdir from the rows, and names them.
     facts: config -> what must agree for a published number to stand beside a measured one.
+    answer: what the trained models say to `config.prompt`, if the user gives one.
   """
 
   name: str
@@ -57,6 +60,7 @@ class Recipe:
   check: Callable[[ConfigDict], None]
   plots: Plots
   facts: Callable[[ConfigDict], Mapping[str, Any]]
+  answer: Callable[[ConfigDict, Run], str] | None = None
 
 
 def main(recipe: Recipe) -> None:
@@ -128,6 +132,8 @@ def execute(recipe: Recipe) -> None:
     measured[table] = _measure(table, recipe, config, run)
   if jax.process_index() == 0:
     _write(recipe, config, run, measured)
+  if recipe.answer and config.prompt:
+    print(recipe.answer(config, run), flush=True)
 
 
 def _stop(*_: Any) -> None:
@@ -142,7 +148,7 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 def _open_workdir(workdir: str, config: ConfigDict) -> pathlib.Path:
   """Makes the folder, or takes up a run of the same config that lies there."""
   folder = pathlib.Path(workdir)
-  settings = {k: v for k, v in plain(config).items() if k not in ('tables', 'profile')}
+  settings = {k: v for k, v in plain(config).items() if k not in ASIDE}
   known = folder / 'config.json'
   begun = any((folder / part).exists() for part in ('tables', 'checkpoints'))
   if begun and known.exists() and known.read_text() != results.as_json(settings):

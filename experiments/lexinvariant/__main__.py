@@ -7,7 +7,7 @@ python -m experiments.lexinvariant --config=configs/lexinvariant.py:cpu --workdi
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.lexinvariant import cost, markov, plots, theory
+from experiments.lexinvariant import cipher, context, cost, draws, markov, plots, prompt, theory
 from lib.errors import InputError
 
 CAPTIONS = {
@@ -16,10 +16,30 @@ CAPTIONS = {
   '√(2 log d!/T) at least, and as 1/T in truth.',
   'markov': 'A lexinvariant transformer trained on one known Markov chain, on fresh sequences. No '
   'predictor that sees no names can beat exact Bayes, whose regret is at most log d!.',
+  'context': 'Perplexity against position on held-out text: the same decoder with trained rows and '
+  'with fresh random ones. What renaming costs is bounded by log V! nats in all, so the gap must '
+  'close as the context tells which symbol is which.',
+  'cipher': 'Substitution ciphers of held-out text, read by a probe of the frozen lexinvariant '
+  'model, beside solvers without a model. Texts, keys and readings lie in ciphers.txt.',
+  'draws': 'Predictions averaged over K draws of the random rows: what one draw loses.',
   'cost': 'Training steps of the same decoder side by side, by how the rows come about.',
 }
 
 SUMMARY = {
+  'context': (
+    '',
+    (
+      'perplexity_at_1',
+      'perplexity_at_157',
+      'relative_gap_at_1',
+      'relative_gap_at_157',
+      'gap_shrinks_by',
+      'regret_nats_over_256',
+      'log_v_factorial_nats',
+    ),
+  ),
+  'cipher': ('', ('precision_at_0', 'precision_at_100', 'precision_at_last_window', 'accuracy')),
+  'draws': ('', ('nats_per_symbol', 'gain_nats_per_symbol', 'spread_nats')),
   'cost': ('', ('step_seconds', 'time_ratio', 'memory_ratio')),
   'theory': (
     '',
@@ -35,7 +55,14 @@ SUMMARY = {
 }
 
 
-MODULES = {'theory': theory, 'markov': markov, 'cost': cost}
+MODULES = {
+  'theory': theory,
+  'markov': markov,
+  'context': context,
+  'cipher': cipher,
+  'draws': draws,
+  'cost': cost,
+}
 
 
 def check(config: ConfigDict) -> None:
@@ -44,6 +71,8 @@ def check(config: ConfigDict) -> None:
     raise InputError(f'seed must be 0 or more; got {config.seed}.')
   for table in config.tables:
     MODULES[table].check(config)
+  if config.prompt:
+    prompt.check(config)
 
 
 RECIPE = runner.Recipe(
@@ -55,6 +84,7 @@ RECIPE = runner.Recipe(
   check=check,
   plots=plots.draw,
   facts=lambda config: {'scale': config.scale},
+  answer=prompt.answer,
 )
 
 if __name__ == '__main__':

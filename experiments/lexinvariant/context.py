@@ -20,7 +20,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains a pair of models a corpus and vocabulary, and scores both on the same test text."""
   rows = []
   for corpus in text.corpora(config):
-    ids = text.held_out(corpus, 'test', config.text.length, config.text.test_sequences)
+    ids = text.held_out(corpus, 'test', config.text.test_length, config.text.test_sequences)
     scores: dict[str, list[np.ndarray]] = {}
     for kind in models.EMBEDDINGS:
       scores[kind] = []
@@ -58,13 +58,13 @@ def _by_position(row: str, config: ConfigDict, nats: list[np.ndarray]) -> list[R
   mean = np.mean(nats, axis=0)
   note = f'mean over {len(mean)} sequences of windows of {options.window}; error over sequences'
   rows = []
-  for start, values in _windows(mean, options.length, options.window).items():
+  for start, values in _windows(mean, options.test_length, options.window).items():
     value, sem = mean_and_sem(values.tolist())
     rows.append(Row('context', row, f'perplexity_at_{start}', value, sem, note=note))
-  for start, end in bins(options.length):
+  for start, end in bins(options.test_length):
     rows.append(Row('context', row, f'perplexity_{start}_{end}', np.exp(mean[:, start:end].mean())))
   value, sem = mean_and_sem(np.exp(mean[:, -1]).tolist())
-  column = f'perplexity_at_context_{options.length - 1}'
+  column = f'perplexity_at_context_{options.test_length - 1}'
   return [*rows, Row('context', row, column, value, sem, note='the last symbol alone')]
 
 
@@ -75,7 +75,7 @@ def _gap(
   options, row = config.text, corpus.row
   gaps = []  # of each pair of seeds: relative gap by window
   for one, other in zip(learned, random, strict=True):
-    below, above = (_windows(x, options.length, options.window) for x in (one, other))
+    below, above = (_windows(x, options.test_length, options.window) for x in (one, other))
     gaps.append({start: above[start].mean() / below[start].mean() - 1 for start in below})
   rows = []
   for start in gaps[0]:
@@ -94,7 +94,7 @@ def _gap(
   late = regret[:, -options.window :].mean()
   return [
     *rows,
-    Row('context', row, f'regret_nats_over_{options.length}', value, sem, unit='nats',
+    Row('context', row, f'regret_nats_over_{options.test_length}', value, sem, unit='nats',
         note='total of nats above learned rows; an ideal predictor needs at most log V!'),
     Row('context', row, 'log_v_factorial_nats', budget, unit='nats'),
     Row('context', row, 'late_regret_nats_per_symbol', late, unit='nats',

@@ -74,10 +74,10 @@ def check(config: ConfigDict) -> None:
   for field in ('seeds', 'test_sequences', 'window'):
     if options[field] < 1:
       raise InputError(f'text.{field} must be 1 or more; got {options[field]}.')
-  if options.window > options.length:
+  if options.window > options.test_length:
     raise InputError(
-      f'text.window {options.window} is longer than text.length {options.length}; windows move '
-      'within a sequence.'
+      f'text.window {options.window} is longer than text.test_length {options.test_length}; '
+      'windows move within a sequence.'
     )
   for _, source in options.corpora:
     for split in ('train', 'validation', 'test'):
@@ -111,7 +111,7 @@ def fit(
 ) -> models.Trained:
   """A model of a corpus, trained now or by another table of this run."""
   options = config.text
-  held = held_out(corpus, 'validation', options.length, 64)
+  held = held_out(corpus, 'validation', options.test_length, 64)
 
   def validation(model):
     score = models.scorer(model, corpus.vocab_size)
@@ -166,6 +166,6 @@ def held_out(corpus: Corpus, split: str, length: int, count: int) -> np.ndarray:
   if not found:
     raise InputError(
       f'no document of {corpus.source} ({split}) has {length} symbols: choose a shorter '
-      'text.length, or longer documents.'
+      'text.test_length, or longer documents.'
     )
   return np.stack(found[:count])

@@ -18,15 +18,20 @@ class Probe(nn.Module):
 
   Attributes:
     vocab_size: V.
+    mlp_dim: inner width of a two-layer MLP before the matrix, the probe of arXiv 2305.16349
+      (section 3.3); 0 for none.
   """
 
   vocab_size: int
+  mlp_dim: int = 0
 
   @nn.compact
   def __call__(self, hidden: jax.Array) -> jax.Array:
     """Logits [..., V] (float32) of hidden vectors [..., D]."""
     dim = hidden.shape[-1]
     x_nd = make_norm('rms', False, jnp.float32, 'norm')(hidden.reshape(-1, dim))
+    if self.mlp_dim:
+      x_nd = nn.Dense(dim, name='down')(nn.relu(nn.Dense(self.mlp_dim, name='up')(x_nd)))
     logits = nn.Dense(self.vocab_size, use_bias=False, name='symbols')(x_nd)
     return logits.reshape(*hidden.shape[:-1], self.vocab_size)
 

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Substitution ciphers read by a probe of the frozen lexinvariant model (Figures 4 to 6)."""
+
+import functools
+import io
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.lexinvariant import models, text
+from lib import atomic
+from lib.data import ciphers, pipeline
+from lib.errors import InputError
+from lib.evals import cipher
+from lib.models.decoder import LanguageModel
+from lib.models.probe import Probe
+from lib.report.results import Row, mean_and_sem, name
+from lib.train import optimizer
+from lib.train.experiment import Batch, Experiment, Variables
+from lib.train.loop import train
+
+KEY_SEED = 1 << 20  # of the test ciphers
+MATRICES = 'cipher_keys.npz'  # kept for the plots
+
+
+class Reader(NamedTuple):
+  """A frozen model and the probe that reads symbols from it.
+
+  Attributes:
+    logits: ids [N, T] -> float32 [N, T - 1, V], which plain symbol each but the last stands for.
+    accuracy: of the probe while it was trained, by step.
+  """
+
+  logits: Callable[[np.ndarray], np.ndarray]
+  accuracy: dict[int, float]
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for text, models or ciphers that cannot be had."""
+  text.check(config)
+  for field in ('probe_dim', 'steps', 'texts'):
+    if config.cipher[field] < 1:
+      raise InputError(f'cipher.{field} must be 1 or more; got {config.cipher[field]}.')
+
+
+def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Enciphers test text, a key for each, and scores every way to find the keys."""
+  rows: list[Row] = []
+  letters: list[str] = []
+  pictures: dict[str, np.ndarray] = {}
+  for corpus in text.corpora(config):
+    if not corpus.alphabet:
+      continue  # the paper's ciphers are of characters
+    for seed in text.seeds(config):
+      reader = make_reader(config, run, corpus, seed)
+      untrained = make_reader(config, run, corpus, seed, trained=False)
+      rows += _rows(config, corpus, seed, reader, untrained)
+      if seed == config.seed:
+        pictures |= _key_matrices(config, corpus, reader)
+        letters.append(_letter(config, corpus, reader))
+  _save(run.workdir / MATRICES, pictures)
+  atomic.write(run.workdir / 'ciphers.txt', '\n\n'.join(letters) + '\n')
+  return rows
+
+
+def make_reader(
+  config: ConfigDict, run: runner.Run, corpus: text.Corpus, seed: int, trained: bool = True
+) -> Reader:
+  """Trains a probe on the frozen model (or on one of random parameters), or takes it up."""
+  options = config.cipher
+  dtype = jnp.dtype(config.dtype)
+  if trained:
+    fitted = text.fit(config, run, corpus, 'lexinvariant', seed)
+    model, frozen = fitted.model, fitted.variables
+  else:
+    model = models.make_model(config.text, 'lexinvariant', corpus.vocab_size, dtype)
+    first = next(iter(text.batches(config, corpus, seed)))
+    frozen = jax.jit(model.init)(jax.random.key(seed), first, jax.random.key(seed))
+  probe = Probe(corpus.vocab_size, options.probe_dim)
+  read = functools.partial(_read, model, probe)
+  held = text.held_out(corpus, 'validation', config.text.length, 64)
+
+  def accuracy(variables: Variables) -> dict[str, float]:
+    guesses = _in_parts(functools.partial(jax.jit(read), variables), held, corpus.vocab_size)
+    return {'accuracy': float((guesses.argmax(axis=-1) == held[:, :-1]).mean())}
+
+  chain = optimizer.make_optimizer(
+    'adamw', optimizer.make_schedule('cosine', options.peak, options.steps, 0, 0.01)
+  )
+  state, history = train(
+    _probing(read, frozen, probe, config.text.dim, corpus, text.batches(config, corpus, seed + 1),
+             {'validation': accuracy}),
+    chain,
+    steps=options.steps,
+    seed=seed,
+    mesh=run.mesh,
+    rules=config.rules,
+    workdir=run.workdir,
+    run=f'cipher/{corpus.row},{name(trained=trained, seed=seed)}',
+    evaluate_every=options.evaluate_every,
+    checkpoint_every=options.checkpoint_every,
+    config=runner.plain(config),
+  )  # fmt: skip
+  compiled = functools.partial(jax.jit(read), state['variables'])
+  logits = lambda ids: _in_parts(compiled, ids, corpus.vocab_size)
+  known = {line['step']: line[key] for line in history if (key := 'validation/accuracy') in line}
+  return Reader(logits, known)
+
+
+def _probing(
+  read: Callable,
+  frozen: Variables,
+  probe: Probe,
+  dim: int,
+  corpus: text.Corpus,
+  batches,
+  evaluations: Mapping[str, Callable],
+) -> Experiment:
+  """Trains the probe alone: the model is a collection that no gradient touches."""
+
+  def init_fn(key: jax.Array, batch: Batch) -> Variables:
+    params = probe.init(key, jnp.zeros((1, 1, dim)))['params']
+    return {'params': params, 'frozen': frozen['params']}
+
+  def loss_fn(variables: Variables, batch: Batch, key: jax.Array):
+    known = (batch['segments'] > 0) & (batch['inputs'] < corpus.vocab_size)
+    symbols = jnp.minimum(batch['inputs'], corpus.vocab_size - 1)
+    log_p = jax.nn.log_softmax(read(variables, batch, key))
+    nats = -jnp.take_along_axis(log_p, symbols[..., None], axis=-1)[..., 0]
+    total = jnp.where(known, nats, 0.0).sum()
+    sums = {'nats': total, 'bytes': batch['bytes'].sum(), 'tokens': known.sum()}
+    return total / known.sum(), sums
+
+  return Experiment(init_fn, loss_fn, batches, evaluations)
+
+
+def _read(
+  model: LanguageModel, probe: Probe, variables: Variables, batch: Batch, key: jax.Array
+) -> jax.Array:
+  """Logits [B, T, V] of the symbol that each *input* stands for, under one draw of rows."""
+  hidden = model.apply({'params': variables['frozen']}, batch, key, method=_final_hidden)
+  return cast(jax.Array, probe.apply({'params': variables['params']}, hidden))
+
+
+def _final_hidden(model: LanguageModel, batch: Batch, key: jax.Array) -> jax.Array:
+  return model.hidden(batch, model.embedding.draw(key, batch))[0]
+
+
+def _in_parts(read: Callable, ids: np.ndarray, vocab_size: int) -> np.ndarray:
+  """Logits [N, T - 1, V] of all symbols but the last, which is no input."""
+  parts = np.array_split(ids, -(-len(ids) // 128))
+  keys = jax.random.split(jax.random.key(0), len(parts))
+  return np.concatenate([
+    np.asarray(read(pipeline.whole(part, vocab_size), key))[:, 1:]
+    for part, key in zip(parts, keys)
+  ])  # fmt: skip
+
+
+def enciphered(
+  config: ConfigDict, corpus: text.Corpus, one_key: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+  """Cipher ids [N, T] of test text and the plain symbol of each cipher symbol [N, V]."""
+  plain = text.held_out(corpus, 'test', config.text.test_length, config.cipher.texts)
+  alphabet = corpus.alphabet or b''
+  keys = [
+    ciphers.random_key(alphabet, text.LETTERS, KEY_SEED + (0 if one_key else n))
+    for n in range(len(plain))
+  ]
+  encode, decode = corpus.tokenizer.encode, corpus.tokenizer.decode
+  ids = np.stack([encode(ciphers.encipher(decode(one), key, alphabet))
+                  for one, key in zip(plain, keys)])  # fmt: skip
+  truth = np.stack([encode(ciphers.decipher(alphabet, key, alphabet)) for key in keys])
+  return ids, truth
+
+
+def _starts(config: ConfigDict) -> list[int]:
+  last = config.text.test_length - 1 - config.text.window
+  return [start for start in (0, 25, 50, 75, 100, 150, 200, 250, 400) if start < last] + [last]
+
+
+def _rows(
+  config: ConfigDict, corpus: text.Corpus, seed: int, reader: Reader, untrained: Reader
+) -> list[Row]:
+  """Precision and accuracy of every solver by window; the symbols of all windows are scored."""
+  ids, truth = enciphered(config, corpus)
+  ids, size, width = ids[:, :-1], corpus.vocab_size, config.text.window
+  logits, blank = (one.logits(enciphered(config, corpus)[0]) for one in (reader, untrained))
+  train_ids = corpus.tokenizer.encode(
+    b''.join(corpus.documents('train')[i] for i in range(min(500, len(corpus.documents('train')))))
+  )
+  frequency = np.bincount(train_ids, minlength=size)
+  bigrams = cipher.bigram_table(train_ids, size)
+  solvers: dict[str, Callable[[int], np.ndarray]] = {
+    'majority': lambda at: cipher.majority_key(cipher.window_votes(logits, ids, at, width)),
+    'assignment': lambda at: cipher.assignment_key(
+      cipher.window_probabilities(logits, ids, at, width)),
+    'untrained_majority': lambda at: cipher.majority_key(
+      cipher.window_votes(blank, ids, at, width)),
+    'frequency_matching': lambda at: cipher.frequency_matching(ids, frequency, at, width),
+    'hill_climbing': lambda at: cipher.hill_climb(
+      ids, cipher.frequency_matching(ids, frequency, at, width), bigrams, at, width),
+  }  # fmt: skip
+  rows = []
+  for solver, solve in solvers.items():
+    row = name(data=corpus.data, vocabulary=corpus.vocabulary, solver=solver, seed=seed)
+    note = f'{len(ids)} texts, a key each; windows of {width}; error over texts'
+    for at in _starts(config):
+      key, seen = solve(at), cipher.seen_symbols(ids, size, at, width)
+      value, sem = mean_and_sem(cipher.precision(key, truth, seen).tolist())
+      rows.append(Row('cipher', row, f'precision_at_{at}', value, sem, note=note))
+      value, sem = mean_and_sem(cipher.accuracy(key, truth, ids, at, width).tolist())
+      rows.append(Row('cipher', row, f'accuracy_at_{at}', value, sem, note='share of characters'))
+    last = next(r for r in rows[::-1] if r.column.startswith('precision'))
+    rows.append(Row('cipher', row, 'precision_at_last_window', last.measured, last.sem, note=note))
+  row = name(data=corpus.data, vocabulary=corpus.vocabulary, solver='probe', seed=seed)
+  right = (logits.argmax(axis=-1) == np.take_along_axis(truth, ids, axis=1)).mean(axis=1)
+  value, sem = mean_and_sem(right.tolist())
+  rows.append(Row('cipher', row, 'accuracy', value, sem, note='of single positions, all of them'))
+  return [*rows, _pooled(config, corpus, seed, reader)]
+
+
+def _pooled(config: ConfigDict, corpus: text.Corpus, seed: int, reader: Reader) -> Row:
+  """Votes of the last windows of all texts under one key, taken together (Figure 4b)."""
+  ids, truth = enciphered(config, corpus, one_key=True)
+  logits, ids, at = reader.logits(ids), ids[:, :-1], _starts(config)[-1]
+  votes = cipher.window_votes(logits, ids, at, config.text.window).sum(axis=0, keepdims=True)
+  value = cipher.precision(cipher.majority_key(votes), truth[:1], votes.any(axis=-1)).item()
+  row = name(data=corpus.data, vocabulary=corpus.vocabulary, solver='pooled_majority', seed=seed)
+  note = f'votes of the last windows of {len(ids)} texts under one key'
+  return Row('cipher', row, 'precision_at_last_window', value, note=note)
+
+
+def _key_matrices(config: ConfigDict, corpus: text.Corpus, reader: Reader) -> dict[str, np.ndarray]:
+  """Probability of each plain symbol (columns) for each cipher symbol, by window (Figure 5)."""
+  ids, truth = enciphered(config, corpus, one_key=True)
+  logits, ids = reader.logits(ids), ids[:, :-1]
+  width = min(50, config.text.window)
+  matrices = {}
+  for at in (0, 50, 100, 200):
+    if at + width <= ids.shape[1]:
+      sums = cipher.window_probabilities(logits, ids, at, width).sum(axis=0)
+      ordered = sums[np.argsort(truth[0])]  # the right key is the diagonal
+      shares = ordered / np.maximum(ordered.sum(axis=-1, keepdims=True), 1e-9)
+      matrices[f'{corpus.data} at {at}'] = shares
+  return matrices
+
+
+def _save(path: pathlib.Path, matrices: Mapping[str, np.ndarray]) -> None:
+  file = io.BytesIO()
+  np.savez_compressed(file, **cast(Any, matrices))
+  atomic.write(path, file.getvalue())
+
+
+def _letter(config: ConfigDict, corpus: text.Corpus, reader: Reader) -> str:
+  """A few test texts, enciphered and deciphered, for a person to read."""
+  ids, truth = enciphered(config, corpus)
+  decode = corpus.tokenizer.decode
+  parts = []
+  for one, key in zip(ids[:3], truth[:3]):
+    found = solve(reader, one[None])[0]
+    right = cipher.precision(
+      found[None], key, cipher.seen_symbols(one[None], len(key), 0, len(one))
+    )
+    plain, stand_in = cipher.apply_key(one[None], found[None], 0)[0], key[one]
+    parts.append(
+      f'=== {corpus.row}\n--- cipher text\n{_shown(decode(one))}\n--- recovered\n'
+      f'{_shown(decode(plain))}\n--- true\n{_shown(decode(stand_in))}\n'
+      f'--- key: {right[0]:.0%} of its symbols right\n{key_lines(corpus, found)}'
+    )
+  return '\n\n'.join(parts)
+
+
+def solve(reader: Reader, ids: np.ndarray) -> np.ndarray:
+  """Keys [N, V] of cipher texts [N, T] by the votes of their second half, one-to-one."""
+  logits, known = reader.logits(ids), ids[:, :-1]
+  # Late positions have read more; the early ones serve for symbols that occur nowhere else.
+  weights = np.where(np.arange(known.shape[1]) < known.shape[1] // 2, 0.1, 1.0)
+  size = logits.shape[-1]
+  scores = np.zeros((len(ids), size, size))
+  shares = jax.nn.softmax(logits, axis=-1) * weights[None, :, None]
+  np.add.at(scores, (np.arange(len(ids))[:, None], known), np.asarray(shares, np.float64))
+  return cipher.assignment_key(scores)
+
+
+def key_lines(corpus: text.Corpus, key: np.ndarray) -> str:
+  """The key as two lines: cipher letters above, plain letters below, · where unknown."""
+  decode = lambda i: _shown(corpus.tokenizer.decode([i])) if i >= 0 else '·'
+  known = [i for i in range(len(key)) if key[i] >= 0]
+  return '  '.join(decode(i) for i in known) + '\n' + '  '.join(decode(key[i]) for i in known)
+
+
+def _shown(data: bytes) -> str:
+  return data.decode('utf-8', 'backslashreplace').replace('\n', '⏎')

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A text that the user enciphered, deciphered by the models of the tables, and gone on with."""
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.lexinvariant import cipher, text
+from lib.errors import InputError
+from lib.evals import cipher as keys
+from lib.evals import in_context
+
+SHORTEST, LONGEST = 20, 1000  # symbols; with few there is nothing to tell them by
+CONTINUED = 40  # symbols
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for a prompt that the first corpus's alphabet cannot hold."""
+  cipher.check(config)
+  alphabet = text.ALPHABETS.get(config.text.vocabularies[0])
+  if alphabet is None:
+    raise InputError('a prompt needs text.vocabularies to begin with characters, such as letters.')
+  data = config.prompt.encode()
+  if foreign := data.translate(None, alphabet):
+    raise InputError(
+      f'the prompt holds {foreign[:1]!r} at byte {data.index(foreign[0])}, outside the alphabet '
+      f'{alphabet!r} of this model: write it in these symbols alone.'
+    )
+  if not SHORTEST <= len(data) <= LONGEST:
+    raise InputError(
+      f'the prompt has {len(data)} symbols; give {SHORTEST} to {LONGEST}, of which long ones are '
+      'the easier to decipher.'
+    )
+
+
+def answer(config: ConfigDict, run: runner.Run) -> str:
+  """The key that the probe finds, the plain text, and how the model goes on in the cipher."""
+  corpus = text.corpora(config)[0]
+  reader = cipher.make_reader(config, run, corpus, config.seed)
+  trained = text.fit(config, run, corpus, 'lexinvariant', config.seed)
+  ids = corpus.tokenizer.encode(config.prompt.encode())
+  [key] = cipher.solve(reader, np.append(ids, ids[-1])[None])
+  logits = jax.jit(
+    lambda batch: trained.model.apply(
+      trained.variables, batch, jax.random.key(0), method='logits'
+    )
+  )  # fmt: skip
+  more = in_context.generate(logits, [ids], CONTINUED, corpus.vocab_size)[0]
+  decode, size = corpus.tokenizer.decode, corpus.vocab_size
+  plain = lambda part: decode(keys.apply_key(part[None], key[None], size - 1)[0]).decode()
+  return (
+    f'\nKey found (cipher above, plain below):\n{cipher.key_lines(corpus, key)}\n\n'
+    f'Deciphered: {plain(ids)}\n\nThe model goes on: {decode(more).decode()}\n'
+    f'in plain text: {plain(more)}'
+  )
