@@ -5,16 +5,24 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
+from experiments.lexinvariant import cipher
 from lib.report import plots
 from lib.report.results import Row
 
 
 def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
   """Writes the pictures of the tables that are there, and names them."""
-  pictures = {'theory.png': _theory(rows, config), 'markov.png': _markov(rows, config)}
+  pictures = {
+    'theory.png': _theory(rows, config),
+    'markov.png': _markov(rows, config),
+    'context.png': _context(rows, config),
+    'cipher.png': _cipher(rows),
+    'cipher_keys.png': _keys(run),
+  }
   drawn = [picture for picture, panels in pictures.items() if panels]
   for picture in drawn:
     plots.save(run.workdir / picture, pictures[picture])
@@ -83,3 +91,72 @@ def _markov(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
     ),
     plots.curves('Total regret while training', 'step', 'nats', regret, levels),
   ]  # fmt: skip
+
+
+def _context(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
+  """Perplexity and relative gap by the window's first symbol, and the way of training."""
+  panels = []
+  names = dict.fromkeys(row.row for row in rows if row.table == 'context')
+  corpora = [row for row in names if 'embedding=' not in row and 'predictor=' not in row]
+  for corpus in corpora:
+    series = {
+      _last(row): _numbered(rows, 'context', row, r'perplexity_at_(\d+)')
+      for row in names
+      if row.startswith(f'{corpus},') and 'seed=' not in row
+    }
+    budget = _value(rows, corpus, 'log_v_factorial_nats') / config.text.window
+    floor = _numbered(rows, 'context', f'{corpus},embedding=learned', r'perplexity_at_(\d+)')
+    # All of log V! within one window, were learned rows as good as the truth.
+    series['ideal: at most learned · V!^(1/k)'] = floor[0], [y * math.exp(budget) for y in floor[1]]
+    label = f'first symbol of {config.text.window}'
+    panels.append(plots.curves(f'Perplexity, {corpus}', label, 'perplexity', series))
+  if corpora:
+    gap = {
+      corpus: _numbered(rows, 'context', corpus, r'relative_gap_at_(\d+)') for corpus in corpora
+    }
+    panels.append(plots.curves('Gap of random rows', label, 'relative to learned rows', gap))
+    way = {
+      row: _numbered(rows, 'context', row, r'late_perplexity_at_step_(\d+)')
+      for row in names
+      if 'seed=' in row
+    }
+    title = 'Validation perplexity late in the context'
+    panels.append(plots.curves(title, 'step', 'perplexity', way))
+  return panels
+
+
+def _cipher(rows: Sequence[Row]) -> list[Callable]:
+  """Precision of the keys that each solver finds, by window."""
+  names = dict.fromkeys(
+    row.row for row in rows if row.table == 'cipher' and row.column == 'precision_at_0'
+  )
+  by_corpus: dict[str, dict[str, plots.Series]] = {}
+  for row in names:
+    corpus, solver = row.split(',solver=')
+    series = by_corpus.setdefault(corpus, {})
+    series[solver] = _numbered(rows, 'cipher', row, r'precision_at_(\d+)')
+  return [
+    plots.curves(f'Keys of ciphers, {corpus}', 'first symbol of the window', 'precision', series)
+    for corpus, series in by_corpus.items()
+  ]
+
+
+def _keys(run: runner.Run) -> list[Callable]:
+  """Key matrices by window; the right key is the diagonal."""
+  kept = run.workdir / cipher.MATRICES
+  if not kept.exists():
+    return []
+  with np.load(kept) as matrices:
+    return [
+      plots.matrix(title, values, [str(i) for i in range(len(values))], 'read as', 'plain symbol')
+      for title, values in matrices.items()
+    ]
+
+
+def _last(row: str) -> str:
+  return row.rpartition('=')[2].replace('_', ' ')
+
+
+def _value(rows: Sequence[Row], row: str, column: str) -> float:
+  [value] = [one.measured for one in rows if one.row == row and one.column == column]
+  return value or 0.0

@@ -82,6 +82,22 @@ def bars(
   return draw
 
 
+def matrix(
+  title: str, values: Any, labels: Sequence[str], x_label: str, y_label: str
+) -> Callable[[Any], None]:
+  """A panel of a square matrix of shares, from white (0) to dark (1)."""
+
+  def draw(axis: Any) -> None:
+    axis.imshow(values, vmin=0, vmax=1, cmap='Blues', interpolation='nearest')
+    for ticks in (axis.set_xticks, axis.set_yticks):
+      ticks(range(len(labels)), labels, fontsize=6)
+    axis.set_title(title)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+
+  return draw
+
+
 def _finish(axis: Any, title: str, x_label: str, y_label: str) -> None:
   axis.set_title(title)
   axis.set_xlabel(x_label)
