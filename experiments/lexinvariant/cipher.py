@@ -90,6 +90,7 @@ def make_reader(
     guesses = _in_parts(functools.partial(jax.jit(read), variables), held, corpus.vocab_size)
     return {'accuracy': float((guesses.argmax(axis=-1) == held[:, :-1]).mean())}
 
+  name_of_run = f'cipher/{corpus.row},{name(trained=trained, seed=seed)}'
   chain = optimizer.make_optimizer(
     'adamw', optimizer.make_schedule('cosine', options.peak, options.steps, 0, 0.01)
   )
@@ -102,15 +103,26 @@ def make_reader(
     mesh=run.mesh,
     rules=config.rules,
     workdir=run.workdir,
-    run=f'cipher/{corpus.row},{name(trained=trained, seed=seed)}',
+    run=name_of_run,
     evaluate_every=options.evaluate_every,
     checkpoint_every=options.checkpoint_every,
     config=runner.plain(config),
   )  # fmt: skip
+  _check_same(run, name_of_run, state['variables']['frozen'], frozen['params'])
   compiled = functools.partial(jax.jit(read), state['variables'])
   logits = lambda ids: _in_parts(compiled, ids, corpus.vocab_size)
   known = {line['step']: line[key] for line in history if (key := 'validation/accuracy') in line}
   return Reader(logits, known)
+
+
+def _check_same(run: runner.Run, probe: str, kept: Any, model: Any) -> None:
+  """Raises InputError if a probe that was taken up had been trained on another model."""
+  same = jax.tree.map(lambda a, b: a.shape == b.shape and bool((a == b).all()), kept, model)
+  if not all(jax.tree.leaves(same)):
+    raise InputError(
+      f'the probe in {run.workdir / "checkpoints" / probe} was trained on another model than the '
+      'one in this workdir: delete its folder, and it is trained anew.'
+    )
 
 
 def _probing(
