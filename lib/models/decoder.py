@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pre-norm causal decoder of every experiment, and the language model around it.
 
-Legend: B batch, T length, D model width, H heads, K width of a head, F width of the MLP, L layers.
+Legend: B batch, T length, S places of a cache, D model width, H heads, K width of a head,
+F width of the MLP, L layers.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lib.models import positions as position_schemes
 from pallas_kernels.attention import attention
@@ -25,6 +27,20 @@ NORMS = ('layer', 'rms')
 def _check(name: str, value: str, allowed: Any) -> None:
   if value not in allowed:
     raise ValueError(f'{name}={value!r} is not one of {", ".join(allowed)}.')
+
+
+class Cache(NamedTuple):
+  """What attention has read of B texts, so that each can go on token by token.
+
+  Attributes:
+    keys: [L, B, S, H, K].
+    values: [L, B, S, H, K].
+    lengths: int32 [B] tokens read so far, at most S; 0 forgets a text.
+  """
+
+  keys: jax.Array
+  values: jax.Array
+  lengths: jax.Array
 
 
 class Block(nn.Module):
@@ -46,12 +62,24 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x_btd: jax.Array, positions: jax.Array, mask: jax.Array, bias: jax.Array | None
-  ) -> tuple[jax.Array, jax.Array]:
-    """One layer in the form that `nn.scan` carries: the new residual stream, and to be stacked."""
-    x_btd = x_btd + self._attention(self._norm('attention_norm')(x_btd), positions, mask, bias)
+    self,
+    x_btd: jax.Array,
+    cache: tuple[jax.Array, jax.Array] | None,
+    positions: jax.Array,
+    distance: np.ndarray | jax.Array,
+    mask: jax.Array,
+    bias: jax.Array | None,
+  ) -> tuple[jax.Array, Any]:
+    """One layer in the form that `nn.scan` carries: the new residual stream, and to be stacked.
+
+    With a cache of keys and values [B, S, H, K] the one token of each text is added at its
+    position, and the new cache is stacked; without, the residual stream is.
+    """
+    normed = self._norm('attention_norm')(x_btd)
+    mixed, cache = self._attention(normed, cache, positions, distance, mask, bias)
+    x_btd = x_btd + mixed
     x_btd = x_btd + self._mlp(self._norm('mlp_norm')(x_btd))
-    return x_btd, x_btd
+    return x_btd, x_btd if cache is None else cache
 
   def _norm(self, name: str) -> nn.Module:
     return make_norm(self.norm, self.bias, self.dtype, name)
@@ -66,7 +94,7 @@ class Block(nn.Module):
       features, axis, use_bias=self.bias, kernel_init=init, dtype=self.dtype, name=name
     )
 
-  def _attention(self, x_btd, positions, mask, bias) -> jax.Array:
+  def _attention(self, x_btd, cache, positions, distance, mask, bias):
     batch, length, _ = x_btd.shape
     heads = (self.heads, self.head_dim)
     x_nd = x_btd.reshape(-1, self.dim)
@@ -77,11 +105,14 @@ class Block(nn.Module):
     if self.position == 'rotary':
       q, k = (position_schemes.rotate(x, positions) for x in (q, k))
     if self.position == 'relative':
-      relative = position_schemes.RelativeKeys(self.max_distance, name='relative')(q)
+      relative = position_schemes.RelativeKeys(self.max_distance, name='relative')(q, distance)
       bias = relative * self.head_dim**-0.5
+    if cache is not None:
+      here = (jnp.arange(cache[0].shape[1])[None] == positions)[..., None, None]
+      k, v = cache = tuple(jnp.where(here, new, old) for new, old in zip((k, v), cache))
     mixed = attention(q, k, v, bias, mask=mask)
     out = self._dense(self.dim, 'out', axis=(-2, -1), scale=self.residual_scale)
-    return out(mixed.reshape(-1, *heads)).reshape(x_btd.shape)
+    return out(mixed.reshape(-1, *heads)).reshape(x_btd.shape), cache
 
   def _mlp(self, x_btd) -> jax.Array:
     x_nd = x_btd.reshape(-1, self.dim)
@@ -136,19 +167,24 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x_btd: jax.Array, positions: jax.Array, segments: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    """Hidden vectors [B, T, D] and the residual streams [L, B, T, D] after each layer.
+    self,
+    x_btd: jax.Array,
+    positions: jax.Array,
+    segments: jax.Array | None,
+    cache: Cache | None = None,
+  ) -> tuple[jax.Array, Any]:
+    """Hidden vectors [B, T, D], and the residual streams [L, B, T, D] or the cache gone on with.
 
     Args:
       x_btd: input vectors.
       positions: [B, T] position of each token in its document.
       segments: [B, T] document number in the row; a token sees only its own; 0 is padding.
+      cache: what was read before; then T is 1, positions are its lengths, and segments None.
     """
     _check('position', self.position, position_schemes.SCHEMES)
     _check('norm', self.norm, NORMS)
     _check('activation', self.activation, ACTIVATIONS)
-    length = x_btd.shape[1]
+    length = x_btd.shape[1] if cache is None else cache.keys.shape[2]
     x_btd = x_btd.astype(self.dtype)
     bias = None
     if self.position == 'learned':
@@ -157,17 +193,22 @@ class Decoder(nn.Module):
       init = nn.initializers.normal(self.init_std or 0.02)
       table = self.param('positions', init, (self.max_length, self.dim))
       x_btd = x_btd + table[positions].astype(self.dtype)
-    elif self.position == 't5':
-      bias = position_schemes.T5Bias(self.heads, max_distance=self.max_distance, name='t5')(length)
-
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    mask = (segments[:, :, None] == segments[:, None, :]) & causal[None]
+    if cache is None:
+      assert segments is not None
+      distance: Any = position_schemes.causal_distances(length)
+      mask = (segments[:, :, None] == segments[:, None, :]) & (distance >= 0)
+    else:
+      distance = positions[:, :, None] - jnp.arange(length)[None, None]
+      mask = distance >= 0
+    if self.position == 't5':
+      t5 = position_schemes.T5Bias(self.heads, max_distance=self.max_distance, name='t5')
+      bias = t5(distance)
     block = nn.remat(Block, prevent_cse=False) if self.remat else Block
     stack = nn.scan(
       block,
       variable_axes={'params': 0},
       split_rngs={'params': True},
-      in_axes=nn.broadcast,
+      in_axes=(0, *[nn.broadcast] * 4),
       length=self.layers,
     )(
       dim=self.dim,
@@ -185,8 +226,16 @@ class Decoder(nn.Module):
       dtype=self.dtype,
       name='blocks',
     )
-    x_btd, streams = stack(x_btd, positions, mask[:, None], bias)
-    return make_norm(self.norm, self.bias, self.dtype, 'final_norm')(x_btd), streams
+    read = None if cache is None else (cache.keys, cache.values)
+    x_btd, stacked = stack(x_btd, read, positions, distance, mask[:, None], bias)
+    hidden = make_norm(self.norm, self.bias, self.dtype, 'final_norm')(x_btd)
+    return hidden, stacked if cache is None else Cache(stacked[0], stacked[1], cache.lengths + 1)
+
+  def empty_cache(self, batch: int, length: int) -> Cache:
+    """A cache for `batch` texts of up to `length` tokens, none of which has begun."""
+    head_dim = self.head_dim or self.dim // self.heads
+    zeros = jnp.zeros((self.layers, batch, length, self.heads, head_dim), self.dtype)
+    return Cache(zeros, zeros, jnp.zeros(batch, jnp.int32))
 
 
 class LanguageModel(nn.Module):
@@ -222,3 +271,12 @@ class LanguageModel(nn.Module):
     """Final hidden vectors [B, T, D] and residual streams [L, B, T, D] under a draw."""
     vectors = self.embedding.encode(batch['inputs'], draw)
     return self.decoder(vectors, batch['positions'], batch['segments'])
+
+  def step(self, ids: jax.Array, cache: Cache, draw: Any) -> tuple[jax.Array, Cache]:
+    """Logits [B, V] after one more token of each text, ids [B], under a draw; and the new cache.
+
+    A text of S tokens has no room for another: its cache must be emptied by `lengths` 0.
+    """
+    vectors = self.embedding.encode(ids[:, None], draw)
+    hidden, cache = self.decoder(vectors, cache.lengths[:, None], None, cache)
+    return self.embedding.logits(hidden, draw)[:, 0], cache

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a token stands: the four position schemes of the decoder.
 
-Legend: B batch, T length, H heads, K width of a head.
+Legend: B batch, T queries, S keys, H heads, K width of a head.
 """
 
 import flax.linen as nn
@@ -12,12 +12,17 @@ import numpy as np
 SCHEMES = ('learned', 't5', 'relative', 'rotary')
 
 
-def t5_buckets(length: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
-  """Bucket [T, T] of each causal distance i − j (T5, Raffel et al. 2020, section 2.1).
+def causal_distances(length: int) -> np.ndarray:
+  """How far each of [T] keys lies before each of [T] queries: int [1, T, T], below 0 behind it."""
+  return (np.arange(length)[:, None] - np.arange(length)[None])[None]
+
+
+def t5_buckets(count: int, buckets: int = 32, max_distance: int = 128) -> np.ndarray:
+  """Bucket of each distance 0…count − 1, int [count] (T5, Raffel et al. 2020, section 2.1).
 
   The first half of the buckets is exact; the rest grows logarithmically up to `max_distance`.
   """
-  distance = np.maximum(np.arange(length)[:, None] - np.arange(length)[None], 0)
+  distance = np.arange(count)
   exact = buckets // 2
   log_ratio = np.log(np.maximum(distance, 1) / exact) / np.log(max_distance / exact)
   far = exact + (log_ratio * (buckets - exact)).astype(np.int64)
@@ -32,10 +37,15 @@ class T5Bias(nn.Module):
   max_distance: int = 128
 
   @nn.compact
-  def __call__(self, length: int) -> jax.Array:
-    """Bias [1, H, T, T], to be added to attention logits."""
+  def __call__(self, distance_bts: np.ndarray | jax.Array) -> jax.Array:
+    """Bias [1 or B, H, T, S] of distances, to be added to attention logits."""
     table = self.param('bias', nn.initializers.normal(0.02), (self.heads, self.buckets))
-    return table[:, t5_buckets(length, self.buckets, self.max_distance)][None]
+    bucket_of = t5_buckets(distance_bts.shape[-1], self.buckets, self.max_distance)
+    if isinstance(distance_bts, np.ndarray):  # fixed at compile time
+      which = bucket_of[np.maximum(distance_bts, 0)]
+    else:
+      which = jnp.asarray(bucket_of)[jnp.maximum(distance_bts, 0)]
+    return jnp.moveaxis(table[:, which], 0, 1)
 
 
 class RelativeKeys(nn.Module):
@@ -48,16 +58,15 @@ class RelativeKeys(nn.Module):
   max_distance: int = 128
 
   @nn.compact
-  def __call__(self, q_bthk: jax.Array) -> jax.Array:
-    """Bias [B, H, T, T] of queries [B, T, H, K], on the scale of unscaled dot products."""
-    length, head_dim = q_bthk.shape[1], q_bthk.shape[-1]
+  def __call__(self, q_bthk: jax.Array, distance_bts: np.ndarray | jax.Array) -> jax.Array:
+    """Bias [B, H, T, S] of queries [B, T, H, K], on the scale of unscaled dot products."""
+    head_dim = q_bthk.shape[-1]
     vectors = self.param(
       'vectors', nn.initializers.normal(head_dim**-0.5), (self.max_distance + 1, head_dim)
     )
     by_distance = jnp.einsum('bthk,nk->bhtn', q_bthk, vectors.astype(q_bthk.dtype))
-    distance = np.arange(length)[:, None] - np.arange(length)[None]
-    index = np.clip(distance, 0, self.max_distance)[None, None]
-    return jnp.take_along_axis(by_distance, jnp.asarray(index), axis=-1)
+    index = jnp.clip(jnp.asarray(distance_bts), 0, self.max_distance)[:, None]
+    return jnp.take_along_axis(by_distance, index, axis=-1)
 
 
 def rotate(x_bthk: jax.Array, positions: jax.Array, base: float = 10_000.0) -> jax.Array:
