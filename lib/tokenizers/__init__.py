@@ -9,6 +9,7 @@ from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.blocks import Blocks
 from lib.tokenizers.bpe import BPE, train_bpe, train_sequential_bpe
 from lib.tokenizers.characters import Characters
+from lib.tokenizers.coding.windows import EqualInfo
 from lib.tokenizers.lzw import LZW, train_lzw
 from lib.tokenizers.sentencepiece import SentencePiece, train_sentencepiece
 from lib.tokenizers.wordpiece import WordPiece, train_wordpiece
@@ -20,6 +21,7 @@ __all__ = [
   'Blocks',
   'Characters',
   'Dictionary',
+  'EqualInfo',
   'SentencePiece',
   'Tokenizer',
   'WordPiece',
@@ -37,6 +39,7 @@ FAMILIES: dict[str, type[Tokenizer]] = {
   'blocks': Blocks,
   'characters': Characters,
   'dictionary': Dictionary,
+  'equal_info': EqualInfo,
   'lzw': LZW,
   'sentencepiece': SentencePiece,
   'wordpiece': WordPiece,
