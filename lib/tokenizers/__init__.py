@@ -9,6 +9,7 @@ from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.blocks import Blocks
 from lib.tokenizers.bpe import BPE, train_bpe, train_sequential_bpe
 from lib.tokenizers.characters import Characters
+from lib.tokenizers.coding.baselines import GZip, StaticAC, train_static_ac
 from lib.tokenizers.coding.windows import EqualInfo
 from lib.tokenizers.lzw import LZW, train_lzw
 from lib.tokenizers.sentencepiece import SentencePiece, train_sentencepiece
@@ -22,7 +23,9 @@ __all__ = [
   'Characters',
   'Dictionary',
   'EqualInfo',
+  'GZip',
   'SentencePiece',
+  'StaticAC',
   'Tokenizer',
   'WordPiece',
   'load',
@@ -31,6 +34,7 @@ __all__ = [
   'train_lzw',
   'train_sentencepiece',
   'train_sequential_bpe',
+  'train_static_ac',
   'train_wordpiece',
 ]
 
@@ -40,8 +44,10 @@ FAMILIES: dict[str, type[Tokenizer]] = {
   'characters': Characters,
   'dictionary': Dictionary,
   'equal_info': EqualInfo,
+  'gzip': GZip,
   'lzw': LZW,
   'sentencepiece': SentencePiece,
+  'static_ac': StaticAC,
   'wordpiece': WordPiece,
 }
 
