@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lib.errors import InputError
 from lib.tokenizers.coding import arithmetic
-from tests import byte_models
+from tests import byte_models, intervals
 
 TOTAL = 2**arithmetic.PRECISION
 
@@ -49,31 +49,10 @@ def random_row(seed):
   return arithmetic.quantise(row.astype(np.float32))[0]
 
 
-def reference_interval(rows, symbols):
-  """The definition in big integers: (low, width, bits), low in units of 2^-(32 + bits)."""
-  low, width, bits = 0, 2**32, 0
-  for row, symbol in zip(rows, symbols, strict=True):
-    start, stop = (width * int(row[s]) // TOTAL for s in (symbol, symbol + 1))
-    low, width = low + start, stop - start
-    more = 33 - width.bit_length()
-    low, width, bits = low << more, width << more, bits + more
-  return low, width, bits
-
-
-def shortest_enclosed(low: Fraction, high: Fraction):
-  """(v, n) of the shortest [v, v + 1) / 2^n within [low, high), the leftmost; by trying."""
-  n = 0
-  while True:
-    v = -(-low * 2**n // 1)
-    if Fraction(v + 1, 2**n) <= high:
-      return int(v), n
-    n += 1
-
-
 def reference_code(rows, symbols):
-  low, width, bits = reference_interval(rows, symbols)
+  low, width, bits = intervals.rounded(rows, symbols)
   unit = Fraction(1, 2 ** (32 + bits))
-  v, n = shortest_enclosed(low * unit, (low + width) * unit)
+  v, n = intervals.shortest_enclosed(low * unit, (low + width) * unit)
   return (v << -n % 8).to_bytes((n + 7) // 8, 'big'), n
 
 
@@ -91,7 +70,7 @@ def test_the_code_is_that_of_big_integers_and_fractions(stream):
   rows, symbols = stream
   code, bits = arithmetic.encode(np.array(symbols, np.uint8), same_width(rows))
   assert (code, bits) == reference_code(rows, symbols)
-  low, width, _ = reference_interval(rows, symbols)
+  low, width, _ = intervals.rounded(rows, symbols)
   assert 2**32 <= width < 2**33
   assert low >= 0
 
@@ -100,27 +79,28 @@ def test_the_code_is_that_of_big_integers_and_fractions(stream):
 @given(st.lists(streams(25), min_size=1, max_size=5), st.binary(max_size=3))
 def test_streams_side_by_side_decode_step_by_step_whatever_follows(batch, tail):
   longest = max(len(symbols) for _, symbols in batch)
-  encoder = arithmetic.Encoder(len(batch))
-  settled = []
+  steps = []
   for step in range(longest):
     active = np.array([step < len(symbols) for _, symbols in batch])
-    rows = same_width([(rows + EDGES * longest)[step] for rows, _ in batch])
     chosen = np.array([(symbols + [0] * longest)[step] for _, symbols in batch])
-    encoder.put(chosen, rows, active)
-    settled.append((encoder.settled(), encoder._out.copy()))
-  codes, bits = encoder.finish()
-  for i, (rows, symbols) in enumerate(batch):
-    assert (codes[i], bits[i]) == reference_code(rows, symbols)
-    for counts, out in settled:  # what was settled never changed
-      assert codes[i].startswith(out[i, : counts[i]].tobytes())
+    steps.append(
+      (active, chosen, same_width([(rows + EDGES * longest)[step] for rows, _ in batch]))
+    )
 
-  # Bits behind the code do not matter; those within its last byte are zeros and stay.
-  decoder = arithmetic.Decoder([code + tail for code in codes])
-  for step in range(longest):
-    active = np.array([step < len(symbols) for _, symbols in batch])
-    got = decoder.get(same_width([(rows + EDGES * longest)[step] for rows, _ in batch]), active)
-    for i, (_, symbols) in enumerate(batch):
-      assert not active[i] or got[i] == symbols[step]
+  encoder, decoder = arithmetic.Encoder(len(batch)), arithmetic.Decoder(len(batch))
+  settled = []
+  for active, chosen, rows in steps:
+    encoder.put(chosen, rows, active)
+    settled.append([encoder.settled(i) for i in range(len(batch))])
+  for i, (rows, symbols) in enumerate(batch):
+    code, bits = encoder.finish(i)
+    assert (code, bits) == reference_code(rows, symbols)
+    assert all(code.startswith(known[i]) for known in settled)
+    assert encoder.finish(i) == (b'', 0)  # a new one has begun
+    # Bits behind the code do not matter; those within its last byte are zeros and stay.
+    decoder.begin(i, code + tail)
+  for active, chosen, rows in steps:
+    assert decoder.get(rows, active)[active].tolist() == chosen[active].tolist()
 
 
 def test_a_carry_runs_through_a_long_row_of_ones():
@@ -145,6 +125,12 @@ def test_long_streams_come_within_a_twentieth_of_a_percent_of_the_ideal():
   code, bits = arithmetic.encode(text, cdfs)
   assert ideal <= bits < ideal * 1.0005
   assert len(code) == -(-bits // 8)
+  encoder = arithmetic.Encoder(1)
+  for i in range(2000):  # bytes are known soon after their bits
+    encoder.put(text[i : i + 1], cdfs[i : i + 1], np.ones(1, bool))
+    known = encoder.settled(0)
+    assert code.startswith(known)
+    assert 8 * len(known) > encoder.lanes['bits'][0] - 32
   # The frequencies cost less than the worst case, log2(2^14 / (2^14 - 256)) = 0.0227 bits a byte.
   assert ideal + np.log2(rows[np.arange(text.size), text]).sum() < 0.0227 * text.size
 

@@ -14,7 +14,7 @@ from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers import EqualInfo
 from lib.tokenizers.coding import arithmetic, slices, tabulate
-from tests import byte_models
+from tests import byte_models, intervals
 
 LOSSLESS = ('delay', 'exact', 'numbered')
 SHAPES = [(16, 16), (16, 8), (12, 12), (12, 8)]
@@ -49,12 +49,9 @@ def interval(model, text, bits):
 
 
 def code_by_trying(low, high, bits):
-  """The shortest v / 2^n with [v, v + 1) / 2^n inside, zeros after it to `bits`; None = no fit."""
-  for n in range(bits + 1):
-    v = -(-low * 2**n // 1)
-    if Fraction(v + 1, 2**n) <= high:
-      return int(v) << (bits - n)
-  return None
+  """The shortest code of [low, high) with zeros after it to `bits`; None = it does not fit."""
+  v, n = intervals.shortest_enclosed(low, high)
+  return v << (bits - n) if n <= bits else None
 
 
 @pytest.mark.parametrize(('name', 'bits'), [('n-gram', 16), ('n-gram', 12), ('peaked', 12)])

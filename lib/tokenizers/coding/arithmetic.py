@@ -10,8 +10,6 @@ these n bits decodes to the same text; n is `bits` or one more.
 All integers are int64: a width times a 14-bit frequency has 47 bits.
 """
 
-from collections.abc import Sequence
-
 import numba
 import numpy as np
 
@@ -83,31 +81,31 @@ class Encoder:
   """N streams side by side: symbols in, one a stream and step, bytes out."""
 
   def __init__(self, streams: int, precision: int = PRECISION):
-    self._lanes = lanes(streams)
+    self.lanes = lanes(streams)
     self._out = np.zeros((streams, 64), np.uint8)
     self._precision = precision
 
   def put(self, symbols: np.ndarray, cumulative: np.ndarray, active: np.ndarray) -> None:
     """Narrows the streams where `active` [N] to `symbols` [N] under `cumulative` [N, S + 1]."""
-    self._out = room(self._out, self._lanes)
-    _put(self._lanes, self._out, symbols, cumulative, active, self._precision)
+    self._out = room(self._out, self.lanes)
+    _put(self.lanes, self._out, symbols, cumulative, active, self._precision)
 
-  def settled(self) -> np.ndarray:
-    """How many bytes at the front of each stream no later symbol can change, int64 [N].
+  def settled(self, stream: int) -> bytes:
+    """What of a stream's bytes no later symbol can change.
 
     A carry adds at most 2 to the last full byte and passes on only through bytes that overflow.
     """
-    full = self._lanes['bits'] >> 3
-    counts = [
-      max(np.flatnonzero(self._out[i, :n] < 0xFE)[-1:].tolist() or [0]) for i, n in enumerate(full)
-    ]
-    return np.array(counts, np.int64)
+    full = self._out[stream, : self.lanes[stream]['bits'] >> 3]
+    firm = np.flatnonzero(full < 0xFE)
+    return full[: firm[-1]].tobytes() if firm.size else b''
 
-  def finish(self) -> tuple[list[bytes], np.ndarray]:
-    """Each stream's shortest code, zero bits after it up to a byte, and its bits, int64 [N]."""
-    self._out = room(self._out, self._lanes)
-    bits = _finish(self._lanes, self._out)
-    return [self._out[i, : (n + 7) // 8].tobytes() for i, n in enumerate(bits)], bits
+  def finish(self, stream: int) -> tuple[bytes, int]:
+    """A stream's shortest code, zero bits after it up to a byte, and its bits; begins a new one."""
+    self._out = room(self._out, self.lanes)
+    bits = finish(self.lanes[stream], self._out[stream])
+    code = self._out[stream, : (bits + 7) // 8].tobytes()
+    self.lanes[stream], self._out[stream] = lanes(1)[0], 0
+    return code, bits
 
 
 class Decoder:
@@ -116,23 +114,23 @@ class Decoder:
   Bits after a stream's end are zeros. The caller knows where to stop.
   """
 
-  def __init__(self, streams: Sequence[bytes], precision: int = PRECISION):
-    self._data = np.zeros((len(streams), max(map(len, streams), default=0) + LOOKAHEAD), np.uint8)
-    for row, stream in zip(self._data, streams, strict=True):
-      row[: len(stream)] = np.frombuffer(stream, np.uint8)
-    self._lanes = lanes(len(streams))
-    for lane, row in zip(self._lanes, self._data, strict=True):
-      lane['low'] = int.from_bytes(row[:4].tobytes(), 'big')
+  def __init__(self, streams: int, precision: int = PRECISION):
+    self.lanes = lanes(streams)
+    self._data = np.zeros((streams, 0), np.uint8)
     self._precision = precision
 
-  @property
-  def bits(self) -> np.ndarray:
-    """Whole bits of information taken from each stream so far, int64 [N]."""
-    return self._lanes['bits']
+  def begin(self, stream: int, code: bytes) -> None:
+    """Sets a stream to the beginning of `code`."""
+    more = max(len(code) - self._data.shape[1], 0)
+    self._data = np.pad(self._data, ((0, 0), (0, more)))
+    self._data[stream] = 0
+    self._data[stream, : len(code)] = np.frombuffer(code, np.uint8)
+    self.lanes[stream] = lanes(1)[0]
+    fill(self.lanes[stream], self._data[stream])
 
   def get(self, cumulative: np.ndarray, active: np.ndarray) -> np.ndarray:
     """The next symbols, int64 [N], under `cumulative` [N, S + 1]; 0 where not `active` [N]."""
-    return _get(self._lanes, self._data, cumulative, active, self._precision)
+    return _get(self.lanes, self._data, cumulative, active, self._precision)
 
 
 def encode(symbols: np.ndarray, cumulative: np.ndarray, precision: int = PRECISION):
@@ -148,7 +146,7 @@ def encode(symbols: np.ndarray, cumulative: np.ndarray, precision: int = PRECISI
 
 def room(out: np.ndarray, state: np.ndarray) -> np.ndarray:
   """`out` [N, bytes], or a copy of at least twice the bytes if a step might not fit in."""
-  need = int((state['begin'] + (state['bits'] >> 3)).max(initial=0)) + 3 * LOOKAHEAD
+  need = int((state['begin'] + (state['bits'] >> 3)).max(initial=0)) + 4 * LOOKAHEAD
   if need <= out.shape[1]:
     return out
   return np.pad(out, ((0, 0), (0, max(need - out.shape[1], out.shape[1]))))
@@ -181,17 +179,16 @@ def shortest(low, width):
 
 
 @numba.njit(cache=True, nogil=True)
-def carry(lane, out, low):
-  """Adds what of `low` exceeds the bits not yet written to the bytes before; returns the rest."""
-  top = 32 + (lane.bits & 7)
+def carry(out, place, bits, low):
+  """Adds what of `low` exceeds the bits not yet written to the bytes before `place`; the rest."""
+  top = 32 + (bits & 7)
   more = low >> top
-  place = lane.begin + (lane.bits >> 3) - 1
   low -= more << top
   while more:
+    place -= 1
     total = out[place] + more
     out[place] = total & 255
     more = total >> 8
-    place -= 1
   return low
 
 
@@ -199,28 +196,45 @@ def carry(lane, out, low):
 def push(lane, out, start, stop, precision):
   """Narrows a lane to [start, stop) / 2^precision and writes the bytes that are full."""
   low, width = narrow(lane.low, lane.width, start, stop, precision)
-  low = carry(lane, out, low)
   bits = lane.bits
+  place = lane.begin + (bits >> 3)
+  low = carry(out, place, bits, low)
   while width < UNIT:
     low, width, bits = low << 1, width << 1, bits + 1
     if bits & 7 == 0:
-      out[lane.begin + (bits >> 3) - 1] = low >> 32
+      out[place] = low >> 32
       low &= UNIT - 1
+      place += 1
   lane.low, lane.width, lane.bits = low, width, bits
 
 
 @numba.njit(cache=True, nogil=True)
-def seal(lane, out, start):
-  """Writes `start`, units in place of the lane's low, to the end: five bytes from the open one."""
-  value = carry(lane, out, start) << (8 - (lane.bits & 7))
-  place = lane.begin + (lane.bits >> 3)
+def seal(out, begin, bits, start):
+  """Writes `start`, units in place of a lane's low, to its end: five bytes from the open one."""
+  place = begin + (bits >> 3)
+  value = carry(out, place, bits, start) << (8 - (bits & 7))
   for i in range(5):
     out[place + i] = (value >> (32 - 8 * i)) & 255
 
 
 @numba.njit(cache=True, nogil=True)
+def finish(lane, out):
+  """Writes the shortest code, zeros after it, and returns its bits."""
+  start, extra = shortest(lane.low, lane.width)
+  seal(out, lane.begin, lane.bits, start)
+  return lane.bits + extra
+
+
+@numba.njit(cache=True, nogil=True)
+def fill(lane, data):
+  """Reads the first 32 bits into a fresh decoder's lane."""
+  for i in range(4):
+    lane.low = lane.low << 8 | (np.int64(data[i]) if i < data.size else 0)
+
+
+@numba.njit(cache=True, nogil=True)
 def pull(lane, data, start, stop, precision):
-  """Narrows a decoder's lane, whose `low` counts from the interval's low to the code."""
+  """Narrows a decoder's lane, whose `low` is the code counted from the interval's low."""
   cut, width = narrow(0, lane.width, start, stop, precision)
   low, bits = lane.low - cut, lane.bits
   while width < UNIT:
@@ -252,24 +266,12 @@ def _put(state, out, symbols, cumulative, active, precision):
 
 
 @numba.njit(cache=True, nogil=True)
-def _finish(state, out):
-  bits = np.empty(state.size, np.int64)
-  for i in range(state.size):
-    start, extra = shortest(state[i].low, state[i].width)
-    bits[i] = state[i].bits + extra
-    seal(state[i], out[i], start)
-  return bits
-
-
-@numba.njit(cache=True, nogil=True)
 def _encode(state, out, symbols, cumulative, precision):
   lane, several = state[0], len(cumulative) > 1
   for i in range(symbols.size):
     row, s = cumulative[i if several else 0], symbols[i]
     push(lane, out, np.int64(row[s]), np.int64(row[s + 1]), precision)
-  start, extra = shortest(lane.low, lane.width)
-  seal(lane, out, start)
-  return lane.bits + extra
+  return finish(lane, out)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -69,7 +69,7 @@ class StaticAC(base.Tokenizer):
     ids = self.check_ids(ids)
     if ids.size == 0:
       return np.zeros(0, np.uint8), np.zeros(0, np.int64), 0
-    stream = np.pad(slices.pack(ids, self.token_bits), (0, arithmetic.LOOKAHEAD))
+    stream = slices.pack(ids, self.token_bits)
     size = ids.size * self.token_bits
     symbols, places = _decode(
       arithmetic.lanes(1), stream, self.cumulative, arithmetic.PRECISION, size
@@ -175,8 +175,7 @@ def _decode(state, stream, cumulative, precision, size):
   """Symbols up to and with the end, and where each ends, as far as `size` bits tell."""
   lane, capacity, count = state[0], 1024, 0
   symbols, places = np.empty(capacity, np.uint16), np.empty(capacity, np.int64)
-  for byte in stream[:4]:
-    lane.low = lane.low << 8 | np.int64(byte)
+  arithmetic.fill(lane, stream)
   while True:
     symbol = arithmetic.find(lane.low, lane.width, cumulative, precision)
     start, stop = np.int64(cumulative[symbol]), np.int64(cumulative[symbol + 1])

@@ -21,7 +21,8 @@ class EqualInfo(base.Tokenizer):
   fits, since with a text all its beginnings fit; zero bits fill the last token. A window's last
   token covers all its bytes, the others none.
 
-  Only the mode 'greedy' is not lossless: its windows can stand for more than one text.
+  Only the mode 'greedy' is not lossless: a window can stand for several texts, and `byte_lengths`
+  counts the bytes of the one that it decodes to.
 
   Args:
     table: the windows, from `tabulate` or `number`.
