@@ -103,19 +103,20 @@ def tabulate(model: NextByte, bits: int, mode: str) -> WindowTable:
 
 
 def frequencies(
-  model: NextByte, texts: np.ndarray, precision: int = arithmetic.PRECISION
+  model: NextByte, texts: np.ndarray, lengths: np.ndarray, precision: int = arithmetic.PRECISION
 ) -> np.ndarray:
-  """Cumulative frequencies after each of `texts` uint8 [n, length], uint16 [n, 257]."""
-  count, length = texts.shape
-  parts = []
-  for start in range(0, count, BATCH):
-    here = texts[start : start + BATCH]
-    prefixes = np.zeros((BATCH, max(length, 1)), np.uint8)
-    prefixes[: len(here), :length] = here
-    lengths = np.zeros(BATCH, np.int32)
-    lengths[: len(here)] = length
-    parts.append(arithmetic.quantise(model(prefixes, lengths)[: len(here)], precision))
-  return np.concatenate(parts)
+  """Cumulative frequencies after each of up to BATCH texts, uint16 [n, 257].
+
+  Args:
+    model: M1, which always sees BATCH texts.
+    texts: uint8 [n, L], zeros beyond a text's length.
+    lengths: int [n].
+    precision: log2 of what frequencies add up to.
+  """
+  missing = BATCH - len(texts)
+  prefixes = np.pad(texts, ((0, missing), (0, 0 if texts.shape[1] else 1)))
+  rows = model(prefixes, np.pad(lengths, (0, missing)).astype(np.int32))
+  return arithmetic.quantise(rows[: len(texts)], precision)
 
 
 def _expand(
@@ -126,7 +127,8 @@ def _expand(
   parts = []
   for start in range(0, len(texts), BATCH):
     here = slice(start, start + BATCH)
-    cumulative = frequencies(model, texts[here], precision)
+    lengths = np.full(len(texts[here]), texts.shape[1])
+    cumulative = frequencies(model, texts[here], lengths, precision)
     low, width, scale, code = (array[here] for array in level[2:])
     single = texts.shape[1] == 1
     parts.append(
@@ -232,18 +234,18 @@ def _table(mode: str, bits: int, found: _Level) -> WindowTable:
   parent, code = found.parent.astype(np.int32), found.code[cut].astype(np.uint16)
   table = WindowTable(mode, bits, parent, found.last, cut, code, text)
   if mode == 'numbered':
-    return number(heaviest(table.pieces, found.width * 0.5 ** (32 + found.bits), bits), bits)
+    pieces, probabilities = table.pieces, found.width * 0.5 ** (32 + found.bits)
+    return number([pieces[i] for i in heaviest(pieces, probabilities, 1 << bits)], bits)
   return table
 
 
-def heaviest(pieces: Sequence[bytes], weights: np.ndarray, bits: int) -> list[bytes]:
-  """The single bytes, and of the other pieces the heaviest, the first of equals, up to 2^bits.
+def heaviest(pieces: Sequence[bytes], weights: np.ndarray, count: int) -> np.ndarray:
+  """Indices of the single bytes, then of the heaviest others, the first of equals: `count` in all.
 
-  Where a piece outweighs all that go on from it, what is kept has all its beginnings.
+  Where no piece outweighs its beginnings, and these come before it, all of them are kept with it.
   """
   longer = np.array([len(piece) > 1 for piece in pieces])
-  order = np.lexsort((np.arange(len(pieces)), -weights, longer))
-  return [pieces[i] for i in order[: 1 << bits]]
+  return np.lexsort((-weights, longer))[:count]
 
 
 def number(pieces: Iterable[bytes], bits: int) -> WindowTable:
