@@ -47,7 +47,7 @@ def test_the_most_probable_texts_are_those_of_an_exhaustive_search():
   assert sorted(texts[:256]) == BYTES
   # All texts of up to three bytes that are as probable as the last; none longer can be missed,
   # for their beginnings would be among those of three.
-  bar = scores[256:].min()
+  bar = scores[256:].min() - 1e-9
   level, found = [(b'', 0.0)], {}
   for _ in range(3):
     following = []
@@ -59,10 +59,10 @@ def test_the_most_probable_texts_are_those_of_an_exhaustive_search():
           following.append((text + bytes([symbol]), score + np.log2(share)))
     found.update(following)
     level = following
-  longer = sorted((t for t in found if len(t) > 1), key=lambda t: (-found[t], t))
-  assert set(texts[256:]) == set(longer[:144])
+  longer = sorted((score for text, score in found.items() if len(text) > 1), reverse=True)
+  assert len(set(texts)) == 400
   assert np.allclose(scores, [found[text] for text in texts])
-  assert (np.diff(scores[256:]) <= 0).all()
+  assert np.allclose(scores[256:], longer[:144])  # of equals at the end any may be taken
 
 
 @pytest.mark.parametrize('name', NAMES)
