@@ -9,6 +9,8 @@ from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.blocks import Blocks
 from lib.tokenizers.bpe import BPE, train_bpe, train_sequential_bpe
 from lib.tokenizers.characters import Characters
+from lib.tokenizers.coding.baselines import GZip, StaticAC, train_static_ac
+from lib.tokenizers.coding.windows import EqualInfo
 from lib.tokenizers.lzw import LZW, train_lzw
 from lib.tokenizers.sentencepiece import SentencePiece, train_sentencepiece
 from lib.tokenizers.unicode import Unicode, train_unicode
@@ -21,7 +23,10 @@ __all__ = [
   'Blocks',
   'Characters',
   'Dictionary',
+  'EqualInfo',
+  'GZip',
   'SentencePiece',
+  'StaticAC',
   'Tokenizer',
   'Unicode',
   'WordPiece',
@@ -31,6 +36,7 @@ __all__ = [
   'train_lzw',
   'train_sentencepiece',
   'train_sequential_bpe',
+  'train_static_ac',
   'train_unicode',
   'train_wordpiece',
 ]
@@ -40,8 +46,11 @@ FAMILIES: dict[str, type[Tokenizer]] = {
   'blocks': Blocks,
   'characters': Characters,
   'dictionary': Dictionary,
+  'equal_info': EqualInfo,
+  'gzip': GZip,
   'lzw': LZW,
   'sentencepiece': SentencePiece,
+  'static_ac': StaticAC,
   'unicode': Unicode,
   'wordpiece': WordPiece,
 }

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compression without M1: arithmetic coding by byte frequencies, and gzip's zlib."""
+
+import zlib
+from collections.abc import Iterable
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lib.errors import InputError
+from lib.tokenizers import base
+from lib.tokenizers.coding import arithmetic, slices
+
+END = 256  # the symbol after a text's last byte
+
+
+class StaticAC(base.Tokenizer):
+  """StaticAC: one arithmetic-coded stream a text, with fixed frequencies of single bytes.
+
+  A symbol of the least frequency ends the text, so a stream says where it stops: about 14 bits a
+  text, and 0.0001 bits a byte, that the paper does not spend. Zero bits fill the last token. A byte
+  belongs to the token that holds the last of the whole bits of information up to its end.
+
+  Args:
+    cumulative: uint16 [258], of the 256 bytes and the end, up to 2^14.
+    token_bits: 8, 12 or 16.
+  """
+
+  family = 'static_ac'
+
+  def __init__(self, cumulative: np.ndarray, token_bits: int = 8):
+    steps = np.diff(cumulative.astype(np.int64))
+    if (
+      cumulative.shape != (END + 2,)
+      or cumulative[0]
+      or (steps < 1).any()
+      or (cumulative[-1] != 1 << arithmetic.PRECISION)
+    ):
+      raise InputError(
+        f'cumulative frequencies must rise from 0 to {1 << arithmetic.PRECISION} over 257 symbols'
+      )
+    self.cumulative = cumulative
+    self.token_bits = slices.check(token_bits)
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids."""
+    return 1 << self.token_bits
+
+  def encode(self, data: bytes) -> np.ndarray:
+    """Returns ids, int32 [n]."""
+    symbols = np.append(np.frombuffer(data, np.uint8).astype(np.uint16), np.uint16(END))
+    stream, bits = arithmetic.encode(symbols, self.cumulative[None])
+    ids = slices.unpack(np.frombuffer(stream, np.uint8), self.token_bits)
+    return ids[: -(-bits // self.token_bits)]
+
+  def decode(self, ids: ArrayLike) -> bytes:
+    """The text; raises InputError for ids out of range, or that end before their text does."""
+    return self._read(ids)[0].tobytes()
+
+  def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
+    """Bytes covered by each of `ids` [n], int32 [n]; raises InputError as `decode` does."""
+    _, places, count = self._read(ids)
+    return token_lengths(places, self.token_bits, count)
+
+  def _read(self, ids: ArrayLike) -> tuple[np.ndarray, np.ndarray, int]:
+    """Bytes, the whole bits of information up to the end of each, and the number of ids."""
+    ids = self.check_ids(ids)
+    if ids.size == 0:
+      return np.zeros(0, np.uint8), np.zeros(0, np.int64), 0
+    stream = slices.pack(ids, self.token_bits)
+    size = ids.size * self.token_bits
+    symbols, places = _decode(
+      arithmetic.lanes(1), stream, self.cumulative, arithmetic.PRECISION, size
+    )
+    check_end(symbols[-1:] == END, size - places[-1:], ids.size, self.token_bits)
+    return symbols[:-1].astype(np.uint8), places[:-1], ids.size
+
+  def state(self) -> base.State:
+    """The frequencies and the width of a token."""
+    return {'cumulative': self.cumulative, 'token_bits': np.array(self.token_bits, np.int32)}
+
+  @classmethod
+  def from_state(cls, state: base.State) -> 'StaticAC':
+    """Rebuilds from `state()`."""
+    return cls(state['cumulative'], int(state['token_bits']))
+
+
+def train_static_ac(documents: Iterable[bytes], token_bits: int = 8) -> StaticAC:
+  """Counts the bytes of all documents; raises InputError if there are none."""
+  counts = np.zeros(256, np.int64)
+  for document in documents:
+    counts += np.bincount(np.frombuffer(document, np.uint8), minlength=256)
+  if not counts.any():
+    raise InputError('there is no text to count: give some')
+  return StaticAC(arithmetic.quantise(counts[None].astype(np.float64), marks=1)[0], token_bits)
+
+
+def token_lengths(places: np.ndarray, token_bits: int, count: int) -> np.ndarray:
+  """Bytes a token, int32 [count], of bytes that end at `places` bits [n] of a stream."""
+  tokens = np.maximum(-(-places // token_bits), 1) - 1
+  return np.bincount(tokens, minlength=count).astype(np.int32)
+
+
+def check_end(ended, left, count: int, token_bits: int) -> None:
+  """Raises InputError unless a stream in `count` tokens `ended` in the last of them.
+
+  Args:
+    ended: whether the end was decoded.
+    left: bits after the whole bits of information up to the end: the code takes none or one more.
+  """
+  if not ended:
+    raise InputError(f'{count} token ids are cut short: the end of the text is not among them')
+  if left > token_bits:
+    raise InputError(f'{count} token ids go on after the end of the text')
+
+
+class GZip(base.Tokenizer):
+  """GZip: each text by zlib at its default level, header and checksum kept.
+
+  Tokens of 16 bits get a zero byte after an odd number of bytes; zlib's stream says where it ends.
+  A token covers the bytes that can be told once it is read.
+  """
+
+  family = 'gzip'
+
+  def __init__(self, token_bits: int = 8):
+    self.token_bits = slices.check(token_bits)
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids."""
+    return 1 << self.token_bits
+
+  def encode(self, data: bytes) -> np.ndarray:
+    """Returns ids, int32 [n]."""
+    return slices.unpack(np.frombuffer(zlib.compress(data), np.uint8), self.token_bits)
+
+  def decode(self, ids: ArrayLike) -> bytes:
+    """The text; raises InputError for ids out of range or that are no stream of zlib."""
+    return b''.join(self._read(ids)[0])
+
+  def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
+    """Bytes covered by each of `ids` [n], int32 [n]; raises InputError as `decode` does."""
+    parts, count = self._read(ids)
+    places = np.repeat(8 * np.arange(1, len(parts) + 1), [len(part) for part in parts])
+    return token_lengths(places, self.token_bits, count)
+
+  def _read(self, ids: ArrayLike) -> tuple[list[bytes], int]:
+    """What each byte of the stream adds to the text, and the number of ids."""
+    ids = self.check_ids(ids)
+    if ids.size == 0:
+      return [], 0
+    stream, reader = slices.pack(ids, self.token_bits).tobytes(), zlib.decompressobj()
+    try:
+      parts = [reader.decompress(stream[i : i + 1]) for i in range(len(stream))]
+    except zlib.error as error:
+      raise InputError(f'{ids.size} token ids are no stream of zlib: {error}') from error
+    check_end(reader.eof, 8 * len(reader.unused_data) + 1, ids.size, self.token_bits)
+    return parts, ids.size
+
+  def state(self) -> base.State:
+    """The width of a token."""
+    return {'token_bits': np.array(self.token_bits, np.int32)}
+
+  @classmethod
+  def from_state(cls, state: base.State) -> 'GZip':
+    """Rebuilds from `state()`."""
+    return cls(int(state['token_bits']))
+
+
+@numba.njit(cache=True, nogil=True)
+def _decode(state, stream, cumulative, precision, size):
+  """Symbols up to and with the end, and where each ends, as far as `size` bits tell."""
+  lane, capacity, count = state[0], 1024, 0
+  symbols, places = np.empty(capacity, np.uint16), np.empty(capacity, np.int64)
+  arithmetic.fill(lane, stream)
+  while True:
+    symbol = arithmetic.find(lane.low, lane.width, cumulative, precision)
+    start, stop = np.int64(cumulative[symbol]), np.int64(cumulative[symbol + 1])
+    arithmetic.pull(lane, stream, start, stop, precision)
+    if lane.bits > size:
+      return symbols[:count].copy(), places[:count].copy()
+    if count == capacity:
+      capacity *= 2
+      symbols = np.append(symbols, np.empty(count, np.uint16))
+      places = np.append(places, np.empty(count, np.int64))
+    symbols[count], places[count] = symbol, lane.bits
+    count += 1
+    if symbol == cumulative.size - 2:
+      return symbols[:count].copy(), places[:count].copy()

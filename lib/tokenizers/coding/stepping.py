@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many documents at once through one M1 that reads them side by side, a byte each a step."""
+
+import abc
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lib.errors import InputError
+from lib.tokenizers import base
+from lib.tokenizers.coding import arithmetic, slices
+from lib.tokenizers.coding.model import Stepper
+
+
+@dataclasses.dataclass(frozen=True)
+class Coded:
+  """A document as tokens.
+
+  Attributes:
+    ids: int32 [n].
+    byte_lengths: int32 [n], bytes that each id covers.
+    size: bytes of the document.
+    crc: their CRC32.
+  """
+
+  ids: np.ndarray
+  byte_lengths: np.ndarray
+  size: int
+  crc: int
+
+
+class Coder(Protocol):
+  """One of the streams' ends, N jobs side by side; `step` sees M1's frequencies for each.
+
+  Attributes:
+    marks: symbols that it needs besides the 256 bytes.
+  """
+
+  marks: int
+
+  def begin(self, lane: int, job: Any) -> bool:
+    """Sets a lane to a job; returns whether there is anything to do."""
+    ...
+
+  def step(
+    self, cumulative: np.ndarray, active: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Goes on by a byte: which M1 shall read, where it shall first forget, and who is done."""
+    ...
+
+  def take(self, lane: int) -> Any:
+    """A lane's result; the lane is then free."""
+    ...
+
+
+def drive(stepper: Stepper, coder: Coder, jobs: Sequence) -> list:
+  """Runs all jobs, each in the lane that is free first; their results in order."""
+  root = arithmetic.quantise(stepper.start()[None], marks=coder.marks)
+  cumulative = np.repeat(root, stepper.streams, axis=0)
+  job = np.full(stepper.streams, -1)
+  results: list = [None] * len(jobs)
+  fresh = np.ones(stepper.streams, bool)  # texts that M1 must forget before it reads on
+  coming = 0
+  while True:
+    for lane in np.flatnonzero(job < 0).tolist():
+      while coming < len(jobs) and job[lane] < 0:
+        if coder.begin(lane, jobs[coming]):
+          job[lane] = coming
+        else:
+          results[coming] = coder.take(lane)
+        coming += 1
+      fresh[lane], cumulative[lane] = True, root[0]
+    if not (job >= 0).any():
+      return results
+    symbols, forget, done = coder.step(cumulative, job >= 0)
+    for lane in np.flatnonzero(done).tolist():
+      results[job[lane]] = coder.take(lane)
+      job[lane] = -1
+    if (job >= 0).any():
+      stepper.reset(fresh | forget)
+      fresh[:] = False
+      cumulative = arithmetic.quantise(stepper.step(symbols), marks=coder.marks)
+
+
+class Stepped(base.Tokenizer):
+  """A tokenizer that runs M1 over every document, best many at once.
+
+  It cannot be saved, for it cannot save M1, whose name stands in its fingerprint.
+
+  Args:
+    stepper: M1.
+    model: M1's name, such as a digest of its weights.
+    token_bits: 8, 12 or 16.
+  """
+
+  def __init__(self, stepper: Stepper, model: str, token_bits: int):
+    self.stepper = stepper
+    self.model = model
+    self.token_bits = slices.check(token_bits)
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids."""
+    return 1 << self.token_bits
+
+  @abc.abstractmethod
+  def encode_all(self, documents: Sequence[bytes]) -> list[Coded]:
+    """Each document as tokens."""
+
+  @abc.abstractmethod
+  def decode_all(self, ids: Sequence[ArrayLike]) -> list[tuple[bytes, np.ndarray]]:
+    """The bytes of each row of ids, and how many each id covers, int32 [n].
+
+    Raises:
+      InputError: an id out of range, or a stream cut short.
+    """
+
+  def restore(self, documents: Sequence[Coded]) -> list[bytes]:
+    """What `encode_all` got; raises InputError for the first that does not come back the same."""
+    found = [data for data, _ in self.decode_all([document.ids for document in documents])]
+    for i, (data, document) in enumerate(zip(found, documents, strict=True)):
+      if (len(data), zlib.crc32(data)) != (document.size, document.crc):
+        raise InputError(
+          f'document {i} decodes to {len(data)} bytes with CRC32 {zlib.crc32(data):08x} where '
+          f'{document.size} with {document.crc:08x} should be: its tokens are damaged, or M1 does '
+          'not give the probabilities that it gave when they were made'
+        )
+    return found
+
+  def encode(self, data: bytes) -> np.ndarray:
+    """Returns ids, int32 [n]."""
+    return self.encode_all([data])[0].ids
+
+  def decode(self, ids: ArrayLike) -> bytes:
+    """The text of `ids` [n]; raises InputError as `decode_all` does."""
+    return self.decode_all([ids])[0][0]
+
+  def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
+    """Bytes covered by each of `ids` [n], int32 [n], which takes a decoding."""
+    return self.decode_all([ids])[0][1]
+
+  def state(self) -> base.State:
+    """M1's name and the width of a token."""
+    name = base.byte_array(self.model.encode())
+    return {'model': name, 'token_bits': np.array(self.token_bits, np.int32)}
+
+  @classmethod
+  def from_state(cls, state: base.State) -> 'Stepped':
+    """Raises InputError: the state lacks M1."""
+    raise InputError(f'a {cls.family} tokenizer cannot be rebuilt without its M1: make it anew')

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Equal-info windows of up to 16 bits as a tokenizer: a table walked byte by byte, no model."""
+
+import dataclasses
+import functools
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lib.tokenizers import base
+from lib.tokenizers.coding import slices
+from lib.tokenizers.coding.tabulate import WindowTable
+
+
+class EqualInfo(base.Tokenizer):
+  """EqualInfoAC[b, v] of 'Training LLMs over Neurally Compressed Text', tabulated.
+
+  A text is cut into the longest texts that fit a window, each is written in b bits, and the stream
+  of bits is sliced into tokens. At the end of the text the last window holds what is left, which
+  fits, since with a text all its beginnings fit; zero bits fill the last token. A window's last
+  token covers all its bytes, the others none.
+
+  Only the mode 'greedy' is not lossless: a window can stand for several texts, and `byte_lengths`
+  counts the bytes of the one that it decodes to.
+
+  Args:
+    table: the windows, from `tabulate` or `number`.
+    token_bits: 8, 12 or 16, at most b.
+  """
+
+  family = 'equal_info'
+
+  def __init__(self, table: WindowTable, token_bits: int = 16):
+    self.table = table
+    self.token_bits = slices.check(token_bits, table.bits)
+    self.lossless = table.mode != 'greedy'
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of ids."""
+    return 1 << self.token_bits
+
+  @functools.cached_property
+  def _following(self) -> np.ndarray:
+    """Uint16 [n, 256]: the text with one more byte, or where that does not fit the byte's text.
+
+    A window has ended exactly where this is below 256, the texts of single bytes.
+    """
+    table = self.table
+    following = np.tile(np.arange(256, dtype=np.uint16), (table.parent.size, 1))
+    following[table.parent[256:], table.last[256:]] = np.arange(256, table.parent.size)
+    return following
+
+  @functools.cached_property
+  def _lengths(self) -> np.ndarray:
+    """Bytes in each text, int32 [n + 1]; the last, index -1, is that of no text."""
+    return _depths(self.table.parent)
+
+  @functools.cached_property
+  def _code_lengths(self) -> np.ndarray:
+    """Bytes that each code stands for, int32 [2^b]."""
+    return self._lengths[self.table.text]
+
+  @functools.cached_property
+  def _spelled(self) -> tuple[np.ndarray, np.ndarray]:
+    """The bytes of each code end to end, uint8, and where they begin, int64 [2^b]."""
+    begins = np.cumsum(self._code_lengths, dtype=np.int64) - self._code_lengths
+    return _spell(self.table.parent, self.table.last, self.table.text, self._code_lengths), begins
+
+  def encode(self, data: bytes) -> np.ndarray:
+    """Returns ids, int32 [n]."""
+    symbols = np.frombuffer(data, np.uint8)
+    if self.table.mode in ('delay', 'exact'):
+      codes = _cut_back(self._following, self._lengths, self.table.cut, self.table.code, symbols)
+    else:
+      codes = _walk(self._following, self.table.code, symbols)
+    if self.token_bits == self.table.bits:
+      return codes.astype(np.int32)
+    return slices.unpack(slices.pack(codes, self.table.bits), self.token_bits)
+
+  def codes(self, ids: np.ndarray) -> np.ndarray:
+    """The codes of the whole windows in checked `ids` [n], int32 [windows]."""
+    if self.token_bits == self.table.bits:
+      return ids
+    count, _ = slices.windows(ids.size, self.token_bits, self.table.bits)
+    return slices.unpack(slices.pack(ids, self.token_bits), self.table.bits)[:count]
+
+  def decode(self, ids: ArrayLike) -> bytes:
+    """The texts of the windows, joined; raises InputError for ids out of range or cut short."""
+    ids = self.check_ids(ids)
+    slices.check_whole(ids.size, self.token_bits, self.table.bits)
+    codes = self.codes(ids)
+    size = int(self._code_lengths[codes].sum(dtype=np.int64))
+    return _join(*self._spelled, self._code_lengths, codes, size).tobytes()
+
+  def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
+    """Bytes covered by each of `ids` [n], int32 [n]: none by those of a window cut short."""
+    ids = self.check_ids(ids)
+    _, ends = slices.windows(ids.size, self.token_bits, self.table.bits)
+    lengths = np.zeros(ids.size, np.int32)
+    lengths[ends] = self._code_lengths[self.codes(ids)]
+    return lengths
+
+  def state(self) -> base.State:
+    """The table's arrays, and mode, window and token bits."""
+    arrays = {
+      field.name: getattr(self.table, field.name) for field in dataclasses.fields(self.table)
+    }
+    mode = base.byte_array(self.table.mode.encode())
+    bits = np.array([self.table.bits, self.token_bits], np.int32)
+    return {**arrays, 'mode': mode, 'bits': bits}
+
+  @classmethod
+  def from_state(cls, state: base.State) -> 'EqualInfo':
+    """Rebuilds from `state()`."""
+    window_bits, token_bits = state['bits'].tolist()
+    arrays = {name: state[name] for name in ('parent', 'last', 'code', 'cut', 'text')}
+    mode = state['mode'].tobytes().decode()
+    return cls(WindowTable(mode=mode, bits=window_bits, **arrays), token_bits)
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk(following, code, symbols):
+  codes = np.empty(symbols.size, np.uint16)
+  if symbols.size == 0:
+    return codes
+  count, text = 0, int(symbols[0])
+  for symbol in symbols[1:]:
+    # Written at every byte and kept where a window ends: a branch would be missed often.
+    codes[count] = code[text]
+    text = int(following[text, symbol])
+    count += text < 256
+  codes[count] = code[text]
+  return codes[: count + 1].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _cut_back(following, lengths, cut, code, symbols):
+  codes = np.empty(symbols.size, np.uint16)
+  count, start = 0, 0
+  while start < symbols.size:
+    text, i = int(symbols[start]), start + 1
+    while i < symbols.size and following[text, symbols[i]] >= 256:
+      text, i = int(following[text, symbols[i]]), i + 1
+    codes[count] = code[text]
+    count, start = count + 1, start + lengths[cut[text]]
+  return codes[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _depths(parent):
+  lengths = np.zeros(parent.size + 1, np.int32)
+  for i in range(parent.size):
+    lengths[i] = lengths[parent[i]] + 1
+  return lengths
+
+
+@numba.njit(cache=True, nogil=True)
+def _spell(parent, last, text, lengths):
+  out = np.empty(lengths.sum(), np.uint8)
+  end = 0
+  for i in range(text.size):
+    end += lengths[i]
+    place, node = end, text[i]
+    while node >= 0:
+      place -= 1
+      out[place] = last[node]
+      node = parent[node]
+  return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _join(spelled, begins, lengths, codes, size):
+  out = np.empty(size, np.uint8)
+  place = 0
+  for code in codes:
+    begin = begins[code]
+    for i in range(lengths[code]):
+      out[place + i] = spelled[begin + i]
+    place += lengths[code]
+  return out
