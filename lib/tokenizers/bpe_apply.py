@@ -23,14 +23,14 @@ def rules(merges):
     size *= 2
   table = np.full((size, 3), -1, np.int64)
   for rule in range(len(merges)):
-    slot = _slot(table, merges[rule, 0], merges[rule, 1])
+    slot = slot_of(table, merges[rule, 0], merges[rule, 1])
     if table[slot, 2] < 0:
       table[slot, 0], table[slot, 1], table[slot, 2] = merges[rule, 0], merges[rule, 1], rule
   return table
 
 
 @numba.njit(cache=True, nogil=True)
-def _slot(table, left, right):
+def slot_of(table, left, right):
   """The row of the pair, or the empty row where it would be."""
   mask = len(table) - 1
   slot = (left * 0x9E3779B1 ^ right * 0x85EBCA77) & mask
@@ -71,13 +71,13 @@ def apply(symbols, merges, table, lengths):
         used = _note(table, other, made, p - lengths[other], first, last, places, link, used)
       if end < cells.size:
         used = _note(table, made, cells[end], p, first, last, places, link, used)
-  return _collect(cells, lengths)
+  return collect(cells, lengths)
 
 
 @numba.njit(cache=True, nogil=True)
 def _note(table, left, right, place, first, last, places, link, used):
   """Appends `place` to the list of the rule that joins (left, right), if there is one."""
-  rule = table[_slot(table, left, right), 2]
+  rule = table[slot_of(table, left, right), 2]
   if rule < 0:
     return used
   if first[rule] < 0:
@@ -89,7 +89,8 @@ def _note(table, left, right, place, first, last, places, link, used):
 
 
 @numba.njit(cache=True, nogil=True)
-def _collect(cells, lengths):
+def collect(cells, lengths):
+  """The ids that are left: each cell that begins a token holds its id, int32 [n]."""
   ids = np.empty(cells.size, np.int32)
   count, p = 0, 0
   while p < cells.size:

@@ -3,7 +3,7 @@
 
 from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.wordpiece import _characters
+from lib.tokenizers.wordpiece import byte_characters
 
 ALPHABETS = ('text', 'byte_level')
 
@@ -27,5 +27,5 @@ def token_strings(tokenizer: Tokenizer, alphabet: str = 'text') -> list[str]:
   if alphabet == 'text':
     written = [piece.decode('utf-8', 'backslashreplace') for piece in pieces]
   else:
-    written = [''.join(map(_characters().__getitem__, piece)) for piece in pieces]
+    written = [''.join(map(byte_characters().__getitem__, piece)) for piece in pieces]
   return [text or f'<special_{i}>' for i, text in enumerate(written)]

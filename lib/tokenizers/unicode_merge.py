@@ -82,13 +82,13 @@ def merge(cells, joins, merges, table, made, lengths):
       if end < stop:
         count = _note(heap, count, table, whole, cells[end], p)
     start = max(stop, start + 1)
-  return bpe_apply._collect(cells, lengths)
+  return bpe_apply.collect(cells, lengths)
 
 
 @numba.njit(cache=True, nogil=True)
 def _note(heap, count, table, left, right, place):
   """Puts the pair at `place` into the heap, if it has a rank."""
-  rank = table[bpe_apply._slot(table, left, right), 2]
+  rank = table[bpe_apply.slot_of(table, left, right), 2]
   if rank < 0:
     return count
   key = rank << 32 | place

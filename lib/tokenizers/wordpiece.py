@@ -126,7 +126,7 @@ def _chunks(text: str) -> Iterator[str]:
 
 
 @functools.cache
-def _characters() -> str:
+def byte_characters() -> str:
   """The character by which ByteLevel writes each byte: itself where it prints, else from U+0100."""
   prints = {*range(33, 127), *range(161, 173), *range(174, 256)}
   others = iter(range(256, 512))
@@ -134,8 +134,8 @@ def _characters() -> str:
 
 
 def _written(piece: bytes, continues: bool) -> str:
-  return CONTINUES * continues + ''.join(_characters()[byte] for byte in piece)
+  return CONTINUES * continues + ''.join(byte_characters()[byte] for byte in piece)
 
 
 def _read(token: str) -> bytes:
-  return bytes(_characters().index(character) for character in token.removeprefix(CONTINUES))
+  return bytes(byte_characters().index(character) for character in token.removeprefix(CONTINUES))
