@@ -134,7 +134,8 @@ def train(
     restored = checkpoints.restore(shapes, data)
     state, progress = restored or (make(), {'seconds': 0.0})
     start, seconds = int(state['step']), progress['seconds']
-    step_fn = make_step(experiment, optimizer, seed, shapes).lower(state, example).compile()
+    if start < steps:  # a run that is done is only read
+      step_fn = make_step(experiment, optimizer, seed, shapes).lower(state, example).compile()
     metrics = metric_files.Metrics(workdir, run, start if restored else -1)
     bar = metric_files.progress_bar(run, start, steps)
     profiler = Profiler(workdir / 'profile' / run, profile)
