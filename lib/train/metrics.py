@@ -95,7 +95,7 @@ def progress_bar(label: str, step: int, steps: int) -> tqdm:
   return tqdm(
     total=steps, initial=step, desc=label, unit='step', mininterval=0.5, dynamic_ncols=True,
     bar_format='{desc}: {percentage:3.0f}%|{bar:10}| {n}/{total} [{remaining} left{postfix}]',
-    disable=jax.process_index() != 0,
+    disable=jax.process_index() != 0 or step >= steps,  # a run that is done is only read
   )  # fmt: skip
 
 
