@@ -63,9 +63,12 @@ def _by_position(row: str, config: ConfigDict, nats: list[np.ndarray]) -> list[R
     rows.append(Row('context', row, f'perplexity_at_{start}', value, sem, note=note))
   for start, end in bins(options.test_length):
     rows.append(Row('context', row, f'perplexity_{start}_{end}', np.exp(mean[:, start:end].mean())))
-  value, sem = mean_and_sem(np.exp(mean[:, -1]).tolist())
+  # Perplexities of single symbols are not averaged: a few surprises would be all of the mean.
+  nats_last, sem = mean_and_sem(mean[:, -1].tolist())
+  value = np.exp(nats_last)
+  error = None if sem is None else value * sem
   column = f'perplexity_at_context_{options.test_length - 1}'
-  return [*rows, Row('context', row, column, value, sem, note='the last symbol alone')]
+  return [*rows, Row('context', row, column, value, error, note='of the last symbol alone')]
 
 
 def _gap(
