@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.lexinvariant import cipher
+from experiments.lexinvariant import cipher, text
 from lib.report import plots
 from lib.report.results import Row
 
@@ -21,7 +21,7 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
     'markov.png': _markov(rows, config),
     'context.png': _context(rows, config),
     'cipher.png': _cipher(rows),
-    'cipher_keys.png': _keys(run),
+    'cipher_keys.png': _keys(config, run),
   }
   drawn = [picture for picture, panels in pictures.items() if panels]
   for picture in drawn:
@@ -116,7 +116,7 @@ def _context(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
     }
     panels.append(plots.curves('Gap of random rows', label, 'relative to learned rows', gap))
     way = {
-      row: _numbered(rows, 'context', row, r'late_perplexity_at_step_(\d+)')
+      row: _numbered(rows, 'context', row, r'late_perplexity_at_step_([1-9]\d*)')
       for row in names
       if 'seed=' in row
     }
@@ -141,14 +141,16 @@ def _cipher(rows: Sequence[Row]) -> list[Callable]:
   ]
 
 
-def _keys(run: runner.Run) -> list[Callable]:
+def _keys(config: ConfigDict, run: runner.Run) -> list[Callable]:
   """Key matrices by window; the right key is the diagonal."""
   kept = run.workdir / cipher.MATRICES
   if not kept.exists():
     return []
+  alphabet = text.ALPHABETS[config.text.vocabularies[0]]
+  labels = [chr(byte) for byte in alphabet.replace(b' ', b'_').replace(b'\n', b'/')]
   with np.load(kept) as matrices:
     return [
-      plots.matrix(title, values, [str(i) for i in range(len(values))], 'read as', 'plain symbol')
+      plots.matrix(title, values, labels if len(labels) <= 64 else [], 'read as', 'plain symbol')
       for title, values in matrices.items()
     ]
 
