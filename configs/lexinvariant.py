@@ -134,6 +134,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'law': 'orthonormal',
     'row_dim': 8,
     'head_dim': 16,
+    'anneal': (0.05, 0.35),
   }
   config.text = MODEL | {
     'corpora': (),  # (name, source) pairs
