@@ -7,21 +7,35 @@ python -m experiments.equal_info --config=configs/equal_info.py:cpu --workdir=ru
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.equal_info import m1, ratio
+from experiments.equal_info import m1, ratio, reset, stability, uniformity
 from lib.errors import InputError
 
 CAPTIONS = {
   'ratio': 'Bytes of held-out text a token, and bits a byte of the tokens as they stand (log2 of '
   'the vocabulary for each). Errors are over documents.',
+  'reset': 'Greedy windows of 16 bits where M1 forgets at every window, at every other, or never: '
+  'the less it forgets, the more bytes fit in, and the less single tokens tell.',
+  'uniformity': 'Bits by which strings of n bits of the token stream are from uniform (KL '
+  'divergence), counted at every bit (ngrams) or every n-th (tokens), by counts alone and with '
+  'the correction of Miller and Madow, beside as many random bytes.',
+  'stability': 'How many tokens of a text another word before it changes (Levenshtein distance '
+  'over pairs of words), and how many different stretches of text one token covers; the texts '
+  'of frequent tokens lie in attested.txt.',
 }
 
 SUMMARY = {
   'ratio': ('', ('bytes_per_token', 'bits_per_byte', 'documents_restored', 'holds')),
+  'reset': ('', ('bytes_per_token', 'excess_kl_bits')),
+  'uniformity': ('n=8$', ('kl_bits_corrected', 'kl_bits_random', 'excess_kl_bits')),
+  'stability': ('', ('edit_distance', 'changed_share', 'repeated_share', 'texts_per_token')),
 }
 
 # The tables in the order of the report; names are those of TABLES in configs/equal_info.py.
 MODULES = {
   'ratio': ratio,
+  'reset': reset,
+  'uniformity': uniformity,
+  'stability': stability,
 }
 
 
