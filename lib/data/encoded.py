@@ -10,6 +10,7 @@ import numpy as np
 
 from lib.errors import InputError
 from lib.tokenizers import files
+from lib.tokenizers.coding.stepping import Coded
 
 FAMILY = 'encoded'  # of the file
 
@@ -43,14 +44,11 @@ class Encoded:
     return int(self.tokens[1].sum(dtype=np.int64))
 
 
-Pair = tuple[np.ndarray, np.ndarray]  # ids and the bytes that each covers
-
-
 def encode(
   folder: str | os.PathLike,
   fingerprint: str,
   documents: Sequence[bytes],
-  encode_all: Callable[[Sequence[bytes]], Sequence[Pair]],
+  encode_all: Callable[[Sequence[bytes]], Sequence[Coded]],
 ) -> Encoded:
   """The documents as tokens: made now, or read from the file in `folder` that an earlier call left.
 
@@ -58,7 +56,7 @@ def encode(
     folder: gets one file, whole or not at all, named by what it is made of.
     fingerprint: of the tokenizer.
     documents: to be encoded.
-    encode_all: all documents as pairs of ids and the bytes that each covers.
+    encode_all: all documents as tokens.
 
   Raises:
     InputError: the file is damaged.
@@ -68,11 +66,11 @@ def encode(
     digest.update(b'%d\n' % len(document) + document)
   path = pathlib.Path(folder) / f'{digest.hexdigest()[:32]}.tokens'
   if not path.exists():
-    pairs = encode_all(documents)
+    coded, none = encode_all(documents), np.zeros(0, np.int32)
     state = {
-      'ids': np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in pairs)]),
-      'byte_lengths': np.concatenate([np.zeros(0, np.int32), *(size for _, size in pairs)]),
-      'counts': np.array([len(ids) for ids, _ in pairs], np.int64),
+      'ids': np.concatenate([none, *(one.ids for one in coded)]),
+      'byte_lengths': np.concatenate([none, *(one.byte_lengths for one in coded)]),
+      'counts': np.array([len(one.ids) for one in coded], np.int64),
     }
     files.write(path, FAMILY, state)
   _, state = files.read(path)
