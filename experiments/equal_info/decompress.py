@@ -24,6 +24,7 @@ from lib.train.experiment import Batch, Variables
 
 TABLE = 'decompress'
 LN2 = np.log(2)
+HELD_OUT = 32  # texts of one held-out document at most
 CONTROL = 'none'
 NORMAL = 1.96  # standard errors on each side of a 95 % interval
 
@@ -50,7 +51,8 @@ def check(config: ConfigDict) -> None:
     if options[field] < 1:
       raise InputError(f'decompress.{field} must be 1 or more; got {options[field]}.')
   for method in options.methods:
-    codecs.methods([method], [options.token_bits])
+    if not codecs.widths([method], [options.token_bits])[0][0].token_bits:
+      raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
   for split in ('train', 'validation', 'test'):
     texts.stretches(config, split, options.text_bytes, options.text_bytes)
 
@@ -70,7 +72,8 @@ def row_of(config: ConfigDict, arm: str) -> str:
 def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> Texts:
   """Texts of a split whose tokens fit under every method: the same for all arms."""
   options = config.decompress
-  found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes)
+  most = None if split == 'train' else HELD_OUT
+  found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes, most)
   coded: dict[str, Encoded] = {}
   for arm in options.methods:
     tokenizer = codecs.make(config, run, codecs.Method(arm, options.token_bits))
@@ -239,10 +242,9 @@ def _against(config, arm, right, control) -> list[Row]:
     differences = [
       (a[:, where].mean(axis=1) - c[:, where].mean(axis=1)) for a, c in zip(right, control)
     ]
-    value, sem = mean_and_sem(np.mean(differences, axis=0).tolist())
-    if len(differences) > 1:  # training's own chance counts too
-      over_seeds = mean_and_sem([float(d.mean()) for d in differences])[1]
-      sem = float(np.hypot(sem, over_seeds))
+    value, by_text = mean_and_sem(np.mean(differences, axis=0).tolist())
+    by_seed = mean_and_sem([float(d.mean()) for d in differences])[1]
+    sem = float(np.hypot(by_text or 0.0, by_seed or 0.0))  # training's own chance counts too
     low, high = value - NORMAL * sem, value + NORMAL * sem
     verdict = 'above' if low > 0 else 'below' if high < 0 else 'not to be told from'
     rows.append(

@@ -3,7 +3,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +16,10 @@ from lib.data import encoded, pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.evals import ngram
+from lib.models.decoder import LanguageModel
 from lib.report.results import Row, mean_and_sem, name
 from lib.tokenizers import EqualInfo
 from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding import slices
 from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.train.experiment import Batch, Variables
@@ -29,6 +29,7 @@ LN2 = np.log(2)
 OPAQUE = ('ac', 'static_ac')  # what the paper finds M2 cannot learn
 CLOSE = 0.01  # nats a token from ln V that count as learning nothing
 OPENING = 8  # tokens at the begin of a stream, where all streams are aligned
+HELD_OUT = 8  # examples of one held-out document at most
 BY_M1 = ('ac', 'greedy', 'delay', 'exact', 'numbered')  # the paper counts M1 for these
 
 
@@ -76,7 +77,8 @@ class Corpus:
     return self._encode('test', self.config.m2.test_bytes)
 
   def _encode(self, split: str, total: int) -> Encoded:
-    examples = texts.stretches(self.config, split, self.config.m2.example_bytes, total)
+    most = None if split == 'train' else HELD_OUT
+    examples = texts.stretches(self.config, split, self.config.m2.example_bytes, total, most)
     work = functools.partial(codecs.encode, self.tokenizer)
     return encoded.encode(self.run.workdir / 'encoded', self.tokenizer.fingerprint, examples, work)
 
@@ -133,8 +135,11 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
 def check(config: ConfigDict) -> None:
   """Raises InputError for tokenizers or models that cannot be had."""
   options = config.m2
-  models.check(options, 'm2')
-  methods(config)
+  if not options.models:
+    raise InputError('m2.models must name at least one model.')
+  for size in options.models:
+    models.check(sized(config, size), f'm2.models {size[0]}')
+  chosen(options.methods, 'm2')
   for field in ('example_bytes', 'train_bytes', 'stepped_bytes', 'validation_bytes', 'test_bytes'):
     if options[field] < 1:
       raise InputError(f'm2.{field} must be 1 or more; got {options[field]}.')
@@ -142,21 +147,40 @@ def check(config: ConfigDict) -> None:
     texts.stretches(config, split, options.example_bytes, options.example_bytes)
 
 
-def methods(config: ConfigDict) -> list[codecs.Method]:
-  """The tokenizers of the table."""
-  return [codecs.methods([which], [bits])[0] for which, bits in config.m2.methods]
+def chosen(pairs: Sequence[tuple[str, int]], where: str) -> list[codecs.Method]:
+  """The tokenizers of (name, bits of a token) pairs; raises InputError where there is none."""
+  found = []
+  for which, bits in pairs:
+    if not (widths := codecs.widths([which], [bits])):
+      raise InputError(f'{where}.methods: {which} has no tokens of {bits} bits; use fewer.')
+    found.append(widths[0][0])
+  return found
 
 
-def make_model(config: ConfigDict, vocab_size: int):
-  """M2 over so many ids."""
-  return models.make_model(config.m2, vocab_size, config.m2.length, models.dtype(config))
+def sized(config: ConfigDict, size: tuple[str, int, int, int, int]) -> ConfigDict:
+  """The section m2 with the sizes of one of its models."""
+  fields = dict(zip(('layers', 'dim', 'heads', 'mlp_dim'), size[1:], strict=True))
+  return ConfigDict(config.m2.to_dict() | fields)
 
 
-def fit(config: ConfigDict, run: runner.Run, corpus: Corpus, seed: int) -> models.Trained:
+def make_model(config: ConfigDict, size: tuple, vocab_size: int) -> LanguageModel:
+  """M2 of a size over so many ids."""
+  options = sized(config, size)
+  return models.make_model(options, vocab_size, options.length, models.dtype(config))
+
+
+def row_of(size: tuple, method: codecs.Method) -> str:
+  """The row of a model over a tokenizer."""
+  return f'{name(model=size[0])},{method.row}'
+
+
+def fit(
+  config: ConfigDict, run: runner.Run, size: tuple, corpus: Corpus, seed: int
+) -> models.Trained:
   """M2 over a tokenizer, trained now or by another table of this run."""
-  model = make_model(config, corpus.vocab_size)
+  model = make_model(config, size, corpus.vocab_size)
   return models.fit(
-    config, run, config.m2, f'm2/{corpus.method.row},{name(seed=seed)}', model,
+    config, run, sized(config, size), f'm2/{row_of(size, corpus.method)},{name(seed=seed)}', model,
     corpus.batches(seed), {'validation': _watch(model, corpus)}, seed,
   )  # fmt: skip
 
@@ -216,17 +240,25 @@ def by_position(values: np.ndarray, real: np.ndarray, window: int) -> np.ndarray
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains M2 over every tokenizer and scores it on the same held-out text."""
   rows: list[Row] = []
-  for method in methods(config):
+  for method in chosen(config.m2.methods, 'm2'):
     corpus = Corpus(config, run, method)
-    score = scorer(make_model(config, corpus.vocab_size))
-    trained, scores = [], []
-    for seed in models.seeds(config, config.m2):
-      trained.append(fit(config, run, corpus, seed))
-      scores.append(score(trained[-1].variables, corpus.rows(corpus.test)))
-    rows += _loss(corpus, scores) + _levels(corpus, scores) + _cost(corpus, trained[0], scores[0])
-    if method.name in OPAQUE:
-      rows += _opaque(corpus, scores)
+    for size in config.m2.models:
+      trained, scores = fit_all(config, run, size, corpus)
+      row = row_of(size, method)
+      rows += _loss(row, corpus, scores) + _levels(row, corpus, scores)
+      rows += _cost(row, corpus, size, trained[0], scores[0])
+      if method.name in OPAQUE:
+        rows += _opaque(row, corpus, scores)
   return rows
+
+
+def fit_all(
+  config: ConfigDict, run: runner.Run, size: tuple, corpus: Corpus
+) -> tuple[list[models.Trained], list[Scores]]:
+  """The models of all seeds and their scores on test text."""
+  score = scorer(make_model(config, size, corpus.vocab_size))
+  trained = [fit(config, run, size, corpus, seed) for seed in models.seeds(config, config.m2)]
+  return trained, [score(one.variables, corpus.rows(corpus.test)) for one in trained]
 
 
 def over_seeds(values: list[tuple[float, float]]) -> tuple[float, float | None]:
@@ -236,9 +268,9 @@ def over_seeds(values: list[tuple[float, float]]) -> tuple[float, float | None]:
   return mean_and_sem([value for value, _ in values])
 
 
-def _loss(corpus: Corpus, scores: list[Scores]) -> list[Row]:
+def _loss(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   """Bits a byte, with what the model was trained on."""
-  options, row = corpus.config.m2, corpus.method.row
+  options = corpus.config.m2
   value, sem = over_seeds([s.per_byte() for s in scores])
   step = options.batch_size * options.length
   epochs = options.steps * step / corpus.train.tokens.shape[1]
@@ -253,9 +285,9 @@ def _loss(corpus: Corpus, scores: list[Scores]) -> list[Row]:
   ]
 
 
-def _levels(corpus: Corpus, scores: list[Scores]) -> list[Row]:
+def _levels(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   """What a uniform and a unigram model would score on the same tokens, and the gain on these."""
-  row, first = corpus.method.row, scores[0]
+  first = scores[0]
   put = lambda column, value, sem=None, note='': Row(
     TABLE, row, column, value / LN2, None if sem is None else sem / LN2,
     unit='bits/byte', note=note,
@@ -272,13 +304,14 @@ def _levels(corpus: Corpus, scores: list[Scores]) -> list[Row]:
   ]
 
 
-def _cost(corpus: Corpus, trained: models.Trained, scores: Scores) -> list[Row]:
+def _cost(
+  row: str, corpus: Corpus, size: tuple, trained: models.Trained, scores: Scores
+) -> list[Row]:
   """FLOPs a byte and bytes a step of generation."""
-  config, row = corpus.config, corpus.method.row
   ratio, sem = _ratio(scores.bytes, scores.real)
   kind, bits = codecs.parse(corpus.method.name)
-  coder = 2 * m1.ready(config, corpus.run).parameters if kind in BY_M1 else 0
-  readout = corpus.vocab_size * config.m2.dim
+  coder = 2 * m1.ready(corpus.config, corpus.run).parameters if kind in BY_M1 else 0
+  readout = corpus.vocab_size * size[2]
   flops = 2 * trained.parameters / ratio + coder
   note = (
     '2 × parameters without embeddings / (bytes a step), as the paper counts, and 2 × those of M1 '
@@ -294,9 +327,9 @@ def _cost(corpus: Corpus, trained: models.Trained, scores: Scores) -> list[Row]:
   ]  # fmt: skip
 
 
-def _opaque(corpus: Corpus, scores: list[Scores]) -> list[Row]:
+def _opaque(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   """How far below ln V the model came: the paper finds that nothing is learned."""
-  row, top = corpus.method.row, np.log(corpus.vocab_size)
+  top = np.log(corpus.vocab_size)
   gain, sem = over_seeds([(top - nats, error) for nats, error in (s.per_token() for s in scores)])
   late = over_seeds(
     [(top - nats, error) for nats, error in (s.per_token(OPENING) for s in scores)]
@@ -308,5 +341,5 @@ def _opaque(corpus: Corpus, scores: list[Scores]) -> list[Row]:
         note=f'{words} {CLOSE} nats of ln {corpus.vocab_size} = {top:.4f}'),
     Row(TABLE, row, 'stays_at_ln_v', float(stays), unit='yes = 1'),
     Row(TABLE, row, f'nats_below_ln_v_after_{OPENING}', *late, unit='nats/token',
-        note=f'without the first {OPENING} tokens of a stream, in which bits and bytes are aligned'),
+        note=f'without the first {OPENING} tokens of each stream, where all streams are aligned'),
   ]  # fmt: skip

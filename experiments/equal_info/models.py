@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models that read tokens: one decoder for M2 and for decompression, trained by the one loop."""
+"""The models that read tokens: M2 and those that decompress."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping

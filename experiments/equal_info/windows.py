@@ -5,7 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.equal_info import codecs, m2, models
+from experiments.equal_info import codecs, m2
 from lib.errors import InputError
 from lib.report.results import Row, mean_and_sem, name
 
@@ -17,24 +17,18 @@ CLEAR = 4  # standard errors above the trivial accuracy that count as learned
 def check(config: ConfigDict) -> None:
   """Raises InputError for tokenizers that are no equal-info windows, or models as in m2."""
   m2.check(config)
-  for method in methods(config):
+  for method in m2.chosen(config.windows.methods, 'windows'):
     if codecs.parse(method.name)[0] not in m2.BY_M1[1:]:
       raise InputError(f'windows.methods {method.name!r} has no windows: use one such as greedy16.')
-
-
-def methods(config: ConfigDict) -> list[codecs.Method]:
-  """The windows of the table."""
-  return [codecs.methods([which], [bits])[0] for which, bits in config.windows.methods]
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """The gap to uniform by window, and accuracy by position and step."""
   rows: list[Row] = []
-  for method in methods(config):
+  for method in m2.chosen(config.windows.methods, 'windows'):
     corpus = m2.Corpus(config, run, method)
-    score = m2.scorer(m2.make_model(config, corpus.vocab_size))
-    trained = [m2.fit(config, run, corpus, seed) for seed in models.seeds(config, config.m2)]
-    rows += _gap(corpus, [score(one.variables, corpus.rows(corpus.test)) for one in trained])
+    trained, scores = m2.fit_all(config, run, config.m2.models[0], corpus)
+    rows += _gap(corpus, scores)
     if corpus.window > 1:
       rows += _positions(corpus, [one.history for one in trained])
   return rows
@@ -63,7 +57,7 @@ def trivial(corpus: m2.Corpus) -> np.ndarray:
   window, found = corpus.window, []
   for k in range(window):
     tokens = [
-      np.concatenate([ids[k::window] for ids, _ in examples])
+      np.concatenate([examples[i][0][k::window] for i in range(len(examples))])
       for examples in (corpus.train, corpus.validation)
     ]
     guess = np.bincount(tokens[0], minlength=corpus.vocab_size).argmax()

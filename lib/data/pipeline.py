@@ -21,6 +21,7 @@ import grain
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.data.encoded import Encoded
 from lib.data.sources import Source
 from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
@@ -35,7 +36,7 @@ READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
 
 
 def batches(
-  source: Source,
+  source: Source | Encoded,
   tokenizer: Tokenizer,
   *,
   batch_size: int,
@@ -56,7 +57,7 @@ def batches(
   bytes, so that tokenizers meet equal text. The last token may reach beyond: leaving it out would
   favour short tokens, since long ones, which cost less a byte, are the likelier to cross the end.
 
-  Documents that are tokens already (`lib.data.encoded`) are not tokenized again.
+  Documents of an `Encoded` source are tokens already, of this tokenizer.
 
   `repeat=True`, for training, never ends; each process reads the documents
   `process_index::process_count`. `repeat=False`, for evaluation, is one pass whose last batch is
