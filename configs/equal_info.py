@@ -90,7 +90,7 @@ SIZES = {
   'ratio.examples': (4, 16, 256, 1024),
   'ratio.length': (64, 4096, 10_240, 10_240),
   'm2.methods': (
-    (('bytes', 8), ('ac', 8), ('greedy12', 8), ('exact12', 12)),
+    (('bytes', 8), ('ac', 8), ('greedy24', 8)),
     M2_CPU,
     M2_PAPER,
     M2_PAPER,
@@ -113,17 +113,19 @@ SIZES = {
   'm2.validation_bytes': (1_000, 16_000, 2**21, 2**24),
   'm2.test_bytes': (1_000, 60_000, 2**23, 2**26),
   'windows.methods': (
-    (('greedy16', 8), ('greedy24', 8)),
+    (('greedy24', 8),),
     (('greedy16', 8), ('greedy24', 8), ('greedy32', 8), ('greedy64', 8)),
     *(tuple((f'greedy{b}', bits) for b in (16, 24, 32, 64, 128) for bits in (8, 16)),) * 2,
   ),
+  'generate.method': (('bytes', 8), ('exact16', 8), ('exact16', 16), ('exact16', 16)),
+  'decompress.methods': (('ac', 'greedy24'), *(('ac', 'greedy16'),) * 3),
   'decompress.layers': (1, 3, 12, 12),
   'decompress.dim': (32, 96, 768, 768),
   'decompress.heads': (2, 4, 12, 12),
   'decompress.mlp_dim': (64, 256, 3072, 3072),
   'decompress.position': ('learned', 'learned', 'relative', 'relative'),
   'decompress.text_bytes': (16, 32, 1024, 1024),
-  'decompress.room': (16, 24, 600, 600),
+  'decompress.room': (24, 24, 600, 600),
   'decompress.steps': (6, 600, 20_000, 200_000),
   'decompress.batch_size': (8, 32, 64, 256),
   'decompress.optimizer': ('muon', 'muon', 'muon', 'adafactor'),
@@ -189,7 +191,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   }
   config.windows = {'methods': ()}  # pairs as in m2, read by the first of its models
   config.decompress = READER | {
-    'methods': ('ac', 'greedy16'),
+    'methods': (),  # tokenizers
     'token_bits': 8,
     'layers': 1,
     'dim': 32,
@@ -202,7 +204,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   }
   config.prompt = ''  # a text for M2 to go on with
   config.generate = {
-    'method': ('exact16', 8),  # of m2.methods
+    'method': (),  # a pair of m2.methods, lossless
     'bytes': 200,  # at least so many
     'temperature': 0.8,
   }

@@ -17,16 +17,16 @@ from lib.report.results import Row
 CAPTIONS = {
   'ratio': 'Bytes of held-out text a token, and bits a byte of the tokens as they stand (log2 of '
   'the vocabulary for each). Errors are over documents.',
-  'm2': 'Language models over tokens, at equal tokens a step and scored on the same held-out text: '
-  'bits a byte, from the bytes that the scored tokens cover, against FLOPs a byte and bytes a step. '
+  'm2': 'Language models over tokens, at equal tokens a step, scored on the same held-out text: '
+  'bits a byte, of the bytes that the scored tokens cover, against FLOPs a byte and bytes a step. '
   'A mode that is not lossless (greedy) understates its bits: texts that share a window are not '
   'told apart.',
   'windows': 'What M2 learns of equal-info windows by their width, and which token of a window it '
   'learns first. The wider a window, the more of it depends on what M2 cannot follow.',
-  'decompress': 'A decoder reads the tokens of a text, then writes its bytes; the share of bytes it '
-  'tells right, beside the same model without tokens. The first tokens of an AC stream are an '
-  'equal-info window by themselves, for M1 has no context there either; the second half of a text '
-  'is beyond them.',
+  'decompress': 'A decoder reads the tokens of a text, then writes its bytes: the share of bytes '
+  'that it tells right, beside the same model without tokens. The first tokens of an AC stream '
+  'are an equal-info window by themselves, for M1 has no context there either; the second half of '
+  'a text is beyond them.',
 }
 
 SUMMARY = {

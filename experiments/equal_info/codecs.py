@@ -128,11 +128,15 @@ def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
   """Each document as tokens; tokenizers that step M1 read many side by side."""
   if isinstance(tokenizer, Stepped):
     return tokenizer.encode_all(documents)
-  rows = [tokenizer.encode(document) for document in documents]
-  return [
-    Coded(ids, tokenizer.byte_lengths(ids), len(document), zlib.crc32(document))
-    for ids, document in zip(rows, documents)
-  ]
+  coded = []
+  for document in documents:
+    ids = tokenizer.encode(document)
+    if isinstance(tokenizer, EqualInfo):
+      lengths = tokenizer.covered(document)
+    else:
+      lengths = tokenizer.byte_lengths(ids)
+    coded.append(Coded(ids, lengths, len(document), zlib.crc32(document)))
+  return coded
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[np.ndarray]) -> list[tuple[bytes, np.ndarray]]:

@@ -48,8 +48,8 @@ def curves(
 
   def draw(axis: Any) -> None:
     for label, (x, y) in series.items():
-      marker = 'o' if len(x) < 20 else None
-      axis.plot(x, y, marker=marker, markersize=3.5, label=label, **(styles or {}).get(label, {}))
+      style = {'marker': 'o' if len(x) < 20 else None, 'markersize': 3.5}
+      axis.plot(x, y, label=label, **style | dict((styles or {}).get(label, {})))
     for index, (label, level) in enumerate((levels or {}).items()):
       shade = f'{0.2 + 0.6 * index / len(levels or {}):.2f}'
       axis.axhline(level, color=shade, linestyle=['--', ':', '-.'][index % 3], label=label)
