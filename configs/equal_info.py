@@ -88,7 +88,7 @@ SIZES = {
     *((*BASELINES, 'greedy12', *WINDOWS, *LOSSLESS, *DICTIONARIES),) * 3,
   ),
   'ratio.examples': (4, 16, 256, 1024),
-  'ratio.length': (64, 4096, 10_240, 10_240),
+  'ratio.length': (64, 6144, 10_240, 10_240),
   'reset.examples': (4, 16, 256, 256),
   'reset.length': (64, 2048, 10_240, 10_240),
   'uniformity.methods': (
