@@ -15,7 +15,15 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-TABLES = ('ratio', 'm2', 'windows', 'decompress')  # in the order of the report
+TABLES = (
+  'ratio',
+  'm2',
+  'windows',
+  'reset',
+  'decompress',
+  'uniformity',
+  'stability',
+)  # in the order of the report
 
 # What each tokenizer is called; see experiments/equal_info/codecs.py.
 WINDOWS = ('greedy16', 'greedy24', 'greedy32', 'greedy64', 'greedy128')
@@ -72,8 +80,8 @@ SIZES = {
   'm1.context': (32, 128, 1024, 1024),
   'm1.streams': (8, 16, 256, 256),
   'm1.position': ('t5', 't5', 'relative', 'relative'),
-  'm1.steps': (20, 1200, 20_000, 2_500_000),
-  'm1.batch_size': (8, 32, 128, 128),
+  'm1.steps': (20, 2000, 20_000, 2_500_000),
+  'm1.batch_size': (8, 16, 128, 128),
   'm1.optimizer': ('muon', 'muon', 'muon', 'adafactor'),
   'm1.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
   'm1.peak': (2e-2, 2e-2, 5e-3, 1e-2),
@@ -89,6 +97,23 @@ SIZES = {
   ),
   'ratio.examples': (4, 16, 256, 1024),
   'ratio.length': (64, 4096, 10_240, 10_240),
+  'reset.examples': (4, 16, 256, 256),
+  'reset.length': (64, 2048, 10_240, 10_240),
+  'uniformity.methods': (
+    ('gzip', 'greedy12', 'ac'),
+    *(('gzip', 'static_ac', 'greedy16', 'greedy32', 'greedy128', 'ac'),) * 3,
+  ),
+  'uniformity.bits': ((1, 4), *((1, 2, 4, 8, 16),) * 3),
+  'stability.methods': (
+    ('sentencepiece', 'greedy12', 'ac'),
+    *(('bytes', 'sentencepiece', 'greedy16', 'numbered16', 'parsed16', 'ac'),) * 3,
+  ),
+  'stability.token_bits': (8, 16, 16, 16),
+  'stability.prefixes': (4, 32, 500, 500),
+  'stability.texts': (2, 4, 4, 4),
+  'stability.text_length': (32, 100, 100, 100),
+  'stability.examples': (4, 20, 20, 20),
+  'stability.length': (64, 1024, 1024, 1024),
   'm2.methods': (
     (('bytes', 8), ('ac', 8), ('greedy24', 8)),
     M2_CPU,
@@ -177,6 +202,21 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'token_bits': (8, 16),  # widths of a token, where a tokenizer has the choice
     'examples': 1,  # held-out documents
     'length': 16,  # bytes of each
+  }
+  config.reset = {'examples': 1, 'length': 16}  # as in ratio
+  config.uniformity = {
+    'methods': (),
+    'bits': (1,),  # n of the strings of n bits that are counted
+    'draws': 20,  # of random bytes
+  }
+  config.stability = {
+    'methods': (),
+    'token_bits': 16,
+    'prefixes': 1,  # words put before each text
+    'texts': 1,
+    'text_length': 1,
+    'examples': 1,  # documents in which tokens are looked up, and the bytes of each
+    'length': 1,
   }
   config.m2 = READER | {
     'methods': (),  # (tokenizer, bits of a token) pairs

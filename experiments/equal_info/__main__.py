@@ -9,7 +9,18 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.equal_info import decompress, m1, m2, m2_plots, prompt, ratio, windows
+from experiments.equal_info import (
+  decompress,
+  m1,
+  m2,
+  m2_plots,
+  prompt,
+  ratio,
+  reset,
+  stability,
+  uniformity,
+  windows,
+)
 from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import Row
@@ -17,6 +28,14 @@ from lib.report.results import Row
 CAPTIONS = {
   'ratio': 'Bytes of held-out text a token, and bits a byte of the tokens as they stand (log2 of '
   'the vocabulary for each). Errors are over documents.',
+  'reset': 'Greedy windows of 16 bits where M1 forgets at every window, at every other, or never: '
+  'the less it forgets, the more bytes fit in, and the less single tokens tell.',
+  'uniformity': 'Bits by which strings of n bits of the token stream are from uniform (KL '
+  'divergence), counted at every bit (ngrams) or every n-th (tokens), by counts alone and with '
+  'the correction of Miller and Madow, beside as many random bytes.',
+  'stability': 'How many tokens of a text another word before it changes (Levenshtein distance '
+  'over pairs of words), and how many different stretches of text one token covers; the texts '
+  'of frequent tokens lie in attested.txt.',
   'm2': 'Language models over tokens, at equal tokens a step, scored on the same held-out text: '
   'bits a byte, of the bytes that the scored tokens cover, against FLOPs a byte and bytes a step. '
   'A mode that is not lossless (greedy) understates its bits: texts that share a window are not '
@@ -31,6 +50,9 @@ CAPTIONS = {
 
 SUMMARY = {
   'ratio': ('', ('bytes_per_token', 'bits_per_byte', 'documents_restored', 'holds')),
+  'reset': ('', ('bytes_per_token', 'excess_kl_bits')),
+  'uniformity': ('n=8$', ('kl_bits_corrected', 'kl_bits_random', 'excess_kl_bits')),
+  'stability': ('', ('edit_distance', 'changed_share', 'repeated_share', 'texts_per_token')),
   'm2': (
     '',
     (
@@ -54,7 +76,10 @@ MODULES = {
   'ratio': ratio,
   'm2': m2,
   'windows': windows,
+  'reset': reset,
   'decompress': decompress,
+  'uniformity': uniformity,
+  'stability': stability,
 }
 
 

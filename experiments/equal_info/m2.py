@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import codecs, m1, models, texts
-from lib.data import encoded, pipeline
+from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.evals import ngram
@@ -79,8 +79,7 @@ class Corpus:
   def _encode(self, split: str, total: int) -> Encoded:
     most = None if split == 'train' else HELD_OUT
     examples = texts.stretches(self.config, split, self.config.m2.example_bytes, total, most)
-    work = functools.partial(codecs.encode, self.tokenizer)
-    return encoded.encode(self.run.workdir / 'encoded', self.tokenizer.fingerprint, examples, work)
+    return encoded(self.run, self.tokenizer, examples)
 
   def batches(self, seed: int):
     """Training batches."""
@@ -100,6 +99,17 @@ class Corpus:
         length=min(longest, options.length), seed=0, pack=False, shuffle=False, repeat=False,
       )
     )  # fmt: skip
+
+
+def encoded(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> Encoded:
+  """Documents as tokens, with the bytes of the text that each token stands for."""
+  coded = codecs.encoded(run, tokenizer, documents)
+  return Encoded(
+    [
+      (one.ids, codecs.meant_lengths(tokenizer, document, one))
+      for one, document in zip(coded, documents, strict=True)
+    ]
+  )
 
 
 @dataclasses.dataclass(frozen=True)

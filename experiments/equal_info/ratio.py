@@ -11,7 +11,6 @@ from experiments.equal_info import codecs, m1, texts
 from lib.errors import InputError
 from lib.evals import coding, ngram
 from lib.report.results import Row, name
-from lib.tokenizers import Dictionary, EqualInfo
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding.stepping import Coded
 
@@ -41,7 +40,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   tokens: dict[str, np.ndarray] = {}
   for method, *others in codecs.widths(options.methods, options.token_bits):
     tokenizer = codecs.make(config, run, method)
-    coded = codecs.encode(tokenizer, documents)
+    coded = codecs.encoded(run, tokenizer, documents)
     ids = [document.ids for document in coded]
     tokens[method.name] = count = np.array([len(row) for row in ids])
     rows += _sizes(method.row, tokenizer.vocab_size, count, documents)
@@ -77,22 +76,15 @@ def _restored(
   if not tokenizer.lossless:
     windows = []
     for document, (text, lengths), told in zip(documents, found, coded):
-      meant = _windows(document, _lengths(tokenizer, document, told))
+      meant = _windows(document, codecs.meant_lengths(tokenizer, document, told))
       windows += [a == b for a, b in zip(meant, _windows(text, lengths), strict=True)]
     share, error = float(np.mean(windows)), float(np.std(windows) / len(windows) ** 0.5)
     rows.append(Row(TABLE, row, 'windows_restored', share, error))
   return rows
 
 
-def _lengths(tokenizer: Tokenizer, document: bytes, coded: Coded) -> np.ndarray:
-  """Bytes in each window that was meant; tables tell only of what their codes decode to."""
-  if isinstance(tokenizer, EqualInfo):
-    texts_of_windows = Dictionary(tokenizer.table.pieces, alphabet=bytes(range(256)))
-    return texts_of_windows.byte_lengths(texts_of_windows.encode(document))
-  return coded.byte_lengths
-
-
 def _windows(text: bytes, lengths: np.ndarray) -> list[bytes]:
+  """The texts of the windows of a document from the bytes that each token covers."""
   ends = np.cumsum(lengths[lengths > 0]).tolist()
   return [text[a:b] for a, b in zip([0, *ends], ends)]
 
