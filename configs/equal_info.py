@@ -123,8 +123,8 @@ SIZES = {
   'm2.models': ((('tiny', 1, 32, 2, 64),), (('0.5m', 2, 128, 4, 512),), PAPER[:1], PAPER),
   'm2.position': ('t5', 't5', 'relative', 'relative'),
   'm2.steps': (6, 300, 3000, 200_000),
-  'm2.batch_size': (8, 8, 256, 256),
-  'm2.length': (64, 256, 512, 512),
+  'm2.batch_size': (8, 6, 256, 256),
+  'm2.length': (64, 191, 512, 512),
   'm2.pack': (True, True, False, False),
   'm2.optimizer': ('muon', 'muon', 'muon', 'adafactor'),
   'm2.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
@@ -132,11 +132,12 @@ SIZES = {
   'm2.warmup': (1, 15, 100, 10_000),
   'm2.evaluate_every': (3, 50, 500, 5000),
   'm2.checkpoint_every': (3, 100, 500, 5000),
-  'm2.example_bytes': (64, 256, 10_240, 10_240),
+  'm2.example_bytes': (64, 191, 10_240, 10_240),
   'm2.train_bytes': (20_000, 2**23, 2**31, 2**37),
-  'm2.stepped_bytes': (4_000, 400_000, 2**28, 2**37),
-  'm2.validation_bytes': (1_000, 16_000, 2**21, 2**24),
-  'm2.test_bytes': (1_000, 60_000, 2**23, 2**26),
+  'm2.one_pass_bytes': (4_000, 1_000_000, 2**31, 2**37),
+  'm2.stepped_bytes': (4_000, 160_000, 2**28, 2**37),
+  'm2.validation_bytes': (1_000, 10_000, 2**21, 2**24),
+  'm2.test_bytes': (1_000, 40_000, 2**23, 2**26),
   'windows.methods': (
     (('greedy24', 8),),
     (('greedy16', 8), ('greedy24', 8), ('greedy32', 8), ('greedy64', 8)),
@@ -225,7 +226,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'pack': True,  # rows filled with examples end to end; else one example a row, cropped
     'example_bytes': 64,  # text is cut into such, each a stream of tokens of its own
     'train_bytes': 1,  # of text, which is encoded whole before training
-    'stepped_bytes': 1,  # the same for tokenizers that step M1 through it
+    'one_pass_bytes': 1,  # the same for AC, which takes M1 once over it
+    'stepped_bytes': 1,  # and for windows that M1 must step through
     'validation_bytes': 1,
     'test_bytes': 1,
   }

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.equal_info import codecs, models, texts
+from experiments.equal_info import codecs, m2, models, texts
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.report.results import Row, mean_and_sem, name
@@ -75,7 +75,7 @@ def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> T
   coded: dict[str, list[np.ndarray]] = {}
   for arm in options.methods:
     tokenizer = codecs.make(config, run, codecs.Method(arm, options.token_bits))
-    coded[arm] = [one.ids for one in codecs.encoded(run, tokenizer, found)]
+    coded[arm] = [one.ids for one in m2.coded_all(run, tokenizer, found)]
   fits = np.all([[ids.size <= options.room for ids in coded[arm]] for arm in coded], axis=0)
   kept = np.flatnonzero(fits)
   if not kept.size:

@@ -16,11 +16,14 @@ from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.evals import ngram
+from lib.models import one_pass
+from lib.models.byte_stepper import ByteStepper
 from lib.models.decoder import LanguageModel
 from lib.report.results import Row, mean_and_sem, name
 from lib.tokenizers import EqualInfo
 from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding.stepping import Stepped
+from lib.tokenizers.coding.stepping import Coded, Stepped
+from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.train.experiment import Batch, Variables
 
@@ -63,6 +66,8 @@ class Corpus:
   def train(self) -> Encoded:
     """Training examples; fewer where M1 has to step through them."""
     options = self.config.m2
+    if isinstance(self.tokenizer, SteppedAC):
+      return self._encode('train', options.one_pass_bytes)
     stepped = isinstance(self.tokenizer, Stepped)
     return self._encode('train', options.stepped_bytes if stepped else options.train_bytes)
 
@@ -101,9 +106,16 @@ class Corpus:
     )  # fmt: skip
 
 
+def coded_all(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
+  """Documents as tokens; AC, whose streams M1 can give in one pass, is not stepped through."""
+  if isinstance(tokenizer, SteppedAC) and isinstance(tokenizer.stepper, ByteStepper):
+    return one_pass.encode_all(tokenizer.stepper.model, documents, tokenizer.token_bits)
+  return codecs.encoded(run, tokenizer, documents)
+
+
 def encoded(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> Encoded:
   """Documents as tokens, with the bytes of the text that each token stands for."""
-  coded = codecs.encoded(run, tokenizer, documents)
+  coded = coded_all(run, tokenizer, documents)
   return Encoded(
     [
       (one.ids, codecs.meant_lengths(tokenizer, document, one))
@@ -150,7 +162,10 @@ def check(config: ConfigDict) -> None:
   for size in options.models:
     models.check(sized(config, size), f'm2.models {size[0]}')
   chosen(options.methods, 'm2')
-  for field in ('example_bytes', 'train_bytes', 'stepped_bytes', 'validation_bytes', 'test_bytes'):
+  for field in (
+    'example_bytes', 'train_bytes', 'one_pass_bytes', 'stepped_bytes', 'validation_bytes',
+    'test_bytes',
+  ):  # fmt: skip
     if options[field] < 1:
       raise InputError(f'm2.{field} must be 1 or more; got {options[field]}.')
   for split in ('train', 'validation', 'test'):
