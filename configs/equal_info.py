@@ -15,15 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-TABLES = (
-  'ratio',
-  'm2',
-  'windows',
-  'reset',
-  'decompress',
-  'uniformity',
-  'stability',
-)  # in the order of the report
+TABLES = ('ratio', 'm2', 'windows', 'reset', 'decompress', 'uniformity', 'stability')  # in order
 
 # What each tokenizer is called; see experiments/equal_info/codecs.py.
 WINDOWS = ('greedy16', 'greedy24', 'greedy32', 'greedy64', 'greedy128')
@@ -150,17 +142,17 @@ SIZES = {
   'decompress.heads': (2, 4, 12, 12),
   'decompress.mlp_dim': (64, 256, 3072, 3072),
   'decompress.position': ('learned', 'learned', 'relative', 'relative'),
-  'decompress.text_bytes': (16, 32, 1024, 1024),
-  'decompress.room': (24, 24, 600, 600),
-  'decompress.steps': (6, 600, 20_000, 200_000),
+  'decompress.text_bytes': (16, 24, 1024, 1024),
+  'decompress.room': (24, 18, 600, 600),
+  'decompress.steps': (6, 1600, 20_000, 200_000),
   'decompress.batch_size': (8, 32, 64, 256),
   'decompress.optimizer': ('muon', 'muon', 'muon', 'adafactor'),
   'decompress.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
   'decompress.peak': (2e-2, 2e-2, 5e-3, 1e-2),
-  'decompress.warmup': (1, 25, 500, 10_000),
-  'decompress.evaluate_every': (3, 100, 1000, 5000),
+  'decompress.warmup': (1, 60, 500, 10_000),
+  'decompress.evaluate_every': (3, 200, 1000, 5000),
   'decompress.checkpoint_every': (3, 200, 1000, 5000),
-  'decompress.train_texts': (200, 24_000, 2**17, 2**22),
+  'decompress.train_texts': (200, 50_000, 2**17, 2**22),
   'decompress.test_texts': (60, 2000, 4000, 10_000),
 }
 

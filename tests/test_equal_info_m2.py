@@ -3,7 +3,6 @@
 
 import functools
 import math
-import pathlib
 
 import jax
 import numpy as np
@@ -13,13 +12,13 @@ from configs import common, equal_info
 from experiments.equal_info import __main__ as recipe
 from experiments.equal_info import codecs, decompress, m2, m2_plots, models, texts, windows
 from experiments.runner import Run
-from lib.data import pipeline
+from lib.data import encoded, pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.models import byte_model, one_pass
 from lib.models.byte_stepper import ByteStepper
 from lib.report.results import Row
-from lib.tokenizers import EqualInfo
+from lib.tokenizers import Characters, EqualInfo
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.train import language_model, sharding
@@ -35,9 +34,9 @@ def windows16():
   return EqualInfo(tabulate(byte_models.NGram(TEXT[:20_000], 1), 16, 'greedy'), token_bits=8)
 
 
-def test_encoded_documents_cover_their_bytes_and_make_the_batches_of_their_tokenizer(windows16):
+def test_encoded_documents_cover_their_bytes_and_make_their_batches(tmp_path, windows16):
   documents = [TEXT[i : i + 50] for i in range(0, 2000, 50)]
-  run = Run(pathlib.Path('nowhere'), None)  # nothing is kept of tokenizers that do not step M1
+  run = Run(tmp_path, None)
   found = m2.encoded(run, windows16, [*documents, b''])
   assert len(found) == len(documents) + 1
   assert found.bytes == 2000
@@ -47,13 +46,36 @@ def test_encoded_documents_cover_their_bytes_and_make_the_batches_of_their_token
   assert not found[len(documents)].size
   options = {'batch_size': 4, 'length': 24, 'seed': 1}
   for pack in (True, False):
-    encoded = m2.encoded(run, windows16, documents)
-    ours = iter(pipeline.batches(encoded, windows16, pack=pack, **options))
+    kept = m2.encoded(run, windows16, documents)
+    ours = iter(pipeline.batches(kept, windows16, pack=pack, **options))
     straight = iter(pipeline.batches(documents, windows16, pack=pack, **options))
     for _ in range(5):
       one, other = next(ours), next(straight)
       for field in ('targets', 'inputs', 'segments', 'positions'):
         np.testing.assert_array_equal(one[field], other[field])
+
+
+def test_documents_are_encoded_once_and_damage_is_named(tmp_path, windows16):
+  documents, calls = [TEXT[:300], b'', TEXT[300:340]], []
+
+  def encode(tokenizer, documents):
+    def work(documents):
+      calls.append(len(documents))
+      return codecs.encode(tokenizer, documents)
+
+    return encoded.encode(tmp_path, tokenizer.fingerprint, documents, work)
+
+  first, again = encode(windows16, documents), encode(windows16, documents)
+  assert calls == [3]
+  assert first.tokens.tolist() == again.tokens.tolist()
+  assert first.counts.tolist() == again.counts.tolist()
+  [kept] = tmp_path.iterdir()
+  encode(windows16, documents[:1])  # another text
+  encode(Characters(), documents)  # another tokenizer
+  assert calls == [3, 1, 3]
+  kept.write_bytes(kept.read_bytes()[:-1])
+  with pytest.raises(InputError, match='cut short or damaged'):
+    encode(windows16, documents)
 
 
 def test_streams_made_in_one_pass_are_those_of_the_stepping_codec():
@@ -211,8 +233,8 @@ def test_a_difference_is_paired_and_has_its_interval():
 def test_trivial_guesses_are_the_most_frequent_of_each_position():
   class Fixed:
     window, vocab_size = 2, 4
-    train = Encoded([(np.array([3, 1, 3, 2]), np.ones(4)), (np.array([0, 2]), np.ones(2))])
-    validation = Encoded([(np.array([3, 0, 3, 2]), np.ones(4))])
+    train = Encoded(np.array([3, 1, 3, 2, 0, 2]), np.ones(6, int), np.array([4, 2]))
+    validation = Encoded(np.array([3, 0, 3, 2]), np.ones(4, int), np.array([4]))
 
   assert windows.trivial(Fixed).tolist() == [1.0, 0.5]
 

@@ -253,3 +253,17 @@ def test_a_saved_codec_comes_back_the_same(mode, bits, token_bits, tmp_path):
 def test_bad_input_is_named(make, message):
   with pytest.raises(InputError, match=message):
     make()
+
+
+@pytest.mark.parametrize(('bits', 'token_bits'), [(16, 8), (12, 12)])
+def test_ids_cover_the_bytes_they_were_made_of_whatever_they_decode_to(bits, token_bits):
+  text = byte_models.held_out()[:3000]
+  greedy, numbered = (
+    EqualInfo(table('n-gram', bits, mode), token_bits) for mode in ('greedy', 'numbered')
+  )
+  covered = greedy.covered(text)
+  assert covered.sum() == len(text) != greedy.byte_lengths(greedy.encode(text)).sum()
+  # Greedy's texts numbered are cut at the same places.
+  assert covered.tolist() == numbered.covered(text).tolist()
+  assert numbered.covered(text).tolist() == numbered.byte_lengths(numbered.encode(text)).tolist()
+  assert greedy.covered(b'').size == 0

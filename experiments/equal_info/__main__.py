@@ -16,6 +16,7 @@ from experiments.equal_info import (
   m2_plots,
   prompt,
   ratio,
+  ratio_plots,
   reset,
   stability,
   uniformity,
@@ -96,7 +97,7 @@ def check(config: ConfigDict) -> None:
 
 def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
   """Writes the pictures of the tables that are there, and names them."""
-  pictures = m2_plots.draw(rows, config)
+  pictures = ratio_plots.draw(rows) | m2_plots.draw(rows, config)
   drawn = [picture for picture, panels in pictures.items() if panels]
   for picture in drawn:
     plots.save(run.workdir / picture, pictures[picture])

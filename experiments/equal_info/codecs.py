@@ -14,8 +14,6 @@ sentencepiece, prunedB, bpeB) have no other width.
 """
 
 import functools
-import hashlib
-import pathlib
 import re
 import zlib
 from collections.abc import Sequence
@@ -26,6 +24,8 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import m1, texts
+from lib.data import encoded
+from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.models import codec_files
 from lib.models.byte_model import ByteModel
@@ -35,7 +35,6 @@ from lib.tokenizers import (
   Dictionary,
   EqualInfo,
   GZip,
-  files,
   train_bpe,
   train_sentencepiece,
   train_static_ac,
@@ -127,58 +126,25 @@ def make(config: ConfigDict, run: runner.Run, method: Method) -> Tokenizer:
   return tokenizer
 
 
-def encoded(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
-  """Each document as tokens.
+def tokens(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> Encoded:
+  """Ids of each document and the bytes of it that each stands for, kept in WORKDIR/encoded."""
+  work = functools.partial(encode, tokenizer)
+  return encoded.encode(run.workdir / 'encoded', tokenizer.fingerprint, documents, work)
 
-  Tokenizers that step M1 read many documents side by side, and what they give is kept in
-  WORKDIR/encoded, since it takes long.
-  """
-  if not isinstance(tokenizer, Stepped):
-    rows = [tokenizer.encode(document) for document in documents]
-    return [
-      Coded(ids, tokenizer.byte_lengths(ids), len(document), zlib.crc32(document))
-      for ids, document in zip(rows, documents)
-    ]
-  digest = hashlib.sha256(tokenizer.fingerprint.encode())
+
+def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
+  """Each document as tokens; tokenizers that step M1 read many side by side."""
+  if isinstance(tokenizer, Stepped):
+    return tokenizer.encode_all(documents)
+  coded = []
   for document in documents:
-    digest.update(b'%d ' % len(document) + document)
-  path = run.workdir / 'encoded' / digest.hexdigest()
-  if not path.exists():
-    _keep(path, tokenizer.encode_all(documents))
-  return _kept(path)
-
-
-def _keep(path: pathlib.Path, coded: Sequence[Coded]) -> None:
-  join = lambda arrays: np.concatenate([np.zeros(0, np.int32), *arrays])
-  state = {
-    'ids': join([document.ids for document in coded]),
-    'byte_lengths': join([document.byte_lengths for document in coded]),
-    'numbers': np.array([(len(c.ids), c.size, c.crc) for c in coded], np.int64).reshape(-1, 3),
-  }
-  files.write(path, 'encoded', state)
-
-
-def _kept(path: pathlib.Path) -> list[Coded]:
-  _, state = files.read(path)
-  ends = np.cumsum(state['numbers'][:, 0])[:-1]
-  rows = zip(np.split(state['ids'], ends), np.split(state['byte_lengths'], ends))
-  return [
-    Coded(ids, lengths, int(size), int(crc))
-    for (ids, lengths), (_, size, crc) in zip(rows, state['numbers'])
-  ]
-
-
-def meant_lengths(tokenizer: Tokenizer, document: bytes, coded: Coded) -> np.ndarray:
-  """Bytes of the document that each token stands for, int32 [n].
-
-  Tables that are not lossless tell only of the bytes that their codes decode to.
-  """
-  if tokenizer.lossless or not isinstance(tokenizer, EqualInfo):
-    return coded.byte_lengths
-  windows = Dictionary(tokenizer.table.pieces, alphabet=bytes(range(256)))
-  lengths = np.zeros(len(coded.ids), np.int32)
-  lengths[coded.byte_lengths > 0] = windows.byte_lengths(windows.encode(document))
-  return lengths
+    ids = tokenizer.encode(document)
+    if isinstance(tokenizer, EqualInfo):
+      lengths = tokenizer.covered(document)
+    else:
+      lengths = tokenizer.byte_lengths(ids)
+    coded.append(Coded(ids, lengths, len(document), zlib.crc32(document)))
+  return coded
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[np.ndarray]) -> list[tuple[bytes, np.ndarray]]:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.equal_info import codecs, m2, models, texts
 from lib.data import pipeline
+from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.report.results import Row, mean_and_sem, name
 from lib.train.experiment import Batch, Variables
@@ -72,11 +73,11 @@ def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> T
   options = config.decompress
   most = None if split == 'train' else HELD_OUT
   found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes, most)
-  coded: dict[str, list[np.ndarray]] = {}
+  coded: dict[str, Encoded] = {}
   for arm in options.methods:
     tokenizer = codecs.make(config, run, codecs.Method(arm, options.token_bits))
-    coded[arm] = [one.ids for one in m2.coded_all(run, tokenizer, found)]
-  fits = np.all([[ids.size <= options.room for ids in coded[arm]] for arm in coded], axis=0)
+    coded[arm] = m2.encoded(run, tokenizer, found)
+  fits = np.all([coded[arm].counts <= options.room for arm in coded], axis=0)
   kept = np.flatnonzero(fits)
   if not kept.size:
     raise InputError(
@@ -84,7 +85,7 @@ def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> T
       'decompress.room.'
     )
   data = np.stack([np.frombuffer(found[i], np.uint8) for i in kept])
-  tokens = {arm: [coded[arm][i] for i in kept.tolist()] for arm in coded}
+  tokens = {arm: [coded[arm][i][0] for i in kept.tolist()] for arm in coded}
   return Texts(data, tokens, 1 - kept.size / len(found))
 
 

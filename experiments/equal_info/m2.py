@@ -14,6 +14,7 @@ from experiments import runner
 from experiments.equal_info import codecs, m1, models, texts
 from lib.data import pipeline
 from lib.data.encoded import Encoded
+from lib.data.encoded import encode as keep
 from lib.errors import InputError
 from lib.evals import ngram
 from lib.models import one_pass
@@ -22,7 +23,7 @@ from lib.models.decoder import LanguageModel
 from lib.report.results import Row, mean_and_sem, name
 from lib.tokenizers import EqualInfo
 from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding.stepping import Coded, Stepped
+from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.train.experiment import Batch, Variables
@@ -106,22 +107,14 @@ class Corpus:
     )  # fmt: skip
 
 
-def coded_all(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
-  """Documents as tokens; AC, whose streams M1 can give in one pass, is not stepped through."""
-  if isinstance(tokenizer, SteppedAC) and isinstance(tokenizer.stepper, ByteStepper):
-    return one_pass.encode_all(tokenizer.stepper.model, documents, tokenizer.token_bits)
-  return codecs.encoded(run, tokenizer, documents)
-
-
 def encoded(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> Encoded:
-  """Documents as tokens, with the bytes of the text that each token stands for."""
-  coded = coded_all(run, tokenizer, documents)
-  return Encoded(
-    [
-      (one.ids, codecs.meant_lengths(tokenizer, document, one))
-      for one, document in zip(coded, documents, strict=True)
-    ]
+  """Documents as tokens; AC, whose streams M1 can give in one pass, is not stepped through."""
+  if not isinstance(tokenizer, SteppedAC) or not isinstance(tokenizer.stepper, ByteStepper):
+    return codecs.tokens(run, tokenizer, documents)
+  work = functools.partial(
+    one_pass.encode_all, tokenizer.stepper.model, token_bits=tokenizer.token_bits
   )
+  return keep(run.workdir / 'encoded', f'one pass {tokenizer.fingerprint}', documents, work)
 
 
 @dataclasses.dataclass(frozen=True)

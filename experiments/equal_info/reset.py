@@ -38,11 +38,11 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       stepper, stepper.model.fingerprint, BITS, 'greedy', token_bits=8, reset=every
     )
     method = codecs.Method(f'greedy{BITS}', 8)
-    coded = codecs.encoded(run, codec, documents)
+    coded = codecs.tokens(run, codec, documents)
     for wider in (8, 16):
-      ids = [codecs.sliced(row.ids, method, method._replace(token_bits=wider)) for row in coded]
-      rows += _sizes(name(reset=label, v=1 << wider), ids, documents)
-    stream = np.concatenate([row.ids for row in coded]).astype(np.uint8)
+      sliced = [codecs.sliced(ids, method, method._replace(token_bits=wider)) for ids, _ in coded]
+      rows += _sizes(name(reset=label, v=1 << wider), sliced, documents)
+    stream = coded.tokens[0].astype(np.uint8)
     rows.append(_divergence(name(reset=label, v=256), stream, config.seed))
   return rows
 

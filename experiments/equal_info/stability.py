@@ -61,7 +61,7 @@ def _prefixes(row: str, tokenizer, config: ConfigDict, run: runner.Run) -> list[
   distances, sizes = [], []
   stretches = texts.held_out(config, options.texts, options.text_length)
   documents = [word + b' ' + text for text in stretches for word in words]
-  ids = [coded.ids for coded in codecs.encoded(run, tokenizer, documents)]
+  ids = [ids for ids, _ in codecs.tokens(run, tokenizer, documents)]
   for begin in range(0, len(ids), len(words)):
     pairs = itertools.combinations(ids[begin : begin + len(words)], 2)
     distances.append(float(np.mean([coding.edit_distance(a, b) for a, b in pairs])))
@@ -81,10 +81,9 @@ def _prefixes(row: str, tokenizer, config: ConfigDict, run: runner.Run) -> list[
 def _attested(tokenizer, documents: list[bytes], run: runner.Run) -> dict[int, collections.Counter]:
   """Which bytes each token that occurs covers, and how often."""
   found: dict[int, collections.Counter] = collections.defaultdict(collections.Counter)
-  for document, coded in zip(documents, codecs.encoded(run, tokenizer, documents)):
-    lengths = codecs.meant_lengths(tokenizer, document, coded)
+  for document, (ids, lengths) in zip(documents, codecs.tokens(run, tokenizer, documents)):
     ends = np.cumsum(lengths).tolist()
-    for token, begin, end in zip(coded.ids.tolist(), [0, *ends], ends):
+    for token, begin, end in zip(ids.tolist(), [0, *ends], ends):
       found[token][document[begin:end]] += 1
   return found
 

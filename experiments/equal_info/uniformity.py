@@ -30,8 +30,8 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   documents = texts.held_out(config, config.ratio.examples, config.ratio.length)
   rows = []
   for [method] in codecs.widths(options.methods, (8,)):
-    coded = codecs.encoded(run, codecs.make(config, run, method), documents)
-    stream = np.concatenate([document.ids for document in coded]).astype(np.uint8)
+    coded = codecs.tokens(run, codecs.make(config, run, method), documents)
+    stream = coded.tokens[0].astype(np.uint8)
     for kind, overlapping in KINDS.items():
       for bits in options.bits:
         row = name(method=method.name, kind=kind, n=bits)

@@ -1,24 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents that are tokens already: for tokenizers that are too slow to run at every epoch."""
+"""Documents that are tokens already, kept in a file: for tokenizers too slow to run twice."""
 
-from collections.abc import Sequence
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+
+from lib.errors import InputError
+from lib.tokenizers import files
+from lib.tokenizers.coding.stepping import Coded
+
+FAMILY = 'encoded'  # of the file
 
 
 class Encoded:
   """A source whose documents are int32 [2, n]: ids, and the bytes that each covers.
 
   Args:
-    documents: (ids, byte lengths) of each, two arrays of one length.
+    ids: int32, those of all documents end to end.
+    byte_lengths: int32, of the same length.
+    counts: int64 [documents], ids in each.
   """
 
-  def __init__(self, documents: Sequence[tuple[np.ndarray, np.ndarray]]):
-    self.counts = np.array([len(ids) for ids, _ in documents], np.int64)
-    self._stops = np.cumsum(self.counts)
-    self.tokens = np.zeros((2, int(self.counts.sum())), np.int32)
-    for stop, count, pair in zip(self._stops, self.counts, documents):
-      self.tokens[:, stop - count : stop] = pair
+  def __init__(self, ids: np.ndarray, byte_lengths: np.ndarray, counts: np.ndarray):
+    stops = np.cumsum(counts)
+    if not ids.size == byte_lengths.size == (stops[-1] if stops.size else 0):
+      raise InputError('the tokens of the encoded documents do not add up')
+    self.tokens = np.stack([ids, byte_lengths]).astype(np.int32)
+    self.counts, self._stops = counts, stops
 
   def __len__(self) -> int:
     return self.counts.size
@@ -27,7 +38,43 @@ class Encoded:
     stop = int(self._stops[index])
     return self.tokens[:, stop - int(self.counts[index]) : stop]
 
+  def __iter__(self) -> Iterator[np.ndarray]:
+    return (self[index] for index in range(len(self)))
+
   @property
   def bytes(self) -> int:
     """Bytes that all tokens cover."""
     return int(self.tokens[1].sum(dtype=np.int64))
+
+
+def encode(
+  folder: str | os.PathLike,
+  fingerprint: str,
+  documents: Sequence[bytes],
+  encode_all: Callable[[Sequence[bytes]], Sequence[Coded]],
+) -> Encoded:
+  """The documents as tokens: made now, or read from the file in `folder` that an earlier call left.
+
+  Args:
+    folder: gets one file, whole or not at all, named by what it is made of.
+    fingerprint: of the tokenizer.
+    documents: to be encoded.
+    encode_all: all documents as tokens.
+
+  Raises:
+    InputError: the file is damaged.
+  """
+  digest = hashlib.sha256(fingerprint.encode())
+  for document in documents:
+    digest.update(b'%d\n' % len(document) + document)
+  path = pathlib.Path(folder) / f'{digest.hexdigest()[:32]}.tokens'
+  if not path.exists():
+    coded, none = encode_all(documents), np.zeros(0, np.int32)
+    state = {
+      'ids': np.concatenate([none, *(one.ids for one in coded)]),
+      'byte_lengths': np.concatenate([none, *(one.byte_lengths for one in coded)]),
+      'counts': np.array([len(one.ids) for one in coded], np.int64),
+    }
+    files.write(path, FAMILY, state)
+  _, state = files.read(path)
+  return Encoded(state['ids'], state['byte_lengths'], state['counts'])
