@@ -10,7 +10,8 @@ import pytest
 
 from configs import common, equal_info
 from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import codecs, decompress, m2, m2_plots, models, texts, windows
+from experiments.equal_info import codecs, corpus, decompress, m2, m2_plots, models, texts, windows
+from experiments.equal_info import scores as scoring
 from experiments.runner import Run
 from lib.data import encoded, pipeline
 from lib.data.encoded import Encoded
@@ -37,7 +38,7 @@ def windows16():
 def test_encoded_documents_cover_their_bytes_and_make_their_batches(tmp_path, windows16):
   documents = [TEXT[i : i + 50] for i in range(0, 2000, 50)]
   run = Run(tmp_path, None)
-  found = m2.encoded(run, windows16, [*documents, b''])
+  found = corpus.encoded(run, windows16, [*documents, b''])
   assert len(found) == len(documents) + 1
   assert found.bytes == 2000
   for i, document in enumerate(documents):
@@ -46,7 +47,7 @@ def test_encoded_documents_cover_their_bytes_and_make_their_batches(tmp_path, wi
   assert not found[len(documents)].size
   options = {'batch_size': 4, 'length': 24, 'seed': 1}
   for pack in (True, False):
-    kept = m2.encoded(run, windows16, documents)
+    kept = corpus.encoded(run, windows16, documents)
     ours = iter(pipeline.batches(kept, windows16, pack=pack, **options))
     straight = iter(pipeline.batches(documents, windows16, pack=pack, **options))
     for _ in range(5):
@@ -146,7 +147,7 @@ def test_a_loss_counts_only_what_is_scored():
 
 def scores(nats, covered):
   nats, covered = np.array(nats, float), np.array(covered)
-  return m2.Scores(nats, covered, np.ones_like(covered, bool), np.zeros_like(covered))
+  return scoring.Scores(nats, covered, np.ones_like(covered, bool), np.zeros_like(covered))
 
 
 def test_scores_are_ratios_of_sums_over_examples():
@@ -155,11 +156,11 @@ def test_scores_are_ratios_of_sums_over_examples():
   assert two.per_token()[0] == pytest.approx(10 / 6)
   assert two.per_token(1)[0] == pytest.approx(6 / 3)
   assert two.per_byte()[1] > 0
-  assert m2.over_seeds([(1.0, 0.1)]) == (1.0, 0.1)
-  assert m2.over_seeds([(1.0, 0.1), (3.0, 0.1)]) == (2.0, pytest.approx(1.0))
+  assert scoring.over_seeds([(1.0, 0.1)]) == (1.0, 0.1)
+  assert scoring.over_seeds([(1.0, 0.1), (3.0, 0.1)]) == (2.0, pytest.approx(1.0))
   real = np.array([[True, True, True, True], [True, True, False, False]])
   values = np.array([[1.0, 2, 3, 4], [5, 6, 0, 0]])
-  np.testing.assert_allclose(m2.by_position(values, real, 2), [3, 4])
+  np.testing.assert_allclose(scoring.by_position(values, real, 2), [3, 4])
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.equal_info import codecs, m2, models, texts
+from experiments.equal_info import codecs, corpus, models, texts
 from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
@@ -76,7 +76,7 @@ def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> T
   coded: dict[str, Encoded] = {}
   for arm in options.methods:
     tokenizer = codecs.make(config, run, codecs.Method(arm, options.token_bits))
-    coded[arm] = m2.encoded(run, tokenizer, found)
+    coded[arm] = corpus.encoded(run, tokenizer, found)
   fits = np.all([coded[arm].counts <= options.room for arm in coded], axis=0)
   kept = np.flatnonzero(fits)
   if not kept.size:

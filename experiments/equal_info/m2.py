@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table m2: language models over each tokenizer, at equal tokens a step."""
 
-import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,139 +10,20 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import codecs, m1, models, texts
-from lib.data import pipeline
-from lib.data.encoded import Encoded
-from lib.data.encoded import encode as keep
+from experiments.equal_info.corpus import Corpus
+from experiments.equal_info.scores import Scores, by_position, over_seeds, ratio, scorer
 from lib.errors import InputError
 from lib.evals import ngram
-from lib.models import one_pass
-from lib.models.byte_stepper import ByteStepper
 from lib.models.decoder import LanguageModel
-from lib.report.results import Row, mean_and_sem, name
-from lib.tokenizers import EqualInfo
-from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding.stepping import Stepped
-from lib.tokenizers.coding.streams import SteppedAC
-from lib.tokenizers.coding.window_streams import SteppedEqualInfo
-from lib.train.experiment import Batch, Variables
+from lib.report.results import Row, name
+from lib.train.experiment import Variables
 
 TABLE = 'm2'
 LN2 = np.log(2)
 OPAQUE = ('ac', 'static_ac')  # what the paper finds M2 cannot learn
 CLOSE = 0.01  # nats a token from ln V that count as learning nothing
 OPENING = 8  # tokens at the begin of a stream, where all streams are aligned
-HELD_OUT = 8  # examples of one held-out document at most
 BY_M1 = ('ac', 'greedy', 'delay', 'exact', 'numbered')  # the paper counts M1 for these
-
-
-class Corpus:
-  """The text of M2 as tokens of one method, encoded once a workdir.
-
-  Text is cut into examples of equal bytes, each a stream of its own, as in the paper.
-  """
-
-  def __init__(self, config: ConfigDict, run: runner.Run, method: codecs.Method):
-    self.config, self.run, self.method = config, run, method
-    self.tokenizer: Tokenizer = codecs.make(config, run, method)
-
-  @property
-  def vocab_size(self) -> int:
-    """V."""
-    return self.tokenizer.vocab_size
-
-  @property
-  def window(self) -> int:
-    """Tokens of an equal-info window; 1 for all other tokenizers."""
-    if isinstance(self.tokenizer, EqualInfo):
-      bits = self.tokenizer.table.bits
-    elif isinstance(self.tokenizer, SteppedEqualInfo):
-      bits = self.tokenizer.bits
-    else:
-      return 1
-    return bits // self.method.token_bits if self.method.token_bits else 1
-
-  @functools.cached_property
-  def train(self) -> Encoded:
-    """Training examples; fewer where M1 has to step through them."""
-    options = self.config.m2
-    if isinstance(self.tokenizer, SteppedAC):
-      return self._encode('train', options.one_pass_bytes)
-    stepped = isinstance(self.tokenizer, Stepped)
-    return self._encode('train', options.stepped_bytes if stepped else options.train_bytes)
-
-  @functools.cached_property
-  def validation(self) -> Encoded:
-    """Examples that training is watched on."""
-    return self._encode('validation', self.config.m2.validation_bytes)
-
-  @functools.cached_property
-  def test(self) -> Encoded:
-    """Examples that the table is measured on."""
-    return self._encode('test', self.config.m2.test_bytes)
-
-  def _encode(self, split: str, total: int) -> Encoded:
-    most = None if split == 'train' else HELD_OUT
-    examples = texts.stretches(self.config, split, self.config.m2.example_bytes, total, most)
-    return encoded(self.run, self.tokenizer, examples)
-
-  def batches(self, seed: int):
-    """Training batches."""
-    options = self.config.m2
-    return pipeline.batches(
-      self.train, self.tokenizer, batch_size=options.batch_size, length=options.length, seed=seed,
-      pack=options.pack, process_index=jax.process_index(), process_count=jax.process_count(),
-    )  # fmt: skip
-
-  def rows(self, examples: Encoded) -> Iterator[Batch]:
-    """One pass over examples, each a row of its own, cropped to the length of training."""
-    options = self.config.m2
-    longest = -(-int(examples.counts.max()) // 8) * 8
-    return iter(
-      pipeline.batches(
-        examples, self.tokenizer, batch_size=options.batch_size,
-        length=min(longest, options.length), seed=0, pack=False, shuffle=False, repeat=False,
-      )
-    )  # fmt: skip
-
-
-def encoded(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> Encoded:
-  """Documents as tokens; AC, whose streams M1 can give in one pass, is not stepped through."""
-  if not isinstance(tokenizer, SteppedAC) or not isinstance(tokenizer.stepper, ByteStepper):
-    return codecs.tokens(run, tokenizer, documents)
-  work = functools.partial(
-    one_pass.encode_all, tokenizer.stepper.model, token_bits=tokenizer.token_bits
-  )
-  return keep(run.workdir / 'encoded', f'one pass {tokenizer.fingerprint}', documents, work)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-  """A model's score of N examples of up to T tokens; all 0 where there is no token.
-
-  Attributes:
-    nats: float64 [N, T].
-    bytes: int64 [N, T], what each token covers.
-    real: bool [N, T].
-    targets: int32 [N, T].
-  """
-
-  nats: np.ndarray
-  bytes: np.ndarray
-  real: np.ndarray
-  targets: np.ndarray
-
-  def per_byte(self) -> tuple[float, float]:
-    """Nats a byte and the standard error over examples."""
-    return _ratio(self.nats, self.bytes)
-
-  def per_token(self, first: int = 0) -> tuple[float, float]:
-    """Nats a token and the standard error over examples, from token `first` of each on."""
-    return _ratio(self.nats[:, first:], self.real[:, first:])
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
-  """Σ above / Σ below, and the error over rows [N, …]."""
-  return ngram.per_character(above.sum(axis=1), below.sum(axis=1), len(above))
 
 
 def check(config: ConfigDict) -> None:
@@ -203,25 +82,6 @@ def fit(
   )  # fmt: skip
 
 
-def scorer(model) -> Callable[[Variables, Iterator[Batch]], Scores]:
-  """(variables, batches) -> the scores of all rows that hold a token."""
-  apply = jax.jit(model.apply)
-  key = jax.random.key(0)
-
-  def score(variables: Variables, batches: Iterator[Batch]) -> Scores:
-    parts = [[], [], [], []]  # type: ignore[var-annotated]
-    for batch in batches:
-      some = batch['segments'][:, 0] > 0
-      real = batch['segments'][some] > 0
-      nats = np.asarray(apply(variables, batch, key), np.float64)[some]
-      found = (np.where(real, nats, 0), batch['bytes'][some], real, batch['targets'][some])
-      for part, values in zip(parts, found, strict=True):
-        part.append(values)
-    return Scores(*map(np.concatenate, parts))
-
-  return score
-
-
 def _watch(model, corpus: Corpus) -> Callable[[Variables], Mapping[str, Any]]:
   """Validation: bits a byte, and accuracy and nats by position in the window where it has some."""
   score = scorer(model)
@@ -247,14 +107,6 @@ def _watch(model, corpus: Corpus) -> Callable[[Variables], Mapping[str, Any]]:
   return evaluate
 
 
-def by_position(values: np.ndarray, real: np.ndarray, window: int) -> np.ndarray:
-  """Means [window] of values [N, T] by their position in the window."""
-  place = np.arange(values.shape[1]) % window
-  return np.array(
-    [values[:, place == k][real[:, place == k]].mean() for k in range(window)]
-  )  # fmt: skip
-
-
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains M2 over every tokenizer and scores it on the same held-out text."""
   rows: list[Row] = []
@@ -277,13 +129,6 @@ def fit_all(
   score = scorer(make_model(config, size, corpus.vocab_size))
   trained = [fit(config, run, size, corpus, seed) for seed in models.seeds(config, config.m2)]
   return trained, [score(one.variables, corpus.rows(corpus.test)) for one in trained]
-
-
-def over_seeds(values: list[tuple[float, float]]) -> tuple[float, float | None]:
-  """Mean and error of (value, error over text) of each seed: over seeds if there are several."""
-  if len(values) == 1:
-    return values[0]
-  return mean_and_sem([value for value, _ in values])
 
 
 def _loss(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
@@ -314,10 +159,10 @@ def _levels(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   counted = ngram.NGram(corpus.train.tokens[0], 0, corpus.vocab_size)
   unigram = np.zeros(first.nats.shape)
   unigram[first.real] = counted.nats(first.targets[first.real])
-  gains = [_ratio(unigram - s.nats, s.bytes) for s in scores]
+  gains = [ratio(unigram - s.nats, s.bytes) for s in scores]
   return [
     put('uniform_bits_per_byte', uniform),
-    put('unigram_bits_per_byte', *_ratio(unigram, first.bytes)),
+    put('unigram_bits_per_byte', *ratio(unigram, first.bytes)),
     put('bits_below_unigram', *over_seeds(gains), 'paired on the same tokens'),
   ]
 
@@ -326,11 +171,11 @@ def _cost(
   row: str, corpus: Corpus, size: tuple, trained: models.Trained, scores: Scores
 ) -> list[Row]:
   """FLOPs a byte and bytes a step of generation."""
-  ratio, sem = _ratio(scores.bytes, scores.real)
+  covered, sem = ratio(scores.bytes, scores.real)
   kind, bits = codecs.parse(corpus.method.name)
   coder = 2 * m1.ready(corpus.config, corpus.run).parameters if kind in BY_M1 else 0
   readout = corpus.vocab_size * size[2]
-  flops = 2 * trained.parameters / ratio + coder
+  flops = 2 * trained.parameters / covered + coder
   note = (
     '2 × parameters without embeddings / (bytes a step), as the paper counts, and 2 × those of M1 '
     f'where it encodes: here {coder / 1e6:.2f} of {flops / 1e6:.2f}'
@@ -338,9 +183,9 @@ def _cost(
   if coder and 0 < bits <= 16:
     note += '; windows of up to 16 bits are a table here, which needs no M1'
   return [
-    Row(TABLE, row, 'bytes_per_step', ratio, sem, unit='bytes/token'),
+    Row(TABLE, row, 'bytes_per_step', covered, sem, unit='bytes/token'),
     Row(TABLE, row, 'mflops_per_byte', flops / 1e6, unit='MFLOP/byte', note=note),
-    Row(TABLE, row, 'mflops_per_byte_with_readout', (flops + 2 * readout / ratio) / 1e6,
+    Row(TABLE, row, 'mflops_per_byte_with_readout', (flops + 2 * readout / covered) / 1e6,
         unit='MFLOP/byte', note='and 2 × those of the readout'),
   ]  # fmt: skip
 
