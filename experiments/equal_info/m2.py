@@ -142,6 +142,8 @@ def _loss(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
     f'; error over {"seeds" if len(scores) > 1 else "examples, one seed"}'
     f'; trained on {corpus.train.bytes:,} bytes, {epochs:.1f} times over at most'
   )
+  if corpus.method.name == 'ac':
+    note += '; streams made in one pass of M1, which steps in the codec'
   bits = lambda nats: None if nats is None else nats / LN2
   return [
     Row(TABLE, row, 'bits_per_byte', bits(value), bits(sem), unit='bits/byte', note=note),
