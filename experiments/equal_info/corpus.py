@@ -14,14 +14,16 @@ from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.data.encoded import encode as keep
 from lib.models import one_pass
+from lib.models.byte_model import ByteModel
 from lib.models.byte_stepper import ByteStepper
 from lib.tokenizers import EqualInfo
 from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding.stepping import Stepped
+from lib.tokenizers.coding.stepping import Coded, Stepped
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.train.experiment import Batch
 
+TOGETHER = 1024  # examples that are encoded side by side
 HELD_OUT = 8  # examples of one held-out document at most
 
 
@@ -60,8 +62,6 @@ class Corpus:
   def train(self) -> Encoded:
     """Training examples; fewer where M1 has to step through them."""
     options = self.config.m2
-    if isinstance(self.tokenizer, SteppedAC):
-      return self._encode('train', options.one_pass_bytes)
     stepped = isinstance(self.tokenizer, Stepped)
     return self._encode('train', options.stepped_bytes if stepped else options.train_bytes)
 
@@ -101,10 +101,23 @@ class Corpus:
 
 
 def encoded(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> Encoded:
-  """Documents as tokens; AC, whose streams M1 can give in one pass, is not stepped through."""
-  if not isinstance(tokenizer, SteppedAC) or not isinstance(tokenizer.stepper, ByteStepper):
+  """Documents as tokens; codecs that step M1 through a text are spared that, see `one_pass`."""
+  if not isinstance(tokenizer, Stepped) or not isinstance(tokenizer.stepper, ByteStepper):
     return codecs.tokens(run, tokenizer, documents)
-  work = functools.partial(
-    one_pass.encode_all, tokenizer.stepper.model, token_bits=tokenizer.token_bits
-  )
+  work = functools.partial(_unstepped, tokenizer, tokenizer.stepper.model)
   return keep(run.workdir / 'encoded', f'one pass {tokenizer.fingerprint}', documents, work)
+
+
+def _unstepped(tokenizer: Stepped, model: ByteModel, documents: Sequence[bytes]) -> list[Coded]:
+  if isinstance(tokenizer, SteppedAC):
+    return one_pass.encode_all(model, documents, tokenizer.token_bits)
+  assert isinstance(tokenizer, SteppedEqualInfo)
+  coded: list[Coded] = []
+  for begin in range(0, len(documents), TOGETHER):
+    part = documents[begin : begin + TOGETHER]
+    foreseen = one_pass.Foreseen(model, part, tokenizer.bits // 2)
+    codec = SteppedEqualInfo(
+      foreseen, model.fingerprint, tokenizer.bits, tokenizer.mode, tokenizer.token_bits
+    )
+    coded += codec.encode_all(part)
+  return coded

@@ -16,6 +16,7 @@ from lib.errors import InputError
 from lib.evals import ngram
 from lib.models.decoder import LanguageModel
 from lib.report.results import Row, name
+from lib.tokenizers.coding.stepping import Stepped
 from lib.train.experiment import Variables
 
 TABLE = 'm2'
@@ -35,7 +36,7 @@ def check(config: ConfigDict) -> None:
     models.check(sized(config, size), f'm2.models {size[0]}')
   chosen(options.methods, 'm2')
   for field in (
-    'example_bytes', 'train_bytes', 'one_pass_bytes', 'stepped_bytes', 'validation_bytes',
+    'example_bytes', 'train_bytes', 'stepped_bytes', 'validation_bytes',
     'test_bytes',
   ):  # fmt: skip
     if options[field] < 1:
@@ -142,8 +143,8 @@ def _loss(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
     f'; error over {"seeds" if len(scores) > 1 else "examples, one seed"}'
     f'; trained on {corpus.train.bytes:,} bytes, {epochs:.1f} times over at most'
   )
-  if corpus.method.name == 'ac':
-    note += '; streams made in one pass of M1, which steps in the codec'
+  if isinstance(corpus.tokenizer, Stepped):
+    note += '; M1 read the known text ahead, which gives the streams of the codec but for rounding'
   bits = lambda nats: None if nats is None else nats / LN2
   return [
     Row(TABLE, row, 'bits_per_byte', bits(value), bits(sem), unit='bits/byte', note=note),
