@@ -72,7 +72,7 @@ SIZES = {
   'm1.context': (32, 128, 1024, 1024),
   'm1.streams': (8, 16, 256, 256),
   'm1.position': ('t5', 't5', 'relative', 'relative'),
-  'm1.steps': (20, 2000, 20_000, 2_500_000),
+  'm1.steps': (20, 1200, 20_000, 2_500_000),
   'm1.batch_size': (8, 16, 128, 128),
   'm1.optimizer': ('muon', 'muon', 'muon', 'adafactor'),
   'm1.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
@@ -81,7 +81,7 @@ SIZES = {
   'm1.evaluate_every': (10, 200, 1000, 10_000),
   'm1.checkpoint_every': (10, 200, 1000, 10_000),
   'm1.validation_batches': (2, 16, 20, 20),
-  'tokenizers.train_bytes': (100_000, 2**23, 2**27, 2**30),
+  'tokenizers.train_bytes': (100_000, 2**22, 2**27, 2**30),
   'tokenizers.sentencepiece': (512, 8000, 32_000, 32_000),
   'ratio.methods': (
     (*BASELINES, 'greedy12', 'exact12', 'greedy24', 'greedy128', 'parsed12', 'pruned12', 'bpe12'),
