@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The equal_info recipe from the command line, at smoke scale: tables that need no second model."""
+"""The equal_info recipe from the command line, at smoke scale."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ import pytest
 
 from configs import common, equal_info
 from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import codecs, m1
+from experiments.equal_info import codecs, m1, m2
 from lib.errors import InputError
 from lib.models import byte_model, codec_files
 from lib.models.byte_model import ByteModel
@@ -23,7 +23,7 @@ from tests import byte_models
 from tests.test_configs import shape_check
 
 ROOT = pathlib.Path(__file__).parents[1]
-TABLES = ('ratio', 'reset', 'uniformity', 'stability')
+TABLES = equal_info.TABLES
 TEXT = byte_models.held_out()[:150]
 
 
@@ -40,10 +40,11 @@ def run(workdir, *flags, tables=TABLES):
 
 @pytest.fixture(scope='module')
 def smoke(tmp_path_factory):
-  """The folder of a run at smoke scale."""
+  """The folder of a run at smoke scale, with what it printed in `stdout`."""
   folder = tmp_path_factory.mktemp('equal_info')
-  done = run(folder)
+  done = run(folder, '--config.prompt=The class', '--config.generate.bytes=40')
   assert done.returncode == 0, done.stderr
+  (folder / 'stdout').write_text(done.stdout)
   return folder
 
 
@@ -57,7 +58,9 @@ def rows(smoke):
 def test_every_table_has_rows_and_plots(smoke, rows):
   assert {table for table, _, _ in rows} == set(TABLES)
   assert all(row['measured'] is not None or row['note'] for row in rows.values())
-  for file in ('ratio.png', 'uniformity.png', 'attested.txt'):
+  for file in (
+    'ratio.png', 'uniformity.png', 'attested.txt', 'm2.png', 'windows.png', 'decompress.png'
+  ):  # fmt: skip
     assert (smoke / file).stat().st_size > 200
 
 
@@ -117,6 +120,44 @@ def test_a_changed_prefix_changes_more_of_ac_than_of_subwords(rows):
   assert texts == 1  # an id of a dictionary stands for one text
 
 
+def test_m2_is_scored_on_all_bytes_beside_its_levels(rows):
+  config = equal_info.get_config('smoke')
+  [size] = config.m2.models
+  for method in m2.chosen(config.m2.methods, 'm2'):
+    value = lambda column, method=method: rows['m2', m2.row_of(size, method), column]['measured']
+    assert value('uniform_bits_per_byte') == pytest.approx(8 / value('bytes_per_step'))
+    gain = value('unigram_bits_per_byte') - value('bits_per_byte')
+    assert value('bits_below_unigram') == pytest.approx(gain)
+    covered = int(rows['m2', m2.row_of(size, method), 'bits_per_byte']['note'].split()[0])
+    assert 0.9 * config.m2.test_bytes < covered <= config.m2.test_bytes
+  ac = [cell for (table, row, column), cell in rows.items() if column == 'nats_below_ln_v']
+  assert len(ac) == 1
+  assert 'stay within 0.01 nats of ln 256' in ac[0]['note']
+
+
+def test_each_position_of_a_window_has_its_curve(rows):
+  positions = {row for table, row, _ in rows if table == 'windows' and 'position=' in row}
+  assert positions == {f'b=24,mode=greedy,v=256,position={k}' for k in (1, 2, 3)}
+  for row in positions:
+    for column in ('accuracy_at_step_0', 'accuracy_at_step_6', 'trivial_accuracy'):
+      assert 0 <= rows['windows', row, column]['measured'] <= 1
+  gaps = [rows['windows', row, 'gap_bits_per_token']['measured'] for row in positions]
+  assert max(gaps) < 8
+
+
+def test_decompression_is_compared_with_its_control_text_by_text(rows):
+  accuracy = lambda row: rows['decompress', row, 'accuracy']['measured']
+  for method in ('ac', 'greedy24'):
+    row = f'method={method},v=256'
+    above = rows['decompress', row, 'accuracy_above_control']
+    assert above['measured'] == pytest.approx(accuracy(row) - accuracy('method=none'))
+    assert '95 % interval' in above['note']
+    halves = [
+      rows['decompress', row, f'accuracy_{h}_half']['measured'] for h in ('first', 'second')
+    ]
+    assert np.mean(halves) == pytest.approx(accuracy(row))
+
+
 def test_kept_tokenizers_open_from_their_files_alone(smoke):
   for name in ('ac-v256', 'exact12-v256', 'parsed12-v4096', 'pruned12', 'sentencepiece'):
     tokenizer = codec_files.load(smoke / 'tokenizers' / name)
@@ -124,6 +165,12 @@ def test_kept_tokenizers_open_from_their_files_alone(smoke):
   stepped = codec_files.load(smoke / 'tokenizers' / 'ac-v256')
   assert isinstance(stepped, Stepped)
   assert stepped.model == ByteModel.load(smoke / 'm1').fingerprint
+
+
+def test_m2_goes_on_from_the_very_bytes_of_a_prompt(smoke):
+  said = (smoke / 'stdout').read_text()
+  said = said[said.rindex('The class') :]
+  assert len(said.encode()) >= 9 + 40
 
 
 def test_training_rows_begin_anew_wherever_they_begin():
