@@ -163,7 +163,10 @@ def write_shard(
 
 
 def finish(folder: str | os.PathLike) -> dict[str, list[Shard]]:
-  """Writes TFDS's metadata of all splits that are whole; returns their shards."""
+  """Writes TFDS's metadata of all splits that are whole; returns their shards.
+
+  What a kill left of them half-written is deleted.
+  """
   import tensorflow_datasets as tfds
 
   folder = pathlib.Path(folder)
@@ -172,6 +175,9 @@ def finish(folder: str | os.PathLike) -> dict[str, list[Shard]]:
     shards = [finished(folder, plan, shard) for shard in range(plan.shards)]
     if None not in shards:
       whole[plan.split] = [shard for shard in shards if shard is not None]
+      for pattern in (f'{NAME}-{plan.split}.*.partial', f'done/{plan.split}-*.partial'):
+        for partial in folder.glob(pattern):
+          partial.unlink(missing_ok=True)
   template = tfds.core.ShardedFileTemplate(
     data_dir=folder, dataset_name=NAME, filetype_suffix='array_record'
   )
@@ -259,7 +265,9 @@ def _serialiser() -> Callable[[Coded], bytes]:
 
   def serialise(coded: Coded) -> bytes:
     record = {field: getattr(coded, field) for field in FIELDS}
-    return serializer.serialize_example(features.encode_example(record))
+    example = serializer.get_tf_example(features.encode_example(record))
+    # The fields are a map, which every process would write in an order of its own.
+    return example.SerializeToString(deterministic=True)
 
   return serialise
 

@@ -19,9 +19,11 @@ import grain
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.data.encoded import Encoded
 from lib.data.sources import Source
 from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.coding.stepping import Coded
 
 FIELDS = ('targets', 'inputs', 'bytes', 'segments', 'positions')
 # Rows of one long document would fill whole batches, so rows are shuffled within a window: so many
@@ -33,7 +35,7 @@ READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
 
 
 def batches(
-  source: Source,
+  source: Source | Encoded,
   tokenizer: Tokenizer,
   *,
   batch_size: int,
@@ -130,9 +132,12 @@ def _tokenized(
 ) -> grain.MapDataset:
   """Documents as int32 arrays [3, tokens]: targets, inputs, bytes."""
 
-  def tokenize(document: bytes) -> np.ndarray:
-    ids = tokenizer.encode(document)
-    covered = tokenizer.byte_lengths(ids)
+  def tokenize(document: bytes | Coded) -> np.ndarray:
+    if isinstance(document, Coded):  # of `lib.data.encoded`
+      ids, covered = document.ids, document.byte_lengths
+    else:
+      ids = tokenizer.encode(document)
+      covered = tokenizer.byte_lengths(ids)
     if context_bytes is not None:
       begun = np.cumsum(covered) - covered < context_bytes
       ids, covered = ids[begun], covered[begun]
