@@ -44,3 +44,24 @@ class Stepper(Protocol):
   def step(self, symbols: np.ndarray) -> np.ndarray:
     """Appends one byte to each text, uint8 [N]; next-byte probabilities, float32 [N, 256]."""
     ...
+
+
+class Remembered:
+  """A `NextByte` that keeps what it gave, a kilobyte a text: tables of one M1 ask much the same.
+
+  Args:
+    model: M1, which sees each text once.
+  """
+
+  def __init__(self, model: NextByte):
+    self._model = model
+    self._rows: dict[bytes, np.ndarray] = {}
+
+  def __call__(self, prefixes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """After each text: float32 [N, 256]; see `NextByte`."""
+    texts = [row[:n].tobytes() for row, n in zip(prefixes, lengths.tolist())]
+    places = {text: i for i, text in enumerate(texts) if text not in self._rows}
+    if places:
+      where = np.fromiter(places.values(), int)
+      self._rows.update(zip(places, self._model(prefixes[where], lengths[where])))
+    return np.stack([self._rows[text] for text in texts])

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""M1: the small byte model that compresses, trained once a workdir and shared by all tables."""
+
+import functools
+import itertools
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from lib.data import pipeline, sources
+from lib.errors import InputError
+from lib.models.byte_model import BEGIN, ByteModel, Sizes, make
+from lib.models.byte_stepper import ByteStepper
+from lib.models.positions import SCHEMES
+from lib.tokenizers import Characters
+from lib.train import language_model, optimizer
+from lib.train.experiment import Batch, Experiment
+from lib.train.loop import train
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for an M1 that cannot be built, or text that is not there."""
+  options = config.m1
+  for field in ('layers', 'dim', 'heads', 'mlp_dim', 'streams', 'steps', 'batch_size'):
+    if options[field] < 1:
+      raise InputError(f'm1.{field} must be 1 or more; got {options[field]}.')
+  if options.context < 4:
+    raise InputError(f'm1.context must be 4 or more; got {options.context}.')
+  if options.dim % options.heads:
+    raise InputError(f'm1.dim {options.dim} is no multiple of {options.heads} heads.')
+  if options.position not in SCHEMES:
+    raise InputError(f'm1.position {options.position!r} is not one of {", ".join(SCHEMES)}.')
+  for split in ('train', 'validation', 'test'):
+    sources.open_source(config.data.source, split)
+
+
+def ready(config: ConfigDict, run: runner.Run) -> ByteModel:
+  """M1 of this workdir: trained now, or by an earlier table or call."""
+  path = run.workdir / 'm1'
+  if not path.exists():
+    fit(config, run).save(path)
+  return _load(path)
+
+
+def stepper(config: ConfigDict, run: runner.Run) -> ByteStepper:
+  """M1 that codecs of this workdir share, one after the other."""
+  return _stepper(ready(config, run))
+
+
+_load = functools.cache(ByteModel.load)
+_stepper = functools.cache(ByteStepper)
+
+
+def sizes(config: ConfigDict) -> Sizes:
+  """What M1 is built of."""
+  names = ('layers', 'dim', 'heads', 'mlp_dim', 'context', 'streams', 'position', 'max_distance',
+           'gated', 'activation')  # fmt: skip
+  return Sizes(**{name: config.m1[name] for name in names})
+
+
+def fit(config: ConfigDict, run: runner.Run) -> ByteModel:
+  """Trains M1, or goes on where training stands."""
+  options = config.m1
+  schedule = optimizer.make_schedule(
+    options.schedule, options.peak, options.steps, options.warmup, options.final
+  )
+  chain = optimizer.make_optimizer(
+    options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
+  )
+  state, _ = train(
+    make_experiment(config),
+    chain,
+    steps=options.steps,
+    seed=config.seed,
+    mesh=run.mesh,
+    rules=config.rules,
+    workdir=run.workdir,
+    run='m1',
+    evaluate_every=options.evaluate_every,
+    checkpoint_every=options.checkpoint_every,
+    profile=config.profile or None,
+    config=runner.plain(config),
+  )
+  return ByteModel(sizes(config), jax.device_get(state['variables']))
+
+
+def make_experiment(config: ConfigDict) -> Experiment:
+  """What the loop trains."""
+  init_fn, loss_fn = language_model.loss_and_init(make(sizes(config), jnp.dtype(config.dtype)))
+  held_out = itertools.islice(batches(config, 'validation'), config.m1.validation_batches)
+  score = language_model.held_out(loss_fn, held_out)
+  return Experiment(init_fn, loss_fn, batches(config, 'train'), {'validation': score})
+
+
+def batches(config: ConfigDict, split: str) -> grain.IterDataset:
+  """Rows of documents end to end, each begun as if the text began there.
+
+  So M1 learns what follows a begin amid a document, even amid a word, as windows need it.
+  """
+  rows = pipeline.batches(
+    sources.open_source(config.data.source, split),
+    Characters(),
+    batch_size=config.m1.batch_size,
+    length=config.m1.context,
+    seed=config.seed,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  return rows.map(_begun)
+
+
+def _begun(batch: Batch) -> Batch:
+  inputs = np.array(batch['inputs'])
+  inputs[:, 0] = BEGIN
+  return {**batch, 'inputs': inputs}

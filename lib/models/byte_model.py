@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""M1: a decoder over bytes that gives an arithmetic coder its probabilities.
+
+Encoder and decoder must see the same floats, so M1 runs in float32 at the highest precision, always
+with the shapes that its file names, and what it gives for a text depends on that text alone: rows
+never mix, and a cache keeps a text's bytes in places that only the text decides.
+
+A text may be longer than the context. When M1 has read as much as it was trained on, it forgets and
+begins anew with the newer half of that, so both ends see the same part of the text at each byte,
+and never a distance that training did not show.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib.embeddings.learned import Learned
+from lib.errors import InputError
+from lib.models.decoder import Decoder, LanguageModel
+from lib.tokenizers import base, files
+
+FAMILY = 'byte_model'  # of its file
+BEGIN = 256  # the id that a text begins with
+TOGETHER = 2048  # tokens of texts that are read whole at once
+PARAMETER = 'parameter:'  # before the path of a parameter in a file
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """The decoder of M1; the paper's is 3 layers of width 256 with 'relative' positions.
+
+  Attributes:
+    layers, dim, heads, mlp_dim, head_dim, position, max_distance, gated, activation: see Decoder;
+      head_dim 0 is dim / heads.
+    context: tokens that M1 reads at most, the begin among them: its length in training.
+    streams: texts that it steps side by side.
+  """
+
+  layers: int
+  dim: int
+  heads: int
+  mlp_dim: int
+  context: int
+  streams: int = 64
+  head_dim: int = 0
+  position: str = 'relative'
+  max_distance: int = 128
+  gated: bool = True
+  activation: str = 'relu'
+
+
+@functools.cache
+def make(sizes: Sizes, dtype: Any = jnp.float32) -> LanguageModel:
+  """The module of M1: what is trained, and in float32 what codes."""
+  decoder = Decoder(
+    layers=sizes.layers,
+    dim=sizes.dim,
+    heads=sizes.heads,
+    head_dim=sizes.head_dim or None,
+    mlp_dim=sizes.mlp_dim,
+    position=sizes.position,
+    norm='rms',
+    gated=sizes.gated,
+    activation=sizes.activation,
+    init_std=None,
+    max_length=sizes.context,
+    max_distance=sizes.max_distance,
+    dtype=dtype,
+  )
+  scale = sizes.dim**-0.5
+  return LanguageModel(
+    Learned(256, sizes.dim, init_std=1.0, readout_scale=scale, dtype=dtype), decoder
+  )
+
+
+class ByteModel:
+  """M1 with its weights: a `NextByte` of many texts at once, and the maker of `Stepper`s.
+
+  Args:
+    sizes: of the module.
+    variables: of the module, float32.
+  """
+
+  def __init__(self, sizes: Sizes, variables: Mapping[str, Any]):
+    if sizes.context < 4 or sizes.streams < 1:
+      raise InputError(
+        f'M1 with a context of {sizes.context} and {sizes.streams} streams: the context must be 4 '
+        'or more and the streams 1 or more'
+      )
+    self.sizes = sizes
+    self.variables = {'params': jax.tree.map(np.asarray, variables['params'])}
+
+  @functools.cached_property
+  def parameters(self) -> int:
+    """Parameters without embeddings, as the paper counts them."""
+    return sum(x.size for x in jax.tree.leaves(self.variables['params']['decoder']))
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """The sha256, in hex, of sizes and weights: equal exactly for equal models."""
+    digest = hashlib.sha256()
+    for name, array in sorted(self.state().items()):
+      digest.update(f'\n{name} {array.dtype.str} {array.shape}\n'.encode())
+      digest.update(array.tobytes())
+    return digest.hexdigest()
+
+  def held(self, lengths: np.ndarray) -> np.ndarray:
+    """How many of a text's last bytes M1 has in view, int [N], of its length [N]."""
+    half = self.sizes.context // 2
+    over = lengths - self.sizes.context
+    return np.where(over < 0, lengths, half + over % (self.sizes.context - half))
+
+  def __call__(self, prefixes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Next-byte probabilities after each text, float32 [N, 256]; see `NextByte`."""
+    held = self.held(lengths)
+    size = 1 << np.ceil(np.log2(np.maximum(held + 1, 4))).astype(int)  # room for the begin
+    out = np.empty((len(lengths), 256), np.float32)
+    for room in np.unique(size).tolist():
+      where = np.flatnonzero((size == room) & (held > 0))
+      ids = np.zeros((where.size, room), np.int32)
+      ids[:, 0] = BEGIN
+      for row, i in enumerate(where):
+        ids[row, 1 : held[i] + 1] = prefixes[i, lengths[i] - held[i] : lengths[i]]
+      out[where] = self._read(ids, held[where])
+    out[held == 0] = self.start
+    return out
+
+  def _read(self, ids: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Probabilities after place `last` [N] of ids [N, T], in parts of one shape."""
+    rows = max(TOGETHER // ids.shape[1], 8)
+    parts = []
+    for begin in range(0, len(ids), rows):
+      part, place = ids[begin : begin + rows], last[begin : begin + rows]
+      missing = rows - len(part)
+      given = _whole(
+        self.sizes,
+        self.on_device,
+        np.pad(part, ((0, missing), (0, 0))),
+        np.pad(place, (0, missing)).astype(np.int32),
+      )
+      parts.append(np.asarray(given)[: len(part)])
+    return np.concatenate(parts) if parts else np.zeros((0, 256), np.float32)
+
+  @functools.cached_property
+  def start(self) -> np.ndarray:
+    """Next-byte probabilities of the empty text, float32 [256]."""
+    ids, last = np.full((8, 4), BEGIN, np.int32), np.zeros(8, np.int32)
+    return np.asarray(_whole(self.sizes, self.on_device, ids, last))[0]
+
+  @functools.cached_property
+  def on_device(self) -> Any:
+    """The weights where M1 runs."""
+    return jax.device_put(self.variables)
+
+  def state(self) -> base.State:
+    """The arrays that define M1."""
+    leaves = jax.tree_util.tree_flatten_with_path(self.variables['params'])[0]
+    sizes = json.dumps(dataclasses.asdict(self.sizes), sort_keys=True)
+    parameters = {
+      PARAMETER + '/'.join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves
+    }
+    return {'sizes': base.byte_array(sizes.encode()), **parameters}
+
+  @classmethod
+  def from_state(cls, state: base.State) -> 'ByteModel':
+    """Rebuilds from `state()`; raises InputError where weights and sizes do not fit."""
+    sizes = Sizes(**json.loads(state['sizes'].tobytes()))
+    params: dict[str, Any] = {}
+    for name, array in state.items():
+      if name.startswith(PARAMETER):
+        *folders, leaf = name.removeprefix(PARAMETER).split('/')
+        place = params
+        for folder in folders:
+          place = place.setdefault(folder, {})
+        place[leaf] = array
+    found = {'params': params}
+    wanted = jax.eval_shape(lambda: _variables(sizes))
+    if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, dict(wanted)):
+      raise InputError('the weights of M1 do not fit its sizes: make or fetch its file again')
+    return cls(sizes, found)
+
+  def save(self, path: str | os.PathLike) -> None:
+    """Writes one file with a checksum, whole or not at all."""
+    files.write(path, FAMILY, self.state())
+
+  @classmethod
+  def load(cls, path: str | os.PathLike) -> 'ByteModel':
+    """Reads what `save` wrote; raises InputError for any other or damaged file."""
+    family, state = files.read(path)
+    if family != FAMILY:
+      raise InputError(f'{path} holds a {family!r}, not an M1')
+    return cls.from_state(state)
+
+
+def _variables(sizes: Sizes) -> Any:
+  ids = jnp.zeros((1, 4), jnp.int32)
+  batch = dict.fromkeys(('inputs', 'targets', 'segments', 'positions'), ids)
+  return make(sizes).init(jax.random.key(0), batch, jax.random.key(0))
+
+
+def exact(function: Callable, donate: int | tuple = ()) -> Callable:
+  """Compiled for each `Sizes`, with products that are never rounded to fewer bits."""
+
+  @functools.wraps(function)
+  def traced(*args):
+    with jax.default_matmul_precision('highest'):
+      return function(*args)
+
+  return jax.jit(traced, static_argnums=0, donate_argnums=donate)
+
+
+@exact
+def _whole(sizes: Sizes, variables: Any, ids: jax.Array, last: jax.Array) -> jax.Array:
+  """Probabilities [N, 256] after place `last` [N] of ids [N, T]."""
+
+  def read(model: LanguageModel) -> jax.Array:
+    places = jnp.broadcast_to(jnp.arange(ids.shape[1])[None], ids.shape)
+    batch = {'inputs': ids, 'positions': places, 'segments': jnp.ones_like(ids)}
+    hidden = jnp.take_along_axis(model.hidden(batch, None)[0], last[:, None, None], axis=1)
+    return model.embedding.logits(hidden, None)[:, 0]
+
+  return jax.nn.softmax(cast(jax.Array, make(sizes).apply(variables, method=read)))

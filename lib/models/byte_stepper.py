@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""M1 read byte by byte: many texts side by side, one shape, the same in encoder and decoder."""
+
+import functools
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib.models.byte_model import BEGIN, ByteModel, Sizes, exact, make
+from lib.models.decoder import Cache
+
+ANEW = 8  # texts that are read anew at once
+
+
+class ByteStepper:
+  """`streams` texts that M1 reads side by side, a byte of each a step, with a cache.
+
+  All steps have one shape. A text whose context is full is read anew from its newer half, several
+  texts at once, again in one shape.
+
+  Args:
+    model: M1.
+  """
+
+  def __init__(self, model: ByteModel):
+    self.model, self.streams = model, model.sizes.streams
+    self._half = model.sizes.context // 2
+    self._recent = np.zeros((self.streams, self._half), np.uint8)  # last bytes, newest last
+    self._read = np.ones(self.streams, np.int64)  # tokens in the cache, the begin among them
+    start, self._first = _begin(model.sizes, model.on_device)
+    self._start = np.asarray(start)
+    self._cache = _all_begun(self._first, self.streams)
+
+  def start(self) -> np.ndarray:
+    """Next-byte probabilities of the empty text, float32 [256]."""
+    return self._start
+
+  def reset(self, which: np.ndarray) -> None:
+    """Forgets the texts where `which` [N] is true: they are empty again."""
+    self._read[which] = 1  # every cache has the begin at its first place, for good
+
+  def step(self, symbols: np.ndarray) -> np.ndarray:
+    """Appends one byte to each text, uint8 [N]; next-byte probabilities, float32 [N, 256]."""
+    full = np.flatnonzero(self._read == self.model.sizes.context)
+    self._recent[:, :-1] = self._recent[:, 1:]
+    self._recent[:, -1] = symbols
+    given, self._cache = _step(
+      self.model.sizes,
+      self.model.on_device,
+      symbols.astype(np.int32),
+      self._cache._replace(lengths=jnp.asarray(self._read, jnp.int32)),
+    )
+    self._read += 1
+    rows = np.asarray(given)
+    if full.size:
+      rows = rows.copy()
+      together = min(ANEW, self.streams)
+      for begin in range(0, full.size, together):
+        which = np.resize(full[begin : begin + together], together)  # the last ones come twice
+        rows[which] = self._refill(which)
+      self._read[full] = 1 + self._half
+    return rows
+
+  def _refill(self, which: np.ndarray) -> np.ndarray:
+    """Reads the newer half of the texts `which` anew; probabilities after them."""
+    ids = self._recent[which].astype(np.int32)
+    given, self._cache = _refill(
+      self.model.sizes, self.model.on_device, ids, self._cache, self._first, which
+    )
+    return np.asarray(given)
+
+
+@exact
+def _begin(sizes: Sizes, variables: Any) -> tuple[jax.Array, Cache]:
+  """Probabilities [256] of the empty text, and the cache of one text that has begun."""
+  cache = make(sizes).decoder.empty_cache(1, sizes.context)
+  logits, cache = _next(sizes, variables, jnp.full(1, BEGIN), cache)
+  return jax.nn.softmax(logits[0]), cache
+
+
+@functools.partial(exact, donate=3)
+def _step(sizes: Sizes, variables: Any, ids: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+  """One byte more of each text: probabilities [N, 256], and the cache."""
+  logits, cache = _next(sizes, variables, ids, cache)
+  return jax.nn.softmax(logits), cache
+
+
+@functools.partial(exact, donate=3)
+def _refill(
+  sizes: Sizes, variables: Any, ids: jax.Array, cache: Cache, first: Cache, which: jax.Array
+) -> tuple[jax.Array, Cache]:
+  """Texts `which` [R] anew from ids [R, T]: probabilities after them, and the cache."""
+
+  def read(part: Cache, column: jax.Array) -> tuple[Cache, jax.Array]:
+    logits, part = _next(sizes, variables, column, part)
+    return part, logits
+
+  part, logits = jax.lax.scan(read, _all_begun(first, len(ids)), ids.T)
+  keys, values = cache.keys.at[:, which].set(part.keys), cache.values.at[:, which].set(part.values)
+  return jax.nn.softmax(logits[-1]), Cache(keys, values, cache.lengths)
+
+
+def _next(sizes: Sizes, variables: Any, ids: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+  given = make(sizes).apply(variables, ids, cache, None, method='step')
+  return cast(tuple[jax.Array, Cache], given)
+
+
+def _all_begun(first: Cache, streams: int) -> Cache:
+  """The cache of one text that has begun, for so many texts."""
+  return Cache(
+    jnp.repeat(first.keys, streams, axis=1),
+    jnp.repeat(first.values, streams, axis=1),
+    jnp.repeat(first.lengths, streams),
+  )
