@@ -20,6 +20,7 @@ import tqdm
 from lib import atomic, tokenizers
 from lib.data import encoded, sources
 from lib.errors import InputError
+from lib.tokenizers import files
 from lib.tokenizers.base import Tokenizer
 
 TOKENIZER = 'tokenizer'  # the copy of its file in the folder
@@ -52,8 +53,13 @@ class Job:
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
-  """Any tokenizer from its file."""
-  return tokenizers.load(path)
+  """Any tokenizer from its file, with its M1 if it steps one."""
+  family, _ = files.read(path)
+  if family in tokenizers.FAMILIES:
+    return tokenizers.load(path)
+  from lib.models import codec_files  # brings JAX, which the others do without
+
+  return codec_files.load(path)
 
 
 def begin(
@@ -70,10 +76,15 @@ def begin(
 
 
 def run(job: Job, workers: int | None = None) -> None:
-  """Writes all shards that are not there yet, by so many processes, by default one a core."""
+  """Writes all shards that are not there yet, by so many processes.
+
+  By default one a core, but a single one for a tokenizer that steps M1, which uses all of them.
+  """
   if workers is not None and workers < 1:
     raise InputError(f'{workers} workers asked for: use 1 or more')
-  workers = min(workers or os.cpu_count() or 1, job.plan.shards)
+  if workers is None:
+    workers = (os.cpu_count() or 1) if job.plan.family in tokenizers.FAMILIES else 1
+  workers = min(workers, job.plan.shards)
   with tqdm.tqdm(total=job.plan.documents, unit=' documents', disable=None) as bar:
     if workers == 1:
       source, tokenizer = job.open()
