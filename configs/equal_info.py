@@ -15,13 +15,52 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-TABLES = ('ratio',)  # in the order of the report
+TABLES = ('ratio', 'm2', 'windows', 'reset', 'decompress', 'uniformity', 'stability')  # in order
 
 # What each tokenizer is called; see experiments/equal_info/codecs.py.
 WINDOWS = ('greedy16', 'greedy24', 'greedy32', 'greedy64', 'greedy128')
 LOSSLESS = ('delay16', 'exact16', 'numbered16')
 DICTIONARIES = ('top16', 'parsed16', 'pruned16', 'bpe16')
 BASELINES = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')
+
+# The paper's models, by parameters without embeddings: name, layers, width, heads, MLP.
+PAPER = (
+  ('25m', 6, 512, 8, 2048),
+  ('113m', 12, 768, 12, 3072),
+  ('403m', 24, 1024, 16, 4096),
+  ('2b', 24, 2048, 32, 8192),
+)
+# What M2 reads: tokenizer and bits of a token (8 where it has no choice).
+M2_CPU = (
+  ('bytes', 8), ('sentencepiece', 8), ('static_ac', 8), ('ac', 8), ('greedy16', 8), ('exact16', 8),
+  ('numbered16', 8), ('greedy32', 8), ('greedy64', 8), ('gzip', 8), ('numbered12', 12),
+  ('top12', 12), ('parsed12', 12), ('pruned12', 8), ('bpe12', 8),
+)  # fmt: skip
+M2_PAPER = (
+  ('bytes', 8), ('sentencepiece', 8),
+  *((method, bits) for method in ('ac', 'static_ac', 'greedy16', 'delay16', 'gzip', 'greedy32',
+                                  'greedy64', 'greedy128') for bits in (8, 16)),
+  ('exact16', 16), ('numbered16', 16), ('top16', 16), ('parsed16', 16), ('pruned16', 8),
+  ('bpe16', 8),
+)  # fmt: skip
+# A model that reads tokens and its training; the sections m2 and decompress say what differs.
+READER = {
+  'position': 't5',  # or relative, rotary, learned
+  'max_distance': 128,
+  'activation': 'relu',
+  'seeds': 1,
+  'steps': 1,
+  'batch_size': 8,
+  'optimizer': 'muon',
+  'schedule': 'cosine',
+  'peak': 2e-2,
+  'warmup': 1,  # steps
+  'final': 0.01,  # of the peak
+  'b2': 0.98,
+  'clip_norm': 1.0,
+  'evaluate_every': 1,
+  'checkpoint_every': 1,
+}
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
@@ -33,8 +72,8 @@ SIZES = {
   'm1.context': (32, 128, 1024, 1024),
   'm1.streams': (8, 16, 256, 256),
   'm1.position': ('t5', 't5', 'relative', 'relative'),
-  'm1.steps': (20, 1200, 20_000, 2_500_000),
-  'm1.batch_size': (8, 32, 128, 128),
+  'm1.steps': (20, 2000, 20_000, 2_500_000),
+  'm1.batch_size': (8, 16, 128, 128),
   'm1.optimizer': ('muon', 'muon', 'muon', 'adafactor'),
   'm1.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
   'm1.peak': (2e-2, 2e-2, 5e-3, 1e-2),
@@ -50,6 +89,70 @@ SIZES = {
   ),
   'ratio.examples': (4, 16, 256, 1024),
   'ratio.length': (64, 4096, 10_240, 10_240),
+  'reset.examples': (4, 16, 256, 256),
+  'reset.length': (64, 2048, 10_240, 10_240),
+  'uniformity.methods': (
+    ('gzip', 'greedy12', 'ac'),
+    *(('gzip', 'static_ac', 'greedy16', 'greedy32', 'greedy128', 'ac'),) * 3,
+  ),
+  'uniformity.bits': ((1, 4), *((1, 2, 4, 8, 16),) * 3),
+  'stability.methods': (
+    ('sentencepiece', 'greedy12', 'ac'),
+    *(('bytes', 'sentencepiece', 'greedy16', 'numbered16', 'parsed16', 'ac'),) * 3,
+  ),
+  'stability.token_bits': (8, 16, 16, 16),
+  'stability.prefixes': (4, 32, 500, 500),
+  'stability.texts': (2, 4, 4, 4),
+  'stability.text_length': (32, 100, 100, 100),
+  'stability.examples': (4, 20, 20, 20),
+  'stability.length': (64, 1024, 1024, 1024),
+  'm2.methods': (
+    (('bytes', 8), ('ac', 8), ('greedy24', 8)),
+    M2_CPU,
+    M2_PAPER,
+    M2_PAPER,
+  ),
+  'm2.models': ((('tiny', 1, 32, 2, 64),), (('0.5m', 2, 128, 4, 512),), PAPER[:1], PAPER),
+  'm2.position': ('t5', 't5', 'relative', 'relative'),
+  'm2.steps': (6, 300, 3000, 200_000),
+  'm2.batch_size': (8, 8, 256, 256),
+  'm2.length': (64, 256, 512, 512),
+  'm2.pack': (True, True, False, False),
+  'm2.optimizer': ('muon', 'muon', 'muon', 'adafactor'),
+  'm2.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
+  'm2.peak': (2e-2, 2e-2, 5e-3, 1e-2),
+  'm2.warmup': (1, 15, 100, 10_000),
+  'm2.evaluate_every': (3, 50, 500, 5000),
+  'm2.checkpoint_every': (3, 100, 500, 5000),
+  'm2.example_bytes': (64, 256, 10_240, 10_240),
+  'm2.train_bytes': (20_000, 2**23, 2**31, 2**37),
+  'm2.stepped_bytes': (4_000, 400_000, 2**28, 2**37),
+  'm2.validation_bytes': (1_000, 16_000, 2**21, 2**24),
+  'm2.test_bytes': (1_000, 60_000, 2**23, 2**26),
+  'windows.methods': (
+    (('greedy24', 8),),
+    (('greedy16', 8), ('greedy24', 8), ('greedy32', 8), ('greedy64', 8)),
+    *(tuple((f'greedy{b}', bits) for b in (16, 24, 32, 64, 128) for bits in (8, 16)),) * 2,
+  ),
+  'generate.method': (('bytes', 8), ('exact16', 8), ('exact16', 16), ('exact16', 16)),
+  'decompress.methods': (('ac', 'greedy24'), *(('ac', 'greedy16'),) * 3),
+  'decompress.layers': (1, 3, 12, 12),
+  'decompress.dim': (32, 96, 768, 768),
+  'decompress.heads': (2, 4, 12, 12),
+  'decompress.mlp_dim': (64, 256, 3072, 3072),
+  'decompress.position': ('learned', 'learned', 'relative', 'relative'),
+  'decompress.text_bytes': (16, 32, 1024, 1024),
+  'decompress.room': (24, 24, 600, 600),
+  'decompress.steps': (6, 600, 20_000, 200_000),
+  'decompress.batch_size': (8, 32, 64, 256),
+  'decompress.optimizer': ('muon', 'muon', 'muon', 'adafactor'),
+  'decompress.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
+  'decompress.peak': (2e-2, 2e-2, 5e-3, 1e-2),
+  'decompress.warmup': (1, 25, 500, 10_000),
+  'decompress.evaluate_every': (3, 100, 1000, 5000),
+  'decompress.checkpoint_every': (3, 200, 1000, 5000),
+  'decompress.train_texts': (200, 24_000, 2**17, 2**22),
+  'decompress.test_texts': (60, 2000, 4000, 10_000),
 }
 
 
@@ -91,6 +194,51 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'token_bits': (8, 16),  # widths of a token, where a tokenizer has the choice
     'examples': 1,  # held-out documents
     'length': 16,  # bytes of each
+  }
+  config.reset = {'examples': 1, 'length': 16}  # as in ratio
+  config.uniformity = {
+    'methods': (),
+    'bits': (1,),  # n of the strings of n bits that are counted
+    'draws': 20,  # of random bytes
+  }
+  config.stability = {
+    'methods': (),
+    'token_bits': 16,
+    'prefixes': 1,  # words put before each text
+    'texts': 1,
+    'text_length': 1,
+    'examples': 1,  # documents in which tokens are looked up, and the bytes of each
+    'length': 1,
+  }
+  config.m2 = READER | {
+    'methods': (),  # (tokenizer, bits of a token) pairs
+    'models': (),  # (name, layers, width, heads, MLP) of each
+    'length': 64,  # tokens of a row
+    'pack': True,  # rows filled with examples end to end; else one example a row, cropped
+    'example_bytes': 64,  # text is cut into such, each a stream of tokens of its own
+    'train_bytes': 1,  # of text, which is encoded whole before training
+    'stepped_bytes': 1,  # the same for tokenizers that step M1 through it
+    'validation_bytes': 1,
+    'test_bytes': 1,
+  }
+  config.windows = {'methods': ()}  # pairs as in m2, read by the first of its models
+  config.decompress = READER | {
+    'methods': (),  # tokenizers
+    'token_bits': 8,
+    'layers': 1,
+    'dim': 32,
+    'heads': 2,
+    'mlp_dim': 64,
+    'text_bytes': 16,
+    'room': 16,  # tokens that a text may have at most
+    'train_texts': 1,
+    'test_texts': 1,
+  }
+  config.prompt = ''  # a text for M2 to go on with
+  config.generate = {
+    'method': (),  # a pair of m2.methods, lossless
+    'bytes': 200,  # at least so many
+    'temperature': 0.8,
   }
   for field, values in SIZES.items():
     section, _, key = field.rpartition('.')

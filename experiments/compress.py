@@ -20,7 +20,7 @@ from absl import app, flags
 
 from experiments import corpus
 from lib import atomic
-from lib.data import encoded
+from lib.data import shards
 from lib.errors import InputError
 from lib.tokenizers import container
 from lib.tokenizers.base import Tokenizer
@@ -79,14 +79,14 @@ def encode_corpus(spec: str) -> str:
     corpus_beam.run(job, BEAM.value)
   else:
     corpus.run(job, WORKERS.value)
-  shards = encoded.finish(out)[SPLIT.value]
+  written = shards.finish(out)[SPLIT.value]
   documents, tokens, size = (
-    sum(getattr(shard, field) for shard in shards)
+    sum(getattr(shard, field) for shard in written)
     for field in ('documents', 'tokens', 'text_bytes')
   )
   return (
     f'{out}: {documents:,} documents of {size:,} bytes as {tokens:,} tokens '
-    f'({size / max(tokens, 1):.3f} bytes per token) in {len(shards):,} shards'
+    f'({size / max(tokens, 1):.3f} bytes per token) in {len(written):,} shards'
   )
 
 

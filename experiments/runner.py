@@ -8,7 +8,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -49,7 +49,8 @@ class Recipe:
     check: raises InputError for a config that cannot be run, before anything is written.
     plots: draws PNGs into the workdir from the rows, and names them.
     facts: config -> what must agree for a published number to stand beside a measured one.
-    answer: what the trained models say to `config.prompt`, if the user gives one.
+    answer: what the trained models say to `config.prompt`, if the user gives one: a text, or its
+      parts as they come.
   """
 
   name: str
@@ -60,7 +61,7 @@ class Recipe:
   check: Callable[[ConfigDict], None]
   plots: Plots
   facts: Callable[[ConfigDict], Mapping[str, Any]]
-  answer: Callable[[ConfigDict, Run], str] | None = None
+  answer: Callable[[ConfigDict, Run], Iterable[str]] | None = None
 
 
 def main(recipe: Recipe) -> None:
@@ -133,7 +134,9 @@ def execute(recipe: Recipe) -> None:
   if jax.process_index() == 0:
     _write(recipe, config, run, measured)
   if recipe.answer and config.prompt:
-    print(recipe.answer(config, run), flush=True)
+    for part in recipe.answer(config, run):
+      print(part, end='', flush=True)
+    print()
 
 
 def _stop(*_: Any) -> None:

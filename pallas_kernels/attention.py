@@ -104,3 +104,23 @@ def attention(
     raise ValueError(f'a bias {bias.shape} does not fit scores {scores}; its batch may be 1.')
   compute = attention_reference if chosen == 'reference' else _attention_xla
   return compute(q, k, v, bias, mask)
+
+
+def attend_once(
+  q_bhk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, bias: jax.Array | None, mask: jax.Array
+) -> jax.Array:
+  """Attention of one query a text over keys and values laid out for it, [B, H, K].
+
+  Args:
+    q_bhk: queries.
+    k_bhsk: keys.
+    v_bhsk: values.
+    bias: [B or 1, H, 1, S] or None.
+    mask: bool [B, 1, 1, S], true where a key is seen.
+  """
+  scores = jnp.einsum('bhk,bhsk->bhs', q_bhk, k_bhsk, preferred_element_type=jnp.float32)
+  scores = scores * q_bhk.shape[-1] ** -0.5
+  if bias is not None:
+    scores = scores + bias[:, :, 0].astype(jnp.float32)
+  weights = jax.nn.softmax(jnp.where(mask[:, :, 0], scores, -1e30))
+  return jnp.einsum('bhs,bhsk->bhk', weights.astype(v_bhsk.dtype), v_bhsk)

@@ -296,3 +296,17 @@ def test_texts_longer_than_words_are_copied_whole():
   for i in range(0, 65_536, 251):
     piece = codec.decode([i])
     assert codec.decode([i, i]) == piece * 2
+
+
+@pytest.mark.parametrize(('bits', 'token_bits'), [(16, 8), (12, 12)])
+def test_ids_cover_the_bytes_they_were_made_of_whatever_they_decode_to(bits, token_bits):
+  text = byte_models.held_out()[:3000]
+  greedy, numbered = (
+    EqualInfo(table('n-gram', bits, mode), token_bits) for mode in ('greedy', 'numbered')
+  )
+  covered = greedy.covered(text)
+  assert covered.sum() == len(text) != greedy.byte_lengths(greedy.encode(text)).sum()
+  # Greedy's texts numbered are cut at the same places.
+  assert covered.tolist() == numbered.covered(text).tolist()
+  assert numbered.covered(text).tolist() == numbered.byte_lengths(numbered.encode(text)).tolist()
+  assert greedy.covered(b'').size == 0

@@ -15,7 +15,6 @@ sentencepiece, prunedB, bpeB) have no other width.
 
 import functools
 import re
-import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,6 +23,8 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import m1, texts
+from lib.data import encoded
+from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.models import codec_files
 from lib.models.byte_model import ByteModel
@@ -40,10 +41,11 @@ from lib.tokenizers import (
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding import slices, window_dictionaries
 from lib.tokenizers.coding.model import Remembered
-from lib.tokenizers.coding.stepping import Coded, Stepped
+from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import LIMIT_BITS, number, tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
+from lib.tokenizers.documents import encode
 
 PLAIN = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')
 NUMBERED = re.compile(r'(greedy|delay|exact|numbered|top|parsed|pruned|bpe)(\d+)')
@@ -124,15 +126,10 @@ def make(config: ConfigDict, run: runner.Run, method: Method) -> Tokenizer:
   return tokenizer
 
 
-def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
-  """Each document as tokens; tokenizers that step M1 read many side by side."""
-  if isinstance(tokenizer, Stepped):
-    return tokenizer.encode_all(documents)
-  rows = [tokenizer.encode(document) for document in documents]
-  return [
-    Coded(ids, tokenizer.byte_lengths(ids), len(document), zlib.crc32(document))
-    for ids, document in zip(rows, documents)
-  ]
+def tokens(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> Encoded:
+  """Ids of each document and the bytes of it that each stands for, kept in WORKDIR/encoded."""
+  work = functools.partial(encode, tokenizer)
+  return encoded.encode(run.workdir / 'encoded', tokenizer.fingerprint, documents, work)
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[np.ndarray]) -> list[tuple[bytes, np.ndarray]]:

@@ -8,12 +8,11 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import codecs, m1, texts
+from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.evals import coding, ngram
 from lib.report.results import Row, name
-from lib.tokenizers import Dictionary, EqualInfo
 from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding.stepping import Coded
 
 TABLE = 'ratio'
 # For one M1 more bytes fit into a token in this order (the paper's Table 1).
@@ -41,13 +40,12 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   tokens: dict[str, np.ndarray] = {}
   for method, *others in codecs.widths(options.methods, options.token_bits):
     tokenizer = codecs.make(config, run, method)
-    coded = codecs.encode(tokenizer, documents)
-    ids = [document.ids for document in coded]
-    tokens[method.name] = count = np.array([len(row) for row in ids])
+    coded = codecs.tokens(run, tokenizer, documents)
+    tokens[method.name] = count = coded.counts
     rows += _sizes(method.row, tokenizer.vocab_size, count, documents)
     rows += _restored(method.row, tokenizer, documents, coded)
     for other in others:
-      count = np.array([len(codecs.sliced(row, method, other)) for row in ids])
+      count = np.array([len(codecs.sliced(ids, method, other)) for ids, _ in coded])
       rows += _sizes(other.row, other.vocab_size, count, documents)
   width = min(options.token_bits)
   return rows + _ideal(config, run, documents, tokens, width) + _order(documents, tokens)
@@ -66,33 +64,25 @@ def _sizes(row: str, vocab_size: int, tokens: np.ndarray, documents: Sequence[by
 
 
 def _restored(
-  row: str, tokenizer: Tokenizer, documents: Sequence[bytes], coded: Sequence[Coded]
+  row: str, tokenizer: Tokenizer, documents: Sequence[bytes], coded: Encoded
 ) -> list[Row]:
   """The share of documents that come back, and of windows where they are not all sure to."""
-  ids = [document.ids for document in coded]
-  found = codecs.decode(tokenizer, ids)
+  found = codecs.decode(tokenizer, [ids for ids, _ in coded])
   same = [a == b for (a, _), b in zip(found, documents)]
   note = '' if tokenizer.lossless else 'not lossless: several texts have one code'
   rows = [Row(TABLE, row, 'documents_restored', float(np.mean(same)), note=note)]
   if not tokenizer.lossless:
     windows = []
-    for document, (text, lengths), told in zip(documents, found, coded):
-      meant = _windows(document, _lengths(tokenizer, document, told))
-      windows += [a == b for a, b in zip(meant, _windows(text, lengths), strict=True)]
+    for document, (text, lengths), (_, meant) in zip(documents, found, coded):
+      pairs = zip(_windows(document, meant), _windows(text, lengths), strict=True)
+      windows += [a == b for a, b in pairs]
     share, error = float(np.mean(windows)), float(np.std(windows) / len(windows) ** 0.5)
     rows.append(Row(TABLE, row, 'windows_restored', share, error))
   return rows
 
 
-def _lengths(tokenizer: Tokenizer, document: bytes, coded: Coded) -> np.ndarray:
-  """Bytes in each window that was meant; tables tell only of what their codes decode to."""
-  if isinstance(tokenizer, EqualInfo):
-    texts_of_windows = Dictionary(tokenizer.table.pieces, alphabet=bytes(range(256)))
-    return texts_of_windows.byte_lengths(texts_of_windows.encode(document))
-  return coded.byte_lengths
-
-
 def _windows(text: bytes, lengths: np.ndarray) -> list[bytes]:
+  """The texts of the windows of a document from the bytes that each token covers."""
   ends = np.cumsum(lengths[lengths > 0]).tolist()
   return [text[a:b] for a, b in zip([0, *ends], ends)]
 

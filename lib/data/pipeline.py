@@ -9,10 +9,12 @@ A row is a dict of int32 arrays [length]:
   bytes      bytes that each target covers
   segments   1, 2, ... for the documents in the row; 0 is padding, where all other fields are 0
   positions  place within the segment
+and, where a loss shall not be of all tokens,
+  scored     1 for the targets that count, 0 for those that are only read
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
@@ -23,7 +25,6 @@ from lib.data.encoded import Encoded
 from lib.data.sources import Source
 from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding.stepping import Coded
 
 FIELDS = ('targets', 'inputs', 'bytes', 'segments', 'positions')
 # Rows of one long document would fill whole batches, so rows are shuffled within a window: so many
@@ -55,6 +56,8 @@ def batches(
   its own. `context_bytes` keeps the tokens that begin within the document's first `context_bytes`
   bytes, so that tokenizers meet equal text. The last token may reach beyond: leaving it out would
   favour short tokens, since long ones, which cost less a byte, are the likelier to cross the end.
+
+  Documents of an `Encoded` source are tokens already, of this tokenizer.
 
   `repeat=True`, for training, never ends; each process reads the documents
   `process_index::process_count`. `repeat=False`, for evaluation, is one pass whose last batch is
@@ -105,6 +108,35 @@ def whole(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
   }  # fmt: skip
 
 
+def rows(
+  arrays: Mapping[str, np.ndarray],
+  *,
+  batch_size: int,
+  seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.IterDataset:
+  """Endless shuffled batches [batch_size / process_count, length] of rows that were made before.
+
+  Args:
+    arrays: the fields of N rows, [N, length] each, the row's `scored` among them if it has one.
+    batch_size: rows of a step, over all processes.
+    seed: of the order, another in each epoch.
+    process_index, process_count: this process takes the rows `process_index::process_count`.
+  """
+  count = len(arrays['targets'])
+  if batch_size % process_count or count < process_count:
+    raise InputError(
+      f'{count} rows in batches of {batch_size} do not divide among {process_count} processes.'
+    )
+  order = grain.MapDataset.range(process_index, count, process_count).seed(seed).shuffle().repeat()
+  return (
+    order.batch(batch_size // process_count)
+    .map(lambda picked: {field: values[picked] for field, values in arrays.items()})
+    .to_iter_dataset(READ)
+  )
+
+
 def stack(datasets: Sequence[grain.IterDataset]) -> grain.IterDataset:
   """Batches of several data sets side by side, [replica, batch, length]: one seed each."""
   return grain.experimental.ZipIterDataset(datasets).map(
@@ -132,9 +164,9 @@ def _tokenized(
 ) -> grain.MapDataset:
   """Documents as int32 arrays [3, tokens]: targets, inputs, bytes."""
 
-  def tokenize(document: bytes | Coded) -> np.ndarray:
-    if isinstance(document, Coded):  # of `lib.data.encoded`
-      ids, covered = document.ids, document.byte_lengths
+  def tokenize(document: bytes | np.ndarray) -> np.ndarray:
+    if isinstance(document, np.ndarray):
+      ids, covered = document
     else:
       ids = tokenizer.encode(document)
       covered = tokenizer.byte_lengths(ids)

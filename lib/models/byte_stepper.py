@@ -98,10 +98,10 @@ def _step(
 ) -> tuple[jax.Array, Cache]:
   """One byte more of each text, within so many places: probabilities [N, 256], and the cache."""
   sizes, room = shape
-  part = Cache(cache.keys[:, :, :room], cache.values[:, :, :room], cache.lengths)
+  part = Cache(cache.keys[..., :room, :], cache.values[..., :room, :], cache.lengths)
   logits, part = _next(sizes, variables, ids, part)
-  keys = cache.keys.at[:, :, :room].set(part.keys)
-  values = cache.values.at[:, :, :room].set(part.values)
+  keys = cache.keys.at[..., :room, :].set(part.keys)
+  values = cache.values.at[..., :room, :].set(part.values)
   return jax.nn.softmax(logits), Cache(keys, values, cache.lengths)
 
 

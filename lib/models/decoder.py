@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.models import positions as position_schemes
-from pallas_kernels.attention import attention
+from pallas_kernels.attention import attend_once, attention
 
 ACTIVATIONS: dict[str, Callable] = {
   'relu': nn.relu,
@@ -33,8 +33,8 @@ class Cache(NamedTuple):
   """What attention has read of B texts, so that each can go on token by token.
 
   Attributes:
-    keys: [L, B, S, H, K].
-    values: [L, B, S, H, K].
+    keys: [L, B, H, S, K].
+    values: [L, B, H, S, K].
     lengths: int32 [B] tokens read so far, at most S; 0 forgets a text.
   """
 
@@ -72,7 +72,7 @@ class Block(nn.Module):
   ) -> tuple[jax.Array, Any]:
     """One layer in the form that `nn.scan` carries: the new residual stream, and to be stacked.
 
-    With a cache of keys and values [B, S, H, K] the one token of each text is added at its
+    With a cache of keys and values [B, H, S, K] the one token of each text is added at its
     position, and the new cache is stacked; without, the residual stream is.
     """
     normed = self._norm('attention_norm')(x_btd)
@@ -107,10 +107,13 @@ class Block(nn.Module):
     if self.position == 'relative':
       relative = position_schemes.RelativeKeys(self.max_distance, name='relative')(q, distance)
       bias = relative * self.head_dim**-0.5
-    if cache is not None:
-      here = (jnp.arange(cache[0].shape[1])[None] == positions)[..., None, None]
+    if cache is None:
+      mixed = attention(q, k, v, bias, mask=mask)
+    else:
+      here = (jnp.arange(cache[0].shape[2])[None] == positions)[:, None, :, None]
+      k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
       k, v = cache = tuple(jnp.where(here, new, old) for new, old in zip((k, v), cache))
-    mixed = attention(q, k, v, bias, mask=mask)
+      mixed = attend_once(q[:, 0], k, v, bias, mask)
     out = self._dense(self.dim, 'out', axis=(-2, -1), scale=self.residual_scale)
     return out(mixed.reshape(-1, *heads)).reshape(x_btd.shape), cache
 
@@ -184,7 +187,7 @@ class Decoder(nn.Module):
     _check('position', self.position, position_schemes.SCHEMES)
     _check('norm', self.norm, NORMS)
     _check('activation', self.activation, ACTIVATIONS)
-    length = x_btd.shape[1] if cache is None else cache.keys.shape[2]
+    length = x_btd.shape[1] if cache is None else cache.keys.shape[3]
     x_btd = x_btd.astype(self.dtype)
     bias = None
     if self.position == 'learned':
@@ -234,7 +237,7 @@ class Decoder(nn.Module):
   def empty_cache(self, batch: int, length: int) -> Cache:
     """A cache for `batch` texts of up to `length` tokens, none of which has begun."""
     head_dim = self.head_dim or self.dim // self.heads
-    zeros = jnp.zeros((self.layers, batch, length, self.heads, head_dim), self.dtype)
+    zeros = jnp.zeros((self.layers, batch, self.heads, length, head_dim), self.dtype)
     return Cache(zeros, zeros, jnp.zeros(batch, jnp.int32))
 
 

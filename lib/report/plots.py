@@ -42,19 +42,22 @@ def curves(
   series: Mapping[str, Series],
   levels: Mapping[str, float] | None = None,
   log_x: bool = False,
+  log_y: bool = False,
   styles: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[Any], None]:
   """A panel of labelled curves over horizontal reference levels; `styles` are matplotlib's."""
 
   def draw(axis: Any) -> None:
     for label, (x, y) in series.items():
-      marker = 'o' if len(x) < 20 else None
-      axis.plot(x, y, marker=marker, markersize=3.5, label=label, **(styles or {}).get(label, {}))
+      style = {'marker': 'o' if len(x) < 20 else None, 'markersize': 3.5}
+      axis.plot(x, y, label=label, **style | dict((styles or {}).get(label, {})))
     for index, (label, level) in enumerate((levels or {}).items()):
       shade = f'{0.2 + 0.6 * index / len(levels or {}):.2f}'
       axis.axhline(level, color=shade, linestyle=['--', ':', '-.'][index % 3], label=label)
     if log_x:
       axis.set_xscale('log', base=2)
+    if log_y:
+      axis.set_yscale('log')
     _finish(axis, title, x_label, y_label)
 
   return draw
@@ -78,6 +81,23 @@ def bars(
       axis.axhline(level, color='0.35', linestyle='--', label=label)
     axis.set_xticks(range(len(groups)), groups)
     _finish(axis, title, '', y_label)
+
+  return draw
+
+
+def ranked(
+  title: str, x_label: str, values: Mapping[str, float], levels: Mapping[str, float]
+) -> Callable[[Any], None]:
+  """A panel of one bar a name, lying, its number beside it, under vertical reference levels."""
+
+  def draw(axis: Any) -> None:
+    bars = axis.barh(range(len(values)), list(values.values()), label='measured')
+    axis.bar_label(bars, fmt='%.2f', fontsize=7, padding=2)
+    axis.set_yticks(range(len(values)), list(values), fontsize=8)
+    axis.invert_yaxis()
+    for label, level in levels.items():
+      axis.axvline(level, color='0.35', linestyle='--', label=label)
+    _finish(axis, title, x_label, '')
 
   return draw
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding.stepping import Coded, Stepped
+from lib.tokenizers.coding.windows import EqualInfo
 
 
 def together(tokenizer: Tokenizer) -> int:
@@ -21,11 +22,15 @@ def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
   """Each document as tokens; raises InputError for bytes that the tokenizer cannot stand for."""
   if isinstance(tokenizer, Stepped):
     return tokenizer.encode_all(documents)
-  rows = [tokenizer.encode(document) for document in documents]
-  return [
-    Coded(ids, tokenizer.byte_lengths(ids), len(document), zlib.crc32(document))
-    for ids, document in zip(rows, documents, strict=True)
-  ]
+  coded = []
+  for document in documents:
+    ids = tokenizer.encode(document)
+    if isinstance(tokenizer, EqualInfo):  # greedy's codes can stand for other bytes
+      lengths = tokenizer.covered(document)
+    else:
+      lengths = tokenizer.byte_lengths(ids)
+    coded.append(Coded(ids, lengths, len(document), zlib.crc32(document)))
+  return coded
 
 
 def ids_of(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[np.ndarray]:

@@ -15,14 +15,15 @@ from lib.train.experiment import Batch, Key, Variables
 def loss_and_init(model: Any) -> tuple[Callable, Callable]:
   """(init_fn, loss_fn) of a module whose call gives nats [B, T] of a batch.
 
-  The loss is the mean over tokens; padding (segment 0) does not count.
+  The loss is the mean over tokens; padding (segment 0) does not count, nor, where a batch has the
+  field `scored`, do tokens for which that is 0.
   """
 
   def init_fn(key: Key, batch: Batch) -> Variables:
     return model.init(key, batch, key)
 
   def loss_fn(variables: Variables, batch: Batch, key: Key):
-    real = batch['segments'] > 0
+    real = (batch['segments'] > 0) & (batch.get('scored', 1) > 0)
     nats = jnp.where(real, model.apply(variables, batch, key), 0.0).sum()
     tokens = real.sum()
     return nats / tokens, {'nats': nats, 'bytes': batch['bytes'].sum(), 'tokens': tokens}

@@ -83,6 +83,20 @@ class EqualInfo(base.Tokenizer):
       return codes.astype(np.int32)
     return slices.unpack(slices.pack(codes, self.table.bits), self.token_bits)
 
+  def covered(self, data: bytes) -> np.ndarray:
+    """Bytes of `data` that each of its ids covers, int32 [n].
+
+    These are `byte_lengths` of its ids, but in the mode 'greedy', where that counts the bytes that
+    the ids decode to.
+    """
+    ids = self.encode(data)
+    if self.table.mode != 'greedy':
+      return self.byte_lengths(ids)
+    _, ends = slices.windows(ids.size, self.token_bits, self.table.bits)
+    lengths = np.zeros(ids.size, np.int32)
+    lengths[ends] = _walked(self._following, np.frombuffer(data, np.uint8))
+    return lengths
+
   def codes(self, ids: np.ndarray) -> np.ndarray:
     """The codes of the whole windows in checked `ids` [n], int32 [windows]."""
     if self.token_bits == self.table.bits:
@@ -123,6 +137,18 @@ class EqualInfo(base.Tokenizer):
     arrays = {name: state[name] for name in ('parent', 'last', 'code', 'cut', 'text')}
     mode = state['mode'].tobytes().decode()
     return cls(WindowTable(mode=mode, bits=window_bits, **arrays), token_bits)
+
+
+@numba.njit(cache=True, nogil=True)
+def _walked(following, symbols):
+  """Bytes in each of the longest texts that fit, one after the other."""
+  lengths = np.zeros(symbols.size, np.int32)
+  text, count = 0, -1
+  for symbol in symbols:
+    text = int(following[text, symbol]) if count >= 0 else int(symbol)
+    count += text < 256
+    lengths[count] += 1
+  return lengths[: count + 1].copy()
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table decompress: a model reads a compressed text and then writes its bytes.
+
+A row holds the tokens of a text, padded to one length, and then its bytes, which alone are scored.
+The control sees no tokens: it is a language model of the same bytes. What compressed tokens can be
+read, the model that sees them must tell better.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.equal_info import codecs, models, texts
+from lib.data import encoded, pipeline
+from lib.data.encoded import Encoded
+from lib.errors import InputError
+from lib.report.results import Row, mean_and_sem, name
+from lib.train.experiment import Batch, Variables
+
+TABLE = 'decompress'
+LN2 = np.log(2)
+HELD_OUT = 32  # texts of one held-out document at most
+CONTROL = 'none'
+NORMAL = 1.96  # standard errors on each side of a 95 % interval
+
+
+class Texts(NamedTuple):
+  """Texts of equal length, with their tokens under each method.
+
+  Attributes:
+    data: uint8 [N, bytes].
+    tokens: method -> one int32 [n] for each text.
+    left_out: share of texts left out, whose tokens need more room under some method.
+  """
+
+  data: np.ndarray
+  tokens: Mapping[str, Sequence[np.ndarray]]
+  left_out: float
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for text, tokenizers or models that cannot be had."""
+  options = config.decompress
+  models.check(options, 'decompress')
+  for field in ('text_bytes', 'room', 'train_texts', 'test_texts'):
+    if options[field] < 1:
+      raise InputError(f'decompress.{field} must be 1 or more; got {options[field]}.')
+  for method in options.methods:
+    if not codecs.widths([method], [options.token_bits])[0][0].token_bits:
+      raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
+  for split in ('train', 'validation', 'test'):
+    texts.stretches(config, split, options.text_bytes, options.text_bytes)
+
+
+def arms(config: ConfigDict) -> list[str]:
+  """The control, then the methods."""
+  return [CONTROL, *config.decompress.methods]
+
+
+def row_of(config: ConfigDict, arm: str) -> str:
+  """The row of an arm."""
+  if arm == CONTROL:
+    return name(method=CONTROL)
+  return name(method=arm, v=1 << config.decompress.token_bits)
+
+
+def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> Texts:
+  """Texts of a split whose tokens fit under every method: the same for all arms."""
+  options = config.decompress
+  most = None if split == 'train' else HELD_OUT
+  found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes, most)
+  coded: dict[str, Encoded] = {}
+  for arm in options.methods:
+    tokenizer = codecs.make(config, run, codecs.Method(arm, options.token_bits))
+    work = functools.partial(codecs.encode, tokenizer)
+    coded[arm] = encoded.encode(run.workdir / 'encoded', tokenizer.fingerprint, found, work)
+  fits = np.all([coded[arm].counts <= options.room for arm in coded], axis=0)
+  kept = np.flatnonzero(fits)
+  if not kept.size:
+    raise InputError(
+      f'no text of {options.text_bytes} bytes has {options.room} tokens or fewer: raise '
+      'decompress.room.'
+    )
+  data = np.stack([np.frombuffer(found[i], np.uint8) for i in kept])
+  tokens = {arm: [coded[arm][i][0] for i in kept.tolist()] for arm in coded}
+  return Texts(data, tokens, 1 - kept.size / len(found))
+
+
+def make_rows(config: ConfigDict, found: Texts, arm: str) -> dict[str, np.ndarray]:
+  """The fields of a row for each text, int32 [N, room + bytes], or [N, bytes] for the control.
+
+  Ids of tokens come after the 256 of bytes. Bytes begin at one place in every row.
+  """
+  size, room = found.data.shape[1], 0 if arm == CONTROL else config.decompress.room
+  table = np.zeros((5, len(found.data), room + size), np.int32)
+  targets, inputs, covered, segments, scored = table
+  targets[:, room:], covered[:, room:] = found.data, 1
+  segments[:, room:], scored[:, room:] = 1, 1
+  for i, tokens in enumerate(found.tokens[arm] if room else ()):
+    targets[i, : tokens.size], segments[i, : tokens.size] = 256 + tokens, 1
+  inputs[:, 1:], inputs[:, 0] = targets[:, :-1], vocab_size(config)
+  if room:
+    inputs[:, room] = vocab_size(config)  # the bytes begin: not the last token's room
+  positions = np.tile(np.arange(room + size, dtype=np.int32), (len(found.data), 1))
+  return {
+    'targets': targets, 'inputs': inputs, 'bytes': covered, 'segments': segments,
+    'positions': positions, 'scored': scored,
+  }  # fmt: skip
+
+
+def vocab_size(config: ConfigDict) -> int:
+  """Ids of bytes and of tokens; every arm has all, so that all models are of one size."""
+  return 256 + (1 << config.decompress.token_bits)
+
+
+def make_model(config: ConfigDict):
+  """The model of every arm."""
+  options = config.decompress
+  length = options.room + options.text_bytes
+  return models.make_model(options, vocab_size(config), length, models.dtype(config))
+
+
+def reader(model) -> Callable[[Variables, Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]:
+  """(variables, rows) -> which bytes are told right, bool [N, bytes], and their nats."""
+
+  @jax.jit
+  def read(variables: Variables, batch: Batch):
+    logits = model.apply(variables, batch, jax.random.key(0), method='logits')
+    logits = jax.nn.log_softmax(logits)
+    nats = -jax.numpy.take_along_axis(logits, batch['targets'][..., None], axis=-1)[..., 0]
+    return logits.argmax(axis=-1) == batch['targets'], nats
+
+  def over_rows(variables: Variables, rows: Mapping[str, np.ndarray]):
+    size = int(rows['scored'][0].sum())
+    parts = [read(variables, batch) for batch in _parts(rows, 128)]
+    right, nats = (np.concatenate([np.asarray(p[i]) for p in parts])[:, -size:] for i in (0, 1))
+    count = len(rows['targets'])
+    return right[:count], nats[:count].astype(np.float64)
+
+  return over_rows
+
+
+def _parts(rows: Mapping[str, np.ndarray], size: int) -> Iterator[Batch]:
+  """Rows in parts of one size, the last filled up with rows from the begin."""
+  count = len(rows['targets'])
+  for start in range(0, count, size):
+    picked = np.arange(start, start + size) % count
+    yield {field: values[picked] for field, values in rows.items()}
+
+
+def make_batches(config: ConfigDict, rows: Mapping[str, np.ndarray], seed: int):
+  """Training batches; arms of one seed see the same texts in the same order."""
+  return pipeline.rows(
+    rows, batch_size=config.decompress.batch_size, seed=seed,
+    process_index=jax.process_index(), process_count=jax.process_count(),
+  )  # fmt: skip
+
+
+def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Trains every arm and compares it with the control, text by text."""
+  options = config.decompress
+  sizes = {'train': options.train_texts, 'validation': 512, 'test': options.test_texts}
+  found = {split: make_texts(config, run, split, count) for split, count in sizes.items()}
+  model, read = make_model(config), reader(make_model(config))
+  rows: list[Row] = []
+  right: dict[str, list[np.ndarray]] = {}
+  for arm in arms(config):
+    by_split = {split: make_rows(config, texts_, arm) for split, texts_ in found.items()}
+
+    def watch(variables: Variables, rows=by_split['validation']) -> dict[str, Any]:
+      correct, nats = read(variables, rows)
+      return {'accuracy': correct.mean(), 'nats_per_byte': nats.mean()}
+
+    right[arm], nats, histories = [], [], []
+    for seed in models.seeds(config, options):
+      trained = models.fit(
+        config, run, options, f'decompress/{row_of(config, arm)},{name(seed=seed)}', model,
+        make_batches(config, by_split['train'], seed), {'validation': watch}, seed,
+      )  # fmt: skip
+      scores = read(trained.variables, by_split['test'])
+      right[arm].append(scores[0])
+      nats.append(scores[1])
+      histories.append(trained.history)
+    rows += _arm(config, arm, found, right[arm], nats) + _curve(config, arm, histories)
+  for arm in options.methods:
+    rows += _against(config, arm, right[arm], right[CONTROL])
+  return rows
+
+
+def _arm(config, arm, found, right, nats) -> list[Row]:
+  """Accuracy and nats of one arm; errors are over texts, of the mean over seeds."""
+  options, row = config.decompress, row_of(config, arm)
+  texts_ = found['test']
+  count = f'{len(right)} seed{"s" if len(right) > 1 else ""}'
+  epochs = options.steps * options.batch_size / len(found['train'].data)
+  note = (
+    f'{len(texts_.data):,} held-out texts of {options.text_bytes} bytes, {count}; trained on '
+    f'{found["train"].data.size:,} bytes, {epochs:.1f} times over; {texts_.left_out:.1%} of the '
+    f'texts need more than {options.room} tokens and are left out of all arms'
+  )
+  accuracy = mean_and_sem(np.mean(right, axis=(0, 2)).tolist())
+  loss = mean_and_sem(np.mean(nats, axis=(0, 2)).tolist())
+  rows = [
+    Row(TABLE, row, 'accuracy', *accuracy, unit='share', note=note),
+    Row(TABLE, row, 'nats_per_byte', *loss, unit='nats/byte'),
+  ]
+  for part, where in _halves(options.text_bytes).items():
+    value = mean_and_sem(np.mean([r[:, where] for r in right], axis=(0, 2)).tolist())
+    rows.append(Row(TABLE, row, f'accuracy_{part}', *value, unit='share'))
+  if arm != CONTROL:
+    tokens = [len(ids) for ids in texts_.tokens[arm]]
+    rows.append(Row(TABLE, row, 'tokens_per_text', *mean_and_sem(tokens), unit='tokens'))
+  return rows
+
+
+def _halves(size: int) -> dict[str, slice]:
+  return {'first_half': slice(0, size // 2), 'second_half': slice(size // 2, size)}
+
+
+def _curve(config: ConfigDict, arm: str, histories: list[list[dict]]) -> list[Row]:
+  """Validation accuracy by step."""
+  lines = [[line for line in h if 'validation/accuracy' in line] for h in histories]
+  return [
+    Row(TABLE, row_of(config, arm), f'accuracy_at_step_{at[0]["step"]}',
+        *mean_and_sem([line['validation/accuracy'] for line in at]), unit='share')
+    for at in zip(*lines)
+  ]  # fmt: skip
+
+
+def _against(config, arm, right, control) -> list[Row]:
+  """An arm's accuracy above the control's, text by text, with its 95 % interval."""
+  row, rows = row_of(config, arm), []
+  parts = {'': slice(None)} | {
+    f'_{part}': where for part, where in _halves(config.decompress.text_bytes).items()
+  }
+  for part, where in parts.items():
+    differences = [
+      (a[:, where].mean(axis=1) - c[:, where].mean(axis=1)) for a, c in zip(right, control)
+    ]
+    value, by_text = mean_and_sem(np.mean(differences, axis=0).tolist())
+    by_seed = mean_and_sem([float(d.mean()) for d in differences])[1]
+    sem = float(np.hypot(by_text or 0.0, by_seed or 0.0))  # training's own chance counts too
+    low, high = value - NORMAL * sem, value + NORMAL * sem
+    verdict = 'above' if low > 0 else 'below' if high < 0 else 'not to be told from'
+    rows.append(
+      Row(TABLE, row, f'accuracy_above_control{part}', value, sem, unit='share',
+          note=f'95 % interval {low:+.4f} to {high:+.4f}, {verdict} the control; paired by text'
+          + (', errors over texts and seeds' if len(differences) > 1 else ', one seed'))
+    )  # fmt: skip
+  return rows

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A language model that reads one text token by token, for sampling."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib.models.decoder import LanguageModel
+
+
+class Reader:
+  """Logits of the next token after each token read, with a cache, for rows that draw nothing.
+
+  When the cache is full, the text is forgotten but for its newer half, read anew as a text of its
+  own, as the model has seen texts begin in training.
+
+  Args:
+    model: over learned rows.
+    variables: of the model.
+    begin: the id that begins a text, its vocabulary's size.
+    length: tokens that the cache holds, the begin among them: as many as in training.
+    window: tokens of a window; what is kept begins where one does.
+  """
+
+  def __init__(
+    self,
+    model: LanguageModel,
+    variables: Mapping[str, Any],
+    begin: int,
+    length: int,
+    window: int = 1,
+  ):
+    self._step = jax.jit(functools.partial(model.apply, method='step'))
+    self._empty = lambda: model.decoder.empty_cache(1, length)
+    self._variables, self._begin, self._length = variables, begin, length
+    self._forgotten = -(-length // 2 // window) * window  # whole windows
+    self._cache = self._empty()
+    self._ids: list[int] = []
+
+  def __call__(self, token: int) -> np.ndarray:
+    """Reads one more id; logits [V] of what follows."""
+    if len(self._ids) == self._length:
+      recent = self._ids[1 + self._forgotten :]
+      self._cache, self._ids = self._empty(), []
+      for one in [self._begin, *recent]:
+        self._read(one)
+    return self._read(token)
+
+  def _read(self, token: int) -> np.ndarray:
+    self._ids.append(token)
+    ids = jnp.full(1, token, jnp.int32)
+    logits, self._cache = self._step(self._variables, ids, self._cache, None)
+    return np.asarray(logits[0])

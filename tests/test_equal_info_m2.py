@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Language models over tokens: what is scored, what it costs, what a compressed text gives away."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common, equal_info
+from experiments.equal_info import __main__ as recipe
+from experiments.equal_info import codecs, decompress, m2, m2_plots, models, texts, windows
+from experiments.runner import Run
+from lib.data import encoded, pipeline
+from lib.errors import InputError
+from lib.report.results import Row
+from lib.tokenizers import Characters, EqualInfo
+from lib.tokenizers.coding.tabulate import tabulate
+from lib.train import language_model, sharding
+from lib.train.experiment import Experiment
+from tests import byte_models
+from tests.test_configs import shape_check
+
+TEXT = byte_models.held_out()
+
+
+@pytest.fixture(scope='module')
+def windows16():
+  return EqualInfo(tabulate(byte_models.NGram(TEXT[:20_000], 1), 16, 'greedy'), token_bits=8)
+
+
+def encode(folder, tokenizer, documents, calls):
+  def work(documents):
+    calls.append(len(documents))
+    return codecs.encode(tokenizer, documents)
+
+  return encoded.encode(folder, tokenizer.fingerprint, documents, work)
+
+
+def test_documents_are_encoded_once_and_damage_is_named(tmp_path, windows16):
+  documents, calls = [TEXT[:300], b'', TEXT[300:340]], []
+  first = encode(tmp_path, windows16, documents, calls)
+  again = encode(tmp_path, windows16, documents, calls)
+  assert calls == [3]
+  for found in (first, again):
+    assert len(found) == 3
+    assert found.bytes == 340
+    for i, document in enumerate(documents):
+      assert found[i][0].tolist() == windows16.encode(document).tolist()
+      assert found[i][1].sum() == len(document)
+  encode(tmp_path, windows16, documents[:1], calls)  # another text
+  encode(tmp_path, Characters(), documents, calls)  # another tokenizer
+  assert calls == [3, 1, 3]
+  (tmp_path / 'other').mkdir()
+  encode(tmp_path / 'other', windows16, documents, [])
+  [kept] = (tmp_path / 'other').iterdir()
+  kept.write_bytes(kept.read_bytes()[:-1])
+  with pytest.raises(InputError, match='cut short or damaged'):
+    encode(tmp_path / 'other', windows16, documents, [])
+
+
+def test_encoded_documents_make_the_batches_of_their_tokenizer(tmp_path, windows16):
+  documents = [TEXT[i : i + 50] for i in range(0, 2000, 50)]
+  options = {'batch_size': 4, 'length': 24, 'seed': 1}
+  for pack in (True, False):
+    found = iter(pipeline.batches(encode(tmp_path, windows16, documents, []), windows16, pack=pack,
+                                  **options))  # fmt: skip
+    numbered = EqualInfo(windows16.table, 8)
+    straight = iter(pipeline.batches(documents, numbered, pack=pack, **options))
+    for _ in range(5):
+      one, other = next(found), next(straight)
+      for field in ('targets', 'inputs', 'segments', 'positions'):
+        np.testing.assert_array_equal(one[field], other[field])
+
+
+def test_rows_come_shuffled_in_epochs_and_go_on_where_they_were():
+  arrays = {'targets': np.arange(12)[:, None].repeat(3, 1), 'scored': np.ones((12, 3), np.int32)}
+  data = iter(pipeline.rows(arrays, batch_size=4, seed=0))
+  seen = [next(data)['targets'][:, 0] for _ in range(6)]
+  for epoch in (seen[:3], seen[3:]):
+    assert sorted(np.concatenate(epoch).tolist()) == list(range(12))
+  assert np.concatenate(seen[:3]).tolist() != np.concatenate(seen[3:]).tolist()
+  fresh = iter(pipeline.rows(arrays, batch_size=4, seed=0))
+  next(fresh)
+  state = fresh.get_state()
+  expected = next(fresh)['targets']
+  resumed = iter(pipeline.rows(arrays, batch_size=4, seed=0))
+  resumed.set_state(state)
+  np.testing.assert_array_equal(next(resumed)['targets'], expected)
+  shares = [iter(pipeline.rows(arrays, batch_size=4, seed=0, process_index=i, process_count=2))
+            for i in range(2)]  # fmt: skip
+  assert {x for share in shares for _ in range(3) for x in next(share)['targets'][:, 0]} == set(
+    range(12)
+  )
+  with pytest.raises(InputError, match='12 rows in batches of 5'):
+    pipeline.rows(arrays, batch_size=5, seed=0, process_count=2)
+
+
+def test_a_loss_counts_only_what_is_scored():
+  batch = pipeline.whole(np.arange(6).reshape(2, 3), 6)
+  nats = np.arange(1.0, 7.0).reshape(2, 3)
+
+  class Fixed:
+    apply = staticmethod(lambda variables, batch, key: nats)
+
+  loss_fn = language_model.loss_and_init(Fixed)[1]
+  assert loss_fn({}, batch, None)[0] == pytest.approx(3.5)
+  scored = {'scored': np.array([[0, 1, 0], [1, 0, 0]])}
+  value, sums = loss_fn({}, batch | scored, None)
+  assert value == pytest.approx(3.0)  # (2 + 4) / 2
+  assert sums['tokens'] == 2
+
+
+def scores(nats, covered):
+  nats, covered = np.array(nats, float), np.array(covered)
+  return m2.Scores(nats, covered, np.ones_like(covered, bool), np.zeros_like(covered))
+
+
+def test_scores_are_ratios_of_sums_over_examples():
+  two = scores([[1, 3], [2, 2], [1, 1]], [[0, 2], [1, 1], [0, 4]])
+  assert two.per_byte()[0] == pytest.approx(10 / 8)
+  assert two.per_token()[0] == pytest.approx(10 / 6)
+  assert two.per_token(1)[0] == pytest.approx(6 / 3)
+  assert two.per_byte()[1] > 0
+  assert m2.over_seeds([(1.0, 0.1)]) == (1.0, 0.1)
+  assert m2.over_seeds([(1.0, 0.1), (3.0, 0.1)]) == (2.0, pytest.approx(1.0))
+  real = np.array([[True, True, True, True], [True, True, False, False]])
+  values = np.array([[1.0, 2, 3, 4], [5, 6, 0, 0]])
+  np.testing.assert_allclose(m2.by_position(values, real, 2), [3, 4])
+
+
+@pytest.fixture(scope='module')
+def stand_in(tmp_path_factory, windows16):
+  """A smoke config whose tokenizers are made from an n-gram: no M1 is trained."""
+  config = equal_info.get_config('smoke')
+  run = Run(tmp_path_factory.mktemp('m2'), sharding.make_mesh({'data': -1}, jax.devices()[:1]))
+  make = codecs.make
+  patch = pytest.MonkeyPatch()
+  patch.setattr(
+    codecs, 'make',
+    lambda config, run, method: windows16 if method.name[:6] == 'greedy' or method.name == 'ac'
+    else make(config, run, method),
+  )  # fmt: skip
+  yield config, run
+  patch.undo()
+
+
+def test_decompression_rows_hold_the_tokens_and_then_the_bytes(stand_in, windows16):
+  config, run = stand_in
+  found = decompress.make_texts(config, run, 'test', 20)
+  assert 0 <= found.left_out < 1
+  rows = decompress.make_rows(config, found, 'greedy24')
+  room, size = config.decompress.room, config.decompress.text_bytes
+  begin = decompress.vocab_size(config)
+  for i, data in enumerate(found.data):
+    ids = windows16.encode(data.tobytes())
+    assert rows['targets'][i, : ids.size].tolist() == (256 + ids).tolist()
+    assert rows['segments'][i].tolist() == [1] * ids.size + [0] * (room - ids.size) + [1] * size
+    assert rows['inputs'][i, 0] == rows['inputs'][i, room] == begin
+    assert rows['inputs'][i, room + 1 :].tolist() == data[:-1].tolist()
+  assert rows['scored'][0].tolist() == rows['bytes'][0].tolist() == [0] * room + [1] * size
+  control = decompress.make_rows(config, found, decompress.CONTROL)
+  for field in ('targets', 'inputs', 'scored'):
+    np.testing.assert_array_equal(control[field], rows[field][:, room:])
+
+
+def test_what_is_read_before_tells_on_the_bytes_and_the_control_cannot_see_it(stand_in):
+  config, run = stand_in
+  found = decompress.make_texts(config, run, 'test', 8)
+  model = decompress.make_model(config)
+  rows = decompress.make_rows(config, found, 'greedy24')
+  variables = jax.jit(model.init)(jax.random.key(0), rows, jax.random.key(0))
+  read = decompress.reader(model)
+  right, nats = read(variables, rows)
+  assert right.shape == nats.shape == found.data.shape
+  other = rows | {'inputs': rows['inputs'].copy()}
+  other['inputs'][:, 1] = 256 + (other['inputs'][:, 1] + 1) % 256
+  assert (np.abs(read(variables, other)[1] - nats) > 1e-7).all(axis=1).any()
+  loss = language_model.loss_and_init(model)[1]
+  assert float(loss(variables, rows, jax.random.key(0))[0]) == pytest.approx(nats.mean(), rel=1e-4)
+
+
+def test_a_difference_is_paired_and_has_its_interval():
+  config = equal_info.get_config('smoke')
+  half = config.decompress.text_bytes // 2
+  control = np.zeros((50, 2 * half))
+  control[:, :half] = np.arange(50)[:, None] % 2
+  better = control.copy()
+  better[:, half:] = 1
+  rows = {r.column: r for r in decompress._against(config, 'ac', [better], [control])}
+  whole = rows['accuracy_above_control']
+  assert (whole.measured, whole.sem) == (0.5, pytest.approx(0.0))  # texts differ, pairs do not
+  assert 'above the control' in whole.note
+  assert rows['accuracy_above_control_first_half'].measured == 0
+  noisy = np.random.default_rng(0).integers(0, 2, (2, 50, 2 * half))
+  rows = {r.column: r for r in decompress._against(config, 'ac', [noisy[0]], [noisy[1]])}
+  assert 'not to be told from the control' in rows['accuracy_above_control'].note
+
+
+def test_trivial_guesses_are_the_most_frequent_of_each_position():
+  class Fixed:
+    window, vocab_size = 2, 4
+    train = encoded.Encoded(np.array([3, 1, 3, 2, 0, 2]), np.ones(6, int), np.array([4, 2]))
+    validation = encoded.Encoded(np.array([3, 0, 3, 2]), np.ones(4, int), np.array([4]))
+
+  assert windows.trivial(Fixed).tolist() == [1.0, 0.5]
+
+
+def test_stretches_lie_within_documents_and_spread_over_them():
+  config = equal_info.get_config('smoke')
+  found = texts.stretches(config, 'test', 64, 6400)
+  assert len(found) == 100
+  assert {len(one) for one in found} == {64}
+  spread = texts.stretches(config, 'test', 64, 6400, most=2)
+  assert len(set(found) & set(spread)) < len(found)
+  with pytest.raises(InputError, match='no document of stdlib/prose'):
+    texts.stretches(config, 'test', 10**9, 1)
+
+
+@pytest.mark.parametrize('scale', common.SCALES)
+def test_every_scale_builds_and_steps(scale):
+  config = equal_info.get_config(scale)
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  widest = max(bits for _, bits in config.m2.methods)
+  for size in config.m2.models:
+    model = m2.make_model(config, size, 1 << widest)
+    ids = np.zeros((4, config.m2.length), np.int32)
+    experiment = Experiment(
+      *language_model.loss_and_init(model), [pipeline.whole(ids, 1 << widest)]
+    )  # fmt: skip
+    shapes = shape_check(experiment, config, mesh)
+    if size[0] != 'tiny':  # it is called by its parameters without embeddings
+      count = sum(math.prod(x.shape) for x in jax.tree.leaves(
+        shapes['variables']['params']['decoder']))  # fmt: skip
+      named = float(size[0][:-1]) * {'m': 1e6, 'b': 1e9}[size[0][-1]]
+      assert count == pytest.approx(named, rel=0.25 if size[0] == '2b' else 0.1)
+  model = decompress.make_model(config)
+  options = config.decompress
+  row = np.ones((4, options.room + options.text_bytes), np.int32)
+  fields = dict.fromkeys(('targets', 'inputs', 'bytes', 'segments', 'positions', 'scored'), row)
+  shape_check(Experiment(*language_model.loss_and_init(model), [fields]), config, mesh)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda c: c.m2.update(models=()), 'm2.models must name at least one'),
+    (lambda c: c.m2.update(methods=(('greedy12', 16),)), 'greedy12 has no tokens of 16 bits'),
+    (lambda c: c.m2.update(methods=(('nope', 8),)), "tokenizer 'nope' is unknown"),
+    (lambda c: c.m2.update(models=(('odd', 1, 30, 4, 8),)), 'dim 30 is no multiple of 4 heads'),
+    (lambda c: c.windows.update(methods=(('bytes', 8),)), 'has no windows'),
+    (lambda c: c.decompress.update(methods=('bytes',)), 'has a vocabulary of its own'),
+    (lambda c: c.decompress.update(room=0), 'decompress.room must be 1 or more'),
+  ],
+)
+def test_bad_configs_are_named(change, message):
+  config = equal_info.get_config('smoke,tables=m2+windows+decompress')
+  change(config)
+  with pytest.raises(InputError, match=message):
+    recipe.check(config)
+
+
+def test_models_refuse_sizes_below_one():
+  config = equal_info.get_config('smoke')
+  config.decompress.steps = 0
+  with pytest.raises(InputError, match='steps must be 1 or more'):
+    models.check(config.decompress, 'decompress')
+
+
+def test_pictures_come_from_rows_alone():
+  row = functools.partial(Row, 'm2', 'model=tiny,method=ac,v=256')
+  columns = ('bits_per_byte', 'mflops_per_byte', 'bytes_per_step', 'uniform_bits_per_byte',
+             'unigram_bits_per_byte')  # fmt: skip
+  found = m2_plots.draw([row(column, 1.0) for column in columns], equal_info.get_config('smoke'))
+  assert [len(found[name]) for name in ('m2.png', 'windows.png', 'decompress.png')] == [3, 0, 0]
