@@ -20,7 +20,7 @@ from absl import app, flags
 
 from experiments import corpus
 from lib import atomic
-from lib.data import shards
+from lib.data import corpora
 from lib.errors import InputError
 from lib.tokenizers import container
 from lib.tokenizers.base import Tokenizer
@@ -79,7 +79,7 @@ def encode_corpus(spec: str) -> str:
     corpus_beam.run(job, BEAM.value)
   else:
     corpus.run(job, WORKERS.value)
-  written = shards.finish(out)[SPLIT.value]
+  written = corpora.finish(out)[SPLIT.value]
   documents, tokens, size = (
     sum(getattr(shard, field) for shard in written)
     for field in ('documents', 'tokens', 'text_bytes')

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encodes a whole source shard by shard, on several processes or as an Apache Beam pipeline.
 
-Both hand the same `shards.write_shard` one shard at a time, so they leave the same bytes, and
+Both hand the same `corpora.write_shard` one shard at a time, so they leave the same bytes, and
 either goes on where the other was stopped.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import tqdm
 
 from lib import atomic, tokenizers
-from lib.data import shards, sources
+from lib.data import corpora, sources
 from lib.errors import InputError
 from lib.tokenizers import files
 from lib.tokenizers.base import Tokenizer
@@ -37,7 +37,7 @@ class Job:
   """
 
   folder: str
-  plan: shards.Plan
+  plan: corpora.Plan
   data_dir: str | None = None
 
   def open(self) -> tuple[sources.Source, Tokenizer]:
@@ -65,10 +65,10 @@ def load(path: str | os.PathLike) -> Tokenizer:
 def begin(
   spec: str, split: str, tokenizer: str, folder: str, shards: int | None, data_dir: str | None
 ) -> Job:
-  """Sets a folder up, or takes up what an earlier call left in it; see `shards.begin`."""
+  """Sets a folder up, or takes up what an earlier call left in it; see `corpora.begin`."""
   source, codec = sources.open_source(spec, split, data_dir), load(tokenizer)
-  plan = shards.make_plan(spec, split, source, codec, shards)
-  shards.begin(folder, plan)
+  plan = corpora.make_plan(spec, split, source, codec, shards)
+  corpora.begin(folder, plan)
   copy = pathlib.Path(folder) / TOKENIZER
   if not copy.exists():
     atomic.write(copy, pathlib.Path(tokenizer).read_bytes())
@@ -89,7 +89,7 @@ def run(job: Job, workers: int | None = None) -> None:
     if workers == 1:
       source, tokenizer = job.open()
       for shard in range(job.plan.shards):
-        shards.write_shard(job.folder, job.plan, shard, source, tokenizer, bar.update)
+        corpora.write_shard(job.folder, job.plan, shard, source, tokenizer, bar.update)
     else:
       _run_processes(job, workers, bar)
 
@@ -133,7 +133,7 @@ def _work(job: Job, following: Any, notes: Any) -> None:
         following.value += 1
       if shard >= job.plan.shards:
         return
-      shards.write_shard(job.folder, job.plan, shard, source, tokenizer, notes.put)
+      corpora.write_shard(job.folder, job.plan, shard, source, tokenizer, notes.put)
   except InputError as error:
     notes.put(error)
 

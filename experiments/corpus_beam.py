@@ -7,7 +7,7 @@ Every worker must reach the source and the folder under the same names, such as 
 from collections.abc import Iterator, Sequence
 
 from experiments.corpus import Job
-from lib.data import shards
+from lib.data import corpora
 from lib.errors import InputError
 
 try:
@@ -21,7 +21,7 @@ except ImportError as error:
 
 
 class EncodeShard(beam.DoFn):
-  """A shard's number to its counts, as `shards.write_shard` leaves them."""
+  """A shard's number to its counts, as `corpora.write_shard` leaves them."""
 
   def __init__(self, job: Job):
     self.job = job
@@ -30,10 +30,10 @@ class EncodeShard(beam.DoFn):
     """Opens the source and the tokenizer, once a worker."""
     self.source, self.tokenizer = self.job.open()
 
-  def process(self, shard: int) -> Iterator[shards.Shard]:
+  def process(self, shard: int) -> Iterator[corpora.Shard]:
     """Writes one shard, unless it is there."""
     documents = beam.metrics.Metrics.counter('corpus', 'documents')
-    yield shards.write_shard(
+    yield corpora.write_shard(
       self.job.folder, self.job.plan, shard, self.source, self.tokenizer, documents.inc
     )
 

@@ -11,7 +11,7 @@ from apache_beam.testing import test_pipeline, util
 
 from experiments import corpus, corpus_beam
 from lib import tokenizers
-from lib.data import shards, sources
+from lib.data import corpora, sources
 from tests import byte_models
 
 
@@ -28,11 +28,11 @@ def folders(tmp_path_factory):
     if name == 'process':
       corpus.run(job, workers=1)
     else:
-      shards.write_shard(job.folder, job.plan, 2, *job.open())
+      corpora.write_shard(job.folder, job.plan, 2, *job.open())
       before = (folder / name / job.plan.shard_name(2)).stat().st_mtime_ns
       corpus_beam.run(job)
       assert (folder / name / job.plan.shard_name(2)).stat().st_mtime_ns == before
-    shards.finish(folder / name)
+    corpora.finish(folder / name)
   return folder / 'process', folder / 'pipeline', job
 
 
@@ -52,7 +52,7 @@ def test_the_pipeline_leaves_the_same_bytes_as_a_process(folders):
 def test_what_it_leaves_is_the_source(folders):
   _, pipeline, job = folders
   source, tokenizer = job.open()
-  found = shards.Corpus(pipeline, 'train', tokenizer)
+  found = corpora.Corpus(pipeline, 'train', tokenizer)
   assert [tokenizer.decode(found[i][0]) for i in range(len(found))] == [
     source[i] for i in range(len(source))
   ]
@@ -60,7 +60,7 @@ def test_what_it_leaves_is_the_source(folders):
 
 def test_the_counts_are_those_of_the_shards(folders):
   _, pipeline, job = folders
-  counts = [shards.finished(pipeline, job.plan, shard) for shard in range(4)]
+  counts = [corpora.finished(pipeline, job.plan, shard) for shard in range(4)]
   assert sum(shard.documents for shard in counts) == len(job.open()[0])
   with test_pipeline.TestPipeline() as root:
     util.assert_that(corpus_beam.pipeline(root, job), util.equal_to(counts))

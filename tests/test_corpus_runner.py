@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from experiments import compress, corpus
 from lib import tokenizers
-from lib.data import pipeline, shards, sources
+from lib.data import corpora, pipeline, sources
 from lib.errors import InputError
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from tests import byte_models
@@ -48,7 +48,7 @@ def whole(text, codec, tmp_path_factory):
   folder = tmp_path_factory.mktemp('corpus') / 'folder'
   job = corpus.begin(text, 'train', codec, str(folder), SHARDS, None)
   corpus.run(job, workers=1)
-  shards.finish(folder)
+  corpora.finish(folder)
   return folder
 
 
@@ -83,7 +83,7 @@ def test_tfds_reads_the_source_in_order(whole, text, codec):
 def test_batches_of_an_encoded_corpus_are_those_of_the_source(whole, text, codec):
   tokenizer = tokenizers.load(codec)
   options = dict(batch_size=4, length=64, seed=1)
-  ours = pipeline.batches(shards.Corpus(whole, 'train', tokenizer), tokenizer, **options)
+  ours = pipeline.batches(corpora.Corpus(whole, 'train', tokenizer), tokenizer, **options)
   plain = pipeline.batches(sources.open_source(text, 'train'), tokenizer, **options)
   for _, mine, theirs in zip(range(3), ours, plain, strict=False):
     assert all(np.array_equal(mine[field], theirs[field]) for field in pipeline.FIELDS)
@@ -141,18 +141,18 @@ def test_stepped_codecs_fill_their_streams(text, tmp_path):
   stepper = byte_models.Stepping(byte_models.ngram(), streams=3)
   tokenizer = SteppedEqualInfo(stepper, 'ngram', bits=24)
   documents = [byte_models.held_out()[i * 50 :][: i * 20] for i in range(8)]
-  plan = shards.make_plan('documents', 'train', documents, tokenizer, 2)
-  shards.begin(tmp_path, plan)
+  plan = corpora.make_plan('documents', 'train', documents, tokenizer, 2)
+  corpora.begin(tmp_path, plan)
   for shard in range(2):
-    shards.write_shard(tmp_path, plan, shard, documents, tokenizer)
-  shards.finish(tmp_path)
-  found = shards.Corpus(tmp_path, 'train', tokenizer)
+    corpora.write_shard(tmp_path, plan, shard, documents, tokenizer)
+  corpora.finish(tmp_path)
+  found = corpora.Corpus(tmp_path, 'train', tokenizer)
   assert tokenizer.restore([found.coded(i) for i in range(len(found))]) == documents
 
 
 def test_shards_hold_consecutive_documents_and_as_many_as_others():
   for documents, count in [(7, 3), (64, 40), (5, 5), (9, 1)]:
-    plan = shards.Plan('', 'train', documents, count, '', 1, '')
+    plan = corpora.Plan('', 'train', documents, count, '', 1, '')
     spans = [plan.span(shard) for shard in range(count)]
     assert [i for span in spans for i in span] == list(range(documents))
     assert len({len(span) for span in spans}) <= 2
@@ -182,9 +182,9 @@ def test_other_plans_and_bad_requests_are_named(whole, text, codec, tmp_path):
 
 def test_reading_with_another_tokenizer_or_another_split_is_named(whole):
   with pytest.raises(InputError, match='was made by the tokenizer'):
-    shards.Corpus(whole, 'train', tokenizers.GZip())
+    corpora.Corpus(whole, 'train', tokenizers.GZip())
   with pytest.raises(InputError, match="no encoded split 'test'"):
-    shards.Corpus(whole, 'test', tokenizers.GZip())
+    corpora.Corpus(whole, 'test', tokenizers.GZip())
 
 
 def test_a_source_that_grew_is_named(codec, tmp_path):

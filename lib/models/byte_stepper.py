@@ -58,7 +58,7 @@ class ByteStepper:
         (self.model.sizes, room),
         self.model.on_device,
         symbols.astype(np.int32),
-        self._cache._replace(lengths=lengths),
+        self._cache._replace(lengths=jnp.asarray(lengths)),
       )
       rows[here] = np.asarray(given)[here]
     self._read += 1
