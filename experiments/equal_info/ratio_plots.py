@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plots of the tables ratio and uniformity, from their rows alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from lib.report import plots
 from lib.report.results import Row
 
 
-def draw(rows: Sequence[Row]) -> Mapping[str, list[Callable]]:
+def draw(rows: Sequence[Row]) -> dict[str, list[Callable]]:
   """Panels of each picture; none where its table is not there."""
   return {'ratio.png': _ratio(rows), 'uniformity.png': _uniformity(rows)}
 

@@ -4,7 +4,7 @@
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class Encoded:
   def __getitem__(self, index: int) -> np.ndarray:
     stop = int(self._stops[index])
     return self.tokens[:, stop - int(self.counts[index]) : stop]
+
+  def __iter__(self) -> Iterator[np.ndarray]:
+    return (self[index] for index in range(len(self)))
 
   @property
   def bytes(self) -> int:

@@ -182,7 +182,7 @@ class ByteModel:
           place = place.setdefault(folder, {})
         place[leaf] = array
     found = {'params': params}
-    wanted = jax.eval_shape(lambda: _variables(sizes))
+    wanted = jax.eval_shape(lambda: variables(sizes))
     if jax.tree.map(jnp.shape, found) != jax.tree.map(jnp.shape, dict(wanted)):
       raise InputError('the weights of M1 do not fit its sizes: make or fetch its file again')
     return cls(sizes, found)
@@ -200,7 +200,8 @@ class ByteModel:
     return cls.from_state(state)
 
 
-def _variables(sizes: Sizes) -> Any:
+def variables(sizes: Sizes) -> Any:
+  """Initial variables of the module, with the shapes that all its weights have."""
   ids = jnp.zeros((1, 4), jnp.int32)
   batch = dict.fromkeys(('inputs', 'targets', 'segments', 'positions'), ids)
   return make(sizes).init(jax.random.key(0), batch, jax.random.key(0))

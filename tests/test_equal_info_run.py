@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The equal_info recipe from the command line, at smoke scale: tables that need no second model."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common, equal_info
+from experiments.equal_info import codecs, m1
+from lib.errors import InputError
+from lib.models import byte_model, codec_files
+from lib.models.byte_model import ByteModel
+from lib.report import published
+from lib.tokenizers.coding.stepping import Stepped
+from lib.train import sharding
+from tests import byte_models
+from tests.test_configs import shape_check
+
+ROOT = pathlib.Path(__file__).parents[1]
+TABLES = ('ratio', 'reset', 'uniformity', 'stability')
+TEXT = byte_models.held_out()[:150]
+
+
+def run(workdir, *flags, tables=TABLES):
+  return subprocess.run(
+    [
+      sys.executable, '-m', 'experiments.equal_info',
+      f'--config={ROOT}/configs/equal_info.py:smoke,tables={"+".join(tables)}',
+      f'--workdir={workdir}', *flags,
+    ],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def smoke(tmp_path_factory):
+  """The folder of a run at smoke scale."""
+  folder = tmp_path_factory.mktemp('equal_info')
+  done = run(folder)
+  assert done.returncode == 0, done.stderr
+  return folder
+
+
+@pytest.fixture(scope='module')
+def rows(smoke):
+  """Its rows by table, row and column."""
+  found = json.loads((smoke / 'results.json').read_text())['rows']
+  return {(row['table'], row['row'], row['column']): row for row in found}
+
+
+def test_every_table_has_rows_and_plots(smoke, rows):
+  assert {table for table, _, _ in rows} == set(TABLES)
+  assert all(row['measured'] is not None or row['note'] for row in rows.values())
+  for file in ('ratio.png', 'uniformity.png', 'attested.txt'):
+    assert (smoke / file).stat().st_size > 200
+
+
+def test_ratios_and_bits_say_the_same(rows):
+  config = equal_info.get_config('smoke')
+  for [method, *_] in codecs.widths(config.ratio.methods, config.ratio.token_bits):
+    value = lambda column, method=method: rows['ratio', method.row, column]['measured']
+    assert value('bytes_per_token') > 0
+    if method.token_bits:
+      assert value('bits_per_byte') * value('bytes_per_token') == pytest.approx(method.token_bits)
+  assert rows['ratio', 'method=bytes', 'bits_per_byte']['measured'] == 8
+
+
+def test_what_is_lossless_comes_back_and_greedy_says_how_much(rows):
+  shares = {row: cell for (table, row, column), cell in rows.items()
+            if (table, column) == ('ratio', 'documents_restored')}  # fmt: skip
+  assert len(shares) == 12
+  for row, cell in shares.items():
+    windows = rows.get(('ratio', row, 'windows_restored'))
+    if 'greedy' in row:
+      assert cell['measured'] <= 1
+      assert 0 < windows['measured'] < 1
+    else:
+      assert cell['measured'] == 1, row
+      assert windows is None
+
+
+def test_ac_spends_what_m1_says(rows):
+  ideal = rows['ratio', 'method=m1', 'bits_per_byte']['measured']
+  excess = rows['ratio', 'check=ac_is_ideal', 'excess']['measured']
+  # 64 bytes cost M1 some 400 bits; ending a stream costs 2 bits, filling its last token 7.
+  assert 0 <= excess < 10 / 400
+  spent = rows['ratio', 'method=ac,v=256', 'bits_per_byte']['measured']
+  assert ideal < spent < ideal * 1.03 + 30 / 64
+
+
+def test_the_less_m1_forgets_the_more_it_compresses(rows):
+  ratio = [rows['reset', f'reset={reset},v=256', 'bytes_per_token']['measured']
+           for reset in ('every_window', 'every_other', 'never')]  # fmt: skip
+  assert ratio == sorted(ratio)
+  assert ratio[0] < ratio[-1]
+
+
+def test_ac_is_nearer_to_random_bits_than_gzip(rows):
+  excess = {method: rows['uniformity', f'method={method},kind=tokens,n=4', 'excess_kl_bits']
+            for method in ('gzip', 'greedy12', 'ac')}  # fmt: skip
+  assert excess['ac']['measured'] < excess['greedy12']['measured']
+  for cell in excess.values():
+    assert cell['sem'] > 0
+
+
+def test_a_changed_prefix_changes_more_of_ac_than_of_subwords(rows):
+  share = {method: rows['stability', f'method={method}', 'changed_share']['measured']
+           for method in ('sentencepiece', 'ac,v=256')}  # fmt: skip
+  assert 0 < share['sentencepiece'] < share['ac,v=256']
+  texts = rows['stability', 'method=sentencepiece', 'texts_per_token']['measured']
+  assert texts == 1  # an id of a dictionary stands for one text
+
+
+def test_kept_tokenizers_open_from_their_files_alone(smoke):
+  for name in ('ac-v256', 'exact12-v256', 'parsed12-v4096', 'pruned12', 'sentencepiece'):
+    tokenizer = codec_files.load(smoke / 'tokenizers' / name)
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+  stepped = codec_files.load(smoke / 'tokenizers' / 'ac-v256')
+  assert isinstance(stepped, Stepped)
+  assert stepped.model == ByteModel.load(smoke / 'm1').fingerprint
+
+
+def test_a_second_call_reads_what_is_there(smoke):
+  before = (smoke / 'm1').stat().st_mtime_ns
+  done = run(smoke)
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.count('kept from an earlier call') == len(TABLES)
+  assert (smoke / 'm1').stat().st_mtime_ns == before
+
+
+def test_training_rows_begin_anew_wherever_they_begin():
+  batch = next(iter(m1.batches(equal_info.get_config('smoke'), 'train')))
+  assert (batch['inputs'][:, 0] == byte_model.BEGIN).all()
+  inside = batch['segments'][:, 1:] == batch['segments'][:, :-1]
+  np.testing.assert_array_equal(
+    batch['inputs'][:, 1:][inside], batch['targets'][:, :-1][inside]
+  )  # fmt: skip
+
+
+def test_slices_of_one_stream_are_those_of_its_other_widths():
+  wide = codecs.Method('gzip', 16)
+  for size in (5, 6):
+    ids = np.arange(250, 250 + size) % 256
+    found = codecs.sliced(ids, codecs.Method('gzip', 8), wide)
+    pairs = np.append(ids, 0)[: -(-size // 2) * 2].reshape(-1, 2)
+    assert found.tolist() == (pairs[:, 0] * 256 + pairs[:, 1]).tolist()
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--config.ratio.methods=("greedy16", "lossy")', "tokenizer 'lossy' is unknown"),
+    ('--config.m1.context=3', 'm1.context must be 4 or more; got 3'),
+    ('--config.uniformity.bits=(3,)', 'uniformity.bits 3 is not one of'),
+    ('--config.ratio.length=10000000', 'no document of stdlib/prose (test) has 10000000 bytes'),
+  ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path, flag, message):
+  done = run(tmp_path / 'new', flag)
+  assert done.returncode == 2
+  assert message in done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1
+  assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('name', ['greedy', '16', 'exact16x', 'delay'])
+def test_names_that_are_no_tokenizers(name):
+  with pytest.raises(InputError, match=f"tokenizer '{name}' is unknown"):
+    codecs.parse(name)
+
+
+@pytest.mark.parametrize('scale', common.SCALES)
+def test_every_scale_builds_and_steps(scale):
+  config = equal_info.get_config(f'{scale},tables=ratio')
+  source = 'stdlib' if config.data.source.startswith('tfds') else config.data.source
+  config.data.source = source
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  shapes = shape_check(m1.make_experiment(config), config, mesh)
+  if scale == 'paper':
+    count = sum(x.size for x in jax.tree.leaves(shapes['variables']['params']['decoder']))
+    assert count / 3.15e6 == pytest.approx(1, abs=0.01)
+
+
+def test_published_numbers_are_those_of_the_paper():
+  entries = {
+    (e['table'], e['row'], e['column'], e['where'].get('scale')): e['value']
+    for e in published.load('equal_info')['entries']
+  }
+  ratio = lambda method: entries['ratio', f'method={method},v=256', 'bytes_per_token', 'paper']
+  order = ['static_ac', 'gzip', 'greedy16', 'greedy24', 'greedy32', 'greedy64', 'greedy128', 'ac']
+  assert [ratio(method) for method in order] == [1.73, 2.23, 2.66, 3.15, 3.49, 4.16, 4.61, 5.49]
+  # The paper's uniform level is log2 V over the ratio.
+  for method in order[:1] + order[2:3] + order[4:]:
+    level = entries['ratio', f'method={method},v=256', 'bits_per_byte', 'paper']
+    assert level == pytest.approx(8 / ratio(method), abs=0.01)
+  assert all(entry['source'] for entry in published.load('equal_info')['entries'])
