@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test aot lint lock clean
+.PHONY: demo test aot beam lint lock clean
 
 demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, plots, report.
 	$(BIN)/python -m experiments.markov --workdir=runs/demo \
@@ -18,6 +18,13 @@ test: $(INSTALLED)  ## Everything, in under ten minutes on two cores.
 aot: $(INSTALLED)  ## Kernels compiled for TPUs that are not there.
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target .cache/libtpu 'libtpu==0.0.42.1'
 	JAX_DISABLE_MOST_OPTIMIZATIONS=false PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/test_aot.py
+
+beam: $(INSTALLED)  ## The corpus runner on Apache Beam, which the lock cannot hold (protobuf < 7).
+	test -x .cache/beam/bin/python || $(BIN)/python -m venv --without-pip .cache/beam
+	grep -E '^(absl-py|array-record|importlib-resources|numba|numpy|pytest|tensorflow-datasets|tqdm)==' \
+	  requirements.lock > .cache/beam/requirements.txt
+	VIRTUAL_ENV=.cache/beam $(BIN)/uv pip install --quiet 'apache-beam==2.77.0' -r .cache/beam/requirements.txt
+	.cache/beam/bin/python -m pytest --noconftest tests/test_beam.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

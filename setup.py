@@ -41,12 +41,14 @@ setuptools.setup(
     'beam': ['apache-beam>=2.70,<3'],
     'gcs': ['gcsfs>=2025.3'],
     'dev': [
+      'constriction>=0.5,<0.6',  # what the coder is held against
       'hypothesis>=6.150,<7',
       'mypy>=2,<3',
       'pytest>=9,<10',
       'pytest-xdist>=3.8,<4',
       'ruff>=0.17,<0.18',
       'tensorboard>=2.20,<3',
+      'tiktoken>=0.12,<0.15',  # what BPE is timed against
     ],
   },
 )

@@ -4,22 +4,31 @@
 import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
+from typing import BinaryIO
 
 
-def write(path: str | os.PathLike, content: bytes | str) -> None:
-  """Writes a file so that a reader, or a kill at any moment, finds the old content or the new.
+@contextlib.contextmanager
+def writing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+  """A file to write, also to read and to seek in, that takes its place when the block ends.
 
-  Text is written as UTF-8. A failed write leaves nothing behind.
+  A reader, or a kill at any moment, finds the old content or the new. A block that fails leaves
+  nothing behind.
   """
   path = pathlib.Path(path)
-  data = content.encode() if isinstance(content, str) else content
   partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
   try:
-    with partial.open('wb') as file:
-      file.write(data)
+    with partial.open('w+b') as file:
+      yield file
       file.flush()
       os.fsync(file.fileno())
     os.replace(partial, path)
   finally:
     with contextlib.suppress(FileNotFoundError):
       partial.unlink()
+
+
+def write(path: str | os.PathLike, content: bytes | str) -> None:
+  """Writes a file whole, as `writing` does; text is written as UTF-8."""
+  with writing(path) as file:
+    file.write(content.encode() if isinstance(content, str) else content)

@@ -13,7 +13,7 @@ import pytest
 
 from lib import tokenizers
 from lib.errors import InputError
-from lib.models import byte_model, codec_files
+from lib.models import byte_model, byte_stepper, codec_files
 from lib.models.byte_model import ByteModel, Sizes
 from lib.models.byte_stepper import ByteStepper
 from lib.tokenizers.coding import arithmetic
@@ -57,7 +57,9 @@ def stepped(stepper, text, lane, others=None):
   return np.stack(rows)
 
 
-def test_a_text_alone_decides_what_is_given_for_it(model):
+@pytest.mark.parametrize('room', [4, 16])
+def test_a_text_alone_decides_what_is_given_for_it(model, room, monkeypatch):
+  monkeypatch.setattr(byte_stepper, 'LEAST_ROOM', room)  # steps of three shapes, or of one
   quiet = stepped(ByteStepper(model), TEXT, 0)
   for lane, seed in ((0, 1), (3, 2), (7, 3)):
     used = ByteStepper(model)
@@ -66,8 +68,9 @@ def test_a_text_alone_decides_what_is_given_for_it(model):
     np.testing.assert_array_equal(found, quiet)
 
 
-@pytest.mark.parametrize('position', ['t5', 'relative'])
-def test_reading_at_once_and_byte_by_byte_agree_beyond_the_context(position):
+@pytest.mark.parametrize(('position', 'room'), [('t5', 16), ('t5', 4), ('relative', 4)])
+def test_reading_at_once_and_byte_by_byte_agree_beyond_the_context(position, room, monkeypatch):
+  monkeypatch.setattr(byte_stepper, 'LEAST_ROOM', room)
   model = random_model(position=position)
   found = stepped(ByteStepper(model), TEXT[:50], 2)
   lengths = np.arange(51, dtype=np.int32)

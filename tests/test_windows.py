@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers import EqualInfo
-from lib.tokenizers.coding import arithmetic, slices, tabulate
+from lib.tokenizers.coding import arithmetic, slices, tabulate, walk
 from tests import byte_models, intervals
 
 LOSSLESS = ('delay', 'exact', 'numbered')
@@ -253,6 +253,49 @@ def test_a_saved_codec_comes_back_the_same(mode, bits, token_bits, tmp_path):
 def test_bad_input_is_named(make, message):
   with pytest.raises(InputError, match=message):
     make()
+
+
+# Long texts, which are walked in several places at once
+
+
+def one_walk(codec, text):
+  """Codes of a text, one window after the other."""
+  codes, start = [], 0
+  while start < len(text):
+    node, stop = text[start], start + 1
+    while stop < len(text) and (after := int(codec._following[node, text[stop]])) >= 256:
+      node, stop = after, stop + 1
+    codes.append(int(codec.table.code[node]))
+    start += int(codec._emitted[node])
+  return codes
+
+
+@pytest.mark.parametrize('mode', ['greedy', 'delay', 'exact', 'numbered'])
+def test_long_texts_are_those_of_a_single_walk(mode):
+  codec = EqualInfo(table('n-gram', 12, mode), 12)
+  rng = np.random.default_rng(0)
+  period = b'the same words, again and again; '  # windows need not agree where stretches meet
+  texts = [
+    byte_models.held_out()[:20_011],
+    rng.bytes(9000),
+    rng.integers(97, 100, 5003).astype(np.uint8).tobytes(),
+    period * 300,
+    b' ' * 10_000,
+    *(byte_models.held_out()[: walk.SHORT + extra] for extra in (-1, 0, 1, 2, 9)),
+  ]
+  for text in texts:
+    assert codec.encode(text).tolist() == one_walk(codec, text)
+
+
+def test_texts_longer_than_words_are_copied_whole():
+  codec = EqualInfo(table('n-gram', 16, 'numbered'), 16)
+  spaces = b' ' * 1000
+  ids = codec.encode(spaces + b'x' + spaces)
+  assert codec.byte_lengths(ids).max() > walk.SPARE
+  assert codec.decode(ids) == spaces + b'x' + spaces
+  for i in range(0, 65_536, 251):
+    piece = codec.decode([i])
+    assert codec.decode([i, i]) == piece * 2
 
 
 @pytest.mark.parametrize(('bits', 'token_bits'), [(16, 8), (12, 12)])

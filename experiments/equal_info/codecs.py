@@ -15,7 +15,6 @@ sentencepiece, prunedB, bpeB) have no other width.
 
 import functools
 import re
-import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -42,10 +41,11 @@ from lib.tokenizers import (
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding import slices, window_dictionaries
 from lib.tokenizers.coding.model import Remembered
-from lib.tokenizers.coding.stepping import Coded, Stepped
+from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import LIMIT_BITS, number, tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
+from lib.tokenizers.documents import encode
 
 PLAIN = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')
 NUMBERED = re.compile(r'(greedy|delay|exact|numbered|top|parsed|pruned|bpe)(\d+)')
@@ -130,21 +130,6 @@ def tokens(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) ->
   """Ids of each document and the bytes of it that each stands for, kept in WORKDIR/encoded."""
   work = functools.partial(encode, tokenizer)
   return encoded.encode(run.workdir / 'encoded', tokenizer.fingerprint, documents, work)
-
-
-def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
-  """Each document as tokens; tokenizers that step M1 read many side by side."""
-  if isinstance(tokenizer, Stepped):
-    return tokenizer.encode_all(documents)
-  coded = []
-  for document in documents:
-    ids = tokenizer.encode(document)
-    if isinstance(tokenizer, EqualInfo):
-      lengths = tokenizer.covered(document)
-    else:
-      lengths = tokenizer.byte_lengths(ids)
-    coded.append(Coded(ids, lengths, len(document), zlib.crc32(document)))
-  return coded
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[np.ndarray]) -> list[tuple[bytes, np.ndarray]]:

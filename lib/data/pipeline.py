@@ -21,6 +21,7 @@ import grain
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.data.corpora import Corpus
 from lib.data.encoded import Encoded
 from lib.data.sources import Source
 from lib.errors import InputError
@@ -36,7 +37,7 @@ READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
 
 
 def batches(
-  source: Source | Encoded,
+  source: Source | Encoded | Corpus,
   tokenizer: Tokenizer,
   *,
   batch_size: int,
@@ -57,7 +58,7 @@ def batches(
   bytes, so that tokenizers meet equal text. The last token may reach beyond: leaving it out would
   favour short tokens, since long ones, which cost less a byte, are the likelier to cross the end.
 
-  Documents of an `Encoded` source are tokens already, of this tokenizer.
+  Documents of an `Encoded` source or a `Corpus` are tokens already, of this tokenizer.
 
   `repeat=True`, for training, never ends; each process reads the documents
   `process_index::process_count`. `repeat=False`, for evaluation, is one pass whose last batch is

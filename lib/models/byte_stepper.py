@@ -12,13 +12,16 @@ from lib.models.byte_model import BEGIN, ByteModel, Sizes, exact, make
 from lib.models.decoder import Cache
 
 ANEW = 8  # texts that are read anew at once
+LEAST_ROOM = 16  # places of the cache that are looked at, or a power of two more
 
 
 class ByteStepper:
   """`streams` texts that M1 reads side by side, a byte of each a step, with a cache.
 
-  All steps have one shape. A text whose context is full is read anew from its newer half, several
-  texts at once, again in one shape.
+  A step looks at as many places of the cache as a text needs, rounded up to a power of two: that
+  depends on the text's length alone, and the shape of a step on that. Texts of other lengths take
+  part in it, but are neither read nor written. A text whose context is full is read anew from its
+  newer half, several texts at once, again in one shape.
 
   Args:
     model: M1.
@@ -46,22 +49,31 @@ class ByteStepper:
     full = np.flatnonzero(self._read == self.model.sizes.context)
     self._recent[:, :-1] = self._recent[:, 1:]
     self._recent[:, -1] = symbols
-    given, self._cache = _step(
-      self.model.sizes,
-      self.model.on_device,
-      symbols.astype(np.int32),
-      self._cache._replace(lengths=jnp.asarray(self._read, jnp.int32)),
-    )
+    rows = np.empty((self.streams, 256), np.float32)
+    rooms = self._rooms()
+    for room in np.unique(rooms).tolist():
+      here = rooms == room
+      lengths = np.where(here, self._read, room).astype(np.int32)  # `room` is beyond its places
+      given, self._cache = _step(
+        (self.model.sizes, room),
+        self.model.on_device,
+        symbols.astype(np.int32),
+        self._cache._replace(lengths=jnp.asarray(lengths)),
+      )
+      rows[here] = np.asarray(given)[here]
     self._read += 1
-    rows = np.asarray(given)
     if full.size:
-      rows = rows.copy()
       together = min(ANEW, self.streams)
       for begin in range(0, full.size, together):
         which = np.resize(full[begin : begin + together], together)  # the last ones come twice
         rows[which] = self._refill(which)
       self._read[full] = 1 + self._half
     return rows
+
+  def _rooms(self) -> np.ndarray:
+    """Places of the cache that each text's next byte needs, int [N]."""
+    least = 1 << np.ceil(np.log2(self._read + 1)).astype(int)
+    return np.clip(least, LEAST_ROOM, self.model.sizes.context)
 
   def _refill(self, which: np.ndarray) -> np.ndarray:
     """Reads the newer half of the texts `which` anew; probabilities after them."""
@@ -81,10 +93,16 @@ def _begin(sizes: Sizes, variables: Any) -> tuple[jax.Array, Cache]:
 
 
 @functools.partial(exact, donate=3)
-def _step(sizes: Sizes, variables: Any, ids: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-  """One byte more of each text: probabilities [N, 256], and the cache."""
-  logits, cache = _next(sizes, variables, ids, cache)
-  return jax.nn.softmax(logits), cache
+def _step(
+  shape: tuple[Sizes, int], variables: Any, ids: jax.Array, cache: Cache
+) -> tuple[jax.Array, Cache]:
+  """One byte more of each text, within so many places: probabilities [N, 256], and the cache."""
+  sizes, room = shape
+  part = Cache(cache.keys[..., :room, :], cache.values[..., :room, :], cache.lengths)
+  logits, part = _next(sizes, variables, ids, part)
+  keys = cache.keys.at[..., :room, :].set(part.keys)
+  values = cache.values.at[..., :room, :].set(part.values)
+  return jax.nn.softmax(logits), Cache(keys, values, cache.lengths)
 
 
 @functools.partial(exact, donate=3)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.tokenizers import base
-from lib.tokenizers.coding import slices
+from lib.tokenizers.coding import slices, walk
 from lib.tokenizers.coding.tabulate import WindowTable
 
 
@@ -58,23 +58,27 @@ class EqualInfo(base.Tokenizer):
     return _depths(self.table.parent)
 
   @functools.cached_property
+  def _emitted(self) -> np.ndarray:
+    """Bytes in what is written of each text, int32 [n]."""
+    return self._lengths[self.table.cut]
+
+  @functools.cached_property
   def _code_lengths(self) -> np.ndarray:
     """Bytes that each code stands for, int32 [2^b]."""
     return self._lengths[self.table.text]
 
   @functools.cached_property
-  def _spelled(self) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes of each code end to end, uint8, and where they begin, int64 [2^b]."""
-    begins = np.cumsum(self._code_lengths, dtype=np.int64) - self._code_lengths
-    return _spell(self.table.parent, self.table.last, self.table.text, self._code_lengths), begins
+  def _spelled(self) -> tuple[np.ndarray, ...]:
+    """What `walk.decode` copies from: the texts of all codes, and where each begins."""
+    lengths = self._code_lengths
+    begins = np.cumsum(lengths, dtype=np.int64) - lengths
+    spelled = _spell(self.table.parent, self.table.last, self.table.text, lengths)
+    return walk.words(spelled, begins, lengths), spelled, begins
 
   def encode(self, data: bytes) -> np.ndarray:
     """Returns ids, int32 [n]."""
     symbols = np.frombuffer(data, np.uint8)
-    if self.table.mode in ('delay', 'exact'):
-      codes = _cut_back(self._following, self._lengths, self.table.cut, self.table.code, symbols)
-    else:
-      codes = _walk(self._following, self.table.code, symbols)
+    codes = walk.encode(self._following, self._emitted, self.table.code, symbols)
     if self.token_bits == self.table.bits:
       return codes.astype(np.int32)
     return slices.unpack(slices.pack(codes, self.table.bits), self.token_bits)
@@ -106,7 +110,8 @@ class EqualInfo(base.Tokenizer):
     slices.check_whole(ids.size, self.token_bits, self.table.bits)
     codes = self.codes(ids)
     size = int(self._code_lengths[codes].sum(dtype=np.int64))
-    return _join(*self._spelled, self._code_lengths, codes, size).tobytes()
+    words, spelled, begins = self._spelled
+    return walk.decode(words, spelled, begins, self._code_lengths, codes, size).tobytes()
 
   def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
     """Bytes covered by each of `ids` [n], int32 [n]: none by those of a window cut short."""
@@ -135,23 +140,8 @@ class EqualInfo(base.Tokenizer):
 
 
 @numba.njit(cache=True, nogil=True)
-def _walk(following, code, symbols):
-  codes = np.empty(symbols.size, np.uint16)
-  if symbols.size == 0:
-    return codes
-  count, text = 0, int(symbols[0])
-  for symbol in symbols[1:]:
-    # Written at every byte and kept where a window ends: a branch would be missed often.
-    codes[count] = code[text]
-    text = int(following[text, symbol])
-    count += text < 256
-  codes[count] = code[text]
-  return codes[: count + 1].copy()
-
-
-@numba.njit(cache=True, nogil=True)
 def _walked(following, symbols):
-  """Bytes in each of the windows that `_walk` finds."""
+  """Bytes in each of the longest texts that fit, one after the other."""
   lengths = np.zeros(symbols.size, np.int32)
   text, count = 0, -1
   for symbol in symbols:
@@ -159,19 +149,6 @@ def _walked(following, symbols):
     count += text < 256
     lengths[count] += 1
   return lengths[: count + 1].copy()
-
-
-@numba.njit(cache=True, nogil=True)
-def _cut_back(following, lengths, cut, code, symbols):
-  codes = np.empty(symbols.size, np.uint16)
-  count, start = 0, 0
-  while start < symbols.size:
-    text, i = int(symbols[start]), start + 1
-    while i < symbols.size and following[text, symbols[i]] >= 256:
-      text, i = int(following[text, symbols[i]]), i + 1
-    codes[count] = code[text]
-    count, start = count + 1, start + lengths[cut[text]]
-  return codes[:count].copy()
 
 
 @numba.njit(cache=True, nogil=True)
@@ -193,16 +170,4 @@ def _spell(parent, last, text, lengths):
       place -= 1
       out[place] = last[node]
       node = parent[node]
-  return out
-
-
-@numba.njit(cache=True, nogil=True)
-def _join(spelled, begins, lengths, codes, size):
-  out = np.empty(size, np.uint8)
-  place = 0
-  for code in codes:
-    begin = begins[code]
-    for i in range(lengths[code]):
-      out[place + i] = spelled[begin + i]
-    place += lengths[code]
   return out

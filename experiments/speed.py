@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast the tokenizers are, beside other libraries, in one table.
+
+  python -m experiments.speed --codecs=runs/equal_info/tokenizers --out=docs
+
+--codecs is a folder that the recipe equal_info leaves. Writes speed.md and speed.json. Megabytes
+are 10⁶ bytes of text; medians over repeats, wall-clock, with the time that the processor itself
+spent beside them for what runs on one core.
+"""
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tqdm
+from absl import app, flags
+
+from experiments import corpus, speed_peers, speed_steps
+from lib import atomic, tokenizers
+from lib.data import sources
+from lib.errors import InputError
+from lib.report import results, tables
+from lib.report.results import Row, name
+from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.coding.stepping import Stepped
+
+CODECS = flags.DEFINE_string('codecs', 'runs/equal_info/tokenizers', 'Folder of tokenizer files.')
+SOURCE = flags.DEFINE_string('source', 'stdlib', 'Its held-out text is timed (docs/data.md).')
+MEGABYTES = flags.DEFINE_float('megabytes', 2.0, 'Of text, at most.')
+REPEATS = flags.DEFINE_integer('repeats', 7, 'Of each timing.')
+STREAMS = flags.DEFINE_integer('streams', 64, 'Texts that M1 reads side by side.')
+OUT = flags.DEFINE_string('out', 'runs/speed', 'Folder for speed.md and speed.json.')
+
+CAPTIONS = {
+  'walk': 'Tokenizers of this project on one core, without a model.',
+  'peers': 'Other libraries on one core, on the same text and where it is possible with the same '
+  'frequencies, merges or model.',
+  'steps': 'Windows that need M1 at every byte, many texts side by side on all cores, beside a '
+  'Python loop that takes one byte after the other.',
+}
+
+
+def measure(
+  table: str, row: str, work: Callable[[], Any], column: str, size: int, repeats: int
+) -> tuple[list[Row], Any]:
+  """Rates at `size` bytes a time, wall-clock and processor time, and what the work returned."""
+  result = work()  # compiles
+  walls, spent = [], []
+  for _ in range(repeats):
+    begin, spent_before = time.perf_counter(), time.process_time()
+    work()
+    walls.append(time.perf_counter() - begin)
+    spent.append(time.process_time() - spent_before)
+  wall, own = (size / statistics.median(times) / 1e6 for times in (walls, spent))
+  if table == 'steps':  # on all cores
+    return [Row(table, row, f'{column}_kb_per_s', wall * 1e3, unit='kB/s')], result
+  rows = [
+    Row(table, row, f'{column}_mb_per_s', wall, unit='MB/s'),
+    Row(table, row, f'{column}_mb_per_core_s', own, unit='MB per second of one core'),
+  ]
+  return rows, result
+
+
+def walk(codecs: dict[str, Tokenizer], texts: dict[str, bytes]) -> Iterator[list[Row]]:
+  """Every tokenizer without a model on every text, which must come back if it is lossless."""
+  for method, codec in codecs.items():
+    for kind, text in texts.items():
+      row = name(method=method, text=kind)
+      rows, ids = measure(
+        'walk', row, lambda: codec.encode(text), 'encode', len(text), REPEATS.value
+      )
+      more, data = measure(
+        'walk', row, lambda: codec.decode(ids), 'decode', len(text), REPEATS.value
+      )
+      if codec.lossless and data != text:
+        raise RuntimeError(f'{method} does not give the {kind} text back')
+      ratio = Row('walk', row, 'bytes_per_token', len(text) / len(ids), unit='bytes')
+      yield [*rows, *more, ratio]
+
+
+def execute() -> None:
+  """Times everything and writes both files."""
+  start = time.perf_counter()
+  train, held_out = _text('train'), _text('test') + _text('validation')
+  held_out = held_out[: int(MEGABYTES.value * 1e6)]
+  noise = np.random.default_rng(0).bytes(len(held_out))
+  texts = {'held_out': held_out, 'random': noise}
+  loaded = _codecs()
+  stepped = {method: codec for method, codec in loaded.items() if isinstance(codec, Stepped)}
+  plain = {method: codec for method, codec in loaded.items() if method not in stepped}
+  plain['unicode'] = tokenizers.train_unicode([train])
+  peers = speed_peers.peers(plain, held_out)
+  rows: list[Row] = []
+  with tqdm.tqdm(total=len(plain) * 2 + len(peers) + len(stepped), disable=None) as bar:
+    for found in walk(plain, texts):
+      rows += found
+      bar.update()
+    for found in speed_peers.table(peers, held_out, REPEATS.value, measure):
+      rows += found
+      bar.update()
+    for found in speed_steps.table(
+      stepped, held_out, STREAMS.value, min(REPEATS.value, 3), measure
+    ):
+      rows += found
+      bar.update()
+  _write(rows, held_out, time.perf_counter() - start)
+
+
+def _text(split: str) -> bytes:
+  source = sources.open_source(SOURCE.value, split)
+  return b''.join(sources.take(source, int(MEGABYTES.value * 1e6)))
+
+
+def _codecs() -> dict[str, Tokenizer]:
+  folder = pathlib.Path(CODECS.value)
+  paths = sorted(path for path in folder.glob('*') if path.is_file())
+  if not paths:
+    raise InputError(f'{folder} holds no tokenizers: make them with the recipe equal_info')
+  return {path.name: corpus.load(path) for path in paths}
+
+
+def _write(rows: list[Row], text: bytes, seconds: float) -> None:
+  out = pathlib.Path(OUT.value)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(f'cannot write to {out}: {error.strerror}') from error
+  versions = {
+    package: importlib.metadata.version(package)
+    for package in ('constriction', 'jax', 'numba', 'numpy', 'sentencepiece', 'tiktoken')
+  }
+  load = os.getloadavg()[0]
+  machine = f'{_processor()}, {os.cpu_count()} cores, load {load:.1f} at the end'
+  settings = {flag.name: flag.value for flag in (CODECS, SOURCE, MEGABYTES, REPEATS, STREAMS)}
+  results.write_results(
+    out / 'speed.json', rows, experiment='speed', config=settings, overrides={},
+    devices=[machine], seconds=seconds,
+  )  # fmt: skip
+  lines = [
+    '# Speed\n',
+    f'`python -m experiments.speed`, {datetime.date.today()}, on {machine}; Python '
+    f'{platform.python_version()}, {", ".join(f"{k} {v}" for k, v in versions.items())}.\n',
+    f'`held_out` is {len(text):,} bytes of the validation and test splits of `{SOURCE.value}`, '
+    'each document once, on which nothing was trained; `random` is as many random bytes, each as '
+    'likely as any, so that every step reads another place of a table.\n',
+    tables.markdown(rows, CAPTIONS),
+  ]
+  atomic.write(out / 'speed.md', '\n'.join(lines))
+  print(tables.markdown(rows, CAPTIONS))
+
+
+def _processor() -> str:
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    return platform.processor() or platform.machine()
+  names = [line.partition(': ')[2] for line in lines if line.startswith('model name')]
+  return names[0] if names else platform.machine()
+
+
+def main() -> None:
+  """Runs the command and exits: 0 done, 1 a fault, 2 bad input."""
+  try:
+    app.run(lambda _: execute(), flags_parser=_parse_flags)
+  except (InputError, flags.Error) as error:
+    print(f'speed: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  rest = flags.FLAGS(argv)
+  if len(rest) > 1:
+    raise InputError(f'argument {rest[1]!r} is not a flag; flags look like --out=DIR.')
+  return rest
+
+
+if __name__ == '__main__':
+  main()

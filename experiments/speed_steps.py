@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Codecs that step M1: many texts side by side, against one byte after the other in Python."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from lib.models.byte_model import ByteModel
+from lib.models.byte_stepper import ByteStepper
+from lib.report.results import Row, name
+from lib.tokenizers.coding import arithmetic
+from lib.tokenizers.coding.stepping import Stepped
+from lib.tokenizers.coding.window_streams import SteppedEqualInfo
+
+DOCUMENT = 512  # bytes of the documents that are coded side by side
+LOOP, ANEW = 400, 100  # bytes that the loops code
+
+
+def table(
+  stepped: dict[str, Stepped],
+  text: bytes,
+  streams: int,
+  repeats: int,
+  measure: Callable[..., tuple[list[Row], Any]],
+) -> Iterator[list[Row]]:
+  """The rows of each codec; `measure` times a piece of work."""
+  documents = [text[i * DOCUMENT :][:DOCUMENT] for i in range(2 * streams)]
+  size = sum(map(len, documents))
+  for method, codec in stepped.items():
+    assert isinstance(codec.stepper, ByteStepper)
+    model = codec.stepper.model
+    wider = ByteModel(dataclasses.replace(model.sizes, streams=streams), model.variables)
+    codec.stepper = ByteStepper(wider)
+    row = name(method=method, streams=streams)
+    rows, coded = measure(
+      'steps', row, lambda: codec.encode_all(documents), 'encode', size, repeats
+    )
+    ids = [document.ids for document in coded]
+    more, back = measure('steps', row, lambda: codec.decode_all(ids), 'decode', size, repeats)
+    if [data for data, _ in back] != documents and codec.lossless:
+      raise RuntimeError(f'{method} does not give the documents back')
+    tokens = sum(map(len, ids))
+    rows += [*more, Row('steps', row, 'bytes_per_token', size / tokens, unit='bytes')]
+    if isinstance(codec, SteppedEqualInfo):
+      rows += _loops(codec, model, method, text, rows[0].measured or 0, repeats, measure)
+    yield rows
+
+
+def _loops(codec, model, method, text, rate, repeats, measure) -> list[Row]:
+  """Both loops on a text of their own length, and how many times slower they are."""
+  alone = ByteStepper(ByteModel(dataclasses.replace(model.sizes, streams=1), model.variables))
+  rows: list[Row] = []
+  for kind, size, following in (
+    ('with a cache', LOOP, lambda window: _cached(alone, window)),
+    ('reading the window anew', ANEW, lambda window: _anew(model, window)),
+  ):
+    row = name(method=f'{method}: Python loop {kind}')
+    more, windows = measure(
+      'steps', row, lambda: loop(following, text[:size], codec.bits), 'encode', size, repeats
+    )
+    tokens = windows * codec.bits / codec.token_bits
+    rows += [*more, Row('steps', row, 'bytes_per_token', size / tokens, unit='bytes')]
+    slower = rate / (more[0].measured or np.nan)
+    rows.append(Row('steps', row, 'times_slower', slower, note='than the codec, encoding'))
+  return rows
+
+
+def loop(following: Callable[[bytes], np.ndarray], text: bytes, bits: int) -> int:
+  """Greedy windows as one would first write them; returns how many there are.
+
+  Args:
+    following: M1's probabilities after the bytes of the window so far.
+    text: to be coded.
+    bits: of a window.
+  """
+  windows, begin = 0, 0
+  while begin < len(text):
+    low, width, scale, place = 0, 1, 0, begin  # [low, low + width) / 2^scale, exactly
+    while place < len(text):
+      cumulative = arithmetic.quantise(following(text[begin:place])[None])[0]
+      start, stop = (int(cumulative[text[place] + i]) for i in (0, 1))
+      scale += arithmetic.PRECISION
+      inner = (low << arithmetic.PRECISION) + width * start, width * (stop - start)
+      if not _fits(*inner, scale - bits):
+        break
+      (low, width), place = inner, place + 1
+    windows, begin = windows + 1, place
+  return windows
+
+
+def _fits(low: int, width: int, shift: int) -> bool:
+  """Whether [low, low + width) encloses a cell of 2^shift."""
+  if shift <= 0:
+    return width > 0
+  return (-(-low >> shift) + 1) << shift <= low + width
+
+
+def _cached(stepper: ByteStepper, window: bytes) -> np.ndarray:
+  if not window:
+    stepper.reset(np.ones(1, bool))
+    return stepper.start()
+  return stepper.step(np.frombuffer(window[-1:], np.uint8))[0]
+
+
+def _anew(model: ByteModel, window: bytes) -> np.ndarray:
+  prefix = np.frombuffer(window or b'\0', np.uint8)[None]
+  return model(prefix, np.array([len(window)], np.int32))[0]

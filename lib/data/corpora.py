@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A corpus as tokens, made once: array_record shards with TFDS's metadata, restartable by shard.
+
+A folder holds any splits of one source under one tokenizer:
+
+  SPLIT.plan.json                                   what the split is made of, written first
+  tokens-SPLIT.array_record-00000-of-00004          documents in the source's order, whole or absent
+  done/SPLIT-00000.json                             its counts, written after the shard
+  dataset_info.json, features.json                  TFDS's, once a split is whole
+
+A shard depends on the plan and its number alone, so whoever writes it again writes the same bytes.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from lib import atomic
+from lib.data.sources import Source
+from lib.errors import InputError
+from lib.tokenizers import documents
+from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.coding.stepping import Coded
+
+NAME, FORMAT = 'tokens', 1
+FIELDS = ('ids', 'byte_lengths', 'size', 'crc')
+Note = Callable[[int], None]  # is told how many more documents are done
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What one split of an encoded corpus is made of.
+
+  Attributes:
+    source: the spec of `lib.data.sources`.
+    split: of the source.
+    documents: how many it has.
+    shards: files they go to, as many to each as to the others, or one more.
+    family, vocab_size, fingerprint: the tokenizer's.
+    format: of the folder.
+  """
+
+  source: str
+  split: str
+  documents: int
+  shards: int
+  family: str
+  vocab_size: int
+  fingerprint: str
+  format: int = FORMAT
+
+  def span(self, shard: int) -> range:
+    """The documents of a shard."""
+    first, stop = (self.documents * k // self.shards for k in (shard, shard + 1))
+    return range(first, stop)
+
+  def shard_name(self, shard: int) -> str:
+    """TFDS's name for a shard's file."""
+    return f'{NAME}-{self.split}.array_record-{shard:05}-of-{self.shards:05}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """Counts of a shard: documents, tokens, bytes of text, and bytes of its records."""
+
+  documents: int
+  tokens: int
+  text_bytes: int
+  record_bytes: int
+
+
+def make_plan(
+  spec: str, split: str, source: Source, tokenizer: Tokenizer, shards: int | None = None
+) -> Plan:
+  """The plan for a source; by default a shard has some 256 documents, and there are at most 1,024.
+
+  Raises:
+    InputError: fewer than 1 shard, or more than documents.
+  """
+  count = len(source)
+  if shards is None:
+    shards = min(-(-count // 256), 1024)
+  if not 1 <= shards <= min(count, 99_999):
+    raise InputError(f'{shards} shards for {count} documents: choose 1 to {min(count, 99_999)}')
+  return Plan(
+    spec, split, count, shards, tokenizer.family, tokenizer.vocab_size, tokenizer.fingerprint
+  )
+
+
+def begin(folder: str | os.PathLike, plan: Plan) -> None:
+  """Makes the folder, or takes up what lies there.
+
+  Raises:
+    InputError: a folder that holds another plan for the split, or another source or tokenizer.
+  """
+  folder = pathlib.Path(folder)
+  try:
+    (folder / 'done').mkdir(parents=True, exist_ok=True)
+    for known in plans(folder):
+      same = dataclasses.replace(known, split=plan.split, documents=plan.documents)
+      if known.split != plan.split:
+        same = dataclasses.replace(same, shards=plan.shards)
+      elif known.documents != plan.documents:
+        raise InputError(
+          f'{plan.source} has {plan.documents} documents where it had {known.documents} when '
+          f'{folder} was begun: choose a new folder'
+        )
+      if same != plan:
+        raise InputError(
+          f'{folder} holds {known.source} in {known.shards} shards under the {known.family} '
+          f'tokenizer {known.fingerprint[:12]}: name those again, or choose a new folder'
+        )
+    path = folder / f'{plan.split}.plan.json'
+    if not path.exists():
+      atomic.write(path, _json(plan))
+  except OSError as error:
+    raise InputError(f'cannot write to {folder}: {error.strerror}') from error
+
+
+def plans(folder: str | os.PathLike) -> list[Plan]:
+  """The plans of all splits that were begun in a folder."""
+  return [Plan(**_read_json(path)) for path in sorted(pathlib.Path(folder).glob('*.plan.json'))]
+
+
+def finished(folder: str | os.PathLike, plan: Plan, shard: int) -> Shard | None:
+  """A shard's counts if it is there, else None."""
+  note = _done(folder, plan, shard)
+  if note.exists() and (pathlib.Path(folder) / plan.shard_name(shard)).exists():
+    return Shard(**_read_json(note))
+  return None
+
+
+def write_shard(
+  folder: str | os.PathLike,
+  plan: Plan,
+  shard: int,
+  source: Source,
+  tokenizer: Tokenizer,
+  note: Note = lambda count: None,
+) -> Shard:
+  """Encodes a shard's documents and writes its file and its counts; does nothing if it is there."""
+  if (known := finished(folder, plan, shard)) is not None:
+    note(known.documents)
+    return known
+  path = pathlib.Path(folder) / plan.shard_name(shard)
+  tokens = text_bytes = record_bytes = 0
+  serialise = _serialiser()
+  with _array_record(path) as write:
+    for coded in _encode(source, plan.span(shard), tokenizer):
+      record = serialise(coded)
+      write(record)
+      note(1)
+      tokens, text_bytes = tokens + coded.ids.size, text_bytes + coded.size
+      record_bytes += len(record)
+  counts = Shard(len(plan.span(shard)), tokens, text_bytes, record_bytes)
+  atomic.write(_done(folder, plan, shard), _json(counts))
+  return counts
+
+
+def finish(folder: str | os.PathLike) -> dict[str, list[Shard]]:
+  """Writes TFDS's metadata of all splits that are whole; returns their shards.
+
+  What a kill left of them half-written is deleted.
+  """
+  import tensorflow_datasets as tfds
+
+  folder = pathlib.Path(folder)
+  whole: dict[str, list[Shard]] = {}
+  for plan in plans(folder):
+    shards = [finished(folder, plan, shard) for shard in range(plan.shards)]
+    if None not in shards:
+      whole[plan.split] = [shard for shard in shards if shard is not None]
+      for pattern in (f'{NAME}-{plan.split}.*.partial', f'done/{plan.split}-*.partial'):
+        for partial in folder.glob(pattern):
+          partial.unlink(missing_ok=True)
+  template = tfds.core.ShardedFileTemplate(
+    data_dir=folder, dataset_name=NAME, filetype_suffix='array_record'
+  )
+  splits = [
+    tfds.core.SplitInfo(
+      name=split,
+      shard_lengths=[shard.documents for shard in shards],
+      num_bytes=sum(shard.record_bytes for shard in shards),
+      filename_template=template.replace(split=split),
+    )
+    for split, shards in whole.items()
+  ]
+  identity = tfds.core.dataset_info.DatasetIdentity(
+    name=NAME, version=tfds.core.Version('1.0.0'), data_dir=os.fspath(folder), module_name=''
+  )
+  info = tfds.core.DatasetInfo(
+    builder=identity,
+    features=_features(),
+    description=f'Documents as tokens of the tokenizer {plans(folder)[0].fingerprint}.',
+    homepage='',
+    disable_shuffling=True,  # records come in the source's order
+  )
+  info.set_file_format('array_record')
+  info.set_splits(tfds.core.splits.SplitDict(splits))
+  info.write_to_directory(folder)
+  return whole
+
+
+class Corpus:
+  """A source whose documents are int32 [2, n]: ids, and the bytes that each covers.
+
+  Raises:
+    InputError: a folder without a whole split of that name, or made by another tokenizer.
+  """
+
+  def __init__(self, folder: str | os.PathLike, split: str, tokenizer: Tokenizer):
+    import tensorflow_datasets as tfds
+
+    found = {plan.split: plan for plan in plans(folder)}
+    if split not in found or not (pathlib.Path(folder) / 'dataset_info.json').exists():
+      raise InputError(
+        f'{folder} holds no encoded split {split!r}: make it with `experiments.compress corpus`'
+      )
+    if found[split].fingerprint != tokenizer.fingerprint:
+      raise InputError(
+        f'{folder} was made by the tokenizer {found[split].fingerprint[:12]}; this one is '
+        f'{tokenizer.fingerprint[:12]}: name the file that it was made with'
+      )
+    self.plan = found[split]
+    self._records = tfds.builder_from_directory(folder).as_data_source(split)
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    coded = self.coded(index)
+    return np.stack([coded.ids, coded.byte_lengths])
+
+  def coded(self, index: int) -> Coded:
+    """A document with the size and the CRC32 of its text."""
+    record = self._records[index]
+    ids, byte_lengths = record['ids'].astype(np.int32), record['byte_lengths'].astype(np.int32)
+    return Coded(ids, byte_lengths, int(record['size']), int(record['crc']))
+
+
+def _encode(source: Source, indices: Iterable[int], tokenizer: Tokenizer) -> Iterator[Coded]:
+  group: list[bytes] = []
+  for index in indices:
+    group.append(source[index])
+    if len(group) == documents.together(tokenizer):
+      yield from documents.encode(tokenizer, group)
+      group = []
+  yield from documents.encode(tokenizer, group)
+
+
+def _features():
+  import tensorflow_datasets as tfds
+
+  row = tfds.features.Tensor(shape=(None,), dtype=np.int32)
+  return tfds.features.FeaturesDict(
+    {'ids': row, 'byte_lengths': row, 'size': np.int64, 'crc': np.int64}
+  )
+
+
+def _serialiser() -> Callable[[Coded], bytes]:
+  from tensorflow_datasets.core import example_serializer
+
+  features = _features()
+  serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+
+  def serialise(coded: Coded) -> bytes:
+    record = {field: getattr(coded, field) for field in FIELDS}
+    example = serializer.get_tf_example(features.encode_example(record))
+    # The fields are a map, which every process would write in an order of its own.
+    return example.SerializeToString(deterministic=True)
+
+  return serialise
+
+
+@contextlib.contextmanager
+def _array_record(path: pathlib.Path) -> Iterator[Callable[[bytes], None]]:
+  """Yields a function that takes records; the file takes its place when all are written."""
+  from array_record.python.array_record_module import ArrayRecordWriter
+
+  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+  try:
+    writer = ArrayRecordWriter(os.fspath(partial), 'group_size:1')
+    try:
+      yield writer.write
+    finally:
+      writer.close()
+    with partial.open('rb') as file:
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def _done(folder: str | os.PathLike, plan: Plan, shard: int) -> pathlib.Path:
+  return pathlib.Path(folder) / 'done' / f'{plan.split}-{shard:05}.json'
+
+
+def _json(content: Plan | Shard) -> str:
+  return json.dumps(dataclasses.asdict(content), indent=1) + '\n'
+
+
+def _read_json(path: pathlib.Path) -> dict:
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    raise InputError(
+      f'{path} cannot be read ({error}): delete it, and the shard is made anew'
+    ) from error
