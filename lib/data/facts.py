@@ -31,12 +31,13 @@ import numpy as np
 from lib.data.questions import LETTERS, Question, prompt
 from lib.errors import InputError
 
-VALUES = {
-  'colour': 'red blue green black white yellow brown grey pink purple orange silver'.split(),
-  'town': 'Rome Paris Cairo Lima Oslo Delhi Tokyo Quito Dakar Prague Seoul Vienna'.split(),
-  'craft': 'baker tailor sailor farmer doctor miner potter weaver hunter singer lawyer pilot'.split(),
-  'pet': 'cat dog horse parrot rabbit turtle goat snake mouse lizard pony hen'.split(),
-}  # fmt: skip
+_WORDS = {
+  'colour': 'red blue green black white yellow brown grey pink purple orange silver',
+  'town': 'Rome Paris Cairo Lima Oslo Delhi Tokyo Quito Dakar Prague Seoul Vienna',
+  'craft': 'baker tailor sailor farmer doctor miner potter weaver hunter singer lawyer pilot',
+  'pet': 'cat dog horse parrot rabbit turtle goat snake mouse lizard pony hen',
+}
+VALUES = {attribute: words.split() for attribute, words in _WORDS.items()}
 TOLD = (
   'The {attribute} of {entity} is {value}.',
   '{entity} has the {attribute} {value}.',
@@ -53,7 +54,8 @@ ASKED = {
   'test': ('The {attribute} of {entity} is what?', 'Of {entity}, which is the {attribute}?'),
 }
 KINDS = ('asked', 'told', 'unseen')
-NAMES = [a + b + c + d for a, b, c, d in itertools.product('BDFKLMNPRSTV', 'aeiou', 'bdklmnrst', 'aeiou')]  # fmt: skip
+SYLLABLES = ('BDFKLMNPRSTV', 'aeiou', 'bdklmnrst', 'aeiou')
+NAMES = [''.join(letters) for letters in itertools.product(*SYLLABLES)]
 
 
 class Fact(NamedTuple):
@@ -206,4 +208,4 @@ def answered(question: Question, space: bool = True, layout: str = 'inline') -> 
 
 
 def _one(sequence: Sequence, rng: np.random.Generator):
-  return sequence[rng.integers(len(sequence))]
+  return sequence[int(rng.integers(len(sequence)))]
