@@ -126,7 +126,7 @@ ROWS = glyph_rows.gaussian_rows(tiny.V, 16, seed=0)
 
 
 def experiment(rows=ROWS):
-  embedding = Given(tiny.V, 16, lambda: rows)
+  embedding = Given(tiny.V, 16, lambda seed: rows)
   decoder = Decoder(layers=2, dim=16, heads=2, mlp_dim=32, max_length=tiny.T)
   init_fn, loss_fn = language_model.loss_and_init(LanguageModel(embedding, decoder))
   return dataclasses.replace(tiny.make(), init_fn=init_fn, loss_fn=loss_fn, evaluations={})
@@ -168,7 +168,7 @@ def test_frozen_rows_are_sharded_like_a_parameter(tmp_path):
 
 
 def test_rows_may_be_where_training_starts():
-  embedding = Given(tiny.V, 16, lambda: ROWS, frozen=False)
+  embedding = Given(tiny.V, 16, lambda seed: ROWS, frozen=False)
   ids = np.array([[tiny.V, 0, 6]], np.int32)
   variables = embedding.init(jax.random.key(0), ids, None, method='encode')
   assert set(variables) == {'params'}
@@ -180,7 +180,7 @@ def test_rows_may_be_where_training_starts():
 
 def test_another_width_gets_a_trained_map_and_begin_a_vector():
   rows = glyph_rows.gaussian_rows(tiny.V, 24, seed=0)
-  embedding = Given(tiny.V, 16, lambda: rows)
+  embedding = Given(tiny.V, 16, lambda seed: rows)
   ids = np.array([[tiny.V, 0, 6]], np.int32)
   variables = embedding.init(jax.random.key(0), ids, None, method='encode')
   params = variables['params']

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Emergent Semantics Beyond Token Embeddings (A. Bochkov; arXiv 2507.04886).
+
+Claim: a language model needs no trained input embeddings: over frozen vectors made of the pixels of
+Unicode glyphs a decoder trains as well, and (so the paper) reasons better.
+
+Expected: losses of frozen and trained rows within a small margin; glyphs help where characters are
+new or imitated; the published gap on multiple choice is one of format.
+Cost: smoke under a minute, cpu at most 20 minutes on two cores.
+
+  python -m experiments.visual_unicode --config=configs/visual_unicode.py:cpu --workdir=runs/visual
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+TABLES = ('loss',)
+
+# A model and its training; sections override what differs. The paper says nothing of optimiser,
+# rates and steps: those here are assumptions.
+MODEL = {
+  'layers': 1,
+  'dim': 16,
+  'heads': 2,
+  'length': 32,
+  'batch_size': 8,
+  'steps': 6,
+  'peak': 3e-3,
+  'warmup': 0.05,  # fraction of the steps
+  'final': 0.1,  # of the peak
+  'weight_decay': 0.1,  # of kernels in the decoder
+  'remat': False,
+  'arms': ('glyph', 'trainable_0.02'),  # of experiments/visual_unicode/models.py
+  'seeds': 1,
+  'side_by_side': 5,  # seeds that train at once; 1 where a model fills the device
+  'evaluate_every': 100,
+  'checkpoint_every': 1000,
+}
+SCALES_OF_TRAINED = ('trainable_0.02', 'trainable_1')
+FROZEN = ('glyph', 'glyph_rms_0.02', 'glyph_rms_1', 'shuffled', 'random', 'code_16', 'code_64')
+ALL = (*SCALES_OF_TRAINED, 'trainable_glyph', 'glyph_deduped', *FROZEN)
+WIDE = ('code_256', 'code_1024')  # codes for the paper's width alone
+
+# Fields that change with the scale: smoke, cpu, gpu, paper.
+SIZES = {
+  'data.source': ('stdlib/prose', 'stdlib/prose', 'stdlib', 'tfds:wiki40b/en'),
+  'glyphs.font': ('dejavu', 'auto', 'auto', 'auto'),
+  'glyphs.cell': (16, 32, 32, 32),
+  'tokenizer.kind': ('restricted', 'restricted', 'unicode', 'unicode'),
+  # On two cores the readout of 65,536 rows would take nine tenths of the time. Most of these ids
+  # never occur in English, so that a vocabulary of those that do trains the same model.
+  'tokenizer.vocab_size': (512, 1024, 65_536, 65_536),
+  'tokenizer.train_bytes': (200_000, 4_000_000, 50_000_000, 500_000_000),
+  'loss.arms': (('trainable_0.02', 'glyph', 'random'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)),
+  'loss.references': (('trainable_0.02',), *(SCALES_OF_TRAINED,) * 3),
+  'loss.seeds': (2, 5, 5, 5),
+  'loss.side_by_side': (2, 5, 1, 1),
+  'loss.layers': (1, 2, 16, 16),
+  'loss.dim': (16, 64, 1024, 1024),
+  'loss.heads': (2, 4, 32, 32),
+  'loss.length': (32, 128, 1024, 1024),
+  'loss.batch_size': (8, 16, 32, 512),
+  'loss.steps': (6, 300, 100, 18_000),
+  'loss.peak': (3e-3, 3e-3, 1e-3, 3e-4),
+  'loss.evaluate_every': (3, 50, 25, 1000),
+  'loss.checkpoint_every': (100, 1000, 1000, 1000),
+  'loss.validation': (2, 16, 16, 16),
+  'loss.test': (2, 64, 64, 64),
+}
+
+
+def get_config(arg: str = 'cpu') -> ConfigDict:
+  """The config of 'SCALE' or 'SCALE,tables=A+B'."""
+  scale, tables = common.parse(arg, TABLES)
+  config = common.base(scale, tables)
+  config.data = {'source': ''}  # stdlib, a path, a glob, tfds:NAME (docs/data.md)
+  config.glyphs = {
+    'font': 'auto',  # GNU Unifont where the system has it, else DejaVu; or a path
+    'cell': 32,  # pixels along an edge
+    'composition': 'squeeze',  # of n-grams; or area
+    'alphabet': 'text',  # or byte_level
+    'table': '',  # a table that experiments.glyphs drew, instead of drawing it
+  }
+  config.tokenizer = {
+    'kind': 'unicode',  # restricted, bytes, or the file of a saved tokenizer
+    'vocab_size': 65_536,
+    'longest': 3,  # characters of an n-gram
+    'train_bytes': 0,  # of the train split, to learn n-grams from
+  }
+  config.loss = MODEL | {
+    'references': (),  # arms that the others are compared with
+    'margin': 0.05,  # bits per byte that are of no consequence
+    'validation': 16,  # batches
+    'test': 16,
+  }
+  config.homoglyphs = {'tolerance': 0.05}  # pixels of a look-alike that may differ, of its ink
+  config.reasoning = MODEL | {}
+  config.growth = MODEL | {}
+  for field, values in SIZES.items():
+    section, _, key = field.rpartition('.')
+    (config[section] if section else config)[key] = values[common.SCALES.index(scale)]
+  return config
