@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-TABLES = ('loss',)
+TABLES = ('loss', 'reasoning', 'growth')
 
 # A model and its training; sections override what differs. The paper says nothing of optimiser,
 # rates and steps: those here are assumptions.
@@ -67,6 +67,34 @@ SIZES = {
   'loss.checkpoint_every': (100, 1000, 1000, 1000),
   'loss.validation': (2, 16, 16, 16),
   'loss.test': (2, 64, 64, 64),
+  'reasoning.arms': (('trainable_0.02', 'glyph'), *(('trainable_0.02', 'glyph', 'random'),) * 3),
+  'reasoning.naive_arms': (('glyph',),) * 4,
+  'reasoning.seeds': (2, 3, 3, 3),
+  'reasoning.side_by_side': (2, 3, 1, 1),
+  'reasoning.entities': (6, 24, 500, 2000),
+  'reasoning.attributes': (2, 2, 4, 4),
+  'reasoning.words': (6, 8, 12, 12),
+  'reasoning.sample': (200, 2000, 50_000, 100_000),
+  'reasoning.vocab_size': (384, 512, 65_536, 65_536),
+  'reasoning.longest': (8, 8, 5, 3),
+  'reasoning.layers': (1, 3, 16, 16),
+  'reasoning.dim': (16, 64, 1024, 1024),
+  'reasoning.heads': (2, 4, 32, 32),
+  'reasoning.length': (64, 128, 1024, 1024),
+  'reasoning.batch_size': (4, 8, 32, 512),
+  'reasoning.steps': (4, 500, 1000, 18_000),
+  'reasoning.peak': (3e-3, 3e-3, 1e-3, 3e-4),
+  'growth.arms': (('glyph',),) * 4,
+  'growth.seeds': (2, 3, 3, 3),
+  'growth.side_by_side': (2, 3, 1, 1),
+  'growth.layers': (2, 4, 6, 6),
+  'growth.dim': (16, 64, 1024, 4096),
+  'growth.heads': (2, 4, 32, 32),
+  'growth.length': (32, 128, 1024, 1024),
+  'growth.batch_size': (8, 16, 32, 512),
+  'growth.steps': (6, 300, 100, 18_000),
+  'growth.peak': (3e-3, 3e-3, 1e-3, 3e-4),
+  'growth.test': (2, 64, 64, 64),
 }
 
 
@@ -95,8 +123,31 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'test': 16,
   }
   config.homoglyphs = {'tolerance': 0.05}  # pixels of a look-alike that may differ, of its ink
-  config.reasoning = MODEL | {}
-  config.growth = MODEL | {}
+  config.reasoning = MODEL | {
+    'naive_arms': (),  # arms trained on sentences alone too, without ever seeing the template
+    'entities': 200,
+    'attributes': 4,
+    'words': 12,  # values that an attribute can have
+    'options': 4,  # of a question
+    'told': 0.2,  # of the facts: told in sentences only
+    'unseen': 0.2,  # of the facts: in no training text
+    'asked': 0.5,  # of the documents: questions; the rest are sentences
+    'spaced': 0.5,  # of these questions: a space stands before the answer
+    'sample': 2000,  # documents of each seed that the tokenizer is learned from
+    'vocab_size': 512,
+    'longest': 8,  # characters of an n-gram: words
+    'questions': '',  # own questions: CSV, JSON, or tfds:ai2_arc/ARC-Challenge (docs/data.md)
+    'split': 'test',  # of a TFDS set
+    'limit': 0,  # own questions at most; 0: all
+    'layout': 'inline',  # options after one another, or on lines
+    'context': 1024,  # tokens; longer prompts lose their beginning
+    'ask_batch': 64,  # questions a batch
+  }
+  config.growth = MODEL | {
+    'experts': 2,
+    'margin': 0.05,  # bits per byte that are of no consequence
+    'test': 16,  # batches
+  }
   for field, values in SIZES.items():
     section, _, key = field.rpartition('.')
     (config[section] if section else config)[key] = values[common.SCALES.index(scale)]

@@ -101,8 +101,10 @@ def test_answers_stand_after_the_prompt_with_or_without_a_space(texts):
   spaced = [text for text in texts if text.startswith('Question')]
   assert 0.45 < len(spaced) / len(texts) < 0.55
   assert all(text[-4:-2] == ': ' and text[-2] in LETTERS[:4] for text in spaced)
-  bare = facts.FactDocuments(BASE, 50, 0, questions=1.0, space=False, layout='lines')
+  bare = facts.FactDocuments(BASE, 50, 0, questions=1.0, spaced=0, layout='lines')
   assert all(bare[i][-3:-2] == b':' and bare[i].count(b'\n') == 6 for i in range(50))
+  either = facts.FactDocuments(BASE, 300, 0, questions=1.0, spaced=0.5)
+  assert 0.4 < sum(either[i][-3:-2] == b' ' for i in range(300)) / 300 < 0.6
   told = facts.FactDocuments(BASE, 50, 0, questions=0.0)
   assert not any(b'Question' in told[i] for i in range(50))
   with pytest.raises(IndexError):
@@ -117,7 +119,7 @@ def test_answers_stand_after_the_prompt_with_or_without_a_space(texts):
     (lambda: facts.FactBase(options=5, values=4), '2 <= options <= values <= 12'),
     (lambda: facts.FactBase(told=0.6, unseen=0.4), 'together below 1'),
     (lambda: BASE.of_kind('known'), "'known' is not one of asked, told, unseen"),
-    (lambda: BASE.questions('told', 'train'), "'train' is not one of validation, test"),
+    (lambda: BASE.questions('told', 'dev'), "'dev' is not one of train, validation, test"),
     (lambda: facts.FactDocuments(BASE, 0, 0), 'count >= 1'),
     (lambda: facts.FactDocuments(facts.FactBase(1, 1, told=0.7), 9, 0), 'no fact that training'),
   ],

@@ -198,6 +198,20 @@ def test_intervals_are_those_of_the_books():
   assert np.isnan(nothing.value)
 
 
+def test_questions_of_one_group_are_not_counted_as_independent():
+  values = np.repeat(np.random.default_rng(0).random(200) < 0.3, 4).astype(float)
+  alone = (values, np.ones(800))
+  together = mc.grouped(alone, np.repeat(np.arange(200), 4).tolist())
+  one, four = mc.estimate(alone), mc.estimate(together)
+  assert four.value == one.value
+  assert four.sem == pytest.approx(2 * one.sem, rel=0.01)
+  both = mc.pooled([{'x': alone}, {'x': together}])['x']
+  assert len(both[0]) == 1000
+  assert (
+    mc.mean_over([{'x': alone}, {'x': (0 * values, alone[1])}])['x'][0].sum() == values.sum() / 2
+  )
+
+
 @pytest.mark.parametrize(
   ('questions', 'options', 'message'),
   [

@@ -7,12 +7,14 @@ python -m experiments.visual_unicode --config=configs/visual_unicode.py:cpu --wo
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.visual_unicode import loss, plots
+from experiments.visual_unicode import growth, loss, plots, reasoning
 from lib.errors import InputError
 
 # One line a table: its module has `table`, `check`, CAPTION and SUMMARY.
 MODULES = {
   'loss': loss,
+  'reasoning': reasoning,
+  'growth': growth,
 }
 
 

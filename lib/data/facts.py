@@ -10,11 +10,11 @@ all others. A fact is one of three kinds, and a question one of three splits:
 | `told`   | yes               | no                | what was read is used to answer              |
 | `unseen` | no                | no                | nothing to know: chance, or something leaks  |
 
-| split        | wordings               | options               |
-|--------------|------------------------|-----------------------|
-| `train`      | `ASKED['train']`       | drawn for each        |
-| `validation` | `ASKED['validation']`  | drawn once, by a seed |
-| `test`       | `ASKED['test']`        | drawn once, by a seed |
+| split        | wordings              | options                |
+|--------------|-----------------------|------------------------|
+| `train`      | `ASKED['train']`      | drawn in each document |
+| `validation` | `ASKED['validation']` | drawn once, by a seed  |
+| `test`       | `ASKED['test']`       | drawn once, by a seed  |
 
 Wrong options are other values of the same attribute, so that no option is likelier than another to
 one who does not know the fact, and among n questions each place is right equally often.
@@ -139,9 +139,9 @@ class FactBase:
     return Question(text, tuple(options), place, fact.kind)
 
   def questions(self, kind: str, split: str) -> list[Question]:
-    """Every fact of a kind in every wording of `validation` or `test`, places in turn."""
-    if split not in ('validation', 'test'):
-      raise InputError(f'split {split!r} is not one of validation, test.')
+    """Every fact of a kind in every wording of a split, with each place right equally often."""
+    if split not in ASKED:
+      raise InputError(f'split {split!r} is not one of {", ".join(ASKED)}.')
     rng = np.random.default_rng([self.seed, 1 + list(ASKED).index(split), KINDS.index(kind)])
     asked = list(itertools.product(self.of_kind(kind), ASKED[split]))
     places = rng.permutation(np.arange(len(asked)) % self.options)
@@ -161,7 +161,7 @@ class FactDocuments:
     count: of documents.
     seed: of this stream of documents.
     questions: share of documents that are questions; the rest are sentences.
-    space: a space stands before the answer's letter.
+    spaced: share of questions in which a space stands before the answer's letter.
     layout: of questions (`lib.data.questions.LAYOUTS`).
 
   Raises:
@@ -169,16 +169,16 @@ class FactDocuments:
   """
 
   def __init__(
-    self, base: FactBase, count: int, seed: int, questions: float = 0.5, space: bool = True,
+    self, base: FactBase, count: int, seed: int, questions: float = 0.5, spaced: float = 1.0,
     layout: str = 'inline',
   ):  # fmt: skip
-    if count < 1 or seed < 0 or not 0 <= questions <= 1:
+    if count < 1 or seed < 0 or not 0 <= questions <= 1 or not 0 <= spaced <= 1:
       raise InputError(
-        'documents of facts need count >= 1, seed >= 0 and a share of questions from 0 to 1; got '
-        f'{count}, {seed} and {questions}.'
+        'documents of facts need count >= 1, seed >= 0 and shares of questions and of spaces from '
+        f'0 to 1; got {count}, {seed}, {questions} and {spaced}.'
       )
     self.base, self.count, self.seed = base, count, seed
-    self.share, self.space, self.layout = questions, space, layout
+    self.share, self.spaced, self.layout = questions, spaced, layout
     self._asked = base.of_kind('asked')
     self._told = self._asked + base.of_kind('told')
     if not self._asked:
@@ -199,7 +199,7 @@ class FactDocuments:
   def _question(self, rng: np.random.Generator) -> bytes:
     place = int(rng.integers(self.base.options))
     question = self.base.question(_one(self._asked, rng), _one(ASKED['train'], rng), place, rng)
-    return answered(question, self.space, self.layout)
+    return answered(question, rng.random() < self.spaced, self.layout)
 
 
 def answered(question: Question, space: bool = True, layout: str = 'inline') -> bytes:

@@ -16,7 +16,7 @@ A token is read as the paper reads it: decoded, stripped, in upper case, its fir
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -275,6 +275,19 @@ def mean_over(several: Sequence[Mapping[str, Ratio]]) -> dict[str, Ratio]:
   """The same questions answered by several models: each question's mean over them."""
   mean = lambda name, part: np.mean([one[name][part] for one in several], axis=0)
   return {name: (mean(name, 0), mean(name, 1)) for name in several[0]}
+
+
+def pooled(several: Sequence[Mapping[str, Ratio]]) -> dict[str, Ratio]:
+  """Other questions for each model: all of them together."""
+  joined = lambda name, part: np.concatenate([one[name][part] for one in several])
+  return {name: (joined(name, 0), joined(name, 1)) for name in several[0]}
+
+
+def grouped(ratio: Ratio, groups: Sequence[Hashable]) -> Ratio:
+  """Sums over the questions of each group, such as those of one fact, which are not independent."""
+  number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+  which = [number[group] for group in groups]
+  return np.bincount(which, ratio[0]), np.bincount(which, ratio[1])
 
 
 def estimate(ratio: Ratio, seed: int = 0) -> Estimate:
