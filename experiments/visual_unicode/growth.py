@@ -213,7 +213,7 @@ class Seeds:
     """Bits per byte of the mean logits of `several`; cost of (steps, trained, frozen layers)."""
     per_token = flops(self._options, self._text.tokenizer.vocab_size)
     tokens = self._options.batch_size * self._options.length
-    score = language_model.held_out(_mean_logits_loss(model), self._test)
+    score: Callable = language_model.held_out(_mean_logits_loss(model), self._test)
     one = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)
     bits = [
       float(score([one(tree, index) for tree in several])['bits_per_byte'])
@@ -242,10 +242,9 @@ def _mean_logits_loss(model: LanguageModel) -> Callable:
 
   def row(several: Sequence[Variables], example: Batch, key: jax.Array) -> jax.Array:
     batch = jax.tree.map(lambda leaf: leaf[None], example)
-    logits = sum(model.apply(one, batch, key, method='logits') for one in several) / len(several)
-    return -jnp.take_along_axis(
-      jax.nn.log_softmax(logits), batch['targets'][..., None], axis=-1
-    )[0, :, 0]  # fmt: skip
+    logits: list[Any] = [model.apply(one, batch, key, method='logits') for one in several]
+    log_probs = jax.nn.log_softmax(jnp.stack(logits).mean(axis=0))
+    return -jnp.take_along_axis(log_probs, batch['targets'][..., None], axis=-1)[0, :, 0]
 
   def loss_fn(several: Sequence[Variables], batch: Batch, key: jax.Array):
     if len(several) == 1:

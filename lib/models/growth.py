@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Growing a decoder layer by layer, each trained on frozen ones below (arXiv 2507.07129).
 
-The paper trains one block, freezes it, adds another and trains that alone. Here the embedding's
-trained part, the readout among it, and the last norm are trained at every stage. The paper's LoRA
-on older layers, from the third on, is left out.
+The paper trains one block, freezes it, adds another and trains that alone. Here the readout and the
+last norm are trained at every stage, and what else the embedding trains at its input (the vector of
+"begin of document") in the first alone. The paper's LoRA on older layers, from the third on, is
+left out.
 
 Variables of a stage of depth d, beside those of the language model of d layers:
 
@@ -77,20 +78,23 @@ class Stage:
     """Nats [B, T] as of the language model; gradients know the top layer alone."""
     params, frozen = variables['params'], variables['frozen']
     embedding = {'params': params['embedding'], 'frozen': frozen.get('embedding', {})}
-    apply = lambda *args, method: self.model.embedding.apply(embedding, *args, method=method)
-    draw = apply(key, batch, method='draw')
-    x = apply(batch['inputs'], draw, method='encode')
+
+    def apply(method: str, *args: Any) -> Any:
+      return self.model.embedding.apply(embedding, *args, method=method)
+
+    draw = apply('draw', key, batch)
+    x = apply('encode', batch['inputs'], draw)
     if self.depth > 1:
       lower = params['decoder'] | {'blocks': frozen['lower']}
-      x = self._run(self.depth - 1, jax.lax.stop_gradient(lower), x, batch)[1][-1]
-      x = jax.lax.stop_gradient(x)
+      x = jax.lax.stop_gradient(self._run(self.depth - 1, lower, x, batch)[1][-1])
     hidden = self._run(1, params['decoder'], x, batch)[0]
-    return apply(hidden, batch['targets'], draw, method='nats')
+    return apply('nats', hidden, batch['targets'], draw)
 
   def _layers(self, count: int) -> LanguageModel:
     return self.model.clone(decoder=self.model.decoder.clone(layers=count))
 
-  def _run(self, count: int, params: Mapping, x: jax.Array, batch: Mapping[str, jax.Array]):
+  def _run(self, count: int, params: Mapping, x: jax.Array, batch: Mapping[str, Any]) -> Any:
+    """Hidden vectors and residual streams of `count` layers."""
     decoder = self._layers(count).decoder
     return decoder.apply({'params': params}, x, batch['positions'], batch['segments'])
 
