@@ -121,11 +121,14 @@ class Seeds:
     self._model = models.make_model(options, options.arms[0], self._text.glyphs, dtype)
     self._test = text.held_out(self._text, options, 'test', options.test)
     self._whole = language_model.loss_and_init(self._model)
+    self._scores: dict[tuple[int, int], Callable] = {}  # by layers and number of models
 
   def monolithic(self) -> dict[str, Result]:
     """All layers at once."""
     options = self._options
-    trained = self._train('monolithic', self._whole, self._batches(), options.steps)
+    trained = self._train(
+      'monolithic', self._whole, self._batches(), options.steps, self._begin(0)
+    )  # fmt: skip
     return {
       'monolithic': self._result(self._model, [trained], [(options.steps, options.layers, 0)])
     }
@@ -133,9 +136,7 @@ class Seeds:
   def grown(self) -> dict[str, Result]:
     """Layer by layer, from the beginning of the monolithic model."""
     each = stage_steps(self._options, self._text.tokenizer.vocab_size)
-    experiment = self._experiment(self._whole, self._batches())
-    first = jax.tree.map(jnp.asarray, next(iter(experiment.batches)))
-    variables = self._host(jax.jit(experiment.init_fn)(jax.random.key(self._seeds[0]), first))
+    variables = self._begin(0)
     found, stages = {}, []
     for depth in range(1, self._options.layers + 1):
       stage = Stage(self._model, depth)
@@ -144,12 +145,13 @@ class Seeds:
         language_model.loss_and_init(_Plain(stage)),
         self._batches(depth - 1),
         each,
-        begin=self._host(jax.vmap(stage.start)(variables)),
+        self._host((variables,), stage.start),
       )
-      variables = self._host(jax.vmap(stage.put_back)(variables, self._host(trained)))
+      variables = self._host((variables, trained), stage.put_back)
       stages.append((each, 1, depth - 1))
       label = 'grown' if depth == self._options.layers else f'grown,layers={depth}'
-      found[label] = self._result(stage.so_far, [jax.vmap(stage.shallow)(variables)], stages)
+      shallow = self._host((variables,), stage.shallow)
+      found[label] = self._result(stage.so_far, [shallow], stages)
     return found
 
   def experts(self) -> dict[str, Result]:
@@ -159,7 +161,8 @@ class Seeds:
     found, trained = {}, []
     for part in range(count):
       batches = self._batches(part=part, parts=count)
-      trained.append(self._train(f'expert={part}', self._whole, batches, each[0], part))
+      begin = self._begin(part)
+      trained.append(self._train(f'expert={part}', self._whole, batches, each[0], begin))
       found[f'expert={part}'] = self._result(self._model, trained[-1:], [each])
     return found | {'experts': self._result(self._model, trained, [each] * count)}
 
@@ -181,17 +184,17 @@ class Seeds:
 
   def _train(
     self, what: str, functions: tuple[Callable, Callable], batches: list, steps: int,
-    offset: int = 0, begin: Variables | None = None,
+    begin: Variables,
   ) -> Variables:  # fmt: skip
-    """Variables after training from those given, or from new ones."""
-    experiment = self._experiment(functions, batches)
-    if begin is not None:
-      experiment = dataclasses.replace(experiment, init_fn=lambda key, batch: _given(begin))
+    """Variables after training from those given."""
+    experiment = dataclasses.replace(
+      self._experiment(functions, batches), init_fn=lambda key, batch: _given(begin)
+    )
     state, _ = train(
       experiment,
       models.make_optimizer(ConfigDict(self._options.to_dict() | {'steps': steps})),
       steps=steps,
-      seed=self._seeds[0] + offset * ANOTHER,
+      seed=self._seeds[0],
       mesh=self._run.mesh,
       rules=self._config.rules,
       workdir=self._run.workdir,
@@ -202,10 +205,18 @@ class Seeds:
     )
     return state['variables']
 
-  def _host(self, tree: Any) -> Any:
-    """A tree as numpy, whole on every process."""
+  def _begin(self, number: int) -> Variables:
+    """The whole model before training: another one for each number."""
+    experiment = self._experiment(self._whole, self._batches())
+    batch = jax.tree.map(jnp.asarray, next(iter(experiment.batches)))
+    key = jax.random.key(self._seeds[0] + number * ANOTHER)
+    return self._host((jax.jit(experiment.init_fn)(key, batch),), lambda tree: tree)
+
+  def _host(self, trees: tuple, change: Callable) -> Variables:
+    """What a function makes of the trees of each seed, as numpy and whole on every process."""
     everywhere = NamedSharding(self._run.mesh, PartitionSpec())
-    return jax.tree.map(np.asarray, jax.jit(lambda x: x, out_shardings=everywhere)(tree))
+    made = jax.jit(jax.vmap(change), out_shardings=everywhere)(*trees)
+    return jax.tree.map(np.asarray, made)
 
   def _result(
     self, model: LanguageModel, several: Sequence[Variables], steps: Sequence[tuple]
@@ -213,10 +224,12 @@ class Seeds:
     """Bits per byte of the mean logits of `several`; cost of (steps, trained, frozen layers)."""
     per_token = flops(self._options, self._text.tokenizer.vocab_size)
     tokens = self._options.batch_size * self._options.length
-    score: Callable = language_model.held_out(_mean_logits_loss(model), self._test)
+    shape = (model.decoder.layers, len(several))
+    if shape not in self._scores:
+      self._scores[shape] = language_model.held_out(_mean_logits_loss(model), self._test)
     one = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)
     bits = [
-      float(score([one(tree, index) for tree in several])['bits_per_byte'])
+      float(self._scores[shape]([one(tree, index) for tree in several])['bits_per_byte'])
       for index in range(len(self._seeds))
     ]
     spent = sum(count * tokens * per_token.step(top, below) for count, top, below in steps)

@@ -159,11 +159,13 @@ def make_experiment(
 
 
 def make_optimizer(options: ConfigDict):
-  """AdamW on a cosine; without clipping, which would join the seeds that train side by side."""
+  """AdamW or Muon on a cosine; clipping would join the seeds that train side by side."""
   schedule = optimizer.make_schedule(
     'cosine', options.peak, options.steps, int(options.warmup * options.steps), options.final
   )
-  return optimizer.make_optimizer('adamw', schedule, weight_decay=options.weight_decay)
+  return optimizer.make_optimizer(
+    options.optimizer, schedule, weight_decay=options.weight_decay
+  )  # fmt: skip
 
 
 def fit(
