@@ -7,12 +7,23 @@ python -m experiments.visual_unicode --config=configs/visual_unicode.py:cpu --wo
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.visual_unicode import loss, plots
+from experiments.visual_unicode import (
+  coverage,
+  homoglyphs,
+  loss,
+  neighbours,
+  plots,
+  unseen_script,
+)
 from lib.errors import InputError
 
 # One line a table: its module has `table`, `check`, CAPTION and SUMMARY.
 MODULES = {
+  'coverage': coverage,
   'loss': loss,
+  'homoglyphs': homoglyphs,
+  'unseen_script': unseen_script,
+  'neighbours': neighbours,
 }
 
 
