@@ -51,9 +51,9 @@ SIZES = {
   'tokenizer.kind': ('restricted', 'restricted', 'unicode', 'unicode'),
   # On two cores the readout of 65,536 rows would take nine tenths of the time. Most of these ids
   # never occur in English, so that a vocabulary of those that do trains the same model.
-  'tokenizer.vocab_size': (512, 1024, 65_536, 65_536),
+  'tokenizer.vocab_size': (512, 768, 65_536, 65_536),
   'tokenizer.train_bytes': (200_000, 4_000_000, 50_000_000, 500_000_000),
-  'loss.arms': (('trainable_0.02', 'glyph', 'random'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)),
+  'loss.arms': (('trainable_0.02', 'glyph'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)),
   'loss.references': (('trainable_0.02',), *(SCALES_OF_TRAINED,) * 3),
   'loss.seeds': (2, 5, 5, 5),
   'loss.side_by_side': (2, 5, 1, 1),
@@ -61,8 +61,8 @@ SIZES = {
   'loss.dim': (16, 64, 1024, 1024),
   'loss.heads': (2, 4, 32, 32),
   'loss.length': (32, 128, 1024, 1024),
-  'loss.batch_size': (8, 16, 32, 512),
-  'loss.steps': (6, 300, 100, 18_000),
+  'loss.batch_size': (8, 8, 32, 512),
+  'loss.steps': (6, 400, 100, 18_000),
   'loss.peak': (3e-3, 3e-3, 1e-3, 3e-4),
   'loss.evaluate_every': (3, 50, 25, 1000),
   'loss.checkpoint_every': (100, 1000, 1000, 1000),
@@ -77,8 +77,8 @@ SIZES = {
   'unseen_script.layers': (1, 2, 6, 6),
   'unseen_script.dim': (16, 64, 512, 512),
   'unseen_script.heads': (2, 4, 8, 8),
-  'unseen_script.length': (64, 128, 512, 512),
-  'unseen_script.batch_size': (8, 16, 32, 32),
+  'unseen_script.length': (48, 48, 64, 64),
+  'unseen_script.batch_size': (8, 24, 256, 256),
   'unseen_script.steps': (6, 300, 1000, 1000),
   'unseen_script.texts': (
     (),

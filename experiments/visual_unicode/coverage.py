@@ -39,10 +39,10 @@ def check(config: ConfigDict) -> None:
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Measures every font that there is: DejaVu, GNU Unifont, and the config's."""
-  found = {fonts.find_font(font).name: font for font in ('dejavu', 'auto', config.glyphs.font)}
+  found = {text.find_font(font).name: font for font in ('dejavu', 'auto', config.glyphs.font)}
   rows = []
   for title, font in found.items():
-    rows += _blocks(title, fonts.find_font(font))
+    rows += _blocks(title, text.find_font(font))
     for kind in dict.fromkeys(('unicode', config.tokenizer.kind)):
       rows += _vocabulary(config, title, font, kind)
   if not any('unifont' in title.lower() for title in found):

@@ -13,7 +13,6 @@ from lib import atomic
 from lib.data import glyphs
 from lib.report import plots
 from lib.report.results import Row
-from lib.tokenizers.strings import token_strings
 
 
 def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
@@ -33,7 +32,7 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
 def _contact_sheet(config: ConfigDict, run: runner.Run) -> str:
   """Some tokens as the models see them."""
   opened = text.open_text(config)
-  tokens = token_strings(opened.tokenizer, config.glyphs.alphabet)
+  tokens = text.strings_of(opened.tokenizer, config.glyphs.alphabet)
   atomic.write(run.workdir / 'glyphs.png', glyphs.contact_sheet(opened.glyphs, tokens))
   return 'glyphs.png'
 
@@ -126,5 +125,5 @@ def _neighbours(run: runner.Run) -> list[Callable]:
   if not kept.exists():
     return []
   with np.load(kept) as maps:
-    written = [repr(token)[1:-1].replace(' ', '␣') for token in maps['tokens']]
+    written = [repr(str(token))[1:-1].replace(' ', '␣') for token in maps['tokens']]
     return [plots.words(title, maps[title], written) for title in maps.files if title != 'tokens']

@@ -19,6 +19,9 @@ from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.strings import token_strings
 
+find_font = functools.cache(fonts.find_font)
+strings_of = functools.cache(token_strings)
+
 KINDS = ('unicode', 'restricted', 'bytes')
 
 
@@ -38,7 +41,7 @@ class Text(NamedTuple):
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text, a font, a tokenizer or a glyph table that cannot be had."""
-  fonts.find_font(config.glyphs.font)
+  find_font(config.glyphs.font)
   for split in ('train', 'validation', 'test'):
     sources.open_source(config.data.source, split)
   if config.tokenizer.kind not in KINDS and not os.path.exists(config.tokenizer.kind):
@@ -64,8 +67,8 @@ def open_text(config: ConfigDict, kind: str | None = None) -> Text:
 def _given(config: ConfigDict, tokenizer: Tokenizer) -> GlyphTable:
   """The table that the user gives, if it is the one that would be drawn."""
   options = config.glyphs
-  tokens = token_strings(tokenizer, options.alphabet)
-  font = fonts.find_font(options.font)
+  tokens = strings_of(tokenizer, options.alphabet)
+  font = find_font(options.font)
   due = glyphs.fingerprint(tokens, font, options.cell, options.composition)
   return glyphs.load(options.table, due)
 
@@ -92,7 +95,7 @@ def _tokenizer(
 @functools.cache
 def confusable(font: str, tolerance: float) -> dict[str, str]:
   """Look-alikes of the Latin letters in a font; kept in every vocabulary, for `homoglyphs`."""
-  return look_alikes.look_alikes(string.ascii_letters, fonts.find_font(font), 32, tolerance)
+  return look_alikes.look_alikes(string.ascii_letters, find_font(font), 32, tolerance)
 
 
 def draw(config: ConfigDict, tokenizer: Tokenizer, font: str | None = None) -> GlyphTable:
@@ -105,8 +108,8 @@ def draw(config: ConfigDict, tokenizer: Tokenizer, font: str | None = None) -> G
 def _draw(
   tokenizer: Tokenizer, font: str, cell: int, composition: str, alphabet: str
 ) -> GlyphTable:
-  tokens = token_strings(tokenizer, alphabet)
-  return glyphs.render(tokens, fonts.find_font(font), cell, composition)
+  tokens = strings_of(tokenizer, alphabet)
+  return glyphs.render(tokens, find_font(font), cell, composition)
 
 
 def batches(text: Text, options: ConfigDict, seed: int) -> grain.IterDataset:

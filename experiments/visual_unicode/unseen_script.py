@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,7 +63,7 @@ def letters(font: str, script: str) -> list[str]:
     if unicodedata.category(chr(point)) in LETTERS
     and unicodedata.name(chr(point), '').startswith(f'{script} ')
   ]
-  known = fonts.find_font(font).draw(np.array(found, np.int64), fonts.CELLS[0])[1]
+  known = text.find_font(font).draw(np.array(found, np.int64), fonts.CELLS[0])[1]
   return [chr(point) for point in np.array(found)[known]]
 
 
@@ -96,19 +97,16 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   every = [*seen, *(letter for group in groups.values() for letter in group)]
   tokenizer = Restricted(Unicode(), [ord(letter) for letter in every])
   glyphs = text.draw(config, tokenizer)
-  documents = [line(letter) for letter in seen]
+  lines = names(tokenizer, seen, options.length)
   rows, scores = [], {}
   for arm in options.arms:
     trained = models.fit(
       config, run, options, 'unseen_script', arm, glyphs,
-      lambda seed: pipeline.batches(
-        documents, tokenizer, batch_size=options.batch_size, length=options.length, seed=seed,
-        process_index=jax.process_index(), process_count=jax.process_count(),
-      ),
+      lambda seed: batches(lines, options.batch_size, seed),
     )  # fmt: skip
     score = scorer(trained[0].model)
     for group, members in groups.items():
-      batch = names(tokenizer, members)
+      batch = names(tokenizer, members, options.length)
       scores[arm, group] = np.array([score(one.variables, batch) for one in trained])
       rows += _scores(f'{group},{name(arm=arm)}', len(members), scores[arm, group])
   reference = 'trainable_0.02'
@@ -122,17 +120,29 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   return rows + texts(config, run)
 
 
-def names(tokenizer: Restricted, members: Sequence[str]) -> dict[str, np.ndarray]:
-  """A batch of lines, one a row; `bytes` is 0 for the letters themselves."""
-  rows = [tokenizer.encode(line(letter)) for letter in members]
-  batch = {field: np.zeros((len(rows), max(map(len, rows))), np.int32) for field in pipeline.FIELDS}
-  for i, ids in enumerate(rows):
+def names(tokenizer: Restricted, members: Sequence[str], length: int) -> dict[str, np.ndarray]:
+  """Lines as rows of at most `length` tokens; `bytes` is 0 for the letters themselves."""
+  batch = {field: np.zeros((len(members), length), np.int32) for field in pipeline.FIELDS}
+  for i, letter in enumerate(members):
+    ids = tokenizer.encode(line(letter))[:length]
     batch['targets'][i, : ids.size] = ids
     batch['inputs'][i, : ids.size] = [tokenizer.vocab_size, *ids[:-1]]
     batch['segments'][i, : ids.size] = 1
     batch['positions'][i, : ids.size] = np.arange(ids.size)
     batch['bytes'][i, 1 : ids.size] = tokenizer.byte_lengths(ids[1:])
   return batch
+
+
+def batches(lines: dict[str, np.ndarray], batch_size: int, seed: int) -> grain.IterDataset:
+  """Random lines without end; each process takes its part of every batch."""
+
+  def draw(step: int) -> dict[str, np.ndarray]:
+    drawn = np.random.default_rng((seed, int(step))).integers(len(lines['inputs']), size=batch_size)
+    here = drawn[jax.process_index() :: jax.process_count()]
+    return {field: values[here] for field, values in lines.items()}
+
+  options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+  return grain.MapDataset.range(2**31).map(draw).to_iter_dataset(options)
 
 
 def scorer(model: Any):
