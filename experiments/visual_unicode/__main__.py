@@ -7,13 +7,26 @@ python -m experiments.visual_unicode --config=configs/visual_unicode.py:cpu --wo
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.visual_unicode import growth, loss, plots, reasoning
+from experiments.visual_unicode import (
+  coverage,
+  growth,
+  homoglyphs,
+  loss,
+  neighbours,
+  plots,
+  reasoning,
+  unseen_script,
+)
 from lib.errors import InputError
 
 # One line a table: its module has `table`, `check`, CAPTION and SUMMARY.
 MODULES = {
+  'coverage': coverage,
   'loss': loss,
   'reasoning': reasoning,
+  'homoglyphs': homoglyphs,
+  'unseen_script': unseen_script,
+  'neighbours': neighbours,
   'growth': growth,
 }
 

@@ -301,7 +301,14 @@ def _published() -> list[Row]:
   """The paper's numbers: of other models, beside no measurement."""
   entries = published.load('visual_unicode')['entries']
   return [
-    Row('growth', entry['row'], entry['column'], None, unit=entry['unit'])
+    Row(
+      'growth',
+      entry['row'],
+      entry['column'],
+      None,
+      unit=entry['unit'],
+      note='not measured: a model of the paper',
+    )  # fmt: skip
     for entry in entries
     if entry['table'] == 'growth'
   ]

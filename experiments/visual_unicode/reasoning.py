@@ -302,7 +302,8 @@ def _published() -> list[Row]:
   """What the paper's models scored by one sampled token: of other models, beside no measurement."""
   entries = published.load('visual_unicode')['entries']
   return [
-    Row('reasoning', entry['row'], entry['column'], None, unit=entry['unit'])
+    Row('reasoning', entry['row'], entry['column'], None, unit=entry['unit'],
+        note='not measured: a model of the paper')
     for entry in entries
     if entry['table'] == 'reasoning' and 'benchmark=mmlu' in entry['row']
     and entry['column'] == 'accuracy'

@@ -19,6 +19,9 @@ from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.strings import token_strings
 
+find_font = functools.cache(fonts.find_font)
+strings_of = functools.cache(token_strings)
+
 KINDS = ('unicode', 'restricted', 'bytes')
 
 
@@ -38,7 +41,7 @@ class Text(NamedTuple):
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text, a font, a tokenizer or a glyph table that cannot be had."""
-  fonts.find_font(config.glyphs.font)
+  find_font(config.glyphs.font)
   for split in ('train', 'validation', 'test'):
     sources.open_source(config.data.source, split)
   if config.tokenizer.kind not in KINDS and not os.path.exists(config.tokenizer.kind):
@@ -56,7 +59,18 @@ def open_text(config: ConfigDict, kind: str | None = None) -> Text:
     config.data.source, kind or options.kind, options.vocab_size, options.longest,
     options.train_bytes, config.glyphs.font, config.homoglyphs.tolerance,
   )  # fmt: skip
-  return Text(config.data.source, tokenizer, draw(config, tokenizer))
+  given = config.glyphs.table and not kind
+  pictures = _given(config, tokenizer) if given else draw(config, tokenizer)
+  return Text(config.data.source, tokenizer, pictures)
+
+
+def _given(config: ConfigDict, tokenizer: Tokenizer) -> GlyphTable:
+  """The table that the user gives, if it is the one that would be drawn."""
+  options = config.glyphs
+  tokens = strings_of(tokenizer, options.alphabet)
+  font = find_font(options.font)
+  due = glyphs.fingerprint(tokens, font, options.cell, options.composition)
+  return glyphs.load(options.table, due)
 
 
 @functools.cache
@@ -71,7 +85,8 @@ def _tokenizer(
     return tokenizers.load(kind)
   documents = sources.take(sources.open_source(source, 'train'), train_bytes)
   if kind == 'unicode':
-    return tokenizers.train_unicode(documents, vocab_size, longest)
+    # A restricted vocabulary beside it is smaller: this is then the one that it was cut from.
+    return tokenizers.train_unicode(documents, max(vocab_size, 0x10000), longest)
   return tokenizers.train_restricted(
     documents, vocab_size, longest, always=''.join(confusable(font, tolerance).values())
   )
@@ -80,25 +95,21 @@ def _tokenizer(
 @functools.cache
 def confusable(font: str, tolerance: float) -> dict[str, str]:
   """Look-alikes of the Latin letters in a font; kept in every vocabulary, for `homoglyphs`."""
-  return look_alikes.look_alikes(string.ascii_letters, fonts.find_font(font), 32, tolerance)
+  return look_alikes.look_alikes(string.ascii_letters, find_font(font), 32, tolerance)
 
 
-def draw(config: ConfigDict, tokenizer: Tokenizer) -> GlyphTable:
-  """The pictures of a tokenizer's tokens: drawn once, or those of a table that the user gives."""
+def draw(config: ConfigDict, tokenizer: Tokenizer, font: str | None = None) -> GlyphTable:
+  """Pictures of a tokenizer's tokens, drawn once, in the config's font or in another."""
   options = config.glyphs
-  return _draw(
-    tokenizer, options.font, options.cell, options.composition, options.alphabet, options.table
-  )
+  return _draw(tokenizer, font or options.font, options.cell, options.composition, options.alphabet)
 
 
 @functools.cache
 def _draw(
-  tokenizer: Tokenizer, font_name: str, cell: int, composition: str, alphabet: str, path: str
+  tokenizer: Tokenizer, font: str, cell: int, composition: str, alphabet: str
 ) -> GlyphTable:
-  font, tokens = fonts.find_font(font_name), token_strings(tokenizer, alphabet)
-  if path:
-    return glyphs.load(path, glyphs.fingerprint(tokens, font, cell, composition))
-  return glyphs.render(tokens, font, cell, composition)
+  tokens = strings_of(tokenizer, alphabet)
+  return glyphs.render(tokens, find_font(font), cell, composition)
 
 
 def batches(text: Text, options: ConfigDict, seed: int) -> grain.IterDataset:

@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe of frozen visual Unicode from the command line, at smoke scale, and its parts."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common, visual_unicode
+from experiments.visual_unicode import (
+  coverage,
+  homoglyphs,
+  loss,
+  models,
+  neighbours,
+  text,
+  unseen_script,
+)
+from lib import tokenizers
+from lib.data import fonts, glyphs
+from lib.embeddings.glyph_rows import unit
+from lib.report import published
+from lib.report.results import Row
+from lib.tokenizers import Characters
+from lib.tokenizers.strings import token_strings
+from lib.train import sharding
+from lib.train.state import state_shapes
+from tests.test_configs import shape_check
+
+ROOT = pathlib.Path(__file__).parents[1]
+NOTES = ROOT.parent / 'shared/papers/visual_unicode.md'
+UDHR = ROOT.parent / 'shared/corpora/udhr'
+TABLES = ('coverage', 'loss', 'homoglyphs', 'unseen_script', 'neighbours')
+SCALE = f'smoke,tables={"+".join(TABLES)}'
+
+
+def run(workdir, *flags, scale=SCALE):
+  return subprocess.run(
+    [
+      sys.executable, '-m', 'experiments.visual_unicode',
+      f'--config={ROOT}/configs/visual_unicode.py:{scale}', f'--workdir={workdir}', *flags,
+    ],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def smoke(tmp_path_factory):
+  """The folder of a run at smoke scale, and its rows by table, row and column."""
+  folder = tmp_path_factory.mktemp('visual')
+  done = run(folder)
+  assert done.returncode == 0, done.stderr
+  rows = json.loads((folder / 'results.json').read_text())['rows']
+  return folder, {(row['table'], row['row'], row['column']): row for row in rows}
+
+
+@pytest.fixture(scope='module')
+def config():
+  return visual_unicode.get_config(SCALE)
+
+
+def measured(smoke, table, row, column):
+  return smoke[1][table, row, column]['measured']
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+def test_every_table_has_rows_and_pictures(smoke):
+  folder, rows = smoke
+  assert {table for table, _, _ in rows} == set(TABLES)
+  assert all(row['measured'] is not None or 'not measured' in row['note'] for row in rows.values())
+  report = (folder / 'report.md').read_text()
+  for picture in ('glyphs', 'loss', 'homoglyphs', 'unseen_script', 'neighbours'):
+    assert (folder / f'{picture}.png').read_bytes().startswith(b'\x89PNG')
+    assert f'![{picture}.png]' in report
+
+
+def test_coverage_counts_what_the_font_has(smoke):
+  font = 'font=DejaVuSans.ttf'
+  assert measured(smoke, 'coverage', f'{font},block=Basic Latin', 'assigned_characters') == 128
+  assert 0.7 < measured(smoke, 'coverage', f'{font},block=Basic Latin', 'covered_share') < 1
+  assert measured(smoke, 'coverage', f'{font},block=Cyrillic', 'covered_share') > 0.9
+  faithful, deduped = (f'{font},vocabulary=restricted,rows={form}' for form in TWO_FORMS)
+  for column in coverage.PAIRS:
+    if column != 'nbsp_is_space':  # not in this vocabulary: the bytes of it are
+      assert measured(smoke, 'coverage', faithful, column) == 1
+    assert measured(smoke, 'coverage', deduped, column) == 0
+  tokens = measured(smoke, 'coverage', faithful, 'tokens')
+  assert measured(smoke, 'coverage', deduped, 'distinct_rows') == tokens
+  assert measured(smoke, 'coverage', faithful, 'distinct_rows') < tokens
+  kept = [
+    row['measured']
+    for (table, row_name, column), row in smoke[1].items()
+    if table == 'coverage' and column == 'variance_kept' and 'DejaVu' in row_name
+    if 'restricted' in row_name
+  ]
+  assert kept == sorted(kept)
+  assert kept[-1] == pytest.approx(1)
+
+
+TWO_FORMS = ('faithful', 'deduped')
+
+
+def test_differences_are_those_of_the_seeds(smoke):
+  scores = {
+    arm: [measured(smoke, 'loss', f'arm={arm},seed={seed}', 'bits_per_byte') for seed in (0, 1)]
+    for arm in ('glyph', 'trainable_0.02')
+  }
+  difference = np.subtract(scores['glyph'], scores['trainable_0.02'])
+  row = 'arm=glyph,against=trainable_0.02'
+  assert measured(smoke, 'loss', row, 'difference_bits_per_byte') == pytest.approx(
+    difference.mean()
+  )
+  low, high = (measured(smoke, 'loss', row, f'difference_{end}') for end in ('low', 'high'))
+  assert low < difference.mean() < high
+  assert measured(smoke, 'loss', row, 'equivalent') in (0, 1)
+
+
+def test_arms_differ_in_their_rows_alone(smoke):
+  sizes = [
+    sum(measured(smoke, 'loss', f'arm={arm}', f'{kind}_parameters') for kind in KINDS)
+    for arm in ('glyph', 'trainable_0.02')
+  ]
+  assert sizes[0] == sizes[1]
+  assert measured(smoke, 'loss', 'arm=trainable_0.02', 'frozen_parameters') == 0
+
+
+KINDS = ('trained', 'frozen')
+
+
+def test_frozen_rows_of_trained_models_are_bit_identical(smoke, config):
+  folder, _ = smoke
+  here = types.SimpleNamespace(workdir=folder, mesh=sharding.make_mesh(config.mesh, ONE))
+  rows = models.glyph(text.open_text(config).glyphs, config.loss.dim)
+  for one in loss.fit(config, here, 'glyph'):  # a run that is done is read
+    assert set(one.variables) == {'params', 'frozen'}
+    assert 'table' not in one.variables['params']['embedding']
+    held = np.asarray(one.variables['frozen']['embedding']['table'])
+    assert held.tobytes() == rows.tobytes()
+
+
+ONE = jax.devices()[:1]
+
+
+def test_the_table_is_no_part_of_the_optimiser_and_sharded_like_the_readout(config):
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
+  experiment = recipe(config, 'glyph')
+  batch = sharding.global_batch(next(iter(experiment.batches)), mesh, experiment.batch_axis)
+  chain = models.make_optimizer(config.loss)
+  _, shapes = state_shapes(experiment, chain, batch, 0, config.rules, mesh)
+  frozen = shapes['variables']['frozen']['embedding']['table']
+  readout = shapes['variables']['params']['embedding']['readout_table']
+  assert frozen.shape == readout.shape
+  assert frozen.sharding == readout.sharding
+  assert frozen.sharding.shard_shape(frozen.shape)[1:] == (frozen.shape[1] // 2, 8)
+  paths = [sharding.path_name(path) for path, _ in jax.tree.leaves_with_path(shapes['optimizer'])]
+  assert any(path.endswith('embedding/readout_table') for path in paths)
+  assert not any(path.endswith('embedding/table') for path in paths)
+
+
+def recipe(config, arm):
+  opened = text.open_text(config)
+  model = models.make_model(config.loss, arm, opened.glyphs, jax.numpy.dtype(config.dtype))
+  seeds = range(min(2, config.loss.side_by_side))
+  return models.make_experiment(model, [text.batches(opened, config.loss, seed) for seed in seeds])
+
+
+# --- configs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('scale', common.SCALES)
+def test_every_scale_builds_and_steps(scale):
+  config = visual_unicode.get_config(scale)
+  config.data.source = 'stdlib/prose'
+  config.glyphs.font = 'dejavu'
+  config.tokenizer.train_bytes = 200_000
+  config.loss.batch_size = 4
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  shapes = shape_check(recipe(config, 'code_16'), config, mesh)
+  size = lambda tree: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+  if scale == 'paper':  # 335.5 million: two tables and 16 layers, less norms and begin
+    total = size(shapes['variables'])
+    assert total == pytest.approx(2 * 65_536 * 1024 + 16 * 12 * 1024**2, rel=2e-4)
+  for arm in config.loss.arms:
+    assert arm in models.ARMS
+  assert set(config.loss.references) <= set(config.loss.arms)
+  assert set(config.homoglyphs.arms) <= set(config.loss.arms)
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def wrong(tmp_path_factory):
+  """Files that cannot serve."""
+  folder = tmp_path_factory.mktemp('wrong')
+  (folder / 'torn.ttf').write_bytes(b'\0\1\0\0 no font')
+  (folder / 'greek.hex').write_text('0391:' + '00' * 16 + '\n')
+  other = Characters()
+  table = glyphs.render(token_strings(other), fonts.find_font('dejavu'), 16)
+  glyphs.save(table, folder / 'other.table')
+  return folder
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--config.glyphs.font=/nowhere/font.ttf'], 'cannot read the font /nowhere/font.ttf'),
+    (['--config.glyphs.font={}/torn.ttf'], 'torn.ttf is no font'),
+    (['--config.glyphs.font={}/greek.hex'], 'greek.hex has none of the'),
+    (['--config.glyphs.table={}/other.table'], 'was rendered from another font, other tokens'),
+    (['--config.glyphs.table=/nowhere.table'], 'cannot read the glyph table /nowhere.table'),
+    (['--config.tokenizer.kind=runes'], "tokenizer.kind 'runes' is neither one of unicode"),
+    (['--config.tokenizer.vocab_size=100'], '100 ids do not hold the'),
+    (["--config.loss.arms=('glyphs',)"], "loss.arms: 'glyphs' is not one of glyph"),
+    (["--config.loss.arms=('code_64',)"], 'code_64 needs a dim that 64 divides; got 16'),
+    (['--config.loss.dim=9'], 'loss.dim 9 is no even multiple of 2 heads'),
+    (['--config.homoglyphs.rates=(0.0,)'], 'homoglyphs.rates must lie above 0'),
+    (["--config.unseen_script.tested=('KLINGON',)"], "no letters of the script 'KLINGON'"),
+    (['--config.data.source=/nowhere/*.txt'], '/nowhere/*.txt'),
+  ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(config, wrong, flags, message):
+  # In one process, what the command line does before it writes: it is here without its start-up.
+  from experiments import runner
+  from experiments.visual_unicode.__main__ import RECIPE
+
+  changed = visual_unicode.get_config(SCALE)
+  for flag in flags:
+    path, _, value = flag.format(wrong).removeprefix('--config.').partition('=')
+    section, _, field = path.partition('.')
+    kind = type(changed[section][field])
+    changed[section][field] = eval(value) if kind is tuple else kind(value)
+  with pytest.raises(runner.InputError, match=re.escape(message)) as caught:
+    RECIPE.check(changed)
+  assert '\n' not in str(caught.value)
+
+
+def test_the_command_line_refuses_a_font_before_it_writes(tmp_path, wrong):
+  done = run(tmp_path / 'new', f'--config.glyphs.font={wrong}/torn.ttf')
+  assert done.returncode == 2
+  assert 'torn.ttf is no font' in done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1
+  assert not (tmp_path / 'new').exists()
+
+
+def test_a_table_that_was_drawn_before_is_taken(config, tmp_path):
+  drawn = text.open_text(config)
+  glyphs.save(drawn.glyphs, tmp_path / 'mine.table')
+  again = visual_unicode.get_config(SCALE)
+  again.glyphs.table = str(tmp_path / 'mine.table')
+  taken = text.open_text(again).glyphs
+  assert isinstance(taken.bits, np.memmap)
+  assert (taken.bits == drawn.glyphs.bits).all()
+
+
+# --- homoglyphs -----------------------------------------------------------------------------------
+
+
+def test_attacks_replace_letters_that_have_look_alikes(config):
+  alike = {'a': 'а', 'o': 'оο'}
+  attacked = homoglyphs.attack('a toad, o!' * 50, alike, 1.0, seed=0)
+  assert len(attacked) == 500
+  assert not {'a', 'o'} & set(attacked)
+  assert {'а', 'о', 'ο'} <= set(attacked)
+  some = homoglyphs.attack('a' * 4000, alike, 0.25, seed=1)
+  assert some.count('а') / 4000 == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / 4000))
+
+
+@pytest.mark.parametrize('kind', ['bytes', 'restricted'])
+def test_both_contexts_are_asked_for_the_same_clean_tokens(config, kind):
+  tokenizer = text.open_text(config, kind).tokenizer
+  clean = 'the other then, and\nthe end'
+  attacked = homoglyphs.attack(clean, {'e': 'е', 't': 'т'}, 0.5, seed=2)
+  assert attacked != clean
+  one, other = homoglyphs.aligned(tokenizer, clean, attacked, 64)
+  sought = [row['targets'][row['bytes'] > 0].tolist() for row in (one, other)]
+  assert sought[0] == sought[1]
+  assert one['bytes'].sum() == other['bytes'].sum() >= 0.5 * len(clean)
+  read = tokenizer.encode(attacked.encode())
+  assert other['inputs'][1 : len(read)].tolist() == read[:-1].tolist()
+  # What stands before each target is the attacked text up to the same character.
+  for place in np.flatnonzero(other['bytes']):
+    before = tokenizer.decode(read[:place]).decode()
+    target = tokenizer.decode([other['targets'][place]]).decode()
+    assert clean[len(before) :].startswith(target)
+    assert before == attacked[: len(before)]
+
+
+def test_without_an_attack_all_tokens_count(config):
+  tokenizer = text.open_text(config).tokenizer
+  clean = 'nothing here was changed'
+  one, other = homoglyphs.aligned(tokenizer, clean, clean, 64)
+  assert all((one[field] == other[field]).all() for field in one)
+  assert one['bytes'].sum() == len(clean)
+
+
+def test_look_alikes_of_one_picture_cost_frozen_glyphs_nothing(config):
+  opened = text.open_text(config)
+  rows = models.glyph(opened.glyphs, config.loss.dim)
+  a, cyrillic = (int(opened.tokenizer.encode(c.encode())[0]) for c in 'aа')
+  assert a != cyrillic
+  assert (rows[a] == rows[cyrillic]).all()
+
+
+# --- unseen scripts -------------------------------------------------------------------------------
+
+
+def test_letters_to_be_tested_are_in_no_training_line(config):
+  seen, groups = unseen_script.split(config)
+  for group, members in groups.items():
+    assert members, group
+    if 'unseen' in group:
+      assert not set(seen) & set(members)
+  assert unseen_script.line('Ё') == 'Ё capital letter io\n'.encode()
+
+
+def test_only_names_are_scored(config):
+  seen, _ = unseen_script.split(config)
+  tokenizer = tokenizers.Restricted(tokenizers.Unicode(), [ord(letter) for letter in seen])
+  batch = unseen_script.names(tokenizer, seen[:5], 80)
+  for i, letter in enumerate(seen[:5]):
+    scored = batch['targets'][i][batch['bytes'][i] > 0]
+    assert letter.encode() + tokenizer.decode(scored) == unseen_script.line(letter)
+    assert batch['inputs'][i, 1] == tokenizer.encode(letter.encode())[0]
+  drawn = iter(unseen_script.batches(batch, 3, seed=0))
+  first, second = next(drawn), next(drawn)
+  assert first['inputs'].shape == (3, 80)
+  assert (first['inputs'] != second['inputs']).any()
+
+
+def test_text_that_is_not_there_is_said_to_be_not_measured(config):
+  config = visual_unicode.get_config(SCALE)
+  config.tokenizer.kind = 'unicode'
+  config.unseen_script.texts = (('russian', '/nowhere/russian.txt'),)
+  rows = unseen_script.texts(config, types.SimpleNamespace())
+  assert [row.measured for row in rows] == [None] * len(config.unseen_script.arms)
+  assert all('not measured: no file matches' in row.note for row in rows)
+
+
+def test_declarations_in_other_scripts_are_read_with_their_glyphs(config):
+  if not UDHR.exists():
+    pytest.skip(f'{UDHR} is not there: no text in other scripts to read')
+  opened = text.open_text(config, 'unicode')._replace(source=str(UDHR / '*.txt'))
+  [batch] = text.held_out(opened, config.loss, 'test', 1)
+  ids = np.unique(batch['inputs'][batch['segments'] > 0])
+  assert (ids[ids < opened.tokenizer.vocab_size] > 0x7F).any()
+  assert batch['bytes'].sum() > 0
+
+
+# --- neighbours -----------------------------------------------------------------------------------
+
+
+def test_neighbours_are_judged_by_form_and_class():
+  written = ['a', 'A', 'b', '1', '2']
+  vectors = unit(np.array([[1, 0.1], [1, 0], [0.8, 0.6], [0, 1], [-0.1, 1]]))
+  alike = np.full((5, 5), 0.5)
+  alike[0, 1] = alike[1, 0] = 1.0
+  found = neighbours.judge(vectors, alike, written)
+  # a-A, A-a, b-a, 1-2, 2-1
+  assert found['case_pair'] == 1
+  assert found['same_class'] == pytest.approx(3 / 5)
+  assert found['alike'] == pytest.approx((1 + 1 + 3 * 0.5) / 5)
+  chance = neighbours._chance(alike, written)
+  assert chance['case_pair'] == pytest.approx(1 / 4)
+  assert chance['same_class'] == pytest.approx(4 / 20)
+
+
+def test_hidden_states_are_means_over_occurrences():
+  batch = {
+    'inputs': np.array([[9, 3, 4, 3]]),
+    'segments': np.array([[1, 1, 1, 0]]),
+  }
+  vectors = np.array([[[9.0, 9], [1, 2], [5, 6], [100, 100]]])
+  model = types.SimpleNamespace(apply=lambda *_, method: (jax.numpy.asarray(vectors), None))
+  one = models.Trained(model, {}, [], 0)
+  means = neighbours.hidden(one, [batch], np.array([3, 4]))
+  np.testing.assert_allclose(means, [[-2, -2], [2, 2]])
+  assert neighbours.frequent([batch], 9, 5).tolist() == [3, 4]
+
+
+# --- published numbers ----------------------------------------------------------------------------
+
+
+def test_published_numbers_are_those_of_the_notes():
+  entries = published.load('visual_unicode')['entries']
+  assert len({(e['table'], e['row'], e['column']) for e in entries}) == len(entries)
+  assert all(entry['source'] and entry['where'] == {'scale': 'paper'} for entry in entries)
+  if not NOTES.exists():
+    pytest.skip(f'{NOTES} is not there: its numbers cannot be compared')
+  rows = json.loads(re.search(r'```json\n(.*?)\n```', NOTES.read_text(), re.DOTALL).group(1))
+  factor = lambda row: {'%': 0.01, 'billion': 1e9}.get(row['unit'], 1)
+  expected = sorted(row['value'] * factor(row) for row in rows)
+  assert sorted(entry['value'] for entry in entries) == pytest.approx(expected)
+
+
+def test_published_numbers_stand_apart_at_other_scales():
+  row = Row('reasoning', 'model=best_bvv_ru,benchmark=mmlu,protocol=sampled_1', 'accuracy', 0.25)
+  [beside] = published.attach([row], 'visual_unicode', {'scale': 'paper'})
+  assert beside.published == pytest.approx(0.2229)
+  [apart] = published.attach([row], 'visual_unicode', {'scale': 'cpu'})
+  assert apart.published is None
