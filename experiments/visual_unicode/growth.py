@@ -308,7 +308,7 @@ def _published() -> list[Row]:
       None,
       unit=entry['unit'],
       note='not measured: a model of the paper',
-    )  # fmt: skip
+    )
     for entry in entries
     if entry['table'] == 'growth'
   ]
