@@ -360,13 +360,14 @@ def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
   config.reasoning.vocab_size, config.reasoning.sample = 400, 100
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   opened = reasoning.open_text(config)
-  for options in (config.reasoning, config.growth):
-    options.batch_size = 4
-    model = models.make_model(options, 'code_16', opened.glyphs, jax.numpy.dtype(config.dtype))
-    batches = pipeline.batches(
-      reasoning.documents(config, 0), opened.tokenizer, batch_size=4, length=options.length, seed=0
-    )
-    shape_check(models.make_experiment(model, [batches] * 2), config, mesh)
+  dtype = jax.numpy.dtype(config.dtype)
+  model = models.make_model(config.reasoning, 'code_16', opened.glyphs, dtype)
+  length = config.reasoning.length
+  batches = pipeline.batches(
+    reasoning.documents(config, 0), opened.tokenizer, batch_size=4, length=length, seed=0
+  )
+  shape_check(models.make_experiment(model, [batches]), config, mesh)
+  model = models.make_model(config.growth, 'code_16', opened.glyphs, dtype)
   stage = Stage(model, config.growth.layers)
   whole, loss_fn = (
     language_model.loss_and_init(model)[0],
