@@ -23,7 +23,7 @@ from lib.errors import InputError
 from lib.evals import equivalence
 from lib.models.decoder import LanguageModel
 from lib.models.growth import Flops, Stage
-from lib.report import published
+from lib.report import plots, published
 from lib.report.results import Row, mean_and_sem, name
 from lib.train import language_model, replicas
 from lib.train.experiment import Batch, Experiment, Variables
@@ -300,6 +300,27 @@ def _rows(config: ConfigDict, model: str, result: Result, monolithic: Result) ->
     Row('growth', f'{row},{name(seed=seed)}', 'bits_per_byte', value, unit='bits/byte')
     for seed, value in enumerate(result.bits, start=config.seed)
   ]
+
+
+def panels(rows: Sequence[Row]) -> list[Callable]:
+  """Bits per byte against training compute; the grown model after each layer."""
+  value: dict[tuple[str, str], float] = {
+    (row.row, row.column): row.measured
+    for row in rows
+    if row.table == 'growth' and row.measured is not None
+  }
+  points: dict[str, list[tuple[float, float]]] = {}
+  for row, column in value:
+    if column == 'training_flops':
+      label = row.removeprefix('model=').partition(',')[0].partition('=')[0]
+      points.setdefault(label, []).append((value[row, column], value[row, 'bits_per_byte']))
+  if not points:
+    return []
+  series = {}
+  for label, some in points.items():
+    x, y = zip(*sorted(some))
+    series[label] = x, y
+  return [plots.curves('Growth', 'operations of training', 'bits per byte', series)]
 
 
 def _published() -> list[Row]:

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.visual_unicode import neighbours, text
+from experiments.visual_unicode import growth, neighbours, reasoning, text
 from lib import atomic
 from lib.data import glyphs
 from lib.report import plots
@@ -19,9 +19,11 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
   """Writes the pictures of the tables that are there, and names them."""
   pictures = {
     'loss.png': _loss(rows, config),
+    'reasoning.png': reasoning.panels(rows),
     'homoglyphs.png': _homoglyphs(rows),
     'unseen_script.png': _unseen(rows),
     'neighbours.png': _neighbours(run),
+    'growth.png': growth.panels(rows),
   }
   drawn = [picture for picture, panels in pictures.items() if panels]
   for picture in drawn:

@@ -9,6 +9,7 @@ answers are scored by log-likelihood, by one sampled token and by two.
 import dataclasses
 import functools
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from lib.data import facts, pipeline, questions
 from lib.data.questions import Question
 from lib.errors import InputError
 from lib.evals import multiple_choice as choice
-from lib.report import published
+from lib.report import plots, published
 from lib.report.results import Row, mean_and_sem, name
 
 CAPTION = (
@@ -304,6 +305,27 @@ def _of_sampling(
     float(per_run.std(ddof=1)),
     f'± is the standard deviation of {RUNS} runs of sampling',
   )
+
+
+def panels(rows: Sequence[Row]) -> list[Callable]:
+  """Scores of asked facts in new wordings by protocol, a group of bars for each model."""
+  form = re.compile(r'arm=(.+),training=(.+),facts=asked,wording=test,protocol=(.+)')
+  found: dict[str, dict[str, float]] = {}
+  chance = 0.0
+  for row in rows:
+    parts = form.fullmatch(row.row)
+    if row.table == 'reasoning' and parts and row.measured is not None:
+      arm, training, protocol = parts.groups()
+      if row.column == 'accuracy':
+        found.setdefault(protocol, {})[f'{arm}\n{training}'] = row.measured
+      elif row.column == 'chance':
+        chance = row.measured
+  if not found:
+    return []
+  groups = list(found['log_likelihood'])
+  series = {protocol: [scores[group] for group in groups] for protocol, scores in found.items()}
+  title = 'Facts asked in new wordings, by arm and training'
+  return [plots.bars(title, 'accuracy', groups, series, {'chance': chance})]
 
 
 def _published() -> list[Row]:
