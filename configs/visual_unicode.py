@@ -26,6 +26,7 @@ MODEL = {
   'length': 32,
   'batch_size': 8,
   'steps': 6,
+  'optimizer': 'adamw',
   'peak': 3e-3,
   'warmup': 0.05,  # fraction of the steps
   'final': 0.1,  # of the peak
