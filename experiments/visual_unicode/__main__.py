@@ -9,10 +9,12 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.visual_unicode import (
   coverage,
+  growth,
   homoglyphs,
   loss,
   neighbours,
   plots,
+  reasoning,
   unseen_script,
 )
 from lib.errors import InputError
@@ -21,9 +23,11 @@ from lib.errors import InputError
 MODULES = {
   'coverage': coverage,
   'loss': loss,
+  'reasoning': reasoning,
   'homoglyphs': homoglyphs,
   'unseen_script': unseen_script,
   'neighbours': neighbours,
+  'growth': growth,
 }
 
 
