@@ -52,9 +52,9 @@ SIZES = {
   'glyphs.font': ('dejavu', 'auto', 'auto', 'auto'),
   'glyphs.cell': (16, 32, 32, 32),
   'tokenizer.kind': ('restricted', 'restricted', 'unicode', 'unicode'),
-  # On two cores the readout of 65,536 rows would take 99 % of the time. Nearly all of these ids never
-  # occur in English text: the vocabulary of `cpu` is bytes, the characters and n-grams that occur
-  # most, and the look-alikes of Latin letters, cut and drawn like those of the whole.
+  # On two cores the readout of 65,536 rows would take 99 % of the time. Nearly all of these ids
+  # never occur in English text: the vocabulary of `cpu` is bytes, the characters and n-grams that
+  # occur most, and the look-alikes of Latin letters, cut and drawn like those of the whole.
   'tokenizer.vocab_size': (512, 768, 65_536, 65_536),
   'tokenizer.train_bytes': (200_000, 4_000_000, 50_000_000, 500_000_000),
   'loss.arms': (('trainable_0.02', 'glyph'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)),
@@ -66,7 +66,7 @@ SIZES = {
   'loss.heads': (2, 4, 32, 32),
   'loss.length': (32, 128, 1024, 1024),
   'loss.batch_size': (8, 8, 32, 512),
-  'loss.steps': (6, 320, 100, 18_000),
+  'loss.steps': (6, 240, 100, 18_000),
   # In 400 steps at `cpu` Muon came to 2.63 bits per byte of validation text, AdamW to 3.33.
   'loss.optimizer': ('muon', 'muon', 'adamw', 'adamw'),
   'loss.peak': (2e-2, 2e-2, 1e-3, 3e-4),

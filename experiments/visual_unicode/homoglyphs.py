@@ -7,7 +7,8 @@ and bits are counted over its bytes; only the context differs. A token of the cl
 of both scores where no token of the replaced text begins at the same character.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -15,7 +16,6 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.visual_unicode import loss, models, text
-from experiments.visual_unicode.models import Trained
 from lib.data import pipeline, sources
 from lib.errors import InputError
 from lib.report.results import Row, mean_and_sem, name
@@ -51,13 +51,17 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   for arm, kind in arms:
     tokenizer = text.open_text(config, kind).tokenizer
     trained = loss.fit(config, run, arm, kind)
+    nats = jax.jit(trained[0].model.apply)
+    score = lambda one, batch, nats=nats: float(
+      (np.asarray(nats(one.variables, batch, None)) * (batch['bytes'] > 0)).sum()
+    )
     for rate in options.rates:
       attacked = [attack(one, alike, rate, seed) for seed, one in enumerate(clean)]
       pairs = [
         aligned(tokenizer, *pair, config.loss.length) for pair in zip(clean, attacked, strict=True)
       ]
       row = name(arm=arm, tokens=kind or config.tokenizer.kind, rate=rate)
-      rows += _scores(row, trained, pairs, clean)
+      rows += _scores(row, [functools.partial(score, one) for one in trained], pairs, clean)
   return rows
 
 
@@ -136,19 +140,15 @@ def _row(
 
 
 def _scores(
-  row: str, trained: Sequence[Trained], pairs: Sequence[tuple], clean: Sequence[str]
+  row: str,
+  scores: Sequence[Callable[[Mapping[str, np.ndarray]], float]],
+  pairs: Sequence[tuple],
+  clean: Sequence[str],
 ) -> list[Row]:
-  """Clean, attacked and extra bits per byte over seeds."""
+  """Clean, attacked and extra bits per byte; `scores` give each seed's nats of a batch."""
   batches = [{k: np.stack([one[k] for one in side]) for k in side[0]} for side in zip(*pairs)]
-  nats = jax.jit(trained[0].model.apply)
   covered = batches[0]['bytes'].sum()
-  values = []
-  for one in trained:
-    values.append([
-      float((np.asarray(nats(one.variables, batch, None)) * (batch['bytes'] > 0)).sum())
-      / covered / np.log(2)
-      for batch in batches
-    ])  # fmt: skip
+  values = [[score(batch) / covered / np.log(2) for batch in batches] for score in scores]
   before, after = zip(*values)
   put = lambda column, numbers, note='': Row(
     'homoglyphs', row, column, *mean_and_sem(numbers), unit='bits/byte', note=note
