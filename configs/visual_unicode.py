@@ -120,7 +120,7 @@ SIZES = {
   'growth.seeds': (2, 3, 3, 3),
   'growth.side_by_side': (2, 3, 1, 1),
   'growth.layers': (2, 4, 6, 6),
-  'growth.dim': (16, 64, 1024, 4096),
+  'growth.dim': (16, 64, 1024, 1024),  # the sequel's 4096 needs glyphs.cell=64
   'growth.heads': (2, 4, 32, 32),
   'growth.length': (32, 128, 1024, 1024),
   'growth.batch_size': (8, 16, 32, 512),

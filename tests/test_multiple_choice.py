@@ -205,6 +205,7 @@ def test_questions_of_one_group_are_not_counted_as_independent():
   one, four = mc.estimate(alone), mc.estimate(together)
   assert four.value == one.value
   assert four.sem == pytest.approx(2 * one.sem, rel=0.01)
+  assert mc.macro((np.array([1, 0, 0, 1.0]), np.ones(4)), 'abbb') == pytest.approx(2 / 3)
   both = mc.pooled([{'x': alone}, {'x': together}])['x']
   assert len(both[0]) == 1000
   assert (

@@ -15,28 +15,33 @@ import pytest
 from configs import common, visual_unicode
 from experiments.visual_unicode import (
   coverage,
+  growth,
   homoglyphs,
   loss,
   models,
   neighbours,
+  reasoning,
   text,
   unseen_script,
 )
 from lib import tokenizers
-from lib.data import fonts, glyphs
+from lib.data import fonts, glyphs, pipeline
 from lib.embeddings.glyph_rows import unit
+from lib.models.growth import Stage
 from lib.report import published
 from lib.report.results import Row
 from lib.tokenizers import Characters
 from lib.tokenizers.strings import token_strings
-from lib.train import sharding
+from lib.train import language_model, sharding
+from lib.train.experiment import Experiment
 from lib.train.state import state_shapes
 from tests.test_configs import shape_check
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTES = ROOT.parent / 'shared/papers/visual_unicode.md'
 UDHR = ROOT.parent / 'shared/corpora/udhr'
-TABLES = ('coverage', 'loss', 'homoglyphs', 'unseen_script', 'neighbours')
+TABLES = visual_unicode.TABLES
+OWN = 'Is it 1?,yes,no,perhaps,never,A\nIs it 2?,no,yes,perhaps,never,B\n'
 SCALE = f'smoke,tables={"+".join(TABLES)}'
 
 
@@ -54,7 +59,9 @@ def run(workdir, *flags, scale=SCALE):
 def smoke(tmp_path_factory):
   """The folder of a run at smoke scale, and its rows by table, row and column."""
   folder = tmp_path_factory.mktemp('visual')
-  done = run(folder)
+  questions = tmp_path_factory.mktemp('questions') / 'own_test.csv'
+  questions.write_text(OWN)
+  done = run(folder, f'--config.reasoning.questions={questions}')
   assert done.returncode == 0, done.stderr
   rows = json.loads((folder / 'results.json').read_text())['rows']
   return folder, {(row['table'], row['row'], row['column']): row for row in rows}
@@ -225,6 +232,10 @@ def wrong(tmp_path_factory):
     (['--config.homoglyphs.rates=(0.0,)'], 'homoglyphs.rates must lie above 0'),
     (["--config.unseen_script.tested=('KLINGON',)"], "no letters of the script 'KLINGON'"),
     (['--config.data.source=/nowhere/*.txt'], '/nowhere/*.txt'),
+    (['--config.reasoning.entities=0'], 'a fact base has 1 to 2700 entities'),
+    (['--config.reasoning.questions=/nowhere.csv'], "no file matches '/nowhere.csv'"),
+    (["--config.reasoning.naive_arms=('code_16',)"], "naive_arms: 'code_16' is not one of"),
+    (['--config.growth.layers=1'], 'growth needs 2 layers, 2 experts'),
   ],
 )
 def test_bad_input_gets_one_sentence_and_exit_code_2(config, wrong, flags, message):
@@ -259,6 +270,113 @@ def test_a_table_that_was_drawn_before_is_taken(config, tmp_path):
   taken = text.open_text(again).glyphs
   assert isinstance(taken.bits, np.memmap)
   assert (taken.bits == drawn.glyphs.bits).all()
+
+
+# --- reasoning ------------------------------------------------------------------------------------
+
+
+def answered(smoke, row, protocol, column):
+  return measured(smoke, 'reasoning', f'{row},protocol={protocol}', column)
+
+
+@pytest.mark.parametrize('arm', ['glyph', 'trainable_0.02'])
+@pytest.mark.parametrize('facts', ['asked', 'told', 'unseen'])
+def test_an_untrained_model_is_at_chance_by_likelihood_and_far_below_by_sampling(smoke, arm, facts):
+  row = f'arm={arm},training=none,facts={facts},wording=test'
+  low, high = (answered(smoke, row, 'log_likelihood', f'accuracy_{end}') for end in ('low', 'high'))
+  assert low <= answered(smoke, row, 'log_likelihood', 'chance') <= high
+  for protocol in ('sampled_1', 'sampled_2'):
+    letter = answered(smoke, row, protocol, 'p_valid_letter')
+    assert answered(smoke, row, protocol, 'accuracy') < letter < 0.1
+    assert answered(smoke, row, protocol, 'accuracy_given_letter') == pytest.approx(0.25, abs=0.05)
+
+
+def test_every_case_has_every_protocol_and_nothing_leaks(smoke):
+  rows = {row for table, row, _ in smoke[1] if table == 'reasoning'}
+  cases = [f'facts={kind},wording={wording}' for kind, wording in reasoning.CASES]
+  for arm in ('glyph', 'trainable_0.02'):
+    for training in ('none', 'questions'):
+      for protocol in reasoning.PROTOCOLS:
+        for case in cases:
+          assert f'arm={arm},training={training},{case},protocol={protocol}' in rows
+      row = f'arm={arm},training={training},facts=unseen,wording=test'
+      assert abs(answered(smoke, row, 'log_likelihood', 'z_from_chance')) < 4
+
+
+def test_own_questions_are_answered_by_models_of_facts_and_of_text(smoke):
+  for training in ('questions', 'text'):
+    row = f'arm=glyph,training={training},questions=own_test'
+    assert answered(smoke, row, 'log_likelihood', 'chance') == 0.25
+    assert answered(smoke, row, 'log_likelihood', 'best_constant') == 0.5
+    assert answered(smoke, row, 'log_likelihood', 'truncated') == 0
+    assert 0 < answered(smoke, row, 'sampled_1', 'accuracy') < 0.1
+
+
+def test_facts_of_each_seed_are_its_own_and_the_tokenizer_knows_training_text_alone(config):
+  one, other = reasoning.bases(config)
+  assert one.facts != other.facts
+  documents = reasoning.documents(config, 1, 'sentences')
+  assert not any(b'Question' in documents[i] for i in range(50))
+  tokenizer = reasoning.open_text(config).tokenizer
+  grams = {piece.decode() for piece in tokenizer.pieces if len(piece) > 2}
+  told = ' '.join(documents[i].decode() for i in range(config.reasoning.sample))
+  assert 'Question' in grams
+  unseen = {fact.entity for fact in other.facts if fact.entity not in told}
+  assert not unseen & grams
+
+
+# --- growth ---------------------------------------------------------------------------------------
+
+
+def test_ways_of_growing_cost_what_the_monolithic_model_does(smoke, config):
+  cost = lambda model: measured(smoke, 'growth', f'model={model}', 'training_flops')
+  assert cost('experts') == 2 * cost('expert=0') == 2 * cost('expert=1')
+  assert cost('experts') == pytest.approx(cost('monolithic'), rel=1e-6)
+  # A stage has whole steps, and few of them here.
+  assert cost('grown') == pytest.approx(cost('monolithic'), rel=0.5 / 3)
+  assert cost('grown,layers=1') < cost('grown')
+  cpu = visual_unicode.get_config('cpu').growth
+  per_token = growth.flops(cpu, 1024)
+  stages = sum(per_token.step(1, below) for below in range(cpu.layers))
+  spent = growth.stage_steps(cpu, 1024) * stages
+  assert spent == pytest.approx(cpu.steps * per_token.step(cpu.layers), rel=0.01)
+
+
+def test_differences_of_growth_are_those_of_the_seeds(smoke):
+  bits = lambda model: [
+    measured(smoke, 'growth', f'model={model},seed={seed}', 'bits_per_byte') for seed in (0, 1)
+  ]
+  for model in ('grown', 'experts'):
+    difference = np.subtract(bits(model), bits('monolithic')).mean()
+    found = measured(smoke, 'growth', f'model={model}', 'difference_bits_per_byte')
+    assert found == pytest.approx(difference)
+
+
+@pytest.mark.parametrize('scale', common.SCALES)
+def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
+  config = visual_unicode.get_config(scale)
+  config.glyphs.font = 'dejavu'
+  config.tokenizer.kind = 'restricted'
+  config.reasoning.vocab_size, config.reasoning.sample = 400, 100
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  opened = reasoning.open_text(config)
+  dtype = jax.numpy.dtype(config.dtype)
+  model = models.make_model(config.reasoning, 'code_16', opened.glyphs, dtype)
+  length = config.reasoning.length
+  batches = pipeline.batches(
+    reasoning.documents(config, 0), opened.tokenizer, batch_size=4, length=length, seed=0
+  )
+  shape_check(models.make_experiment(model, [batches]), config, mesh)
+  model = models.make_model(config.growth, 'code_16', opened.glyphs, dtype)
+  stage = Stage(model, config.growth.layers)
+  whole, loss_fn = (
+    language_model.loss_and_init(model)[0],
+    language_model.loss_and_init(growth._Plain(stage))[1],
+  )
+  begin = lambda key, batch: stage.start(whole(key, batch))
+  shapes = shape_check(Experiment(begin, loss_fn, batches), config, mesh)
+  lower = shapes['variables']['frozen']['lower']['up']['kernel']
+  assert lower.shape[0] == config.growth.layers - 1
 
 
 # --- homoglyphs -----------------------------------------------------------------------------------

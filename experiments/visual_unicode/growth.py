@@ -6,6 +6,7 @@ All models share the frozen rows, and the training compute of the monolithic one
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -207,12 +208,16 @@ class Seeds:
 
   def _begin(self, number: int) -> Variables:
     """The whole model before training: another one for each number."""
-    experiment = self._experiment(self._whole, self._batches())
-    batch = jax.tree.map(jnp.asarray, next(iter(experiment.batches)))
-    key = jax.random.key(self._seeds[0] + number * ANOTHER)
-    return self._host((jax.jit(experiment.init_fn)(key, batch),), lambda tree: tree)
+    init, batch = self._init
+    return self._host((init(jax.random.key(self._seeds[0] + number * ANOTHER), batch),))
 
-  def _host(self, trees: tuple, change: Callable) -> Variables:
+  @functools.cached_property
+  def _init(self) -> tuple[Callable, Batch]:
+    """(key, batch) -> variables, compiled once, and a batch for it."""
+    experiment = self._experiment(self._whole, self._batches())
+    return jax.jit(experiment.init_fn), jax.tree.map(jnp.asarray, next(iter(experiment.batches)))
+
+  def _host(self, trees: tuple, change: Callable = lambda tree: tree) -> Variables:
     """What a function makes of the trees of each seed, as numpy and whole on every process."""
     everywhere = NamedSharding(self._run.mesh, PartitionSpec())
     made = jax.jit(jax.vmap(change), out_shardings=everywhere)(*trees)
@@ -308,7 +313,7 @@ def _published() -> list[Row]:
       None,
       unit=entry['unit'],
       note='not measured: a model of the paper',
-    )  # fmt: skip
+    )
     for entry in entries
     if entry['table'] == 'growth'
   ]

@@ -230,22 +230,30 @@ def _rows(case: Case, answers: Sequence[choice.Answers]) -> list[Row]:
   if case.groups is not None:
     labels = [label for some in case.groups for label in some]
     ratios = {column: choice.grouped(ratio, labels) for column, ratio in ratios.items()}
+  over = 'questions of the mean over seeds' if case.alike else 'the facts of all seeds'
   rows = []
   for protocol, quantity in PROTOCOLS.items():
     row = f'{case.row},{name(protocol=protocol)}'
     put = lambda column, value, error=None, note='', row=row: rows.append(
       Row('reasoning', row, column, value, error, unit='ratio', note=note)
     )
-    of_seeds = lambda key: mean_and_sem([choice.estimate(one[key]).value for one in each])
+    of_seeds = lambda key: mean_and_sem([choice.value(one[key]) for one in each])
     whole = choice.estimate(ratios[f'accuracy_{quantity}'])
     put(
       'accuracy',
       *of_seeds(f'accuracy_{quantity}'),
-      'mean ± standard error over seeds, each of which has its own facts',
+      'mean ± standard error over seeds' + ('' if case.alike else ', each with facts of its own'),
     )
-    put('accuracy_low', whole.low, note='95 % interval over facts (or questions) of all seeds')
+    put('accuracy_low', whole.low, note=f'95 % interval over {over}')
     put('accuracy_high', whole.high)
-    put('chance', choice.estimate(ratios['chance']).value)
+    put('chance', choice.value(ratios['chance']))
+    subjects = [question.subject for question in case.questions[0]]
+    if case.alike and len(set(subjects)) > 1:
+      put(
+        'accuracy_macro',
+        choice.macro(ratios[f'accuracy_{quantity}'], subjects),
+        note=f'mean over {len(set(subjects))} subjects',
+      )
     if protocol == 'log_likelihood':
       _of_likelihood(put, case, ratios, whole)
     else:
@@ -255,7 +263,7 @@ def _rows(case: Case, answers: Sequence[choice.Answers]) -> list[Row]:
 
 def _of_likelihood(put: Callable, case: Case, ratios: Mapping, whole: choice.Estimate) -> None:
   """Whether places are chosen alike, and how far from chance the answers are."""
-  value = lambda key: choice.estimate(ratios[key]).value
+  value = lambda key: choice.value(ratios[key])
   for form in ('bare', 'spaced'):
     put(
       f'accuracy_{form}',

@@ -290,21 +290,32 @@ def grouped(ratio: Ratio, groups: Sequence[Hashable]) -> Ratio:
   return np.bincount(which, ratio[0]), np.bincount(which, ratio[1])
 
 
+def macro(ratio: Ratio, groups: Sequence[Hashable]) -> float:
+  """The mean over groups, such as the subjects of MMLU, of the value in each."""
+  above, below = grouped(ratio, groups)
+  return float(np.mean(above / below))
+
+
+def value(ratio: Ratio) -> float:
+  """The quotient of the sums; NaN where nothing is to be divided by."""
+  above, below = ratio[0].sum(), ratio[1].sum()
+  return float(above / below) if below > 0 else np.nan
+
+
 def estimate(ratio: Ratio, seed: int = 0) -> Estimate:
   """A ratio of sums with its interval: Wilson's for hits and misses, else bootstrap percentiles.
 
   Where nothing is to be divided by, as where no letter is ever read, all is NaN.
   """
   above, below = ratio
-  if not below.sum() > 0:
-    return Estimate(np.nan, None, np.nan, np.nan)
-  value, count = above.sum() / below.sum(), len(above)
-  sem = None
+  quotient, count, sem = value(ratio), len(above), None
+  if np.isnan(quotient):
+    return Estimate(quotient, None, np.nan, np.nan)
   if count > 1:
-    spread = ((above - value * below) ** 2).sum()
+    spread = ((above - quotient * below) ** 2).sum()
     sem = float(np.sqrt(spread * count / (count - 1)) / below.sum())
   if np.all(below == 1) and np.all((above == 0) | (above == 1)):
-    return Estimate(float(value), sem, *wilson(float(above.sum()), count))
+    return Estimate(quotient, sem, *wilson(float(above.sum()), count))
   rng, quotients = np.random.default_rng(seed), []
   step = max(1, CHUNK // count)
   for start in range(0, DRAWS, step):
@@ -312,7 +323,7 @@ def estimate(ratio: Ratio, seed: int = 0) -> Estimate:
     weights = rng.multinomial(count, np.full(count, 1 / count), size)
     quotients.append((weights @ above) / np.maximum(weights @ below, np.finfo(float).tiny))
   low, high = np.percentile(np.concatenate(quotients), [2.5, 97.5])
-  return Estimate(float(value), sem, float(low), float(high))
+  return Estimate(quotient, sem, float(low), float(high))
 
 
 def wilson(hits: float, count: int) -> tuple[float, float]:
