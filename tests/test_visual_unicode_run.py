@@ -179,6 +179,21 @@ def recipe(config, arm):
   return models.make_experiment(model, [text.batches(opened, config.loss, seed) for seed in seeds])
 
 
+def test_the_rows_are_no_constant_of_the_step(config):
+  wide = visual_unicode.get_config(SCALE)
+  wide.loss.dim = 1024
+  experiment = recipe(wide, 'code_16')
+  batch = next(iter(experiment.batches))
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(experiment.init_fn, key, batch)
+  rows = shapes['frozen']['embedding']['table']
+  for function, arguments in (
+    (experiment.init_fn, (key, batch)),
+    (experiment.loss_fn, (shapes, batch, key)),
+  ):
+    assert len(jax.jit(function).lower(*arguments).as_text()) < 0.5 * rows.size
+
+
 # --- configs --------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ and bits are counted over its bytes; only the context differs. A token of the cl
 of both scores where no token of the replaced text begins at the same character.
 """
 
+import collections
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -24,8 +25,9 @@ from lib.tokenizers.base import Tokenizer
 CAPTION = (
   'Latin letters of the context become letters that the font draws alike, each with probability '
   '`rate`; the clean text is asked for. Bits are per byte of the clean text; `extra` is the '
-  'attacked less the clean score of the same tokens, mean ± standard error over seeds. No trained '
-  'row of a look-alike was ever updated, for the training text has none.'
+  'attacked less the clean score of the same tokens, mean ± standard error over seeds. Rows of '
+  'look-alikes are trained only where the training text has them. An attack also cuts n-grams into '
+  'characters.'
 )
 SUMMARY = ('', ('clean_bits_per_byte', 'attacked_bits_per_byte', 'extra_bits_per_byte'))
 
@@ -45,7 +47,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Scores the arms of `loss`, and a model over bytes, on clean and on attacked contexts."""
   options = config.homoglyphs
   alike = text.confusable(config.glyphs.font, options.tolerance)
-  rows = [_found(alike)]
+  rows = _found(config, alike)
   clean = passages(config, options.texts, options.chars)
   arms = [(arm, None) for arm in options.arms] + [(arm, 'bytes') for arm in options.byte_arms]
   for arm, kind in arms:
@@ -65,9 +67,21 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   return rows
 
 
-def _found(alike: Mapping[str, str]) -> Row:
-  note = 'such as ' + ', '.join(f'{c} U+{ord(others[0]):04X}' for c, others in alike.items())[:60]
-  return Row('homoglyphs', 'letters=latin', 'letters_with_look_alikes', len(alike), note=note)
+def _found(config: ConfigDict, alike: Mapping[str, str]) -> list[Row]:
+  """How many letters can be imitated, and whether the training text has what imitates them."""
+  put = lambda column, value, note='': Row(
+    'homoglyphs', 'letters=latin', column, float(value), note=note
+  )
+  examples = ', '.join(f'{letter} U+{ord(others[0]):04X}' for letter, others in alike.items())
+  whole = sources.take(sources.open_source(config.data.source, 'train'), 2**26)
+  counts = collections.Counter(b''.join(whole).decode('utf-8', 'replace'))
+  look_alikes = set(''.join(alike.values()))
+  return [
+    put('letters_with_look_alikes', len(alike), f'such as {examples[:60]} …'),
+    put('look_alikes', len(look_alikes)),
+    put('look_alikes_in_training_text', sum(counts[one] for one in look_alikes), 'occurrences'),
+    put('characters_of_training_text', counts.total()),
+  ]
 
 
 def passages(config: ConfigDict, count: int, chars: int) -> list[str]:
