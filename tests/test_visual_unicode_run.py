@@ -179,6 +179,21 @@ def recipe(config, arm):
   return models.make_experiment(model, [text.batches(opened, config.loss, seed) for seed in seeds])
 
 
+def test_the_rows_are_no_constant_of_the_step(config):
+  wide = visual_unicode.get_config(SCALE)
+  wide.loss.dim = 1024
+  experiment = recipe(wide, 'code_16')
+  batch = next(iter(experiment.batches))
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(experiment.init_fn, key, batch)
+  rows = shapes['frozen']['embedding']['table']
+  for function, arguments in (
+    (experiment.init_fn, (key, batch)),
+    (experiment.loss_fn, (shapes, batch, key)),
+  ):
+    assert len(jax.jit(function).lower(*arguments).as_text()) < 0.5 * rows.size
+
+
 # --- configs --------------------------------------------------------------------------------------
 
 
@@ -497,9 +512,7 @@ def test_hidden_states_are_means_over_occurrences():
     'segments': np.array([[1, 1, 1, 0]]),
   }
   vectors = np.array([[[9.0, 9], [1, 2], [5, 6], [100, 100]]])
-  model = types.SimpleNamespace(apply=lambda *_, method: (jax.numpy.asarray(vectors), None))
-  one = models.Trained(model, {}, [], 0)
-  means = neighbours.hidden(one, [batch], np.array([3, 4]))
+  means = neighbours.hidden(lambda batch, draw: (vectors, None), [batch], np.array([3, 4]))
   np.testing.assert_allclose(means, [[-2, -2], [2, 2]])
   assert neighbours.frequent([batch], 9, 5).tolist() == [3, 4]
 

@@ -7,7 +7,9 @@ and bits are counted over its bytes; only the context differs. A token of the cl
 of both scores where no token of the replaced text begins at the same character.
 """
 
-from collections.abc import Mapping, Sequence
+import collections
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -15,7 +17,6 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.visual_unicode import loss, models, text
-from experiments.visual_unicode.models import Trained
 from lib.data import pipeline, sources
 from lib.errors import InputError
 from lib.report.results import Row, mean_and_sem, name
@@ -24,8 +25,9 @@ from lib.tokenizers.base import Tokenizer
 CAPTION = (
   'Latin letters of the context become letters that the font draws alike, each with probability '
   '`rate`; the clean text is asked for. Bits are per byte of the clean text; `extra` is the '
-  'attacked less the clean score of the same tokens, mean ± standard error over seeds. No trained '
-  'row of a look-alike was ever updated, for the training text has none.'
+  'attacked less the clean score of the same tokens, mean ± standard error over seeds. Rows of '
+  'look-alikes are trained only where the training text has them. An attack also cuts n-grams into '
+  'characters.'
 )
 SUMMARY = ('', ('clean_bits_per_byte', 'attacked_bits_per_byte', 'extra_bits_per_byte'))
 
@@ -45,25 +47,41 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Scores the arms of `loss`, and a model over bytes, on clean and on attacked contexts."""
   options = config.homoglyphs
   alike = text.confusable(config.glyphs.font, options.tolerance)
-  rows = [_found(alike)]
+  rows = _found(config, alike)
   clean = passages(config, options.texts, options.chars)
   arms = [(arm, None) for arm in options.arms] + [(arm, 'bytes') for arm in options.byte_arms]
   for arm, kind in arms:
     tokenizer = text.open_text(config, kind).tokenizer
     trained = loss.fit(config, run, arm, kind)
+    nats = jax.jit(trained[0].model.apply)
+    score = lambda one, batch, nats=nats: float(
+      (np.asarray(nats(one.variables, batch, None)) * (batch['bytes'] > 0)).sum()
+    )
     for rate in options.rates:
       attacked = [attack(one, alike, rate, seed) for seed, one in enumerate(clean)]
       pairs = [
         aligned(tokenizer, *pair, config.loss.length) for pair in zip(clean, attacked, strict=True)
       ]
       row = name(arm=arm, tokens=kind or config.tokenizer.kind, rate=rate)
-      rows += _scores(row, trained, pairs, clean)
+      rows += _scores(row, [functools.partial(score, one) for one in trained], pairs, clean)
   return rows
 
 
-def _found(alike: Mapping[str, str]) -> Row:
-  note = 'such as ' + ', '.join(f'{c} U+{ord(others[0]):04X}' for c, others in alike.items())[:60]
-  return Row('homoglyphs', 'letters=latin', 'letters_with_look_alikes', len(alike), note=note)
+def _found(config: ConfigDict, alike: Mapping[str, str]) -> list[Row]:
+  """How many letters can be imitated, and whether the training text has what imitates them."""
+  put = lambda column, value, note='': Row(
+    'homoglyphs', 'letters=latin', column, float(value), note=note
+  )
+  examples = ', '.join(f'{letter} U+{ord(others[0]):04X}' for letter, others in alike.items())
+  whole = sources.take(sources.open_source(config.data.source, 'train'), 2**26)
+  counts = collections.Counter(b''.join(whole).decode('utf-8', 'replace'))
+  look_alikes = set(''.join(alike.values()))
+  return [
+    put('letters_with_look_alikes', len(alike), f'such as {examples[:60]} …'),
+    put('look_alikes', len(look_alikes)),
+    put('look_alikes_in_training_text', sum(counts[one] for one in look_alikes), 'occurrences'),
+    put('characters_of_training_text', counts.total()),
+  ]
 
 
 def passages(config: ConfigDict, count: int, chars: int) -> list[str]:
@@ -136,19 +154,15 @@ def _row(
 
 
 def _scores(
-  row: str, trained: Sequence[Trained], pairs: Sequence[tuple], clean: Sequence[str]
+  row: str,
+  scores: Sequence[Callable[[Mapping[str, np.ndarray]], float]],
+  pairs: Sequence[tuple],
+  clean: Sequence[str],
 ) -> list[Row]:
-  """Clean, attacked and extra bits per byte over seeds."""
+  """Clean, attacked and extra bits per byte; `scores` give each seed's nats of a batch."""
   batches = [{k: np.stack([one[k] for one in side]) for k in side[0]} for side in zip(*pairs)]
-  nats = jax.jit(trained[0].model.apply)
   covered = batches[0]['bytes'].sum()
-  values = []
-  for one in trained:
-    values.append([
-      float((np.asarray(nats(one.variables, batch, None)) * (batch['bytes'] > 0)).sum())
-      / covered / np.log(2)
-      for batch in batches
-    ])  # fmt: skip
+  values = [[score(batch) / covered / np.log(2) for batch in batches] for score in scores]
   before, after = zip(*values)
   put = lambda column, numbers, note='': Row(
     'homoglyphs', row, column, *mean_and_sem(numbers), unit='bits/byte', note=note

@@ -4,9 +4,10 @@
 The hidden state of a token is the mean of the final states after it, over test text.
 """
 
+import functools
 import io
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -14,7 +15,6 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.visual_unicode import loss, models, text
-from experiments.visual_unicode.models import Trained
 from lib import atomic
 from lib.embeddings.glyph_rows import unit
 from lib.errors import InputError
@@ -58,7 +58,8 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       found = [judge(vectors, alike, written) for vectors in tables]
       rows += _rows(name(space='rows', arm=arm), found)
       maps[f'{arm}: rows'] = plane(tables[0])
-    states = [hidden(one, batches, ids) for one in trained]
+    apply = jax.jit(functools.partial(trained[0].model.apply, method='hidden'))
+    states = [hidden(functools.partial(apply, one.variables), batches, ids) for one in trained]
     found = [judge(vectors, alike, written) for vectors in states]
     rows += _rows(name(space='hidden', arm=arm), found)
     maps[f'{arm}: hidden states'] = plane(states[0])
@@ -78,12 +79,16 @@ def frequent(batches: Sequence[Mapping[str, np.ndarray]], vocab_size: int, most:
   return np.sort(order[counts[order] > 0])
 
 
-def hidden(one: Trained, batches: Sequence[Mapping[str, np.ndarray]], ids: np.ndarray):
-  """Mean final hidden vectors [N, D] after each of some tokens, less the mean of all."""
-  apply = jax.jit(lambda variables, batch: one.model.apply(variables, batch, None, method='hidden'))
+def hidden(
+  apply: Callable, batches: Sequence[Mapping[str, np.ndarray]], ids: np.ndarray
+) -> np.ndarray:
+  """Mean final hidden vectors [N, D] after each of some tokens, less the mean of all.
+
+  `apply` takes a batch and no draw to (final hidden vectors, residual streams).
+  """
   total, counts = 0.0, np.zeros(ids.size)
   for batch in batches:
-    vectors = np.asarray(apply(one.variables, batch)[0], np.float32)
+    vectors = np.asarray(apply(batch, None)[0], np.float32)
     real = batch['segments'] > 0
     is_token = (batch['inputs'][real][:, None] == ids[None]).astype(np.float32)
     total = total + is_token.T @ vectors[real]

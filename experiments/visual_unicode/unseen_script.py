@@ -10,7 +10,7 @@ Where texts in other scripts are given, the models of `loss` are scored on them 
 
 import functools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -27,6 +27,7 @@ from lib.errors import InputError
 from lib.report.results import Row, mean_and_sem, name
 from lib.tokenizers import Restricted, Unicode
 from lib.train import language_model
+from lib.train.experiment import Variables
 
 CAPTION = (
   'Trained to name the letters of some scripts, asked for the names of letters that were never '
@@ -36,6 +37,7 @@ CAPTION = (
   '`loss`.'
 )
 SUMMARY = ('', ('bits_per_byte', 'accuracy', 'difference_bits_per_byte'))
+AT_ONCE = 64  # lines that are scored at once
 DIFFERENCE = 'less trainable_0.02, paired by seed; below 0: better'
 
 
@@ -145,19 +147,29 @@ def batches(lines: dict[str, np.ndarray], batch_size: int, seed: int) -> grain.I
   return grain.MapDataset.range(2**31).map(draw).to_iter_dataset(options)
 
 
-def scorer(model: Any):
-  """(variables, batch) -> bits per byte and accuracy where `bytes` counts."""
+def scorer(model: Any) -> Callable[[Variables, dict[str, np.ndarray]], tuple[float, float]]:
+  """(variables, lines) -> bits per byte and accuracy where `bytes` counts."""
 
   @jax.jit
-  def score(variables, batch):
+  def sums(variables, batch):
     logits = model.apply(variables, batch, None, method='logits')
     counts = batch['bytes'] > 0
     right = logits.argmax(axis=-1) == batch['targets']
     said = jnp.take_along_axis(jax.nn.log_softmax(logits), batch['targets'][..., None], axis=-1)
-    mean = lambda values: jnp.where(counts, values, 0).sum() / batch['bytes'].sum()
-    return mean(-said[..., 0]) / jnp.log(2), jnp.where(counts, right, False).sum() / counts.sum()
+    total = lambda values: jnp.where(counts, values, 0).sum()
+    return jnp.stack([total(-said[..., 0]), total(right), batch['bytes'].sum(), counts.sum()])
 
-  return lambda variables, batch: [float(value) for value in score(variables, batch)]
+  def score(variables, lines):
+    padding = [(0, -len(lines['bytes']) % AT_ONCE), (0, 0)]
+    filled = {field: np.pad(values, padding) for field, values in lines.items()}
+    parts = [
+      np.asarray(sums(variables, {f: values[i : i + AT_ONCE] for f, values in filled.items()}))
+      for i in range(0, len(filled['bytes']), AT_ONCE)
+    ]
+    nats, right, covered, tokens = np.sum(parts, axis=0)
+    return nats / covered / np.log(2), right / tokens
+
+  return score
 
 
 def _scores(row: str, count: int, values: np.ndarray) -> list[Row]:
