@@ -61,6 +61,14 @@ def test_signs_of_axes_are_fixed():
   np.testing.assert_allclose(variances, np.linalg.eigvalsh(covariance)[::-1][:5])
 
 
+def test_variance_kept_is_that_of_the_singular_values():
+  pictures = table().pixels().reshape(len(TOKENS), -1).astype(np.float64)
+  scale = np.linalg.svd(pictures - pictures.mean(axis=0), compute_uv=False)
+  kept = glyph_rows.variance_kept(table())
+  assert kept.shape == (256,)
+  np.testing.assert_allclose(kept[: scale.size], np.cumsum(scale**2) / (scale**2).sum(), atol=1e-9)
+
+
 def test_faithful_rows_collide_and_deduped_rows_do_not():
   shared = table().shared
   assert TOKENS[0] == ' '
@@ -126,7 +134,7 @@ ROWS = glyph_rows.gaussian_rows(tiny.V, 16, seed=0)
 
 
 def experiment(rows=ROWS):
-  embedding = Given(tiny.V, 16, lambda: rows)
+  embedding = Given(tiny.V, 16, lambda seed: rows)
   decoder = Decoder(layers=2, dim=16, heads=2, mlp_dim=32, max_length=tiny.T)
   init_fn, loss_fn = language_model.loss_and_init(LanguageModel(embedding, decoder))
   return dataclasses.replace(tiny.make(), init_fn=init_fn, loss_fn=loss_fn, evaluations={})
@@ -168,7 +176,7 @@ def test_frozen_rows_are_sharded_like_a_parameter(tmp_path):
 
 
 def test_rows_may_be_where_training_starts():
-  embedding = Given(tiny.V, 16, lambda: ROWS, frozen=False)
+  embedding = Given(tiny.V, 16, lambda seed: ROWS, frozen=False)
   ids = np.array([[tiny.V, 0, 6]], np.int32)
   variables = embedding.init(jax.random.key(0), ids, None, method='encode')
   assert set(variables) == {'params'}
@@ -180,7 +188,7 @@ def test_rows_may_be_where_training_starts():
 
 def test_another_width_gets_a_trained_map_and_begin_a_vector():
   rows = glyph_rows.gaussian_rows(tiny.V, 24, seed=0)
-  embedding = Given(tiny.V, 16, lambda: rows)
+  embedding = Given(tiny.V, 16, lambda seed: rows)
   ids = np.array([[tiny.V, 0, 6]], np.int32)
   variables = embedding.init(jax.random.key(0), ids, None, method='encode')
   params = variables['params']
@@ -199,6 +207,25 @@ def test_rows_of_another_vocabulary_are_named():
   batch = next(iter(wrong.batches))
   with pytest.raises(InputError, match=r'shape \(6, 16\) do not fit 7 ids'):
     wrong.init_fn(jax.random.key(0), batch)
+
+
+def test_replicas_have_rows_and_parameters_of_their_own():
+  embedding = Given(tiny.V, 16, lambda seed: glyph_rows.gaussian_rows(tiny.V, 16, seed))
+  ids = np.array([[tiny.V, 0]], np.int32)
+  init = jax.vmap(lambda key: embedding.init(key, ids, None, method='encode'))
+  variables = init(jax.random.split(jax.random.key(0), 3))
+  rows = np.asarray(variables['frozen']['table'])
+  assert rows.shape == (3, tiny.V, 16)
+  assert len(np.unique(rows[:, 0], axis=0)) == 3
+  again = init(jax.random.split(jax.random.key(0), 3))
+  assert (np.asarray(again['frozen']['table']) == rows).all()
+  # All arms of a seed begin with the same readout, whatever their rows.
+  trained = Given(tiny.V, 16, lambda seed: ROWS, frozen=False)
+  other = trained.init(jax.random.split(jax.random.key(0), 3)[1], ids, None, method='encode')[
+    'params'
+  ]
+  for name in ('begin', 'readout_table'):
+    assert (np.asarray(variables['params'][name][1]) == np.asarray(other[name])).all()
 
 
 def test_no_compiled_program_holds_the_rows():

@@ -16,6 +16,7 @@ from PIL import Image
 
 from lib import tokenizers
 from lib.data import fonts, glyphs
+from lib.data.look_alikes import look_alikes
 from lib.errors import InputError
 
 # A 6 × 10 frame whose ink ends on the baseline, a 16 × 16 square, and a hyphen.
@@ -263,3 +264,37 @@ def test_the_command_says_what_was_wrong(tmp_path):
     assert failed.stderr.startswith('glyphs: ')
     assert sentence in failed.stderr
     assert failed.stderr.count('\n') == 1
+
+
+# --- look-alikes ----------------------------------------------------------------------------------
+
+
+def test_look_alikes_are_found_in_the_font():
+  found = look_alikes('AoQ7', fonts.find_font('dejavu'), 32)
+  assert 'А' in found['A']
+  assert 'Α' in found['A']
+  assert 'о' in found['o']
+  assert '7' not in found  # no letter looks like it
+  assert all(ord(other) > 0x7F for others in found.values() for other in others)
+
+
+def test_tolerance_admits_more_and_the_likest_come_first(tmp_path):
+  rows = ['7E', *['42'] * 8, '7E']
+  draw = lambda changed: '00' * 4 + ''.join([*rows[:5], changed, *rows[6:]]) + '00' * 2
+  path = tmp_path / 'near.hex'
+  # At 28 pixels of ink: equal, one more pixel, and three more.
+  glyphs_of = {'A': '42', 'А': '4A', 'Α': '42', 'Ꭺ': '7A'}
+  path.write_text(''.join(f'{ord(c):04X}:{draw(row)}\n' for c, row in glyphs_of.items()))
+  font = fonts.HexFont(path)
+  assert look_alikes('A', font, 16) == {'A': 'Α'}
+  assert look_alikes('A', font, 16, tolerance=0.05) == {'A': 'ΑА'}
+  assert look_alikes('A', font, 16, tolerance=0.2) == {'A': 'ΑАᎪ'}
+  assert look_alikes('A', font, 16, tolerance=0.2, most=2) == {'A': 'ΑА'}
+
+
+def test_the_fingerprint_is_known_before_drawing(font):
+  tokens = ['A', 'AA', '-']
+  for options in ({}, {'cell': 16}, {'composition': 'area'}, {'blank': ''}):
+    drawn = glyphs.render(tokens, font, **options).fingerprint
+    assert glyphs.fingerprint(tokens, font, **options) == drawn
+  assert glyphs.fingerprint(['A', 'A', 'A-'], font) != glyphs.fingerprint(tokens, font)

@@ -79,7 +79,7 @@ def render(
   for name, value, allowed in (('cell', cell, CELLS), ('composition', composition, COMPOSITIONS)):
     if value not in allowed:
       raise InputError(f'{name}={value!r} is not one of {", ".join(map(str, allowed))}.')
-  texts = [t if isinstance(t, str) else t.decode('utf-8', 'backslashreplace') for t in tokens]
+  texts = _texts(tokens)
   if not any(texts):
     raise InputError('there is no token to draw: give some that have characters.')
   lengths = np.array([len(text) for text in texts])
@@ -97,13 +97,31 @@ def render(
   missing = np.bincount(
     np.repeat(np.arange(len(texts)), lengths), ~known[character], minlength=len(texts)
   )
-  options = f'{font.identity} {cell} {composition} {blank!a} {lengths.tolist()}\n'
   return GlyphTable(
     _composed(ink, character, lengths, composition),
     (missing == 0) & (lengths > 0),
     cell,
-    hashlib.sha256(options.encode() + encoded).hexdigest(),
+    fingerprint(tokens, font, cell, composition, blank),
   )
+
+
+def fingerprint(
+  tokens: Sequence[str | bytes],
+  font: Font,
+  cell: int = 32,
+  composition: str = 'squeeze',
+  blank: str = BLANK,
+) -> str:
+  """That of the table that `render` would draw, for `load` to ask for."""
+  texts = _texts(tokens)
+  lengths = [len(text) for text in texts]
+  options = f'{font.identity} {cell} {composition} {blank!a} {lengths}\n'
+  encoded = ''.join(texts).encode('utf-32-le', 'surrogatepass')
+  return hashlib.sha256(options.encode() + encoded).hexdigest()
+
+
+def _texts(tokens: Sequence[str | bytes]) -> list[str]:
+  return [t if isinstance(t, str) else t.decode('utf-8', 'backslashreplace') for t in tokens]
 
 
 def _composed(

@@ -46,7 +46,7 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
     from lib.data import stdlib_text  # TFDS takes a second to import: only where it is used
 
     builder = stdlib_text.prepare(STDLIB[spec], data_dir or cache.folder('data'))
-    return _records(builder, split)
+    return Records(open_records(builder, split))
   if spec.startswith('stdlib/'):
     raise InputError(
       f'source {spec!r} does not exist; choose stdlib, stdlib/prose or stdlib/source '
@@ -72,27 +72,40 @@ def take(source: Source, limit_bytes: int | None = None) -> list[bytes]:
 
 
 def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Records:
-  """Reads the files alone: neither the set's own code nor a network is asked."""
+  builder = open_prepared(name, data_dir)
+  if 'text' not in builder.info.features:
+    raise InputError(
+      f"tfds:{name} has no field 'text' but {sorted(builder.info.features)}; "
+      'choose a set whose documents are a text field.'
+    )
+  return Records(open_records(builder, split))
+
+
+def open_prepared(name: str, data_dir: str | os.PathLike | None = None) -> Any:
+  """A TFDS set as a builder over its files alone: neither its code nor a network is asked.
+
+  Raises:
+    InputError: no such set is prepared.
+  """
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import read_only_builder
 
   try:
-    builder = read_only_builder.builder_from_files(name, data_dir=data_dir)
+    return read_only_builder.builder_from_files(name, data_dir=data_dir)
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
     place = data_dir or tfds.core.constants.DATA_DIR
     raise InputError(
       f'no prepared TFDS set {name!r} lies below {place}; prepare it once as array_record '
       '(docs/data.md), and name its config if it has several.'
     ) from error
-  if 'text' not in builder.info.features:
-    raise InputError(
-      f"tfds:{name} has no field 'text' but {sorted(builder.info.features)}; "
-      'choose a set whose documents are a text field.'
-    )
-  return _records(builder, split)
 
 
-def _records(builder: Any, split: str) -> Records:
+def open_records(builder: Any, split: str) -> Any:
+  """Random access to the records (dicts of features) of one split of `open_prepared`.
+
+  Raises:
+    InputError: a set that only TensorFlow reads, or a split that is missing or empty.
+  """
   name = builder.info.full_name
   try:
     records = builder.as_data_source(split)
@@ -107,4 +120,4 @@ def _records(builder: Any, split: str) -> Records:
     ) from error
   if not len(records):
     raise InputError(f'the split {split!r} of {name} is empty; choose another.')
-  return Records(records)
+  return records

@@ -26,7 +26,8 @@ class Given(nn.Module):
   Attributes:
     vocab_size: V, ids that can be predicted.
     dim: D, width of the model.
-    rows: () -> the rows, float [V, R]. For R ≠ D a trained map without bias takes them to D.
+    rows: seed -> the rows, float [V, R]. For R ≠ D a trained map without bias takes them to D.
+      The seed comes from the module's own key, so that each replica under `vmap` has its own.
     frozen: the rows stay; otherwise they are where training starts.
     init_std: standard deviation of the initial readout and begin vector.
     dtype: of the vectors handed to the model.
@@ -34,7 +35,7 @@ class Given(nn.Module):
 
   vocab_size: int
   dim: int
-  rows: Callable[[], np.ndarray]
+  rows: Callable[[int], np.ndarray]
   frozen: bool = True
   init_std: float = 0.02
   dtype: jnp.dtype = jnp.float32
@@ -42,26 +43,34 @@ class Given(nn.Module):
   def setup(self) -> None:
     """Makes the variables; raises InputError for rows of another vocabulary."""
     init = nn.initializers.normal(self.init_std)
-    if self.frozen:
-      self.table = self.variable('frozen', 'table', self._rows).value
-    else:
-      self.table = self.param('table', lambda key: self._rows())
+    # Before the table, which takes a key only where it is made: so both are equal in all arms.
     self.begin = self.param('begin', init, (self.dim,))
     self.readout_table = self.param('readout_table', init, (self.vocab_size, self.dim))
+    if self.frozen:
+      self.table = self.variable(
+        'frozen', 'table', lambda: self._rows(self.make_rng('params'))
+      ).value
+    else:
+      self.table = self.param('table', self._rows)
     width = self.table.shape[1]
     if width != self.dim:
       into = nn.initializers.normal(width**-0.5)
       self.row_in = self.param('row_in', into, (width, self.dim))
 
-  def _rows(self) -> jax.Array:
-    rows = np.asarray(self.rows(), np.float32)
-    if rows.ndim != 2 or len(rows) != self.vocab_size:
+  def _rows(self, key: jax.Array) -> jax.Array:
+    shape = np.shape(self.rows(0))
+    if len(shape) != 2 or shape[0] != self.vocab_size:
       raise InputError(
-        f'rows of shape {rows.shape} do not fit {self.vocab_size} ids: render them from the '
+        f'rows of shape {shape} do not fit {self.vocab_size} ids: render them from the '
         'tokens of the tokenizer in use.'
       )
     # A plain array would be written into the compiled program of the initial state.
-    return jax.pure_callback(lambda: rows, jax.ShapeDtypeStruct(rows.shape, rows.dtype))
+    return jax.pure_callback(
+      lambda seed: np.asarray(self.rows(int(seed)), np.float32),
+      jax.ShapeDtypeStruct(shape, np.float32),
+      jax.random.bits(key),
+      vmap_method='sequential',
+    )
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> None:
     """Nothing: the rows are the same for every sequence."""

@@ -5,6 +5,8 @@ All rows are float32 [V, D]. Glyph and Gaussian rows have norm 1 as in the paper
 `with_rms` brings any of them to the scale of a trained table.
 """
 
+import functools
+
 import numpy as np
 
 from lib.data.glyphs import GlyphTable
@@ -64,6 +66,7 @@ def _floats(table: GlyphTable, start: int) -> np.ndarray:
   return pixels.reshape(len(pixels), -1).astype(np.float32)
 
 
+@functools.lru_cache(maxsize=4)
 def _moments(table: GlyphTable) -> tuple[np.ndarray, np.ndarray]:
   """Mean and covariance of the pixels, float64.
 
@@ -85,6 +88,12 @@ def principal_axes(covariance: np.ndarray, dim: int) -> np.ndarray:
   axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :dim]
   largest = np.abs(axes).argmax(axis=0)
   return axes * np.sign(axes[largest, np.arange(dim)])
+
+
+def variance_kept(table: GlyphTable) -> np.ndarray:
+  """Share of the pictures' variance in the first 1, 2, … principal components, [cell²]."""
+  variances = np.linalg.eigvalsh(_moments(table)[1])[::-1].clip(min=0)
+  return np.cumsum(variances) / variances.sum()
 
 
 def shuffled(rows: np.ndarray, seed: int) -> np.ndarray:

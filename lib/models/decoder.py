@@ -274,6 +274,14 @@ class LanguageModel(nn.Module):
     draw = self.embedding.draw(key, batch)
     return self.embedding.logits(self.hidden(batch, draw)[0], draw)
 
+  def logits_at(
+    self, batch: Mapping[str, jax.Array], places: jax.Array, key: jax.Array
+  ) -> jax.Array:
+    """Logits [B, P, V] after the inputs at places [B, P]: no more of them are ever held."""
+    draw = self.embedding.draw(key, batch)
+    hidden = jnp.take_along_axis(self.hidden(batch, draw)[0], places[..., None], axis=1)
+    return self.embedding.logits(hidden, draw)
+
   def hidden(self, batch: Mapping[str, jax.Array], draw: Any) -> tuple[jax.Array, jax.Array]:
     """Final hidden vectors [B, T, D] and residual streams [L, B, T, D] under a draw."""
     vectors = self.embedding.encode(batch['inputs'], draw)

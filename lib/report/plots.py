@@ -102,6 +102,37 @@ def ranked(
   return draw
 
 
+def intervals(
+  title: str, x_label: str, found: Mapping[str, tuple[float, float, float]], margin: float
+) -> Callable[[Any], None]:
+  """A panel of means with their intervals (mean, low, high), one a line, over a band ± margin."""
+
+  def draw(axis: Any) -> None:
+    axis.axvspan(-margin, margin, color='0.9', label=f'± {margin:g}')
+    axis.axvline(0, color='0.5', linewidth=0.8)
+    for place, (mean, low, high) in enumerate([*found.values()][::-1]):
+      axis.plot([low, high], [place, place], color='C0')
+      axis.plot([mean], [place], 'o', color='C0', markersize=4)
+    axis.set_yticks(range(len(found)), [*found][::-1], fontsize=7)
+    _finish(axis, title, x_label, '')
+
+  return draw
+
+
+def words(title: str, places: Any, written: Sequence[str]) -> Callable[[Any], None]:
+  """A panel of words at places [N, 2]."""
+
+  def draw(axis: Any) -> None:
+    axis.scatter(places[:, 0], places[:, 1], s=0)
+    for (x, y), word in zip(places, written, strict=True):
+      axis.text(x, y, word, fontsize=7, ha='center', va='center', parse_math=False)
+    axis.set_title(title)
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+  return draw
+
+
 def matrix(
   title: str, values: Any, labels: Sequence[str], x_label: str, y_label: str
 ) -> Callable[[Any], None]:

@@ -12,6 +12,7 @@ from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding.baselines import GZip, StaticAC, train_static_ac
 from lib.tokenizers.coding.windows import EqualInfo
 from lib.tokenizers.lzw import LZW, train_lzw
+from lib.tokenizers.restricted import Restricted, train_restricted
 from lib.tokenizers.sentencepiece import SentencePiece, train_sentencepiece
 from lib.tokenizers.unicode import Unicode, train_unicode
 from lib.tokenizers.wordpiece import WordPiece, train_wordpiece
@@ -25,6 +26,7 @@ __all__ = [
   'Dictionary',
   'EqualInfo',
   'GZip',
+  'Restricted',
   'SentencePiece',
   'StaticAC',
   'Tokenizer',
@@ -34,6 +36,7 @@ __all__ = [
   'save',
   'train_bpe',
   'train_lzw',
+  'train_restricted',
   'train_sentencepiece',
   'train_sequential_bpe',
   'train_static_ac',
@@ -49,6 +52,7 @@ FAMILIES: dict[str, type[Tokenizer]] = {
   'equal_info': EqualInfo,
   'gzip': GZip,
   'lzw': LZW,
+  'restricted': Restricted,
   'sentencepiece': SentencePiece,
   'static_ac': StaticAC,
   'unicode': Unicode,

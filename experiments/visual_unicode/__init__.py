@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Emergent Semantics Beyond Token Embeddings (arXiv 2507.04886)."""

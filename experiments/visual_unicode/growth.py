@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Growth on a frozen substrate (arXiv 2507.07129): layers one by one, and experts side by side.
+
+All models share the frozen rows, and the training compute of the monolithic one, counted as in
+`lib.models.growth.Flops`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.visual_unicode import models, text
+from lib.data import pipeline, sources
+from lib.errors import InputError
+from lib.evals import equivalence
+from lib.models.decoder import LanguageModel
+from lib.models.growth import Flops, Stage
+from lib.report import plots, published
+from lib.report.results import Row, mean_and_sem, name
+from lib.train import language_model, replicas
+from lib.train.experiment import Batch, Experiment, Variables
+from lib.train.loop import train
+
+CAPTION = (
+  'Bits per byte of held-out text after equal training compute, mean ± standard error over seeds. '
+  '`grown`: one layer is trained and frozen, the next put on it, and so on; the readout is trained '
+  'throughout. `experts`: models trained apart, each on its own part of the documents and with its '
+  'share of the compute; their logits are averaged. Compute is that of matrix products: 2 '
+  'operations a multiply-add, backward twice forward, nothing backward through frozen layers.'
+)
+SUMMARY = (
+  'model=',
+  ('bits_per_byte', 'difference_bits_per_byte', 'difference_low', 'difference_high',
+   'training_tokens', 'training_flops'),
+)  # fmt: skip
+ANOTHER = 1000  # between seeds of streams that one model reads one after the other
+
+
+class Part:
+  """Every `count`-th document of a source, from `first`."""
+
+  def __init__(self, source: sources.Source, first: int, count: int):
+    self._source, self._first, self._count = source, first, count
+
+  def __len__(self) -> int:
+    return len(range(self._first, len(self._source), self._count))
+
+  def __getitem__(self, index: int) -> bytes:
+    return self._source[self._first + index * self._count]
+
+
+class Result(NamedTuple):
+  """One way of training.
+
+  Attributes:
+    bits: bits per byte of each seed.
+    tokens: that one seed was trained on.
+    flops: of the training of one seed.
+  """
+
+  bits: list[float]
+  tokens: int
+  flops: int
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for text or models that cannot be had."""
+  options = config.growth
+  text.check(config)
+  models.check(options, 'growth')
+  if options.layers < 2 or options.experts < 2 or options.steps < options.experts:
+    raise InputError(
+      'growth needs 2 layers, 2 experts and a step for each expert, or more; got '
+      f'{options.layers} layers, {options.experts} experts and {options.steps} steps.'
+    )
+
+
+def flops(options: ConfigDict, vocab_size: int) -> Flops:
+  """What a token costs."""
+  return Flops(options.dim, 4 * options.dim, options.length, vocab_size)
+
+
+def stage_steps(options: ConfigDict, vocab_size: int) -> int:
+  """Steps of each stage, such that all together cost what the monolithic model does."""
+  per_token = flops(options, vocab_size)
+  stages = sum(per_token.step(1, below) for below in range(options.layers))
+  return max(1, round(options.steps * per_token.step(options.layers) / stages))
+
+
+def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Trains the three ways and sets them side by side, seed by seed."""
+  options = config.growth
+  results: dict[str, Result] = {}
+  for first in range(config.seed, config.seed + options.seeds, options.side_by_side):
+    last = min(first + options.side_by_side, config.seed + options.seeds)
+    seeds = Seeds(config, run, range(first, last))
+    for model, result in (seeds.monolithic() | seeds.grown() | seeds.experts()).items():
+      before = results[model].bits if model in results else []
+      results[model] = result._replace(bits=before + result.bits)
+  rows = [
+    row for model in results for row in _rows(config, model, results[model], results['monolithic'])
+  ]
+  return rows + _published()
+
+
+class Seeds:
+  """Some seeds, trained side by side; trees of variables have a leading axis for them."""
+
+  def __init__(self, config: ConfigDict, run: runner.Run, seeds: range):
+    self._config, self._run, self._seeds = config, run, seeds
+    self._options = options = config.growth
+    self._text = text.open_text(config)
+    dtype = jnp.dtype(config.dtype)
+    self._model = models.make_model(options, options.arms[0], self._text.glyphs, dtype)
+    self._test = text.held_out(self._text, options, 'test', options.test)
+    self._whole = language_model.loss_and_init(self._model)
+    self._scores: dict[tuple[int, int], Callable] = {}  # by layers and number of models
+
+  def monolithic(self) -> dict[str, Result]:
+    """All layers at once."""
+    options = self._options
+    trained = self._train(
+      'monolithic', self._whole, self._batches(), options.steps, self._begin(0)
+    )  # fmt: skip
+    return {
+      'monolithic': self._result(self._model, [trained], [(options.steps, options.layers, 0)])
+    }
+
+  def grown(self) -> dict[str, Result]:
+    """Layer by layer, from the beginning of the monolithic model."""
+    each = stage_steps(self._options, self._text.tokenizer.vocab_size)
+    variables = self._begin(0)
+    found, stages = {}, []
+    for depth in range(1, self._options.layers + 1):
+      stage = Stage(self._model, depth)
+      trained = self._train(
+        f'grown,layers={depth}',
+        language_model.loss_and_init(_Plain(stage)),
+        self._batches(depth - 1),
+        each,
+        self._host((variables,), stage.start),
+      )
+      variables = self._host((variables, trained), stage.put_back)
+      stages.append((each, 1, depth - 1))
+      label = 'grown' if depth == self._options.layers else f'grown,layers={depth}'
+      shallow = self._host((variables,), stage.shallow)
+      found[label] = self._result(stage.so_far, [shallow], stages)
+    return found
+
+  def experts(self) -> dict[str, Result]:
+    """Models of equal shares of the documents and of the compute, and the mean of their logits."""
+    count = self._options.experts
+    each = (self._options.steps // count, self._options.layers, 0)
+    found, trained = {}, []
+    for part in range(count):
+      batches = self._batches(part=part, parts=count)
+      begin = self._begin(part)
+      trained.append(self._train(f'expert={part}', self._whole, batches, each[0], begin))
+      found[f'expert={part}'] = self._result(self._model, trained[-1:], [each])
+    return found | {'experts': self._result(self._model, trained, [each] * count)}
+
+  def _batches(self, stream: int = 0, part: int = 0, parts: int = 1) -> list:
+    """Training batches of each seed: another stream of them, or of a part of the documents."""
+    source = Part(sources.open_source(self._text.source, 'train'), part, parts)
+    return [
+      pipeline.batches(
+        source, self._text.tokenizer, batch_size=self._options.batch_size,
+        length=self._options.length, seed=seed + stream * ANOTHER,
+        process_index=jax.process_index(), process_count=jax.process_count(),
+      )
+      for seed in self._seeds
+    ]  # fmt: skip
+
+  def _experiment(self, functions: tuple[Callable, Callable], batches: list) -> Experiment:
+    single = Experiment(*functions, batches=())
+    return replicas.replicate(single, len(self._seeds), pipeline.stack(batches))
+
+  def _train(
+    self, what: str, functions: tuple[Callable, Callable], batches: list, steps: int,
+    begin: Variables,
+  ) -> Variables:  # fmt: skip
+    """Variables after training from those given."""
+    experiment = dataclasses.replace(
+      self._experiment(functions, batches), init_fn=lambda key, batch: _given(begin)
+    )
+    state, _ = train(
+      experiment,
+      models.make_optimizer(ConfigDict(self._options.to_dict() | {'steps': steps})),
+      steps=steps,
+      seed=self._seeds[0],
+      mesh=self._run.mesh,
+      rules=self._config.rules,
+      workdir=self._run.workdir,
+      run=f'growth/{what},{name(seeds=f"{self._seeds[0]}-{self._seeds[-1]}")}',
+      checkpoint_every=self._options.checkpoint_every,
+      profile=self._config.profile or None,
+      config=runner.plain(self._config),
+    )
+    return state['variables']
+
+  def _begin(self, number: int) -> Variables:
+    """The whole model before training: another one for each number."""
+    init, batch = self._init
+    return self._host((init(jax.random.key(self._seeds[0] + number * ANOTHER), batch),))
+
+  @functools.cached_property
+  def _init(self) -> tuple[Callable, Batch]:
+    """(key, batch) -> variables, compiled once, and a batch for it."""
+    experiment = self._experiment(self._whole, self._batches())
+    return jax.jit(experiment.init_fn), jax.tree.map(jnp.asarray, next(iter(experiment.batches)))
+
+  def _host(self, trees: tuple, change: Callable = lambda tree: tree) -> Variables:
+    """What a function makes of the trees of each seed, as numpy and whole on every process."""
+    everywhere = NamedSharding(self._run.mesh, PartitionSpec())
+    made = jax.jit(jax.vmap(change), out_shardings=everywhere)(*trees)
+    return jax.tree.map(np.asarray, made)
+
+  def _result(
+    self, model: LanguageModel, several: Sequence[Variables], steps: Sequence[tuple]
+  ) -> Result:
+    """Bits per byte of the mean logits of `several`; cost of (steps, trained, frozen layers)."""
+    per_token = flops(self._options, self._text.tokenizer.vocab_size)
+    tokens = self._options.batch_size * self._options.length
+    shape = (model.decoder.layers, len(several))
+    if shape not in self._scores:
+      self._scores[shape] = language_model.held_out(_mean_logits_loss(model), self._test)
+    one = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)
+    bits = [
+      float(self._scores[shape]([one(tree, index) for tree in several])['bits_per_byte'])
+      for index in range(len(self._seeds))
+    ]
+    spent = sum(count * tokens * per_token.step(top, below) for count, top, below in steps)
+    return Result(bits, tokens * sum(count for count, _, _ in steps), spent)
+
+
+class _Plain:
+  """A stage as `language_model.loss_and_init` takes it; it is never initialised."""
+
+  def __init__(self, stage: Stage):
+    self.apply = stage.nats
+
+
+def _given(tree: Variables) -> Variables:
+  """Host arrays as the result of a compiled program, without being written into it."""
+  shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+  return jax.pure_callback(lambda: tree, shapes)
+
+
+def _mean_logits_loss(model: LanguageModel) -> Callable:
+  """A loss for `language_model.held_out` of a list of models' variables: of their mean logits."""
+  plain = language_model.loss_and_init(model)[1]
+
+  def row(several: Sequence[Variables], example: Batch, key: jax.Array) -> jax.Array:
+    batch = jax.tree.map(lambda leaf: leaf[None], example)
+    logits: list[Any] = [model.apply(one, batch, key, method='logits') for one in several]
+    log_probs = jax.nn.log_softmax(jnp.stack(logits).mean(axis=0))
+    return -jnp.take_along_axis(log_probs, batch['targets'][..., None], axis=-1)[0, :, 0]
+
+  def loss_fn(several: Sequence[Variables], batch: Batch, key: jax.Array):
+    if len(several) == 1:
+      return plain(several[0], batch, key)
+    # Row by row, since it holds logits.
+    nats = jax.lax.map(lambda example: row(several, example, key), dict(batch))
+    real = batch['segments'] > 0
+    total = jnp.where(real, nats, 0.0).sum()
+    sums = {'nats': total, 'bytes': batch['bytes'].sum(), 'tokens': real.sum()}
+    return total / real.sum(), sums
+
+  return loss_fn
+
+
+def _rows(config: ConfigDict, model: str, result: Result, monolithic: Result) -> list[Row]:
+  """What one way of training reached, at what cost, and how far from the monolithic model."""
+  row = f'model={model}'
+  put = lambda column, value, error=None, unit='bits/byte', note='': Row(
+    'growth', row, column, value, error, unit=unit, note=note
+  )
+  rows = [
+    put('bits_per_byte', *mean_and_sem(result.bits), note=f'mean over {len(result.bits)} seeds'),
+    put('training_tokens', result.tokens, unit='tokens'),
+    put('training_flops', result.flops, unit='operations', note='counted, not measured'),
+  ]
+  differences = np.subtract(result.bits, monolithic.bits).tolist()
+  if model != 'monolithic' and len(differences) > 1:
+    found = equivalence.paired(differences, config.growth.margin)
+    rows += [
+      put('difference_bits_per_byte', found.mean, found.sem, note='above 0: worse than monolithic'),
+      put('difference_low', found.low, note='95 % interval of the mean difference (t)'),
+      put('difference_high', found.high),
+    ]
+  return rows + [
+    Row('growth', f'{row},{name(seed=seed)}', 'bits_per_byte', value, unit='bits/byte')
+    for seed, value in enumerate(result.bits, start=config.seed)
+  ]
+
+
+def panels(rows: Sequence[Row]) -> list[Callable]:
+  """Bits per byte against training compute; the grown model after each layer."""
+  value: dict[tuple[str, str], float] = {
+    (row.row, row.column): row.measured
+    for row in rows
+    if row.table == 'growth' and row.measured is not None
+  }
+  points: dict[str, list[tuple[float, float]]] = {}
+  for row, column in value:
+    if column == 'training_flops':
+      label = row.removeprefix('model=').partition(',')[0].partition('=')[0]
+      points.setdefault(label, []).append((value[row, column], value[row, 'bits_per_byte']))
+  if not points:
+    return []
+  series = {}
+  for label, some in points.items():
+    x, y = zip(*sorted(some))
+    series[label] = x, y
+  return [plots.curves('Growth', 'operations of training', 'bits per byte', series)]
+
+
+def _published() -> list[Row]:
+  """The paper's numbers: of other models, beside no measurement."""
+  entries = published.load('visual_unicode')['entries']
+  return [
+    Row(
+      'growth',
+      entry['row'],
+      entry['column'],
+      None,
+      unit=entry['unit'],
+      note='not measured: a model of the paper',
+    )
+    for entry in entries
+    if entry['table'] == 'growth'
+  ]

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models of the recipe: one decoder and one trained readout over input rows that are given.
+
+The arms differ in their rows alone: seeds of equal number have the same decoder, the same readout
+and the same batches in every arm, so that their losses are compared in pairs.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from lib.data import pipeline
+from lib.data.glyphs import GlyphTable
+from lib.embeddings import glyph_rows
+from lib.embeddings.glyph import Given
+from lib.errors import InputError
+from lib.models.decoder import Decoder, LanguageModel
+from lib.report.results import name as row_name
+from lib.train import language_model, optimizer, replicas
+from lib.train.experiment import Batch, Experiment, Variables
+from lib.train.loop import train
+
+IDENTITY = 0.5  # of the glyph's norm: a direction of its own for each token of 'glyph_deduped'
+
+
+class Arm(NamedTuple):
+  """What stands at the input.
+
+  Attributes:
+    rows: (glyphs of V tokens, D, seed) -> rows [V, D].
+    frozen: whether they stay as they are.
+  """
+
+  rows: Callable[[GlyphTable, int, int], np.ndarray]
+  frozen: bool = True
+
+
+@functools.cache
+def glyph(glyphs: GlyphTable, dim: int) -> np.ndarray:
+  """The paper's rows [V, D]: centred pixels, rotated, of norm 1; look-alikes share one."""
+  return glyph_rows.glyph_rows(glyphs, dim)
+
+
+@functools.lru_cache(maxsize=2)
+def deduped(glyphs: GlyphTable, dim: int, seed: int) -> np.ndarray:
+  """The paper's rows, but those that are shared told apart by a random direction each."""
+  return glyph_rows.glyph_rows(glyphs, dim, identity=IDENTITY, seed=seed)
+
+
+def normal(std: float) -> Callable[[GlyphTable, int, int], np.ndarray]:
+  """Rows as tables that are trained begin."""
+  return lambda glyphs, dim, seed: np.random.default_rng(seed).normal(
+    scale=std, size=(len(glyphs.bits), dim)
+  )
+
+
+def random_code(width: int) -> Callable[[GlyphTable, int, int], np.ndarray]:
+  """Random binary codes, no two alike."""
+  return lambda glyphs, dim, seed: glyph_rows.random_code_rows(len(glyphs.bits), dim, width, seed)
+
+
+ARMS: dict[str, Arm] = {
+  'glyph': Arm(lambda glyphs, dim, seed: glyph(glyphs, dim)),
+  'glyph_deduped': Arm(deduped),
+  # A trained table's first rows have this root mean square: the frozen table at its scale.
+  'glyph_rms_0.02': Arm(lambda glyphs, dim, seed: glyph_rows.with_rms(glyph(glyphs, dim), 0.02)),
+  'glyph_rms_1': Arm(lambda glyphs, dim, seed: glyph_rows.with_rms(glyph(glyphs, dim), 1.0)),
+  'shuffled': Arm(lambda glyphs, dim, seed: glyph_rows.shuffled(glyph(glyphs, dim), seed)),
+  'random': Arm(lambda glyphs, dim, seed: glyph_rows.gaussian_rows(len(glyphs.bits), dim, seed)),
+  # 16 bits are the token's id in binary, as in the paper; wider codes are random.
+  'code_16': Arm(lambda glyphs, dim, seed: glyph_rows.id_code_rows(len(glyphs.bits), dim, 16)),
+  'code_64': Arm(random_code(64)),
+  'code_256': Arm(random_code(256)),
+  'code_1024': Arm(random_code(1024)),
+  'trainable_0.02': Arm(normal(0.02), frozen=False),
+  'trainable_1': Arm(normal(1.0), frozen=False),
+  'trainable_glyph': Arm(lambda glyphs, dim, seed: glyph(glyphs, dim), frozen=False),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """One model, ready for evaluation.
+
+  Attributes:
+    model: ids to nats.
+    variables: of this seed alone.
+    history: metrics of its run, in which its values stand at `index` of every list.
+    index: among the seeds that were trained side by side.
+  """
+
+  model: LanguageModel
+  variables: Variables
+  history: list[dict[str, Any]]
+  index: int
+
+
+def check(options: ConfigDict, where: str) -> None:
+  """Raises InputError for models that cannot be built."""
+  for field in ('layers', 'heads', 'dim', 'length', 'steps', 'batch_size', 'seeds', 'side_by_side'):
+    if options[field] < 1:
+      raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
+  if options.dim % options.heads or options.dim // options.heads % 2:
+    raise InputError(f'{where}.dim {options.dim} is no even multiple of {options.heads} heads.')
+  if not options.arms:
+    raise InputError(f'{where}.arms is empty: choose among {", ".join(ARMS)}.')
+  for arm in options.arms:
+    if arm not in ARMS:
+      raise InputError(f'{where}.arms: {arm!r} is not one of {", ".join(ARMS)}.')
+    width = arm.removeprefix('code_')
+    if width.isdigit() and options.dim % int(width):
+      raise InputError(f'{where}.arms: {arm} needs a dim that {width} divides; got {options.dim}.')
+
+
+def make_model(options: ConfigDict, arm: str, glyphs: GlyphTable, dtype: Any) -> LanguageModel:
+  """The decoder of the options over an arm's rows for the tokens of a glyph table."""
+  rows, frozen = ARMS[arm]
+  embedding = Given(
+    len(glyphs.bits),
+    options.dim,
+    lambda seed: rows(glyphs, options.dim, seed),
+    frozen=frozen,
+    dtype=dtype,
+  )
+  decoder = Decoder(
+    layers=options.layers,
+    dim=options.dim,
+    heads=options.heads,
+    mlp_dim=4 * options.dim,
+    position='rotary',
+    remat=options.remat,
+    dtype=dtype,
+  )
+  return LanguageModel(embedding, decoder)
+
+
+def make_experiment(
+  model: LanguageModel,
+  batches: Sequence[grain.IterDataset],
+  evaluations: Mapping[str, Iterable[Batch]] | None = None,
+) -> Experiment:
+  """What the loop trains: one model for each data set of `batches`, side by side.
+
+  `evaluations` are held-out batches of a single model: all are scored on the same.
+  """
+  count = len(batches)
+  single = Experiment(*language_model.loss_and_init(model), batches=())
+  every = replicas.replicate(single, count, pipeline.stack(batches))
+  for_all = lambda held_out: [{k: np.stack([v] * count) for k, v in b.items()} for b in held_out]
+  scores = {
+    name: language_model.held_out(every.loss_fn, for_all(held_out))
+    for name, held_out in (evaluations or {}).items()
+  }
+  return dataclasses.replace(every, evaluations=scores)
+
+
+def make_optimizer(options: ConfigDict):
+  """AdamW or Muon on a cosine; clipping would join the seeds that train side by side."""
+  schedule = optimizer.make_schedule(
+    'cosine', options.peak, options.steps, int(options.warmup * options.steps), options.final
+  )
+  return optimizer.make_optimizer(
+    options.optimizer, schedule, weight_decay=options.weight_decay
+  )  # fmt: skip
+
+
+def fit(
+  config: ConfigDict,
+  run: runner.Run,
+  options: ConfigDict,
+  table: str,
+  arm: str,
+  glyphs: GlyphTable,
+  batches: Callable[[int], grain.IterDataset],
+  evaluations: Mapping[str, Iterable[Batch]] | None = None,
+) -> list[Trained]:
+  """Trains all seeds of an arm, or takes them up where they stand in the workdir.
+
+  Args:
+    config: of the run.
+    run: where it lies.
+    options: the section with the model and its training.
+    table: whose checkpoints they are.
+    arm: one of ARMS.
+    glyphs: of the tokens.
+    batches: seed -> training batches.
+    evaluations: name -> held-out batches, for the history.
+
+  Returns:
+    A model for each seed config.seed, config.seed + 1, …
+  """
+  model = make_model(options, arm, glyphs, jnp.dtype(config.dtype))
+  trained = []
+  for first in range(config.seed, config.seed + options.seeds, options.side_by_side):
+    seeds = range(first, min(first + options.side_by_side, config.seed + options.seeds))
+    state, history = train(
+      make_experiment(model, [batches(seed) for seed in seeds], evaluations),
+      make_optimizer(options),
+      steps=options.steps,
+      seed=first,
+      mesh=run.mesh,
+      rules=config.rules,
+      workdir=run.workdir,
+      run=f'{table}/{row_name(arm=arm, seeds=f"{seeds[0]}-{seeds[-1]}")}',
+      evaluate_every=options.evaluate_every,
+      checkpoint_every=options.checkpoint_every,
+      profile=config.profile or None,
+      config=runner.plain(config),
+    )
+    for index in range(len(seeds)):
+      variables = jax.tree.map(lambda leaf, index=index: leaf[index], state['variables'])
+      trained.append(Trained(model, variables, history, index))
+  return trained

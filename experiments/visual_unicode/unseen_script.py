@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Letters that were never read: glyphs are known, trained rows are where they began.
+
+A readout that never saw a letter cannot write it, whatever stands at the input. So letters are
+only read here, and what is asked for is Latin: every line of the corpus is a letter and its Unicode
+name without the script's name, such as `Ё capital letter io`. It comes with every Python.
+
+Where texts in other scripts are given, the models of `loss` are scored on them as well.
+"""
+
+import functools
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.visual_unicode import loss, models, text
+from lib.data import fonts, pipeline, sources
+from lib.data.look_alikes import LETTERS
+from lib.errors import InputError
+from lib.report.results import Row, mean_and_sem, name
+from lib.tokenizers import Restricted, Unicode
+from lib.train import language_model
+from lib.train.experiment import Variables
+
+CAPTION = (
+  'Trained to name the letters of some scripts, asked for the names of letters that were never '
+  'read: bits per byte of the names (the letter itself does not count), and the share of their '
+  'characters that are the most probable ones; mean ± standard error over seeds. `letters=unseen` '
+  'are of trained scripts. Rows with `text=` are text of another script, read by the models of '
+  '`loss`.'
+)
+SUMMARY = ('', ('bits_per_byte', 'accuracy', 'difference_bits_per_byte'))
+AT_ONCE = 64  # lines that are scored at once
+DIFFERENCE = 'less trainable_0.02, paired by seed; below 0: better'
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for scripts or models that cannot be had."""
+  options = config.unseen_script
+  models.check(options, 'unseen_script')
+  text.check(config)
+  for script in (*options.trained, *options.tested):
+    if not letters(config.glyphs.font, script):
+      raise InputError(
+        f'unseen_script: the font has no letters of the script {script!r}; scripts are the first '
+        'word of Unicode names, such as LATIN, CYRILLIC or ARMENIAN.'
+      )
+  if both := set(options.trained) & set(options.tested):
+    raise InputError(f'unseen_script: {min(both)} is both trained and tested: choose one.')
+
+
+@functools.cache
+def letters(font: str, script: str) -> list[str]:
+  """Letters of the Basic Multilingual Plane whose name begins with the script, in a font."""
+  found = [
+    point
+    for point in range(0xFFFF)
+    if unicodedata.category(chr(point)) in LETTERS
+    and unicodedata.name(chr(point), '').startswith(f'{script} ')
+  ]
+  known = text.find_font(font).draw(np.array(found, np.int64), fonts.CELLS[0])[1]
+  return [chr(point) for point in np.array(found)[known]]
+
+
+def line(letter: str) -> bytes:
+  """A document: a letter and its name less the script."""
+  return f'{letter} {unicodedata.name(letter).partition(" ")[2].lower()}\n'.encode()
+
+
+def split(config: ConfigDict) -> tuple[list[str], dict[str, list[str]]]:
+  """Letters to train on, and those to test on by the name of their group."""
+  options, font = config.unseen_script, config.glyphs.font
+  seen, unseen = [], []
+  for script in options.trained:
+    found = letters(font, script)
+    order = np.random.default_rng(0).permutation(len(found))
+    held_out = int(options.held_out * len(found))
+    unseen += [found[i] for i in order[:held_out]]
+    seen += [found[i] for i in order[held_out:]]
+  groups = {name(script='trained', letters='seen'): seen[:: max(1, len(seen) // 256)]}
+  groups |= {name(script='trained', letters='unseen'): unseen}
+  return seen, groups | {
+    name(script=script.lower(), letters='unseen'): letters(font, script)
+    for script in options.tested
+  }
+
+
+def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Trains every arm on names, and scores it on each group of letters."""
+  options = config.unseen_script
+  seen, groups = split(config)
+  every = [*seen, *(letter for group in groups.values() for letter in group)]
+  tokenizer = Restricted(Unicode(), [ord(letter) for letter in every])
+  glyphs = text.draw(config, tokenizer)
+  lines = names(tokenizer, seen, options.length)
+  rows, scores = [], {}
+  for arm in options.arms:
+    trained = models.fit(
+      config, run, options, 'unseen_script', arm, glyphs,
+      lambda seed: batches(lines, options.batch_size, seed),
+    )  # fmt: skip
+    score = scorer(trained[0].model)
+    for group, members in groups.items():
+      batch = names(tokenizer, members, options.length)
+      scores[arm, group] = np.array([score(one.variables, batch) for one in trained])
+      rows += _scores(f'{group},{name(arm=arm)}', len(members), scores[arm, group])
+  reference = 'trainable_0.02'
+  for arm, group in scores:
+    if arm != reference and (reference, group) in scores:
+      less = (scores[arm, group] - scores[reference, group])[:, 0].tolist()
+      rows.append(
+        Row('unseen_script', f'{group},{name(arm=arm)}', 'difference_bits_per_byte',
+            *mean_and_sem(less), unit='bits/byte', note=DIFFERENCE)
+      )  # fmt: skip
+  return rows + texts(config, run)
+
+
+def names(tokenizer: Restricted, members: Sequence[str], length: int) -> dict[str, np.ndarray]:
+  """Lines as rows of at most `length` tokens; `bytes` is 0 for the letters themselves."""
+  batch = {field: np.zeros((len(members), length), np.int32) for field in pipeline.FIELDS}
+  for i, letter in enumerate(members):
+    ids = tokenizer.encode(line(letter))[:length]
+    batch['targets'][i, : ids.size] = ids
+    batch['inputs'][i, : ids.size] = [tokenizer.vocab_size, *ids[:-1]]
+    batch['segments'][i, : ids.size] = 1
+    batch['positions'][i, : ids.size] = np.arange(ids.size)
+    batch['bytes'][i, 1 : ids.size] = tokenizer.byte_lengths(ids[1:])
+  return batch
+
+
+def batches(lines: dict[str, np.ndarray], batch_size: int, seed: int) -> grain.IterDataset:
+  """Random lines without end; each process takes its part of every batch."""
+
+  def draw(step: int) -> dict[str, np.ndarray]:
+    drawn = np.random.default_rng((seed, int(step))).integers(len(lines['inputs']), size=batch_size)
+    here = drawn[jax.process_index() :: jax.process_count()]
+    return {field: values[here] for field, values in lines.items()}
+
+  options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+  return grain.MapDataset.range(2**31).map(draw).to_iter_dataset(options)
+
+
+def scorer(model: Any) -> Callable[[Variables, dict[str, np.ndarray]], tuple[float, float]]:
+  """(variables, lines) -> bits per byte and accuracy where `bytes` counts."""
+
+  @jax.jit
+  def sums(variables, batch):
+    logits = model.apply(variables, batch, None, method='logits')
+    counts = batch['bytes'] > 0
+    right = logits.argmax(axis=-1) == batch['targets']
+    said = jnp.take_along_axis(jax.nn.log_softmax(logits), batch['targets'][..., None], axis=-1)
+    total = lambda values: jnp.where(counts, values, 0).sum()
+    return jnp.stack([total(-said[..., 0]), total(right), batch['bytes'].sum(), counts.sum()])
+
+  def score(variables, lines):
+    padding = [(0, -len(lines['bytes']) % AT_ONCE), (0, 0)]
+    filled = {field: np.pad(values, padding) for field, values in lines.items()}
+    parts = [
+      np.asarray(sums(variables, {f: values[i : i + AT_ONCE] for f, values in filled.items()}))
+      for i in range(0, len(filled['bytes']), AT_ONCE)
+    ]
+    nats, right, covered, tokens = np.sum(parts, axis=0)
+    return nats / covered / np.log(2), right / tokens
+
+  return score
+
+
+def _scores(row: str, count: int, values: np.ndarray) -> list[Row]:
+  bits, accuracy = values.T
+  put = lambda column, numbers, unit, note='': Row(
+    'unseen_script', row, column, *mean_and_sem(numbers.tolist()), unit=unit, note=note
+  )
+  return [
+    put('bits_per_byte', bits, 'bits/byte', f'{count} letters'),
+    put('accuracy', accuracy, 'ratio'),
+  ]
+
+
+def texts(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Text of other scripts under the models of `loss`, or why there is no such number."""
+  rows = []
+  for language, source in config.unseen_script.texts:
+    for arm in config.unseen_script.arms:
+      row = name(text=language, arm=arm)
+      missing = lambda why, row=row: Row('unseen_script', row, 'bits_per_byte', None, note=why)
+      if config.tokenizer.kind != 'unicode':
+        rows.append(missing('not measured: only tokenizer.kind unicode has rows for every script'))
+        continue
+      try:
+        sources.open_source(source, 'test')
+      except InputError as error:
+        rows.append(missing(f'not measured: {error}'))
+        continue
+      opened = text.open_text(config)._replace(source=source)
+      test = text.held_out(opened, config.loss, 'test', config.loss.test)
+      trained = loss.fit(config, run, arm)
+      score = language_model.held_out(language_model.loss_and_init(trained[0].model)[1], test)
+      values = [float(score(one.variables)['bits_per_byte']) for one in trained]
+      rows.append(
+        Row('unseen_script', row, 'bits_per_byte', *mean_and_sem(values), unit='bits/byte',
+            note='the readout never wrote this script: both ends are asked')
+      )  # fmt: skip
+  if not config.unseen_script.texts:
+    why = 'no text is named: give unseen_script.texts as (language, source) pairs'
+    rows.append(
+      Row('unseen_script', 'text=none', 'bits_per_byte', None, note=f'not measured: {why}')
+    )
+  return rows

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multiple-choice questions: one template, and readers of the layouts in which they are published.
+
+The template is that of arXiv 2507.04886 (its released evaluation): options between spaces for
+MMLU, one a line for ARC and CommonsenseQA.
+
+    Question: Which planet is the largest?
+    Options: A) Mars B) Venus C) Jupiter D) Earth
+    Answer:
+"""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lib.data import files, sources
+from lib.errors import InputError
+
+LETTERS = string.ascii_uppercase
+LAYOUTS = {'inline': ' ', 'lines': '\n'}  # what stands between options
+JSON_SUFFIXES = ('.json', '.jsonl', '.ndjson')
+QUESTION, ANSWER = ('question', 'prompt', 'question_stem'), ('answer', 'answerkey', 'target')
+SUBJECT_ENDINGS = ('_test', '_val', '_dev')  # of MMLU's files, one a subject
+
+
+class Question(NamedTuple):
+  """What is asked.
+
+  Attributes:
+    text: the question.
+    options: 2 to 26 answers to choose from.
+    answer: index of the right one.
+    subject: what it is about: in MMLU the file's name.
+  """
+
+  text: str
+  options: tuple[str, ...]
+  answer: int
+  subject: str = ''
+
+
+def prompt(question: Question, layout: str = 'inline') -> bytes:
+  """The question in the template, up to where the answer's letter is due."""
+  if layout not in LAYOUTS:
+    raise InputError(f'layout {layout!r} is not one of {", ".join(LAYOUTS)}.')
+  options = LAYOUTS[layout].join(
+    f'{letter}) {option}' for letter, option in zip(LETTERS, question.options)
+  )
+  return f'Question: {question.text}\nOptions: {options}\nAnswer:'.encode()
+
+
+def read_questions(
+  spec: str, split: str = 'test', data_dir: str | os.PathLike | None = None
+) -> list[Question]:
+  """Questions of the user's own files, or of a prepared TFDS set.
+
+  Args:
+    spec: a file, folder or glob of CSV (MMLU: question, options, answer's letter, with or without
+      a header), JSON or JSON Lines (CommonsenseQA, ARC, OpenBookQA, MMLU), or `tfds:NAME[/CONFIG]`
+      of a set with their fields, such as `tfds:ai2_arc/ARC-Challenge`.
+    split: of a TFDS set; files are read whole.
+    data_dir: of TFDS sets; their default folder where None.
+
+  Raises:
+    InputError: names the file and the line that is no question, and says why.
+  """
+  if spec.startswith('tfds:'):
+    name = spec.removeprefix('tfds:')
+    records = sources.open_records(sources.open_prepared(name, data_dir), split)
+    return [
+      _from_record(_text(records[index]), f'record {index} of {spec} ({split})')
+      for index in range(len(records))
+    ]
+  found: list[Question] = []
+  for path in files.find_files(spec):
+    read = _read_json if path.lower().endswith(JSON_SUFFIXES) else _read_csv
+    questions = list(read(path))
+    if not questions:
+      raise InputError(f'{path} holds no question; give a CSV or JSON file that does.')
+    found += questions
+  return found
+
+
+def _contents(path: str) -> str:
+  try:
+    return pathlib.Path(path).read_text('utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise InputError(f'{path} is no UTF-8 text (byte {error.start}); save it as UTF-8.') from error
+  except OSError as error:
+    raise InputError(f'cannot read {path} ({error.strerror}); give a file you can read.') from error
+
+
+def _read_csv(path: str) -> Iterator[Question]:
+  stem = pathlib.Path(path).stem
+  ending = next((end for end in SUBJECT_ENDINGS if stem.endswith(end)), '')
+  lines = csv.reader(io.StringIO(_contents(path), newline=''), strict=True)
+  header: Mapping[str, Any] | None = None
+  while True:
+    place = f'{path}, line {lines.line_num + 1}'
+    try:
+      row = next(lines, None)
+    except csv.Error as error:
+      raise InputError(f'{place}: this is no CSV ({error}); quote fields as "…".') from error
+    if row is None:
+      return
+    if header is None:
+      header = _header(row, place)
+      if header:
+        continue
+    if any(cell.strip() for cell in row):
+      yield _from_cells(row, header, place)._replace(subject=stem.removesuffix(ending))
+
+
+def _header(row: Sequence[str], place: str) -> dict[str, Any]:
+  """Columns of the question, the options and the answer; empty if the first row is no header."""
+  names = [cell.strip().lower() for cell in row]
+  question = [i for i, name in enumerate(names) if name in QUESTION]
+  answer = [i for i, name in enumerate(names) if name in ANSWER]
+  if not question or not answer:
+    return {}
+  option = lambda name: name.removeprefix('option').removeprefix('choice').strip('_ ')
+  options = {option(name): i for i, name in enumerate(names) if len(option(name)) == 1}
+  letters = [letter for letter in LETTERS.lower() if letter in options]
+  if len(letters) < 2 or letters != list(LETTERS.lower()[: len(letters)]):
+    raise InputError(
+      f'{place}: the header {", ".join(row)} names no options; call their columns A, B, C, …'
+    )
+  return {
+    'question': question[0], 'options': [options[letter] for letter in letters],
+    'answer': answer[0], 'width': len(row),
+  }  # fmt: skip
+
+
+def _from_cells(row: Sequence[str], header: Mapping[str, Any] | None, place: str) -> Question:
+  if header:
+    if len(row) != header['width']:
+      raise InputError(f'{place}: {len(row)} fields, but the header has {header["width"]}.')
+    cells = [row[header['question']], *(row[i] for i in header['options']), row[header['answer']]]
+  else:
+    cells = list(row)
+  text, *options, answer = cells if len(cells) > 2 else (*cells, '', '')[:3]
+  while header and len(options) > 2 and not options[-1].strip():
+    options.pop()  # a question with fewer options than others
+  return _question(text, options, answer, place)
+
+
+def _read_json(path: str) -> Iterator[Question]:
+  """One object a line, or one array of them."""
+  contents = _contents(path)
+  if contents.lstrip().startswith('['):
+    try:
+      records = json.loads(contents)
+    except json.JSONDecodeError as error:
+      raise InputError(f'{path}, line {error.lineno}: this is no JSON ({error.msg}).') from error
+    for index, record in enumerate(records):
+      yield _from_record(record, f'{path}, item {index}')
+    return
+  for number, line in enumerate(contents.split('\n'), start=1):
+    if line.strip():
+      place = f'{path}, line {number}'
+      try:
+        record = json.loads(line)
+      except json.JSONDecodeError as error:
+        raise InputError(f'{place}: this is no JSON ({error.msg}).') from error
+      yield _from_record(record, place)
+
+
+def _text(value: Any) -> Any:
+  """A TFDS record in the types of JSON."""
+  if isinstance(value, Mapping):
+    return {key: _text(part) for key, part in value.items()}
+  if isinstance(value, bytes):
+    return value.decode()
+  if hasattr(value, 'tolist'):
+    return _text(value.tolist())
+  return [_text(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _from_record(record: Any, place: str) -> Question:
+  """A question in one of the layouts of JSON: see `read_questions`."""
+  if not isinstance(record, Mapping):
+    raise InputError(f'{place}: {_short(record)} is no object with question, choices and answer.')
+  fields = {str(key).lower(): value for key, value in record.items()}
+  text = next((fields[name] for name in QUESTION if name in fields), None)
+  choices = fields.get('choices', fields.get('options'))
+  if isinstance(text, Mapping):  # CommonsenseQA and OpenBookQA as their authors publish them
+    inner = text
+    text = inner.get('stem')
+    named = [inner[key] for letter in LETTERS if (key := f'choice_{letter}') in inner]
+    choices = inner.get('choices', named or choices)
+  labels, options = _choices(choices)
+  answer = next((fields[name] for name in ANSWER if name in fields), None)
+  if answer in labels and not isinstance(answer, bool):
+    answer = labels.index(answer)
+  question = _question(text, options, answer, place)
+  return question._replace(subject=str(fields.get('subject', '')))
+
+
+def _choices(choices: Any) -> tuple[list[Any], list[Any]]:
+  """(labels, options) of a list of texts, of labelled texts, or of two lists."""
+  if isinstance(choices, Mapping):
+    return list(choices.get('label', ())), list(choices.get('text', ()))
+  if not isinstance(choices, list):
+    return [], []
+  if all(isinstance(choice, Mapping) for choice in choices):
+    return [c.get('label') for c in choices], [c.get('text') for c in choices]
+  return [], choices
+
+
+def _question(text: Any, options: Sequence[Any], answer: Any, place: str) -> Question:
+  """A checked question; the answer is an index, a letter or the text of one option."""
+  if not isinstance(text, str) or not text.strip():
+    raise InputError(f'{place}: there is no question; give its text.')
+  if not 2 <= len(options) <= len(LETTERS):
+    raise InputError(f'{place}: {len(options)} options; give 2 to {len(LETTERS)}.')
+  blank = [o for o in options if not isinstance(o, str) or not o.strip()]
+  if blank:
+    raise InputError(f'{place}: {_short(blank[0])} is no option; give each a text.')
+  tidy = tuple(option.strip() for option in options)
+  last = LETTERS[len(tidy) - 1]
+  index = answer
+  if isinstance(answer, str):
+    letter, known = answer.strip().upper(), LETTERS[: len(tidy)]
+    if len(letter) == 1 and letter in known:
+      index = known.index(letter)
+    elif tidy.count(answer.strip()) == 1:
+      index = tidy.index(answer.strip())
+  if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(tidy):
+    raise InputError(
+      f'{place}: {_short(answer)} is no answer; give a letter from A to {last}, in JSON also an '
+      f'index from 0 to {len(tidy) - 1}.'
+    )
+  return Question(text.strip(), tidy, index)
+
+
+def _short(value: Any) -> str:
+  shown = repr(value)
+  return shown if len(shown) <= 60 else shown[:57] + '...'

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multiple choice, scored so that what a model knows is told apart from how it writes.
+
+The protocol of arXiv 2507.04886 samples one token after `Answer:` and reads its first character.
+A model that puts a space before its letter scores 0 by it, and one that knows nothing but writes a
+letter scores chance. So one forward a question, of the prompt and a space, gives all of this:
+
+  log-likelihood   the letter likeliest among the options' letters, with or without a space before
+                   it: what the model knows
+  one token        the probability that the first token is read as the right letter: knowledge
+                   times format (the paper's score in expectation, without the noise of sampling)
+  two tokens       the same where a space may come first
+  valid letter     the probability that one of the options' letters is read: format alone
+
+A token is read as the paper reads it: decoded, stripped, in upper case, its first character.
+"""
+
+import functools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lib.data.questions import LETTERS, Question, prompt
+from lib.errors import InputError
+from lib.tokenizers.base import Tokenizer
+from lib.train import sharding
+
+# Arrays [B, T] as in lib/data/pipeline.py, places [B, 2] -> log-probabilities [B, 2, V] of the
+# token that follows the input at each place.
+NextLogProbs = Callable[[Mapping[str, Any], Any], jax.Array]
+SHORTEST = 16  # tokens of a row; rows are padded to powers of two from here
+Z = 1.959964  # of a 95 % interval
+DRAWS = 1000  # bootstrap samples
+CHUNK = 4 * 2**20  # entries of the bootstrap's weights held at once
+
+
+class Letters(NamedTuple):
+  """How a tokenizer writes and reads the letters of K options.
+
+  Attributes:
+    bare: ids [K] of the letters by themselves.
+    spaced: ids [K] of letters after a space.
+    joined: bool [K] the id stands for the space too.
+    space: id of the space.
+    reading: [V] which option a token is read as; K if it is blank, K + 1 if anything else.
+  """
+
+  bare: np.ndarray
+  spaced: np.ndarray
+  joined: np.ndarray
+  space: int
+  reading: np.ndarray
+
+
+class Answers(NamedTuple):
+  """What a model says to N questions of up to K options; impossible letters have no probability.
+
+  Attributes:
+    bare: [N, K] log-probability that the letter itself follows the prompt.
+    spaced: [N, K] the same for a space and the letter.
+    first: [N, K] probability that the first token is read as each letter.
+    second: [N, K] probability that the first token is a space and the second is read so.
+    space: [N] probability of the space.
+    blank: [N] probability of any other blank token, after which a letter might come too.
+    truncated: bool [N] the prompt lost its beginning.
+  """
+
+  bare: np.ndarray
+  spaced: np.ndarray
+  first: np.ndarray
+  second: np.ndarray
+  space: np.ndarray
+  blank: np.ndarray
+  truncated: np.ndarray
+
+
+class Estimate(NamedTuple):
+  """A value with its standard error (None for one question) and 95 % interval, over questions."""
+
+  value: float
+  sem: float | None
+  low: float
+  high: float
+
+
+@functools.lru_cache(maxsize=8)
+def letters(tokenizer: Tokenizer, count: int) -> Letters:
+  """How `tokenizer` writes and reads the first `count` letters.
+
+  Raises:
+    InputError: a letter or the space is not one token.
+  """
+  bare = [tokenizer.encode(letter.encode()) for letter in LETTERS[:count]]
+  spaced = [tokenizer.encode(f' {letter}'.encode()) for letter in LETTERS[:count]]
+  space = tokenizer.encode(b' ')
+  after = [ids[1:] if ids[0] == space[0] and len(ids) > 1 else ids for ids in spaced]
+  if any(len(ids) != 1 for ids in (*bare, *after, space)):
+    raise InputError(
+      f'this tokenizer does not write the space and each of the letters {LETTERS[:count]} as one '
+      'token: choose one that does for multiple choice.'
+    )
+  alone = (tokenizer.decode([i]).decode(errors='replace') for i in range(tokenizer.vocab_size))
+  option = {letter: index for index, letter in enumerate(LETTERS[:count])} | {'': count}
+  reading = [option.get(text.strip().upper()[:1], count + 1) for text in alone]
+  joined = np.array([len(ids) == 1 for ids in spaced])
+  return Letters(
+    np.concatenate(bare), np.concatenate(after), joined, int(space[0]), np.array(reading)
+  )
+
+
+def ask(
+  log_probs: NextLogProbs,
+  questions: Sequence[Question],
+  tokenizer: Tokenizer,
+  mesh: Mesh,
+  *,
+  length: int = 1024,
+  batch_size: int = 32,
+  layout: str = 'inline',
+) -> Answers:
+  """What a model says to each question, from one forward of its prompt.
+
+  Args:
+    log_probs: the model. It is called on batches of few shapes, split over the mesh.
+    questions: with any numbers of options.
+    tokenizer: of prompts and letters.
+    mesh: devices.
+    length: the most tokens of a row; longer prompts lose their beginning.
+    batch_size: questions a batch, over all devices.
+    layout: of the template (`lib.data.questions.LAYOUTS`).
+
+  Raises:
+    InputError: no question, a length that holds no prompt, a batch that the devices cannot share.
+  """
+  if not questions or length < SHORTEST or batch_size < 1:
+    raise InputError(
+      f'multiple choice needs questions, rows of {SHORTEST} tokens or more and a batch size of 1 '
+      f'or more; got {len(questions)} questions, rows of {length}, batch size {batch_size}.'
+    )
+  known = letters(tokenizer, max(len(question.options) for question in questions))
+  prompts = [tokenizer.encode(prompt(question, layout)) for question in questions]
+  rows = [np.r_[tokenizer.vocab_size, ids, known.space] for ids in prompts]
+  order = np.argsort([len(row) for row in rows], kind='stable')
+  parts = []
+  for start in range(0, len(rows), batch_size):
+    some = [rows[i][-length:] for i in order[start : start + batch_size]]
+    batch = _batch(some, batch_size, min(length, _power(len(some[-1]))))
+    here = sharding.global_batch(_own(batch), mesh)
+    places = here.pop('places')
+    parts.append(jax.tree.map(np.asarray, _reader(mesh)(known, log_probs(here, places))))
+  back = np.argsort(order)
+  said = [np.concatenate(field)[: len(rows)][back] for field in zip(*parts)]
+  possible = [np.arange(len(known.bare)) < len(question.options) for question in questions]
+  return _answers(said, np.array(possible), np.array([len(row) > length for row in rows]))
+
+
+def _power(size: int) -> int:
+  return max(SHORTEST, 1 << (size - 1).bit_length())
+
+
+def _batch(rows: Sequence[np.ndarray], size: int, length: int) -> dict[str, np.ndarray]:
+  """Rows of begin, prompt and space [size, length], and where the prompt and the space end."""
+  inputs, places = np.zeros((size, length), np.int32), np.zeros((size, 2), np.int32)
+  segments = np.zeros((size, length), np.int32)
+  for index, row in enumerate(rows):
+    inputs[index, : len(row)], segments[index, : len(row)] = row, 1
+    places[index] = len(row) - 2, len(row) - 1
+  positions = np.tile(np.arange(length, dtype=np.int32), (size, 1))
+  return {
+    'inputs': inputs, 'targets': np.zeros_like(inputs), 'segments': segments,
+    'positions': positions * segments, 'bytes': segments, 'places': places,
+  }  # fmt: skip
+
+
+def _own(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """This process's rows."""
+  return {
+    name: np.array_split(field, jax.process_count())[jax.process_index()]
+    for name, field in batch.items()
+  }
+
+
+@functools.cache
+def _reader(mesh: Mesh) -> Callable:
+  """`_read`, compiled once; every process gets all rows."""
+  return jax.jit(_read, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+
+def _read(known: Letters, log_probs: jax.Array) -> tuple[jax.Array, ...]:
+  """bare [B, K], spaced [B, K], space [B], readings of both tokens [B, 2, K + 2]."""
+  count = len(known.bare)
+  classes = jax.nn.one_hot(known.reading, count + 2, dtype=jnp.float32)
+  readings = jnp.exp(log_probs.astype(jnp.float32)) @ classes
+  space = log_probs[:, 0, known.space]
+  one, two = log_probs[:, 0, known.spaced], log_probs[:, 1, known.spaced]
+  spaced = jnp.where(known.joined[None], one, two + space[:, None])
+  return log_probs[:, 0, known.bare], spaced, space, readings
+
+
+def _answers(said: Sequence[np.ndarray], possible: np.ndarray, truncated: np.ndarray) -> Answers:
+  bare, spaced, space, readings = (np.asarray(field, np.float64) for field in said)
+  count, space = bare.shape[1], np.exp(space)
+  return Answers(
+    bare=np.where(possible, bare, -np.inf),
+    spaced=np.where(possible, spaced, -np.inf),
+    first=readings[:, 0, :count] * possible,
+    second=space[:, None] * readings[:, 1, :count] * possible,
+    space=space,
+    blank=np.maximum(readings[:, 0, count] - space, 0),
+    truncated=truncated,
+  )
+
+
+Ratio = tuple[np.ndarray, np.ndarray]  # [N] and [N]: the value is the quotient of their sums
+
+
+def quantities(answers: Answers, questions: Sequence[Question]) -> dict[str, Ratio]:
+  """Every score as a ratio of sums over questions.
+
+  | name                               | what it says                                            |
+  |------------------------------------|---------------------------------------------------------|
+  | `accuracy_log_likelihood`          | the likeliest letter, bare or spaced; ties share credit |
+  | `…_bare`, `…_spaced`               | the same for one way of writing it                      |
+  | `accuracy_one_token`, `…two_tokens`| probability of reading the right letter                 |
+  | `…_given_letter`                   | its share in that of any option's letter                |
+  | `p_valid_letter`, `…_two_tokens`   | probability of reading any option's letter              |
+  | `p_space`, `p_other_blank`         | probability that the first token is a space, or blank   |
+  | `balanced_accuracy`                | of log-likelihood, each place of the right option alike |
+  | `chosen_A` …                       | how often log-likelihood chooses each place             |
+  | `best_constant`                    | accuracy of always naming the commonest right place     |
+  | `chance`                           | 1 / options                                             |
+  | `truncated`                        | share of prompts that lost their beginning              |
+  """
+  right = np.array([question.answer for question in questions])
+  options = np.array([len(question.options) for question in questions])
+  ones, rows = np.ones(len(right)), np.arange(len(right))
+  both = _choice(np.logaddexp(answers.bare, answers.spaced))
+  one, two = answers.first, answers.first + answers.second
+  counts = np.bincount(right, minlength=one.shape[1])
+  evened = len(right) / (counts[right] * np.count_nonzero(counts))
+  hits = {
+    'accuracy_log_likelihood': both,
+    'accuracy_log_likelihood_bare': _choice(answers.bare),
+    'accuracy_log_likelihood_spaced': _choice(answers.spaced),
+    'accuracy_one_token': one,
+    'accuracy_two_tokens': two,
+  }
+  found: dict[str, Ratio] = {name: (share[rows, right], ones) for name, share in hits.items()}
+  return found | {
+    'balanced_accuracy': (both[rows, right] * evened, ones),
+    'accuracy_one_token_given_letter': (one[rows, right], one.sum(axis=1)),
+    'accuracy_two_tokens_given_letter': (two[rows, right], two.sum(axis=1)),
+    'p_valid_letter': (one.sum(axis=1), ones),
+    'p_valid_letter_two_tokens': (two.sum(axis=1), ones),
+    'p_space': (answers.space, ones),
+    'p_other_blank': (answers.blank, ones),
+    'chance': (1 / options, ones),
+    'best_constant': ((right == counts.argmax()).astype(float), ones),
+    **{f'chosen_{LETTERS[k]}': (both[:, k], ones) for k in range(one.shape[1])},
+    'truncated': (answers.truncated.astype(float), ones),
+  }
+
+
+def _choice(scores: np.ndarray) -> np.ndarray:
+  """[N, K] one for the best option; equal ones share it, so that no order among them counts."""
+  best = scores == scores.max(axis=1, keepdims=True)
+  return best / best.sum(axis=1, keepdims=True)
+
+
+def mean_over(several: Sequence[Mapping[str, Ratio]]) -> dict[str, Ratio]:
+  """The same questions answered by several models: each question's mean over them."""
+  mean = lambda name, part: np.mean([one[name][part] for one in several], axis=0)
+  return {name: (mean(name, 0), mean(name, 1)) for name in several[0]}
+
+
+def pooled(several: Sequence[Mapping[str, Ratio]]) -> dict[str, Ratio]:
+  """Other questions for each model: all of them together."""
+  joined = lambda name, part: np.concatenate([one[name][part] for one in several])
+  return {name: (joined(name, 0), joined(name, 1)) for name in several[0]}
+
+
+def grouped(ratio: Ratio, groups: Sequence[Hashable]) -> Ratio:
+  """Sums over the questions of each group, such as those of one fact, which are not independent."""
+  number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+  which = [number[group] for group in groups]
+  return np.bincount(which, ratio[0]), np.bincount(which, ratio[1])
+
+
+def macro(ratio: Ratio, groups: Sequence[Hashable]) -> float:
+  """The mean over groups, such as the subjects of MMLU, of the value in each."""
+  above, below = grouped(ratio, groups)
+  return float(np.mean(above / below))
+
+
+def value(ratio: Ratio) -> float:
+  """The quotient of the sums; NaN where nothing is to be divided by."""
+  above, below = ratio[0].sum(), ratio[1].sum()
+  return float(above / below) if below > 0 else np.nan
+
+
+def estimate(ratio: Ratio, seed: int = 0) -> Estimate:
+  """A ratio of sums with its interval: Wilson's for hits and misses, else bootstrap percentiles.
+
+  Where nothing is to be divided by, as where no letter is ever read, all is NaN.
+  """
+  above, below = ratio
+  quotient, count, sem = value(ratio), len(above), None
+  if np.isnan(quotient):
+    return Estimate(quotient, None, np.nan, np.nan)
+  if count > 1:
+    spread = ((above - quotient * below) ** 2).sum()
+    sem = float(np.sqrt(spread * count / (count - 1)) / below.sum())
+  if np.all(below == 1) and np.all((above == 0) | (above == 1)):
+    return Estimate(quotient, sem, *wilson(float(above.sum()), count))
+  rng, quotients = np.random.default_rng(seed), []
+  step = max(1, CHUNK // count)
+  for start in range(0, DRAWS, step):
+    size = min(step, DRAWS - start)
+    weights = rng.multinomial(count, np.full(count, 1 / count), size)
+    quotients.append((weights @ above) / np.maximum(weights @ below, np.finfo(float).tiny))
+  low, high = np.percentile(np.concatenate(quotients), [2.5, 97.5])
+  return Estimate(quotient, sem, float(low), float(high))
+
+
+def wilson(hits: float, count: int) -> tuple[float, float]:
+  """Wilson's 95 % score interval of a share: never empty, even for 0 or `count` hits."""
+  share, extra = hits / count, Z**2 / count
+  middle = (share + extra / 2) / (1 + extra)
+  half = Z / (1 + extra) * np.sqrt(share * (1 - share) / count + extra / (4 * count))
+  return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+
+
+def sampled(
+  answers: Answers, questions: Sequence[Question], runs: int = 10, seed: int = 0
+) -> np.ndarray:
+  """Accuracies [2, runs] of one and of two sampled tokens, each question answered anew in a run.
+
+  Drawn from what the tokens are read as, which is as good as drawing the tokens (at temperature 1;
+  the paper's is not known). Published scores are means of 10 runs.
+  """
+  right = np.array([question.answer for question in questions])
+  rng = np.random.default_rng(seed)
+  rows = np.arange(len(right))
+  probabilities = (answers.first, answers.first + answers.second)
+  hit = [p[rows, right] for p in probabilities]
+  uniform = rng.random((2, runs, len(right)))
+  return np.array([(draw < p).mean(axis=1) for draw, p in zip(uniform, hit)])

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Growing a decoder layer by layer, each trained on frozen ones below (arXiv 2507.07129).
+
+The paper trains one block, freezes it, adds another and trains that alone. Here the readout and the
+last norm are trained at every stage, and what else the embedding trains at its input (the vector of
+"begin of document") in the first alone. The paper's LoRA on older layers, from the third on, is
+left out.
+
+Variables of a stage of depth d, beside those of the language model of d layers:
+
+  params/embedding            params/embedding
+  params/decoder/blocks       the last of params/decoder/blocks
+  params/decoder/…            params/decoder/… (the norm)
+  frozen/embedding            frozen/embedding
+  frozen/lower                params/decoder/blocks but the last, if there are others
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lib.models.decoder import LanguageModel
+
+Variables = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One layer in training above those that are done.
+
+  Attributes:
+    model: of all layers that there will be; without learned positions, which lower layers share.
+    depth: layers in use, from 1.
+  """
+
+  model: LanguageModel
+  depth: int
+
+  def start(self, variables: Variables) -> Variables:
+    """Variables of this stage, from those of the whole model."""
+    params, place = variables['params'], self.depth - 1
+    cut = lambda part: jax.tree.map(lambda leaf: leaf[part], params['decoder']['blocks'])
+    top = params['decoder'] | {'blocks': cut(slice(place, place + 1))}
+    lower = {'lower': cut(slice(place))} if place else {}
+    return {
+      'params': params | {'decoder': top},
+      'frozen': variables.get('frozen', {}) | lower,
+    }
+
+  def put_back(self, variables: Variables, trained: Variables) -> Variables:
+    """The whole model's variables with what this stage has trained."""
+    params, place = trained['params'], self.depth - 1
+    blocks = jax.tree.map(
+      lambda whole, new: whole.at[place].set(new[0]),
+      jax.tree.map(jnp.asarray, variables['params']['decoder']['blocks']),
+      params['decoder']['blocks'],
+    )
+    return dict(variables) | {
+      'params': params | {'decoder': params['decoder'] | {'blocks': blocks}}
+    }
+
+  @property
+  def so_far(self) -> LanguageModel:
+    """The model of the layers in use."""
+    return self._layers(self.depth)
+
+  def shallow(self, variables: Variables) -> Variables:
+    """The variables of `so_far`, from those of the whole model."""
+    params = variables['params']
+    blocks = jax.tree.map(lambda leaf: leaf[: self.depth], params['decoder']['blocks'])
+    decoder = params['decoder'] | {'blocks': blocks}
+    return dict(variables) | {'params': params | {'decoder': decoder}}
+
+  def nats(self, variables: Variables, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
+    """Nats [B, T] as of the language model; gradients know the top layer alone."""
+    params, frozen = variables['params'], variables['frozen']
+    embedding = {'params': params['embedding'], 'frozen': frozen.get('embedding', {})}
+
+    def apply(method: str, *args: Any) -> Any:
+      return self.model.embedding.apply(embedding, *args, method=method)
+
+    draw = apply('draw', key, batch)
+    x = apply('encode', batch['inputs'], draw)
+    if self.depth > 1:
+      lower = params['decoder'] | {'blocks': frozen['lower']}
+      x = jax.lax.stop_gradient(self._run(self.depth - 1, lower, x, batch)[1][-1])
+    hidden = self._run(1, params['decoder'], x, batch)[0]
+    return apply('nats', hidden, batch['targets'], draw)
+
+  def _layers(self, count: int) -> LanguageModel:
+    return self.model.clone(decoder=self.model.decoder.clone(layers=count))
+
+  def _run(self, count: int, params: Mapping, x: jax.Array, batch: Mapping[str, Any]) -> Any:
+    """Hidden vectors and residual streams of `count` layers."""
+    decoder = self._layers(count).decoder
+    return decoder.apply({'params': params}, x, batch['positions'], batch['segments'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+  """Floating-point operations of training, per token: matrix products alone, 2 a multiply-add.
+
+  A forward pass through a block of width D with an MLP of M is 2·(4D² + 2DM), its attention over T
+  places 4TD (masked places are computed too); the readout of V rows is 2VD. Backward is twice the
+  forward, for what is trained; what is frozen below has none. Inputs, norms and the optimiser,
+  which are small beside these, are left out.
+  """
+
+  dim: int
+  mlp_dim: int
+  length: int
+  vocab_size: int
+
+  @property
+  def block(self) -> int:
+    """One layer's forward pass."""
+    return 2 * (4 * self.dim**2 + 2 * self.dim * self.mlp_dim) + 4 * self.length * self.dim
+
+  @property
+  def readout(self) -> int:
+    """The readout's forward pass."""
+    return 2 * self.vocab_size * self.dim
+
+  def step(self, trained: int, frozen: int = 0) -> int:
+    """A training step of `trained` layers and the readout above `frozen` layers, per token."""
+    return 3 * (trained * self.block + self.readout) + frozen * self.block
