@@ -129,14 +129,14 @@ def test_no_parameter_has_a_vocabulary_axis(draw_kind):
     Lexinvariant(V, D),
     Lexinvariant(V, D, draw_kind='per_sequence', row_dim=8, readout_scale='vocabulary'),
     Learned(V, D, init_std=1.0, readout_scale=D**-0.5),
-    PermutedIds(Learned(V, D), 0.5),
-    Mixed(V, D, 0.5),
-    Interchangeable(V, D, 0.5),
+    PermutedIds(Learned(V, D)),
+    Mixed(V, D),
+    Interchangeable(V, D),
   ],
   ids=lambda e: type(e).__name__,
 )
 def test_nats_are_those_of_the_logits_under_one_draw(embedding):
-  module, data = model(embedding), batch()
+  module, data = model(embedding), batch() | {'concealed': np.float32(0.5)}
   variables = jax.jit(module.init)(KEY, data, KEY)
   log_p = jax.nn.log_softmax(module.apply(variables, data, KEY, method='logits'))
   picked = jnp.take_along_axis(log_p, data['targets'][..., None], axis=-1)[..., 0]
@@ -185,7 +185,7 @@ def test_permuted_ids_per_type_rename_throughout_and_per_occurrence_one_by_one()
   data = batch()
   inner = Learned(V, D, init_std=1.0)
   for p in (0.0, 1.0):
-    module = model(PermutedIds(inner, p))
+    module, data = model(PermutedIds(inner)), data | {'concealed': np.full(B, p, np.float32)}
     variables = jax.jit(module.init)(KEY, data, KEY)
     draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
     assert all(sorted(row) == list(range(V)) for row in np.asarray(draw.names))
@@ -195,7 +195,8 @@ def test_permuted_ids_per_type_rename_throughout_and_per_occurrence_one_by_one()
       }
       expected = model(inner).apply(plain, data, KEY)
       np.testing.assert_allclose(module.apply(variables, data, KEY), expected, atol=1e-6)
-  module = PermutedIds(inner, 0.5, per='occurrence')
+  data['concealed'] = np.linspace(0.2, 0.8, B, dtype=np.float32)
+  module = PermutedIds(inner, per='occurrence')
   draw = module.apply(module.init(KEY, KEY, data, method='draw'), KEY, data, method='draw')
   assert 0.2 < np.asarray(draw.renamed).mean() < 0.8
   # A target that is renamed is renamed as the next position's input too.
@@ -205,13 +206,13 @@ def test_permuted_ids_per_type_rename_throughout_and_per_occurrence_one_by_one()
   names = np.take_along_axis(np.asarray(draw.names), data['targets'], axis=1)
   bears = np.where(np.asarray(draw.renamed)[:, 1 : T + 1], names, data['targets'])
   np.testing.assert_allclose(vectors[:, 1:], np.asarray(rows)[bears[:, :-1]], atol=1e-6)
-  bad = PermutedIds(inner, 0.5, per='word')
+  bad = PermutedIds(inner, per='word')
   with pytest.raises(InputError, match="per='word' is not one of type, occurrence"):
     bad.init(KEY, KEY, data, method='draw')
 
 
 def test_interchangeable_rows_share_a_half_and_have_one_norm():
-  module, data = Interchangeable(V, D, 0.5), batch(count=64)
+  module, data = Interchangeable(V, D), batch(count=64) | {'concealed': 0.5}
   variables = module.init(KEY, KEY, data, method='draw')
   rows = np.asarray(module.apply(variables, KEY, data, method='draw').rows)
   np.testing.assert_allclose((rows**2).mean(-1), 1, atol=1e-4)
