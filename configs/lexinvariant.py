@@ -16,7 +16,9 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-TABLES = ('theory', 'markov', 'context', 'cipher', 'draws', 'cost')
+TABLES = (
+  'theory', 'markov', 'context', 'cipher', 'in_context', 'regularizer', 'draws', 'cost',
+)  # fmt: skip
 
 # A model and its training; recipes override what differs.
 MODEL = {
@@ -49,6 +51,15 @@ MODEL = {
   'b2': 0.98,
   'clip_norm': 1.0,
 }
+
+# Ways of hiding names (see experiments/lexinvariant/regularizer.py); the paper's B_p has p = 0.2.
+ARMS = (
+  *(('permuted', p) for p in (0.0, 0.1, 0.2, 0.5, 1.0)),
+  ('permuted', 0.2, 'occurrence'),
+  ('mixed', 0.2),
+  ('interchangeable', 0.2),
+  ('lexinvariant',),
+)
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
@@ -102,6 +113,23 @@ SIZES = {
   'cipher.evaluate_every': (2, 250, 1000, 2000),
   'cipher.checkpoint_every': (2, 500, 1000, 2000),
   'cipher.texts': (4, 200, 1000, 1000),
+  'in_context.examples': (6, 1000, 1000, 1000),
+  'regularizer.arms': (
+    (('permuted', 0.0), ('permuted', 0.2, 'occurrence'), ('mixed', 0.2), ('lexinvariant',)),
+    *(ARMS,) * 3,
+  ),
+  'regularizer.seeds': (1, 1, 3, 3),
+  'regularizer.layers': (1, 2, 4, 4),
+  'regularizer.dim': (16, 64, 256, 256),
+  'regularizer.heads': (2, 4, 8, 8),
+  'regularizer.mlp_dim': (32, 128, 768, 768),
+  'regularizer.length': (64, 64, 64, 64),
+  'regularizer.steps': (6, 1000, 10_000, 10_000),
+  'regularizer.batch_size': (8, 32, 128, 128),
+  'regularizer.evaluate_every': (3, 100, 500, 500),
+  'regularizer.checkpoint_every': (3, 500, 1000, 1000),
+  'regularizer.test_sequences': (8, 1000, 4000, 4000),
+  'regularizer.examples': (6, 1000, 1000, 1000),
   'draws.counts': ((1, 2), *((1, 2, 4, 8, 16),) * 3),
   'cost.vocab_sizes': ((16, 32), *((256, 32_768),) * 3),
   'cost.repeats': (2, 15, 30, 30),
@@ -152,6 +180,24 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'evaluate_every': 1,
     'checkpoint_every': 1,
     'texts': 4,  # enciphered test texts
+  }
+  config.in_context = {
+    'examples': 1,  # of each task; those below are this project's choice
+    'pairs': 8,  # of LookUp
+    'demonstrations': 4,  # of Permutation
+  }
+  config.regularizer = MODEL | {
+    'source': 'stdlib/prose',
+    'arms': (),  # (embedding, p, per) of each, the last two optional
+    'seeds': 1,  # models of each arm
+    'pairs': 6,  # of LookUp
+    'questions': 4,  # of LookUp while training; one is asked in the evaluation
+    'demonstrations': 4,  # of Permutation
+    'examples': 1,  # of each task
+    'test_sequences': 1,  # of text
+    'per': 'type',  # set by the arm
+    'reveal': 0.0,
+    'decipher': 0.0,
   }
   config.draws = {'counts': (1,)}  # K, draws whose predictions are averaged
   config.prompt = ''  # a text in a substitution cipher, to be deciphered and gone on with
