@@ -29,6 +29,7 @@ MODEL = {
   'mlp_dim': 32,
   'gated': True,
   'activation': 'silu',
+  'preceding': 0,  # symbols just before that each vector tells too
   'max_distance': 128,  # last distance that the T5 bias tells apart
   'remat': False,
   'draw_kind': 'per_sequence',  # or shared, permuted_fixed
@@ -124,8 +125,8 @@ SIZES = {
   'regularizer.heads': (2, 4, 8, 8),
   'regularizer.mlp_dim': (32, 128, 768, 768),
   'regularizer.length': (64, 64, 64, 64),
-  'regularizer.steps': (6, 1000, 10_000, 10_000),
-  'regularizer.batch_size': (8, 32, 128, 128),
+  'regularizer.steps': (6, 800, 10_000, 10_000),
+  'regularizer.batch_size': (8, 48, 128, 128),
   'regularizer.evaluate_every': (3, 100, 500, 500),
   'regularizer.checkpoint_every': (3, 500, 1000, 1000),
   'regularizer.test_sequences': (8, 1000, 4000, 4000),
@@ -190,12 +191,13 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'source': 'stdlib/prose',
     'arms': (),  # (embedding, p, per) of each, the last two optional
     'seeds': 1,  # models of each arm
-    'pairs': 6,  # of LookUp
-    'questions': 4,  # of LookUp while training; one is asked in the evaluation
+    'pairs': 4,  # of LookUp
+    'questions': 8,  # of LookUp while training; one is asked in the evaluation
     'demonstrations': 4,  # of Permutation
     'examples': 1,  # of each task
     'test_sequences': 1,  # of text
     'per': 'type',  # set by the arm
+    'preceding': 3,
     'reveal': 0.0,
     'decipher': 0.0,
   }

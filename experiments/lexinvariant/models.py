@@ -21,6 +21,7 @@ from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
 from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
+from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
@@ -117,7 +118,10 @@ def make_model(
     remat=options.remat,
     dtype=dtype,
   )
-  return LanguageModel(make_embedding(options, kind, vocab_size, dtype, aided), decoder)
+  embedding = make_embedding(options, kind, vocab_size, dtype, aided)
+  if options.preceding:
+    embedding = Preceding(embedding, options.preceding)
+  return LanguageModel(embedding, decoder)
 
 
 def make_experiment(

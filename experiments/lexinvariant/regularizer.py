@@ -112,18 +112,18 @@ SYMBOLS = {  # how the symbols of a task are known to the model
 }
 
 
-class _Documents:
-  """Stretches of text and examples of each task, in turn."""
+class _InTurn:
+  """One document of each of several sources in turn; a short source begins again."""
 
-  def __init__(self, texts: sources.Source, *tasks: ExampleDocuments):
-    self._sources: tuple[sources.Source, ...] = (texts, *tasks)
+  def __init__(self, *turns: sources.Source):
+    self._turns = turns
 
   def __len__(self) -> int:
-    return len(self._sources) * len(self._sources[-1])
+    return len(self._turns) * max(map(len, self._turns))
 
   def __getitem__(self, index: int) -> bytes:
-    turn, kind = divmod(index, len(self._sources))
-    return self._sources[kind][turn % len(self._sources[kind])]
+    turn, which = divmod(index, len(self._turns))
+    return self._turns[which][turn % len(self._turns[which])]
 
 
 def fit(config: ConfigDict, run: runner.Run, arm: Arm, seed: int) -> models.Trained:
@@ -138,7 +138,9 @@ def fit(config: ConfigDict, run: runner.Run, arm: Arm, seed: int) -> models.Trai
     def evaluate(variables: Variables) -> dict[str, float]:
       found = {'nats_per_symbol': float(score(variables, held).mean())}
       embedding = variables['params']['embedding']
-      rows = embedding.get('inner', embedding).get('table')
+      while 'inner' in embedding:
+        embedding = embedding['inner']
+      rows = embedding.get('table')
       if rows is not None:  # of the letters: those that training text holds
         norms = np.linalg.norm(np.asarray(rows)[: len(text.LETTERS)], axis=1)
         found['row_norm'] = float(norms.mean() / rows.shape[1] ** 0.5)
@@ -160,18 +162,20 @@ def fit(config: ConfigDict, run: runner.Run, arm: Arm, seed: int) -> models.Trai
 
 
 def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
-  """Training batches, a document a row; each says how many names are hidden."""
+  """Training batches, a document a row: a quarter text, a half LookUp, a quarter Permutation.
+
+  Each batch says how many names are hidden.
+  """
   options = config.regularizer
   symbols = Symbols(text.LETTERS)
-  tasks: list[in_context.Task] = [
-    in_context.LookUp(symbols, options.pairs, options.questions),
-    in_context.Permutation(symbols, options.demonstrations),
+  lookup: in_context.Task = in_context.LookUp(symbols, options.pairs, options.questions)
+  permutation: in_context.Task = in_context.Permutation(symbols, options.demonstrations)
+  count = -(-options.steps * options.batch_size // 4)  # of each turn: no example comes twice
+  made = [
+    ExampleDocuments(task, count, TRAIN + 3 * seed + n)
+    for n, task in enumerate((lookup, lookup, permutation))
   ]
-  count = -(-options.steps * options.batch_size // 3)  # examples of each task, none twice
-  documents = _Documents(
-    _texts(config, 'train', TEXT_BYTES),
-    *(ExampleDocuments(task, count, TRAIN + 2 * seed + n) for n, task in enumerate(tasks)),
-  )
+  documents = _InTurn(_texts(config, 'train', TEXT_BYTES), *made)
   plain = pipeline.batches(
     documents,
     TOKENIZER,
