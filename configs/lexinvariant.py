@@ -96,7 +96,7 @@ SIZES = {
   'text.mlp_dim': (32, 256, 2048, 4096),
   'text.gated': (True, True, False, False),
   'text.activation': ('silu', 'silu', 'relu', 'relu'),
-  'text.law': ('orthonormal', 'orthonormal', 'gaussian', 'gaussian'),
+  'text.law': ('gaussian', 'orthonormal', 'gaussian', 'gaussian'),
   'text.row_dim': (32, 32, 0, 0),
   'text.reveal': (0.9, 0.9, 0.9, 0.0),
   'text.decipher': (0.5, 0.5, 0.5, 0.0),

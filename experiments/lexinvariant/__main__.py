@@ -29,7 +29,8 @@ CAPTIONS = {
   'predictor that sees no names can beat exact Bayes, whose regret is at most log d!.',
   'context': 'Perplexity against position on held-out text: the same decoder with trained rows and '
   'with fresh random ones. What renaming costs is bounded by log V! nats in all, so the gap must '
-  'close as the context tells which symbol is which.',
+  'close as the context tells which symbol is which. The begin of a document, the one special, is '
+  'read and never predicted; its vector is trained.',
   'cipher': 'Substitution ciphers of held-out text, read by a probe of the frozen lexinvariant '
   'model, beside solvers without a model. Texts, keys and readings lie in ciphers.txt.',
   'in_context': 'Answers generated in two tasks of symbol pushing, by models of text that never '

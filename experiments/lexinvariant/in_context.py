@@ -141,7 +141,9 @@ def _trained_on_tasks(config: ConfigDict, run: runner.Run) -> list[Row]:
   arms = {'learned': regularizer.STANDARD, 'lexinvariant': regularizer.LEXINVARIANT}
   rows = []
   for kind, arm in arms.items():
-    several = [regularizer.fit(config, run, arm, seed) for seed in regularizer.seeds(config)]
+    several = [
+      models.reader(regularizer.fit(config, run, arm, seed)) for seed in regularizer.seeds(config)
+    ]
     for symbols in ('known', 'held_out'):
       found = [regularizer.accuracies(config, one, symbols) for one in several]
       for task in found[0]:

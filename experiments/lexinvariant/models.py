@@ -233,10 +233,7 @@ def scorer(model: LanguageModel, vocab_size: int, seed: int = 0) -> Callable:
   return score
 
 
-def reader(trained: Trained, fields: Mapping[str, Any] | None = None, seed: int = 0) -> Callable:
+def reader(trained: Trained, seed: int = 0) -> Callable:
   """batch -> logits [B, T, V] under one draw of rows, the same in every call: for decoding."""
-  logits = jax.jit(trained.model.apply, static_argnames='method')
-  key = jax.random.key(seed)
-  return lambda batch: logits(
-    trained.variables, dict(batch) | dict(fields or {}), key, method='logits'
-  )
+  logits, key = jax.jit(trained.model.apply, static_argnames='method'), jax.random.key(seed)
+  return lambda batch: logits(trained.variables, dict(batch), key, method='logits')

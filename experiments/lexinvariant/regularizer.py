@@ -94,8 +94,9 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   for arm in arms(config):
     trained = {seed: fit(config, run, arm, seed) for seed in seeds(config)}
     rows += _text(config, arm, list(trained.values()))
+    readers = [models.reader(one) for one in trained.values()]
     for symbols in SYMBOLS:
-      found = [accuracies(config, one, symbols) for one in trained.values()]
+      found = [accuracies(config, reader, symbols) for reader in readers]
       for task in found[0]:
         note = f'of {config.regularizer.examples} answers over {SYMBOLS[symbols]}'
         rows.append(mean_accuracy('regularizer', arm.row, f'{task}_accuracy_{symbols}',
@@ -220,13 +221,13 @@ def examples(config: ConfigDict, count: int, alphabet: bytes) -> dict[str, list[
 
 
 def accuracies(
-  config: ConfigDict, trained: models.Trained, symbols: str
+  config: ConfigDict, reader: scores.Logits, symbols: str
 ) -> Mapping[str, scores.Accuracy]:
   """Generation accuracy of a model in each task over symbols known, held out or concealed."""
   options = config.regularizer
   asked = examples(config, options.examples, HELD_OUT if symbols == 'held_out' else text.LETTERS)
   hidden = np.float32(symbols == 'concealed')
-  logits = models.reader(trained, {'concealed': hidden})
+  logits = lambda batch: reader(dict(batch) | {'concealed': hidden})
   return {
     task: scores.generation_accuracy(logits, these, TOKENIZER, length=options.length)
     for task, these in asked.items()
