@@ -116,7 +116,7 @@ SIZES = {
   'cipher.texts': (4, 200, 1000, 1000),
   'in_context.examples': (6, 1000, 1000, 1000),
   'regularizer.arms': (
-    (('permuted', 0.0), ('permuted', 0.2, 'occurrence'), ('mixed', 0.2), ('lexinvariant',)),
+    (('permuted', 0.0), ('permuted', 0.2), ('mixed', 0.2), ('lexinvariant',)),
     *(ARMS,) * 3,
   ),
   'regularizer.optimizer': ('adamw', 'muon', 'muon', 'muon'),
