@@ -77,7 +77,7 @@ SIZES = {
   'markov.mlp_dim': (32, 192, 768, 768),
   'markov.steps': (6, 2400, 10_000, 10_000),
   'markov.batch_size': (4, 48, 256, 256),
-  'markov.test_sequences': (16, 2048, 4096, 4096),
+  'markov.test_sequences': (128, 2048, 4096, 4096),
   'markov.evaluate_every': (3, 100, 500, 500),
   'markov.checkpoint_every': (3, 300, 1000, 1000),
   'text.corpora': (
@@ -108,7 +108,7 @@ SIZES = {
   'text.warmup': (0.04, 0.04, 0.04, 0.004),
   'text.evaluate_every': (3, 200, 1000, 5000),
   'text.checkpoint_every': (3, 500, 1000, 5000),
-  'text.test_sequences': (8, 400, 1000, 1000),
+  'text.test_sequences': (64, 400, 1000, 1000),
   'cipher.probe_dim': (16, 192, 1024, 2048),
   'cipher.steps': (4, 1000, 5000, 10_000),
   'cipher.evaluate_every': (2, 250, 1000, 2000),
