@@ -17,6 +17,7 @@ from lib.embeddings.lexinvariant import (
   draw_rows,
 )
 from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
+from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
@@ -132,6 +133,7 @@ def test_no_parameter_has_a_vocabulary_axis(draw_kind):
     PermutedIds(Learned(V, D)),
     Mixed(V, D),
     Interchangeable(V, D),
+    Preceding(Lexinvariant(V, D), 2),
   ],
   ids=lambda e: type(e).__name__,
 )
@@ -221,6 +223,27 @@ def test_interchangeable_rows_share_a_half_and_have_one_norm():
   shared = rows[chosen][:, : D // 2]
   direction = shared / np.linalg.norm(shared, axis=1, keepdims=True)
   np.testing.assert_allclose(direction, np.broadcast_to(direction[:1], direction.shape), atol=1e-4)
+
+
+def test_preceding_symbols_are_told_backwards_only_and_name_none():
+  module, data = model(Preceding(Lexinvariant(V, D), 2)), batch()
+  variables = jax.jit(module.init)(KEY, data, KEY)
+  encode = lambda ids, draw: module.apply(
+    variables, ids, draw, method=lambda m, *given: m.embedding.encode(*given)
+  )
+  draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
+  plain = encode(data['inputs'], draw)
+  other = data['inputs'].copy()
+  other[:, 5] = (other[:, 5] + 1) % V
+  moved = np.abs(encode(other, draw) - plain).max(axis=(0, 2)) > 1e-5
+  assert np.flatnonzero(moved).tolist() == [5, 6, 7]
+  names = np.array([2, 0, 4, 1, 3])
+  coupled = Draw(draw.rows, draw.names[:, np.argsort(names)])
+  np.testing.assert_allclose(
+    nats_under(module, variables, renamed(data, names), coupled),
+    nats_under(module, variables, data, draw),
+    atol=1e-5,
+  )
 
 
 def test_the_taught_model_has_the_nats_of_the_model():

@@ -2,16 +2,19 @@
 """The lexinvariant recipe on in-context tasks, names hidden in part, and its largest models."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import lexinvariant
 from experiments.lexinvariant import context, in_context, models, regularizer, text
+from lib.data import pipeline
 from lib.data.in_context import LookUp, Permutation, Symbols
 from lib.errors import InputError
 from lib.report.results import Row
-from lib.train import optimizer
+from lib.train import optimizer, sharding
+from tests.test_configs import shape_check
 
 KEY = jax.random.key(0)
 
@@ -211,3 +214,24 @@ def test_the_large_models_have_the_papers_sizes_and_no_vocabulary(scale, vocabul
     moments = jax.eval_shape(chain.init, params)
     kept = sum(leaf.size for leaf in jax.tree.leaves(moments))
     assert kept < 0.1 * total  # factored
+
+
+@pytest.mark.parametrize('embedding', [*models.PARTIAL, 'lexinvariant'])
+def test_every_arm_builds_and_steps_at_the_scale_of_accelerators(embedding):
+  config = lexinvariant.get_config('gpu')
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  options = config.regularizer
+  size = len(regularizer.ALPHABET)
+  batches = regularizer.batches(config, regularizer.Arm(embedding, 0.2), 0)
+  experiment = models.make_experiment(options, embedding, size, jnp.bfloat16, batches)
+  shape_check(experiment, config, mesh)
+
+
+@pytest.mark.parametrize('scale', ['gpu', 'paper'])
+def test_text_models_build_and_step_at_the_scale_of_accelerators(scale):
+  config = lexinvariant.get_config(scale)
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  options = config.text
+  batch = pipeline.whole(np.zeros((options.batch_size, options.length), np.int32), 32_000)
+  for kind in models.EMBEDDINGS:
+    shape_check(models.make_experiment(options, kind, 32_000, jnp.bfloat16, [batch]), config, mesh)

@@ -119,7 +119,9 @@ def _context(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
     }
     panels.append(plots.curves('Gap of random rows', label, 'relative to learned rows', gap))
     way = {
-      row: _numbered(rows, 'context', row, r'late_perplexity_at_step_([1-9]\d*)')
+      ' '.join(part.partition('=')[2] for part in row.split(',')): _numbered(
+        rows, 'context', row, r'late_perplexity_at_step_([1-9]\d*)'
+      )
       for row in names
       if 'seed=' in row
     }
@@ -164,7 +166,7 @@ def _in_context(rows: Sequence[Row]) -> list[Callable]:
   for row in rows:
     if row.table == 'in_context':
       parts = dict(part.split('=') for part in row.row.split(','))
-      who = parts.get('embedding') or parts['predictor'].replace('_', ' ')
+      who = parts.get('embedding', 'chance')
       task = f'{parts["task"]}\n{parts["symbols"].replace("_", " ")}'
       where = parts.get('data', 'trained on the tasks')
       title = f'{where}, {parts["vocabulary"]}' if 'vocabulary' in parts else where
