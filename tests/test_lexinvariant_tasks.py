@@ -9,10 +9,11 @@ from ml_collections import ConfigDict
 
 from configs import lexinvariant
 from experiments.lexinvariant import context, in_context, models, regularizer, text
-from lib.data import pipeline
-from lib.data.in_context import LookUp, Permutation, Symbols
+from lib.data import pipeline, sources
+from lib.data.in_context import FORMAT, LookUp, Permutation, Symbols
 from lib.errors import InputError
 from lib.report.results import Row
+from lib.tokenizers import train_sentencepiece
 from lib.train import optimizer, sharding
 from tests.test_configs import shape_check
 
@@ -83,6 +84,20 @@ def test_folded_into_letters_an_example_still_tells_its_answer(config, corpus):
   weights = in_context.symbols_of(corpus, 'frequency').weights
   by_letter = dict(zip(map(chr, text.LETTERS), weights, strict=True))
   assert by_letter['e'] > by_letter['z'] > 0
+
+
+def test_symbols_of_pieces_are_single_tokens_in_an_example(config):
+  sample = sources.take(sources.open_source('stdlib/prose', 'train'), 40_000)
+  tokenizer = train_sentencepiece(sample, 500, 'unigram')
+  corpus = text.Corpus('prose', '32k', 'stdlib/prose', tokenizer)
+  symbols = in_context.symbols_of(corpus, 'uniform')
+  assert len(symbols) > 256 - len(FORMAT)  # pieces of several bytes are among them
+  assert not set(b''.join(symbols.known)) & set(FORMAT)
+  assert all(len(tokenizer.encode(symbol)) == 1 for symbol in symbols.known)
+  for these in in_context.examples(config, corpus, 'uniform').values():
+    for example in these:
+      answer = tokenizer.encode(example.answer)
+      assert sum(tokenizer.decode([i]) in symbols.known for i in answer) in (1, 2)
 
 
 def test_chance_is_the_share_of_candidates_that_are_right():
