@@ -19,7 +19,7 @@ DECODER_RULES = (
   (r'down/kernel$', ('tensor', 'fsdp')),
   (r'(table|readout_table)$', ('tensor', 'fsdp')),
   (r'readout_bias$', ('tensor',)),
-  (r'embedding/(inner/)?(row_in|row_out|shared)$', ()),
+  (r'embedding/(inner/)*(row_in|row_out|shared|preceding)$', ()),
   (r'(positions|t5/bias|relative/vectors|begin|scale|bias|input_scale|input_bias)$', ()),
   (r'^(step|optimizer/)', ()),  # counters and schedules
 )

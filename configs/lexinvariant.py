@@ -16,7 +16,9 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-TABLES = ('theory', 'markov', 'context', 'cipher', 'draws', 'cost')
+TABLES = (
+  'theory', 'markov', 'context', 'cipher', 'in_context', 'regularizer', 'draws', 'cost',
+)  # fmt: skip
 
 # A model and its training; recipes override what differs.
 MODEL = {
@@ -27,6 +29,7 @@ MODEL = {
   'mlp_dim': 32,
   'gated': True,
   'activation': 'silu',
+  'preceding': 0,  # symbols just before that each vector tells too
   'max_distance': 128,  # last distance that the T5 bias tells apart
   'remat': False,
   'draw_kind': 'per_sequence',  # or shared, permuted_fixed
@@ -50,6 +53,15 @@ MODEL = {
   'clip_norm': 1.0,
 }
 
+# Ways of hiding names (see experiments/lexinvariant/regularizer.py); the paper's B_p has p = 0.2.
+ARMS = (
+  *(('permuted', p) for p in (0.0, 0.1, 0.2, 0.5, 1.0)),
+  ('permuted', 0.2, 'occurrence'),
+  ('mixed', 0.2),
+  ('interchangeable', 0.2),
+  ('lexinvariant',),
+)
+
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
   'theory.sequences': (4, 24, 64, 64),
@@ -65,7 +77,7 @@ SIZES = {
   'markov.mlp_dim': (32, 192, 768, 768),
   'markov.steps': (6, 2400, 10_000, 10_000),
   'markov.batch_size': (4, 48, 256, 256),
-  'markov.test_sequences': (16, 2048, 4096, 4096),
+  'markov.test_sequences': (128, 2048, 4096, 4096),
   'markov.evaluate_every': (3, 100, 500, 500),
   'markov.checkpoint_every': (3, 300, 1000, 1000),
   'text.corpora': (
@@ -84,26 +96,44 @@ SIZES = {
   'text.mlp_dim': (32, 256, 2048, 4096),
   'text.gated': (True, True, False, False),
   'text.activation': ('silu', 'silu', 'relu', 'relu'),
-  'text.law': ('orthonormal', 'orthonormal', 'gaussian', 'gaussian'),
+  'text.law': ('gaussian', 'orthonormal', 'gaussian', 'gaussian'),
   'text.row_dim': (32, 32, 0, 0),
   'text.reveal': (0.9, 0.9, 0.9, 0.0),
   'text.decipher': (0.5, 0.5, 0.5, 0.0),
   'text.steps': (6, 2000, 20_000, 250_000),
   'text.batch_size': (8, 16, 64, 64),
-  'text.optimizer': ('muon', 'muon', 'adamw', 'adafactor'),
-  'text.peak': (2e-2, 2e-2, 1e-3, 1e-2),
+  'text.optimizer': ('adamw', 'muon', 'adamw', 'adafactor'),
+  'text.peak': (2e-3, 2e-2, 1e-3, 1e-2),
   'text.final': (0.01, 0.01, 0.1, 0.1),
   'text.warmup': (0.04, 0.04, 0.04, 0.004),
   'text.evaluate_every': (3, 200, 1000, 5000),
   'text.checkpoint_every': (3, 500, 1000, 5000),
-  'text.test_sequences': (8, 400, 1000, 1000),
+  'text.test_sequences': (64, 400, 1000, 1000),
   'cipher.probe_dim': (16, 192, 1024, 2048),
   'cipher.steps': (4, 1000, 5000, 10_000),
   'cipher.evaluate_every': (2, 250, 1000, 2000),
   'cipher.checkpoint_every': (2, 500, 1000, 2000),
   'cipher.texts': (4, 200, 1000, 1000),
+  'in_context.examples': (6, 1000, 1000, 1000),
+  'regularizer.arms': (
+    (('permuted', 0.0), ('permuted', 0.2), ('mixed', 0.2), ('lexinvariant',)),
+    *(ARMS,) * 3,
+  ),
+  'regularizer.optimizer': ('adamw', 'muon', 'muon', 'muon'),
+  'regularizer.seeds': (1, 1, 3, 3),
+  'regularizer.layers': (1, 2, 4, 4),
+  'regularizer.dim': (16, 64, 256, 256),
+  'regularizer.heads': (2, 4, 8, 8),
+  'regularizer.mlp_dim': (32, 128, 768, 768),
+  'regularizer.length': (64, 64, 64, 64),
+  'regularizer.steps': (6, 800, 10_000, 10_000),
+  'regularizer.batch_size': (8, 48, 128, 128),
+  'regularizer.evaluate_every': (3, 100, 500, 500),
+  'regularizer.checkpoint_every': (3, 500, 1000, 1000),
+  'regularizer.test_sequences': (8, 1000, 4000, 4000),
+  'regularizer.examples': (6, 1000, 1000, 1000),
   'draws.counts': ((1, 2), *((1, 2, 4, 8, 16),) * 3),
-  'cost.vocab_sizes': ((16, 32), *((256, 32_768),) * 3),
+  'cost.vocab_sizes': ((16,), *((256, 32_768),) * 3),
   'cost.repeats': (2, 15, 30, 30),
   'cost.layers': (1, 4, 12, 12),
   'cost.dim': (16, 128, 512, 1024),
@@ -152,6 +182,25 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'evaluate_every': 1,
     'checkpoint_every': 1,
     'texts': 4,  # enciphered test texts
+  }
+  config.in_context = {
+    'examples': 1,  # of each task; those below are this project's choice
+    'pairs': 8,  # of LookUp
+    'demonstrations': 4,  # of Permutation
+  }
+  config.regularizer = MODEL | {
+    'source': 'stdlib/prose',
+    'arms': (),  # (embedding, p, per) of each, the last two optional
+    'seeds': 1,  # models of each arm
+    'pairs': 4,  # of LookUp
+    'questions': 8,  # of LookUp while training; one is asked in the evaluation
+    'demonstrations': 4,  # of Permutation
+    'examples': 1,  # of each task
+    'test_sequences': 1,  # of text
+    'per': 'type',  # set by the arm
+    'preceding': 3,
+    'reveal': 0.0,
+    'decipher': 0.0,
   }
   config.draws = {'counts': (1,)}  # K, draws whose predictions are averaged
   config.prompt = ''  # a text in a substitution cipher, to be deciphered and gone on with

@@ -17,6 +17,7 @@ from lib.embeddings.lexinvariant import (
   draw_rows,
 )
 from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
+from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
@@ -129,14 +130,15 @@ def test_no_parameter_has_a_vocabulary_axis(draw_kind):
     Lexinvariant(V, D),
     Lexinvariant(V, D, draw_kind='per_sequence', row_dim=8, readout_scale='vocabulary'),
     Learned(V, D, init_std=1.0, readout_scale=D**-0.5),
-    PermutedIds(Learned(V, D), 0.5),
-    Mixed(V, D, 0.5),
-    Interchangeable(V, D, 0.5),
+    PermutedIds(Learned(V, D)),
+    Mixed(V, D),
+    Interchangeable(V, D),
+    Preceding(Lexinvariant(V, D), 2),
   ],
   ids=lambda e: type(e).__name__,
 )
 def test_nats_are_those_of_the_logits_under_one_draw(embedding):
-  module, data = model(embedding), batch()
+  module, data = model(embedding), batch() | {'concealed': np.float32(0.5)}
   variables = jax.jit(module.init)(KEY, data, KEY)
   log_p = jax.nn.log_softmax(module.apply(variables, data, KEY, method='logits'))
   picked = jnp.take_along_axis(log_p, data['targets'][..., None], axis=-1)[..., 0]
@@ -185,7 +187,7 @@ def test_permuted_ids_per_type_rename_throughout_and_per_occurrence_one_by_one()
   data = batch()
   inner = Learned(V, D, init_std=1.0)
   for p in (0.0, 1.0):
-    module = model(PermutedIds(inner, p))
+    module, data = model(PermutedIds(inner)), data | {'concealed': np.full(B, p, np.float32)}
     variables = jax.jit(module.init)(KEY, data, KEY)
     draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
     assert all(sorted(row) == list(range(V)) for row in np.asarray(draw.names))
@@ -195,7 +197,8 @@ def test_permuted_ids_per_type_rename_throughout_and_per_occurrence_one_by_one()
       }
       expected = model(inner).apply(plain, data, KEY)
       np.testing.assert_allclose(module.apply(variables, data, KEY), expected, atol=1e-6)
-  module = PermutedIds(inner, 0.5, per='occurrence')
+  data['concealed'] = np.linspace(0.2, 0.8, B, dtype=np.float32)
+  module = PermutedIds(inner, per='occurrence')
   draw = module.apply(module.init(KEY, KEY, data, method='draw'), KEY, data, method='draw')
   assert 0.2 < np.asarray(draw.renamed).mean() < 0.8
   # A target that is renamed is renamed as the next position's input too.
@@ -205,13 +208,13 @@ def test_permuted_ids_per_type_rename_throughout_and_per_occurrence_one_by_one()
   names = np.take_along_axis(np.asarray(draw.names), data['targets'], axis=1)
   bears = np.where(np.asarray(draw.renamed)[:, 1 : T + 1], names, data['targets'])
   np.testing.assert_allclose(vectors[:, 1:], np.asarray(rows)[bears[:, :-1]], atol=1e-6)
-  bad = PermutedIds(inner, 0.5, per='word')
+  bad = PermutedIds(inner, per='word')
   with pytest.raises(InputError, match="per='word' is not one of type, occurrence"):
     bad.init(KEY, KEY, data, method='draw')
 
 
 def test_interchangeable_rows_share_a_half_and_have_one_norm():
-  module, data = Interchangeable(V, D, 0.5), batch(count=64)
+  module, data = Interchangeable(V, D), batch(count=64) | {'concealed': 0.5}
   variables = module.init(KEY, KEY, data, method='draw')
   rows = np.asarray(module.apply(variables, KEY, data, method='draw').rows)
   np.testing.assert_allclose((rows**2).mean(-1), 1, atol=1e-4)
@@ -220,6 +223,27 @@ def test_interchangeable_rows_share_a_half_and_have_one_norm():
   shared = rows[chosen][:, : D // 2]
   direction = shared / np.linalg.norm(shared, axis=1, keepdims=True)
   np.testing.assert_allclose(direction, np.broadcast_to(direction[:1], direction.shape), atol=1e-4)
+
+
+def test_preceding_symbols_are_told_backwards_only_and_name_none():
+  module, data = model(Preceding(Lexinvariant(V, D), 2)), batch()
+  variables = jax.jit(module.init)(KEY, data, KEY)
+  encode = lambda ids, draw: module.apply(
+    variables, ids, draw, method=lambda m, *given: m.embedding.encode(*given)
+  )
+  draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
+  plain = encode(data['inputs'], draw)
+  other = data['inputs'].copy()
+  other[:, 5] = (other[:, 5] + 1) % V
+  moved = np.abs(encode(other, draw) - plain).max(axis=(0, 2)) > 1e-5
+  assert np.flatnonzero(moved).tolist() == [5, 6, 7]
+  names = np.array([2, 0, 4, 1, 3])
+  coupled = Draw(draw.rows, draw.names[:, np.argsort(names)])
+  np.testing.assert_allclose(
+    nats_under(module, variables, renamed(data, names), coupled),
+    nats_under(module, variables, data, draw),
+    atol=1e-5,
+  )
 
 
 def test_the_taught_model_has_the_nats_of_the_model():

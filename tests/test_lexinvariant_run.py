@@ -3,6 +3,7 @@
 
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from lib.train import sharding
 from tests.test_configs import shape_check
 
 ROOT = pathlib.Path(__file__).parents[1]
+# What runs here runs for a moment: most of its time would go into optimising compiled code.
+QUICK = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
 
 
 def run(workdir, *flags):
@@ -25,7 +28,7 @@ def run(workdir, *flags):
       sys.executable, '-m', 'experiments.lexinvariant',
       f'--config={ROOT}/configs/lexinvariant.py:smoke', f'--workdir={workdir}', *flags,
     ],
-    cwd=ROOT, capture_output=True, text=True, check=False,
+    cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | QUICK,
   )  # fmt: skip
 
 
@@ -40,7 +43,7 @@ def smoke(tmp_path_factory):
 
 
 def test_every_table_has_rows(smoke):
-  assert {table for table, _, _ in smoke} == set(lexinvariant.TABLES)
+  assert {table for table, _, _ in smoke} == {*lexinvariant.TABLES, 'in_context_audit'}
   assert all(row['measured'] is not None or row['note'] for row in smoke.values())
 
 
@@ -61,6 +64,16 @@ def test_markov_predictors_stand_in_their_order_and_nothing_leaks(smoke):
   for seed in (0, 1):
     leak = smoke['markov', f'predictor=lexinvariant,seed={seed}', 'lowest_bin_z']
     assert leak['measured'] > -4, leak
+
+
+def test_rows_start_at_the_length_of_random_ones_and_every_arm_answers(smoke):
+  for arm in ('permuted,p=0.0,per=type', 'permuted,p=0.2,per=type', 'mixed,p=0.2'):
+    norm = smoke['regularizer', f'embedding={arm},seed=0', 'row_norm_at_step_0']['measured']
+    assert norm == pytest.approx(1, abs=0.2)
+  accuracies = [row['measured'] for row in smoke.values() if 'accuracy' in row['column']]
+  assert all(0 <= value <= 1 for value in accuracies)
+  arms = {row for table, row, _ in smoke if table == 'regularizer' and 'seed=' not in row}
+  assert len(arms) == 4
 
 
 def test_a_predictor_that_sees_names_is_found_out():

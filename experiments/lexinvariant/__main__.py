@@ -7,7 +7,18 @@ python -m experiments.lexinvariant --config=configs/lexinvariant.py:cpu --workdi
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.lexinvariant import cipher, context, cost, draws, markov, plots, prompt, theory
+from experiments.lexinvariant import (
+  cipher,
+  context,
+  cost,
+  draws,
+  in_context,
+  markov,
+  plots,
+  prompt,
+  regularizer,
+  theory,
+)
 from lib.errors import InputError
 
 CAPTIONS = {
@@ -18,9 +29,15 @@ CAPTIONS = {
   'predictor that sees no names can beat exact Bayes, whose regret is at most log d!.',
   'context': 'Perplexity against position on held-out text: the same decoder with trained rows and '
   'with fresh random ones. What renaming costs is bounded by log V! nats in all, so the gap must '
-  'close as the context tells which symbol is which.',
+  'close as the context tells which symbol is which. The begin of a document, the one special, is '
+  'read and never predicted; its vector is trained.',
   'cipher': 'Substitution ciphers of held-out text, read by a probe of the frozen lexinvariant '
   'model, beside solvers without a model. Texts, keys and readings lie in ciphers.txt.',
+  'in_context': 'Answers generated in two tasks of symbol pushing, by models of text that never '
+  'met them, and (trained=tasks, not in the paper) by models that did.',
+  in_context.AUDIT: 'What "on average 4 times better" comes to, by five statistics of the pairs.',
+  'regularizer': 'Names hidden in part while a model learns text and tasks: what it costs on text, '
+  'what it gives where names say nothing.',
   'draws': 'Predictions averaged over K draws of the random rows: what one draw loses.',
   'cost': 'Training steps of the same decoder side by side, by how the rows come about.',
 }
@@ -39,6 +56,19 @@ SUMMARY = {
     ),
   ),
   'cipher': ('', ('precision_at_0', 'precision_at_100', 'precision_at_last_window', 'accuracy')),
+  'in_context': ('', ('accuracy',)),
+  in_context.AUDIT: ('', ('mean_ratio', 'geometric_mean_ratio', 'ratio_of_means')),
+  'regularizer': (
+    '',
+    (
+      'text_nats_per_symbol',
+      'lookup_accuracy_known',
+      'lookup_accuracy_held_out',
+      'permutation_accuracy_known',
+      'permutation_accuracy_held_out',
+      'permutation_accuracy_concealed',
+    ),
+  ),
   'draws': ('', ('nats_per_symbol', 'gain_nats_per_symbol', 'spread_nats')),
   'cost': ('', ('step_seconds', 'time_ratio', 'memory_ratio')),
   'theory': (
@@ -60,6 +90,8 @@ MODULES = {
   'markov': markov,
   'context': context,
   'cipher': cipher,
+  'in_context': in_context,
+  'regularizer': regularizer,
   'draws': draws,
   'cost': cost,
 }

@@ -117,7 +117,7 @@ def make_reader(
 
 def _check_same(run: runner.Run, probe: str, kept: Any, model: Any) -> None:
   """Raises InputError if a probe that was taken up had been trained on another model."""
-  same = jax.tree.map(lambda a, b: a.shape == b.shape and bool((a == b).all()), kept, model)
+  same = jax.tree.map(np.array_equal, jax.device_get(kept), jax.device_get(model))
   if not all(jax.tree.leaves(same)):
     raise InputError(
       f'the probe in {run.workdir / "checkpoints" / probe} was trained on another model than the '

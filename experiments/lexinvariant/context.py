@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Perplexity against position on text: trained rows beside fresh random ones (Figures 3 and 7)."""
 
+from typing import NamedTuple
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -22,11 +24,13 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   for corpus in text.corpora(config):
     ids = text.held_out(corpus, 'test', config.text.test_length, config.text.test_sequences)
     scores: dict[str, list[np.ndarray]] = {}
+    histories: dict[str, list[list[dict]]] = {}
     for kind in models.EMBEDDINGS:
-      scores[kind] = []
+      scores[kind], histories[kind] = [], []
       for seed in text.seeds(config):
         trained = text.fit(config, run, corpus, kind, seed)
         scores[kind].append(models.scorer(trained.model, corpus.vocab_size)(trained.variables, ids))
+        histories[kind].append(trained.history)
         rows += _curve(corpus, kind, seed, trained.history)
     for kind, nats in scores.items():
       rows += _by_position(f'{corpus.row},{name(embedding=kind)}', config, nats)
@@ -34,7 +38,9 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       for order, predictor in enumerate(('counting_unigram', 'counting_bigram')):
         counted = renaming.counting_nats(ids, corpus.vocab_size, order)
         rows += _by_position(f'{corpus.row},{name(predictor=predictor)}', config, [counted])
-    rows += _gap(corpus, config, scores['learned'], scores['lexinvariant'])
+    gap = _gap(corpus, config, scores['learned'], scores['lexinvariant'])
+    first_gap = next(row.measured for row in gap if row.column.startswith('relative_gap_at_'))
+    rows += [*gap, *_estimate(corpus, config, histories, first_gap or 0.0)]
   return rows
 
 
@@ -113,3 +119,67 @@ def _curve(corpus: text.Corpus, kind: str, seed: int, history: list[dict]) -> li
     for line in history
     if (key := 'validation/late_perplexity') in line
   ]
+
+
+SHRINKING = 3  # times: what one would like to see of the gap from first to last window
+
+
+def _estimate(
+  corpus: text.Corpus, config: ConfigDict, histories: dict[str, list[list[dict]]], first_gap: float
+) -> list[Row]:
+  """How many training symbols the gap would take to shrink threefold, if the last half went on."""
+  options, key = config.text, 'validation/late_perplexity'
+  late = {
+    kind: np.log([[line[key] for line in one if key in line] for one in several])
+    for kind, several in histories.items()
+  }
+  steps = np.array([line['step'] for line in histories['lexinvariant'][0] if key in line])
+  regret = (late['lexinvariant'] - late['learned']).mean(axis=0)
+  where = steps >= options.steps / 2
+  symbols = steps[where] * options.batch_size * options.length
+  note = (
+    f'log-log line through the last half of training ({where.sum()} evaluations): an estimate from '
+    'one run, whose rate and aids fall meanwhile, and no law of scaling'
+  )
+  put = lambda column, value, sem=None, unit='': Row(
+    'context', corpus.row, f'estimate_{column}', value, sem, unit=unit, note=note
+  )
+  found = power_law(symbols, regret[where])
+  if found is None or first_gap <= 0:
+    return [put('late_regret_slope', None)]
+  rows = [put('late_regret_slope', found.slope, found.slope_sem)]
+  if found.slope + found.slope_sem < 0:
+    needed, error = found.reaches(float(np.log(np.log1p(first_gap / SHRINKING))))
+    for name_of, shift in (('', 0), ('_low', -error), ('_high', error)):
+      rows.append(put(f'symbols_for_threefold{name_of}', float(np.exp(needed + shift))))
+  return rows
+
+
+class PowerLaw(NamedTuple):
+  """log y = intercept + slope log x, by least squares.
+
+  Attributes:
+    slope: and its standard error.
+    slope_sem: from the scatter about the line.
+    intercept: of log y.
+    covariance: [2, 2] of slope and intercept.
+  """
+
+  slope: float
+  slope_sem: float
+  intercept: float
+  covariance: np.ndarray
+
+  def reaches(self, log_y: float) -> tuple[float, float]:
+    """log x where the line is at log y, and its standard error (first order)."""
+    log_x = (log_y - self.intercept) / self.slope
+    gradient = -np.array([log_x, 1.0]) / self.slope
+    return float(log_x), float(np.sqrt(gradient @ self.covariance @ gradient))
+
+
+def power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw | None:
+  """The line through points [n], or None for fewer than 3 or any y that is not above 0."""
+  if len(x) < 3 or not np.all(y > 0):
+    return None
+  (slope, intercept), covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
+  return PowerLaw(float(slope), float(covariance[0, 0] ** 0.5), float(intercept), covariance)

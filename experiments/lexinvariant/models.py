@@ -20,6 +20,8 @@ from experiments import runner
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
+from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
+from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
@@ -27,7 +29,8 @@ from lib.train import language_model, optimizer
 from lib.train.experiment import Batch, Experiment, Variables
 from lib.train.loop import train
 
-EMBEDDINGS = ('learned', 'lexinvariant')
+EMBEDDINGS = ('learned', 'lexinvariant')  # those that the paper sets side by side
+PARTIAL = ('permuted', 'mixed', 'interchangeable')  # names hidden as far as the batch says
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +72,21 @@ def check(options: ConfigDict, where: str, vocab_size: int) -> None:
 
 def make_embedding(
   options: ConfigDict, kind: str, vocab_size: int, dtype: Any, aided: bool = False
-) -> Learned | Lexinvariant:
-  """The embedding of a kind; `aided` is the form that training anneals."""
+) -> Any:
+  """The embedding of a kind, a module; `aided` is the form that training anneals."""
+  learned = Learned(
+    vocab_size, options.dim, init_std=1.0, readout_scale=options.dim**-0.5, dtype=dtype
+  )
   if kind == 'learned':
-    scale = options.dim**-0.5
-    return Learned(vocab_size, options.dim, init_std=1.0, readout_scale=scale, dtype=dtype)
+    return learned
+  if kind == 'permuted':
+    return PermutedIds(learned, per=options.per)
+  if kind == 'mixed':
+    return Mixed(vocab_size, options.dim, dtype=dtype)
+  if kind == 'interchangeable':
+    return Interchangeable(vocab_size, options.dim, dtype=dtype)
   if kind != 'lexinvariant':
-    raise InputError(f'embedding {kind!r} is not one of {", ".join(EMBEDDINGS)}.')
+    raise InputError(f'embedding {kind!r} is not one of {", ".join((*EMBEDDINGS, *PARTIAL))}.')
   form = AnnealedLexinvariant if aided and options.reveal else Lexinvariant
   return form(
     vocab_size,
@@ -107,7 +118,10 @@ def make_model(
     remat=options.remat,
     dtype=dtype,
   )
-  return LanguageModel(make_embedding(options, kind, vocab_size, dtype, aided), decoder)
+  embedding = make_embedding(options, kind, vocab_size, dtype, aided)
+  if options.preceding:
+    embedding = Preceding(embedding, options.preceding)
+  return LanguageModel(embedding, decoder)
 
 
 def make_experiment(
@@ -217,3 +231,9 @@ def scorer(model: LanguageModel, vocab_size: int, seed: int = 0) -> Callable:
     ])  # fmt: skip
 
   return score
+
+
+def reader(trained: Trained, seed: int = 0) -> Callable:
+  """batch -> logits [B, T, V] under one draw of rows, the same in every call: for decoding."""
+  logits, key = jax.jit(trained.model.apply, static_argnames='method'), jax.random.key(seed)
+  return lambda batch: logits(trained.variables, dict(batch), key, method='logits')

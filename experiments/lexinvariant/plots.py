@@ -4,6 +4,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -22,6 +23,8 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
     'context.png': _context(rows, config),
     'cipher.png': _cipher(rows),
     'cipher_keys.png': _keys(config, run),
+    'in_context.png': _in_context(rows),
+    'regularizer.png': _regularizer(rows, config),
   }
   drawn = [picture for picture, panels in pictures.items() if panels]
   for picture in drawn:
@@ -116,7 +119,9 @@ def _context(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
     }
     panels.append(plots.curves('Gap of random rows', label, 'relative to learned rows', gap))
     way = {
-      row: _numbered(rows, 'context', row, r'late_perplexity_at_step_([1-9]\d*)')
+      ' '.join(part.partition('=')[2] for part in row.split(',')): _numbered(
+        rows, 'context', row, r'late_perplexity_at_step_([1-9]\d*)'
+      )
       for row in names
       if 'seed=' in row
     }
@@ -153,6 +158,57 @@ def _keys(config: ConfigDict, run: runner.Run) -> list[Callable]:
       plots.matrix(title, values, labels if len(labels) <= 64 else [], 'read as', 'plain symbol')
       for title, values in matrices.items()
     ]
+
+
+def _in_context(rows: Sequence[Row]) -> list[Callable]:
+  """Accuracy of both embeddings beside chance, by corpus, and of the pair that was trained."""
+  panels: dict[str, dict[str, dict[str, float]]] = {}  # title -> who answers -> task -> accuracy
+  for row in rows:
+    if row.table == 'in_context':
+      parts = dict(part.split('=') for part in row.row.split(','))
+      who = parts.get('embedding', 'chance')
+      task = f'{parts["task"]}\n{parts["symbols"].replace("_", " ")}'
+      where = parts.get('data', 'trained on the tasks')
+      title = f'{where}, {parts["vocabulary"]}' if 'vocabulary' in parts else where
+      panels.setdefault(title, {}).setdefault(who, {})[task] = row.measured or 0.0
+  return [
+    plots.bars(
+      f'In-context tasks, {title}', 'accuracy', list(next(iter(by_who.values()))),
+      {who: list(values.values()) for who, values in by_who.items()}, {},
+    )
+    for title, by_who in panels.items()
+  ]  # fmt: skip
+
+
+def _regularizer(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
+  """What B_p gives and costs by p, and how long trained rows grow."""
+  mine = [row for row in rows if row.table == 'regularizer' and row.measured is not None]
+  by_column: dict[str, plots.Series] = {}
+  for row in mine:
+    if match := re.fullmatch(r'embedding=permuted,p=([\d.]+),per=type', row.row):
+      x, y = by_column.setdefault(row.column, ([], []))
+      cast(list, x).append(float(match[1]))
+      cast(list, y).append(row.measured)
+  if not by_column:
+    return []
+  accuracy = {
+    column.replace('_accuracy_', ', ').replace('_', ' '): series
+    for column, series in by_column.items()
+    if '_accuracy_' in column
+  }
+  seed = f',seed={config.seed}'
+  norms = {
+    row.removesuffix(seed).removeprefix('embedding='): _numbered(
+      rows, 'regularizer', row, r'row_norm_at_step_(\d+)'
+    )
+    for row in dict.fromkeys(one.row for one in mine if one.row.endswith(seed))
+  }
+  text_nats = {'B_p per type': by_column['text_nats_per_symbol']}
+  return [
+    plots.curves('Tasks by how many names are hidden', 'p', 'accuracy', accuracy),
+    plots.curves('Text under its own names', 'p', 'nats per symbol', text_nats),
+    plots.curves('Length of trained rows', 'step', 'over √width', norms, {'random rows': 1.0}),
+  ]
 
 
 def _last(row: str) -> str:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A text that the user enciphered, deciphered by the models of the tables, and gone on with."""
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.lexinvariant import cipher, text
+from experiments.lexinvariant import cipher, models, text
 from lib.errors import InputError
 from lib.evals import cipher as keys
 from lib.evals import in_context
@@ -41,12 +40,7 @@ def answer(config: ConfigDict, run: runner.Run) -> str:
   trained = text.fit(config, run, corpus, 'lexinvariant', config.seed)
   ids = corpus.tokenizer.encode(config.prompt.encode())
   [key] = cipher.solve(reader, np.append(ids, ids[-1])[None])
-  logits = jax.jit(
-    lambda batch: trained.model.apply(
-      trained.variables, batch, jax.random.key(0), method='logits'
-    )
-  )  # fmt: skip
-  more = in_context.generate(logits, [ids], CONTINUED, corpus.vocab_size)[0]
+  more = in_context.generate(models.reader(trained), [ids], CONTINUED, corpus.vocab_size)[0]
   decode, size = corpus.tokenizer.decode, corpus.vocab_size
   plain = lambda part: decode(keys.apply_key(part[None], key[None], size - 1)[0]).decode()
   return (

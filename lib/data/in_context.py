@@ -17,7 +17,7 @@ uniformly or by token frequency; how many lines, how long and how distinct is le
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -36,49 +36,57 @@ class Example(NamedTuple):
 
 
 class Symbols:
-  """The bytes that examples are made of.
+  """The byte strings that examples are made of.
 
   Args:
-    alphabet: distinct bytes; those of `FORMAT` are left out.
+    alphabet: distinct symbols, a bytes object for single bytes; those that hold a byte of `FORMAT`
+      are left out.
     weights: [len(alphabet)] relative frequencies, such as counts in a text; uniform by default.
-      They are normalised over the bytes that are left, and bytes of weight 0 are left out too.
+      They are normalised over the symbols that are left, and those of weight 0 are left out too.
 
   Raises:
-    InputError: a repeated byte, weights that do not fit, or no byte left.
+    InputError: a repeated or empty symbol, weights that do not fit, or no symbol left.
   """
 
-  def __init__(self, alphabet: bytes, weights: ArrayLike | None = None):
-    if len(set(alphabet)) < len(alphabet):
-      raise InputError(f'The alphabet {alphabet!r} repeats a byte; name each symbol once.')
-    frequency = np.ones(len(alphabet)) if weights is None else np.array(weights, np.float64)
-    if frequency.shape != (len(alphabet),) or not np.all((frequency >= 0) & (frequency < np.inf)):
+  def __init__(self, alphabet: bytes | Sequence[bytes], weights: ArrayLike | None = None):
+    known = [bytes([s]) if isinstance(s, int) else s for s in alphabet]
+    if len(set(known)) < len(known) or not all(known):
       raise InputError(
-        f'Weights of symbols must be {len(alphabet)} finite numbers of 0 or more, one for each '
-        f'byte of the alphabet; got {frequency.size} from {frequency.min(initial=np.inf):g}.'
+        f'The alphabet {_shown(known)} repeats a symbol or has an empty one; name each once.'
       )
-    known = np.frombuffer(alphabet, np.uint8)
-    usable = (frequency > 0) & ~np.isin(known, np.frombuffer(FORMAT, np.uint8))
-    if not usable.any():
+    frequency = np.ones(len(known)) if weights is None else np.array(weights, np.float64)
+    if frequency.shape != (len(known),) or not np.all((frequency >= 0) & (frequency < np.inf)):
       raise InputError(
-        f'No symbol is left of the alphabet {alphabet!r}: give a byte of positive weight other '
-        f'than those of the format, {FORMAT!r}.'
+        f'Weights of symbols must be {len(known)} finite numbers of 0 or more, one for each '
+        f'symbol of the alphabet; got {frequency.size} from {frequency.min(initial=np.inf):g}.'
       )
-    self.bytes = known[usable]
+    usable = [i for i, s in enumerate(known) if frequency[i] > 0 and s == s.translate(None, FORMAT)]
+    if not usable:
+      raise InputError(
+        f'No symbol is left of the alphabet {_shown(known)}: give one of positive weight other '
+        f'than the bytes of the format, {FORMAT!r}.'
+      )
+    self.known = [known[i] for i in usable]
     self.weights = frequency[usable] / frequency[usable].sum()
 
   def __len__(self) -> int:
-    return len(self.bytes)
+    return len(self.known)
 
-  def sample(self, rng: np.random.Generator, count: int, distinct: bool = False) -> bytes:
+  def sample(self, rng: np.random.Generator, count: int, distinct: bool = False) -> list[bytes]:
     """`count` symbols, drawn one after the other; `distinct` leaves out those already drawn."""
-    return rng.choice(self.bytes, count, replace=not distinct, p=self.weights).tobytes()
+    drawn = rng.choice(len(self.known), count, replace=not distinct, p=self.weights)
+    return [self.known[i] for i in drawn]
+
+
+def _shown(symbols: Sequence[bytes]) -> str:
+  return repr(b' '.join(symbols[:40]))
 
 
 class Task(Protocol):
   """A law of examples."""
 
   def example(self, rng: np.random.Generator, /) -> Example:
-    """One example; all of a task have equally many bytes."""
+    """One example; all of a task have equally many symbols."""
     ...
 
 
@@ -89,28 +97,31 @@ class LookUp:
   Attributes:
     symbols: of keys and values.
     pairs: shown before the question.
+    questions: asked in all; those before the last are answered in the prompt.
 
   Raises:
-    InputError: no pair, or fewer symbols than pairs.
+    InputError: no pair or question, or fewer symbols than pairs.
   """
 
   symbols: Symbols
   pairs: int = 8
+  questions: int = 1
 
   def __post_init__(self):
-    if not 1 <= self.pairs <= len(self.symbols):
+    if not 1 <= self.pairs <= len(self.symbols) or self.questions < 1:
       raise InputError(
-        f'LookUp shows at least 1 pair and needs a symbol for each key: got {self.pairs} pairs '
-        f'over {len(self.symbols)} symbols.'
+        f'LookUp shows at least 1 pair, needs a symbol for each key, and asks at least 1 question: '
+        f'got {self.pairs} pairs over {len(self.symbols)} symbols and {self.questions} questions.'
       )
 
   def example(self, rng: np.random.Generator) -> Example:
     """One example, from keys, values and the place of the key asked for."""
     keys = self.symbols.sample(rng, self.pairs, distinct=True)
     values = self.symbols.sample(rng, self.pairs)
-    asked = rng.integers(self.pairs)
-    shown = b''.join(b'%c->%c\n' % pair for pair in zip(keys, values))
-    return Example(shown + b'%c->' % keys[asked], b'%c' % values[asked])
+    asked = rng.integers(self.pairs, size=self.questions)
+    pairs = list(zip(keys, values, strict=True))
+    shown = b''.join(b'%b->%b\n' % pair for pair in (*pairs, *(pairs[i] for i in asked[:-1])))
+    return Example(shown + b'%b->' % keys[asked[-1]], values[asked[-1]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +160,7 @@ class Permutation:
 
   def _line(self, rng: np.random.Generator, arrangement: np.ndarray) -> tuple[bytes, bytes]:
     line = self.symbols.sample(rng, self.inputs, distinct=True)
-    spaced = lambda places: b' '.join(line[place : place + 1] for place in places)
+    spaced = lambda places: b' '.join(line[place] for place in places)
     return spaced(range(self.inputs)), spaced(arrangement)
 
 

@@ -4,6 +4,9 @@
 Section 3.6 of arXiv 2305.16349 (`Mixed`, which fails, and `PermutedIds`, used instead) and the
 split rows of arXiv 2410.17161 (`Interchangeable`).
 
+How many names are hidden is said by the batch: its field `concealed`, [B] or a scalar, is the
+probability p of a type (or occurrence) in each sequence. Without it every name is told.
+
 Legend: B batch, T length, V vocabulary, D model width.
 """
 
@@ -22,6 +25,12 @@ from pallas_kernels.linear_cross_entropy import linear_cross_entropy
 PER = ('type', 'occurrence')
 
 
+def concealed(batch: Mapping[str, jax.Array]) -> jax.Array:
+  """p for each sequence of a batch: [B, 1]."""
+  count = batch['inputs'].shape[0]
+  return jnp.broadcast_to(jnp.asarray(batch.get('concealed', 0.0)), (count,))[:, None]
+
+
 class Renaming(NamedTuple):
   """New names [B, V] of ids, and whether each occurrence [B, T + 1] bears its new name."""
 
@@ -38,12 +47,10 @@ class PermutedIds(nn.Module):
 
   Attributes:
     inner: the embedding of the renamed ids.
-    p: probability of being renamed.
     per: 'type' or 'occurrence' (the paper's text leaves open which).
   """
 
   inner: Learned
-  p: float
   per: str = 'type'
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Renaming:
@@ -52,11 +59,11 @@ class PermutedIds(nn.Module):
       raise InputError(f'per={self.per!r} is not one of {", ".join(PER)}.')
     count, length = batch['inputs'].shape
     for_names, for_choice = jax.random.split(key)
-    size = self.inner.vocab_size
+    size, p = self.inner.vocab_size, concealed(batch)
     names = permutations(for_names, count, size)
     if self.per == 'occurrence':
-      return Renaming(names, jax.random.bernoulli(for_choice, self.p, (count, length + 1)))
-    chosen = jax.random.bernoulli(for_choice, self.p, (count, size))
+      return Renaming(names, jax.random.bernoulli(for_choice, p, (count, length + 1)))
+    chosen = jax.random.bernoulli(for_choice, p, (count, size))
     everywhere = jnp.ones((count, length + 1), bool)
     return Renaming(jnp.where(chosen, names, jnp.arange(size)[None]), everywhere)
 
@@ -90,13 +97,11 @@ class Mixed(nn.Module):
   Attributes:
     vocab_size: V.
     dim: D.
-    p: probability that a type has a random row in a sequence.
     dtype: of the vectors handed to the model.
   """
 
   vocab_size: int
   dim: int
-  p: float
   dtype: jnp.dtype = jnp.float32
 
   def setup(self) -> None:
@@ -109,7 +114,9 @@ class Mixed(nn.Module):
     """Rows [B, V, D], trained or random."""
     for_choice, for_rows = jax.random.split(key)
     count = batch['inputs'].shape[0]
-    random = jax.random.bernoulli(for_choice, self.p, (count, self.vocab_size, 1))
+    random = jax.random.bernoulli(
+      for_choice, concealed(batch)[..., None], (count, self.vocab_size, 1)
+    )
     rows = jnp.where(random, self._random_rows(for_rows, count), self._trained_rows()[None])
     return Draw(rows.astype(self.dtype), None)
 
@@ -146,7 +153,7 @@ class Interchangeable(Mixed):
   A type chosen to be interchangeable has the one trained half that all such types share, and a
   random half of its own; another type has a trained half of its own, and nothing in the other.
   All rows are scaled to norm √D, so that no norm can tell them apart. The cited work fixes which
-  tokens are interchangeable; here they are chosen per sequence with probability p.
+  tokens are interchangeable; here they are chosen per sequence.
   """
 
   def setup(self) -> None:

@@ -42,6 +42,7 @@ def generation_accuracy(
   examples: Sequence[Example],
   tokenizer: Tokenizer,
   batch_size: int | None = None,
+  length: int | None = None,
 ) -> Accuracy:
   """The accuracy of greedily generated answers.
 
@@ -55,9 +56,10 @@ def generation_accuracy(
     examples: prompts and their right answers.
     tokenizer: of prompts and answers.
     batch_size: examples a call; all of them by default.
+    length: places a call; by default as many as the longest prompt and answer take.
 
   Raises:
-    InputError: no example, an answer without symbols, or a batch size below 1.
+    InputError: no example, an answer without symbols, a batch size below 1, or too small a length.
   """
   if not examples or (batch_size is not None and batch_size < 1):
     raise InputError(
@@ -70,7 +72,7 @@ def generation_accuracy(
     raise InputError('Each answer needs a symbol, a token that is not format bytes alone.')
   prompts = [tokenizer.encode(example.prompt) for example in examples]
   longest = max(map(len, answers))
-  generated = generate(step_logits, prompts, longest, tokenizer.vocab_size, batch_size)
+  generated = generate(step_logits, prompts, longest, tokenizer.vocab_size, batch_size, length)
   right = [row[: len(answer)] == answer for row, answer in zip(generated, answers, strict=True)]
   shares = [float(r[where].mean()) for r, where in zip(right, counted, strict=True)]
   return Accuracy(*mean_and_sem(shares), *mean_and_sem([float(r.all()) for r in right]))
@@ -82,16 +84,20 @@ def generate(
   count: int,
   vocab_size: int,
   batch_size: int | None = None,
+  length: int | None = None,
 ) -> np.ndarray:
   """int32 [N, count]: the `count` tokens after each prompt, each the likeliest given those before.
 
-  Every call has the shape [batch_size, longest prompt + count]; the last batch is filled up with
-  empty prompts.
+  Every call has the shape [batch_size, length], by default all prompts and the longest of them
+  + count; the last batch is filled up with empty prompts.
   """
   size = batch_size or len(prompts)
   lengths = np.zeros(-(-len(prompts) // size) * size, np.int64)
   lengths[: len(prompts)] = [len(prompt) for prompt in prompts]
-  tokens = np.zeros((len(lengths), lengths.max() + count), np.int32)
+  needed = int(lengths.max()) + count
+  if length is not None and length < needed:
+    raise InputError(f'Prompt and answer take up to {needed} tokens; got places for {length}.')
+  tokens = np.zeros((len(lengths), length or needed), np.int32)
   for row, prompt in zip(tokens, prompts):
     row[: len(prompt)] = prompt
   rows = np.arange(size)

@@ -6,7 +6,7 @@ import ctypes
 import jax
 
 # Parameters of glibc's mallopt (malloc.h).
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed() -> None:
@@ -23,5 +23,6 @@ def keep_freed() -> None:
   except (AttributeError, OSError):
     return
   mallopt(M_MMAP_MAX, 0)
+  mallopt(M_ARENA_MAX, 1)  # arenas of other threads, where a step may run, give their memory back
   mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
   mallopt(M_TOP_PAD, 2**28)

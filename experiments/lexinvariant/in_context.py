@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In-context tasks asked of the models of text (section 3.5, tables 1 and 2), and the "4×" audited.
+
+No model of text was trained on these tasks. A pair that was (models of table `regularizer`) stands
+beside them, under names of its own: that is not the paper's experiment.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.lexinvariant import models, regularizer, text
+from lib.data import ciphers, in_context, sources
+from lib.data.in_context import Example, ExampleDocuments, Symbols
+from lib.errors import InputError
+from lib.evals import in_context as scores
+from lib.report import published
+from lib.report.results import Row, mean_and_sem, name
+
+LAWS = ('uniform', 'frequency')  # how symbols are drawn
+SEED = 3 << 20  # of the examples
+AUDIT = 'in_context_audit'
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for text, models or tasks that cannot be had."""
+  text.check(config)
+  regularizer.check(config)
+  if config.in_context.examples < 1:
+    raise InputError(f'in_context.examples must be 1 or more; got {config.in_context.examples}.')
+  _tasks(config, Symbols(text.LETTERS))
+
+
+def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """Accuracy of both embeddings on the same examples, and what one gains on the other."""
+  rows = []
+  for corpus in text.corpora(config):
+    readers = {
+      kind: [
+        models.reader(text.fit(config, run, corpus, kind, seed)) for seed in text.seeds(config)
+      ]
+      for kind in models.EMBEDDINGS
+    }
+    for law in LAWS:
+      rows += _rows(config, corpus, law, readers)
+  return [*rows, *_trained_on_tasks(config, run), *audit(rows)]
+
+
+def _tasks(config: ConfigDict, symbols: Symbols) -> dict[str, in_context.Task]:
+  options = config.in_context
+  return {
+    'lookup': in_context.LookUp(symbols, options.pairs),
+    'permutation': in_context.Permutation(symbols, options.demonstrations),
+  }
+
+
+def symbols_of(corpus: text.Corpus, law: str) -> Symbols:
+  """The vocabulary's symbols, all alike or as frequent as in the training text.
+
+  Of a vocabulary of pieces, those that are read back as one token.
+  """
+  encode, decode = corpus.tokenizer.encode, corpus.tokenizer.decode
+  pieces = [decode([i]) for i in range(corpus.vocab_size)]
+  if corpus.alphabet is None:
+    pieces = [piece if encode(piece).tolist() == [i] else b'' for i, piece in enumerate(pieces)]
+  usable = [i for i, piece in enumerate(pieces) if piece]
+  weights = None
+  if law == 'frequency':
+    known = encode(b''.join(sources.take(corpus.documents('train'), 2**22)))
+    weights = np.bincount(known, minlength=corpus.vocab_size)[usable]
+  return Symbols([pieces[i] for i in usable], weights)
+
+
+def examples(config: ConfigDict, corpus: text.Corpus, law: str) -> dict[str, list[Example]]:
+  """Examples of each task over the symbols of a vocabulary."""
+  count = config.in_context.examples
+  found = {}
+  for task, one in _tasks(config, symbols_of(corpus, law)).items():
+    made = ExampleDocuments(one, count, SEED)
+    found[task] = [made.example(i) for i in range(count)]
+  return found
+
+
+def _folded(example: Example, alphabet: bytes | None) -> Example:
+  """An example like all text of the vocabulary: in letters the arrow is two spaces, told apart."""
+  if alphabet is None or set(in_context.FORMAT) <= set(alphabet):
+    return example
+  return Example(*(ciphers.fold(part, alphabet) for part in example))
+
+
+def guess(task: str, example: Example) -> float:
+  """The share of the answer that one gets who names any symbol that could be it.
+
+  Of LookUp that is any value shown, of Permutation any symbol of the line asked about.
+  """
+  *shown, asked = example.prompt.split(b'\n')
+  if task == 'permutation':
+    return 1 / len(asked.removesuffix(b'->').split(b' '))
+  return sum(line.endswith(b'->' + example.answer) for line in shown) / len(shown)
+
+
+def _rows(
+  config: ConfigDict,
+  corpus: text.Corpus,
+  law: str,
+  readers: Mapping[str, Sequence[scores.Logits]],
+) -> list[Row]:
+  rows = []
+  plain = examples(config, corpus, law)
+  asked = {task: [_folded(e, corpus.alphabet) for e in these] for task, these in plain.items()}
+  tokens = lambda part: max(
+    len(corpus.tokenizer.encode(e[part])) for these in asked.values() for e in these
+  )
+  length = tokens(0) + tokens(1)
+  for task, these in plain.items():
+    row = f'{corpus.row},{name(symbols=law, task=task)}'
+    note = f'{len(these)} examples of {_size(config, task)}; error over examples, or over seeds'
+    value, sem = mean_and_sem([guess(task, example) for example in these])
+    chance = 'chance: any value shown, or any symbol of the line'
+    rows.append(Row('in_context', f'{row},predictor=any_candidate', 'accuracy', value, sem,
+                    unit='fraction', note=chance))  # fmt: skip
+    for kind, several in readers.items():
+      found = [
+        scores.generation_accuracy(reader, asked[task], corpus.tokenizer, length=length)
+        for reader in several
+      ]
+      rows.append(regularizer.mean_accuracy(
+        'in_context', f'{row},embedding={kind}', 'accuracy', found, note))  # fmt: skip
+  return rows
+
+
+def _size(config: ConfigDict, task: str) -> str:
+  options = config.in_context
+  return f'{options.pairs} pairs' if task == 'lookup' else f'{options.demonstrations} lines'
+
+
+def _trained_on_tasks(config: ConfigDict, run: runner.Run) -> list[Row]:
+  """The same decoder under trained and random rows, trained on text and tasks together."""
+  arms = {'learned': regularizer.STANDARD, 'lexinvariant': regularizer.LEXINVARIANT}
+  rows = []
+  for kind, arm in arms.items():
+    several = [
+      models.reader(regularizer.fit(config, run, arm, seed)) for seed in regularizer.seeds(config)
+    ]
+    for symbols in ('known', 'held_out'):
+      found = [regularizer.accuracies(config, one, symbols) for one in several]
+      for task in found[0]:
+        row = name(trained='tasks', symbols=symbols, task=task, embedding=kind)
+        note = f'not the paper’s experiment: trained on the tasks, {regularizer.SYMBOLS[symbols]}'
+        rows.append(regularizer.mean_accuracy(
+          'in_context', row, 'accuracy', [one[task] for one in found], note))  # fmt: skip
+  return rows
+
+
+def audit(rows: Sequence[Row]) -> list[Row]:
+  """What "4× better on average" comes to: over the pairs of these rows, and of the paper."""
+  entries = published.load('lexinvariant')['entries']
+  paper = {e['row']: e['value'] for e in entries if e['table'] == 'in_context'}
+  measured = {
+    row.row: row.measured for row in rows if row.column == 'accuracy' and row.measured is not None
+  }
+  found = []
+  for prefix, cells in (('', measured), ('source=paper,', paper)):
+    for law in LAWS:
+      for part in ('', 'vocabulary=char,', 'vocabulary=32k,'):
+        standard = [row for row in cells if f'symbols={law}' in row and row.endswith('=learned')]
+        standard = [row for row in standard if part in row]
+        if standard:
+          pairs = [(cells[r], cells[r.replace('=learned', '=lexinvariant')]) for r in standard]
+          found += _statistics(f'{prefix}{part}{name(symbols=law)}', pairs)
+  return found
+
+
+def _statistics(row: str, pairs: Sequence[tuple[float, float]]) -> list[Row]:
+  values = scores.improvement(*zip(*pairs, strict=True))
+  note = f'lexinvariant over standard, {len(pairs)} pairs'
+  none = '; no number where a standard accuracy is 0'
+  return [
+    Row(AUDIT, row, column, value if finite else None, unit='ratio',
+        note=note if finite else note + none)
+    for column, value in values.items()
+    for finite in [bool(np.isfinite(value))]
+  ]  # fmt: skip

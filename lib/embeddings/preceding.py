@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vectors that tell the symbols just before them too: a short causal convolution over an embedding.
+
+A model must join what stands next to each other before it can look anything up. To learn that from
+positions alone takes a small model long; here it is given.
+
+Legend: B batch, T length, V vocabulary, D model width.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class Preceding(nn.Module):
+  """Adds to each vector a trained map of each of the `back` vectors before it in its row.
+
+  The maps are the same for all symbols: over random rows the model stays lexinvariant. They reach
+  over the borders of segments, so rows should hold a document each.
+
+  Attributes:
+    inner: an embedding of D.
+    back: how many vectors before.
+  """
+
+  inner: nn.Module
+  back: int
+
+  def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
+    """As `inner` draws."""
+    return self.inner.draw(key, batch)
+
+  @nn.compact
+  def encode(self, ids: jax.Array, draw: Any) -> jax.Array:
+    """Vectors [B, T, D] of ids [B, T] in 0…V."""
+    vectors = self.inner.encode(ids, draw)
+    length, dim = vectors.shape[1:]
+    init = nn.initializers.normal(dim**-0.5)
+    maps = self.param('preceding', init, (self.back, dim, dim)).astype(vectors.dtype)
+    told = vectors
+    for distance in range(1, self.back + 1):
+      before = jnp.pad(vectors, ((0, 0), (distance, 0), (0, 0)))[:, :length]
+      told = told + before @ maps[distance - 1]
+    return told
+
+  def nats(self, hidden: jax.Array, targets: jax.Array, draw: Any) -> jax.Array:
+    """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
+    return self.inner.nats(hidden, targets, draw)
+
+  def logits(self, hidden: jax.Array, draw: Any) -> jax.Array:
+    """Logits [B, T, V] (float32) given hidden [B, T, D]."""
+    return self.inner.logits(hidden, draw)

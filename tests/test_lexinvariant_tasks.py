@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lexinvariant recipe on in-context tasks, names hidden in part, and its largest models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import lexinvariant
+from experiments.lexinvariant import context, in_context, models, regularizer, text
+from lib.data import pipeline, sources
+from lib.data.in_context import FORMAT, LookUp, Permutation, Symbols
+from lib.errors import InputError
+from lib.report.results import Row
+from lib.tokenizers import train_sentencepiece
+from lib.train import optimizer, sharding
+from tests.test_configs import shape_check
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope='module')
+def config() -> ConfigDict:
+  return lexinvariant.get_config('smoke')
+
+
+@pytest.fixture(scope='module')
+def corpus(config) -> text.Corpus:
+  return text.corpora(config)[0]
+
+
+def first_batches(config, arm, count, seed=0):
+  batches = iter(regularizer.batches(config, arm, seed))
+  return [next(batches) for _ in range(count)]
+
+
+def documents(batches) -> list[bytes]:
+  return [
+    regularizer.TOKENIZER.decode(row[real > 0])
+    for batch in batches
+    for row, real in zip(batch['targets'], batch['segments'], strict=True)
+  ]
+
+
+def test_training_documents_hold_text_and_both_tasks_and_no_held_out_symbol(config):
+  found = documents(first_batches(config, regularizer.STANDARD, 6))
+  assert not set(b''.join(found)) & set(regularizer.HELD_OUT)
+  lookup = [one for one in found if one.count(b'->') == 12]  # 4 pairs and 8 questions
+  permutation = [one for one in found if one.count(b'->') == 5]
+  prose = [one for one in found if b'->' not in one]
+  assert min(map(len, (lookup, permutation, prose))) > 4  # of 48; they come shuffled
+  assert {len(one) for one in prose} == {config.regularizer.length}
+  for one in lookup:
+    pairs = [line.split(b'->') for line in one.splitlines()]
+    assert all(value == dict(pairs[:4])[key] for key, value in pairs[4:])
+
+
+def test_questions_of_the_test_are_asked_nowhere_in_training(config):
+  seen = documents(first_batches(config, regularizer.STANDARD, 6))
+  for examples in regularizer.examples(config, 20, text.LETTERS).values():
+    assert not {b'%b%b\n' % example for example in examples} & set(seen)
+
+
+def test_batches_say_how_many_names_are_hidden(config):
+  for p in (0.0, 0.2, 1.0):
+    [batch] = first_batches(config, regularizer.Arm('permuted', p), 1)
+    assert batch['concealed'].tolist() == pytest.approx([p] * config.regularizer.batch_size)
+  assert 'concealed' not in first_batches(config, regularizer.LEXINVARIANT, 1)[0]
+
+
+def test_folded_into_letters_an_example_still_tells_its_answer(config, corpus):
+  alphabet = corpus.alphabet
+  assert alphabet is not None
+  for law in in_context.LAWS:
+    symbols = in_context.symbols_of(corpus, law)
+    assert b''.join(symbols.known) == text.LETTERS
+    for task, these in in_context.examples(config, corpus, law).items():
+      for example in these:
+        folded = in_context._folded(example, alphabet)
+        assert not set(folded.prompt + folded.answer) - set(alphabet)
+        assert folded.prompt.replace(b'  ', b'->') == example.prompt, task
+        assert folded.answer == example.answer
+  weights = in_context.symbols_of(corpus, 'frequency').weights
+  by_letter = dict(zip(map(chr, text.LETTERS), weights, strict=True))
+  assert by_letter['e'] > by_letter['z'] > 0
+
+
+def test_symbols_of_pieces_are_single_tokens_in_an_example(config):
+  sample = sources.take(sources.open_source('stdlib/prose', 'train'), 40_000)
+  tokenizer = train_sentencepiece(sample, 500, 'unigram')
+  corpus = text.Corpus('prose', '32k', 'stdlib/prose', tokenizer)
+  symbols = in_context.symbols_of(corpus, 'uniform')
+  assert len(symbols) > 256 - len(FORMAT)  # pieces of several bytes are among them
+  assert not set(b''.join(symbols.known)) & set(FORMAT)
+  assert all(len(tokenizer.encode(symbol)) == 1 for symbol in symbols.known)
+  for these in in_context.examples(config, corpus, 'uniform').values():
+    for example in these:
+      answer = tokenizer.encode(example.answer)
+      assert sum(tokenizer.decode([i]) in symbols.known for i in answer) in (1, 2)
+
+
+def test_chance_is_the_share_of_candidates_that_are_right():
+  rng = np.random.default_rng(0)
+  symbols = Symbols(b'abcdefgh')
+  for _ in range(20):
+    prompt, answer = example = LookUp(symbols, 4).example(rng)
+    values = [line.split(b'->')[1] for line in prompt.splitlines()[:4]]
+    assert in_context.guess('lookup', example) == values.count(answer) / 4
+  example = Permutation(symbols, 2, inputs=4).example(rng)
+  assert in_context.guess('permutation', example) == 1 / 4
+
+
+def test_the_fourfold_claim_is_audited_over_the_papers_pairs_and_ours():
+  row = 'data=a,vocabulary=char,symbols=uniform,task=lookup,embedding='
+  rows = [Row('in_context', f'{row}{kind}', 'accuracy', value)
+          for kind, value in (('learned', 0.0), ('lexinvariant', 0.5))]  # fmt: skip
+  found = {(one.row, one.column): one for one in in_context.audit(rows)}
+  paper = lambda column, part='': found[f'source=paper,{part}symbols=uniform', column].measured
+  assert paper('mean_ratio') == pytest.approx(4.94, abs=0.005)
+  assert paper('geometric_mean_ratio') == pytest.approx(3.71, abs=0.005)
+  assert paper('ratio_of_means') == pytest.approx(3.04, abs=0.005)
+  assert paper('mean_ratio', 'vocabulary=char,') == pytest.approx(2.33, abs=0.005)
+  ours = found['symbols=uniform', 'mean_ratio']
+  assert ours.measured is None
+  assert 'a standard accuracy is 0' in ours.note
+
+
+def test_one_draw_of_rows_serves_all_calls_of_a_reader(config):
+  options = config.regularizer
+  model = models.make_model(options, 'lexinvariant', 40, np.float32)
+  batch = {field: np.zeros((2, 5), np.int32) for field in ('inputs', 'targets', 'positions')}
+  batch['segments'] = np.ones((2, 5), np.int32)
+  variables = jax.jit(model.init)(KEY, batch, KEY)
+  trained = models.Trained(model, variables, [])
+  first, other = models.reader(trained), models.reader(trained, seed=1)
+  np.testing.assert_array_equal(first(batch), first(batch))
+  assert np.abs(first(batch) - other(batch)).max() > 1e-3
+
+
+def history(values):
+  key = 'validation/late_perplexity'
+  return [{'step': step, key: value} for step, value in values] + [{'step': 1, 'loss': 0.0}]
+
+
+def test_a_power_law_is_found_and_followed():
+  x = np.array([1.0, 2.0, 4.0, 8.0])
+  found = context.power_law(x, 3 * x**-0.5)
+  assert found.slope == pytest.approx(-0.5)
+  assert found.slope_sem == pytest.approx(0, abs=1e-6)
+  log_x, error = found.reaches(np.log(3 * 64**-0.5))
+  assert np.exp(log_x) == pytest.approx(64)
+  assert error == pytest.approx(0, abs=1e-6)
+  rng = np.random.default_rng(0)
+  noisy = [context.power_law(x, 3 * x**-0.5 * np.exp(0.05 * rng.normal(size=4)))
+           for _ in range(300)]  # fmt: skip
+  spread = np.std([one.slope for one in noisy])
+  assert spread == pytest.approx(np.mean([one.slope_sem for one in noisy]), rel=0.25)
+  reached = [one.reaches(np.log(1.0)) for one in noisy]
+  assert np.std([r[0] for r in reached]) == pytest.approx(np.mean([r[1] for r in reached]), rel=0.3)
+  assert context.power_law(x[:2], x[:2]) is None
+  assert context.power_law(x, np.array([1.0, 2.0, 0.0, 1.0])) is None
+
+
+def test_the_estimate_extends_the_second_half_of_training(config, corpus):
+  config = config.copy_and_resolve_references()
+  config.text.steps, config.text.batch_size, config.text.length = 800, 1, 1
+  steps = (100, 400, 500, 600, 800)
+  regret = lambda step: 1.2 * (step / 800) ** -0.5 if step >= 400 else 9.0
+  histories = {
+    'learned': [history([(s, 2.0) for s in steps])],
+    'lexinvariant': [history([(s, 2.0 * np.exp(regret(s))) for s in steps])],
+  }
+  rows = context._estimate(corpus, config, histories, first_gap=3.0)
+  value = {row.column: row.measured for row in rows}
+  assert value['estimate_late_regret_slope'] == pytest.approx(-0.5)
+  # A gap of 1 is a regret of log 2.
+  needed = 800 * (1.2 / np.log(2)) ** 2
+  assert value['estimate_symbols_for_threefold'] == pytest.approx(needed)
+  assert value['estimate_symbols_for_threefold_high'] >= needed * (1 - 1e-6)
+  assert all('estimate' in row.note and 'no law' in row.note for row in rows)
+  few = {kind: [one[0][-3:]] for kind, one in histories.items()}
+  [row] = context._estimate(corpus, config, few, first_gap=3.0)
+  assert row.measured is None
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    ('arms', (('permuted', 1.5),), r"'permuted', 1.5, 'type'\) is not \(embedding, p, per\)"),
+    ('arms', (('glyph', 0.5),), 'with an embedding of permuted, mixed, interchangeable'),
+    ('length', 20, 'length 20 is too short for a task of 54 symbols'),
+    ('pairs', 11, 'needs a symbol for each key'),
+    ('examples', 0, 'regularizer.examples must be 1 or more'),
+  ],
+)
+def test_tasks_and_arms_that_cannot_be_had_are_named(field, value, message):
+  config = lexinvariant.get_config('smoke')
+  with config.unlocked():
+    config.regularizer[field] = value
+  with pytest.raises(InputError, match=message):
+    regularizer.check(config)
+
+
+@pytest.mark.parametrize(
+  ('scale', 'vocabularies', 'millions'), [('gpu', (256, 32_000), 37.7), ('paper', (32_000,), 151.0)]
+)
+def test_the_large_models_have_the_papers_sizes_and_no_vocabulary(scale, vocabularies, millions):
+  config = lexinvariant.get_config(scale)
+  options = config.text
+  assert options.length == options.test_length == 512
+  assert options.batch_size == 64
+  assert config.dtype == 'bfloat16'
+  for vocab_size in vocabularies:
+    model = models.make_model(options, 'lexinvariant', vocab_size, np.dtype(config.dtype))
+    batch = {field: np.ones((1, 8), np.int32) for field in ('inputs', 'targets', 'positions')}
+    batch['segments'] = batch['inputs']
+    params = jax.eval_shape(model.init, KEY, batch, KEY)['params']
+    sizes = jax.tree.map(lambda leaf: leaf.size, params)
+    blocks = sum(leaf for leaf in jax.tree.leaves(sizes['decoder']['blocks']) if leaf > 1e5)
+    total = sum(jax.tree.leaves(sizes))
+    assert blocks / 1e6 == pytest.approx(millions, abs=0.06)
+    assert total < 1.002 * blocks
+    assert all(vocab_size not in leaf.shape for leaf in jax.tree.leaves(params))
+  if scale == 'paper':
+    assert (options.optimizer, options.schedule, options.steps) == ('adafactor', 'cosine', 250_000)
+    assert (options.peak, options.peak * options.final) == pytest.approx((0.01, 0.001))
+    chain = optimizer.make_optimizer(options.optimizer, lambda step: 1e-2)
+    moments = jax.eval_shape(chain.init, params)
+    kept = sum(leaf.size for leaf in jax.tree.leaves(moments))
+    assert kept < 0.1 * total  # factored
+
+
+@pytest.mark.parametrize('embedding', [*models.PARTIAL, 'lexinvariant'])
+def test_every_arm_builds_and_steps_at_the_scale_of_accelerators(embedding):
+  config = lexinvariant.get_config('gpu')
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  options = config.regularizer
+  size = len(regularizer.ALPHABET)
+  batches = regularizer.batches(config, regularizer.Arm(embedding, 0.2), 0)
+  experiment = models.make_experiment(options, embedding, size, jnp.bfloat16, batches)
+  shape_check(experiment, config, mesh)
+
+
+@pytest.mark.parametrize('scale', ['gpu', 'paper'])
+def test_text_models_build_and_step_at_the_scale_of_accelerators(scale):
+  config = lexinvariant.get_config(scale)
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  options = config.text
+  batch = pipeline.whole(np.zeros((options.batch_size, options.length), np.int32), 32_000)
+  for kind in models.EMBEDDINGS:
+    shape_check(models.make_experiment(options, kind, 32_000, jnp.bfloat16, [batch]), config, mesh)
