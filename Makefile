@@ -17,7 +17,7 @@ test: $(INSTALLED)  ## Everything, in under ten minutes on two cores.
 
 aot: $(INSTALLED)  ## Kernels compiled for TPUs that are not there.
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target .cache/libtpu 'libtpu==0.0.42.1'
-	PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/test_aot.py
+	JAX_DISABLE_MOST_OPTIMIZATIONS=false PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/test_aot.py
 
 beam: $(INSTALLED)  ## The corpus runner on Apache Beam, which the lock cannot hold (protobuf < 7).
 	test -x .cache/beam/bin/python || $(BIN)/python -m venv --without-pip .cache/beam

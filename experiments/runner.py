@@ -22,7 +22,12 @@ from lib.errors import InputError
 from lib.report import published, results, tables
 from lib.train import loop, sharding
 
-ASIDE = ('tables', 'profile', 'prompt')  # fields that may change from call to call in a workdir
+ASIDE = (
+  'tables',
+  'profile',
+  'prompt',
+  'generate',
+)  # fields that may change from call to call in a workdir
 
 Table = Callable[[ConfigDict, 'Run'], list[results.Row]]
 Plots = Callable[[Sequence[results.Row], ConfigDict, 'Run'], list[str]]

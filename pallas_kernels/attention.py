@@ -106,21 +106,36 @@ def attention(
   return compute(q, k, v, bias, mask)
 
 
-def attend_once(
-  q_bhk: jax.Array, k_bhsk: jax.Array, v_bhsk: jax.Array, bias: jax.Array | None, mask: jax.Array
+def attend_next(
+  q_bhk: jax.Array,
+  new_bhk: tuple[jax.Array, jax.Array],
+  old_bhsk: tuple[jax.Array, jax.Array],
+  places: jax.Array,
+  bias: jax.Array | None,
+  mask: jax.Array,
 ) -> jax.Array:
-  """Attention of one query a text over keys and values laid out for it, [B, H, K].
+  """Attention of the next token of each text over those before it and itself, [B, H, K].
+
+  The cache is only read, once: copying it would take longer than all else.
 
   Args:
     q_bhk: queries.
-    k_bhsk: keys.
-    v_bhsk: values.
+    new_bhk: the token's own key and value.
+    old_bhsk: keys and values of the tokens before it.
+    places: int32 [B], where in S the new token belongs.
     bias: [B or 1, H, 1, S] or None.
-    mask: bool [B, 1, 1, S], true where a key is seen.
+    mask: bool [B, 1, 1, S], true where a key is seen, the token's own among them.
   """
-  scores = jnp.einsum('bhk,bhsk->bhs', q_bhk, k_bhsk, preferred_element_type=jnp.float32)
+  (k_new, v_new), (k_old, v_old) = new_bhk, old_bhsk
+  here = (jnp.arange(k_old.shape[2])[None] == places[:, None])[:, None]
+  dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  scores = jnp.where(here, dot('bhk,bhk->bh', q_bhk, k_new)[..., None],
+                     dot('bhk,bhsk->bhs', q_bhk, k_old))  # fmt: skip
   scores = scores * q_bhk.shape[-1] ** -0.5
   if bias is not None:
     scores = scores + bias[:, :, 0].astype(jnp.float32)
   weights = jax.nn.softmax(jnp.where(mask[:, :, 0], scores, -1e30))
-  return jnp.einsum('bhs,bhsk->bhk', weights.astype(v_bhsk.dtype), v_bhsk)
+  own = jnp.where(here, weights, 0.0).sum(axis=-1, keepdims=True)
+  old = jnp.where(here, 0.0, weights).astype(v_old.dtype)
+  mixed = dot('bhs,bhsk->bhk', old, v_old) + own * v_new
+  return mixed.astype(q_bhk.dtype)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eight CPU devices, no silent rank promotion, and caches of the tests' own for all processes."""
+"""Eight CPU devices, no silent rank promotion, quick compilation, caches of the tests' own."""
 
 import os
 import pathlib
@@ -9,6 +9,8 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'jax'))
 os.environ.setdefault('XDG_CACHE_HOME', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+# The code generator's slow passes, not XLA's: tests spend more on compiling than on running.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', 'true')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 import jax  # noqa: E402 - after the environment is set

@@ -10,13 +10,19 @@ import pytest
 
 from configs import common, equal_info
 from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import codecs, decompress, m2, m2_plots, models, texts, windows
+from experiments.equal_info import codecs, corpus, decompress, m2, m2_plots, models, texts, windows
+from experiments.equal_info import scores as scoring
 from experiments.runner import Run
 from lib.data import encoded, pipeline
+from lib.data.encoded import Encoded
 from lib.errors import InputError
+from lib.models import byte_model, one_pass
+from lib.models.byte_stepper import ByteStepper
 from lib.report.results import Row
 from lib.tokenizers import Characters, EqualInfo
+from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
+from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.train import language_model, sharding
 from lib.train.experiment import Experiment
 from tests import byte_models
@@ -30,48 +36,85 @@ def windows16():
   return EqualInfo(tabulate(byte_models.NGram(TEXT[:20_000], 1), 16, 'greedy'), token_bits=8)
 
 
-def encode(folder, tokenizer, documents, calls):
-  def work(documents):
-    calls.append(len(documents))
-    return codecs.encode(tokenizer, documents)
-
-  return encoded.encode(folder, tokenizer.fingerprint, documents, work)
+def test_encoded_documents_cover_their_bytes_and_make_their_batches(tmp_path, windows16):
+  documents = [TEXT[i : i + 50] for i in range(0, 2000, 50)]
+  run = Run(tmp_path, None)
+  found = corpus.encoded(run, windows16, [*documents, b''])
+  assert len(found) == len(documents) + 1
+  assert found.bytes == 2000
+  for i, document in enumerate(documents):
+    assert found[i][0].tolist() == windows16.encode(document).tolist()
+    assert found[i][1].sum() == len(document)
+  assert not found[len(documents)].size
+  options = {'batch_size': 4, 'length': 24, 'seed': 1}
+  for pack in (True, False):
+    kept = corpus.encoded(run, windows16, documents)
+    ours = iter(pipeline.batches(kept, windows16, pack=pack, **options))
+    straight = iter(pipeline.batches(documents, windows16, pack=pack, **options))
+    for _ in range(5):
+      one, other = next(ours), next(straight)
+      for field in ('targets', 'inputs', 'segments', 'positions'):
+        np.testing.assert_array_equal(one[field], other[field])
 
 
 def test_documents_are_encoded_once_and_damage_is_named(tmp_path, windows16):
   documents, calls = [TEXT[:300], b'', TEXT[300:340]], []
-  first = encode(tmp_path, windows16, documents, calls)
-  again = encode(tmp_path, windows16, documents, calls)
+
+  def encode(tokenizer, documents):
+    def work(documents):
+      calls.append(len(documents))
+      return codecs.encode(tokenizer, documents)
+
+    return encoded.encode(tmp_path, tokenizer.fingerprint, documents, work)
+
+  first, again = encode(windows16, documents), encode(windows16, documents)
   assert calls == [3]
-  for found in (first, again):
-    assert len(found) == 3
-    assert found.bytes == 340
-    for i, document in enumerate(documents):
-      assert found[i][0].tolist() == windows16.encode(document).tolist()
-      assert found[i][1].sum() == len(document)
-  encode(tmp_path, windows16, documents[:1], calls)  # another text
-  encode(tmp_path, Characters(), documents, calls)  # another tokenizer
+  assert first.tokens.tolist() == again.tokens.tolist()
+  assert first.counts.tolist() == again.counts.tolist()
+  [kept] = tmp_path.iterdir()
+  encode(windows16, documents[:1])  # another text
+  encode(Characters(), documents)  # another tokenizer
   assert calls == [3, 1, 3]
-  (tmp_path / 'other').mkdir()
-  encode(tmp_path / 'other', windows16, documents, [])
-  [kept] = (tmp_path / 'other').iterdir()
   kept.write_bytes(kept.read_bytes()[:-1])
   with pytest.raises(InputError, match='cut short or damaged'):
-    encode(tmp_path / 'other', windows16, documents, [])
+    encode(windows16, documents)
 
 
-def test_encoded_documents_make_the_batches_of_their_tokenizer(tmp_path, windows16):
-  documents = [TEXT[i : i + 50] for i in range(0, 2000, 50)]
-  options = {'batch_size': 4, 'length': 24, 'seed': 1}
-  for pack in (True, False):
-    found = iter(pipeline.batches(encode(tmp_path, windows16, documents, []), windows16, pack=pack,
-                                  **options))  # fmt: skip
-    numbered = EqualInfo(windows16.table, 8)
-    straight = iter(pipeline.batches(documents, numbered, pack=pack, **options))
-    for _ in range(5):
-      one, other = next(found), next(straight)
-      for field in ('targets', 'inputs', 'segments', 'positions'):
-        np.testing.assert_array_equal(one[field], other[field])
+def test_streams_made_in_one_pass_are_those_of_the_stepping_codec():
+  sizes = byte_model.Sizes(layers=1, dim=16, heads=2, mlp_dim=16, context=16, streams=4)
+  batch = pipeline.whole(np.zeros((1, 4), np.int32), 256)
+  variables = jax.jit(byte_model.make(sizes).init)(jax.random.key(0), batch, jax.random.key(0))
+  model = byte_model.ByteModel(sizes, variables)
+  stepper = ByteStepper(model)
+  documents = [TEXT[i : i + n] for i, n in ((0, 0), (1, 1), (2, 14), (3, 15), (40, 16), (60, 90))]
+  found = list(one_pass.probabilities(model, documents))
+  for document, rows in zip(documents, found, strict=True):
+    assert len(rows) == len(document) + 1
+    stepper.reset(np.ones(4, bool))
+    stepped = [stepper.start()]
+    for byte in document:
+      stepped.append(stepper.step(np.full(4, byte, np.uint8))[0])
+    np.testing.assert_allclose(rows, stepped, atol=2e-5)
+  codec = SteppedAC(stepper, model.fingerprint, 8)
+  same = 0
+  for one, other in zip(
+    one_pass.encode_all(model, documents, 8), codec.encode_all(documents), strict=True
+  ):
+    assert (one.size, one.crc, one.byte_lengths.sum()) == (other.size, other.crc, one.size)
+    assert abs(one.ids.size - other.ids.size) <= 1
+    if one.ids.tolist() == other.ids.tolist():  # else rounding moved a frequency
+      assert one.byte_lengths.tolist() == other.byte_lengths.tolist()
+      same += 1
+  assert same >= 4
+  stepped = SteppedEqualInfo(stepper, model.fingerprint, 32, 'greedy', 8)
+  some = documents[1:]
+  ahead = one_pass.Foreseen(model, some, 5)  # windows are longer than that, and than M1 sees
+  unstepped = SteppedEqualInfo(ahead, model.fingerprint, 32, 'greedy', 8)
+  same = 0
+  for one, other in zip(unstepped.encode_all(some), stepped.encode_all(some), strict=True):
+    assert one.byte_lengths.sum() == one.size
+    same += one.ids.tolist() == other.ids.tolist()
+  assert same >= 4
 
 
 def test_rows_come_shuffled_in_epochs_and_go_on_where_they_were():
@@ -114,7 +157,7 @@ def test_a_loss_counts_only_what_is_scored():
 
 def scores(nats, covered):
   nats, covered = np.array(nats, float), np.array(covered)
-  return m2.Scores(nats, covered, np.ones_like(covered, bool), np.zeros_like(covered))
+  return scoring.Scores(nats, covered, np.ones_like(covered, bool), np.zeros_like(covered))
 
 
 def test_scores_are_ratios_of_sums_over_examples():
@@ -123,11 +166,11 @@ def test_scores_are_ratios_of_sums_over_examples():
   assert two.per_token()[0] == pytest.approx(10 / 6)
   assert two.per_token(1)[0] == pytest.approx(6 / 3)
   assert two.per_byte()[1] > 0
-  assert m2.over_seeds([(1.0, 0.1)]) == (1.0, 0.1)
-  assert m2.over_seeds([(1.0, 0.1), (3.0, 0.1)]) == (2.0, pytest.approx(1.0))
+  assert scoring.over_seeds([(1.0, 0.1)]) == (1.0, 0.1)
+  assert scoring.over_seeds([(1.0, 0.1), (3.0, 0.1)]) == (2.0, pytest.approx(1.0))
   real = np.array([[True, True, True, True], [True, True, False, False]])
   values = np.array([[1.0, 2, 3, 4], [5, 6, 0, 0]])
-  np.testing.assert_allclose(m2.by_position(values, real, 2), [3, 4])
+  np.testing.assert_allclose(scoring.by_position(values, real, 2), [3, 4])
 
 
 @pytest.fixture(scope='module')
@@ -201,8 +244,8 @@ def test_a_difference_is_paired_and_has_its_interval():
 def test_trivial_guesses_are_the_most_frequent_of_each_position():
   class Fixed:
     window, vocab_size = 2, 4
-    train = encoded.Encoded(np.array([3, 1, 3, 2, 0, 2]), np.ones(6, int), np.array([4, 2]))
-    validation = encoded.Encoded(np.array([3, 0, 3, 2]), np.ones(4, int), np.array([4]))
+    train = Encoded(np.array([3, 1, 3, 2, 0, 2]), np.ones(6, int), np.array([4, 2]))
+    validation = Encoded(np.array([3, 0, 3, 2]), np.ones(4, int), np.array([4]))
 
   assert windows.trivial(Fixed).tolist() == [1.0, 0.5]
 
@@ -223,7 +266,7 @@ def test_every_scale_builds_and_steps(scale):
   config = equal_info.get_config(scale)
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   widest = max(bits for _, bits in config.m2.methods)
-  for size in config.m2.models:
+  for size in dict.fromkeys((config.m2.models[0], config.m2.models[-1])):
     model = m2.make_model(config, size, 1 << widest)
     ids = np.zeros((4, config.m2.length), np.int32)
     experiment = Experiment(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The equal_info recipe from the command line, at smoke scale: tables that need no second model."""
+"""The equal_info recipe from the command line, at smoke scale."""
 
 import json
 import pathlib
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from configs import common, equal_info
-from experiments.equal_info import codecs, m1
+from experiments.equal_info import __main__ as recipe
+from experiments.equal_info import codecs, m1, m2
 from lib.errors import InputError
 from lib.models import byte_model, codec_files
 from lib.models.byte_model import ByteModel
@@ -22,7 +23,7 @@ from tests import byte_models
 from tests.test_configs import shape_check
 
 ROOT = pathlib.Path(__file__).parents[1]
-TABLES = ('ratio', 'reset', 'uniformity', 'stability')
+TABLES = equal_info.TABLES
 TEXT = byte_models.held_out()[:150]
 
 
@@ -39,10 +40,11 @@ def run(workdir, *flags, tables=TABLES):
 
 @pytest.fixture(scope='module')
 def smoke(tmp_path_factory):
-  """The folder of a run at smoke scale."""
+  """The folder of a run at smoke scale, with what it printed in `stdout`."""
   folder = tmp_path_factory.mktemp('equal_info')
-  done = run(folder)
+  done = run(folder, '--config.prompt=The class', '--config.generate.bytes=40')
   assert done.returncode == 0, done.stderr
+  (folder / 'stdout').write_text(done.stdout)
   return folder
 
 
@@ -56,7 +58,9 @@ def rows(smoke):
 def test_every_table_has_rows_and_plots(smoke, rows):
   assert {table for table, _, _ in rows} == set(TABLES)
   assert all(row['measured'] is not None or row['note'] for row in rows.values())
-  for file in ('ratio.png', 'uniformity.png', 'attested.txt'):
+  for file in (
+    'ratio.png', 'uniformity.png', 'attested.txt', 'm2.png', 'windows.png', 'decompress.png'
+  ):  # fmt: skip
     assert (smoke / file).stat().st_size > 200
 
 
@@ -116,6 +120,44 @@ def test_a_changed_prefix_changes_more_of_ac_than_of_subwords(rows):
   assert texts == 1  # an id of a dictionary stands for one text
 
 
+def test_m2_is_scored_on_all_bytes_beside_its_levels(rows):
+  config = equal_info.get_config('smoke')
+  [size] = config.m2.models
+  for method in m2.chosen(config.m2.methods, 'm2'):
+    value = lambda column, method=method: rows['m2', m2.row_of(size, method), column]['measured']
+    assert value('uniform_bits_per_byte') == pytest.approx(8 / value('bytes_per_step'))
+    gain = value('unigram_bits_per_byte') - value('bits_per_byte')
+    assert value('bits_below_unigram') == pytest.approx(gain)
+    covered = int(rows['m2', m2.row_of(size, method), 'bits_per_byte']['note'].split()[0])
+    assert 0.9 * config.m2.test_bytes < covered <= config.m2.test_bytes
+  ac = [cell for (table, row, column), cell in rows.items() if column == 'nats_below_ln_v']
+  assert len(ac) == 1
+  assert 'stay within 0.01 nats of ln 256' in ac[0]['note']
+
+
+def test_each_position_of_a_window_has_its_curve(rows):
+  positions = {row for table, row, _ in rows if table == 'windows' and 'position=' in row}
+  assert positions == {f'b=24,mode=greedy,v=256,position={k}' for k in (1, 2, 3)}
+  for row in positions:
+    for column in ('accuracy_at_step_0', 'accuracy_at_step_6', 'trivial_accuracy'):
+      assert 0 <= rows['windows', row, column]['measured'] <= 1
+  gaps = [rows['windows', row, 'gap_bits_per_token']['measured'] for row in positions]
+  assert max(gaps) < 8
+
+
+def test_decompression_is_compared_with_its_control_text_by_text(rows):
+  accuracy = lambda row: rows['decompress', row, 'accuracy']['measured']
+  for method in ('ac', 'greedy24'):
+    row = f'method={method},v=256'
+    above = rows['decompress', row, 'accuracy_above_control']
+    assert above['measured'] == pytest.approx(accuracy(row) - accuracy('method=none'))
+    assert '95 % interval' in above['note']
+    halves = [
+      rows['decompress', row, f'accuracy_{h}_half']['measured'] for h in ('first', 'second')
+    ]
+    assert np.mean(halves) == pytest.approx(accuracy(row))
+
+
 def test_kept_tokenizers_open_from_their_files_alone(smoke):
   for name in ('ac-v256', 'exact12-v256', 'parsed12-v4096', 'pruned12', 'sentencepiece'):
     tokenizer = codec_files.load(smoke / 'tokenizers' / name)
@@ -125,12 +167,10 @@ def test_kept_tokenizers_open_from_their_files_alone(smoke):
   assert stepped.model == ByteModel.load(smoke / 'm1').fingerprint
 
 
-def test_a_second_call_reads_what_is_there(smoke):
-  before = (smoke / 'm1').stat().st_mtime_ns
-  done = run(smoke)
-  assert done.returncode == 0, done.stderr
-  assert done.stderr.count('kept from an earlier call') == len(TABLES)
-  assert (smoke / 'm1').stat().st_mtime_ns == before
+def test_m2_goes_on_from_the_very_bytes_of_a_prompt(smoke):
+  said = (smoke / 'stdout').read_text()
+  said = said[said.rindex('The class') :]
+  assert len(said.encode()) >= 9 + 40
 
 
 def test_training_rows_begin_anew_wherever_they_begin():
@@ -152,18 +192,29 @@ def test_slices_of_one_stream_are_those_of_its_other_widths():
 
 
 @pytest.mark.parametrize(
-  ('flag', 'message'),
+  ('section', 'field', 'value', 'message'),
   [
-    ('--config.ratio.methods=("greedy16", "lossy")', "tokenizer 'lossy' is unknown"),
-    ('--config.m1.context=3', 'm1.context must be 4 or more; got 3'),
-    ('--config.uniformity.bits=(3,)', 'uniformity.bits 3 is not one of'),
-    ('--config.ratio.length=10000000', 'no document of stdlib/prose (test) has 10000000 bytes'),
+    ('ratio', 'methods', ('greedy16', 'lossy'), "tokenizer 'lossy' is unknown"),
+    ('m1', 'context', 3, 'm1.context must be 4 or more; got 3'),
+    ('m1', 'dim', 33, 'm1.dim 33 is no multiple of 2 heads'),
+    ('m1', 'position', 'sinusoidal', "m1.position 'sinusoidal' is not one of"),
+    ('uniformity', 'bits', (3,), 'uniformity.bits 3 is not one of'),
+    ('stability', 'texts', 1, 'stability.texts must be 2 or more'),
+    ('reset', 'examples', 1, 'reset.examples must be 2 or more'),
   ],
 )
-def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path, flag, message):
-  done = run(tmp_path / 'new', flag)
+def test_what_cannot_be_run_is_named(section, field, value, message):
+  config = equal_info.get_config(f'smoke,tables={"+".join(TABLES)}')
+  config[section][field] = value
+  with pytest.raises(InputError, match=message):
+    recipe.check(config)
+
+
+def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path):
+  done = run(tmp_path / 'new', '--config.ratio.length=10000000')
   assert done.returncode == 2
-  assert message in done.stderr
+  message = 'equal_info: no document of stdlib/prose (test) has 10000000 bytes'
+  assert done.stderr.startswith(message)
   assert len(done.stderr.strip().splitlines()) == 1
   assert not (tmp_path / 'new').exists()
 

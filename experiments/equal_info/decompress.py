@@ -6,7 +6,6 @@ The control sees no tokens: it is a language model of the same bytes. What compr
 read, the model that sees them must tell better.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.equal_info import codecs, models, texts
-from lib.data import encoded, pipeline
+from experiments.equal_info import codecs, corpus, models, texts
+from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.report.results import Row, mean_and_sem, name
@@ -77,8 +76,7 @@ def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> T
   coded: dict[str, Encoded] = {}
   for arm in options.methods:
     tokenizer = codecs.make(config, run, codecs.Method(arm, options.token_bits))
-    work = functools.partial(codecs.encode, tokenizer)
-    coded[arm] = encoded.encode(run.workdir / 'encoded', tokenizer.fingerprint, found, work)
+    coded[arm] = corpus.encoded(run, tokenizer, found)
   fits = np.all([coded[arm].counts <= options.room for arm in coded], axis=0)
   kept = np.flatnonzero(fits)
   if not kept.size:

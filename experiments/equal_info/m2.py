@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table m2: language models over each tokenizer, at equal tokens a step."""
 
-import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,124 +10,21 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import codecs, m1, models, texts
-from lib.data import encoded, pipeline
-from lib.data.encoded import Encoded
+from experiments.equal_info.corpus import Corpus
+from experiments.equal_info.scores import Scores, by_position, over_seeds, ratio, scorer
 from lib.errors import InputError
 from lib.evals import ngram
 from lib.models.decoder import LanguageModel
-from lib.report.results import Row, mean_and_sem, name
-from lib.tokenizers import EqualInfo
-from lib.tokenizers.base import Tokenizer
+from lib.report.results import Row, name
 from lib.tokenizers.coding.stepping import Stepped
-from lib.tokenizers.coding.window_streams import SteppedEqualInfo
-from lib.train.experiment import Batch, Variables
+from lib.train.experiment import Variables
 
 TABLE = 'm2'
 LN2 = np.log(2)
 OPAQUE = ('ac', 'static_ac')  # what the paper finds M2 cannot learn
 CLOSE = 0.01  # nats a token from ln V that count as learning nothing
 OPENING = 8  # tokens at the begin of a stream, where all streams are aligned
-HELD_OUT = 8  # examples of one held-out document at most
 BY_M1 = ('ac', 'greedy', 'delay', 'exact', 'numbered')  # the paper counts M1 for these
-
-
-class Corpus:
-  """The text of M2 as tokens of one method, encoded once a workdir.
-
-  Text is cut into examples of equal bytes, each a stream of its own, as in the paper.
-  """
-
-  def __init__(self, config: ConfigDict, run: runner.Run, method: codecs.Method):
-    self.config, self.run, self.method = config, run, method
-    self.tokenizer: Tokenizer = codecs.make(config, run, method)
-
-  @property
-  def vocab_size(self) -> int:
-    """V."""
-    return self.tokenizer.vocab_size
-
-  @property
-  def window(self) -> int:
-    """Tokens of an equal-info window; 1 for all other tokenizers."""
-    if isinstance(self.tokenizer, EqualInfo):
-      bits = self.tokenizer.table.bits
-    elif isinstance(self.tokenizer, SteppedEqualInfo):
-      bits = self.tokenizer.bits
-    else:
-      return 1
-    return bits // self.method.token_bits if self.method.token_bits else 1
-
-  @functools.cached_property
-  def train(self) -> Encoded:
-    """Training examples; fewer where M1 has to step through them."""
-    options = self.config.m2
-    stepped = isinstance(self.tokenizer, Stepped)
-    return self._encode('train', options.stepped_bytes if stepped else options.train_bytes)
-
-  @functools.cached_property
-  def validation(self) -> Encoded:
-    """Examples that training is watched on."""
-    return self._encode('validation', self.config.m2.validation_bytes)
-
-  @functools.cached_property
-  def test(self) -> Encoded:
-    """Examples that the table is measured on."""
-    return self._encode('test', self.config.m2.test_bytes)
-
-  def _encode(self, split: str, total: int) -> Encoded:
-    most = None if split == 'train' else HELD_OUT
-    examples = texts.stretches(self.config, split, self.config.m2.example_bytes, total, most)
-    work = functools.partial(codecs.encode, self.tokenizer)
-    return encoded.encode(self.run.workdir / 'encoded', self.tokenizer.fingerprint, examples, work)
-
-  def batches(self, seed: int):
-    """Training batches."""
-    options = self.config.m2
-    return pipeline.batches(
-      self.train, self.tokenizer, batch_size=options.batch_size, length=options.length, seed=seed,
-      pack=options.pack, process_index=jax.process_index(), process_count=jax.process_count(),
-    )  # fmt: skip
-
-  def rows(self, examples: Encoded) -> Iterator[Batch]:
-    """One pass over examples, each a row of its own, cropped to the length of training."""
-    options = self.config.m2
-    longest = -(-int(examples.counts.max()) // 8) * 8
-    return iter(
-      pipeline.batches(
-        examples, self.tokenizer, batch_size=options.batch_size,
-        length=min(longest, options.length), seed=0, pack=False, shuffle=False, repeat=False,
-      )
-    )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-  """A model's score of N examples of up to T tokens; all 0 where there is no token.
-
-  Attributes:
-    nats: float64 [N, T].
-    bytes: int64 [N, T], what each token covers.
-    real: bool [N, T].
-    targets: int32 [N, T].
-  """
-
-  nats: np.ndarray
-  bytes: np.ndarray
-  real: np.ndarray
-  targets: np.ndarray
-
-  def per_byte(self) -> tuple[float, float]:
-    """Nats a byte and the standard error over examples."""
-    return _ratio(self.nats, self.bytes)
-
-  def per_token(self, first: int = 0) -> tuple[float, float]:
-    """Nats a token and the standard error over examples, from token `first` of each on."""
-    return _ratio(self.nats[:, first:], self.real[:, first:])
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
-  """Σ above / Σ below, and the error over rows [N, …]."""
-  return ngram.per_character(above.sum(axis=1), below.sum(axis=1), len(above))
 
 
 def check(config: ConfigDict) -> None:
@@ -140,7 +35,10 @@ def check(config: ConfigDict) -> None:
   for size in options.models:
     models.check(sized(config, size), f'm2.models {size[0]}')
   chosen(options.methods, 'm2')
-  for field in ('example_bytes', 'train_bytes', 'stepped_bytes', 'validation_bytes', 'test_bytes'):
+  for field in (
+    'example_bytes', 'train_bytes', 'stepped_bytes', 'validation_bytes',
+    'test_bytes',
+  ):  # fmt: skip
     if options[field] < 1:
       raise InputError(f'm2.{field} must be 1 or more; got {options[field]}.')
   for split in ('train', 'validation', 'test'):
@@ -185,25 +83,6 @@ def fit(
   )  # fmt: skip
 
 
-def scorer(model) -> Callable[[Variables, Iterator[Batch]], Scores]:
-  """(variables, batches) -> the scores of all rows that hold a token."""
-  apply = jax.jit(model.apply)
-  key = jax.random.key(0)
-
-  def score(variables: Variables, batches: Iterator[Batch]) -> Scores:
-    parts = [[], [], [], []]  # type: ignore[var-annotated]
-    for batch in batches:
-      some = batch['segments'][:, 0] > 0
-      real = batch['segments'][some] > 0
-      nats = np.asarray(apply(variables, batch, key), np.float64)[some]
-      found = (np.where(real, nats, 0), batch['bytes'][some], real, batch['targets'][some])
-      for part, values in zip(parts, found, strict=True):
-        part.append(values)
-    return Scores(*map(np.concatenate, parts))
-
-  return score
-
-
 def _watch(model, corpus: Corpus) -> Callable[[Variables], Mapping[str, Any]]:
   """Validation: bits a byte, and accuracy and nats by position in the window where it has some."""
   score = scorer(model)
@@ -227,14 +106,6 @@ def _watch(model, corpus: Corpus) -> Callable[[Variables], Mapping[str, Any]]:
     return values
 
   return evaluate
-
-
-def by_position(values: np.ndarray, real: np.ndarray, window: int) -> np.ndarray:
-  """Means [window] of values [N, T] by their position in the window."""
-  place = np.arange(values.shape[1]) % window
-  return np.array(
-    [values[:, place == k][real[:, place == k]].mean() for k in range(window)]
-  )  # fmt: skip
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
@@ -261,13 +132,6 @@ def fit_all(
   return trained, [score(one.variables, corpus.rows(corpus.test)) for one in trained]
 
 
-def over_seeds(values: list[tuple[float, float]]) -> tuple[float, float | None]:
-  """Mean and error of (value, error over text) of each seed: over seeds if there are several."""
-  if len(values) == 1:
-    return values[0]
-  return mean_and_sem([value for value, _ in values])
-
-
 def _loss(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   """Bits a byte, with what the model was trained on."""
   options = corpus.config.m2
@@ -279,6 +143,8 @@ def _loss(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
     f'; error over {"seeds" if len(scores) > 1 else "examples, one seed"}'
     f'; trained on {corpus.train.bytes:,} bytes, {epochs:.1f} times over at most'
   )
+  if isinstance(corpus.tokenizer, Stepped):
+    note += '; M1 read the known text ahead, which gives the streams of the codec but for rounding'
   bits = lambda nats: None if nats is None else nats / LN2
   return [
     Row(TABLE, row, 'bits_per_byte', bits(value), bits(sem), unit='bits/byte', note=note),
@@ -296,10 +162,10 @@ def _levels(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   counted = ngram.NGram(corpus.train.tokens[0], 0, corpus.vocab_size)
   unigram = np.zeros(first.nats.shape)
   unigram[first.real] = counted.nats(first.targets[first.real])
-  gains = [_ratio(unigram - s.nats, s.bytes) for s in scores]
+  gains = [ratio(unigram - s.nats, s.bytes) for s in scores]
   return [
     put('uniform_bits_per_byte', uniform),
-    put('unigram_bits_per_byte', *_ratio(unigram, first.bytes)),
+    put('unigram_bits_per_byte', *ratio(unigram, first.bytes)),
     put('bits_below_unigram', *over_seeds(gains), 'paired on the same tokens'),
   ]
 
@@ -308,11 +174,11 @@ def _cost(
   row: str, corpus: Corpus, size: tuple, trained: models.Trained, scores: Scores
 ) -> list[Row]:
   """FLOPs a byte and bytes a step of generation."""
-  ratio, sem = _ratio(scores.bytes, scores.real)
+  covered, sem = ratio(scores.bytes, scores.real)
   kind, bits = codecs.parse(corpus.method.name)
   coder = 2 * m1.ready(corpus.config, corpus.run).parameters if kind in BY_M1 else 0
   readout = corpus.vocab_size * size[2]
-  flops = 2 * trained.parameters / ratio + coder
+  flops = 2 * trained.parameters / covered + coder
   note = (
     '2 × parameters without embeddings / (bytes a step), as the paper counts, and 2 × those of M1 '
     f'where it encodes: here {coder / 1e6:.2f} of {flops / 1e6:.2f}'
@@ -320,9 +186,9 @@ def _cost(
   if coder and 0 < bits <= 16:
     note += '; windows of up to 16 bits are a table here, which needs no M1'
   return [
-    Row(TABLE, row, 'bytes_per_step', ratio, sem, unit='bytes/token'),
+    Row(TABLE, row, 'bytes_per_step', covered, sem, unit='bytes/token'),
     Row(TABLE, row, 'mflops_per_byte', flops / 1e6, unit='MFLOP/byte', note=note),
-    Row(TABLE, row, 'mflops_per_byte_with_readout', (flops + 2 * readout / ratio) / 1e6,
+    Row(TABLE, row, 'mflops_per_byte_with_readout', (flops + 2 * readout / covered) / 1e6,
         unit='MFLOP/byte', note='and 2 × those of the readout'),
   ]  # fmt: skip
 

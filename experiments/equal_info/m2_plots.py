@@ -68,8 +68,7 @@ def _m2(rows: Sequence[Row]) -> list[Callable]:
       ('M2', 'bits_per_byte'),
     )
   }
-  short = [name.replace(', v=', '\n') for name in names]
-  panels.append(plots.bars('M2 beside models without context', 'bits per byte', short, bars, {}))
+  panels.append(plots.bars('M2 beside models without context', 'bits per byte', names, bars, {}))
   return panels
 
 

@@ -51,7 +51,7 @@ def check(options: ConfigDict, where: str) -> None:
 
 
 def make_model(options: ConfigDict, vocab_size: int, length: int, dtype: Any) -> LanguageModel:
-  """The decoder of the options over `vocab_size` tied rows, for texts of `length` tokens."""
+  """The decoder of the options over `vocab_size` rows, for texts of `length` tokens."""
   decoder = Decoder(
     layers=options.layers,
     dim=options.dim,
@@ -67,7 +67,9 @@ def make_model(options: ConfigDict, vocab_size: int, length: int, dtype: Any) ->
     dtype=dtype,
   )
   scale = options.dim**-0.5
-  rows = Learned(vocab_size, options.dim, init_std=1.0, readout_scale=scale, dtype=dtype)
+  rows = Learned(
+    vocab_size, options.dim, tied=False, init_std=1.0, readout_scale=scale, dtype=dtype
+  )
   return LanguageModel(rows, decoder)
 
 

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import codecs, m2
+from experiments.equal_info.corpus import Corpus
 from lib.errors import InputError
 from lib.evals import generation
 from lib.models.reader import Reader
@@ -36,7 +37,7 @@ def _method(config: ConfigDict) -> codecs.Method:
 def answer(config: ConfigDict, run: runner.Run) -> Iterator[str]:
   """The prompt and what M2 samples after it, window by window."""
   options, size = config.generate, config.m2.models[0]
-  corpus = m2.Corpus(config, run, _method(config))
+  corpus = Corpus(config, run, _method(config))
   trained = m2.fit(config, run, size, corpus, config.seed)
   window = generation.pieces(corpus.tokenizer).tokens.shape[1]
   read = Reader(

@@ -6,6 +6,8 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import codecs, m2
+from experiments.equal_info.corpus import Corpus
+from experiments.equal_info.scores import Scores, over_seeds
 from lib.errors import InputError
 from lib.report.results import Row, mean_and_sem, name
 
@@ -26,7 +28,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """The gap to uniform by window, and accuracy by position and step."""
   rows: list[Row] = []
   for method in m2.chosen(config.windows.methods, 'windows'):
-    corpus = m2.Corpus(config, run, method)
+    corpus = Corpus(config, run, method)
     trained, scores = m2.fit_all(config, run, config.m2.models[0], corpus)
     rows += _gap(corpus, scores)
     if corpus.window > 1:
@@ -34,17 +36,17 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   return rows
 
 
-def row_of(corpus: m2.Corpus) -> str:
+def row_of(corpus: Corpus) -> str:
   """The row of a window."""
   kind, bits = codecs.parse(corpus.method.name)
   return name(b=bits, mode=kind, v=corpus.vocab_size)
 
 
-def _gap(corpus: m2.Corpus, scores: list[m2.Scores]) -> list[Row]:
+def _gap(corpus: Corpus, scores: list[Scores]) -> list[Row]:
   """Bits a token below uniform: the paper's order of windows, which their ratios hide."""
   row, top = row_of(corpus), np.log2(corpus.vocab_size)
-  bits, sem = m2.over_seeds([(n / LN2, e / LN2) for n, e in (s.per_token() for s in scores)])
-  per_byte = m2.over_seeds([(n / LN2, e / LN2) for n, e in (s.per_byte() for s in scores)])
+  bits, sem = over_seeds([(n / LN2, e / LN2) for n, e in (s.per_token() for s in scores)])
+  per_byte = over_seeds([(n / LN2, e / LN2) for n, e in (s.per_byte() for s in scores)])
   note = 'log2 V less the bits a token on held-out text'
   return [
     Row(TABLE, row, 'gap_bits_per_token', top - bits, sem, unit='bits/token', note=note),
@@ -52,7 +54,7 @@ def _gap(corpus: m2.Corpus, scores: list[m2.Scores]) -> list[Row]:
   ]
 
 
-def trivial(corpus: m2.Corpus) -> np.ndarray:
+def trivial(corpus: Corpus) -> np.ndarray:
   """Accuracy [window] on validation text of always guessing each position's most frequent token."""
   window, found = corpus.window, []
   for k in range(window):
@@ -65,7 +67,7 @@ def trivial(corpus: m2.Corpus) -> np.ndarray:
   return np.array(found)
 
 
-def _positions(corpus: m2.Corpus, histories: list[list[dict]]) -> list[Row]:
+def _positions(corpus: Corpus, histories: list[list[dict]]) -> list[Row]:
   """Accuracy by position in the window and step, and when each position is first learned."""
   lines = [
     [line for line in history if 'validation/accuracy_by_position' in line] for history in histories

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.models import positions as position_schemes
-from pallas_kernels.attention import attend_once, attention
+from pallas_kernels.attention import attend_next, attention
 
 ACTIVATIONS: dict[str, Callable] = {
   'relu': nn.relu,
@@ -41,6 +41,12 @@ class Cache(NamedTuple):
   keys: jax.Array
   values: jax.Array
   lengths: jax.Array
+
+  def gone_on(self, keys: jax.Array, values: jax.Array) -> 'Cache':
+    """With one token more of each text, [L, B, H, K]; what has no room is dropped."""
+    place = (slice(None), jnp.arange(len(self.lengths)), slice(None), self.lengths)
+    put = lambda old, new: old.at[place].set(new.swapaxes(0, 1), mode='drop')
+    return Cache(put(self.keys, keys), put(self.values, values), self.lengths + 1)
 
 
 class Block(nn.Module):
@@ -72,8 +78,8 @@ class Block(nn.Module):
   ) -> tuple[jax.Array, Any]:
     """One layer in the form that `nn.scan` carries: the new residual stream, and to be stacked.
 
-    With a cache of keys and values [B, H, S, K] the one token of each text is added at its
-    position, and the new cache is stacked; without, the residual stream is.
+    With a cache of keys and values [B, H, S, K] there is one token of each text, and its key and
+    value [B, H, K] are stacked; without, the residual stream is.
     """
     normed = self._norm('attention_norm')(x_btd)
     mixed, cache = self._attention(normed, cache, positions, distance, mask, bias)
@@ -110,10 +116,8 @@ class Block(nn.Module):
     if cache is None:
       mixed = attention(q, k, v, bias, mask=mask)
     else:
-      here = (jnp.arange(cache[0].shape[2])[None] == positions)[:, None, :, None]
-      k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
-      k, v = cache = tuple(jnp.where(here, new, old) for new, old in zip((k, v), cache))
-      mixed = attend_once(q[:, 0], k, v, bias, mask)
+      new = k[:, 0], v[:, 0]
+      mixed, cache = attend_next(q[:, 0], new, cache, positions[:, 0], bias, mask), new
     out = self._dense(self.dim, 'out', axis=(-2, -1), scale=self.residual_scale)
     return out(mixed.reshape(-1, *heads)).reshape(x_btd.shape), cache
 
@@ -232,7 +236,7 @@ class Decoder(nn.Module):
     read = None if cache is None else (cache.keys, cache.values)
     x_btd, stacked = stack(x_btd, read, positions, distance, mask[:, None], bias)
     hidden = make_norm(self.norm, self.bias, self.dtype, 'final_norm')(x_btd)
-    return hidden, stacked if cache is None else Cache(stacked[0], stacked[1], cache.lengths + 1)
+    return hidden, stacked if cache is None else cache.gone_on(*stacked)
 
   def empty_cache(self, batch: int, length: int) -> Cache:
     """A cache for `batch` texts of up to `length` tokens, none of which has begun."""

@@ -79,7 +79,7 @@ def bars(
       axis.bar(places, values, width, label=label)
     for label, level in levels.items():
       axis.axhline(level, color='0.35', linestyle='--', label=label)
-    axis.set_xticks(range(len(groups)), groups)
+    axis.set_xticks(range(len(groups)), groups, rotation=0 if len(groups) < 7 else 90)
     _finish(axis, title, '', y_label)
 
   return draw

@@ -169,6 +169,23 @@ def doublings(width):
 
 
 @numba.njit(cache=True, nogil=True)
+def places(symbols, cumulative, precision=PRECISION):
+  """The whole bits of information up to the end of each of `symbols` [n], int64 [n].
+
+  They depend on widths alone; `cumulative` is as in `encode`.
+  """
+  out = np.empty(symbols.size, np.int64)
+  width, bits, several = UNIT, 0, len(cumulative) > 1
+  for i in range(symbols.size):
+    row, s = cumulative[i if several else 0], symbols[i]
+    _, width = narrow(0, width, np.int64(row[s]), np.int64(row[s + 1]), precision)
+    more = doublings(width)
+    width, bits = width << more, bits + more
+    out[i] = bits
+  return out
+
+
+@numba.njit(cache=True, nogil=True)
 def shortest(low, width):
   """The shortest dyadic interval enclosed: its start, and the bits it takes beyond `bits`."""
   start = -(-low // UNIT) * UNIT
