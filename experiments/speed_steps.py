@@ -15,7 +15,7 @@ from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 
 DOCUMENT = 256  # bytes of the documents that are coded side by side
-LOOP, ANEW = 400, 100  # bytes that the loops code
+LOOP, ANEW = 200, 100  # bytes that the loops code
 
 
 def table(
