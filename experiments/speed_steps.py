@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from lib.models.byte_model import ByteModel
+from lib.models.byte_model import BEGIN, ByteModel, whole
 from lib.models.byte_stepper import ByteStepper
 from lib.report.results import Row, name
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 
-DOCUMENT = 512  # bytes of the documents that are coded side by side
-LOOP, ANEW = 400, 100  # bytes that the loops code
+DOCUMENT = 256  # bytes of the documents that are coded side by side
+LOOP, ANEW = 200, 100  # bytes that the loops code
 
 
 def table(
@@ -26,7 +26,7 @@ def table(
   measure: Callable[..., tuple[list[Row], Any]],
 ) -> Iterator[list[Row]]:
   """The rows of each codec; `measure` times a piece of work."""
-  documents = [text[i * DOCUMENT :][:DOCUMENT] for i in range(2 * streams)]
+  documents = [text[i * DOCUMENT :][:DOCUMENT] for i in range(streams)]
   size = sum(map(len, documents))
   for method, codec in stepped.items():
     assert isinstance(codec.stepper, ByteStepper)
@@ -105,5 +105,8 @@ def _cached(stepper: ByteStepper, window: bytes) -> np.ndarray:
 
 
 def _anew(model: ByteModel, window: bytes) -> np.ndarray:
-  prefix = np.frombuffer(window or b'\0', np.uint8)[None]
-  return model(prefix, np.array([len(window)], np.int32))[0]
+  """M1 on the whole window, in the least shape that holds it: a power of two."""
+  room = max(1 << len(window).bit_length(), 8)
+  ids = np.full((1, room), BEGIN, np.int32)
+  ids[0, 1 : len(window) + 1] = np.frombuffer(window, np.uint8)
+  return np.asarray(whole(model.sizes, model.on_device, ids, np.array([len(window)], np.int32)))[0]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import compress
+from experiments import compress, speed_steps
 from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers.coding.tabulate import tabulate
+from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from tests import byte_models
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -182,3 +183,16 @@ def test_stopped_by_a_signal_nothing_half_written_stays(codecs, tmp_path):
   process.send_signal(signal.SIGTERM)
   assert process.wait() == 143
   assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_loop_of_the_speed_table_makes_the_windows_of_the_codec():
+  # What the table calls a Python loop does the same work: greedy windows, one byte after the other.
+  text = byte_models.held_out()[:400]
+  model = byte_models.ngram()
+  stepper = byte_models.Stepping(model, streams=1)
+  codec = SteppedEqualInfo(stepper, 'ngram', bits=32, mode='greedy')
+  following = lambda window: model(
+    np.frombuffer(window or b'\0', np.uint8)[None], np.array([len(window)])
+  )[0]
+  ids = codec.encode(text)
+  assert speed_steps.loop(following, text, 32) == len(ids) * codec.token_bits // 32

@@ -140,7 +140,7 @@ class ByteModel:
     for begin in range(0, len(ids), rows):
       part, place = ids[begin : begin + rows], last[begin : begin + rows]
       missing = rows - len(part)
-      given = _whole(
+      given = whole(
         self.sizes,
         self.on_device,
         np.pad(part, ((0, missing), (0, 0))),
@@ -153,7 +153,7 @@ class ByteModel:
   def start(self) -> np.ndarray:
     """Next-byte probabilities of the empty text, float32 [256]."""
     ids, last = np.full((8, 4), BEGIN, np.int32), np.zeros(8, np.int32)
-    return np.asarray(_whole(self.sizes, self.on_device, ids, last))[0]
+    return np.asarray(whole(self.sizes, self.on_device, ids, last))[0]
 
   @functools.cached_property
   def on_device(self) -> Any:
@@ -219,7 +219,7 @@ def exact(function: Callable, donate: int | tuple = ()) -> Callable:
 
 
 @exact
-def _whole(sizes: Sizes, variables: Any, ids: jax.Array, last: jax.Array) -> jax.Array:
+def whole(sizes: Sizes, variables: Any, ids: jax.Array, last: jax.Array) -> jax.Array:
   """Probabilities [N, 256] after place `last` [N] of ids [N, T]."""
 
   def read(model: LanguageModel) -> jax.Array:

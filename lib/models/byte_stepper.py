@@ -12,7 +12,7 @@ from lib.models.byte_model import BEGIN, ByteModel, Sizes, exact, make
 from lib.models.decoder import Cache
 
 ANEW = 8  # texts that are read anew at once
-LEAST_ROOM = 16  # places of the cache that are looked at, or a power of two more
+LEAST_ROOM = 64  # places of the cache that a step looks at, or a power of two more
 
 
 class ByteStepper:
