@@ -52,7 +52,10 @@ CAPTIONS = {
 SUMMARY = {
   'ratio': ('', ('bytes_per_token', 'bits_per_byte', 'documents_restored', 'holds')),
   'reset': ('', ('bytes_per_token', 'excess_kl_bits')),
-  'uniformity': ('n=8$', ('kl_bits_corrected', 'kl_bits_random', 'excess_kl_bits')),
+  'uniformity': (
+    'n=8$|check',
+    ('kl_bits_corrected', 'kl_bits_random', 'excess_kl_bits', 'holds'),
+  ),
   'stability': ('', ('edit_distance', 'changed_share', 'repeated_share', 'texts_per_token')),
   'm2': (
     '',
