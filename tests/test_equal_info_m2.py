@@ -203,6 +203,9 @@ def test_decompression_rows_hold_the_tokens_and_then_the_bytes(stand_in, windows
     assert rows['inputs'][i, 0] == rows['inputs'][i, room] == begin
     assert rows['inputs'][i, room + 1 :].tolist() == data[:-1].tolist()
   assert rows['scored'][0].tolist() == rows['bytes'][0].tolist() == [0] * room + [1] * size
+  others = decompress.make_rows(config, found, 'greedy24' + decompress.OTHERS)
+  np.testing.assert_array_equal(others['targets'][:, room:], rows['targets'][:, room:])
+  np.testing.assert_array_equal(others['targets'][:-1, :room], rows['targets'][1:, :room])
   control = decompress.make_rows(config, found, decompress.CONTROL)
   for field in ('targets', 'inputs', 'scored'):
     np.testing.assert_array_equal(control[field], rows[field][:, room:])
@@ -231,13 +234,13 @@ def test_a_difference_is_paired_and_has_its_interval():
   control[:, :half] = np.arange(50)[:, None] % 2
   better = control.copy()
   better[:, half:] = 1
-  rows = {r.column: r for r in decompress._against(config, 'ac', [better], [control])}
+  rows = {r.column: r for r in decompress._against(config, 'ac', [better], [control], 'control')}
   whole = rows['accuracy_above_control']
   assert (whole.measured, whole.sem) == (0.5, pytest.approx(0.0))  # texts differ, pairs do not
   assert 'above the control' in whole.note
   assert rows['accuracy_above_control_first_half'].measured == 0
   noisy = np.random.default_rng(0).integers(0, 2, (2, 50, 2 * half))
-  rows = {r.column: r for r in decompress._against(config, 'ac', [noisy[0]], [noisy[1]])}
+  rows = {r.column: r for r in decompress._against(config, 'ac', [noisy[0]], [noisy[1]], 'control')}
   assert 'not to be told from the control' in rows['accuracy_above_control'].note
 
 

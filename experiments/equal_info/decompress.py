@@ -2,8 +2,9 @@
 """Table decompress: a model reads a compressed text and then writes its bytes.
 
 A row holds the tokens of a text, padded to one length, and then its bytes, which alone are scored.
-The control sees no tokens: it is a language model of the same bytes. What compressed tokens can be
-read, the model that sees them must tell better.
+The control sees no tokens: it is a language model of the same bytes. What of the tokens can be
+read, the model that sees them must tell better. Tokens that cannot be read are a burden, so there
+is a second control: the same model before the tokens of another text.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ TABLE = 'decompress'
 LN2 = np.log(2)
 HELD_OUT = 32  # texts of one held-out document at most
 CONTROL = 'none'
+OTHERS = '_of_another_text'  # after a method's name: the second control
 NORMAL = 1.96  # standard errors on each side of a 95 % interval
 
 
@@ -49,6 +51,9 @@ def check(config: ConfigDict) -> None:
   for field in ('text_bytes', 'room', 'train_texts', 'test_texts'):
     if options[field] < 1:
       raise InputError(f'decompress.{field} must be 1 or more; got {options[field]}.')
+  for method in options.mismatched:
+    if method not in options.methods:
+      raise InputError(f'decompress.mismatched {method!r} is not one of decompress.methods.')
   for method in options.methods:
     if not codecs.widths([method], [options.token_bits])[0][0].token_bits:
       raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
@@ -57,8 +62,9 @@ def check(config: ConfigDict) -> None:
 
 
 def arms(config: ConfigDict) -> list[str]:
-  """The control, then the methods."""
-  return [CONTROL, *config.decompress.methods]
+  """The control, the methods, and the second controls of some."""
+  options = config.decompress
+  return [CONTROL, *options.methods, *(method + OTHERS for method in options.mismatched)]
 
 
 def row_of(config: ConfigDict, arm: str) -> str:
@@ -99,7 +105,10 @@ def make_rows(config: ConfigDict, found: Texts, arm: str) -> dict[str, np.ndarra
   targets, inputs, covered, segments, scored = table
   targets[:, room:], covered[:, room:] = found.data, 1
   segments[:, room:], scored[:, room:] = 1, 1
-  for i, tokens in enumerate(found.tokens[arm] if room else ()):
+  given = found.tokens[arm.removesuffix(OTHERS)] if room else []
+  if arm.endswith(OTHERS):
+    given = [*given[1:], *given[:1]]
+  for i, tokens in enumerate(given):
     targets[i, : tokens.size], segments[i, : tokens.size] = 256 + tokens, 1
   inputs[:, 1:], inputs[:, 0] = targets[:, :-1], vocab_size(config)
   if room:
@@ -185,8 +194,10 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       nats.append(scores[1])
       histories.append(trained.history)
     rows += _arm(config, arm, found, right[arm], nats) + _curve(config, arm, histories)
-  for arm in options.methods:
-    rows += _against(config, arm, right[arm], right[CONTROL])
+  for arm in arms(config)[1:]:
+    rows += _against(config, arm, right[arm], right[CONTROL], 'control')
+    if arm + OTHERS in right:
+      rows += _against(config, arm, right[arm], right[arm + OTHERS], 'another_text')
   return rows
 
 
@@ -211,7 +222,7 @@ def _arm(config, arm, found, right, nats) -> list[Row]:
     value = mean_and_sem(np.mean([r[:, where] for r in right], axis=(0, 2)).tolist())
     rows.append(Row(TABLE, row, f'accuracy_{part}', *value, unit='share'))
   if arm != CONTROL:
-    tokens = [len(ids) for ids in texts_.tokens[arm]]
+    tokens = [len(ids) for ids in texts_.tokens[arm.removesuffix(OTHERS)]]
     rows.append(Row(TABLE, row, 'tokens_per_text', *mean_and_sem(tokens), unit='tokens'))
   return rows
 
@@ -230,8 +241,8 @@ def _curve(config: ConfigDict, arm: str, histories: list[list[dict]]) -> list[Ro
   ]  # fmt: skip
 
 
-def _against(config, arm, right, control) -> list[Row]:
-  """An arm's accuracy above the control's, text by text, with its 95 % interval."""
+def _against(config, arm, right, control, what: str) -> list[Row]:
+  """An arm's accuracy above a control's, text by text, with its 95 % interval."""
   row, rows = row_of(config, arm), []
   parts = {'': slice(None)} | {
     f'_{part}': where for part, where in _halves(config.decompress.text_bytes).items()
@@ -246,7 +257,7 @@ def _against(config, arm, right, control) -> list[Row]:
     low, high = value - NORMAL * sem, value + NORMAL * sem
     verdict = 'above' if low > 0 else 'below' if high < 0 else 'not to be told from'
     rows.append(
-      Row(TABLE, row, f'accuracy_above_control{part}', value, sem, unit='share',
+      Row(TABLE, row, f'accuracy_above_{what}{part}', value, sem, unit='share',
           note=f'95 % interval {low:+.4f} to {high:+.4f}, {verdict} the control; paired by text'
           + (', errors over texts and seeds' if len(differences) > 1 else ', one seed'))
     )  # fmt: skip
