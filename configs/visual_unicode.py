@@ -123,9 +123,10 @@ SIZES = {
   'growth.dim': (16, 64, 1024, 1024),  # the sequel's 4096 needs glyphs.cell=64
   'growth.heads': (2, 4, 32, 32),
   'growth.length': (32, 128, 1024, 1024),
-  'growth.batch_size': (8, 16, 32, 512),
-  'growth.steps': (6, 300, 100, 18_000),
-  'growth.peak': (3e-3, 3e-3, 1e-3, 3e-4),
+  'growth.batch_size': (8, 8, 32, 512),
+  'growth.steps': (6, 320, 100, 18_000),
+  'growth.optimizer': ('muon', 'muon', 'adamw', 'adamw'),
+  'growth.peak': (2e-2, 2e-2, 1e-3, 3e-4),
   'growth.test': (2, 64, 64, 64),
 }
 
