@@ -98,7 +98,7 @@ SIZES = {
   'neighbours.arms': (('glyph',), *(('glyph', 'trainable_0.02'),) * 3),
   'neighbours.tokens': (40, 160, 500, 500),
   'reasoning.arms': (('trainable_0.02', 'glyph'), *(('trainable_0.02', 'glyph', 'random'),) * 3),
-  'reasoning.naive_arms': ((), *(('glyph',),) * 3),
+  'reasoning.naive_arms': ((), (), ('glyph',), ('glyph',)),
   'reasoning.seeds': (2, 3, 3, 3),
   'reasoning.side_by_side': (2, 3, 1, 1),
   'reasoning.entities': (6, 20, 500, 2000),
@@ -113,7 +113,7 @@ SIZES = {
   'reasoning.length': (64, 128, 1024, 1024),
   'reasoning.batch_size': (4, 16, 32, 512),
   'reasoning.steps': (4, 350, 1000, 18_000),
-  # Muon finds in 300 steps how to look up an option; AdamW does not.
+  # In 300 steps Muon finds how to look up an option, AdamW in 400 not.
   'reasoning.optimizer': ('muon', 'muon', 'adamw', 'adamw'),
   'reasoning.peak': (3e-2, 3e-2, 1e-3, 3e-4),
   'growth.arms': (('glyph',),) * 4,
@@ -123,9 +123,10 @@ SIZES = {
   'growth.dim': (16, 64, 1024, 1024),  # the sequel's 4096 needs glyphs.cell=64
   'growth.heads': (2, 4, 32, 32),
   'growth.length': (32, 128, 1024, 1024),
-  'growth.batch_size': (8, 16, 32, 512),
-  'growth.steps': (6, 300, 100, 18_000),
-  'growth.peak': (3e-3, 3e-3, 1e-3, 3e-4),
+  'growth.batch_size': (8, 8, 32, 512),
+  'growth.steps': (6, 320, 100, 18_000),
+  'growth.optimizer': ('muon', 'muon', 'adamw', 'adamw'),
+  'growth.peak': (2e-2, 2e-2, 1e-3, 3e-4),
   'growth.test': (2, 64, 64, 64),
 }
 

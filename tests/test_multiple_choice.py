@@ -13,6 +13,7 @@ from lib.data.questions import Question, prompt
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.evals import multiple_choice as mc
+from lib.evals import ratios
 from lib.models.decoder import Decoder, LanguageModel
 from lib.tokenizers import Characters, train_bpe
 from lib.train import sharding
@@ -48,7 +49,7 @@ def right(read):
 def scores(speak, questions=QUESTIONS, **options):
   answers = mc.ask(speaker(speak), questions, BYTES, MESH, **options)
   found = mc.quantities(answers, questions)
-  return {name: mc.estimate(ratio) for name, ratio in found.items()}, answers
+  return {name: ratios.estimate(ratio) for name, ratio in found.items()}, answers
 
 
 def test_a_space_before_the_letter_costs_one_token_all_and_two_nothing():
@@ -96,7 +97,7 @@ def test_lower_case_letters_count_and_other_blanks_are_shown():
 def test_always_the_same_letter_gets_its_share_and_a_balanced_score_of_chance():
   questions = [q._replace(answer=min(i % 8, 3)) for i, q in enumerate(QUESTIONS)]
   answers = mc.ask(speaker(lambda read: {b'D': 1.0}), questions, BYTES, MESH)
-  found = {k: mc.estimate(v) for k, v in mc.quantities(answers, questions).items()}
+  found = {k: ratios.estimate(v) for k, v in mc.quantities(answers, questions).items()}
   assert found['accuracy_log_likelihood'].value == found['best_constant'].value == 5 / 8
   assert found['balanced_accuracy'].value == pytest.approx(0.25)
   assert found['chosen_D'].value == 1
@@ -107,7 +108,7 @@ def test_questions_may_have_different_numbers_of_options():
                for i, q in enumerate(QUESTIONS)]  # fmt: skip
   letters = dict.fromkeys((b'A', b'B', b'C', b'D'), 0.25)
   answers = mc.ask(speaker(lambda read: letters), questions, BYTES, MESH)
-  found = {k: mc.estimate(v).value for k, v in mc.quantities(answers, questions).items()}
+  found = {k: ratios.estimate(v).value for k, v in mc.quantities(answers, questions).items()}
   assert found['chance'] == found['accuracy_log_likelihood'] == pytest.approx(0.375)
   assert found['p_valid_letter'] == pytest.approx(0.75, abs=1e-4)  # C and D answer no such question
 
@@ -186,31 +187,30 @@ def test_a_model_over_eight_devices_says_the_same_as_over_one(tokenizer):
 
 
 def test_intervals_are_those_of_the_books():
-  low, high = mc.wilson(8, 10)
+  low, high = ratios.wilson(8, 10)
   assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-  assert mc.wilson(0, 20)[0] == 0
-  assert 0 < mc.wilson(0, 20)[1] < 0.2
+  assert ratios.wilson(0, 20)[0] == 0
+  assert 0 < ratios.wilson(0, 20)[1] < 0.2
   values = np.random.default_rng(0).random(400)
-  found = mc.estimate((values, np.ones(400)))
+  found = ratios.estimate((values, np.ones(400)))
   assert found.sem == pytest.approx(values.std(ddof=1) / 20)
   assert found.high - found.low == pytest.approx(2 * 1.96 * found.sem, rel=0.15)
-  nothing = mc.estimate((np.zeros(3), np.zeros(3)))
+  nothing = ratios.estimate((np.zeros(3), np.zeros(3)))
   assert np.isnan(nothing.value)
 
 
 def test_questions_of_one_group_are_not_counted_as_independent():
   values = np.repeat(np.random.default_rng(0).random(200) < 0.3, 4).astype(float)
   alone = (values, np.ones(800))
-  together = mc.grouped(alone, np.repeat(np.arange(200), 4).tolist())
-  one, four = mc.estimate(alone), mc.estimate(together)
+  together = ratios.grouped(alone, np.repeat(np.arange(200), 4).tolist())
+  one, four = ratios.estimate(alone), ratios.estimate(together)
   assert four.value == one.value
   assert four.sem == pytest.approx(2 * one.sem, rel=0.01)
-  assert mc.macro((np.array([1, 0, 0, 1.0]), np.ones(4)), 'abbb') == pytest.approx(2 / 3)
-  both = mc.pooled([{'x': alone}, {'x': together}])['x']
+  assert ratios.macro((np.array([1, 0, 0, 1.0]), np.ones(4)), 'abbb') == pytest.approx(2 / 3)
+  both = ratios.pooled([{'x': alone}, {'x': together}])['x']
   assert len(both[0]) == 1000
-  assert (
-    mc.mean_over([{'x': alone}, {'x': (0 * values, alone[1])}])['x'][0].sum() == values.sum() / 2
-  )
+  mean = ratios.mean_over([{'x': alone}, {'x': (0 * values, alone[1])}])['x']
+  assert mean[0].sum() == values.sum() / 2
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from lib.data import facts, pipeline, questions
 from lib.data.questions import Question
 from lib.errors import InputError
 from lib.evals import multiple_choice as choice
+from lib.evals import ratios
 from lib.report import plots, published
 from lib.report.results import Row, mean_and_sem, name
 
@@ -227,10 +228,10 @@ def speaker(model: Any) -> Callable:
 def _rows(case: Case, answers: Sequence[choice.Answers]) -> list[Row]:
   """All protocols of a case: means over models; intervals over questions, or over facts."""
   each = [choice.quantities(one, asked) for one, asked in zip(answers, case.questions)]
-  ratios = choice.mean_over(each) if case.alike else choice.pooled(each)
+  found = ratios.mean_over(each) if case.alike else ratios.pooled(each)
   if case.groups is not None:
     labels = [label for some in case.groups for label in some]
-    ratios = {column: choice.grouped(ratio, labels) for column, ratio in ratios.items()}
+    found = {column: ratios.grouped(ratio, labels) for column, ratio in found.items()}
   over = 'questions of the mean over seeds' if case.alike else 'the facts of all seeds'
   rows = []
   for protocol, quantity in PROTOCOLS.items():
@@ -238,8 +239,8 @@ def _rows(case: Case, answers: Sequence[choice.Answers]) -> list[Row]:
     put = lambda column, value, error=None, note='', row=row: rows.append(
       Row('reasoning', row, column, value, error, unit='ratio', note=note)
     )
-    of_seeds = lambda key: mean_and_sem([choice.value(one[key]) for one in each])
-    whole = choice.estimate(ratios[f'accuracy_{quantity}'])
+    of_seeds = lambda key: mean_and_sem([ratios.value(one[key]) for one in each])
+    whole = ratios.estimate(found[f'accuracy_{quantity}'])
     put(
       'accuracy',
       *of_seeds(f'accuracy_{quantity}'),
@@ -247,24 +248,24 @@ def _rows(case: Case, answers: Sequence[choice.Answers]) -> list[Row]:
     )
     put('accuracy_low', whole.low, note=f'95 % interval over {over}')
     put('accuracy_high', whole.high)
-    put('chance', choice.value(ratios['chance']))
+    put('chance', ratios.value(found['chance']))
     subjects = [question.subject for question in case.questions[0]]
     if case.alike and len(set(subjects)) > 1:
       put(
         'accuracy_macro',
-        choice.macro(ratios[f'accuracy_{quantity}'], subjects),
+        ratios.macro(found[f'accuracy_{quantity}'], subjects),
         note=f'mean over {len(set(subjects))} subjects',
       )
     if protocol == 'log_likelihood':
-      _of_likelihood(put, case, ratios, whole)
+      _of_likelihood(put, case, found, whole)
     else:
       _of_sampling(put, case, answers, of_seeds, protocol)
   return rows
 
 
-def _of_likelihood(put: Callable, case: Case, ratios: Mapping, whole: choice.Estimate) -> None:
+def _of_likelihood(put: Callable, case: Case, found: Mapping, whole: ratios.Estimate) -> None:
   """Whether places are chosen alike, and how far from chance the answers are."""
-  value = lambda key: choice.value(ratios[key])
+  value = lambda key: ratios.value(found[key])
   for form in ('bare', 'spaced'):
     put(
       f'accuracy_{form}',
@@ -273,7 +274,7 @@ def _of_likelihood(put: Callable, case: Case, ratios: Mapping, whole: choice.Est
     )
   put('balanced_accuracy', value('balanced_accuracy'), note='each place of the right option alike')
   put('best_constant', value('best_constant'), note='always naming the commonest right place')
-  chosen = [key for key in ratios if key.startswith('chosen_')]
+  chosen = [key for key in found if key.startswith('chosen_')]
   put('most_chosen', max(map(value, chosen)), note='share of the place that is chosen most')
   put('truncated', value('truncated'))
   if whole.sem:
