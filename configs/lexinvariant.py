@@ -120,6 +120,9 @@ SIZES = {
     *(ARMS,) * 3,
   ),
   'regularizer.optimizer': ('adamw', 'muon', 'muon', 'muon'),
+  'regularizer.reveal': (0.0, 0.9, 0.9, 0.9),
+  'regularizer.decipher': (0.0, 0.3, 0.3, 0.3),
+  'regularizer.law': ('gaussian', *('orthonormal',) * 3),  # V = 40 in width 16 is too much
   'regularizer.seeds': (1, 1, 3, 3),
   'regularizer.layers': (1, 2, 4, 4),
   'regularizer.dim': (16, 64, 256, 256),
@@ -199,8 +202,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'test_sequences': 1,  # of text
     'per': 'type',  # set by the arm
     'preceding': 3,
-    'reveal': 0.0,
-    'decipher': 0.0,
+    'draw_kind': 'shared',
+    'law': 'orthonormal',
+    'anneal': (0.1, 0.6),  # of the lexinvariant arm alone, as are reveal and decipher
   }
   config.draws = {'counts': (1,)}  # K, draws whose predictions are averaged
   config.prompt = ''  # a text in a substitution cipher, to be deciphered and gone on with

@@ -189,7 +189,7 @@ def test_the_estimate_extends_the_second_half_of_training(config, corpus):
   [
     ('arms', (('permuted', 1.5),), r"'permuted', 1.5, 'type'\) is not \(embedding, p, per\)"),
     ('arms', (('glyph', 0.5),), 'with an embedding of permuted, mixed, interchangeable'),
-    ('length', 20, 'length 20 is too short for a task of 54 symbols'),
+    ('length', 20, 'length 20 is too short for a task of 60 symbols'),
     ('pairs', 11, 'needs a symbol for each key'),
     ('examples', 0, 'regularizer.examples must be 1 or more'),
   ],

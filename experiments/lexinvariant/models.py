@@ -212,10 +212,15 @@ def fit(
 
 def bare(variables: Variables) -> Variables:
   """The evaluated model's variables out of those that were trained, without the aids."""
-  params = dict(variables['params']['model'])
-  embedding = params.get('embedding', {})
-  params['embedding'] = {k: v for k, v in embedding.items() if k != 'annealed_table'}
-  return {'params': params}
+
+  def without(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+      key: without(value) if isinstance(value, Mapping) else value
+      for key, value in tree.items()
+      if key != 'annealed_table'
+    }
+
+  return {'params': without(variables['params']['model'])}
 
 
 def scorer(model: LanguageModel, vocab_size: int, seed: int = 0) -> Callable:

@@ -69,7 +69,8 @@ def check(config: ConfigDict) -> None:
   for field in ('seeds', 'examples', 'test_sequences'):
     if options[field] < 1:
       raise InputError(f'regularizer.{field} must be 1 or more; got {options[field]}.')
-  longest = max(len(b'%b%b' % one[0]) for one in examples(config, 1, HELD_OUT).values())
+  examples(config, 1, HELD_OUT)  # too few symbols for the task are named here
+  longest = max(len(ExampleDocuments(task, 1, 0)[0]) for task in _training_tasks(config))
   if longest > options.length:
     raise InputError(
       f'regularizer.length {options.length} is too short for a task of {longest} symbols.'
@@ -168,13 +169,10 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
   Each batch says how many names are hidden.
   """
   options = config.regularizer
-  symbols = Symbols(text.LETTERS)
-  lookup: in_context.Task = in_context.LookUp(symbols, options.pairs, options.questions)
-  permutation: in_context.Task = in_context.Permutation(symbols, options.demonstrations)
   count = -(-options.steps * options.batch_size // 4)  # of each turn: no example comes twice
   made = [
     ExampleDocuments(task, count, TRAIN + 3 * seed + n)
-    for n, task in enumerate((lookup, lookup, permutation))
+    for n, task in enumerate(_training_tasks(config))
   ]
   documents = _InTurn(_texts(config, 'train', TEXT_BYTES), *made)
   plain = pipeline.batches(
@@ -192,6 +190,13 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
   return plain.map(
     lambda batch: batch | {'concealed': np.full(len(batch['inputs']), arm.p, np.float32)}
   )
+
+
+def _training_tasks(config: ConfigDict) -> list[in_context.Task]:
+  """What is learned beside text, in turn."""
+  options, symbols = config.regularizer, Symbols(text.LETTERS)
+  lookup = in_context.LookUp(symbols, options.pairs, options.questions)
+  return [lookup, lookup, in_context.Permutation(symbols, options.demonstrations)]
 
 
 def _texts(config: ConfigDict, split: str, size: int) -> list[bytes]:

@@ -29,6 +29,11 @@ class Preceding(nn.Module):
   inner: nn.Module
   back: int
 
+  @property
+  def vocab_size(self) -> int:
+    """V of `inner`."""
+    return self.inner.vocab_size
+
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
     """As `inner` draws."""
     return self.inner.draw(key, batch)
