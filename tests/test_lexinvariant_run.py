@@ -12,7 +12,9 @@ import jax
 import pytest
 
 from configs import common, lexinvariant
+from experiments.lexinvariant import __main__ as recipe
 from experiments.lexinvariant import markov, models
+from lib.errors import InputError
 from lib.evals import renaming
 from lib.train import sharding
 from tests.test_configs import shape_check
@@ -97,21 +99,28 @@ def test_evaluation_drops_the_aids_and_keeps_what_a_model_needs():
   assert kept == {'params': {'embedding': {'begin': 2}}}
 
 
-@pytest.mark.parametrize(
-  ('flag', 'message'),
-  [
-    ('--config.markov.row_dim=3', '4 symbols cannot have orthonormal rows of width 3'),
-    ('--config.markov.alphabet=9', 'markov.alphabet 9 is too large for exact Bayes'),
-    ('--config.markov.anneal=(0.5, 0.5)', 'markov.anneal must be two rising fractions'),
-    ('--config.theory.alphabets=(9,)', 'theory.alphabets must lie between 2 and 8 symbols'),
-  ],
-)
-def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path, flag, message):
-  done = run(tmp_path / 'new', flag)
+def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path):
+  done = run(tmp_path / 'new', '--config.markov.row_dim=3')
   assert done.returncode == 2
-  assert message in done.stderr
+  assert '4 symbols cannot have orthonormal rows of width 3' in done.stderr
   assert len(done.stderr.strip().splitlines()) == 1
   assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    ('markov.alphabet', 9, 'markov.alphabet 9 is too large for exact Bayes'),
+    ('markov.anneal', (0.5, 0.5), 'markov.anneal must be two rising fractions'),
+    ('theory.alphabets', (9,), 'theory.alphabets must lie between 2 and 8 symbols'),
+    ('in_context.pairs', 27, 'needs a symbol for each key'),
+  ],
+)
+def test_what_cannot_be_run_is_named(field, value, message):
+  config = lexinvariant.get_config('smoke')
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(InputError, match=message):
+    recipe.check(config)
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
