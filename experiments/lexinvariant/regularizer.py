@@ -27,7 +27,7 @@ from lib.train.experiment import Variables
 HELD_OUT = b'0123456789'  # symbols that no training document holds
 ALPHABET = text.LETTERS + in_context.FORMAT + HELD_OUT
 TOKENIZER = Characters(ALPHABET)
-TRAIN, TEST = 1 << 20, 2 << 20  # seeds of examples
+TRAIN, TEST = 1 << 20, 3 << 20  # seeds of examples; sizes were chosen on others
 TEXT_BYTES = 2**22  # of the training text
 
 
