@@ -6,7 +6,7 @@ Unicode glyphs a decoder trains as well, and (so the paper) reasons better.
 
 Expected: losses of frozen and trained rows within a small margin; glyphs help where characters are
 new or imitated; the published gap on multiple choice is one of format.
-Cost: smoke under a minute, cpu at most 20 minutes on two cores.
+Cost: cpu is sized for at most 20 minutes on two quiet cores.
 
   python -m experiments.visual_unicode --config=configs/visual_unicode.py:cpu --workdir=runs/visual
 """
