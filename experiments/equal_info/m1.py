@@ -63,7 +63,7 @@ def sizes(config: ConfigDict) -> Sizes:
 
 
 def fit(config: ConfigDict, run: runner.Run) -> ByteModel:
-  """Trains M1, or goes on where training stands."""
+  """Trains M1, or goes on where training stands; the paper's z-loss of 1e-4 is left out."""
   options = config.m1
   schedule = optimizer.make_schedule(
     options.schedule, options.peak, options.steps, options.warmup, options.final
