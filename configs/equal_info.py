@@ -50,7 +50,6 @@ READER = {
   'position': 't5',  # or relative, rotary, learned
   'max_distance': 128,
   'activation': 'relu',
-  'readout': 1.0,  # standard deviation of the first logits
   'seeds': 1,
   'steps': 1,
   'batch_size': 8,
@@ -215,7 +214,6 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'length': 1,
   }
   config.m2 = READER | {
-    'readout': 0.3,  # near uniform, which is all there is to learn of AC
     'methods': (),  # (tokenizer, bits of a token) pairs
     'models': (),  # (name, layers, width, heads, MLP) of each
     'length': 64,  # tokens of a row

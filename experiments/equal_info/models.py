@@ -66,7 +66,7 @@ def make_model(options: ConfigDict, vocab_size: int, length: int, dtype: Any) ->
     max_distance=options.max_distance,
     dtype=dtype,
   )
-  scale = options.readout * options.dim**-0.5
+  scale = options.dim**-0.5
   rows = Learned(
     vocab_size, options.dim, tied=False, init_std=1.0, readout_scale=scale, dtype=dtype
   )
