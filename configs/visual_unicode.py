@@ -68,8 +68,8 @@ SIZES = {
   'loss.batch_size': (8, 8, 32, 512),
   'loss.steps': (6, 240, 100, 18_000),
   # In 400 steps at `cpu` Muon came to 2.63 bits per byte of validation text, AdamW to 3.33.
-  'loss.optimizer': ('muon', 'muon', 'adamw', 'adamw'),
-  'loss.peak': (2e-2, 2e-2, 1e-3, 3e-4),
+  'loss.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
+  'loss.peak': (3e-3, 2e-2, 1e-3, 3e-4),
   'loss.evaluate_every': (3, 40, 25, 1000),
   'loss.checkpoint_every': (100, 1000, 1000, 1000),
   'loss.validation': (2, 8, 16, 16),
@@ -88,8 +88,8 @@ SIZES = {
   'unseen_script.length': (48, 48, 64, 64),
   'unseen_script.batch_size': (8, 24, 256, 256),
   'unseen_script.steps': (6, 300, 1000, 1000),
-  'unseen_script.optimizer': ('muon', 'muon', 'adamw', 'adamw'),
-  'unseen_script.peak': (2e-2, 2e-2, 1e-3, 1e-3),
+  'unseen_script.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
+  'unseen_script.peak': (3e-3, 2e-2, 1e-3, 1e-3),
   'unseen_script.texts': (
     (),
     (),
@@ -114,8 +114,8 @@ SIZES = {
   'reasoning.batch_size': (4, 16, 32, 512),
   'reasoning.steps': (4, 350, 1000, 18_000),
   # In 300 steps Muon finds how to look up an option, AdamW in 400 not.
-  'reasoning.optimizer': ('muon', 'muon', 'adamw', 'adamw'),
-  'reasoning.peak': (3e-2, 3e-2, 1e-3, 3e-4),
+  'reasoning.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
+  'reasoning.peak': (3e-3, 3e-2, 1e-3, 3e-4),
   'growth.arms': (('glyph',),) * 4,
   'growth.seeds': (2, 3, 3, 3),
   'growth.side_by_side': (2, 3, 1, 1),
@@ -125,8 +125,8 @@ SIZES = {
   'growth.length': (32, 128, 1024, 1024),
   'growth.batch_size': (8, 8, 32, 512),
   'growth.steps': (6, 320, 100, 18_000),
-  'growth.optimizer': ('muon', 'muon', 'adamw', 'adamw'),
-  'growth.peak': (2e-2, 2e-2, 1e-3, 3e-4),
+  'growth.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
+  'growth.peak': (3e-3, 2e-2, 1e-3, 3e-4),
   'growth.test': (2, 64, 64, 64),
 }
 
