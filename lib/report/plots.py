@@ -79,8 +79,11 @@ def bars(
       axis.bar(places, values, width, label=label)
     for label, level in levels.items():
       axis.axhline(level, color='0.35', linestyle='--', label=label)
-    axis.set_xticks(range(len(groups)), groups, rotation=0 if len(groups) < 7 else 90)
+    crowded = len(groups) >= 7
+    axis.set_xticks(range(len(groups)), groups, rotation=90 if crowded else 0)
     _finish(axis, title, '', y_label)
+    if crowded:  # upright names stand where the legend would
+      axis.legend(fontsize=8, loc='upper right', frameon=False)
 
   return draw
 
