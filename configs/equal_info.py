@@ -45,12 +45,11 @@ M2_PAPER = (
   ('exact16', 16), ('numbered16', 16), ('top16', 16), ('parsed16', 16), ('pruned16', 8),
   ('bpe16', 8),
 )  # fmt: skip
-# A model that reads tokens and its training; the sections m2 and decompress say what differs.
-READER = {
+# A model and its training; the sections m1, m2 and decompress say what differs.
+TRAINING = {
   'position': 't5',  # or relative, rotary, learned
   'max_distance': 128,
   'activation': 'relu',
-  'seeds': 1,
   'steps': 1,
   'batch_size': 8,
   'optimizer': 'muon',
@@ -63,6 +62,7 @@ READER = {
   'evaluate_every': 1,
   'checkpoint_every': 1,
 }
+READER = TRAINING | {'seeds': 1}  # a model that reads tokens
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
@@ -164,28 +164,14 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   scale, tables = common.parse(arg, TABLES)
   config = common.base(scale, tables)
   config.data = {'source': 'stdlib'}  # documents: stdlib, own files or tfds:NAME
-  config.m1 = {
+  config.m1 = TRAINING | {
     'layers': 1,
     'dim': 32,
     'heads': 2,
     'mlp_dim': 64,
     'context': 32,  # bytes of a training row and of what M1 sees at most, its begin counted
     'streams': 8,  # texts that a codec reads side by side
-    'position': 't5',  # or relative, rotary, learned
-    'max_distance': 128,
     'gated': True,
-    'activation': 'relu',
-    'steps': 1,
-    'batch_size': 8,
-    'optimizer': 'muon',
-    'schedule': 'cosine',
-    'peak': 2e-2,
-    'warmup': 1,  # steps
-    'final': 0.01,  # of the peak
-    'b2': 0.98,
-    'clip_norm': 1.0,
-    'evaluate_every': 1,
-    'checkpoint_every': 1,
     'validation_batches': 1,
   }
   config.tokenizers = {

@@ -8,12 +8,12 @@ embedded DejaVu Sans covers about a tenth of it.
 """
 
 import pathlib
-import sys
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from experiments import command
 from lib import atomic, tokenizers
 from lib.data import fonts, glyphs
 from lib.errors import InputError
@@ -64,21 +64,5 @@ def execute() -> None:
   )
 
 
-def main() -> None:
-  """Runs the command and exits: 0 done, 1 a fault, 2 bad input."""
-  try:
-    app.run(lambda _: execute(), flags_parser=_parse_flags)
-  except (InputError, flags.Error) as error:
-    print(f'glyphs: {error}', file=sys.stderr)
-    sys.exit(2)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-  rest = flags.FLAGS(argv)
-  if len(rest) > 1:
-    raise InputError(f'argument {rest[1]!r} is not a flag; flags look like --out=DIR.')
-  return rest
-
-
 if __name__ == '__main__':
-  main()
+  command.main('glyphs', execute)

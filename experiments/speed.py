@@ -14,16 +14,15 @@ import os
 import pathlib
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tqdm
-from absl import app, flags
+from absl import flags
 
-from experiments import corpus, speed_peers, speed_steps
+from experiments import command, corpus, speed_peers, speed_steps
 from lib import atomic, tokenizers
 from lib.data import sources
 from lib.errors import InputError
@@ -166,21 +165,5 @@ def _processor() -> str:
   return names[0] if names else platform.machine()
 
 
-def main() -> None:
-  """Runs the command and exits: 0 done, 1 a fault, 2 bad input."""
-  try:
-    app.run(lambda _: execute(), flags_parser=_parse_flags)
-  except (InputError, flags.Error) as error:
-    print(f'speed: {error}', file=sys.stderr)
-    sys.exit(2)
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-  rest = flags.FLAGS(argv)
-  if len(rest) > 1:
-    raise InputError(f'argument {rest[1]!r} is not a flag; flags look like --out=DIR.')
-  return rest
-
-
 if __name__ == '__main__':
-  main()
+  command.main('speed', execute)

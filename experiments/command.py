@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a command with flags alone starts and ends."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+from lib.errors import InputError
+
+
+def main(name: str, execute: Callable[[], None]) -> None:
+  """Runs a command and exits: 0 done, 1 a fault, 2 bad input, which is said in one sentence."""
+  try:
+    app.run(lambda _: execute(), flags_parser=_parse_flags)
+  except (InputError, flags.Error) as error:
+    print(f'{name}: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  rest = flags.FLAGS(argv)
+  if len(rest) > 1:
+    raise InputError(f'argument {rest[1]!r} is not a flag; flags look like --out=DIR.')
+  return rest
