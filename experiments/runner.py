@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import optax
 from absl import app, flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
@@ -21,6 +22,8 @@ from lib import atomic, cache
 from lib.errors import InputError
 from lib.report import published, results, tables
 from lib.train import loop, sharding
+from lib.train.experiment import Experiment
+from lib.train.state import State
 
 ASIDE = (
   'tables',
@@ -151,6 +154,33 @@ def _stop(*_: Any) -> None:
 def plain(config: ConfigDict) -> dict[str, Any]:
   """The config as JSON-like values."""
   return json.loads(config.to_json_best_effort())
+
+
+def train(
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  config: ConfigDict,
+  run: Run,
+  options: ConfigDict,
+  *,
+  name: str,
+  seed: int,
+) -> tuple[State, list[dict[str, Any]]]:
+  """Trains by the one loop as the section `options` says, under a name in the run's workdir."""
+  return loop.train(
+    experiment,
+    optimizer,
+    steps=options.steps,
+    seed=seed,
+    mesh=run.mesh,
+    rules=config.rules,
+    workdir=run.workdir,
+    run=name,
+    evaluate_every=options.evaluate_every,
+    checkpoint_every=options.checkpoint_every,
+    profile=config.profile or None,
+    config=plain(config),
+  )
 
 
 def _open_workdir(workdir: str, config: ConfigDict) -> pathlib.Path:

@@ -19,7 +19,6 @@ from lib.models.positions import SCHEMES
 from lib.tokenizers import Characters
 from lib.train import language_model, optimizer
 from lib.train.experiment import Batch, Experiment
-from lib.train.loop import train
 
 
 def check(config: ConfigDict) -> None:
@@ -71,19 +70,14 @@ def fit(config: ConfigDict, run: runner.Run) -> ByteModel:
   chain = optimizer.make_optimizer(
     options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
   )
-  state, _ = train(
+  state, _ = runner.train(
     make_experiment(config),
     chain,
-    steps=options.steps,
+    config,
+    run,
+    options,
+    name='m1',
     seed=config.seed,
-    mesh=run.mesh,
-    rules=config.rules,
-    workdir=run.workdir,
-    run='m1',
-    evaluate_every=options.evaluate_every,
-    checkpoint_every=options.checkpoint_every,
-    profile=config.profile or None,
-    config=runner.plain(config),
   )
   return ByteModel(sizes(config), jax.device_get(state['variables']))
 

@@ -16,7 +16,6 @@ from lib.models.decoder import Decoder, LanguageModel
 from lib.models.positions import SCHEMES
 from lib.train import language_model, optimizer
 from lib.train.experiment import Batch, Experiment, Variables
-from lib.train.loop import train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,19 +89,14 @@ def fit(
   chain = optimizer.make_optimizer(
     options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
   )
-  state, history = train(
+  state, history = runner.train(
     Experiment(*language_model.loss_and_init(model), batches, evaluations),
     chain,
-    steps=options.steps,
+    config,
+    run,
+    options,
+    name=name,
     seed=seed,
-    mesh=run.mesh,
-    rules=config.rules,
-    workdir=run.workdir,
-    run=name,
-    evaluate_every=options.evaluate_every,
-    checkpoint_every=options.checkpoint_every,
-    profile=config.profile or None,
-    config=runner.plain(config),
   )
   return Trained(model, state['variables'], history)
 

@@ -23,7 +23,6 @@ from lib.models.probe import Probe
 from lib.report.results import Row, mean_and_sem, name
 from lib.train import optimizer
 from lib.train.experiment import Batch, Experiment, Variables
-from lib.train.loop import train
 
 KEY_SEED = 1 << 20  # of the test ciphers
 MATRICES = 'cipher_keys.npz'  # kept for the plots
@@ -94,19 +93,15 @@ def make_reader(
   chain = optimizer.make_optimizer(
     'adamw', optimizer.make_schedule('cosine', options.peak, options.steps, 0, 0.01)
   )
-  state, history = train(
+  state, history = runner.train(
     _probing(read, frozen, probe, config.text.dim, corpus, text.batches(config, corpus, seed + 1),
              {'validation': accuracy}),
     chain,
-    steps=options.steps,
+    config,
+    run,
+    options,
+    name=name_of_run,
     seed=seed,
-    mesh=run.mesh,
-    rules=config.rules,
-    workdir=run.workdir,
-    run=name_of_run,
-    evaluate_every=options.evaluate_every,
-    checkpoint_every=options.checkpoint_every,
-    config=runner.plain(config),
   )  # fmt: skip
   _check_same(run, name_of_run, state['variables']['frozen'], frozen['params'])
   compiled = functools.partial(jax.jit(read), state['variables'])

@@ -27,7 +27,6 @@ from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
 from lib.train import language_model, optimizer
 from lib.train.experiment import Batch, Experiment, Variables
-from lib.train.loop import train
 
 EMBEDDINGS = ('learned', 'lexinvariant')  # those that the paper sets side by side
 PARTIAL = ('permuted', 'mixed', 'interchangeable')  # names hidden as far as the batch says
@@ -193,19 +192,14 @@ def fit(
   chain = optimizer.make_optimizer(
     options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
   )
-  state, history = train(
+  state, history = runner.train(
     experiment,
     chain,
-    steps=options.steps,
+    config,
+    run,
+    options,
+    name=name,
     seed=seed,
-    mesh=run.mesh,
-    rules=config.rules,
-    workdir=run.workdir,
-    run=name,
-    evaluate_every=options.evaluate_every,
-    checkpoint_every=options.checkpoint_every,
-    profile=config.profile or None,
-    config=runner.plain(config),
   )
   return Trained(model, bare(state['variables']), history)
 

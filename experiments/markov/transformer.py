@@ -35,7 +35,6 @@ from lib.report.results import Row, mean_and_sem, name
 from lib.tokenizers import Characters, Dictionary, train_bpe
 from lib.train import language_model, optimizer, replicas
 from lib.train.experiment import Experiment
-from lib.train.loop import train
 
 
 def check(config: ConfigDict) -> None:
@@ -83,19 +82,8 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   rows = []
   for arm in arms(config):
     experiment = make_experiment(config, arm)
-    state, history = train(
-      experiment,
-      chain,
-      steps=options.steps,
-      seed=config.seed,
-      mesh=run.mesh,
-      rules=config.rules,
-      workdir=run.workdir,
-      run=run_name(arm),
-      evaluate_every=options.evaluate_every,
-      checkpoint_every=options.checkpoint_every,
-      profile=config.profile or None,
-      config=runner.plain(config),
+    state, history = runner.train(
+      experiment, chain, config, run, options, name=run_name(arm), seed=config.seed
     )
     rows += experiment.tables(state['variables'], history)
   return rows

@@ -27,7 +27,6 @@ from lib.report import plots, published
 from lib.report.results import Row, mean_and_sem, name
 from lib.train import language_model, replicas
 from lib.train.experiment import Batch, Experiment, Variables
-from lib.train.loop import train
 
 CAPTION = (
   'Bits per byte of held-out text after equal training compute, mean ± standard error over seeds. '
@@ -191,19 +190,12 @@ class Seeds:
     experiment = dataclasses.replace(
       self._experiment(functions, batches), init_fn=lambda key, batch: _given(begin)
     )
-    state, _ = train(
-      experiment,
-      models.make_optimizer(ConfigDict(self._options.to_dict() | {'steps': steps})),
-      steps=steps,
-      seed=self._seeds[0],
-      mesh=self._run.mesh,
-      rules=self._config.rules,
-      workdir=self._run.workdir,
-      run=f'growth/{what},{name(seeds=f"{self._seeds[0]}-{self._seeds[-1]}")}',
-      checkpoint_every=self._options.checkpoint_every,
-      profile=self._config.profile or None,
-      config=runner.plain(self._config),
-    )
+    options = ConfigDict(self._options.to_dict() | {'steps': steps})
+    seeds = name(seeds=f'{self._seeds[0]}-{self._seeds[-1]}')
+    state, _ = runner.train(
+      experiment, models.make_optimizer(options), self._config, self._run, options,
+      name=f'growth/{what},{seeds}', seed=self._seeds[0],
+    )  # fmt: skip
     return state['variables']
 
   def _begin(self, number: int) -> Variables:

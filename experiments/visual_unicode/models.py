@@ -26,7 +26,6 @@ from lib.models.decoder import Decoder, LanguageModel
 from lib.report.results import name as row_name
 from lib.train import language_model, optimizer, replicas
 from lib.train.experiment import Batch, Experiment, Variables
-from lib.train.loop import train
 
 IDENTITY = 0.5  # of the glyph's norm: a direction of its own for each token of 'glyph_deduped'
 
@@ -201,19 +200,14 @@ def fit(
   trained = []
   for first in range(config.seed, config.seed + options.seeds, options.side_by_side):
     seeds = range(first, min(first + options.side_by_side, config.seed + options.seeds))
-    state, history = train(
+    state, history = runner.train(
       make_experiment(model, [batches(seed) for seed in seeds], evaluations),
       make_optimizer(options),
-      steps=options.steps,
+      config,
+      run,
+      options,
+      name=f'{table}/{row_name(arm=arm, seeds=f"{seeds[0]}-{seeds[-1]}")}',
       seed=first,
-      mesh=run.mesh,
-      rules=config.rules,
-      workdir=run.workdir,
-      run=f'{table}/{row_name(arm=arm, seeds=f"{seeds[0]}-{seeds[-1]}")}',
-      evaluate_every=options.evaluate_every,
-      checkpoint_every=options.checkpoint_every,
-      profile=config.profile or None,
-      config=runner.plain(config),
     )
     for index in range(len(seeds)):
       variables = jax.tree.map(lambda leaf, index=index: leaf[index], state['variables'])
