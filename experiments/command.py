@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from absl import app, flags
 
+from lib import memory
 from lib.errors import InputError
 
 
 def main(name: str, execute: Callable[[], None]) -> None:
   """Runs a command and exits: 0 done, 1 a fault, 2 bad input, which is said in one sentence."""
+  memory.keep_freed()
   try:
     app.run(lambda _: execute(), flags_parser=_parse_flags)
   except (InputError, flags.Error) as error:

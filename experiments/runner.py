@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
-from lib import atomic, cache
+from lib import atomic, cache, memory
 from lib.errors import InputError
 from lib.report import published, results, tables
 from lib.train import loop, sharding
@@ -74,6 +74,7 @@ class Recipe:
 
 def main(recipe: Recipe) -> None:
   """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input."""
+  memory.keep_freed()
   logging.set_verbosity(logging.ERROR)  # of libraries: orbax warns of strings in checkpoints
   try:
     _define_flags(recipe.name)

@@ -13,7 +13,7 @@ from experiments.lexinvariant import models
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.report.results import Row, name
-from lib.train import memory, optimizer, sharding
+from lib.train import optimizer, sharding
 from lib.train.state import make_step, state_shapes
 
 ARMS = {'learned': ('learned', ''), 'shared': ('lexinvariant', 'shared'),
@@ -32,7 +32,6 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
 
   The arms take turns, so that whatever else the machine does meets all of them.
   """
-  memory.keep_freed()
   rows = []
   for vocab_size in tqdm(config.cost.vocab_sizes, desc='vocabularies', leave=False):
     with jax.set_mesh(run.mesh):

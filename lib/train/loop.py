@@ -14,8 +14,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from lib.train import memory, sharding
 from lib.train import metrics as metric_files
+from lib.train import sharding
 from lib.train.checkpoint import Checkpoints
 from lib.train.experiment import Experiment
 from lib.train.state import State, make_step, state_shapes
@@ -121,7 +121,6 @@ def train(
   """
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  memory.keep_freed()
   data = iter(experiment.batches)
   with (
     jax.set_mesh(mesh),

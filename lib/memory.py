@@ -3,8 +3,6 @@
 
 import ctypes
 
-import jax
-
 # Parameters of glibc's mallopt (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
@@ -13,16 +11,15 @@ def keep_freed() -> None:
   """Makes freed memory stay with the process, so that a step on the CPU meets pages it has.
 
   XLA allocates a step's temporaries anew at every call. glibc maps and unmaps such large blocks,
-  and the page faults of touching them are a large part of a small model's step. On accelerators,
-  and where the C library is another, nothing happens.
+  and the page faults of touching them are a large part of a small model's step. To be called before
+  JAX starts its threads: one that has an arena of its own keeps it, and that gives memory back.
+  Where the C library is another, nothing happens.
   """
-  if jax.default_backend() != 'cpu':
-    return
   try:
     mallopt = ctypes.CDLL(None).mallopt
   except (AttributeError, OSError):
     return
   mallopt(M_MMAP_MAX, 0)
-  mallopt(M_ARENA_MAX, 1)  # arenas of other threads, where a step may run, give their memory back
+  mallopt(M_ARENA_MAX, 1)
   mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
   mallopt(M_TOP_PAD, 2**28)
