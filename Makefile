@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test aot beam lint lock clean
+.PHONY: demo test aot beam site lint lock clean
 
 demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, plots, report.
 	$(BIN)/python -m experiments.markov --workdir=runs/demo \
@@ -25,6 +25,12 @@ beam: $(INSTALLED)  ## The corpus runner on Apache Beam, which the lock cannot h
 	  requirements.lock > .cache/beam/requirements.txt
 	VIRTUAL_ENV=.cache/beam $(BIN)/uv pip install --quiet 'apache-beam==2.77.0' -r .cache/beam/requirements.txt
 	.cache/beam/bin/python -m pytest --noconftest tests/test_beam.py
+
+site: $(INSTALLED)  ## The documents as a site in .cache/site; any warning stops it.
+	test -x .cache/docs/bin/python || $(BIN)/python -m venv --without-pip .cache/docs
+	VIRTUAL_ENV=.cache/docs $(BIN)/uv pip install --quiet 'mkdocs-material==9.8.2' 'mkdocstrings[python]==1.0.8' \
+	  'mkdocstrings-python==2.0.11' 'mkdocs==1.6.1'
+	NO_MKDOCS_2_WARNING=1 .cache/docs/bin/mkdocs build
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -123,7 +123,8 @@ def rows(
     arrays: the fields of N rows, [N, length] each, the row's `scored` among them if it has one.
     batch_size: rows of a step, over all processes.
     seed: of the order, another in each epoch.
-    process_index, process_count: this process takes the rows `process_index::process_count`.
+    process_index: of this process, which takes the rows `process_index::process_count`.
+    process_count: processes in all.
   """
   count = len(arrays['targets'])
   if batch_size % process_count or count < process_count:

@@ -40,7 +40,9 @@ def slot_of(table, left, right):
 
 
 @numba.njit(cache=True, nogil=True)
-def apply(symbols, merges, table, lengths):
+def apply(
+  symbols: np.ndarray, merges: np.ndarray, table: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
   """Applies each rule in order, left to right without overlap: ids, int32 [n].
 
   Args:

@@ -8,7 +8,7 @@ import numpy as np
 
 
 @numba.njit(cache=True, nogil=True)
-def learn(symbols, letters, size, min_count):
+def learn(symbols: np.ndarray, letters: int, size: int, min_count: int) -> np.ndarray:
   """Learns merges until there are `size` tokens or no pair occurs `min_count` times.
 
   A pair's count is that of its occurrences without overlap, taken from the left; ties go to the
@@ -30,7 +30,8 @@ def learn(symbols, letters, size, min_count):
   keys = cells[:-1] * letters + cells[1:]
   counts, stops, used = _file(keys, np.arange(keys.size), letters**2, min_count, places, 0)
   # Counts only fall, so the heap holds upper bounds: a pair that comes to the top is counted again.
-  heap = [(0, 0, 0, 0, 0) for _ in range(0)]  # (-bound, left, right, its places: start, stop)
+  # (−bound, left, right, its places: start, stop) of each pair; empty, but numba must see a type.
+  heap: list[tuple] = [(0, 0, 0, 0, 0) for _ in range(0)]
   for key in np.flatnonzero(counts >= min_count):
     pair = key // letters, key % letters
     heapq.heappush(heap, (-counts[key], *pair, stops[key] - counts[key], stops[key]))
@@ -48,8 +49,8 @@ def learn(symbols, letters, size, min_count):
     keys, spots = _neighbours(cells, lengths, places[start:stop], made)
     counts, stops, used = _file(keys, spots, 2 * made + 2, min_count, places, used)
     for key in np.flatnonzero(counts >= min_count):
-      pair = (key // 2, made) if key % 2 == 0 else (made, key // 2)
-      heapq.heappush(heap, (-counts[key], *pair, stops[key] - counts[key], stops[key]))
+      left, right = (key // 2, made) if key % 2 == 0 else (made, key // 2)
+      heapq.heappush(heap, (-counts[key], left, right, stops[key] - counts[key], stops[key]))
     made += 1
   return merges[: made - letters].copy()
 

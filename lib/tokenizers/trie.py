@@ -46,7 +46,7 @@ def _build(symbols, lengths, width):
 
 
 @numba.njit(cache=True, nogil=True)
-def greedy(children, token, symbols):
+def greedy(children: np.ndarray, token: np.ndarray, symbols: np.ndarray) -> tuple[np.ndarray, int]:
   """Takes the longest piece at each point.
 
   Returns:
@@ -70,7 +70,7 @@ def greedy(children, token, symbols):
 
 
 @numba.njit(cache=True, nogil=True)
-def minimal(children, token, symbols):
+def minimal(children: np.ndarray, token: np.ndarray, symbols: np.ndarray) -> tuple[np.ndarray, int]:
   """Takes the fewest pieces, by dynamic programming from the end; of equals the longest first.
 
   Returns:

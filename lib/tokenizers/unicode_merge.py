@@ -44,7 +44,14 @@ def symbols(data):
 
 
 @numba.njit(cache=True, nogil=True)
-def merge(cells, joins, merges, table, made, lengths):
+def merge(
+  cells: np.ndarray,
+  joins: np.ndarray,
+  merges: np.ndarray,
+  table: np.ndarray,
+  made: np.ndarray,
+  lengths: np.ndarray,
+) -> np.ndarray:
   """Joins pairs by rank: ids, int32 [n].
 
   Args:

@@ -18,6 +18,7 @@ from lib.errors import InputError
 PRECISION = 14  # log2 of what the frequencies of all symbols add up to
 UNIT = 1 << 32  # the least width; a whole number of these is where `low` has its `bits`
 LOOKAHEAD = 8  # bytes that a step may write beyond those that are full
+Integer = int | np.int64
 
 LANE = np.dtype(
   [
@@ -133,7 +134,9 @@ class Decoder:
     return _get(self.lanes, self._data, cumulative, active, self._precision)
 
 
-def encode(symbols: np.ndarray, cumulative: np.ndarray, precision: int = PRECISION):
+def encode(
+  symbols: np.ndarray, cumulative: np.ndarray, precision: int = PRECISION
+) -> tuple[bytes, int]:
   """One stream whole: `symbols` [n] under `cumulative` [n, S + 1], or [1, S + 1] for all.
 
   Returns:
@@ -153,7 +156,9 @@ def room(out: np.ndarray, state: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def narrow(low, width, start, stop, precision):
+def narrow(
+  low: Integer, width: Integer, start: Integer, stop: Integer, precision: int
+) -> tuple[Integer, Integer]:
   """The part [start, stop) / 2^precision of an interval: low, width before normalisation."""
   cut = (width * start) >> precision
   return low + cut, ((width * stop) >> precision) - cut
@@ -169,13 +174,14 @@ def doublings(width):
 
 
 @numba.njit(cache=True, nogil=True)
-def places(symbols, cumulative, precision=PRECISION):
+def places(symbols: np.ndarray, cumulative: np.ndarray, precision: int = PRECISION) -> np.ndarray:
   """The whole bits of information up to the end of each of `symbols` [n], int64 [n].
 
   They depend on widths alone; `cumulative` is as in `encode`.
   """
   out = np.empty(symbols.size, np.int64)
-  width, bits, several = UNIT, 0, len(cumulative) > 1
+  bits, several = 0, len(cumulative) > 1
+  width: Integer = UNIT
   for i in range(symbols.size):
     row, s = cumulative[i if several else 0], symbols[i]
     _, width = narrow(0, width, np.int64(row[s]), np.int64(row[s + 1]), precision)

@@ -103,7 +103,7 @@ def token_lengths(places: np.ndarray, token_bits: int, count: int) -> np.ndarray
   return np.bincount(tokens, minlength=count).astype(np.int32)
 
 
-def check_end(ended, left, count: int, token_bits: int) -> None:
+def check_end(ended: bool, left: int, count: int, token_bits: int) -> None:
   """Raises InputError unless a stream in `count` tokens `ended` in the last of them.
 
   Args:

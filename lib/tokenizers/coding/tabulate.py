@@ -147,7 +147,14 @@ def fits(low, width, shift):
 
 
 @numba.njit(cache=True, nogil=True)
-def own(low, width, row, precision, shift, single):
+def own(
+  low: arithmetic.Integer,
+  width: arithmetic.Integer,
+  row: np.ndarray,
+  precision: int,
+  shift: int,
+  single: bool,
+) -> tuple[arithmetic.Integer, arithmetic.Integer]:
   """The cell of 2^shift units that stands for a text and for none that goes on from it.
 
   It is the first enclosed cell with a boundary between two following bytes strictly inside, which

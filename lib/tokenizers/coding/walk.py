@@ -21,7 +21,9 @@ SPARE = 8 * WORDS  # bytes that copying may write beyond the end
 
 
 @numba.njit(cache=True, nogil=True)
-def encode(following, emitted, code, symbols):
+def encode(
+  following: np.ndarray, emitted: np.ndarray, code: np.ndarray, symbols: np.ndarray
+) -> np.ndarray:
   """The code of each window, uint16 [windows].
 
   Args:
@@ -117,7 +119,14 @@ def _longest(table, symbols, begin):
 
 
 @numba.njit(cache=True, nogil=True)
-def decode(words, spelled, begins, lengths, codes, size):
+def decode(
+  words: np.ndarray,
+  spelled: np.ndarray,
+  begins: np.ndarray,
+  lengths: np.ndarray,
+  codes: np.ndarray,
+  size: int,
+) -> np.ndarray:
   """The texts of codes end to end, uint8 [size].
 
   Args:

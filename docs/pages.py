@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the site needs beyond docs/*.md: the README as its first page, and one page a module."""
+
+import pathlib
+import re
+from collections.abc import Iterator
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = pathlib.Path(__file__).parents[1]
+ROOMS = ('lib', 'pallas_kernels', 'experiments', 'configs')
+FRONT = {'index.md': 'README.md', 'contributing.md': 'CONTRIBUTING.md'}
+
+
+def modules() -> Iterator[pathlib.PurePosixPath]:
+  """Every module with something in it, as a path without suffix, room by room."""
+  for room in ROOMS:
+    for path in sorted((ROOT / room).rglob('*.py')):
+      if path.stat().st_size and path.name != '__main__.py':
+        yield pathlib.PurePosixPath(path.relative_to(ROOT).with_suffix(''))
+
+
+def page(module: pathlib.PurePosixPath) -> str:
+  """Where a module's page lies in the site; a package's is its folder's first."""
+  name = module.with_name('index') if module.name == '__init__' else module
+  return f'modules/{name}.md'
+
+
+def linked(text: str) -> str:
+  """The README's links from where its page lies in the site: beside docs/, not above it."""
+  text = text.replace('](docs/', '](').replace('](CONTRIBUTING.md', '](contributing.md')
+  return re.sub(r'\]\(LICENSE\)', '](https://www.apache.org/licenses/LICENSE-2.0)', text)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+  """The navigation: guides in the order of their names, then the modules, folder by folder."""
+  tree: dict = {}
+  for module in modules():
+    *folders, name = module.parts
+    at = tree
+    for folder in folders:
+      at = at.setdefault(folder, {})
+    at[name] = page(module)
+  guides = sorted(path.name for path in (ROOT / 'docs').glob('*.md'))
+  config.nav = [{'Home': 'index.md'}, {'Guides': [*guides, 'contributing.md']}, *_nested(tree)]
+  return config
+
+
+def _nested(tree: dict) -> list:
+  order = sorted(tree.items(), key=lambda item: item[0] != '__init__')
+  return [
+    {name: _nested(part)}
+    if isinstance(part, dict)
+    else part
+    if name == '__init__'
+    else {name: part}
+    for name, part in order
+  ]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+  """Adds the pages that are no files of docs/."""
+  for target, source in FRONT.items():
+    text = linked((ROOT / source).read_text())
+    files.append(File.generated(config, target, content=text))
+  for module in modules():
+    name = '.'.join(module.parent.parts if module.name == '__init__' else module.parts)
+    content = f'# {name}\n\n::: {name}\n    options:\n      show_root_heading: false\n'
+    files.append(File.generated(config, page(module), content=content))
+  return files
