@@ -59,6 +59,7 @@ TRAINING = {
   'final': 0.01,  # of the peak
   'b2': 0.98,
   'clip_norm': 1.0,
+  'z_loss': 1e-4,  # weight of the squared log of the softmax's denominator; the paper's
   'evaluate_every': 1,
   'checkpoint_every': 1,
 }

@@ -1,41 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fused readout: every implementation against the reference, and lowering for TPU."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import NamedSharding, PartitionSpec
 
+from lib.train import sharding
 from pallas_kernels import linear_cross_entropy as kernel
 
 STRICT = pltpu.InterpretParams(
   detect_races=True, out_of_bounds_reads='raise', uninitialized_memory='nan'
 )
-BLOCKS = kernel.BlockSizes(n=16, v=128)
+BLOCKS = kernel.BlockSizes(n=128, v=128)
 
 
 def inputs(positions, dim, vocab_size, dtype=jnp.float32, seed=0):
   keys = jax.random.split(jax.random.key(seed), 4)
+  targets = jax.random.randint(keys[3], (positions,), 0, vocab_size)
   return (
     jax.random.normal(keys[0], (positions, dim)).astype(dtype),
     jax.random.normal(keys[1], (vocab_size, dim)).astype(dtype),
     jax.random.normal(keys[2], (vocab_size,)),
-    jax.random.randint(keys[3], (positions,), 0, vocab_size),
+    targets.at[::5].set(-1) if positions > 1 else targets,  # some are ignored
   )
 
 
-def loss_and_slopes(implementation, hidden, table, bias, targets, **options):
-  weights = jnp.cos(jnp.arange(targets.size))  # uneven, some negative
+@functools.partial(jax.jit, static_argnames=('implementation', 'call', 'blocks', 'interpret'))
+def loss_and_slopes(
+  implementation, hidden, table, bias, targets, call=kernel.linear_cross_entropy, **options
+):
+  weights = jnp.cos(jnp.arange(targets.size)).reshape(targets.shape)  # uneven, some negative
 
   def loss(hidden, table, bias):
-    nats = kernel.linear_cross_entropy(
-      hidden, table, targets, bias=bias, implementation=implementation, **options
-    )
-    return (nats * weights).sum(), nats
+    nats, lse = call(hidden, table, targets, bias=bias, implementation=implementation, **options)
+    return (weights * nats + 0.1 * weights**2 * lse**2).sum(), (nats, lse)
 
-  (_, nats), slopes = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(hidden, table, bias)
-  return nats, *slopes
+  (_, values), slopes = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(
+    hidden, table, bias
+  )
+  return *values, *slopes
 
 
 def assert_same(found, expected, dtype):
@@ -47,8 +55,26 @@ def assert_same(found, expected, dtype):
     assert np.abs(a - b).max() <= tolerance * max(1, np.abs(b).max())
 
 
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize('shape', [(16, 8, 128), (5, 3, 7), (33, 17, 300), (1, 64, 129)], ids=str)
+def test_the_reference_is_the_log_softmax_with_its_gradient():
+  hidden, table, bias, targets = inputs(7, 5, 11)
+  nats, lse = kernel.linear_cross_entropy(hidden, table, targets, bias=bias)
+  logits = np.asarray(hidden, np.float64) @ np.asarray(table, np.float64).T + np.asarray(bias)
+  expected = np.log(np.exp(logits).sum(1))
+  real = np.asarray(targets) >= 0
+  np.testing.assert_allclose(lse, np.where(real, expected, 0), rtol=1e-5)
+  picked = logits[np.arange(7), np.asarray(targets)]
+  np.testing.assert_allclose(nats, np.where(real, expected - picked, 0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'dtype'),
+  [
+    ((133, 17, 300), jnp.float32),
+    ((133, 17, 300), jnp.bfloat16),
+    ((1, 3, 7), jnp.float32),
+    ((128, 64, 129), jnp.float32),
+  ],
+)
 @pytest.mark.parametrize('implementation', ['chunked', 'pallas'])
 def test_equals_the_reference_forward_and_backward(monkeypatch, implementation, shape, dtype):
   monkeypatch.setattr(kernel, 'CHUNK', 128)
@@ -59,19 +85,77 @@ def test_equals_the_reference_forward_and_backward(monkeypatch, implementation, 
 
 
 def test_has_no_races_nor_reads_what_was_not_written():
-  arrays = inputs(33, 17, 300)
+  arrays = inputs(133, 17, 300)
   found = loss_and_slopes('pallas', *arrays, blocks=BLOCKS, interpret=STRICT)
   assert_same(found, loss_and_slopes('reference', *arrays), jnp.float32)
+
+
+@pytest.mark.parametrize(
+  ('implementation', 'options'),
+  [('reference', {}), ('chunked', {}), ('pallas', dict(blocks=BLOCKS, interpret=True))],
+  ids=str,
+)
+def test_a_vocabulary_in_shards_equals_the_whole(implementation, options):
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 1, 'tensor': 4})
+  hidden, table, bias, targets = inputs(24, 17, 44)
+  hidden, targets = hidden.reshape(4, 6, 17), targets.reshape(4, 6)
+  expected = loss_and_slopes('reference', hidden, table, bias, targets)
+  place = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+  call = functools.partial(
+    kernel.sharded_linear_cross_entropy, axis='tensor', batch_axes=('data', 'fsdp')
+  )
+  with jax.set_mesh(mesh):
+    found = loss_and_slopes(
+      implementation,
+      place(hidden, 'data'),
+      place(table, 'tensor'),
+      place(bias, 'tensor'),
+      place(targets, 'data'),
+      call=call,
+      **options,
+    )
+  assert_same(found, expected, jnp.float32)
+
+
+def test_shards_exchange_no_logits():
+  mesh = sharding.make_mesh({'data': 1, 'fsdp': 1, 'tensor': 8})
+  shape = lambda of, dtype, *spec: jax.ShapeDtypeStruct(
+    of, dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec))
+  )
+  count, size = 64, 8192
+  call = functools.partial(kernel.sharded_linear_cross_entropy, axis='tensor')
+  with jax.set_mesh(mesh):
+    compiled = loss_and_slopes.lower(
+      'chunked',
+      shape((count, 16), jnp.float32),
+      shape((size, 16), jnp.float32, 'tensor'),
+      shape((size,), jnp.float32, 'tensor'),
+      shape((count,), jnp.int32),
+      call=call,
+    ).compile()
+  text = compiled.as_text()
+  assert 'all-reduce' in text
+  assert 'all-gather' not in text
+  assert 'all-to-all' not in text
 
 
 def test_large_logits_do_not_overflow():
   hidden, table, bias, targets = inputs(16, 8, 256)
   arrays = (100 * hidden, table, bias, targets)
-  nats = kernel.linear_cross_entropy(
-    100 * hidden, table, targets, bias=bias, implementation='pallas', blocks=BLOCKS, interpret=True
-  )
+  nats, lse = loss_and_slopes('pallas', *arrays, blocks=BLOCKS, interpret=True)[:2]
   assert np.isfinite(nats).all()
-  np.testing.assert_allclose(nats, loss_and_slopes('reference', *arrays)[0], rtol=1e-5, atol=1e-3)
+  expected = loss_and_slopes('reference', *arrays)
+  np.testing.assert_allclose(nats, expected[0], rtol=1e-5, atol=1e-3)
+  np.testing.assert_allclose(lse, expected[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize('implementation', ['reference', 'chunked'])
+def test_an_id_past_the_vocabulary_is_no_number(implementation):
+  hidden, table, _, _ = inputs(3, 8, 16)
+  targets = jnp.array([2, 16, -3])
+  nats, _ = kernel.linear_cross_entropy(hidden, table, targets, implementation=implementation)
+  assert np.isnan(nats).tolist() == [False, True, False]
+  assert nats[2] == 0
 
 
 def test_default_does_not_hold_large_logits():
@@ -82,7 +166,7 @@ def test_default_does_not_hold_large_logits():
     jax.ShapeDtypeStruct((8192,), jnp.int32),
   ]
   memory = lambda implementation: (
-    jax.jit(lambda h, w, t: kernel.linear_cross_entropy(h, w, t, implementation=implementation))
+    jax.jit(lambda h, w, t: kernel.linear_cross_entropy(h, w, t, implementation=implementation)[0])
     .lower(*shapes)
     .compile()
     .memory_analysis()
@@ -101,18 +185,22 @@ def test_lowers_for_tpu_at_papers_shapes(dtype):
     jax.ShapeDtypeStruct((65_536,), jnp.float32),
     jax.ShapeDtypeStruct((131_072,), jnp.int32),
   ]
-  step = jax.grad(lambda *of: kernel.pallas(*of).sum(), argnums=(0, 1, 2))
+  step = jax.grad(lambda *of: sum(x.sum() for x in kernel.pallas(*of)), argnums=(0, 1, 2))
   module = jax.export.export(jax.jit(step), platforms=['tpu'])(*shapes).mlir_module()
   assert module.count('tpu_custom_call') == 3  # forward, by hidden, by table
 
 
 def test_bad_requests_are_refused_with_a_sentence():
-  hidden, table, _, targets = inputs(4, 8, 16)
+  hidden, table, bias, targets = inputs(4, 8, 16)
   with pytest.raises(ValueError, match="no implementation 'fast'"):
     kernel.linear_cross_entropy(hidden, table, targets, implementation='fast')
   with pytest.raises(ValueError, match='runs on a TPU, not on cpu'):
     kernel.linear_cross_entropy(hidden, table, targets, implementation='pallas')
-  with pytest.raises(ValueError, match='multiple of 8'):
-    kernel.BlockSizes(n=7)
-  with pytest.raises(ValueError, match='vector memory'):
-    kernel.BlockSizes(n=2048, v=4096).check_memory(1024, 2)
+  with pytest.raises(ValueError, match='100 × 128: both must be multiples of 128'):
+    kernel.BlockSizes(n=100, v=128)
+  wide = jnp.zeros((4, 1024), jnp.bfloat16)
+  with pytest.raises(ValueError, match=r'2048 × 4096 at width 1024 take .* vector memory'):
+    kernel.pallas(wide, wide, bias[:4], targets, blocks=kernel.BlockSizes(n=2048, v=4096))
+  # What no one asks for fits by itself.
+  assert kernel.BlockSizes.fitting(768, 2) == kernel.BlockSizes(512, 512)
+  assert kernel.BlockSizes.fitting(2048, 2) == kernel.BlockSizes(256, 256)

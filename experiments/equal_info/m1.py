@@ -62,7 +62,7 @@ def sizes(config: ConfigDict) -> Sizes:
 
 
 def fit(config: ConfigDict, run: runner.Run) -> ByteModel:
-  """Trains M1, or goes on where training stands; the paper's z-loss of 1e-4 is left out."""
+  """Trains M1, or goes on where training stands."""
   options = config.m1
   schedule = optimizer.make_schedule(
     options.schedule, options.peak, options.steps, options.warmup, options.final
@@ -84,7 +84,8 @@ def fit(config: ConfigDict, run: runner.Run) -> ByteModel:
 
 def make_experiment(config: ConfigDict) -> Experiment:
   """What the loop trains."""
-  init_fn, loss_fn = language_model.loss_and_init(make(sizes(config), jnp.dtype(config.dtype)))
+  model = make(sizes(config), jnp.dtype(config.dtype))
+  init_fn, loss_fn = language_model.loss_and_init(model, config.m1.z_loss)
   held_out = itertools.islice(batches(config, 'validation'), config.m1.validation_batches)
   score = language_model.held_out(loss_fn, held_out)
   return Experiment(init_fn, loss_fn, batches(config, 'train'), {'validation': score})

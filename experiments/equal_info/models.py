@@ -90,7 +90,7 @@ def fit(
     options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
   )
   state, history = runner.train(
-    Experiment(*language_model.loss_and_init(model), batches, evaluations),
+    Experiment(*language_model.loss_and_init(model, options.z_loss), batches, evaluations),
     chain,
     config,
     run,

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lib.embeddings.readout import readout_nats
 from lib.errors import InputError
-from pallas_kernels.linear_cross_entropy import linear_cross_entropy
 
 
 class Given(nn.Module):
@@ -85,7 +85,7 @@ class Given(nn.Module):
 
   def nats(self, hidden: jax.Array, targets: jax.Array, draw: None) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
-    return linear_cross_entropy(hidden, self.readout_table.astype(self.dtype), targets)
+    return readout_nats(self, hidden, self.readout_table.astype(self.dtype), targets)
 
   def logits(self, hidden: jax.Array, draw: None) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""

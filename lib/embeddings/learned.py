@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.linear_cross_entropy import linear_cross_entropy
+from lib.embeddings.readout import readout_nats
 
 
 class Learned(nn.Module):
@@ -57,9 +57,7 @@ class Learned(nn.Module):
   def nats(self, hidden: jax.Array, targets: jax.Array, draw: None) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
     table, bias = self._readout()
-    return linear_cross_entropy(
-      hidden * self.readout_scale, table.astype(self.dtype), targets, bias=bias
-    )
+    return readout_nats(self, hidden * self.readout_scale, table.astype(self.dtype), targets, bias)
 
   def logits(self, hidden: jax.Array, draw: None) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""

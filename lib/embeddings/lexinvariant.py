@@ -139,8 +139,8 @@ class Lexinvariant(nn.Module):
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
     back = self._back(hidden)
     if draw.rows.ndim == 3:
-      return jax.vmap(linear_cross_entropy)(back, draw.rows, targets)
-    return linear_cross_entropy(back, draw.rows, rename(draw.names, targets))
+      return jax.vmap(linear_cross_entropy)(back, draw.rows, targets)[0]
+    return linear_cross_entropy(back, draw.rows, rename(draw.names, targets))[0]
 
   def logits(self, hidden: jax.Array, draw: Draw) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""

@@ -138,7 +138,7 @@ class Mixed(nn.Module):
 
   def nats(self, hidden: jax.Array, targets: jax.Array, draw: Draw) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
-    return jax.vmap(linear_cross_entropy)(hidden * self.dim**-0.5, draw.rows, targets)
+    return jax.vmap(linear_cross_entropy)(hidden * self.dim**-0.5, draw.rows, targets)[0]
 
   def logits(self, hidden: jax.Array, draw: Draw) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]."""

@@ -12,11 +12,17 @@ import numpy as np
 from lib.train.experiment import Batch, Key, Variables
 
 
-def loss_and_init(model: Any) -> tuple[Callable, Callable]:
+def loss_and_init(model: Any, z_loss: float = 0.0) -> tuple[Callable, Callable]:
   """(init_fn, loss_fn) of a module whose call gives nats [B, T] of a batch.
 
   The loss is the mean over tokens; padding (segment 0) does not count, nor, where a batch has the
   field `scored`, do tokens for which that is 0.
+
+  Args:
+    model: the module.
+    z_loss: weight of the squared log of the softmax's denominator, which keeps logits from
+      drifting. It is part of the loss alone, not of `nats`. The module must sow it, as embeddings
+      with a readout of their own do (`lib.embeddings.readout`).
   """
 
   def init_fn(key: Key, batch: Batch) -> Variables:
@@ -24,9 +30,17 @@ def loss_and_init(model: Any) -> tuple[Callable, Callable]:
 
   def loss_fn(variables: Variables, batch: Batch, key: Key):
     real = (batch['segments'] > 0) & (batch.get('scored', 1) > 0)
-    nats = jnp.where(real, model.apply(variables, batch, key), 0.0).sum()
-    tokens = real.sum()
-    return nats / tokens, {'nats': nats, 'bytes': batch['bytes'].sum(), 'tokens': tokens}
+    total = lambda values: jnp.where(real, values, 0.0).sum()
+    penalty: jax.Array | float = 0.0
+    if z_loss:
+      values, sown = model.apply(variables, batch, key, mutable='intermediates')
+      (log_sum,) = jax.tree.leaves(sown)
+      penalty = z_loss * total(log_sum**2)
+    else:
+      values = model.apply(variables, batch, key)
+    nats, tokens = total(values), real.sum()
+    sums = {'nats': nats, 'bytes': batch['bytes'].sum(), 'tokens': tokens}
+    return (nats + penalty) / tokens, sums
 
   return init_fn, loss_fn
 
