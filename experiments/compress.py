@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files and corpora as tokens, with any trained tokenizer (docs/compress.md).
 
-python -m experiments.compress encode FILE --tokenizer=PATH [--out=PATH] [--force]
-python -m experiments.compress decode FILE --tokenizer=PATH [--out=PATH] [--force]
+python -m experiments.compress encode FILE --tokenizer=PATH [--out=PATH --force]
+python -m experiments.compress decode FILE --tokenizer=PATH [--out=PATH --force]
 python -m experiments.compress corpus SOURCE --tokenizer=PATH --out=DIR [--split=train]
 """
 
