@@ -51,20 +51,29 @@ def markdown(rows: Sequence[Row], captions: Mapping[str, str] | None = None) -> 
   )
 
 
-def _table(table: str, rows: Sequence[Row], caption: str) -> str:
+def grid(rows: Sequence[Row]) -> list[list[str]]:
+  """The cells of one table's rows: a head, and a line for each row name."""
   columns = list(dict.fromkeys(row.column for row in rows))
   cells = {(row.row, row.column): cell(row) for row in rows}
+  return [['row', *columns]] + [
+    [line, *(cells.get((line, column), '') for column in columns)]
+    for line in dict.fromkeys(row.row for row in rows)
+  ]
+
+
+def ruled(cells: Sequence[Sequence[str]]) -> str:
+  """A head and lines of cells as a Markdown table, its columns aligned."""
+  widths = [max(map(len, column)) for column in zip(*cells)]
+  lines = [cells[0], ['-' * width for width in widths], *cells[1:]]
+  padded = [[text.ljust(width) for text, width in zip(line, widths)] for line in lines]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in padded)
+
+
+def _table(table: str, rows: Sequence[Row], caption: str) -> str:
   lines = [f'### {table}', '']
   if caption:
     lines += [*textwrap.wrap(caption, 100), '']
-  grid = [['row', *columns]]
-  for line in dict.fromkeys(row.row for row in rows):
-    grid.append([line, *(cells.get((line, column), '') for column in columns)])
-  widths = [max(map(len, column)) for column in zip(*grid)]
-  ruled = [grid[0], ['-' * width for width in widths], *grid[1:]]
-  for texts in ruled:
-    padded = [text.ljust(width) for text, width in zip(texts, widths)]
-    lines.append('| ' + ' | '.join(padded) + ' |')
+  lines.append(ruled(grid(rows)))
   notes: dict[str, list[str]] = {}
   for row in rows:
     for note in row.note.split('; '):

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the recipes of all papers and reports what their claims come to, in one page.
+
+  python -m experiments.reproduce --scale=cpu --workdir=runs/reproduce
+  python -m experiments.reproduce --gather=runs/markov,runs/lex --workdir=runs/reproduce
+
+Each recipe runs by its own command in WORKDIR/NAME; stopped at any moment, the same command goes on
+where it was. Writes WORKDIR/report.html, a single file, and report.md; exits with 1 if a recipe
+failed, whose name is said, and reports the others. With --gather nothing is run.
+"""
+
+import importlib
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from configs.common import SCALES
+from experiments import command, runner
+from lib import atomic
+from lib.errors import InputError
+from lib.report import claims, page, published, results, tables
+from lib.report.sections import Section, overview
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Minutes of each table at `cpu` on two shared cores: weights, for the time that is left.
+MINUTES = {
+  'markov': {'ngram': 0.1, 'blocks': 0.1, 'token_ngram': 1.2, 'bound': 0.1, 'transformer': 3.3,
+             'generalization': 0.1, 'real_text': 2.1},
+  'lexinvariant': {'theory': 0.1, 'markov': 14, 'context': 23, 'cipher': 4.2, 'in_context': 33,
+                   'regularizer': 14, 'draws': 1.3, 'cost': 1.7},
+  'equal_info': {'ratio': 30, 'm2': 21, 'windows': 0.1, 'reset': 0.4, 'decompress': 7,
+                 'uniformity': 0.3, 'stability': 0.3},
+  'visual_unicode': {'coverage': 4.6, 'loss': 28, 'reasoning': 14, 'homoglyphs': 2.6,
+                     'unseen_script': 4.2, 'neighbours': 0.2, 'growth': 6.3},
+}  # fmt: skip
+RECIPES = tuple(MINUTES)
+
+SCALE = flags.DEFINE_enum('scale', 'cpu', SCALES, 'Scale of every recipe.')
+ONLY = flags.DEFINE_list('only', list(RECIPES), 'Recipes to run, of all.')
+GATHER = flags.DEFINE_list('gather', [], 'Workdirs of finished runs to report, running nothing.')
+WORKDIR = flags.DEFINE_string('workdir', 'runs/reproduce', 'Folder for the runs and the report.')
+
+
+def execute() -> None:
+  """Runs what is to be run, and writes the report of all that is there."""
+  for name in ONLY.value:
+    if name not in RECIPES:
+      raise InputError(f'recipe {name!r} in --only is not one of {", ".join(RECIPES)}.')
+  workdir = pathlib.Path(WORKDIR.value)
+  found = {pathlib.Path(folder): '' for folder in GATHER.value}
+  if not found:
+    signal.signal(signal.SIGTERM, _stop)
+    found = run_all(ONLY.value, SCALE.value, workdir)
+  report(found, workdir)
+  if failed := [fault for fault in found.values() if fault]:
+    print(*failed, sep='\n', file=sys.stderr)
+    sys.exit(1)
+
+
+def report(found: Mapping[pathlib.Path, str], workdir: pathlib.Path) -> None:
+  """Writes report.html and report.md of the runs in some folders, and shows how claims fare.
+
+  Args:
+    found: folder -> what went wrong there, or ''.
+    workdir: where the report goes.
+
+  Raises:
+    InputError: nothing lies in a folder in which nothing went wrong.
+  """
+  sections, remarks = [], []
+  for folder, fault in found.items():
+    try:
+      sections.append(read(folder, fault))
+    except InputError:
+      if not fault:
+        raise
+      remarks.append(fault)
+  workdir.mkdir(parents=True, exist_ok=True)
+  written = workdir / 'report.html', workdir / 'report.md'
+  for path, form in zip(written, (page.html, page.markdown)):
+    atomic.write(path, form(sections, remarks))
+  print(tables.ruled(overview(sections)))
+  print(f'Report: {written[0]}; the same as text: {written[1]}')
+
+
+def _stop(*_: Any) -> None:
+  raise KeyboardInterrupt
+
+
+def recipe_of(name: str) -> runner.Recipe:
+  """The recipe of a name."""
+  return importlib.import_module(f'experiments.{name}.__main__').RECIPE
+
+
+def settings_of(name: str, scale: str) -> dict[str, Any]:
+  """The config of a recipe at a scale, as its run keeps it."""
+  config = importlib.import_module(f'configs.{name}').get_config(scale)
+  return {key: value for key, value in runner.plain(config).items() if key not in runner.ASIDE}
+
+
+def run_all(names: Sequence[str], scale: str, workdir: pathlib.Path) -> dict[pathlib.Path, str]:
+  """Runs every recipe that has not been run; folder -> what went wrong, or ''."""
+  progress = Progress(names, scale, workdir)
+  found = {}
+  for name in names:
+    folder = workdir / name
+    code = 0 if finished(name, scale, folder) else run(name, scale, folder, progress)
+    found[folder] = ''
+    if code:
+      found[folder] = (
+        f'{name} ended with exit code {code}; what it says is above, and its command goes on where '
+        f'it stopped: {" ".join(command_of(name, scale, folder)[1:])}'
+      )
+      print(found[folder], file=sys.stderr, flush=True)
+  return found
+
+
+def finished(name: str, scale: str, folder: pathlib.Path) -> bool:
+  """Whether all tables of this very config lie there."""
+  try:
+    content = json.loads((folder / 'results.json').read_text())
+  except (OSError, ValueError):
+    return False
+  there = {row['table'] for row in content['rows']}
+  same = not changed(content['config'], settings_of(name, scale))
+  return same and set(MINUTES[name]) <= there
+
+
+def command_of(name: str, scale: str, folder: pathlib.Path) -> list[str]:
+  """The command of a recipe."""
+  config = ROOT / 'configs' / f'{name}.py'
+  flags_of_it = [f'--config={config}:{scale}', f'--workdir={folder}']
+  return [sys.executable, '-m', f'experiments.{name}', *flags_of_it]
+
+
+def run(name: str, scale: str, folder: pathlib.Path, progress: 'Progress') -> int:
+  """Runs a recipe, passing on what it says of its progress; its exit code."""
+  folder.mkdir(parents=True, exist_ok=True)
+  with open(folder / 'summary.txt', 'w') as summary:
+    job = subprocess.Popen(
+      command_of(name, scale, folder.absolute()),
+      cwd=ROOT, stdout=summary, stderr=subprocess.PIPE, env=os.environ | {'PYTHONUNBUFFERED': '1'},
+    )  # fmt: skip
+    assert job.stderr
+    try:
+      for line in io.TextIOWrapper(job.stderr, newline='', errors='replace'):
+        if mark := re.match(r'\[\d+/\d+\] (\w+)', line):
+          progress.reaches(name, mark[1])
+        sys.stderr.write(line)  # bars end in a carriage return
+        sys.stderr.flush()
+    except KeyboardInterrupt:
+      job.terminate()
+      job.wait()
+      sys.exit(f'reproduce: stopped in {name}; the same command goes on where it was.')
+    return job.wait()
+
+
+class Progress:
+  """How far all recipes together have come, and how long the rest may take.
+
+  Args:
+    names: of recipes, in the order of running.
+    scale: of all.
+    workdir: of all; tables that lie there already take no time.
+  """
+
+  def __init__(self, names: Sequence[str], scale: str, workdir: pathlib.Path):
+    self._begin = time.monotonic()
+    self._ahead = {
+      (name, table): minutes
+      for name in names
+      if not finished(name, scale, workdir / name)
+      for table, minutes in MINUTES[name].items()
+      if not (workdir / name / 'tables' / f'{table}.json').exists()
+    }
+    self._all = dict(self._ahead)
+    self._pace = 1.0 if scale == 'cpu' else None  # minutes a minute of MINUTES
+
+  def reaches(self, name: str, table: str) -> None:
+    """Says that a table begins; those of the recipe before it are done, if it took them up."""
+    order = list(self._all)
+    if (name, table) not in self._all:
+      return
+    for key in order[: order.index((name, table))]:
+      self._ahead.pop(key, None)
+    spent = (time.monotonic() - self._begin) / 60
+    if done := sum(self._all.values()) - sum(self._ahead.values()):
+      self._pace = spent / done
+    left = sum(self._ahead.values()) * self._pace if self._pace else None
+    rest = 'time left unknown' if left is None else f'about {left:.0f} minutes left'
+    print(
+      f'== {name}, {table}: table {order.index((name, table)) + 1} of {len(order)}; '
+      f'{spent:.0f} minutes so far, {rest}', file=sys.stderr, flush=True,
+    )  # fmt: skip
+
+
+def read(folder: pathlib.Path, fault: str = '') -> Section:
+  """The run in a folder, judged; of one that has not finished, the tables that it has.
+
+  Raises:
+    InputError: no run of a recipe lies there.
+  """
+  try:
+    content = _contents(folder)
+    name, config = content['experiment'], content['config']
+    rows = [results.Row(**row) for row in content['rows']]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(
+      f'{folder} holds no results.json of a recipe; let its command finish, or leave it out.'
+    ) from error
+  recipe, scale = recipe_of(name), config['scale']
+  other = changed(config, settings_of(name, scale))
+  devices = [f'{count} × {device}' for device, count in Counter(content['devices']).items()]
+  return Section(
+    name=name,
+    title=recipe.title,
+    scale=scale,
+    changed=other,
+    minutes=content['seconds'] / 60,
+    devices=', '.join(devices),
+    remark=fault,
+    judged=claims.judge_all(name, rows, config, same_sizes=scale == 'paper' and not other),
+    rows=tables.select(rows, recipe.summary),
+    captions=recipe.captions,
+    pictures=sorted(folder.glob('*.png')),
+  )
+
+
+def _contents(folder: pathlib.Path) -> dict[str, Any]:
+  """results.json, or the like from the tables of a run that has not finished."""
+  if (folder / 'results.json').exists() or folder.name not in RECIPES:
+    return json.loads((folder / 'results.json').read_text())
+  config = json.loads((folder / 'config.json').read_text())
+  kept = [results.read_rows(path) for path in sorted((folder / 'tables').glob('*.json'))]
+  rows = [row for table in kept for row in table['rows']]
+  facts = recipe_of(folder.name).facts(ConfigDict(config))
+  return {
+    'experiment': folder.name,
+    'config': config,
+    'devices': ['devices not recorded yet'],
+    'seconds': sum(table['seconds'] for table in kept),
+    'rows': [vars(row) for row in published.attach(rows, folder.name, facts)],
+  }
+
+
+def changed(config: Mapping[str, Any], scale: Mapping[str, Any]) -> dict[str, str]:
+  """Fields in which a run's config differs from the scale's, with the run's values."""
+  one, other = _flat(config), _flat(scale)
+  return {
+    key: json.dumps(one.get(key), ensure_ascii=False)
+    for key in sorted(one.keys() | other.keys())
+    if one.get(key) != other.get(key) and key.split('.')[0] not in runner.ASIDE
+  }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  found = {}
+  for key, value in values.items():
+    if isinstance(value, Mapping):
+      found |= _flat(value, f'{prefix}{key}.')
+    else:
+      found[prefix + key] = value
+  return found
+
+
+if __name__ == '__main__':
+  command.main('reproduce', execute)
