@@ -163,7 +163,8 @@ def run(name: str, scale: str, folder: pathlib.Path, progress: 'Progress') -> in
     except KeyboardInterrupt:
       job.terminate()
       job.wait()
-      sys.exit(f'reproduce: stopped in {name}; the same command goes on where it was.')
+      print(f'reproduce: stopped in {name}; the same command goes on there.', file=sys.stderr)
+      sys.exit(130)
     return job.wait()
 
 
@@ -215,6 +216,8 @@ def read(folder: pathlib.Path, fault: str = '') -> Section:
   try:
     content = _contents(folder)
     name, config = content['experiment'], content['config']
+    if name not in RECIPES:
+      raise KeyError(name)
     rows = [results.Row(**row) for row in content['rows']]
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(
@@ -266,7 +269,7 @@ def changed(config: Mapping[str, Any], scale: Mapping[str, Any]) -> dict[str, st
 
 
 def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  found = {}
+  found: dict[str, Any] = {}
   for key, value in values.items():
     if isinstance(value, Mapping):
       found |= _flat(value, f'{prefix}{key}.')

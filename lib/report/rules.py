@@ -127,9 +127,10 @@ class Cells:
 
   def matching(self, pattern: str) -> list[tuple[Cell, tuple[str, ...]]]:
     """Cells whose address fits a pattern, each with what its wildcards stand for."""
-    form = re.compile(_expression(pattern))
-    found = [(address, form.fullmatch(address)) for address in self._found]
-    fits = [(self.one(address), match.groups()) for address, match in found if match]
+    form, fits = re.compile(_expression(pattern)), []
+    for address in self._found:
+      if match := form.fullmatch(address):
+        fits.append((self.one(address), tuple(map(str, match.groups()))))
     return fits or [(self.one(pattern), ())]  # says what is missing
 
 
