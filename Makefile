@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test aot beam site lint lock clean
+.PHONY: demo test aot bench beam site lint lock clean
 
 demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, plots, report.
 	$(BIN)/python -m experiments.markov --workdir=runs/demo \
@@ -15,9 +15,15 @@ demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, pl
 test: $(INSTALLED)  ## Everything, in under ten minutes on two cores.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-aot: $(INSTALLED)  ## Kernels compiled for TPUs that are not there.
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target .cache/libtpu 'libtpu==0.0.42.1'
+aot: $(INSTALLED) .cache/libtpu  ## Kernels compiled for TPUs that are not there.
 	JAX_DISABLE_MOST_OPTIMIZATIONS=false PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/test_aot.py
+
+bench: $(INSTALLED) .cache/libtpu  ## The kernels timed on this accelerator, or compiled for TPUs.
+	PYTHONPATH=.cache/libtpu $(BIN)/python -m pallas_kernels.bench
+
+.cache/libtpu: $(INSTALLED)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target $@ 'libtpu==0.0.42.1'
+	touch $@
 
 beam: $(INSTALLED)  ## The corpus runner on Apache Beam, which the lock cannot hold (protobuf < 7).
 	test -x .cache/beam/bin/python || $(BIN)/python -m venv --without-pip .cache/beam

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast the kernels are, at the experiments' own shapes.
+
+  python -m pallas_kernels.bench --kernels=linear_cross_entropy --record
+
+On an accelerator: time of each implementation and peer, forward and with gradients, as a ratio to
+the reference and to the fastest other, the share of what the chip could do, and peak memory.
+Elsewhere times would mean nothing: there the TPU kernels are compiled ahead of time, and what is
+printed is the memory that they plan with and how their static schedules compare with the matrix
+units alone.
+
+--record puts a kernel's rows in the place of those it has of this device in RESULTS.md.
+"""
+
+import argparse
+import importlib.metadata
+import importlib.util
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pallas_kernels import aot
+from pallas_kernels.bench_cases import Case, cases
+
+RESULTS = pathlib.Path(__file__).with_name('RESULTS.md')
+# Published peaks: bfloat16 FLOP/s of a chip, bytes/s of its memory.
+PEAKS = {
+  'TPU v5 lite': (197e12, 0.82e12),
+  'TPU v5': (459e12, 2.77e12),
+  'TPU v6 lite': (918e12, 1.64e12),
+  'NVIDIA H100 80GB HBM3': (989e12, 3.35e12),
+  'NVIDIA H200': (989e12, 4.8e12),
+}
+MEASURED = ('shape', 'pass', 'way', 'ms', '× reference', '× best other', 'of roofline', 'peak GB')
+COMPILED = ('shape', 'chip', 'temporary MB', 'body', 'cycles', 'matrix cycles', 'ratio', 'spills')
+Row = tuple[str, ...]
+
+
+def passes(case: Case) -> dict[str, Callable[[Callable], Callable]]:
+  """Forward, and with gradients where the kernel has any."""
+
+  def with_gradients(way: Callable) -> Callable:
+    def total(*arrays: jax.Array) -> jax.Array:
+      return sum(
+        (x.astype(jnp.float32).sum() for x in jax.tree.leaves(way(*arrays))), jnp.zeros(())
+      )
+
+    return jax.value_and_grad(total, argnums=case.by)
+
+  return {'forward': lambda way: way} | ({'with gradients': with_gradients} if case.by else {})
+
+
+def seconds(compiled: Callable, arrays: Sequence[jax.Array], repeats: int = 20) -> float:
+  """Median time of a run, after three that warm up."""
+  times = []
+  for _ in range(repeats + 3):
+    begin = time.perf_counter()
+    jax.block_until_ready(compiled(*arrays))
+    times.append(time.perf_counter() - begin)
+  return statistics.median(times[3:])
+
+
+def held_bytes(compiled: Any) -> int:
+  """Memory of arguments, results and all between, as the compiler planned it."""
+  plan = compiled.memory_analysis()
+  return plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
+
+
+def measure(case: Case) -> Iterator[Row]:
+  """Rows of MEASURED on this machine's accelerator; what cannot run here says why."""
+  peaks = PEAKS.get(jax.devices()[0].device_kind)
+  arrays = case.inputs()
+  for i, (name, wrap) in enumerate(passes(case).items()):
+    times, held = {}, {}
+    for way, function in case.ways.items():
+      try:
+        compiled = jax.jit(wrap(function)).lower(*arrays).compile()
+        times[way] = seconds(compiled, arrays)
+      except Exception as error:  # a peer or a kernel that this backend refuses
+        yield (
+          case.shape,
+          name,
+          way,
+          f'no: {(str(error) or repr(error)).splitlines()[0][:80]}',
+          *[''] * 4,
+        )
+        continue
+      held[way] = held_bytes(compiled)
+    for way, took in times.items():
+      others = [other for key, other in times.items() if key != way]
+      over = lambda times, took=took: f'{took / min(times):.2f}' if times else ''
+      least = max(case.flops[i] / peaks[0], case.bytes[i] / peaks[1]) if peaks else None
+      yield (
+        case.shape, name, way, f'{took * 1e3:.3f}',
+        over([times['reference']] if 'reference' in times else []), over(others),
+        f'{least / took:.2f}' if least else '', f'{held[way] / 1e9:.2f}',
+      )  # fmt: skip
+
+
+def compile_ahead(case: Case, chips: Sequence[str]) -> Iterator[Row]:
+  """Rows of COMPILED for each chip."""
+  shapes = jax.eval_shape(case.inputs)
+  function = list(passes(case).values())[-1](case.ways['pallas'])
+  for chip in chips:
+    memory = aot.compile_for(chip, function, shapes).memory_analysis().temp_size_in_bytes
+    for found in aot.schedules(chip, function, shapes):
+      ratio = f'{found.bundles / found.matrix_cycles:.2f}' if found.matrix_cycles else ''
+      numbers = (f'{x:,}' for x in (found.bundles, found.matrix_cycles))
+      yield (case.shape, chip, f'{memory / 1e6:.1f}', found.kernel, *numbers, ratio,
+             f'{found.spills:,}')  # fmt: skip
+
+
+def record(title: str, text: str, path: pathlib.Path = RESULTS) -> None:
+  """Puts a section in the place of the one with its title, or among the others by title."""
+  introduction, *sections = (part.rstrip() for part in path.read_text().split('\n## '))
+  kept = [section for section in sections if section.split('\n')[0] != title]
+  path.write_text('\n\n## '.join([introduction, *sorted([*kept, f'{title}\n\n{text}'])]) + '\n')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Prints a table for each kernel, row by row, and records it if asked to."""
+  parser = argparse.ArgumentParser(prog='pallas_kernels.bench', description=__doc__.split('\n')[0])
+  known = cases()
+  names = sorted({case.kernel for case in known})
+  parser.add_argument('--kernels', nargs='+', choices=names, default=names)
+  parser.add_argument('--shapes', nargs='+', help='of these kernels; all of them by default')
+  parser.add_argument('--chips', nargs='+', choices=aot.TOPOLOGIES, default=list(aot.TOPOLOGIES))
+  parser.add_argument('--record', action='store_true')
+  given = parser.parse_args(argv)
+  if given.record and (given.shapes or len(given.chips) < len(aot.TOPOLOGIES)):
+    parser.error('--record replaces all rows of a kernel: leave out --shapes and --chips.')
+  here = jax.default_backend() != 'cpu'
+  if not here and not importlib.util.find_spec('libtpu'):
+    sys.exit('There is no accelerator here, nor libtpu to compile for one: `make bench` has it.')
+  columns = MEASURED if here else COMPILED
+  place = f'measured on {jax.devices()[0].device_kind}' if here else 'compiled ahead of time'
+  versions = ', '.join(
+    f'{name} {importlib.metadata.version(name)}' for name in ('jax', *([] if here else ['libtpu']))
+  )
+  for kernel in given.kernels:
+    lines = [' | '.join(columns), ' | '.join('---' for _ in columns)]
+    print(
+      f'\n{kernel}, {place} ({versions})\n\n' + '\n'.join(f'| {x} |' for x in lines), flush=True
+    )
+    for case in known:
+      if case.kernel == kernel and (not given.shapes or case.shape in given.shapes):
+        for row in measure(case) if here else compile_ahead(case, given.chips):
+          lines.append(' | '.join(row))
+          print(f'| {lines[-1]} |', flush=True)
+    if given.record:
+      table = '\n'.join(f'| {line} |' for line in lines)
+      record(f'{kernel}, {place}', f'{versions}\n\n{table}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels' bench: its shapes are the experiments', and its rows what it says they are."""
+
+import jax.numpy as jnp
+import pytest
+
+from configs import equal_info
+from pallas_kernels import bench, bench_cases
+
+
+def test_shapes_are_those_of_the_configs():
+  config = equal_info.get_config('paper')
+  tokens, sizes = config.m2.batch_size * config.m2.length, {m[0]: m[2] for m in config.m2.models}
+  widest = 2 ** max(bits for _, bits in config.m2.methods)
+  assert {
+    'equal_info_113m': {'positions': tokens // 4, 'dim': sizes['113m'], 'vocab_size': widest},
+    'equal_info_2b': {'positions': tokens // 16, 'dim': sizes['2b'], 'vocab_size': widest},
+    'equal_info_m1': {
+      'positions': config.m1.batch_size * config.m1.context, 'dim': config.m1.dim,
+      'vocab_size': 256,
+    },
+  } == bench_cases.LINEAR  # fmt: skip
+
+
+def test_every_case_has_a_reference_a_kernel_and_a_name_of_its_own():
+  cases = bench_cases.cases()
+  assert len({(case.kernel, case.shape) for case in cases}) == len(cases)
+  for case in cases:
+    assert {'reference', 'pallas'} <= set(case.ways)
+    assert len(case.flops) == len(case.bytes) == 2
+
+
+def test_measures_every_way_and_says_what_does_not_run():
+  def refused(x):
+    raise ValueError('not on this machine\nat all')
+
+  ways = {'reference': lambda x: x @ x, 'pallas': refused, 'twice': lambda x: 2 * x @ x}
+  one = bench_cases.Case('a', 'b', lambda: (jnp.ones((8, 8)),), ways, (0,), (1, 1), (1, 1))
+  rows = list(bench.measure(one))
+  assert [row[:3] for row in rows] == [
+    ('b', name, way)
+    for name in ('forward', 'with gradients')
+    for way in ('pallas', 'reference', 'twice')
+  ]
+  assert all(len(row) == len(bench.MEASURED) for row in rows)
+  assert rows[0][3] == 'no: not on this machine'
+  assert rows[1][4] == '1.00'
+  assert float(rows[1][5]) == pytest.approx(1 / float(rows[2][5]), rel=0.05)
+
+
+def test_recording_replaces_what_the_device_had(tmp_path):
+  path = tmp_path / 'RESULTS.md'
+  path.write_text('# Results\n\nIntroduction.\n')
+  for title, text in [('b', 'old'), ('a', '1'), ('b', 'new\n\n| x |')]:
+    bench.record(title, text, path)
+  assert path.read_text() == '# Results\n\nIntroduction.\n\n## a\n\n1\n\n## b\n\nnew\n\n| x |\n'
+
+
+def test_without_accelerator_or_compiler_it_says_so(monkeypatch):
+  monkeypatch.setattr(bench.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(SystemExit, match='no accelerator here, nor libtpu'):
+    bench.main([])
