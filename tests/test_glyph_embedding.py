@@ -209,6 +209,30 @@ def test_rows_of_another_vocabulary_are_named():
     wrong.init_fn(jax.random.key(0), batch)
 
 
+def test_a_table_may_be_held_as_bits():
+  pictures, size = table(), len(TOKENS)
+  rows = glyph_rows.with_rms(glyph_rows.glyph_rows(pictures, basis='pixels'), 0.02)
+  packed = glyph_rows.pixel_rows(pictures, rms=0.02)
+  ids = np.arange(size + 1, dtype=np.int32)[None]
+  found = []
+  for held in (rows, packed):
+    embedding = Given(size, 24, lambda seed: held)
+    variables = embedding.init(jax.random.key(0), ids, None, method='encode')
+    mesh = sharding.make_mesh({'tensor': 8})
+    assert sharding.shardings({'frozen': variables['frozen']}, DECODER_RULES, mesh)
+    found.append((variables, embedding.apply(variables, ids, None, method='encode')))
+  (plain, expected), (bits, vectors) = found
+  assert sum(leaf.nbytes for leaf in jax.tree.leaves(plain['frozen'])) == rows.nbytes
+  assert jax.tree.map(np.shape, plain['params']) == jax.tree.map(np.shape, bits['params'])
+  assert set(bits['frozen']['table']) == {'packed', 'mean', 'scales'}
+  assert bits['frozen']['table']['packed'].nbytes <= rows.nbytes / 32 + 512
+  # A scale is 1 / norm, rounded once more: 2⁻²³ of a row; sums of 256 products after it.
+  np.testing.assert_allclose(vectors, expected, rtol=0, atol=2**-18 * np.abs(expected).max())
+  trained = Given(size, 24, lambda seed: packed, frozen=False)
+  with pytest.raises(InputError, match='cannot be trained'):
+    trained.init(jax.random.key(0), ids, None, method='encode')
+
+
 def test_replicas_have_rows_and_parameters_of_their_own():
   embedding = Given(tiny.V, 16, lambda seed: glyph_rows.gaussian_rows(tiny.V, 16, seed))
   ids = np.array([[tiny.V, 0]], np.int32)

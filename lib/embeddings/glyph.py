@@ -6,6 +6,7 @@ What the rows hold is not this module's concern: glyphs and their controls are i
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 
 from lib.embeddings.readout import readout_nats
 from lib.errors import InputError
+from pallas_kernels.glyph_rows import glyph_rows
 
 
 class Given(nn.Module):
@@ -28,6 +30,8 @@ class Given(nn.Module):
     dim: D, width of the model.
     rows: seed -> the rows, float [V, R]. For R ≠ D a trained map without bias takes them to D.
       The seed comes from the module's own key, so that each replica under `vmap` has its own.
+      Rows that are frozen may be the arrays of `pallas_kernels.glyph_rows` by name (`pixel_rows`
+      makes them): then the table is held as bits, and floats are made for the ids of a batch alone.
     frozen: the rows stay; otherwise they are where training starts.
     init_std: standard deviation of the initial readout and begin vector.
     dtype: of the vectors handed to the model.
@@ -35,7 +39,7 @@ class Given(nn.Module):
 
   vocab_size: int
   dim: int
-  rows: Callable[[int], np.ndarray]
+  rows: Callable[[int], Any]
   frozen: bool = True
   init_std: float = 0.02
   dtype: jnp.dtype = jnp.float32
@@ -52,32 +56,50 @@ class Given(nn.Module):
       ).value
     else:
       self.table = self.param('table', self._rows)
-    width = self.table.shape[1]
+    width = self._shape(self.table)[1]
     if width != self.dim:
       into = nn.initializers.normal(width**-0.5)
       self.row_in = self.param('row_in', into, (width, self.dim))
 
-  def _rows(self, key: jax.Array) -> jax.Array:
-    shape = np.shape(self.rows(0))
+  def _rows(self, key: jax.Array) -> Any:
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._arrays(0))
+    shape = self._shape(like)
     if len(shape) != 2 or shape[0] != self.vocab_size:
       raise InputError(
         f'rows of shape {shape} do not fit {self.vocab_size} ids: render them from the '
         'tokens of the tokenizer in use.'
       )
+    if isinstance(like, Mapping) and not self.frozen:
+      raise InputError('rows held as bits cannot be trained: give floats, or freeze them.')
     # A plain array would be written into the compiled program of the initial state.
     return jax.pure_callback(
-      lambda seed: np.asarray(self.rows(int(seed)), np.float32),
-      jax.ShapeDtypeStruct(shape, np.float32),
+      lambda seed: self._arrays(int(seed)),
+      like,
       jax.random.bits(key),
       vmap_method='sequential',
     )
+
+  def _arrays(self, seed: int) -> Any:
+    rows = self.rows(seed)
+    return rows if isinstance(rows, Mapping) else np.asarray(rows, np.float32)
+
+  @staticmethod
+  def _shape(table: Any) -> tuple[int, ...]:
+    """Of the rows as floats."""
+    if isinstance(table, Mapping):
+      return table['scales'].size, table['mean'].size
+    return table.shape
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> None:
     """Nothing: the rows are the same for every sequence."""
 
   def encode(self, ids: jax.Array, draw: None) -> jax.Array:
     """Vectors [B, T, D] of ids [B, T] in 0…V."""
-    rows = self.table[jnp.minimum(ids, self.vocab_size - 1)].astype(self.dtype)
+    known = jnp.minimum(ids, self.vocab_size - 1)
+    if isinstance(self.table, Mapping):
+      rows = glyph_rows(known, **self.table, dtype=self.dtype)
+    else:
+      rows = self.table[known].astype(self.dtype)
     if rows.shape[-1] != self.dim:
       rows = jnp.dot(rows, self.row_in.astype(self.dtype))
     begin = self.begin.astype(self.dtype)[None, None]

@@ -11,6 +11,7 @@ import numpy as np
 
 from lib.data.glyphs import GlyphTable
 from lib.errors import InputError
+from pallas_kernels import glyph_rows as kernel
 
 BASES = ('pca', 'pixels')
 CHUNK = 8192  # tokens whose pixels are held as floats at once
@@ -59,6 +60,26 @@ def glyph_rows(
     own = unit(rng.standard_normal((alike.size, dim), np.float32))
     rows[alike] = unit(rows[alike] + identity * own)
   return rows
+
+
+def pixel_rows(table: GlyphTable, rms: float | None = None) -> dict[str, np.ndarray]:
+  """The rows of basis 'pixels' as bits, for `pallas_kernels.glyph_rows`.
+
+  The same rows within a rounding or two of float32, for a number is multiplied by 1 / norm there.
+
+  Args:
+    table: pictures of cell² pixels.
+    rms: as in `with_rms`; rows of norm 1 where None.
+  """
+  mean = _moments(table)[0].astype(np.float32)
+  norms = np.empty(len(table.bits), np.float32)
+  for start in range(0, norms.size, CHUNK):
+    norms[start : start + CHUNK] = np.linalg.norm(_floats(table, start) - mean, axis=1)
+  scales = 1 / np.where(norms > 0, norms, 1)
+  if rms is not None:  # a row of norm 1 has mean square 1 / cell²
+    scales *= rms * np.sqrt(mean.size / np.mean(norms > 0))
+  packed = kernel.pack(table.pixels().reshape(norms.size, -1))
+  return {'packed': packed, 'mean': mean, 'scales': scales.astype(np.float32)}
 
 
 def _floats(table: GlyphTable, start: int) -> np.ndarray:
