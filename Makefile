@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test aot bench beam site lint lock clean
+.PHONY: demo test faults soak fuzz aot bench beam site lint lock clean
 
 demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, plots, report.
 	$(BIN)/python -m experiments.markov --workdir=runs/demo \
@@ -14,6 +14,16 @@ demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, pl
 
 test: $(INSTALLED)  ## Everything, in under ten minutes on two cores.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: $(INSTALLED)  ## Runs that are killed and stopped at random moments, in minutes (docs/faults.md).
+	$(BIN)/python -m pytest -s tests/faults.py
+
+soak: $(INSTALLED)  ## The same with 200 kills.
+	KILLS=200 $(BIN)/python -m pytest -s tests/faults.py
+
+fuzz: $(INSTALLED)  ## Mutated input for every reader; SECONDS=600 for longer.
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target .cache/atheris 'atheris==3.0.0'
+	PYTHONPATH=.cache/atheris $(BIN)/python -m tests.fuzz
 
 aot: $(INSTALLED) .cache/libtpu  ## Kernels compiled for TPUs that are not there.
 	JAX_DISABLE_MOST_OPTIMIZATIONS=false PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/test_aot.py

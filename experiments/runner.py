@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
-from lib import atomic, cache, memory
+from lib import atomic, cache, errors, memory
 from lib.errors import InputError
 from lib.report import published, results, tables
 from lib.train import loop, sharding
@@ -75,7 +75,9 @@ class Recipe:
 def main(recipe: Recipe) -> None:
   """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input."""
   memory.keep_freed()
-  logging.set_verbosity(logging.ERROR)  # of libraries: orbax warns of strings in checkpoints
+  logging.set_verbosity(logging.ERROR)
+  # What orbax reports it also raises, and it warns of strings in checkpoints.
+  logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
   try:
     _define_flags(recipe.name)
     app.run(lambda _: execute(recipe), flags_parser=_parse_flags)
@@ -88,11 +90,23 @@ def main(recipe: Recipe) -> None:
   except KeyboardInterrupt:
     stopped = loop.Stopped('stopped by Ctrl-C; the same command goes on from the last save.')
     sys.exit(_say(recipe, stopped, 130))
+  except Exception as error:
+    if (why := errors.refusal(error)) is None:
+      raise
+    sys.exit(_say(recipe, _refused(why, getattr(error, 'filename', None)), 2))
 
 
 def _say(recipe: Recipe, error: BaseException, code: int) -> int:
   print(f'{recipe.name}: {error}', file=sys.stderr)
   return code
+
+
+def _refused(why: str, path: str | None) -> InputError:
+  place = path or f'the workdir {flags.FLAGS.workdir}'
+  return InputError(
+    f'cannot read or write {place}: {why}; mend that, and the same command goes on from the last '
+    'save.'
+  )
 
 
 def _define_flags(name: str) -> None:

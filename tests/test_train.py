@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -14,9 +15,9 @@ import jax
 import numpy as np
 import pytest
 
-from lib.errors import InputError
-from lib.train import loop, optimizer, replicas, sharding
-from tests import tiny
+from lib.errors import InputError, refusal
+from lib.train import loop, metrics, optimizer, replicas, sharding
+from tests import faulty, tiny
 
 
 @pytest.fixture(scope='module')
@@ -89,6 +90,31 @@ def test_sigterm_in_the_last_step_is_not_lost(tmp_path, monkeypatch):
   assert (tmp_path / 'checkpoints/train/3').is_dir()
 
 
+def test_sigterm_breaks_off_an_evaluation_which_is_made_up_for(unbroken, tmp_path, monkeypatch):
+  _, _, history = unbroken
+  original = tiny.language_model.held_out
+  calls = []
+
+  def held_out(*args, **options):
+    def evaluate(variables):
+      calls.append(1)
+      if len(calls) == 2:  # at step 5
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+      return original(*args, **options)(variables)
+
+    return evaluate
+
+  monkeypatch.setattr(tiny.language_model, 'held_out', held_out)
+  begin = time.monotonic()
+  with pytest.raises(loop.Stopped, match='at step 5, saved'):
+    tiny.run(tmp_path, 14)
+  assert time.monotonic() - begin < 60
+  _, again = tiny.run(tmp_path, 14)
+  strip = lambda lines: [{k: v for k, v in line.items() if 'second' not in k} for line in lines]
+  assert strip(again) == strip(history)
+
+
 def test_seconds_count_every_step_and_no_evaluation(tmp_path, monkeypatch):
   # Evaluations that take a second each must not show, nor swallow the steps around them.
   slow = tiny.language_model.held_out
@@ -156,6 +182,46 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(unbroken, tmp_path,
   assert 'checkpoints/train/9 is damaged' in caplog.text
   assert tiny.losses(again) == tiny.losses(history)
   assert equal(resumed, state)
+
+
+@pytest.fixture(scope='module')
+def record(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('record')
+  faulty.run(folder, 24)
+  return faulty.record(folder)
+
+
+def test_a_disk_that_is_full_ends_the_run_and_loses_nothing(record, tmp_path):
+  # No file may pass 100 kB: metrics fit, the table of 263 kB does not.
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+  try:
+    with pytest.raises(Exception, match='File too large') as caught:
+      faulty.run(tmp_path, 24)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert refusal(caught.value) == 'File too large'
+  faulty.run(tmp_path, 24)
+  assert set(faulty.record(tmp_path)) == set(record)
+
+
+def test_a_clock_that_is_set_back_changes_nothing(record, tmp_path, monkeypatch):
+  times = iter(range(2_000_000_000, 0, -3600))
+  monkeypatch.setattr(time, 'time', lambda: float(next(times)))
+  faulty.run(tmp_path, 15)
+  faulty.run(tmp_path, 24)
+  steps = lambda lines: [line for line in lines if not line.startswith('end')]
+  assert steps(faulty.record(tmp_path)) == steps(record)
+  assert sorted(p.name for p in (tmp_path / 'checkpoints/train').iterdir()) == ['20', '24']
+
+
+def test_the_bar_goes_on_when_the_clock_is_set_back(monkeypatch):
+  bar = metrics.progress_bar('train', 0, 10)
+  bar.mininterval = 0
+  monkeypatch.setattr(time, 'time', lambda: 0.0)
+  bar.update()
+  assert bar.last_print_n == 1
+  bar.close()
 
 
 def test_all_checkpoints_damaged_is_said(tmp_path):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that hold state, data position, progress and config, behind orbax v1."""
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -36,7 +37,10 @@ def _voucher(state: State, data: Any, notes: str) -> str:
 
 
 class Checkpoints:
-  """The checkpoints of one run, newest last; a damaged one is named and the one before it used."""
+  """The checkpoints of one run, newest last; a damaged one is named and the one before it used.
+
+  One is written in the background while training goes on, and takes its name when it is whole.
+  """
 
   def __init__(self, folder: str | os.PathLike, keep: int = 2):
     self._manager = ocp.training.Checkpointer(
@@ -44,6 +48,7 @@ class Checkpoints:
       preservation_policy=ocp.training.preservation_policies.LatestN(keep),
       cleanup_tmp_directories=True,
     )
+    self._saving: ocp.AsyncResponse[bool] | None = None
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -54,12 +59,38 @@ class Checkpoints:
   def save(
     self, step: int, state: State, data: Any, progress: Mapping[str, Any], config: Mapping[str, Any]
   ) -> None:
-    """Writes one checkpoint atomically; `data` is the batch iterator, the rest JSON-like."""
+    """Begins a checkpoint of things as they are now, once the one before it is on disk.
+
+    Args:
+      step: names it.
+      state: may be donated as soon as this returns.
+      data: the batch iterator; may be advanced as soon as this returns.
+      progress: comes back from `restore`; JSON-like.
+      config: kept for readers; JSON-like.
+
+    Raises:
+      OSError and others: what stopped the one before it.
+    """
+    self.wait()
     text = json.dumps({'progress': dict(progress), 'config': dict(config)})
     notes = {'text': text, 'voucher': _voucher(state, data, text)}
-    self._manager.save_checkpointables(
+    self._saving = self._manager.save_checkpointables_async(
       step, {'state': state, 'data': data, 'notes': notes}, force=True, overwrite=True
     )
+
+  def wait(self, seconds: float | None = None) -> bool:
+    """Waits at most `seconds` for the checkpoint begun last; whether it is on disk.
+
+    Raises:
+      OSError and others: what stopped it.
+    """
+    try:
+      if self._saving:
+        self._saving.result(seconds)
+    except concurrent.futures.TimeoutError:
+      return False
+    self._saving = None
+    return True
 
   def restore(self, shapes: State, data: Any) -> tuple[State, dict[str, Any]] | None:
     """The newest sound state and its progress, with `data` set to its position; None if none is.

@@ -6,7 +6,7 @@ import os
 import pathlib
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -32,15 +32,45 @@ class Diverged(FloatingPointError):
   """The loss is no longer finite; the message names the step."""
 
 
-@contextlib.contextmanager
-def sigterm_flag() -> Iterator[list[bool]]:
-  """A list that receives True once SIGTERM has come, so that the loop can finish its step."""
-  flag: list[bool] = []
-  before = signal.signal(signal.SIGTERM, lambda *_: flag.append(True))
-  try:
-    yield flag
-  finally:
-    signal.signal(signal.SIGTERM, before)
+class _BrokenOff(BaseException):
+  """SIGTERM came in a block that it may end."""
+
+
+class Sigterm:
+  """Notes SIGTERM, so that the loop can finish its step; as a context it has the signal."""
+
+  came = False
+  _breaks = False
+
+  def __enter__(self) -> 'Sigterm':
+    self._before = signal.signal(signal.SIGTERM, self._note)
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    signal.signal(signal.SIGTERM, self._before)
+
+  def _note(self, *_: Any) -> None:
+    self.came = True
+    if self._breaks:
+      self._breaks = False
+      raise _BrokenOff
+
+  def undisturbed(self, work: Callable[[], None]) -> bool:
+    """Does work that SIGTERM breaks off at once; whether all of it was done.
+
+    Several processes cannot tell where the others were broken off: there it only is not begun.
+    """
+    if self.came:
+      return False
+    try:
+      self._breaks = jax.process_count() == 1
+      work()
+      self._breaks = False  # in the try, for SIGTERM may come before this line
+    except _BrokenOff:
+      return False
+    finally:
+      self._breaks = False
+    return True
 
 
 class Profiler:
@@ -124,15 +154,16 @@ def train(
   data = iter(experiment.batches)
   with (
     jax.set_mesh(mesh),
-    sigterm_flag() as stop,
+    Sigterm() as sigterm,
     Checkpoints(workdir / 'checkpoints' / run) as checkpoints,
   ):
     first = next(iter(experiment.batches))  # shapes alone; `data` keeps its position
     example = sharding.global_batch(first, mesh, experiment.batch_axis)
     make, shapes = state_shapes(experiment, optimizer, example, seed, rules, mesh)
     restored = checkpoints.restore(shapes, data)
-    state, progress = restored or (make(), {'seconds': 0.0})
+    state, progress = restored or (make(), {'seconds': 0.0, 'evaluated': False})
     start, seconds = int(state['step']), progress['seconds']
+    evaluated = progress.get('evaluated', True)  # is `state` evaluated, where that is due?
     if start < steps:  # a run that is done is only read
       step_fn = make_step(experiment, optimizer, seed, shapes).lower(state, example).compile()
     metrics = metric_files.Metrics(workdir, run, start if restored else -1)
@@ -142,12 +173,18 @@ def train(
     clock = time.perf_counter()  # when the last step was done, or the loop went on after a pause
 
     def evaluate(step: int) -> None:
-      for name, evaluation in experiment.evaluations.items():
-        values = evaluation(state['variables'])
+      nonlocal evaluated
+      found: dict[str, Mapping[str, Any]] = {}
+      measure = lambda: found.update(
+        (name, of(state['variables'])) for name, of in experiment.evaluations.items()
+      )
+      evaluated = sigterm.undisturbed(measure)
+      for name, values in found.items() if evaluated else ():
         metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})
 
     def save(step: int) -> None:
-      checkpoints.save(step, state, data, {'seconds': seconds}, config or {})
+      progress = {'seconds': seconds, 'evaluated': evaluated}
+      checkpoints.save(step, state, data, progress, config or {})
 
     def settle() -> None:
       """Waits for the step in flight, checks its loss and reports it with its time."""
@@ -162,7 +199,7 @@ def train(
       if step % log_every == 0 or step == steps - 1:
         line = metric_files.summarise(host, elapsed)
         metric_files.show(bar, line)
-        metrics.write(step + 1, line | {'seconds': seconds})
+        metrics.write(step + 1, line | {'seconds': seconds, 'steps': steps})
 
     with contextlib.closing(metrics), contextlib.closing(bar), contextlib.closing(profiler):
       for step in range(start, steps):
@@ -170,27 +207,31 @@ def train(
         # checkpoint at step s holds the data position of batch s, and step 0 is covered. Before
         # either, settle: a state may be kept only once its own loss is known to be finite.
         due_save = step > start and step % checkpoint_every == 0
-        due_evaluation = step % evaluate_every == 0 and (step > start or not restored)
-        if stop or due_save or due_evaluation:
+        due_evaluation = step % evaluate_every == 0 and not evaluated
+        if sigterm.came or due_save or due_evaluation:
           settle()
           if due_evaluation:
             evaluate(step)
-          if stop or due_save:
+          if sigterm.came or due_save:
             save(step)
-          if stop:
+          if sigterm.came:
+            checkpoints.wait()
             raise Stopped(f'stopped by SIGTERM at step {step}, saved; the same command goes on.')
           clock = time.perf_counter()
         with profiler.step(step):
           batch = sharding.global_batch(next(data), mesh, experiment.batch_axis)
           with jax.transfer_guard('disallow'):
             state, values = step_fn(state, batch)
+        evaluated = False
         settle()  # the step before, read while this one runs
         pending = (step, values)
+        checkpoints.wait(seconds=0)  # a full disk is better known now than at the next save
         bar.update()
       settle()
-      if start < steps:
+      if start < steps or (start == steps and not evaluated):
         evaluate(steps)
         save(steps)
-      if stop:
+        checkpoints.wait()
+      if sigterm.came:
         raise Stopped(f'stopped by SIGTERM after step {steps}, saved; the same command goes on.')
   return state, metric_files.read(workdir / 'metrics.jsonl', run)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,16 +19,18 @@ LN2 = math.log(2)
 
 
 def read(path: str | os.PathLike, run: str | None = None) -> list[dict[str, Any]]:
-  """Lines of a metrics file, of one run if named; a line cut short by a kill is left out."""
+  """Lines of a metrics file, of one run if named; one that a kill cut short is left out."""
   lines: list[dict[str, Any]] = []
   if not os.path.exists(path):
     return lines
-  for line in pathlib.Path(path).read_text().splitlines():
+  for text in pathlib.Path(path).read_text(errors='replace').splitlines():
     try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError:
+      line = json.loads(text)
+    except (ValueError, RecursionError):
       continue
-  return [line for line in lines if run is None or line['run'] == run]
+    if isinstance(line, dict) and {'run', 'step'} <= line.keys() and run in (None, line['run']):
+      lines.append(line)
+  return lines
 
 
 class Metrics:
@@ -92,11 +95,15 @@ def summarise(metrics: Mapping[str, np.ndarray], seconds: float) -> dict[str, An
 
 def progress_bar(label: str, step: int, steps: int) -> tqdm:
   """A bar that shows steps, rate and time left; silent on processes other than 0."""
-  return tqdm(
+  bar = tqdm(
     total=steps, initial=step, desc=label, unit='step', mininterval=0.5, dynamic_ncols=True,
     bar_format='{desc}: {percentage:3.0f}%|{bar:10}| {n}/{total} [{remaining} left{postfix}]',
     disable=jax.process_index() != 0 or step >= steps,  # a run that is done is only read
   )  # fmt: skip
+  if not bar.disable:  # tqdm reads the wall clock: set back an hour, it would stand for an hour
+    bar._time = time.monotonic
+    bar.start_t = bar.last_print_t = time.monotonic()
+  return bar
 
 
 def show(bar: tqdm, values: Mapping[str, Any]) -> None:

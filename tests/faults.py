@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs that are killed again and again (`make faults`, `make soak`): see docs/faults.md."""
+
+import json
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests import faulty
+
+ROOT = pathlib.Path(__file__).parents[1]
+KILLS = int(os.environ.get('KILLS', '20'))
+GRACE = 30  # seconds: what Kubernetes and Google's spot machines give
+
+
+def end(process):
+  """Waits for a life to end by itself; its exit code."""
+  process.join(300)
+  assert process.exitcode is not None, 'still running after five minutes'
+  return process.exitcode
+
+
+@pytest.fixture(scope='module')
+def unbroken(tmp_path_factory):
+  """The record of a run that nothing stopped, its metrics, and the seconds that it took."""
+  folder = tmp_path_factory.mktemp('unbroken')
+  assert end(faulty.start(folder)) == 0  # fills the compilation cache
+  again = tmp_path_factory.mktemp('again')
+  begin = time.monotonic()
+  assert end(faulty.start(again)) == 0
+  assert faulty.record(again) == faulty.record(folder)
+  assert len(faulty.record(folder)) == faulty.STEPS + 1
+  return faulty.record(folder), metrics(folder), time.monotonic() - begin
+
+
+def metrics(folder):
+  """Lines of metrics.jsonl without their times."""
+  lines = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
+  return [{name: line[name] for name in line if 'second' not in name} for line in lines]
+
+
+def writing(folder: pathlib.Path) -> bool:
+  """Whether a checkpoint is half there."""
+  return any((folder / 'checkpoints/train').glob('*tmp*'))
+
+
+def kill_once(process, folder, seconds, dice):
+  """Kills a life at a random moment, every other time once a checkpoint is being written."""
+  stop = time.monotonic() + dice.uniform(0, seconds)
+  during = dice.random() < 0.5
+  while process.is_alive() and time.monotonic() < stop + seconds * during:
+    if during and time.monotonic() > stop and writing(folder):
+      time.sleep(dice.uniform(0, 0.03))
+      break
+    time.sleep(0.001)
+  process.kill()
+  process.join()
+  return process.exitcode == -signal.SIGKILL
+
+
+def test_killed_at_random_moments_nothing_differs(unbroken, tmp_path):
+  record, lines, seconds = unbroken
+  seed = random.randrange(2**32)
+  dice, kills, torn, taken, runs = random.Random(seed), 0, 0, 0, 0
+  while kills < KILLS:
+    folder = tmp_path / f'run{runs}'
+    folder.mkdir()
+    runs += 1
+    while True:
+      process = faulty.start(folder)
+      if kills < KILLS and kill_once(process, folder, seconds, dice):
+        kills += 1
+        torn += writing(folder)
+      elif end(process) == 0:
+        break
+    seen = faulty.record(folder)
+    taken += len(seen) - 1
+    assert set(seen) == set(record), f'seed {seed}: a step differs, or is missing'
+    assert metrics(folder) == lines, f'seed {seed}'
+  print(
+    f'{kills} kills, {torn} of them with a checkpoint half written; {runs} runs of {faulty.STEPS} '
+    f'steps took {taken} steps; an unbroken run takes {seconds:.1f} s.'
+  )
+  assert torn
+
+
+def test_sigterm_at_random_moments_saves_within_seconds(unbroken, tmp_path):
+  record, lines, seconds = unbroken
+  longest, stops = 0.0, 0
+  while True:
+    process = faulty.start(tmp_path)
+    time.sleep(random.uniform(0, seconds))
+    before = newest(tmp_path)
+    begin = time.monotonic()
+    process.terminate()
+    code = end(process)
+    if code != 0:  # SIGTERM came before the loop had the signal
+      assert code == -signal.SIGTERM
+      assert not faulty.record(tmp_path)
+      continue
+    longest = max(longest, time.monotonic() - begin)
+    if len(set(faulty.record(tmp_path))) == len(record):
+      break
+    stops += 1
+    assert 'stopped by SIGTERM' in (tmp_path / 'log').read_text().splitlines()[-1]
+    # What had been done is saved: the next life takes no step twice.
+    assert newest(tmp_path) >= before
+  assert sorted(faulty.record(tmp_path)) == sorted(record), 'a step was taken twice'
+  assert metrics(tmp_path) == lines
+  print(f'{stops} times SIGTERM; the last word came after {longest:.1f} s at most')
+  assert longest < GRACE
+
+
+def markov(workdir, limit=resource.RLIM_INFINITY):
+  """The smallest training run by the command line, no file of which may pass `limit` bytes."""
+  return subprocess.run(
+    [sys.executable, '-m', 'experiments.markov', f'--workdir={workdir}',
+     f'--config={ROOT}/configs/markov.py:smoke,tables=transformer', '--config.orders=(1,)'],
+    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+
+
+def test_a_full_disk_is_said_in_a_sentence_and_the_same_command_goes_on(tmp_path):
+  done = markov(tmp_path / 'work', 20_000)
+  assert done.returncode == 2, done.stderr
+  last = done.stderr.splitlines()[-1]
+  assert last.startswith('markov: cannot read or write')
+  assert 'File too large; mend that, and the same command goes on' in last
+  assert 'Traceback' not in done.stderr
+  assert markov(tmp_path / 'work').returncode == 0
+
+
+def test_a_workdir_that_cannot_be_is_said_in_a_sentence():
+  done = markov('/proc/nowhere')
+  assert done.returncode == 2, done.stderr
+  assert 'markov: cannot write to the workdir /proc/nowhere: ' in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+def newest(folder):
+  return max(
+    (int(p.name) for p in (folder / 'checkpoints/train').glob('*') if p.name.isdigit()), default=-1
+  )
