@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from lib.tokenizers.coding.stepping import Coded
 
 NAME, FORMAT = 'tokens', 1
 FIELDS = ('ids', 'byte_lengths', 'size', 'crc')
+Record = TypeVar('Record', 'Plan', 'Shard')
 Note = Callable[[int], None]  # is told how many more documents are done
 
 
@@ -53,6 +55,10 @@ class Plan:
   vocab_size: int
   fingerprint: str
   format: int = FORMAT
+
+  def __post_init__(self):
+    if not 1 <= self.shards <= 99_999:
+      raise ValueError(f'{self.shards} shards')
 
   def span(self, shard: int) -> range:
     """The documents of a shard."""
@@ -124,14 +130,14 @@ def begin(folder: str | os.PathLike, plan: Plan) -> None:
 
 def plans(folder: str | os.PathLike) -> list[Plan]:
   """The plans of all splits that were begun in a folder."""
-  return [Plan(**_read_json(path)) for path in sorted(pathlib.Path(folder).glob('*.plan.json'))]
+  return [_read_json(Plan, path) for path in sorted(pathlib.Path(folder).glob('*.plan.json'))]
 
 
 def finished(folder: str | os.PathLike, plan: Plan, shard: int) -> Shard | None:
   """A shard's counts if it is there, else None."""
   note = _done(folder, plan, shard)
   if note.exists() and (pathlib.Path(folder) / plan.shard_name(shard)).exists():
-    return Shard(**_read_json(note))
+    return _read_json(Shard, note)
   return None
 
 
@@ -304,10 +310,15 @@ def _json(content: Plan | Shard) -> str:
   return json.dumps(dataclasses.asdict(content), indent=1) + '\n'
 
 
-def _read_json(path: pathlib.Path) -> dict:
+def _read_json(kind: type[Record], path: pathlib.Path) -> Record:
+  """What `_json` wrote: every field of its own type."""
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError) as error:
+    content = kind(**json.loads(path.read_text()))
+    for field in dataclasses.fields(kind):
+      if type(getattr(content, field.name)) is not field.type:
+        raise TypeError(f'{field.name} is wrong')
+    return content
+  except (OSError, TypeError, ValueError, RecursionError) as error:
     raise InputError(
       f'{path} cannot be read ({error}): delete it, and the shard is made anew'
     ) from error

@@ -9,8 +9,10 @@ import functools
 import glob
 import gzip
 import hashlib
+import io
 import os
 import pathlib
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import Protocol
@@ -22,6 +24,7 @@ from lib.errors import InputError
 CELLS = (16, 32, 64)  # pixels along an edge
 HEX_SIZE = 16  # rows of a bitmap in a .hex file, and its most columns
 BASELINE = 14  # rows of a bitmap above the baseline
+LIMIT = 1 << 28  # bytes of a font's file, also unpacked: the largest known have a tenth of it
 # GNU Unifont's Basic Multilingual Plane, the preferred name first, and where systems keep it.
 UNIFONT = ('unifont.hex', 'unifont.hex.gz', 'unifont.otf', 'unifont.ttf')
 FOLDERS = (
@@ -95,9 +98,12 @@ class HexFont:
     content = _read(path)
     if os.fspath(path).endswith('.gz'):
       try:
-        content = gzip.decompress(content)
+        with gzip.open(io.BytesIO(content)) as unpacked:
+          content = unpacked.read(LIMIT + 1)
       except (OSError, EOFError, zlib.error) as error:
         raise InputError(f'{path} is damaged: it does not unpack ({error})') from error
+    if len(content) > LIMIT:
+      raise InputError(f'{path} is no font: it unpacks to more than {LIMIT:,} bytes')
     self.name = pathlib.Path(path).name
     self.identity = f'hex {hashlib.sha256(content).hexdigest()}'
     self._points, self._rows = _parse(content.decode('ascii', 'replace'), path)
@@ -123,7 +129,7 @@ def _parse(text: str, path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
       bitmaps.append(bytes.fromhex(digits))
     except ValueError:
       bitmaps.append(b'')
-    if len(bitmaps[-1]) not in (HEX_SIZE, 2 * HEX_SIZE):
+    if len(bitmaps[-1]) not in (HEX_SIZE, 2 * HEX_SIZE) or not 0 <= points[-1] <= sys.maxunicode:
       raise InputError(
         f'line {number} of {path} is no glyph: it should be a code point, a colon and '
         '32 or 64 hex digits'
@@ -212,6 +218,8 @@ class OutlineFont:
 
 def _read(path: str | os.PathLike) -> bytes:
   try:
+    if os.path.getsize(path) > LIMIT:
+      raise InputError(f'{path} is no font: it has more than {LIMIT:,} bytes')
     return pathlib.Path(path).read_bytes()
   except OSError as error:
     raise InputError(f'cannot read the font {path}: {error.strerror}') from error

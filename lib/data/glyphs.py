@@ -184,8 +184,10 @@ def load(path: str | os.PathLike, fingerprint: str | None = None) -> GlyphTable:
       f'{path} was rendered from another font, other tokens or other options (fingerprint '
       f'{fields[4][:12]}, not {str(fingerprint)[:12]}): render it again'
     )
-  size, cell = int(fields[2]), int(fields[3])
-  bits, covered = payload[:-size].reshape(size, -1), payload[-size:].view(bool)
+  size, cell = (int(field) if field.isdecimal() else 0 for field in fields[2:4])
+  if not size or cell not in CELLS or payload.size != size * (cell * cell // 8 + 1):
+    raise InputError(f'{path} is damaged: {payload.size} bytes are not those of its tokens')
+  bits, covered = payload[:-size].reshape(size, -1), payload[-size:] > 0
   return GlyphTable(bits, covered, cell, fields[4])
 
 

@@ -153,21 +153,20 @@ def _read_json(path: str) -> Iterator[Question]:
   """One object a line, or one array of them."""
   contents = _contents(path)
   if contents.lstrip().startswith('['):
-    try:
-      records = json.loads(contents)
-    except json.JSONDecodeError as error:
-      raise InputError(f'{path}, line {error.lineno}: this is no JSON ({error.msg}).') from error
-    for index, record in enumerate(records):
+    for index, record in enumerate(_parsed(contents, path)):
       yield _from_record(record, f'{path}, item {index}')
     return
   for number, line in enumerate(contents.split('\n'), start=1):
     if line.strip():
       place = f'{path}, line {number}'
-      try:
-        record = json.loads(line)
-      except json.JSONDecodeError as error:
-        raise InputError(f'{place}: this is no JSON ({error.msg}).') from error
-      yield _from_record(record, place)
+      yield _from_record(_parsed(line, place), place)
+
+
+def _parsed(contents: str, place: str) -> Any:
+  try:
+    return json.loads(contents)
+  except (ValueError, RecursionError) as error:  # also of numbers too long, brackets too deep
+    raise InputError(f'{place}: this is no JSON ({error}).') from error
 
 
 def _text(value: Any) -> Any:
@@ -204,7 +203,8 @@ def _from_record(record: Any, place: str) -> Question:
 def _choices(choices: Any) -> tuple[list[Any], list[Any]]:
   """(labels, options) of a list of texts, of labelled texts, or of two lists."""
   if isinstance(choices, Mapping):
-    return list(choices.get('label', ())), list(choices.get('text', ()))
+    labels, options = choices.get('label', []), choices.get('text', [])
+    return (labels, options) if isinstance(labels, list) and isinstance(options, list) else ([], [])
   if not isinstance(choices, list):
     return [], []
   if all(isinstance(choice, Mapping) for choice in choices):
@@ -221,6 +221,8 @@ def _question(text: Any, options: Sequence[Any], answer: Any, place: str) -> Que
   blank = [o for o in options if not isinstance(o, str) or not o.strip()]
   if blank:
     raise InputError(f'{place}: {_short(blank[0])} is no option; give each a text.')
+  if not _encodable(text + ''.join(options)):
+    raise InputError(f'{place}: the text holds half a surrogate pair; write whole characters.')
   tidy = tuple(option.strip() for option in options)
   last = LETTERS[len(tidy) - 1]
   index = answer
@@ -236,6 +238,10 @@ def _question(text: Any, options: Sequence[Any], answer: Any, place: str) -> Que
       f'index from 0 to {len(tidy) - 1}.'
     )
   return Question(text.strip(), tidy, index)
+
+
+def _encodable(text: str) -> bool:
+  return not any(0xD800 <= ord(character) < 0xE000 for character in text)
 
 
 def _short(value: Any) -> str:

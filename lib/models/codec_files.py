@@ -46,7 +46,9 @@ def load(path: str | os.PathLike) -> Tokenizer:
       name.removeprefix(M1): array for name, array in state.items() if name.startswith(M1)
     })  # fmt: skip
     return _rebuilt(family, state, model)
-  except (KeyError, TypeError, ValueError) as error:
+  except InputError:
+    raise
+  except Exception as error:  # the checksum tells damage from what was written, not who wrote it
     raise InputError(f'{path} holds arrays that make no {family} tokenizer: {error}') from error
 
 

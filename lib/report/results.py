@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lib import atomic
+from lib.errors import InputError
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'numba',
             'tensorflow-datasets', 'sentencepiece', 'tokenizers')  # fmt: skip
@@ -78,9 +79,18 @@ def write_rows(path: str | os.PathLike, rows: Sequence[Row], seconds: float) -> 
 
 
 def read_rows(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads what `write_rows` wrote: {'seconds', 'rows'}."""
-  content = json.loads(pathlib.Path(path).read_text())
-  return content | {'rows': [Row(**row) for row in content['rows']]}
+  """Reads what `write_rows` wrote: {'seconds', 'rows'}.
+
+  Raises:
+    InputError: a damaged file.
+  """
+  try:
+    content = json.loads(pathlib.Path(path).read_text())
+    return {'seconds': float(content['seconds']), 'rows': [Row(**row) for row in content['rows']]}
+  except (KeyError, TypeError, ValueError, RecursionError) as error:
+    raise InputError(
+      f'{path} is damaged ({error}): delete it, and its table is measured again.'
+    ) from error
 
 
 def write_results(

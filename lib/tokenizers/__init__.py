@@ -82,5 +82,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
     raise InputError(f'{path} holds a {family!r} tokenizer: known are {", ".join(FAMILIES)}')
   try:
     return FAMILIES[family].from_state(state)
-  except (KeyError, TypeError, ValueError) as error:
+  except InputError:
+    raise
+  except Exception as error:  # the checksum tells damage from what was written, not who wrote it
     raise InputError(f'{path} holds arrays that make no {family} tokenizer: {error}') from error

@@ -182,6 +182,7 @@ def byte_array(data: bytes) -> np.ndarray:
 def split(data: bytes, lengths: np.ndarray) -> list[bytes]:
   """Cuts `data` into pieces of these lengths [n]; raises InputError if they do not add up."""
   stops = np.cumsum(lengths, dtype=np.int64).tolist()
-  if np.any(lengths < 0) or (stops[-1] if stops else 0) != len(data):
+  outside = np.any((lengths < 0) | (lengths > len(data)))
+  if lengths.dtype.kind not in 'iu' or outside or (stops[-1] if stops else 0) != len(data):
     raise InputError('the lengths of the pieces do not add up to their bytes')
   return [data[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]

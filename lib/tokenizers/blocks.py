@@ -27,9 +27,10 @@ class Blocks(base.Dictionary):
   family = 'blocks'
 
   def __init__(self, alphabet: bytes, r: int):
-    if r < 1 or not alphabet or r * math.log2(len(alphabet)) > LIMIT_BITS:
+    if not 1 <= r <= 1 << LIMIT_BITS or not alphabet or r * math.log2(len(alphabet)) > LIMIT_BITS:
       raise InputError(
-        f'blocks of {r} over {len(alphabet)} characters: there must be 1 to {2**LIMIT_BITS} blocks'
+        f'blocks of {r} over {len(alphabet)} characters: there must be 1 to {2**LIMIT_BITS} '
+        'blocks, of no more characters'
       )
     blocks = [bytes(block) for block in itertools.product(alphabet, repeat=r)]
     tails = [bytes([byte]) for byte in alphabet] if r > 1 else []

@@ -136,6 +136,8 @@ def read(source: BinaryIO, tokenizer: Tokenizer, name: str = 'the container') ->
   entries = _entries(source, header, name)
   size, crc = 0, 0
   for group in _groups(entries, documents.together(tokenizer)):
+    for entry in group:
+      documents.check_size(tokenizer, entry.ids, entry.size, f'{name}: the text from byte {size}')
     found = documents.decode(tokenizer, [entry.ids for entry in group])
     for data, entry in zip(found, group, strict=True):
       documents.check(data, entry.size, entry.crc, f'{name}: the text from byte {size}')

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.errors import InputError
-from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.coding.stepping import Coded, Stepped
 from lib.tokenizers.coding.windows import EqualInfo
 
@@ -45,6 +45,14 @@ def decode(tokenizer: Tokenizer, rows: Sequence[ArrayLike]) -> list[bytes]:
   if isinstance(tokenizer, Stepped):
     return [data for data, _ in tokenizer.decode_all(rows)]
   return [tokenizer.decode(row) for row in rows]
+
+
+def check_size(tokenizer: Tokenizer, ids: np.ndarray, size: int, name: str) -> None:
+  """Raises InputError unless `ids` decode to `size` bytes, where that can be told beforehand."""
+  if isinstance(tokenizer, Dictionary | EqualInfo):
+    found = int(tokenizer.byte_lengths(ids).sum(dtype=np.int64))
+    if found != size:
+      raise InputError(f'{name} comes back as {found} bytes where {size} should be')
 
 
 def check(data: bytes, size: int, crc: int, name: str) -> None:

@@ -3,6 +3,7 @@
 
 import hashlib
 import io
+import math
 import os
 import pathlib
 import zipfile
@@ -13,6 +14,7 @@ from lib import atomic
 from lib.errors import InputError
 
 MAGIC, VERSION = 'tokenizer-file', 1
+LINE = 256  # bytes of the longest first line
 
 
 def write(path: str | os.PathLike, family: str, state: dict[str, np.ndarray]) -> None:
@@ -32,25 +34,44 @@ def write(path: str | os.PathLike, family: str, state: dict[str, np.ndarray]) ->
 def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
   """Returns family and state; raises InputError for a file that is not just as it was written."""
   try:
-    content = pathlib.Path(path).read_bytes()
+    with open(path, 'rb') as file:
+      fields = file.readline(LINE).decode('ascii', 'replace').removesuffix('\n').split(' ')
+      if len(fields) != 5 or fields[0] != MAGIC:
+        raise InputError(
+          f'{path} is not a tokenizer file: its first line should begin with {MAGIC!r}'
+        )
+      _, version, family, size, digest = fields
+      found = os.fstat(file.fileno()).st_size - file.tell()
+      if size != str(found):
+        raise InputError(f'{path} is cut short or damaged: {found} bytes where {size} should be')
+      payload = file.read()
   except OSError as error:
     raise InputError(f'cannot read the tokenizer file {path}: {error.strerror}') from error
-  header, _, payload = content.partition(b'\n')
-  fields = header.decode('ascii', 'replace').split(' ')
-  if len(fields) != 5 or fields[0] != MAGIC:
-    raise InputError(f'{path} is not a tokenizer file: its first line should begin with {MAGIC!r}')
-  _, version, family, size, digest = fields
-  if size != str(len(payload)):
-    raise InputError(f'{path} is cut short or damaged: {len(payload)} bytes where {size} should be')
   if digest != _digest(' '.join(fields[:4]), payload):
     raise InputError(f'{path} is damaged: its checksum differs; make or fetch the file again')
   if version != str(VERSION):
     raise InputError(f'{path} has format version {version}; this program reads version {VERSION}')
   try:
-    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-      return family, dict(arrays)
-  except (EOFError, ValueError, zipfile.BadZipFile) as error:
+    return family, _arrays(payload)
+  except Exception as error:  # whoever can count SHA256 can put anything there
     raise InputError(f'{path} holds no arrays: {error}') from error
+
+
+def _arrays(payload: bytes) -> dict[str, np.ndarray]:
+  """The arrays of an npz archive that holds just their bytes, checked before memory is taken."""
+  with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+    entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > len(payload):
+      raise ValueError('it unpacks to more than it is')
+    for entry in entries:
+      with archive.open(entry) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+          raise ValueError(f'{entry.filename} has a header of another version')
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
+          raise ValueError(f'{entry.filename} has another size than its header says')
+  with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+    return dict(arrays)
 
 
 def _digest(line: str, payload: bytes) -> str:

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 from lib.errors import InputError
 from lib.tokenizers import base, characters
 
+LIMIT = 1 << 28  # bytes of all pieces: thirty merges of hostile hands could make a gigabyte
+
 
 class PairDictionary(base.Dictionary):
   """Ids are the characters of the alphabet, then piece by piece `left + right` of each merge.
@@ -29,8 +31,11 @@ class PairDictionary(base.Dictionary):
         f'merge {wrong[0]} joins ids {left} and {right}: both must be lower than the id '
         f'{len(alphabet) + wrong[0]} that it makes'
       )
-    pieces = [bytes([byte]) for byte in alphabet]
+    pieces, room = [bytes([byte]) for byte in alphabet], LIMIT
     for left, right in self.merges.tolist():
+      room -= len(pieces[left]) + len(pieces[right])
+      if room < 0:
+        raise InputError(f'the pieces of these merges are longer than {LIMIT:,} bytes in all')
       pieces.append(pieces[left] + pieces[right])
     super().__init__(pieces, encoder, alphabet)
 

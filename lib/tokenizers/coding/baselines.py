@@ -12,6 +12,7 @@ from lib.errors import InputError
 from lib.tokenizers import base
 from lib.tokenizers.coding import arithmetic, slices
 
+LONGEST = 1 << 26  # bytes of a text, 64 times those of a container's document
 END = 256  # the symbol after a text's last byte
 
 
@@ -33,6 +34,7 @@ class StaticAC(base.Tokenizer):
     steps = np.diff(cumulative.astype(np.int64))
     if (
       cumulative.shape != (END + 2,)
+      or cumulative.dtype != np.uint16
       or cumulative[0]
       or (steps < 1).any()
       or (cumulative[-1] != 1 << arithmetic.PRECISION)
@@ -72,8 +74,9 @@ class StaticAC(base.Tokenizer):
     stream = slices.pack(ids, self.token_bits)
     size = ids.size * self.token_bits
     symbols, places = _decode(
-      arithmetic.lanes(1), stream, self.cumulative, arithmetic.PRECISION, size
+      arithmetic.lanes(1), stream, self.cumulative, arithmetic.PRECISION, size, LONGEST
     )
+    check_length(symbols.size, ids.size)
     check_end(symbols[-1:] == END, size - places[-1:], ids.size, self.token_bits)
     return symbols[:-1].astype(np.uint8), places[:-1], ids.size
 
@@ -101,6 +104,12 @@ def token_lengths(places: np.ndarray, token_bits: int, count: int) -> np.ndarray
   """Bytes a token, int32 [count], of bytes that end at `places` bits [n] of a stream."""
   tokens = np.maximum(-(-places // token_bits), 1) - 1
   return np.bincount(tokens, minlength=count).astype(np.int32)
+
+
+def check_length(size: int, count: int) -> None:
+  """Raises InputError for a text of LONGEST bytes: what unpacks so far is there to fill memory."""
+  if size >= LONGEST:
+    raise InputError(f'{count} token ids unpack to {LONGEST:,} bytes or more')
 
 
 def check_end(ended: bool, left: int, count: int, token_bits: int) -> None:
@@ -153,8 +162,12 @@ class GZip(base.Tokenizer):
     if ids.size == 0:
       return [], 0
     stream, reader = slices.pack(ids, self.token_bits).tobytes(), zlib.decompressobj()
+    parts, size = [], 0
     try:
-      parts = [reader.decompress(stream[i : i + 1]) for i in range(len(stream))]
+      for i in range(len(stream)):
+        parts.append(reader.decompress(stream[i : i + 1]))
+        size += len(parts[-1])
+        check_length(size, ids.size)
     except zlib.error as error:
       raise InputError(f'{ids.size} token ids are no stream of zlib: {error}') from error
     check_end(reader.eof, 8 * len(reader.unused_data) + 1, ids.size, self.token_bits)
@@ -171,8 +184,8 @@ class GZip(base.Tokenizer):
 
 
 @numba.njit(cache=True, nogil=True)
-def _decode(state, stream, cumulative, precision, size):
-  """Symbols up to and with the end, and where each ends, as far as `size` bits tell."""
+def _decode(state, stream, cumulative, precision, size, limit):
+  """At most `limit` symbols, and where each ends: with the end, or as far as `size` bits tell."""
   lane, capacity, count = state[0], 1024, 0
   symbols, places = np.empty(capacity, np.uint16), np.empty(capacity, np.int64)
   arithmetic.fill(lane, stream)
@@ -180,7 +193,7 @@ def _decode(state, stream, cumulative, precision, size):
     symbol = arithmetic.find(lane.low, lane.width, cumulative, precision)
     start, stop = np.int64(cumulative[symbol]), np.int64(cumulative[symbol + 1])
     arithmetic.pull(lane, stream, start, stop, precision)
-    if lane.bits > size:
+    if lane.bits > size or count == limit:
       return symbols[:count].copy(), places[:count].copy()
     if count == capacity:
       capacity *= 2

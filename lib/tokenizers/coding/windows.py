@@ -8,9 +8,12 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.errors import InputError
 from lib.tokenizers import base
 from lib.tokenizers.coding import slices, walk
-from lib.tokenizers.coding.tabulate import WindowTable
+from lib.tokenizers.coding.tabulate import LIMIT_BITS, MODES, WindowTable
+
+LONGEST = 1 << 28  # bytes of all texts
 
 
 class EqualInfo(base.Tokenizer):
@@ -136,7 +139,35 @@ class EqualInfo(base.Tokenizer):
     window_bits, token_bits = state['bits'].tolist()
     arrays = {name: state[name] for name in ('parent', 'last', 'code', 'cut', 'text')}
     mode = state['mode'].tobytes().decode()
-    return cls(WindowTable(mode=mode, bits=window_bits, **arrays), token_bits)
+    table = WindowTable(mode=mode, bits=window_bits, **arrays)
+    _check(table)
+    return cls(table, token_bits)
+
+
+def _check(table: WindowTable) -> None:
+  """Raises InputError for a table whose walk could leave it: compiled loops do not look."""
+  parent, cut, text, size = table.parent, table.cut, table.text, table.parent.size
+  first, places = np.arange(256), np.arange(size)
+  dtypes = [array.dtype for array in (parent, table.last, cut, table.code, text)]
+  fits = (
+    table.mode in MODES
+    and 1 <= table.bits <= LIMIT_BITS
+    and dtypes == [np.int32, np.uint8, np.int32, np.uint16, np.int32]
+    and 256 <= size <= 1 << LIMIT_BITS
+    and parent.shape == table.last.shape == cut.shape == table.code.shape == (size,)
+    and text.shape == (1 << table.bits,)
+    and (parent[:256] == -1).all()
+    and (table.last[:256] == first).all()
+    and ((parent[256:] >= 0) & (parent[256:] < places[256:])).all()
+    and ((cut >= 0) & (cut < size)).all()
+    and ((text >= -1) & (text < size)).all()
+    and (table.code < 1 << table.bits).all()
+  )
+  if fits:
+    lengths = _depths(parent)
+    fits = (lengths[cut] <= lengths[:-1]).all() and lengths[text].sum(dtype=np.int64) <= LONGEST
+  if not fits:
+    raise InputError('its arrays are no table of windows')
 
 
 @numba.njit(cache=True, nogil=True)
