@@ -16,6 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from lib import cache
 from lib.data import files, pipeline, sources, stdlib_text
+from lib.data.encoded import Encoded
 from lib.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -482,6 +483,21 @@ def test_one_document_a_row_is_cropped_and_padded():
     assert row['targets'].tolist() == ids + [0] * (8 - len(ids))
     assert row['inputs'].tolist() == ([2**16, *ids[:-1]] if ids else []) + [0] * (8 - len(ids))
     assert row['segments'].tolist() == [1] * len(ids) + [0] * (8 - len(ids))
+
+
+def test_whole_documents_fill_rows_in_their_order():
+  ids = [np.arange(n) for n in (2, 3, 0, 2, 4)]
+  documents = Encoded(
+    np.concatenate(ids), np.ones(11, int), np.array([len(one) for one in ids])
+  )  # fmt: skip
+  rows = pipeline.fitted(documents, 9, 5)
+  assert rows['targets'].tolist() == [[0, 1, 0, 1, 2], [0, 1, 0, 0, 0], [0, 1, 2, 3, 0]]
+  assert rows['inputs'].tolist() == [[9, 0, 9, 0, 1], [9, 0, 0, 0, 0], [9, 0, 1, 2, 0]]
+  assert rows['segments'].tolist() == [[1, 1, 2, 2, 2], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0]]
+  assert rows['positions'].tolist() == [[0, 1, 0, 1, 2], [0, 1, 0, 0, 0], [0, 1, 2, 3, 0]]
+  assert rows['bytes'].sum() == 11
+  with pytest.raises(InputError, match='a document of 4 tokens does not fit a row of 3'):
+    pipeline.fitted(documents, 9, 3)
 
 
 def test_context_bytes_keeps_the_tokens_that_begin_within():

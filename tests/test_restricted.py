@@ -46,6 +46,15 @@ def test_the_most_frequent_ids_and_those_asked_for_are_kept():
   assert len(TRAINED.encode('é'.encode())) == 2  # its bytes
 
 
+def test_characters_alone_are_kept_without_n_grams():
+  alone = train_restricted(['to the → the'.encode()], 300, longest=1)
+  assert max(len(piece.decode('utf-8', 'replace')) for piece in alone.pieces) == 1
+  assert [alone.pieces[i] for i in alone.encode('the →'.encode())] == [
+    b't', b'h', b'e', b' ', '→'.encode()
+  ]  # fmt: skip
+  assert alone.vocab_size == 257  # the arrow and all bytes
+
+
 def test_save_and_load_and_copies(tmp_path):
   tokenizers.save(TRAINED, tmp_path / 'small.tok')
   for same in (tokenizers.load(tmp_path / 'small.tok'), copy.deepcopy(TRAINED)):

@@ -181,22 +181,35 @@ def fit(
   batches: Callable[[int], grain.IterDataset],
   evaluations: Mapping[str, Iterable[Batch]] | None = None,
 ) -> list[Trained]:
-  """Trains all seeds of an arm, or takes them up where they stand in the workdir.
+  """The seeds of an arm (one of ARMS) over the tokens of `glyphs`, as `fit_model` trains them."""
+  model = make_model(options, arm, glyphs, jnp.dtype(config.dtype))
+  name = f'{table}/{row_name(arm=arm)}'
+  return fit_model(config, run, options, name, model, batches, evaluations)
+
+
+def fit_model(
+  config: ConfigDict,
+  run: runner.Run,
+  options: ConfigDict,
+  name: str,
+  model: LanguageModel,
+  batches: Callable[[int], grain.IterDataset],
+  evaluations: Mapping[str, Iterable[Batch]] | None = None,
+) -> list[Trained]:
+  """Trains all seeds of a model, or takes them up where they stand in the workdir.
 
   Args:
     config: of the run.
     run: where it lies.
-    options: the section with the model and its training.
-    table: whose checkpoints they are.
-    arm: one of ARMS.
-    glyphs: of the tokens.
+    options: the section with the model's training.
+    name: of its checkpoints, less the seeds.
+    model: ids to nats.
     batches: seed -> training batches.
     evaluations: name -> held-out batches, for the history.
 
   Returns:
     A model for each seed config.seed, config.seed + 1, …
   """
-  model = make_model(options, arm, glyphs, jnp.dtype(config.dtype))
   trained = []
   for first in range(config.seed, config.seed + options.seeds, options.side_by_side):
     seeds = range(first, min(first + options.side_by_side, config.seed + options.seeds))
@@ -206,7 +219,7 @@ def fit(
       config,
       run,
       options,
-      name=f'{table}/{row_name(arm=arm, seeds=f"{seeds[0]}-{seeds[-1]}")}',
+      name=f'{name},{row_name(seeds=f"{seeds[0]}-{seeds[-1]}")}',
       seed=first,
     )
     for index in range(len(seeds)):

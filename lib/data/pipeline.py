@@ -139,6 +139,29 @@ def rows(
   )
 
 
+def fitted(documents: Encoded, vocab_size: int, length: int) -> dict[str, np.ndarray]:
+  """Rows [N, length] of whole documents, each row of as many as fit it in their order.
+
+  So no document is cut, and its tokens have the same context in every tokenizer's rows.
+
+  Raises:
+    InputError: a document of more than `length` tokens.
+  """
+  longest = int(documents.counts.max(initial=0))
+  if longest > length:
+    raise InputError(f'a document of {longest} tokens does not fit a row of {length}.')
+  tables: list[np.ndarray] = []
+  filled, segment = length, 0
+  for ids, covered in documents:
+    if filled + ids.size > length:
+      tables.append(np.zeros((5, length), np.int32))
+      filled = segment = 0
+    segment += 1
+    _put(tables[-1], filled, segment, _shifted(ids, covered, vocab_size))
+    filled += ids.size
+  return _row(np.stack(tables, axis=1))
+
+
 def stack(datasets: Sequence[grain.IterDataset]) -> grain.IterDataset:
   """Batches of several data sets side by side, [replica, batch, length]: one seed each."""
   return grain.experimental.ZipIterDataset(datasets).map(
@@ -175,12 +198,17 @@ def _tokenized(
     if context_bytes is not None:
       begun = np.cumsum(covered) - covered < context_bytes
       ids, covered = ids[begun], covered[begun]
-    tokens = np.empty((3, len(ids)), np.int32)
-    tokens[0], tokens[2] = ids, covered
-    tokens[1, :1], tokens[1, 1:] = tokenizer.vocab_size, ids[:-1]
-    return tokens
+    return _shifted(ids, covered, tokenizer.vocab_size)
 
   return documents.map(tokenize)
+
+
+def _shifted(ids: np.ndarray, covered: np.ndarray, vocab_size: int) -> np.ndarray:
+  """A document as int32 [3, tokens]: targets, inputs, bytes."""
+  tokens = np.empty((3, len(ids)), np.int32)
+  tokens[0], tokens[2] = ids, covered
+  tokens[1, :1], tokens[1, 1:] = vocab_size, ids[:-1]
+  return tokens
 
 
 def _put(table: np.ndarray, start: int, segment: int, tokens: np.ndarray) -> None:

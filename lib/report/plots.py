@@ -89,13 +89,17 @@ def bars(
 
 
 def ranked(
-  title: str, x_label: str, values: Mapping[str, float], levels: Mapping[str, float]
+  title: str,
+  x_label: str,
+  values: Mapping[str, float],
+  levels: Mapping[str, float],
+  number: str = '%.2f',
 ) -> Callable[[Any], None]:
   """A panel of one bar a name, lying, its number beside it, under vertical reference levels."""
 
   def draw(axis: Any) -> None:
     bars = axis.barh(range(len(values)), list(values.values()), label='measured')
-    axis.bar_label(bars, fmt='%.2f', fontsize=7, padding=2)
+    axis.bar_label(bars, fmt=number, fontsize=7, padding=2)
     axis.set_yticks(range(len(values)), list(values), fontsize=8)
     axis.invert_yaxis()
     for label, level in levels.items():
@@ -148,6 +152,62 @@ def matrix(
     axis.set_title(title)
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
+
+  return draw
+
+
+def heat_map(
+  title: str,
+  values: Sequence[Sequence[float | None]],
+  lines: Sequence[str],
+  columns: Sequence[str],
+  label: str,
+) -> Callable[[Any], None]:
+  """A panel of numbers [lines][columns], the lower the lighter; what is None has a cross."""
+
+  def draw(axis: Any) -> None:
+    known = [value for line in values for value in line if value is not None]
+    grid = [[float('nan') if value is None else value for value in line] for line in values]
+    image = axis.imshow(grid, cmap='Blues', aspect='auto', interpolation='nearest')
+    dark = (min(known) + max(known)) / 2
+    for y, line in enumerate(values):
+      for x, value in enumerate(line):
+        shade = 'white' if value is not None and value > dark else 'black'
+        text = '×' if value is None else f'{value:.2f}'
+        axis.text(x, y, text, ha='center', va='center', color=shade, fontsize=8)
+    axis.set_xticks(range(len(columns)), columns)
+    axis.set_yticks(range(len(lines)), lines)
+    axis.set_title(title)
+    axis.figure.colorbar(image, ax=axis, label=label)
+
+  return draw
+
+
+def trade(
+  title: str,
+  x_label: str,
+  y_label: str,
+  points: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> Callable[[Any], None]:
+  """A panel of points (x, y), series -> name -> point, both better when smaller.
+
+  A line joins those that no other beats in both; a name stands once, below its lowest point.
+  """
+
+  def draw(axis: Any) -> None:
+    every = sorted(point for named in points.values() for point in named.values())
+    best = [(x, y) for i, (x, y) in enumerate(every) if all(y < other for _, other in every[:i])]
+    axis.step(*zip(*best), where='post', color='0.6', linestyle='--', label='the best for less')
+    for label, named in points.items():
+      axis.plot(*zip(*named.values()), 'o', label=label, markersize=5, alpha=0.8)
+    for name in dict.fromkeys(name for named in points.values() for name in named):
+      place = min((named[name] for named in points.values() if name in named), key=lambda p: p[1])
+      axis.annotate(
+        name, place, (0, -6), textcoords='offset points', fontsize=7, rotation=90,
+        ha='center', va='top',
+      )  # fmt: skip
+    axis.margins(x=0.08, y=0.2)
+    _finish(axis, title, x_label, y_label)
 
   return draw
 

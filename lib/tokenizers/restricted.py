@@ -94,13 +94,13 @@ def train_restricted(
   Args:
     documents: to learn from.
     vocab_size: ids in all; the 256 of bytes are among them.
-    longest: characters of the longest n-gram.
+    longest: characters of the longest n-gram; 1 for characters alone.
     always: characters that are kept whether or not they occur.
 
   Raises:
     InputError: fewer ids than bytes and `always` need.
   """
-  whole = train_unicode(documents, longest=longest)
+  whole = train_unicode(documents, longest=longest) if longest > 1 else Unicode()
   certain = np.union1d([ord(character) for character in always], BYTES).astype(np.int32)
   if vocab_size < certain.size:
     raise InputError(

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every tokenizer under every embedding: the recipe.
+
+python -m experiments.matrix --config=configs/matrix.py:cpu --workdir=runs/matrix
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.matrix import grid, markov, plots
+from lib.errors import InputError
+
+MODULES = {'grid': grid, 'markov': markov}
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for whatever in the config cannot be run, before anything is written."""
+  if config.seed < 0:
+    raise InputError(f'seed must be 0 or more; got {config.seed}.')
+  for table in config.tables:
+    MODULES[table].check(config)
+
+
+RECIPE = runner.Recipe(
+  name='matrix',
+  title='Every tokenizer under every embedding',
+  tables={table: module.table for table, module in MODULES.items()},
+  captions=grid.CAPTIONS | {markov.TABLE: markov.CAPTION},
+  summary=grid.SUMMARY | {markov.TABLE: markov.SUMMARY},
+  check=check,
+  plots=plots.draw,
+  facts=lambda config: {'scale': config.scale},
+)
+
+if __name__ == '__main__':
+  runner.main(RECIPE)
