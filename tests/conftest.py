@@ -13,6 +13,10 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', 'true')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
+from lib import memory  # noqa: E402
+
+memory.keep_freed()  # before JAX starts its threads
+
 import jax  # noqa: E402 - after the environment is set
 
 jax.config.update('jax_num_cpu_devices', 8)
