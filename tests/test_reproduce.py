@@ -57,6 +57,7 @@ def test_a_gathered_run_is_judged(report):
   assert '- **does not hold here**: Over an LZW dictionary' in text
   assert 'fails: `bound / p=0.8,d=1024 / lzw_nats_per_char` 0.5337 ± 0.002 against 0.5000' in text
   assert 'missing: transformer / ' in text
+  assert 'here: scale smoke, 2 seeds)' in text
 
 
 class Tags(HTMLParser):

@@ -40,7 +40,7 @@ class Claim:
     source: where the paper says so, or whose finding it is.
     rules: each as lib.report.rules takes it; all must hold.
     published: addresses of published numbers, or a text where there are none.
-    seeds: the config's field that holds the number of seeds which errors are over, or ''.
+    seeds: the config's field that counts the seeds (or chains) which errors are over, or ''.
     theory: holds at any size, so that a run of any scale can reproduce it.
     audit: a finding on the paper, not a claim of it.
   """

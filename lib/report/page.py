@@ -43,6 +43,7 @@ def html(found: Sequence[Section], remarks: Sequence[str]) -> str:
     f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
     f'<title>{escape(sections.TITLE)}</title>\n<style>\n{STYLE.read_text()}</style>\n</head>\n<body>',
     f'<h1>{escape(sections.TITLE)}</h1>\n<p>{escape(sections.INTRODUCTION)}</p>',
+    f'<p class="soft">{escape(sections.READING)}</p>',
     *(f'<p class="verdict">{escape(remark)}</p>' for remark in remarks),
     _table(sections.overview(found)),
     '<nav><ul>',
@@ -89,13 +90,13 @@ def _article(section: Section, one: Judged) -> str:
       continue
     lines.append(
       '<div class="scroll"><table>\n'
-      '<tr><th>row</th><th>measured</th><th>against</th><th>holds</th></tr>'
+      '<tr><th>holds</th><th>row</th><th>measured</th><th>against</th></tr>'
     )
     for each in sections.nearest(outcome):
       lines.append(
-        f'<tr><td>{_address(each.cell.address)}</td>'
+        f'<tr>{HOLDS[each.holds]}<td>{_address(each.cell.address)}</td>'
         f'<td class="number">{sections.measured(each, one.quantile)}</td>'
-        f'<td class="number">{each.against}</td>{HOLDS[each.holds]}</tr>'
+        f'<td class="number">{each.against}</td></tr>'
       )
     lines.append(f'</table></div>\n<p class="soft">{sections.left_out(outcome)}</p>')
   return '\n'.join([*lines, '</article>'])
@@ -116,7 +117,7 @@ def _table(cells: Sequence[Sequence[str]]) -> str:
 
 def markdown(found: Sequence[Section], remarks: Sequence[str]) -> str:
   """The same in Markdown, without plots; the tables are in the reports of the runs."""
-  parts = [f'# {sections.TITLE}', sections.INTRODUCTION, *remarks]
+  parts = [f'# {sections.TITLE}', sections.INTRODUCTION, sections.READING, *remarks]
   parts.append(tables.ruled(sections.overview(found)))
   for one in found:
     parts += [f'## {one.title}', ' '.join(one.facts)]

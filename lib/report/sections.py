@@ -15,12 +15,14 @@ from lib.report.tables import number
 TITLE = 'What the papers claim, and what was measured'
 INTRODUCTION = (
   'Each claim is judged by a rule from the measured rows of a run, and the rule stands beside the '
-  'verdict. “Reproduced” needs the sizes of the paper, or a claim of theory that knows no sizes; '
-  'at smaller sizes the most that can be said is that its direction holds. “Not testable” is what '
-  'lacks a row, or a difference that its interval leaves open. What an audit found against a '
-  'paper, or beside it, is judged in the same way and has a part of its own. '
-  'Addresses read table / row / column; ± is half of a 95 % interval, and where no error is known '
-  'values alone are compared.'
+  'verdict. What an audit found against a paper, or beside it, is judged in the same way and has '
+  'a part of its own.'
+)
+READING = (
+  '“Reproduced” needs the sizes of the paper, or a claim of theory that knows no sizes; at smaller '
+  'sizes the most that can be said is that its direction holds. “Not testable” is what lacks a '
+  'row, or a difference that its interval leaves open. Addresses read table / row / column; ± is '
+  'half of a 95 % interval, and where no error is known values alone are compared.'
 )
 SHOWN = 4  # comparisons of a rule; the rest are counted
 
@@ -88,8 +90,9 @@ def overview(sections: Sequence[Section]) -> list[list[str]]:
 
 def basis(section: Section, one: Judged) -> str:
   """Where a claim is from, and what its numbers are of."""
-  seeds = {None: '', 1: ', one seed'}.get(one.seeds, f', {one.seeds} seeds')
-  return f'{one.claim.source}; here: scale {section.scale}{seeds}'
+  word, count = one.claim.seeds.rpartition('.')[2], one.seeds  # seeds, or chains
+  over = f', one {word.removesuffix("s")}' if count == 1 else f', {count} {word}' if count else ''
+  return f'{one.claim.source}; here: scale {section.scale}{over}'
 
 
 def nearest(outcome: Outcome) -> list[Comparison]:
