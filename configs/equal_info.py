@@ -50,6 +50,7 @@ TRAINING = {
   'position': 't5',  # or relative, rotary, learned
   'max_distance': 128,
   'activation': 'relu',
+  'remat': False,  # recompute each layer in the backward pass, to hold less
   'steps': 1,
   'batch_size': 8,
   'optimizer': 'muon',

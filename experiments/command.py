@@ -10,11 +10,14 @@ from lib import memory
 from lib.errors import InputError
 
 
-def main(name: str, execute: Callable[[], None]) -> None:
-  """Runs a command and exits: 0 done, 1 a fault, 2 bad input, which is said in one sentence."""
+def main(name: str, execute: Callable[..., None], more: bool = False) -> None:
+  """Runs a command and exits: 0 done, 1 a fault, 2 bad input, which is said in one sentence.
+
+  With `more`, arguments that are no flags go to `execute`; otherwise they are bad input.
+  """
   memory.keep_freed()
   try:
-    app.run(lambda _: execute(), flags_parser=_parse_flags)
+    app.run(lambda rest: execute(*rest[1:]), flags_parser=flags.FLAGS if more else _parse_flags)
   except (InputError, flags.Error) as error:
     print(f'{name}: {error}', file=sys.stderr)
     sys.exit(2)

@@ -2,6 +2,7 @@
 """What every recipe shares: flags, start-up, the workdir, results and how a run ends."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -21,12 +22,14 @@ from configs.common import check_tables
 from lib import atomic, cache, errors, memory
 from lib.errors import InputError
 from lib.report import published, results, tables
-from lib.train import loop, sharding
+from lib.train import loop, processes, sharding
 from lib.train.experiment import Experiment
 from lib.train.state import State
 
 ASIDE = (
   'tables',
+  'mesh',
+  'accumulate',
   'profile',
   'prompt',
   'generate',
@@ -45,6 +48,21 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
+class Plan:
+  """A model that a recipe trains, as far as it is known without data: enough to compile its step.
+
+  Attributes:
+    experiment: whose batches need not be there.
+    optimizer: the optax chain.
+    batch: shapes of a batch.
+  """
+
+  experiment: Experiment
+  optimizer: optax.GradientTransformation
+  batch: Mapping[str, jax.ShapeDtypeStruct]
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
   """An experiment of one paper.
 
@@ -57,6 +75,8 @@ class Recipe:
     check: raises InputError for a config that cannot be run, before anything is written.
     plots: draws PNGs into the workdir from the rows, and names them.
     facts: config -> what must agree for a published number to stand beside a measured one.
+    plans: config -> name -> what makes the plan of one of its models, the largest first; none if
+      their sizes depend on data.
     answer: what the trained models say to `config.prompt`, if the user gives one: a text, or its
       parts as they come.
   """
@@ -69,6 +89,7 @@ class Recipe:
   check: Callable[[ConfigDict], None]
   plots: Plots
   facts: Callable[[ConfigDict], Mapping[str, Any]]
+  plans: Callable[[ConfigDict], Mapping[str, Callable[[], Plan]]] = lambda config: {}
   answer: Callable[[ConfigDict, Run], Iterable[str]] | None = None
 
 
@@ -116,6 +137,11 @@ def _define_flags(name: str) -> None:
   except AttributeError as error:
     raise _no_such_field(error) from error
   flags.DEFINE_string('workdir', f'runs/{name}', 'Folder for everything this run writes.')
+  flags.DEFINE_bool(
+    'distributed',
+    'JAX_COORDINATOR_ADDRESS' in os.environ,
+    'This is one of several processes that see one workdir (docs/pod.md).',
+  )
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
@@ -140,6 +166,8 @@ def _no_such_field(error: AttributeError) -> InputError:
 def execute(recipe: Recipe) -> None:
   """Measures the chosen tables, keeping each finished one, and writes the report."""
   signal.signal(signal.SIGTERM, _stop)  # the training loop has its own, which saves first
+  if flags.FLAGS.distributed:
+    processes.join()
   config = flags.FLAGS.config
   check_tables(config.tables, list(recipe.tables))
   recipe.check(config)
@@ -149,17 +177,21 @@ def execute(recipe: Recipe) -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   run = Run(_open_workdir(flags.FLAGS.workdir, config), mesh)
   # Tables that an earlier call left in this workdir stay in its report.
-  chosen = [name for name in recipe.tables if name in config.tables or _kept(run, name).exists()]
-  measured = {}
+  kept = dict(
+    zip(recipe.tables, processes.agreed([_kept(run, table).exists() for table in recipe.tables]))
+  )
+  chosen = [table for table in recipe.tables if table in config.tables or kept[table]]
   for index, table in enumerate(chosen, start=1):
-    print(f'[{index}/{len(chosen)}] {table}', file=sys.stderr, flush=True)
-    measured[table] = _measure(table, recipe, config, run)
-  if jax.process_index() == 0:
-    _write(recipe, config, run, measured)
+    _tell(f'[{index}/{len(chosen)}] {table}')
+    if kept[table]:
+      _tell('  kept from an earlier call')
+    else:
+      _measure(table, recipe, config, run)
+  if processes.first():
+    _write(recipe, config, run, chosen)
   if recipe.answer and config.prompt:
-    for part in recipe.answer(config, run):
-      print(part, end='', flush=True)
-    print()
+    _print(recipe.answer(config, run))
+  processes.wait('all is written')
 
 
 def _stop(*_: Any) -> None:
@@ -194,6 +226,7 @@ def train(
     evaluate_every=options.evaluate_every,
     checkpoint_every=options.checkpoint_every,
     profile=config.profile or None,
+    accumulate=config.accumulate,
     config=plain(config),
   )
 
@@ -208,9 +241,11 @@ def _open_workdir(workdir: str, config: ConfigDict) -> pathlib.Path:
     raise InputError(
       f'{folder} holds a run with another config; choose a new --workdir, or delete it.'
     )
+  processes.wait('the workdir is looked at')
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    results.write_json(known, settings)
+    if processes.first():
+      results.write_json(known, settings)
   except OSError as error:
     raise InputError(f'cannot write to the workdir {folder}: {error.strerror}.') from error
   return folder
@@ -220,24 +255,33 @@ def _kept(run: Run, table: str) -> pathlib.Path:
   return run.workdir / 'tables' / f'{table}.json'
 
 
-def _measure(table: str, recipe: Recipe, config: ConfigDict, run: Run) -> dict[str, Any]:
-  """Rows and seconds of one table: measured now, or kept from an earlier call in this workdir."""
-  kept = _kept(run, table)
-  if kept.exists():
-    print('  kept from an earlier call', file=sys.stderr, flush=True)
-  else:
-    start = time.perf_counter()
-    rows = recipe.tables[table](config, run)
+def _measure(table: str, recipe: Recipe, config: ConfigDict, run: Run) -> None:
+  """Measures a table on all processes together; the first keeps its rows and seconds."""
+  start = time.perf_counter()
+  rows = recipe.tables[table](config, run)
+  if processes.first():
+    kept = _kept(run, table)
     kept.parent.mkdir(exist_ok=True)
     results.write_rows(kept, rows, time.perf_counter() - start)
-  return results.read_rows(kept)
 
 
-def _write(recipe: Recipe, config: ConfigDict, run: Run, measured: Mapping[str, Any]) -> None:
+def _tell(line: str) -> None:
+  if processes.first():
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print(parts: Iterable[str]) -> None:
+  for part in itertools.chain(parts, ['\n']):
+    if processes.first():
+      print(part, end='', flush=True)
+
+
+def _write(recipe: Recipe, config: ConfigDict, run: Run, chosen: Sequence[str]) -> None:
   """Leaves plots, results.json and report.md, and shows the summary."""
-  rows = [row for table in measured.values() for row in table['rows']]
+  measured = [results.read_rows(_kept(run, table)) for table in chosen]
+  rows = [row for table in measured for row in table['rows']]
   rows = published.attach(rows, recipe.name, recipe.facts(config))
-  seconds = sum(table['seconds'] for table in measured.values())
+  seconds = sum(table['seconds'] for table in measured)
   pictures = recipe.plots(rows, config, run)
   devices = [f'{device.platform}:{device.device_kind}' for device in jax.devices()]
   results.write_results(

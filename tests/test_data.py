@@ -532,40 +532,13 @@ def test_every_epoch_has_an_order_of_its_own_set_by_the_seed():
 
 
 @pytest.mark.parametrize('pack', [False, True])
-def test_training_processes_share_the_documents_out(pack, monkeypatch):
-  monkeypatch.setattr(pipeline, 'SHUFFLE_BATCHES', 4)
-  seen = []
-  for process in range(3):
-    dataset = pipeline.batches(
-      NUMBERED,
-      Numbers(),
-      **options(batch_size=6, length=32, pack=pack, process_index=process, process_count=3),
-    )
-    batch = next(iter(dataset))
-    assert batch['targets'].shape == (2, 32)
-    found = rows(dataset, 20)  # several epochs
-    seen.append({int(x) for row in found for t, _ in pieces(row) for x in t})
-    mine = np.concatenate([Numbers().encode(d) for d in NUMBERED[process::3]])
-    assert seen[-1] == set(mine.tolist())
-  assert sum(map(len, seen)) == len(set.union(*seen)) == 97
-
-
-@pytest.mark.parametrize('pack', [False, True])
-def test_evaluating_processes_see_one_batch_in_parts(pack):
-  def all_batches(**process):
-    return list(
-      pipeline.batches(
-        NUMBERED, Numbers(), **options(pack=pack, repeat=False, batch_size=10, **process)
-      )
-    )
-
-  whole = all_batches()
-  parts = [all_batches(process_index=i, process_count=2) for i in range(2)]
-  assert len(whole) == len(parts[0]) == len(parts[1]) == 2  # 13 packed rows, 12 documents
-  for batch, *halves in zip(whole, *parts, strict=True):
-    for field in pipeline.FIELDS:
-      assert batch[field].shape == (10, 8)
-      np.testing.assert_array_equal(batch[field], np.concatenate([h[field] for h in halves]))
+def test_the_last_batch_of_a_pass_is_filled_up(pack):
+  few = options(pack=pack, shuffle=False, repeat=False, batch_size=10)
+  first, last = pipeline.batches(NUMBERED, Numbers(), **few)  # 13 packed rows, 12 documents
+  for field in pipeline.FIELDS:
+    assert first[field].shape == last[field].shape == (10, 8)
+  rows_left = 3 if pack else 2
+  assert last['segments'].any(axis=1).tolist() == [True] * rows_left + [False] * (10 - rows_left)
 
 
 def same(batch, other):
@@ -628,14 +601,13 @@ def test_replicas_are_stacked_and_resume_from_an_orbax_checkpoint(tmp_path):
 @pytest.mark.parametrize(
   ('changes', 'part'),
   [
-    ({'process_count': 3}, 'multiple of 3'),
-    ({'process_count': 16, 'batch_size': 16}, '12 documents'),
+    ({'source': ()}, 'no document'),
     ({'context_bytes': 10}, 'pack=False'),
   ],
 )
 def test_bad_batches_get_one_sentence(changes, part):
   with pytest.raises(InputError) as error:
-    pipeline.batches(NUMBERED, Numbers(), **options(**changes))
+    pipeline.batches(**{'source': NUMBERED, 'tokenizer': Numbers()} | options(**changes))
   assert part in one_sentence(error)
 
 

@@ -131,13 +131,6 @@ def test_rows_come_shuffled_in_epochs_and_go_on_where_they_were():
   resumed = iter(pipeline.rows(arrays, batch_size=4, seed=0))
   resumed.set_state(state)
   np.testing.assert_array_equal(next(resumed)['targets'], expected)
-  shares = [iter(pipeline.rows(arrays, batch_size=4, seed=0, process_index=i, process_count=2))
-            for i in range(2)]  # fmt: skip
-  assert {x for share in shares for _ in range(3) for x in next(share)['targets'][:, 0]} == set(
-    range(12)
-  )
-  with pytest.raises(InputError, match='12 rows in batches of 5'):
-    pipeline.rows(arrays, batch_size=5, seed=0, process_count=2)
 
 
 def test_a_loss_counts_only_what_is_scored():

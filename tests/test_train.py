@@ -158,8 +158,8 @@ def damage(folder, how, part='state'):
     data[len(data) // 2] ^= 0x10
     path.write_bytes(data)
   elif how == 'altered':
-    (position,) = (folder / part).glob('process_*.json')
-    position.write_text(position.read_text().replace('9', '7'))
+    text = folder / part / '_strings.json'
+    text.write_text(text.read_text().replace('9', '7'))
   else:
     path.unlink()
 
@@ -170,7 +170,7 @@ def damage(folder, how, part='state'):
     ('truncated', 'state'),
     ('flipped', 'state'),
     ('deleted', 'state'),
-    ('altered', 'data'),
+    ('altered', 'notes'),
     ('truncated', 'notes'),
   ],
 )

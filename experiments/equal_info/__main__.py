@@ -4,7 +4,7 @@
 python -m experiments.equal_info --config=configs/equal_info.py:cpu --workdir=runs/equal_info
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ml_collections import ConfigDict
 
@@ -14,6 +14,7 @@ from experiments.equal_info import (
   m1,
   m2,
   m2_plots,
+  models,
   prompt,
   ratio,
   ratio_plots,
@@ -22,6 +23,7 @@ from experiments.equal_info import (
   uniformity,
   windows,
 )
+from lib.data import pipeline
 from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import Row
@@ -114,6 +116,15 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
   return drawn
 
 
+def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
+  """The models of all tables."""
+  bytes_read = pipeline.shapes(config.m1.batch_size, config.m1.context)
+  return m2.plans(config) | {
+    'decompress': lambda: decompress.plan(config),
+    'm1': lambda: models.plan(config.m1, m1.make_model(config), bytes_read),
+  }
+
+
 RECIPE = runner.Recipe(
   name='equal_info',
   title='Training LLMs over Neurally Compressed Text',
@@ -123,6 +134,7 @@ RECIPE = runner.Recipe(
   check=check,
   plots=draw,
   facts=lambda config: {'scale': config.scale},
+  plans=plans,
   answer=prompt.answer,
 )
 

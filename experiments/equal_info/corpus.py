@@ -5,7 +5,6 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import grain
-import jax
 from ml_collections import ConfigDict
 
 from experiments import runner
@@ -85,7 +84,7 @@ class Corpus:
     options = self.config.m2
     return pipeline.batches(
       self.train, self.tokenizer, batch_size=options.batch_size, length=options.length, seed=seed,
-      pack=options.pack, process_index=jax.process_index(), process_count=jax.process_count(),
+      pack=options.pack,
     )  # fmt: skip
 
   def rows(self, examples: Encoded) -> Iterator[Batch]:

@@ -125,6 +125,14 @@ def vocab_size(config: ConfigDict) -> int:
   return 256 + (1 << config.decompress.token_bits)
 
 
+def plan(config: ConfigDict) -> runner.Plan:
+  """The model of any arm but the control, whose rows are shorter."""
+  options = config.decompress
+  batch = pipeline.shapes(options.batch_size, options.room + options.text_bytes)
+  batch['scored'] = batch['segments']
+  return models.plan(options, make_model(config), batch)
+
+
 def make_model(config: ConfigDict):
   """The model of every arm."""
   options = config.decompress
@@ -164,7 +172,6 @@ def make_batches(config: ConfigDict, rows: Mapping[str, np.ndarray], seed: int):
   """Training batches; arms of one seed see the same texts in the same order."""
   return pipeline.rows(
     rows, batch_size=config.decompress.batch_size, seed=seed,
-    process_index=jax.process_index(), process_count=jax.process_count(),
   )  # fmt: skip
 
 

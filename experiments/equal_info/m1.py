@@ -11,13 +11,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
+from experiments.equal_info import models
 from lib.data import pipeline, sources
 from lib.errors import InputError
 from lib.models.byte_model import BEGIN, ByteModel, Sizes, make
 from lib.models.byte_stepper import ByteStepper
+from lib.models.decoder import LanguageModel
 from lib.models.positions import SCHEMES
 from lib.tokenizers import Characters
-from lib.train import language_model, optimizer
+from lib.train import language_model, processes
 from lib.train.experiment import Batch, Experiment
 
 
@@ -40,8 +42,9 @@ def check(config: ConfigDict) -> None:
 def ready(config: ConfigDict, run: runner.Run) -> ByteModel:
   """M1 of this workdir: trained now, or by an earlier table or call."""
   path = run.workdir / 'm1'
-  if not path.exists():
-    fit(config, run).save(path)
+  if not processes.agreed(path.exists()):
+    trained = fit(config, run)
+    processes.once(path, lambda: trained.save(path))
   return _load(path)
 
 
@@ -64,15 +67,9 @@ def sizes(config: ConfigDict) -> Sizes:
 def fit(config: ConfigDict, run: runner.Run) -> ByteModel:
   """Trains M1, or goes on where training stands."""
   options = config.m1
-  schedule = optimizer.make_schedule(
-    options.schedule, options.peak, options.steps, options.warmup, options.final
-  )
-  chain = optimizer.make_optimizer(
-    options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
-  )
   state, _ = runner.train(
     make_experiment(config),
-    chain,
+    models.make_optimizer(options),
     config,
     run,
     options,
@@ -82,10 +79,14 @@ def fit(config: ConfigDict, run: runner.Run) -> ByteModel:
   return ByteModel(sizes(config), jax.device_get(state['variables']))
 
 
+def make_model(config: ConfigDict) -> LanguageModel:
+  """The module in the dtype of training."""
+  return make(sizes(config), jnp.dtype(config.dtype))
+
+
 def make_experiment(config: ConfigDict) -> Experiment:
   """What the loop trains."""
-  model = make(sizes(config), jnp.dtype(config.dtype))
-  init_fn, loss_fn = language_model.loss_and_init(model, config.m1.z_loss)
+  init_fn, loss_fn = language_model.loss_and_init(make_model(config), config.m1.z_loss)
   held_out = itertools.islice(batches(config, 'validation'), config.m1.validation_batches)
   score = language_model.held_out(loss_fn, held_out)
   return Experiment(init_fn, loss_fn, batches(config, 'train'), {'validation': score})
@@ -102,8 +103,6 @@ def batches(config: ConfigDict, split: str) -> grain.IterDataset:
     batch_size=config.m1.batch_size,
     length=config.m1.context,
     seed=config.seed,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
   )
   return rows.map(_begun)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table m2: language models over each tokenizer, at equal tokens a step."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from experiments import runner
 from experiments.equal_info import codecs, m1, models, texts
 from experiments.equal_info.corpus import Corpus
 from experiments.equal_info.scores import Scores, by_position, over_seeds, ratio, scorer
+from lib.data import pipeline
 from lib.errors import InputError
 from lib.evals import ngram
 from lib.models.decoder import LanguageModel
@@ -65,6 +67,22 @@ def make_model(config: ConfigDict, size: tuple, vocab_size: int) -> LanguageMode
   """M2 of a size over so many ids."""
   options = sized(config, size)
   return models.make_model(options, vocab_size, options.length, models.dtype(config))
+
+
+def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
+  """The models from the largest, over the largest vocabulary that tokens have."""
+  vocab_size = max(
+    config.tokenizers.sentencepiece, *(1 << bits for _, bits in config.m2.methods)
+  )  # fmt: skip
+  batch = pipeline.shapes(config.m2.batch_size, config.m2.length)
+
+  def plan(size: tuple) -> runner.Plan:
+    return models.plan(sized(config, size), make_model(config, size, vocab_size), batch)
+
+  return {
+    f'm2/{name(model=size[0], v=vocab_size)}': functools.partial(plan, size)
+    for size in reversed(config.m2.models)
+  }
 
 
 def row_of(size: tuple, method: codecs.Method) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from experiments import runner
@@ -63,6 +64,7 @@ def make_model(options: ConfigDict, vocab_size: int, length: int, dtype: Any) ->
     init_std=None,
     max_length=length,
     max_distance=options.max_distance,
+    remat=options.remat,
     dtype=dtype,
   )
   scale = options.dim**-0.5
@@ -70,6 +72,24 @@ def make_model(options: ConfigDict, vocab_size: int, length: int, dtype: Any) ->
     vocab_size, options.dim, tied=False, init_std=1.0, readout_scale=scale, dtype=dtype
   )
   return LanguageModel(rows, decoder)
+
+
+def make_optimizer(options: ConfigDict) -> optax.GradientTransformation:
+  """The optax chain of the options, for M1 too."""
+  schedule = optimizer.make_schedule(
+    options.schedule, options.peak, options.steps, options.warmup, options.final
+  )
+  return optimizer.make_optimizer(
+    options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
+  )
+
+
+def plan(
+  options: ConfigDict, model: LanguageModel, batch: Mapping[str, jax.ShapeDtypeStruct]
+) -> runner.Plan:
+  """What `fit` would train."""
+  experiment = Experiment(*language_model.loss_and_init(model, options.z_loss), ())
+  return runner.Plan(experiment, make_optimizer(options), batch)
 
 
 def fit(
@@ -83,15 +103,9 @@ def fit(
   seed: int,
 ) -> Trained:
   """Trains a model under its name in the workdir, or takes it up where it stands."""
-  schedule = optimizer.make_schedule(
-    options.schedule, options.peak, options.steps, options.warmup, options.final
-  )
-  chain = optimizer.make_optimizer(
-    options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
-  )
   state, history = runner.train(
     Experiment(*language_model.loss_and_init(model, options.z_loss), batches, evaluations),
-    chain,
+    make_optimizer(options),
     config,
     run,
     options,

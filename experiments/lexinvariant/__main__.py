@@ -4,6 +4,9 @@
 python -m experiments.lexinvariant --config=configs/lexinvariant.py:cpu --workdir=runs/lex
 """
 
+import functools
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from experiments import runner
@@ -14,9 +17,11 @@ from experiments.lexinvariant import (
   draws,
   in_context,
   markov,
+  models,
   plots,
   prompt,
   regularizer,
+  text,
   theory,
 )
 from lib.errors import InputError
@@ -107,6 +112,14 @@ def check(config: ConfigDict) -> None:
     prompt.check(config)
 
 
+def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
+  """The models; a probe (`cipher`) holds less than the model that it reads."""
+  chain = functools.partial(
+    models.plan, config, config.markov, 'lexinvariant', config.markov.alphabet
+  )
+  return text.plans(config) | regularizer.plans(config) | {'markov': chain}
+
+
 RECIPE = runner.Recipe(
   name='lexinvariant',
   title='Lexinvariant Language Models',
@@ -116,6 +129,7 @@ RECIPE = runner.Recipe(
   check=check,
   plots=plots.draw,
   facts=lambda config: {'scale': config.scale},
+  plans=plans,
   answer=prompt.answer,
 )
 

@@ -81,6 +81,7 @@ def make_reader(
     model = models.make_model(config.text, 'lexinvariant', corpus.vocab_size, dtype)
     first = next(iter(text.batches(config, corpus, seed)))
     frozen = jax.jit(model.init)(jax.random.key(seed), first, jax.random.key(seed))
+  frozen = jax.device_get(frozen)  # to become part of a state on whatever mesh
   probe = Probe(corpus.vocab_size, options.probe_dim)
   read = functools.partial(_read, model, probe)
   held = text.held_out(corpus, 'validation', config.text.length, 64)

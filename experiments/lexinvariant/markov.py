@@ -2,7 +2,6 @@
 """A trained lexinvariant transformer on a known Markov chain, against the exact Bayes predictor."""
 
 import grain
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -167,6 +166,4 @@ def batches_of(config: ConfigDict, source: markov.MarkovSource, seed: int) -> gr
     seed=seed,
     pack=False,
     shuffle=False,  # the documents are independent draws
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
   )

@@ -165,6 +165,26 @@ def make_experiment(
   return Experiment(init_fn, loss_fn, batches, evaluations or {}, schedules=schedules)
 
 
+def make_optimizer(options: ConfigDict) -> optax.GradientTransformation:
+  """The optax chain of the options."""
+  schedule = optimizer.make_schedule(
+    options.schedule, options.peak, options.steps, int(options.warmup * options.steps),
+    options.final,
+  )  # fmt: skip
+  return optimizer.make_optimizer(
+    options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
+  )
+
+
+def plan(config: ConfigDict, options: ConfigDict, kind: str, vocab_size: int) -> runner.Plan:
+  """What `fit` would train."""
+  experiment = make_experiment(options, kind, vocab_size, jnp.dtype(config.dtype), ())
+  batch = pipeline.shapes(options.batch_size, options.length)
+  if kind in PARTIAL:
+    batch['concealed'] = jax.ShapeDtypeStruct((options.batch_size,), np.float32)
+  return runner.Plan(experiment, make_optimizer(options), batch)
+
+
 def fit(
   config: ConfigDict,
   run: runner.Run,
@@ -185,16 +205,9 @@ def fit(
   after_bare = lambda f: lambda variables: f(bare(variables))
   scored = {key: after_bare(make(model)) for key, make in (evaluations or {}).items()}
   experiment = make_experiment(options, kind, vocab_size, dtype, batches, scored)
-  schedule = optimizer.make_schedule(
-    options.schedule, options.peak, options.steps, int(options.warmup * options.steps),
-    options.final,
-  )  # fmt: skip
-  chain = optimizer.make_optimizer(
-    options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
-  )
   state, history = runner.train(
     experiment,
-    chain,
+    make_optimizer(options),
     config,
     run,
     options,

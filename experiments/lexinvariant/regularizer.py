@@ -6,11 +6,11 @@ in-context tasks side by side: what hiding names costs shows on text, what it gi
 symbols that were never seen, or whose names are hidden.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import grain
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -128,10 +128,26 @@ class _InTurn:
     return self._turns[which][turn % len(self._turns[which])]
 
 
-def fit(config: ConfigDict, run: runner.Run, arm: Arm, seed: int) -> models.Trained:
-  """A model of an arm, trained now or by another table of this run."""
+def of_arm(config: ConfigDict, arm: Arm) -> ConfigDict:
+  """The section as an arm has it."""
   options = config.regularizer.copy_and_resolve_references()
   options.per = arm.per
+  return options
+
+
+def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
+  """The arms; all are of about one size."""
+  return {
+    f'regularizer/{arm.row}': functools.partial(
+      models.plan, config, of_arm(config, arm), arm.embedding, len(ALPHABET)
+    )
+    for arm in arms(config)
+  }
+
+
+def fit(config: ConfigDict, run: runner.Run, arm: Arm, seed: int) -> models.Trained:
+  """A model of an arm, trained now or by another table of this run."""
+  options = of_arm(config, arm)
   held = _stretches(config, 'validation')
 
   def validation(model):
@@ -182,8 +198,6 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
     length=options.length,
     seed=seed,
     pack=False,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
   )
   if arm.embedding == 'lexinvariant':
     return plain

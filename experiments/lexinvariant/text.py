@@ -2,10 +2,10 @@
 """Models of text that several tables share: trained once a corpus, vocabulary, embedding, seed."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import grain
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -61,8 +61,7 @@ class Corpus(NamedTuple):
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text or models that cannot be had."""
-  options = config.text
-  sizes = {key: len(alphabet) for key, alphabet in ALPHABETS.items()} | SENTENCEPIECE
+  options, sizes = config.text, vocab_sizes()
   for vocabulary in options.vocabularies:
     if vocabulary not in sizes:
       raise InputError(
@@ -82,6 +81,23 @@ def check(config: ConfigDict) -> None:
   for _, source in options.corpora:
     for split in ('train', 'validation', 'test'):
       sources.open_source(source, split)
+
+
+def vocab_sizes() -> dict[str, int]:
+  """V of each vocabulary, the largest first."""
+  return SENTENCEPIECE | {key: len(ALPHABETS[key]) for key in ('bytes', 'char', 'letters')}
+
+
+def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
+  """The models of text: of the largest vocabulary first, trained rows before random ones."""
+  return {
+    f'text/{name(vocabulary=key, embedding=kind)}': functools.partial(
+      models.plan, config, config.text, kind, size
+    )
+    for key, size in vocab_sizes().items()
+    if key in config.text.vocabularies
+    for kind in models.EMBEDDINGS
+  }
 
 
 def corpora(config: ConfigDict) -> list[Corpus]:
@@ -144,8 +160,6 @@ def batches(config: ConfigDict, corpus: Corpus, seed: int) -> grain.IterDataset:
     batch_size=config.text.batch_size,
     length=config.text.length,
     seed=seed,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
   )
 
 

@@ -73,6 +73,7 @@ RECIPE = runner.Recipe(
   summary=SUMMARY,
   check=check,
   plots=plots.draw,
+  plans=transformer.plans,
   facts=lambda config: {'p': config.source.p, 'q': config.source.q, 'kind': config.source.kind},
 )
 

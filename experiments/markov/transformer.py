@@ -7,12 +7,13 @@ see the same number of characters a step, in documents of the same number of cha
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from experiments import runner
@@ -74,12 +75,7 @@ def run_name(arm: dict[str, Any]) -> str:
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains every arm and measures it on fresh documents."""
-  options = config.transformer
-  schedule = optimizer.make_schedule(
-    'cosine', options.peak, options.steps, int(options.warmup * options.steps), options.final
-  )
-  chain = optimizer.make_optimizer('adamw', schedule, weight_decay=options.weight_decay)
-  rows = []
+  options, chain, rows = config.transformer, make_optimizer(config.transformer), []
   for arm in arms(config):
     experiment = make_experiment(config, arm)
     state, history = runner.train(
@@ -87,6 +83,25 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     )
     rows += experiment.tables(state['variables'], history)
   return rows
+
+
+def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
+  """The arms; all are of about one size."""
+
+  def plan(arm: dict[str, Any]) -> runner.Plan:
+    experiment = make_experiment(config, arm)
+    batch = jax.eval_shape(lambda: next(iter(experiment.batches)))
+    return runner.Plan(experiment, make_optimizer(config.transformer), batch)
+
+  return {run_name(arm): functools.partial(plan, arm) for arm in arms(config)}
+
+
+def make_optimizer(options: ConfigDict) -> optax.GradientTransformation:
+  """AdamW on a cosine."""
+  schedule = optimizer.make_schedule(
+    'cosine', options.peak, options.steps, int(options.warmup * options.steps), options.final
+  )
+  return optimizer.make_optimizer('adamw', schedule, weight_decay=options.weight_decay)
 
 
 def make_tokenizer(config: ConfigDict, source: markov.MarkovSource, kind: str, seed: int):
@@ -137,8 +152,6 @@ def make_experiment(config: ConfigDict, arm: dict[str, Any]) -> Experiment:
         context_bytes=options.context_chars,
         shuffle=False,  # the documents are independent draws
         repeat=repeat,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
       )
       for seed, tokenizer in zip(seeds, tokenizers)
     ])  # fmt: skip

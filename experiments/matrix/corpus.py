@@ -18,7 +18,6 @@ import math
 from collections.abc import Iterator
 
 import grain
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -74,20 +73,15 @@ class Corpus:
 
   def batches(self, seed: int) -> grain.IterDataset:
     """Training batches, shuffled anew in each epoch."""
-    return pipeline.rows(
-      self._rows, batch_size=self.batch_size, seed=seed,
-      process_index=jax.process_index(), process_count=jax.process_count(),
-    )  # fmt: skip
+    return pipeline.rows(self._rows, batch_size=self.batch_size, seed=seed)
 
   def held_out(self) -> Iterator[Batch]:
     """One pass over the test text; the last batch is filled up with empty rows."""
     found = pipeline.fitted(self.test, self.tokenizer.vocab_size, self.length)
     missing = -len(found['targets']) % self.batch_size
     whole = {field: np.pad(values, ((0, missing), (0, 0))) for field, values in found.items()}
-    here = self.batch_size // jax.process_count()
-    begin = jax.process_index() * here
     for start in range(0, len(whole['targets']), self.batch_size):
-      part = slice(start + begin, start + begin + here)
+      part = slice(start, start + self.batch_size)
       yield {field: values[part] for field, values in whole.items()}
 
   @property

@@ -4,6 +4,9 @@
 python -m experiments.visual_unicode --config=configs/visual_unicode.py:cpu --workdir=runs/visual
 """
 
+import functools
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from experiments import runner
@@ -12,12 +15,14 @@ from experiments.visual_unicode import (
   growth,
   homoglyphs,
   loss,
+  models,
   neighbours,
   plots,
   reasoning,
   unseen_script,
 )
 from lib.errors import InputError
+from lib.report.results import name
 
 # One line a table: its module has `table`, `check`, CAPTION and SUMMARY.
 MODULES = {
@@ -39,6 +44,24 @@ def check(config: ConfigDict) -> None:
     MODULES[table].check(config)
 
 
+def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
+  """The models of text and of facts, trained rows first, over as many tokens as the config allows.
+
+  Stages of `growth` hold less than its monolithic model; the vocabulary of `unseen_script` is known
+  only with the font.
+  """
+  sizes = {
+    'loss': config.tokenizer.vocab_size,
+    'reasoning': config.reasoning.vocab_size,
+    'growth': config.tokenizer.vocab_size,
+  }
+  return {
+    f'{table}/{name(arm=arm)}': functools.partial(models.plan, config, config[table], arm, size)
+    for table, size in sizes.items()
+    for arm in sorted(config[table].arms, key=lambda arm: models.ARMS[arm].frozen)
+  }
+
+
 RECIPE = runner.Recipe(
   name='visual_unicode',
   title='Emergent Semantics Beyond Token Embeddings: frozen visual Unicode',
@@ -47,6 +70,7 @@ RECIPE = runner.Recipe(
   summary={table: module.SUMMARY for table, module in MODULES.items()},
   check=check,
   plots=plots.draw,
+  plans=plans,
   facts=lambda config: {'scale': config.scale},
 )
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from experiments import runner
@@ -173,7 +172,6 @@ class Seeds:
       pipeline.batches(
         source, self._text.tokenizer, batch_size=self._options.batch_size,
         length=self._options.length, seed=seed + stream * ANOTHER,
-        process_index=jax.process_index(), process_count=jax.process_count(),
       )
       for seed in self._seeds
     ]  # fmt: skip
@@ -210,10 +208,8 @@ class Seeds:
     return jax.jit(experiment.init_fn), jax.tree.map(jnp.asarray, next(iter(experiment.batches)))
 
   def _host(self, trees: tuple, change: Callable = lambda tree: tree) -> Variables:
-    """What a function makes of the trees of each seed, as numpy and whole on every process."""
-    everywhere = NamedSharding(self._run.mesh, PartitionSpec())
-    made = jax.jit(jax.vmap(change), out_shardings=everywhere)(*trees)
-    return jax.tree.map(np.asarray, made)
+    """What a function makes of the trees of each seed, as numpy."""
+    return jax.device_get(jax.jit(jax.vmap(change))(*trees))
 
   def _result(
     self, model: LanguageModel, several: Sequence[Variables], steps: Sequence[tuple]

@@ -121,14 +121,15 @@ def check(options: ConfigDict, where: str) -> None:
 
 def make_model(options: ConfigDict, arm: str, glyphs: GlyphTable, dtype: Any) -> LanguageModel:
   """The decoder of the options over an arm's rows for the tokens of a glyph table."""
-  rows, frozen = ARMS[arm]
-  embedding = Given(
-    len(glyphs.bits),
-    options.dim,
-    lambda seed: rows(glyphs, options.dim, seed),
-    frozen=frozen,
-    dtype=dtype,
-  )
+  rows = lambda seed: ARMS[arm].rows(glyphs, options.dim, seed)
+  return decoder_over(rows, len(glyphs.bits), ARMS[arm].frozen, options, dtype)
+
+
+def decoder_over(
+  rows: Callable[[int], np.ndarray], vocab_size: int, frozen: bool, options: ConfigDict, dtype: Any
+) -> LanguageModel:
+  """The decoder of the options over given rows [V, D]."""
+  embedding = Given(vocab_size, options.dim, rows, frozen=frozen, dtype=dtype)
   decoder = Decoder(
     layers=options.layers,
     dim=options.dim,
@@ -169,6 +170,19 @@ def make_optimizer(options: ConfigDict):
   return optimizer.make_optimizer(
     options.optimizer, schedule, weight_decay=options.weight_decay
   )  # fmt: skip
+
+
+def plan(config: ConfigDict, options: ConfigDict, arm: str, vocab_size: int) -> runner.Plan:
+  """What `fit` would train over so many tokens."""
+  rows = lambda seed: np.broadcast_to(np.float32(0), (vocab_size, options.dim))
+  dtype, seeds = jnp.dtype(config.dtype), min(options.seeds, options.side_by_side)
+  model = decoder_over(rows, vocab_size, ARMS[arm].frozen, options, dtype)
+  experiment = replicas.replicate(Experiment(*language_model.loss_and_init(model), ()), seeds, ())
+  batch = {
+    field: jax.ShapeDtypeStruct((seeds, *one.shape), one.dtype)
+    for field, one in pipeline.shapes(options.batch_size, options.length).items()
+  }
+  return runner.Plan(experiment, make_optimizer(options), batch)
 
 
 def fit(

@@ -19,6 +19,7 @@ from lib import atomic
 from lib.embeddings.glyph_rows import unit
 from lib.errors import InputError
 from lib.report.results import Row, mean_and_sem, name
+from lib.train import processes
 
 CAPTION = (
   'The nearest neighbour (cosine) of each frequent token: among input rows, and among mean final '
@@ -63,7 +64,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     found = [judge(vectors, alike, written) for vectors in states]
     rows += _rows(name(space='hidden', arm=arm), found)
     maps[f'{arm}: hidden states'] = plane(states[0])
-  if jax.process_index() == 0:
+  if processes.first():
     kept = io.BytesIO()
     np.savez(kept, allow_pickle=False, tokens=np.array(written), **maps)
     atomic.write(run.workdir / MAPS, kept.getvalue())

@@ -29,6 +29,7 @@ from lib.evals import multiple_choice as choice
 from lib.evals import ratios
 from lib.report import plots, published
 from lib.report.results import Row, mean_and_sem, name
+from lib.train import processes
 
 CAPTION = (
   'Multiple choice on synthetic facts in the template of MMLU, the same answers scored by '
@@ -137,8 +138,7 @@ def fit(
   def batches(seed: int):
     return pipeline.batches(
       documents(config, seed, training), opened.tokenizer, batch_size=options.batch_size,
-      length=options.length, seed=seed, process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      length=options.length, seed=seed,
     )  # fmt: skip
 
   if training != 'none':
@@ -206,7 +206,7 @@ def ask(
   speak = speaker(trained[0].model)
   return [
     choice.ask(
-      functools.partial(speak, one.variables), asked, tokenizer, run.mesh,
+      functools.partial(speak, one.variables), asked, tokenizer, processes.own_mesh(run.mesh),
       length=options.context, batch_size=options.ask_batch, layout=options.layout,
     )
     for one, asked in zip(trained, case.questions, strict=True)

@@ -8,7 +8,6 @@ import string
 from typing import NamedTuple
 
 import grain
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -120,8 +119,6 @@ def batches(text: Text, options: ConfigDict, seed: int) -> grain.IterDataset:
     batch_size=options.batch_size,
     length=options.length,
     seed=seed,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
   )
 
 
@@ -136,7 +133,5 @@ def held_out(
     length=options.length,
     seed=0,
     repeat=False,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
   )
   return list(itertools.islice(iter(found), count))

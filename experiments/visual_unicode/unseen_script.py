@@ -136,12 +136,11 @@ def names(tokenizer: Restricted, members: Sequence[str], length: int) -> dict[st
 
 
 def batches(lines: dict[str, np.ndarray], batch_size: int, seed: int) -> grain.IterDataset:
-  """Random lines without end; each process takes its part of every batch."""
+  """Random lines without end."""
 
   def draw(step: int) -> dict[str, np.ndarray]:
     drawn = np.random.default_rng((seed, int(step))).integers(len(lines['inputs']), size=batch_size)
-    here = drawn[jax.process_index() :: jax.process_count()]
-    return {field: values[here] for field, values in lines.items()}
+    return {field: values[drawn] for field, values in lines.items()}
 
   options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
   return grain.MapDataset.range(2**31).map(draw).to_iter_dataset(options)

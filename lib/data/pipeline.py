@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From documents to batches: tokenize, shift, pack or pad, shuffle, shard, resume exactly.
+"""From documents to batches: tokenize, shift, pack or pad, shuffle, resume exactly.
+
+Every process of a run reads the same batches, whole, and gives its devices their rows
+(`lib.train.sharding.global_batch`): so neither batches nor the place in the data, which a
+checkpoint keeps, depend on how many processes there are. At the speed of a pod this wants tokens
+made before (`Corpus`, `Encoded`), which are only read.
 
 A row is a dict of int32 arrays [length]:
   targets    token ids
@@ -18,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -47,10 +53,8 @@ def batches(
   context_bytes: int | None = None,
   shuffle: bool = True,
   repeat: bool = True,
-  process_index: int = 0,
-  process_count: int = 1,
 ) -> grain.IterDataset:
-  """This process's part [batch_size / process_count, length] of every batch.
+  """Batches of rows [batch_size, length].
 
   `pack` joins documents end to end and splits them into rows; otherwise each document makes one
   row, cropped or padded to `length`. Iterators are checkpointable, and every epoch has an order of
@@ -60,17 +64,17 @@ def batches(
 
   Documents of an `Encoded` source or a `Corpus` are tokens already, of this tokenizer.
 
-  `repeat=True`, for training, never ends; each process reads the documents
-  `process_index::process_count`. `repeat=False`, for evaluation, is one pass whose last batch is
-  filled up with rows of segments 0; every process reads all documents and keeps its rows, so that
-  all see equally many batches, which together are those of a single process.
+  `repeat=True`, for training, never ends. `repeat=False`, for evaluation, is one pass whose last
+  batch is filled up with rows of segments 0.
+
+  Raises:
+    InputError: there are no documents, or `pack` and `context_bytes` are both asked for.
   """
-  _check(source, batch_size, pack, context_bytes, repeat, process_count)
-  rows_here = batch_size // process_count
-  documents = grain.MapDataset.source(source)
-  if repeat:
-    documents = documents[process_index::process_count]
-  documents = documents.seed(seed)
+  if repeat and not len(source):
+    raise InputError('the source has no document; training wants at least one.')
+  if pack and context_bytes is not None:
+    raise InputError('context_bytes holds for one document a row; set pack=False with it.')
+  documents = grain.MapDataset.source(source).seed(seed)
   if shuffle:
     documents = documents.shuffle()
   if repeat:
@@ -79,17 +83,14 @@ def batches(
   if pack:
     rows = _Packed(tokens.to_iter_dataset(READ), length)
     if shuffle:
-      window = max(1, min(SHUFFLE_BATCHES * rows_here, SHUFFLE_TOKENS // length))
+      window = max(1, min(SHUFFLE_BATCHES * batch_size, SHUFFLE_TOKENS // length))
       rows = grain.experimental.WindowShuffleIterDataset(rows, window_size=window, seed=seed)
   else:
     rows = tokens.map(functools.partial(_padded, length=length)).to_iter_dataset(READ)
   if repeat:
-    return rows.batch(rows_here)
+    return rows.batch(batch_size)
   fill = functools.partial(grain.experimental.batch_and_pad, batch_size=batch_size)
-  here = slice(process_index * rows_here, (process_index + 1) * rows_here)
-  return rows.batch(batch_size, batch_fn=fill).map(
-    lambda batch: {field: values[here] for field, values in batch.items()}
-  )
+  return rows.batch(batch_size, batch_fn=fill)
 
 
 def whole(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
@@ -109,31 +110,17 @@ def whole(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
   }  # fmt: skip
 
 
-def rows(
-  arrays: Mapping[str, np.ndarray],
-  *,
-  batch_size: int,
-  seed: int,
-  process_index: int = 0,
-  process_count: int = 1,
-) -> grain.IterDataset:
-  """Endless shuffled batches [batch_size / process_count, length] of rows that were made before.
+def rows(arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int) -> grain.IterDataset:
+  """Endless shuffled batches [batch_size, length] of rows that were made before.
 
   Args:
     arrays: the fields of N rows, [N, length] each, the row's `scored` among them if it has one.
-    batch_size: rows of a step, over all processes.
+    batch_size: rows of a step.
     seed: of the order, another in each epoch.
-    process_index: of this process, which takes the rows `process_index::process_count`.
-    process_count: processes in all.
   """
-  count = len(arrays['targets'])
-  if batch_size % process_count or count < process_count:
-    raise InputError(
-      f'{count} rows in batches of {batch_size} do not divide among {process_count} processes.'
-    )
-  order = grain.MapDataset.range(process_index, count, process_count).seed(seed).shuffle().repeat()
+  order = grain.MapDataset.range(len(arrays['targets'])).seed(seed).shuffle().repeat()
   return (
-    order.batch(batch_size // process_count)
+    order.batch(batch_size)
     .map(lambda picked: {field: values[picked] for field, values in arrays.items()})
     .to_iter_dataset(READ)
   )
@@ -162,26 +149,16 @@ def fitted(documents: Encoded, vocab_size: int, length: int) -> dict[str, np.nda
   return _row(np.stack(tables, axis=1))
 
 
+def shapes(batch_size: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+  """What `batches` yields, without any data."""
+  return dict.fromkeys(FIELDS, jax.ShapeDtypeStruct((batch_size, length), np.int32))
+
+
 def stack(datasets: Sequence[grain.IterDataset]) -> grain.IterDataset:
   """Batches of several data sets side by side, [replica, batch, length]: one seed each."""
   return grain.experimental.ZipIterDataset(datasets).map(
     lambda replicas: {field: np.stack([r[field] for r in replicas]) for field in FIELDS}
   )
-
-
-def _check(source, batch_size, pack, context_bytes, repeat, process_count) -> None:
-  if batch_size % process_count:
-    raise InputError(
-      f'batch_size {batch_size} does not divide among {process_count} processes; '
-      f'choose a multiple of {process_count}.'
-    )
-  if repeat and len(source) < process_count:
-    raise InputError(
-      f'{len(source)} documents do not reach for {process_count} processes; give a source with '
-      'at least one document a process.'
-    )
-  if pack and context_bytes is not None:
-    raise InputError('context_bytes holds for one document a row; set pack=False with it.')
 
 
 def _tokenized(

@@ -138,7 +138,7 @@ def ask(
   for start in range(0, len(rows), batch_size):
     some = [rows[i][-length:] for i in order[start : start + batch_size]]
     batch = _batch(some, batch_size, min(length, _power(len(some[-1]))))
-    here = sharding.global_batch(_own(batch), mesh)
+    here = sharding.global_batch(batch, mesh)
     places = here.pop('places')
     parts.append(jax.tree.map(np.asarray, _reader(mesh)(known, log_probs(here, places))))
   back = np.argsort(order)
@@ -163,14 +163,6 @@ def _batch(rows: Sequence[np.ndarray], size: int, length: int) -> dict[str, np.n
     'inputs': inputs, 'targets': np.zeros_like(inputs), 'segments': segments,
     'positions': positions * segments, 'bytes': segments, 'places': places,
   }  # fmt: skip
-
-
-def _own(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """This process's rows."""
-  return {
-    name: np.array_split(field, jax.process_count())[jax.process_index()]
-    for name, field in batch.items()
-  }
 
 
 @functools.cache

@@ -30,9 +30,8 @@ def digest(state: State) -> jax.Array:
   return total
 
 
-def _voucher(state: State, data: Any, notes: str) -> str:
-  """What vouches for a checkpoint: the state's checksum, and a hash of data position and notes."""
-  text = json.dumps([data.get_state(), notes], sort_keys=True)
+def _voucher(state: State, text: str) -> str:
+  """What vouches for a checkpoint: the state's checksum, and a hash of what is noted beside it."""
   return f'{int(digest(state)):08x}-{hashlib.sha256(text.encode()).hexdigest()}'
 
 
@@ -72,10 +71,12 @@ class Checkpoints:
       OSError and others: what stopped the one before it.
     """
     self.wait()
-    text = json.dumps({'progress': dict(progress), 'config': dict(config)})
-    notes = {'text': text, 'voucher': _voucher(state, data, text)}
+    # One position for all processes, which read the same: so any number of them can go on.
+    kept = {'data': data.get_state(), 'progress': dict(progress), 'config': dict(config)}
+    text = json.dumps(kept)
+    notes = {'text': text, 'voucher': _voucher(state, text)}
     self._saving = self._manager.save_checkpointables_async(
-      step, {'state': state, 'data': data, 'notes': notes}, force=True, overwrite=True
+      step, {'state': state, 'notes': notes}, force=True, overwrite=True
     )
 
   def wait(self, seconds: float | None = None) -> bool:
@@ -106,12 +107,13 @@ class Checkpoints:
     steps = sorted((found.step for found in self._manager.checkpoints), reverse=True)
     for step in steps:
       try:
-        wanted = {'state': shapes, 'data': data, 'notes': None}
-        loaded = self._manager.load_checkpointables(step, wanted)
-        notes = loaded['notes']
-        if notes['voucher'] != _voucher(loaded['state'], data, notes['text']):
+        loaded = self._manager.load_checkpointables(step, {'state': shapes, 'notes': None})
+        state, notes = loaded['state'], loaded['notes']
+        if notes['voucher'] != _voucher(state, notes['text']):
           raise ValueError('its checksum does not match its content')
-        return loaded['state'], json.loads(notes['text'])['progress']
+        kept = json.loads(notes['text'])
+        data.set_state(kept['data'])
+        return state, kept['progress']
       except Exception as error:  # damage shows as any of a dozen types
         data.set_state(start)
         reason = str(error).split('\n')[0][:200]

@@ -15,7 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from lib.train import metrics as metric_files
-from lib.train import sharding
+from lib.train import processes, sharding
 from lib.train.checkpoint import Checkpoints
 from lib.train.experiment import Experiment
 from lib.train.state import State, make_step, state_shapes
@@ -122,6 +122,7 @@ def train(
   evaluate_every: int = 100,
   checkpoint_every: int = 1000,
   profile: tuple[int, int] | None = None,
+  accumulate: int = 1,
   config: Mapping[str, Any] | None = None,
 ) -> tuple[State, list[dict[str, Any]]]:
   """Trains to `steps`, from the newest checkpoint if there is one.
@@ -139,11 +140,13 @@ def train(
     evaluate_every: steps between evaluations; the last state is always evaluated.
     checkpoint_every: steps between checkpoints; the last state is always saved.
     profile: (first, last + 1) steps to trace into workdir/profile/RUN, or None.
+    accumulate: parts in which each batch is taken, to hold the activations of one at a time.
     config: kept in each checkpoint.
 
   Returns:
-    The final state, and the history: every line of metrics of this run, in which `seconds` is the
-    time spent in training steps so far (compilation, evaluation and saving left out).
+    The final state, its variables whole on this process, and the history: every line of metrics of
+    this run, in which `seconds` is the time spent in training steps so far (compilation, evaluation
+    and saving left out). Evaluations too see variables that are whole on this process.
 
   Raises:
     Stopped: after SIGTERM, with the state saved.
@@ -165,7 +168,8 @@ def train(
     start, seconds = int(state['step']), progress['seconds']
     evaluated = progress.get('evaluated', True)  # is `state` evaluated, where that is due?
     if start < steps:  # a run that is done is only read
-      step_fn = make_step(experiment, optimizer, seed, shapes).lower(state, example).compile()
+      jitted = make_step(experiment, optimizer, seed, shapes, accumulate)
+      step_fn = jitted.lower(state, example).compile()
     metrics = metric_files.Metrics(workdir, run, start if restored else -1)
     bar = metric_files.progress_bar(run, start, steps)
     profiler = Profiler(workdir / 'profile' / run, profile)
@@ -174,11 +178,13 @@ def train(
 
     def evaluate(step: int) -> None:
       nonlocal evaluated
+      variables = processes.own(state['variables'], mesh)
       found: dict[str, Mapping[str, Any]] = {}
       measure = lambda: found.update(
-        (name, of(state['variables'])) for name, of in experiment.evaluations.items()
+        (name, of(variables)) for name, of in experiment.evaluations.items()
       )
-      evaluated = sigterm.undisturbed(measure)
+      with jax.set_mesh(processes.own_mesh(mesh)):
+        evaluated = sigterm.undisturbed(measure)
       for name, values in found.items() if evaluated else ():
         metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})
 
@@ -234,4 +240,6 @@ def train(
         checkpoints.wait()
       if sigterm.came:
         raise Stopped(f'stopped by SIGTERM after step {steps}, saved; the same command goes on.')
+    state = state | {'variables': processes.own(state['variables'], mesh)}
+    processes.wait(f'{run} is trained')  # its history is written by the first
   return state, metric_files.read(workdir / 'metrics.jsonl', run)

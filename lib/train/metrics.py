@@ -9,11 +9,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
 from lib import atomic
+from lib.train import processes
 
 LN2 = math.log(2)
 
@@ -42,7 +42,7 @@ class Metrics:
 
   def __init__(self, folder: str | os.PathLike, run: str, step: int):
     self._run = run
-    self._writes = jax.process_index() == 0
+    self._writes = processes.first()
     if not self._writes:
       return
     from tensorboardX import SummaryWriter  # slow to import, and only process 0 needs it
@@ -98,7 +98,7 @@ def progress_bar(label: str, step: int, steps: int) -> tqdm:
   bar = tqdm(
     total=steps, initial=step, desc=label, unit='step', mininterval=0.5, dynamic_ncols=True,
     bar_format='{desc}: {percentage:3.0f}%|{bar:10}| {n}/{total} [{remaining} left{postfix}]',
-    disable=jax.process_index() != 0 or step >= steps,  # a run that is done is only read
+    disable=not processes.first() or step >= steps,  # a run that is done is only read
   )  # fmt: skip
   if not bar.disable:  # tqdm reads the wall clock: set back an hour, it would stand for an hour
     bar._time = time.monotonic

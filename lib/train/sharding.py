@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
@@ -41,7 +42,26 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     raise InputError(
       f'mesh {dict(sizes)} takes {math.prod(shape)} devices of {len(devices)}: make one axis −1.'
     )
-  return Mesh(np.asarray(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+  return Mesh(arrange(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def arrange(shape: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+  """Devices as an array of a shape, neighbours in it near each other on the network of TPUs.
+
+  Slices, whose own network joins them, lie along `data`, so that only gradients go between them.
+
+  Raises:
+    InputError: `data` is no multiple of the number of slices.
+  """
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  if slices == 1:
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+  if shape[0] % slices:
+    raise InputError(f'the data axis of {shape[0]} does not divide among {slices} slices.')
+  within = (shape[0] // slices, *shape[1:])
+  return mesh_utils.create_hybrid_device_mesh(
+    within, (slices, 1, 1), devices, allow_split_physical_axes=True
+  )
 
 
 def path_name(path: Sequence[Any]) -> str:
@@ -89,22 +109,27 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
 def global_batch(
   batch: Mapping[str, np.ndarray], mesh: Mesh, axis: int = 0
 ) -> dict[str, jax.Array]:
-  """This process's part of a batch as global arrays, `axis` split over data and fsdp.
+  """A batch, which every process holds whole, as global arrays: `axis` split over data and fsdp.
 
   Raises:
-    InputError: the global batch does not divide among those devices.
+    InputError: the batch does not divide among those devices.
   """
-  count, devices = jax.process_count(), math.prod(mesh.shape[name] for name in BATCH_AXES)
+  places = batch_shardings(batch, mesh, axis)
+  put = lambda whole, place: jax.make_array_from_callback(whole.shape, place, whole.__getitem__)
+  return {name: put(np.asarray(whole), places[name]) for name, whole in batch.items()}
 
-  def place(part: np.ndarray) -> jax.Array:
-    shape = tuple(size * count if i == axis else size for i, size in enumerate(part.shape))
+
+def batch_shardings(batch: Mapping[str, Any], mesh: Mesh, axis: int) -> dict[str, NamedSharding]:
+  """Where `global_batch` puts each array (or shape) of a batch."""
+  devices = math.prod(mesh.shape[name] for name in BATCH_AXES)
+
+  def place(shape: Sequence[int]) -> NamedSharding:
     if shape[axis] % devices:
       raise InputError(
         f'a batch of {shape[axis]} does not divide among the {devices} devices along data and '
         f'fsdp: choose a multiple of {devices}, or another mesh.'
       )
-    spec = PartitionSpec(*(BATCH_AXES if i == axis else None for i in range(part.ndim)))
-    place = NamedSharding(mesh, spec)
-    return jax.make_array_from_process_local_data(place, np.asarray(part), shape)
+    spec = PartitionSpec(*(BATCH_AXES if i == axis else None for i in range(len(shape))))
+    return NamedSharding(mesh, spec)
 
-  return {name: place(part) for name, part in batch.items()}
+  return {name: place(array.shape) for name, array in batch.items()}

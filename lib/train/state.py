@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lib.errors import InputError
 from lib.train import sharding
 from lib.train.experiment import Batch, Experiment
 
@@ -48,23 +50,37 @@ def state_shapes(
 
 
 def make_step(
-  experiment: Experiment, optimizer: optax.GradientTransformation, seed: int, shapes: State
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  seed: int,
+  shapes: State,
+  accumulate: int = 1,
 ) -> jax.stages.Wrapped:
   """The jitted step (state, batch) -> (state, metrics); the old state's memory is donated.
 
   The step's randomness is a function of (seed, step) alone, so a resumed run draws the same.
+  `accumulate` is the number of parts in which the batch is taken, see `accumulated`.
   """
+
+  places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
 
   def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(seed), state['step'])
     params = state['variables']['params']
     coefficients = {name: f(state['step']) for name, f in experiment.schedules.items()}
-    batch = dict(batch) | coefficients
 
-    def loss(params):
-      return experiment.loss_fn(state['variables'] | {'params': params}, batch, key)
+    def of_batch(batch: Batch, key: jax.Array) -> tuple[tuple, Any]:
+      def loss(params):
+        variables = state['variables'] | {'params': params}
+        return experiment.loss_fn(variables, dict(batch) | coefficients, key)
 
-    (nats, aux), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+      return jax.value_and_grad(loss, has_aux=True)(params)
+
+    if accumulate > 1:
+      of_batch = accumulated(
+        of_batch, accumulate, experiment.batch_axis, places['variables']['params']
+      )
+    (nats, aux), gradient = of_batch(batch, key)
     updates, moments = optimizer.update(gradient, state['optimizer'], params)
     new = {
       'step': state['step'] + 1,
@@ -73,5 +89,56 @@ def make_step(
     }
     return new, {'loss': nats, 'gradient_norm': optax.tree.norm(gradient)} | dict(aux)
 
-  places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-  return jax.jit(step, donate_argnums=0, out_shardings=(places, None))
+  everywhere = NamedSharding(places['step'].mesh, PartitionSpec())
+  return jax.jit(step, donate_argnums=0, out_shardings=(places, everywhere))
+
+
+def accumulated(of_batch: Callable, parts: int, axis: int, places: Any) -> Callable:
+  """`of_batch(batch, key) -> ((loss, sums), gradient)` of parts of a batch, one after the other.
+
+  A part counts by its tokens, so that a loss that is a mean over tokens has the gradient of the
+  whole batch, whatever the padding. Parts draw apart: what is random once a batch becomes random
+  once a part. Rows are dealt out in turn, so that every device has its share of each part.
+
+  Args:
+    of_batch: as above; `tokens` among the sums is a scalar, or has an entry for each replica, which
+      then is the leading axis of the gradient.
+    parts: in how many.
+    axis: of the batch in its arrays.
+    places: shardings of the gradient.
+
+  Raises:
+    InputError: the parts do not divide the batch.
+  """
+
+  def deal(rows: jax.Array) -> jax.Array:
+    shape = rows.shape
+    if shape[axis] % parts:
+      raise InputError(f'a batch of {shape[axis]} does not divide into accumulate={parts} parts.')
+    shape = (*shape[:axis], shape[axis] // parts, parts, *shape[axis + 1 :])
+    return jnp.moveaxis(rows.reshape(shape), axis + 1, 0)
+
+  def as_wide(tokens: jax.Array, leaf: jax.Array) -> jax.Array:
+    return tokens.astype(leaf.dtype).reshape(tokens.shape + (1,) * (leaf.ndim - tokens.ndim))
+
+  def of_part(batch: Batch, key: jax.Array) -> tuple[Any, Any, Any]:
+    (loss, sums), gradient = of_batch(batch, key)
+    tokens = sums['tokens']
+    return (
+      loss * tokens.sum(),
+      sums,
+      jax.tree.map(lambda leaf: leaf * as_wide(tokens, leaf), gradient),
+    )
+
+  def of_parts(batch: Batch, key: jax.Array) -> tuple[tuple, Any]:
+    dealt = jax.tree.map(deal, dict(batch)), jax.random.split(key, parts)
+    begin = jax.eval_shape(of_part, *jax.tree.map(lambda leaf: leaf[0], dealt))
+    loss, sums, gradient = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), begin)
+    total = loss, sums, lax.with_sharding_constraint(gradient, places)
+    add = lambda total, part: (jax.tree.map(jnp.add, total, of_part(*part)), None)
+    (loss, sums, gradient), _ = lax.scan(add, total, dealt)
+    tokens = sums['tokens']
+    mean = jax.tree.map(lambda leaf: leaf / as_wide(tokens, leaf), gradient)
+    return (loss / tokens.sum(), sums), mean
+
+  return of_parts

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles a recipe's training step for accelerators that are not there, and says what it takes.
+
+python -m experiments.aot --config=configs/equal_info.py:paper --topology=v5p:8x8x4
+
+TPU topologies need libtpu (`make pod` fetches it into .cache/libtpu; then set PYTHONPATH to that),
+`h200x8` the CUDA plugin of the extra `cuda`; `cpu:8` needs nothing. docs/pod.md says how to read
+the answer.
+"""
+
+import os
+
+# libtpu reads these once, and would else ask a metadata server for a TPU of this machine's own.
+os.environ.update(
+  JAX_PLATFORMS='cpu',
+  TPU_SKIP_MDS_QUERY='1',
+  TPU_WORKER_HOSTNAMES='localhost',
+  TPU_WORKER_ID='0',
+  ALLOW_MULTIPLE_LIBTPU_LOAD='1',
+)
+
+import importlib
+import math
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments import command, runner
+from lib.errors import InputError
+from lib.train import chips, plan, sharding
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config', 'configs/markov.py:paper', 'Config, scale.', lock_config=True
+)
+TOPOLOGY = flags.DEFINE_list(
+  'topology', ['cpu:8'], 'v5p:8x8x4, v5e:16x16, v6e:16x16, h200x8, cpu:8'
+)
+SLICES = flags.DEFINE_integer('slices', 1, 'TPU slices, joined by the network.', lower_bound=1)
+MODEL = flags.DEFINE_string('model', '', 'Which of the recipe; the largest if not given.')
+SCALING = flags.DEFINE_bool('scaling', False, 'Estimate scaling from 8 to 1,024 v5p chips too.')
+HEADER = (
+  'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'state and batch', 'returned',
+  'temporaries', 'program', 'of memory', 'collectives a step', 'TFLOP a chip', 'by the compiler',
+  'compiled in', 'fits',
+)  # fmt: skip
+
+
+class Attempt(NamedTuple):
+  """One way of placing a step on the devices.
+
+  Attributes:
+    mesh: sizes of its axes.
+    remat: whether layers are computed again in the backward pass.
+    accumulate: parts of a batch.
+  """
+
+  mesh: Mapping[str, int]
+  remat: bool
+  accumulate: int
+
+
+def execute() -> None:
+  """Prints a row for each attempt, up to the first that fits, on each topology."""
+  config = CONFIG.value
+  recipe = load(config_flags.get_config_filename(flags.FLAGS['config']))
+  jax.config.update('jax_num_cpu_devices', max(map(_cpus, TOPOLOGY.value)))
+  jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
+  name = chosen(recipe, config)
+  print('| ' + ' | '.join(HEADER) + ' |\n' + '|---' * len(HEADER) + '|', flush=True)
+  for topology in TOPOLOGY.value:
+    fit(recipe, config, name, topology, SLICES.value)
+
+
+def load(path: str) -> runner.Recipe:
+  """The recipe of a config file."""
+  module = importlib.import_module(
+    f'experiments.{pathlib.Path(path.partition(":")[0]).stem}.__main__'
+  )
+  return module.RECIPE
+
+
+def _cpus(topology: str) -> int:
+  kind, _, count = topology.partition(':')
+  return int(count) if kind == 'cpu' and count.isdigit() else 1
+
+
+def chosen(recipe: runner.Recipe, config: ConfigDict) -> str:
+  """The model asked for, or the largest; raises InputError that lists all for one that is none."""
+  names = list(recipe.plans(config))
+  if MODEL.value and MODEL.value not in names:
+    raise InputError(f'--model={MODEL.value} is not one of {"; ".join(names)}.')
+  return MODEL.value or names[0]
+
+
+def fit(
+  recipe: runner.Recipe, config: ConfigDict, name: str, topology: str, slices: int = 1
+) -> tuple[Attempt, plan.Step] | None:
+  """Tries one way after the other until the step fits, and prints what came of each."""
+  devices, chip = chips.devices(topology, slices), chips.chip_of(topology)
+  where = topology if slices == 1 else f'{slices} × {topology}'
+  for attempt in attempts(recipe, config, name, len(devices)):
+    made = recipe.plans(with_remat(config, attempt.remat))[name]()
+    row = [name, where, *_shown(attempt)]
+    try:
+      mesh = sharding.make_mesh(attempt.mesh, devices)
+      step = plan.compile_step(
+        made.experiment, made.optimizer, made.batch, config.rules, mesh, attempt.accumulate
+      )
+    except (InputError, jax.errors.JaxRuntimeError) as error:
+      print(_line([*row, *[''] * 9, _reason(error)]), flush=True)
+      continue
+    fits = chip is None or step.bytes <= chip.memory
+    print(_line([*row, *_measured(step, chip, len(devices)), 'yes' if fits else 'no']), flush=True)
+    if fits:
+      return attempt, step
+  return None
+
+
+def attempts(recipe: runner.Recipe, config: ConfigDict, name: str, devices: int) -> list[Attempt]:
+  """The config's own way, then other meshes, then rematerialisation, then accumulation.
+
+  A batch of B rows reaches gcd(B, devices) of them; `tensor` takes the rest. `fsdp` holds less a
+  device than `data`, and sends more.
+  """
+  batch = recipe.plans(config)[name]().batch['targets'].shape[-2]
+  rows = math.gcd(batch, devices)
+  split = {'data': 1, 'fsdp': 1, 'tensor': devices // rows}
+  own = Attempt(config.mesh.to_dict(), any(_remats(config)), config.accumulate)
+  found = [own, *(own._replace(mesh=split | {axis: rows}) for axis in ('data', 'fsdp'))]
+  if _remats(config):
+    found.append(found[-1]._replace(remat=True))
+  while batch % (2 * found[-1].accumulate * rows) == 0:
+    found.append(found[-1]._replace(accumulate=2 * found[-1].accumulate))
+  return found
+
+
+def _remats(config: ConfigDict) -> list[bool]:
+  """What the sections of models say of rematerialisation."""
+  sections = [section for section in config.values() if isinstance(section, ConfigDict)]
+  return [section.remat for section in sections if 'remat' in section]
+
+
+def with_remat(config: ConfigDict, remat: bool) -> ConfigDict:
+  """The config with `remat` in all sections that have it."""
+  changed = config.copy_and_resolve_references()
+  for section in changed.values():
+    if isinstance(section, ConfigDict) and 'remat' in section:
+      section.remat = remat
+  return changed
+
+
+def _shown(attempt: Attempt) -> list[str]:
+  mesh = ' × '.join(str(attempt.mesh.get(axis, 1)) for axis in sharding.AXES)
+  return [mesh.replace('-1', '−1'), 'yes' if attempt.remat else 'no', str(attempt.accumulate)]
+
+
+def _measured(step: plan.Step, chip: chips.Chip | None, devices: int) -> list[str]:
+  parts = (step.arguments, step.outputs, step.temporaries, step.code)
+  runs = '; '.join(
+    f'{kind} {"≥ " * bool(one.unknown)}{one.count}, {_size(one.bytes)}'
+    for kind, one in sorted(step.collectives.items())
+  )
+  return [
+    *map(_size, parts),
+    f'{step.bytes / chip.memory:.0%} of {_size(chip.memory)}' if chip else '',
+    runs or 'none',
+    f'{step.flops / devices / 1e12:.3g}',
+    f'{step.compiler_flops / 1e12:.3g}',
+    f'{step.seconds:.0f} s',
+  ]
+
+
+def _size(count: float) -> str:
+  for unit, scale in (('GB', 1e9), ('MB', 1e6)):
+    if count >= scale:
+      return f'{count / scale:.3g} {unit}'
+  return f'{count / 1e3:.3g} kB'
+
+
+def _reason(error: Exception) -> str:
+  """Why an attempt came to nothing, in one cell."""
+  text = str(error)
+  if used := re.search(r'Used (\S+) of (\S+) hbm', text):
+    return f'no: {used[1]} of {used[2]}'
+  return f'no: {text.splitlines()[0][:160]}'.replace('|', '/')
+
+
+def _line(cells: Sequence[str]) -> str:
+  return f'| {" | ".join(cells)} |'
+
+
+if __name__ == '__main__':
+  command.main('aot', execute)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training step will take on devices that need not be there: compiled, not guessed.
+
+The step is the loop's own (`lib.train.state`), lowered from shapes and compiled for the devices of
+a mesh. Memory is the compiler's account for one device. Collectives are read in the compiled
+program, those in loops as often as the loop turns.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from lib.train import sharding
+from lib.train.experiment import Experiment
+from lib.train.state import State, make_step, state_shapes
+
+COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
+BITS = {'pred': 8, 'bf16': 16, 'f8e4m3fn': 8, 'f8e5m2': 8, 'token': 0}  # others end in a number
+
+
+@dataclasses.dataclass(frozen=True)
+class Collectives:
+  """The collectives of one kind in a step, as one device sees them.
+
+  Attributes:
+    count: times that they run in a step.
+    bytes: of their results.
+    sent: bytes that a device sends if they go around rings.
+    unknown: of `count`, those in loops whose length the compiler did not tell: counted once a loop.
+  """
+
+  count: int = 0
+  bytes: int = 0
+  sent: float = 0.0
+  unknown: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A compiled training step. Bytes are those of one device.
+
+  Attributes:
+    arguments: state and batch.
+    outputs: what the step returns beside the donated state.
+    temporaries: activations, gradients and what the compiler adds.
+    code: the program.
+    collectives: kind -> what there is of it.
+    parameters: trained ones, of the whole model.
+    flops: of all devices by `formula_flops`.
+    compiler_flops: of one device by the compiler, which counts the body of a loop once.
+    seconds: of compilation.
+  """
+
+  arguments: int
+  outputs: int
+  temporaries: int
+  code: int
+  collectives: Mapping[str, Collectives]
+  parameters: int
+  flops: float
+  compiler_flops: float
+  seconds: float
+
+  @property
+  def bytes(self) -> int:
+    """All of it."""
+    return self.arguments + self.outputs + self.temporaries + self.code
+
+
+def shapes_of(
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  batch: Mapping[str, jax.ShapeDtypeStruct],
+  rules: sharding.Rules,
+  mesh: Mesh,
+) -> tuple[State, dict[str, jax.ShapeDtypeStruct]]:
+  """State and batch as shapes with their places on the mesh."""
+  places = sharding.batch_shardings(batch, mesh, experiment.batch_axis)
+  placed = {
+    name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=places[name])
+    for name, array in batch.items()
+  }
+  return state_shapes(experiment, optimizer, placed, 0, rules, mesh)[1], placed
+
+
+def compile_step(
+  experiment: Experiment,
+  optimizer: optax.GradientTransformation,
+  batch: Mapping[str, jax.ShapeDtypeStruct],
+  rules: sharding.Rules,
+  mesh: Mesh,
+  accumulate: int = 1,
+) -> Step:
+  """Compiles the step that `loop.train` would run on this mesh, from shapes alone.
+
+  Raises:
+    InputError: a batch that does not divide among the devices.
+    jax.errors.JaxRuntimeError: the compiler refuses it; RESOURCE_EXHAUSTED: it does not fit.
+  """
+  with jax.set_mesh(mesh):
+    state, placed = shapes_of(experiment, optimizer, batch, rules, mesh)
+    lowered = make_step(experiment, optimizer, 0, state, accumulate).lower(state, placed)
+    start = time.perf_counter()
+    compiled = lowered.compile()
+  memory: Any = compiled.memory_analysis()
+  return Step(
+    arguments=memory.argument_size_in_bytes,
+    outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    temporaries=memory.temp_size_in_bytes,
+    code=memory.generated_code_size_in_bytes,
+    collectives=collectives(compiled.as_text() or ''),
+    parameters=parameters(state)[0],
+    flops=formula_flops(state, placed),
+    compiler_flops=(compiled.cost_analysis() or {}).get('flops', math.nan),
+    seconds=time.perf_counter() - start,
+  )
+
+
+def collectives(hlo: str) -> dict[str, Collectives]:
+  """The collectives of a compiled program (XLA's text of it), by kind."""
+  found: dict[str, Collectives] = collections.defaultdict(Collectives)
+  programs, entry = _computations(hlo)
+
+  def visit(name: str, times: int, known: bool) -> None:
+    for line in programs.get(name, ()):
+      if match := INSTRUCTION.match(line):
+        shape, kind, start = match.groups()
+        size, group = _bytes(shape, bool(start)), _group(line)
+        old = found[kind]
+        found[kind] = Collectives(
+          old.count + times,
+          old.bytes + times * size,
+          old.sent + times * size * _around(kind, group),
+          old.unknown + (0 if known else times),
+        )
+      turns, told = 1, known
+      if ' while(' in line:
+        trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+        turns, told = (int(trips[1]), known) if trips else (1, False)
+      for called in CALLED.findall(line):
+        for one in re.findall(r'%?([\w.\-]+)', called):
+          visit(one, times * turns, told)
+
+  visit(entry, 1, True)
+  return dict(found)
+
+
+INSTRUCTION = re.compile(rf'\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ({"|".join(COLLECTIVES)})(-start)?\(')
+CALLED = re.compile(r'(?:body|calls|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)')
+
+
+def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
+  """Lines of each computation by its name, and the name of the first to run."""
+  programs: dict[str, list[str]] = {}
+  entry = name = ''
+  for line in hlo.splitlines():
+    if head := re.match(r'(ENTRY )?%?([\w.\-]+) .*\{$', line):
+      name = head[2]
+      entry = name if head[1] else entry
+      programs[name] = []
+    elif name and line.startswith(' '):
+      programs[name].append(line)
+  return programs, entry
+
+
+def _bytes(shape: str, start: bool) -> int:
+  """Bytes of a result; of a pair of operand and result, as asynchronous ones give, the result's."""
+  sizes = [
+    math.prod(int(size) for size in dims.split(',') if size) * _bits(kind) // 8
+    for kind, dims in re.findall(r'(\w+)\[([\d,]*)\]', shape)
+  ]
+  return max(sizes, default=0) if start else sum(sizes)
+
+
+def _bits(kind: str) -> int:
+  return BITS[kind] if kind in BITS else int(re.sub(r'\D', '', kind))
+
+
+def _group(line: str) -> int:
+  """Devices that take part in one collective together."""
+  if groups := re.search(r'replica_groups=\[\d+,(\d+)\]', line):
+    return int(groups[1])
+  if groups := re.search(r'replica_groups=\{\{([\d,]+)\}', line):
+    return groups[1].count(',') + 1
+  return 2
+
+
+def _around(kind: str, group: int) -> float:
+  """Bytes that a device sends around a ring, for each byte of the result."""
+  if kind == 'all-reduce':
+    return 2 * (group - 1) / group
+  if kind == 'reduce-scatter':
+    return group - 1.0
+  return 1.0 if kind == 'collective-permute' else (group - 1) / group
+
+
+def parameters(state: Any) -> tuple[int, int]:
+  """Trained parameters, and those of them that a token is multiplied with.
+
+  These are kernels and the readout, which is the input table where there is no other.
+  """
+  params = {
+    sharding.path_name(path): math.prod(leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state['variables']['params'])
+  }
+  tables = [name for name in params if re.search(r'(^|/)(readout_table|row_out)$', name)]
+  tables = tables or [name for name in params if re.search(r'(^|/)table$', name)]
+  kernels = [name for name in params if name.endswith('kernel')]
+  return sum(params.values()), sum(params[name] for name in (*kernels, *tables))
+
+
+def formula_flops(state: Any, batch: Mapping[str, Any]) -> float:
+  """Operations of a step on all devices by the usual count, nothing rematerialised.
+
+  Six for each token and parameter that it is multiplied with (forward, and twice that backward),
+  and 12 · T · width of all heads for each token and layer: scores and their use, T² of them though
+  half are masked.
+  """
+  tokens, length = math.prod(batch['targets'].shape), batch['targets'].shape[-1]
+  replicas = math.prod(batch['targets'].shape[:-2])
+  queries = sum(
+    math.prod(leaf.shape) // leaf.shape[-3]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state['variables']['params'])
+    if sharding.path_name(path).endswith('query/kernel')
+  )
+  return tokens / replicas * (6 * parameters(state)[1] + 12 * length * queries)

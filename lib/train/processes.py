@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes that run one program: how they meet, wait for each other and agree.
+
+All read the same batches and take their devices' share (`sharding.global_batch`), so a run does not
+depend on how many they are. All of these functions do nothing in a process that is alone.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lib.train import sharding
+
+
+def join() -> None:
+  """Makes this process one of several; to be called before anything asks for a device.
+
+  JAX itself finds the others on Cloud TPU, on GKE, under SLURM and under Open MPI. Elsewhere
+  JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it.
+  """
+  number = lambda name: int(os.environ[name]) if name in os.environ else None
+  jax.distributed.initialize(
+    num_processes=number('JAX_NUM_PROCESSES'), process_id=number('JAX_PROCESS_ID')
+  )
+
+
+def first() -> bool:
+  """Whether this is the process that writes what there is one of."""
+  return jax.process_index() == 0
+
+
+def once(path: pathlib.Path, make: Callable[[], None]) -> None:
+  """Lets the first process make a file that is not there; all return when it is."""
+  if first() and not path.exists():
+    make()
+  wait(f'{path} is made')
+
+
+def wait(what: str) -> None:
+  """Returns when all processes have come to this place, whose name is `what`."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
+
+
+def agreed(values: Any) -> np.ndarray:
+  """What the first process holds, given an array of the same shape on each."""
+  if jax.process_count() == 1:
+    return np.asarray(values)
+  return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(values)))
+
+
+def own_mesh(mesh: Mesh) -> Mesh:
+  """Where this process computes by itself: on one device of its own, if there are others."""
+  return mesh if jax.process_count() == 1 else sharding.make_mesh({}, jax.local_devices()[:1])
+
+
+def own(tree: Any, mesh: Mesh) -> Any:
+  """Arrays over the devices of all processes as whole arrays on a device of this one."""
+  if jax.process_count() == 1:
+    return tree
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  whole = jax.jit(lambda leaves: leaves, out_shardings=everywhere)(tree)
+  with jax.set_mesh(own_mesh(mesh)):
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), whole)
