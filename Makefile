@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test faults soak fuzz aot bench beam site lint lock clean
+.PHONY: demo test faults soak fuzz aot pod bench beam site lint lock clean
 
 demo: $(INSTALLED)  ## A telling part of the first paper, in minutes: tables, plots, report.
 	$(BIN)/python -m experiments.markov --workdir=runs/demo \
@@ -30,6 +30,9 @@ aot: $(INSTALLED) .cache/libtpu  ## Kernels compiled for TPUs that are not there
 
 bench: $(INSTALLED) .cache/libtpu  ## The kernels timed on this accelerator, or compiled for TPUs.
 	PYTHONPATH=.cache/libtpu $(BIN)/python -m pallas_kernels.bench
+
+pod: $(INSTALLED) .cache/libtpu  ## What a pod needs, without one: docs/pod.md.
+	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/test_processes.py tests/test_pod.py
 
 .cache/libtpu: $(INSTALLED)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target $@ 'libtpu==0.0.42.1'

@@ -10,7 +10,7 @@ the answer.
 
 import os
 
-# libtpu reads these once, and would else ask a metadata server for a TPU of this machine's own.
+# libtpu would else ask a metadata server for a TPU of this machine's own.
 os.environ.update(
   JAX_PLATFORMS='cpu',
   TPU_SKIP_MDS_QUERY='1',
@@ -19,11 +19,14 @@ os.environ.update(
   ALLOW_MULTIPLE_LIBTPU_LOAD='1',
 )
 
+import dataclasses
+import functools
 import importlib
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -48,6 +51,12 @@ HEADER = (
   'temporaries', 'program', 'of memory', 'collectives a step', 'TFLOP a chip', 'by the compiler',
   'compiled in', 'fits',
 )  # fmt: skip
+ESTIMATES = (
+  'scaling', 'chips', 'rows', 'computing, ms', 'sending, ms', 'rows a second', 'of full rate',
+)  # fmt: skip
+SIZES = ('v5p:2x2x2', 'v5p:4x4x4', 'v5p:8x8x4', 'v5p:8x8x16')
+REFERENCE = 256  # chips on which weak scaling has the config's batch
+Making = Callable[[bool], runner.Plan]  # whether to rematerialise -> the plan
 
 
 class Attempt(NamedTuple):
@@ -71,17 +80,19 @@ def execute() -> None:
   jax.config.update('jax_num_cpu_devices', max(map(_cpus, TOPOLOGY.value)))
   jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
   name = chosen(recipe, config)
-  print('| ' + ' | '.join(HEADER) + ' |\n' + '|---' * len(HEADER) + '|', flush=True)
-  for topology in TOPOLOGY.value:
-    fit(recipe, config, name, topology, SLICES.value)
+  made = lambda remat: recipe.plans(with_remat(config, remat))[name]()
+  print(_head(HEADER), flush=True)
+  found = [fit(config, name, made, topology, SLICES.value) for topology in TOPOLOGY.value]
+  if SCALING.value:
+    scale(config, name, made)
+  if None in found:
+    sys.exit(1)
 
 
 def load(path: str) -> runner.Recipe:
   """The recipe of a config file."""
-  module = importlib.import_module(
-    f'experiments.{pathlib.Path(path.partition(":")[0]).stem}.__main__'
-  )
-  return module.RECIPE
+  name = pathlib.Path(path.partition(':')[0]).stem
+  return importlib.import_module(f'experiments.{name}.__main__').RECIPE
 
 
 def _cpus(topology: str) -> int:
@@ -92,24 +103,25 @@ def _cpus(topology: str) -> int:
 def chosen(recipe: runner.Recipe, config: ConfigDict) -> str:
   """The model asked for, or the largest; raises InputError that lists all for one that is none."""
   names = list(recipe.plans(config))
+  if not names:
+    raise InputError(f'the models of {recipe.name} depend on its data: there is none to compile.')
   if MODEL.value and MODEL.value not in names:
     raise InputError(f'--model={MODEL.value} is not one of {"; ".join(names)}.')
   return MODEL.value or names[0]
 
 
 def fit(
-  recipe: runner.Recipe, config: ConfigDict, name: str, topology: str, slices: int = 1
-) -> tuple[Attempt, plan.Step] | None:
+  config: ConfigDict, name: str, made: Making, topology: str, slices: int = 1
+) -> plan.Step | None:
   """Tries one way after the other until the step fits, and prints what came of each."""
   devices, chip = chips.devices(topology, slices), chips.chip_of(topology)
   where = topology if slices == 1 else f'{slices} × {topology}'
-  for attempt in attempts(recipe, config, name, len(devices)):
-    made = recipe.plans(with_remat(config, attempt.remat))[name]()
-    row = [name, where, *_shown(attempt)]
+  for attempt in attempts(config, rows_of(made(False)), len(devices)):
+    one, row = made(attempt.remat), [name, where, *_shown(attempt)]
     try:
       mesh = sharding.make_mesh(attempt.mesh, devices)
       step = plan.compile_step(
-        made.experiment, made.optimizer, made.batch, config.rules, mesh, attempt.accumulate
+        one.experiment, one.optimizer, one.batch, config.rules, mesh, attempt.accumulate
       )
     except (InputError, jax.errors.JaxRuntimeError) as error:
       print(_line([*row, *[''] * 9, _reason(error)]), flush=True)
@@ -117,26 +129,70 @@ def fit(
     fits = chip is None or step.bytes <= chip.memory
     print(_line([*row, *_measured(step, chip, len(devices)), 'yes' if fits else 'no']), flush=True)
     if fits:
-      return attempt, step
+      return step
   return None
 
 
-def attempts(recipe: runner.Recipe, config: ConfigDict, name: str, devices: int) -> list[Attempt]:
+def rows_of(one: runner.Plan) -> int:
+  """Rows of a batch."""
+  return one.batch['targets'].shape[one.experiment.batch_axis]
+
+
+def attempts(config: ConfigDict, batch: int, devices: int) -> list[Attempt]:
   """The config's own way, then other meshes, then rematerialisation, then accumulation.
 
   A batch of B rows reaches gcd(B, devices) of them; `tensor` takes the rest. `fsdp` holds less a
   device than `data`, and sends more.
   """
-  batch = recipe.plans(config)[name]().batch['targets'].shape[-2]
   rows = math.gcd(batch, devices)
-  split = {'data': 1, 'fsdp': 1, 'tensor': devices // rows}
   own = Attempt(config.mesh.to_dict(), any(_remats(config)), config.accumulate)
+  split = {'data': 1, 'fsdp': 1, 'tensor': devices // rows}
   found = [own, *(own._replace(mesh=split | {axis: rows}) for axis in ('data', 'fsdp'))]
+  if rows == devices and own.mesh == {'data': -1, 'fsdp': 1, 'tensor': 1}:
+    del found[1]  # is the first
   if _remats(config):
     found.append(found[-1]._replace(remat=True))
   while batch % (2 * found[-1].accumulate * rows) == 0:
     found.append(found[-1]._replace(accumulate=2 * found[-1].accumulate))
   return found
+
+
+def scale(config: ConfigDict, name: str, made: Making) -> None:
+  """Prints an estimate of strong and weak scaling, from steps compiled for each size.
+
+  Each chip is taken to compute at its full rate and to send over the links of one axis, one after
+  the other: what is hidden behind computation, and what stalls, are both left out.
+  """
+  estimates = []
+  for kind in ('strong', 'weak'):
+    for topology in SIZES:
+      chip, count = chips.CHIPS['v5p'], len(chips.devices(topology))
+      rows = rows_of(made(False))
+      if kind == 'weak':
+        rows = max(1, rows * count // REFERENCE)
+      step = fit(config, name, functools.partial(_resized, made, rows), topology)
+      if step is None:
+        continue
+      compute = step.flops / count / chip.flops
+      send = sum(one.sent for one in step.collectives.values()) / (chip.links / chip.axes)
+      estimates.append(
+        [kind, str(count), str(rows), *(f'{1e3 * t:.3g}' for t in (compute, send)),
+         f'{rows / (compute + send):,.0f}', f'{compute / (compute + send):.0%}']
+      )  # fmt: skip
+  print('\nAn estimate: nothing of it ran.\n')
+  print('\n'.join([_head(ESTIMATES), *map(_line, estimates)]), flush=True)
+
+
+def _resized(made: Making, rows: int, remat: bool) -> runner.Plan:
+  """The plan with so many rows a batch."""
+  one = made(remat)
+  axis = one.experiment.batch_axis
+  resize = lambda shape: (*shape[:axis], rows, *shape[axis + 1 :])
+  batch = {
+    field: jax.ShapeDtypeStruct(resize(array.shape), array.dtype)
+    for field, array in one.batch.items()
+  }
+  return dataclasses.replace(one, batch=batch)
 
 
 def _remats(config: ConfigDict) -> list[bool]:
@@ -188,6 +244,10 @@ def _reason(error: Exception) -> str:
   if used := re.search(r'Used (\S+) of (\S+) hbm', text):
     return f'no: {used[1]} of {used[2]}'
   return f'no: {text.splitlines()[0][:160]}'.replace('|', '/')
+
+
+def _head(titles: Sequence[str]) -> str:
+  return _line(titles) + '\n' + '|---' * len(titles) + '|'
 
 
 def _line(cells: Sequence[str]) -> str:

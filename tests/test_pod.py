@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What takes minutes (`make pod`): models on every axis, recipes by two processes, real TPUs."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import launch
+from lib.train import sharding
+from lib.train.state import make_step, state_shapes
+from tests.test_plan import RECIPES, plans
+
+ROOT = pathlib.Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: see `make pod`')
+AXES = ({'data': 4}, {'fsdp': 4}, {'tensor': 4}, {'data': 2, 'fsdp': 2, 'tensor': 2})
+
+
+def drawn(shapes):
+  """A batch of random tokens without padding."""
+  size = shapes['targets'].shape
+  ones = np.ones(size, np.int32)
+  ids = np.random.default_rng(0).integers(0, 2, size).astype(np.int32)
+  known = {
+    'targets': ids, 'inputs': ids, 'bytes': ones, 'segments': ones, 'scored': ones,
+    'positions': np.broadcast_to(np.arange(size[-1], dtype=np.int32), size),
+  }  # fmt: skip
+  return {name: known.get(name, np.zeros(one.shape, one.dtype)) for name, one in shapes.items()}
+
+
+def losses(config, one, axes):
+  """Loss and gradient norm of two steps on a mesh."""
+  count = int(np.prod(list(axes.values()))) if axes else 1
+  mesh = sharding.make_mesh(axes, jax.devices()[:count])
+  with jax.set_mesh(mesh):
+    batch = sharding.global_batch(drawn(one.batch), mesh, one.experiment.batch_axis)
+    make, shapes = state_shapes(one.experiment, one.optimizer, batch, 0, config.rules, mesh)
+    step, state, found = make_step(one.experiment, one.optimizer, 0, shapes), make(), []
+    for _ in range(2):
+      state, metrics = step(state, batch)
+      found += [float(metrics['loss']), float(metrics['gradient_norm'])]
+  return found
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_every_model_has_the_losses_of_one_device_on_every_axis(name):
+  config, made = plans(name, 'smoke')
+  for model, build in made.items():
+    one = build()
+    alone = losses(config, one, {})
+    for axes in AXES:
+      # Float32 sums in another order, two steps: relative 1e-4.
+      assert losses(config, one, axes) == pytest.approx(alone, rel=1e-4), (model, axes)
+
+
+TABLES = {
+  'markov': 'ngram+transformer', 'lexinvariant': 'markov+context+cipher', 'equal_info': 'm2+reset',
+  'visual_unicode': 'loss+growth+reasoning',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_two_processes_measure_what_one_does(name, tmp_path):
+  config = f'--config={ROOT}/configs/{name}.py:smoke,tables={TABLES[name]}'
+  command = ['-m', f'experiments.{name}', config]
+  alone = subprocess.run(
+    [sys.executable, *command, f'--workdir={tmp_path}/one'], cwd=ROOT, check=False
+  )
+  assert alone.returncode == 0
+  assert launch.run([*command, f'--workdir={tmp_path}/two'], processes=2) == 0
+  one, two = (
+    json.loads((tmp_path / folder / 'results.json').read_text())['rows']
+    for folder in ('one', 'two')
+  )
+  key = lambda row: (row['table'], row['row'], row['column'])
+  assert [key(row) for row in one] == [key(row) for row in two]
+  for a, b in zip(one, two):
+    if 'second' not in a['column'] and 'second' not in a['unit'] and a['measured'] is not None:
+      # Sums in another order, through all the training of a model: relative 1 %.
+      assert b['measured'] == pytest.approx(a['measured'], rel=1e-2, abs=1e-2), key(a)
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: see `make pod`'
+)
+@pytest.mark.parametrize(
+  ('name', 'topology'),
+  [
+    ('markov', 'v6e:16x16'),
+    ('lexinvariant', 'v5e:16x16'),
+    ('equal_info', 'v5p:8x8x4'),
+    ('visual_unicode', 'v6e:16x16'),
+  ],
+)
+def test_the_largest_model_of_every_paper_fits_a_pod(name, topology):
+  command = ['-m', 'experiments.aot', f'--config={ROOT}/configs/{name}.py:paper']
+  done = subprocess.run(
+    [sys.executable, *command, f'--topology={topology}'],
+    cwd=ROOT, env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': 'false'},
+    capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1].endswith('| yes |')
