@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.models import positions as position_schemes
+from lib.models.packed_attention import packed_attention
 from pallas_kernels.attention import attend_next, attention
+from pallas_kernels.causal_attention import preferred
 
 ACTIVATIONS: dict[str, Callable] = {
   'relu': nn.relu,
@@ -65,6 +67,7 @@ class Block(nn.Module):
   residual_scale: float
   max_distance: int
   dtype: jnp.dtype
+  starts: tuple[int, ...] | None
 
   @nn.compact
   def __call__(
@@ -79,7 +82,9 @@ class Block(nn.Module):
     """One layer in the form that `nn.scan` carries: the new residual stream, and to be stacked.
 
     With a cache of keys and values [B, H, S, K] there is one token of each text, and its key and
-    value [B, H, K] are stacked; without, the residual stream is.
+    value [B, H, K] are stacked; without, the residual stream is. With `starts`, the distances at
+    which buckets begin, attention is the kernel: `mask` is then the segments [B, T], and `bias`
+    the table of biases [H, buckets] or None.
     """
     normed = self._norm('attention_norm')(x_btd)
     mixed, cache = self._attention(normed, cache, positions, distance, mask, bias)
@@ -113,7 +118,9 @@ class Block(nn.Module):
     if self.position == 'relative':
       relative = position_schemes.RelativeKeys(self.max_distance, name='relative')(q, distance)
       bias = relative * self.head_dim**-0.5
-    if cache is None:
+    if self.starts is not None:
+      mixed = packed_attention(q, k, v, mask, bias, self.starts)
+    elif cache is None:
       mixed = attention(q, k, v, bias, mask=mask)
     else:
       new = k[:, 0], v[:, 0]
@@ -192,6 +199,7 @@ class Decoder(nn.Module):
     _check('norm', self.norm, NORMS)
     _check('activation', self.activation, ACTIVATIONS)
     length = x_btd.shape[1] if cache is None else cache.keys.shape[3]
+    head_dim = self.head_dim or self.dim // self.heads
     x_btd = x_btd.astype(self.dtype)
     bias = None
     if self.position == 'learned':
@@ -203,13 +211,21 @@ class Decoder(nn.Module):
     if cache is None:
       assert segments is not None
       distance: Any = position_schemes.causal_distances(length)
-      mask = (segments[:, :, None] == segments[:, None, :]) & (distance >= 0)
+      mask: Any = (segments[:, :, None] == segments[:, None, :]) & (distance >= 0)
     else:
       distance = positions[:, :, None] - jnp.arange(length)[None, None]
       mask = distance >= 0
+    # Biases of 'relative' depend on the query too: the kernel has none such.
+    kernel = cache is None and self.position != 'relative'
+    kernel = kernel and preferred(head_dim, self.dtype) == 'pallas'
+    starts: tuple[int, ...] | None = () if kernel else None
+    mask = segments if kernel else mask[:, None]
     if self.position == 't5':
       t5 = position_schemes.T5Bias(self.heads, max_distance=self.max_distance, name='t5')
-      bias = t5(distance)
+      if kernel:
+        bias, starts = t5.table, t5.starts()
+      else:
+        bias = t5(distance)
     block = nn.remat(Block, prevent_cse=False) if self.remat else Block
     stack = nn.scan(
       block,
@@ -220,7 +236,7 @@ class Decoder(nn.Module):
     )(
       dim=self.dim,
       heads=self.heads,
-      head_dim=self.head_dim or self.dim // self.heads,
+      head_dim=head_dim,
       mlp_dim=self.mlp_dim,
       position=self.position,
       norm=self.norm,
@@ -231,10 +247,11 @@ class Decoder(nn.Module):
       residual_scale=(2 * self.layers) ** -0.5,
       max_distance=self.max_distance,
       dtype=self.dtype,
+      starts=starts,
       name='blocks',
     )
     read = None if cache is None else (cache.keys, cache.values)
-    x_btd, stacked = stack(x_btd, read, positions, distance, mask[:, None], bias)
+    x_btd, stacked = stack(x_btd, read, positions, distance, mask, bias)
     hidden = make_norm(self.norm, self.bias, self.dtype, 'final_norm')(x_btd)
     return hidden, stacked if cache is None else cache.gone_on(*stacked)
 

@@ -36,16 +36,24 @@ class T5Bias(nn.Module):
   buckets: int = 32
   max_distance: int = 128
 
-  @nn.compact
+  def setup(self) -> None:
+    """Makes the table of biases [H, buckets]."""
+    shape = (self.heads, self.buckets)
+    self.table = self.param('bias', nn.initializers.normal(0.02), shape)
+
+  def starts(self) -> tuple[int, ...]:
+    """The least distance in each bucket."""
+    bucket_of = t5_buckets(self.max_distance + 1, self.buckets, self.max_distance)
+    return tuple(np.searchsorted(bucket_of, np.arange(self.buckets)).tolist())
+
   def __call__(self, distance_bts: np.ndarray | jax.Array) -> jax.Array:
     """Bias [1 or B, H, T, S] of distances, to be added to attention logits."""
-    table = self.param('bias', nn.initializers.normal(0.02), (self.heads, self.buckets))
     bucket_of = t5_buckets(distance_bts.shape[-1], self.buckets, self.max_distance)
     if isinstance(distance_bts, np.ndarray):  # fixed at compile time
       which = bucket_of[np.maximum(distance_bts, 0)]
     else:
       which = jnp.asarray(bucket_of)[jnp.maximum(distance_bts, 0)]
-    return jnp.moveaxis(table[:, which], 0, 1)
+    return jnp.moveaxis(self.table[:, which], 0, 1)
 
 
 class RelativeKeys(nn.Module):

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attention kernel of packed rows, on whatever mesh is in force."""
+
+import math
+
+import jax
+from jax.sharding import PartitionSpec
+
+from pallas_kernels.causal_attention import causal_attention
+
+# The mesh's axes as in lib/train/sharding.py, and the heads' place as in configs/common.py.
+BATCH_AXES, HEAD_AXIS = ('data', 'fsdp'), 'tensor'
+
+
+def packed_attention(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segments: jax.Array,
+  table: jax.Array | None,
+  starts: tuple[int, ...],
+) -> jax.Array:
+  """`causal_attention` by 'pallas', each device with its own texts and heads.
+
+  A compiler cannot split a kernel: over several devices it is told what each of them has. Heads
+  that do not divide among theirs are the same on all of these.
+  """
+
+  def local(q, k, v, segments, table):
+    return causal_attention(
+      q, k, v, segments, table=table, starts=starts, implementation='pallas'
+    )  # fmt: skip
+
+  mesh = jax.sharding.get_abstract_mesh()
+  if math.prod(mesh.shape.values()) == 1:
+    return local(q, k, v, segments, table)
+  head_axis = HEAD_AXIS if q.shape[2] % mesh.shape[HEAD_AXIS] == 0 else None
+  batch = PartitionSpec(BATCH_AXES)
+  heads = PartitionSpec(BATCH_AXES, None, head_axis)
+  return jax.shard_map(
+    local,
+    in_specs=(heads, heads, heads, batch, PartitionSpec(head_axis)),
+    out_specs=heads,
+    check_vma=False,
+  )(q, k, v, segments, table)
