@@ -252,7 +252,7 @@ def _contents(folder: pathlib.Path) -> dict[str, Any]:
   return {
     'experiment': folder.name,
     'config': config,
-    'devices': ['devices not recorded yet'],
+    'devices': [],
     'seconds': sum(table['seconds'] for table in kept),
     'rows': [vars(row) for row in published.attach(rows, folder.name, facts)],
   }

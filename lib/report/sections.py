@@ -24,7 +24,7 @@ READING = (
   'row, or a difference that its interval leaves open. Addresses read table / row / column; ± is '
   'half of a 95 % interval, and where no error is known values alone are compared.'
 )
-SHOWN = 4  # comparisons of a rule; the rest are counted
+FEW, SHOWN = 8, 4  # comparisons of a rule: so many are all shown, of more these
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Section:
     scale: of the run.
     changed: fields of the config that are not those of the scale, with their values.
     minutes: of measuring.
-    devices: it ran on.
+    devices: it ran on, or '' where it has not ended.
     remark: what is wrong with the run, or ''.
     judged: all claims and findings.
     rows: that are worth showing.
@@ -70,7 +70,8 @@ class Section:
   @property
   def facts(self) -> list[str]:
     """What a reader must know of the run, in sentences."""
-    found = [f'Scale {self.scale}, {self.minutes:.1f} minutes on {self.devices}.']
+    devices = f' on {self.devices}' if self.devices else ''
+    found = [f'Scale {self.scale}, {self.minutes:.1f} minutes{devices}.']
     if self.changed:
       fields = ', '.join(f'{field} = {value}' for field, value in self.changed.items())
       found.append(f'Other than the scale says: {fields}.')
@@ -97,7 +98,7 @@ def basis(section: Section, one: Judged) -> str:
 
 def nearest(outcome: Outcome) -> list[Comparison]:
   """The comparisons to show: all of a few, else those nearest to failing."""
-  if len(outcome.comparisons) <= SHOWN + 1:
+  if len(outcome.comparisons) <= FEW:
     return list(outcome.comparisons)
   return sorted(outcome.comparisons, key=lambda one: one.slack)[:SHOWN]
 
