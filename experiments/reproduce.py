@@ -12,7 +12,6 @@ failed, whose name is said, and reports the others. With --gather nothing is run
 import importlib
 import io
 import json
-import os
 import pathlib
 import re
 import signal
@@ -62,7 +61,11 @@ def execute() -> None:
   found = {pathlib.Path(folder): '' for folder in GATHER.value}
   if not found:
     signal.signal(signal.SIGTERM, _stop)
-    found = run_all(ONLY.value, SCALE.value, workdir)
+    try:
+      found = run_all(ONLY.value, SCALE.value, workdir)
+    except KeyboardInterrupt:
+      print('reproduce: stopped; the same command goes on where it was.', file=sys.stderr)
+      sys.exit(130)
   report(found, workdir)
   if failed := [fault for fault in found.values() if fault]:
     print(*failed, sep='\n', file=sys.stderr)
@@ -150,9 +153,8 @@ def run(name: str, scale: str, folder: pathlib.Path, progress: 'Progress') -> in
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / 'summary.txt', 'w') as summary:
     job = subprocess.Popen(
-      command_of(name, scale, folder.absolute()),
-      cwd=ROOT, stdout=summary, stderr=subprocess.PIPE, env=os.environ | {'PYTHONUNBUFFERED': '1'},
-    )  # fmt: skip
+      command_of(name, scale, folder.absolute()), cwd=ROOT, stdout=summary, stderr=subprocess.PIPE
+    )
     assert job.stderr
     try:
       for line in io.TextIOWrapper(job.stderr, newline='', errors='replace'):
@@ -161,10 +163,9 @@ def run(name: str, scale: str, folder: pathlib.Path, progress: 'Progress') -> in
         sys.stderr.write(line)  # bars end in a carriage return
         sys.stderr.flush()
     except KeyboardInterrupt:
-      job.terminate()
+      job.terminate()  # it saves what it has
       job.wait()
-      print(f'reproduce: stopped in {name}; the same command goes on there.', file=sys.stderr)
-      sys.exit(130)
+      raise
     return job.wait()
 
 

@@ -3,6 +3,8 @@
 
 import importlib
 import re
+import signal
+import subprocess
 import sys
 from html.parser import HTMLParser
 
@@ -149,6 +151,18 @@ def test_recipes_run_once_and_say_how_far_they_are(commands, tmp_path, capfd):
   assert 'bar |' in said
   assert reproduce.run_all(['markov'], 'cpu', tmp_path) == found
   assert ran == ['markov']  # the second time nothing ran
+
+
+def test_an_interrupted_recipe_is_ended(monkeypatch, tmp_path):
+  waits = 'import sys, time; print("[1/2] ngram", file=sys.stderr, flush=True); time.sleep(600)'
+  monkeypatch.setattr(reproduce, 'command_of', lambda *_: [sys.executable, '-c', waits])
+  jobs = []
+  begin = subprocess.Popen
+  monkeypatch.setattr(subprocess, 'Popen', lambda *a, **k: jobs.append(begin(*a, **k)) or jobs[0])
+  monkeypatch.setattr(reproduce.Progress, 'reaches', lambda *_: reproduce._stop())
+  with pytest.raises(KeyboardInterrupt):
+    reproduce.run_all(['markov'], 'cpu', tmp_path)
+  assert jobs[0].returncode == -signal.SIGTERM
 
 
 def test_a_run_of_another_scale_is_not_taken_for_this_one(commands, tmp_path):

@@ -47,9 +47,9 @@ def html(found: Sequence[Section], remarks: Sequence[str]) -> str:
     *(f'<p class="verdict">{escape(remark)}</p>' for remark in remarks),
     _table(sections.overview(found)),
     '<nav><ul>',
-    *(f'<li><a href="#{one.name}">{escape(one.title)}</a></li>' for one in found),
+    *(f'<li><a href="#{i}">{escape(one.title)}</a></li>' for i, one in enumerate(found)),
     f'<li><a href="#audits">{AUDITS}</a></li>\n</ul></nav>',
-    *(part for one in found for part in _section(one)),
+    *(part for i, one in enumerate(found) for part in _section(one, i)),
     f'<h2 id="audits">{AUDITS}</h2>',
   ]
   for one in found:
@@ -58,8 +58,8 @@ def html(found: Sequence[Section], remarks: Sequence[str]) -> str:
   return '\n'.join([*parts, '</body>\n</html>\n'])
 
 
-def _section(one: Section) -> Iterator[str]:
-  yield f'<h2 id="{one.name}">{escape(one.title)}</h2>'
+def _section(one: Section, index: int) -> Iterator[str]:
+  yield f'<h2 id="{index}">{escape(one.title)}</h2>'
   yield f'<p class="soft">{escape(" ".join(one.facts))}</p>'
   yield from (_article(one, judged) for judged in one.claims)
   for picture in one.pictures:
@@ -98,7 +98,9 @@ def _article(section: Section, one: Judged) -> str:
         f'<td class="number">{sections.measured(each, one.quantile)}</td>'
         f'<td class="number">{each.against}</td></tr>'
       )
-    lines.append(f'</table></div>\n<p class="soft">{sections.left_out(outcome)}</p>')
+    lines.append('</table></div>')
+    if rest := sections.left_out(outcome):
+      lines.append(f'<p class="soft">{rest}</p>')
   return '\n'.join([*lines, '</article>'])
 
 
