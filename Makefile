@@ -21,7 +21,7 @@ faults: $(INSTALLED)  ## Runs that are killed and stopped at random moments, in 
 soak: $(INSTALLED)  ## The same with 200 kills.
 	KILLS=200 $(BIN)/python -m pytest -s tests/faults.py
 
-fuzz: $(INSTALLED)  ## Mutated input for every reader; SECONDS=600 for longer.
+fuzz: $(INSTALLED)  ## Mutated input for every reader; SECONDS_EACH=600 for longer.
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target .cache/atheris 'atheris==3.0.0'
 	PYTHONPATH=.cache/atheris $(BIN)/python -m tests.fuzz
 

@@ -17,6 +17,7 @@ setuptools.setup(
     'absl-py>=2.3,<3',
     'array_record>=0.8.1,<0.9',
     'flax>=0.12.8,<0.13',
+    'fsspec>=2025.3,<2027',
     'grain>=0.2.18,<0.3',
     'importlib_resources>=6,<8',  # tensorflow-datasets imports it without declaring it
     'jax>=0.10.2,<0.11',

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from configs.common import check_tables
 from lib import atomic, cache, errors, memory
 from lib.errors import InputError
+from lib.mirror import Mirror
 from lib.report import published, results, tables
 from lib.train import loop, processes, sharding
 from lib.train.experiment import Experiment
@@ -41,10 +42,16 @@ Plots = Callable[[Sequence[results.Row], ConfigDict, 'Run'], list[str]]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """Where a recipe works: its folder and its devices."""
+  """Where a recipe works: its folder and its devices; the folder may be a bucket's copy."""
 
   workdir: pathlib.Path
   mesh: Mesh
+  mirror: Mirror | None = None
+
+  def send(self) -> None:
+    """Sends what is new in the folder to the bucket, if there is one."""
+    if self.mirror and processes.first():
+      self.mirror.send()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +182,12 @@ def execute(recipe: Recipe) -> None:
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     jax.config.update('jax_compilation_cache_dir', os.fspath(cache.folder('jax')))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-  run = Run(_open_workdir(flags.FLAGS.workdir, config), mesh)
+  place, mirror = flags.FLAGS.workdir, None
+  if '://' in place:
+    mirror = Mirror(place, jax.process_index())
+    mirror.fetch()
+    place = mirror.folder
+  run = Run(_open_workdir(place, config), mesh, mirror)
   # Tables that an earlier call left in this workdir stay in its report.
   kept = dict(
     zip(recipe.tables, processes.agreed([_kept(run, table).exists() for table in recipe.tables]))
@@ -187,8 +199,10 @@ def execute(recipe: Recipe) -> None:
       _tell('  kept from an earlier call')
     else:
       _measure(table, recipe, config, run)
+      run.send()
   if processes.first():
     _write(recipe, config, run, chosen)
+    run.send()
   if recipe.answer and config.prompt:
     _print(recipe.answer(config, run))
   processes.wait('all is written')
@@ -228,10 +242,11 @@ def train(
     profile=config.profile or None,
     accumulate=config.accumulate,
     config=plain(config),
+    mirror=run.mirror,
   )
 
 
-def _open_workdir(workdir: str, config: ConfigDict) -> pathlib.Path:
+def _open_workdir(workdir: str | os.PathLike, config: ConfigDict) -> pathlib.Path:
   """Makes the folder, or takes up a run of the same config that lies there."""
   folder = pathlib.Path(workdir)
   settings = {k: v for k, v in plain(config).items() if k not in ASIDE}

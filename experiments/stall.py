@@ -17,7 +17,7 @@ from typing import Any
 import grain
 import jax
 import jax.numpy as jnp
-from absl import flags
+from absl import flags, logging
 
 from experiments import command
 from lib.train.checkpoint import Checkpoints
@@ -71,6 +71,7 @@ def measure(folder: str | os.PathLike, megabytes: int, saves: int) -> dict[str, 
 
 def execute() -> None:
   """Measures and prints medians."""
+  logging.set_verbosity(logging.ERROR)  # of orbax
   with tempfile.TemporaryDirectory() as own:
     times = measure(FOLDER.value or own, MEGABYTES.value, SAVES.value)
   median = lambda name: 1000 * statistics.median(times[name] or [math.nan])

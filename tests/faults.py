@@ -124,7 +124,9 @@ def markov(workdir, limit=resource.RLIM_INFINITY):
     [sys.executable, '-m', 'experiments.markov', f'--workdir={workdir}',
      f'--config={ROOT}/configs/markov.py:smoke,tables=transformer', '--config.orders=(1,)'],
     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    cwd=ROOT, capture_output=True, text=True, check=False,
+    # Python itself would leave parts of its compiled modules, and fall over them.
+    cwd=ROOT, env=os.environ | {'PYTHONDONTWRITEBYTECODE': '1'},
+    capture_output=True, text=True, check=False,
   )  # fmt: skip
 
 

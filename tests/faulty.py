@@ -59,8 +59,9 @@ def make():
   return Experiment(init_fn, loss_fn, batches, {'table': norm})
 
 
-def run(workdir, steps=STEPS):
+def run(workdir, steps=STEPS, mirror=None):
   """Trains, and leaves in `workdir`/record a line for each step that was taken, in any life."""
+  pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
   record = os.open(pathlib.Path(workdir) / 'record', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
   check = loop.check_finite
 
@@ -74,6 +75,7 @@ def run(workdir, steps=STEPS):
       make(), optax.adamw(1e-2),
       steps=steps, seed=3, mesh=sharding.make_mesh({'data': -1}, jax.devices()[:1]),
       rules=RULES, workdir=workdir, log_every=1, evaluate_every=10, checkpoint_every=10,
+      mirror=mirror,
     )  # fmt: skip
   os.write(record, f'end {int(checkpoint.digest(final)):08x}\n'.encode())
 

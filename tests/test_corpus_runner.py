@@ -4,6 +4,7 @@
 import hashlib
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,19 @@ def contents(folder):
     for path in sorted(folder.rglob('*'))
     if path.is_file()
   }
+
+
+def test_a_damaged_shard_is_said_in_a_sentence(whole, codec, tmp_path):
+  folder = shutil.copytree(whole, tmp_path / 'folder')
+  shard = min(folder.glob('*.array_record-00003-*'))
+  content = bytearray(shard.read_bytes())
+  content[len(content) // 2] ^= 1  # within the records: the last 64 KiB are an index
+  shard.write_bytes(content)
+  tokenizer = tokenizers.load(codec)
+  source = corpora.Corpus(folder, 'train', tokenizer)
+  batches = pipeline.batches(source, tokenizer, batch_size=8, length=2**14, seed=0, repeat=False)
+  with pytest.raises(InputError, match=r'record \d+ of the data cannot be read'):
+    list(batches)
 
 
 def command(text, codec, folder, *more):

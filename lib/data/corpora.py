@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 
 from lib import atomic
-from lib.data.sources import Source
+from lib.data.sources import Source, read_record
 from lib.errors import InputError
 from lib.tokenizers import documents
 from lib.tokenizers.base import Tokenizer
@@ -244,7 +244,7 @@ class Corpus:
 
   def coded(self, index: int) -> Coded:
     """A document with the size and the CRC32 of its text."""
-    record = self._records[index]
+    record = read_record(self._records, index)
     ids, byte_lengths = record['ids'].astype(np.int32), record['byte_lengths'].astype(np.int32)
     return Coded(ids, byte_lengths, int(record['size']), int(record['crc']))
 

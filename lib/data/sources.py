@@ -3,6 +3,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from lib import cache
@@ -30,7 +31,7 @@ class Records:
     return len(self._records)
 
   def __getitem__(self, index: int) -> bytes:
-    text = self._records[index]['text']
+    text = read_record(self._records, index)['text']
     return text.encode() if isinstance(text, str) else bytes(text)
 
 
@@ -79,6 +80,21 @@ def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Rec
       'choose a set whose documents are a text field.'
     )
   return Records(open_records(builder, split))
+
+
+def read_record(records: Any, index: int) -> Mapping[str, Any]:
+  """One record of `open_records`, whose reader holds it against the checksums in its file.
+
+  Raises:
+    InputError: the file is damaged or cut short.
+  """
+  try:
+    return records[index]
+  except RuntimeError as error:
+    reason = str(error).split('; ')[0]
+    raise InputError(
+      f'record {index} of the data cannot be read ({reason}): make or fetch its file again.'
+    ) from error
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike | None = None) -> Any:

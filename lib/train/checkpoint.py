@@ -5,13 +5,13 @@ import concurrent.futures
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import logging
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from lib.errors import InputError
@@ -39,11 +39,16 @@ class Checkpoints:
   """The checkpoints of one run, newest last; a damaged one is named and the one before it used.
 
   One is written in the background while training goes on, and takes its name when it is whole.
+
+  Args:
+    folder: on a disk, or in a bucket: gs://BUCKET/….
+    keep: so many stay.
   """
 
   def __init__(self, folder: str | os.PathLike, keep: int = 2):
+    place = os.fspath(folder).removeprefix('file://')
     self._manager = ocp.training.Checkpointer(
-      pathlib.Path(folder).resolve(),
+      epath.Path(place if '://' in place else os.path.abspath(place)),
       preservation_policy=ocp.training.preservation_policies.LatestN(keep),
       cleanup_tmp_directories=True,
     )

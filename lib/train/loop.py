@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from lib.mirror import Mirror
 from lib.train import metrics as metric_files
 from lib.train import processes, sharding
 from lib.train.checkpoint import Checkpoints
@@ -124,6 +125,7 @@ def train(
   profile: tuple[int, int] | None = None,
   accumulate: int = 1,
   config: Mapping[str, Any] | None = None,
+  mirror: Mirror | None = None,
 ) -> tuple[State, list[dict[str, Any]]]:
   """Trains to `steps`, from the newest checkpoint if there is one.
 
@@ -142,6 +144,8 @@ def train(
     profile: (first, last + 1) steps to trace into workdir/profile/RUN, or None.
     accumulate: parts in which each batch is taken, to hold the activations of one at a time.
     config: kept in each checkpoint.
+    mirror: where workdir is the copy of one in a bucket; checkpoints go there at once, and files
+      are sent before each of them, so that no line of metrics before it can be lost.
 
   Returns:
     The final state, its variables whole on this process, and the history: every line of metrics of
@@ -158,7 +162,7 @@ def train(
   with (
     jax.set_mesh(mesh),
     Sigterm() as sigterm,
-    Checkpoints(workdir / 'checkpoints' / run) as checkpoints,
+    Checkpoints(f'{mirror.url if mirror else workdir}/checkpoints/{run}') as checkpoints,
   ):
     first = next(iter(experiment.batches))  # shapes alone; `data` keeps its position
     example = sharding.global_batch(first, mesh, experiment.batch_axis)
@@ -189,6 +193,8 @@ def train(
         metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})
 
     def save(step: int) -> None:
+      if mirror and processes.first():
+        mirror.send()
       progress = {'seconds': seconds, 'evaluated': evaluated}
       checkpoints.save(step, state, data, progress, config or {})
 
