@@ -33,16 +33,16 @@ from lib.report import claims, page, published, results, tables
 from lib.report.sections import Section, overview
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Minutes of each table at `cpu` on two shared cores: weights, for the time that is left.
+# Minutes of each table at `cpu` on two cores, about: weights, for the time that is left.
 MINUTES = {
   'markov': {'ngram': 0.1, 'blocks': 0.1, 'token_ngram': 1.2, 'bound': 0.1, 'transformer': 3.3,
              'generalization': 0.1, 'real_text': 2.1},
-  'lexinvariant': {'theory': 0.1, 'markov': 14, 'context': 23, 'cipher': 4.2, 'in_context': 33,
-                   'regularizer': 14, 'draws': 1.3, 'cost': 1.7},
-  'equal_info': {'ratio': 30, 'm2': 21, 'windows': 0.1, 'reset': 0.4, 'decompress': 7,
-                 'uniformity': 0.3, 'stability': 0.3},
-  'visual_unicode': {'coverage': 4.6, 'loss': 28, 'reasoning': 14, 'homoglyphs': 2.6,
-                     'unseen_script': 4.2, 'neighbours': 0.2, 'growth': 6.3},
+  'lexinvariant': {'theory': 0.1, 'markov': 10, 'context': 16, 'cipher': 3, 'in_context': 7,
+                   'regularizer': 10, 'draws': 1.3, 'cost': 1.7},
+  'equal_info': {'ratio': 7.4, 'm2': 8.3, 'windows': 0.1, 'reset': 0.3, 'decompress': 4.4,
+                 'uniformity': 0.1, 'stability': 0.2},
+  'visual_unicode': {'coverage': 0.3, 'loss': 7.8, 'reasoning': 6.6, 'homoglyphs': 1.2,
+                     'unseen_script': 2, 'neighbours': 0.1, 'growth': 3},
 }  # fmt: skip
 RECIPES = tuple(MINUTES)
 
@@ -263,7 +263,7 @@ def changed(config: Mapping[str, Any], scale: Mapping[str, Any]) -> dict[str, st
   """Fields in which a run's config differs from the scale's, with the run's values."""
   one, other = _flat(config), _flat(scale)
   return {
-    key: json.dumps(one.get(key), ensure_ascii=False)
+    key: json.dumps(one[key], ensure_ascii=False) if key in one else 'unknown to this run'
     for key in sorted(one.keys() | other.keys())
     if one.get(key) != other.get(key) and key.split('.')[0] not in runner.ASIDE
   }

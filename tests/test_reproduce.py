@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report over all recipes: runs, what is gathered, the page."""
 
+import ast
 import importlib
+import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -134,6 +137,31 @@ def commands(monkeypatch, tmp_path_factory):
 
   monkeypatch.setattr(reproduce, 'command_of', command_of)
   return codes, ran
+
+
+def demo():
+  """The commands of `make demo`, each as a list of words; none of those that install."""
+  done = subprocess.run(
+    ['make', '--dry-run', 'demo'], cwd=reproduce.ROOT, capture_output=True, text=True, check=True
+  )
+  lines = done.stdout.replace('\\\n', ' ').splitlines()
+  return [shlex.split(line) for line in lines if '-m experiments.' in line]
+
+
+def test_the_demo_runs_a_part_of_every_recipe_that_its_report_gathers():
+  *runs, last = demo()
+  folders = []
+  for words in runs:
+    given = dict(word.removeprefix('--').split('=', 1) for word in words[3:])
+    name = words[2].removeprefix('experiments.')
+    config = importlib.import_module(f'configs.{name}').get_config(given['config'].split(':')[1])
+    for field, value in given.items():
+      if field.startswith('config.'):
+        config.update_from_flattened_dict({field[7:]: ast.literal_eval(value)})
+    reproduce.recipe_of(name).check(config)
+    folders.append(given['workdir'])
+  assert [pathlib.Path(folder).name for folder in folders] == list(reproduce.RECIPES)
+  assert f'--gather={",".join(folders)}' in last
 
 
 @pytest.mark.parametrize('name', reproduce.RECIPES)
