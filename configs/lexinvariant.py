@@ -32,8 +32,8 @@ MODEL = {
   'preceding': 0,  # symbols just before that each vector tells too
   'max_distance': 128,  # last distance that the T5 bias tells apart
   'remat': False,
-  'draw_kind': 'per_sequence',  # or shared, permuted_fixed
-  'law': 'gaussian',  # or orthonormal, rademacher
+  'draw_kind': 'per_sequence',  # or seeded, shared, permuted_fixed
+  'law': 'gaussian',  # or orthonormal, rademacher, binomial
   'row_dim': 0,  # 0: dim
   'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
   'reveal': 0.8,  # how far rows tell their symbol at first (see AnnealedLexinvariant); 0 for none

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `pallas_kernels.bench` runs: each kernel at shapes that the experiments' configs name."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels import lexinvariant_cross_entropy as lexinvariant
 from pallas_kernels import linear_cross_entropy as linear
+from pallas_kernels.random_rows import LAWS
 
 
 class Case(NamedTuple):
@@ -43,6 +46,9 @@ LINEAR = {
   'equal_info_m1': {'positions': 128 * 1024, 'dim': 256, 'vocab_size': 2**8},
 }
 
+# A fourth of a step of lexinvariant, paper, text with symbols 32k; for each law of the rows.
+LEXINVARIANT = {'sequences': 64 // 4, 'length': 512, 'dim': 1024, 'vocab_size': 32_000}
+
 
 def _random(count: int, *shapes: tuple[tuple[int, ...], Any]) -> list[jax.Array]:
   """Normal numbers, or for integers uniform ids below `count`, of each (shape, dtype)."""
@@ -69,6 +75,7 @@ def _linear(name: str, positions: int, dim: int, vocab_size: int) -> Case:
     'reference': linear.linear_cross_entropy_reference,
     'chunked': linear.chunked,
     'pallas': linear.pallas,
+    'triton': linear.triton,
   }
   product, matrices = 2.0 * positions * dim * vocab_size, 2.0 * dim * (positions + vocab_size)
   return Case(
@@ -82,6 +89,34 @@ def _linear(name: str, positions: int, dim: int, vocab_size: int) -> Case:
   )
 
 
+def _lexinvariant(law: str, sequences: int, length: int, dim: int, vocab_size: int) -> Case:
+  def inputs():
+    hidden, targets = _random(
+      vocab_size, ((sequences, length, dim), jnp.bfloat16), ((sequences, length), jnp.int32)
+    )
+    seeds = jax.random.bits(jax.random.key(1), (sequences, 2), jnp.uint32)
+    return hidden * dim**-0.5, seeds, targets
+
+  ways = {
+    'reference': lexinvariant.lexinvariant_cross_entropy_reference,
+    'chunked': lexinvariant.chunked,
+    'pallas': lexinvariant.pallas,
+  }
+  product, matrix = 2.0 * sequences * length * dim * vocab_size, 2.0 * sequences * length * dim
+  return Case(
+    'lexinvariant_cross_entropy',
+    law,
+    inputs,
+    {name: functools.partial(way, vocab_size=vocab_size, law=law) for name, way in ways.items()},
+    (0,),
+    (product, 2 * product),
+    (matrix, 2 * matrix),
+  )
+
+
 def cases() -> list[Case]:
   """All of them."""
-  return [_linear(name, **shape) for name, shape in LINEAR.items()]
+  return [
+    *(_linear(name, **shape) for name, shape in LINEAR.items()),
+    *(_lexinvariant(law, **LEXINVARIANT) for law in LAWS),
+  ]

@@ -17,15 +17,14 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 
+from pallas_kernels import linear_cross_entropy_triton
 from pallas_kernels import softmax_tiles as tiles
 
-IMPLEMENTATIONS = ('reference', 'chunked', 'pallas')
 HELD = 2**26  # by default the reference may hold so many logits: 256 MiB in float32
 CHUNK = 4096  # vocabulary rows of which 'chunked' holds logits
 
@@ -113,10 +112,7 @@ def _chunked_backward(hidden, table, bias, targets, lse, g_lse, g_picked):
     slope_nv = tiles.slope(logits_nv, hit_nv, *columns)
     low = slope_nv.astype(hidden.dtype)
     d_hidden += jnp.dot(low, chunk[1], preferred_element_type=jnp.float32)
-    d_rows = lax.dot_general(
-      low, hidden, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
-    )
-    return d_hidden, (d_rows, slope_nv.sum(axis=0))
+    return d_hidden, (tiles.transposed_product(low, hidden), slope_nv.sum(axis=0))
 
   zero = jnp.zeros(hidden.shape, jnp.float32)
   d_hidden, (d_table, d_bias) = lax.scan(body, zero, _chunks(table, bias))
@@ -133,64 +129,29 @@ def _tile(j, h_ref, w_ref, b_ref, t_ref):
   return logits_vn, tiles.hits(j * w_ref.shape[0], t_ref[...], logits_vn.shape, axis=0)
 
 
-def _forward_kernel(h_ref, w_ref, b_ref, t_ref, lse_ref, picked_ref, top_ref, total_ref):
-  j = pl.program_id(1)
-
-  @pl.when(j == 0)
-  def _():
-    top_ref[...] = jnp.full_like(top_ref, -jnp.inf)
-    total_ref[...] = jnp.zeros_like(total_ref)
-    picked_ref[...] = jnp.zeros_like(picked_ref)
-
-  kept = (top_ref, total_ref, picked_ref)
-  tile = _tile(j, h_ref, w_ref, b_ref, t_ref)
-  for ref, value in zip(kept, tiles.accumulate(*tile, *(ref[...] for ref in kept), axis=0)):
-    ref[...] = value
-
-  @pl.when(j == pl.num_programs(1) - 1)
-  def _():
-    lse_ref[...] = top_ref[...] + jnp.log(total_ref[...])
+def _forward_kernel(h_ref, w_ref, b_ref, t_ref, lse_ref, picked_ref, *scratch):
+  j, last = pl.program_id(1), pl.num_programs(1) - 1
+  logits_vn, hit_vn = _tile(j, h_ref, w_ref, b_ref, t_ref)
+  tiles.forward_step(j, last, logits_vn, hit_vn, (lse_ref, picked_ref), scratch)
 
 
 def _hidden_kernel(h_ref, w_ref, b_ref, t_ref, lse_ref, gl_ref, gp_ref, d_hidden_ref, sum_ref):
-  j = pl.program_id(1)
-
-  @pl.when(j == 0)
-  def _():
-    sum_ref[...] = jnp.zeros_like(sum_ref)
-
+  j, last = pl.program_id(1), pl.num_programs(1) - 1
   logits_vn, hit_vn = _tile(j, h_ref, w_ref, b_ref, t_ref)
   slope_vn = tiles.slope(logits_vn, hit_vn, lse_ref[...], gl_ref[...], gp_ref[...])
-  sum_ref[...] += lax.dot_general(
-    slope_vn.astype(w_ref.dtype), w_ref[...], (((0,), (0,)), ((), ())),
-    preferred_element_type=jnp.float32,
-  )  # fmt: skip
-
-  @pl.when(j == pl.num_programs(1) - 1)
-  def _():
-    d_hidden_ref[...] = sum_ref[...].astype(d_hidden_ref.dtype)
+  part = tiles.transposed_product(slope_vn.astype(w_ref.dtype), w_ref[...])
+  tiles.add_step(j, last, part, sum_ref, d_hidden_ref)
 
 
 def _table_kernel(
-  h_ref, w_ref, b_ref, t_ref, lse_ref, gl_ref, gp_ref, d_table_ref, d_bias_ref, sum_ref
+  h_ref, w_ref, b_ref, t_ref, lse_ref, gl_ref, gp_ref, d_table_ref, d_bias_ref, sum_ref, bias_ref
 ):
-  j, i = pl.program_id(0), pl.program_id(1)
-
-  @pl.when(i == 0)
-  def _():
-    sum_ref[...] = jnp.zeros_like(sum_ref)
-    d_bias_ref[...] = jnp.zeros_like(d_bias_ref)
-
+  j, i, last = pl.program_id(0), pl.program_id(1), pl.num_programs(1) - 1
   logits_vn, hit_vn = _tile(j, h_ref, w_ref, b_ref, t_ref)
   slope_vn = tiles.slope(logits_vn, hit_vn, lse_ref[...], gl_ref[...], gp_ref[...])
-  d_bias_ref[...] += slope_vn.sum(axis=1, keepdims=True)
-  sum_ref[...] += jnp.dot(
-    slope_vn.astype(h_ref.dtype), h_ref[...], preferred_element_type=jnp.float32
-  )
-
-  @pl.when(i == pl.num_programs(1) - 1)
-  def _():
-    d_table_ref[...] = sum_ref[...].astype(d_table_ref.dtype)
+  part = jnp.dot(slope_vn.astype(h_ref.dtype), h_ref[...], preferred_element_type=jnp.float32)
+  tiles.add_step(i, last, part, sum_ref, d_table_ref)
+  tiles.add_step(i, last, slope_vn.sum(axis=1, keepdims=True), bias_ref, d_bias_ref)
 
 
 def _padded(blocks, hidden, table, bias, targets, *rows):
@@ -265,35 +226,13 @@ def _pallas_backward(blocks, interpret, hidden, table, bias, targets, *rows):
     (count_v, count_n),
     [h_spec, w_spec, b_spec, *[row] * 4],
     [(w_spec, shape_of(arrays[1], table.dtype)), (b_spec, shape_of(arrays[2], jnp.float32))],
-    [(blocks.v, dim)],
+    [(blocks.v, dim), (blocks.v, 1)],
     interpret,
   )(*arrays)
   return d_hidden[: hidden.shape[0]], d_table[: table.shape[0]], d_bias[: table.shape[0], 0]
 
 
 # --- the public functions -------------------------------------------------------------------------
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _tiled(forward, backward, hidden, table, bias, targets):
-  return forward(hidden, table, bias, targets)
-
-
-def _tiled_forward(forward, backward, *arrays):
-  lse, picked = forward(*arrays)
-  return (lse, picked), (*arrays, lse)
-
-
-def _tiled_backward(forward, backward, residuals, g):
-  *trained, targets, _ = residuals
-  slopes = backward(*residuals, *g)
-  return (
-    *(slope.astype(x.dtype) for slope, x in zip(slopes, trained)),
-    np.zeros(targets.shape, jax.dtypes.float0),
-  )
-
-
-_tiled.defvjp(_tiled_forward, _tiled_backward)
 
 
 def pallas(
@@ -312,33 +251,28 @@ def pallas(
   )
   forward = functools.partial(_pallas_forward, blocks, interpret)
   backward = functools.partial(_pallas_backward, blocks, interpret)
-  return _tiled(forward, backward, hidden, table, bias, targets)
+  return tiles.with_gradients(forward, backward, (hidden, table, bias), (targets,))
 
 
 def chunked(
   hidden: jax.Array, table: jax.Array, bias: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """What the reference gives, with the logits of 4,096 ids held at a time."""
-  return _tiled(_chunked_forward, _chunked_backward, hidden, table, bias, targets)
+  return tiles.with_gradients(
+    _chunked_forward, _chunked_backward, (hidden, table, bias), (targets,)
+  )
 
 
-def _choose(name, logits, blocks, interpret) -> Callable:
-  """The implementation of a name, or for None by the number of logits."""
-  if name is None:
-    name = 'reference' if logits <= HELD else 'chunked'
-  if name not in IMPLEMENTATIONS:
-    raise ValueError(
-      f'linear_cross_entropy has no implementation {name!r}; choose None or one of '
-      f'{", ".join(IMPLEMENTATIONS)}.'
-    )
-  if name == 'pallas' and not interpret and jax.default_backend() != 'tpu':
-    raise ValueError(
-      f"implementation 'pallas' runs on a TPU, not on {jax.default_backend()}: "
-      "leave it None, or name 'chunked'."
-    )
-  if name == 'pallas':
-    return functools.partial(pallas, blocks=blocks, interpret=interpret)
-  return linear_cross_entropy_reference if name == 'reference' else chunked
+def triton(
+  hidden: jax.Array,
+  table: jax.Array,
+  bias: jax.Array,
+  targets: jax.Array,
+  interpret: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+  """What the reference gives, by a GPU kernel forward and chunks backward; for compiling too."""
+  forward = functools.partial(linear_cross_entropy_triton.forward, interpret)
+  return tiles.with_gradients(forward, _chunked_backward, (hidden, table, bias), (targets,))
 
 
 def linear_cross_entropy(
@@ -366,10 +300,11 @@ def linear_cross_entropy(
       `bias` are this shard's rows, `targets` ids of the whole. See also
       `sharded_linear_cross_entropy`.
     implementation: 'reference' holds the [..., V] logits; 'chunked' holds those of 4,096 rows at a
-      time, on any backend; 'pallas' holds none, on a TPU. None takes the reference where it
-      would hold at most 2²⁶ logits, and 'chunked' beyond: slower by one more product, but it fits.
+      time, on any backend; 'pallas' holds none, on a TPU; 'triton' is 'chunked' with a forward
+      pass that holds none, on a GPU. None takes the reference where it would hold at most 2²⁶
+      logits, and 'chunked' beyond: slower by one more product, but it fits.
     blocks: tiles of 'pallas'; None for the largest that fit, of 512 at most.
-    interpret: emulate 'pallas' on any backend (for tests: slow).
+    interpret: emulate 'pallas' or 'triton' on any backend (for tests: slow).
 
   Returns:
     (nats, log-sum-exp), float32 [...].
@@ -380,10 +315,17 @@ def linear_cross_entropy(
   h_nd, t_n = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
   size = table.shape[0]
   b_v = jnp.zeros(size, jnp.float32) if bias is None else bias.astype(jnp.float32)
-  compute = _choose(implementation, h_nd.shape[0] * size, blocks, interpret)
+  name = implementation or ('reference' if h_nd.shape[0] * size <= HELD else 'chunked')
+  by_name: dict[str, Callable] = {
+    'reference': linear_cross_entropy_reference,
+    'chunked': chunked,
+    'pallas': functools.partial(pallas, blocks=blocks, interpret=interpret),
+    'triton': functools.partial(triton, interpret=bool(interpret)),
+  }
+  tiles.check_implementation('linear_cross_entropy', name, by_name, interpret)
   local_n = t_n if axis is None else t_n - lax.axis_index(axis) * size
   here = (local_n >= 0) & (local_n < size)
-  lse, picked = compute(h_nd, table, b_v, jnp.where(here, local_n, -1))
+  lse, picked = by_name[name](h_nd, table, b_v, jnp.where(here, local_n, -1))
   if axis is not None:
     top = lax.pmax(lax.stop_gradient(lse), axis)
     lse = top + jnp.log(lax.psum(jnp.exp(lse - top), axis))

@@ -7,11 +7,33 @@ size 1 along it.
 Legend: n positions and v vocabulary rows of a tile, D model width.
 """
 
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.experimental import pallas as pl
 
+BACKENDS = {'pallas': 'tpu', 'triton': 'gpu'}  # of implementations that need one
+Arrays = tuple[jax.Array, ...]
 VECTOR_MEMORY = 12 * 2**20  # bytes that a kernel may plan with, of the 16 MiB XLA grants it
+
+
+def check_implementation(kernel: str, name: str, known: Iterable[str], interpret: Any) -> None:
+  """Raises ValueError for an implementation that the kernel has not, or this backend cannot run."""
+  if name not in known:
+    raise ValueError(
+      f'{kernel} has no implementation {name!r}; choose None or one of {", ".join(known)}.'
+    )
+  backend = BACKENDS.get(name)
+  if backend and not interpret and jax.default_backend() != backend:
+    raise ValueError(
+      f'implementation {name!r} runs on a {backend.upper()}, not on {jax.default_backend()}: '
+      "leave it None, or name 'chunked'."
+    )
 
 
 def check_vector_memory(tiles: str, used: int) -> None:
@@ -28,7 +50,9 @@ def products(a_xd: jax.Array, b_yd: jax.Array) -> jax.Array:
   return lax.dot_general(a_xd, b_yd, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def hits(start: jax.Array, targets: jax.Array, shape: tuple[int, int], axis: int) -> jax.Array:
+def hits(
+  start: jax.Array | int, targets: jax.Array, shape: tuple[int, ...], axis: int
+) -> jax.Array:
   """Where a tile that begins at vocabulary row `start` holds the target of each position."""
   return start + lax.broadcasted_iota(jnp.int32, shape, axis) == targets
 
@@ -54,6 +78,92 @@ def slope(
 ) -> jax.Array:
   """Derivative by the logits of one tile: g_lse · softmax + g_picked · one-hot."""
   return g_lse * jnp.exp(logits - lse) + jnp.where(hit, g_picked, 0.0)
+
+
+def forward_step(
+  j: jax.Array | int,
+  last: jax.Array | int,
+  logits_vn: jax.Array,
+  hit_vn: jax.Array,
+  outputs: tuple[Any, Any],
+  scratch: tuple[Any, Any],
+) -> None:
+  """What a forward kernel does with vocabulary tile j of positions in rows [1, n].
+
+  Args:
+    j: the tile, from 0.
+    last: the last one.
+    logits_vn: of the tile.
+    hit_vn: where they are the targets'.
+    outputs: references of log-sum-exp and target's logit, [1, n], complete after the last tile.
+    scratch: references [1, n] of float32 that stay between tiles.
+  """
+  (lse_ref, picked_ref), (top_ref, total_ref) = outputs, scratch
+
+  @pl.when(j == 0)
+  def _():
+    top_ref[...] = jnp.full_like(top_ref, -jnp.inf)
+    total_ref[...] = jnp.zeros_like(total_ref)
+    picked_ref[...] = jnp.zeros_like(picked_ref)
+
+  kept = (top_ref, total_ref, picked_ref)
+  for ref, value in zip(kept, accumulate(logits_vn, hit_vn, *(ref[...] for ref in kept), axis=0)):
+    ref[...] = value
+
+  @pl.when(j == last)
+  def _():
+    lse_ref[...] = top_ref[...] + jnp.log(total_ref[...])
+
+
+def add_step(
+  j: jax.Array | int, last: jax.Array | int, part: jax.Array, sum_ref: Any, out_ref: Any
+) -> None:
+  """Adds a tile's part to a float32 sum, which is written out after the last tile."""
+
+  @pl.when(j == 0)
+  def _():
+    sum_ref[...] = jnp.zeros_like(sum_ref)
+
+  sum_ref[...] += part
+
+  @pl.when(j == last)
+  def _():
+    out_ref[...] = sum_ref[...].astype(out_ref.dtype)
+
+
+def transposed_product(a_xy: jax.Array, b_xz: jax.Array) -> jax.Array:
+  """aᵀ · b, [y, z], in float32."""
+  return lax.dot_general(a_xy, b_xz, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def with_gradients(
+  forward: Callable, backward: Callable, trained: Arrays, fixed: Arrays
+) -> tuple[jax.Array, jax.Array]:
+  """forward(*trained, *fixed): log-sum-exp and target's logit, with a gradient given by hand.
+
+  Args:
+    forward: as above.
+    backward: (*trained, *fixed, lse, g_lse, g_picked) -> the derivatives by each of `trained`.
+    trained: arrays.
+    fixed: integer arrays, of which there is no derivative.
+  """
+  return forward(*trained, *fixed)
+
+
+def _forward(forward, backward, trained, fixed):
+  lse, picked = forward(*trained, *fixed)
+  return (lse, picked), (trained, fixed, lse)
+
+
+def _backward(forward, backward, residuals, g):
+  trained, fixed, lse = residuals
+  slopes = backward(*trained, *fixed, lse, *g)
+  none = tuple(np.zeros(x.shape, jax.dtypes.float0) for x in fixed)
+  return tuple(slope.astype(x.dtype) for slope, x in zip(slopes, trained, strict=True)), none
+
+
+with_gradients.defvjp(_forward, _backward)
 
 
 def nats_and_lse(

@@ -2,54 +2,52 @@
 """Kernels compiled ahead of time for TPUs that are not there (`make aot` installs libtpu)."""
 
 import importlib.util
-import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
+from pallas_kernels import aot
+
 ROOT = pathlib.Path(__file__).parents[1]
-# libtpu reads its environment once, at import, so each compilation has a process of its own.
-HERE = {
-  'JAX_PLATFORMS': 'cpu',
-  'TPU_SKIP_MDS_QUERY': '1',
-  'TPU_WORKER_HOSTNAMES': 'localhost',
-  'TPU_WORKER_ID': '0',
-  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-}
+# libtpu reads its environment once, so each chip has a process of its own. Printed is the memory
+# beside arguments and results, as a share of the smallest array that the kernel is there to avoid.
 PROGRAM = """
 import sys
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
-from pallas_kernels import linear_cross_entropy as kernel
+from pallas_kernels import aot, lexinvariant_cross_entropy, linear_cross_entropy
 
-chip = topologies.get_topology_desc(sys.argv[1], platform='tpu').devices[0]
-here = SingleDeviceSharding(chip)
-loss = lambda *of: sum(x.sum() for x in kernel.pallas(*of))
-step = jax.value_and_grad(loss, argnums=(0, 1, 2))
-for dtype in (jnp.bfloat16, jnp.float32):
-  n, d, v = 32_768, 768, 65_536  # a chip's share of the 113M compressed-text model
-  arrays = [((n, d), dtype), ((v, d), dtype), ((v,), jnp.float32), ((n,), jnp.int32)]
+def share(kernel, arguments, avoided, *arrays):
+  loss = lambda *of: sum(x.sum() for x in kernel(*of))
+  step = jax.value_and_grad(loss, argnums=arguments)
   shapes = [jax.ShapeDtypeStruct(*array) for array in arrays]
-  jitted = jax.jit(step, in_shardings=here, out_shardings=here)
-  compiled = jitted.trace(*shapes).lower(lowering_platforms=('tpu',)).compile()
-  print(compiled.memory_analysis().temp_size_in_bytes / (n * v * 4))
+  compiled = aot.compile_for(sys.argv[1], step, shapes)
+  print(compiled.memory_analysis().temp_size_in_bytes / avoided)
+
+bf16, f32, v = jnp.bfloat16, jnp.float32, 65_536
+# A chip's share of the 113M and of the 2B model of compressed text.
+for dtype, n, d in [(bf16, 32_768, 768), (f32, 32_768, 768), (bf16, 8192, 2048)]:
+  share(linear_cross_entropy.pallas, (0, 1, 2), n * v * 4,
+        ((n, d), dtype), ((v, d), dtype), ((v,), f32), ((n,), jnp.int32))
+for law in ('rademacher', 'binomial', 'gaussian'):
+  b, t, d, v = 16, 512, 1024, 32_000  # of lexinvariant models
+  share(lambda *of: lexinvariant_cross_entropy.pallas(*of, v, law), (0,), b * t * v * 4,
+        ((b, t, d), bf16), ((b, 2), jnp.uint32), ((b, t), jnp.int32))
 """
 
 
 @pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: see `make aot`'
 )
-@pytest.mark.parametrize('topology', ['v5e:2x2', 'v5p:2x2x1', 'v6e:2x2'])
-def test_linear_cross_entropy_compiles_and_holds_no_logits(topology):
+@pytest.mark.parametrize('chip', aot.TOPOLOGIES)
+def test_losses_compile_and_hold_neither_logits_nor_tables(chip):
   done = subprocess.run(
-    [sys.executable, '-c', PROGRAM, topology],
-    cwd=ROOT, env=os.environ | HERE, capture_output=True, text=True, check=False,
+    [sys.executable, '-c', PROGRAM, chip],
+    cwd=ROOT, capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   shares = [float(line) for line in done.stdout.split()]
-  assert len(shares) == 2
-  assert max(shares) < 1 / 64  # of the memory that the float32 logits would take
+  assert len(shares) == 6
+  assert max(shares) < 1 / 64

@@ -4,7 +4,8 @@
 import jax.numpy as jnp
 import pytest
 
-from configs import equal_info
+from configs import equal_info, lexinvariant
+from experiments.lexinvariant.text import SENTENCEPIECE
 from pallas_kernels import bench, bench_cases
 
 
@@ -12,14 +13,23 @@ def test_shapes_are_those_of_the_configs():
   config = equal_info.get_config('paper')
   tokens, sizes = config.m2.batch_size * config.m2.length, {m[0]: m[2] for m in config.m2.models}
   widest = 2 ** max(bits for _, bits in config.m2.methods)
-  assert {
+  expected = {
     'equal_info_113m': {'positions': tokens // 4, 'dim': sizes['113m'], 'vocab_size': widest},
     'equal_info_2b': {'positions': tokens // 16, 'dim': sizes['2b'], 'vocab_size': widest},
     'equal_info_m1': {
       'positions': config.m1.batch_size * config.m1.context, 'dim': config.m1.dim,
       'vocab_size': 256,
     },
-  } == bench_cases.LINEAR  # fmt: skip
+  }  # fmt: skip
+  assert expected == bench_cases.LINEAR
+  options = lexinvariant.get_config('paper').text
+  assert not options.row_dim
+  assert {
+    'sequences': options.batch_size // 4,
+    'length': options.length,
+    'dim': options.dim,
+    'vocab_size': SENTENCEPIECE[options.vocabularies[-1]],
+  } == bench_cases.LEXINVARIANT
 
 
 def test_every_case_has_a_reference_a_kernel_and_a_name_of_its_own():

@@ -75,10 +75,10 @@ def test_the_reference_is_the_log_softmax_with_its_gradient():
     ((128, 64, 129), jnp.float32),
   ],
 )
-@pytest.mark.parametrize('implementation', ['chunked', 'pallas'])
+@pytest.mark.parametrize('implementation', ['chunked', 'pallas', 'triton'])
 def test_equals_the_reference_forward_and_backward(monkeypatch, implementation, shape, dtype):
   monkeypatch.setattr(kernel, 'CHUNK', 128)
-  options = dict(blocks=BLOCKS, interpret=True) if implementation == 'pallas' else {}
+  options = {} if implementation == 'chunked' else dict(blocks=BLOCKS, interpret=True)
   arrays = inputs(*shape, dtype)
   found = loss_and_slopes(implementation, *arrays, **options)
   assert_same(found, loss_and_slopes('reference', *arrays), dtype)
@@ -190,12 +190,26 @@ def test_lowers_for_tpu_at_papers_shapes(dtype):
   assert module.count('tpu_custom_call') == 3  # forward, by hidden, by table
 
 
+def test_lowers_for_gpu_at_papers_shapes():
+  shapes = [
+    jax.ShapeDtypeStruct((131_072, 768), jnp.bfloat16),
+    jax.ShapeDtypeStruct((65_536, 768), jnp.bfloat16),
+    jax.ShapeDtypeStruct((65_536,), jnp.float32),
+    jax.ShapeDtypeStruct((131_072,), jnp.int32),
+  ]
+  step = jax.value_and_grad(lambda *of: sum(x.sum() for x in kernel.triton(*of)))
+  text = jax.jit(step).trace(*shapes).lower(lowering_platforms=('cuda',)).as_text()
+  assert text.count('custom_call @__gpu$xla.gpu.triton') == 1
+
+
 def test_bad_requests_are_refused_with_a_sentence():
   hidden, table, bias, targets = inputs(4, 8, 16)
   with pytest.raises(ValueError, match="no implementation 'fast'"):
     kernel.linear_cross_entropy(hidden, table, targets, implementation='fast')
   with pytest.raises(ValueError, match='runs on a TPU, not on cpu'):
     kernel.linear_cross_entropy(hidden, table, targets, implementation='pallas')
+  with pytest.raises(ValueError, match="'triton' runs on a GPU, not on cpu"):
+    kernel.linear_cross_entropy(hidden, table, targets, implementation='triton')
   with pytest.raises(ValueError, match='100 × 128: both must be multiples of 128'):
     kernel.BlockSizes(n=100, v=128)
   wide = jnp.zeros((4, 1024), jnp.bfloat16)

@@ -17,7 +17,8 @@ from lib.train import optimizer, sharding
 from lib.train.state import make_step, state_shapes
 
 ARMS = {'learned': ('learned', ''), 'shared': ('lexinvariant', 'shared'),
-        'per_sequence': ('lexinvariant', 'per_sequence')}  # fmt: skip
+        'per_sequence': ('lexinvariant', 'per_sequence'),
+        'seeded': ('lexinvariant', 'seeded')}  # fmt: skip
 
 
 def check(config: ConfigDict) -> None:

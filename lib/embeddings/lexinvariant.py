@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from lib.errors import InputError
+from pallas_kernels import random_rows
+from pallas_kernels.lexinvariant_cross_entropy import lexinvariant_cross_entropy
 from pallas_kernels.linear_cross_entropy import linear_cross_entropy
 
-LAWS = ('gaussian', 'orthonormal', 'rademacher')
-DRAWS = ('per_sequence', 'shared', 'permuted_fixed')
+LAWS = ('gaussian', 'orthonormal', 'rademacher', 'binomial')
+DRAWS = ('per_sequence', 'seeded', 'shared', 'permuted_fixed')
 
 
 class Draw(NamedTuple):
@@ -33,13 +35,24 @@ class Draw(NamedTuple):
   names: jax.Array | None
 
 
+class Seeds(NamedTuple):
+  """The rows of a batch by the seeds that they are computed from where they are needed.
+
+  Attributes:
+    seeds: uint32 [B, 2].
+  """
+
+  seeds: jax.Array
+
+
 def draw_rows(key: jax.Array, law: str, vocab_size: int, dim: int) -> jax.Array:
   """Exchangeable random rows [V, R] whose entries have variance 1.
 
   Args:
     key: of the draw.
-    law: 'gaussian' (the paper: independent N(0, 1)); 'rademacher' (independent signs); or
-      'orthonormal' (Haar: uniform over all V orthogonal vectors of length √R; V ≤ R).
+    law: 'gaussian' (the paper: independent N(0, 1)); 'rademacher' (independent signs); 'binomial'
+      (independent, of 32 coin flips); or 'orthonormal' (Haar: uniform over all V orthogonal
+      vectors of length √R; V ≤ R).
     vocab_size: V.
     dim: R.
 
@@ -50,6 +63,9 @@ def draw_rows(key: jax.Array, law: str, vocab_size: int, dim: int) -> jax.Array:
     return jax.random.normal(key, (vocab_size, dim))
   if law == 'rademacher':
     return jax.random.rademacher(key, (vocab_size, dim), jnp.float32)
+  if law == 'binomial':
+    seed = jax.random.bits(key, (1, 2), jnp.uint32)
+    return random_rows.random_rows(seed, jnp.arange(vocab_size), dim, law)
   if law != 'orthonormal':
     raise InputError(f'law {law!r} of random rows is not one of {", ".join(LAWS)}.')
   if vocab_size > dim:
@@ -73,6 +89,8 @@ class Lexinvariant(nn.Module):
     vocab_size: V, ids that can be predicted. Nothing trained depends on it.
     dim: D, width of the model.
     draw_kind: 'per_sequence' (the paper: independent rows for each sequence, B·V·R numbers);
+      'seeded' (the same, but a sequence holds a seed of 64 bits, from which rows are computed
+      wherever they are needed: two numbers a sequence, whatever V; not orthonormal);
       'shared' (fresh rows for each call under an independent uniform permutation of the ids for
       each sequence: the same law for each sequence, hence the same expected gradient, at V·R
       numbers and an ordinary readout); 'permuted_fixed' (the same rows always, permuted so: a
@@ -97,6 +115,10 @@ class Lexinvariant(nn.Module):
     for name, allowed in (('draw_kind', DRAWS), ('readout_scale', ('dim', 'vocabulary'))):
       if getattr(self, name) not in allowed:
         raise InputError(f'{name}={getattr(self, name)!r} is not one of {", ".join(allowed)}.')
+    if self.draw_kind == 'seeded' and self.law not in random_rows.LAWS:
+      raise InputError(
+        f'rows from a seed have no law {self.law!r}: choose one of {", ".join(random_rows.LAWS)}.'
+      )
     self.width = self.row_dim or self.dim
     self.begin = self.param('begin', nn.initializers.normal(1.0), (self.dim,))
     # Appendix B: a trained scale and bias on the result of the embedding, one for each channel.
@@ -108,10 +130,12 @@ class Lexinvariant(nn.Module):
       self.row_in = self.param('row_in', into, (self.row_dim, self.dim))
       self.row_out = self.param('row_out', back, (self.dim, self.row_dim))
 
-  def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw:
+  def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw | Seeds:
     """Rows for each sequence of a batch; the same key and batch size give the same rows."""
     count = batch['inputs'].shape[0]
     for_rows, for_names = jax.random.split(key)
+    if self.draw_kind == 'seeded':
+      return Seeds(jax.random.bits(for_rows, (count, 2), jnp.uint32))
     if self.draw_kind == 'per_sequence':
       keys = jax.random.split(for_rows, count)
       rows = jax.vmap(lambda k: draw_rows(k, self.law, self.vocab_size, self.width))(keys)
@@ -121,10 +145,12 @@ class Lexinvariant(nn.Module):
     rows = draw_rows(for_rows, self.law, self.vocab_size, self.width)
     return Draw(rows.astype(self.dtype), permutations(for_names, count, self.vocab_size))
 
-  def encode(self, ids: jax.Array, draw: Draw) -> jax.Array:
+  def encode(self, ids: jax.Array, draw: Draw | Seeds) -> jax.Array:
     """Vectors [B, T, D] of ids [B, T] in 0…V."""
     known = jnp.minimum(ids, self.vocab_size - 1)
-    if draw.rows.ndim == 3:
+    if isinstance(draw, Seeds):
+      rows = self._rows(draw, known)
+    elif draw.rows.ndim == 3:
       rows = jnp.take_along_axis(draw.rows, known[..., None], axis=1)
     else:
       rows = draw.rows[rename(draw.names, known)]
@@ -135,18 +161,32 @@ class Lexinvariant(nn.Module):
     )
     return jnp.where((ids == self.vocab_size)[..., None], begin, rows * scale + bias)
 
-  def nats(self, hidden: jax.Array, targets: jax.Array, draw: Draw) -> jax.Array:
+  def nats(self, hidden: jax.Array, targets: jax.Array, draw: Draw | Seeds) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
     back = self._back(hidden)
+    if isinstance(draw, Seeds):
+      return lexinvariant_cross_entropy(
+        back, draw.seeds, targets, vocab_size=self.vocab_size, law=self.law
+      )[0]
     if draw.rows.ndim == 3:
       return jax.vmap(linear_cross_entropy)(back, draw.rows, targets)[0]
     return linear_cross_entropy(back, draw.rows, rename(draw.names, targets))[0]
 
-  def logits(self, hidden: jax.Array, draw: Draw) -> jax.Array:
+  def logits(self, hidden: jax.Array, draw: Draw | Seeds) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""
-    back = self._back(hidden)
-    rows = draw.rows if draw.rows.ndim == 3 else draw.rows[draw.names]
+    back, rows = self._back(hidden), self.tables(draw)
     return jnp.einsum('btr,bvr->btv', back, rows, preferred_element_type=jnp.float32)
+
+  def _rows(self, draw: Seeds, ids: jax.Array) -> jax.Array:
+    """Rows [B, N, R] of ids [B or 1, N] under each sequence's seed."""
+    rows = random_rows.random_rows(draw.seeds[:, None], ids, self.width, self.law)
+    return rows.astype(self.dtype)
+
+  def tables(self, draw: Draw | Seeds) -> jax.Array:
+    """Each sequence's rows by its own ids, [B, V, R]."""
+    if isinstance(draw, Seeds):
+      return self._rows(draw, jnp.arange(self.vocab_size)[None])
+    return draw.rows if draw.names is None else draw.rows[draw.names]
 
   def _back(self, hidden: jax.Array) -> jax.Array:
     """Hidden vectors as queries of the rows, at the fixed scale of the readout."""
@@ -176,8 +216,7 @@ class AnnealedLexinvariant(Lexinvariant):
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw:
     """As `Lexinvariant.draw`, mixed with the table's rows."""
-    random = super().draw(key, batch)
-    rows = random.rows if random.names is None else random.rows[random.names]
+    rows = self.tables(super().draw(key, batch))
     square = jnp.mean(self.annealed_table**2, axis=-1, keepdims=True)
     table = (self.annealed_table * jax.lax.rsqrt(square + 1e-6)).astype(self.dtype)
     uniform = jax.random.uniform(jax.random.fold_in(key, 1), (rows.shape[0], 1, 1), self.dtype)
