@@ -30,7 +30,7 @@ setuptools.setup(
     'orbax-checkpoint>=0.12.8,<0.13',
     'pillow>=12,<14',
     'scipy>=1.15,<2',
-    'sentencepiece>=0.2.1,<0.3',
+    'sentencepiece>=0.2.3,<0.3',
     'tensorboardX>=2.6.4,<3',
     'tensorflow-datasets>=4.9.10,<5',  # 4.9.9 fails with protobuf 7
     'tokenizers>=0.22,<0.24',

@@ -20,7 +20,7 @@ import tqdm
 from lib import atomic, tokenizers
 from lib.data import corpora, sources
 from lib.errors import InputError
-from lib.tokenizers import files
+from lib.tokenizers import files, foreign
 from lib.tokenizers.base import Tokenizer
 
 TOKENIZER = 'tokenizer'  # the copy of its file in the folder
@@ -54,8 +54,7 @@ class Job:
 
 def load(path: str | os.PathLike) -> Tokenizer:
   """Any tokenizer from its file, with its M1 if it steps one."""
-  family, _ = files.read(path)
-  if family in tokenizers.FAMILIES:
+  if foreign.recognised(path) or files.read(path)[0] in tokenizers.FAMILIES:
     return tokenizers.load(path)
   from lib.models import codec_files  # brings JAX, which the others do without
 
@@ -71,7 +70,10 @@ def begin(
   corpora.begin(folder, plan)
   copy = pathlib.Path(folder) / TOKENIZER
   if not copy.exists():
-    atomic.write(copy, pathlib.Path(tokenizer).read_bytes())
+    if foreign.recognised(tokenizer):
+      tokenizers.save(codec, copy)
+    else:
+      atomic.write(copy, pathlib.Path(tokenizer).read_bytes())
   return Job(folder, plan, data_dir)
 
 

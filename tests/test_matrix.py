@@ -49,21 +49,33 @@ def corpora(run, smoke):
   return {name: Corpus(config, run, name) for name in TOKENIZERS}
 
 
+def both_ends(embedding, batch, key):
+  draw = embedding.draw(key, batch)
+  return embedding.nats(embedding.encode(batch['inputs'], draw), batch['targets'], draw)
+
+
 def test_every_cell_builds_and_those_that_the_run_has_not_step(corpora):
-  # All by shapes. BPE under all embeddings and all tokenizers under learned rows are trained in the
-  # run or take a step here; random rows and codes are the program of glyphs.
+  # BPE under all embeddings and all tokenizers under learned rows are trained in the run or take a
+  # step here (random rows and codes are the program of glyphs); of the others the embedding, which
+  # is all that differs, is built by shapes.
   config, key, rng = matrix.get_config('smoke'), jax.random.key(0), np.random.default_rng(0)
   stepped = {('bpe', 'lexinvariant'), *((name, 'learned') for name in TOKENIZERS)}
   stepped -= set(itertools.product(config.grid.tokenizers, config.grid.embeddings))
   assert len(stepped) == 8
-  for name, embedding in itertools.product(TOKENIZERS, models.EMBEDDINGS):
+  for name, kind in itertools.product(TOKENIZERS, models.EMBEDDINGS):
     tokenizer, batch = corpora[name].tokenizer, next(iter(corpora[name].batches(0)))
-    init_fn, loss_fn = language_model.loss_and_init(models.make(config, tokenizer, embedding))
-    shapes = jax.eval_shape(init_fn, key, batch)
-    assert ('frozen' in shapes) == (embedding in ('glyph', 'random', 'code'))
-    if (name, embedding) in stepped:
+    model = models.make(config, tokenizer, kind)
+    make = lambda model=model, batch=batch: model.embedding.init_with_output(
+      key, batch, key, method=both_ends
+    )
+    nats, variables = jax.eval_shape(make)
+    assert nats.shape == batch['targets'].shape
+    assert ('frozen' in variables) == (kind in ('glyph', 'random', 'code'))
+    if (name, kind) in stepped:
+      init_fn, loss_fn = language_model.loss_and_init(model)
       small = lambda leaf: rng.normal(scale=0.02, size=leaf.shape).astype(leaf.dtype)
-      step = jax.jit(jax.value_and_grad(lambda v, batch: loss_fn(v, batch, key)[0]))
+      step = jax.jit(jax.value_and_grad(lambda v, batch, f=loss_fn: f(v, batch, key)[0]))
+      shapes = jax.eval_shape(init_fn, key, batch)
       loss, gradient = step(jax.tree.map(small, shapes), batch)
       assert float(loss) == pytest.approx(math.log(tokenizer.vocab_size), rel=0.02)
       assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

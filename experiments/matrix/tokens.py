@@ -7,7 +7,7 @@
   bpe, lzw, sentencepiece, wordpiece, unicode
                   learned dictionaries; unicode has at most three characters an id
   numbered12, …   tokens by a small byte model M1, as experiments/equal_info/codecs.py names them
-  a path          the file of a saved tokenizer
+  a path          the file of a saved tokenizer, a tokenizer.json or a SentencePiece .model
 
 All but bytes have at most `tokenizers.vocab_size` ids; those by M1 have as many as a token's bits
 allow.
@@ -72,8 +72,10 @@ LEARNED: dict[str, Callable[[Sequence[bytes], int], Tokenizer]] = {
 def check(config: ConfigDict) -> None:
   """Raises InputError for a tokenizer that is none, or text that is not there."""
   m1.check(config)
-  for name in config.grid.tokenizers:
-    if name not in LEARNED and not os.path.exists(name):
+  for name in set(config.grid.tokenizers) - LEARNED.keys():
+    if os.path.exists(name):
+      codec_files.load(name)
+    else:
       _method(config, name)
 
 

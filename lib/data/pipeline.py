@@ -170,8 +170,7 @@ def _tokenized(
     if isinstance(document, np.ndarray):
       ids, covered = document
     else:
-      ids = tokenizer.encode(document)
-      covered = tokenizer.byte_lengths(ids)
+      ids, covered = tokenizer.cover(document)
     if context_bytes is not None:
       begun = np.cumsum(covered) - covered < context_bytes
       ids, covered = ids[begun], covered[begun]

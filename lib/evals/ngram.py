@@ -108,11 +108,9 @@ def token_loss(
   Counts come from the documents `train`, scores from the documents `test`, each encoded alone and
   joined in order. A character is a byte.
   """
-  counted, scored = (
-    np.concatenate([tokenizer.encode(document) for document in documents])
-    for documents in (train, test)
-  )
-  lengths = tokenizer.byte_lengths(scored)
+  counted = np.concatenate([tokenizer.encode(document) for document in train])
+  covered = [tokenizer.cover(document) for document in test]
+  scored, lengths = (np.concatenate(parts) for parts in zip(*covered))
   return [
     per_character(NGram(counted, order, tokenizer.vocab_size).nats(scored), lengths)
     for order in orders

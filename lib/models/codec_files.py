@@ -6,7 +6,7 @@ import os
 from lib.errors import InputError
 from lib.models.byte_model import ByteModel
 from lib.models.byte_stepper import ByteStepper
-from lib.tokenizers import files
+from lib.tokenizers import files, foreign
 from lib.tokenizers import load as load_plain
 from lib.tokenizers import save as save_plain
 from lib.tokenizers.base import State, Tokenizer
@@ -37,7 +37,9 @@ def save(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
-  """Reads what `save` here or in lib.tokenizers wrote; InputError for any other or damaged file."""
+  """Reads what `save` here wrote, or what `lib.tokenizers.load` reads, with its errors."""
+  if foreign.recognised(path):
+    return load_plain(path)
   family, state = files.read(path)
   if family not in STEPPED:
     return load_plain(path)

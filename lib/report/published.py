@@ -14,12 +14,13 @@ FOLDER = pathlib.Path(__file__).parent / 'published'
 
 
 def load(paper: str) -> dict[str, Any]:
-  """The data of `published/PAPER.json`.
+  """The data of `published/PAPER.json`; none, where there is no such file.
 
   It holds `paper`, `source` and `entries`, each with table, row, column, value, unit, source and
   `where`: the facts of a run (scale, source parameters) under which the number is comparable.
   """
-  return json.loads((FOLDER / f'{paper}.json').read_text())
+  path = FOLDER / f'{paper}.json'
+  return json.loads(path.read_text()) if path.exists() else {'entries': []}
 
 
 def attach(rows: Sequence[Row], paper: str, facts: Mapping[str, Any]) -> list[Row]:

@@ -4,13 +4,14 @@
 import os
 
 from lib.errors import InputError
-from lib.tokenizers import files
+from lib.tokenizers import files, foreign
 from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.blocks import Blocks
 from lib.tokenizers.bpe import BPE, train_bpe, train_sequential_bpe
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding.baselines import GZip, StaticAC, train_static_ac
 from lib.tokenizers.coding.windows import EqualInfo
+from lib.tokenizers.foreign import ByteLevel, Foreign
 from lib.tokenizers.lzw import LZW, train_lzw
 from lib.tokenizers.restricted import Restricted, train_restricted
 from lib.tokenizers.sentencepiece import SentencePiece, train_sentencepiece
@@ -22,9 +23,11 @@ __all__ = [
   'FAMILIES',
   'LZW',
   'Blocks',
+  'ByteLevel',
   'Characters',
   'Dictionary',
   'EqualInfo',
+  'Foreign',
   'GZip',
   'Restricted',
   'SentencePiece',
@@ -47,9 +50,11 @@ __all__ = [
 FAMILIES: dict[str, type[Tokenizer]] = {
   'bpe': BPE,
   'blocks': Blocks,
+  'byte_level': ByteLevel,
   'characters': Characters,
   'dictionary': Dictionary,
   'equal_info': EqualInfo,
+  'foreign': Foreign,
   'gzip': GZip,
   'lzw': LZW,
   'restricted': Restricted,
@@ -76,7 +81,13 @@ def save(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
-  """Reads what `save` wrote; raises InputError for any other or damaged file."""
+  """Reads what `save` wrote, a `tokenizer.json` of Hugging Face or a SentencePiece `.model`.
+
+  Raises:
+    InputError: any other or a damaged file.
+  """
+  if foreign.recognised(path):
+    return foreign.read(path)
   family, state = files.read(path)
   if family not in FAMILIES:
     raise InputError(f'{path} holds a {family!r} tokenizer: known are {", ".join(FAMILIES)}')

@@ -39,6 +39,14 @@ class Tokenizer(abc.ABC):
   def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
     """Bytes covered by each of `ids` [n], int32 [n]; over an encoding they sum to its bytes."""
 
+  def cover(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids, and how many bytes of `data` each covers, int32 [n] both.
+
+    The latter are `byte_lengths` of the ids, but where these decode to other bytes than `data`.
+    """
+    ids = self.encode(data)
+    return ids, self.byte_lengths(ids)
+
   @abc.abstractmethod
   def state(self) -> State:
     """The arrays that define the tokenizer; `from_state` rebuilds it from them."""

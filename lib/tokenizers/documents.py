@@ -24,11 +24,7 @@ def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
     return tokenizer.encode_all(documents)
   coded = []
   for document in documents:
-    ids = tokenizer.encode(document)
-    if isinstance(tokenizer, EqualInfo):  # greedy's codes can stand for other bytes
-      lengths = tokenizer.covered(document)
-    else:
-      lengths = tokenizer.byte_lengths(ids)
+    ids, lengths = tokenizer.cover(document)
     coded.append(Coded(ids, lengths, len(document), zlib.crc32(document)))
   return coded
 
@@ -53,6 +49,12 @@ def check_size(tokenizer: Tokenizer, ids: np.ndarray, size: int, name: str) -> N
     found = int(tokenizer.byte_lengths(ids).sum(dtype=np.int64))
     if found != size:
       raise InputError(f'{name} comes back as {found} bytes where {size} should be')
+
+
+def restored(tokenizer: Tokenizer, documents: Sequence[bytes]) -> float:
+  """The share of the documents that come back, byte for byte."""
+  found = decode(tokenizer, ids_of(tokenizer, documents))
+  return sum(a == b for a, b in zip(found, documents, strict=True)) / len(documents)
 
 
 def check(data: bytes, size: int, crc: int, name: str) -> None:

@@ -135,6 +135,11 @@ class Stepped(base.Tokenizer):
     """Returns ids, int32 [n]."""
     return self.encode_all([data])[0].ids
 
+  def cover(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids, and how many bytes each covers, int32 [n] both."""
+    [coded] = self.encode_all([data])
+    return coded.ids, coded.byte_lengths
+
   def decode(self, ids: ArrayLike) -> bytes:
     """The text of `ids` [n]; raises InputError as `decode_all` does."""
     return self.decode_all([ids])[0][0]

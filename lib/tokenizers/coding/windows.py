@@ -86,19 +86,18 @@ class EqualInfo(base.Tokenizer):
       return codes.astype(np.int32)
     return slices.unpack(slices.pack(codes, self.table.bits), self.token_bits)
 
-  def covered(self, data: bytes) -> np.ndarray:
-    """Bytes of `data` that each of its ids covers, int32 [n].
+  def cover(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ids, and how many bytes of `data` each covers, int32 [n] both.
 
-    These are `byte_lengths` of its ids, but in the mode 'greedy', where that counts the bytes that
-    the ids decode to.
+    In the mode 'greedy' `byte_lengths` counts the bytes that the ids decode to instead.
     """
-    ids = self.encode(data)
     if self.table.mode != 'greedy':
-      return self.byte_lengths(ids)
+      return super().cover(data)
+    ids = self.encode(data)
     _, ends = slices.windows(ids.size, self.token_bits, self.table.bits)
     lengths = np.zeros(ids.size, np.int32)
     lengths[ends] = _walked(self._following, np.frombuffer(data, np.uint8))
-    return lengths
+    return ids, lengths
 
   def codes(self, ids: np.ndarray) -> np.ndarray:
     """The codes of the whole windows in checked `ids` [n], int32 [windows]."""

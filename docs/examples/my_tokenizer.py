@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""My tokenizer: python docs/examples/my_tokenizer.py tokenizer.json book.txt"""
+
+import sys
+
+from lib import tokenizers
+from lib.data import sources
+from lib.tokenizers import documents
+
+tokenizer = tokenizers.load(sys.argv[1])  # tokenizer.json, a SentencePiece .model, or ours
+text = sources.take(sources.open_source(sys.argv[2], 'test'), 1_000_000)
+
+tokens = sum(coded.ids.size for coded in documents.encode(tokenizer, text))
+print(f'{tokenizer.vocab_size:,} ids, {sum(map(len, text)) / tokens:.2f} bytes a token')
+share = documents.restored(tokenizer, text)
+print(f'lossless: {tokenizer.lossless}; documents that come back: {share:.1%}')

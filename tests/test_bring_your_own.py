@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs of docs/bring_your_own.md: they run, and the page has them as they are."""
+
+import json
+import os
+import pathlib
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / 'docs/examples').glob('*.py'))
+TEXT = 'The cat sat on the mat, and the mat lay on the cat.\n' * 400
+
+
+def run(name, monkeypatch, *arguments):
+  path = ROOT / 'docs/examples' / name
+  monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
+  runpy.run_path(str(path), run_name='__main__')
+
+
+@pytest.fixture
+def book(tmp_path):
+  path = tmp_path / 'book.txt'
+  path.write_text(TEXT)
+  return path
+
+
+def test_the_page_has_the_programs_as_they_are():
+  page = (ROOT / 'docs/bring_your_own.md').read_text()
+  shown = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+  assert sorted(shown) == sorted(path.read_text() for path in EXAMPLES)
+  assert all(len(text.splitlines()) <= 30 for text in shown)
+
+
+def test_my_text(book, monkeypatch, capsys):
+  run('my_text.py', monkeypatch, book)
+  said = capsys.readouterr().out
+  assert float(re.search(r'tokens: ([\d.]+)', said)[1]) < 1  # the text repeats itself
+  assert 'targets (4, 64)' in said
+
+
+def test_my_tokenizer(book, tmp_path, monkeypatch, capsys):
+  from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+  tokenizer = Tokenizer(models.BPE())
+  tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  tokenizer.decoder = decoders.ByteLevel()
+  alphabet = pre_tokenizers.ByteLevel.alphabet()
+  trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+  tokenizer.train_from_iterator([TEXT], trainer)
+  tokenizer.save(str(tmp_path / 'exact.json'))
+  tokenizer.normalizer = normalizers.Lowercase()
+  tokenizer.save(str(tmp_path / 'lower.json'))
+  for name, lossless, share in (('exact', True, '100.0%'), ('lower', False, '0.0%')):
+    run('my_tokenizer.py', monkeypatch, tmp_path / f'{name}.json', book)
+    assert f'lossless: {lossless}; documents that come back: {share}' in capsys.readouterr().out
+
+
+def test_my_embedding(tmp_path, monkeypatch, capsys):
+  run('my_embedding.py', monkeypatch, tmp_path)
+  # A uniform model has 8 bits a byte; the letters' frequencies alone give below 5.
+  assert float(re.match(r'[\d.]+', capsys.readouterr().out)[0]) < 5.5
+
+
+def test_my_paper(tmp_path):
+  program = ROOT / 'docs/examples/my_paper.py'
+  done = subprocess.run(
+    [sys.executable, str(program), f'--config={program}', f'--workdir={tmp_path}'],
+    cwd=ROOT, env=os.environ | {'PYTHONPATH': str(ROOT)}, capture_output=True, text=True,
+    check=False,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  rows = json.loads((tmp_path / 'results.json').read_text())['rows']
+  assert [row['row'] for row in rows] == ['m=0', 'm=1', 'm=2']
+  assert rows[2]['measured'] < rows[0]['measured']
+  assert '### orders' in (tmp_path / 'report.md').read_text()

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokenizers of other projects: exact where they cut bytes as they are, else as they are."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+
+from experiments import corpus
+from lib import tokenizers
+from lib.data import pipeline
+from lib.errors import InputError
+from lib.evals import ngram
+from lib.models import codec_files
+from lib.tokenizers import ByteLevel, Foreign, documents
+from tests import fuzz
+
+EXACT = fuzz.family('byte_level')
+LOWER = fuzz.family('foreign')
+TEXT = fuzz.TEXT
+
+
+def changed(change) -> bytes:
+  """The exact file after a change of the library's object."""
+  tokenizer = Tokenizer.from_str(fuzz.tokenizer_json().decode())
+  change(tokenizer)
+  return tokenizer.to_str().encode()
+
+
+def written(tmp_path, content, name='tokenizer.json'):
+  path = tmp_path / name
+  path.write_bytes(content)
+  return path
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary() | st.text(st.sampled_from(" the\nTHEé中'1\U0001f600")).map(str.encode))
+def test_any_bytes_come_back_and_are_covered(data):
+  ids, lengths = EXACT.cover(data)
+  assert EXACT.decode(ids) == data
+  assert lengths.sum() == len(data)
+  _, lengths = LOWER.cover(data)
+  assert lengths.sum() == len(data)
+  assert (lengths >= 0).all()
+
+
+def test_ids_are_those_of_the_library():
+  library = Tokenizer.from_str(fuzz.tokenizer_json().decode())
+  assert EXACT.encode(TEXT).tolist() == library.encode(TEXT.decode()).ids
+  assert EXACT.vocab_size == library.get_vocab_size()
+
+
+def test_a_file_is_exact_where_it_can_be(tmp_path):
+  assert isinstance(tokenizers.load(written(tmp_path, fuzz.tokenizer_json())), ByteLevel)
+  lower = tokenizers.load(written(tmp_path, fuzz.tokenizer_json(lower=True)))
+  assert isinstance(lower, Foreign)
+  assert not lower.lossless
+  assert lower.decode(lower.encode(b'The THE')) == b'the the'
+  assert documents.restored(lower, [b'the words', b'The words']) == 0.5
+  spaced = changed(lambda t: setattr(t, 'pre_tokenizer', pre_tokenizers.ByteLevel()))
+  assert isinstance(tokenizers.load(written(tmp_path, spaced)), Foreign)  # a space is put before
+
+
+def test_truncation_padding_and_special_tokens_are_left_out():
+  def change(tokenizer):
+    tokenizer.add_special_tokens(['[CLS]'])
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=9)
+    number = tokenizer.token_to_id('[CLS]')
+    tokenizer.post_processor = processors.TemplateProcessing('[CLS] $A', None, [('[CLS]', number)])
+
+  more = ByteLevel(changed(change))
+  assert more.encode(TEXT).tolist() == EXACT.encode(TEXT).tolist()
+  assert more.decode(more.encode(b'a [CLS] b')) == b'a [CLS] b'
+
+
+def test_a_token_that_takes_spaces_with_it_is_written_in_bytes():
+  greedy = AddedToken('<x>', lstrip=True, rstrip=True)
+  tokenizer = ByteLevel(changed(lambda t: t.add_tokens([greedy])))
+  assert tokenizer.decode(tokenizer.encode(b'the  <x> words')) == b'the  <x> words'
+
+
+def test_what_is_dropped_is_covered_by_the_next_token_or_the_last():
+  tokenizer = Tokenizer(models.WordLevel({'a': 0, 'b': 1, '[UNK]': 2}, unk_token='[UNK]'))
+  tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+  words = Foreign(tokenizer.to_str().encode(), '.json')
+  ids, lengths = words.cover('a  é b \xff'.encode() + b'\xff  ')
+  assert ids.tolist() == [0, 2, 1, 2, 2]
+  # 'a' | '  é' | ' b' | ' ÿ' | the byte that is no UTF-8, and what is left
+  assert lengths.tolist() == [1, 4, 2, 3, 3]
+  assert words.cover(b'')[0].size == 0
+
+
+def test_bits_per_byte_of_what_is_not_lossless_are_of_the_text_as_it_was():
+  tokenizer = Tokenizer(models.WordLevel({'a': 0, '[UNK]': 1}, unk_token='[UNK]'))
+  tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+  words = Foreign(tokenizer.to_str().encode(), '.json')
+  text = b'a bcd' * 100
+  [(nats, _)] = ngram.token_loss(words, [text], [text], [0])
+  ids = words.encode(text)
+  total = ngram.NGram(ids, 0, 2).nats(ids).sum()
+  assert nats == pytest.approx(total / len(text))
+  options = {'batch_size': 1, 'length': 300, 'seed': 0, 'repeat': False}
+  batch = next(iter(pipeline.batches([text], words, **options)))
+  assert batch['bytes'].sum() == len(text)
+
+
+def trained_model(**options) -> bytes:
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(TEXT.decode().splitlines() * 20), model_writer=model, vocab_size=40,
+    hard_vocab_limit=False, minloglevel=2, **options,
+  )  # fmt: skip
+  return model.getvalue()
+
+
+def test_any_sentencepiece_model_is_read(tmp_path):
+  tokenizer = tokenizers.load(written(tmp_path, trained_model(), 'spiece.model'))
+  assert isinstance(tokenizer, Foreign)
+  line = 'A  text of été words'.encode()
+  ids, lengths = tokenizer.cover(line)
+  assert lengths.sum() == len(line)
+  assert tokenizer.decode(ids) == 'A text of été words'.encode()  # one space
+  exact = tokenizers.train_sentencepiece([TEXT * 20], 330)
+  found = tokenizers.load(written(tmp_path, exact.model_proto, 'exact.model'))
+  assert found.fingerprint == exact.fingerprint
+
+
+def test_a_corpus_keeps_its_tokenizer_as_one_of_ours(tmp_path):
+  path = written(tmp_path, fuzz.tokenizer_json())
+  book = written(tmp_path, TEXT * 9, 'book.txt')
+  job = corpus.begin(str(book), 'train', str(path), str(tmp_path / 'corpus'), 1, None)
+  path.unlink()
+  assert job.open()[1].fingerprint == EXACT.fingerprint
+
+
+@pytest.mark.parametrize('tokenizer', [EXACT, LOWER], ids=['exact', 'lower'])
+def test_kept_in_a_file_of_ours_and_copied(tokenizer, tmp_path):
+  codec_files.save(tokenizer, tmp_path / 'mine')
+  for same in (codec_files.load(tmp_path / 'mine'), copy.deepcopy(tokenizer)):
+    assert same.fingerprint == tokenizer.fingerprint
+    np.testing.assert_array_equal(same.encode(TEXT), tokenizer.encode(TEXT))
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'message'),
+  [
+    ('a.json', b'{', 'cannot read this as a tokenizer.json'),
+    ('a.json', b'\xff', 'cannot read this as a tokenizer.json'),
+    ('a.model', b'no model', 'are no SentencePiece model'),
+    ('a.json', Tokenizer(models.BPE()).to_str().encode(), 'has 0 ids'),
+    ('a.json', None, 'No such file'),
+  ],
+)
+def test_what_is_no_tokenizer_is_named(tmp_path, name, content, message):
+  path = written(tmp_path, content, name) if content is not None else tmp_path / name
+  for load in (tokenizers.load, codec_files.load):
+    with pytest.raises(InputError, match=message):
+      load(path)
