@@ -7,9 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import flash_attention
 
+from pallas_kernels import causal_attention as causal
+from pallas_kernels import glyph_rows as glyphs
 from pallas_kernels import lexinvariant_cross_entropy as lexinvariant
 from pallas_kernels import linear_cross_entropy as linear
+from pallas_kernels import window_coder as coder
 from pallas_kernels.random_rows import LAWS
 
 
@@ -48,6 +52,21 @@ LINEAR = {
 
 # A fourth of a step of lexinvariant, paper, text with symbols 32k; for each law of the rows.
 LEXINVARIANT = {'sequences': 64 // 4, 'length': 512, 'dim': 1024, 'vocab_size': 32_000}
+
+# Attention of a layer: a step's batch over this many chips.
+CAUSAL: dict[str, dict[str, Any]] = {
+  # lexinvariant, paper, text: with T5 biases
+  'lexinvariant': {'texts': 64 // 4, 'length': 512, 'heads': 8, 'width': 128, 'biased': True},
+  # visual_unicode, paper, loss
+  'visual_unicode': {'texts': 512 // 64, 'length': 1024, 'heads': 32, 'width': 32, 'biased': False},
+}
+STARTS = (*range(16), *range(16, 128, 7))  # of 32 buckets
+
+# visual_unicode, paper, loss: 512 × 1,024 ids over 64 chips, pictures of 32 × 32 pixels.
+GLYPHS = {'ids': 512 * 1024 // 64, 'pixels': 32**2}
+
+# equal_info: the narrowest window of m2.methods, many texts side by side.
+CODER = {'streams': 1024, 'window': 16}
 
 
 def _random(count: int, *shapes: tuple[tuple[int, ...], Any]) -> list[jax.Array]:
@@ -114,9 +133,79 @@ def _lexinvariant(law: str, sequences: int, length: int, dim: int, vocab_size: i
   )
 
 
+def _causal(name: str, texts: int, length: int, heads: int, width: int, biased: bool) -> Case:
+  def inputs():
+    shape = (texts, length, heads, width)
+    *qkv, table = _random(0, *[(shape, jnp.bfloat16)] * 3, ((heads, len(STARTS)), jnp.float32))
+    documents = jnp.arange(length, dtype=jnp.int32) // (length // 2)
+    return *qkv, jnp.broadcast_to(documents, (texts, length)), *([table] if biased else [])
+
+  def peer(q, k, v, segments, table=None):
+    """JAX's own, which must be given biases as an array."""
+    bias, _ = causal.bias_and_mask(segments, table, STARTS)
+    if bias is not None:
+      bias = jnp.broadcast_to(bias, (texts, heads, length, length))
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+    ids = flash_attention.SegmentIds(segments, segments)
+    call = functools.partial(flash_attention.flash_attention, causal=True, sm_scale=width**-0.5)
+    return call(q, k, v, bias, ids).swapaxes(1, 2)
+
+  starts = STARTS if biased else ()
+  ways: dict[str, Callable[..., Any]] = {
+    'reference': functools.partial(causal.causal_attention_reference, starts=starts),
+    'xla': lambda q, k, v, segments, table=None: causal.causal_attention(
+      q, k, v, segments, table=table, starts=starts, implementation='xla'
+    ),
+    'pallas': functools.partial(causal.pallas, starts=starts),
+    'flash_attention of JAX': peer,
+  }
+  product = 2.0 * texts * heads * width * length**2 / 2  # of the pairs that are seen
+  array = 2.0 * texts * length * heads * width
+  by = (0, 1, 2, 4) if biased else (0, 1, 2)
+  return Case(
+    'causal_attention', name, inputs, ways, by, (2 * product, 7 * product), (4 * array, 12 * array)
+  )
+
+
+def _glyphs(ids: int, pixels: int, vocab_size: int = 2**16) -> Case:
+  def inputs():
+    words = vocab_size * glyphs.planes(pixels) // glyphs.WORD
+    packed = jax.random.bits(jax.random.key(0), (words, 1, glyphs.LANES), jnp.uint32)
+    wanted, mean, scales = _random(
+      vocab_size, ((ids,), jnp.int32), ((pixels,), jnp.float32), ((vocab_size,), jnp.float32)
+    )
+    return wanted, packed.astype(jnp.int32), mean, scales
+
+  ways: dict[str, Callable[..., Any]] = {
+    'reference': lambda *of: glyphs.glyph_rows_reference(*of).astype(jnp.bfloat16),
+    'pallas': functools.partial(glyphs.pallas, dtype=jnp.bfloat16),
+  }
+  moved = ids * (2.0 * pixels + 4 * glyphs.LANES)
+  return Case('glyph_rows', 'visual_unicode', inputs, ways, (), (0, 0), (moved, moved))
+
+
+def _coder(streams: int, window: int) -> Case:
+  def inputs():
+    (rows,) = _random(0, ((streams, 256), jnp.float32))
+    return jax.nn.softmax(rows), jnp.zeros(streams, jnp.int32), coder.fresh(streams)
+
+  def columns(probabilities, symbols, intervals):
+    return coder.pallas(window, probabilities, tuple(x[:, None] for x in (symbols, *intervals)))
+
+  ways: dict[str, Callable[..., Any]] = {
+    'reference': functools.partial(coder.window_coder, window=window, implementation='reference'),
+    'pallas': columns,
+  }
+  moved = 2 * 4.0 * streams * 256
+  return Case('window_coder', 'equal_info', inputs, ways, (), (0, 0), (moved, moved))
+
+
 def cases() -> list[Case]:
   """All of them."""
   return [
+    *(_causal(name, **shape) for name, shape in CAUSAL.items()),
+    _glyphs(**GLYPHS),
+    _coder(**CODER),
     *(_linear(name, **shape) for name, shape in LINEAR.items()),
     *(_lexinvariant(law, **LEXINVARIANT) for law in LAWS),
   ]

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from pallas_kernels import aot
+from pallas_kernels.bench_cases import CAUSAL, GLYPHS
 
 ROOT = pathlib.Path(__file__).parents[1]
 # libtpu reads its environment once, so each chip has a process of its own. Printed is the memory
@@ -37,6 +38,22 @@ for law in ('rademacher', 'binomial', 'gaussian'):
         ((b, t, d), bf16), ((b, 2), jnp.uint32), ((b, t), jnp.int32))
 """
 
+# Attention with T5 biases and without, its tiles and lengths; the tables that bits stand for.
+OTHERS = """
+import sys
+import jax
+import jax.numpy as jnp
+from pallas_kernels import aot
+from pallas_kernels.bench_cases import cases
+
+for case in cases():
+  if case.kernel in ('causal_attention', 'glyph_rows', 'window_coder'):
+    total = lambda *of: case.ways['pallas'](*of).astype(jnp.float32).sum()
+    step = jax.value_and_grad(total, argnums=case.by) if case.by else case.ways['pallas']
+    compiled = aot.compile_for(sys.argv[1], step, jax.eval_shape(case.inputs))
+    print(case.kernel, case.shape, compiled.memory_analysis().temp_size_in_bytes)
+"""
+
 
 @pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: see `make aot`'
@@ -51,3 +68,23 @@ def test_losses_compile_and_hold_neither_logits_nor_tables(chip):
   shares = [float(line) for line in done.stdout.split()]
   assert len(shares) == 6
   assert max(shares) < 1 / 64
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: see `make aot`'
+)
+@pytest.mark.parametrize('chip', aot.TOPOLOGIES)
+def test_attention_and_pictures_and_coders_compile_and_hold_no_whole_arrays(chip):
+  done = subprocess.run(
+    [sys.executable, '-c', OTHERS, chip],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  held = {
+    (kernel, shape): int(size) for kernel, shape, size in map(str.split, done.stdout.splitlines())
+  }
+  assert len(held) == 4
+  for name, shape in CAUSAL.items():
+    scores = 4 * shape['texts'] * shape['heads'] * shape['length'] ** 2
+    assert held['causal_attention', name] < scores / 2
+  assert held['glyph_rows', 'visual_unicode'] < 2**16 * GLYPHS['pixels'] * 4 / 64

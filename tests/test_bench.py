@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernels' bench: its shapes are the experiments', and its rows what it says they are."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import equal_info, lexinvariant
+from configs import equal_info, lexinvariant, visual_unicode
 from experiments.lexinvariant.text import SENTENCEPIECE
 from pallas_kernels import bench, bench_cases
 
@@ -30,10 +31,32 @@ def test_shapes_are_those_of_the_configs():
     'dim': options.dim,
     'vocab_size': SENTENCEPIECE[options.vocabularies[-1]],
   } == bench_cases.LEXINVARIANT
+  causal = bench_cases.CAUSAL['lexinvariant']
+  assert (causal['texts'], causal['length']) == (options.batch_size // 4, options.length)
+  assert (causal['heads'], causal['width']) == (options.heads, options.dim // options.heads)
+  options = visual_unicode.get_config('paper').loss
+  causal = bench_cases.CAUSAL['visual_unicode']
+  assert (causal['texts'], causal['length']) == (options.batch_size // 64, options.length)
+  assert (causal['heads'], causal['width']) == (options.heads, options.dim // options.heads)
+  cell = visual_unicode.get_config('paper').glyphs.cell
+  ids = options.batch_size * options.length // 64
+  assert {'ids': ids, 'pixels': cell**2} == bench_cases.GLYPHS
+  assert bench_cases.CODER['window'] == min(
+    int(name.removeprefix('greedy')) for name, _ in config.m2.methods if 'greedy' in name
+  )
 
 
 def test_every_case_has_a_reference_a_kernel_and_a_name_of_its_own():
   cases = bench_cases.cases()
+  for case in cases:
+    if case.kernel in ('causal_attention', 'glyph_rows', 'window_coder'):
+      shapes = jax.eval_shape(case.inputs)
+      found = [
+        [x.shape for x in jax.tree.leaves(jax.eval_shape(way, *shapes))]
+        for name, way in case.ways.items()
+        if (case.kernel, name) != ('window_coder', 'pallas')  # whose results are columns
+      ]
+      assert all(shapes == found[0] for shapes in found)
   assert len({(case.kernel, case.shape) for case in cases}) == len(cases)
   for case in cases:
     assert {'reference', 'pallas'} <= set(case.ways)
