@@ -53,6 +53,11 @@ class Run:
     if self.mirror and processes.first():
       self.mirror.send()
 
+  def keep(self, name: str, content: bytes | str) -> None:
+    """Leaves a file in the workdir, whole and once, however many processes have its content."""
+    if processes.first():
+      atomic.write(self.workdir / name, content)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:

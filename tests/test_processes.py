@@ -12,9 +12,11 @@ import time
 import jax
 import numpy as np
 import pytest
+from jax._src import distributed
 
 from experiments import launch
-from lib.train import sharding
+from lib.errors import InputError
+from lib.train import processes, sharding
 from tests import tiny
 
 POD = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: see `make pod`')
@@ -79,6 +81,14 @@ def test_sigterm_reaches_all_processes():
   assert [started.stdout.readline() for _ in range(2)] == ['up\n'] * 2
   started.send_signal(signal.SIGTERM)
   assert started.wait(30) == 7
+
+
+def test_a_process_that_finds_no_others_says_what_it_wants(monkeypatch):
+  # As before any device is asked for, which the public function insists on.
+  monkeypatch.setattr(jax.distributed, 'initialize', distributed.State().initialize)
+  monkeypatch.delenv('JAX_COORDINATOR_ADDRESS', raising=False)
+  with pytest.raises(InputError, match='set JAX_COORDINATOR_ADDRESS'):
+    processes.join()
 
 
 def test_a_batch_is_placed_as_it_is():

@@ -267,6 +267,19 @@ def test_replicas_train_as_if_alone():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), both, alone)
 
 
+def test_a_seed_a_device_by_pmap_has_the_gradients_of_seeds_side_by_side():
+  experiment, data = tiny.make(), iter(tiny.batches())
+  stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(next(data) for _ in range(8)))
+  every = replicas.replicate(experiment, 8, [stacked])
+  key = jax.random.key(5)
+  variables = jax.jit(every.init_fn)(key, stacked)
+  slope = lambda loss_fn: jax.grad(lambda *of: loss_fn(*of)[0])
+  together = jax.jit(slope(every.loss_fn))(variables, stacked, key)
+  apart = jax.pmap(slope(experiment.loss_fn))(variables, stacked, jax.random.split(key, 8))
+  assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves(apart))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), apart, together)
+
+
 def test_first_sharding_rule_wins_and_none_is_an_error():
   rules = (('up/kernel', ('fsdp', 'tensor')), ('kernel', ('tensor',)))
   assert sharding.spec_for('params/up/kernel', rules) == jax.P('fsdp', 'tensor')

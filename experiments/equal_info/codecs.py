@@ -46,6 +46,7 @@ from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import LIMIT_BITS, number, tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.tokenizers.documents import encode
+from lib.train import processes
 
 PLAIN = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')
 NUMBERED = re.compile(r'(greedy|delay|exact|numbered|top|parsed|pruned|bpe)(\d+)')
@@ -118,11 +119,10 @@ def make(config: ConfigDict, run: runner.Run, method: Method) -> Tokenizer:
   path = run.workdir / 'tokenizers' / f'{method.name}{width}'
   kind, bits = parse(method.name)
   stepped = kind == 'ac' or (kind in ('greedy', 'exact') and bits > LIMIT_BITS)
-  if path.exists() and not stepped:
+  if processes.agreed(path.exists()) and not stepped:
     return codec_files.load(path)
   tokenizer = _make(config, run, kind, bits, method)
-  if not path.exists():
-    codec_files.save(tokenizer, path)
+  processes.once(path, lambda: codec_files.save(tokenizer, path))
   return tokenizer
 
 

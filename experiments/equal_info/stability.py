@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import codecs, texts
-from lib import atomic
 from lib.errors import InputError
 from lib.evals import coding
 from lib.report.results import Row, mean_and_sem
@@ -42,7 +41,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     meanings = _attested(tokenizer, documents, run)
     rows += _meanings(method.row, meanings)
     shown += [method.row, *_lines(meanings), '']
-  atomic.write(run.workdir / 'attested.txt', '\n'.join(shown))
+  run.keep('attested.txt', '\n'.join(shown))
   return rows
 
 

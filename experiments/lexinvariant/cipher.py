@@ -3,7 +3,6 @@
 
 import functools
 import io
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -14,7 +13,6 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.lexinvariant import models, text
-from lib import atomic
 from lib.data import ciphers, pipeline
 from lib.errors import InputError
 from lib.evals import cipher
@@ -63,8 +61,8 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       if seed == config.seed:
         pictures |= _key_matrices(config, corpus, reader)
         letters.append(_letter(config, corpus, reader))
-  _save(run.workdir / MATRICES, pictures)
-  atomic.write(run.workdir / 'ciphers.txt', '\n\n'.join(letters) + '\n')
+  run.keep(MATRICES, _archive(pictures))
+  run.keep('ciphers.txt', '\n\n'.join(letters) + '\n')
   return rows
 
 
@@ -259,10 +257,10 @@ def _key_matrices(config: ConfigDict, corpus: text.Corpus, reader: Reader) -> di
   return matrices
 
 
-def _save(path: pathlib.Path, matrices: Mapping[str, np.ndarray]) -> None:
+def _archive(matrices: Mapping[str, np.ndarray]) -> bytes:
   file = io.BytesIO()
   np.savez_compressed(file, **cast(Any, matrices))
-  atomic.write(path, file.getvalue())
+  return file.getvalue()
 
 
 def _letter(config: ConfigDict, corpus: text.Corpus, reader: Reader) -> str:

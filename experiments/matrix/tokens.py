@@ -37,6 +37,7 @@ from lib.tokenizers import (
   train_unicode,
   train_wordpiece,
 )
+from lib.train import processes
 
 BYTES = bytes(range(256))
 WHOLE = 0x10000  # ids from which `unicode` is not restricted
@@ -86,9 +87,11 @@ def make(config: ConfigDict, run: runner.Run, name: str) -> Tokenizer:
       return codec_files.load(name)
     return codecs.make(config, run, _method(config, name))
   path = run.workdir / 'tokenizers' / name
-  if not path.exists():
-    made = LEARNED[name](texts.train(config), config.tokenizers.vocab_size)
-    codec_files.save(made, path)
+
+  def learn() -> None:
+    codec_files.save(LEARNED[name](texts.train(config), config.tokenizers.vocab_size), path)
+
+  processes.once(path, learn)
   return codec_files.load(path)
 
 

@@ -15,11 +15,9 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.visual_unicode import loss, models, text
-from lib import atomic
 from lib.embeddings.glyph_rows import unit
 from lib.errors import InputError
 from lib.report.results import Row, mean_and_sem, name
-from lib.train import processes
 
 CAPTION = (
   'The nearest neighbour (cosine) of each frequent token: among input rows, and among mean final '
@@ -64,10 +62,9 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     found = [judge(vectors, alike, written) for vectors in states]
     rows += _rows(name(space='hidden', arm=arm), found)
     maps[f'{arm}: hidden states'] = plane(states[0])
-  if processes.first():
-    kept = io.BytesIO()
-    np.savez(kept, allow_pickle=False, tokens=np.array(written), **maps)
-    atomic.write(run.workdir / MAPS, kept.getvalue())
+  kept = io.BytesIO()
+  np.savez(kept, allow_pickle=False, tokens=np.array(written), **maps)
+  run.keep(MAPS, kept.getvalue())
   return rows
 
 

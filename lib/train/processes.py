@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lib.errors import InputError
 from lib.train import sharding
 
 
@@ -24,11 +25,21 @@ def join() -> None:
 
   JAX itself finds the others on Cloud TPU, on GKE, under SLURM and under Open MPI. Elsewhere
   JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it.
+
+  Raises:
+    InputError: neither says it.
   """
   number = lambda name: int(os.environ[name]) if name in os.environ else None
-  jax.distributed.initialize(
-    num_processes=number('JAX_NUM_PROCESSES'), process_id=number('JAX_PROCESS_ID')
-  )
+  try:
+    jax.distributed.initialize(
+      num_processes=number('JAX_NUM_PROCESSES'), process_id=number('JAX_PROCESS_ID')
+    )
+  except ValueError as error:
+    raise InputError(
+      'no other process is to be found: start under SLURM, on Cloud TPU or GKE, or set '
+      'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; leave out --distributed for '
+      'a process that is alone.'
+    ) from error
 
 
 def first() -> bool:
