@@ -57,10 +57,16 @@ HLO = """HloModule step
   ROOT %reduced = f32[16]{0} all-reduce(%p), replica_groups={{0,1},{2,3}}, to_apply=%add
 }
 
+%until (state: (s32[], bf16[4,8])) -> pred[] {
+  %five = s32[]{:T(128)} constant(5)
+  ROOT %less = pred[] compare(%counter, %five), direction=LT
+}
+
 ENTRY %main (x: f32[16]) -> f32[16] {
   %loop = (s32[], bf16[4,8]) while(%start), condition=%test, body=%body, TWELVE_TURNS
+  %counted = (s32[], bf16[4,8]) while(%start), condition=%until, body=%body
   %open = (s32[], bf16[4,8]) while(%start), condition=%test, body=%body
-  %both = (bf16[2]{0}, bf16[8]{0}) all-gather-start(%q), replica_groups=[2,4]<=[8]
+  %both = (bf16[2]{0}, bf16[8]{0}) all-gather-start(%q), replica_groups=mesh['a'=2,'b'=4] {'b'}
   %done = bf16[8]{0} all-gather-done(%both)
   ROOT %fused = f32[16]{0} fusion(%x), kind=kCustom, calls=%inner
 }
@@ -69,9 +75,9 @@ ENTRY %main (x: f32[16]) -> f32[16] {
 
 def test_collectives_count_as_often_as_their_loops_turn():
   found = plan.collectives(HLO)
-  # 12 turns and one of the loop that does not say, 4·8 of 2 bytes each; and 8 of 2 bytes.
+  # 12 turns, 5, and one of the loop that does not say, 4·8 of 2 bytes each; and 8 of 2 bytes.
   gathered = found['all-gather']
-  assert (gathered.count, gathered.bytes, gathered.unknown) == (14, 13 * 64 + 16, 1)
+  assert (gathered.count, gathered.bytes, gathered.unknown) == (19, 18 * 64 + 16, 1)
   assert gathered.sent == pytest.approx(gathered.bytes * 3 / 4)
   # 16 of 4 bytes between two: each sends as much as it has.
   assert found['all-reduce'] == plan.Collectives(1, 64, 64.0)

@@ -141,13 +141,10 @@ def collectives(hlo: str) -> dict[str, Collectives]:
           old.sent + times * size * _around(kind, group),
           old.unknown + (0 if known else times),
         )
-      turns, told = 1, known
-      if ' while(' in line:
-        trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
-        turns, told = (int(trips[1]), known) if trips else (1, False)
+      turns = _turns(line, programs) if ' while(' in line else 1
       for called in CALLED.findall(line):
         for one in re.findall(r'%?([\w.\-]+)', called):
-          visit(one, times * turns, told)
+          visit(one, times * (turns or 1), known and turns is not None)
 
   visit(entry, 1, True)
   return dict(found)
@@ -171,6 +168,19 @@ def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
   return programs, entry
 
 
+def _turns(line: str, programs: Mapping[str, list[str]]) -> int | None:
+  """How often a loop turns: as the compiler says, or as a counter from 0 is compared with."""
+  if said := re.search(r'"known_trip_count":\{"n":"(\d+)"', line):
+    return int(said[1])
+  condition = re.search(r'condition=%?([\w.\-]+)', line)
+  lines = programs.get(condition[1], []) if condition else []
+  until = re.search(r'ROOT .* compare\(%?[\w.\-]+, %?([\w.\-]+)\), direction=LT', '\n'.join(lines))
+  value = until and re.search(
+    rf'%?{re.escape(until[1])} = s32\[\]\S* constant\((\d+)\)', '\n'.join(lines)
+  )
+  return int(value[1]) if value else None
+
+
 def _bytes(shape: str, start: bool) -> int:
   """Bytes of a result; of a pair of operand and result, as asynchronous ones give, the result's."""
   sizes = [
@@ -190,6 +200,10 @@ def _group(line: str) -> int:
     return int(groups[1])
   if groups := re.search(r'replica_groups=\{\{([\d,]+)\}', line):
     return groups[1].count(',') + 1
+  if groups := re.search(r'replica_groups=mesh\[(.*?)\] \{(.*?)\}', line):
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", groups[1]))  # of axes; a part of one is :(offset)size
+    axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", groups[2])
+    return math.prod(int(part or sizes[axis]) for axis, part in axes)
   return 2
 
 
