@@ -10,8 +10,12 @@ import pytest
 
 from configs import common
 from lib.data import pipeline
+from lib.embeddings.learned import Learned
 from lib.errors import InputError
-from lib.train import chips, optimizer, plan, sharding
+from lib.models.decoder import Decoder, LanguageModel
+from lib.tokenizers import Characters
+from lib.train import chips, language_model, optimizer, plan, sharding
+from lib.train.experiment import Experiment
 from lib.train.state import make_step, state_shapes
 from tests import tiny
 
@@ -104,6 +108,24 @@ def test_a_step_is_accounted_for(axes, kind):
   assert step.flops == 8 * 8 * (6 * matrices + 12 * 8 * 16 * 2)
 
 
+def test_weights_that_are_spread_are_gathered_and_activations_are_not():
+  model = LanguageModel(
+    Learned(64, 64), Decoder(layers=2, dim=64, heads=4, mlp_dim=128, max_length=64)
+  )
+  experiment = Experiment(*language_model.loss_and_init(model), ())
+  chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
+  whole, spread = (
+    plan.compile_step(
+      experiment, chain, pipeline.shapes(64, 64), common.DECODER_RULES, sharding.make_mesh(axes)
+    )
+    for axes in ({'data': 8}, {'fsdp': 8})
+  )
+  assert spread.arguments < whole.arguments / 4
+  assert spread.temporaries <= whole.temporaries
+  # Each weight at most forward and backward, and small biases of attention.
+  assert spread.collectives['all-gather'].bytes < 2.5 * 4 * spread.parameters
+
+
 @pytest.mark.parametrize(
   ('topology', 'part'),
   [('v5e-256', 'is not one of'), ('cpu:x', 'is not one of'), ('h200x8', 'extra cuda')],
@@ -116,22 +138,9 @@ def test_topologies_that_cannot_be_had_are_named(topology, part):
 def of_padded_rows():
   """A batch of documents of 1 to 8 tokens."""
   documents = [bytes(np.arange(1 + i % 8, dtype=np.uint8) % tiny.V) for i in range(8)]
-  rows = pipeline.batches(
-    documents, Ids(), batch_size=8, length=tiny.T, seed=0, pack=False
-  )  # fmt: skip
+  tokenizer = Characters(bytes(range(tiny.V)))
+  rows = pipeline.batches(documents, tokenizer, batch_size=8, length=tiny.T, seed=0, pack=False)
   return next(iter(rows)) | {'scale': np.ones(8, np.float32)}
-
-
-class Ids:
-  """Bytes as they are."""
-
-  vocab_size = tiny.V
-
-  def encode(self, document):
-    return np.frombuffer(document, np.uint8).astype(np.int32)
-
-  def byte_lengths(self, ids):
-    return np.ones_like(ids)
 
 
 def test_a_batch_in_parts_gives_the_step_of_the_whole():

@@ -15,6 +15,7 @@ import numpy as np
 
 from lib.models import positions as position_schemes
 from lib.models.packed_attention import packed_attention
+from lib.models.spread import by_rows
 from pallas_kernels.attention import attend_next, attention
 from pallas_kernels.causal_attention import preferred
 
@@ -86,10 +87,10 @@ class Block(nn.Module):
     which buckets begin, attention is the kernel: `mask` is then the segments [B, T], and `bias`
     the table of biases [H, buckets] or None.
     """
-    normed = self._norm('attention_norm')(x_btd)
+    normed = self._norm('attention_norm')(by_rows(x_btd))
     mixed, cache = self._attention(normed, cache, positions, distance, mask, bias)
-    x_btd = x_btd + mixed
-    x_btd = x_btd + self._mlp(self._norm('mlp_norm')(x_btd))
+    x_btd = by_rows(x_btd + mixed)
+    x_btd = by_rows(x_btd + self._mlp(self._norm('mlp_norm')(x_btd)))
     return x_btd, x_btd if cache is None else cache
 
   def _norm(self, name: str) -> nn.Module:
