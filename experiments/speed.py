@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import command, corpus, speed_peers, speed_steps
+from experiments import command, corpus, speed_input, speed_peers, speed_steps
 from lib import atomic, tokenizers
 from lib.data import sources
 from lib.errors import InputError
@@ -44,7 +44,10 @@ CAPTIONS = {
   'frequencies, merges or model.',
   'steps': 'Windows that need M1 at every byte, many texts side by side on all cores, beside a '
   'Python loop that takes one byte after the other.',
+  'input': 'Batches of 256 rows of 512 tokens from text or from tokens made before, tokenized and '
+  'packed, beside a step of the 25m model on the same cores.',
 }
+TABLES = flags.DEFINE_list('tables', list(CAPTIONS), 'Which of them.')
 
 
 def measure(
@@ -88,6 +91,8 @@ def walk(codecs: dict[str, Tokenizer], texts: dict[str, bytes]) -> Iterator[list
 def execute() -> None:
   """Times everything and writes both files."""
   start = time.perf_counter()
+  if unknown := set(TABLES.value) - set(CAPTIONS):
+    raise InputError(f'--tables={min(unknown)} is not one of {", ".join(CAPTIONS)}.')
   train, held_out = _text('train'), _text('test') + _text('validation')
   held_out = held_out[: int(MEGABYTES.value * 1e6)]
   noise = np.random.default_rng(0).bytes(len(held_out) // 4)
@@ -96,20 +101,20 @@ def execute() -> None:
   stepped = {method: codec for method, codec in loaded.items() if isinstance(codec, Stepped)}
   plain = {method: codec for method, codec in loaded.items() if method not in stepped}
   plain['unicode'] = tokenizers.train_unicode([train])
-  peers = speed_peers.peers(plain, held_out)
+  repeats = REPEATS.value
+  peers = speed_peers.peers(plain, held_out) if 'peers' in TABLES.value else {}
+  makers: dict[str, Callable[[], Iterator[list[Row]]]] = {
+    'walk': lambda: walk(plain, texts),
+    'peers': lambda: speed_peers.table(peers, held_out, repeats, measure),
+    'steps': lambda: speed_steps.table(stepped, held_out, STREAMS.value, min(repeats, 3), measure),
+    'input': lambda: speed_input.table(plain, held_out, repeats),
+  }
   rows: list[Row] = []
-  with tqdm.tqdm(total=len(plain) * 2 + len(peers) + len(stepped), disable=None) as bar:
-    for found in walk(plain, texts):
-      rows += found
-      bar.update()
-    for found in speed_peers.table(peers, held_out, REPEATS.value, measure):
-      rows += found
-      bar.update()
-    for found in speed_steps.table(
-      stepped, held_out, STREAMS.value, min(REPEATS.value, 3), measure
-    ):
-      rows += found
-      bar.update()
+  with tqdm.tqdm(disable=None) as bar:
+    for table in TABLES.value:
+      for found in makers[table]():
+        rows += found
+        bar.update()
   _write(rows, held_out, time.perf_counter() - start)
 
 

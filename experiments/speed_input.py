@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast batches are made at the papers' shapes, beside a training step that would eat them."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from configs.equal_info import PAPER
+from lib.data import pipeline
+from lib.data.encoded import Encoded
+from lib.embeddings.learned import Learned
+from lib.models.decoder import Decoder, LanguageModel
+from lib.report.results import Row, name
+from lib.tokenizers.base import Tokenizer
+from lib.train import language_model
+
+SHAPE = (256, 512)  # rows and tokens of a batch of equal_info, paper, m2
+ROWS = 2  # of the step that is timed: more take longer by as much
+DOCUMENT = 4096  # bytes
+VOCAB = 2**16
+
+
+def table(
+  plain: dict[str, Tokenizer],
+  text: bytes,
+  repeats: int,
+  shape: tuple[int, int] = SHAPE,
+  model: tuple = PAPER[0],
+) -> Iterator[list[Row]]:
+  """The step's row, then of each tokenizer how many tokens a second it feeds, read and packed."""
+  appetite = _appetite(model, shape[1], repeats)
+  row = name(step=model[0], rows=ROWS, length=shape[1])
+  note = 'loss and gradients on all cores'
+  yield [Row('input', row, 'tokens_per_s', appetite, unit='tokens/s', note=note)]
+  documents = [text[start : start + DOCUMENT] for start in range(0, len(text), DOCUMENT)]
+  for method, codec in plain.items():
+    for source, data in (('text', documents), ('tokens', _encoded(codec, documents))):
+      rate = _rate(data, codec, repeats, shape)
+      row = name(method=method, source=source)
+      yield [
+        Row('input', row, 'tokens_per_s', rate, unit='tokens/s'),
+        Row('input', row, 'times_appetite', rate / appetite, note='of the step above'),
+      ]
+
+
+def _encoded(codec: Tokenizer, documents: Sequence[bytes]) -> Encoded:
+  """What a run reads whose corpus was encoded before."""
+  ids = [codec.encode(document) for document in documents]
+  lengths = [codec.byte_lengths(row) for row in ids]
+  counts = np.array([row.size for row in ids])
+  return Encoded(np.concatenate(ids), np.concatenate(lengths), counts)
+
+
+def _rate(source, codec: Tokenizer, repeats: int, shape: tuple[int, int]) -> float:
+  """Tokens a second, from the second batch on: with the first the window of shuffling is filled."""
+  batch_size, length = shape
+  batches = iter(pipeline.batches(source, codec, batch_size=batch_size, length=length, seed=0))
+  next(batches)
+  begin = time.perf_counter()
+  for _ in itertools.islice(batches, repeats):
+    pass
+  return repeats * batch_size * length / (time.perf_counter() - begin)
+
+
+def _appetite(model: tuple, length: int, repeats: int) -> float:
+  """Tokens a second of loss and gradients of a model (name, layers, width, heads, MLP)."""
+  _, layers, dim, heads, mlp_dim = model
+  decoder = Decoder(
+    layers, dim, heads, mlp_dim, position='relative', norm='rms', gated=True, init_std=None
+  )
+  init_fn, loss_fn = language_model.loss_and_init(LanguageModel(Learned(VOCAB, dim), decoder))
+  ids = np.random.default_rng(0).integers(0, VOCAB, (ROWS, length))
+  batch, key = pipeline.whole(ids, VOCAB), jax.random.key(0)
+  variables = jax.jit(init_fn)(key, batch)
+  step = jax.jit(jax.grad(lambda variables: loss_fn(variables, batch, key)[0].mean()))
+  jax.block_until_ready(step(variables))
+  times = []
+  for _ in range(repeats):
+    begin = time.perf_counter()
+    jax.block_until_ready(step(variables))
+    times.append(time.perf_counter() - begin)
+  return ROWS * length / statistics.median(times)

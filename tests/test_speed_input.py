@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The speed table of batches: a row for the step, and two for each tokenizer."""
+
+import itertools
+import types
+
+from experiments import speed_input
+from lib.report.results import name
+from lib.tokenizers import Characters
+
+
+def test_feeds_are_compared_with_the_step(monkeypatch):
+  clock = itertools.count()  # every timing takes a second
+  monkeypatch.setattr(speed_input, 'time', types.SimpleNamespace(perf_counter=lambda: next(clock)))
+  monkeypatch.setattr(speed_input, 'VOCAB', 300)
+  text = bytes(range(256)) * 40
+  found = list(
+    speed_input.table({'bytes': Characters()}, text, 3, shape=(4, 32), model=('tiny', 1, 8, 2, 8))
+  )
+  rows = {(row.row, row.column): row.measured for part in found for row in part}
+  assert rows[name(step='tiny', rows=2, length=32), 'tokens_per_s'] == 2 * 32
+  for source in ('text', 'tokens'):
+    assert rows[name(method='bytes', source=source), 'tokens_per_s'] == 3 * 4 * 32
+    assert rows[name(method='bytes', source=source), 'times_appetite'] == 6
+  assert len(rows) == 5
