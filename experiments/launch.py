@@ -72,6 +72,11 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
   while running := [one for one in started if one.poll() is None]:
     time.sleep(0.05)
     if not failed and (failed := _failed(started)):
+      print(
+        f'launch: a process ended with code {failed}: the others cannot go on and are stopped.',
+        file=sys.stderr,
+        flush=True,
+      )
       deadline = time.monotonic() + grace
     if time.monotonic() > deadline:
       for one in running:

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -116,6 +117,61 @@ def test_sigterm_at_random_moments_saves_within_seconds(unbroken, tmp_path):
   assert metrics(tmp_path) == lines
   print(f'{stops} times SIGTERM; the last word came after {longest:.1f} s at most')
   assert longest < GRACE
+
+
+def joined(workdir, steps):
+  """The tiny model trained by two processes, begun; its words go to `workdir`/log."""
+  workdir.mkdir(exist_ok=True)
+  with (workdir / 'log').open('w') as log:
+    return subprocess.Popen(
+      [sys.executable, '-m', 'experiments.launch', '--processes=2', '--grace=10', '--',
+       '-m', 'tests.joined', str(workdir), str(steps), '{"data": 2}'],
+      cwd=ROOT, stderr=log,
+    )  # fmt: skip
+
+
+def children(process):
+  """Ids of the processes that one has started."""
+  task = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children')
+  return [int(child) for child in task.read_text().split()]
+
+
+def losses(workdir):
+  return {line['step']: line['loss'] for line in metrics(workdir) if 'loss' in line}
+
+
+def wait_for(workdir, step):
+  """Waits until a run has taken this step."""
+  stop = time.monotonic() + 300
+  while time.monotonic() < stop:
+    if (workdir / 'metrics.jsonl').exists() and max(losses(workdir), default=0) >= step:
+      return
+    time.sleep(0.05)
+  raise AssertionError((workdir / 'log').read_text())
+
+
+def test_two_processes_end_with_one_of_them_or_at_one_step_and_go_on(tmp_path):
+  assert joined(tmp_path / 'unbroken', 30).wait(600) == 0
+  folder = tmp_path / 'broken'
+  process = joined(folder, 30)
+  wait_for(folder, 5)
+  begin = time.monotonic()
+  os.kill(children(process)[1], signal.SIGKILL)
+  assert process.wait(120) == 128 + signal.SIGKILL
+  print(f'the other of two processes ended {time.monotonic() - begin:.1f} s after the first')
+  assert 'launch: a process ended with code -9' in (folder / 'log').read_text()
+  process = joined(folder, 30)
+  wait_for(folder, 12)
+  begin = time.monotonic()
+  process.terminate()
+  process.wait(120)
+  assert time.monotonic() - begin < GRACE
+  said = re.findall(r'stopped by SIGTERM at step (\d+), saved', (folder / 'log').read_text())
+  assert len(said) == 2
+  assert len(set(said)) == 1
+  assert newest(folder) == int(said[0])
+  assert joined(folder, 30).wait(600) == 0
+  assert losses(folder) == losses(tmp_path / 'unbroken')
 
 
 def markov(workdir, limit=resource.RLIM_INFINITY):

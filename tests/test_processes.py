@@ -72,7 +72,7 @@ def test_one_failed_process_ends_the_others_and_gives_its_code():
 def test_sigterm_reaches_all_processes():
   program = (
     'import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));'
-    'print("up", flush=True); time.sleep(60)'
+    'import os; os.write(1, b"up\\n"); time.sleep(60)'
   )
   started = subprocess.Popen(
     [sys.executable, '-m', 'experiments.launch', '--processes=2', '--', '-c', program],

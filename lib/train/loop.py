@@ -38,17 +38,22 @@ class _BrokenOff(BaseException):
 
 
 class Sigterm:
-  """Notes SIGTERM, so that the loop can finish its step; as a context it has the signal."""
+  """Notes SIGTERM, so that the loop can finish its step; as a context it has the signal.
 
-  came = False
-  _breaks = False
+  It comes to several processes at different moments: they stop where JAX lets all of them stop.
+  """
+
+  def __init__(self) -> None:
+    self.came, self._breaks, self._alone = False, False, jax.process_count() == 1
 
   def __enter__(self) -> 'Sigterm':
-    self._before = signal.signal(signal.SIGTERM, self._note)
+    if self._alone:
+      self._before = signal.signal(signal.SIGTERM, self._note)
     return self
 
   def __exit__(self, *_: Any) -> None:
-    signal.signal(signal.SIGTERM, self._before)
+    if self._alone:
+      signal.signal(signal.SIGTERM, self._before)
 
   def _note(self, *_: Any) -> None:
     self.came = True
@@ -56,15 +61,21 @@ class Sigterm:
       self._breaks = False
       raise _BrokenOff
 
-  def undisturbed(self, work: Callable[[], None]) -> bool:
-    """Does work that SIGTERM breaks off at once; whether all of it was done.
+  def stops(self, step: int) -> bool:
+    """Whether the run is to stop before this step; to be asked at every step."""
+    self.came = self.came or processes.stopping(step)
+    return self.came
 
-    Several processes cannot tell where the others were broken off: there it only is not begun.
+  def undisturbed(self, work: Callable[[], None]) -> bool:
+    """Does work that SIGTERM breaks off at once, where no other process waits for its end.
+
+    Returns:
+      Whether it was done.
     """
     if self.came:
       return False
     try:
-      self._breaks = jax.process_count() == 1
+      self._breaks = self._alone
       work()
       self._breaks = False  # in the try, for SIGTERM may come before this line
     except _BrokenOff:
@@ -220,7 +231,7 @@ def train(
         # either, settle: a state may be kept only once its own loss is known to be finite.
         due_save = step > start and step % checkpoint_every == 0
         due_evaluation = step % evaluate_every == 0 and not evaluated
-        if sigterm.came or due_save or due_evaluation:
+        if sigterm.stops(step) or due_save or due_evaluation:
           settle()
           if due_evaluation:
             evaluate(step)
@@ -244,7 +255,7 @@ def train(
         evaluate(steps)
         save(steps)
         checkpoints.wait()
-      if sigterm.came:
+      if sigterm.stops(steps):
         raise Stopped(f'stopped by SIGTERM after step {steps}, saved; the same command goes on.')
     state = state | {'variables': processes.own(state['variables'], mesh)}
     processes.wait(f'{run} is trained')  # its history is written by the first

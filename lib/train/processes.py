@@ -67,6 +67,14 @@ def agreed(values: Any) -> np.ndarray:
   return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(values)))
 
 
+def stopping(step: int) -> bool:
+  """Whether SIGTERM has come to one of several processes, and `step` is where all shall stop.
+
+  To be asked at every step by all. JAX has the signal, and chooses a step that none has passed.
+  """
+  return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
+
+
 def own_mesh(mesh: Mesh) -> Mesh:
   """Where this process computes by itself: on one device of its own, if there are others."""
   return mesh if jax.process_count() == 1 else sharding.make_mesh({}, jax.local_devices()[:1])
