@@ -44,6 +44,13 @@ class BlockSizes:
         f'tiles of {self.t} × {self.v}: positions must be a multiple of 128 and rows of {GROUP}.'
       )
 
+  @classmethod
+  def fitting(cls, length: int, dim: int, itemsize: int) -> 'BlockSizes':
+    """The most positions, of 512 or a text's length, that fit vector memory; else the fewest."""
+    fits = lambda t: cls(t).memory(dim, itemsize) <= tiles.VECTOR_MEMORY
+    needed = -(-length // 128) * 128
+    return cls(next((t for t in (512, 256) if t <= needed and fits(t)), 128))
+
   def memory(self, dim: int, itemsize: int) -> int:
     """Bytes of a TPU core's vector memory that the backward kernel takes."""
     read_and_written = 4 * itemsize * dim * self.t  # double-buffered
@@ -202,13 +209,15 @@ def pallas(
   targets: jax.Array,
   vocab_size: int,
   law: str,
-  blocks: BlockSizes = BlockSizes(),
+  blocks: BlockSizes | None = None,
   interpret: bool | pltpu.InterpretParams = False,
 ) -> tuple[jax.Array, jax.Array]:
   """What the reference gives, by the TPU kernels whatever the backend: for compiling."""
-  dim = hidden.shape[-1]
+  _, length, dim = hidden.shape
+  itemsize = hidden.dtype.itemsize
+  blocks = blocks or BlockSizes.fitting(length, dim, itemsize)
   tiles.check_vector_memory(
-    f'tiles of {blocks.t} × {blocks.v} at width {dim}', blocks.memory(dim, hidden.dtype.itemsize)
+    f'tiles of {blocks.t} × {blocks.v} at width {dim}', blocks.memory(dim, itemsize)
   )
   options = (vocab_size, law, blocks, interpret)
   forward = functools.partial(_pallas_forward, options)
@@ -235,7 +244,7 @@ def lexinvariant_cross_entropy(
   vocab_size: int,
   law: str = 'gaussian',
   implementation: str | None = None,
-  blocks: BlockSizes = BlockSizes(),
+  blocks: BlockSizes | None = None,
   interpret: bool | pltpu.InterpretParams = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Nats of each target under softmax(hidden · rowsᵀ), and the log of the softmax's denominator.
@@ -251,7 +260,7 @@ def lexinvariant_cross_entropy(
     implementation: 'reference' holds the tables [B, V, D] and the logits; 'chunked' holds a part of
       both at a time, on any backend; 'pallas' holds none, on a TPU. None takes the reference
       where it would hold at most 2²⁶ numbers, and 'chunked' beyond.
-    blocks: tiles of 'pallas'.
+    blocks: tiles of 'pallas'; None for the largest that fit.
     interpret: emulate 'pallas' on any backend (for tests: slow).
 
   Returns:

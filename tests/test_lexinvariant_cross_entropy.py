@@ -196,3 +196,8 @@ def test_bad_requests_are_refused_with_a_sentence():
   wide = jnp.zeros((1, 4, 1024), jnp.bfloat16)
   with pytest.raises(ValueError, match=r'2048 × 1024 at width 1024 take .* vector memory'):
     kernel.pallas(wide, seeds[:1], targets[:1], 16, 'binomial', kernel.BlockSizes(2048, 1024))
+  # What no one asks for fits by itself.
+  assert kernel.BlockSizes.fitting(512, 1024, 2).t == 512
+  assert kernel.BlockSizes.fitting(512, 1024, 4).t == 256
+  assert kernel.BlockSizes.fitting(200, 64, 4).t == 256
+  assert kernel.BlockSizes.fitting(7, 64, 4).t == 128
