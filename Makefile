@@ -14,7 +14,7 @@ demo: $(INSTALLED)  ## A table and a picture of each paper, and what its claims 
 	  '--config.orders=(2,)' --config.token_ngram.seeds=4 --config.bound.chars=1000000
 	$(BIN)/python -m experiments.lexinvariant --workdir=runs/demo/lexinvariant \
 	  --config=configs/lexinvariant.py:cpu,tables=theory+markov --config.markov.alphabet=4 \
-	  --config.markov.length=48 --config.markov.batch_size=32 --config.markov.steps=1000 --config.markov.seeds=1
+	  --config.markov.length=48 --config.markov.batch_size=32 --config.markov.steps=800 --config.markov.seeds=1
 	$(BIN)/python -m experiments.equal_info --workdir=runs/demo/equal_info \
 	  --config=configs/equal_info.py:cpu,tables=ratio --config.m1.steps=300 --config.tokenizers.train_bytes=1000000 \
 	  --config.ratio.examples=8 --config.ratio.length=1024 '--config.ratio.methods=("bytes","sentencepiece","gzip",$(CODERS))'
