@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run is doing, seen from outside: `python -m experiments.status --workdir=DIR`.
+"""How a run is doing, seen from outside: `python -m experiments.status WORKDIR`.
 
 Reads what the run leaves in its workdir and writes nothing, so it may be asked at any time. Exits
 with 2 if the folder is no workdir.
@@ -11,13 +11,11 @@ import time
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from experiments import command
 from lib.errors import InputError
 from lib.train import metrics
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 QUIET = 120  # seconds without a write after which a run no longer passes for alive
 
 
@@ -95,12 +93,12 @@ def _duration(seconds: float) -> str:
   return f'{seconds / 3600:.1f} h' if seconds < 172_800 else f'{seconds / 86_400:.1f} days'
 
 
-def execute() -> None:
-  """Prints the report."""
-  if not WORKDIR.value:
-    raise InputError('which run? Name its folder with --workdir=DIR.')
-  print(report(pathlib.Path(WORKDIR.value), time.time()))
+def execute(*folders: str) -> None:
+  """Prints the report of the one folder that was named."""
+  if len(folders) != 1:
+    raise InputError('which run? Name its folder: python -m experiments.status WORKDIR.')
+  print(report(pathlib.Path(folders[0]), time.time()))
 
 
 if __name__ == '__main__':
-  command.main('status', execute)
+  command.main('status', execute, more=True)

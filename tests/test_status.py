@@ -74,3 +74,8 @@ def test_what_the_loop_writes_is_what_status_reads(tmp_path):
 def test_another_folder_is_refused(tmp_path):
   with pytest.raises(InputError, match='no workdir'):
     status.report(tmp_path, NOW)
+
+
+def test_one_folder_is_named():
+  with pytest.raises(InputError, match='which run'):
+    status.execute()
