@@ -12,9 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import launch
-from lib.train import sharding
+from configs import markov
+from experiments import aot, launch, runner
+from lib.train import optimizer, sharding
 from lib.train.state import make_step, state_shapes
+from tests import tiny
 from tests.test_plan import RECIPES, plans
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -107,3 +109,19 @@ def test_the_largest_model_of_every_paper_fits_a_pod(name, topology):
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines()[-1].endswith('| yes |')
+
+
+def test_scaling_is_estimated_from_compiled_steps(monkeypatch, capsys):
+  monkeypatch.setattr(aot, 'SIZES', ('cpu:2', 'cpu:8'))
+  batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
+  chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
+  one = runner.Plan(tiny.make(), chain, batch)
+  aot.scale(markov.get_config('smoke'), 'tiny', lambda remat: one)
+  table = capsys.readouterr().out.rpartition('An estimate: nothing of it ran.')[2]
+  rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in table.split('\n')[4:-1]]
+  assert [row[:3] for row in rows] == [
+    ['strong', '2', '8'], ['strong', '8', '8'], ['weak', '2', '1'], ['weak', '8', '1'],
+  ]  # fmt: skip
+  # The same rows on four times the chips: a quarter of the computing each.
+  assert float(rows[0][3]) == pytest.approx(4 * float(rows[1][3]), rel=0.01)
+  assert all(float(row[4]) > 0 for row in rows)  # gradients are sent
