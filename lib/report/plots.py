@@ -191,7 +191,7 @@ def trade(
 ) -> Callable[[Any], None]:
   """A panel of points (x, y), series -> name -> point, both better when smaller.
 
-  A line joins those that no other beats in both; a name stands once, below its lowest point.
+  A line joins those that no other beats in both. Each name stands once, above its points.
   """
 
   def draw(axis: Any) -> None:
@@ -200,13 +200,21 @@ def trade(
     axis.step(*zip(*best), where='post', color='0.6', linestyle='--', label='the best for less')
     for label, named in points.items():
       axis.plot(*zip(*named.values()), 'o', label=label, markersize=5, alpha=0.8)
-    for name in dict.fromkeys(name for named in points.values() for name in named):
-      place = min((named[name] for named in points.values() if name in named), key=lambda p: p[1])
+    high: dict[str, tuple[float, float]] = {}  # the highest point of each name
+    for named in points.values():
+      for name, point in named.items():
+        high[name] = max(high.get(name, point), point, key=lambda p: p[1])
+    low, top = min(y for _, y in every), max(y for _, y in every)
+    tall = top - low or 1.0
+    gap, last = 0.04 * (every[-1][0] - every[0][0]), float('-inf')
+    for name in sorted(high, key=lambda name: high[name][0]):
+      last = max(high[name][0], last + gap)  # names side by side do not overlap
       axis.annotate(
-        name, place, (0, -6), textcoords='offset points', fontsize=7, rotation=90,
-        ha='center', va='top',
+        name, high[name], (last, top + 0.1 * tall), fontsize=7, rotation=90, ha='center',
+        va='bottom', arrowprops={'arrowstyle': '-', 'color': '0.85'},
       )  # fmt: skip
-    axis.margins(x=0.08, y=0.2)
+    axis.set_ylim(low - 0.05 * tall, top + 0.45 * tall)
+    axis.margins(x=0.08)
     _finish(axis, title, x_label, y_label)
 
   return draw
