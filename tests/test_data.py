@@ -34,6 +34,10 @@ class Bytes:
   def byte_lengths(self, ids):
     return np.ones(len(ids), np.int32)
 
+  def cover(self, data):
+    ids = self.encode(data)
+    return ids, self.byte_lengths(ids)
+
 
 class Numbers(Bytes):
   """One token for two bytes, so that a test's tokens can all differ."""

@@ -27,17 +27,21 @@ def command(workdir, *flags, config='smoke'):
   ]  # fmt: skip
 
 
-def run(workdir, *flags, config='smoke'):
+def run(workdir, *flags, config='smoke', **environment):
   return subprocess.run(
-    command(workdir, *flags, config=config), cwd=ROOT, capture_output=True, text=True, check=False
-  )
+    command(workdir, *flags, config=config), cwd=ROOT, env=os.environ | environment,
+    capture_output=True, text=True, check=False,
+  )  # fmt: skip
 
 
 @pytest.fixture(scope='module')
 def smoke(tmp_path_factory):
-  """A whole run at smoke scale."""
-  folder = tmp_path_factory.mktemp('smoke')
-  done = run(folder)
+  """A whole run at smoke scale, where to import TensorFlow is to fail."""
+  folder, path = tmp_path_factory.mktemp('smoke'), tmp_path_factory.mktemp('path')
+  # First on the path: preparing the corpus, reading it and training would all fall over it.
+  (path / 'tensorflow').mkdir()
+  (path / 'tensorflow/__init__.py').write_text('raise SystemExit("tensorflow was imported")')
+  done = run(folder, PYTHONPATH=str(path), XDG_CACHE_HOME=str(path / 'cache'))
   assert done.returncode == 0, done.stderr
   return folder, done
 
@@ -212,35 +216,6 @@ def test_sigterm_ends_cleanly(tmp_path):
   assert code == 0
   assert 'stopped by SIGTERM' in errors
   assert 'Traceback' not in errors
-
-
-def test_no_tensorflow_is_imported(tmp_path):
-  # A tensorflow that cannot be imported stands first on the path: preparing the corpus, reading it
-  # and training would all fall over it.
-  (tmp_path / 'tensorflow').mkdir()
-  (tmp_path / 'tensorflow/__init__.py').write_text('raise SystemExit("tensorflow was imported")')
-  fresh = os.environ | {'PYTHONPATH': str(tmp_path), 'XDG_CACHE_HOME': str(tmp_path / 'cache')}
-  done = subprocess.run(
-    command(tmp_path / 'work', '--config.orders=(1,)', config='smoke,tables=transformer+real_text'),
-    cwd=ROOT, env=fresh, capture_output=True, text=True, check=False,
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr
-
-
-def test_the_mesh_flag_spreads_a_run_over_eight_devices(smoke, tmp_path):
-  folder, _ = smoke
-  forced = '--xla_force_host_platform_device_count=8'
-  flags = [f'--config.mesh.{axis}=2' for axis in ('data', 'fsdp', 'tensor')]
-  done = subprocess.run(
-    command(tmp_path, *flags, config='smoke,tables=transformer'),
-    cwd=ROOT, env=os.environ | {'XLA_FLAGS': forced}, capture_output=True, text=True, check=False,
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr
-  assert len(json.loads((tmp_path / 'results.json').read_text())['devices']) == 8
-  single, spread = rows(folder, 'transformer'), rows(tmp_path, 'transformer')
-  for key, value in single.items():
-    if key[1] == 'nats_per_char':  # float32 sums in another order
-      assert spread[key]['measured'] == pytest.approx(value['measured'], rel=1e-4)
 
 
 @pytest.mark.parametrize('kind', ['random', 'interpolated'])

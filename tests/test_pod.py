@@ -88,6 +88,23 @@ def test_two_processes_measure_what_one_does(name, tmp_path):
       assert b['measured'] == pytest.approx(a['measured'], rel=1e-2, abs=1e-2), key(a)
 
 
+def test_the_mesh_flag_spreads_a_run_over_eight_devices(tmp_path):
+  config = f'--config={ROOT}/configs/markov.py:smoke,tables=transformer'
+  spread = [f'--config.mesh.{axis}=2' for axis in ('data', 'fsdp', 'tensor')]
+  forced = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+  found = {}
+  for name, flags, environment in (('one', [], os.environ), ('eight', spread, forced)):
+    command = [sys.executable, '-m', 'experiments.markov', config, f'--workdir={tmp_path}/{name}']
+    subprocess.run([*command, *flags], cwd=ROOT, env=environment, check=True)
+    found[name] = json.loads((tmp_path / name / 'results.json').read_text())
+  assert len(found['eight']['devices']) == 8
+  losses_of = lambda name: [
+    row['measured'] for row in found[name]['rows'] if row['column'] == 'nats_per_char'
+  ]
+  # Float32 sums in another order.
+  assert losses_of('eight') == pytest.approx(losses_of('one'), rel=1e-4)
+
+
 @pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: see `make pod`'
 )

@@ -31,9 +31,8 @@ def alone(tmp_path_factory):
 @pytest.fixture(
   scope='module',
   params=[
-    (2, {'data': 2}),
-    pytest.param((4, {'fsdp': 4}), marks=POD),
-    pytest.param((4, {'data': 2, 'tensor': 2}), marks=POD),
+    pytest.param(how, marks=POD)
+    for how in ((2, {'data': 2}), (4, {'fsdp': 4}), (4, {'data': 2, 'tensor': 2}))
   ],
   ids=str,
 )
@@ -53,7 +52,7 @@ def test_any_number_of_processes_has_the_losses_of_one(joined, alone):
   assert [loss for _, loss in found] == pytest.approx([alone[s] for s, _ in found], rel=1e-5)
 
 
-@pytest.mark.parametrize('devices', [1, pytest.param(2, marks=POD), 8])
+@pytest.mark.parametrize('devices', [1, 2, 8])
 def test_their_checkpoint_is_gone_on_with_on_any_devices(joined, alone, tmp_path, devices):
   shutil.copytree(joined / 'checkpoints', tmp_path / 'checkpoints')
   mesh = sharding.make_mesh({'fsdp': -1}, jax.devices()[:devices])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from configs import common, visual_unicode
+from experiments import runner
 from experiments.visual_unicode import (
   coverage,
   growth,
@@ -144,7 +145,7 @@ KINDS = ('trained', 'frozen')
 
 def test_frozen_rows_of_trained_models_are_bit_identical(smoke, config):
   folder, _ = smoke
-  here = types.SimpleNamespace(workdir=folder, mesh=sharding.make_mesh(config.mesh, ONE))
+  here = runner.Run(folder, sharding.make_mesh(config.mesh, ONE))
   rows = models.glyph(text.open_text(config).glyphs, config.loss.dim)
   for one in loss.fit(config, here, 'glyph'):  # a run that is done is read
     assert set(one.variables) == {'params', 'frozen'}
