@@ -4,13 +4,18 @@
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = pathlib.Path(__file__).parents[1]
 ROOMS = ('lib', 'pallas_kernels', 'experiments', 'configs')
-FRONT = {'index.md': 'README.md', 'contributing.md': 'CONTRIBUTING.md'}
+FRONT = {
+  'index.md': 'README.md',
+  'contributing.md': 'CONTRIBUTING.md',
+  'results.md': 'pallas_kernels/RESULTS.md',
+}
 
 
 def modules() -> Iterator[pathlib.PurePosixPath]:
@@ -28,8 +33,11 @@ def page(module: pathlib.PurePosixPath) -> str:
 
 
 def linked(text: str) -> str:
-  """The README's links from where its page lies in the site: beside docs/, not above it."""
-  text = text.replace('](docs/', '](').replace('](CONTRIBUTING.md', '](contributing.md')
+  """A page whose links are those of the site, where what lies above docs/ lies in it."""
+  for mark in ('](', '<img src="'):
+    text = text.replace(f'{mark}docs/', mark)
+  text = re.sub(r'\]\((\.\./)?CONTRIBUTING.md', '](contributing.md', text)
+  text = text.replace('](pallas_kernels/RESULTS.md', '](results.md')
   return re.sub(r'\]\(LICENSE\)', '](https://www.apache.org/licenses/LICENSE-2.0)', text)
 
 
@@ -43,7 +51,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
       at = at.setdefault(folder, {})
     at[name] = page(module)
   guides = sorted(path.name for path in (ROOT / 'docs').glob('*.md'))
-  config.nav = [{'Home': 'index.md'}, {'Guides': [*guides, 'contributing.md']}, *_nested(tree)]
+  config.nav = [
+    {'Home': 'index.md'},
+    {'Guides': [*guides, 'results.md', 'contributing.md']},
+    *_nested(tree),
+  ]
   return config
 
 
@@ -62,10 +74,14 @@ def _nested(tree: dict) -> list:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
   """Adds the pages that are no files of docs/."""
   for target, source in FRONT.items():
-    text = linked((ROOT / source).read_text())
-    files.append(File.generated(config, target, content=text))
+    files.append(File.generated(config, target, content=(ROOT / source).read_text()))
   for module in modules():
     name = '.'.join(module.parent.parts if module.name == '__init__' else module.parts)
     content = f'# {name}\n\n::: {name}\n    options:\n      show_root_heading: false\n'
     files.append(File.generated(config, page(module), content=content))
   return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+  """A page's text, with its links mended."""
+  return linked(markdown)

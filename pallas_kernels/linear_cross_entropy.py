@@ -14,6 +14,7 @@ Legend: N positions, D model width, V vocabulary; tiles of n positions and v voc
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -342,7 +343,7 @@ def sharded_linear_cross_entropy(
   axis: str,
   batch_axes: Sequence[str] = (),
   bias: jax.Array | None = None,
-  **options,
+  **options: Any,
 ) -> tuple[jax.Array, jax.Array]:
   """`linear_cross_entropy` over the mesh in force (`jax.set_mesh`): each device keeps its rows.
 

@@ -163,7 +163,7 @@ def heat_map(
   columns: Sequence[str],
   label: str,
 ) -> Callable[[Any], None]:
-  """A panel of numbers [lines][columns], the lower the lighter; what is None has a cross."""
+  """A panel of numbers, `values[line][column]`, the lower the lighter; what is None has a cross."""
 
   def draw(axis: Any) -> None:
     known = [value for line in values for value in line if value is not None]
