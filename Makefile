@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test faults soak fuzz aot pod bench beam site lint lock clean
+.PHONY: demo test faults soak fuzz aot processes pod bench beam site lint lock clean
 
 # A part of each recipe that takes a minute or two; what is smaller than at `cpu` the report says.
 demo: $(INSTALLED)  ## A table and a picture of each paper, and what its claims come to, in minutes.
@@ -44,8 +44,11 @@ aot: $(INSTALLED) .cache/libtpu  ## Kernels compiled for TPUs that are not there
 bench: $(INSTALLED) .cache/libtpu  ## The kernels timed on this accelerator, or compiled for TPUs.
 	PYTHONPATH=.cache/libtpu $(BIN)/python -m pallas_kernels.bench
 
-pod: $(INSTALLED) .cache/libtpu  ## What a pod needs, without one: docs/pod.md.
-	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/test_processes.py tests/test_pod.py
+processes: $(INSTALLED)  ## Two and four processes on this machine have the losses of one.
+	POD=1 $(BIN)/python -m pytest tests/test_processes.py
+
+pod: processes .cache/libtpu  ## What else a pod needs, without one, in half an hour: docs/pod.md.
+	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/test_pod.py
 
 .cache/libtpu: $(INSTALLED)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target $@ 'libtpu==0.0.42.1'

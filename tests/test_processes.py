@@ -19,7 +19,7 @@ from lib.errors import InputError
 from lib.train import processes, sharding
 from tests import tiny
 
-POD = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: see `make pod`')
+POD = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: see `make processes`')
 
 
 @pytest.fixture(scope='module')
