@@ -13,28 +13,29 @@ from pallas_kernels.bench_cases import CAUSAL, GLYPHS
 
 ROOT = pathlib.Path(__file__).parents[1]
 # libtpu reads its environment once, so each chip has a process of its own. Printed is the memory
-# beside arguments and results, as a share of the smallest array that the kernel is there to avoid.
+# beside arguments and results, as a share of a float32 column for all positions and ids, which
+# TPUs pad to 128 numbers a row: it grows with their sum, where logits grow with their product.
 PROGRAM = """
 import sys
 import jax
 import jax.numpy as jnp
 from pallas_kernels import aot, lexinvariant_cross_entropy, linear_cross_entropy
 
-def share(kernel, arguments, avoided, *arrays):
+def share(kernel, arguments, n, v, *arrays):
   loss = lambda *of: sum(x.sum() for x in kernel(*of))
   step = jax.value_and_grad(loss, argnums=arguments)
   shapes = [jax.ShapeDtypeStruct(*array) for array in arrays]
   compiled = aot.compile_for(sys.argv[1], step, shapes)
-  print(compiled.memory_analysis().temp_size_in_bytes / avoided)
+  print(compiled.memory_analysis().temp_size_in_bytes / (4 * 128 * (n + v)))
 
 bf16, f32, v = jnp.bfloat16, jnp.float32, 65_536
 # A chip's share of the 113M and of the 2B model of compressed text.
 for dtype, n, d in [(bf16, 32_768, 768), (f32, 32_768, 768), (bf16, 8192, 2048)]:
-  share(linear_cross_entropy.pallas, (0, 1, 2), n * v * 4,
+  share(linear_cross_entropy.pallas, (0, 1, 2), n, v,
         ((n, d), dtype), ((v, d), dtype), ((v,), f32), ((n,), jnp.int32))
 for law in ('rademacher', 'binomial', 'gaussian'):
   b, t, d, v = 16, 512, 1024, 32_000  # of lexinvariant models
-  share(lambda *of: lexinvariant_cross_entropy.pallas(*of, v, law), (0,), b * t * v * 4,
+  share(lambda *of: lexinvariant_cross_entropy.pallas(*of, v, law), (0,), b * t, v,
         ((b, t, d), bf16), ((b, 2), jnp.uint32), ((b, t), jnp.int32))
 """
 
@@ -67,7 +68,7 @@ def test_losses_compile_and_hold_neither_logits_nor_tables(chip):
   assert done.returncode == 0, done.stderr
   shares = [float(line) for line in done.stdout.split()]
   assert len(shares) == 6
-  assert max(shares) < 1 / 64
+  assert max(shares) < 1
 
 
 @pytest.mark.skipif(
