@@ -35,6 +35,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import command, runner
 from lib.errors import InputError
+from lib.mesh import AXES
 from lib.train import chips, plan, sharding
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -211,7 +212,7 @@ def with_remat(config: ConfigDict, remat: bool) -> ConfigDict:
 
 
 def _shown(attempt: Attempt) -> list[str]:
-  mesh = ' × '.join(str(attempt.mesh.get(axis, 1)) for axis in sharding.AXES)
+  mesh = ' × '.join(str(attempt.mesh.get(axis, 1)) for axis in AXES)
   return [mesh.replace('-1', '−1'), 'yes' if attempt.remat else 'no', str(attempt.accumulate)]
 
 

@@ -12,6 +12,9 @@ from pallas_kernels import aot
 from pallas_kernels.bench_cases import CAUSAL, GLYPHS
 
 ROOT = pathlib.Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: see `make aot`'
+)
 # libtpu reads its environment once, so each chip has a process of its own. Printed is the memory
 # beside arguments and results, as a share of a float32 column for all positions and ids, which
 # TPUs pad to 128 numbers a row: it grows with their sum, where logits grow with their product.
@@ -56,33 +59,26 @@ for case in cases():
 """
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: see `make aot`'
-)
+def printed(program, chip):
+  """Lines that a program prints of a chip."""
+  done = subprocess.run(
+    [sys.executable, '-c', program, chip], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout.splitlines()
+
+
 @pytest.mark.parametrize('chip', aot.TOPOLOGIES)
 def test_losses_compile_and_hold_neither_logits_nor_tables(chip):
-  done = subprocess.run(
-    [sys.executable, '-c', PROGRAM, chip],
-    cwd=ROOT, capture_output=True, text=True, check=False,
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr
-  shares = [float(line) for line in done.stdout.split()]
+  shares = [float(line) for line in printed(PROGRAM, chip)]
   assert len(shares) == 6
   assert max(shares) < 1
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: see `make aot`'
-)
 @pytest.mark.parametrize('chip', aot.TOPOLOGIES)
 def test_attention_and_pictures_and_coders_compile_and_hold_no_whole_arrays(chip):
-  done = subprocess.run(
-    [sys.executable, '-c', OTHERS, chip],
-    cwd=ROOT, capture_output=True, text=True, check=False,
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr
   held = {
-    (kernel, shape): int(size) for kernel, shape, size in map(str.split, done.stdout.splitlines())
+    (kernel, shape): int(size) for kernel, shape, size in map(str.split, printed(OTHERS, chip))
   }
   assert len(held) == 4
   for name, shape in CAUSAL.items():

@@ -18,6 +18,7 @@ from lib import cache
 from lib.data import files, pipeline, sources, stdlib_text
 from lib.data.encoded import Encoded
 from lib.errors import InputError
+from lib.tokenizers import Tokenizer
 
 ROOT = pathlib.Path(__file__).parents[1]
 CORPORA = ROOT.parent / 'shared/corpora'
@@ -34,9 +35,7 @@ class Bytes:
   def byte_lengths(self, ids):
     return np.ones(len(ids), np.int32)
 
-  def cover(self, data):
-    ids = self.encode(data)
-    return ids, self.byte_lengths(ids)
+  cover = Tokenizer.cover
 
 
 class Numbers(Bytes):

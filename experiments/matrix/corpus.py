@@ -28,9 +28,9 @@ from experiments.matrix import tokens
 from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.evals import ngram
+from lib.mesh import batch_devices
 from lib.tokenizers import Tokenizer
 from lib.train.experiment import Batch
-from lib.train.sharding import BATCH_AXES
 
 
 class Corpus:
@@ -62,7 +62,7 @@ class Corpus:
   @functools.cached_property
   def batch_size(self) -> int:
     """Rows of a step, a multiple of the devices that share it."""
-    devices = math.prod(self._run.mesh.shape[axis] for axis in BATCH_AXES)
+    devices = batch_devices(self._run.mesh)
     row_bytes = self.train.bytes / len(self._rows['targets'])
     return max(1, round(self._config.grid.batch_bytes / row_bytes / devices)) * devices
 

@@ -20,13 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.visual_unicode.models import make_decoder
 from lib.data import fonts, glyphs
 from lib.embeddings import glyph_rows
 from lib.embeddings.glyph import Given
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Lexinvariant
 from lib.errors import InputError
-from lib.models.decoder import Decoder, LanguageModel
+from lib.models.decoder import LanguageModel
 from lib.tokenizers import Tokenizer
 from lib.tokenizers.strings import token_strings
 
@@ -52,17 +53,9 @@ def make(config: ConfigDict, tokenizer: Tokenizer, embedding: str) -> LanguageMo
   Raises:
     InputError: the embedding has no rows for these tokens; the sentence says why.
   """
-  options, dtype = config.grid, jnp.dtype(config.dtype)
-  decoder = Decoder(
-    layers=options.layers,
-    dim=options.dim,
-    heads=options.heads,
-    mlp_dim=4 * options.dim,
-    position='rotary',
-    remat=options.remat,
-    dtype=dtype,
-  )
-  return LanguageModel(_embedding(config, tokenizer, embedding, dtype), decoder)
+  dtype = jnp.dtype(config.dtype)
+  rows = _embedding(config, tokenizer, embedding, dtype)
+  return LanguageModel(rows, make_decoder(config.grid, dtype))
 
 
 def _embedding(config: ConfigDict, tokenizer: Tokenizer, kind: str, dtype: Any) -> nn.Module:

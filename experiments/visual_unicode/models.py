@@ -130,7 +130,12 @@ def decoder_over(
 ) -> LanguageModel:
   """The decoder of the options over given rows [V, D]."""
   embedding = Given(vocab_size, options.dim, rows, frozen=frozen, dtype=dtype)
-  decoder = Decoder(
+  return LanguageModel(embedding, make_decoder(options, dtype))
+
+
+def make_decoder(options: ConfigDict, dtype: Any) -> Decoder:
+  """The decoder of the options: rotary positions, an MLP of four times the width."""
+  return Decoder(
     layers=options.layers,
     dim=options.dim,
     heads=options.heads,
@@ -139,7 +144,6 @@ def decoder_over(
     remat=options.remat,
     dtype=dtype,
   )
-  return LanguageModel(embedding, decoder)
 
 
 def make_experiment(

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loss of a readout over rows that all sequences share, on whatever mesh is in force."""
 
-import math
-
 import flax.linen as nn
 import jax
 
+from lib.mesh import BATCH_AXES, TENSOR, batch_devices
 from pallas_kernels.linear_cross_entropy import linear_cross_entropy, sharded_linear_cross_entropy
 
-# The mesh's axes as in lib/train/sharding.py, and a table's place as in configs/common.py.
-BATCH_AXES, VOCABULARY_AXIS = ('data', 'fsdp'), 'tensor'
 LOG_SUM = 'log_sum'  # what is sown
 
 
@@ -33,12 +30,11 @@ def readout_nats(
     bias: [V] or None.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  devices = mesh.shape.get(VOCABULARY_AXIS, 1)
-  batch_devices = math.prod(mesh.shape.get(name, 1) for name in BATCH_AXES)
-  even = table.shape[0] % devices == 0 and targets.shape[0] % batch_devices == 0
+  devices = mesh.shape.get(TENSOR, 1)
+  even = table.shape[0] % devices == 0 and targets.shape[0] % batch_devices(mesh) == 0
   if devices > 1 and even:
     nats, log_sum = sharded_linear_cross_entropy(
-      hidden, table, targets, bias=bias, axis=VOCABULARY_AXIS, batch_axes=BATCH_AXES
+      hidden, table, targets, bias=bias, axis=TENSOR, batch_axes=BATCH_AXES
     )
   else:
     nats, log_sum = linear_cross_entropy(hidden, table, targets, bias=bias)

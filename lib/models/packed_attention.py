@@ -6,10 +6,8 @@ import math
 import jax
 from jax.sharding import PartitionSpec
 
+from lib.mesh import BATCH_AXES, TENSOR
 from pallas_kernels.causal_attention import causal_attention
-
-# The mesh's axes as in lib/train/sharding.py, and the heads' place as in configs/common.py.
-BATCH_AXES, HEAD_AXIS = ('data', 'fsdp'), 'tensor'
 
 
 def packed_attention(
@@ -34,7 +32,7 @@ def packed_attention(
   mesh = jax.sharding.get_abstract_mesh()
   if math.prod(mesh.shape.values()) == 1:
     return local(q, k, v, segments, table)
-  head_axis = HEAD_AXIS if q.shape[2] % mesh.shape[HEAD_AXIS] == 0 else None
+  head_axis = TENSOR if q.shape[2] % mesh.shape[TENSOR] == 0 else None
   batch = PartitionSpec(BATCH_AXES)
   heads = PartitionSpec(BATCH_AXES, None, head_axis)
   return jax.shard_map(

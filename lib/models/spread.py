@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Activations on whatever mesh is in force (`jax.set_mesh`)."""
 
-import math
-
 import jax
 from jax.sharding import PartitionSpec
 
-BATCH_AXES = ('data', 'fsdp')  # as in lib/train/sharding.py
+from lib.mesh import BATCH_AXES, batch_devices
 
 
 def by_rows(x: jax.Array) -> jax.Array:
@@ -16,7 +14,7 @@ def by_rows(x: jax.Array) -> jax.Array:
   that is spread over the same axis. Other axes are left to it.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  devices = math.prod(mesh.shape.get(name, 1) for name in BATCH_AXES)
+  devices = batch_devices(mesh)
   if devices == 1 or x.shape[0] % devices:
     return x
   others = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)

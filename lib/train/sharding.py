@@ -12,9 +12,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
+from lib.mesh import AXES, BATCH_AXES, batch_devices
 
-AXES = ('data', 'fsdp', 'tensor')
-BATCH_AXES = ('data', 'fsdp')
 Rules = Sequence[tuple[str, Sequence[str | None]]]
 
 
@@ -121,7 +120,7 @@ def global_batch(
 
 def batch_shardings(batch: Mapping[str, Any], mesh: Mesh, axis: int) -> dict[str, NamedSharding]:
   """Where `global_batch` puts each array (or shape) of a batch."""
-  devices = math.prod(mesh.shape[name] for name in BATCH_AXES)
+  devices = batch_devices(mesh)
 
   def place(shape: Sequence[int]) -> NamedSharding:
     if shape[axis] % devices:
