@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a run is doing, seen from outside: `python -m experiments.status WORKDIR`.
 
-Reads what the run leaves in its workdir and writes nothing, so it may be asked at any time. Exits
-with 2 if the folder is no workdir.
+Reads what the run leaves in its workdir, which may be in a bucket, and writes nothing there, so it
+may be asked at any time. Exits with 2 if it is no workdir.
 """
 
 import os
 import pathlib
+import tempfile
 import time
 from typing import Any
 
 import numpy as np
 
 from experiments import command
+from lib import mirror
 from lib.errors import InputError
 from lib.train import metrics
 
@@ -20,13 +22,7 @@ QUIET = 120  # seconds without a write after which a run no longer passes for al
 
 
 def report(folder: pathlib.Path, now: float) -> str:
-  """What a run's files say at the time `now`, in seconds since 1970.
-
-  Raises:
-    InputError: the folder is no workdir.
-  """
-  if not (folder / 'config.json').is_file():
-    raise InputError(f'{folder} is no workdir: it has no config.json; name the --workdir of a run.')
+  """What a run's files say at the time `now`, in seconds since 1970."""
   tables = sorted((folder / 'tables').glob('*.json'), key=_written)
   words = [f'tables finished: {", ".join(path.stem for path in tables) or "none"}']
   lines = metrics.read(folder / 'metrics.jsonl')
@@ -54,22 +50,28 @@ def _training(folder: pathlib.Path, lines: list[dict[str, Any]], now: float) -> 
   if not saved:
     return [*words, 'last checkpoint: none yet']
   step, newest = saved[-1]
-  return [*words, f'last checkpoint: step {step:,}, {_duration(now - _written(newest))} ago']
+  age = now - _written(_newest(newest))
+  return [*words, f'last checkpoint: step {step:,}, {_duration(age)} ago']
 
 
 def _pulse(folder: pathlib.Path, now: float) -> str:
   """Whether the run seems alive: from outside, the age of its last write is all there is."""
-  files = (pathlib.Path(room, name) for room, _, names in os.walk(folder) for name in names)
-  newest = max(files, key=_written)
+  newest = _newest(folder)
   age = now - _written(newest)
   if newest.name == 'report.md':  # the last that a run writes
-    return f'finished {_duration(age)} ago: {newest}'
+    return f'finished {_duration(age)} ago: report.md is written'
   if age < QUIET:
     return f'last write {_duration(age)} ago: the run seems alive'
   return (
     f'last write {_duration(age)} ago: the run was stopped, or does something that writes nothing, '
     'such as compiling or a long table'
   )
+
+
+def _newest(folder: pathlib.Path) -> pathlib.Path:
+  """The file below it that was written last; itself if it has none."""
+  files = (pathlib.Path(room, name) for room, _, names in os.walk(folder) for name in names)
+  return max(files, key=_written, default=folder)
 
 
 def _written(path: pathlib.Path) -> float:
@@ -93,11 +95,34 @@ def _duration(seconds: float) -> str:
   return f'{seconds / 3600:.1f} h' if seconds < 172_800 else f'{seconds / 86_400:.1f} days'
 
 
-def execute(*folders: str) -> None:
-  """Prints the report of the one folder that was named."""
-  if len(folders) != 1:
+def outline(url: str, folder: pathlib.Path) -> pathlib.Path:
+  """Lays out a bucket's workdir below `folder`: names and times, and what a report reads.
+
+  Raises:
+    InputError: no such kind of URL, or its package is not installed.
+  """
+  there, root = mirror.opened(url)
+  for found in there.find(root):
+    path = folder / found.removeprefix(root).lstrip('/')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(there.cat_file(found) if path.name == 'metrics.jsonl' else b'')
+    written = there.modified(found).timestamp()
+    os.utime(path, (written, written))
+  return folder
+
+
+def execute(*places: str) -> None:
+  """Prints the report of the one workdir that was named; raises InputError if it is none."""
+  if len(places) != 1:
     raise InputError('which run? Name its folder: python -m experiments.status WORKDIR.')
-  print(report(pathlib.Path(folders[0]), time.time()))
+  with tempfile.TemporaryDirectory() as own:
+    here = '://' not in places[0]
+    folder = pathlib.Path(places[0]) if here else outline(places[0], pathlib.Path(own))
+    if not (folder / 'config.json').is_file():
+      raise InputError(
+        f'{places[0]} is no workdir: it has no config.json; name the --workdir of a run.'
+      )
+    print(report(folder, time.time()))
 
 
 if __name__ == '__main__':

@@ -18,6 +18,20 @@ from lib.errors import InputError
 APART = 'checkpoints'  # the folder that is not copied
 
 
+def opened(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+  """The store of a workdir at a URL, and its path there.
+
+  Raises:
+    InputError: no such kind of URL, or its package is not installed.
+  """
+  try:
+    return fsspec.core.url_to_fs(url.rstrip('/'))
+  except (ImportError, ValueError) as error:
+    raise InputError(
+      f'cannot use the workdir {url} ({error}); gs:// needs pip install "anytoken[gcs]".'
+    ) from error
+
+
 class Mirror:
   """The local copy of a workdir at a URL that fsspec knows, such as gs://BUCKET/RUN.
 
@@ -31,12 +45,7 @@ class Mirror:
 
   def __init__(self, url: str, copy: int = 0):
     self.url = url.rstrip('/')
-    try:
-      self._there, self._root = fsspec.core.url_to_fs(self.url)
-    except (ImportError, ValueError) as error:
-      raise InputError(
-        f'cannot use the workdir {url} ({error}); gs:// needs pip install "anytoken[gcs]".'
-      ) from error
+    self._there, self._root = opened(url)
     name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
     self.folder = cache.folder('workdirs') / f'{name}-{copy}'
     self._sent: dict[str, tuple[int, int]] = {}

@@ -3,7 +3,9 @@
 
 import json
 import os
+import uuid
 
+import fsspec
 import pytest
 
 from experiments import status
@@ -36,7 +38,6 @@ def workdir(tmp_path):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
-  for path in tmp_path.rglob('*'):
     os.utime(path, (NOW - 600, NOW - 600))
   os.utime(tmp_path / 'metrics.jsonl', (NOW - 5, NOW - 5))
   return tmp_path
@@ -71,9 +72,21 @@ def test_what_the_loop_writes_is_what_status_reads(tmp_path):
   assert 'last checkpoint: step 12, ' in told
 
 
-def test_another_folder_is_refused(tmp_path):
-  with pytest.raises(InputError, match='no workdir'):
-    status.report(tmp_path, NOW)
+def test_a_bucket_is_told_from_like_a_folder(workdir, tmp_path_factory, capsys):
+  copy = status.outline(f'file://{workdir}', tmp_path_factory.mktemp('outline'))
+  assert status.report(copy, NOW) == status.report(workdir, NOW)
+  url = f'memory://{uuid.uuid4().hex}/run'
+  there, root = fsspec.core.url_to_fs(url)
+  there.put(f'{workdir}/', root, recursive=True)
+  status.execute(url)
+  assert 'step 400 of 1,000' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('place', ['.', 'memory://nothing'])
+def test_what_is_no_workdir_is_refused(place, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(InputError, match=f'{place} is no workdir'):
+    status.execute(place)
 
 
 def test_one_folder_is_named():
