@@ -63,10 +63,11 @@ class Mirror:
         self._sent[name] = _stamp(path)
 
   def send(self) -> None:
-    """Copies what has changed into the bucket; a file is replaced whole."""
-    for path in sorted(self.folder.rglob('*')):
+    """Copies what has changed, oldest first, into the bucket; a file is replaced whole."""
+    files = (path for path in self.folder.rglob('*') if path.suffix != '.partial')
+    for path in sorted(filter(pathlib.Path.is_file, files), key=_stamp):
       name = path.relative_to(self.folder).as_posix()
-      if path.is_file() and path.suffix != '.partial' and self._sent.get(name) != _stamp(path):
+      if self._sent.get(name) != _stamp(path):
         stamp = _stamp(path)  # before it is sent, for it may grow meanwhile
         self._there.makedirs(os.path.dirname(f'{self._root}/{name}'), exist_ok=True)
         self._there.put_file(str(path), f'{self._root}/{name}')

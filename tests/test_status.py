@@ -3,13 +3,14 @@
 
 import json
 import os
+import shutil
 import uuid
 
-import fsspec
 import pytest
 
 from experiments import status
 from lib.errors import InputError
+from lib.mirror import Mirror
 from tests import faulty
 
 NOW = 2_000_000_000
@@ -72,14 +73,22 @@ def test_what_the_loop_writes_is_what_status_reads(tmp_path):
   assert 'last checkpoint: step 12, ' in told
 
 
-def test_a_bucket_is_told_from_like_a_folder(workdir, tmp_path_factory, capsys):
+def test_a_bucket_is_told_of_like_a_folder(workdir, tmp_path_factory, monkeypatch, capsys):
   copy = status.outline(f'file://{workdir}', tmp_path_factory.mktemp('outline'))
   assert status.report(copy, NOW) == status.report(workdir, NOW)
-  url = f'memory://{uuid.uuid4().hex}/run'
-  there, root = fsspec.core.url_to_fs(url)
-  there.put(f'{workdir}/', root, recursive=True)
-  status.execute(url)
-  assert 'step 400 of 1,000' in capsys.readouterr().out
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+  bucket = Mirror(f'memory://{uuid.uuid4().hex}/run')
+  bucket.fetch()
+  shutil.copytree(workdir, bucket.folder, dirs_exist_ok=True)
+  (bucket.folder / 'results.json').write_text('{}')
+  os.utime(bucket.folder / 'results.json', (NOW - 1, NOW - 1))
+  (bucket.folder / 'report.md').write_text('')
+  os.utime(bucket.folder / 'report.md', (NOW, NOW))
+  bucket.send()
+  status.execute(bucket.url)
+  told = capsys.readouterr().out
+  assert 'step 400 of 1,000' in told
+  assert 'finished 0 s ago' in told
 
 
 @pytest.mark.parametrize('place', ['.', 'memory://nothing'])
