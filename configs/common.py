@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every config shares: the argument after the colon, the mesh and its rules, training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
@@ -66,3 +66,11 @@ def base(scale: str, tables: Sequence[str]) -> ConfigDict:
       'dtype': 'float32' if scale in ('smoke', 'cpu') else 'bfloat16',  # of activations
     }
   )
+
+
+def sized(config: ConfigDict, sizes: Mapping[str, Sequence]) -> ConfigDict:
+  """The config with what changes with its scale: field or section.field -> a value for each scale."""
+  for field, values in sizes.items():
+    section, _, key = field.rpartition('.')
+    (config[section] if section else config)[key] = values[SCALES.index(config.scale)]
+  return config

@@ -9,6 +9,7 @@ than bytes and than subwords, and a second model M2 learns it.
 Expected: bytes per token in the order StaticAC < b = 16 < 32 < 64 < 128 < AC for one M1.
 M2 over windows of 16 bits scores clearly below their unigram, M2 over AC stays near ln V. A model
 that decompresses tells more bytes right than its control from windows, and from AC only at first.
+Cost: smoke under a minute; see the README for cpu.
 
   python -m experiments.equal_info --config=configs/equal_info.py:cpu --workdir=runs/equal_info
 """
@@ -65,6 +66,16 @@ TRAINING = {
   'checkpoint_every': 1,
 }
 READER = TRAINING | {'seeds': 1}  # a model that reads tokens
+M1 = TRAINING | {
+  'layers': 1,
+  'dim': 32,
+  'heads': 2,
+  'mlp_dim': 64,
+  'context': 32,  # bytes of a training row and of what M1 sees at most, its begin counted
+  'streams': 8,  # texts that a codec reads side by side
+  'gated': True,
+  'validation_batches': 1,
+}
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
@@ -166,16 +177,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   scale, tables = common.parse(arg, TABLES)
   config = common.base(scale, tables)
   config.data = {'source': 'stdlib'}  # documents: stdlib, own files or tfds:NAME
-  config.m1 = TRAINING | {
-    'layers': 1,
-    'dim': 32,
-    'heads': 2,
-    'mlp_dim': 64,
-    'context': 32,  # bytes of a training row and of what M1 sees at most, its begin counted
-    'streams': 8,  # texts that a codec reads side by side
-    'gated': True,
-    'validation_batches': 1,
-  }
+  config.m1 = M1
   config.tokenizers = {
     'train_bytes': 1,  # of the train split, which learned tokenizers count on
     'sentencepiece': 512,  # ids
@@ -232,7 +234,4 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'bytes': 200,  # at least so many
     'temperature': 0.8,
   }
-  for field, values in SIZES.items():
-    section, _, key = field.rpartition('.')
-    (config[section] if section else config)[key] = values[common.SCALES.index(scale)]
-  return config
+  return common.sized(config, SIZES)

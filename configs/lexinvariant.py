@@ -209,7 +209,4 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config.draws = {'counts': (1,)}  # K, draws whose predictions are averaged
   config.prompt = ''  # a text in a substitution cipher, to be deciphered and gone on with
   config.cost = MODEL | {'vocab_sizes': (16,), 'repeats': 1, 'reveal': 0.0, 'decipher': 0.0}
-  for field, values in SIZES.items():
-    section, _, key = field.rpartition('.')
-    (config[section] if section else config)[key] = values[common.SCALES.index(scale)]
-  return config
+  return common.sized(config, SIZES)

@@ -110,7 +110,4 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'final': 0.2,  # of the peak (OneCycle of the official code ends at a fifth)
     'weight_decay': 1e-3,
   }
-  for field, values in SIZES.items():
-    section, _, key = field.rpartition('.')
-    (config[section] if section else config)[key] = values[common.SCALES.index(scale)]
-  return config
+  return common.sized(config, SIZES)

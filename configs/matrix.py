@@ -16,7 +16,7 @@ Cost: cpu is sized for at most 15 minutes on two quiet cores.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.equal_info import TRAINING
+from configs.equal_info import M1
 
 TABLES = ('grid', 'markov')  # grid has the rows of the tables tokenizers and untried too
 
@@ -84,16 +84,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config = common.base(scale, tables)
   config.data = {'source': ''}  # stdlib, a path, a glob, tfds:NAME (docs/data.md)
   config.glyphs = {'font': 'auto', 'cell': 32}  # as in configs/visual_unicode.py
-  config.m1 = TRAINING | {  # as in configs/equal_info.py
-    'layers': 1,
-    'dim': 16,
-    'heads': 2,
-    'mlp_dim': 32,
-    'context': 16,
-    'streams': 8,
-    'gated': True,
-    'validation_batches': 1,
-  }
+  config.m1 = M1
   config.tokenizers = {
     'vocab_size': 768,  # ids of learned dictionaries, at most
     'token_bits': 12,  # of tokens by M1, at most
@@ -136,7 +127,4 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'ac_chars': 1,  # for the coder without windows, to count and to score
     'document_chars': 1,  # of each of its streams
   }
-  for field, values in SIZES.items():
-    section, _, key = field.rpartition('.')
-    (config[section] if section else config)[key] = values[common.SCALES.index(scale)]
-  return config
+  return common.sized(config, SIZES)

@@ -195,7 +195,4 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'margin': 0.05,  # bits per byte that are of no consequence
     'test': 16,  # batches
   }
-  for field, values in SIZES.items():
-    section, _, key = field.rpartition('.')
-    (config[section] if section else config)[key] = values[common.SCALES.index(scale)]
-  return config
+  return common.sized(config, SIZES)
