@@ -69,7 +69,7 @@ def base(scale: str, tables: Sequence[str]) -> ConfigDict:
 
 
 def sized(config: ConfigDict, sizes: Mapping[str, Sequence]) -> ConfigDict:
-  """The config with what changes with its scale: field or section.field -> a value for each scale."""
+  """The config with what changes with its scale: (section.)field -> a value for each scale."""
   for field, values in sizes.items():
     section, _, key = field.rpartition('.')
     (config[section] if section else config)[key] = values[SCALES.index(config.scale)]

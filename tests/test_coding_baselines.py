@@ -65,6 +65,12 @@ def test_streams_cut_short_and_gone_on_with_are_refused(name):
       call([codec.vocab_size])
 
 
+def test_too_few_bits_for_a_first_byte_are_a_stream_cut_short():
+  for one in range(256):
+    with pytest.raises(InputError, match='1 token ids are cut short'):
+      static_ac().decode([one])
+
+
 @each_codec
 def test_a_saved_codec_comes_back_the_same(name, tmp_path):
   codec, text = codecs()[name], byte_models.held_out()[:500]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lib.embeddings.learned import Learned
+from lib.errors import InputError
 from lib.models import positions
 from lib.models.decoder import Decoder, LanguageModel
 
@@ -95,6 +96,8 @@ def test_t5_buckets_are_exact_near_and_shared_far():
   buckets = positions.t5_buckets(200)
   assert buckets[:17].tolist() == list(range(17))
   assert buckets[128] == buckets[199] == 31
+  with pytest.raises(InputError, match='max_distance=16 of T5 positions must be above 16'):
+    positions.t5_buckets(200, max_distance=16)
 
 
 @pytest.mark.parametrize('options', VARIANTS, ids=str)
@@ -150,5 +153,5 @@ def test_papers_models_have_the_papers_sizes(millions, options):
 
 @pytest.mark.parametrize('option', ['position', 'norm', 'activation'])
 def test_unknown_choices_are_named(option):
-  with pytest.raises(ValueError, match=f"{option}='nope' is not one of"):
+  with pytest.raises(InputError, match=f"{option}='nope' is not one of"):
     make_model(**{option: 'nope'}).init(KEY, make_batch(), KEY)

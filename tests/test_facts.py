@@ -120,6 +120,7 @@ def test_answers_stand_after_the_prompt_with_or_without_a_space(texts):
     (lambda: facts.FactBase(told=0.6, unseen=0.4), 'together below 1'),
     (lambda: BASE.of_kind('known'), "'known' is not one of asked, told, unseen"),
     (lambda: BASE.questions('told', 'dev'), "'dev' is not one of train, validation, test"),
+    (lambda: BASE.questions('known', 'test'), "'known' is not one of asked, told, unseen"),
     (lambda: facts.FactDocuments(BASE, 0, 0), 'count >= 1'),
     (lambda: facts.FactDocuments(facts.FactBase(1, 1, told=0.7), 9, 0), 'no fact that training'),
   ],

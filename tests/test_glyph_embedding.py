@@ -107,6 +107,12 @@ def test_random_codes_are_unique_and_repeated(width):
   assert (rows != glyph_rows.random_code_rows(5000, 256, width, seed=2)).any()
 
 
+def test_codes_with_hardly_more_values_than_tokens_are_found():
+  # 40,000 draws of 25 bits hold some 24 pairs: drawn all anew, one draw in e²⁴ would do.
+  codes = glyph_rows.random_code_rows(40_000, 25, 25, seed=0)
+  assert len(np.unique(np.packbits(codes.astype(bool), axis=1), axis=0)) == 40_000
+
+
 def test_id_codes_count_in_binary():
   rows = glyph_rows.id_code_rows(70, 14, 7)
   assert rows[69].tolist() == [1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1]  # 1000101

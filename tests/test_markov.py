@@ -179,6 +179,7 @@ def test_sample_is_a_function_of_its_seed():
   assert source.text(100, 7) == source.text(5000, 7)[:100]
   assert len(source.text(2, 0)) == 2  # shorter than the order
   assert set(source.text(5000, 7)) == set(source.alphabet) == set(b'01')
+  assert markov.as_text(source.sample(9, 7).astype(np.int64)) == source.text(9, 7)
 
 
 def test_documents_are_random_access_and_independent():

@@ -6,6 +6,7 @@ import json
 import pytest
 import tensorflow_datasets as tfds
 
+from lib.data import sources
 from lib.data.questions import Question, prompt, read_questions
 from lib.errors import InputError
 
@@ -145,3 +146,27 @@ def test_a_prepared_tfds_set_is_read_without_its_code(tmp_path):
   assert read_questions('tfds:toy_arc', 'validation', tmp_path) == [PLANET] * 3
   with pytest.raises(InputError, match="has no split 'test'; it has validation"):
     read_questions('tfds:toy_arc', 'test', tmp_path)
+
+
+class Damaged(list):
+  """Records of a file that array_record finds to be damaged."""
+
+  def __getitem__(self, index):
+    raise RuntimeError('DATA_LOSS: checksum; at byte 9')
+
+
+@pytest.mark.parametrize(
+  ('records', 'message'),
+  [
+    (Damaged([{}]), 'record 0 of the data cannot be read'),
+    (
+      [{'question': b'caf\xe9'}],
+      r'record 0 of tfds:some \(test\): the text is no UTF-8 \(byte 3\)',
+    ),
+  ],
+)
+def test_damaged_records_are_named(monkeypatch, records, message):
+  monkeypatch.setattr(sources, 'open_prepared', lambda *_: None)
+  monkeypatch.setattr(sources, 'open_records', lambda *_: records)
+  with pytest.raises(InputError, match=message):
+    read_questions('tfds:some')

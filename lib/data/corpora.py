@@ -223,9 +223,12 @@ class Corpus:
     import tensorflow_datasets as tfds
 
     found = {plan.split: plan for plan in plans(folder)}
-    if split not in found or not (pathlib.Path(folder) / 'dataset_info.json').exists():
+    known = (pathlib.Path(folder) / 'dataset_info.json').exists()
+    builder = tfds.builder_from_directory(folder) if known else None
+    if split not in found or builder is None or split not in builder.info.splits:
       raise InputError(
-        f'{folder} holds no encoded split {split!r}: make it with `experiments.compress corpus`'
+        f'{folder} holds no whole encoded split {split!r}: make it, or its rest, with '
+        '`experiments.compress corpus`'
       )
     if found[split].fingerprint != tokenizer.fingerprint:
       raise InputError(
@@ -233,7 +236,7 @@ class Corpus:
         f'{tokenizer.fingerprint[:12]}: name the file that it was made with'
       )
     self.plan = found[split]
-    self._records = tfds.builder_from_directory(folder).as_data_source(split)
+    self._records = builder.as_data_source(split)
 
   def __len__(self) -> int:
     return len(self._records)

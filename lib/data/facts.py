@@ -142,8 +142,8 @@ class FactBase:
     """Every fact of a kind in every wording of a split, with each place right equally often."""
     if split not in ASKED:
       raise InputError(f'split {split!r} is not one of {", ".join(ASKED)}.')
-    rng = np.random.default_rng([self.seed, 1 + list(ASKED).index(split), KINDS.index(kind)])
     asked = list(itertools.product(self.of_kind(kind), ASKED[split]))
+    rng = np.random.default_rng([self.seed, 1 + list(ASKED).index(split), KINDS.index(kind)])
     places = rng.permutation(np.arange(len(asked)) % self.options)
     return [
       self.question(fact, wording, int(place), rng)

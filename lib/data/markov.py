@@ -172,7 +172,7 @@ def interpolated(p: float, q: float, order: int, delta: float, seed: int) -> Mar
 
 def as_text(symbols: np.ndarray) -> bytes:
   """Symbols [n] as bytes: symbol s becomes byte 48 + s."""
-  return (symbols + np.uint8(48)).tobytes()
+  return (symbols + 48).astype(np.uint8).tobytes()
 
 
 def _contexts(order: int, alphabet_size: int) -> int:

@@ -138,9 +138,9 @@ def fitted(documents: Encoded, vocab_size: int, length: int) -> dict[str, np.nda
   if longest > length:
     raise InputError(f'a document of {longest} tokens does not fit a row of {length}.')
   tables: list[np.ndarray] = []
-  filled, segment = length, 0
+  filled = segment = 0
   for ids, covered in documents:
-    if filled + ids.size > length:
+    if not tables or filled + ids.size > length:
       tables.append(np.zeros((5, length), np.int32))
       filled = segment = 0
     segment += 1

@@ -73,7 +73,7 @@ def read_questions(
     name = spec.removeprefix('tfds:')
     records = sources.open_records(sources.open_prepared(name, data_dir), split)
     return [
-      _from_record(_text(records[index]), f'record {index} of {spec} ({split})')
+      _from_tfds(sources.read_record(records, index), f'record {index} of {spec} ({split})')
       for index in range(len(records))
     ]
   found: list[Question] = []
@@ -167,6 +167,13 @@ def _parsed(contents: str, place: str) -> Any:
     return json.loads(contents)
   except (ValueError, RecursionError) as error:  # also of numbers too long, brackets too deep
     raise InputError(f'{place}: this is no JSON ({error}).') from error
+
+
+def _from_tfds(record: Any, place: str) -> Question:
+  try:
+    return _from_record(_text(record), place)
+  except UnicodeDecodeError as error:
+    raise InputError(f'{place}: the text is no UTF-8 (byte {error.start}).') from error
 
 
 def _text(value: Any) -> Any:

@@ -137,10 +137,10 @@ def random_code_rows(vocab_size: int, dim: int, width: int, seed: int) -> np.nda
   rng = np.random.default_rng(seed)
   if width <= 24:
     return _repeated(_binary(rng.permutation(2**width)[:vocab_size], width), dim)
-  while True:
-    bits = rng.integers(0, 2, (vocab_size, width), np.uint8)
-    if len(np.unique(np.packbits(bits, axis=1), axis=0)) == vocab_size:
-      return _repeated(bits, dim)
+  bits = rng.integers(0, 2, (vocab_size, width), np.uint8)
+  while (again := _seen_before(bits)).any():
+    bits[again] = rng.integers(0, 2, (again.sum(), width), np.uint8)
+  return _repeated(bits, dim)
 
 
 def id_code_rows(vocab_size: int, dim: int, width: int) -> np.ndarray:
@@ -159,6 +159,12 @@ def _check_code(vocab_size: int, dim: int, width: int) -> None:
 
 def _binary(numbers: np.ndarray, width: int) -> np.ndarray:
   return (numbers[:, None] >> np.arange(width)[::-1]) & 1
+
+
+def _seen_before(bits: np.ndarray) -> np.ndarray:
+  """Which codes [V, width] stand in a row above too, bool [V]."""
+  _, first = np.unique(np.packbits(bits, axis=1), axis=0, return_index=True)
+  return ~np.isin(np.arange(len(bits)), first)
 
 
 def _repeated(bits: np.ndarray, dim: int) -> np.ndarray:

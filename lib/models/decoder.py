@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lib.errors import InputError
 from lib.models import positions as position_schemes
 from lib.models.packed_attention import packed_attention
 from lib.models.spread import by_rows
@@ -29,7 +30,7 @@ NORMS = ('layer', 'rms')
 
 def _check(name: str, value: str, allowed: Any) -> None:
   if value not in allowed:
-    raise ValueError(f'{name}={value!r} is not one of {", ".join(allowed)}.')
+    raise InputError(f'{name}={value!r} is not one of {", ".join(allowed)}.')
 
 
 class Cache(NamedTuple):
@@ -205,7 +206,7 @@ class Decoder(nn.Module):
     bias = None
     if self.position == 'learned':
       if length > self.max_length:
-        raise ValueError(f'{length} tokens exceed the {self.max_length} learned positions.')
+        raise InputError(f'{length} tokens exceed the {self.max_length} learned positions.')
       init = nn.initializers.normal(self.init_std or 0.02)
       table = self.param('positions', init, (self.max_length, self.dim))
       x_btd = x_btd + table[positions].astype(self.dtype)

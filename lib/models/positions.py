@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lib.errors import InputError
+
 SCHEMES = ('learned', 't5', 'relative', 'rotary')
 
 
@@ -21,9 +23,16 @@ def t5_buckets(count: int, buckets: int = 32, max_distance: int = 128) -> np.nda
   """Bucket of each distance 0…count − 1, int [count] (T5, Raffel et al. 2020, section 2.1).
 
   The first half of the buckets is exact; the rest grows logarithmically up to `max_distance`.
+
+  Raises:
+    InputError: a `max_distance` that the exact buckets reach already.
   """
   distance = np.arange(count)
   exact = buckets // 2
+  if max_distance <= exact:
+    raise InputError(
+      f'max_distance={max_distance} of T5 positions must be above {exact}, half of the buckets.'
+    )
   log_ratio = np.log(np.maximum(distance, 1) / exact) / np.log(max_distance / exact)
   far = exact + (log_ratio * (buckets - exact)).astype(np.int64)
   return np.where(distance < exact, distance, np.minimum(far, buckets - 1))

@@ -77,7 +77,8 @@ class StaticAC(base.Tokenizer):
       arithmetic.lanes(1), stream, self.cumulative, arithmetic.PRECISION, size, LONGEST
     )
     check_length(symbols.size, ids.size)
-    check_end(symbols[-1:] == END, size - places[-1:], ids.size, self.token_bits)
+    ended = symbols.size > 0 and symbols[-1] == END
+    check_end(ended, size - int(places[-1]) if ended else 0, ids.size, self.token_bits)
     return symbols[:-1].astype(np.uint8), places[:-1], ids.size
 
   def state(self) -> base.State:
