@@ -36,9 +36,3 @@ def switching_block(p: float, q: float, order: int, length: int) -> float:
   opening = min(length, order)
   unigram, rate = switching_unigram(p, q), switching_entropy_rate(p, q)
   return (opening * unigram + (length - opening) * rate) / length
-
-
-def switching_block_length(p: float, q: float, order: int, excess: float) -> float:
-  """r = k (h(pi) - H) / (excess H): the real block length whose loss is (1 + excess) H."""
-  unigram, rate = switching_unigram(p, q), switching_entropy_rate(p, q)
-  return order * (unigram - rate) / (excess * rate)

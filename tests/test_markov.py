@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Markov sources: closed forms against the exact machinery, and samples against both."""
 
-import json
 import math
-import pathlib
 import re
 
 import numpy as np
@@ -14,9 +12,8 @@ from hypothesis import strategies as st
 from lib.data import markov
 from lib.errors import InputError
 from lib.evals import bounds
+from lib.report import published
 from tests import closed_forms
-
-NOTES = pathlib.Path(__file__).parents[2] / 'shared/papers/markov.md'
 
 sources = st.builds(
   lambda shape, seed: markov.random_kernel(*shape, seed),
@@ -88,10 +85,6 @@ def test_values_derived_by_hand():
   assert closed_forms.switching_entropy_rate(0.5, 0.8) == pytest.approx(0.6190146, abs=1e-6)
   # k=2, r=3: two characters at ln 2 and one at h(.8): (1.3862944 + .5004024) / 3.
   assert closed_forms.switching_block(0.8, 0.8, 2, 3) == pytest.approx(0.6288989, abs=1e-7)
-  # 5 % above H: r = k (.6931472 - .5004024) / (.05 * .5004024) = 7.7036 k.
-  assert closed_forms.switching_block_length(0.8, 0.8, 3, 0.05) == pytest.approx(
-    3 * 7.70359, abs=1e-4
-  )
   # An unbiased coin pays ln 2 whatever it sees; a die of three equal faces ln 3.
   assert markov.switching(0.5, 0.5, 3).entropy_rate == pytest.approx(math.log(2))
   assert markov.MarkovSource(np.full((3, 3), 1 / 3)).entropy_rate == pytest.approx(math.log(3))
@@ -117,38 +110,21 @@ def test_dictionary_bound():
   assert bounds.dictionary_bound(h, 0.2, 5) == math.inf  # ln 5 / (.99 ln 5) > 1
 
 
-def published() -> list[dict]:
-  if not NOTES.exists():
-    pytest.skip(f'{NOTES} is not there: its numbers cannot be compared')
-  return json.loads(re.search(r'```json\n(.*?)\n```', NOTES.read_text(), re.DOTALL).group(1))
-
-
-def test_machine_readable_numbers_of_the_notes():
-  checked = 0
-  for row in published():
-    numbers = dict(re.findall(r'(\w+)=([\d.]+)', f'{row["row"]} {row["column"]}'))
-    value = {key: float(text) for key, text in numbers.items()}
-    p, q, k = value.get('p', 0.8), value.get('q', 0.8), int(value.get('k', 1))
-    rate, column = closed_forms.switching_entropy_rate(p, q), row['column']
-    if column.startswith('pi(1)'):
-      found = markov.switching(p, q, 1).block_law(1)[1]
-    elif column.startswith('char unigram'):
+def test_published_closed_forms_are_those_of_the_theory():
+  entries = [
+    entry for entry in published.load('markov')['entries'] if entry['column'] == 'nats_per_char'
+  ]
+  assert len(entries) == 68
+  for entry in entries:
+    p, q = entry['where']['p'], entry['where']['q']
+    value = {key: int(text) for key, text in re.findall(r'(\w)=(\d+)', entry['row'])}
+    if entry['table'] == 'ngram':
+      found = closed_forms.switching_ngram(p, q, value['k'], value['m'])
+    elif entry['table'] == 'blocks':
+      found = closed_forms.switching_block(p, q, value['k'], value['r'])
+    else:  # a memorised dictionary is one of characters on any other text
       found = closed_forms.switching_unigram(p, q)
-    elif column.startswith('H_inf'):
-      found = rate / math.log(2) if row['unit'].startswith('bits') else rate
-    elif row['table'].startswith('Char m-gram'):
-      found = closed_forms.switching_ngram(p, q, k, int(value['m']))
-    elif column.startswith(('r=', 'T=')):
-      found = closed_forms.switching_block(p, q, k, int(value.get('r', value.get('T'))))
-    elif column.startswith('smallest r'):
-      found = closed_forms.switching_block_length(p, q, k, 0.05)
-    elif column.startswith('log2 d'):
-      found = math.ceil(closed_forms.switching_block_length(p, q, k, 0.05))
-    else:
-      continue
-    assert found == pytest.approx(row['value'], abs=6e-6), row
-    checked += 1
-  assert checked >= 116
+    assert found == pytest.approx(entry['value'], abs=6e-7), entry
 
 
 @pytest.mark.parametrize('shape', [(1, 2), (3, 2), (2, 3)])

@@ -26,13 +26,16 @@ def test_a_published_number_of_another_scale_stays_out_of_the_column():
   assert 'p=0.8' in row.note
 
 
-def test_every_published_number_names_its_source_and_scale():
-  entries = published.load('markov')['entries']
+@pytest.mark.parametrize('paper', ['markov', 'lexinvariant', 'equal_info', 'visual_unicode'])
+def test_every_published_number_has_a_place_of_its_own_and_names_its_source_and_scale(paper):
+  entries = published.load(paper)['entries']
   assert len(entries) > 60
   for entry in entries:
     assert set(entry) == {'table', 'row', 'column', 'value', 'unit', 'source', 'where'}
     assert entry['source']
-    assert entry['where']
+    assert entry['where'] or entry['table'] == 'theory'  # which holds at any size
+  places = {(e['table'], e['row'], e['column'], str(e['where'])) for e in entries}
+  assert len(places) == len(entries)
 
 
 def test_rows_survive_their_file_and_infinities_become_null(tmp_path):
