@@ -62,6 +62,7 @@ def test_a_gathered_run_is_judged(report):
   assert '- **does not hold here**: Over an LZW dictionary' in text
   assert 'fails: `bound / p=0.8,d=1024 / lzw_nats_per_char` 0.5337 ± 0.002 against 0.5000' in text
   assert 'missing: transformer / ' in text
+  assert re.search(r'\| markov +\| smoke +\| 1 +\| 0 +\| 1 +\| 9 +\| 0 of 4 +\|', text)
   assert 'here: scale smoke, 2 seeds)' in text
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """My text: python docs/examples/my_text.py book.txt"""
 
+import math
 import sys
 
 from lib.data import pipeline, sources
@@ -13,7 +14,8 @@ bpe = train_bpe(b''.join(text), 1024, bytes(range(256)))
 
 test = sources.take(sources.open_source(sys.argv[1], 'test'), 1_000_000)
 [(nats, sem)] = ngram.token_loss(bpe, text, test, [0])
-print(f'unigram over {bpe.vocab_size} tokens: {nats / 0.6931:.3f} ± {sem / 0.6931:.3f} bits/byte')
+bits, error = nats / math.log(2), sem / math.log(2)
+print(f'unigram over {bpe.vocab_size} tokens: {bits:.3f} ± {error:.3f} bits/byte')
 
 batch = next(iter(pipeline.batches(train, bpe, batch_size=4, length=64, seed=0)))
 for name, values in batch.items():

@@ -27,7 +27,6 @@ FAILS = 'does not hold here'
 UNTESTABLE = 'not testable at this scale'
 SHOWN, NOT_SHOWN = 'shown here', 'not shown here'  # of what an audit found
 VERDICTS = REPRODUCED, DIRECTION, FAILS, UNTESTABLE
-OF_AUDITS = SHOWN, NOT_SHOWN, UNTESTABLE
 NORMAL = stats.norm.ppf(0.975)
 
 

@@ -79,13 +79,15 @@ class Section:
 
 
 def overview(sections: Sequence[Section]) -> list[list[str]]:
-  """A head and a line for each section: how many claims got which verdict."""
+  """A head and a line for each section: claims by verdict, and findings of audits shown."""
   heads = (verdict.split(' at ')[0].removesuffix(' here') for verdict in claims.VERDICTS)
-  lines = [['recipe', 'scale', *heads]]
+  lines = [['recipe', 'scale', *heads, 'audits shown']]
   for section in sections:
     counts = Counter(one.verdict for one in section.claims)
     scale = section.scale + ', changed' * bool(section.changed)
-    lines.append([section.name, scale, *(str(counts[verdict]) for verdict in claims.VERDICTS)])
+    shown = sum(one.verdict == claims.SHOWN for one in section.audits)
+    verdicts = (str(counts[verdict]) for verdict in claims.VERDICTS)
+    lines.append([section.name, scale, *verdicts, f'{shown} of {len(section.audits)}'])
   return lines
 
 
