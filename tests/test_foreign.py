@@ -18,16 +18,16 @@ from lib.errors import InputError
 from lib.evals import ngram
 from lib.models import codec_files
 from lib.tokenizers import ByteLevel, Foreign, documents
-from tests import fuzz
+from tests import hostile
 
-EXACT = fuzz.family('byte_level')
-LOWER = fuzz.family('foreign')
-TEXT = fuzz.TEXT
+EXACT = hostile.family('byte_level')
+LOWER = hostile.family('foreign')
+TEXT = hostile.TEXT
 
 
 def changed(change) -> bytes:
   """The exact file after a change of the library's object."""
-  tokenizer = Tokenizer.from_str(fuzz.tokenizer_json().decode())
+  tokenizer = Tokenizer.from_str(hostile.tokenizer_json().decode())
   change(tokenizer)
   return tokenizer.to_str().encode()
 
@@ -50,14 +50,14 @@ def test_any_bytes_come_back_and_are_covered(data):
 
 
 def test_ids_are_those_of_the_library():
-  library = Tokenizer.from_str(fuzz.tokenizer_json().decode())
+  library = Tokenizer.from_str(hostile.tokenizer_json().decode())
   assert EXACT.encode(TEXT).tolist() == library.encode(TEXT.decode()).ids
   assert EXACT.vocab_size == library.get_vocab_size()
 
 
 def test_a_file_is_exact_where_it_can_be(tmp_path):
-  assert isinstance(tokenizers.load(written(tmp_path, fuzz.tokenizer_json())), ByteLevel)
-  lower = tokenizers.load(written(tmp_path, fuzz.tokenizer_json(lower=True)))
+  assert isinstance(tokenizers.load(written(tmp_path, hostile.tokenizer_json())), ByteLevel)
+  lower = tokenizers.load(written(tmp_path, hostile.tokenizer_json(lower=True)))
   assert isinstance(lower, Foreign)
   assert not lower.lossless
   assert lower.decode(lower.encode(b'The THE')) == b'the the'
@@ -132,7 +132,7 @@ def test_any_sentencepiece_model_is_read(tmp_path):
 
 
 def test_a_corpus_keeps_its_tokenizer_as_one_of_ours(tmp_path):
-  path = written(tmp_path, fuzz.tokenizer_json())
+  path = written(tmp_path, hostile.tokenizer_json())
   book = written(tmp_path, TEXT * 9, 'book.txt')
   job = corpus.begin(str(book), 'train', str(path), str(tmp_path / 'corpus'), 1, None)
   path.unlink()

@@ -17,7 +17,7 @@ from lib.data import fonts, glyphs
 from lib.errors import InputError
 from lib.tokenizers import container, files
 from lib.tokenizers.coding import slices
-from tests import fuzz
+from tests import fuzz, hostile
 
 
 @pytest.mark.parametrize('target', fuzz.QUICK, ids=lambda target: target.__name__)
@@ -28,7 +28,7 @@ def test_only_a_sentence_comes_out(target, data):
 
 
 def test_every_family_is_tried():
-  assert {fuzz.family(name).family for name in fuzz.FAMILIES} == set(tokenizers.FAMILIES)
+  assert {hostile.family(name).family for name in hostile.FAMILIES} == set(tokenizers.FAMILIES)
 
 
 def signed(path, family, payload):
@@ -92,7 +92,7 @@ def test_merges_that_double_without_end_are_refused():
   ('parent', 300, 300), ('parent', 256, 9999), ('cut', 0, 300), ('text', 5, 70_000), ('cut', 3, -1),
 ])  # fmt: skip
 def test_windows_that_lead_out_of_their_table_are_refused(field, place, value):
-  state = fuzz.family('equal_info').state()
+  state = hostile.family('equal_info').state()
   state[field] = state[field].copy()
   state[field][place] = value
   with pytest.raises(InputError, match='no table of windows'):
