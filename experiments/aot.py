@@ -42,15 +42,17 @@ CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/markov.py:paper', 'Config, scale.', lock_config=True
 )
 TOPOLOGY = flags.DEFINE_list(
-  'topology', ['cpu:8'], 'v5p:8x8x4, v5e:16x16, v6e:16x16, h200x8, cpu:8'
+  'topology',
+  ['cpu:8'],
+  'v5p:8x8x4, v5e:16x16, v6e:16x16, h200x8, cpu:8; empty for --scaling alone.',
 )
 SLICES = flags.DEFINE_integer('slices', 1, 'TPU slices, joined by the network.', lower_bound=1)
 MODEL = flags.DEFINE_string('model', '', 'Which of the recipe; the largest if not given.')
 SCALING = flags.DEFINE_bool('scaling', False, 'Estimate scaling from 8 to 1,024 v5p chips too.')
 HEADER = (
-  'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'state and batch', 'returned',
-  'temporaries', 'program', 'of memory', 'collectives a step', 'TFLOP a chip', 'by the compiler',
-  'compiled in', 'fits',
+  'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'parameters', 'state and batch',
+  'returned', 'temporaries', 'program', 'of memory', 'collectives a step', 'TFLOP a chip',
+  'by the compiler', 'compiled in', 'fits',
 )  # fmt: skip
 ESTIMATES = (
   'scaling', 'chips', 'rows', 'computing, ms', 'sending, ms', 'rows a second', 'of full rate',
@@ -78,9 +80,11 @@ def execute() -> None:
   """Prints a row for each attempt, up to the first that fits, on each topology."""
   config = CONFIG.value
   recipe = load(config_flags.get_config_filename(flags.FLAGS['config']))
-  jax.config.update('jax_num_cpu_devices', max(map(_cpus, TOPOLOGY.value)))
+  jax.config.update('jax_num_cpu_devices', max(map(_cpus, TOPOLOGY.value), default=1))
   jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
   name = chosen(recipe, config)
+  for topology in TOPOLOGY.value:  # those refused are, before minutes go by for the others
+    chips.devices(topology, SLICES.value)
   made = lambda remat: recipe.plans(with_remat(config, remat))[name]()
   print(_head(HEADER), flush=True)
   found = [fit(config, name, made, topology, SLICES.value) for topology in TOPOLOGY.value]
@@ -125,7 +129,7 @@ def fit(
         one.experiment, one.optimizer, one.batch, config.rules, mesh, attempt.accumulate
       )
     except (InputError, jax.errors.JaxRuntimeError) as error:
-      print(_line([*row, *[''] * 9, _reason(error)]), flush=True)
+      print(_line([*row, *[''] * 10, _reason(error)]), flush=True)
       continue
     fits = chip is None or step.bytes <= chip.memory
     print(_line([*row, *_measured(step, chip, len(devices)), 'yes' if fits else 'no']), flush=True)
@@ -165,14 +169,18 @@ def scale(config: ConfigDict, name: str, made: Making) -> None:
   the other: what is hidden behind computation, and what stalls, are both left out.
   """
   estimates = []
+
+  @functools.cache
+  def compiled(topology: str, rows: int) -> plan.Step | None:
+    return fit(config, name, functools.partial(_resized, made, rows), topology)
+
   for kind in ('strong', 'weak'):
     for topology in SIZES:
       chip, count = chips.CHIPS['v5p'], len(chips.devices(topology))
       rows = rows_of(made(False))
       if kind == 'weak':
         rows = max(1, rows * count // REFERENCE)
-      step = fit(config, name, functools.partial(_resized, made, rows), topology)
-      if step is None:
+      if (step := compiled(topology, rows)) is None:
         continue
       compute = step.flops / count / chip.flops
       send = sum(one.sent for one in step.collectives.values()) / (chip.links / chip.axes)
@@ -223,6 +231,7 @@ def _measured(step: plan.Step, chip: chips.Chip | None, devices: int) -> list[st
     for kind, one in sorted(step.collectives.items())
   )
   return [
+    f'{step.parameters:,}',
     *map(_size, parts),
     f'{step.bytes / chip.memory:.0%} of {_size(chip.memory)}' if chip else '',
     runs or 'none',
