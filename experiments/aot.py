@@ -50,9 +50,9 @@ SLICES = flags.DEFINE_integer('slices', 1, 'TPU slices, joined by the network.',
 MODEL = flags.DEFINE_string('model', '', 'Which of the recipe; the largest if not given.')
 SCALING = flags.DEFINE_bool('scaling', False, 'Estimate scaling from 8 to 1,024 v5p chips too.')
 HEADER = (
-  'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'parameters', 'state and batch',
-  'returned', 'temporaries', 'program', 'of memory', 'collectives a step', 'TFLOP a chip',
-  'by the compiler', 'compiled in', 'fits',
+  'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'parameters',
+  'state and batch', 'returned', 'temporaries', 'program', 'of memory', 'collectives a step',
+  'TFLOP a chip', 'by the compiler', 'compiled in', 'fits',
 )  # fmt: skip
 ESTIMATES = (
   'scaling', 'chips', 'rows', 'computing, ms', 'sending, ms', 'rows a second', 'of full rate',
