@@ -15,6 +15,7 @@ from lib.embeddings.lexinvariant import (
   Draw,
   Lexinvariant,
   draw_rows,
+  permutations,
 )
 from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
 from lib.embeddings.preceding import Preceding
@@ -102,6 +103,22 @@ def test_renamed_text_has_the_same_law_over_fresh_draws(draw_kind, law):
     plain, other = means(small), means(renamed(small, [2, 0, 4, 1, 3]))
   z = (plain.mean() - other.mean()) / np.hypot(plain.std(), other.std()) * len(plain) ** 0.5
   assert abs(z) < 4
+
+
+@pytest.mark.parametrize('size', [6, 5000, 2**17])  # pairs; three digits; four
+def test_names_are_uniform_permutations(size):
+  count = 2**20 // size
+  names = np.asarray(permutations(jax.random.key(3), count, size))
+  assert (np.sort(names, axis=1) == np.arange(size)).all()
+  # An id keeps its name once a sequence on average, and two ids are in either order: all within
+  # five standard errors.
+  assert np.mean((names == np.arange(size)).sum(1)) == pytest.approx(1, abs=5 / count**0.5)
+  pairs = names.reshape(count, size // 2, 2)
+  ordered = np.mean(pairs[..., 0] < pairs[..., 1])
+  assert ordered == pytest.approx(0.5, abs=2.5 / (count * size / 2) ** 0.5)
+  rising = np.corrcoef(names.ravel(), np.tile(np.arange(size), count))[0, 1]
+  assert abs(rising) < 5 / (count * size) ** 0.5
+  assert (np.diff(names[:2], axis=0) != 0).any()
 
 
 def test_haar_rows_are_orthogonal_and_no_row_tells_its_number():
