@@ -5,9 +5,9 @@
 
 On an accelerator: time of each implementation and peer, forward and with gradients, as a ratio to
 the reference and to the fastest other, the share of what the chip could do, and peak memory.
-Elsewhere times would mean nothing: there the TPU kernels are compiled ahead of time, and what is
-printed is the memory that they plan with and how their static schedules compare with the matrix
-units alone.
+Elsewhere times would mean nothing: there all that TPUs can run is compiled for them ahead of time,
+with gradients, and what is printed is the memory that each way plans with and how the kernels'
+static schedules compare with the matrix units alone.
 
 --record puts a kernel's rows in the place of those it has of this device in RESULTS.md.
 """
@@ -15,6 +15,7 @@ units alone.
 import argparse
 import importlib.metadata
 import importlib.util
+import itertools
 import pathlib
 import statistics
 import sys
@@ -38,7 +39,10 @@ PEAKS = {
   'NVIDIA H200': (989e12, 4.8e12),
 }
 MEASURED = ('shape', 'pass', 'way', 'ms', '× reference', '× best other', 'of roofline', 'peak GB')
-COMPILED = ('shape', 'chip', 'temporary MB', 'body', 'cycles', 'matrix cycles', 'ratio', 'spills')
+COMPILED = (
+  'shape', 'chip', 'way', 'temporary MB', 'body', 'cycles', 'matrix cycles', 'ratio', 'spills'
+)  # fmt: skip
+GPU = ('cudnn', 'triton', 'Triton attention of JAX')  # ways
 Row = tuple[str, ...]
 
 
@@ -83,13 +87,7 @@ def measure(case: Case) -> Iterator[Row]:
         compiled = jax.jit(wrap(function)).lower(*arrays).compile()
         times[way] = seconds(compiled, arrays)
       except Exception as error:  # a peer or a kernel that this backend refuses
-        yield (
-          case.shape,
-          name,
-          way,
-          f'no: {(str(error) or repr(error)).splitlines()[0][:80]}',
-          *[''] * 4,
-        )
+        yield case.shape, name, way, _refusal(error), *[''] * 4
         continue
       held[way] = held_bytes(compiled)
     for way, took in times.items():
@@ -104,16 +102,29 @@ def measure(case: Case) -> Iterator[Row]:
 
 
 def compile_ahead(case: Case, chips: Sequence[str]) -> Iterator[Row]:
-  """Rows of COMPILED for each chip."""
+  """Rows of COMPILED for each chip; what its compiler refuses says why."""
   shapes = jax.eval_shape(case.inputs)
-  function = list(passes(case).values())[-1](case.ways['pallas'])
-  for chip in chips:
-    memory = aot.compile_for(chip, function, shapes).memory_analysis().temp_size_in_bytes
-    for found in aot.schedules(chip, function, shapes):
+  wrap = list(passes(case).values())[-1]
+  for chip, (way, function) in itertools.product(chips, case.ways.items()):
+    if way in GPU:
+      continue
+    try:
+      plan = aot.compile_for(chip, wrap(function), shapes).memory_analysis()
+    except Exception as error:  # more than the chip has
+      yield case.shape, chip, way, _refusal(error), *[''] * 5
+      continue
+    first = case.shape, chip, way, f'{plan.temp_size_in_bytes / 1e6:.1f}'
+    if way != 'pallas':
+      yield *first, *[''] * 5
+      continue
+    for found in aot.schedules(chip, wrap(function), shapes):
       ratio = f'{found.bundles / found.matrix_cycles:.2f}' if found.matrix_cycles else ''
       numbers = (f'{x:,}' for x in (found.bundles, found.matrix_cycles))
-      yield (case.shape, chip, f'{memory / 1e6:.1f}', found.kernel, *numbers, ratio,
-             f'{found.spills:,}')  # fmt: skip
+      yield *first, found.kernel, *numbers, ratio, f'{found.spills:,}'
+
+
+def _refusal(error: Exception) -> str:
+  return f'no: {(str(error) or repr(error)).splitlines()[0][:80]}'
 
 
 def record(title: str, text: str, path: pathlib.Path = RESULTS) -> None:

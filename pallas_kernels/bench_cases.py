@@ -7,13 +7,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import flash_attention
 
 from pallas_kernels import causal_attention as causal
 from pallas_kernels import glyph_rows as glyphs
 from pallas_kernels import lexinvariant_cross_entropy as lexinvariant
 from pallas_kernels import linear_cross_entropy as linear
 from pallas_kernels import window_coder as coder
+from pallas_kernels.bench_peers import (
+  Ways,
+  causal_attention_peers,
+  in_parts,
+  linear_cross_entropy_peers,
+)
 from pallas_kernels.random_rows import LAWS
 
 
@@ -56,11 +61,17 @@ LEXINVARIANT = {'sequences': 64 // 4, 'length': 512, 'dim': 1024, 'vocab_size': 
 # Attention of a layer: a step's batch over this many chips.
 CAUSAL: dict[str, dict[str, Any]] = {
   # lexinvariant, paper, text: with T5 biases
-  'lexinvariant': {'texts': 64 // 4, 'length': 512, 'heads': 8, 'width': 128, 'biased': True},
+  'lexinvariant': {'texts': 64 // 4, 'length': 512, 'heads': 8, 'width': 128, 'biases': 'table'},
+  # equal_info, paper, m2.models 113m, and m1: with vectors of distances in each layer
+  'equal_info_113m': {
+    'texts': 256 // 4, 'length': 512, 'heads': 12, 'width': 64, 'biases': 'vectors',
+  },
+  'equal_info_m1': {'texts': 128, 'length': 1024, 'heads': 4, 'width': 64, 'biases': 'vectors'},
   # visual_unicode, paper, loss
-  'visual_unicode': {'texts': 512 // 64, 'length': 1024, 'heads': 32, 'width': 32, 'biased': False},
-}
+  'visual_unicode': {'texts': 512 // 64, 'length': 1024, 'heads': 32, 'width': 32, 'biases': None},
+}  # fmt: skip
 STARTS = (*range(16), *range(16, 128, 7))  # of 32 buckets
+LAST = 128  # distance that vectors tell apart
 
 # visual_unicode, paper, loss: 512 × 1,024 ids over 64 chips, pictures of 32 × 32 pixels.
 GLYPHS = {'ids': 512 * 1024 // 64, 'pixels': 32**2}
@@ -90,11 +101,15 @@ def _linear(name: str, positions: int, dim: int, vocab_size: int) -> Case:
     )
     return hidden, table * dim**-0.5, bias, targets
 
+  reference = linear.linear_cross_entropy_reference
+  parts = in_parts(lambda h, t, w, b: reference(h, w, b, t), 16)
   ways = {
-    'reference': linear.linear_cross_entropy_reference,
+    'reference': reference,
     'chunked': linear.chunked,
     'pallas': linear.pallas,
     'triton': linear.triton,
+    'positions in 16 parts': lambda h, w, b, t: parts((h, t), w, b),
+    **linear_cross_entropy_peers(),
   }
   product, matrices = 2.0 * positions * dim * vocab_size, 2.0 * dim * (positions + vocab_size)
   return Case(
@@ -116,10 +131,16 @@ def _lexinvariant(law: str, sequences: int, length: int, dim: int, vocab_size: i
     seeds = jax.random.bits(jax.random.key(1), (sequences, 2), jnp.uint32)
     return hidden * dim**-0.5, seeds, targets
 
+  reference = lexinvariant.lexinvariant_cross_entropy_reference
+
+  def one_by_one(*arrays, **of):
+    return in_parts(functools.partial(reference, **of), sequences)(arrays)
+
   ways = {
-    'reference': lexinvariant.lexinvariant_cross_entropy_reference,
+    'reference': reference,
     'chunked': lexinvariant.chunked,
     'pallas': lexinvariant.pallas,
+    'one sequence at a time': one_by_one,
   }
   product, matrix = 2.0 * sequences * length * dim * vocab_size, 2.0 * sequences * length * dim
   return Case(
@@ -133,35 +154,31 @@ def _lexinvariant(law: str, sequences: int, length: int, dim: int, vocab_size: i
   )
 
 
-def _causal(name: str, texts: int, length: int, heads: int, width: int, biased: bool) -> Case:
+def _causal(name: str, texts: int, length: int, heads: int, width: int, biases: str | None) -> Case:
   def inputs():
-    shape = (texts, length, heads, width)
-    *qkv, table = _random(0, *[(shape, jnp.bfloat16)] * 3, ((heads, len(STARTS)), jnp.float32))
+    shape, wide = (texts, length, heads, width), jnp.float32
+    kinds = {'table': (heads, len(STARTS)), 'vectors': (LAST + 1, width)}
+    trained = [(kinds[biases], wide)] if biases else []
+    *qkv, found = [*_random(0, *[(shape, jnp.bfloat16)] * 3, *trained), None][:4]
     documents = jnp.arange(length, dtype=jnp.int32) // (length // 2)
-    return *qkv, jnp.broadcast_to(documents, (texts, length)), *([table] if biased else [])
+    segments = jnp.broadcast_to(documents, (texts, length))
+    return *qkv, segments, *[found if biases == kind else None for kind in kinds]
 
-  def peer(q, k, v, segments, table=None):
-    """JAX's own, which must be given biases as an array."""
-    bias, _ = causal.bias_and_mask(segments, table, STARTS)
-    if bias is not None:
-      bias = jnp.broadcast_to(bias, (texts, heads, length, length))
-    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-    ids = flash_attention.SegmentIds(segments, segments)
-    call = functools.partial(flash_attention.flash_attention, causal=True, sm_scale=width**-0.5)
-    return call(q, k, v, bias, ids).swapaxes(1, 2)
+  starts = STARTS if biases == 'table' else ()
 
-  starts = STARTS if biased else ()
-  ways: dict[str, Callable[..., Any]] = {
-    'reference': functools.partial(causal.causal_attention_reference, starts=starts),
-    'xla': lambda q, k, v, segments, table=None: causal.causal_attention(
-      q, k, v, segments, table=table, starts=starts, implementation='xla'
-    ),
-    'pallas': functools.partial(causal.pallas, starts=starts),
-    'flash_attention of JAX': peer,
+  own = {
+    'reference': causal.causal_attention_reference,
+    'xla': causal.xla,
+    'cudnn': causal.cudnn,
+    'pallas': causal.pallas,
+  }
+  ways: Ways = {
+    **{name: functools.partial(way, starts=starts) for name, way in own.items()},
+    **causal_attention_peers(starts, biased=biases is not None),
   }
   product = 2.0 * texts * heads * width * length**2 / 2  # of the pairs that are seen
   array = 2.0 * texts * length * heads * width
-  by = (0, 1, 2, 4) if biased else (0, 1, 2)
+  by = (0, 1, 2, *{'table': (4,), 'vectors': (5,), None: ()}[biases])
   return Case(
     'causal_attention', name, inputs, ways, by, (2 * product, 7 * product), (4 * array, 12 * array)
   )
@@ -176,7 +193,7 @@ def _glyphs(ids: int, pixels: int, vocab_size: int = 2**16) -> Case:
     )
     return wanted, packed.astype(jnp.int32), mean, scales
 
-  ways: dict[str, Callable[..., Any]] = {
+  ways: Ways = {
     'reference': lambda *of: glyphs.glyph_rows_reference(*of).astype(jnp.bfloat16),
     'pallas': functools.partial(glyphs.pallas, dtype=jnp.bfloat16),
   }
@@ -192,7 +209,7 @@ def _coder(streams: int, window: int) -> Case:
   def columns(probabilities, symbols, intervals):
     return coder.pallas(window, probabilities, tuple(x[:, None] for x in (symbols, *intervals)))
 
-  ways: dict[str, Callable[..., Any]] = {
+  ways: Ways = {
     'reference': functools.partial(coder.window_coder, window=window, implementation='reference'),
     'pallas': columns,
   }

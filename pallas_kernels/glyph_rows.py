@@ -17,6 +17,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.implementations import check_implementation, check_vector_memory
+
 IMPLEMENTATIONS = ('reference', 'pallas')
 LANES, WORD = 128, 32
 LARGEST = LANES * WORD  # pixels
@@ -36,14 +38,9 @@ class BlockSizes:
     if self.n % 128 or self.n < 1:
       raise ValueError(f'tiles of {self.n} ids: n must be a multiple of 128.')
 
-  def check_memory(self, pixels: int, itemsize: int, limit: int = 12 * 2**20) -> None:
-    """Raises ValueError if a tile does not fit a TPU core's vector memory."""
-    used = self.n * (2 * itemsize * planes(pixels) * LANES + 4 * (8 + 4) * LANES)
-    if used > limit:
-      raise ValueError(
-        f'tiles of {self.n} pictures of {pixels} pixels take {used / 2**20:.1f} MiB of '
-        f'{limit / 2**20:.0f} MiB vector memory: choose smaller ones.'
-      )
+  def memory(self, pixels: int, itemsize: int) -> int:
+    """Bytes of a TPU core's vector memory that the kernel takes."""
+    return self.n * (2 * itemsize * planes(pixels) * LANES + 4 * (8 + 4) * LANES)
 
 
 def planes(pixels: int) -> int:
@@ -122,7 +119,8 @@ def pallas(
   interpret: object = False,
 ) -> jax.Array:
   """The TPU kernel on ids [N], whatever the backend: for compiling."""
-  blocks.check_memory(mean.size, jnp.dtype(dtype).itemsize)
+  used = blocks.memory(mean.size, jnp.dtype(dtype).itemsize)
+  check_vector_memory(f'tiles of {blocks.n} pictures of {mean.size} pixels', used)
   count, width = ids.size, planes(mean.size) * LANES
   ids = jnp.pad(ids, (0, -count % blocks.n))
   rows, first = _places(ids, mean.size)
@@ -191,18 +189,9 @@ def glyph_rows(
   if implementation is None:
     alone = jax.sharding.get_abstract_mesh().size <= 1
     implementation = 'pallas' if jax.default_backend() == 'tpu' and alone else 'reference'
-  if implementation == 'reference':
-    rows = glyph_rows_reference(flat, packed, mean, scales).astype(dtype)
-  elif implementation == 'pallas':
-    if not interpret and jax.default_backend() != 'tpu':
-      raise ValueError(
-        f"implementation 'pallas' runs on a TPU, not on {jax.default_backend()}: leave it None, or "
-        "name 'reference'."
-      )
+  check_implementation('glyph_rows', implementation, IMPLEMENTATIONS, interpret)
+  if implementation == 'pallas':
     rows = pallas(flat, packed, mean, scales, dtype, blocks, interpret)
   else:
-    raise ValueError(
-      f'glyph_rows has no implementation {implementation!r}; choose None or one of '
-      f'{", ".join(IMPLEMENTATIONS)}.'
-    )
+    rows = glyph_rows_reference(flat, packed, mean, scales).astype(dtype)
   return rows.reshape(*ids.shape, mean.size)

@@ -19,6 +19,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels import softmax_tiles as tiles
+from pallas_kernels.implementations import (
+  VECTOR_MEMORY,
+  check_implementation,
+  check_vector_memory,
+)
 from pallas_kernels.linear_cross_entropy import linear_cross_entropy_reference
 from pallas_kernels.random_rows import GROUP, check, random_rows, random_tile
 
@@ -47,7 +52,7 @@ class BlockSizes:
   @classmethod
   def fitting(cls, length: int, dim: int, itemsize: int) -> 'BlockSizes':
     """The most positions, of 512 or a text's length, that fit vector memory; else the fewest."""
-    fits = lambda t: cls(t).memory(dim, itemsize) <= tiles.VECTOR_MEMORY
+    fits = lambda t: cls(t).memory(dim, itemsize) <= VECTOR_MEMORY
     needed = -(-length // 128) * 128
     return cls(next((t for t in (512, 256) if t <= needed and fits(t)), 128))
 
@@ -216,7 +221,7 @@ def pallas(
   _, length, dim = hidden.shape
   itemsize = hidden.dtype.itemsize
   blocks = blocks or BlockSizes.fitting(length, dim, itemsize)
-  tiles.check_vector_memory(
+  check_vector_memory(
     f'tiles of {blocks.t} × {blocks.v} at width {dim}', blocks.memory(dim, itemsize)
   )
   options = (vocab_size, law, blocks, interpret)
@@ -279,7 +284,7 @@ def lexinvariant_cross_entropy(
     'chunked': chunked,
     'pallas': functools.partial(pallas, blocks=blocks, interpret=interpret),
   }
-  tiles.check_implementation('lexinvariant_cross_entropy', name, by_name, interpret)
+  check_implementation('lexinvariant_cross_entropy', name, by_name, interpret)
   here = (targets >= 0) & (targets < vocab_size)
   lse, picked = by_name[name](hidden, seeds, jnp.where(here, targets, -1), vocab_size, law)
   return tiles.nats_and_lse(lse, picked, targets, vocab_size)

@@ -25,6 +25,11 @@ from jax.sharding import PartitionSpec
 
 from pallas_kernels import linear_cross_entropy_triton
 from pallas_kernels import softmax_tiles as tiles
+from pallas_kernels.implementations import (
+  VECTOR_MEMORY,
+  check_implementation,
+  check_vector_memory,
+)
 
 HELD = 2**26  # by default the reference may hold so many logits: 256 MiB in float32
 CHUNK = 4096  # vocabulary rows of which 'chunked' holds logits
@@ -50,7 +55,7 @@ class BlockSizes:
   def fitting(cls, dim: int, itemsize: int) -> 'BlockSizes':
     """The largest square tiles, of 512 at most, that fit vector memory; else the smallest."""
     sizes = (512, 256, 128)
-    fits = (size for size in sizes if cls(size, size).memory(dim, itemsize) <= tiles.VECTOR_MEMORY)
+    fits = (size for size in sizes if cls(size, size).memory(dim, itemsize) <= VECTOR_MEMORY)
     size = next(fits, sizes[-1])
     return cls(size, size)
 
@@ -126,7 +131,7 @@ def _chunked_backward(hidden, table, bias, targets, lse, g_lse, g_picked):
 
 def _tile(j, h_ref, w_ref, b_ref, t_ref):
   """Logits of vocabulary tile j, and where they are the targets'."""
-  logits_vn = tiles.products(w_ref[...], h_ref[...]) + b_ref[...]
+  logits_vn = tiles.products(w_ref[...], h_ref[...]) + b_ref[...].reshape(-1, 1)
   return logits_vn, tiles.hits(j * w_ref.shape[0], t_ref[...], logits_vn.shape, axis=0)
 
 
@@ -161,7 +166,7 @@ def _padded(blocks, hidden, table, bias, targets, *rows):
   return (
     jnp.pad(hidden, ((0, spare_n), (0, 0))),
     jnp.pad(table, ((0, spare_v), (0, 0))),
-    jnp.pad(bias, (0, spare_v), constant_values=-1e30)[:, None],  # −∞ − −∞ would be no number
+    jnp.pad(bias, (0, spare_v), constant_values=-1e30)[None],  # −∞ − −∞ would be no number
     jnp.pad(targets, (0, spare_n), constant_values=-1)[None],
     *(jnp.pad(row, (0, spare_n))[None] for row in rows),
   )
@@ -173,7 +178,7 @@ def _specs(blocks, dim, order):
   return (
     spec((blocks.n, dim), lambda i, j: (i, 0)),
     spec((blocks.v, dim), lambda i, j: (j, 0)),
-    spec((blocks.v, 1), lambda i, j: (j, 0)),
+    spec((1, blocks.v), lambda i, j: (0, j)),  # as a column it would take 128 times its size
     spec((1, blocks.n), lambda i, j: (0, i)),
   )
 
@@ -230,7 +235,7 @@ def _pallas_backward(blocks, interpret, hidden, table, bias, targets, *rows):
     [(blocks.v, dim), (blocks.v, 1)],
     interpret,
   )(*arrays)
-  return d_hidden[: hidden.shape[0]], d_table[: table.shape[0]], d_bias[: table.shape[0], 0]
+  return d_hidden[: hidden.shape[0]], d_table[: table.shape[0]], d_bias[0, : table.shape[0]]
 
 
 # --- the public functions -------------------------------------------------------------------------
@@ -247,7 +252,7 @@ def pallas(
   """What the reference gives, by the TPU kernels whatever the backend: for compiling."""
   dim, itemsize = hidden.shape[-1], hidden.dtype.itemsize
   blocks = blocks or BlockSizes.fitting(dim, itemsize)
-  tiles.check_vector_memory(
+  check_vector_memory(
     f'tiles of {blocks.n} × {blocks.v} at width {dim}', blocks.memory(dim, itemsize)
   )
   forward = functools.partial(_pallas_forward, blocks, interpret)
@@ -323,7 +328,7 @@ def linear_cross_entropy(
     'pallas': functools.partial(pallas, blocks=blocks, interpret=interpret),
     'triton': functools.partial(triton, interpret=bool(interpret)),
   }
-  tiles.check_implementation('linear_cross_entropy', name, by_name, interpret)
+  check_implementation('linear_cross_entropy', name, by_name, interpret)
   local_n = t_n if axis is None else t_n - lax.axis_index(axis) * size
   here = (local_n >= 0) & (local_n < size)
   lse, picked = by_name[name](h_nd, table, b_v, jnp.where(here, local_n, -1))

@@ -8,7 +8,7 @@ Legend: n positions and v vocabulary rows of a tile, D model width.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,32 +17,7 @@ import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 
-BACKENDS = {'pallas': 'tpu', 'triton': 'gpu'}  # of implementations that need one
 Arrays = tuple[jax.Array, ...]
-VECTOR_MEMORY = 12 * 2**20  # bytes that a kernel may plan with, of the 16 MiB XLA grants it
-
-
-def check_implementation(kernel: str, name: str, known: Iterable[str], interpret: Any) -> None:
-  """Raises ValueError for an implementation that the kernel has not, or this backend cannot run."""
-  if name not in known:
-    raise ValueError(
-      f'{kernel} has no implementation {name!r}; choose None or one of {", ".join(known)}.'
-    )
-  backend = BACKENDS.get(name)
-  if backend and not interpret and jax.default_backend() != backend:
-    raise ValueError(
-      f'implementation {name!r} runs on a {backend.upper()}, not on {jax.default_backend()}: '
-      "leave it None, or name 'chunked'."
-    )
-
-
-def check_vector_memory(tiles: str, used: int) -> None:
-  """Raises ValueError if what a kernel holds at once does not fit a TPU core's vector memory."""
-  if used > VECTOR_MEMORY:
-    raise ValueError(
-      f'{tiles} take {used / 2**20:.1f} MiB of {VECTOR_MEMORY / 2**20:.0f} MiB vector memory: '
-      'choose smaller ones.'
-    )
 
 
 def products(a_xd: jax.Array, b_yd: jax.Array) -> jax.Array:
@@ -118,7 +93,10 @@ def forward_step(
 def add_step(
   j: jax.Array | int, last: jax.Array | int, part: jax.Array, sum_ref: Any, out_ref: Any
 ) -> None:
-  """Adds a tile's part to a float32 sum, which is written out after the last tile."""
+  """Adds a tile's part to a float32 sum, which is written out after the last tile.
+
+  A column may be written as a row.
+  """
 
   @pl.when(j == 0)
   def _():
@@ -128,7 +106,7 @@ def add_step(
 
   @pl.when(j == last)
   def _():
-    out_ref[...] = sum_ref[...].astype(out_ref.dtype)
+    out_ref[...] = sum_ref[...].reshape(out_ref.shape).astype(out_ref.dtype)
 
 
 def transposed_product(a_xy: jax.Array, b_xz: jax.Array) -> jax.Array:

@@ -20,6 +20,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.implementations import check_implementation, check_vector_memory
+
 IMPLEMENTATIONS = ('reference', 'pallas')
 PRECISION = 14  # log2 of what the frequencies of all symbols add up to
 Pair = tuple[jax.Array, jax.Array]
@@ -39,14 +41,9 @@ class BlockSizes:
     if self.n % 8 or self.n < 1:
       raise ValueError(f'tiles of {self.n} streams: n must be a multiple of 8.')
 
-  def check_memory(self, symbols: int, limit: int = 12 * 2**20) -> None:
-    """Raises ValueError if a tile does not fit a TPU core's vector memory."""
-    used = 4 * self.n * (20 * -(-symbols // 128) * 128 + 2 * 8 * 128)
-    if used > limit:
-      raise ValueError(
-        f'tiles of {self.n} streams with {symbols} symbols take {used / 2**20:.1f} MiB of '
-        f'{limit / 2**20:.0f} MiB vector memory: choose smaller ones.'
-      )
+  def memory(self, symbols: int) -> int:
+    """Bytes of a TPU core's vector memory that the kernel takes."""
+    return 4 * self.n * (20 * -(-symbols // 128) * 128 + 2 * 8 * 128)
 
 
 class Intervals(NamedTuple):
@@ -235,7 +232,7 @@ def pallas(
 ) -> tuple[jax.Array, ...]:
   """The TPU kernel on [N, S] and four columns [N, 1], whatever the backend: for compiling."""
   streams, symbols = probabilities.shape
-  blocks.check_memory(symbols)
+  check_vector_memory(f'tiles of {blocks.n} streams with {symbols} symbols', blocks.memory(symbols))
   spare = -streams % blocks.n
   padded = [
     jnp.pad(part, ((0, spare), (0, 0)), constant_values=1) for part in (probabilities, *columns)
@@ -297,20 +294,11 @@ def window_coder(
     )
   if implementation is None:
     implementation = 'pallas' if jax.default_backend() == 'tpu' else 'reference'
+  check_implementation('window_coder', implementation, IMPLEMENTATIONS, interpret)
   columns = tuple(part[:, None] for part in (symbols.astype(jnp.int32), *intervals))
-  if implementation == 'reference':
-    found = _step(window, probabilities, *columns)
-  elif implementation == 'pallas':
-    if not interpret and jax.default_backend() != 'tpu':
-      raise ValueError(
-        f"implementation 'pallas' runs on a TPU, not on {jax.default_backend()}: leave it None, or "
-        "name 'reference'."
-      )
+  if implementation == 'pallas':
     found = pallas(window, probabilities, columns, blocks, interpret)
   else:
-    raise ValueError(
-      f'window_coder has no implementation {implementation!r}; choose None or one of '
-      f'{", ".join(IMPLEMENTATIONS)}.'
-    )
+    found = _step(window, probabilities, *columns)
   fits, *narrowed, stops = found
   return fits[:, 0] > 0, Intervals(*(part[:, 0] for part in narrowed)), stops

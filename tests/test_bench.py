@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernels' bench: its shapes are the experiments', and its rows what it says they are."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import equal_info, lexinvariant, visual_unicode
 from experiments.lexinvariant.text import SENTENCEPIECE
-from pallas_kernels import bench, bench_cases
+from pallas_kernels import bench, bench_cases, bench_peers, linear_cross_entropy
+
+LINEAR = 'linear_cross_entropy'
 
 
 def test_shapes_are_those_of_the_configs():
@@ -31,13 +36,20 @@ def test_shapes_are_those_of_the_configs():
     'dim': options.dim,
     'vocab_size': SENTENCEPIECE[options.vocabularies[-1]],
   } == bench_cases.LEXINVARIANT
-  causal = bench_cases.CAUSAL['lexinvariant']
-  assert (causal['texts'], causal['length']) == (options.batch_size // 4, options.length)
-  assert (causal['heads'], causal['width']) == (options.heads, options.dim // options.heads)
+  m1, m2 = config.m1, config.m2
+  heads = {m[0]: m[3] for m in m2.models}['113m']
+  sizes = {
+    'lexinvariant': (options.batch_size // 4, options.length, options.heads, options.dim),
+    'equal_info_113m': (m2.batch_size // 4, m2.length, heads, sizes['113m']),
+    'equal_info_m1': (m1.batch_size, m1.context, m1.heads, m1.dim),
+  }
+  assert (m1.position, m2.position) == ('relative', 'relative')
   options = visual_unicode.get_config('paper').loss
-  causal = bench_cases.CAUSAL['visual_unicode']
-  assert (causal['texts'], causal['length']) == (options.batch_size // 64, options.length)
-  assert (causal['heads'], causal['width']) == (options.heads, options.dim // options.heads)
+  sizes['visual_unicode'] = options.batch_size // 64, options.length, options.heads, options.dim
+  assert sizes == {
+    name: (case['texts'], case['length'], case['heads'], case['heads'] * case['width'])
+    for name, case in bench_cases.CAUSAL.items()
+  }
   cell = visual_unicode.get_config('paper').glyphs.cell
   ids = options.batch_size * options.length // 64
   assert {'ids': ids, 'pixels': cell**2} == bench_cases.GLYPHS
@@ -48,19 +60,39 @@ def test_shapes_are_those_of_the_configs():
 
 def test_every_case_has_a_reference_a_kernel_and_a_name_of_its_own():
   cases = bench_cases.cases()
+  # Not traced here: what wants a GPU; a kernel whose results are columns; a peer that gives a sum.
+  others = {('causal_attention', 'cudnn'), ('window_coder', 'pallas'), (LINEAR, 'tokamax')}
   for case in cases:
-    if case.kernel in ('causal_attention', 'glyph_rows', 'window_coder'):
-      shapes = jax.eval_shape(case.inputs)
-      found = [
-        [x.shape for x in jax.tree.leaves(jax.eval_shape(way, *shapes))]
-        for name, way in case.ways.items()
-        if (case.kernel, name) != ('window_coder', 'pallas')  # whose results are columns
-      ]
-      assert all(shapes == found[0] for shapes in found)
+    shapes = jax.eval_shape(case.inputs)
+    found = [
+      [x.shape for x in jax.tree.leaves(jax.eval_shape(way, *shapes))]
+      for name, way in case.ways.items()
+      if (case.kernel, name) not in others
+    ]
+    assert all(shapes == found[0] for shapes in found)
   assert len({(case.kernel, case.shape) for case in cases}) == len(cases)
   for case in cases:
     assert {'reference', 'pallas'} <= set(case.ways)
     assert len(case.flops) == len(case.bytes) == 2
+
+
+def test_parts_in_turn_give_what_the_whole_does():
+  rng = np.random.default_rng(0)
+  hidden, table, bias = (rng.normal(size=size).astype(np.float32) for size in ((8, 5), (7, 5), 7))
+  targets = rng.integers(0, 7, 8)
+  whole = linear_cross_entropy.linear_cross_entropy_reference
+  parts = bench_peers.in_parts(lambda h, t, w, b: whole(h, w, b, t), 4)
+
+  def both(call):
+    total = lambda *of: sum(jnp.sin(x).sum() for x in call(*of))
+    return jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))(hidden, table, bias)
+
+  found = both(lambda h, w, b: parts((h, targets), w, b))
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+    found,
+    both(lambda h, w, b: whole(h, w, b, targets)),
+  )
 
 
 def test_measures_every_way_and_says_what_does_not_run():

@@ -117,11 +117,15 @@ class Block(nn.Module):
     )
     if self.position == 'rotary':
       q, k = (position_schemes.rotate(x, positions) for x in (q, k))
+    vectors = None
     if self.position == 'relative':
-      relative = position_schemes.RelativeKeys(self.max_distance, name='relative')(q, distance)
-      bias = relative * self.head_dim**-0.5
+      relative = position_schemes.RelativeKeys(self.head_dim, self.max_distance, name='relative')
+      if self.starts is None:
+        bias = relative(q, distance)
+      else:
+        vectors = relative.vectors
     if self.starts is not None:
-      mixed = packed_attention(q, k, v, mask, bias, self.starts)
+      mixed = packed_attention(q, k, v, mask, bias, vectors, self.starts)
     elif cache is None:
       mixed = attention(q, k, v, bias, mask=mask)
     else:
@@ -217,9 +221,7 @@ class Decoder(nn.Module):
     else:
       distance = positions[:, :, None] - jnp.arange(length)[None, None]
       mask = distance >= 0
-    # Biases of 'relative' depend on the query too: the kernel has none such.
-    kernel = cache is None and self.position != 'relative'
-    kernel = kernel and preferred(head_dim, self.dtype) == 'pallas'
+    kernel = cache is None and preferred(head_dim, self.dtype) == 'pallas'
     starts: tuple[int, ...] | None = () if kernel else None
     mask = segments if kernel else mask[:, None]
     if self.position == 't5':

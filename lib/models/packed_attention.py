@@ -16,6 +16,7 @@ def packed_attention(
   v: jax.Array,
   segments: jax.Array,
   table: jax.Array | None,
+  vectors: jax.Array | None,
   starts: tuple[int, ...],
 ) -> jax.Array:
   """`causal_attention` by 'pallas', each device with its own texts and heads.
@@ -24,20 +25,20 @@ def packed_attention(
   that do not divide among theirs are the same on all of these.
   """
 
-  def local(q, k, v, segments, table):
+  def local(q, k, v, segments, table, vectors):
     return causal_attention(
-      q, k, v, segments, table=table, starts=starts, implementation='pallas'
-    )  # fmt: skip
+      q, k, v, segments, table=table, vectors=vectors, starts=starts, implementation='pallas'
+    )
 
   mesh = jax.sharding.get_abstract_mesh()
   if math.prod(mesh.shape.values()) == 1:
-    return local(q, k, v, segments, table)
+    return local(q, k, v, segments, table, vectors)
   head_axis = TENSOR if q.shape[2] % mesh.shape[TENSOR] == 0 else None
   batch = PartitionSpec(BATCH_AXES)
   heads = PartitionSpec(BATCH_AXES, None, head_axis)
   return jax.shard_map(
     local,
-    in_specs=(heads, heads, heads, batch, PartitionSpec(head_axis)),
+    in_specs=(heads, heads, heads, batch, PartitionSpec(head_axis), PartitionSpec()),
     out_specs=heads,
     check_vma=False,
-  )(q, k, v, segments, table)
+  )(q, k, v, segments, table, vectors)

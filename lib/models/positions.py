@@ -72,16 +72,18 @@ class RelativeKeys(nn.Module):
   layer; the value-side vectors of the paper are left out.
   """
 
+  head_dim: int
   max_distance: int = 128
 
-  @nn.compact
+  def setup(self) -> None:
+    """Makes the vectors [max_distance + 1, K]."""
+    init = nn.initializers.normal(self.head_dim**-0.5)
+    self.vectors = self.param('vectors', init, (self.max_distance + 1, self.head_dim))
+
   def __call__(self, q_bthk: jax.Array, distance_bts: np.ndarray | jax.Array) -> jax.Array:
-    """Bias [B, H, T, S] of queries [B, T, H, K], on the scale of unscaled dot products."""
-    head_dim = q_bthk.shape[-1]
-    vectors = self.param(
-      'vectors', nn.initializers.normal(head_dim**-0.5), (self.max_distance + 1, head_dim)
-    )
-    by_distance = jnp.einsum('bthk,nk->bhtn', q_bthk, vectors.astype(q_bthk.dtype))
+    """Bias [B, H, T, S] of queries [B, T, H, K], to be added to attention logits."""
+    vectors = self.vectors.astype(q_bthk.dtype)
+    by_distance = jnp.einsum('bthk,nk->bhtn', q_bthk, vectors) * self.head_dim**-0.5
     index = jnp.clip(jnp.asarray(distance_bts), 0, self.max_distance)[:, None]
     return jnp.take_along_axis(by_distance, index, axis=-1)
 

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What others have for the kernels' tasks: what `pallas_kernels.bench` times beside them."""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+from jax.experimental.pallas.ops.gpu import attention as triton_attention
+from jax.experimental.pallas.ops.tpu import flash_attention, splash_attention
+
+from pallas_kernels import causal_attention as causal
+
+Ways = dict[str, Callable[..., Any]]
+
+
+def in_parts(function: Callable, count: int) -> Callable:
+  """The usual way to save memory: parts of the first axis in turn, made again for gradients.
+
+  Args:
+    function: of arrays that are split, and of others after them.
+    count: of parts.
+  """
+
+  def call(split: tuple[jax.Array, ...], *whole: jax.Array) -> Any:
+    one = jax.checkpoint(lambda parts: function(*parts, *whole))
+    parts = [x.reshape(count, -1, *x.shape[1:]) for x in split]
+    found = lax.map(one, tuple(parts))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+
+  return call
+
+
+def linear_cross_entropy_peers() -> Ways:
+  """tokamax's loss where it is installed: a sum, of logits without bias, without their sums."""
+  if not importlib.util.find_spec('tokamax'):
+    return {}
+  import tokamax
+
+  return {
+    'tokamax': lambda hidden, table, bias, targets: tokamax.linear_softmax_cross_entropy_loss(
+      hidden, targets, table.T
+    )
+  }
+
+
+def causal_attention_peers(starts: tuple[int, ...], biased: bool) -> Ways:
+  """JAX's kernels for TPUs and GPUs; of biases, the one that takes an array of them."""
+  found: Ways = {'flash_attention of JAX': functools.partial(_flash, starts=starts)}
+  if not biased:
+    found['splash_attention of JAX'] = _splash
+    found['Triton attention of JAX'] = _triton
+  return found
+
+
+def _flash(q, k, v, segments, table, vectors, starts):
+  (batch, length, heads, width), ids = q.shape, flash_attention.SegmentIds(segments, segments)
+  bias, _ = causal.bias_and_mask(q, segments, table, vectors, starts)
+  if bias is not None:
+    bias = jax.numpy.broadcast_to(bias, (batch, heads, length, length))
+  q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+  call = functools.partial(flash_attention.flash_attention, causal=True, sm_scale=width**-0.5)
+  return call(q, k, v, bias, ids).swapaxes(1, 2)
+
+
+def _splash(q, k, v, segments, table, vectors):
+  _, length, heads, width = q.shape
+  q, k, v = (x.swapaxes(1, 2) for x in (q * width**-0.5, k, v))
+  mask = splash_attention.MultiHeadMask([splash_attention.CausalMask((length, length))] * heads)
+  side = min(512, length)
+  sizes = splash_attention.BlockSizes(
+    block_q=side,
+    block_kv=side,
+    block_q_dkv=side,
+    block_kv_dkv=side,
+    block_q_dq=side,
+    block_kv_dq=side,
+  )
+  call = splash_attention.make_splash_mha_single_device(mask, block_sizes=sizes)
+  ids = splash_attention.SegmentIds(segments, segments)
+  return jax.vmap(call)(q, k, v, segment_ids=ids).swapaxes(1, 2)
+
+
+def _triton(q, k, v, segments, table, vectors):
+  return triton_attention.mha(q, k, v, segments, sm_scale=q.shape[3] ** -0.5, causal=True)

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every kernel refuses in the same words."""
+
+from collections.abc import Iterable
+
+import jax
+
+BACKENDS = {'pallas': 'tpu', 'triton': 'gpu', 'cudnn': 'gpu'}  # of implementations that need one
+VECTOR_MEMORY = 12 * 2**20  # bytes that a kernel may plan with, of the 16 MiB XLA grants it
+
+
+def check_implementation(kernel: str, name: str, known: Iterable[str], interpret: object) -> None:
+  """Raises ValueError for an implementation that the kernel has not, or this backend cannot run."""
+  if name not in known:
+    raise ValueError(
+      f'{kernel} has no implementation {name!r}; choose None or one of {", ".join(known)}.'
+    )
+  backend = BACKENDS.get(name)
+  if backend and not interpret and jax.default_backend() != backend:
+    raise ValueError(
+      f'implementation {name!r} runs on a {backend.upper()}, not on {jax.default_backend()}: '
+      "leave it None, or name 'reference'."
+    )
+
+
+def check_vector_memory(tiles: str, used: int) -> None:
+  """Raises ValueError if what a kernel holds at once does not fit a TPU core's vector memory."""
+  if used > VECTOR_MEMORY:
+    raise ValueError(
+      f'{tiles} take {used / 2**20:.1f} MiB of {VECTOR_MEMORY / 2**20:.0f} MiB vector memory: '
+      'choose smaller ones.'
+    )
