@@ -16,6 +16,7 @@ from lib.errors import InputError
 from lib.models import byte_model, byte_stepper, codec_files
 from lib.models.byte_model import ByteModel, Sizes
 from lib.models.byte_stepper import ByteStepper
+from lib.tokenizers import base, files
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.model import Remembered
 from lib.tokenizers.coding.streams import SteppedAC
@@ -114,6 +115,9 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
   tokenizers.save(tokenizers.Characters(), tmp_path / 'bytes')
   with pytest.raises(InputError, match="holds a 'characters', not an M1"):
     ByteModel.load(tmp_path / 'bytes')
+  files.write(tmp_path / 'odd', byte_model.FAMILY, {'sizes': base.byte_array(b'{}')})
+  with pytest.raises(InputError, match='odd holds arrays that make no M1'):
+    ByteModel.load(tmp_path / 'odd')
 
 
 def test_sizes_that_fit_nothing_are_named(model):

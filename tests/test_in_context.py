@@ -21,7 +21,6 @@ from lib.data.in_context import (
   LookUp,
   Permutation,
   Symbols,
-  make_task,
 )
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
@@ -35,11 +34,11 @@ NOTES = pathlib.Path(__file__).parents[2] / 'shared/papers/lexinvariant.md'
 LETTERS = b'ABCDEFGHIJKLMNOP0123456789'
 WEIGHTS = tuple(range(1, 27))
 CHARACTERS = Characters(bytes(sorted(LETTERS + FORMAT)))
-KINDS = ('lookup', 'permutation')
+KINDS = {'lookup': LookUp, 'permutation': Permutation}
 
 
 def documents(kind: str, count: int, weights=None, seed: int = 7) -> ExampleDocuments:
-  return ExampleDocuments(make_task(kind, Symbols(LETTERS, weights)), count, seed)
+  return ExampleDocuments(KINDS[kind](Symbols(LETTERS, weights)), count, seed)
 
 
 def lines(prompt: str) -> tuple[list[list[str]], str]:
@@ -195,7 +194,6 @@ def test_values_follow_the_weights():
     lambda: Permutation(Symbols(b'AB')),
     lambda: Permutation(Symbols(b'ABC'), outputs=4),
     lambda: Permutation(Symbols(b'ABC'), demonstrations=0),
-    lambda: make_task('sorting', Symbols(b'ABC')),
     lambda: ExampleDocuments(LookUp(Symbols(b'ABC'), 2), 0, 0),
   ],
 )

@@ -74,7 +74,7 @@ def test_greedy_windows_are_those_of_the_python_coder(window, kinds, seed):
       ends = int(lanes[i]['low']), int(lanes[i]['width'])
       shift = 32 + int(lanes[i]['bits']) - window
       assert fits[i] == tabulate.fits(*arithmetic.narrow(*ends, start, stop, 14), shift)
-      arithmetic.push(lanes[i], out[i], start, stop, 14)
+      arithmetic.push(lanes[i], out[i], start, stop)
     assert (intervals.low == lanes['low'] & 0xFFFFFFFF).all()
     assert (np.asarray(intervals.width).astype(np.int64) + arithmetic.UNIT == lanes['width']).all()
     assert (intervals.bits == lanes['bits']).all()

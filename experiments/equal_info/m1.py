@@ -81,7 +81,7 @@ def fit(config: ConfigDict, run: runner.Run) -> ByteModel:
 
 def make_model(config: ConfigDict) -> LanguageModel:
   """The module in the dtype of training."""
-  return make(sizes(config), jnp.dtype(config.dtype))
+  return make(sizes(config), jnp.dtype(config.dtype), config.m1.remat)
 
 
 def make_experiment(config: ConfigDict) -> Experiment:

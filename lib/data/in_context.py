@@ -17,7 +17,7 @@ uniformly or by token frequency; how many lines, how long and how distinct is le
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -162,16 +162,6 @@ class Permutation:
     line = self.symbols.sample(rng, self.inputs, distinct=True)
     spaced = lambda places: b' '.join(line[place] for place in places)
     return spaced(range(self.inputs)), spaced(arrangement)
-
-
-TASKS: dict[str, Callable[..., Task]] = {'lookup': LookUp, 'permutation': Permutation}
-
-
-def make_task(kind: str, symbols: Symbols, **sizes: int) -> Task:
-  """The task of a name, with the sizes that its class knows; InputError for an unknown one."""
-  if kind not in TASKS:
-    raise InputError(f'in-context task {kind!r} is not one of {", ".join(TASKS)}.')
-  return TASKS[kind](symbols, **sizes)
 
 
 class ExampleDocuments:

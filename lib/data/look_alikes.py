@@ -27,12 +27,12 @@ def look_alikes(
     chr(point) for point in range(0x80, 0x10000) if unicodedata.category(chr(point)) in LETTERS
   ]
   table = render([*characters, *others], font, cell)
-  bits, inked = table.bits[len(characters) :], table.covered[len(characters) :]
+  bits, covered = table.bits[len(characters) :], table.covered[len(characters) :]
   found = {}
   for character, drawn in zip(characters, table.bits):
     ink = np.bitwise_count(drawn).sum()
     differ = np.bitwise_count(bits ^ drawn[None]).sum(axis=1)
-    near = np.flatnonzero(inked & (differ <= tolerance * ink))
+    near = np.flatnonzero(covered & (differ <= tolerance * ink))
     if ink and near.size:
       order = near[np.argsort(differ[near], kind='stable')][:most]
       found[character] = ''.join(others[i] for i in order)

@@ -12,7 +12,6 @@ and never a distance that training did not show.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -58,8 +57,8 @@ class Sizes:
 
 
 @functools.cache
-def make(sizes: Sizes, dtype: Any = jnp.float32) -> LanguageModel:
-  """The module of M1: what is trained, and in float32 what codes."""
+def make(sizes: Sizes, dtype: Any = jnp.float32, remat: bool = False) -> LanguageModel:
+  """The module of M1: what is trained, and in float32 what codes; `remat` as in Decoder."""
   decoder = Decoder(
     layers=sizes.layers,
     dim=sizes.dim,
@@ -73,6 +72,7 @@ def make(sizes: Sizes, dtype: Any = jnp.float32) -> LanguageModel:
     init_std=None,
     max_length=sizes.context,
     max_distance=sizes.max_distance,
+    remat=remat,
     dtype=dtype,
   )
   scale = sizes.dim**-0.5
@@ -106,11 +106,7 @@ class ByteModel:
   @functools.cached_property
   def fingerprint(self) -> str:
     """The sha256, in hex, of sizes and weights: equal exactly for equal models."""
-    digest = hashlib.sha256()
-    for name, array in sorted(self.state().items()):
-      digest.update(f'\n{name} {array.dtype.str} {array.shape}\n'.encode())
-      digest.update(array.tobytes())
-    return digest.hexdigest()
+    return base.digest('', self.state())
 
   def held(self, lengths: np.ndarray) -> np.ndarray:
     """How many of a text's last bytes M1 has in view, int [N], of its length [N]."""
@@ -197,7 +193,8 @@ class ByteModel:
     family, state = files.read(path)
     if family != FAMILY:
       raise InputError(f'{path} holds a {family!r}, not an M1')
-    return cls.from_state(state)
+    with files.rebuilding(path, 'M1'):
+      return cls.from_state(state)
 
 
 def variables(sizes: Sizes) -> Any:

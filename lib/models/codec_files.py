@@ -43,15 +43,11 @@ def load(path: str | os.PathLike) -> Tokenizer:
   family, state = files.read(path)
   if family not in STEPPED:
     return load_plain(path)
-  try:
+  with files.rebuilding(path, f'{family} tokenizer'):
     model = ByteModel.from_state({
       name.removeprefix(M1): array for name, array in state.items() if name.startswith(M1)
     })  # fmt: skip
     return _rebuilt(family, state, model)
-  except InputError:
-    raise
-  except Exception as error:  # the checksum tells damage from what was written, not who wrote it
-    raise InputError(f'{path} holds arrays that make no {family} tokenizer: {error}') from error
 
 
 def _rebuilt(family: str, state: State, model: ByteModel) -> Stepped:

@@ -17,7 +17,7 @@ import numpy as np
 from lib.models.byte_model import BEGIN, TOGETHER, ByteModel, Sizes, exact, make
 from lib.models.decoder import LanguageModel
 from lib.tokenizers.coding import arithmetic, slices
-from lib.tokenizers.coding.baselines import END, token_lengths
+from lib.tokenizers.coding.baselines import ended, token_lengths
 from lib.tokenizers.coding.stepping import Coded
 
 
@@ -25,13 +25,10 @@ def encode_all(model: ByteModel, documents: Sequence[bytes], token_bits: int) ->
   """Each document as an AC stream in tokens of `token_bits`; see `SteppedAC`."""
   coded = []
   for document, rows in zip(documents, probabilities(model, documents), strict=True):
-    symbols = np.append(np.frombuffer(document, np.uint8).astype(np.uint16), np.uint16(END))
-    cumulative = arithmetic.quantise(rows, marks=1)
-    stream, bits = arithmetic.encode(symbols, cumulative)
-    count = -(-bits // token_bits)
-    ids = slices.unpack(np.frombuffer(stream, np.uint8), token_bits)[:count]
+    symbols, cumulative = ended(document), arithmetic.quantise(rows, marks=1)
+    ids = slices.of_code(*arithmetic.encode(symbols, cumulative), token_bits)
     places = arithmetic.places(symbols, cumulative)[:-1]
-    lengths = token_lengths(places, token_bits, count)
+    lengths = token_lengths(places, token_bits, ids.size)
     coded.append(Coded(ids, lengths, len(document), zlib.crc32(document)))
   return coded
 

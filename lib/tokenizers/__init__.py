@@ -91,9 +91,5 @@ def load(path: str | os.PathLike) -> Tokenizer:
   family, state = files.read(path)
   if family not in FAMILIES:
     raise InputError(f'{path} holds a {family!r} tokenizer: known are {", ".join(FAMILIES)}')
-  try:
+  with files.rebuilding(path, f'{family} tokenizer'):
     return FAMILIES[family].from_state(state)
-  except InputError:
-    raise
-  except Exception as error:  # the checksum tells damage from what was written, not who wrote it
-    raise InputError(f'{path} holds arrays that make no {family} tokenizer: {error}') from error

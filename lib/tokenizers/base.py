@@ -59,11 +59,7 @@ class Tokenizer(abc.ABC):
   @functools.cached_property
   def fingerprint(self) -> str:
     """The sha256, in hex, of the family and the state: equal exactly for equal tokenizers."""
-    digest = hashlib.sha256(self.family.encode())
-    for name, array in sorted(self.state().items()):
-      digest.update(f'\n{name} {array.dtype.str} {array.shape}\n'.encode())
-      digest.update(array.tobytes())
-    return digest.hexdigest()
+    return digest(self.family, self.state())
 
   def check_ids(self, ids: ArrayLike) -> np.ndarray:
     """Returns `ids` as int32 [n]; raises InputError that names an id out of range."""
@@ -175,6 +171,15 @@ class Dictionary(Tokenizer):
     """Rebuilds a dictionary from `state()`."""
     pieces = split(state['bytes'].tobytes(), state['lengths'])
     return cls(pieces, state['encoder'].tobytes().decode(), state['alphabet'].tobytes())
+
+
+def digest(family: str, state: State) -> str:
+  """The sha256, in hex, of a name and of arrays with theirs."""
+  found = hashlib.sha256(family.encode())
+  for name, array in sorted(state.items()):
+    found.update(f'\n{name} {array.dtype.str} {array.shape}\n'.encode())
+    found.update(array.tobytes())
+  return found.hexdigest()
 
 
 def letters(data: bytes) -> bytes:

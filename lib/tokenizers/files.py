@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tokenizer in one file: a line of text that vouches for the arrays after it."""
 
+import contextlib
 import hashlib
 import io
 import math
 import os
 import pathlib
 import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -55,6 +57,20 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
     return family, _arrays(payload)
   except Exception as error:  # whoever can count SHA256 can put anything there
     raise InputError(f'{path} holds no arrays: {error}') from error
+
+
+@contextlib.contextmanager
+def rebuilding(path: str | os.PathLike, what: str) -> Iterator[None]:
+  """InputError for whatever goes wrong while `what` is made of arrays that were read.
+
+  The checksum tells damage from what was written, not who wrote it.
+  """
+  try:
+    yield
+  except InputError:
+    raise
+  except Exception as error:
+    raise InputError(f'{path} holds arrays that make no {what}: {error}') from error
 
 
 def _arrays(payload: bytes) -> dict[str, np.ndarray]:

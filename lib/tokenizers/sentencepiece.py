@@ -75,10 +75,7 @@ class SentencePiece(utf8.TextDictionary):
 
 
 def train_sentencepiece(
-  documents: Iterable[bytes],
-  vocab_size: int,
-  kind: str = 'bpe',
-  character_coverage: float = 0.9995,
+  documents: Iterable[bytes], vocab_size: int, kind: str = 'bpe'
 ) -> SentencePiece:
   """Trains a model of just `vocab_size` ids; the same documents give the same model.
 
@@ -86,7 +83,6 @@ def train_sentencepiece(
     documents: any bytes; what is not UTF-8 is passed over.
     vocab_size: it includes 256 byte tokens and one unused id, <unk>.
     kind: 'bpe' or 'unigram'.
-    character_coverage: share of the characters that get tokens of their own, not byte tokens.
 
   Raises:
     InputError: an unknown kind, no text, or a size that the documents cannot give.
@@ -102,7 +98,6 @@ def train_sentencepiece(
       model_writer=model,
       model_type=kind,
       vocab_size=vocab_size,
-      character_coverage=character_coverage,
       byte_fallback=True,
       normalization_rule_name='identity',
       add_dummy_prefix=False,

@@ -79,16 +79,6 @@ class Unicode(base.Dictionary):
     cells = unicode_merge.symbols(base.byte_array(data))
     return unicode_merge.merge(cells, *self._merging)
 
-  def encode_text(self, text: str) -> np.ndarray:
-    """Returns the ids of a str, int32 [n]; raises InputError for an unpaired surrogate."""
-    try:
-      return self.encode(text.encode())
-    except UnicodeEncodeError as error:
-      raise InputError(
-        f'character {error.start} of the text is the unpaired surrogate '
-        f'U+{ord(text[error.start]):04X}, which is no character: give well-formed text'
-      ) from error
-
   @functools.cached_property
   def merges(self) -> np.ndarray:
     """The ids (left, right) that are joined, int32 [m, 2], by falling precedence."""

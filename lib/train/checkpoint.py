@@ -17,6 +17,8 @@ from orbax.checkpoint import v1 as ocp
 from lib.errors import InputError
 from lib.train.state import State
 
+KEPT = 2  # the last, and one to go back to if it is damaged
+
 
 @jax.jit
 def digest(state: State) -> jax.Array:
@@ -41,15 +43,14 @@ class Checkpoints:
   One is written in the background while training goes on, and takes its name when it is whole.
 
   Args:
-    folder: on a disk, or in a bucket: gs://BUCKET/….
-    keep: so many stay.
+    folder: on a disk, or in a bucket: gs://BUCKET/…; the last KEPT stay there.
   """
 
-  def __init__(self, folder: str | os.PathLike, keep: int = 2):
+  def __init__(self, folder: str | os.PathLike):
     place = os.fspath(folder).removeprefix('file://')
     self._manager = ocp.training.Checkpointer(
       epath.Path(place if '://' in place else os.path.abspath(place)),
-      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+      preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
       cleanup_tmp_directories=True,
     )
     self._saving: ocp.AsyncResponse[bool] | None = None

@@ -38,7 +38,6 @@ def make_optimizer(
   name: str,
   schedule: optax.Schedule,
   *,
-  b1: float = 0.9,
   b2: float = 0.95,
   weight_decay: float = 0.0,
   decay_pattern: str = r'kernel$',
@@ -50,7 +49,6 @@ def make_optimizer(
     name: 'adamw'; 'adafactor' with T5X's defaults (rates relative to the parameter's scale); or
       'muon' on the matrices of the decoder's blocks, AdamW at the same rate on the rest.
     schedule: learning rate by step.
-    b1: first-moment decay of AdamW.
     b2: second-moment decay of AdamW.
     weight_decay: of AdamW, times the learning rate, on parameters whose path ends in
       `decay_pattern` (optax alone would decay embeddings, norms and biases too).
@@ -61,13 +59,12 @@ def make_optimizer(
     lambda path, _: re.search(decay_pattern, path_name(path)) is not None, params
   )
   if name == 'adamw':
-    chain = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay, mask=decayed)
+    chain = optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decayed)
   elif name == 'adafactor':
     chain = optax.adafactor(schedule, decay_rate=0.8, multiply_by_parameter_scale=True)
   elif name == 'muon':
     chain = optax.contrib.muon(
       schedule,
-      adam_b1=b1,
       adam_b2=b2,
       weight_decay=weight_decay,
       adam_weight_decay=weight_decay,

@@ -81,24 +81,14 @@ def lanes(count: int) -> np.ndarray:
 class Encoder:
   """N streams side by side: symbols in, one a stream and step, bytes out."""
 
-  def __init__(self, streams: int, precision: int = PRECISION):
+  def __init__(self, streams: int):
     self.lanes = lanes(streams)
     self._out = np.zeros((streams, 64), np.uint8)
-    self._precision = precision
 
   def put(self, symbols: np.ndarray, cumulative: np.ndarray, active: np.ndarray) -> None:
     """Narrows the streams where `active` [N] to `symbols` [N] under `cumulative` [N, S + 1]."""
     self._out = room(self._out, self.lanes)
-    _put(self.lanes, self._out, symbols, cumulative, active, self._precision)
-
-  def settled(self, stream: int) -> bytes:
-    """What of a stream's bytes no later symbol can change.
-
-    A carry adds at most 2 to the last full byte and passes on only through bytes that overflow.
-    """
-    full = self._out[stream, : self.lanes[stream]['bits'] >> 3]
-    firm = np.flatnonzero(full < 0xFE)
-    return full[: firm[-1]].tobytes() if firm.size else b''
+    _put(self.lanes, self._out, symbols, cumulative, active)
 
   def finish(self, stream: int) -> tuple[bytes, int]:
     """A stream's shortest code, zero bits after it up to a byte, and its bits; begins a new one."""
@@ -115,10 +105,9 @@ class Decoder:
   Bits after a stream's end are zeros. The caller knows where to stop.
   """
 
-  def __init__(self, streams: int, precision: int = PRECISION):
+  def __init__(self, streams: int):
     self.lanes = lanes(streams)
     self._data = np.zeros((streams, 0), np.uint8)
-    self._precision = precision
 
   def begin(self, stream: int, code: bytes) -> None:
     """Sets a stream to the beginning of `code`."""
@@ -131,19 +120,17 @@ class Decoder:
 
   def get(self, cumulative: np.ndarray, active: np.ndarray) -> np.ndarray:
     """The next symbols, int64 [N], under `cumulative` [N, S + 1]; 0 where not `active` [N]."""
-    return _get(self.lanes, self._data, cumulative, active, self._precision)
+    return _get(self.lanes, self._data, cumulative, active)
 
 
-def encode(
-  symbols: np.ndarray, cumulative: np.ndarray, precision: int = PRECISION
-) -> tuple[bytes, int]:
+def encode(symbols: np.ndarray, cumulative: np.ndarray) -> tuple[bytes, int]:
   """One stream whole: `symbols` [n] under `cumulative` [n, S + 1], or [1, S + 1] for all.
 
   Returns:
     The code, zero bits after it up to a byte, and its number of bits.
   """
-  out = np.zeros(symbols.size * precision // 8 + 2 * LOOKAHEAD, np.uint8)
-  bits = _encode(lanes(1), out, symbols, cumulative, precision)
+  out = np.zeros(symbols.size * PRECISION // 8 + 2 * LOOKAHEAD, np.uint8)
+  bits = _encode(lanes(1), out, symbols, cumulative)
   return out[: (bits + 7) // 8].tobytes(), bits
 
 
@@ -174,7 +161,7 @@ def doublings(width):
 
 
 @numba.njit(cache=True, nogil=True)
-def places(symbols: np.ndarray, cumulative: np.ndarray, precision: int = PRECISION) -> np.ndarray:
+def places(symbols: np.ndarray, cumulative: np.ndarray) -> np.ndarray:
   """The whole bits of information up to the end of each of `symbols` [n], int64 [n].
 
   They depend on widths alone; `cumulative` is as in `encode`.
@@ -184,7 +171,7 @@ def places(symbols: np.ndarray, cumulative: np.ndarray, precision: int = PRECISI
   width: Integer = UNIT
   for i in range(symbols.size):
     row, s = cumulative[i if several else 0], symbols[i]
-    _, width = narrow(0, width, np.int64(row[s]), np.int64(row[s + 1]), precision)
+    _, width = narrow(0, width, np.int64(row[s]), np.int64(row[s + 1]), PRECISION)
     more = doublings(width)
     width, bits = width << more, bits + more
     out[i] = bits
@@ -216,9 +203,9 @@ def carry(out, place, bits, low):
 
 
 @numba.njit(cache=True, nogil=True)
-def push(lane, out, start, stop, precision):
-  """Narrows a lane to [start, stop) / 2^precision and writes the bytes that are full."""
-  low, width = narrow(lane.low, lane.width, start, stop, precision)
+def push(lane, out, start, stop):
+  """Narrows a lane to [start, stop) / 2^PRECISION and writes the bytes that are full."""
+  low, width = narrow(lane.low, lane.width, start, stop, PRECISION)
   bits = lane.bits
   place = lane.begin + (bits >> 3)
   low = carry(out, place, bits, low)
@@ -256,9 +243,9 @@ def fill(lane, data):
 
 
 @numba.njit(cache=True, nogil=True)
-def pull(lane, data, start, stop, precision):
+def pull(lane, data, start, stop):
   """Narrows a decoder's lane, whose `low` is the code counted from the interval's low."""
-  cut, width = narrow(0, lane.width, start, stop, precision)
+  cut, width = narrow(0, lane.width, start, stop, PRECISION)
   low, bits = lane.low - cut, lane.bits
   while width < UNIT:
     place = lane.begin * 8 + 32 + bits
@@ -268,12 +255,12 @@ def pull(lane, data, start, stop, precision):
 
 
 @numba.njit(cache=True, nogil=True)
-def find(offset, width, cumulative, precision):
+def find(offset, width, cumulative):
   """The symbol whose share of `width` holds `offset`."""
   first, last = 0, cumulative.size - 2
   while first < last:
     middle = (first + last + 1) >> 1
-    if (width * cumulative[middle]) >> precision <= offset:
+    if (width * cumulative[middle]) >> PRECISION <= offset:
       first = middle
     else:
       last = middle - 1
@@ -281,28 +268,28 @@ def find(offset, width, cumulative, precision):
 
 
 @numba.njit(cache=True, nogil=True)
-def _put(state, out, symbols, cumulative, active, precision):
+def _put(state, out, symbols, cumulative, active):
   for i in range(state.size):
     if active[i]:
       row, s = cumulative[i], symbols[i]
-      push(state[i], out[i], np.int64(row[s]), np.int64(row[s + 1]), precision)
+      push(state[i], out[i], np.int64(row[s]), np.int64(row[s + 1]))
 
 
 @numba.njit(cache=True, nogil=True)
-def _encode(state, out, symbols, cumulative, precision):
+def _encode(state, out, symbols, cumulative):
   lane, several = state[0], len(cumulative) > 1
   for i in range(symbols.size):
     row, s = cumulative[i if several else 0], symbols[i]
-    push(lane, out, np.int64(row[s]), np.int64(row[s + 1]), precision)
+    push(lane, out, np.int64(row[s]), np.int64(row[s + 1]))
   return finish(lane, out)
 
 
 @numba.njit(cache=True, nogil=True)
-def _get(state, data, cumulative, active, precision):
+def _get(state, data, cumulative, active):
   symbols = np.zeros(state.size, np.int64)
   for i in range(state.size):
     if active[i]:
       row = cumulative[i]
-      s = symbols[i] = find(state[i].low, state[i].width, row, precision)
-      pull(state[i], data[i], np.int64(row[s]), np.int64(row[s + 1]), precision)
+      s = symbols[i] = find(state[i].low, state[i].width, row)
+      pull(state[i], data[i], np.int64(row[s]), np.int64(row[s + 1]))
   return symbols

@@ -52,10 +52,8 @@ class StaticAC(base.Tokenizer):
 
   def encode(self, data: bytes) -> np.ndarray:
     """Returns ids, int32 [n]."""
-    symbols = np.append(np.frombuffer(data, np.uint8).astype(np.uint16), np.uint16(END))
-    stream, bits = arithmetic.encode(symbols, self.cumulative[None])
-    ids = slices.unpack(np.frombuffer(stream, np.uint8), self.token_bits)
-    return ids[: -(-bits // self.token_bits)]
+    code, bits = arithmetic.encode(ended(data), self.cumulative[None])
+    return slices.of_code(code, bits, self.token_bits)
 
   def decode(self, ids: ArrayLike) -> bytes:
     """The text; raises InputError for ids out of range, or that end before their text does."""
@@ -73,12 +71,10 @@ class StaticAC(base.Tokenizer):
       return np.zeros(0, np.uint8), np.zeros(0, np.int64), 0
     stream = slices.pack(ids, self.token_bits)
     size = ids.size * self.token_bits
-    symbols, places = _decode(
-      arithmetic.lanes(1), stream, self.cumulative, arithmetic.PRECISION, size, LONGEST
-    )
+    symbols, places = _decode(arithmetic.lanes(1), stream, self.cumulative, size, LONGEST)
     check_length(symbols.size, ids.size)
-    ended = symbols.size > 0 and symbols[-1] == END
-    check_end(ended, size - int(places[-1]) if ended else 0, ids.size, self.token_bits)
+    whole = symbols.size > 0 and symbols[-1] == END
+    check_end(whole, size - int(places[-1]) if whole else 0, ids.size, self.token_bits)
     return symbols[:-1].astype(np.uint8), places[:-1], ids.size
 
   def state(self) -> base.State:
@@ -99,6 +95,11 @@ def train_static_ac(documents: Iterable[bytes], token_bits: int = 8) -> StaticAC
   if not counts.any():
     raise InputError('there is no text to count: give some')
   return StaticAC(arithmetic.quantise(counts[None].astype(np.float64), marks=1)[0], token_bits)
+
+
+def ended(data: bytes) -> np.ndarray:
+  """The symbols of a text and its end, uint16 [n + 1]."""
+  return np.append(np.frombuffer(data, np.uint8).astype(np.uint16), np.uint16(END))
 
 
 def token_lengths(places: np.ndarray, token_bits: int, count: int) -> np.ndarray:
@@ -185,15 +186,15 @@ class GZip(base.Tokenizer):
 
 
 @numba.njit(cache=True, nogil=True)
-def _decode(state, stream, cumulative, precision, size, limit):
+def _decode(state, stream, cumulative, size, limit):
   """At most `limit` symbols, and where each ends: with the end, or as far as `size` bits tell."""
   lane, capacity, count = state[0], 1024, 0
   symbols, places = np.empty(capacity, np.uint16), np.empty(capacity, np.int64)
   arithmetic.fill(lane, stream)
   while True:
-    symbol = arithmetic.find(lane.low, lane.width, cumulative, precision)
+    symbol = arithmetic.find(lane.low, lane.width, cumulative)
     start, stop = np.int64(cumulative[symbol]), np.int64(cumulative[symbol + 1])
-    arithmetic.pull(lane, stream, start, stop, precision)
+    arithmetic.pull(lane, stream, start, stop)
     if lane.bits > size or count == limit:
       return symbols[:count].copy(), places[:count].copy()
     if count == capacity:

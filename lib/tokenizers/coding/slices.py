@@ -45,6 +45,11 @@ def unpack(stream: np.ndarray, bits: int) -> np.ndarray:
   return np.stack([first << 4 | middle >> 4, (middle & 15) << 8 | last], axis=1).reshape(-1)[:count]
 
 
+def of_code(code: bytes, size: int, bits: int) -> np.ndarray:
+  """The first `size` bits of a code as values of 8, 12 or 16 bits, int32 [n]."""
+  return unpack(np.frombuffer(code, np.uint8), bits)[: -(-size // bits)]
+
+
 def windows(tokens: int, token_bits: int, window_bits: int) -> tuple[int, np.ndarray]:
   """Whole windows in so many tokens, and the token in which each ends, int64 [windows].
 

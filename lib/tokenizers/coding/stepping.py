@@ -89,7 +89,8 @@ def drive(stepper: Stepper, coder: Coder, jobs: Sequence) -> list:
 class Stepped(base.Tokenizer):
   """A tokenizer that runs M1 over every document, best many at once.
 
-  It cannot be saved, for it cannot save M1, whose name stands in its fingerprint.
+  `lib.tokenizers.save` refuses it, for M1, whose name stands in its fingerprint, is not its own to
+  save; `lib.models.codec_files` puts both into one file.
 
   Args:
     stepper: M1.

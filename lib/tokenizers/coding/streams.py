@@ -57,11 +57,9 @@ class _Encoder:
     return np.where(done, 0, symbols).astype(np.uint8), np.zeros(len(active), bool), done
 
   def take(self, lane):
-    stream, bits = self._encoder.finish(lane)
-    count = -(-bits // self._token_bits)
-    ids = slices.unpack(np.frombuffer(stream, np.uint8), self._token_bits)[:count]
+    ids = slices.of_code(*self._encoder.finish(lane), self._token_bits)
     places, data = np.array(self._places[lane], np.int64), self._data[lane]
-    lengths = token_lengths(places, self._token_bits, count)
+    lengths = token_lengths(places, self._token_bits, ids.size)
     return Coded(ids, lengths, len(data), zlib.crc32(data))
 
 

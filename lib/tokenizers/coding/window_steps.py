@@ -41,7 +41,7 @@ def encode(lanes, coders, arrays, root, cumulative, active, window, exact, every
       if forget[i]:
         row = root
     symbol = data[i, lane.pos]
-    arithmetic.push(coder, out[i], np.int64(row[symbol]), np.int64(row[symbol + 1]), PRECISION)
+    arithmetic.push(coder, out[i], np.int64(row[symbol]), np.int64(row[symbol + 1]))
     lane.pos += 1
     symbols[i] = symbol
   return symbols, forget, done
@@ -110,7 +110,7 @@ def decode(lanes, coders, arrays, root, cumulative, active, window, exact):
       lane.windows += 1
       coder.low, coder.width, coder.bits = 0, UNIT, 0
       arithmetic.fill(coder, cell)
-      symbol = arithmetic.find(coder.low, coder.width, row, PRECISION)
+      symbol = arithmetic.find(coder.low, coder.width, row)
     _descend(lane, coder, row, symbol, cell)
     out[i, lane.pos] = symbol
     lane.pos += 1
@@ -130,7 +130,7 @@ def _next_in_window(lane, coder, row, cell, window, exact):
       return -1
   elif _is_code(lane.floor, coder, cell):
     lane.best = lane.pos
-  symbol = arithmetic.find(coder.low, coder.width, row, PRECISION)
+  symbol = arithmetic.find(coder.low, coder.width, row)
   start, stop = np.int64(row[symbol]), np.int64(row[symbol + 1])
   cut, width = arithmetic.narrow(0, coder.width, start, stop, PRECISION)
   if exact:
@@ -156,5 +156,5 @@ def _descend(lane, coder, row, symbol, cell):
   start, stop = np.int64(row[symbol]), np.int64(row[symbol + 1])
   lane.floor += arithmetic.narrow(0, coder.width, start, stop, PRECISION)[0]
   before = coder.bits
-  arithmetic.pull(coder, cell, start, stop, PRECISION)
+  arithmetic.pull(coder, cell, start, stop)
   lane.floor = (lane.floor << (coder.bits - before)) & (UNIT - 1)
