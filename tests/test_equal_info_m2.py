@@ -145,7 +145,7 @@ def test_a_loss_counts_only_what_is_scored():
   scored = {'scored': np.array([[0, 1, 0], [1, 0, 0]])}
   value, sums = loss_fn({}, batch | scored, None)
   assert value == pytest.approx(3.0)  # (2 + 4) / 2
-  assert sums['tokens'] == 2
+  assert sums['tokens'] == sums['bytes'] == 2
 
 
 def scores(nats, covered):

@@ -13,6 +13,7 @@ import time
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from lib.errors import InputError, refusal
@@ -137,6 +138,15 @@ def test_a_batch_that_does_not_divide_is_refused():
   batch = {'inputs': np.zeros((4, 8), np.int32)}
   with pytest.raises(InputError, match='batch of 4 does not divide among the 8 devices'):
     sharding.global_batch(batch, sharding.make_mesh({'data': 8}))
+
+
+def test_evaluations_that_never_come_are_refused(tmp_path):
+  with pytest.raises(InputError, match='must be 1 or more; got 10, 0 and 4'):
+    loop.train(
+      tiny.make(), optax.sgd(0.1), steps=2, seed=0, mesh=sharding.make_mesh({}, jax.devices()[:1]),
+      rules=(), workdir=tmp_path, evaluate_every=0, checkpoint_every=4,
+    )  # fmt: skip
+  assert not list(tmp_path.iterdir())
 
 
 def test_nan_stops_the_run_and_names_the_step(tmp_path):

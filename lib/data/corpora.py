@@ -11,7 +11,6 @@ A folder holds any splits of one source under one tokenizer:
 A shard depends on the plan and its number alone, so whoever writes it again writes the same bytes.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -22,14 +21,14 @@ from typing import TypeVar
 import numpy as np
 
 from lib import atomic
+from lib.data import token_records
 from lib.data.sources import Source, read_record
 from lib.errors import InputError
 from lib.tokenizers import documents
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding.stepping import Coded
 
-NAME, FORMAT = 'tokens', 1
-FIELDS = ('ids', 'byte_lengths', 'size', 'crc')
+FORMAT = 1
 Record = TypeVar('Record', 'Plan', 'Shard')
 Note = Callable[[int], None]  # is told how many more documents are done
 
@@ -67,7 +66,7 @@ class Plan:
 
   def shard_name(self, shard: int) -> str:
     """TFDS's name for a shard's file."""
-    return f'{NAME}-{self.split}.array_record-{shard:05}-of-{self.shards:05}'
+    return token_records.shard_name(self.split, shard, self.shards)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,14 +154,11 @@ def write_shard(
     return known
   path = pathlib.Path(folder) / plan.shard_name(shard)
   tokens = text_bytes = record_bytes = 0
-  serialise = _serialiser()
-  with _array_record(path) as write:
+  with token_records.writing(path) as add:
     for coded in _encode(source, plan.span(shard), tokenizer):
-      record = serialise(coded)
-      write(record)
+      record_bytes += add(coded)
       note(1)
       tokens, text_bytes = tokens + coded.ids.size, text_bytes + coded.size
-      record_bytes += len(record)
   counts = Shard(len(plan.span(shard)), tokens, text_bytes, record_bytes)
   atomic.write(_done(folder, plan, shard), _json(counts))
   return counts
@@ -173,42 +169,26 @@ def finish(folder: str | os.PathLike) -> dict[str, list[Shard]]:
 
   What a kill left of them half-written is deleted.
   """
-  import tensorflow_datasets as tfds
-
   folder = pathlib.Path(folder)
   whole: dict[str, list[Shard]] = {}
   for plan in plans(folder):
     shards = [finished(folder, plan, shard) for shard in range(plan.shards)]
     if None not in shards:
       whole[plan.split] = [shard for shard in shards if shard is not None]
-      for pattern in (f'{NAME}-{plan.split}.*.partial', f'done/{plan.split}-*.partial'):
+      for pattern in (
+        f'{token_records.NAME}-{plan.split}.*.partial',
+        f'done/{plan.split}-*.partial',
+      ):
         for partial in folder.glob(pattern):
           partial.unlink(missing_ok=True)
-  template = tfds.core.ShardedFileTemplate(
-    data_dir=folder, dataset_name=NAME, filetype_suffix='array_record'
+  token_records.write_info(
+    folder,
+    f'Documents as tokens of the tokenizer {plans(folder)[0].fingerprint}.',
+    {
+      split: ([shard.documents for shard in shards], sum(shard.record_bytes for shard in shards))
+      for split, shards in whole.items()
+    },
   )
-  splits = [
-    tfds.core.SplitInfo(
-      name=split,
-      shard_lengths=[shard.documents for shard in shards],
-      num_bytes=sum(shard.record_bytes for shard in shards),
-      filename_template=template.replace(split=split),
-    )
-    for split, shards in whole.items()
-  ]
-  identity = tfds.core.dataset_info.DatasetIdentity(
-    name=NAME, version=tfds.core.Version('1.0.0'), data_dir=os.fspath(folder), module_name=''
-  )
-  info = tfds.core.DatasetInfo(
-    builder=identity,
-    features=_features(),
-    description=f'Documents as tokens of the tokenizer {plans(folder)[0].fingerprint}.',
-    homepage='',
-    disable_shuffling=True,  # records come in the source's order
-  )
-  info.set_file_format('array_record')
-  info.set_splits(tfds.core.splits.SplitDict(splits))
-  info.write_to_directory(folder)
   return whole
 
 
@@ -247,9 +227,7 @@ class Corpus:
 
   def coded(self, index: int) -> Coded:
     """A document with the size and the CRC32 of its text."""
-    record = read_record(self._records, index)
-    ids, byte_lengths = record['ids'].astype(np.int32), record['byte_lengths'].astype(np.int32)
-    return Coded(ids, byte_lengths, int(record['size']), int(record['crc']))
+    return token_records.read(read_record(self._records, index))
 
 
 def _encode(source: Source, indices: Iterable[int], tokenizer: Tokenizer) -> Iterator[Coded]:
@@ -260,49 +238,6 @@ def _encode(source: Source, indices: Iterable[int], tokenizer: Tokenizer) -> Ite
       yield from documents.encode(tokenizer, group)
       group = []
   yield from documents.encode(tokenizer, group)
-
-
-def _features():
-  import tensorflow_datasets as tfds
-
-  row = tfds.features.Tensor(shape=(None,), dtype=np.int32)
-  return tfds.features.FeaturesDict(
-    {'ids': row, 'byte_lengths': row, 'size': np.int64, 'crc': np.int64}
-  )
-
-
-def _serialiser() -> Callable[[Coded], bytes]:
-  from tensorflow_datasets.core import example_serializer
-
-  features = _features()
-  serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-
-  def serialise(coded: Coded) -> bytes:
-    record = {field: getattr(coded, field) for field in FIELDS}
-    example = serializer.get_tf_example(features.encode_example(record))
-    # The fields are a map, which every process would write in an order of its own.
-    return example.SerializeToString(deterministic=True)
-
-  return serialise
-
-
-@contextlib.contextmanager
-def _array_record(path: pathlib.Path) -> Iterator[Callable[[bytes], None]]:
-  """Yields a function that takes records; the file takes its place when all are written."""
-  from array_record.python.array_record_module import ArrayRecordWriter
-
-  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
-  try:
-    writer = ArrayRecordWriter(os.fspath(partial), 'group_size:1')
-    try:
-      yield writer.write
-    finally:
-      writer.close()
-    with partial.open('rb') as file:
-      os.fsync(file.fileno())
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def _done(folder: str | os.PathLike, plan: Plan, shard: int) -> pathlib.Path:

@@ -68,8 +68,13 @@ def batches(
   batch is filled up with rows of segments 0.
 
   Raises:
-    InputError: there are no documents, or `pack` and `context_bytes` are both asked for.
+    InputError: there are no documents, rows or batches of nothing are asked for, or `pack` and
+      `context_bytes` both.
   """
+  if batch_size < 1 or length < 1:
+    raise InputError(
+      f'{batch_size} rows of {length} tokens are no batch: choose 1 or more of both.'
+    )
   if repeat and not len(source):
     raise InputError('the source has no document; training wants at least one.')
   if pack and context_bytes is not None:

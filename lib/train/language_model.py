@@ -16,7 +16,7 @@ def loss_and_init(model: Any, z_loss: float = 0.0) -> tuple[Callable, Callable]:
   """(init_fn, loss_fn) of a module whose call gives nats [B, T] of a batch.
 
   The loss is the mean over tokens; padding (segment 0) does not count, nor, where a batch has the
-  field `scored`, do tokens for which that is 0.
+  field `scored`, do tokens for which that is 0, and the bytes that they cover.
 
   Args:
     model: the module.
@@ -39,7 +39,8 @@ def loss_and_init(model: Any, z_loss: float = 0.0) -> tuple[Callable, Callable]:
     else:
       values = model.apply(variables, batch, key)
     nats, tokens = total(values), real.sum()
-    sums = {'nats': nats, 'bytes': batch['bytes'].sum(), 'tokens': tokens}
+    covered = (batch['bytes'] * batch.get('scored', 1)).sum()
+    sums = {'nats': nats, 'bytes': covered, 'tokens': tokens}
     return (nats + penalty) / tokens, sums
 
   return init_fn, loss_fn

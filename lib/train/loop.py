@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.train import metrics as metric_files
 from lib.train import processes, sharding
@@ -164,9 +165,15 @@ def train(
     and saving left out). Evaluations too see variables that are whole on this process.
 
   Raises:
+    InputError: steps between lines, evaluations or checkpoints that are fewer than 1.
     Stopped: after SIGTERM, with the state saved.
     Diverged: the loss became NaN or infinite.
   """
+  if min(log_every, evaluate_every, checkpoint_every) < 1:
+    raise InputError(
+      'steps between lines of metrics, evaluations and checkpoints must be 1 or more; got '
+      f'{log_every}, {evaluate_every} and {checkpoint_every}.'
+    )
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   data = iter(experiment.batches)

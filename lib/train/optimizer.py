@@ -47,11 +47,13 @@ def make_optimizer(
 
   Args:
     name: 'adamw'; 'adafactor' with T5X's defaults (rates relative to the parameter's scale); or
-      'muon' on the matrices of the decoder's blocks, AdamW at the same rate on the rest.
+      'muon' on the matrices of the decoder's blocks, AdamW (with Nesterov's momentum) at the same
+      rate on the rest.
     schedule: learning rate by step.
     b2: second-moment decay of AdamW.
-    weight_decay: of AdamW, times the learning rate, on parameters whose path ends in
-      `decay_pattern` (optax alone would decay embeddings, norms and biases too).
+    weight_decay: times the learning rate. 'adamw' has it on parameters whose path ends in
+      `decay_pattern` (optax alone would decay embeddings, norms and biases too), 'muon' on all,
+      'adafactor' on none.
     decay_pattern: regular expression searched in paths such as 'decoder/blocks/up/kernel'.
     clip_norm: largest global gradient norm, or None.
   """
