@@ -109,11 +109,7 @@ def check(config: ConfigDict) -> None:
 
 def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
   """Writes the pictures of the tables that are there, and names them."""
-  pictures = ratio_plots.draw(rows) | m2_plots.draw(rows, config)
-  drawn = [picture for picture, panels in pictures.items() if panels]
-  for picture in drawn:
-    plots.save(run.workdir / picture, pictures[picture])
-  return drawn
+  return plots.save(run.workdir, ratio_plots.draw(rows) | m2_plots.draw(rows))
 
 
 def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:

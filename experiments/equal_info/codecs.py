@@ -49,6 +49,7 @@ from lib.tokenizers.documents import encode
 from lib.train import processes
 
 PLAIN = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')
+WINDOWS = ('greedy', 'delay', 'exact', 'numbered')  # of equal information
 NUMBERED = re.compile(r'(greedy|delay|exact|numbered|top|parsed|pruned|bpe)(\d+)')
 OWN_VOCABULARY = ('bytes', 'sentencepiece', 'pruned', 'bpe')
 
@@ -140,7 +141,7 @@ def decode(tokenizer: Tokenizer, ids: Sequence[np.ndarray]) -> list[tuple[bytes,
 
 
 def _make(config, run, kind: str, bits: int, method: Method) -> Tokenizer:
-  if kind in ('greedy', 'delay', 'exact', 'numbered', 'top', 'parsed', 'ac'):
+  if kind in (*WINDOWS, 'top', 'parsed', 'ac'):
     return _by_m1(config, run, kind, bits, method)
   if kind == 'bytes':
     return Characters()

@@ -23,7 +23,6 @@ from lib.report.results import Row, mean_and_sem, name
 from lib.train.experiment import Batch, Variables
 
 TABLE = 'decompress'
-LN2 = np.log(2)
 HELD_OUT = 32  # texts of one held-out document at most
 CONTROL = 'none'
 OTHERS = '_of_another_text'  # after a method's name: the second control

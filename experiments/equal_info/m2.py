@@ -26,7 +26,7 @@ LN2 = np.log(2)
 OPAQUE = ('ac', 'static_ac')  # what the paper finds M2 cannot learn
 CLOSE = 0.01  # nats a token from ln V that count as learning nothing
 OPENING = 8  # tokens at the begin of a stream, where all streams are aligned
-BY_M1 = ('ac', 'greedy', 'delay', 'exact', 'numbered')  # the paper counts M1 for these
+BY_M1 = ('ac', *codecs.WINDOWS)  # the paper counts M1 for these
 
 
 def check(config: ConfigDict) -> None:

@@ -4,15 +4,13 @@
 import re
 from collections.abc import Callable, Sequence
 
-from ml_collections import ConfigDict
-
-from lib.report import plots
+from lib.report import plots, results
 from lib.report.results import Row
 
 MARKS = 'osD^v<>PX*hp'
 
 
-def draw(rows: Sequence[Row], config: ConfigDict) -> dict[str, list[Callable]]:
+def draw(rows: Sequence[Row]) -> dict[str, list[Callable]]:
   """File name -> panels, none where the table is not there."""
   return {'m2.png': _m2(rows), 'windows.png': _windows(rows), 'decompress.png': _decompress(rows)}
 
@@ -85,7 +83,7 @@ def _windows(rows: Sequence[Row]) -> list[Callable]:
     return []
   gap: dict[str, plots.Series] = {}
   for row, found in whole.items():
-    parts = dict(part.split('=') for part in row.split(','))
+    parts = results.parts(row)
     x, y = gap.setdefault(f'v = {parts["v"]}', ([], []))
     gap[f'v = {parts["v"]}'] = [*x, int(parts['b'])], [*y, found['gap_bits_per_token']]
   panels = [

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Sequence
 
-from lib.report import plots
+from lib.report import plots, results
 from lib.report.results import Row
 
 
@@ -12,17 +12,13 @@ def draw(rows: Sequence[Row]) -> dict[str, list[Callable]]:
   return {'ratio.png': _ratio(rows), 'uniformity.png': _uniformity(rows)}
 
 
-def _fields(row: str) -> dict[str, str]:
-  return dict(part.split('=', 1) for part in row.split(','))
-
-
 def _ratio(rows: Sequence[Row]) -> list[Callable]:
   """Bytes a token by method, a panel for each vocabulary, up to what M1 allows."""
   found: dict[str, dict[str, float]] = {}
   most = None
   for row in rows:
     if row.table == 'ratio' and row.column == 'bytes_per_token' and row.measured is not None:
-      fields = _fields(row.row)
+      fields = results.parts(row.row)
       if fields['method'] == 'm1':
         most = row.measured
       else:
@@ -44,7 +40,7 @@ def _uniformity(rows: Sequence[Row]) -> list[Callable]:
     series: dict[str, tuple[list[float], list[float]]] = {}
     random: tuple[list[float], list[float]] = ([], [])
     for (row, column), value in cells.items():
-      fields = _fields(row)
+      fields = results.parts(row)
       if column == 'kl_bits' and value and fields['kind'] == kind:
         x, y = series.setdefault(fields['method'], ([], []))
         x.append(int(fields['n']))

@@ -20,7 +20,7 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for tokenizers that are no equal-info windows, or models as in m2."""
   m2.check(config)
   for method in m2.chosen(config.windows.methods, 'windows'):
-    if codecs.parse(method.name)[0] not in m2.BY_M1[1:]:
+    if codecs.parse(method.name)[0] not in codecs.WINDOWS:
       raise InputError(f'windows.methods {method.name!r} has no windows: use one such as greedy16.')
 
 

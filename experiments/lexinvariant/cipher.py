@@ -195,8 +195,8 @@ def _rows(
 ) -> list[Row]:
   """Precision and accuracy of every solver by window; the symbols of all windows are scored."""
   ids, truth = enciphered(config, corpus)
+  logits, blank = reader.logits(ids), untrained.logits(ids)
   ids, size, width = ids[:, :-1], corpus.vocab_size, config.text.window
-  logits, blank = (one.logits(enciphered(config, corpus)[0]) for one in (reader, untrained))
   train_ids = corpus.tokenizer.encode(
     b''.join(corpus.documents('train')[i] for i in range(min(500, len(corpus.documents('train')))))
   )

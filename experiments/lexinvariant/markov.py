@@ -87,15 +87,15 @@ def _rows(row: str, nats: list[np.ndarray], true: np.ndarray) -> list[Row]:
     return Row('markov', row, column, float(mean), sem, unit=unit, note=note)
 
   regret = lambda one: (one - true).sum(axis=1)
-  ratio = lambda one, start: np.exp((one - true)[:, start:].mean())
+  excess = lambda one: float(np.exp((one - true)[:, -late:].mean())) - 1
   rows = [
     put('regret_nats', 'nats', lambda one: regret(one).mean(), regret,
         f'total over {length} symbols, the first included; error over models or sequences'),
     put('late_perplexity', '', lambda one: np.exp(one[:, -late:].mean()),
         lambda one: np.exp(one[:, -late:].mean(axis=1)), f'the last {late} positions'),
     Row('markov', row, 'late_excess',
-        float(np.mean([ratio(one, -late) for one in nats])) - 1, unit='fraction',
-        note='late perplexity above the true chain on the same symbols'),
+        *mean_and_sem([excess(one) for one in nats]), unit='fraction',
+        note='late perplexity above the true chain on the same symbols; error over models'),
   ]  # fmt: skip
   for start, end in bins(length):
     value = np.exp(np.mean([one[:, start:end] for one in nats]))

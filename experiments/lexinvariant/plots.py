@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.lexinvariant import cipher, text
-from lib.report import plots
+from lib.report import plots, results
 from lib.report.results import Row
 
 
@@ -26,10 +26,7 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
     'in_context.png': _in_context(rows),
     'regularizer.png': _regularizer(rows, config),
   }
-  drawn = [picture for picture, panels in pictures.items() if panels]
-  for picture in drawn:
-    plots.save(run.workdir / picture, pictures[picture])
-  return drawn
+  return plots.save(run.workdir, pictures)
 
 
 def _numbered(rows: Sequence[Row], table: str, row: str, pattern: str) -> plots.Series:
@@ -80,13 +77,8 @@ def _markov(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
     )
     for seed in range(config.seed, config.seed + config.markov.seeds)
   }
-  levels = {
-    f'{label}': value
-    for label, value in (
-      ('log d!', math.lgamma(config.markov.alphabet + 1)),
-      ('2 log d!', 2 * math.lgamma(config.markov.alphabet + 1)),
-    )
-  }
+  budget = math.lgamma(config.markov.alphabet + 1)
+  levels = {'log d!': budget, '2 log d!': 2 * budget}
   return [
     plots.curves(
       f'Perplexity by position, d = {config.markov.alphabet}', 'up to position', 'perplexity',
@@ -165,7 +157,7 @@ def _in_context(rows: Sequence[Row]) -> list[Callable]:
   panels: dict[str, dict[str, dict[str, float]]] = {}  # title -> who answers -> task -> accuracy
   for row in rows:
     if row.table == 'in_context':
-      parts = dict(part.split('=') for part in row.row.split(','))
+      parts = results.parts(row.row)
       who = parts.get('embedding', 'chance')
       task = f'{parts["task"]}\n{parts["symbols"].replace("_", " ")}'
       where = parts.get('data', 'trained on the tasks')

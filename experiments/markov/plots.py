@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.markov import transformer
 from experiments.markov.streams import make_source
-from lib.report import plots
+from lib.report import plots, results
 from lib.report.results import Row
 from lib.train import metrics
 
@@ -21,24 +21,13 @@ STROKES = {'characters': '--', 'bpe': '-'}
 def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
   """Draws the plots whose tables are there; returns their file names."""
   pictures = {
-    'token_ngram.png': _dictionary_size,
-    'bound.png': _bound,
-    'transformer.png': _learning_curves,
-    'gain.png': _gain,
-    'real_text.png': _real_text,
+    'token_ngram.png': _dictionary_size(rows, config),
+    'bound.png': _bound(rows),
+    'transformer.png': _learning_curves(rows, config, run),
+    'gain.png': _gain(rows, config),
+    'real_text.png': _real_text(rows, config),
   }
-  drawn = []
-  for file, make in pictures.items():
-    panels = make(rows, config, run)
-    if panels:
-      plots.save(run.workdir / file, panels)
-      drawn.append(file)
-  return drawn
-
-
-def fields(row: str) -> dict[str, str]:
-  """'k=2,d=10' as {'k': '2', 'd': '10'}."""
-  return dict(part.split('=', 1) for part in row.split(','))
+  return plots.save(run.workdir, pictures)
 
 
 def _select(rows: Sequence[Row], table: str, column: str, **where: Any) -> list[tuple[dict, float]]:
@@ -46,7 +35,7 @@ def _select(rows: Sequence[Row], table: str, column: str, **where: Any) -> list[
   found = []
   for row in rows:
     if row.table == table and row.column == column and row.measured is not None:
-      parts = fields(row.row)
+      parts = results.parts(row.row)
       if all(parts.get(key) == str(value) for key, value in where.items()):
         found.append((parts, row.measured))
   return found
@@ -59,7 +48,7 @@ def _by_size(rows, table, column, **where) -> plots.Series:
   return [d for d, _ in points], [value for _, value in points]
 
 
-def _dictionary_size(rows, config, run) -> list[Callable]:
+def _dictionary_size(rows, config) -> list[Callable]:
   """Loss against dictionary size, a panel for each order."""
   panels = []
   for k in config.orders:
@@ -86,10 +75,10 @@ def _dictionary_size(rows, config, run) -> list[Callable]:
   return panels
 
 
-def _bound(rows, config, run) -> list[Callable]:
+def _bound(rows) -> list[Callable]:
   """LZW, the toy tokenizer and the bound, a panel for each p."""
   panels = []
-  labels = dict.fromkeys(fields(row.row)['p'] for row in rows if row.table == 'bound')
+  labels = dict.fromkeys(results.parts(row.row)['p'] for row in rows if row.table == 'bound')
   for p in labels:
     series = {
       'LZW, measured': _by_size(rows, 'bound', 'lzw_nats_per_char', p=p),
@@ -136,7 +125,7 @@ def _learning_curves(rows, config, run) -> list[Callable]:
   return panels
 
 
-def _gain(rows, config, run) -> list[Callable]:
+def _gain(rows, config) -> list[Callable]:
   """What each model gains over the one before it: token unigram, token bigram, network."""
   p, tied = config.transformer.probabilities[0], config.transformer.tied[0]
   where = {'tied': tied} | ({'p': p} if config.source.kind == 'switching' else {})
@@ -169,7 +158,7 @@ def _gain(rows, config, run) -> list[Callable]:
   return [plots.bars(title, PER_CHAR, groups, gains, levels)]
 
 
-def _real_text(rows, config, run) -> list[Callable]:
+def _real_text(rows, config) -> list[Callable]:
   """Unigram loss against dictionary size, with character m-grams as levels."""
   series = {}
   for tokenizer, label in (('bpe', 'BPE'), ('unigram', 'Unigram'), ('wordpiece', 'WordPiece')):

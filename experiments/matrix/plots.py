@@ -18,10 +18,7 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
     'pareto.png': _pareto(rows, config),
     'markov.png': _markov(rows, config),
   }
-  drawn = [picture for picture, panels in pictures.items() if panels]
-  for picture in drawn:
-    plots.save(run.workdir / picture, pictures[picture])
-  return drawn
+  return plots.save(run.workdir, pictures)
 
 
 def _column(rows: Sequence[Row], table: str, column: str) -> dict[str, float | None]:

@@ -102,7 +102,7 @@ def label(name: str) -> str:
 
 def by_windows(name: str) -> bool:
   """Whether its tokens are windows of equal information."""
-  return re.fullmatch(r'(greedy|delay|exact|numbered)\d+', name) is not None
+  return re.fullmatch(rf'({"|".join(codecs.WINDOWS)})\d+', name) is not None
 
 
 def m1_flops(config: ConfigDict, run: runner.Run, name: str) -> int:

@@ -106,7 +106,8 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   rows = [
     row for model in results for row in _rows(config, model, results[model], results['monolithic'])
   ]
-  return rows + _published()
+  # The paper's numbers are of other models.
+  return rows + published.unmeasured('visual_unicode', 'growth')
 
 
 class Seeds:
@@ -309,20 +310,3 @@ def panels(rows: Sequence[Row]) -> list[Callable]:
     x, y = zip(*sorted(some))
     series[label] = x, y
   return [plots.curves('Growth', 'operations of training', 'bits per byte', series)]
-
-
-def _published() -> list[Row]:
-  """The paper's numbers: of other models, beside no measurement."""
-  entries = published.load('visual_unicode')['entries']
-  return [
-    Row(
-      'growth',
-      entry['row'],
-      entry['column'],
-      None,
-      unit=entry['unit'],
-      note='not measured: a model of the paper',
-    )
-    for entry in entries
-    if entry['table'] == 'growth'
-  ]

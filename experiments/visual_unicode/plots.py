@@ -25,10 +25,7 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
     'neighbours.png': _neighbours(run),
     'growth.png': growth.panels(rows),
   }
-  drawn = [picture for picture, panels in pictures.items() if panels]
-  for picture in drawn:
-    plots.save(run.workdir / picture, pictures[picture])
-  return [_contact_sheet(config, run), *drawn]
+  return [_contact_sheet(config, run), *plots.save(run.workdir, pictures)]
 
 
 def _contact_sheet(config: ConfigDict, run: runner.Run) -> str:

@@ -173,7 +173,8 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       tokenizer = text.open_text(config).tokenizer
       row = name(arm=arm, training='text')
       rows += _own(config, run, row, tokenizer, loss.fit(config, run, arm))
-  return rows + _published()
+  on_mmlu = lambda entry: 'benchmark=mmlu' in entry['row'] and entry['column'] == 'accuracy'
+  return rows + published.unmeasured('visual_unicode', 'reasoning', on_mmlu)
 
 
 def _facts_case(config: ConfigDict, row: str, kind: str, wording: str) -> Case:
@@ -327,15 +328,3 @@ def panels(rows: Sequence[Row]) -> list[Callable]:
   series = {protocol: [scores[group] for group in groups] for protocol, scores in found.items()}
   title = 'Facts asked in new wordings, by arm and training'
   return [plots.bars(title, 'accuracy', groups, series, {'chance': chance})]
-
-
-def _published() -> list[Row]:
-  """What the paper's models scored by one sampled token: of other models, beside no measurement."""
-  entries = published.load('visual_unicode')['entries']
-  return [
-    Row('reasoning', entry['row'], entry['column'], None, unit=entry['unit'],
-        note='not measured: a model of the paper')
-    for entry in entries
-    if entry['table'] == 'reasoning' and 'benchmark=mmlu' in entry['row']
-    and entry['column'] == 'accuracy'
-  ]  # fmt: skip

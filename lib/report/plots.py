@@ -2,7 +2,7 @@
 """Plots as PNG files, drawn without a display."""
 
 import io
-import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,10 +17,18 @@ Series = tuple[Sequence[float], Sequence[float]]  # x, y
 
 
 def save(
-  path: str | os.PathLike, panels: Sequence[Callable[[Any], None]], columns: int = 2
-) -> None:
-  """Draws one panel a function on a grid and writes the PNG atomically."""
-  columns = min(columns, len(panels))
+  folder: pathlib.Path, pictures: Mapping[str, Sequence[Callable[[Any], None]]]
+) -> list[str]:
+  """Writes each picture (file name -> panels) that has panels; the names of those."""
+  drawn = [picture for picture, panels in pictures.items() if panels]
+  for picture in drawn:
+    _save(folder / picture, pictures[picture])
+  return drawn
+
+
+def _save(path: pathlib.Path, panels: Sequence[Callable[[Any], None]]) -> None:
+  """Draws one panel a function on a grid of two columns and writes the PNG atomically."""
+  columns = min(2, len(panels))
   lines = -(-len(panels) // columns)
   figure, axes = plt.subplots(
     lines, columns, figsize=(6.4 * columns, 5.2 * lines), squeeze=False, layout='constrained'

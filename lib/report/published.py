@@ -4,7 +4,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lib.report.results import Row
@@ -33,6 +33,18 @@ def attach(rows: Sequence[Row], paper: str, facts: Mapping[str, Any]) -> list[Ro
   for entry in load(paper)['entries']:
     entries.setdefault((entry['table'], entry['row'], entry['column']), []).append(entry)
   return [_beside(row, entries.get((row.table, row.row, row.column), []), facts) for row in rows]
+
+
+def unmeasured(
+  paper: str, table: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda entry: True
+) -> list[Row]:
+  """Rows for what a paper published of its own models, beside which nothing is measured."""
+  return [
+    Row(table, entry['row'], entry['column'], None, unit=entry['unit'],
+        note='not measured: a model of the paper')
+    for entry in load(paper)['entries']
+    if entry['table'] == table and wanted(entry)
+  ]  # fmt: skip
 
 
 def _beside(row: Row, entries: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Row:

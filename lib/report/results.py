@@ -48,6 +48,11 @@ def name(**parts: Any) -> str:
   return ','.join(f'{key}={value}' for key, value in parts.items())
 
 
+def parts(row: str) -> dict[str, str]:
+  """The parts of a row name: 'k=2,r=8' is {'k': '2', 'r': '8'}."""
+  return dict(part.split('=', 1) for part in row.split(','))
+
+
 def mean_and_sem(values: Sequence[float]) -> tuple[float, float | None]:
   """Mean over seeds and its standard error (None for one seed)."""
   count = len(values)
