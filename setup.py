@@ -16,12 +16,15 @@ setuptools.setup(
   install_requires=[
     'absl-py>=2.3,<3',
     'array_record>=0.8.1,<0.9',
+    'etils>=1.12,<2',
     'flax>=0.12.8,<0.13',
+    'fonttools>=4.55,<5',
     'fsspec>=2025.3,<2027',
     'grain>=0.2.18,<0.3',
     'importlib_resources>=6,<8',  # tensorflow-datasets imports it without declaring it
     'jax>=0.10.2,<0.11',
     'jaxlib>=0.10.2,<0.11',
+    'llvmlite>=0.46,<0.51',
     'matplotlib>=3.10,<4',
     'ml_collections>=1.1,<2',
     'numba>=0.63,<0.69',

@@ -162,7 +162,7 @@ def shapes(batch_size: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
 def stack(datasets: Sequence[grain.IterDataset]) -> grain.IterDataset:
   """Batches of several data sets side by side, [replica, batch, length]: one seed each."""
   return grain.experimental.ZipIterDataset(datasets).map(
-    lambda replicas: {field: np.stack([r[field] for r in replicas]) for field in FIELDS}
+    lambda replicas: {field: np.stack([r[field] for r in replicas]) for field in replicas[0]}
   )
 
 

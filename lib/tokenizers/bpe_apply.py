@@ -13,7 +13,7 @@ import numpy as np
 
 
 @numba.njit(cache=True, nogil=True)
-def rules(merges):
+def rules(merges: np.ndarray) -> np.ndarray:
   """A hash table of the merges: int64 [size, 3] rows (left, right, rule); -1 where empty.
 
   Of equal merges the first counts, for the others never find their pair.
@@ -30,7 +30,7 @@ def rules(merges):
 
 
 @numba.njit(cache=True, nogil=True)
-def slot_of(table, left, right):
+def slot_of(table: np.ndarray, left: int, right: int) -> int:
   """The row of the pair, or the empty row where it would be."""
   mask = len(table) - 1
   slot = (left * 0x9E3779B1 ^ right * 0x85EBCA77) & mask
@@ -91,7 +91,7 @@ def _note(table, left, right, place, first, last, places, link, used):
 
 
 @numba.njit(cache=True, nogil=True)
-def collect(cells, lengths):
+def collect(cells: np.ndarray, lengths: np.ndarray) -> np.ndarray:
   """The ids that are left: each cell that begins a token holds its id, int32 [n]."""
   ids = np.empty(cells.size, np.int32)
   count, p = 0, 0
@@ -103,7 +103,7 @@ def collect(cells, lengths):
 
 
 @numba.njit(cache=True, nogil=True)
-def boundaries(merges, letters):
+def boundaries(merges: np.ndarray, letters: int) -> np.ndarray:
   """Where no rule joins across: bool [d, d], entry (a, b) for a boundary between a and b.
 
   Exact for tokens that the rules make of their own characters.

@@ -218,7 +218,7 @@ def _entries(source: BinaryIO, header: Header, name: str) -> Iterator[_Entry]:
 
 
 @numba.njit(cache=True, nogil=True)
-def pack(ids, width):
+def pack(ids: np.ndarray, width: int) -> np.ndarray:
   """Ids of at most 31 bits end to end, uint8 [bytes]; zero bits fill the last byte."""
   out = np.zeros((ids.size * width + 7) // 8, np.uint8)
   held, bits, place = 0, 0, 0
@@ -235,7 +235,7 @@ def pack(ids, width):
 
 
 @numba.njit(cache=True, nogil=True)
-def unpack(packed, count, width):
+def unpack(packed: np.ndarray, count: int, width: int) -> np.ndarray:
   """The first `count` ids that `pack` wrote, int32 [count]."""
   ids = np.empty(count, np.int32)
   held, bits, place = 0, 0, 0

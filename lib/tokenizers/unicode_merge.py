@@ -16,7 +16,7 @@ BYTES = 0xE000  # the id of a byte from 0x80 on is this much higher
 
 
 @numba.njit(cache=True, nogil=True)
-def symbols(data):
+def symbols(data: np.ndarray) -> np.ndarray:
   """The id of each character, int32 [n], from bytes uint8: its code point where that is an id.
 
   Every other byte has an id of its own: those of code points above U+FFFE or in the private range,

@@ -152,7 +152,7 @@ def narrow(
 
 
 @numba.njit(cache=True, nogil=True)
-def doublings(width):
+def doublings(width: Integer) -> int:
   """How often `width` > 0 must be doubled to be normal."""
   count = 0
   while width << count < UNIT:
@@ -179,7 +179,7 @@ def places(symbols: np.ndarray, cumulative: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def shortest(low, width):
+def shortest(low: Integer, width: Integer) -> tuple[Integer, int]:
   """The shortest dyadic interval enclosed: its start, and the bits it takes beyond `bits`."""
   start = -(-low // UNIT) * UNIT
   if start + UNIT <= low + width:
@@ -189,7 +189,7 @@ def shortest(low, width):
 
 
 @numba.njit(cache=True, nogil=True)
-def carry(out, place, bits, low):
+def carry(out: np.ndarray, place: Integer, bits: Integer, low: Integer) -> Integer:
   """Adds what of `low` exceeds the bits not yet written to the bytes before `place`; the rest."""
   top = 32 + (bits & 7)
   more = low >> top
@@ -203,7 +203,7 @@ def carry(out, place, bits, low):
 
 
 @numba.njit(cache=True, nogil=True)
-def push(lane, out, start, stop):
+def push(lane: np.record, out: np.ndarray, start: Integer, stop: Integer) -> None:
   """Narrows a lane to [start, stop) / 2^PRECISION and writes the bytes that are full."""
   low, width = narrow(lane.low, lane.width, start, stop, PRECISION)
   bits = lane.bits
@@ -219,7 +219,7 @@ def push(lane, out, start, stop):
 
 
 @numba.njit(cache=True, nogil=True)
-def seal(out, begin, bits, start):
+def seal(out: np.ndarray, begin: Integer, bits: Integer, start: Integer) -> None:
   """Writes `start`, units in place of a lane's low, to its end: five bytes from the open one."""
   place = begin + (bits >> 3)
   value = carry(out, place, bits, start) << (8 - (bits & 7))
@@ -228,7 +228,7 @@ def seal(out, begin, bits, start):
 
 
 @numba.njit(cache=True, nogil=True)
-def finish(lane, out):
+def finish(lane: np.record, out: np.ndarray) -> int:
   """Writes the shortest code, zeros after it, and returns its bits."""
   start, extra = shortest(lane.low, lane.width)
   seal(out, lane.begin, lane.bits, start)
@@ -236,14 +236,14 @@ def finish(lane, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def fill(lane, data):
+def fill(lane: np.record, data: np.ndarray) -> None:
   """Reads the first 32 bits into a fresh decoder's lane."""
   for i in range(4):
     lane.low = lane.low << 8 | (np.int64(data[i]) if i < data.size else 0)
 
 
 @numba.njit(cache=True, nogil=True)
-def pull(lane, data, start, stop):
+def pull(lane: np.record, data: np.ndarray, start: Integer, stop: Integer) -> None:
   """Narrows a decoder's lane, whose `low` is the code counted from the interval's low."""
   cut, width = narrow(0, lane.width, start, stop, PRECISION)
   low, bits = lane.low - cut, lane.bits
@@ -255,7 +255,7 @@ def pull(lane, data, start, stop):
 
 
 @numba.njit(cache=True, nogil=True)
-def find(offset, width, cumulative):
+def find(offset: Integer, width: Integer, cumulative: np.ndarray) -> int:
   """The symbol whose share of `width` holds `offset`."""
   first, last = 0, cumulative.size - 2
   while first < last:

@@ -138,7 +138,9 @@ def _expand(
 
 
 @numba.njit(cache=True, nogil=True)
-def fits(low, width, shift):
+def fits(
+  low: arithmetic.Integer, width: arithmetic.Integer, shift: arithmetic.Integer
+) -> bool | np.bool:
   """Whether [low, low + width) encloses a cell of 2^shift units; below 0 a cell is no unit."""
   if shift <= 0:
     return width > 0

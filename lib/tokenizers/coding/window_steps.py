@@ -21,8 +21,30 @@ LANE = np.dtype(
 
 
 @numba.njit(cache=True, nogil=True)
-def encode(lanes, coders, arrays, root, cumulative, active, window, exact, every):
-  """One byte of each document: the bytes for M1, where it forgets before them, and who is done."""
+def encode(
+  lanes: np.ndarray,
+  coders: np.ndarray,
+  arrays: tuple[np.ndarray, ...],
+  root: np.ndarray,
+  cumulative: np.ndarray,
+  active: np.ndarray,
+  window: int,
+  exact: bool,
+  every: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """One byte of each document: the bytes for M1, where it forgets before them, and who is done.
+
+  Args:
+    lanes: LANE [N], where each document stands.
+    coders: `arithmetic.LANE` [N], of its window.
+    arrays: of each document the bytes, the stream, where windows end, and the code kept, [N, …].
+    root: frequencies of a text's first byte, uint16 [257].
+    cumulative: those of each document's next byte, [N, 257].
+    active: bool [N].
+    window: b, bits.
+    exact: the mode, or greedy.
+    every: M1 forgets at every so manieth window; 0 = never.
+  """
   data, out, ends, kept = arrays
   symbols, forget = np.zeros(lanes.size, np.uint8), np.zeros(lanes.size, np.bool_)
   done = np.zeros(lanes.size, np.bool_)
@@ -84,8 +106,20 @@ def _close(lane, coder, out, ends, kept, window, exact):
 
 
 @numba.njit(cache=True, nogil=True)
-def decode(lanes, coders, arrays, root, cumulative, active, window, exact):
-  """One byte of each document; see `encode`. A coder's `low` counts from the interval's low."""
+def decode(
+  lanes: np.ndarray,
+  coders: np.ndarray,
+  arrays: tuple[np.ndarray, ...],
+  root: np.ndarray,
+  cumulative: np.ndarray,
+  active: np.ndarray,
+  window: int,
+  exact: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """One byte of each document; see `encode`, but `arrays` are stream, bytes and ends.
+
+  A coder's `low` counts from the interval's low.
+  """
   data, out, ends = arrays
   symbols, forget = np.zeros(lanes.size, np.uint8), np.zeros(lanes.size, np.bool_)
   done = np.zeros(lanes.size, np.bool_)
