@@ -81,11 +81,11 @@ def make_reader(
     frozen = jax.jit(model.init)(jax.random.key(seed), first, jax.random.key(seed))
   frozen = jax.device_get(frozen)  # to become part of a state on whatever mesh
   probe = Probe(corpus.vocab_size, options.probe_dim)
-  read = functools.partial(_read, model, probe)
+  read = jax.jit(functools.partial(_read, model, probe))
   held = text.held_out(corpus, 'validation', config.text.length, 64)
 
   def accuracy(variables: Variables) -> dict[str, float]:
-    guesses = _in_parts(functools.partial(jax.jit(read), variables), held, corpus.vocab_size)
+    guesses = _in_parts(functools.partial(read, variables), held, corpus.vocab_size)
     return {'accuracy': float((guesses.argmax(axis=-1) == held[:, :-1]).mean())}
 
   name_of_run = f'cipher/{corpus.row},{name(trained=trained, seed=seed)}'
@@ -103,8 +103,9 @@ def make_reader(
     seed=seed,
   )  # fmt: skip
   _check_same(run, name_of_run, state['variables']['frozen'], frozen['params'])
-  compiled = functools.partial(jax.jit(read), state['variables'])
-  logits = lambda ids: _in_parts(compiled, ids, corpus.vocab_size)
+  logits = lambda ids: _in_parts(
+    functools.partial(read, state['variables']), ids, corpus.vocab_size
+  )
   known = {line['step']: line[key] for line in history if (key := 'validation/accuracy') in line}
   return Reader(logits, known)
 
@@ -197,8 +198,9 @@ def _rows(
   ids, truth = enciphered(config, corpus)
   logits, blank = reader.logits(ids), untrained.logits(ids)
   ids, size, width = ids[:, :-1], corpus.vocab_size, config.text.window
+  documents = corpus.documents('train')
   train_ids = corpus.tokenizer.encode(
-    b''.join(corpus.documents('train')[i] for i in range(min(500, len(corpus.documents('train')))))
+    b''.join(documents[i] for i in range(min(500, len(documents))))
   )
   frequency = np.bincount(train_ids, minlength=size)
   bigrams = cipher.bigram_table(train_ids, size)

@@ -7,6 +7,7 @@ the current symbol, whose weight falls to zero. Both are gone from the model tha
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
@@ -232,7 +233,7 @@ def bare(variables: Variables) -> Variables:
 
 def scorer(model: LanguageModel, vocab_size: int, seed: int = 0) -> Callable:
   """(variables, ids [N, T]) -> nats [N, T] of whole documents, each under one draw of rows."""
-  nats = jax.jit(model.apply)
+  nats = _compiled(model)
 
   def score(variables: Variables, ids: np.ndarray) -> np.ndarray:
     parts = np.array_split(ids, -(-len(ids) // 128))
@@ -247,5 +248,11 @@ def scorer(model: LanguageModel, vocab_size: int, seed: int = 0) -> Callable:
 
 def reader(trained: Trained, seed: int = 0) -> Callable:
   """batch -> logits [B, T, V] under one draw of rows, the same in every call: for decoding."""
-  logits, key = jax.jit(trained.model.apply, static_argnames='method'), jax.random.key(seed)
+  logits, key = _compiled(trained.model), jax.random.key(seed)
   return lambda batch: logits(trained.variables, dict(batch), key, method='logits')
+
+
+@functools.cache
+def _compiled(model: LanguageModel) -> Callable:
+  """`model.apply`, traced and compiled once for all equal models."""
+  return jax.jit(model.apply, static_argnames='method')
