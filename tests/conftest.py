@@ -24,3 +24,12 @@ import jax  # noqa: E402 - after the environment is set
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def pytest_configure(config):
+  config.option.loadscopereorder = False  # pytest-xdist would take files of many tests first
+
+
+def pytest_collection_modifyitems(items):
+  """Whole runs of a recipe come first: one that came last would leave the other cores idle."""
+  items.sort(key=lambda item: not item.path.stem.endswith('_run'))

@@ -91,7 +91,8 @@ def test_two_processes_measure_what_one_does(name, tmp_path):
 def test_the_mesh_flag_spreads_a_run_over_eight_devices(tmp_path):
   config = f'--config={ROOT}/configs/markov.py:smoke,tables=transformer'
   spread = [f'--config.mesh.{axis}=2' for axis in ('data', 'fsdp', 'tensor')]
-  forced = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+  eight = '--xla_force_host_platform_device_count=8'
+  forced = os.environ | {'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} {eight}'}
   found = {}
   for name, flags, environment in (('one', [], os.environ), ('eight', spread, forced)):
     command = [sys.executable, '-m', 'experiments.markov', config, f'--workdir={tmp_path}/{name}']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Experiments from the command line: results, errors, resumption, what is imported."""
+"""The markov recipe from the command line: results, errors, resumption, what is imported."""
 
 import json
 import os

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models of frozen visual Unicode at every scale, their frozen rows, and what is refused."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common, visual_unicode
+from experiments.visual_unicode import growth, models, reasoning, text
+from experiments.visual_unicode.__main__ import RECIPE
+from lib.data import fonts, glyphs, pipeline
+from lib.errors import InputError
+from lib.models.growth import Stage
+from lib.tokenizers import Characters
+from lib.tokenizers.strings import token_strings
+from lib.train import language_model, sharding
+from lib.train.experiment import Experiment
+from lib.train.state import state_shapes
+from tests.test_configs import shape_check
+
+SCALE = f'smoke,tables={"+".join(visual_unicode.TABLES)}'
+
+
+@pytest.fixture(scope='module')
+def config():
+  return visual_unicode.get_config(SCALE)
+
+
+def test_the_table_is_no_part_of_the_optimiser_and_sharded_like_the_readout(config):
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
+  experiment = recipe(config, 'glyph')
+  batch = sharding.global_batch(next(iter(experiment.batches)), mesh, experiment.batch_axis)
+  chain = models.make_optimizer(config.loss)
+  _, shapes = state_shapes(experiment, chain, batch, 0, config.rules, mesh)
+  frozen = shapes['variables']['frozen']['embedding']['table']
+  readout = shapes['variables']['params']['embedding']['readout_table']
+  assert frozen.shape == readout.shape
+  assert frozen.sharding == readout.sharding
+  assert frozen.sharding.shard_shape(frozen.shape)[1:] == (frozen.shape[1] // 2, 8)
+  paths = [sharding.path_name(path) for path, _ in jax.tree.leaves_with_path(shapes['optimizer'])]
+  assert any(path.endswith('embedding/readout_table') for path in paths)
+  assert not any(path.endswith('embedding/table') for path in paths)
+
+
+def recipe(config, arm):
+  opened = text.open_text(config)
+  model = models.make_model(config.loss, arm, opened.glyphs, jax.numpy.dtype(config.dtype))
+  seeds = range(min(2, config.loss.side_by_side))
+  return models.make_experiment(model, [text.batches(opened, config.loss, seed) for seed in seeds])
+
+
+def test_the_rows_are_no_constant_of_the_step(config):
+  wide = visual_unicode.get_config(SCALE)
+  wide.loss.dim = 1024
+  experiment = recipe(wide, 'code_16')
+  batch = next(iter(experiment.batches))
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(experiment.init_fn, key, batch)
+  rows = shapes['frozen']['embedding']['table']
+  for function, arguments in (
+    (experiment.init_fn, (key, batch)),
+    (experiment.loss_fn, (shapes, batch, key)),
+  ):
+    assert len(jax.jit(function).lower(*arguments).as_text()) < 0.5 * rows.size
+
+
+@pytest.mark.parametrize('scale', common.SCALES)
+def test_every_scale_builds_and_steps(scale):
+  config = visual_unicode.get_config(scale)
+  config.data.source = 'stdlib/prose'
+  config.glyphs.font = 'dejavu'
+  config.tokenizer.train_bytes = 200_000
+  config.loss.batch_size = 4
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  shapes = shape_check(recipe(config, 'code_16'), config, mesh)
+  size = lambda tree: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+  if scale == 'paper':  # 335.5 million: two tables and 16 layers, less norms and begin
+    total = size(shapes['variables'])
+    assert total == pytest.approx(2 * 65_536 * 1024 + 16 * 12 * 1024**2, rel=2e-4)
+  for arm in config.loss.arms:
+    assert arm in models.ARMS
+  assert set(config.loss.references) <= set(config.loss.arms)
+  assert set(config.homoglyphs.arms) <= set(config.loss.arms)
+
+
+@pytest.mark.parametrize('scale', common.SCALES)
+def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
+  config = visual_unicode.get_config(scale)
+  config.glyphs.font = 'dejavu'
+  config.tokenizer.kind = 'restricted'
+  config.reasoning.vocab_size, config.reasoning.sample = 400, 100
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
+  opened = reasoning.open_text(config)
+  dtype = jax.numpy.dtype(config.dtype)
+  model = models.make_model(config.reasoning, 'code_16', opened.glyphs, dtype)
+  length = config.reasoning.length
+  batches = pipeline.batches(
+    reasoning.documents(config, 0), opened.tokenizer, batch_size=4, length=length, seed=0
+  )
+  shape_check(models.make_experiment(model, [batches]), config, mesh)
+  model = models.make_model(config.growth, 'code_16', opened.glyphs, dtype)
+  stage = Stage(model, config.growth.layers)
+  whole, loss_fn = (
+    language_model.loss_and_init(model)[0],
+    language_model.loss_and_init(growth._Plain(stage))[1],
+  )
+  begin = lambda key, batch: stage.start(whole(key, batch))
+  shapes = shape_check(Experiment(begin, loss_fn, batches), config, mesh)
+  lower = shapes['variables']['frozen']['lower']['up']['kernel']
+  assert lower.shape[0] == config.growth.layers - 1
+
+
+def test_facts_of_each_seed_are_its_own_and_the_tokenizer_knows_training_text_alone(config):
+  one, other = reasoning.bases(config)
+  assert one.facts != other.facts
+  documents = reasoning.documents(config, 1, 'sentences')
+  assert not any(b'Question' in documents[i] for i in range(50))
+  tokenizer = reasoning.open_text(config).tokenizer
+  grams = {piece.decode() for piece in tokenizer.pieces if len(piece) > 2}
+  told = ' '.join(documents[i].decode() for i in range(config.reasoning.sample))
+  assert 'Question' in grams
+  unseen = {fact.entity for fact in other.facts if fact.entity not in told}
+  assert not unseen & grams
+
+
+# Bad input.
+
+
+@pytest.fixture(scope='module')
+def wrong(tmp_path_factory):
+  """Files that cannot serve."""
+  folder = tmp_path_factory.mktemp('wrong')
+  (folder / 'torn.ttf').write_bytes(b'\0\1\0\0 no font')
+  (folder / 'greek.hex').write_text('0391:' + '00' * 16 + '\n')
+  other = Characters()
+  table = glyphs.render(token_strings(other), fonts.find_font('dejavu'), 16)
+  glyphs.save(table, folder / 'other.table')
+  return folder
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--config.glyphs.font=/nowhere/font.ttf'], 'cannot read the font /nowhere/font.ttf'),
+    (['--config.glyphs.font={}/torn.ttf'], 'torn.ttf is no font'),
+    (['--config.glyphs.font={}/greek.hex'], 'greek.hex has none of the'),
+    (['--config.glyphs.table={}/other.table'], 'was rendered from another font, other tokens'),
+    (['--config.glyphs.table=/nowhere.table'], 'cannot read the glyph table /nowhere.table'),
+    (['--config.tokenizer.kind=runes'], "tokenizer.kind 'runes' is neither one of unicode"),
+    (['--config.tokenizer.vocab_size=100'], '100 ids do not hold the'),
+    (["--config.loss.arms=('glyphs',)"], "loss.arms: 'glyphs' is not one of glyph"),
+    (["--config.loss.arms=('code_64',)"], 'code_64 needs a dim that 64 divides; got 16'),
+    (['--config.loss.dim=9'], 'loss.dim 9 is no even multiple of 2 heads'),
+    (['--config.homoglyphs.rates=(0.0,)'], 'homoglyphs.rates must lie above 0'),
+    (["--config.unseen_script.tested=('KLINGON',)"], "no letters of the script 'KLINGON'"),
+    (['--config.data.source=/nowhere/*.txt'], '/nowhere/*.txt'),
+    (['--config.reasoning.entities=0'], 'a fact base has 1 to 2700 entities'),
+    (['--config.reasoning.questions=/nowhere.csv'], "no file matches '/nowhere.csv'"),
+    (["--config.reasoning.naive_arms=('code_16',)"], "naive_arms: 'code_16' is not one of"),
+    (['--config.growth.layers=1'], 'growth needs 2 layers, 2 experts'),
+  ],
+)
+def test_bad_input_gets_one_sentence(wrong, flags, message):
+  # What the command line does before it writes, without its start-up.
+  changed = visual_unicode.get_config(SCALE)
+  for flag in flags:
+    path, _, value = flag.format(wrong).removeprefix('--config.').partition('=')
+    section, _, field = path.partition('.')
+    kind = type(changed[section][field])
+    changed[section][field] = eval(value) if kind is tuple else kind(value)
+  with pytest.raises(InputError, match=re.escape(message)) as caught:
+    RECIPE.check(changed)
+  assert '\n' not in str(caught.value)
+
+
+def test_a_table_that_was_drawn_before_is_taken(config, tmp_path):
+  drawn = text.open_text(config)
+  glyphs.save(drawn.glyphs, tmp_path / 'mine.table')
+  again = visual_unicode.get_config(SCALE)
+  again.glyphs.table = str(tmp_path / 'mine.table')
+  taken = text.open_text(again).glyphs
+  assert isinstance(taken.bits, np.memmap)
+  assert (taken.bits == drawn.glyphs.bits).all()
