@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test faults soak fuzz aot processes pod bench beam site lint lock clean
+.PHONY: demo test mutants faults soak fuzz aot processes pod bench beam site lint lock clean
 
 # A part of each recipe that takes a minute or two; what is smaller than at `cpu` the report says.
 demo: $(INSTALLED)  ## A table and a picture of each paper, and what its claims come to, in minutes.
@@ -27,6 +27,9 @@ CODERS := "static_ac","greedy16","greedy24","greedy32","greedy64","greedy128","a
 
 test: $(INSTALLED)  ## Everything, in under ten minutes on two cores.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+mutants: $(INSTALLED)  ## Ten changes at random places, and the test that catches each; SEED=1 COUNT=3 MINUTES=10.
+	$(BIN)/python -m tests.mutants
 
 faults: $(INSTALLED)  ## Runs that are killed and stopped at random moments, in minutes (docs/faults.md).
 	$(BIN)/python -m pytest -s tests/faults.py
