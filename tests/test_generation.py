@@ -91,16 +91,18 @@ def test_tokens_kept_stay_whatever_follows(kind):
 def test_draws_follow_the_models_distribution_among_what_agrees():
   tokenizer = Dictionary([*Characters().pieces, b'ab', b'ac', b'abc', b'b'])
   probabilities = np.full(tokenizer.vocab_size, 1e-9)
-  shares = {b'ab': 0.3, b'ac': 0.1, b'abc': 0.2, b'a': 0.2, b'z': 0.2}
+  # Far from even, so that a temperature other than 1 shows.
+  shares = {b'ab': 0.6, b'ac': 0.02, b'abc': 0.18, b'a': 0.1, b'z': 0.1}
   for piece, share in shares.items():
     probabilities[tokenizer.pieces.index(piece)] = share
   toy = lambda token: np.log(probabilities)
   firsts = [next(generation.generate(toy, tokenizer, b'a', seed=seed)) for seed in range(500)]
   # 'a' is held back: z cannot be; a alone yields nothing, then the next window speaks.
-  among = 0.3 + 0.1 + 0.2 + 0.2
-  for text, share in ((b'b', 0.3), (b'c', 0.1), (b'bc', 0.2), (b'z', 0.2 * 0.2)):
+  among = 0.6 + 0.02 + 0.18 + 0.1
+  for text, share in ((b'b', 0.6), (b'c', 0.02), (b'bc', 0.18), (b'z', 0.1 * 0.1)):
     expected = share / among
-    assert abs(firsts.count(text) / 500 - expected) < 5 * math.sqrt(expected / 500), text
+    error = math.sqrt(expected * (1 - expected) / 500)
+    assert abs(firsts.count(text) / 500 - expected) < 5 * error, text
   likeliest = generation.generate(toy, tokenizer, b'a', temperature=0.0)
   assert list(itertools.islice(likeliest, 3)) == [b'b', b'ab', b'ab']
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Growth: a stage is the language model it says it is, and what is frozen stays and costs less."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -97,6 +99,20 @@ def test_parts_of_a_source_are_disjoint_and_whole():
   parts = [growth.Part(source, first, 3) for first in range(3)]
   assert [len(part) for part in parts] == [4, 4, 3]
   assert sorted(part[i] for part in parts for i in range(len(part))) == sorted(source)
+
+
+def test_experts_share_documents_and_steps_and_begin_apart(monkeypatch):
+  seeds = object.__new__(growth.Seeds)
+  seeds._options = types.SimpleNamespace(experts=3, steps=12, layers=2)
+  seeds._model = seeds._whole = None
+  monkeypatch.setattr(seeds, '_batches', lambda part, parts: (part, parts))
+  monkeypatch.setattr(seeds, '_begin', lambda number: f'begin {number}')
+  monkeypatch.setattr(seeds, '_train', lambda what, functions, *rest: rest)
+  monkeypatch.setattr(seeds, '_result', lambda model, several, steps: several)
+  trained = [((part, 3), 4, f'begin {part}') for part in range(3)]
+  assert seeds.experts() == {f'expert={part}': [trained[part]] for part in range(3)} | {
+    'experts': trained
+  }
 
 
 def test_given_variables_are_what_the_program_returns():
