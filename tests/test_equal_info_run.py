@@ -95,6 +95,8 @@ def test_ac_spends_what_m1_says(rows):
   assert 0 <= excess < 10 / 400
   spent = rows['ratio', 'method=ac,v=256', 'bits_per_byte']['measured']
   assert ideal < spent < ideal * 1.03 + 30 / 64
+  held = rows['ratio', 'method=m1', 'bytes_per_token']['measured']
+  assert held == pytest.approx(8 / ideal)  # by tokens of 8 bits
 
 
 def test_the_less_m1_forgets_the_more_it_compresses(rows):

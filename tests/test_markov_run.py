@@ -11,10 +11,13 @@ import sys
 import time
 
 import pytest
+from matplotlib import figure
 
 from configs import markov
+from experiments.markov import plots
 from experiments.markov.__main__ import RECIPE
 from lib.errors import InputError
+from lib.report.results import Row
 
 ROOT = pathlib.Path(__file__).parents[1]
 TABLES = 'ngram', 'blocks', 'token_ngram', 'bound', 'transformer', 'generalization', 'real_text'
@@ -78,6 +81,22 @@ def test_report_plots_metrics_and_checkpoints_are_there(smoke):
   assert (folder / 'checkpoints').is_dir()
   assert not list(folder.rglob('*.partial'))
   assert 'report.md' in done.stdout
+
+
+def test_a_picture_shows_the_columns_that_its_legend_names():
+  columns = {'lzw': 1, 'toy': 2, 'bound': 3, 'entropy_rate': 4}
+  made = [
+    Row('bound', f'p=0.8,d={d}', f'{column}_nats_per_char', number / d)
+    for d in (16, 4)
+    for column, number in columns.items()
+  ]
+  [panel] = plots._bound(made)
+  axis = figure.Figure().subplots()
+  panel(axis)
+  lines = [(line.get_label(), line.get_xydata().tolist()) for line in axis.get_lines()]
+  assert [points for _, points in lines[:3]] == [[[4, n / 4], [16, n / 16]] for n in (1, 2, 3)]
+  assert [label.split()[0] for label, _ in lines] == ['LZW,', 'fixed', 'bound', 'entropy']
+  assert [y for _, y in lines[3][1]] == [4 / 16, 4 / 16]
 
 
 @pytest.mark.parametrize('table', ['ngram', 'blocks'])

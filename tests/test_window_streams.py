@@ -203,6 +203,7 @@ def test_greedy_windows_do_not_all_come_back():
     (lambda: windows(32, 'delay'), "'delay': use .* greedy or exact"),
     (lambda: windows(32, reset=2), 'number 2: use 1'),
     (lambda: windows(32, token_bits=9), r'use one of \(8, 12, 16\)'),
+    (lambda: windows(32, 'greedy', reset=2).decode([0, 0]), 'decoded only where M1 is reset'),
     (lambda: windows(32).decode([1]), 'cut short'),
     (lambda: windows(32).decode([65536, 0]), '0 to 65535'),
     (lambda: ac().decode(ac().encode(HELD_OUT[:300])[:-2]), 'cut short'),
