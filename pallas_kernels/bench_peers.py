@@ -60,9 +60,9 @@ def _flash(q, k, v, segments, table, vectors, starts):
   bias, _ = causal.bias_and_mask(q, segments, table, vectors, starts)
   if bias is not None:
     bias = jax.numpy.broadcast_to(bias, (batch, heads, length, length))
-  q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-  call = functools.partial(flash_attention.flash_attention, causal=True, sm_scale=width**-0.5)
-  return call(q, k, v, bias, ids).swapaxes(1, 2)
+  # Its sm_scale would scale the biases too.
+  q, k, v = (x.swapaxes(1, 2) for x in (q * width**-0.5, k, v))
+  return flash_attention.flash_attention(q, k, v, bias, ids, causal=True).swapaxes(1, 2)
 
 
 def _splash(q, k, v, segments, table, vectors):

@@ -69,7 +69,7 @@ def cudnn(
   bias, mask = bias_and_mask(q, segments, table, vectors, starts)
   if bias is not None:
     bias = bias.astype(q.dtype)
-  return jax.nn.dot_product_attention(q, k, v, bias, mask, implementation='cudnn')
+  return jax.nn.dot_product_attention(q, k, v, bias, mask, is_causal=True, implementation='cudnn')
 
 
 def preferred(width: int, dtype: jnp.dtype) -> str:

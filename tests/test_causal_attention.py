@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
 from jax.experimental.pallas import tpu as pltpu
 
 from lib.models.decoder import Decoder
@@ -135,6 +136,21 @@ def test_lowers_for_tpu_at_papers_shapes(kinds):
   step = jax.jit(jax.grad(lambda *of: call(*of).astype(jnp.float32).sum(), argnums=by))
   module = jax.export.export(step, platforms=['tpu'])(*shapes).mlir_module()
   assert module.count('tpu_custom_call') == 3  # forward, by queries, by keys and values
+
+
+@pytest.mark.parametrize('kinds', [{}, VECTORS], ids=str)
+def test_lowers_for_gpu_by_cudnn(monkeypatch, kinds):
+  # JAX asks the installed cuDNN for its version; here is none.
+  monkeypatch.setattr(fused_attention_stablehlo, 'check_cudnn_version', lambda: 91000)
+  arrays, segments, weight = inputs(2, 130, 2, 16, kinds, jnp.bfloat16)
+
+  def total(*of):
+    return (kernel.cudnn(*of[:3], segments, *of[3:]) * weight).astype(jnp.float32).sum()
+
+  step = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+  text = step.trace(*arrays).lower(lowering_platforms=('cuda',)).as_text()
+  assert text.count('@__cudnn$fmhaScaleBiasSoftmax(') == 1
+  assert text.count('@__cudnn$fmhaScaleBiasSoftmaxBackward(') == 1
 
 
 @pytest.mark.parametrize(
