@@ -37,23 +37,32 @@ class Schedule(NamedTuple):
 
 
 @functools.cache
-def _dump() -> tempfile.TemporaryDirectory:
-  """Where libtpu writes schedules, once it is told to; it also asks no metadata server."""
-  folder = tempfile.TemporaryDirectory(prefix='schedules')
+def _without_a_server() -> None:
+  """Lets libtpu load where no TPU is, asking no metadata server.
+
+  JAX cannot read what is compiled for such a TPU from its cache again: it writes none of it there.
+  """
   os.environ.update({
     'TPU_SKIP_MDS_QUERY': '1',
     'TPU_WORKER_HOSTNAMES': 'localhost',
     'TPU_WORKER_ID': '0',
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-    'LIBTPU_INIT_ARGS': f'--xla_jf_dump_to={folder.name} --xla_jf_dump_llo_text=true',
   })  # fmt: skip
-  jax.config.update('jax_enable_compilation_cache', False)  # from it comes no schedule
+  jax.config.update('jax_enable_compilation_cache', False)
+
+
+@functools.cache
+def _dump() -> tempfile.TemporaryDirectory:
+  """Where libtpu writes schedules, once it is told to."""
+  folder = tempfile.TemporaryDirectory(prefix='schedules')
+  flags = f'--xla_jf_dump_to={folder.name} --xla_jf_dump_llo_text=true'
+  os.environ['LIBTPU_INIT_ARGS'] = flags
   return folder
 
 
 def compile_for(generation: str, function: Callable, shapes: Sequence[jax.ShapeDtypeStruct]) -> Any:
   """The function compiled for one chip of v5e, v5p or v6e; raises what its compiler refuses."""
-  _dump()
+  _without_a_server()
   chip = topologies.get_topology_desc(TOPOLOGIES[generation], platform='tpu').devices[0]
   here = SingleDeviceSharding(chip)
   jitted = jax.jit(function, in_shardings=here, out_shardings=here)
@@ -63,7 +72,12 @@ def compile_for(generation: str, function: Callable, shapes: Sequence[jax.ShapeD
 def schedules(
   generation: str, function: Callable, shapes: Sequence[jax.ShapeDtypeStruct]
 ) -> Iterator[Schedule]:
-  """Compiles each Pallas kernel that the function calls by itself, and reads its schedule."""
+  """Compiles each Pallas kernel that the function calls by itself, and reads its schedule.
+
+  In a process that has compiled nothing for TPUs before: libtpu is told once to write schedules,
+  and then takes several times as long for whatever it compiles.
+  """
+  _dump()
   for call in _pallas_calls(jax.make_jaxpr(function)(*shapes).jaxpr):
     folder = pathlib.Path(_dump().name)
     for path in folder.iterdir():

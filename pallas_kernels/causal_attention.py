@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Causal attention of packed rows with trained biases by distance; no [T, T] array is held.
 
-Which library could take a case, and why it is not what None takes:
+None takes the kernels on a TPU and 'xla' elsewhere, for these reasons. Nothing has been timed on
+hardware yet; `python -m pallas_kernels.bench --kernels causal_attention` does, with JAX's own
+kernels and cuDNN beside these, and should decide `preferred`.
 
 * JAX's flash_attention for TPUs takes biases as an array [B, H, T, T] alone, its splash_attention
-  none; both pad the width of a head to 128 numbers, of which visual_unicode has 32. Here time lies
-  in those 128.
-* cuDNN takes biases as an array too, in the dtype of the queries, and the segments as one more. It
-  refuses float32, odd lengths and widths that are no multiple of 8. Where it can run, it can be
-  named; 'xla' runs everywhere.
-
-All of these stand beside each other in `python -m pallas_kernels.bench --kernels causal_attention`:
-none has been timed on hardware yet, and what that measures should decide `preferred`.
+  none; RESULTS.md has the memory that they plan with. The width of a head lies in their lanes, of
+  which visual_unicode fills 32 of 128. Here time does.
+* cuDNN takes biases as an array too, the segments as another, in the dtype of the queries, and has
+  a gradient for it in any case. It refuses float32, widths that are no multiple of 8 and, with an
+  array, odd lengths. So it saves no memory where there are biases, and has to be named.
 
 Legend: B batch, T length, H heads, K width of a head, N buckets of distances, M the last distance
 told apart; tiles of t tokens.

@@ -2,8 +2,10 @@
 """The forward pass of `linear_cross_entropy` for GPUs, by Pallas's Triton backend.
 
 A block of threads has its positions and goes over the vocabulary, and for each tile of logits over
-the width. There is no kernel for the gradients: a block cannot hold a sum of n · D, and products of
-slopes that are chunks of a matrix are what cuBLAS is best at.
+the width. There is no kernel for the gradients, and None takes 'chunked' on a GPU: a block cannot
+hold a sum of n · D, so it would make its logits anew for each part of the width, where chunks make
+them once for both gradients, in products that cuBLAS is best at. They hold a sixteenth of the
+logits; their price is one product more than the three of a loss that holds all.
 
 Legend: N positions, D model width, V vocabulary; tiles of n positions, v rows and d of the width.
 """
