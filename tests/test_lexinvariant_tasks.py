@@ -192,6 +192,8 @@ def test_the_estimate_extends_the_second_half_of_training(config, corpus):
     ('length', 20, 'length 20 is too short for a task of 60 symbols'),
     ('pairs', 11, 'needs a symbol for each key'),
     ('examples', 0, 'regularizer.examples must be 1 or more'),
+    ('heads', 0, 'regularizer.heads must be 1 or more'),
+    ('anneal', (0.5,), 'regularizer.anneal must be two rising fractions'),
   ],
 )
 def test_tasks_and_arms_that_cannot_be_had_are_named(field, value, message):

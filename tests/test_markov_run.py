@@ -145,10 +145,12 @@ def test_transformer_arms_say_whether_they_reached_the_entropy_rate(smoke):
   [
     ('token_ngram.sizes', (1,), 'smoke,tables=token_ngram', 'dictionary of 1 tokens'),
     ('real_text.sizes', (100,), 'smoke', 'dictionary of 100 tokens'),
+    ('real_text.sizes', (), 'smoke', 'dictionary of 0 tokens'),
     ('transformer.vocab_size', 1, 'smoke', 'dictionary of 1 tokens'),
     ('data.source', '/nowhere/*.txt', 'smoke', r'/nowhere/\*.txt'),
     ('transformer.dim', 9, 'smoke', 'no multiple of 2 heads'),
     ('transformer.seeds', 0, 'smoke', 'seeds must be 1 or more'),
+    ('transformer.heads', 0, 'smoke', 'heads must be 1 or more'),
     ('bound.probabilities', (0.8, 1.0), 'smoke', r'p must lie strictly inside \(0, 1\)'),
     ('seed', -5, 'smoke', 'seed must be 0 or more'),
     ('source.p', 1.5, 'smoke,tables=ngram', r'p must lie strictly inside \(0, 1\)'),

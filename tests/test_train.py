@@ -140,13 +140,28 @@ def test_a_batch_that_does_not_divide_is_refused():
     sharding.global_batch(batch, sharding.make_mesh({'data': 8}))
 
 
-def test_evaluations_that_never_come_are_refused(tmp_path):
-  with pytest.raises(InputError, match='must be 1 or more; got 10, 0 and 4'):
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'evaluate_every': 0}, 'must be 1 or more; got 10, 0, 1000 and 1'),
+    ({'accumulate': 0}, 'must be 1 or more; got 10, 100, 1000 and 0'),
+    ({'profile': (3,)}, r'profile=\(3,\) names no steps'),
+    ({'profile': (3, 3)}, r'profile=\(3, 3\) names no steps'),
+  ],
+)
+def test_steps_that_never_come_are_refused(tmp_path, options, message):
+  mesh = sharding.make_mesh({}, jax.devices()[:1])
+  with pytest.raises(InputError, match=message):
     loop.train(
-      tiny.make(), optax.sgd(0.1), steps=2, seed=0, mesh=sharding.make_mesh({}, jax.devices()[:1]),
-      rules=(), workdir=tmp_path, evaluate_every=0, checkpoint_every=4,
+      tiny.make(), optax.sgd(0.1), steps=2, seed=0, mesh=mesh, rules=(), workdir=tmp_path,
+      **options,
     )  # fmt: skip
   assert not list(tmp_path.iterdir())
+
+
+def test_a_score_over_nothing_is_refused():
+  with pytest.raises(InputError, match='nothing to evaluate on'):
+    tiny.language_model.held_out(lambda *_: (0.0, {}), [])({})
 
 
 def test_nan_stops_the_run_and_names_the_step(tmp_path):

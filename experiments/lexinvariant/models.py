@@ -50,15 +50,14 @@ class Trained:
 
 def check(options: ConfigDict, where: str, vocab_size: int) -> None:
   """Raises InputError for a model that cannot be built."""
-  if not options.head_dim and options.dim % options.heads:
-    raise InputError(f'{where}.dim {options.dim} is no multiple of {options.heads} heads.')
   for field in ('steps', 'batch_size', 'length', 'layers', 'heads', 'dim'):
     if options[field] < 1:
       raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
+  if not options.head_dim and options.dim % options.heads:
+    raise InputError(f'{where}.dim {options.dim} is no multiple of {options.heads} heads.')
   if not 0 <= options.reveal < 1:
     raise InputError(f'{where}.reveal must be at least 0 and below 1; got {options.reveal}.')
-  begin, end = options.anneal
-  if not 0 <= begin < end <= 1:
+  if len(options.anneal) != 2 or not 0 <= options.anneal[0] < options.anneal[1] <= 1:
     raise InputError(
       f'{where}.anneal must be two rising fractions of the steps; got {options.anneal}.'
     )

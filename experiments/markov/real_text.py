@@ -18,7 +18,7 @@ SMALLEST = 512  # single bytes of WordPiece; below that a dictionary is the byte
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for a corpus that is not there, or dictionaries that hold no single byte."""
-  smallest = min(config.real_text.sizes)
+  smallest = min(config.real_text.sizes, default=0)
   if smallest < SMALLEST:
     raise InputError(
       f'a dictionary of {smallest} tokens (real_text.sizes) is too small: it takes {SMALLEST} to '

@@ -41,11 +41,11 @@ from lib.train.experiment import Experiment
 def check(config: ConfigDict) -> None:
   """Raises InputError for sizes that no arm can have."""
   options = config.transformer
-  if options.dim % options.heads:
-    raise InputError(f'transformer.dim {options.dim} is no multiple of {options.heads} heads.')
-  for field in ('seeds', 'steps', 'batch_size', 'context_chars', 'layers', 'heads'):
+  for field in ('seeds', 'steps', 'batch_size', 'context_chars', 'layers', 'dim', 'heads'):
     if options[field] < 1:
       raise InputError(f'transformer.{field} must be 1 or more; got {options[field]}.')
+  if options.dim % options.heads:
+    raise InputError(f'transformer.dim {options.dim} is no multiple of {options.heads} heads.')
   for arm in arms(config):
     source = make_source(config, arm['k'], arm['p'])
     if options.vocab_size < source.alphabet_size:

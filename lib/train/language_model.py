@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lib.errors import InputError
 from lib.train.experiment import Batch, Key, Variables
 
 
@@ -53,6 +54,9 @@ def held_out(
 
   Works on replicas too: sums with a leading axis give an array for each quantity. The standard
   error of nats per byte is over batches (ratio estimator): nan for one batch.
+
+  Raises:
+    InputError: when it is called, if there are no batches.
   """
   key = jax.random.key(seed)
   fixed = functools.cache(lambda: [jax.device_put(dict(batch)) for batch in batches])
@@ -60,6 +64,8 @@ def held_out(
 
   def evaluate(variables: Variables) -> dict[str, np.ndarray]:
     parts = jax.device_get([sums(variables, batch) for batch in fixed()])
+    if not parts:
+      raise InputError('there is nothing to evaluate on: ask for one held-out batch or more.')
     nats, size, tokens = (
       np.stack([np.asarray(part[name], np.float64) for part in parts])
       for name in ('nats', 'bytes', 'tokens')

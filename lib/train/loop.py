@@ -165,15 +165,18 @@ def train(
     and saving left out). Evaluations too see variables that are whole on this process.
 
   Raises:
-    InputError: steps between lines, evaluations or checkpoints that are fewer than 1.
+    InputError: no part of a batch, steps between lines, evaluations or checkpoints that are fewer
+      than 1, or a profile of no steps.
     Stopped: after SIGTERM, with the state saved.
     Diverged: the loss became NaN or infinite.
   """
-  if min(log_every, evaluate_every, checkpoint_every) < 1:
+  if min(log_every, evaluate_every, checkpoint_every, accumulate) < 1:
     raise InputError(
-      'steps between lines of metrics, evaluations and checkpoints must be 1 or more; got '
-      f'{log_every}, {evaluate_every} and {checkpoint_every}.'
+      'steps between lines of metrics, evaluations and checkpoints, and parts of a batch, must be '
+      f'1 or more; got {log_every}, {evaluate_every}, {checkpoint_every} and {accumulate}.'
     )
+  if profile is not None and (len(profile) != 2 or not 0 <= profile[0] < profile[1]):
+    raise InputError(f'profile={profile} names no steps: give (first, last + 1).')
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   data = iter(experiment.batches)
