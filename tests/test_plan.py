@@ -128,7 +128,13 @@ def test_weights_that_are_spread_are_gathered_and_activations_are_not():
 
 @pytest.mark.parametrize(
   ('topology', 'part'),
-  [('v5e-256', 'is not one of'), ('cpu:x', 'is not one of'), ('h200x8', 'extra cuda')],
+  [
+    ('v5e-256', 'is not one of'),
+    ('cpu:x', 'is not one of'),
+    ('cpu:0', 'is not one of'),
+    ('cpu:9', 'has 8 devices of the CPU'),
+    ('h200x8', 'extra cuda'),
+  ],
 )
 def test_topologies_that_cannot_be_had_are_named(topology, part):
   with pytest.raises(InputError, match=part):

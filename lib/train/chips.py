@@ -39,7 +39,9 @@ CHIPS = {
   'v6e': Chip(32e9, 918e12, 1640e9, 3584e9 / 8, 2),
   'h200': Chip(141e9, 989e12, 4.8e12, 450e9, 1),
 }
-TOPOLOGY = re.compile(r'cpu:(?P<cpus>\d+)|h200x(?P<cards>\d+)|(?P<tpu>v5e|v5p|v6e):\d+(x\d+){1,2}')
+TOPOLOGY = re.compile(
+  r'cpu:(?P<cpus>[1-9]\d*)|h200x(?P<cards>[1-9]\d*)|(?P<tpu>v5e|v5p|v6e):\d+(x\d+){1,2}'
+)
 # What XLA for CUDA asks to know of a card; from the same data sheet.
 H200 = """
 gpu_device_info {
@@ -71,7 +73,7 @@ def devices(topology: str, slices: int = 1) -> list[jax.Device]:
     slices: of a TPU, joined by the data centre's network.
 
   Raises:
-    InputError: no such topology, or a compiler for it that is not installed.
+    InputError: no such topology, too few CPU devices, or a compiler that is not installed.
   """
   match = TOPOLOGY.fullmatch(topology)
   if not match or slices < 1 or (slices > 1 and not match['tpu']):
@@ -80,7 +82,10 @@ def devices(topology: str, slices: int = 1) -> list[jax.Device]:
       'in one slice or more), h200xN or cpu:N.'
     )
   if match['cpus']:
-    return jax.devices()[: int(match['cpus'])]
+    found, wanted = jax.devices('cpu'), int(match['cpus'])
+    if len(found) < wanted:
+      raise InputError(f'this process has {len(found)} devices of the CPU: {topology} takes more.')
+    return found[:wanted]
   try:
     if match['cards']:
       shape = f'1x1x{match["cards"]}'
