@@ -4,9 +4,8 @@
 import contextlib
 import os
 import pathlib
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,69 +20,11 @@ from lib.train import processes, sharding
 from lib.train.checkpoint import Checkpoints
 from lib.train.experiment import Experiment
 from lib.train.state import State, make_step, state_shapes
-
-
-class Stopped(BaseException):
-  """The run was asked to stop (SIGTERM); its state is saved and the same command goes on.
-
-  Like KeyboardInterrupt, it is no Exception, so that no handler of errors takes it for one.
-  """
+from lib.train.stopping import Sigterm, Stopped
 
 
 class Diverged(FloatingPointError):
   """The loss is no longer finite; the message names the step."""
-
-
-class _BrokenOff(BaseException):
-  """SIGTERM came in a block that it may end."""
-
-
-class Sigterm:
-  """Notes SIGTERM, so that the loop can finish its step; as a context it has the signal.
-
-  It comes to several processes at different moments: they stop where JAX lets all of them stop.
-  """
-
-  def __init__(self) -> None:
-    self.came, self._breaks, self._alone = False, False, jax.process_count() == 1
-
-  def __enter__(self) -> 'Sigterm':
-    if self._alone:
-      self._before = signal.signal(signal.SIGTERM, self._note)
-    return self
-
-  def __exit__(self, *_: Any) -> None:
-    if self._alone:
-      signal.signal(signal.SIGTERM, self._before)
-
-  def _note(self, *_: Any) -> None:
-    self.came = True
-    if self._breaks:
-      self._breaks = False
-      raise _BrokenOff
-
-  def stops(self, step: int) -> bool:
-    """Whether the run is to stop before this step; to be asked at every step."""
-    self.came = self.came or processes.stopping(step)
-    return self.came
-
-  def undisturbed(self, work: Callable[[], None]) -> bool:
-    """Does work that SIGTERM breaks off at once, where no other process waits for its end.
-
-    Returns:
-      Whether it was done.
-    """
-    if self.came:
-      return False
-    try:
-      self._breaks = self._alone
-      work()
-      self._breaks = False  # in the try, for SIGTERM may come before this line
-    except _BrokenOff:
-      return False
-    finally:
-      self._breaks = False
-    return True
 
 
 class Profiler:
@@ -191,7 +132,7 @@ def train(
     restored = checkpoints.restore(shapes, data)
     state, progress = restored or (make(), {'seconds': 0.0, 'evaluated': False})
     start, seconds = int(state['step']), progress['seconds']
-    evaluated = progress.get('evaluated', True)  # is `state` evaluated, where that is due?
+    evaluated = progress['evaluated']  # is `state` evaluated, where that is due?
     if start < steps:  # a run that is done is only read
       jitted = make_step(experiment, optimizer, seed, shapes, accumulate)
       step_fn = jitted.lower(state, example).compile()
