@@ -65,7 +65,7 @@ SIZES = {
   'loss.dim': (16, 64, 1024, 1024),
   'loss.heads': (2, 4, 32, 32),
   'loss.length': (32, 128, 1024, 1024),
-  'loss.batch_size': (8, 8, 32, 512),
+  'loss.batch_size': (4, 8, 32, 512),
   'loss.steps': (6, 240, 100, 18_000),
   # In 400 steps at `cpu` Muon came to 2.63 bits per byte of validation text, AdamW to 3.33.
   'loss.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
@@ -123,7 +123,7 @@ SIZES = {
   'growth.dim': (16, 64, 1024, 1024),  # the sequel's 4096 needs glyphs.cell=64
   'growth.heads': (2, 4, 32, 32),
   'growth.length': (32, 128, 1024, 1024),
-  'growth.batch_size': (8, 8, 32, 512),
+  'growth.batch_size': (4, 8, 32, 512),
   'growth.steps': (6, 320, 100, 18_000),
   'growth.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
   'growth.peak': (3e-3, 2e-2, 1e-3, 3e-4),
