@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.errors import InputError
@@ -86,6 +86,7 @@ def by_definition(a, b):
   return distance(len(a), len(b))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=9), st.lists(st.integers(0, 3), max_size=9))
 def test_edit_distance_is_levenshteins(a, b):
   found = coding.edit_distance(np.array(a, np.int32), np.array(b, np.int32))
