@@ -108,12 +108,14 @@ def test_killed_and_rerun_it_skips_what_is_done_and_leaves_the_same_bytes(
 ):
   folder = tmp_path / 'folder'
   done = folder / 'done'
-  process = subprocess.Popen(command(text, codec, folder), cwd=ROOT, stderr=subprocess.DEVNULL)
+  process = subprocess.Popen(
+    command(text, codec, folder), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+  )
   while process.poll() is None and not (done.exists() and len(list(done.glob('*.json'))) >= 3):
     time.sleep(0.002)
   os.kill(process.pid, signal.SIGKILL)
   assert process.wait() == -signal.SIGKILL
-  time.sleep(1)  # workers notice that they are alone
+  assert not process.stdout.read()  # ends with the last worker: each notices that it is alone
   finished = {path.stem[-5:]: path.stat().st_mtime_ns for path in done.glob('*.json')}
   assert 3 <= len(finished) < SHARDS
   assert not (folder / 'dataset_info.json').exists()
