@@ -3,11 +3,18 @@
 
 import math
 
+import jax
 from jax.sharding import AbstractMesh, Mesh
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')  # over which the rows of a batch are spread
 TENSOR = 'tensor'  # over which heads, MLP and vocabulary are
+
+
+def on_cpu(mesh: AbstractMesh) -> bool:
+  """Whether a mesh is of CPUs; of the empty one, whether this process computes on one."""
+  device = mesh.abstract_device
+  return (device.platform if device else jax.default_backend()) == 'cpu'
 
 
 def batch_devices(mesh: Mesh | AbstractMesh) -> int:

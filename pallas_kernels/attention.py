@@ -9,7 +9,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-IMPLEMENTATIONS = ('reference', 'xla')
+IMPLEMENTATIONS = ('reference', 'xla', 'tiled')
+TILE, TILES = 64, 8  # 'tiled' takes so many queries at a time, or more, so that tiles are few
 
 
 def attention_reference(
@@ -19,10 +20,19 @@ def attention_reference(
   return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask)
 
 
+_dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def _tiles(tile, queries, keys):
+  """Of each tile of queries: where it lies in the scores, which are those with keys so far."""
+  for start in range(0, queries, tile):
+    end = min(start + tile, queries)
+    yield slice(start, end), slice(0, keys - queries + end)
+
+
 def _probabilities(q, k, bias, mask):
   """Weights [B, H, T, S] before they are normalised, and their sums [B, H, T, 1] (float32)."""
-  scores = jnp.einsum('bthk,bshk->bhts', q, k, preferred_element_type=jnp.float32)
-  scores = scores * q.shape[-1] ** -0.5
+  scores = _dot('bhtk,bhsk->bhts', q, k) * q.shape[-1] ** -0.5
   if bias is not None:
     scores = scores + bias.astype(jnp.float32)
   scores = jnp.where(mask, scores, -1e30)
@@ -30,46 +40,75 @@ def _probabilities(q, k, bias, mask):
   return weights.astype(q.dtype), weights.sum(axis=-1, keepdims=True)
 
 
-def _forward(q, k, v, bias, mask):
-  weights, sums = _probabilities(q, k, bias, mask)
-  mixed = jnp.einsum('bhts,bshk->bhtk', weights, v, preferred_element_type=jnp.float32) / sums
-  out = mixed.astype(q.dtype).transpose(0, 2, 1, 3)
-  return out, (q, k, v, bias, weights, sums, mixed)
+def _forward(tile, q, k, v, bias, mask):
+  q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+  parts = []
+  for mine, theirs in _tiles(tile, q.shape[2], k.shape[2]):
+    places = (slice(None), slice(None), mine, theirs)
+    weights, sums = _probabilities(
+      q[:, :, mine], k[:, :, theirs], None if bias is None else bias[places], mask[places]
+    )
+    mixed = _dot('bhts,bhsk->bhtk', weights, v[:, :, theirs]) / sums
+    parts.append((weights, sums, mixed))
+  out = jnp.concatenate([mixed for *_, mixed in parts], axis=2).astype(q.dtype)
+  return out.transpose(0, 2, 1, 3), (q, k, v, bias, parts)
 
 
-def _backward(saved, d_out):
-  q, k, v, bias, weights, sums, mixed = saved
-  dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  d_mixed = d_out.transpose(0, 2, 1, 3) / sums
-  inner = (d_mixed * mixed).sum(axis=-1, keepdims=True)
-  d_mixed = d_mixed.astype(q.dtype)
-  d_weights = dot('bhtk,bshk->bhts', d_mixed, v)
-  d_scores = weights * (d_weights - inner)
-  narrow = d_scores.astype(q.dtype)
+def _backward(tile, saved, d_out):
+  q, k, v, bias, parts = saved
+  d_out = d_out.transpose(0, 2, 1, 3)
+  d_q, d_k, d_v, d_bias = [], [], [], []
+
+  for (mine, theirs), (weights, sums, mixed) in zip(_tiles(tile, q.shape[2], k.shape[2]), parts):
+    d_mixed = d_out[:, :, mine] / sums
+    inner = (d_mixed * mixed).sum(axis=-1, keepdims=True)
+    d_mixed = d_mixed.astype(q.dtype)
+    d_weights = _dot('bhtk,bhsk->bhts', d_mixed, v[:, :, theirs])
+    d_scores = weights * (d_weights - inner)
+    narrow = d_scores.astype(q.dtype)
+    d_q.append(_dot('bhts,bhsk->bhtk', narrow, k[:, :, theirs]))
+    d_k.append(_dot('bhts,bhtk->bhsk', narrow, q[:, :, mine]))
+    d_v.append(_dot('bhts,bhtk->bhsk', weights, d_mixed))
+    if bias is not None:
+      later = bias.shape[3] - d_scores.shape[3]
+      d_bias.append(jnp.pad(_sum_to(d_scores, bias.shape[0]), [(0, 0)] * 3 + [(0, later)]))
   scale = q.shape[-1] ** -0.5
-  d_q = dot('bhts,bshk->bthk', narrow, k) * scale
-  d_k = dot('bhts,bthk->bshk', narrow, q) * scale
-  d_v = dot('bhts,bhtk->bshk', weights, d_mixed)
-  d_bias = None if bias is None else _sum_to(d_scores, bias.shape).astype(bias.dtype)
-  return d_q.astype(q.dtype), d_k.astype(k.dtype), d_v.astype(v.dtype), d_bias, None
+  back = lambda x, like: x.transpose(0, 2, 1, 3).astype(like.dtype)
+  return (
+    back(jnp.concatenate(d_q, axis=2) * scale, q),
+    back(_of_all_keys(d_k) * scale, k),
+    back(_of_all_keys(d_v), v),
+    jnp.concatenate(d_bias, axis=2).astype(bias.dtype) if d_bias else None,
+    None,
+  )
 
 
-def _sum_to(x, shape):
-  """`x` [B, H, T, S] summed over the batch where `shape` has 1 there.
+def _of_all_keys(parts):
+  """The sum of arrays [B, H, keys up to some, K], each of more keys than the one before."""
+  ends = [part.shape[2] for part in parts]
+  pieces = [
+    sum(part[:, :, start:end] for part in parts[first:])
+    for first, (start, end) in enumerate(zip([0, *ends], ends))
+  ]
+  return jnp.concatenate(pieces, axis=2)
+
+
+def _sum_to(x, batch):
+  """`x` [B, H, T, S] summed over the batch if that is to be 1.
 
   As a product with ones: XLA for CPU sums over a leading axis forty times more slowly.
   """
-  if shape[0] == x.shape[0]:
+  if batch == x.shape[0]:
     return x
   return jnp.einsum('b,bhts->hts', jnp.ones(x.shape[0], x.dtype), x)[None]
 
 
-@jax.custom_vjp
-def _attention_xla(q, k, v, bias, mask):
-  return _forward(q, k, v, bias, mask)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(tile, q, k, v, bias, mask):
+  return _forward(tile, q, k, v, bias, mask)[0]
 
 
-_attention_xla.defvjp(_forward, _backward)
+_attention.defvjp(_forward, _backward)
 
 
 def attention(
@@ -91,7 +130,9 @@ def attention(
     mask: bool [1 or B, 1, T, S], true where a query may see a key; each query must see one.
     implementation: 'reference'; 'xla' (the same with its gradient written out, which takes half
       the time on CPU: the weights are kept unnormalised, and the bias's gradient is summed by a
-      matrix product); or None for 'xla'.
+      matrix product); 'tiled' (the same for a tile of queries at a time, whose scores end with its
+      last one: right if the queries are the last of the keys and the mask hides from each what is
+      after it); or None for 'xla'.
 
   Raises:
     ValueError: an unknown implementation, or a bias whose shape is not of the scores.
@@ -102,8 +143,10 @@ def attention(
   scores = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
   if bias is not None and bias.shape not in (scores, (1, *scores[1:])):
     raise ValueError(f'a bias {bias.shape} does not fit scores {scores}; its batch may be 1.')
-  compute = attention_reference if chosen == 'reference' else _attention_xla
-  return compute(q, k, v, bias, mask)
+  if chosen == 'reference':
+    return attention_reference(q, k, v, bias, mask)
+  tile = max(TILE, -(-q.shape[1] // TILES)) if chosen == 'tiled' else q.shape[1]
+  return _attention(tile, q, k, v, bias, mask)
 
 
 def attend_next(

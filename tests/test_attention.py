@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pallas_kernels import attention as kernels
 from pallas_kernels.attention import attention
 
 
@@ -26,12 +27,12 @@ def example(batch, length, heads, head_dim, bias_batch, dtype, seed=0):
   [(1, 1, 1, 1, 0), (3, 17, 2, 5, 0), (3, 17, 2, 5, 1), (2, 33, 3, 8, 2), (1, 24, 4, 16, 1)],
 )
 def test_equals_the_reference_and_its_gradient(
-  batch, length, heads, head_dim, bias_batch, dtype, tolerance
+  batch, length, heads, head_dim, bias_batch, dtype, tolerance, monkeypatch
 ):
   inputs, mask, weight = example(batch, length, heads, head_dim, bias_batch, dtype)
 
   def run(implementation, inputs):
-    call = lambda q, k, v, bias: attention(q, k, v, bias, mask=mask, implementation=implementation)
+    call = lambda *arrays: attention(*arrays, mask=mask, implementation=implementation)
     out, back = jax.vjp(call, *inputs)
     return out, back(weight)
 
@@ -39,13 +40,15 @@ def test_equals_the_reference_and_its_gradient(
   weight = weight.astype(jnp.float32)
   expected = run('reference', wide)
   weight = weight.astype(dtype)
-  actual = run('xla', inputs)
-  assert jax.tree.structure(actual) == jax.tree.structure(expected)
-  for mine, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-    assert mine.dtype == dtype
-    assert mine.shape == theirs.shape
-    scale = 1 + np.abs(theirs).max()
-    np.testing.assert_allclose(mine.astype(np.float32) / scale, theirs / scale, atol=tolerance)
+  monkeypatch.setattr(kernels, 'TILE', 8)
+  for implementation in ('xla', 'tiled'):
+    actual = run(implementation, inputs)
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for mine, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+      assert mine.dtype == dtype
+      assert mine.shape == theirs.shape
+      scale = 1 + np.abs(theirs).max()
+      np.testing.assert_allclose(mine.astype(np.float32) / scale, theirs / scale, atol=tolerance)
 
 
 def test_a_masked_key_has_no_weight_and_no_gradient():

@@ -8,7 +8,7 @@ import pytest
 
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
-from lib.models import positions
+from lib.models import decoder, positions
 from lib.models.decoder import Decoder, LanguageModel
 
 V, T = 11, 12
@@ -119,6 +119,33 @@ def test_steps_with_a_cache_give_the_logits_of_the_whole(options):
     if late >= 0:
       np.testing.assert_allclose(logits[1], whole[1, late], atol=2e-5)
   assert cache.lengths.tolist() == [T, T - 2, T]
+
+
+def test_layers_without_a_loop_are_the_same(monkeypatch):
+  model, batch = make_model(layers=3), make_batch()
+  variables = jax.jit(model.init)(KEY, batch, KEY)
+
+  def nats(large):
+    monkeypatch.setattr(decoder, 'LARGE', large)
+    program = jax.jit(lambda variables: model.apply(variables, batch, KEY)).lower(variables)
+    return 'while' in program.as_text(), program.compile()(variables)
+
+  (loop, expected), (no_loop, found) = nats(2**20), nats(1)
+  assert loop
+  assert not no_loop
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_gelu_is_exact_and_so_is_its_slope():
+  x = jnp.linspace(-8, 8, 1001)
+  exact = lambda x: jax.nn.gelu(x, approximate=False)
+  np.testing.assert_allclose(decoder.gelu(x), exact(x), atol=1e-6)
+  slope = lambda f: jax.vmap(jax.grad(f))(x)
+  np.testing.assert_allclose(slope(decoder.ACTIVATIONS['gelu']), slope(exact), atol=1e-6)
+  low = x.astype(jnp.bfloat16)
+  np.testing.assert_allclose(
+    decoder.gelu(low), exact(low.astype(jnp.float32)), rtol=5e-3, atol=1e-6
+  )
 
 
 def test_bfloat16_activations_keep_float32_parameters_and_losses():

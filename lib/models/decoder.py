@@ -12,20 +12,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from lib.errors import InputError
+from lib.mesh import on_cpu
 from lib.models import positions as position_schemes
 from lib.models.packed_attention import packed_attention
 from lib.models.spread import by_rows
 from pallas_kernels.attention import attend_next, attention
 from pallas_kernels.causal_attention import preferred
 
+# Sizes from which something else is faster on a CPU.
+TILED = 256  # tokens of a row: attention takes its queries in tiles
+LARGE = 2**20  # numbers of a residual stream: layers are unrolled
+NORMS = ('layer', 'rms')
+
+
+def gelu(x: jax.Array) -> jax.Array:
+  """x Φ(x), as PyTorch computes it: `jax.nn.gelu` takes erfc, which on a CPU takes longer."""
+  wide = x.astype(jnp.float32)
+  return (0.5 * wide * (1 + lax.erf(wide * 0.5**0.5))).astype(x.dtype)
+
+
 ACTIVATIONS: dict[str, Callable] = {
   'relu': nn.relu,
-  'gelu': lambda x: nn.gelu(x, approximate=False),
+  'gelu': jax.checkpoint(gelu, prevent_cse=False),  # keeps x alone for the backward pass
   'silu': nn.silu,
 }
-NORMS = ('layer', 'rms')
 
 
 def _check(name: str, value: str, allowed: Any) -> None:
@@ -127,7 +140,8 @@ class Block(nn.Module):
     if self.starts is not None:
       mixed = packed_attention(q, k, v, mask, bias, vectors, self.starts)
     elif cache is None:
-      mixed = attention(q, k, v, bias, mask=mask)
+      tiled = length >= TILED and on_cpu(jax.sharding.get_abstract_mesh())
+      mixed = attention(q, k, v, bias, mask=mask, implementation='tiled' if tiled else None)
     else:
       new = k[:, 0], v[:, 0]
       mixed, cache = attend_next(q[:, 0], new, cache, positions[:, 0], bias, mask), new
@@ -231,12 +245,16 @@ class Decoder(nn.Module):
       else:
         bias = t5(distance)
     block = nn.remat(Block, prevent_cse=False) if self.remat else Block
+    # XLA for CPU copies what a loop over layers keeps for the backward pass. Without the loop it
+    # compiles longer.
+    unrolled = x_btd.size >= LARGE and on_cpu(jax.sharding.get_abstract_mesh())
     stack = nn.scan(
       block,
       variable_axes={'params': 0},
       split_rngs={'params': True},
       in_axes=(0, *[nn.broadcast] * 4),
       length=self.layers,
+      unroll=self.layers if unrolled else 1,
     )(
       dim=self.dim,
       heads=self.heads,
