@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test mutants faults soak fuzz aot processes pod bench beam site lint lock clean
+.PHONY: demo test mutants faults soak fuzz aot throughput processes pod bench beam site lint lock clean
 
 # A part of each recipe that takes a minute or two; what is smaller than at `cpu` the report says.
 demo: $(INSTALLED)  ## A table and a picture of each paper, and what its claims come to, in minutes.
@@ -46,6 +46,16 @@ aot: $(INSTALLED) .cache/libtpu  ## Kernels compiled for TPUs that are not there
 
 bench: $(INSTALLED) .cache/libtpu  ## The kernels timed on this accelerator, or compiled for TPUs.
 	PYTHONPATH=.cache/libtpu $(BIN)/python -m pallas_kernels.bench
+
+throughput: $(INSTALLED) .cache/torch  ## A decoder's training step beside PyTorch's, on the CPU.
+	PYTHONPATH=.cache/torch $(BIN)/python -m pytest tests/test_throughput.py
+	JAX_PLATFORMS=cpu PYTHONPATH=.cache/torch $(BIN)/python -m experiments.throughput --peer
+
+# uv takes the wheel for CPUs; UV_FIND_LINKS=DIR TORCH_FROM= takes one that is there already.
+TORCH_FROM ?= --index https://download.pytorch.org/whl/cpu
+.cache/torch: $(INSTALLED)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --target $@ $(TORCH_FROM) 'torch==2.13.0'
+	touch $@
 
 processes: $(INSTALLED)  ## Two and four processes on this machine have the losses of one.
 	POD=1 $(BIN)/python -m pytest tests/test_processes.py

@@ -21,9 +21,7 @@ os.environ.update(
 
 import dataclasses
 import functools
-import importlib
 import math
-import pathlib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +31,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import command, runner
+from experiments import command, runner, steps
 from lib.errors import InputError
 from lib.mesh import AXES
 from lib.train import chips, plan, sharding
@@ -79,10 +77,10 @@ class Attempt(NamedTuple):
 def execute() -> None:
   """Prints a row for each attempt, up to the first that fits, on each topology."""
   config = CONFIG.value
-  recipe = load(config_flags.get_config_filename(flags.FLAGS['config']))
+  recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
   jax.config.update('jax_num_cpu_devices', max(map(_cpus, TOPOLOGY.value), default=1))
   jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
-  name = chosen(recipe, config)
+  name = steps.chosen(recipe, config, MODEL.value)
   for topology in TOPOLOGY.value:  # those refused are, before minutes go by for the others
     chips.devices(topology, SLICES.value)
   made = lambda remat: recipe.plans(with_remat(config, remat))[name]()
@@ -94,25 +92,9 @@ def execute() -> None:
     sys.exit(1)
 
 
-def load(path: str) -> runner.Recipe:
-  """The recipe of a config file."""
-  name = pathlib.Path(path.partition(':')[0]).stem
-  return importlib.import_module(f'experiments.{name}.__main__').RECIPE
-
-
 def _cpus(topology: str) -> int:
   kind, _, count = topology.partition(':')
   return int(count) if kind == 'cpu' and count.isdigit() else 1
-
-
-def chosen(recipe: runner.Recipe, config: ConfigDict) -> str:
-  """The model asked for, or the largest; raises InputError that lists all for one that is none."""
-  names = list(recipe.plans(config))
-  if not names:
-    raise InputError(f'the models of {recipe.name} depend on its data: there is none to compile.')
-  if MODEL.value and MODEL.value not in names:
-    raise InputError(f'--model={MODEL.value} is not one of {"; ".join(names)}.')
-  return MODEL.value or names[0]
 
 
 def fit(

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command with flags alone starts and ends."""
+"""How a command with flags alone starts and ends, and what it says of the machine."""
 
+import os
+import pathlib
+import platform
 import sys
 from collections.abc import Callable
 
@@ -28,3 +31,17 @@ def _parse_flags(argv: list[str]) -> list[str]:
   if len(rest) > 1:
     raise InputError(f'argument {rest[1]!r} is not a flag; flags look like --out=DIR.')
   return rest
+
+
+def machine() -> str:
+  """The processor, its cores and how busy they are, for what stands above a table of times."""
+  return f'{_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end'
+
+
+def _processor() -> str:
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    return platform.processor() or platform.machine()
+  names = [line.partition(': ')[2] for line in lines if line.startswith('model name')]
+  return names[0] if names else platform.machine()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from absl import app, flags, logging
 from jax.sharding import Mesh
@@ -20,6 +21,7 @@ from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
 from lib import atomic, cache, errors, memory
+from lib.data import pipeline
 from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.report import published, results, tables
@@ -67,11 +69,21 @@ class Plan:
     experiment: whose batches need not be there.
     optimizer: the optax chain.
     batch: shapes of a batch.
+    vocab_size: ids that it may hold.
   """
 
   experiment: Experiment
   optimizer: optax.GradientTransformation
   batch: Mapping[str, jax.ShapeDtypeStruct]
+  vocab_size: int
+
+  def drawn(self) -> dict[str, np.ndarray]:
+    """A batch of random tokens without padding, each scored; further fields are 0."""
+    size = self.batch['targets'].shape
+    ids = np.random.default_rng(0).integers(0, self.vocab_size, size)
+    known = pipeline.whole(ids, self.vocab_size) | {'scored': np.ones(size, np.int32)}
+    zeros = lambda one: np.zeros(one.shape, one.dtype)
+    return {name: known.get(name, zeros(one)) for name, one in self.batch.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,9 +196,7 @@ def execute(recipe: Recipe) -> None:
   check_tables(config.tables, list(recipe.tables))
   recipe.check(config)
   mesh = sharding.make_mesh(config.mesh)
-  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-    jax.config.update('jax_compilation_cache_dir', os.fspath(cache.folder('jax')))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  keep_compiled()
   place, mirror = flags.FLAGS.workdir, None
   if '://' in place:
     mirror = Mirror(place, jax.process_index())
@@ -211,6 +221,13 @@ def execute(recipe: Recipe) -> None:
   if recipe.answer and config.prompt:
     _print(recipe.answer(config, run))
   processes.wait('all is written')
+
+
+def keep_compiled() -> None:
+  """Keeps what takes long to compile for later runs, unless the environment says where."""
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    jax.config.update('jax_compilation_cache_dir', os.fspath(cache.folder('jax')))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def _stop(*_: Any) -> None:

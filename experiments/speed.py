@@ -10,7 +10,6 @@ spent beside them for what runs on one core.
 
 import datetime
 import importlib.metadata
-import os
 import pathlib
 import platform
 import statistics
@@ -141,8 +140,7 @@ def _write(rows: list[Row], text: bytes, seconds: float) -> None:
     package: importlib.metadata.version(package)
     for package in ('constriction', 'jax', 'numba', 'numpy', 'sentencepiece', 'tiktoken')
   }
-  load = os.getloadavg()[0]
-  machine = f'{_processor()}, {os.cpu_count()} cores, load {load:.1f} at the end'
+  machine = command.machine()
   settings = {flag.name: flag.value for flag in (CODECS, SOURCE, MEGABYTES, REPEATS, STREAMS)}
   results.write_results(
     out / 'speed.json', rows, experiment='speed', config=settings, overrides={},
@@ -159,15 +157,6 @@ def _write(rows: list[Row], text: bytes, seconds: float) -> None:
   ]
   atomic.write(out / 'speed.md', '\n'.join(lines))
   print(tables.markdown(rows, CAPTIONS))
-
-
-def _processor() -> str:
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-  except OSError:
-    return platform.processor() or platform.machine()
-  names = [line.partition(': ')[2] for line in lines if line.startswith('model name')]
-  return names[0] if names else platform.machine()
 
 
 if __name__ == '__main__':

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from configs import markov
-from experiments import aot, launch, runner
+from experiments import aot, launch, runner, steps
 from lib.train import optimizer, sharding
-from lib.train.state import make_step, state_shapes
 from tests import tiny
 from tests.test_plan import RECIPES, plans
 
@@ -24,30 +23,13 @@ pytestmark = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: 
 AXES = ({'fsdp': 4}, {'tensor': 4}, {'data': 2, 'fsdp': 2, 'tensor': 2})
 
 
-def drawn(shapes):
-  """A batch of random tokens without padding."""
-  size = shapes['targets'].shape
-  ones = np.ones(size, np.int32)
-  ids = np.random.default_rng(0).integers(0, 2, size).astype(np.int32)
-  known = {
-    'targets': ids, 'inputs': ids, 'bytes': ones, 'segments': ones, 'scored': ones,
-    'positions': np.broadcast_to(np.arange(size[-1], dtype=np.int32), size),
-  }  # fmt: skip
-  return {name: known.get(name, np.zeros(one.shape, one.dtype)) for name, one in shapes.items()}
-
-
 def losses(config, one, axes):
   """Loss and gradient norm of two steps on a mesh."""
   count = int(np.prod(list(axes.values()))) if axes else 1
   mesh = sharding.make_mesh(axes, jax.devices()[:count])
-  with jax.set_mesh(mesh):
-    batch = sharding.global_batch(drawn(one.batch), mesh, one.experiment.batch_axis)
-    make, shapes = state_shapes(one.experiment, one.optimizer, batch, 0, config.rules, mesh)
-    step, state, found = make_step(one.experiment, one.optimizer, 0, shapes), make(), []
-    for _ in range(2):
-      state, metrics = step(state, batch)
-      found += [float(metrics['loss']), float(metrics['gradient_norm'])]
-  return found
+  step = steps.Ready(one, mesh, config.rules)
+  told = [step.run()[1] for _ in range(2)]
+  return [float(metrics[name]) for metrics in told for name in ('loss', 'gradient_norm')]
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -133,7 +115,7 @@ def test_scaling_is_estimated_from_compiled_steps(monkeypatch, capsys):
   monkeypatch.setattr(aot, 'SIZES', ('cpu:2', 'cpu:8'))
   batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
   chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
-  one = runner.Plan(tiny.make(), chain, batch)
+  one = runner.Plan(tiny.make(), chain, batch, tiny.V)
   aot.scale(markov.get_config('smoke'), 'tiny', lambda remat: one)
   table = capsys.readouterr().out.rpartition('An estimate: nothing of it ran.')[2]
   rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in table.split('\n')[4:-1]]

@@ -89,7 +89,7 @@ def plan(
 ) -> runner.Plan:
   """What `fit` would train."""
   experiment = Experiment(*language_model.loss_and_init(model, options.z_loss), ())
-  return runner.Plan(experiment, make_optimizer(options), batch)
+  return runner.Plan(experiment, make_optimizer(options), batch, model.embedding.vocab_size)
 
 
 def fit(

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What random rows cost: training steps of one shape side by side, rows trained or drawn."""
 
-import time
+import dataclasses
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import runner
+from experiments import runner, steps
 from experiments.lexinvariant import models
-from lib.data import pipeline
 from lib.errors import InputError
 from lib.report.results import Row, name
-from lib.train import optimizer, sharding
-from lib.train.state import make_step, state_shapes
+from lib.train import optimizer
 
 ARMS = {'learned': ('learned', ''), 'shared': ('lexinvariant', 'shared'),
         'per_sequence': ('lexinvariant', 'per_sequence'),
@@ -35,14 +32,15 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """
   rows = []
   for vocab_size in tqdm(config.cost.vocab_sizes, desc='vocabularies', leave=False):
-    with jax.set_mesh(run.mesh):
-      steps = {arm: _prepare(config, run, vocab_size, *how) for arm, how in ARMS.items()}
-      seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
-      for _ in range(config.cost.repeats):
-        for arm, step in steps.items():
-          seconds[arm].append(step.time())
+    prepared = {arm: _prepare(config, run, vocab_size, *how) for arm, how in ARMS.items()}
+    seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for _ in range(config.cost.repeats):
+      for arm, step in prepared.items():
+        seconds[arm].append(step.run()[0])
+    accounts = {arm: step.account for arm, step in prepared.items()}
+    held = {arm: one.arguments + one.temporaries for arm, one in accounts.items()}
     median = {arm: float(np.median(times)) for arm, times in seconds.items()}
-    for arm, step in steps.items():
+    for arm in ARMS:
       row = name(embedding=arm, vocab_size=vocab_size)
       ratios = np.array(seconds[arm]) / np.array(seconds['learned'])
       shape = f'{config.cost.batch_size} × {config.cost.length} tokens, width {config.cost.dim}'
@@ -50,40 +48,18 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
         Row('cost', row, 'step_seconds', median[arm], unit='s', note=f'median; {shape}'),
         Row('cost', row, 'time_ratio', float(np.median(ratios)), unit='ratio',
             note=f'to learned, median of {len(ratios)} turns'),
-        Row('cost', row, 'step_bytes', step.bytes, unit='bytes',
+        Row('cost', row, 'step_bytes', held[arm], unit='bytes',
             note='state, batch and temporaries, as compiled'),
-        Row('cost', row, 'memory_ratio', step.bytes / steps['learned'].bytes, unit='ratio'),
+        Row('cost', row, 'memory_ratio', held[arm] / held['learned'], unit='ratio'),
       ]  # fmt: skip
   return rows
 
 
-class _Step:
-  """A compiled training step with its state."""
-
-  def __init__(self, compiled, state, batch):
-    self._compiled, self._state, self._batch = compiled, state, batch
-    used = compiled.memory_analysis()
-    self.bytes = used.argument_size_in_bytes + used.temp_size_in_bytes
-    self.time()  # the first call warms up
-
-  def time(self) -> float:
-    """Seconds of one step."""
-    start = time.perf_counter()
-    self._state, values = self._compiled(self._state, self._batch)
-    jax.block_until_ready((self._state, values))
-    return time.perf_counter() - start
-
-
-def _prepare(config, run, vocab_size, kind, draw_kind) -> _Step:
+def _prepare(config, run, vocab_size, kind, draw_kind) -> steps.Ready:
   options = config.cost.copy_and_resolve_references()
   options.draw_kind = draw_kind or options.draw_kind
-  targets = np.random.default_rng(0).integers(0, vocab_size, (options.batch_size, options.length))
-  batch = pipeline.whole(targets, vocab_size)
-  example = sharding.global_batch(batch, run.mesh)
-  experiment = models.make_experiment(options, kind, vocab_size, jax.numpy.dtype(config.dtype), [])
   chain = optimizer.make_optimizer('adamw', optimizer.make_schedule('constant', 1e-3, 1, 0, 1.0))
-  make, shapes = state_shapes(experiment, chain, example, 0, config.rules, run.mesh)
-  state = make()
-  return _Step(
-    make_step(experiment, chain, 0, shapes).lower(state, example).compile(), state, example
-  )
+  one = dataclasses.replace(models.plan(config, options, kind, vocab_size), optimizer=chain)
+  step = steps.Ready(one, run.mesh, config.rules)
+  step.run()  # warms up
+  return step

@@ -182,7 +182,7 @@ def plan(config: ConfigDict, options: ConfigDict, kind: str, vocab_size: int) ->
   batch = pipeline.shapes(options.batch_size, options.length)
   if kind in PARTIAL:
     batch['concealed'] = jax.ShapeDtypeStruct((options.batch_size,), np.float32)
-  return runner.Plan(experiment, make_optimizer(options), batch)
+  return runner.Plan(experiment, make_optimizer(options), batch, vocab_size)
 
 
 def fit(

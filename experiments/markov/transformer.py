@@ -88,10 +88,14 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
 def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   """The arms; all are of about one size."""
 
+  options = config.transformer
+
   def plan(arm: dict[str, Any]) -> runner.Plan:
     experiment = make_experiment(config, arm)
     batch = jax.eval_shape(lambda: next(iter(experiment.batches)))
-    return runner.Plan(experiment, make_optimizer(config.transformer), batch)
+    characters = make_source(config, arm['k'], arm['p']).alphabet_size
+    ids = characters if arm['tokenizer'] == 'characters' else options.vocab_size
+    return runner.Plan(experiment, make_optimizer(options), batch, ids)
 
   return {run_name(arm): functools.partial(plan, arm) for arm in arms(config)}
 

@@ -186,7 +186,7 @@ def plan(config: ConfigDict, options: ConfigDict, arm: str, vocab_size: int) -> 
     field: jax.ShapeDtypeStruct((seeds, *one.shape), one.dtype)
     for field, one in pipeline.shapes(options.batch_size, options.length).items()
   }
-  return runner.Plan(experiment, make_optimizer(options), batch)
+  return runner.Plan(experiment, make_optimizer(options), batch, vocab_size)
 
 
 def fit(

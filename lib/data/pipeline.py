@@ -102,16 +102,16 @@ def whole(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
   """A batch of whole documents of equal length: one byte a token, no padding.
 
   Args:
-    ids: tokens [B, T], each row a document from its beginning.
+    ids: tokens [B, T] or [replica, B, T], each row a document from its beginning.
     vocab_size: of the tokenizer, which is the id that marks a document's beginning.
   """
   targets = np.asarray(ids, np.int32)
-  inputs = np.roll(targets, 1, axis=1)
-  inputs[:, 0] = vocab_size
+  inputs = np.roll(targets, 1, axis=-1)
+  inputs[..., 0] = vocab_size
   ones = np.ones_like(targets)
   return {
     'targets': targets, 'inputs': inputs, 'bytes': ones, 'segments': ones,
-    'positions': np.cumsum(ones, axis=1, dtype=np.int32) - 1,
+    'positions': np.cumsum(ones, axis=-1, dtype=np.int32) - 1,
   }  # fmt: skip
 
 

@@ -98,8 +98,7 @@ def read_rows(path: str | os.PathLike) -> dict[str, Any]:
     ) from error
 
 
-def write_results(
-  path: str | os.PathLike,
+def content(
   rows: Sequence[Row],
   *,
   experiment: str,
@@ -107,18 +106,20 @@ def write_results(
   overrides: Mapping[str, Any],
   devices: Sequence[str],
   seconds: float,
-) -> None:
-  """Writes results.json: rows with the config, versions and devices that gave them."""
+) -> dict[str, Any]:
+  """What results.json holds: rows with the config, versions and devices that gave them."""
   versions = {package: importlib.metadata.version(package) for package in PACKAGES}
-  write_json(
-    path,
-    {
-      'experiment': experiment,
-      'config': dict(config),
-      'overrides': dict(overrides),
-      'versions': {'python': platform.python_version()} | versions,
-      'devices': list(devices),
-      'seconds': round(seconds, 1),
-      'rows': [_plain(row) for row in rows],
-    },
-  )
+  return {
+    'experiment': experiment,
+    'config': dict(config),
+    'overrides': dict(overrides),
+    'versions': {'python': platform.python_version()} | versions,
+    'devices': list(devices),
+    'seconds': round(seconds, 1),
+    'rows': [_plain(row) for row in rows],
+  }
+
+
+def write_results(path: str | os.PathLike, rows: Sequence[Row], **about: Any) -> None:
+  """Writes results.json: the `content` of rows."""
+  write_json(path, content(rows, **about))

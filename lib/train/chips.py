@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accelerators by name: what is published of them, and devices to compile for without having any.
 
-Numbers are the makers': cloud.google.com/tpu/docs (pages v5e, v5p, v6e) and the H200 data sheet.
+Numbers are the makers': cloud.google.com/tpu/docs (pages v5e, v5p, v6e) and the data sheets of
+H100 (SXM) and H200.
 """
 
 import dataclasses
@@ -37,7 +38,16 @@ CHIPS = {
   'v5e': Chip(16e9, 197e12, 819e9, 1600e9 / 8, 2),
   'v5p': Chip(95e9, 459e12, 2765e9, 4800e9 / 8, 3),
   'v6e': Chip(32e9, 918e12, 1640e9, 3584e9 / 8, 2),
+  'h100': Chip(80e9, 989e12, 3.35e12, 450e9, 1),
   'h200': Chip(141e9, 989e12, 4.8e12, 450e9, 1),
+}
+# What JAX calls the kinds of devices.
+KINDS = {
+  'TPU v5 lite': 'v5e',
+  'TPU v5': 'v5p',
+  'TPU v6 lite': 'v6e',
+  'NVIDIA H100 80GB HBM3': 'h100',
+  'NVIDIA H200': 'h200',
 }
 TOPOLOGY = re.compile(
   r'cpu:(?P<cpus>[1-9]\d*)|h200x(?P<cards>[1-9]\d*)|(?P<tpu>v5e|v5p|v6e):\d+(x\d+){1,2}'
@@ -62,6 +72,12 @@ device_description_str: "NVIDIA H200"
 def chip_of(topology: str) -> Chip | None:
   """The accelerator of a topology; None for the CPU."""
   return CHIPS.get(re.split('[:x]', topology)[0])
+
+
+def chip_here() -> Chip | None:
+  """This process's accelerator; None for the CPU and for what is not known here."""
+  kind = KINDS.get(jax.devices()[0].device_kind)
+  return CHIPS[kind] if kind else None
 
 
 def devices(topology: str, slices: int = 1) -> list[jax.Device]:

@@ -110,6 +110,13 @@ def compile_step(
     lowered = make_step(experiment, optimizer, 0, state, accumulate).lower(state, placed)
     start = time.perf_counter()
     compiled = lowered.compile()
+  return account(compiled, state, placed, time.perf_counter() - start)
+
+
+def account(
+  compiled: jax.stages.Compiled, state: State, batch: Mapping[str, Any], seconds: float
+) -> Step:
+  """What a compiled step of this state and batch (arrays or shapes) takes."""
   memory: Any = compiled.memory_analysis()
   return Step(
     arguments=memory.argument_size_in_bytes,
@@ -118,16 +125,16 @@ def compile_step(
     code=memory.generated_code_size_in_bytes,
     collectives=collectives(compiled.as_text() or ''),
     parameters=parameters(state)[0],
-    flops=formula_flops(state, placed),
+    flops=formula_flops(state, batch),
     compiler_flops=(compiled.cost_analysis() or {}).get('flops', math.nan),
-    seconds=time.perf_counter() - start,
+    seconds=seconds,
   )
 
 
 def collectives(hlo: str) -> dict[str, Collectives]:
   """The collectives of a compiled program (XLA's text of it), by kind."""
   found: dict[str, Collectives] = collections.defaultdict(Collectives)
-  programs, entry = _computations(hlo)
+  programs, entry = computations(hlo)
 
   def visit(name: str, times: int, known: bool) -> None:
     for line in programs.get(name, ()):
@@ -154,7 +161,7 @@ INSTRUCTION = re.compile(rf'\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ({"|".join(COLLECTIV
 CALLED = re.compile(r'(?:body|calls|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)')
 
 
-def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
+def computations(hlo: str) -> tuple[dict[str, list[str]], str]:
   """Lines of each computation by its name, and the name of the first to run."""
   programs: dict[str, list[str]] = {}
   entry = name = ''

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recipe's own training step without its data: found by name, compiled, ready to run."""
+
+import functools
+import importlib
+import pathlib
+import time
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from experiments import runner
+from lib.errors import InputError
+from lib.train import plan, sharding
+from lib.train.state import make_step, state_shapes
+
+
+def load(path: str) -> runner.Recipe:
+  """The recipe of a config file."""
+  name = pathlib.Path(path.partition(':')[0]).stem
+  return importlib.import_module(f'experiments.{name}.__main__').RECIPE
+
+
+def chosen(recipe: runner.Recipe, config: ConfigDict, model: str) -> str:
+  """The model asked for, or the largest; raises InputError that lists all for one that is none."""
+  names = list(recipe.plans(config))
+  if not names:
+    raise InputError(f'the models of {recipe.name} depend on its data: there is none to compile.')
+  if model and model not in names:
+    raise InputError(f'--model={model} is not one of {"; ".join(names)}.')
+  return model or names[0]
+
+
+class Ready:
+  """A compiled step with its state and one batch of random tokens, which it reads every time.
+
+  Attributes:
+    compiled: the step, (state, batch) -> (state, metrics), as `loop.train` runs it.
+    state: the training state; each run goes on from it.
+    batch: on the devices.
+    seconds: of compilation.
+  """
+
+  def __init__(
+    self, one: runner.Plan, mesh: Mesh, rules: sharding.Rules, seed: int = 0, accumulate: int = 1
+  ):
+    experiment = one.experiment
+    with jax.set_mesh(mesh):
+      self.batch = sharding.global_batch(one.drawn(), mesh, experiment.batch_axis)
+      make, shapes = state_shapes(experiment, one.optimizer, self.batch, seed, rules, mesh)
+      self.state = make()
+      step = make_step(experiment, one.optimizer, seed, shapes, accumulate)
+      lowered = step.lower(self.state, self.batch)
+      begin = time.perf_counter()
+      self.compiled = lowered.compile()
+      self.seconds = time.perf_counter() - begin
+
+  @functools.cached_property
+  def account(self) -> plan.Step:
+    """What the step takes, by the compiler."""
+    return plan.account(self.compiled, self.state, self.batch, self.seconds)
+
+  def run(self) -> tuple[float, dict[str, jax.Array]]:
+    """Runs the step once, to its end: the seconds that it took, and its metrics."""
+    begin = time.perf_counter()
+    self.state, metrics = self.compiled(self.state, self.batch)
+    jax.block_until_ready((self.state, metrics))
+    return time.perf_counter() - begin, metrics
+
+
+def prepare(recipe: runner.Recipe, config: ConfigDict, model: str) -> Ready:
+  """The step of a recipe's model, on the devices that the config spreads it over."""
+  one, mesh = recipe.plans(config)[model](), sharding.make_mesh(config.mesh)
+  return Ready(one, mesh, config.rules, config.seed, config.accumulate)
