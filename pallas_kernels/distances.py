@@ -9,9 +9,9 @@ et al. 2018). A query's softmax does not see what all its keys have in common, s
 taken from all: then the keys from M on have no bias at all. What is left is the product of 128
 queries with the vectors of a window of W + 128 distances (W is M in whole 128s), of which column c
 moves down by c rows: then a row is a key. Of two tiles those blocks alone that lie so near are
-touched. That adds (W + 128) / T to the products of a text's pairs, for M = 128 a half at T = 512
-and a sixteenth at 4,096, where biases as an array [H, T, T] take 4·H·T² bytes a text: at 12 heads
-13 MB and 805 MB, in each layer.
+touched. Forward that adds (W + 128) / T to the products of a text's pairs, for M = 128 a half at
+T = 512 and a sixteenth at 4,096, where biases as an array [H, T, T] take 4·H·T² bytes a text: at 12
+heads 13 MB and 805 MB, in each layer.
 
 Legend: B batch, T length, H heads, K width of a head, N buckets, M the last distance told apart;
 tiles of t tokens, s the keys among them.

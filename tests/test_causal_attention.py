@@ -155,12 +155,7 @@ def test_lowers_for_gpu_by_cudnn(monkeypatch, kinds):
 
 @pytest.mark.parametrize(
   ('position', 'sizes'),
-  [
-    ('t5', {'data': 2, 'tensor': 4}),
-    ('relative', {'data': 2, 'tensor': 4}),
-    ('relative', {'fsdp': 4, 'tensor': 2}),
-  ],
-  ids=str,
+  [('t5', {'data': 2, 'tensor': 4}), ('relative', {'fsdp': 4, 'tensor': 2})],
 )
 def test_decoder_with_the_kernel_is_the_decoder(monkeypatch, position, sizes):
   decoder = Decoder(layers=2, dim=16, heads=2, mlp_dim=8, position=position, max_distance=20)
