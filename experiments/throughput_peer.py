@@ -6,7 +6,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +31,6 @@ CAPTIONS = {
 }
 RATE, DECAY = 1e-3, 0.1
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 2e-2}  # relative, of the losses of two steps
-WAYS = ('eager', 'compiled')  # of PyTorch
 NO_COMPILER = 'torch.compile needs a C++ compiler, and there is no g++ here'
 Way = Callable[[], float]  # runs a step to its end and returns its loss
 
@@ -43,15 +42,20 @@ class Case(NamedTuple):
     model: by its dtype.
     rows: of a batch.
     length: tokens of a row.
+    ways: of PyTorch, 'eager' and perhaps 'compiled'.
   """
 
   model: Callable[[Any], LanguageModel]
   rows: int
   length: int
+  ways: tuple[str, ...]
 
 
 def cases() -> dict[str, Case]:
-  """A decoder of GPT-2's form, and the model of text of lexinvariant with trained rows at `cpu`."""
+  """A decoder of GPT-2's form, and the model of text of lexinvariant with trained rows at `cpu`.
+
+  The latter is not compiled: `torch.compile` takes minutes for the gradient of its T5 biases.
+  """
   options = lexinvariant.get_config('cpu').text
   letters = text.vocab_sizes()['letters']
   gpt2 = lambda dtype: LanguageModel(
@@ -59,12 +63,12 @@ def cases() -> dict[str, Case]:
   )
   trained = lambda dtype: models.make_model(options, 'learned', letters, dtype)
   return {
-    'gpt2': Case(gpt2, 32, 256),
-    'lexinvariant': Case(trained, options.batch_size, options.length),
+    'gpt2': Case(gpt2, 32, 256, ('eager', 'compiled')),
+    'lexinvariant': Case(trained, options.batch_size, options.length, ('eager',)),
   }
 
 
-def table(found: Mapping[str, Case], repeats: int, ways: Sequence[str] = WAYS) -> list[Row]:
+def table(found: Mapping[str, Case], repeats: int) -> list[Row]:
   """Rows of each case in each dtype, after so many turns.
 
   Raises:
@@ -84,7 +88,7 @@ def table(found: Mapping[str, Case], repeats: int, ways: Sequence[str] = WAYS) -
     made = {
       (dtype, way): step
       for dtype in TOLERANCE
-      for way, step in prepared(case, dtype, ways).items()
+      for way, step in prepared(case, dtype).items()
     }  # fmt: skip
     losses = {key: (step(), step()) for key, step in made.items()}  # compiles
     check(losses)
@@ -101,12 +105,13 @@ def table(found: Mapping[str, Case], repeats: int, ways: Sequence[str] = WAYS) -
           for i, loss in enumerate(losses[dtype, way], start=1)
         ),
       ]
-  if 'compiled' in ways and not shutil.which('g++'):
-    rows.append(Row('peer', name(way='compiled'), 'tokens_per_s', None, note=NO_COMPILER))
+    if 'compiled' in case.ways and not shutil.which('g++'):
+      row = name(model=title, way='compiled')
+      rows.append(Row('peer', row, 'tokens_per_s', None, note=NO_COMPILER))
   return rows
 
 
-def prepared(case: Case, dtype: str, ways: Sequence[str]) -> dict[str, Way]:
+def prepared(case: Case, dtype: str) -> dict[str, Way]:
   """What runs a step in each way that can be had here, all from equal weights."""
   from experiments import throughput_torch
 
@@ -121,7 +126,7 @@ def prepared(case: Case, dtype: str, ways: Sequence[str]) -> dict[str, Way]:
     way: throughput_torch.step(
       model, params, one.drawn(), rate=RATE, decay=DECAY, dtype=dtype, compiled=way == 'compiled'
     )
-    for way in ways
+    for way in case.ways
     if way == 'eager' or (way == 'compiled' and shutil.which('g++'))
   }
   return {'ours': lambda: float(ours.run()[1]['loss'])} | theirs

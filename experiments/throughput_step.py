@@ -24,7 +24,7 @@ CAPTIONS = {
   'before. first_step: from the start of a process to the end of its first step, with an empty '
   'compilation cache and with a warm one.',
   'parts': 'Shares of the time of all ops of the step, by the part of the model that they are of: '
-  'forward, backward, update; and how much of these is in ops that multiply matrices.',
+  'forward, backward or neither; and how much of these is in ops that multiply matrices.',
   'ops': 'The same by single op: XLA’s name of it, and the line of the model that gave it.',
 }
 # The first expression that is found in an op's path says which part of the model it is from.
@@ -95,7 +95,7 @@ def taken_apart(step: steps.Ready, row: str) -> list[Row]:
     Row('parts', f'{row},{name(part=part)}', column, shares.get(column, 0.0), unit='of the time')
     for part, shares in parts.items()
     if shares
-    for column in ('forward', 'backward', 'update', 'products')
+    for column in ('forward', 'backward', 'neither', 'products')
   ]
   longest = sorted(spent, key=lambda op: -spent[op])[:TOP]
   return rows + [
@@ -111,10 +111,10 @@ def part_of(path: str) -> str:
 
 
 def direction(path: str) -> str:
-  """Whether an op is of the forward pass, of the backward pass or of the update."""
+  """Whether an op is of the forward pass, of the backward pass or of neither."""
   if 'transpose(' in path:
     return 'backward'
-  return 'forward' if 'jvp(' in path else 'update'
+  return 'forward' if 'jvp(' in path else 'neither'
 
 
 def short(path: str) -> str:
