@@ -92,16 +92,16 @@ def test_the_mesh_flag_spreads_a_run_over_eight_devices(tmp_path):
   importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: see `make pod`'
 )
 @pytest.mark.parametrize(
-  ('name', 'topology'),
+  ('name', 'topology', 'mesh'),
   [
-    ('markov', 'v6e:16x16'),
-    ('lexinvariant', 'v5e:16x16'),
-    ('equal_info', 'v5p:8x8x4'),
-    ('visual_unicode', 'v6e:16x16'),
+    ('markov', 'v6e:16x16', ()),
+    ('lexinvariant', 'v5e:16x16', ()),
+    ('equal_info', 'v5p:8x8x4', ('--config.mesh.data=1', '--config.mesh.fsdp=-1')),
+    ('visual_unicode', 'v6e:16x16', ()),
   ],
 )
-def test_the_largest_model_of_every_paper_fits_a_pod(name, topology):
-  command = ['-m', 'experiments.aot', f'--config={ROOT}/configs/{name}.py:paper']
+def test_the_largest_model_of_every_paper_fits_a_pod(name, topology, mesh):
+  command = ['-m', 'experiments.aot', f'--config={ROOT}/configs/{name}.py:paper', *mesh]
   done = subprocess.run(
     [sys.executable, *command, f'--topology={topology}'],
     cwd=ROOT, env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': 'false'},
