@@ -16,7 +16,7 @@ from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
 from lib.report.results import Row, name
 from lib.tokenizers.base import Tokenizer
-from lib.train import language_model
+from lib.train import chips, language_model, plan
 
 SHAPE = (256, 512)  # rows and tokens of a batch of equal_info, paper, m2
 ROWS = 2  # of the step that is timed: more take longer by as much
@@ -32,7 +32,8 @@ def table(
   model: tuple = PAPER[0],
 ) -> Iterator[list[Row]]:
   """The step's row, then of each tokenizer how many tokens a second it feeds, read and packed."""
-  appetite = _appetite(model, shape[1], repeats)
+  appetite, flops = _appetite(model, shape[1], repeats)
+  most = chips.CHIPS['h200'].flops / flops
   row = name(step=model[0], rows=ROWS, length=shape[1])
   note = 'loss and gradients on all cores'
   yield [Row('input', row, 'tokens_per_s', appetite, unit='tokens/s', note=note)]
@@ -44,6 +45,7 @@ def table(
       yield [
         Row('input', row, 'tokens_per_s', rate, unit='tokens/s'),
         Row('input', row, 'times_appetite', rate / appetite, note='of the step above'),
+        Row('input', row, 'times_h200', rate / most, note='of what an H200 takes at its peak'),
       ]
 
 
@@ -66,8 +68,12 @@ def _rate(source, codec: Tokenizer, repeats: int, shape: tuple[int, int]) -> flo
   return repeats * batch_size * length / (time.perf_counter() - begin)
 
 
-def _appetite(model: tuple, length: int, repeats: int) -> float:
-  """Tokens a second of loss and gradients of a model (name, layers, width, heads, MLP)."""
+def _appetite(model: tuple, length: int, repeats: int) -> tuple[float, float]:
+  """Of a model (name, layers, width, heads, MLP): what its loss and gradients take.
+
+  Returns:
+    tokens a second here, and operations a token by the usual count.
+  """
   _, layers, dim, heads, mlp_dim = model
   decoder = Decoder(
     layers, dim, heads, mlp_dim, position='relative', norm='rms', gated=True, init_std=None
@@ -83,4 +89,5 @@ def _appetite(model: tuple, length: int, repeats: int) -> float:
     begin = time.perf_counter()
     jax.block_until_ready(step(variables))
     times.append(time.perf_counter() - begin)
-  return ROWS * length / statistics.median(times)
+  flops = plan.formula_flops({'variables': variables}, batch)
+  return ROWS * length / statistics.median(times), flops / (ROWS * length)

@@ -4,6 +4,8 @@
 import itertools
 import types
 
+import pytest
+
 from experiments import speed_input
 from lib.report.results import name
 from lib.tokenizers import Characters
@@ -22,4 +24,8 @@ def test_feeds_are_compared_with_the_step(monkeypatch):
   for source in ('text', 'tokens'):
     assert rows[name(method='bytes', source=source), 'tokens_per_s'] == 3 * 4 * 32
     assert rows[name(method='bytes', source=source), 'times_appetite'] == 6
-  assert len(rows) == 5
+    # A layer of width 8 with a gated MLP of 8 and 300 ids; scores of 32 positions, 8 wide.
+    flops = 6 * (4 * 8 * 8 + 3 * 8 * 8 + 300 * 8) + 12 * 32 * 8
+    found = rows[name(method='bytes', source=source), 'times_h200']
+    assert found == pytest.approx(3 * 4 * 32 * flops / 989e12)
+  assert len(rows) == 7
