@@ -44,7 +44,8 @@ CAPTIONS = throughput_step.CAPTIONS | throughput_peer.CAPTIONS
 HEAD = """# Throughput
 
 Training steps as the recipes run them, by `python -m experiments.throughput`: each section says by
-which command, when and where. Of the same title the last run stays.
+which command, when and where. Of the same title the last run stays. Where the load is above the
+number of cores others ran too: rates and seconds are then of a shared machine.
 """
 
 
