@@ -13,6 +13,7 @@ import importlib.metadata
 import pathlib
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -147,9 +148,10 @@ def _write(rows: list[Row], text: bytes, seconds: float) -> None:
     out / 'speed.json', rows, experiment='speed', config=settings, overrides={},
     devices=[machine], seconds=seconds,
   )  # fmt: skip
+  command_line = ' '.join(['python -m experiments.speed', *sys.argv[1:]])
   lines = [
     '# Speed\n',
-    f'`python -m experiments.speed`, {datetime.date.today()}, on {machine}; Python '
+    f'`{command_line}`, {datetime.date.today()}, on {machine}; Python '
     f'{platform.python_version()}, {", ".join(f"{k} {v}" for k, v in versions.items())}.\n',
     f'`held_out` is {len(text):,} bytes of the validation and test splits of `{SOURCE.value}`, '
     'each document once, on which nothing was trained; `random` is random bytes, a quarter as '
