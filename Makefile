@@ -60,7 +60,7 @@ TORCH_FROM ?= --index https://download.pytorch.org/whl/cpu
 processes: $(INSTALLED)  ## Two and four processes on this machine have the losses of one.
 	POD=1 $(BIN)/python -m pytest tests/test_processes.py
 
-pod: processes .cache/libtpu  ## What else a pod needs, without one (long): docs/pod.md.
+pod: processes .cache/libtpu  ## What else a pod needs, without one, in minutes: docs/pod.md.
 	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/test_pod.py
 
 .cache/libtpu: $(INSTALLED)
