@@ -55,6 +55,7 @@ class Ready:
       begin = time.perf_counter()
       self.compiled = lowered.compile()
       self.seconds = time.perf_counter() - begin
+    self._lowered = lowered
 
   @functools.cached_property
   def account(self) -> plan.Step:
@@ -67,6 +68,22 @@ class Ready:
     self.state, metrics = self.compiled(self.state, self.batch)
     jax.block_until_ready((self.state, metrics))
     return time.perf_counter() - begin, metrics
+
+  def pace(self, count: int) -> float:
+    """Mean seconds of so many steps, each begun while the one before runs, as in `loop.train`."""
+    before: dict[str, jax.Array] = {}
+    begin = time.perf_counter()
+    for _ in range(count):
+      self.state, metrics = self.compiled(self.state, self.batch)
+      jax.block_until_ready(before)
+      before = metrics
+    jax.block_until_ready((self.state, before))
+    return (time.perf_counter() - begin) / count
+
+  def name_ops(self) -> None:
+    """Compiles the step so that a trace names its ops, which graphs on a GPU hide."""
+    if jax.default_backend() == 'gpu':
+      self.compiled = self._lowered.compile({'xla_gpu_enable_command_buffer': ''})
 
 
 def prepare(recipe: runner.Recipe, config: ConfigDict, model: str) -> Ready:

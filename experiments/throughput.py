@@ -33,7 +33,9 @@ MODEL = flags.DEFINE_string('model', '', 'Which of the recipe; the largest if no
 DTYPES = flags.DEFINE_multi_enum(
   'dtype', [], ['float32', 'bfloat16'], 'Of activations; that of the config if not given.'
 )
-REPEATS = flags.DEFINE_integer('repeats', 10, 'Steps, or rounds, that are timed.', lower_bound=1)
+REPEATS = flags.DEFINE_integer(
+  'repeats', 4, 'Steps of a round that is timed; with --peer, rounds.', lower_bound=1
+)
 PEER = flags.DEFINE_bool('peer', False, 'Instead: two decoders beside the same in PyTorch.')
 OUT = flags.DEFINE_string('out', 'runs/throughput', 'Folder for throughput.md and .json.')
 FIRST = flags.DEFINE_enum(

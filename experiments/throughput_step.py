@@ -41,6 +41,7 @@ PARTS = (
 )
 TOP = 12  # single ops that are shown
 WARM_UP = 2  # steps
+ROUNDS = 3
 
 
 def table(
@@ -52,18 +53,17 @@ def table(
     step: which is run.
     row: its name.
     dtype: in which it multiplies.
-    repeats: steps that are timed.
+    repeats: steps of a round that is timed.
     first: 'cold' and 'warm' -> seconds to a first step.
   """
-  for _ in range(WARM_UP):
-    step.run()
-  took = statistics.median(step.run()[0] for _ in range(repeats))
+  step.pace(WARM_UP)
+  took = statistics.median(step.pace(repeats) for _ in range(ROUNDS))
   tokens = step.batch['targets'].size
   peak, whose = peak_rate(dtype)
   rate = step.account.flops / took / len(jax.devices())
   of = lambda column, value, unit, note='': Row('step', row, column, value, unit=unit, note=note)
   rows = [
-    of('tokens_per_s', tokens / took, 'tokens/s', f'median of {repeats} steps'),
+    of('tokens_per_s', tokens / took, 'tokens/s', f'median of {ROUNDS} rounds of {repeats} steps'),
     of('step_ms', took * 1e3, 'ms'),
     of('tokens_a_step', tokens, 'tokens'),
     of('mflop_a_token', step.account.flops / tokens / 1e6, 'MFLOP'),
@@ -79,6 +79,8 @@ def table(
 
 def taken_apart(step: steps.Ready, row: str) -> list[Row]:
   """The tables `parts` and `ops`, from a trace of two steps."""
+  step.name_ops()
+  step.pace(1)
   with trace.traced() as spent:
     for _ in range(2):
       step.run()

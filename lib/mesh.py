@@ -11,10 +11,10 @@ BATCH_AXES = ('data', 'fsdp')  # over which the rows of a batch are spread
 TENSOR = 'tensor'  # over which heads, MLP and vocabulary are
 
 
-def on_cpu(mesh: AbstractMesh) -> bool:
-  """Whether a mesh is of CPUs; of the empty one, whether this process computes on one."""
+def platform(mesh: AbstractMesh) -> str:
+  """What a mesh is of: 'cpu', 'gpu' or 'tpu'; of the empty one, what this process computes on."""
   device = mesh.abstract_device
-  return (device.platform if device else jax.default_backend()) == 'cpu'
+  return device.platform if device else jax.default_backend()
 
 
 def batch_devices(mesh: Mesh | AbstractMesh) -> int:

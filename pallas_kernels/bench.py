@@ -4,7 +4,8 @@
   python -m pallas_kernels.bench --kernels=linear_cross_entropy --record
 
 On an accelerator: time of each implementation and peer, forward and with gradients, as a ratio to
-the reference and to the fastest other, the share of what the chip could do, and peak memory.
+the reference and to the fastest other, the share of what the chip could do, and peak memory. Each
+is compiled before any is timed, and timed in runs that follow each other.
 Elsewhere times would mean nothing: there all that TPUs can run is compiled for them ahead of time,
 with gradients, and what is printed is the memory that each way plans with and how the kernels'
 static schedules compare with the matrix units alone.
@@ -16,20 +17,21 @@ import argparse
 import importlib.metadata
 import importlib.util
 import itertools
+import math
 import multiprocessing
 import pathlib
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from pallas_kernels import aot
-from pallas_kernels.bench_cases import Case, cases
+from pallas_kernels.bench_cases import ONE_CARD, Case, cases
 
 RESULTS = pathlib.Path(__file__).with_name('RESULTS.md')
 # Published peaks: bfloat16 FLOP/s of a chip, bytes/s of its memory.
@@ -44,7 +46,9 @@ MEASURED = ('shape', 'pass', 'way', 'ms', '× reference', '× best other', 'of r
 COMPILED = (
   'shape', 'chip', 'way', 'temporary MB', 'body', 'cycles', 'matrix cycles', 'ratio', 'spills'
 )  # fmt: skip
-GPU = ('cudnn', 'triton', 'Triton attention of JAX')  # ways
+GPU = ('cudnn', 'cudnn without biases', 'triton', 'Triton attention of JAX')  # ways
+TPU = ('pallas', 'flash_attention of JAX', 'splash_attention of JAX')
+ROUND = 0.02  # seconds at least of runs in a row that are timed
 Row = tuple[str, ...]
 
 
@@ -62,14 +66,19 @@ def passes(case: Case) -> dict[str, Callable[[Callable], Callable]]:
   return {'forward': lambda way: way} | ({'with gradients': with_gradients} if case.by else {})
 
 
-def seconds(compiled: Callable, arrays: Sequence[jax.Array], repeats: int = 20) -> float:
-  """Median time of a run, after three that warm up."""
-  times = []
-  for _ in range(repeats + 3):
+def seconds(compiled: Callable, arrays: Sequence[jax.Array], rounds: int = 5) -> float:
+  """Median over rounds of the time of a run among others in a row, after two that warm up."""
+
+  def once(count: int) -> float:
     begin = time.perf_counter()
-    jax.block_until_ready(compiled(*arrays))
-    times.append(time.perf_counter() - begin)
-  return statistics.median(times[3:])
+    for _ in range(count):
+      result = compiled(*arrays)
+    jax.block_until_ready(result)
+    return (time.perf_counter() - begin) / count
+
+  once(1)
+  count = math.ceil(ROUND / once(1))
+  return statistics.median(once(count) for _ in range(rounds))
 
 
 def held_bytes(compiled: Any) -> int:
@@ -78,17 +87,40 @@ def held_bytes(compiled: Any) -> int:
   return plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
 
 
+def compile_here(case: Case) -> dict[tuple[str, str], Any]:
+  """Each pass and way that this accelerator may have, compiled, or what the compiler said."""
+  others = TPU if jax.default_backend() == 'gpu' else GPU
+  shapes = jax.eval_shape(case.inputs)
+
+  def compiled(wrap: Callable, way: str) -> Any:
+    try:
+      return jax.jit(wrap(case.ways[way])).lower(*shapes).compile()
+    except Exception as error:  # a peer or a kernel that this backend refuses
+      return error
+
+  with ThreadPoolExecutor() as pool:
+    found = {
+      (name, way): pool.submit(compiled, wrap, way)
+      for name, wrap in passes(case).items()
+      for way in case.ways
+      if way not in others
+    }
+  return {key: future.result() for key, future in found.items()}
+
+
 def measure(case: Case) -> Iterator[Row]:
   """Rows of MEASURED on this machine's accelerator; what cannot run here says why."""
   peaks = PEAKS.get(jax.devices()[0].device_kind)
-  arrays = case.inputs()
-  for i, (name, wrap) in enumerate(passes(case).items()):
+  found, arrays = compile_here(case), case.inputs()
+  for i, name in enumerate(passes(case)):
     times, held = {}, {}
-    for way, function in case.ways.items():
+    for way in (way for one, way in found if one == name):
+      compiled = found[name, way]
       try:
-        compiled = jax.jit(wrap(function)).lower(*arrays).compile()
+        if isinstance(compiled, Exception):
+          raise compiled
         times[way] = seconds(compiled, arrays)
-      except Exception as error:  # a peer or a kernel that this backend refuses
+      except Exception as error:
         yield case.shape, name, way, _refusal(error), *[''] * 4
         continue
       held[way] = held_bytes(compiled)
@@ -173,7 +205,8 @@ def main(argv: Sequence[str] | None = None) -> None:
       f'\n{kernel}, {place} ({versions})\n\n' + '\n'.join(f'| {x} |' for x in lines), flush=True
     )
     for case in known:
-      if case.kernel == kernel and (not given.shapes or case.shape in given.shapes):
+      asked = case.shape in given.shapes if given.shapes else here or ONE_CARD not in case.shape
+      if case.kernel == kernel and asked:
         for row in measure(case) if here else compile_ahead(case, given.chips):
           lines.append(' | '.join(row))
           print(f'| {lines[-1]} |', flush=True)

@@ -12,6 +12,7 @@ from pallas_kernels import causal_attention as causal
 from pallas_kernels import glyph_rows as glyphs
 from pallas_kernels import lexinvariant_cross_entropy as lexinvariant
 from pallas_kernels import linear_cross_entropy as linear
+from pallas_kernels import linear_cross_entropy_triton as triton
 from pallas_kernels import window_coder as coder
 from pallas_kernels.bench_peers import (
   Ways,
@@ -45,6 +46,8 @@ class Case(NamedTuple):
   bytes: tuple[float, float]
 
 
+ONE_CARD = 'one_card'  # in the name of what is only asked for where a card is at hand
+
 # Positions and vocabulary of a readout: a step's batch × length over this many chips.
 LINEAR = {
   # equal_info, paper, m2.models 113m: 256 × 512 tokens, of 16 bits
@@ -53,10 +56,14 @@ LINEAR = {
   'equal_info_2b': {'positions': 256 * 512 // 16, 'dim': 2048, 'vocab_size': 2**16},
   # equal_info, paper, m1: 128 × 1,024 bytes
   'equal_info_m1': {'positions': 128 * 1024, 'dim': 256, 'vocab_size': 2**8},
+  # as wide a vocabulary as the papers have, at a width between the two above, for one card
+  ONE_CARD: {'positions': 2**16, 'dim': 1024, 'vocab_size': 2**16},
 }
 
-# A fourth of a step of lexinvariant, paper, text with symbols 32k; for each law of the rows.
+# A fourth of a step of lexinvariant, paper, text with symbols 32k; for each law of the rows. And a
+# whole one, for one card.
 LEXINVARIANT = {'sequences': 64 // 4, 'length': 512, 'dim': 1024, 'vocab_size': 32_000}
+WHOLE = LEXINVARIANT | {'sequences': 64, 'vocab_size': 2**15}
 
 # Attention of a layer: a step's batch over this many chips.
 CAUSAL: dict[str, dict[str, Any]] = {
@@ -69,6 +76,13 @@ CAUSAL: dict[str, dict[str, Any]] = {
   'equal_info_m1': {'texts': 128, 'length': 1024, 'heads': 4, 'width': 64, 'biases': 'vectors'},
   # visual_unicode, paper, loss
   'visual_unicode': {'texts': 512 // 64, 'length': 1024, 'heads': 32, 'width': 32, 'biases': None},
+  # a whole step of lexinvariant on one card, and as many tokens in longer texts
+  **{
+    f'{ONE_CARD}_{length}': {
+      'texts': 64 * 512 // length, 'length': length, 'heads': 8, 'width': 128, 'biases': 'table',
+    }
+    for length in (512, 1024, 2048, 4096)
+  },
 }  # fmt: skip
 STARTS = (*range(16), *range(16, 128, 7))  # of 32 buckets
 LAST = 128  # distance that vectors tell apart
@@ -101,13 +115,20 @@ def _linear(name: str, positions: int, dim: int, vocab_size: int) -> Case:
     )
     return hidden, table * dim**-0.5, bias, targets
 
-  reference = linear.linear_cross_entropy_reference
+  def nats(way):
+    def call(*arrays):
+      lse, picked = way(*arrays)
+      return lse - picked
+
+    return call
+
+  reference = nats(linear.linear_cross_entropy_reference)
   parts = in_parts(lambda h, t, w, b: reference(h, w, b, t), 16)
   ways = {
     'reference': reference,
-    'chunked': linear.chunked,
-    'pallas': linear.pallas,
-    'triton': linear.triton,
+    'chunked': nats(linear.chunked),
+    'pallas': nats(linear.pallas),
+    'triton': lambda *of: triton.loss(triton.Tiles(), False, 0.0, *of)[0],
     'positions in 16 parts': lambda h, w, b, t: parts((h, t), w, b),
     **linear_cross_entropy_peers(),
   }
@@ -123,7 +144,9 @@ def _linear(name: str, positions: int, dim: int, vocab_size: int) -> Case:
   )
 
 
-def _lexinvariant(law: str, sequences: int, length: int, dim: int, vocab_size: int) -> Case:
+def _lexinvariant(
+  shape: str, law: str, sequences: int, length: int, dim: int, vocab_size: int
+) -> Case:
   def inputs():
     hidden, targets = _random(
       vocab_size, ((sequences, length, dim), jnp.bfloat16), ((sequences, length), jnp.int32)
@@ -145,7 +168,7 @@ def _lexinvariant(law: str, sequences: int, length: int, dim: int, vocab_size: i
   product, matrix = 2.0 * sequences * length * dim * vocab_size, 2.0 * sequences * length * dim
   return Case(
     'lexinvariant_cross_entropy',
-    law,
+    shape,
     inputs,
     {name: functools.partial(way, vocab_size=vocab_size, law=law) for name, way in ways.items()},
     (0,),
@@ -171,6 +194,7 @@ def _causal(name: str, texts: int, length: int, heads: int, width: int, biases: 
     'xla': causal.xla,
     'cudnn': causal.cudnn,
     'pallas': causal.pallas,
+    'triton': causal.triton,
   }
   ways: Ways = {
     **{name: functools.partial(way, starts=starts) for name, way in own.items()},
@@ -224,5 +248,6 @@ def cases() -> list[Case]:
     _glyphs(**GLYPHS),
     _coder(**CODER),
     *(_linear(name, **shape) for name, shape in LINEAR.items()),
-    *(_lexinvariant(law, **LEXINVARIANT) for law in LAWS),
+    *(_lexinvariant(law, law, **LEXINVARIANT) for law in LAWS),
+    *(_lexinvariant(f'{law}, {ONE_CARD}', law, **WHOLE) for law in LAWS),
   ]

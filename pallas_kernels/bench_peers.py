@@ -47,8 +47,16 @@ def linear_cross_entropy_peers() -> Ways:
 
 
 def causal_attention_peers(starts: tuple[int, ...], biased: bool) -> Ways:
-  """JAX's kernels for TPUs and GPUs; of biases, the one that takes an array of them."""
-  found: Ways = {'flash_attention of JAX': functools.partial(_flash, starts=starts)}
+  """JAX's kernels for TPUs and GPUs; of biases, the one that takes an array of them.
+
+  And cuDNN's without biases or segments, which does less: what biases cost is held against it.
+  """
+  found: Ways = {
+    'flash_attention of JAX': functools.partial(_flash, starts=starts),
+    'cudnn without biases': lambda q, k, v, *_: jax.nn.dot_product_attention(
+      q, k, v, is_causal=True, implementation='cudnn'
+    ),
+  }
   if not biased:
     found['splash_attention of JAX'] = _splash
     found['Triton attention of JAX'] = _triton

@@ -21,11 +21,12 @@ import jax.numpy as jnp
 
 from pallas_kernels.attention import attention, attention_reference
 from pallas_kernels.causal_attention_tpu import BlockSizes, pallas
+from pallas_kernels.causal_attention_triton import WIDTHS, triton
 from pallas_kernels.distances import bias_and_mask
 from pallas_kernels.implementations import VECTOR_MEMORY, check_implementation
 
-IMPLEMENTATIONS = ('reference', 'xla', 'cudnn', 'pallas')
-DTYPES = ('float32', 'bfloat16')  # of the kernels
+IMPLEMENTATIONS = ('reference', 'xla', 'cudnn', 'pallas', 'triton')
+DTYPES = ('float32', 'bfloat16')  # of the TPU kernels
 
 
 def causal_attention_reference(
@@ -72,11 +73,12 @@ def cudnn(
 
 
 def preferred(width: int, dtype: jnp.dtype) -> str:
-  """What `causal_attention` takes where no implementation is named: 'pallas' or 'xla'."""
-  dtype = jnp.dtype(dtype)
+  """What `causal_attention` takes where no implementation is named: 'pallas', 'triton' or 'xla'."""
+  dtype, backend = jnp.dtype(dtype), jax.default_backend()
   fits = BlockSizes(128).memory(width, dtype.itemsize) <= VECTOR_MEMORY
-  runs = jax.default_backend() == 'tpu' and dtype.name in DTYPES
-  return 'pallas' if runs and fits else 'xla'
+  if backend == 'tpu' and dtype.name in DTYPES and fits:
+    return 'pallas'
+  return 'triton' if backend == 'gpu' and dtype == jnp.bfloat16 and width in WIDTHS else 'xla'
 
 
 def _check(q, table, vectors, starts):
@@ -136,5 +138,7 @@ def causal_attention(
     if q.dtype.name not in DTYPES:
       raise ValueError(f'queries of {q.dtype}: the kernels take {" or ".join(DTYPES)}.')
     return pallas(q, k, v, segments, table, vectors, starts, blocks, interpret)
+  if chosen == 'triton':
+    return triton(q, k, v, segments, table, vectors, starts, interpret=bool(interpret))
   by_name = {'reference': causal_attention_reference, 'xla': xla, 'cudnn': cudnn}
   return by_name[chosen](q, k, v, segments, table, vectors, starts)

@@ -6,7 +6,7 @@ reference holds them; the others make them tile by tile, and again in the backwa
 
 Each implementation gives two numbers a position, the log-sum-exp of its logits and its target's
 logit, and the gradient for both. Nats, a z-loss, ignored targets and a vocabulary in shards are a
-few lines over these.
+few lines over these, which only 'triton' does by itself where the vocabulary is whole.
 
 Legend: N positions, D model width, V vocabulary; tiles of n positions and v vocabulary rows.
 """
@@ -23,7 +23,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 
-from pallas_kernels import linear_cross_entropy_triton
+from pallas_kernels import linear_cross_entropy_triton as gpu
 from pallas_kernels import softmax_tiles as tiles
 from pallas_kernels.implementations import (
   VECTOR_MEMORY,
@@ -278,9 +278,17 @@ def triton(
   targets: jax.Array,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """What the reference gives, by a GPU kernel forward and chunks backward; for compiling too."""
-  forward = functools.partial(linear_cross_entropy_triton.forward, interpret)
-  return tiles.with_gradients(forward, _chunked_backward, (hidden, table, bias), (targets,))
+  """What the reference gives, by the GPU kernels whatever the backend: for compiling."""
+  forward = functools.partial(gpu.forward, gpu.Tiles(), interpret)
+  backward = functools.partial(gpu.backward, gpu.Tiles(), interpret)
+  return tiles.with_gradients(forward, backward, (hidden, table, bias), (targets,))
+
+
+def preferred(logits: int, dtype: jnp.dtype) -> str:
+  """What `linear_cross_entropy` takes for so many logits where no implementation is named."""
+  if logits <= HELD:
+    return 'reference'
+  return 'triton' if jax.default_backend() == 'gpu' and dtype == jnp.bfloat16 else 'chunked'
 
 
 def linear_cross_entropy(
@@ -289,34 +297,35 @@ def linear_cross_entropy(
   targets: jax.Array,
   *,
   bias: jax.Array | None = None,
+  z_loss: float = 0.0,
   axis: str | None = None,
   implementation: str | None = None,
   blocks: BlockSizes | None = None,
   interpret: bool | pltpu.InterpretParams = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """Nats of each target under softmax(hidden · tableᵀ + bias), and the log of its denominator.
-
-  A z-loss is a weight times the square of the second; the gradient is exact for both.
+  """Nats of each target under softmax(hidden · tableᵀ + bias), and what a z-loss adds to them.
 
   Args:
     hidden: [..., D] in any float dtype.
     table: [V, D] readout rows, of the same dtype.
-    targets: [...] int32 ids below V. A negative id is ignored: 0 nats, 0 log, no gradient. An id
-      of V or more gives NaN.
+    targets: [...] int32 ids below V. A negative id is ignored: 0 and 0, no gradient. An id of V or
+      more gives NaN.
     bias: [V] or None.
+    z_loss: weight of the squared log of the softmax's denominator.
     axis: inside `jax.shard_map`, the mesh axis over which the vocabulary is spread: `table` and
       `bias` are this shard's rows, `targets` ids of the whole. See also
       `sharded_linear_cross_entropy`.
     implementation: 'reference' holds the [..., V] logits; 'chunked' holds a sixteenth of them at a
-      time, those of 4,096 rows at most, on any backend; 'pallas' holds none, on a TPU; 'triton' is
-      'chunked' with a forward pass that holds none, on a GPU. None takes the reference where it
-      would hold at most 2²⁶ logits, and 'chunked' beyond: four products in the place of three, by
-      the library that is best at them on each backend, and it fits.
+      time, those of 4,096 rows at most, on any backend; 'pallas' holds none, on a TPU; 'triton'
+      holds none, on a GPU, but with gradients a sixteenth of their exponentials. None takes the
+      reference where it would hold at most 2²⁶ logits; beyond, 'triton' for bfloat16 on a GPU, and
+      'chunked' elsewhere: four products in the place of three, by the library that is best at them
+      on each backend, and it fits.
     blocks: tiles of 'pallas'; None for the largest that fit, of 512 at most.
     interpret: emulate 'pallas' or 'triton' on any backend (for tests: slow).
 
   Returns:
-    (nats, log-sum-exp), float32 [...].
+    (nats, penalties), float32 [...].
 
   Raises:
     ValueError: no such implementation, one that this backend cannot run, or tiles that do not fit.
@@ -324,7 +333,7 @@ def linear_cross_entropy(
   h_nd, t_n = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
   size = table.shape[0]
   b_v = jnp.zeros(size, jnp.float32) if bias is None else bias.astype(jnp.float32)
-  name = implementation or ('reference' if h_nd.shape[0] * size <= HELD else 'chunked')
+  name = implementation or preferred(h_nd.shape[0] * size, h_nd.dtype)
   by_name: dict[str, Callable] = {
     'reference': linear_cross_entropy_reference,
     'chunked': chunked,
@@ -333,14 +342,18 @@ def linear_cross_entropy(
   }
   check_implementation('linear_cross_entropy', name, by_name, interpret)
   local_n = t_n if axis is None else t_n - lax.axis_index(axis) * size
-  here = (local_n >= 0) & (local_n < size)
-  lse, picked = by_name[name](h_nd, table, b_v, jnp.where(here, local_n, -1))
+  local_n = jnp.where((local_n >= 0) & (local_n < size), local_n, -1)
+  if name == 'triton' and axis is None:
+    nats, penalties = gpu.loss(gpu.Tiles(), bool(interpret), z_loss, h_nd, table, b_v, local_n)
+    nats = jnp.where(t_n < size, nats, jnp.nan)
+    return nats.reshape(targets.shape), penalties.reshape(targets.shape)
+  lse, picked = by_name[name](h_nd, table, b_v, local_n)
   if axis is not None:
     top = lax.pmax(lax.stop_gradient(lse), axis)
     lse = top + jnp.log(lax.psum(jnp.exp(lse - top), axis))
     picked, size = lax.psum(picked, axis), size * lax.axis_size(axis)
   nats, lse = tiles.nats_and_lse(lse, picked, t_n, size)
-  return nats.reshape(targets.shape), lse.reshape(targets.shape)
+  return nats.reshape(targets.shape), (z_loss * lse**2).reshape(targets.shape)
 
 
 def sharded_linear_cross_entropy(
@@ -348,20 +361,21 @@ def sharded_linear_cross_entropy(
   table: jax.Array,
   targets: jax.Array,
   *,
-  axis: str,
+  axis: str | None,
   batch_axes: Sequence[str] = (),
   bias: jax.Array | None = None,
   **options: Any,
 ) -> tuple[jax.Array, jax.Array]:
   """`linear_cross_entropy` over the mesh in force (`jax.set_mesh`): each device keeps its rows.
 
-  What crosses the mesh is two numbers a position, and the gradients.
+  A compiler cannot split a kernel: here it is told what each device has. What crosses the mesh is
+  two numbers a position, and the gradients.
 
   Args:
     hidden: [B, ..., D].
     table: [V, D].
     targets: [B, ...].
-    axis: mesh axis over which V is spread, and divides.
+    axis: mesh axis over which V is spread, and divides; None: each device has all rows.
     batch_axes: mesh axes over which B is spread, and divides.
     bias: [V] or None.
     **options: of `linear_cross_entropy`.

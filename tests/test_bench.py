@@ -27,7 +27,8 @@ def test_shapes_are_those_of_the_configs():
       'vocab_size': 256,
     },
   }  # fmt: skip
-  assert expected == bench_cases.LINEAR
+  one_card = {'positions': 2**16, 'dim': 1024, 'vocab_size': widest}
+  assert expected | {bench_cases.ONE_CARD: one_card} == bench_cases.LINEAR
   options = lexinvariant.get_config('paper').text
   assert not options.row_dim
   assert {
@@ -36,6 +37,7 @@ def test_shapes_are_those_of_the_configs():
     'dim': options.dim,
     'vocab_size': SENTENCEPIECE[options.vocabularies[-1]],
   } == bench_cases.LEXINVARIANT
+  assert bench_cases.WHOLE['sequences'] == options.batch_size
   m1, m2 = config.m1, config.m2
   heads = {m[0]: m[3] for m in m2.models}['113m']
   sizes = {
@@ -49,6 +51,7 @@ def test_shapes_are_those_of_the_configs():
   assert sizes == {
     name: (case['texts'], case['length'], case['heads'], case['heads'] * case['width'])
     for name, case in bench_cases.CAUSAL.items()
+    if bench_cases.ONE_CARD not in name
   }
   cell = visual_unicode.get_config('paper').glyphs.cell
   ids = options.batch_size * options.length // 64
@@ -61,7 +64,8 @@ def test_shapes_are_those_of_the_configs():
 def test_every_case_has_a_reference_a_kernel_and_a_name_of_its_own():
   cases = bench_cases.cases()
   # Not traced here: what wants a GPU; a kernel whose results are columns; a peer that gives a sum.
-  others = {('causal_attention', 'cudnn'), ('window_coder', 'pallas'), (LINEAR, 'tokamax')}
+  others = {('causal_attention', 'cudnn'), ('causal_attention', 'cudnn without biases'),
+            ('window_coder', 'pallas'), (LINEAR, 'tokamax')}  # fmt: skip
   for case in cases:
     shapes = jax.eval_shape(case.inputs)
     found = [

@@ -89,6 +89,30 @@ def test_equals_the_reference_forward_and_backward(shape, kinds, dtype, tile):
   assert_same(found, expected, dtype)
 
 
+@pytest.mark.parametrize(
+  ('shape', 'kinds', 'dtype'),
+  [
+    ((1, 1, 1, 8), TABLE, jnp.float32),
+    ((2, 130, 2, 16), TABLE, jnp.float32),
+    ((2, 130, 2, 16), TABLE, jnp.bfloat16),
+    ((1, 192, 1, 8), {}, jnp.float32),
+    ((2, 1, 1, 8), {'vectors': 0}, jnp.float32),
+    ((2, 64, 2, 16), VECTORS, jnp.float32),  # a strip is a text
+    ((2, 330, 2, 16), VECTORS, jnp.float32),  # the last tiles are out of reach of the first
+    ((2, 330, 2, 16), VECTORS, jnp.bfloat16),
+    ((1, 330, 1, 8), {'vectors': 130}, jnp.float32),
+    ((1, 130, 2, 8), TABLE | {'vectors': 5}, jnp.float32),
+  ],
+)
+def test_gpu_kernels_equal_the_reference_forward_and_backward(shape, kinds, dtype):
+  arrays, segments, weight = inputs(*shape, kinds, dtype)
+  wide = jax.tree.map(lambda x: x.astype(jnp.float32), (arrays, weight))
+  expected = run('reference', wide[0], segments, wide[1])
+  found = run('triton', arrays, segments, weight, interpret=True)
+  assert found[0].dtype == dtype
+  assert_same(found, expected, dtype)
+
+
 @pytest.mark.parametrize('kinds', [TABLE, VECTORS], ids=str)
 def test_has_no_races_nor_reads_what_was_not_written(kinds):
   arrays, segments, weight = inputs(1, 140, 1, 8, kinds)
@@ -96,10 +120,11 @@ def test_has_no_races_nor_reads_what_was_not_written(kinds):
   assert_same(found, run('xla', arrays, segments, weight), jnp.float32)
 
 
-def test_scores_of_any_size_stay_finite():
+@pytest.mark.parametrize('name', ['pallas', 'triton'])
+def test_scores_of_any_size_stay_finite(name):
   (q, k, v, *_), segments, _ = inputs(1, 140, 1, 8, {})
-  call = functools.partial(kernel.causal_attention, implementation='pallas', interpret=True)
-  found = jax.jit(lambda q: call(q, k, v, segments, blocks=BLOCKS))(1e4 * q)
+  call = functools.partial(kernel.causal_attention, implementation=name, interpret=True)
+  found = jax.jit(lambda q: call(q, k, v, segments))(1e4 * q)
   np.testing.assert_allclose(
     found, kernel.causal_attention_reference(1e4 * q, k, v, segments), atol=1e-3
   )
@@ -138,6 +163,18 @@ def test_lowers_for_tpu_at_papers_shapes(kinds):
   assert module.count('tpu_custom_call') == 3  # forward, by queries, by keys and values
 
 
+@pytest.mark.parametrize('kinds', [{}, TABLE, VECTORS], ids=str)
+def test_lowers_for_gpu_at_papers_shapes(kinds):
+  arrays = [jax.ShapeDtypeStruct((64, 512, 12, 64), jnp.bfloat16)] * 3
+  segments = jax.ShapeDtypeStruct((64, 512), jnp.int32)
+  table = jax.ShapeDtypeStruct((12, 32), jnp.float32) if 'table' in kinds else None
+  vectors = jax.ShapeDtypeStruct((129, 64), jnp.float32) if 'vectors' in kinds else None
+  call = functools.partial(kernel.triton, starts=STARTS if 'table' in kinds else ())
+  step = jax.jit(jax.grad(lambda *of: call(*of).astype(jnp.float32).sum(), argnums=(0, 1, 2)))
+  lowered = step.trace(*arrays, segments, table, vectors).lower(lowering_platforms=('cuda',))
+  assert lowered.as_text().count('custom_call @__gpu$xla.gpu.triton') == 3
+
+
 @pytest.mark.parametrize('kinds', [{}, VECTORS], ids=str)
 def test_lowers_for_gpu_by_cudnn(monkeypatch, kinds):
   # JAX asks the installed cuDNN for its version; here is none.
@@ -154,10 +191,15 @@ def test_lowers_for_gpu_by_cudnn(monkeypatch, kinds):
 
 
 @pytest.mark.parametrize(
-  ('position', 'sizes'),
-  [('t5', {'data': 2, 'tensor': 4}), ('relative', {'fsdp': 4, 'tensor': 2})],
+  ('position', 'sizes', 'name'),
+  [
+    ('t5', {'data': 2, 'tensor': 4}, 'pallas'),
+    ('t5', {'data': 4, 'tensor': 2}, 'triton'),
+    ('relative', {'fsdp': 4, 'tensor': 2}, 'pallas'),
+    ('relative', {'fsdp': 2, 'tensor': 4}, 'triton'),
+  ],
 )
-def test_decoder_with_the_kernel_is_the_decoder(monkeypatch, position, sizes):
+def test_decoder_with_the_kernel_is_the_decoder(monkeypatch, position, sizes, name):
   decoder = Decoder(layers=2, dim=16, heads=2, mlp_dim=8, position=position, max_distance=20)
   rng = np.random.default_rng(0)
   x = rng.normal(size=(4, 40, 16)).astype(np.float32)
@@ -165,7 +207,8 @@ def test_decoder_with_the_kernel_is_the_decoder(monkeypatch, position, sizes):
   variables = decoder.init(jax.random.key(0), x, segments, segments)
   loss = lambda variables, x: jnp.sin(decoder.apply(variables, x, segments, segments)[0]).sum()
   expected = jax.jit(jax.grad(loss, argnums=(0, 1)))(variables, x)
-  monkeypatch.setattr('lib.models.decoder.preferred', lambda width, dtype: 'pallas')
+  monkeypatch.setattr('lib.models.decoder.preferred', lambda width, dtype: name)
+  monkeypatch.setattr(kernel, 'preferred', lambda width, dtype: name)
   monkeypatch.setattr(
     'lib.models.packed_attention.causal_attention',
     functools.partial(kernel.causal_attention, interpret=True),
@@ -184,6 +227,7 @@ def test_bad_requests_are_refused_with_a_sentence():
     ({'implementation': 'flash'}, "no implementation 'flash'"),
     ({'implementation': 'pallas'}, 'runs on a TPU, not on cpu'),
     ({'implementation': 'cudnn'}, 'runs on a GPU, not on cpu'),
+    ({'implementation': 'triton'}, 'runs on a GPU, not on cpu'),
     ({'table': table, 'starts': STARTS[1:]}, 'starts of 31 buckets do not fit a table of 32'),
     ({'table': table, 'starts': STARTS[::-1]}, 'rise from 0'),
     ({'vectors': vectors[:, 1:]}, r'vectors \[129, 7\] do not fit queries of width 8'),

@@ -2,6 +2,7 @@
 """The fused readout: every implementation against the reference, and lowering for TPU."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lib.train import sharding
 from pallas_kernels import linear_cross_entropy as kernel
+from pallas_kernels import linear_cross_entropy_triton
 
 STRICT = pltpu.InterpretParams(
   detect_races=True, out_of_bounds_reads='raise', uninitialized_memory='nan'
 )
 BLOCKS = kernel.BlockSizes(n=128, v=128)
+TILES = linear_cross_entropy_triton.Tiles()
 
 
 def inputs(positions, dim, vocab_size, dtype=jnp.float32, seed=0):
@@ -30,15 +33,28 @@ def inputs(positions, dim, vocab_size, dtype=jnp.float32, seed=0):
   )
 
 
-@functools.partial(jax.jit, static_argnames=('implementation', 'call', 'blocks', 'interpret'))
+@functools.partial(
+  jax.jit, static_argnames=('implementation', 'call', 'uneven', 'blocks', 'interpret')
+)
 def loss_and_slopes(
-  implementation, hidden, table, bias, targets, call=kernel.linear_cross_entropy, **options
+  implementation,
+  hidden,
+  table,
+  bias,
+  targets,
+  call=kernel.linear_cross_entropy,
+  uneven=True,
+  **options,
 ):
-  weights = jnp.cos(jnp.arange(targets.size)).reshape(targets.shape)  # uneven, some negative
+  weights = jnp.ones(targets.shape)
+  if uneven:  # some negative
+    weights = jnp.cos(jnp.arange(targets.size)).reshape(targets.shape)
 
   def loss(hidden, table, bias):
-    nats, lse = call(hidden, table, targets, bias=bias, implementation=implementation, **options)
-    return (weights * nats + 0.1 * weights**2 * lse**2).sum(), (nats, lse)
+    nats, penalties = call(
+      hidden, table, targets, bias=bias, z_loss=0.1, implementation=implementation, **options
+    )
+    return (weights * nats + weights**2 * penalties).sum(), (nats, penalties)
 
   (_, values), slopes = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(
     hidden, table, bias
@@ -57,11 +73,11 @@ def assert_same(found, expected, dtype):
 
 def test_the_reference_is_the_log_softmax_with_its_gradient():
   hidden, table, bias, targets = inputs(7, 5, 11)
-  nats, lse = kernel.linear_cross_entropy(hidden, table, targets, bias=bias)
+  nats, squares = kernel.linear_cross_entropy(hidden, table, targets, bias=bias, z_loss=1.0)
   logits = np.asarray(hidden, np.float64) @ np.asarray(table, np.float64).T + np.asarray(bias)
   expected = np.log(np.exp(logits).sum(1))
   real = np.asarray(targets) >= 0
-  np.testing.assert_allclose(lse, np.where(real, expected, 0), rtol=1e-5)
+  np.testing.assert_allclose(squares, np.where(real, expected**2, 0), rtol=1e-5)
   picked = logits[np.arange(7), np.asarray(targets)]
   np.testing.assert_allclose(nats, np.where(real, expected - picked, 0), rtol=1e-4, atol=1e-5)
 
@@ -78,10 +94,12 @@ def test_the_reference_is_the_log_softmax_with_its_gradient():
 @pytest.mark.parametrize('implementation', ['chunked', 'pallas', 'triton'])
 def test_equals_the_reference_forward_and_backward(monkeypatch, implementation, shape, dtype):
   monkeypatch.setattr(kernel, 'CHUNK', 128)
+  monkeypatch.setattr(linear_cross_entropy_triton, 'LEAST', 128)  # rows, or positions, at a time
   options = {} if implementation == 'chunked' else dict(blocks=BLOCKS, interpret=True)
   arrays = inputs(*shape, dtype)
-  found = loss_and_slopes(implementation, *arrays, **options)
-  assert_same(found, loss_and_slopes('reference', *arrays), dtype)
+  for uneven in (True, False):
+    found = loss_and_slopes(implementation, *arrays, uneven=uneven, **options)
+    assert_same(found, loss_and_slopes('reference', *arrays, uneven=uneven), dtype)
 
 
 def test_has_no_races_nor_reads_what_was_not_written():
@@ -142,11 +160,11 @@ def test_shards_exchange_no_logits():
 def test_large_logits_do_not_overflow():
   hidden, table, bias, targets = inputs(16, 8, 256)
   arrays = (100 * hidden, table, bias, targets)
-  nats, lse = loss_and_slopes('pallas', *arrays, blocks=BLOCKS, interpret=True)[:2]
+  nats, penalties = loss_and_slopes('pallas', *arrays, blocks=BLOCKS, interpret=True)[:2]
   assert np.isfinite(nats).all()
   expected = loss_and_slopes('reference', *arrays)
   np.testing.assert_allclose(nats, expected[0], rtol=1e-5, atol=1e-3)
-  np.testing.assert_allclose(lse, expected[1], rtol=1e-5)
+  np.testing.assert_allclose(penalties, expected[1], rtol=1e-5)
 
 
 @pytest.mark.parametrize('implementation', ['reference', 'chunked'])
@@ -195,9 +213,29 @@ def test_lowers_for_gpu_at_papers_shapes():
     jax.ShapeDtypeStruct((65_536,), jnp.float32),
     jax.ShapeDtypeStruct((131_072,), jnp.int32),
   ]
-  step = jax.value_and_grad(lambda *of: sum(x.sum() for x in kernel.triton(*of)))
-  text = jax.jit(step).trace(*shapes).lower(lowering_platforms=('cuda',)).as_text()
-  assert text.count('custom_call @__gpu$xla.gpu.triton') == 1
+  loss = functools.partial(linear_cross_entropy_triton.loss, TILES, False, 1e-4)
+  whole = jax.value_and_grad(lambda *of: sum(x.sum() for x in loss(*of)), argnums=(0, 1, 2))
+  parts = jax.value_and_grad(lambda *of: sum(x.sum() for x in kernel.triton(*of)))
+  # Once for sums and exponentials, and for slopes if not all positions weigh the same.
+  for step in (whole, parts):
+    text = jax.jit(step).trace(*shapes).lower(lowering_platforms=('cuda',)).as_text()
+    assert text.count('custom_call @__gpu$xla.gpu.triton') == 2
+
+
+def test_a_mean_needs_three_products_on_a_gpu(monkeypatch):
+  """Logits, and two with the slopes; without a trained table two."""
+  monkeypatch.setattr(linear_cross_entropy_triton, 'backward', lambda *of: of[2:5])
+  shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs(8192, 64, 512, jnp.bfloat16)]
+  loss = functools.partial(linear_cross_entropy_triton.loss, TILES, False, 0.0)
+
+  def products(trained):
+    step = jax.grad(lambda *of: loss(*of)[0].mean(), argnums=trained)
+    text = jax.jit(step).trace(*shapes).lower(lowering_platforms=('cuda',)).as_text()
+    assert text.count('custom_call @__gpu$xla.gpu.triton') == 1
+    return len(re.findall(r'stablehlo.dot_general.*(x64xf32|x512x64xf32)', text))
+
+  assert products((0, 1, 2)) == 2
+  assert products((0,)) == 1
 
 
 def test_bad_requests_are_refused_with_a_sentence():

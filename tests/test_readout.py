@@ -13,7 +13,8 @@ from lib.train import language_model, sharding
 V, B, T, D = 16, 4, 6, 8
 KEY = jax.random.key(0)
 MODEL = LanguageModel(
-  Learned(V, D, tied=False, bias=True, init_std=1.0), Decoder(layers=1, dim=D, heads=2, mlp_dim=8)
+  Learned(V, D, tied=False, bias=True, init_std=1.0, z_loss=0.5),
+  Decoder(layers=1, dim=D, heads=2, mlp_dim=8),
 )
 
 
@@ -31,8 +32,8 @@ def batch():
   }
 
 
-def loss_and_gradient(batch, z_loss):
-  init_fn, loss_fn = language_model.loss_and_init(MODEL, z_loss)
+def loss_and_gradient(batch):
+  init_fn, loss_fn = language_model.loss_and_init(MODEL)
   variables = jax.jit(init_fn)(KEY, batch)
   assert list(variables) == ['params']  # what is sown is no state
   both = jax.value_and_grad(loss_fn, has_aux=True)
@@ -40,7 +41,7 @@ def loss_and_gradient(batch, z_loss):
 
 
 def test_a_z_loss_is_minimised_and_not_reported(batch):
-  ((value, sums), gradient), variables = loss_and_gradient(batch, 0.5)
+  ((value, sums), gradient), variables = loss_and_gradient(batch)
 
   def by_hand(variables):
     logits = MODEL.apply(variables, batch, KEY, method='logits')

@@ -81,12 +81,12 @@ def fit(config: ConfigDict, run: runner.Run) -> ByteModel:
 
 def make_model(config: ConfigDict) -> LanguageModel:
   """The module in the dtype of training."""
-  return make(sizes(config), jnp.dtype(config.dtype), config.m1.remat)
+  return make(sizes(config), jnp.dtype(config.dtype), config.m1.remat, config.m1.z_loss)
 
 
 def make_experiment(config: ConfigDict) -> Experiment:
   """What the loop trains."""
-  init_fn, loss_fn = language_model.loss_and_init(make_model(config), config.m1.z_loss)
+  init_fn, loss_fn = language_model.loss_and_init(make_model(config))
   held_out = itertools.islice(batches(config, 'validation'), config.m1.validation_batches)
   score = language_model.held_out(loss_fn, held_out)
   return Experiment(init_fn, loss_fn, batches(config, 'train'), {'validation': score})

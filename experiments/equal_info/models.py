@@ -69,7 +69,13 @@ def make_model(options: ConfigDict, vocab_size: int, length: int, dtype: Any) ->
   )
   scale = options.dim**-0.5
   rows = Learned(
-    vocab_size, options.dim, tied=False, init_std=1.0, readout_scale=scale, dtype=dtype
+    vocab_size,
+    options.dim,
+    tied=False,
+    init_std=1.0,
+    readout_scale=scale,
+    z_loss=options.z_loss,
+    dtype=dtype,
   )
   return LanguageModel(rows, decoder)
 
@@ -88,7 +94,7 @@ def plan(
   options: ConfigDict, model: LanguageModel, batch: Mapping[str, jax.ShapeDtypeStruct]
 ) -> runner.Plan:
   """What `fit` would train."""
-  experiment = Experiment(*language_model.loss_and_init(model, options.z_loss), ())
+  experiment = Experiment(*language_model.loss_and_init(model), ())
   return runner.Plan(experiment, make_optimizer(options), batch, model.embedding.vocab_size)
 
 
@@ -104,7 +110,7 @@ def fit(
 ) -> Trained:
   """Trains a model under its name in the workdir, or takes it up where it stands."""
   state, history = runner.train(
-    Experiment(*language_model.loss_and_init(model, options.z_loss), batches, evaluations),
+    Experiment(*language_model.loss_and_init(model), batches, evaluations),
     make_optimizer(options),
     config,
     run,

@@ -23,6 +23,8 @@ class Learned(nn.Module):
     bias: the readout adds a trained bias for each id.
     init_std: standard deviation of the initial rows.
     readout_scale: fixed factor of the logits, less the bias.
+    z_loss: weight of the squared log of the softmax's denominator, which keeps logits from
+      drifting. It is part of the loss alone, not of `nats`.
     dtype: of the vectors handed to the model.
   """
 
@@ -32,6 +34,7 @@ class Learned(nn.Module):
   bias: bool = False
   init_std: float = 0.02
   readout_scale: float = 1.0
+  z_loss: float = 0.0
   dtype: jnp.dtype = jnp.float32
 
   def setup(self) -> None:
@@ -57,7 +60,9 @@ class Learned(nn.Module):
   def nats(self, hidden: jax.Array, targets: jax.Array, draw: None) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
     table, bias = self._readout()
-    return readout_nats(self, hidden * self.readout_scale, table.astype(self.dtype), targets, bias)
+    return readout_nats(
+      self, hidden * self.readout_scale, table.astype(self.dtype), targets, bias, self.z_loss
+    )
 
   def logits(self, hidden: jax.Array, draw: None) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lib.embeddings.readout import readout_nats
 from lib.errors import InputError
 from pallas_kernels import random_rows
 from pallas_kernels.lexinvariant_cross_entropy import lexinvariant_cross_entropy
@@ -171,7 +172,7 @@ class Lexinvariant(nn.Module):
       )[0]
     if draw.rows.ndim == 3:
       return jax.vmap(linear_cross_entropy)(back, draw.rows, targets)[0]
-    return linear_cross_entropy(back, draw.rows, rename(draw.names, targets))[0]
+    return readout_nats(self, back, draw.rows, rename(draw.names, targets))
 
   def logits(self, hidden: jax.Array, draw: Draw | Seeds) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loss of a readout over rows that all sequences share, on whatever mesh is in force."""
 
+import functools
+
 import flax.linen as nn
 import jax
 
 from lib.mesh import BATCH_AXES, TENSOR, batch_devices
-from pallas_kernels.linear_cross_entropy import linear_cross_entropy, sharded_linear_cross_entropy
+from pallas_kernels.linear_cross_entropy import (
+  linear_cross_entropy,
+  preferred,
+  sharded_linear_cross_entropy,
+)
 
-LOG_SUM = 'log_sum'  # what is sown
+PENALTY = 'penalty'  # what is sown
 
 
 def readout_nats(
@@ -16,11 +22,12 @@ def readout_nats(
   table: jax.Array,
   targets: jax.Array,
   bias: jax.Array | None = None,
+  z_loss: float = 0.0,
 ) -> jax.Array:
   """Nats [B, T] (float32) of targets [B, T] under softmax(hidden · tableᵀ + bias).
 
-  Where the mesh spreads the vocabulary, each device reads its own rows. For a z-loss the log of the
-  softmax's denominator, [B, T], is sown as `intermediates/…/log_sum` of the module.
+  Where the mesh spreads the vocabulary, each device reads its own rows. What a z-loss adds, [B, T],
+  is sown as `intermediates/…/penalty` of the module.
 
   Args:
     module: the embedding.
@@ -28,15 +35,18 @@ def readout_nats(
     table: [V, D].
     targets: int32 [B, T].
     bias: [V] or None.
+    z_loss: weight of the squared log of the softmax's denominator.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  devices = mesh.shape.get(TENSOR, 1)
-  even = table.shape[0] % devices == 0 and targets.shape[0] % batch_devices(mesh) == 0
-  if devices > 1 and even:
-    nats, log_sum = sharded_linear_cross_entropy(
-      hidden, table, targets, bias=bias, axis=TENSOR, batch_axes=BATCH_AXES
-    )
-  else:
-    nats, log_sum = linear_cross_entropy(hidden, table, targets, bias=bias)
-  module.sow('intermediates', LOG_SUM, log_sum)
+  devices, parts = mesh.shape.get(TENSOR, 1), batch_devices(mesh)
+  even = table.shape[0] % devices == 0 and targets.shape[0] % parts == 0
+  logits = targets.size // parts * table.shape[0] // devices
+  by_kernel = parts > 1 and preferred(logits, hidden.dtype) == 'triton'
+  call = linear_cross_entropy
+  if even and (devices > 1 or by_kernel):
+    axis = TENSOR if devices > 1 else None
+    call = functools.partial(sharded_linear_cross_entropy, axis=axis, batch_axes=BATCH_AXES)
+  nats, penalties = call(hidden, table, targets, bias=bias, z_loss=z_loss)
+  if z_loss:
+    module.sow('intermediates', PENALTY, penalties)
   return nats

@@ -57,8 +57,17 @@ class Sizes:
 
 
 @functools.cache
-def make(sizes: Sizes, dtype: Any = jnp.float32, remat: bool = False) -> LanguageModel:
-  """The module of M1: what is trained, and in float32 what codes; `remat` as in Decoder."""
+def make(
+  sizes: Sizes, dtype: Any = jnp.float32, remat: bool = False, z_loss: float = 0.0
+) -> LanguageModel:
+  """The module of M1: what is trained, and in float32 what codes.
+
+  Args:
+    sizes: of the module.
+    dtype: of activations.
+    remat: as in `Decoder`.
+    z_loss: as in `Learned`.
+  """
   decoder = Decoder(
     layers=sizes.layers,
     dim=sizes.dim,
@@ -77,7 +86,7 @@ def make(sizes: Sizes, dtype: Any = jnp.float32, remat: bool = False) -> Languag
   )
   scale = sizes.dim**-0.5
   return LanguageModel(
-    Learned(256, sizes.dim, init_std=1.0, readout_scale=scale, dtype=dtype), decoder
+    Learned(256, sizes.dim, init_std=1.0, readout_scale=scale, z_loss=z_loss, dtype=dtype), decoder
   )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from lib.errors import InputError
-from lib.mesh import on_cpu
+from lib.mesh import platform
 from lib.models import positions as position_schemes
 from lib.models.packed_attention import packed_attention
 from lib.models.spread import by_rows
@@ -140,7 +140,7 @@ class Block(nn.Module):
     if self.starts is not None:
       mixed = packed_attention(q, k, v, mask, bias, vectors, self.starts)
     elif cache is None:
-      tiled = length >= TILED and on_cpu(jax.sharding.get_abstract_mesh())
+      tiled = length >= TILED and platform(jax.sharding.get_abstract_mesh()) == 'cpu'
       mixed = attention(q, k, v, bias, mask=mask, implementation='tiled' if tiled else None)
     else:
       new = k[:, 0], v[:, 0]
@@ -235,7 +235,7 @@ class Decoder(nn.Module):
     else:
       distance = positions[:, :, None] - jnp.arange(length)[None, None]
       mask = distance >= 0
-    kernel = cache is None and preferred(head_dim, self.dtype) == 'pallas'
+    kernel = cache is None and preferred(head_dim, self.dtype) != 'xla'
     starts: tuple[int, ...] | None = () if kernel else None
     mask = segments if kernel else mask[:, None]
     if self.position == 't5':
@@ -244,10 +244,11 @@ class Decoder(nn.Module):
         bias, starts = t5.table, t5.starts()
       else:
         bias = t5(distance)
-    block = nn.remat(Block, prevent_cse=False) if self.remat else Block
-    # XLA for CPU copies what a loop over layers keeps for the backward pass. Without the loop it
-    # compiles longer.
-    unrolled = x_btd.size >= LARGE and on_cpu(jax.sharding.get_abstract_mesh())
+    # XLA copies what a loop over layers keeps for the backward pass, on GPUs in float32. Without
+    # the loop it compiles longer.
+    where = platform(jax.sharding.get_abstract_mesh())
+    unrolled = where == 'gpu' or (where == 'cpu' and x_btd.size >= LARGE)
+    block = nn.remat(Block, prevent_cse=unrolled) if self.remat else Block
     stack = nn.scan(
       block,
       variable_axes={'params': 0},

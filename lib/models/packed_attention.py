@@ -19,16 +19,14 @@ def packed_attention(
   vectors: jax.Array | None,
   starts: tuple[int, ...],
 ) -> jax.Array:
-  """`causal_attention` by 'pallas', each device with its own texts and heads.
+  """`causal_attention` by a kernel, each device with its own texts and heads.
 
   A compiler cannot split a kernel: over several devices it is told what each of them has. Heads
   that do not divide among theirs are the same on all of these.
   """
 
   def local(q, k, v, segments, table, vectors):
-    return causal_attention(
-      q, k, v, segments, table=table, vectors=vectors, starts=starts, implementation='pallas'
-    )
+    return causal_attention(q, k, v, segments, table=table, vectors=vectors, starts=starts)
 
   mesh = jax.sharding.get_abstract_mesh()
   if math.prod(mesh.shape.values()) == 1:

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the kernels that this accelerator runs give what their references do.
+
+  python -m pallas_kernels.check
+
+Results and gradients of bfloat16 arrays beside those of the reference in float32, at sizes that no
+tile divides; and what is made of integers beside what the CPU makes of them, which must be equal.
+Ends with 1 if anything is not as it should be.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pallas_kernels import causal_attention as causal
+from pallas_kernels import lexinvariant_cross_entropy as lexinvariant
+from pallas_kernels import linear_cross_entropy as linear
+from pallas_kernels import random_rows, window_coder
+from pallas_kernels.bench_cases import LAST, STARTS
+
+LIMIT = 0.03  # of the largest number: products and their factors are rounded to bfloat16
+NORMAL = 1e-5  # of a Gaussian entry, made by logarithm and series
+KERNEL = {'tpu': 'pallas', 'gpu': 'triton'}
+Found = tuple[str, float, float]  # what was compared, the largest error, and what it may be
+
+
+def error(found: Any, expected: Any) -> float:
+  """The largest difference, as a share of the largest number or of 1 of each array."""
+  shares = [
+    np.abs(a - b).max() / max(1.0, np.abs(b).max())
+    for a, b in zip(*(map(_wide, jax.tree.leaves(x)) for x in (found, expected)), strict=True)
+  ]
+  return float(max(shares))
+
+
+def _wide(x: jax.Array) -> np.ndarray:
+  return np.asarray(x, np.float32)
+
+
+def _with_gradients(call: Callable, *arrays: jax.Array) -> Any:
+  """Results and their gradients, weighed unevenly."""
+
+  @jax.jit
+  def both(arrays):
+    results, back = jax.vjp(call, *arrays)
+    weigh = lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape).astype(x.dtype)
+    return results, back(jax.tree.map(weigh, results))
+
+  return both(arrays)
+
+
+def _random(seed: int, *shapes: tuple[int, ...]) -> list[jax.Array]:
+  keys = jax.random.split(jax.random.key(seed), len(shapes))
+  return [jax.random.normal(key, shape, jnp.bfloat16) for key, shape in zip(keys, shapes)]
+
+
+def attention(name: str) -> Iterator[Found]:
+  """With every kind of bias, at two widths, over documents in rows."""
+  for kind, width in (('none', 64), ('table', 128), ('vectors', 64)):
+    q, k, v = _random(0, *[(2, 700, 4, width)] * 3)
+    segments = jnp.broadcast_to(jnp.arange(700, dtype=jnp.int32) // 300, (2, 700))
+    shape = {'none': None, 'table': (4, len(STARTS)), 'vectors': (LAST + 1, width)}[kind]
+    trained = () if shape is None else (jax.random.normal(jax.random.key(1), shape),)
+
+    def call(way, q, k, v, *trained, kind=kind, segments=segments):
+      biases = {} if kind == 'none' else {kind: trained[0]}
+      starts = STARTS if kind == 'table' else ()
+      return way(q, k, v, segments, starts=starts, **biases)
+
+    way = functools.partial(causal.causal_attention, implementation=name)
+    wide = [x.astype(jnp.float32) for x in (q, k, v)]
+    with jax.default_matmul_precision('highest'):
+      expected = _with_gradients(
+        functools.partial(call, causal.causal_attention_reference), *wide, *trained
+      )
+    found = _with_gradients(functools.partial(call, way), q, k, v, *trained)
+    yield f'causal_attention, biases: {kind}', error(found, expected), LIMIT
+
+
+def readout(name: str) -> Iterator[Found]:
+  """Of a loss that is a mean, and of one that is none."""
+  hidden, table = _random(0, (9000, 200), (5000, 200))
+  table, bias = table * 200**-0.5, jax.random.normal(jax.random.key(1), (5000,))
+  targets = jax.random.randint(jax.random.key(2), (9000,), -1, 5000)
+  for title, weights in (('mean', jnp.ones(9000)), ('uneven', jnp.cos(jnp.arange(9000)))):
+
+    def call(way, *arrays, weights=weights):
+      hidden, table, bias = arrays
+      of: dict[str, Any] = dict(bias=bias, z_loss=1e-3, implementation=way)
+      nats, penalties = linear.linear_cross_entropy(hidden, table, targets, **of)
+      return (weights * (nats + penalties)).sum() / 9000
+
+    with jax.default_matmul_precision('highest'):
+      wide = (hidden.astype(jnp.float32), table.astype(jnp.float32), bias)
+      expected = jax.jit(jax.grad(functools.partial(call, 'reference'), argnums=(0, 1, 2)))(*wide)
+    slopes = jax.jit(jax.grad(functools.partial(call, name), argnums=(0, 1, 2)))
+    # Gradients of a mean are small: by their own sizes.
+    scaled = [
+      jax.tree.map(lambda x, like: _wide(x) / np.abs(_wide(like)).max(), part, expected)
+      for part in (slopes(hidden, table, bias), expected)
+    ]
+    yield f'linear_cross_entropy, {title}', error(*scaled), LIMIT
+
+
+def rows(name: str) -> Iterator[Found]:
+  """Losses under random tables, and the rows themselves beside the CPU's."""
+  (hidden,) = _random(0, (3, 300, 256))
+  seeds = jax.random.bits(jax.random.key(1), (3, 2), jnp.uint32)
+  targets = jax.random.randint(jax.random.key(2), (3, 300), -1, 3000)
+  way = lexinvariant.pallas if name == 'pallas' else lexinvariant.chunked
+  for law in random_rows.LAWS:
+    of: dict[str, Any] = dict(seeds=seeds, targets=targets, vocab_size=3000, law=law)
+    reference = functools.partial(lexinvariant.lexinvariant_cross_entropy_reference, **of)
+    with jax.default_matmul_precision('highest'):
+      wide = (hidden * 256**-0.5).astype(jnp.float32)
+      expected = _with_gradients(reference, wide)
+    found = _with_gradients(functools.partial(way, **of), (hidden * 256**-0.5))
+    yield f'lexinvariant_cross_entropy, {law}', error(found, expected), LIMIT
+    make = jax.jit(lambda law=law: random_rows.random_rows(seeds[:1], jnp.arange(4096), 256, law))
+    with jax.default_device(jax.devices('cpu')[0]):
+      expected = np.asarray(make())
+    limit = NORMAL if law == 'gaussian' else 0.0
+    yield f'random_rows, {law}, beside the CPU', error(make(), expected), limit
+
+
+def coder(name: str) -> Iterator[Found]:
+  """Windows of many texts, step by step, beside the CPU."""
+
+  def walk(implementation):
+    intervals, found = window_coder.fresh(256), []
+    for step in range(12):
+      key = jax.random.key(step)
+      # Powers of two, whose sums no chip rounds.
+      shares = jnp.exp2(jax.random.randint(key, (256, 256), -12, 0).astype(jnp.float32))
+      symbols = jax.random.randint(key, (256,), 0, 256)
+      fits, intervals, stops = window_coder.window_coder(
+        shares, symbols, intervals, 16, implementation=implementation
+      )
+      found.append((fits, intervals, stops))
+    return jax.device_get(found)
+
+  with jax.default_device(jax.devices('cpu')[0]):
+    expected = walk('reference')
+  yield 'window_coder, beside the CPU', error(walk(None), expected), 0.0
+
+
+def main() -> None:
+  """Prints a line for each comparison."""
+  backend = jax.default_backend()
+  if backend not in KERNEL:
+    sys.exit('There is no accelerator here: the tests compare the emulated kernels.')
+  print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}\n')
+  bad = 0
+  for check in (attention, readout, rows, coder):
+    for title, found, limit in check(KERNEL[backend]):
+      fine = found <= limit
+      bad += not fine
+      print(f'{title:50} {found:.2g} of {limit:g} {"" if fine else "WRONG"}', flush=True)
+  sys.exit(bool(bad))
+
+
+if __name__ == '__main__':
+  main()
