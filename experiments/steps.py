@@ -83,7 +83,7 @@ class Ready:
   def name_ops(self) -> None:
     """Compiles the step so that a trace names its ops, which graphs on a GPU hide."""
     if jax.default_backend() == 'gpu':
-      self.compiled = self._lowered.compile({'xla_gpu_graph_min_graph_size': 2**30})
+      self.compiled = self._lowered.compile({'xla_gpu_graph_min_graph_size': str(2**30)})
 
 
 def prepare(recipe: runner.Recipe, config: ConfigDict, model: str) -> Ready:

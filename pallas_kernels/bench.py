@@ -4,8 +4,8 @@
   python -m pallas_kernels.bench --kernels=linear_cross_entropy --record
 
 On an accelerator: time of each implementation and peer, forward and with gradients, as a ratio to
-the reference and to the fastest other, the share of what the chip could do, and peak memory. Each
-is compiled before any is timed, and timed in runs that follow each other.
+the reference and to the fastest other, the share of what the chip could do, and peak memory. All
+of a kernel are compiled before any is timed, in runs that follow each other.
 Elsewhere times would mean nothing: there all that TPUs can run is compiled for them ahead of time,
 with gradients, and what is printed is the memory that each way plans with and how the kernels'
 static schedules compare with the matrix units alone.
@@ -23,7 +23,7 @@ import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
@@ -48,6 +48,7 @@ COMPILED = (
 )  # fmt: skip
 GPU = ('cudnn', 'cudnn without biases', 'triton', 'Triton attention of JAX')  # ways
 TPU = ('pallas', 'flash_attention of JAX', 'splash_attention of JAX')
+THREADS = 6  # compile at once; XLA tries its ways on arrays of full size
 ROUND = 0.02  # seconds at least of runs in a row that are timed
 Row = tuple[str, ...]
 
@@ -87,31 +88,38 @@ def held_bytes(compiled: Any) -> int:
   return plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
 
 
-def compile_here(case: Case) -> dict[tuple[str, str], Any]:
-  """Each pass and way that this accelerator may have, compiled, or what the compiler said."""
+def compile_here(cases: Sequence[Case]) -> list[dict[tuple[str, str], Any]]:
+  """Of each case, each pass and way that this accelerator may have: compiled, or the refusal."""
   others = TPU if jax.default_backend() == 'gpu' else GPU
-  shapes = jax.eval_shape(case.inputs)
 
-  def compiled(wrap: Callable, way: str) -> Any:
+  def compiled(case: Case, wrap: Callable, way: str) -> Any:
     try:
-      return jax.jit(wrap(case.ways[way])).lower(*shapes).compile()
+      return jax.jit(wrap(case.ways[way])).lower(*jax.eval_shape(case.inputs)).compile()
     except Exception as error:  # a peer or a kernel that this backend refuses
       return error
 
-  with ThreadPoolExecutor() as pool:
-    found = {
-      (name, way): pool.submit(compiled, wrap, way)
-      for name, wrap in passes(case).items()
-      for way in case.ways
-      if way not in others
-    }
-  return {key: future.result() for key, future in found.items()}
+  with ThreadPoolExecutor(THREADS) as pool:
+    found = [
+      {
+        (name, way): pool.submit(compiled, case, wrap, way)
+        for name, wrap in passes(case).items()
+        for way in case.ways
+        if way not in others
+      }
+      for case in cases
+    ]
+  return [{key: future.result() for key, future in one.items()} for one in found]
 
 
-def measure(case: Case) -> Iterator[Row]:
-  """Rows of MEASURED on this machine's accelerator; what cannot run here says why."""
+def measure(case: Case, found: Mapping[tuple[str, str], Any]) -> Iterator[Row]:
+  """Rows of MEASURED on this machine's accelerator; what cannot run here says why.
+
+  Args:
+    case: at one shape.
+    found: its passes and ways, by `compile_here`.
+  """
   peaks = PEAKS.get(jax.devices()[0].device_kind)
-  found, arrays = compile_here(case), case.inputs()
+  arrays = case.inputs()
   for i, name in enumerate(passes(case)):
     times, held = {}, {}
     for way in (way for one, way in found if one == name):
@@ -204,12 +212,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(
       f'\n{kernel}, {place} ({versions})\n\n' + '\n'.join(f'| {x} |' for x in lines), flush=True
     )
-    for case in known:
-      asked = case.shape in given.shapes if given.shapes else here or ONE_CARD not in case.shape
-      if case.kernel == kernel and asked:
-        for row in measure(case) if here else compile_ahead(case, given.chips):
-          lines.append(' | '.join(row))
-          print(f'| {lines[-1]} |', flush=True)
+    asked = [
+      case for case in known if case.kernel == kernel
+      and (case.shape in given.shapes if given.shapes else here or ONE_CARD not in case.shape)
+    ]  # fmt: skip
+    tables: Iterator[Iterator[Row]] = (
+      map(measure, asked, compile_here(asked))
+      if here
+      else (compile_ahead(case, given.chips) for case in asked)
+    )
+    for row in itertools.chain.from_iterable(tables):
+      lines.append(' | '.join(row))
+      print(f'| {lines[-1]} |', flush=True)
     if given.record:
       table = '\n'.join(f'| {line} |' for line in lines)
       record(f'{kernel}, {place}', f'{versions}\n\n{table}')

@@ -3,9 +3,9 @@
 
   python -m pallas_kernels.check
 
-Results and gradients of bfloat16 arrays beside those of the reference in float32, at sizes that no
-tile divides; and what is made of integers beside what the CPU makes of them, which must be equal.
-Ends with 1 if anything is not as it should be.
+Results and gradients of bfloat16 arrays beside those of the reference in float32 on the CPU, at
+sizes that no tile divides; and what is made of integers beside what the CPU makes of them, which
+must be equal. Ends with 1 if anything is not as it should be.
 """
 
 import functools
@@ -54,6 +54,13 @@ def _with_gradients(call: Callable, *arrays: jax.Array) -> Any:
   return both(arrays)
 
 
+def _on_cpu(call: Callable, *arrays: jax.Array) -> Any:
+  """What the CPU makes of the arrays."""
+  cpu = jax.devices('cpu')[0]
+  with jax.default_device(cpu):
+    return jax.device_get(call(*(jax.device_put(x, cpu) for x in arrays)))
+
+
 def _random(seed: int, *shapes: tuple[int, ...]) -> list[jax.Array]:
   keys = jax.random.split(jax.random.key(seed), len(shapes))
   return [jax.random.normal(key, shape, jnp.bfloat16) for key, shape in zip(keys, shapes)]
@@ -63,21 +70,23 @@ def attention(name: str) -> Iterator[Found]:
   """With every kind of bias, at two widths, over documents in rows."""
   for kind, width in (('none', 64), ('table', 128), ('vectors', 64)):
     q, k, v = _random(0, *[(2, 700, 4, width)] * 3)
-    segments = jnp.broadcast_to(jnp.arange(700, dtype=jnp.int32) // 300, (2, 700))
+    segments = np.broadcast_to(np.arange(700, dtype=np.int32) // 300, (2, 700))
     shape = {'none': None, 'table': (4, len(STARTS)), 'vectors': (LAST + 1, width)}[kind]
     trained = () if shape is None else (jax.random.normal(jax.random.key(1), shape),)
 
     def call(way, q, k, v, *trained, kind=kind, segments=segments):
       biases = {} if kind == 'none' else {kind: trained[0]}
       starts = STARTS if kind == 'table' else ()
-      return way(q, k, v, segments, starts=starts, **biases)
+      return way(q, k, v, jnp.asarray(segments), starts=starts, **biases)
 
     way = functools.partial(causal.causal_attention, implementation=name)
-    wide = [x.astype(jnp.float32) for x in (q, k, v)]
-    with jax.default_matmul_precision('highest'):
-      expected = _with_gradients(
-        functools.partial(call, causal.causal_attention_reference), *wide, *trained
-      )
+    expected = _on_cpu(
+      functools.partial(
+        _with_gradients, functools.partial(call, causal.causal_attention_reference)
+      ),
+      *(x.astype(jnp.float32) for x in (q, k, v)),
+      *trained,
+    )
     found = _with_gradients(functools.partial(call, way), q, k, v, *trained)
     yield f'causal_attention, biases: {kind}', error(found, expected), LIMIT
 
@@ -86,23 +95,22 @@ def readout(name: str) -> Iterator[Found]:
   """Of a loss that is a mean, and of one that is none."""
   hidden, table = _random(0, (9000, 200), (5000, 200))
   table, bias = table * 200**-0.5, jax.random.normal(jax.random.key(1), (5000,))
-  targets = jax.random.randint(jax.random.key(2), (9000,), -1, 5000)
-  for title, weights in (('mean', jnp.ones(9000)), ('uneven', jnp.cos(jnp.arange(9000)))):
+  targets = np.random.default_rng(0).integers(-1, 5000, 9000, np.int32)
+  for title, weights in (('mean', np.ones(9000)), ('uneven', np.cos(np.arange(9000)))):
 
     def call(way, *arrays, weights=weights):
       hidden, table, bias = arrays
       of: dict[str, Any] = dict(bias=bias, z_loss=1e-3, implementation=way)
-      nats, penalties = linear.linear_cross_entropy(hidden, table, targets, **of)
-      return (weights * (nats + penalties)).sum() / 9000
+      nats, penalties = linear.linear_cross_entropy(hidden, table, jnp.asarray(targets), **of)
+      return (jnp.asarray(weights, jnp.float32) * (nats + penalties)).sum() / 9000
 
-    with jax.default_matmul_precision('highest'):
-      wide = (hidden.astype(jnp.float32), table.astype(jnp.float32), bias)
-      expected = jax.jit(jax.grad(functools.partial(call, 'reference'), argnums=(0, 1, 2)))(*wide)
-    slopes = jax.jit(jax.grad(functools.partial(call, name), argnums=(0, 1, 2)))
+    slopes = lambda way: jax.jit(jax.grad(functools.partial(call, way), argnums=(0, 1, 2)))
+    wide = (hidden.astype(jnp.float32), table.astype(jnp.float32), bias)
+    expected = _on_cpu(slopes('reference'), *wide)
     # Gradients of a mean are small: by their own sizes.
     scaled = [
       jax.tree.map(lambda x, like: _wide(x) / np.abs(_wide(like)).max(), part, expected)
-      for part in (slopes(hidden, table, bias), expected)
+      for part in (slopes(name)(hidden, table, bias), expected)
     ]
     yield f'linear_cross_entropy, {title}', error(*scaled), LIMIT
 
@@ -115,17 +123,23 @@ def rows(name: str) -> Iterator[Found]:
   way = lexinvariant.pallas if name == 'pallas' else lexinvariant.chunked
   for law in random_rows.LAWS:
     of: dict[str, Any] = dict(seeds=seeds, targets=targets, vocab_size=3000, law=law)
-    reference = functools.partial(lexinvariant.lexinvariant_cross_entropy_reference, **of)
-    with jax.default_matmul_precision('highest'):
-      wide = (hidden * 256**-0.5).astype(jnp.float32)
-      expected = _with_gradients(reference, wide)
+    expected = _on_cpu(
+      lambda x, seeds, targets: _with_gradients(
+        functools.partial(
+          lexinvariant.lexinvariant_cross_entropy_reference,
+          **of | dict(seeds=seeds, targets=targets),
+        ),
+        x,
+      ),
+      (hidden * 256**-0.5).astype(jnp.float32),
+      seeds,
+      targets,
+    )
     found = _with_gradients(functools.partial(way, **of), (hidden * 256**-0.5))
     yield f'lexinvariant_cross_entropy, {law}', error(found, expected), LIMIT
-    make = jax.jit(lambda law=law: random_rows.random_rows(seeds[:1], jnp.arange(4096), 256, law))
-    with jax.default_device(jax.devices('cpu')[0]):
-      expected = np.asarray(make())
+    make = jax.jit(lambda seed, law=law: random_rows.random_rows(seed, jnp.arange(4096), 256, law))
     limit = NORMAL if law == 'gaussian' else 0.0
-    yield f'random_rows, {law}, beside the CPU', error(make(), expected), limit
+    yield f'random_rows, {law}', error(make(seeds[:1]), _on_cpu(make, seeds[:1])), limit
 
 
 def coder(name: str) -> Iterator[Found]:
@@ -144,9 +158,8 @@ def coder(name: str) -> Iterator[Found]:
       found.append((fits, intervals, stops))
     return jax.device_get(found)
 
-  with jax.default_device(jax.devices('cpu')[0]):
-    expected = walk('reference')
-  yield 'window_coder, beside the CPU', error(walk(None), expected), 0.0
+  expected = _on_cpu(functools.partial(walk, 'reference'))
+  yield 'window_coder', error(walk(None), expected), 0.0
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ def test_measures_every_way_and_says_what_does_not_run():
 
   ways = {'reference': lambda x: x @ x, 'pallas': refused, 'twice': lambda x: 2 * x @ x}
   one = bench_cases.Case('a', 'b', lambda: (jnp.ones((8, 8)),), ways, (0,), (1, 1), (1, 1))
-  rows = list(bench.measure(one))
+  rows = list(bench.measure(one, *bench.compile_here([one])))
   assert [row[:3] for row in rows] == [
     ('b', name, way)
     for name in ('forward', 'with gradients')

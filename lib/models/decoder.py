@@ -248,6 +248,7 @@ class Decoder(nn.Module):
     # the loop it compiles longer.
     where = platform(jax.sharding.get_abstract_mesh())
     unrolled = where == 'gpu' or (where == 'cpu' and x_btd.size >= LARGE)
+    unrolled &= not self.is_initializing()
     block = nn.remat(Block, prevent_cse=unrolled) if self.remat else Block
     stack = nn.scan(
       block,
