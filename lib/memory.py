@@ -21,5 +21,5 @@ def keep_freed() -> None:
     return
   mallopt(M_MMAP_MAX, 0)
   mallopt(M_ARENA_MAX, 1)
-  mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+  mallopt(M_TRIM_THRESHOLD, -1)
   mallopt(M_TOP_PAD, 2**28)
