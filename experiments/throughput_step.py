@@ -61,6 +61,9 @@ def table(
   tokens = step.batch['targets'].size
   peak, whose = peak_rate(dtype)
   rate = step.account.flops / took / len(jax.devices())
+  print(
+    f'{row}: {tokens / took:,.0f} tokens/s, {rate / peak:.1%} of the peak; next a trace', flush=True
+  )
   of = lambda column, value, unit, note='': Row('step', row, column, value, unit=unit, note=note)
   rows = [
     of('tokens_per_s', tokens / took, 'tokens/s', f'median of {ROUNDS} rounds of {repeats} steps'),

@@ -48,7 +48,7 @@ COMPILED = (
 )  # fmt: skip
 GPU = ('cudnn', 'cudnn without biases', 'triton', 'Triton attention of JAX')  # ways
 TPU = ('pallas', 'flash_attention of JAX', 'splash_attention of JAX')
-THREADS = 6  # compile at once; XLA tries its ways on arrays of full size
+THREADS = 12  # compile at once; XLA tries its ways on arrays of full size
 ROUND = 0.02  # seconds at least of runs in a row that are timed
 Row = tuple[str, ...]
 
