@@ -144,25 +144,29 @@ def _query_kernel(q_ref, k_ref, v_ref, d_out_ref, seg_ref, strip_ref, lse_ref, i
 
 
 def strips_of(
-  q: jax.Array, table: jax.Array | None, vectors: jax.Array | None, starts: tuple[int, ...]
+  q: jax.Array,
+  table: jax.Array | None,
+  vectors: jax.Array | None,
+  starts: tuple[int, ...],
+  tile: int = TILE,
 ) -> jax.Array:
   """What is added to scores, [1 or B, t or T, H or 1, L]: of all texts, queries and heads if 1."""
   last = max(starts[-1] if starts else 0, 0 if vectors is None else len(vectors) - 1)
-  near = -(-last // TILE) * TILE
-  distance, found = np.arange(near)[::-1], jnp.zeros((1, TILE, 1, near), q.dtype)
+  near = -(-last // tile) * tile
+  distance, found = np.arange(near)[::-1], jnp.zeros((1, tile, 1, near), q.dtype)
   if table is not None:
     row = table[:, np.searchsorted(starts, distance, side='right') - 1] - table[:, -1:]
-    found = jnp.broadcast_to(row * q.shape[3] ** 0.5, (1, TILE, *row.shape)).astype(jnp.float32)
+    found = jnp.broadcast_to(row * q.shape[3] ** 0.5, (1, tile, *row.shape)).astype(jnp.float32)
   if vectors is not None and near:
     less = vectors[np.minimum(distance, len(vectors) - 1)] - vectors[-1:]
     met = jnp.einsum('bthk,pk->bthp', q, less.astype(q.dtype))
-    found = met + jnp.tile(found, (1, q.shape[1] // TILE, 1, 1)).astype(q.dtype)
+    found = met + jnp.tile(found, (1, q.shape[1] // tile, 1, 1)).astype(q.dtype)
   # A row moves by its place in its strip: rows that are longer by one, cut anew.
   batch, length, heads, _ = found.shape
-  rows = found.reshape(batch, length // TILE, TILE, heads, near).swapaxes(2, 3)
-  rows = jnp.pad(rows, [(0, 0)] * 4 + [(1, TILE)]).reshape(*rows.shape[:3], -1)
-  rows = rows[..., : TILE * (near + TILE)].reshape(*rows.shape[:3], TILE, near + TILE)
-  after = np.arange(near + TILE)[None] > np.arange(TILE)[:, None] + near
+  rows = found.reshape(batch, length // tile, tile, heads, near).swapaxes(2, 3)
+  rows = jnp.pad(rows, [(0, 0)] * 4 + [(1, tile)]).reshape(*rows.shape[:3], -1)
+  rows = rows[..., : tile * (near + tile)].reshape(*rows.shape[:3], tile, near + tile)
+  after = np.arange(near + tile)[None] > np.arange(tile)[:, None] + near
   rows = jnp.where(after[None, None, None], jnp.asarray(UNSEEN, rows.dtype), rows)
   return rows.swapaxes(2, 3).reshape(batch, length, heads, -1)
 
