@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from experiments import runner
 from lib.errors import InputError
 from lib.train import plan, sharding
-from lib.train.state import make_step, state_shapes
+from lib.train.state import compile_lowered, make_step, state_shapes
 
 
 def load(path: str) -> runner.Recipe:
@@ -53,9 +53,8 @@ class Ready:
       step = make_step(experiment, one.optimizer, seed, shapes, accumulate)
       lowered = step.lower(self.state, self.batch)
       begin = time.perf_counter()
-      self.compiled = lowered.compile()
+      self.compiled = compile_lowered(lowered)
       self.seconds = time.perf_counter() - begin
-    self._lowered = lowered
 
   @functools.cached_property
   def account(self) -> plan.Step:
@@ -79,11 +78,6 @@ class Ready:
       before = metrics
     jax.block_until_ready((self.state, before))
     return (time.perf_counter() - begin) / count
-
-  def name_ops(self) -> None:
-    """Compiles the step so that a trace names its ops, which graphs on a GPU hide."""
-    if jax.default_backend() == 'gpu':
-      self.compiled = self._lowered.compile({'xla_gpu_graph_min_graph_size': str(2**30)})
 
 
 def prepare(recipe: runner.Recipe, config: ConfigDict, model: str) -> Ready:

@@ -82,8 +82,6 @@ def table(
 
 def taken_apart(step: steps.Ready, row: str) -> list[Row]:
   """The tables `parts` and `ops`, from a trace of two steps."""
-  step.name_ops()
-  step.pace(1)
   with trace.traced() as spent:
     for _ in range(2):
       step.run()

@@ -33,7 +33,7 @@ def batch():
 
 
 def loss_and_gradient(batch):
-  init_fn, loss_fn = language_model.loss_and_init(MODEL)
+  init_fn, loss_fn = language_model.loss_and_init(MODEL, penalised=True)
   variables = jax.jit(init_fn)(KEY, batch)
   assert list(variables) == ['params']  # what is sown is no state
   both = jax.value_and_grad(loss_fn, has_aux=True)

@@ -86,7 +86,7 @@ def make_model(config: ConfigDict) -> LanguageModel:
 
 def make_experiment(config: ConfigDict) -> Experiment:
   """What the loop trains."""
-  init_fn, loss_fn = language_model.loss_and_init(make_model(config))
+  init_fn, loss_fn = language_model.loss_and_init(make_model(config), config.m1.z_loss > 0)
   held_out = itertools.islice(batches(config, 'validation'), config.m1.validation_batches)
   score = language_model.held_out(loss_fn, held_out)
   return Experiment(init_fn, loss_fn, batches(config, 'train'), {'validation': score})

@@ -94,7 +94,7 @@ def plan(
   options: ConfigDict, model: LanguageModel, batch: Mapping[str, jax.ShapeDtypeStruct]
 ) -> runner.Plan:
   """What `fit` would train."""
-  experiment = Experiment(*language_model.loss_and_init(model), ())
+  experiment = Experiment(*language_model.loss_and_init(model, options.z_loss > 0), ())
   return runner.Plan(experiment, make_optimizer(options), batch, model.embedding.vocab_size)
 
 
@@ -110,7 +110,7 @@ def fit(
 ) -> Trained:
   """Trains a model under its name in the workdir, or takes it up where it stands."""
   state, history = runner.train(
-    Experiment(*language_model.loss_and_init(model), batches, evaluations),
+    Experiment(*language_model.loss_and_init(model, options.z_loss > 0), batches, evaluations),
     make_optimizer(options),
     config,
     run,

@@ -13,8 +13,6 @@ from pallas_kernels.linear_cross_entropy import (
   sharded_linear_cross_entropy,
 )
 
-PENALTY = 'penalty'  # what is sown
-
 
 def readout_nats(
   module: nn.Module,
@@ -48,5 +46,5 @@ def readout_nats(
     call = functools.partial(sharded_linear_cross_entropy, axis=axis, batch_axes=BATCH_AXES)
   nats, penalties = call(hidden, table, targets, bias=bias, z_loss=z_loss)
   if z_loss:
-    module.sow('intermediates', PENALTY, penalties)
+    module.sow('intermediates', 'penalty', penalties)
   return nats

@@ -8,19 +8,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 
-from lib.embeddings.readout import PENALTY
 from lib.errors import InputError
 from lib.train.experiment import Batch, Key, Variables
 
 
-def loss_and_init(model: Any) -> tuple[Callable, Callable]:
+def loss_and_init(model: Any, penalised: bool = False) -> tuple[Callable, Callable]:
   """(init_fn, loss_fn) of a module whose call gives nats [B, T] of a batch.
 
-  The loss is the mean over tokens of nats and of what the module sows as a penalty
-  (`lib.embeddings.readout`); padding (segment 0) does not count, nor, where a batch has the field
-  `scored`, do tokens for which that is 0, and the bytes that they cover.
+  The loss is the mean over tokens; padding (segment 0) does not count, nor, where a batch has the
+  field `scored`, do tokens for which that is 0, and the bytes that they cover.
+
+  Args:
+    model: the module.
+    penalised: the module sows what else a token adds to the loss, [B, T], as embeddings with a
+      z-loss do (`lib.embeddings.readout`). It is part of the loss alone, not of `nats`.
   """
 
   def init_fn(key: Key, batch: Batch) -> Variables:
@@ -31,12 +33,14 @@ def loss_and_init(model: Any) -> tuple[Callable, Callable]:
     total = lambda values: jnp.where(real, values, 0.0).sum()
     # A target that does not count is none: then all others weigh the same, which is quicker.
     batch = {**batch, 'targets': jnp.where(real, batch['targets'], -1)}
-    values, sown = model.apply(variables, batch, key, mutable='intermediates')
-    penalties = [
-      value for path, found in flatten_dict(sown).items() if path[-1] == PENALTY for value in found
-    ]
+    penalty: jax.Array | float = 0.0
+    if penalised:
+      values, sown = model.apply(variables, batch, key, mutable='intermediates')
+      (penalties,) = jax.tree.leaves(sown)
+      penalty = total(penalties)
+    else:
+      values = model.apply(variables, batch, key)
     nats, tokens = total(values), real.sum()
-    penalty = sum(map(total, penalties), jnp.zeros(()))
     covered = (batch['bytes'] * batch.get('scored', 1)).sum()
     sums = {'nats': nats, 'bytes': covered, 'tokens': tokens}
     return (nats + penalty) / tokens, sums

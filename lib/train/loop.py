@@ -19,7 +19,7 @@ from lib.train import metrics as metric_files
 from lib.train import processes, sharding
 from lib.train.checkpoint import Checkpoints
 from lib.train.experiment import Experiment
-from lib.train.state import State, make_step, state_shapes
+from lib.train.state import State, compile_lowered, make_step, state_shapes
 from lib.train.stopping import Sigterm, Stopped
 
 
@@ -135,7 +135,7 @@ def train(
     evaluated = progress['evaluated']  # is `state` evaluated, where that is due?
     if start < steps:  # a run that is done is only read
       jitted = make_step(experiment, optimizer, seed, shapes, accumulate)
-      step_fn = jitted.lower(state, example).compile()
+      step_fn = compile_lowered(jitted.lower(state, example))
     metrics = metric_files.Metrics(workdir, run, start if restored else -1)
     bar = metric_files.progress_bar(run, start, steps)
     profiler = Profiler(workdir / 'profile' / run, profile)
