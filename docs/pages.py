@@ -37,7 +37,7 @@ def linked(text: str) -> str:
   for mark in ('](', '<img src="'):
     text = text.replace(f'{mark}docs/', mark)
   text = re.sub(r'\]\((\.\./)?CONTRIBUTING.md', '](contributing.md', text)
-  text = text.replace('](pallas_kernels/RESULTS.md', '](results.md')
+  text = re.sub(r'\]\((\.\./)?pallas_kernels/RESULTS.md', '](results.md', text)
   return re.sub(r'\]\(LICENSE\)', '](https://www.apache.org/licenses/LICENSE-2.0)', text)
 
 

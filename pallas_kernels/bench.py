@@ -197,9 +197,9 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--chips', nargs='+', choices=aot.TOPOLOGIES, default=list(aot.TOPOLOGIES))
   parser.add_argument('--record', action='store_true')
   given = parser.parse_args(argv)
-  if given.record and (given.shapes or len(given.chips) < len(aot.TOPOLOGIES)):
-    parser.error('--record replaces all rows of a kernel: leave out --shapes and --chips.')
   here = jax.default_backend() != 'cpu'
+  if given.record and not here and (given.shapes or len(given.chips) < len(aot.TOPOLOGIES)):
+    parser.error('--record replaces all rows of a kernel: leave out --shapes and --chips.')
   if not here and not importlib.util.find_spec('libtpu'):
     sys.exit('There is no accelerator here, nor libtpu to compile for one: `make bench` has it.')
   columns = MEASURED if here else COMPILED
