@@ -28,7 +28,8 @@ from jax.experimental.pallas import triton
 from pallas_kernels import softmax_tiles as tiles
 
 FILL = -1e30  # bias of the rows that fill the last tile
-PARTS, LEAST = 16, 4096  # slopes of a part of the positions, or of the ids, are held; so many
+PARTS = 16  # of the positions, or of the ids, of which the slopes by one are held
+POSITIONS, IDS = 1024, 4096  # in a part at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +114,9 @@ def _to(x: jax.Array, *multiples: int, fill: float = 0) -> jax.Array:
   return jnp.pad(x, spare + [(0, 0)] * (x.ndim - len(spare)), constant_values=fill)
 
 
-def _part(size: Tiles, count: int, tile: int) -> int:
+def _part(count: int, least: int, tile: int) -> int:
   """How many of so many positions or ids go at once, in whole tiles."""
-  return -(-min(count, max(LEAST, count // PARTS)) // tile) * tile
+  return -(-min(count, max(least, count // PARTS)) // tile) * tile
 
 
 def _picked(hidden, table, bias, targets):
@@ -158,7 +159,7 @@ def backward(
   g_picked: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """The derivatives by hidden, table and bias, from logits made anew."""
-  rows = _part(size, len(table), size.v)
+  rows = _part(len(table), IDS, size.v)
   h, w, b = _to(hidden, size.n, size.d), _to(table, rows, size.d), _to(bias, rows, fill=FILL)
   t, columns = _to(targets, size.n, fill=-1), [_to(x, size.n) for x in (lse, g_lse, g_picked)]
   outputs = [
@@ -206,7 +207,7 @@ def _along(size, interpret, z_loss, hidden, table, bias, targets):
   """Results and what they are differentiated from: the gradient by the sum of both results."""
   trained = [x.perturbed for x in (table, bias)]
   hidden, table, bias, targets = (x.value for x in (hidden, table, bias, targets))
-  some = _part(size, len(hidden), size.n)
+  some = _part(len(hidden), POSITIONS, size.n)
   h, w, b = _to(hidden, some, size.d), _to(table, size.v, size.d), _to(bias, size.v, fill=FILL)
   exponentials = jax.ShapeDtypeStruct((some, len(w)), h.dtype)
 

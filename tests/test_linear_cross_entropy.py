@@ -94,7 +94,8 @@ def test_the_reference_is_the_log_softmax_with_its_gradient():
 @pytest.mark.parametrize('implementation', ['chunked', 'pallas', 'triton'])
 def test_equals_the_reference_forward_and_backward(monkeypatch, implementation, shape, dtype):
   monkeypatch.setattr(kernel, 'CHUNK', 128)
-  monkeypatch.setattr(linear_cross_entropy_triton, 'LEAST', 128)  # rows, or positions, at a time
+  monkeypatch.setattr(linear_cross_entropy_triton, 'POSITIONS', 128)  # at a time
+  monkeypatch.setattr(linear_cross_entropy_triton, 'IDS', 128)
   options = {} if implementation == 'chunked' else dict(blocks=BLOCKS, interpret=True)
   arrays = inputs(*shape, dtype)
   for uneven in (True, False):
