@@ -2,8 +2,8 @@
 """Causal attention of packed rows with trained biases by distance; no [T, T] array is held.
 
 None takes the kernels on a TPU, on a GPU with bfloat16, and 'xla' elsewhere. On an H200 'xla' takes
-5 to 24 times as long as they, and they 1.4 to 1.8 times as long as cuDNN without biases (RESULTS.md,
-by `python -m pallas_kernels.bench --kernels causal_attention`). No TPU has timed them.
+5 to 24 times as long as they, and they 1.4 to 1.8 times as long as cuDNN without biases: see
+RESULTS.md, by `python -m pallas_kernels.bench --kernels causal_attention`. No TPU has timed them.
 
 * JAX's flash_attention for TPUs takes biases as an array [B, H, T, T] alone, its splash_attention
   none; RESULTS.md has the memory that they plan with. The width of a head lies in their lanes, of
