@@ -44,6 +44,9 @@ fuzz: $(INSTALLED)  ## Mutated input for every reader; SECONDS_EACH=600 for long
 aot: $(INSTALLED) .cache/libtpu  ## Kernels compiled for TPUs that are not there.
 	JAX_DISABLE_MOST_OPTIMIZATIONS=false PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/test_aot.py
 
+check: $(INSTALLED)  ## The kernels of this accelerator beside their references.
+	$(BIN)/python -m pallas_kernels.check
+
 bench: $(INSTALLED) .cache/libtpu  ## The kernels timed on this accelerator, or compiled for TPUs.
 	PYTHONPATH=.cache/libtpu $(BIN)/python -m pallas_kernels.bench
 

@@ -225,8 +225,9 @@ def main(argv: Sequence[str] | None = None) -> None:
       lines.append(' | '.join(row))
       print(f'| {lines[-1]} |', flush=True)
     if given.record:
+      made = versions + (f', of {", ".join(given.shapes)} alone' if given.shapes else '')
       table = '\n'.join(f'| {line} |' for line in lines)
-      record(f'{kernel}, {place}', f'{versions}\n\n{table}')
+      record(f'{kernel}, {place}', f'{made}\n\n{table}')
 
 
 if __name__ == '__main__':

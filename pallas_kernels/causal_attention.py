@@ -122,10 +122,12 @@ def causal_attention(
     vectors: [M + 1, K], one for each distance, the last for all from M on, or None.
     starts: the least distance in each bucket, [N], rising from 0.
     implementation: 'reference'; 'xla' (`pallas_kernels.attention`, with arrays [B, H, T, T], on
-      any backend); 'cudnn' (on a GPU); 'pallas' (on a TPU; of each text it holds a tile [t, t]);
-      or None for 'pallas' where it can run and for 'xla' elsewhere.
+      any backend); 'cudnn' (on a GPU); 'pallas' (on a TPU) and 'triton' (on a GPU, for heads of 16,
+      32, 64 or 128), which hold a tile [t, t] of each text; or None for 'pallas' on a TPU, 'triton'
+      on a GPU with bfloat16, and 'xla' elsewhere and where these cannot run.
     blocks: tiles of 'pallas'; None for the largest that fit, of 512 at most.
-    interpret: emulate 'pallas' on any backend (for tests: slow); True, or pltpu.InterpretParams.
+    interpret: emulate 'pallas' or 'triton' on any backend (for tests: slow); True, or for 'pallas'
+      pltpu.InterpretParams.
 
   Raises:
     ValueError: no such implementation, one that cannot run here, tiles that do not fit, or biases
@@ -139,6 +141,8 @@ def causal_attention(
       raise ValueError(f'queries of {q.dtype}: the kernels take {" or ".join(DTYPES)}.')
     return pallas(q, k, v, segments, table, vectors, starts, blocks, interpret)
   if chosen == 'triton':
+    if not interpret and q.shape[3] not in WIDTHS:
+      raise ValueError(f'heads of width {q.shape[3]}: the GPU kernels take one of {WIDTHS}.')
     return triton(q, k, v, segments, table, vectors, starts, interpret=bool(interpret))
   by_name = {'reference': causal_attention_reference, 'xla': xla, 'cudnn': cudnn}
   return by_name[chosen](q, k, v, segments, table, vectors, starts)

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as gpu
+from jax.experimental.pallas import triton as plgpu
 
 from pallas_kernels.softmax_tiles import products
 
@@ -191,7 +191,7 @@ def _call(kernel: Callable, interpret: bool, arrays: Sequence, outputs: Sequence
     in_specs=[_spec(x) for x in arrays],
     out_specs=[_spec(x) for x in outputs],
     out_shape=outputs,
-    compiler_params=gpu.CompilerParams(num_warps=WARPS, num_stages=STAGES),
+    compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=STAGES),
     interpret=interpret,
   )(*arrays)
 

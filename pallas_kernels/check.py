@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the kernels that this accelerator runs give what their references do.
 
-  python -m pallas_kernels.check
+  python -m pallas_kernels.check    # or `make check`; JAX_PLATFORMS must not leave out the CPU
 
 Results and gradients of bfloat16 arrays beside those of the reference in float32 on the CPU, at
 sizes that no tile divides; and what is made of integers beside what the CPU makes of them, which
@@ -92,7 +92,7 @@ def attention(name: str) -> Iterator[Found]:
 
 
 def readout(name: str) -> Iterator[Found]:
-  """Of a loss that is a mean, and of one that is none."""
+  """Without gradients, and with those of a loss that is a mean, and of one that is none."""
   hidden, table = _random(0, (9000, 200), (5000, 200))
   table, bias = table * 200**-0.5, jax.random.normal(jax.random.key(1), (5000,))
   targets = np.random.default_rng(0).integers(-1, 5000, 9000, np.int32)
@@ -104,7 +104,9 @@ def readout(name: str) -> Iterator[Found]:
       nats, penalties = linear.linear_cross_entropy(hidden, table, jnp.asarray(targets), **of)
       return (jnp.asarray(weights, jnp.float32) * (nats + penalties)).sum() / 9000
 
-    slopes = lambda way: jax.jit(jax.grad(functools.partial(call, way), argnums=(0, 1, 2)))
+    slopes = lambda way: jax.jit(
+      jax.value_and_grad(functools.partial(call, way), argnums=(0, 1, 2))
+    )
     wide = (hidden.astype(jnp.float32), table.astype(jnp.float32), bias)
     expected = _on_cpu(slopes('reference'), *wide)
     # Gradients of a mean are small: by their own sizes.
@@ -113,6 +115,8 @@ def readout(name: str) -> Iterator[Found]:
       for part in (slopes(name)(hidden, table, bias), expected)
     ]
     yield f'linear_cross_entropy, {title}', error(*scaled), LIMIT
+    alone = jax.jit(functools.partial(call, name))(hidden, table, bias)
+    yield f'linear_cross_entropy, {title}, without gradients', error(alone, expected[0]), LIMIT
 
 
 def rows(name: str) -> Iterator[Found]:
@@ -142,8 +146,8 @@ def rows(name: str) -> Iterator[Found]:
     yield f'random_rows, {law}', error(make(seeds[:1]), _on_cpu(make, seeds[:1])), limit
 
 
-def coder(name: str) -> Iterator[Found]:
-  """Windows of many texts, step by step, beside the CPU."""
+def coder(_: str) -> Iterator[Found]:
+  """Windows of many texts, step by step, by what this chip has for them, beside the CPU."""
 
   def walk(implementation):
     intervals, found = window_coder.fresh(256), []

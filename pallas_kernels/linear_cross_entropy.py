@@ -2,7 +2,8 @@
 """Readout and softmax cross-entropy in one operation: hidden vectors in, nats out.
 
 The logits [N, V] are the largest array of a language model with a large vocabulary. Only the
-reference holds them; the others make them tile by tile, and again in the backward pass.
+reference holds them; the others make them tile by tile, and again in the backward pass, which
+'triton' need not do for a mean.
 
 Each implementation gives two numbers a position, the log-sum-exp of its logits and its target's
 logit, and the gradient for both. Nats, a z-loss, ignored targets and a vocabulary in shards are a
@@ -23,7 +24,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 
-from pallas_kernels import linear_cross_entropy_triton as gpu
+from pallas_kernels import linear_cross_entropy_triton as linear_triton
 from pallas_kernels import softmax_tiles as tiles
 from pallas_kernels.implementations import (
   VECTOR_MEMORY,
@@ -279,8 +280,8 @@ def triton(
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """What the reference gives, by the GPU kernels whatever the backend: for compiling."""
-  forward = functools.partial(gpu.forward, gpu.Tiles(), interpret)
-  backward = functools.partial(gpu.backward, gpu.Tiles(), interpret)
+  forward = functools.partial(linear_triton.forward, linear_triton.Tiles(), interpret)
+  backward = functools.partial(linear_triton.backward, linear_triton.Tiles(), interpret)
   return tiles.with_gradients(forward, backward, (hidden, table, bias), (targets,))
 
 
@@ -309,7 +310,7 @@ def linear_cross_entropy(
     hidden: [..., D] in any float dtype.
     table: [V, D] readout rows, of the same dtype.
     targets: [...] int32 ids below V. A negative id is ignored: 0 and 0, no gradient. An id of V or
-      more gives NaN.
+      more gives NaN and NaN.
     bias: [V] or None.
     z_loss: weight of the squared log of the softmax's denominator.
     axis: inside `jax.shard_map`, the mesh axis over which the vocabulary is spread: `table` and
@@ -317,10 +318,11 @@ def linear_cross_entropy(
       `sharded_linear_cross_entropy`.
     implementation: 'reference' holds the [..., V] logits; 'chunked' holds a sixteenth of them at a
       time, those of 4,096 rows at most, on any backend; 'pallas' holds none, on a TPU; 'triton'
-      holds none, on a GPU, but with gradients a sixteenth of their exponentials. None takes the
-      reference where it would hold at most 2²⁶ logits; beyond, 'triton' for bfloat16 on a GPU, and
-      'chunked' elsewhere: four products in the place of three, by the library that is best at them
-      on each backend, and it fits.
+      holds none, on a GPU, but for gradients the exponentials of a sixteenth of the positions, of
+      1,024 at least (with an axis the slopes by a sixteenth of the ids). None takes the reference
+      where it would hold at most 2²⁶ logits; beyond, 'triton' for bfloat16 on a GPU, and 'chunked'
+      elsewhere: four products in the place of three, by the library that is best at them on each
+      backend, and it fits.
     blocks: tiles of 'pallas'; None for the largest that fit, of 512 at most.
     interpret: emulate 'pallas' or 'triton' on any backend (for tests: slow).
 
@@ -344,8 +346,11 @@ def linear_cross_entropy(
   local_n = t_n if axis is None else t_n - lax.axis_index(axis) * size
   local_n = jnp.where((local_n >= 0) & (local_n < size), local_n, -1)
   if name == 'triton' and axis is None:
-    nats, penalties = gpu.loss(gpu.Tiles(), bool(interpret), z_loss, h_nd, table, b_v, local_n)
-    nats = jnp.where(t_n < size, nats, jnp.nan)
+    nats, penalties = linear_triton.loss(
+      linear_triton.Tiles(), bool(interpret), z_loss, h_nd, table, b_v, local_n
+    )
+    known = t_n < size
+    nats, penalties = (jnp.where(known, x, jnp.nan) for x in (nats, penalties))
     return nats.reshape(targets.shape), penalties.reshape(targets.shape)
   lse, picked = by_name[name](h_nd, table, b_v, local_n)
   if axis is not None:
@@ -353,7 +358,8 @@ def linear_cross_entropy(
     lse = top + jnp.log(lax.psum(jnp.exp(lse - top), axis))
     picked, size = lax.psum(picked, axis), size * lax.axis_size(axis)
   nats, lse = tiles.nats_and_lse(lse, picked, t_n, size)
-  return nats.reshape(targets.shape), (z_loss * lse**2).reshape(targets.shape)
+  penalties = jnp.where(t_n < size, z_loss * lse**2, jnp.nan)
+  return nats.reshape(targets.shape), penalties.reshape(targets.shape)
 
 
 def sharded_linear_cross_entropy(

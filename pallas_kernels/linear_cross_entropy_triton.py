@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
+from jax.experimental.pallas import triton as plgpu
 
 from pallas_kernels import softmax_tiles as tiles
 
@@ -103,7 +103,7 @@ def _call(
     in_specs=[whole(x) for x in arrays],
     out_specs=[whole(x) for x in outputs],
     out_shape=outputs,
-    compiler_params=triton.CompilerParams(num_warps=size.warps, num_stages=size.stages),
+    compiler_params=plgpu.CompilerParams(num_warps=size.warps, num_stages=size.stages),
     interpret=interpret,
   )(*arrays)
 
@@ -115,8 +115,9 @@ def _to(x: jax.Array, *multiples: int, fill: float = 0) -> jax.Array:
 
 
 def _part(count: int, least: int, tile: int) -> int:
-  """How many of so many positions or ids go at once, in whole tiles."""
-  return -(-min(count, max(least, count // PARTS)) // tile) * tile
+  """How many of so many positions or ids go at once: as many each time, in whole tiles."""
+  times = -(-count // max(least, count // PARTS))
+  return -(-count // (times * tile)) * tile
 
 
 def _picked(hidden, table, bias, targets):
@@ -203,20 +204,20 @@ def _results(z_loss, targets, lse, picked):
   return jnp.where(counts, lse - picked, 0.0), jnp.where(counts, z_loss * lse**2, 0.0)
 
 
-def _along(size, interpret, z_loss, hidden, table, bias, targets):
+def _with_gradient(size, interpret, z_loss, hidden, table, bias, targets):
   """Results and what they are differentiated from: the gradient by the sum of both results."""
   trained = [x.perturbed for x in (table, bias)]
   hidden, table, bias, targets = (x.value for x in (hidden, table, bias, targets))
-  some = _part(len(hidden), POSITIONS, size.n)
-  h, w, b = _to(hidden, some, size.d), _to(table, size.v, size.d), _to(bias, size.v, fill=FILL)
-  exponentials = jax.ShapeDtypeStruct((some, len(w)), h.dtype)
+  count = _part(len(hidden), POSITIONS, size.n)
+  h, w, b = _to(hidden, count, size.d), _to(table, size.v, size.d), _to(bias, size.v, fill=FILL)
+  exponentials = jax.ShapeDtypeStruct((count, len(w)), h.dtype)
 
   def part(sums, chunk):
     h_nd, t_n = chunk
     lse, parts, below = _sums(size, interpret, h_nd, w, b, [exponentials])
     weight = jnp.where(t_n < 0, 0.0, 1 + 2 * z_loss * lse)
     share = jnp.exp(parts[0] - lse[None]) * weight[None]
-    wide = below.reshape(some, -1, size.v).astype(jnp.float32) * share.T[..., None]
+    wide = below.reshape(count, -1, size.v).astype(jnp.float32) * share.T[..., None]
     hit = tiles.hits(0, t_n[:, None], below.shape, axis=1)
     slope = (wide.reshape(below.shape) - hit).astype(h.dtype)
     d_hidden = jnp.dot(slope, w, preferred_element_type=jnp.float32).astype(h.dtype)
@@ -230,7 +231,7 @@ def _along(size, interpret, z_loss, hidden, table, bias, targets):
   zeros = [
     jnp.zeros(x.shape, jnp.float32) if wanted else None for x, wanted in zip((w, b), trained)
   ]
-  chunks = h.reshape(-1, some, h.shape[1]), _to(targets, some, fill=-1).reshape(-1, some)
+  chunks = h.reshape(-1, count, h.shape[1]), _to(targets, count, fill=-1).reshape(-1, count)
   (d_table, d_bias), (lse, d_hidden) = lax.scan(part, tuple(zeros), chunks)
   lse = lse.ravel()[: len(hidden)]
   d_hidden = d_hidden.reshape(h.shape)[: len(hidden), : hidden.shape[1]]
@@ -248,18 +249,19 @@ def _kept(sums, trained):
   return tuple(next(left) if wanted else None for wanted in trained)
 
 
-def _back(size, interpret, z_loss, residuals, slopes):
+def _scaled_or_anew(size, interpret, z_loss, residuals, slopes):
   hidden, table, bias, targets, lse, found = residuals
   dense = lambda g: jnp.zeros(g.shape, g.dtype) if isinstance(g, ZERO) else g
   g_nats, g_penalty = (dense(g) for g in slopes)
   counts = targets >= 0
-  scale = jnp.max(jnp.where(counts, g_nats, -jnp.inf), initial=-jnp.inf)
+  scale = jnp.max(jnp.where(counts, g_nats, -jnp.inf))
+  scale = jnp.where(counts.any(), scale, 0.0)  # of a part of a batch that is all padding
   even = jnp.where(counts, g_nats == scale, True).all()
   if z_loss:
     even &= jnp.where(counts, g_penalty == scale, True).all()
 
   def scaled():
-    return jax.tree.map(lambda x: x * scale.astype(x.dtype), found)
+    return jax.tree.map(lambda x: (x * scale).astype(x.dtype), found)
 
   def anew():
     g_lse = jnp.where(counts, g_nats + g_penalty * 2 * z_loss * lse, 0.0)
@@ -272,4 +274,4 @@ def _back(size, interpret, z_loss, residuals, slopes):
 
 
 ZERO = jax.custom_derivatives.SymbolicZero
-loss.defvjp(_along, _back, symbolic_zeros=True)
+loss.defvjp(_with_gradient, _scaled_or_anew, symbolic_zeros=True)

@@ -37,7 +37,7 @@ def test_shapes_are_those_of_the_configs():
     'dim': options.dim,
     'vocab_size': SENTENCEPIECE[options.vocabularies[-1]],
   } == bench_cases.LEXINVARIANT
-  assert bench_cases.WHOLE['sequences'] == options.batch_size
+  assert bench_cases.LEXINVARIANT_ONE_CARD['sequences'] == options.batch_size
   m1, m2 = config.m1, config.m2
   heads = {m[0]: m[3] for m in m2.models}['113m']
   sizes = {

@@ -11,6 +11,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 from jax.experimental.pallas import tpu as pltpu
 
 from lib.models.decoder import Decoder
+from lib.models.packed_attention import packed_attention
 from lib.models.positions import T5Bias
 from lib.train import sharding
 from pallas_kernels import causal_attention as kernel
@@ -217,6 +218,19 @@ def test_decoder_with_the_kernel_is_the_decoder(monkeypatch, position, sizes, na
     step = jax.jit(jax.grad(loss, argnums=(0, 1)))
     assert 'pallas_call' in str(jax.make_jaxpr(step)(variables, x))
     found = step(variables, x)
+  assert_same(found, expected, jnp.float32)
+
+
+def test_texts_that_do_not_divide_among_devices_are_the_same_on_all(monkeypatch):
+  monkeypatch.setattr(kernel, 'preferred', lambda width, dtype: 'triton')
+  monkeypatch.setattr(
+    'lib.models.packed_attention.causal_attention',
+    functools.partial(kernel.causal_attention, interpret=True),
+  )
+  (q, k, v, *_), segments, _ = inputs(1, 70, 2, 8, {})
+  expected = kernel.causal_attention_reference(q, k, v, segments)
+  with jax.set_mesh(sharding.make_mesh({'data': 4}, jax.devices()[:4])):
+    found = jax.jit(lambda *of: packed_attention(*of, None, None, ()))(q, k, v, segments)
   assert_same(found, expected, jnp.float32)
 
 

@@ -182,3 +182,20 @@ def test_papers_models_have_the_papers_sizes(millions, options):
 def test_unknown_choices_are_named(option):
   with pytest.raises(InputError, match=f"{option}='nope' is not one of"):
     make_model(**{option: 'nope'}).init(KEY, make_batch(), KEY)
+
+
+@pytest.mark.parametrize('remat', [False, True])
+def test_layers_without_a_loop_are_the_same_layers(monkeypatch, remat):
+  model, batch = make_model(remat=remat), make_batch()
+  variables = jax.jit(model.init)(KEY, batch, KEY)
+
+  def gradient():
+    loss = lambda variables: jnp.sin(model.apply(variables, batch, KEY)).sum()
+    step = jax.jit(jax.grad(loss))
+    return step.lower(variables).as_text().count('stablehlo.while'), step(variables)
+
+  loops, expected = gradient()
+  monkeypatch.setattr(decoder, 'platform', lambda mesh: 'gpu')
+  unrolled, found = gradient()
+  assert (loops, unrolled) == (2, 0)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)

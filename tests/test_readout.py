@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lib.embeddings import readout
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
 from lib.train import language_model, sharding
@@ -78,3 +79,17 @@ def test_a_mesh_that_spreads_the_vocabulary_changes_no_loss(batch):
     found = jax.jit(both)(variables, place['hidden'], place['targets'])
     assert 'shard_map' in str(jax.make_jaxpr(both)(variables, **place))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, expected)
+
+
+@pytest.mark.parametrize('rows', [4, 3])  # which divide among two devices, and do not
+def test_a_kernel_is_told_what_each_device_has(monkeypatch, batch, rows):
+  """Where it cannot be, the compiler splits what it can."""
+  monkeypatch.setattr(readout, 'preferred', lambda logits, dtype: 'triton')
+  embedding, hidden = MODEL.embedding, jax.random.normal(KEY, (rows, T, D))
+  targets = batch['targets'][:rows]
+  variables = embedding.init(KEY, hidden, targets, None, method='nats')
+  step = lambda hidden: embedding.apply(variables, hidden, targets, None, method='nats')
+  with jax.set_mesh(sharding.make_mesh({'data': 2}, jax.devices()[:2])):
+    program = str(jax.make_jaxpr(step)(hidden))
+  assert ('shard_map' in program) == (rows % 2 == 0)
+  assert ('scan' in program) == (rows % 2 == 1)  # over parts of the vocabulary

@@ -152,8 +152,9 @@ def make_experiment(
   def loss_fn(variables: Variables, batch: Batch, key: jax.Array):
     if taught is None or 'decipher' not in batch:  # evaluations
       return plain_loss({'params': variables['params']['model']}, batch, key)
-    nats, probes = cast(tuple[jax.Array, jax.Array], taught.apply(variables, batch, key))
     real = batch['segments'] > 0
+    batch = {**batch, 'targets': jnp.where(real, batch['targets'], -1)}
+    nats, probes = cast(tuple[jax.Array, jax.Array], taught.apply(variables, batch, key))
     read = real & (batch['inputs'] < vocab_size)
     mean = lambda values, where: jnp.where(where, values, 0.0).sum() / where.sum()
     told = mean(probes.mean(axis=0), read)

@@ -246,7 +246,7 @@ def permutations(key: jax.Array, count: int, size: int) -> jax.Array:
 
 
 def rename(names: jax.Array | None, ids: jax.Array) -> jax.Array:
-  """ids [B, T] under each sequence's names [B, V], or as they are."""
+  """ids [B, T] under each sequence's names [B, V], or as they are; those below 0 name nothing."""
   if names is None:
     return ids
-  return jnp.take_along_axis(names, ids, axis=1)
+  return jnp.where(ids < 0, ids, jnp.take_along_axis(names, jnp.maximum(ids, 0), axis=1))

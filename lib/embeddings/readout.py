@@ -38,12 +38,14 @@ def readout_nats(
   mesh = jax.sharding.get_abstract_mesh()
   devices, parts = mesh.shape.get(TENSOR, 1), batch_devices(mesh)
   even = table.shape[0] % devices == 0 and targets.shape[0] % parts == 0
-  logits = targets.size // parts * table.shape[0] // devices
-  by_kernel = parts > 1 and preferred(logits, hidden.dtype) == 'triton'
-  call = linear_cross_entropy
+  logits = targets.size * table.shape[0]
+  by_kernel = devices * parts > 1 and preferred(logits, hidden.dtype) == 'triton'
   if even and (devices > 1 or by_kernel):
     axis = TENSOR if devices > 1 else None
     call = functools.partial(sharded_linear_cross_entropy, axis=axis, batch_axes=BATCH_AXES)
+  else:  # what is not told apart must be split by the compiler, which no kernel can be
+    name = 'chunked' if by_kernel else None
+    call = functools.partial(linear_cross_entropy, implementation=name)
   nats, penalties = call(hidden, table, targets, bias=bias, z_loss=z_loss)
   if z_loss:
     module.sow('intermediates', 'penalty', penalties)

@@ -248,7 +248,7 @@ class Decoder(nn.Module):
     # the loop it compiles longer.
     where = platform(jax.sharding.get_abstract_mesh())
     unrolled = where == 'gpu' or (where == 'cpu' and x_btd.size >= LARGE)
-    unrolled &= not self.is_initializing()
+    unrolled &= cache is None and not self.is_initializing()
     block = nn.remat(Block, prevent_cse=unrolled) if self.remat else Block
     stack = nn.scan(
       block,
@@ -298,7 +298,7 @@ class LanguageModel(nn.Module):
   decoder: nn.Module
 
   def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
-    """Nats [B, T] of `batch['targets']`; positions with segment 0 are padding and hold no sense.
+    """Nats [B, T] of `batch['targets']`, of which −1 is none; segment 0 is padding without sense.
 
     Args:
       batch: int32 arrays [B, T] named inputs, targets, segments, positions.

@@ -6,7 +6,7 @@ import math
 import jax
 from jax.sharding import PartitionSpec
 
-from lib.mesh import BATCH_AXES, TENSOR
+from lib.mesh import BATCH_AXES, TENSOR, batch_devices
 from pallas_kernels.causal_attention import causal_attention
 
 
@@ -21,8 +21,8 @@ def packed_attention(
 ) -> jax.Array:
   """`causal_attention` by a kernel, each device with its own texts and heads.
 
-  A compiler cannot split a kernel: over several devices it is told what each of them has. Heads
-  that do not divide among theirs are the same on all of these.
+  A compiler cannot split a kernel: over several devices it is told what each of them has. Texts or
+  heads that do not divide among theirs are the same on all of these.
   """
 
   def local(q, k, v, segments, table, vectors):
@@ -32,8 +32,9 @@ def packed_attention(
   if math.prod(mesh.shape.values()) == 1:
     return local(q, k, v, segments, table, vectors)
   head_axis = TENSOR if q.shape[2] % mesh.shape[TENSOR] == 0 else None
-  batch = PartitionSpec(BATCH_AXES)
-  heads = PartitionSpec(BATCH_AXES, None, head_axis)
+  batch_axes = BATCH_AXES if q.shape[0] % batch_devices(mesh) == 0 else None
+  batch = PartitionSpec(batch_axes)
+  heads = PartitionSpec(batch_axes, None, head_axis)
   return jax.shard_map(
     local,
     in_specs=(heads, heads, heads, batch, PartitionSpec(head_axis), PartitionSpec()),

@@ -11,6 +11,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
+from lib.mesh import platform
 from lib.train import sharding
 from lib.train.experiment import Batch, Experiment
 
@@ -94,12 +95,12 @@ def make_step(
 
 
 def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-  """The step as it is run: on a GPU op by op, and so that a trace names its ops.
+  """The step as it is run: on a GPU without CUDA graphs, which are XLA's default.
 
-  So it was measured on an H200 (jax 0.11.2). In CUDA graphs, XLA's default, no step of twelve
-  unrolled layers was seen to end there, in two tries of half a minute; why is not known.
+  With them no step of twelve unrolled layers was seen to end on an H200 (jax 0.11.2, two tries of
+  half a minute); why is not known. A trace names ops, too, which graphs hide.
   """
-  gpu = jax.default_backend() == 'gpu'
+  gpu = platform(jax.sharding.get_abstract_mesh()) == 'gpu'
   return lowered.compile({'xla_gpu_graph_min_graph_size': str(2**30)} if gpu else None)
 
 
