@@ -40,6 +40,7 @@ SHUFFLE_BATCHES = 64
 SHUFFLE_TOKENS = 2**18
 # Threads read and tokenize (compiled tokenizers release the GIL) a few documents ahead.
 READ = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
+AT_HAND = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # of what lies in memory
 
 
 def batches(
@@ -85,13 +86,14 @@ def batches(
   if repeat:
     documents = documents.repeat()
   tokens = _tokenized(documents, tokenizer, context_bytes)
+  options = AT_HAND if isinstance(source, Encoded) else READ
   if pack:
-    rows = _Packed(tokens.to_iter_dataset(READ), length)
+    rows = _Packed(tokens.to_iter_dataset(options), length)
     if shuffle:
       window = max(1, min(SHUFFLE_BATCHES * batch_size, SHUFFLE_TOKENS // length))
       rows = grain.experimental.WindowShuffleIterDataset(rows, window_size=window, seed=seed)
   else:
-    rows = tokens.map(functools.partial(_padded, length=length)).to_iter_dataset(READ)
+    rows = tokens.map(functools.partial(_padded, length=length)).to_iter_dataset(options)
   if repeat:
     return rows.batch(batch_size)
   fill = functools.partial(grain.experimental.batch_and_pad, batch_size=batch_size)
