@@ -94,7 +94,7 @@ GLYPHS = {'ids': 512 * 1024 // 64, 'pixels': 32**2}
 CODER = {'streams': 1024, 'window': 16}
 
 
-def _random(count: int, *shapes: tuple[tuple[int, ...], Any]) -> list[jax.Array]:
+def random_arrays(count: int, *shapes: tuple[tuple[int, ...], Any]) -> list[jax.Array]:
   """Normal numbers, or for integers uniform ids below `count`, of each (shape, dtype)."""
   keys = jax.random.split(jax.random.key(0), len(shapes))
   return [
@@ -106,7 +106,7 @@ def _random(count: int, *shapes: tuple[tuple[int, ...], Any]) -> list[jax.Array]
 
 def _linear(name: str, positions: int, dim: int, vocab_size: int) -> Case:
   def inputs():
-    hidden, table, bias, targets = _random(
+    hidden, table, bias, targets = random_arrays(
       vocab_size,
       ((positions, dim), jnp.bfloat16),
       ((vocab_size, dim), jnp.bfloat16),
@@ -128,7 +128,7 @@ def _linear(name: str, positions: int, dim: int, vocab_size: int) -> Case:
     'reference': reference,
     'chunked': nats(linear.chunked),
     'pallas': nats(linear.pallas),
-    'triton': lambda *of: linear_triton.loss(linear_triton.Tiles(), False, 0.0, *of)[0],
+    'triton': lambda *of: linear_triton.loss(False, 0.0, *of)[0],
     'positions in 16 parts': lambda h, w, b, t: parts((h, t), w, b),
     **linear_cross_entropy_peers(),
   }
@@ -148,7 +148,7 @@ def _lexinvariant(
   shape: str, law: str, sequences: int, length: int, dim: int, vocab_size: int
 ) -> Case:
   def inputs():
-    hidden, targets = _random(
+    hidden, targets = random_arrays(
       vocab_size, ((sequences, length, dim), jnp.bfloat16), ((sequences, length), jnp.int32)
     )
     seeds = jax.random.bits(jax.random.key(1), (sequences, 2), jnp.uint32)
@@ -182,7 +182,7 @@ def _causal(name: str, texts: int, length: int, heads: int, width: int, biases: 
     shape, wide = (texts, length, heads, width), jnp.float32
     kinds = {'table': (heads, len(STARTS)), 'vectors': (LAST + 1, width)}
     trained = [(kinds[biases], wide)] if biases else []
-    *qkv, found = [*_random(0, *[(shape, jnp.bfloat16)] * 3, *trained), None][:4]
+    *qkv, found = [*random_arrays(0, *[(shape, jnp.bfloat16)] * 3, *trained), None][:4]
     documents = jnp.arange(length, dtype=jnp.int32) // (length // 2)
     segments = jnp.broadcast_to(documents, (texts, length))
     return *qkv, segments, *[found if biases == kind else None for kind in kinds]
@@ -212,7 +212,7 @@ def _glyphs(ids: int, pixels: int, vocab_size: int = 2**16) -> Case:
   def inputs():
     words = vocab_size * glyphs.planes(pixels) // glyphs.WORD
     packed = jax.random.bits(jax.random.key(0), (words, 1, glyphs.LANES), jnp.uint32)
-    wanted, mean, scales = _random(
+    wanted, mean, scales = random_arrays(
       vocab_size, ((ids,), jnp.int32), ((pixels,), jnp.float32), ((vocab_size,), jnp.float32)
     )
     return wanted, packed.astype(jnp.int32), mean, scales
@@ -227,7 +227,7 @@ def _glyphs(ids: int, pixels: int, vocab_size: int = 2**16) -> Case:
 
 def _coder(streams: int, window: int) -> Case:
   def inputs():
-    (rows,) = _random(0, ((streams, 256), jnp.float32))
+    (rows,) = random_arrays(0, ((streams, 256), jnp.float32))
     return jax.nn.softmax(rows), jnp.zeros(streams, jnp.int32), coder.fresh(streams)
 
   def columns(probabilities, symbols, intervals):

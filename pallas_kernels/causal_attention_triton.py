@@ -46,20 +46,27 @@ def _scale(width):
 
 
 class _Strips:
-  """Where tiles lie in the strips of one head of one text, [t or T, L]."""
+  """The strips of one head of one text, [t or T, L], and where tiles lie in them."""
 
   def __init__(self, ref):
     self._ref = ref
     self.reach = ref.shape[1] // TILE - 1  # tiles before a query's own that are near
 
-  def scores(self, i, j):
-    """What is added to those of queries i and keys j."""
-    alone = self._ref.shape[0] == TILE
-    return self._ref[_at(0 if alone else i), _at(j - i + self.reach)].astype(jnp.float32)
+  def place(self, i, j, alone=False):
+    """Of queries i and keys j: where each query has a strip of its own, or all the same ones."""
+    return _at(0 if alone else i), _at(j - i + self.reach)
 
-  def place(self, i, j):
-    """Of a tile where each query has a strip of its own."""
-    return _at(i), _at(j - i + self.reach)
+  def added(self, i, j):
+    """What is added to the scores of queries i and keys j."""
+    alone = self._ref.shape[0] == TILE
+    return self._ref[self.place(i, j, alone)].astype(jnp.float32)
+
+  def scores(self, near, i, j, q, k, mine, seg_ref):
+    """Scores of queries i, whose segments are `mine`, and keys j; in their strip if `near`."""
+    scores = products(q, k)
+    if near:
+      scores += self.added(i, j)
+    return jnp.where(mine[:, None] == seg_ref[_at(j)][None], scores, UNSEEN)
 
 
 def _forward_kernel(q_ref, k_ref, v_ref, seg_ref, strip_ref, out_ref, lse_ref):
@@ -69,10 +76,7 @@ def _forward_kernel(q_ref, k_ref, v_ref, seg_ref, strip_ref, out_ref, lse_ref):
 
   def step(near, j, carry):
     top, total, mixed = carry
-    scores = products(q, k_ref[_at(j), :])
-    if near:
-      scores += strips.scores(i, j)
-    scores = jnp.where(mine[:, None] == seg_ref[_at(j)][None], scores, UNSEEN)
+    scores = strips.scores(near, i, j, q, k_ref[_at(j), :], mine, seg_ref)
     new_top = jnp.maximum(top, scores.max(axis=1))
     weights = jnp.exp2(scores * scale - (new_top * scale)[:, None])
     shrink = jnp.exp2((top - new_top) * scale)
@@ -101,7 +105,7 @@ def _key_kernel(q_ref, k_ref, v_ref, d_out_ref, seg_ref, strip_ref, lse_ref, inn
     q, d_out = q_ref[_at(i), :], d_out_ref[_at(i), :]
     scores_st = products(k, q)
     if near:
-      scores_st += strips.scores(i, j).T
+      scores_st += strips.added(i, j).T
     scores_st = jnp.where(theirs[:, None] == seg_ref[_at(i)][None], scores_st, UNSEEN)
     weights_st = jnp.exp2(scores_st * _scale(k.shape[1]) - lse_ref[_at(i)][None])
     d_v += jnp.dot(weights_st.astype(q.dtype), d_out, preferred_element_type=jnp.float32)
@@ -124,10 +128,7 @@ def _query_kernel(q_ref, k_ref, v_ref, d_out_ref, seg_ref, strip_ref, lse_ref, i
 
   def step(near, j, d_q):
     k = k_ref[_at(j), :]
-    scores = products(q, k)
-    if near:
-      scores += strips.scores(i, j)
-    scores = jnp.where(mine[:, None] == seg_ref[_at(j)][None], scores, UNSEEN)
+    scores = strips.scores(near, i, j, q, k, mine, seg_ref)
     weights = jnp.exp2(scores * _scale(q.shape[1]) - lse)
     slopes = (weights * (products(d_out, v_ref[_at(j), :]) - inner)).astype(k.dtype)
     if near and d_strip_ref:
@@ -144,29 +145,25 @@ def _query_kernel(q_ref, k_ref, v_ref, d_out_ref, seg_ref, strip_ref, lse_ref, i
 
 
 def strips_of(
-  q: jax.Array,
-  table: jax.Array | None,
-  vectors: jax.Array | None,
-  starts: tuple[int, ...],
-  tile: int = TILE,
+  q: jax.Array, table: jax.Array | None, vectors: jax.Array | None, starts: tuple[int, ...]
 ) -> jax.Array:
   """What is added to scores, [1 or B, t or T, H or 1, L]: of all texts, queries and heads if 1."""
   last = max(starts[-1] if starts else 0, 0 if vectors is None else len(vectors) - 1)
-  near = -(-last // tile) * tile
-  distance, found = np.arange(near)[::-1], jnp.zeros((1, tile, 1, near), q.dtype)
+  near = -(-last // TILE) * TILE
+  distance, found = np.arange(near)[::-1], jnp.zeros((1, TILE, 1, near), q.dtype)
   if table is not None:
     row = table[:, np.searchsorted(starts, distance, side='right') - 1] - table[:, -1:]
-    found = jnp.broadcast_to(row * q.shape[3] ** 0.5, (1, tile, *row.shape)).astype(jnp.float32)
+    found = jnp.broadcast_to(row * q.shape[3] ** 0.5, (1, TILE, *row.shape)).astype(jnp.float32)
   if vectors is not None and near:
     less = vectors[np.minimum(distance, len(vectors) - 1)] - vectors[-1:]
     met = jnp.einsum('bthk,pk->bthp', q, less.astype(q.dtype))
-    found = met + jnp.tile(found, (1, q.shape[1] // tile, 1, 1)).astype(q.dtype)
+    found = met + jnp.tile(found, (1, q.shape[1] // TILE, 1, 1)).astype(q.dtype)
   # A row moves by its place in its strip: rows that are longer by one, cut anew.
   batch, length, heads, _ = found.shape
-  rows = found.reshape(batch, length // tile, tile, heads, near).swapaxes(2, 3)
-  rows = jnp.pad(rows, [(0, 0)] * 4 + [(1, tile)]).reshape(*rows.shape[:3], -1)
-  rows = rows[..., : tile * (near + tile)].reshape(*rows.shape[:3], tile, near + tile)
-  after = np.arange(near + tile)[None] > np.arange(tile)[:, None] + near
+  rows = found.reshape(batch, length // TILE, TILE, heads, near).swapaxes(2, 3)
+  rows = jnp.pad(rows, [(0, 0)] * 4 + [(1, TILE)]).reshape(*rows.shape[:3], -1)
+  rows = rows[..., : TILE * (near + TILE)].reshape(*rows.shape[:3], TILE, near + TILE)
+  after = np.arange(near + TILE)[None] > np.arange(TILE)[:, None] + near
   rows = jnp.where(after[None, None, None], jnp.asarray(UNSEEN, rows.dtype), rows)
   return rows.swapaxes(2, 3).reshape(batch, length, heads, -1)
 
@@ -224,8 +221,8 @@ def _backward(starts, interpret, residuals, d_out):
   if not trained:
     return d_q, d_k, d_v, *jax.tree.map(jnp.zeros_like, (table, vectors)), None
   # Of keys before the first nothing was written.
-  first = np.arange(q.shape[1]) // TILE * TILE + TILE - size
-  there = first[:, None] + np.arange(size)[None] >= 0
+  first = jnp.arange(q.shape[1]) // TILE * TILE + TILE - size
+  there = first[:, None] + jnp.arange(size)[None] >= 0
   slopes = jnp.where(there[None, :, None], d_strips[0], 0) * q.shape[3] ** -0.5
   if strips.shape[:2] == (1, TILE):
     parts = slopes.reshape(-1, *strips.shape[1:])

@@ -21,7 +21,7 @@ from pallas_kernels import causal_attention as causal
 from pallas_kernels import lexinvariant_cross_entropy as lexinvariant
 from pallas_kernels import linear_cross_entropy as linear
 from pallas_kernels import random_rows, window_coder
-from pallas_kernels.bench_cases import LAST, STARTS
+from pallas_kernels.bench_cases import LAST, STARTS, random_arrays
 
 LIMIT = 0.03  # of the largest number: products and their factors are rounded to bfloat16
 NORMAL = 1e-5  # of a Gaussian entry, made by logarithm and series
@@ -61,15 +61,14 @@ def _on_cpu(call: Callable, *arrays: jax.Array) -> Any:
     return jax.device_get(call(*(jax.device_put(x, cpu) for x in arrays)))
 
 
-def _random(seed: int, *shapes: tuple[int, ...]) -> list[jax.Array]:
-  keys = jax.random.split(jax.random.key(seed), len(shapes))
-  return [jax.random.normal(key, shape, jnp.bfloat16) for key, shape in zip(keys, shapes)]
+def _random(*shapes: tuple[int, ...]) -> list[jax.Array]:
+  return random_arrays(0, *((shape, jnp.bfloat16) for shape in shapes))
 
 
 def attention(name: str) -> Iterator[Found]:
   """With every kind of bias, at two widths, over documents in rows."""
   for kind, width in (('none', 64), ('table', 128), ('vectors', 64)):
-    q, k, v = _random(0, *[(2, 700, 4, width)] * 3)
+    q, k, v = _random(*[(2, 700, 4, width)] * 3)
     segments = np.broadcast_to(np.arange(700, dtype=np.int32) // 300, (2, 700))
     shape = {'none': None, 'table': (4, len(STARTS)), 'vectors': (LAST + 1, width)}[kind]
     trained = () if shape is None else (jax.random.normal(jax.random.key(1), shape),)
@@ -93,7 +92,7 @@ def attention(name: str) -> Iterator[Found]:
 
 def readout(name: str) -> Iterator[Found]:
   """Without gradients, and with those of a loss that is a mean, and of one that is none."""
-  hidden, table = _random(0, (9000, 200), (5000, 200))
+  hidden, table = _random((9000, 200), (5000, 200))
   table, bias = table * 200**-0.5, jax.random.normal(jax.random.key(1), (5000,))
   targets = np.random.default_rng(0).integers(-1, 5000, 9000, np.int32)
   for title, weights in (('mean', np.ones(9000)), ('uneven', np.cos(np.arange(9000)))):
@@ -121,7 +120,7 @@ def readout(name: str) -> Iterator[Found]:
 
 def rows(name: str) -> Iterator[Found]:
   """Losses under random tables, and the rows themselves beside the CPU's."""
-  (hidden,) = _random(0, (3, 300, 256))
+  (hidden,) = _random((3, 300, 256))
   seeds = jax.random.bits(jax.random.key(1), (3, 2), jnp.uint32)
   targets = jax.random.randint(jax.random.key(2), (3, 300), -1, 3000)
   way = lexinvariant.pallas if name == 'pallas' else lexinvariant.chunked

@@ -280,8 +280,8 @@ def triton(
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """What the reference gives, by the GPU kernels whatever the backend: for compiling."""
-  forward = functools.partial(linear_triton.forward, linear_triton.Tiles(), interpret)
-  backward = functools.partial(linear_triton.backward, linear_triton.Tiles(), interpret)
+  forward = functools.partial(linear_triton.forward, interpret)
+  backward = functools.partial(linear_triton.backward, interpret)
   return tiles.with_gradients(forward, backward, (hidden, table, bias), (targets,))
 
 
@@ -346,9 +346,7 @@ def linear_cross_entropy(
   local_n = t_n if axis is None else t_n - lax.axis_index(axis) * size
   local_n = jnp.where((local_n >= 0) & (local_n < size), local_n, -1)
   if name == 'triton' and axis is None:
-    nats, penalties = linear_triton.loss(
-      linear_triton.Tiles(), bool(interpret), z_loss, h_nd, table, b_v, local_n
-    )
+    nats, penalties = linear_triton.loss(bool(interpret), z_loss, h_nd, table, b_v, local_n)
     known = t_n < size
     nats, penalties = (jnp.where(known, x, jnp.nan) for x in (nats, penalties))
     return nats.reshape(targets.shape), penalties.reshape(targets.shape)

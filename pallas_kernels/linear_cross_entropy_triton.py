@@ -14,7 +14,6 @@ slopes are made anew, from logits made anew, for a part of the vocabulary at a t
 Legend: N positions, D model width, V vocabulary; tiles of n positions, v rows and d of the width.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,48 +31,34 @@ PARTS = 16  # of the positions, or of the ids, of which the slopes by one are he
 POSITIONS, IDS = 1024, 4096  # in a part at least
 
 
-@dataclasses.dataclass(frozen=True)
-class Tiles:
-  """How the kernels are cut up; on an H200 the fastest of ten tilings and four groups, width 1,024.
-
-  Attributes:
-    n: positions a tile, a power of two, as are all of these.
-    v: vocabulary rows a tile.
-    d: of the width at a time.
-    warps: of 32 threads, that share a tile.
-    stages: parts of the width that are on their way at once.
-    group: tiles of positions that take turns with the same rows, which the cache then has.
-  """
-
-  n: int = 128
-  v: int = 256
-  d: int = 64
-  warps: int = 8
-  stages: int = 3
-  group: int = 16
+# Positions, vocabulary rows and columns of the width of a tile, powers of two; warps that share it,
+# parts of the width that are on their way at once, and tiles of positions that take turns with the
+# same rows, which the cache then has. On an H200, at width 1,024, the fastest of ten and of four.
+TILE_N, TILE_V, TILE_D = 128, 256, 64
+WARPS, STAGES, GROUP = 8, 3, 16
 
 
-def _place(size: Tiles, count_n: int):
+def _place(count_n: int):
   """This step's tile: groups of positions go through the vocabulary."""
   step, rows = pl.program_id(0), pl.num_programs(0) // count_n
-  group, inside = step // (size.group * rows), step % (size.group * rows)
-  height = jnp.minimum(count_n - group * size.group, size.group)
-  i, j = group * size.group + inside % height, inside // height
-  return i, j, pl.ds(i * size.n, size.n), pl.ds(j * size.v, size.v)
+  group, inside = step // (GROUP * rows), step % (GROUP * rows)
+  height = jnp.minimum(count_n - group * GROUP, GROUP)
+  i, j = group * GROUP + inside % height, inside // height
+  return i, j, pl.ds(i * TILE_N, TILE_N), pl.ds(j * TILE_V, TILE_V)
 
 
-def _logits(size, positions, rows, h_ref, w_ref, b_ref):
+def _logits(positions, rows, h_ref, w_ref, b_ref):
   def product(k, sum_nv):
-    part = pl.ds(k * size.d, size.d)
+    part = pl.ds(k * TILE_D, TILE_D)
     return sum_nv + tiles.products(h_ref[positions, part], w_ref[rows, part])
 
-  zero = jnp.zeros((size.n, size.v), jnp.float32)
-  return lax.fori_loop(0, h_ref.shape[1] // size.d, product, zero) + b_ref[rows][None]
+  zero = jnp.zeros((TILE_N, TILE_V), jnp.float32)
+  return lax.fori_loop(0, h_ref.shape[1] // TILE_D, product, zero) + b_ref[rows][None]
 
 
-def _sum_kernel(size, h_ref, w_ref, b_ref, part_ref, *exponentials_ref):
-  _, j, positions, rows = _place(size, h_ref.shape[0] // size.n)
-  logits_nv = _logits(size, positions, rows, h_ref, w_ref, b_ref)
+def _sum_kernel(h_ref, w_ref, b_ref, part_ref, *exponentials_ref):
+  _, j, positions, rows = _place(h_ref.shape[0] // TILE_N)
+  logits_nv = _logits(positions, rows, h_ref, w_ref, b_ref)
   top = logits_nv.max(axis=1)
   exponentials = jnp.exp(logits_nv - top[:, None])
   log = jnp.log(exponentials.sum(axis=1))
@@ -82,28 +67,26 @@ def _sum_kernel(size, h_ref, w_ref, b_ref, part_ref, *exponentials_ref):
     ref[positions, rows] = exponentials.astype(ref.dtype)
 
 
-def _slope_kernel(size, h_ref, w_ref, b_ref, t_ref, lse_ref, gl_ref, gp_ref, slope_ref, sum_ref):
-  i, j, positions, rows = _place(size, h_ref.shape[0] // size.n)
-  logits_nv = _logits(size, positions, rows, h_ref, w_ref, b_ref)
-  hit_nv = tiles.hits(j * size.v, t_ref[positions][:, None], logits_nv.shape, axis=1)
+def _slope_kernel(h_ref, w_ref, b_ref, t_ref, lse_ref, gl_ref, gp_ref, slope_ref, sum_ref):
+  i, j, positions, rows = _place(h_ref.shape[0] // TILE_N)
+  logits_nv = _logits(positions, rows, h_ref, w_ref, b_ref)
+  hit_nv = tiles.hits(j * TILE_V, t_ref[positions][:, None], logits_nv.shape, axis=1)
   columns = (ref[positions][:, None] for ref in (lse_ref, gl_ref, gp_ref))
   slope_nv = tiles.slope(logits_nv, hit_nv, *columns)
   slope_ref[positions, rows] = slope_nv.astype(slope_ref.dtype)
   sum_ref[i, rows] = slope_nv.sum(axis=0)
 
 
-def _call(
-  kernel: Callable, size: Tiles, interpret: bool, outputs: Sequence, *arrays: jax.Array
-) -> Any:
+def _call(kernel: Callable, interpret: bool, outputs: Sequence, *arrays: jax.Array) -> Any:
   whole = lambda x: pl.BlockSpec(x.shape, lambda i: (0,) * x.ndim)
   (count, _), (rows, _) = arrays[0].shape, arrays[1].shape
   return pl.pallas_call(
-    functools.partial(kernel, size),
-    grid=((count // size.n) * (rows // size.v),),
+    kernel,
+    grid=((count // TILE_N) * (rows // TILE_V),),
     in_specs=[whole(x) for x in arrays],
     out_specs=[whole(x) for x in outputs],
     out_shape=outputs,
-    compiler_params=plgpu.CompilerParams(num_warps=size.warps, num_stages=size.stages),
+    compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=STAGES),
     interpret=interpret,
   )(*arrays)
 
@@ -127,15 +110,14 @@ def _picked(hidden, table, bias, targets):
   return jnp.where(targets < 0, 0.0, logit)
 
 
-def _sums(size, interpret, h, w, b, extra=()):
+def _sums(interpret, h, w, b, extra=()):
   """Log-sum-exps [N] of whole tiles, what they were before summing, [2, V / v, N], and extras."""
-  parts = jax.ShapeDtypeStruct((2, len(w) // size.v, len(h)), jnp.float32)
-  parts, *extra = _call(_sum_kernel, size, interpret, [parts, *extra], h, w, b)
+  parts = jax.ShapeDtypeStruct((2, len(w) // TILE_V, len(h)), jnp.float32)
+  parts, *extra = _call(_sum_kernel, interpret, [parts, *extra], h, w, b)
   return jax.nn.logsumexp(parts.sum(axis=0), axis=0), parts, *extra
 
 
 def forward(
-  size: Tiles,
   interpret: bool,
   hidden: jax.Array,
   table: jax.Array,
@@ -143,13 +125,12 @@ def forward(
   targets: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """Log-sum-exp and target's logit, float32 [N], of hidden [N, D] against a table [V, D]."""
-  h, w, b = _to(hidden, size.n, size.d), _to(table, size.v, size.d), _to(bias, size.v, fill=FILL)
-  lse, _ = _sums(size, interpret, h, w, b)
+  h, w, b = _to(hidden, TILE_N, TILE_D), _to(table, TILE_V, TILE_D), _to(bias, TILE_V, fill=FILL)
+  lse, _ = _sums(interpret, h, w, b)
   return lse[: len(hidden)], _picked(hidden, table, bias, targets)
 
 
 def backward(
-  size: Tiles,
   interpret: bool,
   hidden: jax.Array,
   table: jax.Array,
@@ -160,17 +141,17 @@ def backward(
   g_picked: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """The derivatives by hidden, table and bias, from logits made anew."""
-  rows = _part(len(table), IDS, size.v)
-  h, w, b = _to(hidden, size.n, size.d), _to(table, rows, size.d), _to(bias, rows, fill=FILL)
-  t, columns = _to(targets, size.n, fill=-1), [_to(x, size.n) for x in (lse, g_lse, g_picked)]
+  rows = _part(len(table), IDS, TILE_V)
+  h, w, b = _to(hidden, TILE_N, TILE_D), _to(table, rows, TILE_D), _to(bias, rows, fill=FILL)
+  t, columns = _to(targets, TILE_N, fill=-1), [_to(x, TILE_N) for x in (lse, g_lse, g_picked)]
   outputs = [
     jax.ShapeDtypeStruct((len(h), rows), h.dtype),
-    jax.ShapeDtypeStruct((len(h) // size.n, rows), jnp.float32),
+    jax.ShapeDtypeStruct((len(h) // TILE_N, rows), jnp.float32),
   ]
 
   def part(d_hidden, chunk):
     start, w_vd, b_v = chunk
-    slope, sums = _call(_slope_kernel, size, interpret, outputs, h, w_vd, b_v, t - start, *columns)
+    slope, sums = _call(_slope_kernel, interpret, outputs, h, w_vd, b_v, t - start, *columns)
     d_hidden += jnp.dot(slope, w_vd, preferred_element_type=jnp.float32)
     d_table = tiles.transposed_product(slope, h).astype(table.dtype)
     return d_hidden, (d_table, sums.sum(axis=0))
@@ -185,9 +166,8 @@ def backward(
 # --- nats and penalty, with a gradient that is found along the way --------------------------------
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def loss(
-  size: Tiles,
   interpret: bool,
   z_loss: float,
   hidden: jax.Array,
@@ -196,7 +176,7 @@ def loss(
   targets: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """Nats of each target and z_loss times the square of the log-sum-exp, float32 [N]; 0 for −1."""
-  return _results(z_loss, targets, *forward(size, interpret, hidden, table, bias, targets))
+  return _results(z_loss, targets, *forward(interpret, hidden, table, bias, targets))
 
 
 def _results(z_loss, targets, lse, picked):
@@ -204,33 +184,31 @@ def _results(z_loss, targets, lse, picked):
   return jnp.where(counts, lse - picked, 0.0), jnp.where(counts, z_loss * lse**2, 0.0)
 
 
-def _with_gradient(size, interpret, z_loss, hidden, table, bias, targets):
+def _with_gradient(interpret, z_loss, hidden, table, bias, targets):
   """Results and what they are differentiated from: the gradient by the sum of both results."""
-  trained = [x.perturbed for x in (table, bias)]
+  perturbed = table.perturbed, bias.perturbed
   hidden, table, bias, targets = (x.value for x in (hidden, table, bias, targets))
-  count = _part(len(hidden), POSITIONS, size.n)
-  h, w, b = _to(hidden, count, size.d), _to(table, size.v, size.d), _to(bias, size.v, fill=FILL)
+  count = _part(len(hidden), POSITIONS, TILE_N)
+  h, w, b = _to(hidden, count, TILE_D), _to(table, TILE_V, TILE_D), _to(bias, TILE_V, fill=FILL)
   exponentials = jax.ShapeDtypeStruct((count, len(w)), h.dtype)
 
   def part(sums, chunk):
     h_nd, t_n = chunk
-    lse, parts, below = _sums(size, interpret, h_nd, w, b, [exponentials])
+    lse, parts, below = _sums(interpret, h_nd, w, b, [exponentials])
     weight = jnp.where(t_n < 0, 0.0, 1 + 2 * z_loss * lse)
     share = jnp.exp(parts[0] - lse[None]) * weight[None]
-    wide = below.reshape(count, -1, size.v).astype(jnp.float32) * share.T[..., None]
+    wide = below.reshape(count, -1, TILE_V).astype(jnp.float32) * share.T[..., None]
     hit = tiles.hits(0, t_n[:, None], below.shape, axis=1)
     slope = (wide.reshape(below.shape) - hit).astype(h.dtype)
     d_hidden = jnp.dot(slope, w, preferred_element_type=jnp.float32).astype(h.dtype)
-    new = (
-      lambda: tiles.transposed_product(slope, h_nd),
-      lambda: slope.sum(axis=0, dtype=jnp.float32),
-    )
-    sums = [old + one() for old, one, wanted in zip(sums, new, trained) if wanted]
-    return _kept(sums, trained), (lse, d_hidden)
+    d_table, d_bias = sums
+    if d_table is not None:
+      d_table += tiles.transposed_product(slope, h_nd)
+    if d_bias is not None:
+      d_bias += slope.sum(axis=0, dtype=jnp.float32)
+    return (d_table, d_bias), (lse, d_hidden)
 
-  zeros = [
-    jnp.zeros(x.shape, jnp.float32) if wanted else None for x, wanted in zip((w, b), trained)
-  ]
+  zeros = [jnp.zeros(x.shape, jnp.float32) if p else None for x, p in zip((w, b), perturbed)]
   chunks = h.reshape(-1, count, h.shape[1]), _to(targets, count, fill=-1).reshape(-1, count)
   (d_table, d_bias), (lse, d_hidden) = lax.scan(part, tuple(zeros), chunks)
   lse = lse.ravel()[: len(hidden)]
@@ -243,13 +221,7 @@ def _with_gradient(size, interpret, z_loss, hidden, table, bias, targets):
   return results, (hidden, table, bias, targets, lse, (d_hidden, d_table, d_bias))
 
 
-def _kept(sums, trained):
-  """Sums in their places, None for what is not trained."""
-  left = iter(sums)
-  return tuple(next(left) if wanted else None for wanted in trained)
-
-
-def _scaled_or_anew(size, interpret, z_loss, residuals, slopes):
+def _scaled_or_anew(interpret, z_loss, residuals, slopes):
   hidden, table, bias, targets, lse, found = residuals
   dense = lambda g: jnp.zeros(g.shape, g.dtype) if isinstance(g, ZERO) else g
   g_nats, g_penalty = (dense(g) for g in slopes)
@@ -266,7 +238,7 @@ def _scaled_or_anew(size, interpret, z_loss, residuals, slopes):
   def anew():
     g_lse = jnp.where(counts, g_nats + g_penalty * 2 * z_loss * lse, 0.0)
     g_picked = jnp.where(counts, -g_nats, 0.0)
-    new = backward(size, interpret, hidden, table, bias, targets, lse, g_lse, g_picked)
+    new = backward(interpret, hidden, table, bias, targets, lse, g_lse, g_picked)
     cast = lambda x, like: None if like is None else x.astype(like.dtype)
     return tuple(cast(x, like) for x, like in zip(new, found))
 
