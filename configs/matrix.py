@@ -108,7 +108,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'peak': 3e-3,
     'warmup': 0.05,  # fraction of the steps
     'final': 0.1,  # of the peak
-    'weight_decay': 0.1,  # of kernels in the decoder; under Muon of all parameters
+    'weight_decay': 0.1,  # of kernels in the decoder
     'checkpoint_every': 1000,
   }
   config.orders = (1,)  # k of the Markov sources

@@ -32,7 +32,7 @@ MODEL = {
   'peak': 3e-3,
   'warmup': 0.05,  # fraction of the steps
   'final': 0.1,  # of the peak
-  'weight_decay': 0.1,  # of kernels in the decoder; under Muon of all parameters
+  'weight_decay': 0.1,  # of kernels in the decoder
   'remat': False,
   'arms': ('glyph', 'trainable_0.02'),  # of experiments/visual_unicode/models.py
   'seeds': 1,

@@ -330,13 +330,16 @@ def test_an_axis_that_does_not_divide_is_left_out():
   )
 
 
-def test_weight_decay_touches_kernels_alone():
-  chain = optimizer.make_optimizer('adamw', lambda _: 1.0, weight_decay=0.5)
-  params = {'up': {'kernel': np.ones(3, np.float32), 'bias': np.ones(3, np.float32)}}
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_weight_decay_touches_kernels_alone(name):
+  chain = optimizer.make_optimizer(name, lambda _: 1.0, weight_decay=0.5)
+  block = {'kernel': np.ones((2, 3, 3), np.float32), 'bias': np.ones(3, np.float32)}
+  params = {'blocks': {'up': block}, 'table': np.ones((4, 3), np.float32)}
   zero = jax.tree.map(np.zeros_like, params)
   updates, _ = chain.update(zero, chain.init(params), params)
-  np.testing.assert_allclose(updates['up']['kernel'], -0.5 * np.ones(3))
-  np.testing.assert_allclose(updates['up']['bias'], np.zeros(3))
+  np.testing.assert_allclose(updates['blocks']['up']['kernel'], -0.5 * np.ones((2, 3, 3)))
+  np.testing.assert_allclose(updates['blocks']['up']['bias'], np.zeros(3))
+  np.testing.assert_allclose(updates['table'], np.zeros((4, 3)))
 
 
 def test_schedules_meet_their_definitions():

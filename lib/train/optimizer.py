@@ -52,8 +52,8 @@ def make_optimizer(
     schedule: learning rate by step.
     b2: second-moment decay of AdamW.
     weight_decay: times the learning rate. 'adamw' has it on parameters whose path ends in
-      `decay_pattern` (optax alone would decay embeddings, norms and biases too), 'muon' on all,
-      'adafactor' on none.
+      `decay_pattern` (optax alone would decay embeddings, norms and biases too), 'muon' on its
+      matrices, 'adafactor' on none.
     decay_pattern: regular expression searched in paths such as 'decoder/blocks/up/kernel'.
     clip_norm: largest global gradient norm, or None.
   """
@@ -69,7 +69,6 @@ def make_optimizer(
       schedule,
       adam_b2=b2,
       weight_decay=weight_decay,
-      adam_weight_decay=weight_decay,
       muon_weight_dimension_numbers=matrices,
     )
   else:
