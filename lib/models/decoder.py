@@ -22,9 +22,6 @@ from lib.models.spread import by_rows
 from pallas_kernels.attention import attend_next, attention
 from pallas_kernels.causal_attention import preferred
 
-# Sizes from which something else is faster on a CPU.
-TILED = 256  # tokens of a row: attention takes its queries in tiles
-LARGE = 2**20  # numbers of a residual stream: layers are unrolled
 NORMS = ('layer', 'rms')
 
 
@@ -140,7 +137,7 @@ class Block(nn.Module):
     if self.starts is not None:
       mixed = packed_attention(q, k, v, mask, bias, vectors, self.starts)
     elif cache is None:
-      tiled = length >= TILED and platform(jax.sharding.get_abstract_mesh()) == 'cpu'
+      tiled = platform(jax.sharding.get_abstract_mesh()) == 'cpu'
       mixed = attention(q, k, v, bias, mask=mask, implementation='tiled' if tiled else None)
     else:
       new = k[:, 0], v[:, 0]
@@ -245,9 +242,8 @@ class Decoder(nn.Module):
       else:
         bias = t5(distance)
     # XLA copies what a loop over layers keeps for the backward pass, on GPUs in float32. Without
-    # the loop it compiles longer.
-    where = platform(jax.sharding.get_abstract_mesh())
-    unrolled = where == 'gpu' or (where == 'cpu' and x_btd.size >= LARGE)
+    # the loop many layers compile longer, which on TPUs of a pod is not worth it.
+    unrolled = platform(jax.sharding.get_abstract_mesh()) != 'tpu'
     unrolled &= cache is None and not self.is_initializing()
     block = nn.remat(Block, prevent_cse=unrolled) if self.remat else Block
     stack = nn.scan(
