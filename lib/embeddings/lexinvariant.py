@@ -218,10 +218,11 @@ class AnnealedLexinvariant(Lexinvariant):
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw:
     """As `Lexinvariant.draw`, mixed with the table's rows."""
-    rows = self.tables(super().draw(key, batch))
+    key_rows, key_mix = jax.random.split(key)
+    rows = self.tables(super().draw(key_rows, batch))
     square = jnp.mean(self.annealed_table**2, axis=-1, keepdims=True)
     table = (self.annealed_table * jax.lax.rsqrt(square + 1e-6)).astype(self.dtype)
-    uniform = jax.random.uniform(jax.random.fold_in(key, 1), (rows.shape[0], 1, 1), self.dtype)
+    uniform = jax.random.uniform(key_mix, (rows.shape[0], 1, 1), self.dtype)
     c = jnp.asarray(batch.get('revealed', 0.0), self.dtype) * uniform
     return Draw(c * table[None] + jnp.sqrt(1 - c**2) * rows, None)
 
