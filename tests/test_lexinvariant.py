@@ -185,7 +185,8 @@ def test_annealing_ends_at_plain_random_rows(draw_kind):
   variables = annealed.init(KEY, data, KEY)
   without = bare({'params': {'model': variables['params']}})
   assert 'annealed_table' not in without['params']['embedding']
-  expected = plain.apply(without, data, jax.random.key(5))
+  of_rows, _ = jax.random.split(jax.random.key(5))  # the other is of the mixture
+  expected = plain.apply(without, data, of_rows)
   for last in (data, data | {'revealed': 0.0}):
     actual = annealed.apply(variables, last, jax.random.key(5))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
