@@ -50,7 +50,7 @@ SCALING = flags.DEFINE_bool('scaling', False, 'Estimate scaling from 8 to 1,024 
 HEADER = (
   'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'parameters',
   'state and batch', 'returned', 'temporaries', 'program', 'of memory', 'collectives a step',
-  'TFLOP a chip', 'by the compiler', 'compiled in', 'fits',
+  'kernels', 'TFLOP a chip', 'by the compiler', 'compiled in', 'fits',
 )  # fmt: skip
 ESTIMATES = (
   'scaling', 'chips', 'rows', 'computing, ms', 'sending, ms', 'rows a second', 'of full rate',
@@ -111,7 +111,7 @@ def fit(
         one.experiment, one.optimizer, one.batch, config.rules, mesh, attempt.accumulate
       )
     except (InputError, jax.errors.JaxRuntimeError) as error:
-      print(_line([*row, *[''] * 10, _reason(error)]), flush=True)
+      print(_line([*row, *[''] * 11, _reason(error)]), flush=True)
       continue
     fits = chip is None or step.bytes <= chip.memory
     print(_line([*row, *_measured(step, chip, len(devices)), 'yes' if fits else 'no']), flush=True)
@@ -217,6 +217,7 @@ def _measured(step: plan.Step, chip: chips.Chip | None, devices: int) -> list[st
     *map(_size, parts),
     f'{step.bytes / chip.memory:.0%} of {_size(chip.memory)}' if chip else '',
     runs or 'none',
+    str(step.kernels),
     f'{step.flops / devices / 1e12:.3g}',
     f'{step.compiler_flops / 1e12:.3g}',
     f'{step.seconds:.0f} s',

@@ -94,6 +94,7 @@ def measure(recipe: runner.Recipe, model: str) -> list[Row]:
   for dtype, seconds in zip(dtypes, first):
     config = CONFIG.value.copy_and_resolve_references()
     config.dtype = dtype
+    print(f'{name(dtype=dtype)}: making the state and compiling the step', flush=True)
     step = steps.prepare(recipe, config, model)
     rows += throughput_step.table(step, name(dtype=dtype), dtype, REPEATS.value, seconds)
   return rows

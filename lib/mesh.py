@@ -3,18 +3,11 @@
 
 import math
 
-import jax
 from jax.sharding import AbstractMesh, Mesh
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')  # over which the rows of a batch are spread
 TENSOR = 'tensor'  # over which heads, MLP and vocabulary are
-
-
-def platform(mesh: AbstractMesh) -> str:
-  """What a mesh is of: 'cpu', 'gpu' or 'tpu'; of the empty one, what this process computes on."""
-  device = mesh.abstract_device
-  return device.platform if device else jax.default_backend()
 
 
 def batch_devices(mesh: Mesh | AbstractMesh) -> int:

@@ -23,7 +23,7 @@ from pallas_kernels.attention import attention, attention_reference
 from pallas_kernels.causal_attention_tpu import BlockSizes, pallas
 from pallas_kernels.causal_attention_triton import WIDTHS, triton
 from pallas_kernels.distances import bias_and_mask
-from pallas_kernels.implementations import VECTOR_MEMORY, check_implementation
+from pallas_kernels.implementations import VECTOR_MEMORY, backend, check_implementation
 
 IMPLEMENTATIONS = ('reference', 'xla', 'cudnn', 'pallas', 'triton')
 DTYPES = ('float32', 'bfloat16')  # of the TPU kernels
@@ -74,11 +74,11 @@ def cudnn(
 
 def preferred(width: int, dtype: jnp.dtype) -> str:
   """What `causal_attention` takes where no implementation is named: 'pallas', 'triton' or 'xla'."""
-  dtype, backend = jnp.dtype(dtype), jax.default_backend()
+  dtype, where = jnp.dtype(dtype), backend()
   fits = BlockSizes(128).memory(width, dtype.itemsize) <= VECTOR_MEMORY
-  if backend == 'tpu' and dtype.name in DTYPES and fits:
+  if where == 'tpu' and dtype.name in DTYPES and fits:
     return 'pallas'
-  return 'triton' if backend == 'gpu' and dtype == jnp.bfloat16 and width in WIDTHS else 'xla'
+  return 'triton' if where == 'gpu' and dtype == jnp.bfloat16 and width in WIDTHS else 'xla'
 
 
 def _check(q, table, vectors, starts):

@@ -17,7 +17,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.implementations import check_implementation, check_vector_memory
+from pallas_kernels.implementations import backend, check_implementation, check_vector_memory
 
 IMPLEMENTATIONS = ('reference', 'pallas')
 LANES, WORD = 128, 32
@@ -188,7 +188,7 @@ def glyph_rows(
   flat = ids.reshape(-1)
   if implementation is None:
     alone = jax.sharding.get_abstract_mesh().size <= 1
-    implementation = 'pallas' if jax.default_backend() == 'tpu' and alone else 'reference'
+    implementation = 'pallas' if backend() == 'tpu' and alone else 'reference'
   check_implementation('glyph_rows', implementation, IMPLEMENTATIONS, interpret)
   if implementation == 'pallas':
     rows = pallas(flat, packed, mean, scales, dtype, blocks, interpret)

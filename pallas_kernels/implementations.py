@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every kernel refuses in the same words."""
+"""What every kernel is compiled for, and what it refuses in the same words."""
 
 from collections.abc import Iterable
 
@@ -9,16 +9,25 @@ BACKENDS = {'pallas': 'tpu', 'triton': 'gpu', 'cudnn': 'gpu'}  # of implementati
 VECTOR_MEMORY = 12 * 2**20  # bytes that a kernel may plan with, of the 16 MiB XLA grants it
 
 
+def backend() -> str:
+  """What a program will run on: 'cpu', 'gpu' or 'tpu', of the mesh in force or of this process.
+
+  A mesh may be of devices that are not there, for which a program is only compiled.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return device.platform if device else jax.default_backend()
+
+
 def check_implementation(kernel: str, name: str, known: Iterable[str], interpret: object) -> None:
-  """Raises ValueError for an implementation that the kernel has not, or this backend cannot run."""
+  """Raises ValueError for an implementation that the kernel has not, or the backend cannot run."""
   if name not in known:
     raise ValueError(
       f'{kernel} has no implementation {name!r}; choose None or one of {", ".join(known)}.'
     )
-  backend = BACKENDS.get(name)
-  if backend and not interpret and jax.default_backend() != backend:
+  wanted = BACKENDS.get(name)
+  if wanted and not interpret and backend() != wanted:
     raise ValueError(
-      f'implementation {name!r} runs on a {backend.upper()}, not on {jax.default_backend()}: '
+      f'implementation {name!r} runs on a {wanted.upper()}, not on {backend()}: '
       "leave it None, or name 'reference'."
     )
 

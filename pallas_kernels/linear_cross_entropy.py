@@ -28,6 +28,7 @@ from pallas_kernels import linear_cross_entropy_triton as linear_triton
 from pallas_kernels import softmax_tiles as tiles
 from pallas_kernels.implementations import (
   VECTOR_MEMORY,
+  backend,
   check_implementation,
   check_vector_memory,
 )
@@ -289,7 +290,7 @@ def preferred(logits: int, dtype: jnp.dtype) -> str:
   """What `linear_cross_entropy` takes for so many logits where no implementation is named."""
   if logits <= HELD:
     return 'reference'
-  return 'triton' if jax.default_backend() == 'gpu' and dtype == jnp.bfloat16 else 'chunked'
+  return 'triton' if backend() == 'gpu' and dtype == jnp.bfloat16 else 'chunked'
 
 
 def linear_cross_entropy(

@@ -20,7 +20,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.implementations import check_implementation, check_vector_memory
+from pallas_kernels.implementations import backend, check_implementation, check_vector_memory
 
 IMPLEMENTATIONS = ('reference', 'pallas')
 PRECISION = 14  # log2 of what the frequencies of all symbols add up to
@@ -293,7 +293,7 @@ def window_coder(
       '256 symbols.'
     )
   if implementation is None:
-    implementation = 'pallas' if jax.default_backend() == 'tpu' else 'reference'
+    implementation = 'pallas' if backend() == 'tpu' else 'reference'
   check_implementation('window_coder', implementation, IMPLEMENTATIONS, interpret)
   columns = tuple(part[:, None] for part in (symbols.astype(jnp.int32), *intervals))
   if implementation == 'pallas':

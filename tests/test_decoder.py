@@ -174,8 +174,8 @@ def test_layers_without_a_loop_are_the_same_layers(monkeypatch, remat):
   model, batch = make_model(remat=remat), make_batch()
   variables = jax.jit(model.init)(KEY, batch, KEY)
 
-  def gradient(platform):
-    monkeypatch.setattr(decoder, 'platform', lambda mesh: platform)
+  def gradient(backend):
+    monkeypatch.setattr(decoder, 'backend', lambda: backend)
     loss = lambda variables: jnp.sin(model.apply(variables, batch, KEY)).sum()
     step = jax.jit(jax.grad(loss))
     return step.lower(variables).as_text().count('stablehlo.while'), step(variables)

@@ -281,8 +281,8 @@ class _PackedIterator(grain.DatasetIterator):
 class _Shuffled(grain.IterDataset):
   """Rows shuffled within windows of so many, each window in an order of its own.
 
-  grain's WindowShuffleIterDataset draws the place of a row as one of all that fit 16 bits, again and
-  again until it lies in the window: half of the time of reading rows that are tokens already.
+  grain 0.2.18 has WindowShuffleIterDataset, which draws a row's place among 2¹⁶ again and again
+  until it lies in the window: half of the time of reading rows that are tokens already.
   """
 
   def __init__(self, parent: grain.IterDataset, window: int, seed: int):

@@ -15,12 +15,12 @@ import numpy as np
 from jax import lax
 
 from lib.errors import InputError
-from lib.mesh import platform
 from lib.models import positions as position_schemes
 from lib.models.packed_attention import packed_attention
 from lib.models.spread import by_rows
 from pallas_kernels.attention import attend_next, attention
 from pallas_kernels.causal_attention import preferred
+from pallas_kernels.implementations import backend
 
 NORMS = ('layer', 'rms')
 
@@ -137,8 +137,8 @@ class Block(nn.Module):
     if self.starts is not None:
       mixed = packed_attention(q, k, v, mask, bias, vectors, self.starts)
     elif cache is None:
-      tiled = platform(jax.sharding.get_abstract_mesh()) == 'cpu'
-      mixed = attention(q, k, v, bias, mask=mask, implementation='tiled' if tiled else None)
+      tiled = 'tiled' if backend() == 'cpu' else None
+      mixed = attention(q, k, v, bias, mask=mask, implementation=tiled)
     else:
       new = k[:, 0], v[:, 0]
       mixed, cache = attend_next(q[:, 0], new, cache, positions[:, 0], bias, mask), new
@@ -243,7 +243,7 @@ class Decoder(nn.Module):
         bias = t5(distance)
     # XLA copies what a loop over layers keeps for the backward pass, on GPUs in float32. Without
     # the loop many layers compile longer, which on TPUs of a pod is not worth it.
-    unrolled = platform(jax.sharding.get_abstract_mesh()) != 'tpu'
+    unrolled = backend() != 'tpu'
     unrolled &= cache is None and not self.is_initializing()
     block = nn.remat(Block, prevent_cse=unrolled) if self.remat else Block
     stack = nn.scan(

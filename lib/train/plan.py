@@ -23,6 +23,8 @@ from lib.train.experiment import Experiment
 from lib.train.state import State, compile_lowered, make_step, state_shapes
 
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
+# What a compiled program calls a Pallas kernel: on TPUs, and on GPUs by Triton.
+KERNELS = ('tpu_custom_call', '__gpu$xla.gpu.triton')
 BITS = {'pred': 8, 'bf16': 16, 'f8e4m3fn': 8, 'f8e5m2': 8, 'token': 0}  # others end in a number
 
 
@@ -53,9 +55,11 @@ class Step:
     temporaries: activations, gradients and what the compiler adds.
     code: the program.
     collectives: kind -> what there is of it.
+    kernels: places in the program that call a Pallas kernel; one in a loop counts once.
     parameters: trained ones, of the whole model.
     flops: of all devices by `formula_flops`.
-    compiler_flops: of one device by the compiler, which counts the body of a loop once.
+    compiler_flops: of one device by the compiler, which counts the body of a loop once and a kernel
+      not at all.
     seconds: of compilation.
   """
 
@@ -64,6 +68,7 @@ class Step:
   temporaries: int
   code: int
   collectives: Mapping[str, Collectives]
+  kernels: int
   parameters: int
   flops: float
   compiler_flops: float
@@ -118,12 +123,14 @@ def account(
 ) -> Step:
   """What a compiled step of this state and batch (arrays or shapes) takes."""
   memory: Any = compiled.memory_analysis()
+  program = compiled.as_text() or ''
   return Step(
     arguments=memory.argument_size_in_bytes,
     outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
     code=memory.generated_code_size_in_bytes,
-    collectives=collectives(compiled.as_text() or ''),
+    collectives=collectives(program),
+    kernels=sum(program.count(f'custom_call_target="{name}"') for name in KERNELS),
     parameters=parameters(state)[0],
     flops=formula_flops(state, batch),
     compiler_flops=(compiled.cost_analysis() or {}).get('flops', math.nan),

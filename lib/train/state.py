@@ -11,9 +11,9 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
-from lib.mesh import platform
 from lib.train import sharding
 from lib.train.experiment import Batch, Experiment
+from pallas_kernels.implementations import backend
 
 State = dict[str, Any]  # {'step': int32 [], 'variables': collections, 'optimizer': optax state}
 
@@ -100,7 +100,7 @@ def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
   With them no step of twelve unrolled layers was seen to end on an H200 (jax 0.11.2, two tries of
   half a minute); why is not known. A trace names ops, too, which graphs hide.
   """
-  gpu = platform(jax.sharding.get_abstract_mesh()) == 'gpu'
+  gpu = backend() == 'gpu'
   return lowered.compile({'xla_gpu_graph_min_graph_size': str(2**30)} if gpu else None)
 
 
