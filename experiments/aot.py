@@ -111,7 +111,7 @@ def fit(
         one.experiment, one.optimizer, one.batch, config.rules, mesh, attempt.accumulate
       )
     except (InputError, jax.errors.JaxRuntimeError) as error:
-      print(_line([*row, *[''] * 11, _reason(error)]), flush=True)
+      print(_line([*row, *[''] * (len(HEADER) - len(row) - 1), _reason(error)]), flush=True)
       continue
     fits = chip is None or step.bytes <= chip.memory
     print(_line([*row, *_measured(step, chip, len(devices)), 'yes' if fits else 'no']), flush=True)

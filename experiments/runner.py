@@ -103,6 +103,7 @@ class Recipe:
       their sizes depend on data.
     answer: what the trained models say to `config.prompt`, if the user gives one: a text, or its
       parts as they come.
+    large_steps: on a CPU its steps hold more than 64 MB (`lib.memory.keep_freed`).
   """
 
   name: str
@@ -115,11 +116,12 @@ class Recipe:
   facts: Callable[[ConfigDict], Mapping[str, Any]]
   plans: Callable[[ConfigDict], Mapping[str, Callable[[], Plan]]] = lambda config: {}
   answer: Callable[[ConfigDict, Run], Iterable[str]] | None = None
+  large_steps: bool = True
 
 
 def main(recipe: Recipe) -> None:
   """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input."""
-  memory.keep_freed()
+  memory.keep_freed(recipe.large_steps)
   logging.set_verbosity(logging.ERROR)
   # What orbax reports it also raises, and it warns of strings in checkpoints.
   logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)

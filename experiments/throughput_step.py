@@ -66,7 +66,8 @@ def table(
   peak, whose = peak_rate(dtype)
   rate = step.account.flops / took / len(jax.devices())
   print(
-    f'{row}: {tokens / took:,.0f} tokens/s, {rate / peak:.1%} of the peak; next a trace', flush=True
+    f'{row}: {tokens / took:,.0f} tokens/s, {rate / peak:.1%} of the peak; next {TRACES} traces',
+    flush=True,
   )
   of = lambda column, value, unit, note='': Row('step', row, column, value, unit=unit, note=note)
   rows = [
@@ -85,10 +86,10 @@ def table(
 
 
 def taken_apart(step: steps.Ready, row: str) -> list[Row]:
-  """The tables `parts` and `ops`, from the trace of the fastest of three steps.
+  """The tables `parts` and `ops`, from the trace of the fastest of some steps.
 
-  On a CPU a step now and then meets memory that it has to touch for the first time, which makes
-  the forward pass several times as long.
+  The profiler takes memory too, and then a step on a CPU meets pages that it must touch for the
+  first time, which makes its forward pass several times as long.
   """
   traces = []
   for _ in range(TRACES):

@@ -7,19 +7,25 @@ import ctypes
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
-def keep_freed() -> None:
+def keep_freed(large: bool = True) -> None:
   """Makes freed memory stay with the process, so that a step on the CPU meets pages it has.
 
   XLA allocates a step's temporaries anew at every call. glibc maps and unmaps such large blocks,
   and the page faults of touching them are a large part of a small model's step. To be called before
-  JAX starts its threads: one that has an arena of its own keeps it, and that gives memory back.
-  Where the C library is another, nothing happens.
+  JAX starts its threads. Where the C library is another, nothing happens.
+
+  Args:
+    large: steps hold more than 64 MB at once. glibc gives no more of the memory that is a thread's
+      own, and maps what is larger at every call; so all threads then share one memory, and wait
+      for each other: XLA compiles 1.6 times as long, and tokenizers trained side by side take
+      several times as long.
   """
   try:
     mallopt = ctypes.CDLL(None).mallopt
   except (AttributeError, OSError):
     return
   mallopt(M_MMAP_MAX, 0)
-  mallopt(M_ARENA_MAX, 1)
+  if large:
+    mallopt(M_ARENA_MAX, 1)
   mallopt(M_TRIM_THRESHOLD, -1)
   mallopt(M_TOP_PAD, 2**28)

@@ -75,6 +75,7 @@ RECIPE = runner.Recipe(
   plots=plots.draw,
   plans=transformer.plans,
   facts=lambda config: {'p': config.source.p, 'q': config.source.q, 'kind': config.source.kind},
+  large_steps=False,
 )
 
 if __name__ == '__main__':

@@ -40,8 +40,8 @@ FIELDS = ('targets', 'inputs', 'bytes', 'segments', 'positions')
 # batches, but no more than so many tokens (a few megabytes), which are read before the first batch.
 SHUFFLE_BATCHES = 64
 SHUFFLE_TOKENS = 2**18
-# Threads read and tokenize (compiled tokenizers release the GIL) a few documents ahead.
-THREADS = max(4, len(os.sched_getaffinity(0)))
+# Threads read and tokenize (compiled tokenizers release the GIL) a few documents ahead of each.
+THREADS = min(16, max(4, os.cpu_count() or 1))
 READ = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=4 * THREADS)
 AT_HAND = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # of what lies in memory
 
@@ -132,7 +132,7 @@ def rows(arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int) -> gra
   return (
     order.batch(batch_size)
     .map(lambda picked: {field: values[picked] for field, values in arrays.items()})
-    .to_iter_dataset(READ)
+    .to_iter_dataset(AT_HAND)
   )
 
 

@@ -137,8 +137,8 @@ class Block(nn.Module):
     if self.starts is not None:
       mixed = packed_attention(q, k, v, mask, bias, vectors, self.starts)
     elif cache is None:
-      tiled = 'tiled' if backend() == 'cpu' else None
-      mixed = attention(q, k, v, bias, mask=mask, implementation=tiled)
+      implementation = 'tiled' if backend() == 'cpu' else None
+      mixed = attention(q, k, v, bias, mask=mask, implementation=implementation)
     else:
       new = k[:, 0], v[:, 0]
       mixed, cache = attend_next(q[:, 0], new, cache, positions[:, 0], bias, mask), new
@@ -242,8 +242,9 @@ class Decoder(nn.Module):
       else:
         bias = t5(distance)
     # XLA copies what a loop over layers keeps for the backward pass, on GPUs in float32. Without
-    # the loop many layers compile longer, which on TPUs of a pod is not worth it.
-    unrolled = backend() != 'tpu'
+    # the loop many layers compile longer, and on CPUs rematerialisation frees nothing. On TPUs,
+    # where neither was timed, the loop stays.
+    unrolled = backend() == 'gpu' or (backend() == 'cpu' and not self.remat)
     unrolled &= cache is None and not self.is_initializing()
     block = nn.remat(Block, prevent_cse=unrolled) if self.remat else Block
     stack = nn.scan(

@@ -53,7 +53,7 @@ def make_optimizer(
     b2: second-moment decay of AdamW.
     weight_decay: times the learning rate. 'adamw' has it on parameters whose path ends in
       `decay_pattern` (optax alone would decay embeddings, norms and biases too), 'muon' on its
-      matrices, 'adafactor' on none.
+      matrices, whatever the pattern, 'adafactor' on none.
     decay_pattern: regular expression searched in paths such as 'decoder/blocks/up/kernel'.
     clip_norm: largest global gradient norm, or None.
   """

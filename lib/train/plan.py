@@ -23,8 +23,8 @@ from lib.train.experiment import Experiment
 from lib.train.state import State, compile_lowered, make_step, state_shapes
 
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
-# What a compiled program calls a Pallas kernel: on TPUs, and on GPUs by Triton.
-KERNELS = ('tpu_custom_call', '__gpu$xla.gpu.triton')
+# What a compiled program calls a Pallas kernel: on TPUs; by Triton up to jaxlib 0.10.2, and after.
+KERNELS = ('tpu_custom_call', '__gpu$xla.gpu.triton', 'triton_kernel_call_ffi')
 BITS = {'pred': 8, 'bf16': 16, 'f8e4m3fn': 8, 'f8e5m2': 8, 'token': 0}  # others end in a number
 
 
@@ -130,12 +130,17 @@ def account(
     temporaries=memory.temp_size_in_bytes,
     code=memory.generated_code_size_in_bytes,
     collectives=collectives(program),
-    kernels=sum(program.count(f'custom_call_target="{name}"') for name in KERNELS),
+    kernels=kernels(program),
     parameters=parameters(state)[0],
     flops=formula_flops(state, batch),
     compiler_flops=(compiled.cost_analysis() or {}).get('flops', math.nan),
     seconds=seconds,
   )
+
+
+def kernels(hlo: str) -> int:
+  """Places in a compiled program (XLA's text of it) that call a Pallas kernel."""
+  return sum(hlo.count(f'custom_call_target="{name}"') for name in KERNELS)
 
 
 def collectives(hlo: str) -> dict[str, Collectives]:
