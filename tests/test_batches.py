@@ -3,6 +3,7 @@
 
 import json
 
+import grain
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -249,6 +250,7 @@ def test_an_iterator_resumes_exactly_anywhere(changes, monkeypatch):
     if batch is None:
       break
     expected.append(batch)
+  assert len(expected) == (7 if 'repeat' in changes else 12)
   for k, state in enumerate(states):
     resumed = fresh()
     next(resumed)
@@ -259,6 +261,35 @@ def test_an_iterator_resumes_exactly_anywhere(changes, monkeypatch):
       k += 1
     if 'repeat' in changes:
       assert next(resumed, None) is None
+
+
+def counting(count):
+  return grain.MapDataset.range(count).to_iter_dataset()
+
+
+@pytest.mark.parametrize('count', [0, 1, 3, 4, 12, 13])
+def test_windows_are_shuffled_each_in_its_own_order_and_resume_anywhere(count):
+  shuffled = lambda seed: iter(pipeline._Shuffled(counting(count), 4, seed))
+  iterator, found, states = shuffled(0), [], []
+  for number in iterator:
+    found.append(number)
+    states.append(json.dumps(iterator.get_state()))
+  windows = [found[start : start + 4] for start in range(0, count, 4)]
+  assert [sorted(window) for window in windows] == [
+    list(range(start, min(start + 4, count))) for start in range(0, count, 4)
+  ]
+  for done, state in enumerate(states, start=1):
+    resumed = shuffled(0)
+    resumed.set_state(json.loads(state))
+    assert list(resumed) == found[done:]
+
+
+def test_windows_and_seeds_have_different_orders():
+  shuffled = lambda seed: list(pipeline._Shuffled(counting(60), 20, seed))
+  first, second, third = (np.reshape(shuffled(0), (3, 20)) - np.arange(0, 60, 20)[:, None]).tolist()
+  orders = {tuple(order) for order in (first, second, third, shuffled(1)[:20], range(20))}
+  assert len(orders) == 5
+  assert shuffled(0) == shuffled(0)
 
 
 def test_replicas_are_stacked_and_resume_from_an_orbax_checkpoint(tmp_path):
