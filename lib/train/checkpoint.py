@@ -107,7 +107,8 @@ class Checkpoints:
       data: a fresh batch iterator.
 
     Raises:
-      InputError: there are checkpoints, but every one is damaged.
+      InputError: there are checkpoints, but every one is damaged, or its place in the data is
+        written in another way.
     """
     start = data.get_state()
     steps = sorted((found.step for found in self._manager.checkpoints), reverse=True)
@@ -126,6 +127,7 @@ class Checkpoints:
         logging.error('checkpoint %s/%d is damaged: %s', self._manager.directory, step, reason)
     if steps:
       raise InputError(
-        f'every checkpoint in {self._manager.directory} is damaged: delete it to train anew.'
+        f'every checkpoint in {self._manager.directory} is damaged, or of a version that read its '
+        'data otherwise: delete it to train anew.'
       )
     return None
