@@ -66,8 +66,11 @@ def test_two_processes_measure_what_one_does(name, tmp_path):
   assert [key(row) for row in one] == [key(row) for row in two]
   for a, b in zip(one, two):
     if 'second' not in a['column'] and 'second' not in a['unit'] and a['measured'] is not None:
-      # Sums in another order, through all the training of a model: relative 1 %.
-      assert b['measured'] == pytest.approx(a['measured'], rel=1e-2, abs=1e-2), key(a)
+      # Sums in another order, through all the training of a model: relative 1 %. Where that moves
+      # one frequency of M1, an arithmetic stream is another from there on, and M2 learns on other
+      # tokens: then 0.03 of a bit, where the levels that are subtracted are 7 bits.
+      near = 3e-2 if 'method=ac' in a['row'] else 1e-2
+      assert b['measured'] == pytest.approx(a['measured'], rel=1e-2, abs=near), key(a)
 
 
 def test_the_mesh_flag_spreads_a_run_over_eight_devices(tmp_path):
