@@ -17,8 +17,7 @@ def keep_freed(large: bool = True) -> None:
   Args:
     large: steps hold more than 64 MB at once. glibc gives no more of the memory that is a thread's
       own, and maps what is larger at every call; so all threads then share one memory, and wait
-      for each other: XLA compiles 1.6 times as long, and tokenizers trained side by side take
-      several times as long.
+      for each other: compiling takes longer, and training tokenizers side by side much longer.
   """
   try:
     mallopt = ctypes.CDLL(None).mallopt
