@@ -9,6 +9,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.implementations import backend
+
 IMPLEMENTATIONS = ('reference', 'xla', 'tiled')
 TILE, TILES = 64, 8  # 'tiled' takes so many queries at a time, or more, so that tiles are few
 
@@ -30,14 +32,25 @@ def _tiles(tile, queries, keys):
     yield slice(start, end), slice(0, keys - queries + end)
 
 
-def _probabilities(q, k, bias, mask):
-  """Weights [B, H, T, S] before they are normalised, and their sums [B, H, T, 1] (float32)."""
-  scores = _dot('bhtk,bhsk->bhts', q, k) * q.shape[-1] ** -0.5
+def _weights(q, k, bias, mask):
+  """Weights [B, H, T, S] before they are normalised."""
+  # With a mask that is added, XLA for CPU makes one loop of all this, on all cores.
+  scores = _dot('bhtk,bhsk->bhts', q, k) * q.shape[-1] ** -0.5 + jnp.where(mask, 0.0, -1e30)
   if bias is not None:
     scores = scores + bias.astype(jnp.float32)
-  scores = jnp.where(mask, scores, -1e30)
-  weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
-  return weights.astype(q.dtype), weights.sum(axis=-1, keepdims=True)
+  return jnp.exp(scores - scores.max(axis=-1, keepdims=True)).astype(q.dtype)
+
+
+def _sums(weights):
+  return weights.sum(axis=-1, keepdims=True, dtype=jnp.float32)
+
+
+def _on_all_cores(products):
+  """The same numbers. XLA for CPU computes many small products on one core, but where it makes a
+  loop of products and sums, that runs on all of them."""
+  if backend() != 'cpu':
+    return products
+  return products - 0 * products.sum(axis=-1, keepdims=True)
 
 
 def _forward(tile, q, k, v, bias, mask):
@@ -45,12 +58,12 @@ def _forward(tile, q, k, v, bias, mask):
   parts = []
   for mine, theirs in _tiles(tile, q.shape[2], k.shape[2]):
     places = (slice(None), slice(None), mine, theirs)
-    weights, sums = _probabilities(
+    weights = _weights(
       q[:, :, mine], k[:, :, theirs], None if bias is None else bias[places], mask[places]
     )
-    mixed = _dot('bhts,bhsk->bhtk', weights, v[:, :, theirs]) / sums
-    parts.append((weights, sums, mixed))
-  out = jnp.concatenate([mixed for *_, mixed in parts], axis=2).astype(q.dtype)
+    mixed = _dot('bhts,bhsk->bhtk', weights, v[:, :, theirs]) / _sums(weights)
+    parts.append((weights, mixed))
+  out = jnp.concatenate([mixed for _, mixed in parts], axis=2).astype(q.dtype)
   return out.transpose(0, 2, 1, 3), (q, k, v, bias, parts)
 
 
@@ -61,15 +74,16 @@ def _backward(tile, saved, d_out):
   # XLA for CPU multiplies faster where the left factor's last axis is summed over.
   q_columns = q.swapaxes(2, 3)
 
-  for (mine, theirs), (weights, sums, mixed) in zip(_tiles(tile, q.shape[2], k.shape[2]), parts):
-    d_mixed = d_out[:, :, mine] / sums
+  for (mine, theirs), (weights, mixed) in zip(_tiles(tile, q.shape[2], k.shape[2]), parts):
+    weights = jax.lax.optimization_barrier(weights)  # else the sums leave the loop made forward
+    d_mixed = d_out[:, :, mine] / _sums(weights)
     inner = (d_mixed * mixed).sum(axis=-1, keepdims=True)
     d_mixed = d_mixed.astype(q.dtype)
     d_weights = _dot('bhtk,bhsk->bhts', d_mixed, v[:, :, theirs])
     d_scores = weights * (d_weights - inner)
     narrow = d_scores.astype(q.dtype)
-    d_q.append(_dot('bhts,bhsk->bhtk', narrow, k[:, :, theirs]))
-    d_k.append(_dot('bhkt,bhts->bhks', q_columns[..., mine], narrow))
+    d_q.append(_on_all_cores(_dot('bhts,bhsk->bhtk', narrow, k[:, :, theirs])))
+    d_k.append(_on_all_cores(_dot('bhkt,bhts->bhks', q_columns[..., mine], narrow)))
     d_v.append(_dot('bhkt,bhts->bhks', d_mixed.swapaxes(2, 3), weights))
     if bias is not None:
       later = bias.shape[3] - d_scores.shape[3]
