@@ -21,7 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import command, runner, steps, throughput_peer, throughput_step
-from lib import atomic
+from lib import atomic, memory
 from lib.errors import InputError
 from lib.report import results, tables
 from lib.report.results import Row, name
@@ -55,10 +55,12 @@ def execute() -> None:
   """Measures, shows the tables and keeps them."""
   begin = time.perf_counter()
   if PEER.value:
+    memory.keep_freed()
     title, config = 'beside PyTorch', {}
     rows = throughput_peer.table(throughput_peer.cases(), REPEATS.value)
   else:
     recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
+    memory.keep_freed(recipe.large_steps)
     model = steps.chosen(recipe, CONFIG.value, MODEL.value)
     if FIRST.value == 'only':
       runner.keep_compiled()
@@ -127,4 +129,4 @@ def shown(title: str, found: dict[str, Any]) -> str:
 
 
 if __name__ == '__main__':
-  command.main('throughput', execute)
+  command.main('throughput', execute, keep_freed=False)
