@@ -84,7 +84,8 @@ def _backward(tile, saved, d_out):
     narrow = d_scores.astype(q.dtype)
     d_q.append(_on_all_cores(_dot('bhts,bhsk->bhtk', narrow, k[:, :, theirs])))
     d_k.append(_on_all_cores(_dot('bhkt,bhts->bhks', q_columns[..., mine], narrow)))
-    d_v.append(_dot('bhkt,bhts->bhks', d_mixed.swapaxes(2, 3), weights))  # as it is: with a sum, slower
+    # Which XLA computes in another way: with a sum it would take longer.
+    d_v.append(_dot('bhkt,bhts->bhks', d_mixed.swapaxes(2, 3), weights))
     if bias is not None:
       later = bias.shape[3] - d_scores.shape[3]
       d_bias.append(jnp.pad(_sum_to(d_scores, bias.shape[0]), [(0, 0)] * 3 + [(0, later)]))
