@@ -13,6 +13,7 @@ from typing import Any
 
 from lib import atomic
 from lib.errors import InputError
+from lib.stats import Estimate
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'numba',
             'tensorflow-datasets', 'sentencepiece', 'tokenizers')  # fmt: skip
@@ -31,6 +32,9 @@ class Row:
     published: the paper's value at the same scale, or None.
     unit: unit of the value.
     note: how to read the number; what the published one is, or why there is none.
+    n: number of independent units behind the error: '57', or '3×57' for seeds × documents.
+    over: those units, such as 'documents' or 'seeds×documents'.
+    df: degrees of freedom of Student's t; None where a rule can decide nothing.
   """
 
   table: str
@@ -41,6 +45,15 @@ class Row:
   published: float | None = None
   unit: str = ''
   note: str = ''
+  n: str = ''
+  over: str = ''
+  df: float | None = None
+
+  @classmethod
+  def of(cls, table: str, row: str, column: str, estimate: Estimate, **rest: Any) -> 'Row':
+    """The row of an estimate; `rest` is unit and note."""
+    value, sem, n, over, df = estimate
+    return cls(table, row, column, value, sem, n=n, over=over, df=df, **rest)
 
 
 def name(**parts: Any) -> str:
@@ -75,7 +88,7 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def _plain(row: Row) -> dict[str, Any]:
   number = lambda x: None if x is None or not math.isfinite(x) else float(x)
   values = dataclasses.asdict(row)
-  return values | {key: number(values[key]) for key in ('measured', 'sem', 'published')}
+  return values | {key: number(values[key]) for key in ('measured', 'sem', 'published', 'df')}
 
 
 def write_rows(path: str | os.PathLike, rows: Sequence[Row], seconds: float) -> None:

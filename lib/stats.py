@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Estimates with their errors: every standard error, interval and test of this project.
+
+An error is over independent units: documents, seeds, chains. Stretches of one document are not
+independent, so sums are formed by document first. Models of S seeds that score the same D documents
+are crossed: both the choice of seeds and the choice of documents are uncertain.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from lib.errors import InputError
+
+LEVEL = 0.95  # of every interval that is printed
+
+
+class Estimate(NamedTuple):
+  """A value with its error.
+
+  Attributes:
+    value: the estimate.
+    sem: one standard error, or None if it is unknown.
+    n: number of independent units: '57', or '3×57' for 3 seeds crossed with 57 documents.
+    over: the units, such as 'documents' or 'seeds×documents'.
+    df: degrees of freedom of Student's t; None if nothing can be decided: one seed, one document.
+  """
+
+  value: float
+  sem: float | None = None
+  n: str = ''
+  over: str = ''
+  df: float | None = None
+
+  def times(self, factor: float) -> 'Estimate':
+    """The estimate in another unit, such as bits for nats."""
+    sem = None if self.sem is None else abs(factor) * self.sem
+    return self._replace(value=self.value * factor, sem=sem)
+
+  def half_width(self, level: float = LEVEL) -> float | None:
+    """Half of the two-sided interval of the value, or None if it is unknown."""
+    if self.sem is None or self.df is None:
+      return None
+    return float(stats.t.ppf(0.5 + level / 2, self.df) * self.sem)
+
+  def p_value(self, against: float = 0.0) -> float | None:
+    """p of the two-sided t-test that the value is `against`; None if it cannot be tested.
+
+    Equal values without any spread cannot be tested.
+    """
+    distance = abs(self.value - against)
+    if self.sem is None or self.df is None or (self.sem == 0 and distance == 0):
+      return None
+    return float(2 * stats.t.sf(distance / self.sem if self.sem else math.inf, self.df))
+
+  def p_equivalent(self, margin: float, against: float = 0.0) -> float | None:
+    """p of two one-sided t-tests that the value is within ± `margin` of `against`, doubled.
+
+    Below 0.05 exactly if the 95 % interval lies inside the margins (TOST; Schuirmann 1987). None if
+    it cannot be tested.
+
+    Raises:
+      InputError: a margin that is not positive.
+    """
+    if not margin > 0:
+      raise InputError(f'an equivalence margin must be positive; got {margin}.')
+    if self.sem is None or self.df is None or self.sem == 0:
+      return None
+    room = margin - abs(self.value - against)
+    return float(min(1.0, 2 * stats.t.sf(room / self.sem, self.df)))
+
+
+def mean(values: ArrayLike, over: str = 'seeds') -> Estimate:
+  """Mean of independent values [N] with its standard error."""
+  found = np.asarray(values, np.float64)
+  sem = float(found.std(ddof=1) / math.sqrt(found.size)) if found.size > 1 else None
+  return Estimate(float(found.mean()), sem, str(found.size), over, _df(found.size))
+
+
+def share(hits: ArrayLike, over: str = 'examples') -> Estimate:
+  """Share of hits among independent yes/no results [N].
+
+  The standard error is that of Agresti and Coull (1998), which adds two hits and two misses: it is
+  never 0, even where every result is the same.
+  """
+  found = np.asarray(hits, np.float64)
+  count = found.size + 4
+  middle = (found.sum() + 2) / count
+  sem = math.sqrt(middle * (1 - middle) / count)
+  return Estimate(float(found.mean()), sem, str(found.size), over, _df(found.size))
+
+
+def ratio(
+  above: ArrayLike,
+  below: ArrayLike,
+  groups: Sequence[Hashable] | np.ndarray | None = None,
+  over: str = 'documents',
+) -> Estimate:
+  """Σ above / Σ below of items [N], with the error of a ratio of sums over groups of items.
+
+  Args:
+    above: what is summed above the line, such as the nats of each stretch of text.
+    below: what is summed below the line, such as its bytes.
+    groups: the independent unit of each item, such as its document; by default each item is one.
+    over: name of the units.
+
+  Raises:
+    InputError: the sum below the line is not positive.
+  """
+  one, other = np.asarray(above, np.float64), np.asarray(below, np.float64)
+  if groups is not None:
+    one, other = by_group(one, groups), by_group(other, groups)
+  return mean(contributions(one, other), over)
+
+
+def by_group(values: ArrayLike, groups: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+  """Sums [..., G] over the items of each group of values [..., N], groups by first appearance."""
+  found = np.asarray(values, np.float64)
+  order: dict[Hashable, int] = {}
+  which = np.array([order.setdefault(g, len(order)) for g in np.asarray(groups).tolist()], int)
+  if len(which) != found.shape[-1]:
+    raise ValueError(f'{len(which)} groups for {found.shape[-1]} items')
+  sums = np.zeros((*found.shape[:-1], len(order)))
+  np.add.at(np.moveaxis(sums, -1, 0), which, np.moveaxis(found, -1, 0))
+  return sums
+
+
+def contributions(above: ArrayLike, below: ArrayLike) -> np.ndarray:
+  """Values [..., D] whose mean is Σ above / Σ below and whose spread is that of the ratio.
+
+  To first order a ratio of sums r is the mean over units of r + (above − r below) D / Σ below, so
+  that all that holds of means, holds of ratios: errors over units, differences, crossed seeds.
+
+  Args:
+    above: [..., D], D independent units last.
+    below: [..., D], or [D] for all.
+
+  Raises:
+    InputError: a sum below the line that is not positive.
+  """
+  one = np.asarray(above, np.float64)
+  other = np.broadcast_to(np.asarray(below, np.float64), one.shape)
+  total = other.sum(axis=-1, keepdims=True)
+  if not (one.size and np.all(total > 0)):
+    raise InputError('a ratio of sums needs a positive sum below the line: there is no text here.')
+  rate = one.sum(axis=-1, keepdims=True) / total
+  return rate + (one - rate * other) * one.shape[-1] / total
+
+
+def crossed(values: ArrayLike, over: str = 'seeds×documents') -> Estimate:
+  """Mean of values [S, D]: S seeds, each measured on the same D documents.
+
+  The variance is var(seed means) / S + var(document means) / D, which counts the interaction twice
+  and so is on the safe side; df by Satterthwaite (1946). One seed leaves the variance over seeds
+  unknown: the error is then over documents alone, and df is None.
+  """
+  found = np.atleast_2d(np.asarray(values, np.float64))
+  seeds, documents = found.shape
+  if documents == 1:
+    return mean(found[:, 0], over.partition('×')[0])
+  of_documents = found.mean(axis=0).var(ddof=1) / documents
+  if seeds == 1:
+    sem = math.sqrt(of_documents)
+    return Estimate(float(found.mean()), sem, f'1×{documents}', over, None)
+  of_seeds = found.mean(axis=1).var(ddof=1) / seeds
+  df = _satterthwaite((of_seeds, seeds - 1), (of_documents, documents - 1))
+  sem = math.sqrt(of_seeds + of_documents)
+  return Estimate(float(found.mean()), sem, f'{seeds}×{documents}', over, df)
+
+
+def arms(
+  values: Mapping[str, ArrayLike], reference: str, over: str = 'seeds'
+) -> dict[str, Estimate]:
+  """Differences of arms from a reference arm, paired by seed, their residual variance pooled.
+
+  The model is value = arm + seed + noise of one variance. With A compared arms and S seeds the
+  noise has A × (S − 1) degrees of freedom, and a difference has the variance 2 noise² / S. For one
+  compared arm that is the paired t-test.
+
+  Args:
+    values: arm -> [S], or [S, D] where the seeds score the same D documents: then the variance of
+      the difference over documents is added, as in `crossed`.
+    reference: the arm that others are compared with.
+    over: name of the units: 'seeds', or 'seeds×documents'.
+
+  Returns:
+    arm -> difference, for each arm but the reference. df is None for one seed.
+
+  Raises:
+    InputError: no such reference, or arms of different shapes.
+  """
+  found = {arm: np.asarray(one, np.float64) for arm, one in values.items()}
+  found = {arm: one[:, None] if one.ndim == 1 else one for arm, one in found.items()}
+  if reference not in found or len({one.shape for one in found.values()}) != 1:
+    shapes = ', '.join(f'{arm} {one.shape}' for arm, one in found.items())
+    raise InputError(f'arms must include {reference!r} and have one shape; got {shapes}.')
+  seeds, documents = found[reference].shape
+  means = np.stack([one.mean(axis=1) for one in found.values()])  # [arms, seeds]
+  residuals = means - means.mean(axis=0) - means.mean(axis=1, keepdims=True) + means.mean()
+  freedom = (len(means) - 1) * (seeds - 1)
+  of_seeds = 2 * (residuals**2).sum() / freedom / seeds if freedom else 0.0
+  n = str(seeds) if documents == 1 else f'{seeds}×{documents}'
+  differences = {}
+  for arm in found:
+    if arm == reference:
+      continue
+    by_document = (found[arm] - found[reference]).mean(axis=0)
+    of_documents = by_document.var(ddof=1) / documents if documents > 1 else 0.0
+    sem = math.sqrt(of_seeds + of_documents) if freedom or documents > 1 else None
+    parts = [(of_seeds, freedom)] + [(of_documents, documents - 1)] * (documents > 1)
+    df = _satterthwaite(*parts) if freedom else None
+    differences[arm] = Estimate(float(by_document.mean()), sem, n, over, df)
+  return differences
+
+
+def difference(one: Estimate, other: Estimate) -> Estimate:
+  """One estimate less another that is independent of it; df by Welch (1947) and Satterthwaite."""
+  value = one.value - other.value
+  units = list(dict.fromkeys(part for part in (one.n, other.n) if part))
+  over = one.over if one.over == other.over or not other.over else f'{one.over} and {other.over}'
+  if one.sem is None or other.sem is None:
+    return Estimate(value, None, ' and '.join(units), over, None)
+  sem = math.hypot(one.sem, other.sem)
+  df = None
+  if one.df is not None and other.df is not None:
+    df = _satterthwaite((one.sem**2, one.df), (other.sem**2, other.df))
+  return Estimate(value, sem, ' and '.join(units), over, df)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+  """p-values adjusted for their number (Holm 1979): reject those that stay at or below the level.
+
+  The chance of rejecting any true hypothesis is then at most the level, however they depend on one
+  another.
+  """
+  order = np.argsort(p_values, kind='stable')
+  adjusted, largest = [1.0] * len(p_values), 0.0
+  for rank, index in enumerate(order):
+    largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+    adjusted[index] = largest
+  return adjusted
+
+
+def wilson(hits: float, count: int, level: float = LEVEL) -> tuple[float, float]:
+  """Wilson's (1927) score interval of a share: never empty, even for 0 or `count` hits."""
+  z = stats.norm.ppf(0.5 + level / 2)
+  proportion, extra = hits / count, z**2 / count
+  middle = (proportion + extra / 2) / (1 + extra)
+  spread = math.sqrt(proportion * (1 - proportion) / count + extra / (4 * count))
+  half = z / (1 + extra) * spread
+  return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+
+
+def _df(count: int) -> float | None:
+  return float(count - 1) if count > 1 else None
+
+
+def _satterthwaite(*parts: tuple[float, float]) -> float:
+  """Effective df of a sum of independent variances, each with its own df."""
+  total = sum(variance for variance, _ in parts)
+  if total == 0:
+    return float(min(df for _, df in parts))
+  return float(total**2 / sum(variance**2 / df for variance, df in parts if df))
