@@ -32,8 +32,8 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Unigrams over the tokens of real text against dictionary size, and character m-grams."""
   sizes = config.real_text
   source = config.data.source
-  train = sources.take(sources.open_source(source, 'train'), sizes.train_bytes)
-  test = sources.take(sources.open_source(source, 'test'), sizes.test_bytes)
+  train = sources.sample(sources.open_source(source, 'train'), sizes.train_bytes)
+  test = sources.sample(sources.open_source(source, 'test'), sizes.test_bytes)
   corpus = f'{source}: {sum(map(len, train)):,} bytes to learn and count on, ' + (
     f'{sum(map(len, test)):,} of other documents to score'
   )
