@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources: random access to documents as bytes, from the stdlib, own files or TFDS."""
+"""Sources: random access to documents as bytes: the stdlib, own files, TFDS, n-gram laws."""
 
 import hashlib
 import os
@@ -39,9 +39,15 @@ class Records:
 def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None) -> Source:
   """Documents of one split of `stdlib[/prose|/source]`, `tfds:NAME[/CONFIG]` or own files.
 
+  `ngram:SOURCE` is endless text from the n-gram law of any of them (`lib.data.ngram_text`).
+
   `data_dir` holds prepared TFDS sets: by default the cache folder for the stdlib corpus, which is
   made on first use, and TFDS's own folder for the others, which must be there.
   """
+  if spec.startswith('ngram:'):
+    from lib.data import ngram_text  # which reads sources itself
+
+    return ngram_text.open_text(spec, split)
   if spec.startswith('tfds:'):
     return _open_tfds(spec.removeprefix('tfds:'), split, data_dir)
   if spec in STDLIB:
