@@ -75,7 +75,7 @@ def check(config: ConfigDict) -> None:
   options = config.growth
   text.check(config)
   models.check(options, 'growth')
-  text.held_out(text.open_text(config), options, 'test', options.test)
+  text.epochs_read(config, options)
   if options.layers < 2 or options.experts < 2 or options.steps < options.experts:
     raise InputError(
       'growth needs 2 layers, 2 experts and a step for each expert, or more; got '

@@ -87,7 +87,7 @@ def _asked_nats(model, variables, batch):
 
 def _found(config: ConfigDict, lists: Mapping[str, Mapping[str, str]]) -> list[Row]:
   """How many letters can be imitated, and whether the training text has what imitates them."""
-  whole = sources.take(sources.open_source(config.data.source, 'train'), 2**26)
+  whole = sources.sample(sources.open_source(config.data.source, 'train'), 2**26)
   counts = collections.Counter(b''.join(whole).decode('utf-8', 'replace'))
   by_pixels = {(letter, one) for letter, others in lists['pixels'].items() for one in others}
   rows = []

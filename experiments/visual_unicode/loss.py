@@ -43,8 +43,8 @@ def check(config: ConfigDict) -> None:
     raise InputError(f'loss.rates must be positive; got {tuple(options.rates)}.')
   if not 0 < options.rate_share <= 1:
     raise InputError(f'loss.rate_share must be above 0 and at most 1; got {options.rate_share}.')
-  for split, count in (('validation', options.validation), ('test', options.test)):
-    text.held_out(text.open_text(config), options, split, count)
+  text.held_out(text.open_text(config), options, 'validation', options.validation)
+  text.epochs_read(config, options)
 
 
 def fit(config: ConfigDict, run: runner.Run, arm: str, kind: str | None = None) -> list[Trained]:
@@ -136,7 +136,7 @@ def _lossy(opened: text.Text) -> str:
 
 def _unigram(config: ConfigDict, opened: text.Text, test: text.HeldOut) -> np.ndarray:
   limit = min(config.tokenizer.train_bytes or UNIGRAM_BYTES, UNIGRAM_BYTES)
-  documents = sources.take(sources.open_source(opened.source, 'train'), limit)
+  documents = sources.sample(sources.open_source(opened.source, 'train'), limit)
   counted = np.concatenate([opened.tokenizer.encode(document) for document in documents])
   return scores.unigram_nats(counted, opened.tokenizer.vocab_size, test)
 
@@ -145,7 +145,7 @@ def _arm(config: ConfigDict, arm: str, trained: list[Trained], bits: np.ndarray)
   """What an arm reached, and its way there."""
   row, rows = name(arm=arm), []
   found = stats.crossed(bits)
-  note = f'test text after {config.loss.steps} steps'
+  note = f'test text after {config.loss.steps} steps; {text.epochs_read(config, config.loss)}'
   rows.append(Row.of('loss', row, 'bits_per_byte', found, unit='bits/byte', note=note))
   rows.append(Row('loss', row, 'learning_rate', trained[0].rate, note='at its peak'))
   for kind, collection in (('trained', 'params'), ('frozen', 'frozen')):

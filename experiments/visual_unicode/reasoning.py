@@ -40,7 +40,7 @@ CAPTION = (
   'after a space in a given share of them. `accuracy_above_chance` has guessing taken out, '
   '(accuracy − chance) / (1 − chance): the share that is known. `accuracy_given_letter` and '
   '`p_valid_letter` are the two factors of a sampled score. Errors are over seeds, each with '
-  'its own facts; differences of arms are paired by seed, their residual variance pooled over the arms.'
+  'its own facts. Differences of arms are paired by seed, with the residual variance of all arms.'
 )
 SUMMARY = (
   'training=(none|questions).*facts=(asked|unseen),wording=test',

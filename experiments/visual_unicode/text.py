@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lib import tokenizers
-from lib.data import excerpts, fonts, glyphs, look_alikes, pipeline, sources
+from lib.data import epochs, excerpts, fonts, glyphs, look_alikes, pipeline, sources
 from lib.data.glyphs import GlyphTable
 from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
@@ -82,7 +82,7 @@ def _tokenizer(
     return tokenizers.Characters()
   if kind not in KINDS:
     return tokenizers.load(kind)
-  documents = sources.take(sources.open_source(source, 'train'), train_bytes)
+  documents = sources.sample(sources.open_source(source, 'train'), train_bytes)
   if kind == 'unicode':
     # A restricted vocabulary beside it is smaller: this is then the one that it was cut from.
     return tokenizers.train_unicode(documents, max(vocab_size, 0x10000), longest)
@@ -177,3 +177,16 @@ def held_out(text: Text, options: ConfigDict, split: str, count: int) -> HeldOut
     for start in range(0, len(ids), size)
   ]
   return HeldOut(batches, found.documents, rows['bytes'].sum(axis=1).astype(np.float64))
+
+
+def epochs_read(config: ConfigDict, options: ConfigDict) -> str:
+  """How often a training run of a section reads its text, in words.
+
+  Raises:
+    InputError: more than four epochs at a large scale, or test documents that are all too short.
+  """
+  opened = open_text(config)
+  found = held_out(opened, options, 'test', options.test)
+  bytes_per_token = found.bytes.sum() / (len(found.bytes) * options.length)
+  read = options.steps * options.batch_size * options.length * bytes_per_token
+  return epochs.check('data.source', config.data.source, read, config.scale)
