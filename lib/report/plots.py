@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 from lib import atomic
 
 Series = tuple[Sequence[float], Sequence[float]]  # x, y
+Errors = Sequence[float | None]  # of each point
 
 
 def save(
@@ -52,13 +53,20 @@ def curves(
   log_x: bool = False,
   log_y: bool = False,
   styles: Mapping[str, Mapping[str, Any]] | None = None,
+  errors: Mapping[str, Errors] | None = None,
 ) -> Callable[[Any], None]:
-  """A panel of labelled curves over horizontal reference levels; `styles` are matplotlib's."""
+  """A panel of labelled curves over horizontal reference levels.
+
+  `styles` are matplotlib's; `errors` are drawn as bars of ± that much, None as no bar.
+  """
 
   def draw(axis: Any) -> None:
     for label, (x, y) in series.items():
       style = {'marker': 'o' if len(x) < 20 else None, 'markersize': 3.5}
-      axis.plot(x, y, label=label, **style | dict((styles or {}).get(label, {})))
+      bars = _lengths((errors or {}).get(label))
+      axis.errorbar(
+        x, y, yerr=bars, capsize=2, label=label, **style | dict((styles or {}).get(label, {}))
+      )
     for index, (label, level) in enumerate((levels or {}).items()):
       shade = f'{0.2 + 0.6 * index / len(levels or {}):.2f}'
       axis.axhline(level, color=shade, linestyle=['--', ':', '-.'][index % 3], label=label)
@@ -77,14 +85,19 @@ def bars(
   groups: Sequence[str],
   series: Mapping[str, Sequence[float]],
   levels: Mapping[str, float],
+  errors: Mapping[str, Errors] | None = None,
 ) -> Callable[[Any], None]:
-  """A panel of grouped bars from zero, one bar a series in each group, under reference levels."""
+  """A panel of grouped bars from zero, one bar a series in each group, under reference levels.
+
+  `errors` are drawn as lines of ± that much, None as no line.
+  """
 
   def draw(axis: Any) -> None:
     width = 0.8 / len(series)
     for index, (label, values) in enumerate(series.items()):
       places = [group + (index - (len(series) - 1) / 2) * width for group in range(len(groups))]
-      axis.bar(places, values, width, label=label)
+      lengths = _lengths((errors or {}).get(label))
+      axis.bar(places, values, width, label=label, yerr=lengths, capsize=2)
     for label, level in levels.items():
       axis.axhline(level, color='0.35', linestyle='--', label=label)
     crowded = len(groups) >= 7
@@ -94,6 +107,13 @@ def bars(
       axis.legend(fontsize=8, loc='upper right', frameon=False)
 
   return draw
+
+
+def _lengths(errors: Errors | None) -> list[float] | None:
+  """Of error bars; NaN draws none."""
+  if errors is None:
+    return None
+  return [float('nan') if error is None else error for error in errors]
 
 
 def ranked(
