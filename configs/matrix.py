@@ -68,12 +68,12 @@ SIZES = {
   'grid.test_bytes': (1_000, 32_768, 2**22, 2**24),
   'grid.optimizer': ('adamw', 'muon', 'muon', 'adamw'),
   'grid.peak': (3e-3, 2e-2, 5e-3, 3e-4),
-  'orders': ((1,), (1, 2, 3), (1, 2, 3), (1, 2, 3)),
+  'orders': ((2,), (1, 2, 3), (1, 2, 3), (1, 2, 3)),
   'markov.bits': ((12,), (12, 16), (12, 16), (12, 16)),
   'markov.dictionary_chars': (40_000, 3_000_000, 20_000_000, 20_000_000),
   'markov.train_chars': (40_000, 3_000_000, 20_000_000, 20_000_000),
   'markov.test_chars': (20_000, 1_000_000, 10_000_000, 10_000_000),
-  'markov.ac_chars': (2_000, 100_000, 1_000_000, 1_000_000),
+  'markov.seeds': (2, 3, 3, 3),
   'markov.document_chars': (200, 1_000, 10_000, 10_000),
 }
 
@@ -124,7 +124,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'dictionary_chars': 1,  # that BPE and LZW learn from
     'train_chars': 1,  # to count tokens on
     'test_chars': 1,
-    'ac_chars': 1,  # for the coder without windows, to count and to score
-    'document_chars': 1,  # of each of its streams
+    'document_chars': 1,  # of each stream of the coder without windows
+    'seeds': 1,  # dictionaries and texts
   }
   return common.sized(config, SIZES)
