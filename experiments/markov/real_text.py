@@ -44,7 +44,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Unigrams over the tokens of real text against dictionary size, and character m-grams."""
   sizes, source = config.real_text, config.data.source
   train, test = (
-    sources.take(sources.open_source(source, split), limit)
+    sources.sample(sources.open_source(source, split), limit)
     for split, limit in (('train', sizes.train_bytes), ('test', sizes.test_bytes))
   )
   families = {
