@@ -54,9 +54,9 @@ NOTES = {
   'above_entropy_rate': 'the loss less the entropy rate',
   'above_bpe': 'less BPE of as many ids, paired by seed',
   'above_ac': 'less one arithmetic stream over the same text, paired by seed',
-  'impossible_symbols': 'what frequencies for all 256 bytes would add; the source writes few',
+  'impossible_symbols': 'what frequencies for all 256 bytes would add',
   'end_mark': 'what an end mark would add to each stream',
-  'rounding': 'what whole bits at the end of each stream add; part of the loss',
+  'rounding': 'the part of the loss that whole bits at the end of each stream take',
 }
 
 
@@ -89,7 +89,8 @@ def _dictionaries(
 ) -> list[Row]:
   """Unigrams over the tokens of BPE, LZW and windows of 2^bits ids, beside the code's nats [S]."""
   source, sizes = make_source(config, order), config.markov
-  losses, chars = {}, {}  # kind -> [S], or a single number where nothing is drawn
+  losses: dict[str, Any] = {}  # kind -> [S], or a single number where nothing is drawn
+  chars: dict[str, Any] = {}
   for kind, train in LEARNED.items():
     found = [_learned(train, config, source, bits, seed) for seed in seeds]
     losses[kind], chars[kind] = map(np.array, zip(*found))
