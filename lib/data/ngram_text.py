@@ -183,7 +183,7 @@ def open_text(spec: str, split: str) -> NgramText:
 
 @functools.lru_cache(maxsize=4)
 def _law(source: str, order: int, alphabet: bytes) -> NgramLaw:
-  text = b''.join(sources.take(sources.open_source(source, 'train'), LIMIT_BYTES))
+  text = b''.join(sources.sample(sources.open_source(source, 'train'), LIMIT_BYTES))
   if alphabet != BYTES:
     text = ciphers.fold(text, alphabet)
     ranks = bytes(max(0, alphabet.find(byte)) for byte in range(256))
