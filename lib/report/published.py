@@ -10,6 +10,14 @@ from typing import Any
 from lib.report.results import Row
 
 UNPUBLISHED = 'the paper gives no such number'
+UNMEASURED = 'not measured: a model of the paper'
+# What a number is evidence of, where it is not printed in the paper itself.
+EVIDENCE = {
+  '': 'published',
+  'derived': 'derived',  # by us, from a formula or from numbers that are printed
+  'recalled': 'recalled',  # from memory, not from the text
+  'secondary': 'secondary',  # from another work
+}
 FOLDER = pathlib.Path(__file__).parent / 'published'
 
 
@@ -17,7 +25,8 @@ def load(paper: str) -> dict[str, Any]:
   """The data of `published/PAPER.json`; none, where there is no such file.
 
   It holds `paper`, `source` and `entries`, each with table, row, column, value, unit, source and
-  `where`: the facts of a run (scale, source parameters) under which the number is comparable.
+  `where`: the facts of a run (scale, source parameters) under which the number is comparable. An
+  entry that the paper does not print itself has `evidence`, a key of EVIDENCE.
   """
   path = FOLDER / f'{paper}.json'
   return json.loads(path.read_text()) if path.exists() else {'entries': []}
@@ -52,9 +61,15 @@ def _beside(row: Row, entries: Sequence[Mapping[str, Any]], facts: Mapping[str, 
   for entry in entries:
     where = entry.get('where', {})
     if all(facts.get(key) == value for key, value in where.items()):
-      return dataclasses.replace(row, published=entry['value'], note=join(entry['source']))
+      return dataclasses.replace(
+        row,
+        published=entry['value'],
+        evidence=entry.get('evidence', ''),
+        note=join(entry['source']),
+      )
   for entry in entries:
     scale = ', '.join(f'{key}={value}' for key, value in entry['where'].items())
-    note = f'published {entry["value"]:g} at {scale} ({entry["source"]}): not this scale'
+    word = EVIDENCE[entry.get('evidence', '')]
+    note = f'{word} {entry["value"]:g} at {scale} ({entry["source"]}): not this scale'
     return dataclasses.replace(row, note=join(note))
   return dataclasses.replace(row, note=join(UNPUBLISHED))

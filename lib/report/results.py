@@ -35,6 +35,8 @@ class Row:
     n: number of independent units behind the error: '57', or '3×57' for seeds × documents.
     over: those units, such as 'documents' or 'seeds×documents'.
     df: degrees of freedom of Student's t; None where a rule can decide nothing.
+    evidence: what the published number is, if the paper does not print it: a key of
+      lib.report.published.EVIDENCE.
   """
 
   table: str
@@ -48,6 +50,7 @@ class Row:
   n: str = ''
   over: str = ''
   df: float | None = None
+  evidence: str = ''
 
   @classmethod
   def of(cls, table: str, row: str, column: str, estimate: Estimate, **rest: Any) -> 'Row':

@@ -98,7 +98,7 @@ class Comparison:
     if self.untested:
       return None
     decided = self.exact or (self.adjusted is not None and self.adjusted <= 1 - stats.LEVEL)
-    return self.slack > 0 if decided else None
+    return bool(self.slack > 0) if decided else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from lib.report.published import UNPUBLISHED
+from lib.report.published import EVIDENCE, UNPUBLISHED
 from lib.report.results import Row
 from lib.stats import Estimate
 
@@ -18,7 +18,7 @@ def cell(row: Row) -> str:
     return '–'
   text = with_error(row.estimate)
   if row.published is not None:
-    text += f' (published {number(row.published)})'
+    text += f' ({EVIDENCE[row.evidence]} {number(row.published)})'
   return text
 
 
