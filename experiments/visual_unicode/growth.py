@@ -22,7 +22,7 @@ from lib.errors import InputError
 from lib.evals import equivalence
 from lib.models.decoder import LanguageModel
 from lib.models.growth import Flops, Stage
-from lib.report import plots, published
+from lib.report import plots
 from lib.report.results import Row, mean_and_sem, name
 from lib.train import language_model, replicas
 from lib.train.experiment import Batch, Experiment, Variables
@@ -103,11 +103,9 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     for model, result in (seeds.monolithic() | seeds.grown() | seeds.experts()).items():
       before = results[model].bits if model in results else []
       results[model] = result._replace(bits=before + result.bits)
-  rows = [
+  return [
     row for model in results for row in _rows(config, model, results[model], results['monolithic'])
   ]
-  # The paper's numbers are of other models.
-  return rows + published.unmeasured('visual_unicode', 'growth')
 
 
 class Seeds:

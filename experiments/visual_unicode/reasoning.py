@@ -27,7 +27,7 @@ from lib.data.questions import Question
 from lib.errors import InputError
 from lib.evals import multiple_choice as choice
 from lib.evals import ratios
-from lib.report import plots, published
+from lib.report import plots
 from lib.report.results import Row, mean_and_sem, name
 from lib.train import processes
 
@@ -173,8 +173,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       tokenizer = text.open_text(config).tokenizer
       row = name(arm=arm, training='text')
       rows += _own(config, run, row, tokenizer, loss.fit(config, run, arm))
-  on_mmlu = lambda entry: 'benchmark=mmlu' in entry['row'] and entry['column'] == 'accuracy'
-  return rows + published.unmeasured('visual_unicode', 'reasoning', on_mmlu)
+  return rows
 
 
 def _facts_case(config: ConfigDict, row: str, kind: str, wording: str) -> Case:

@@ -151,7 +151,7 @@ class Cells:
       if isinstance(entry['value'], (int, float)):
         address = SEPARATOR.join(('published', entry['table'], entry['row'], entry['column']))
         self._found[address] = Cell(address, Estimate(entry['value']), constant=True)
-    self._tables = {row.table for row in rows} | {'published'}
+    self._tables = {row.table for row in rows if row.estimate} | {'published'}
 
   def one(self, address: str) -> Cell:
     """The cell of an address.
