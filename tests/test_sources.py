@@ -6,11 +6,14 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lib import cache
-from lib.data import files, sources, stdlib_text
+from lib import cache, tokenizers
+from lib.data import files, overlap, sources, stdlib_text
 from lib.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -27,7 +30,8 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def corpus():
-  return list(stdlib_text.documents())
+  """All documents by split: (as they are, without what other splits share)."""
+  return stdlib_text._cleaned()
 
 
 def test_two_processes_prepare_at_once_without_tensorflow(data_dir):
@@ -39,27 +43,38 @@ def test_two_processes_prepare_at_once_without_tensorflow(data_dir):
   command = [sys.executable, '-c', code, str(data_dir)]
   pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
   processes = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
-  outputs = [process.communicate(timeout=120) for process in processes]
+  outputs = [process.communicate(timeout=300) for process in processes]
   size = sum(len(sources.open_source('stdlib/prose', 'train', data_dir)[i]) for i in range(9))
   for process, (out, err) in zip(processes, outputs, strict=True):
     assert process.returncode == 0, err
     assert out == f'{size} False\n'  # nothing of TFDS's own talk, and no TensorFlow
 
 
-def test_stdlib_splits_share_no_module_and_lose_no_document(corpus, data_dir):
-  expected = {(d['kind'], d['name']): d['text'] for d in corpus}
-  found, split_of = {}, {}
+def test_stdlib_splits_share_no_module_and_lose_nothing_but_shared_text(corpus, data_dir):
+  whole, cleaned = corpus
+  texts = [document['text'] for split in files.SPLITS for document in whole[split]]
+  assert len(set(texts)) == len(texts)
+  split_of = {}
   for split in files.SPLITS:
+    expected = whole['train'] if split == 'train' else [d for d in cleaned[split] if d['text']]
     source = sources.open_source('stdlib', split, data_dir)
-    for record in source._records:
-      kind, name, text = (record[k].decode() for k in ('kind', 'name', 'text'))
-      assert split_of.setdefault(name, split) == split
-      assert (kind, name) not in found
-      found[kind, name] = text
-  assert found == expected
-  assert len(set(found.values())) == len(found)
+    found = [
+      {field: value.decode() for field, value in record.items()} for record in source._records
+    ]
+    by_name = lambda document: (document['kind'], document['name'])
+    assert sorted(found, key=by_name) == sorted(expected, key=by_name)
+    for document in found:
+      assert split_of.setdefault(document['name'], split) == split
   sizes = [sum(s == split for s in split_of.values()) / len(split_of) for split in files.SPLITS]
   assert sizes == pytest.approx([0.8, 0.1, 0.1], abs=0.05)
+
+
+def test_a_corpus_prepared_under_older_rules_is_not_read(data_dir):
+  # Before its name had a version, the corpus lay in stdlib_text/CONFIG/PYTHON.
+  assert not (data_dir / 'stdlib_text').exists()
+  [folder] = data_dir.glob('stdlib_text*')
+  assert folder.name == f'stdlib_text_splits{overlap.VERSION}'
+  assert overlap.VERSION > 1
 
 
 def test_stdlib_prose_is_the_topics_and_docstrings(data_dir):
@@ -68,11 +83,11 @@ def test_stdlib_prose_is_the_topics_and_docstrings(data_dir):
   assert kinds == {b'topic', b'docstrings'}
   source = sources.open_source('stdlib', 'test', data_dir)
   both = [r for r in source._records if r['kind'] != b'source']
-  assert sorted(b''.join(sources.take(prose))) == sorted(b''.join(r['text'] for r in both))
+  assert sorted(b''.join(sources.sample(prose))) == sorted(b''.join(r['text'] for r in both))
 
 
 def test_stdlib_leaves_tests_and_the_topics_own_source_out(corpus):
-  names = {document['name'] for document in corpus}
+  names = {document['name'] for documents in corpus[0].values() for document in documents}
   assert {'json', 'json.decoder', 'ast'} <= names
   parts = {part for name in names for part in name.split('.')}
   assert not parts & {'test', 'tests', 'idle_test', 'pydoc_data', '_bundled'}
@@ -176,7 +191,7 @@ def test_tiny_shakespeare_is_prepared_without_tensorflow_or_network(tmp_path):
   done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
   assert done.stdout.endswith('False\n')
   found = [
-    b''.join(sources.take(sources.open_source('tfds:tiny_shakespeare', split, tmp_path)))
+    b''.join(sources.sample(sources.open_source('tfds:tiny_shakespeare', split, tmp_path)))
     for split in files.SPLITS
   ]
   assert [len(part) for part in found] == [1_003_854, 55_770, 55_770]
@@ -208,10 +223,60 @@ def one_sentence(error):
   return message
 
 
-def test_read_joins_documents_up_to_a_limit():
-  documents = [b'abc', b'de', b'f']
-  assert sources.take(documents) == documents
-  assert [b''.join(sources.take(documents, n)) for n in (0, 4, 9)] == [b'', b'abcd', b'abcdef']
+@given(st.lists(st.text('aé字🙂', max_size=9), max_size=20), st.integers(0, 200), st.integers(0, 9))
+def test_a_sample_is_of_documents_in_their_order(texts, limit, seed):
+  numbered = [f'{i}:{text}' for i, text in enumerate(texts)]
+  documents = [text.encode() for text in numbered]
+  assert sources.sample(documents) == documents
+  found = [document.decode() for document in sources.sample(documents, limit, seed)]
+  size = sum(len(text.encode()) for text in found)
+  if limit >= sum(map(len, documents)):
+    assert found == numbered
+  else:  # only the last one drawn is cut, and no character is
+    assert limit - 4 < size <= limit
+    whole = [text for text in found if text in numbered]
+    assert len(found) - len(whole) <= 1
+    assert [numbered.index(text) for text in whole] == sorted(map(numbered.index, whole))
+
+
+def test_a_sample_is_random_and_spread_evenly_over_the_split():
+  documents = [b'%06d' % i for i in range(3000)]
+  first, again, other = (sources.sample(documents, 6 * 96, seed) for seed in (0, 0, 1))
+  assert first == again != other
+  thirds = [np.bincount([int(document) // 1000 for document in one]) for one in (first, other)]
+  assert np.all(np.abs(np.array(thirds) - 32) <= 3)  # independent draws: ± 4.6
+  drawn = [int(d) for seed in range(50) for d in sources.sample(documents, 6 * 96, seed)]
+  assert np.bincount(np.array(drawn) % 2) / len(drawn) == pytest.approx([0.5, 0.5], abs=0.03)
+  assert len(set(drawn)) > 2000  # of 3000, each drawn with probability 1 - (1 - 96/3000)**50 = 0.8
+
+
+def test_folders_of_three_languages_give_a_bpe_equal_shares(tmp_path):
+  letters = {
+    'ar': 'ابتثجحخدذرزسشصضطظعغف',
+    'en': 'abcdefghijklmnoprstu',
+    'ru': 'абвгдежзиклмнопрстуф',
+  }
+  rng = np.random.default_rng(0)
+  for language, alphabet in letters.items():
+    (tmp_path / language).mkdir()
+    width = len(alphabet.encode()) // 20
+    for file in range(20):
+      words = [''.join(rng.choice(list(alphabet), 5)) for _ in range(4000 // width)]
+      (tmp_path / language / f'{file}.txt').write_text('\n'.join(words))
+  documents = sources.sample(sources.open_source(str(tmp_path), 'train'), 200_000)
+  text = b''.join(documents).decode()
+  sizes = {
+    language: sum(len(character.encode()) for character in text if character in alphabet)
+    for language, alphabet in letters.items()
+  }
+  shares = np.array(list(sizes.values())) / sum(sizes.values())
+  assert shares == pytest.approx(np.full(3, 1 / 3), abs=0.05)
+  bpe = tokenizers.train_bpe(b''.join(documents), 600, bytes(range(256)))
+  written = [set(piece.decode('utf-8', 'ignore')) for piece in bpe.pieces[256:]]
+  learned = {
+    language: sum(bool(one & set(of)) for one in written) for language, of in letters.items()
+  }
+  assert min(learned.values()) > 50  # beginnings of the split hold Arabic and English alone
 
 
 @pytest.mark.parametrize(
@@ -222,7 +287,7 @@ def test_read_joins_documents_up_to_a_limit():
     ('stdlib/prosa', 'train', 'stdlib/prose'),
     ('stdlib', 'dev', 'test, train, validation'),
     ('some.txt', 'dev', 'train, validation or test'),
-    ('some.txt', 'train', 'the train split'),
+    ('some.txt', 'validation', 'the validation split'),
     ('empty.txt', 'train', 'no bytes'),
     ('tfds:wiki40b/en', 'train', 'docs/data.md'),
     ('tfds:toy_lines', 'dev', 'it has test, train'),
@@ -232,7 +297,7 @@ def test_read_joins_documents_up_to_a_limit():
 )
 def test_bad_specs_get_one_sentence(spec, split, part, toys, data_dir, monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
-  (tmp_path / 'some.txt').write_bytes(b'one line makes one split\n')
+  (tmp_path / 'some.txt').write_bytes(b'abc')
   (tmp_path / 'empty.txt').write_bytes(b'')
   with pytest.raises(InputError) as error:
     sources.open_source(spec, split, toys if spec.startswith('tfds:') else data_dir)

@@ -216,7 +216,7 @@ def _training_tasks(config: ConfigDict) -> list[in_context.Task]:
 def _texts(config: ConfigDict, split: str, size: int) -> list[bytes]:
   """Stretches of a row's length of a split's documents, folded into letters and white space."""
   source, length = sources.open_source(config.regularizer.source, split), config.regularizer.length
-  whole = ciphers.fold(b'\n'.join(sources.take(source, size)), text.ALPHABETS['letters'])
+  whole = ciphers.fold(b'\n'.join(sources.sample(source, size)), text.ALPHABETS['letters'])
   return [whole[at : at + length] for at in range(0, len(whole) - length + 1, length)]
 
 
