@@ -33,6 +33,7 @@ SIZES = {
   'token_ngram.test_chars': (100_000, 1_000_000, 10_000_000, 10_000_000),
   'bound.sizes': ((64, 1024), *((16, 64, 256, 1024, 4096, 16384, 65536),) * 3),
   'bound.chars': (300_000, 10_000_000, 50_000_000, 100_000_000),
+  'bound.seeds': (2, 8, 10, 10),
   'generalization.chars': (50_000, 1_000_000, 10_000_000, 10_000_000),
   'real_text.sizes': ((512, 1024), *((512, 1024, 2048, 4096, 8192, 16384, 32768),) * 3),
   'real_text.orders': ((0, 1, 2), *((0, 1, 2, 3, 4, 5),) * 3),
@@ -78,7 +79,12 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'test_chars': 0,
     'exact_merges_up_to': 1024,  # largest d whose ordered merges are solved exactly (dense)
   }
-  config.bound = {'probabilities': (0.8, 0.9, 0.95), 'sizes': (2,), 'chars': 0}
+  config.bound = {
+    'probabilities': (0.8, 0.9, 0.95),
+    'sizes': (2,),
+    'chars': 0,  # that a dictionary may be learned from; LZW stops when it is full
+    'seeds': 1,  # dictionaries
+  }
   config.generalization = {'chars': 0, 'sizes': (10, 64), 'learned_at': (0.6, 0.95)}
   config.real_text = {
     'sizes': (512,),  # dictionary sizes

@@ -236,8 +236,9 @@ def read(folder: pathlib.Path, fault: str = '') -> Section:
     minutes=content['seconds'] / 60,
     devices=', '.join(devices),
     remark=fault,
-    judged=claims.judge_all(name, rows, config, same_sizes=scale == 'paper' and not other),
+    judged=claims.judge_all(name, rows, same_sizes=scale == 'paper' and not other),
     rows=tables.select(rows, recipe.summary),
+    errors=tables.errors(rows),
     captions=recipe.captions,
     pictures=sorted(folder.glob('*.png')),
   )

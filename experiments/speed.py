@@ -121,7 +121,7 @@ def execute() -> None:
 
 def _text(split: str) -> bytes:
   source = sources.open_source(SOURCE.value, split)
-  return b''.join(sources.take(source, int(MEGABYTES.value * 1e6)))
+  return b''.join(sources.sample(source, int(MEGABYTES.value * 1e6)))
 
 
 def _codecs() -> dict[str, Tokenizer]:

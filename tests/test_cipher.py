@@ -186,7 +186,7 @@ def test_bigram_table_holds_the_chain_that_made_the_text():
 def prose(split: str, limit: int) -> bytes:
   """The first characters of the embedded prose, folded."""
   source = ciphers.Folded(sources.open_source('stdlib/prose', split), ALPHABET)
-  return b''.join(sources.take(source, limit))
+  return b''.join(sources.sample(source, limit))
 
 
 def test_hill_climbing_beats_frequency_matching_on_english():

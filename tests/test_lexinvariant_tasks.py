@@ -87,7 +87,7 @@ def test_folded_into_letters_an_example_still_tells_its_answer(config, corpus):
 
 
 def test_symbols_of_pieces_are_single_tokens_in_an_example(config):
-  sample = sources.take(sources.open_source('stdlib/prose', 'train'), 40_000)
+  sample = sources.sample(sources.open_source('stdlib/prose', 'train'), 40_000)
   tokenizer = train_sentencepiece(sample, 500, 'unigram')
   corpus = text.Corpus('prose', '32k', 'stdlib/prose', tokenizer)
   symbols = in_context.symbols_of(corpus, 'uniform')

@@ -6,10 +6,13 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lib import cache
+from lib import cache, tokenizers
 from lib.data import files, sources, stdlib_text
 from lib.errors import InputError
 
@@ -68,7 +71,7 @@ def test_stdlib_prose_is_the_topics_and_docstrings(data_dir):
   assert kinds == {b'topic', b'docstrings'}
   source = sources.open_source('stdlib', 'test', data_dir)
   both = [r for r in source._records if r['kind'] != b'source']
-  assert sorted(b''.join(sources.take(prose))) == sorted(b''.join(r['text'] for r in both))
+  assert sorted(b''.join(sources.sample(prose))) == sorted(b''.join(r['text'] for r in both))
 
 
 def test_stdlib_leaves_tests_and_the_topics_own_source_out(corpus):
@@ -176,7 +179,7 @@ def test_tiny_shakespeare_is_prepared_without_tensorflow_or_network(tmp_path):
   done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
   assert done.stdout.endswith('False\n')
   found = [
-    b''.join(sources.take(sources.open_source('tfds:tiny_shakespeare', split, tmp_path)))
+    b''.join(sources.sample(sources.open_source('tfds:tiny_shakespeare', split, tmp_path)))
     for split in files.SPLITS
   ]
   assert [len(part) for part in found] == [1_003_854, 55_770, 55_770]
@@ -208,10 +211,60 @@ def one_sentence(error):
   return message
 
 
-def test_read_joins_documents_up_to_a_limit():
-  documents = [b'abc', b'de', b'f']
-  assert sources.take(documents) == documents
-  assert [b''.join(sources.take(documents, n)) for n in (0, 4, 9)] == [b'', b'abcd', b'abcdef']
+@given(st.lists(st.text('aé字🙂', max_size=9), max_size=20), st.integers(0, 200), st.integers(0, 9))
+def test_a_sample_is_of_documents_in_their_order(texts, limit, seed):
+  numbered = [f'{i}:{text}' for i, text in enumerate(texts)]
+  documents = [text.encode() for text in numbered]
+  assert sources.sample(documents) == documents
+  found = [document.decode() for document in sources.sample(documents, limit, seed)]
+  size = sum(len(text.encode()) for text in found)
+  if limit >= sum(map(len, documents)):
+    assert found == numbered
+  else:  # only the last one drawn is cut, and no character is
+    assert limit - 4 < size <= limit
+    whole = [text for text in found if text in numbered]
+    assert len(found) - len(whole) <= 1
+    assert [numbered.index(text) for text in whole] == sorted(map(numbered.index, whole))
+
+
+def test_a_sample_is_random_and_spread_evenly_over_the_split():
+  documents = [b'%06d' % i for i in range(3000)]
+  first, again, other = (sources.sample(documents, 6 * 96, seed) for seed in (0, 0, 1))
+  assert first == again != other
+  thirds = [np.bincount([int(document) // 1000 for document in one]) for one in (first, other)]
+  assert np.all(np.abs(np.array(thirds) - 32) <= 3)  # independent draws: ± 4.6
+  drawn = [int(d) for seed in range(50) for d in sources.sample(documents, 6 * 96, seed)]
+  assert np.bincount(np.array(drawn) % 2) / len(drawn) == pytest.approx([0.5, 0.5], abs=0.03)
+  assert len(set(drawn)) > 2000  # of 3000, each drawn with probability 1 - (1 - 96/3000)**50 = 0.8
+
+
+def test_folders_of_three_languages_give_a_bpe_equal_shares(tmp_path):
+  letters = {
+    'ar': 'ابتثجحخدذرزسشصضطظعغف',
+    'en': 'abcdefghijklmnoprstu',
+    'ru': 'абвгдежзиклмнопрстуф',
+  }
+  rng = np.random.default_rng(0)
+  for language, alphabet in letters.items():
+    (tmp_path / language).mkdir()
+    width = len(alphabet.encode()) // 20
+    for file in range(20):
+      words = [''.join(rng.choice(list(alphabet), 5)) for _ in range(4000 // width)]
+      (tmp_path / language / f'{file}.txt').write_text('\n'.join(words))
+  documents = sources.sample(sources.open_source(str(tmp_path), 'train'), 200_000)
+  text = b''.join(documents).decode()
+  sizes = {
+    language: sum(len(character.encode()) for character in text if character in alphabet)
+    for language, alphabet in letters.items()
+  }
+  shares = np.array(list(sizes.values())) / sum(sizes.values())
+  assert shares == pytest.approx(np.full(3, 1 / 3), abs=0.05)
+  bpe = tokenizers.train_bpe(b''.join(documents), 600, bytes(range(256)))
+  written = [set(piece.decode('utf-8', 'ignore')) for piece in bpe.pieces[256:]]
+  learned = {
+    language: sum(bool(one & set(of)) for one in written) for language, of in letters.items()
+  }
+  assert min(learned.values()) > 50  # beginnings of the split hold Arabic and English alone
 
 
 @pytest.mark.parametrize(

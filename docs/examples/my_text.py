@@ -9,10 +9,10 @@ from lib.evals import ngram
 from lib.tokenizers import train_bpe
 
 train = sources.open_source(sys.argv[1], 'train')  # a file, a folder, a glob, tfds:NAME
-text = sources.take(train, 10_000_000)
+text = sources.sample(train, 10_000_000)
 bpe = train_bpe(b''.join(text), 1024, bytes(range(256)))
 
-test = sources.take(sources.open_source(sys.argv[1], 'test'), 1_000_000)
+test = sources.sample(sources.open_source(sys.argv[1], 'test'), 1_000_000)
 [(nats, sem)] = ngram.token_loss(bpe, text, test, [0])
 bits, error = nats / math.log(2), sem / math.log(2)
 print(f'unigram over {bpe.vocab_size} tokens: {bits:.3f} ± {error:.3f} bits/byte')

@@ -8,7 +8,7 @@ from lib.data import sources
 from lib.tokenizers import documents
 
 tokenizer = tokenizers.load(sys.argv[1])  # tokenizer.json, a SentencePiece .model, or ours
-text = sources.take(sources.open_source(sys.argv[2], 'test'), 1_000_000)
+text = sources.sample(sources.open_source(sys.argv[2], 'test'), 1_000_000)
 
 tokens = sum(coded.ids.size for coded in documents.encode(tokenizer, text))
 print(f'{tokenizer.vocab_size:,} ids, {sum(map(len, text)) / tokens:.2f} bytes a token')

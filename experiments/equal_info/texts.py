@@ -11,7 +11,7 @@ from lib.errors import InputError
 def train(config: ConfigDict) -> list[bytes]:
   """Documents of the train split that learned tokenizers count on."""
   source = sources.open_source(config.data.source, 'train')
-  return sources.take(source, config.tokenizers.train_bytes)
+  return sources.sample(source, config.tokenizers.train_bytes)
 
 
 def held_out(config: ConfigDict, examples: int, length: int) -> list[bytes]:

@@ -69,7 +69,7 @@ def symbols_of(corpus: text.Corpus, law: str) -> Symbols:
   usable = [i for i, piece in enumerate(pieces) if piece]
   weights = None
   if law == 'frequency':
-    known = encode(b''.join(sources.take(corpus.documents('train'), 2**22)))
+    known = encode(b''.join(sources.sample(corpus.documents('train'), 2**22)))
     weights = np.bincount(known, minlength=corpus.vocab_size)[usable]
   return Symbols([pieces[i] for i in usable], weights)
 

@@ -15,30 +15,32 @@ from experiments.markov.streams import (
   TEST,
   TRAIN,
   draw,
+  draw_parts,
   loss,
   make_source,
   on_all_cores,
   stream_seed,
 )
+from lib import stats
 from lib.data import markov
 from lib.errors import InputError
 from lib.evals import bounds, ngram, parse
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
 from lib.tokenizers import Blocks, Dictionary, train_bpe, train_lzw, train_sequential_bpe
 from lib.tokenizers.blocks import LIMIT_BITS
 
-COUNTS = {
-  'dictionary_size': 'tokens',
-  'chars_per_token': 'chars/token',
-  'exact_error_in_sems': 'standard errors',
-}
+UNIGRAM = 'unigram'
+COUNTS = {'dictionary_size': 'tokens', 'chars_per_token': 'chars/token'}
 NOTES = {
   'worse': 'worse than a unigram over characters: each token is charged as if any other could '
   'follow it, and with few tokens and a high order that waste exceeds what a token saves',
   'sparse': 'a bigram worse than the unigram: it has d² counts to learn from the same characters',
   'vacuous': 'the bound H∞/(1−ε) exceeds the character unigram here and says nothing',
-  'exact_error_in_sems': 'sampled minus exact, in standard errors of the sample; above zero at '
-  'large d, since d counts learned from N tokens cost about d/2N nats a token',
+  'unigram_above_exact': 'sampled less exact, paired by seed; above zero at large d, since d '
+  'counts learned from N tokens cost about d/2N nats a token',
+  'unigram_above_smaller': 'less the next smaller dictionary of the same encoder, paired by seed',
+  'unigram_above_merges': 'less the same dictionary encoded by its merges, paired by seed',
+  'unigram_above_characters': 'less the closed form of a unigram over characters',
 }
 
 
@@ -54,8 +56,9 @@ def check(config: ConfigDict) -> None:
   if config.source.kind == 'switching':
     for p in (*config.bound.probabilities, *config.generalization.learned_at):
       make_source(config, 1, p)
-  if config.token_ngram.seeds < 1:
-    raise InputError(f'token_ngram.seeds must be 1 or more; got {config.token_ngram.seeds}.')
+  for table in ('token_ngram', 'bound'):
+    if config[table].seeds < 1:
+      raise InputError(f'{table}.seeds must be 1 or more; got {config[table].seeds}.')
 
 
 def ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
@@ -65,13 +68,14 @@ def ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
   def measure(k: int) -> list[Row]:
     source = make_source(config, k)
     train = source.sample(sizes.train_chars, stream_seed(config.seed, TRAIN, k))
-    test = source.sample(sizes.test_chars, stream_seed(config.seed, TEST, k))
+    parts = draw_parts(source, sizes.test_chars, config.seed, TEST)
+    test = [np.frombuffer(part, np.uint8) - source.alphabet[0] for part in parts]
     note = f'counted on {sizes.train_chars:,} characters, scored on {sizes.test_chars:,} others'
     rows = []
     for m in range(k + 2):
-      nats = ngram.NGram(train, m, source.alphabet_size).nats(test)
-      mean, sem = ngram.per_character(nats, np.ones_like(nats))
-      rows += loss('ngram', name(k=k, m=m), '', mean, sem, note)
+      nats = ngram.NGram(train, m, source.alphabet_size).by_document(test)
+      found = stats.ratio(nats, [*map(len, test)], over='texts')
+      rows += loss('ngram', name(k=k, m=m), '', found, note)
       rows += loss('ngram', name(k=k, m=m), 'closed_form', source.ngram_loss(m))
     return rows
 
@@ -86,12 +90,14 @@ def blocks_table(config: ConfigDict, run: runner.Run) -> list[Row]:
   def measure(k: int, r: int) -> list[Row]:
     source = make_source(config, k)
     tokenizer = Blocks(source.alphabet, r)
-    length = config.blocks.chars // r * r  # no tail
-    train, test = (draw(source, length, config.seed, stream) for stream in (TRAIN, TEST))
-    [(mean, sem)] = ngram.token_loss(tokenizer, [train], [test], [0])
-    row, note = name(k=k, r=r), f'counted and scored on {length:,} characters each'
+    train, test = (  # texts of whole blocks
+      draw_parts(source, config.blocks.chars, config.seed, stream, multiple=r)
+      for stream in (TRAIN, TEST)
+    )
+    [found] = ngram.token_loss(tokenizer, train, test, [0], over='texts')
+    row, note = name(k=k, r=r), f'counted and scored on {sum(map(len, test)):,} characters each'
     return [
-      *loss('blocks', row, '', mean, sem, note),
+      *loss('blocks', row, '', found, note),
       *loss('blocks', row, 'closed_form', source.block_entropy(r) / r),
       Row('blocks', row, 'dictionary_size', source.alphabet_size**r, unit='tokens'),
     ]
@@ -102,20 +108,33 @@ def blocks_table(config: ConfigDict, run: runner.Run) -> list[Row]:
   return list(itertools.chain.from_iterable(on_all_cores('blocks', measure, jobs)))
 
 
-def dictionaries(config: ConfigDict, source: markov.MarkovSource, seed: int) -> dict[str, Any]:
-  """Row name -> dictionary, for BPE and LZW of every size and encoder, and for Algorithm 1."""
+def dictionaries(
+  config: ConfigDict, source: markov.MarkovSource, seed: int
+) -> dict[str, tuple[Dictionary, dict[str, str]]]:
+  """Row name -> dictionary, for BPE and LZW of every size and encoder, and for Algorithm 1.
+
+  With each come the rows that it is compared with: the next `smaller` dictionary of the same
+  encoder, and the same dictionary encoded by its `merges`.
+  """
   sizes, k = config.token_ngram, source.order
   text = draw(source, sizes.dictionary_chars, seed, DICTIONARY)
-  found: dict[str, Any] = {}
+  found: dict[str, tuple[Dictionary, dict[str, str]]] = {}
   for train in (train_bpe, train_lzw):
-    learned = train(text, max(sizes.sizes), source.alphabet)
-    for size in (size for size in sizes.sizes if size <= learned.vocab_size):
+    learned: Any = train(text, max(sizes.sizes), source.alphabet)
+    reached = [size for size in sorted(sizes.sizes) if size <= learned.vocab_size]
+    row_of = lambda encoder, size, family=learned.family: name(
+      k=k, tokenizer=family, encoder=encoder, d=size
+    )
+    for before, size in zip([None, *reached], reached):
       smaller = learned.smaller(size)
       for encoder in learned.encoders:
-        row = name(k=k, tokenizer=learned.family, encoder=encoder, d=size)
-        found[row] = type(learned)(smaller.alphabet, smaller.merges, encoder)
+        others = {'smaller': row_of(encoder, before)} if before else {}
+        if encoder != 'merges' and 'merges' in learned.encoders:
+          others['merges'] = row_of('merges', size)
+        tokenizer = type(learned)(smaller.alphabet, smaller.merges, encoder)
+        found[row_of(encoder, size)] = tokenizer, others
   row = name(k=k, tokenizer='sequential_bpe', encoder='merges', texts=sizes.sequential_texts)
-  return found | {row: train_sequential_bpe(text, sizes.sequential_texts)}
+  return found | {row: (train_sequential_bpe(text, sizes.sequential_texts), {})}
 
 
 def token_ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
@@ -127,10 +146,16 @@ def token_ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
     source = make_source(config, k)
     train = draw(source, sizes.train_chars, seed, TRAIN)
     test = draw(source, sizes.test_chars, seed, TEST)
-    return {
+    learned = dictionaries(config, source, seed)
+    values = {
       row: _token_losses(tokenizer, source, train, test, sizes.exact_merges_up_to)
-      for row, tokenizer in dictionaries(config, source, seed).items()
+      for row, (tokenizer, _) in learned.items()
     }
+    for row, (_, others) in learned.items():
+      for kind, other in others.items():
+        difference = values[row][UNIGRAM] - values[other][UNIGRAM]
+        values[row][f'unigram_above_{kind}'] = difference
+    return values
 
   jobs = [(k, seed) for k in config.orders for seed in seeds]
   measured = on_all_cores('token_ngram', measure, jobs)
@@ -147,14 +172,15 @@ def _token_losses(
   tokenizer: Dictionary, source: markov.MarkovSource, train: bytes, test: bytes, dense: int
 ) -> dict[str, float]:
   """All quantities of one dictionary and encoder, from one pair of streams."""
-  (unigram, sem), (bigram, _) = ngram.token_loss(tokenizer, [train], [test], [0, 1])
-  values = {'unigram': unigram, 'bigram': bigram, 'dictionary_size': tokenizer.vocab_size}
+  unigram, bigram = (found.value for found in ngram.token_loss(tokenizer, [train], [test], [0, 1]))
+  values = {UNIGRAM: unigram, 'bigram': bigram, 'dictionary_size': tokenizer.vocab_size}
+  values['unigram_above_characters'] = unigram - source.ngram_loss(0)
   if tokenizer.encoder == 'greedy' or (
     tokenizer.encoder == 'merges' and tokenizer.vocab_size <= dense
   ):
     exact = parse.exact_unigram(tokenizer, source)
     values |= {'exact_unigram': exact.nats_per_char, 'chars_per_token': exact.chars_per_token}
-    values['exact_error_in_sems'] = (unigram - exact.nats_per_char) / sem
+    values['unigram_above_exact'] = unigram - exact.nats_per_char
   else:
     values['chars_per_token'] = len(test) / len(tokenizer.encode(test))
   return values
@@ -169,20 +195,20 @@ def _token_rows(
   """
   characters, table = source.ngram_loss(0), 'token_ngram'
   partly = '' if len(reached) == seeds else f'{len(reached)} of {seeds} dictionaries grew so large'
-  means = {what: mean_and_sem([values[what] for values in reached]) for what in reached[0]}
+  means = {what: stats.mean([values[what] for values in reached]) for what in reached[0]}
   notes = {what: NOTES.get(what, partly) for what in means}
-  if means['unigram'][0] > characters:
-    notes['unigram'] = NOTES['worse']
-  if means['bigram'][0] > means['unigram'][0]:
+  if means[UNIGRAM].value > characters:
+    notes[UNIGRAM] = NOTES['worse']
+  if means['bigram'].value > means[UNIGRAM].value:
     notes['bigram'] = NOTES['sparse']
   rows = []
-  for what, (mean, sem) in means.items():
+  for what, found in means.items():
     if what in COUNTS:
-      rows.append(Row(table, row, what, mean, sem, unit=COUNTS[what], note=notes[what]))
+      rows.append(Row.of(table, row, what, found, unit=COUNTS[what], note=notes[what]))
     else:
-      rows += loss(table, row, what, mean, sem, notes[what])
+      rows += loss(table, row, what, found, notes[what])
   if 'tokenizer=lzw,encoder=greedy' in row:  # the theorem's tokenizer and encoder
-    size = int(means['dictionary_size'][0])
+    size = int(means['dictionary_size'].value)
     bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
     rows.append(bound_row(table, row, bound, characters))
   rows += loss(table, row, 'entropy_rate', source.entropy_rate)
@@ -198,44 +224,52 @@ def bound_row(table: str, row: str, bound: float, characters: float) -> Row:
 
 
 def bound_table(config: ConfigDict, run: runner.Run) -> list[Row]:
-  """LZW against the theorem's bound H∞/(1 − ε), and the toy tokenizer at the same size."""
-  chars = config.bound.chars
-  switching = config.source.kind == 'switching'
-  probabilities = config.bound.probabilities if switching else (None,)
+  """LZW against the theorem's bound H∞/(1 − ε), and the toy tokenizer at the same size.
 
-  def measure(p: float | None) -> list[Row]:
+  The loss of a dictionary is computed exactly. What varies is the text that it is learned from.
+  """
+  sizes = config.bound
+  probabilities = sizes.probabilities if config.source.kind == 'switching' else (None,)
+
+  def measure(p: float | None, seed: int) -> dict[int, float]:
+    """Dictionary size -> nats per character, for one dictionary."""
     source = make_source(config, 1, p)
-    text, train, test = (
-      draw(source, chars, config.seed, stream) for stream in (DICTIONARY, TRAIN, TEST)
-    )
-    learned = train_lzw(text, max(config.bound.sizes), source.alphabet)
-    rows = []
-    for size in (size for size in config.bound.sizes if size <= learned.vocab_size):
-      lzw = learned.smaller(size)
-      [(mean, sem)] = ngram.token_loss(lzw, [train], [test], [0])
-      bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
-      row = name(p=p or config.source.kind, d=size)
-      rows += _bound_rows(source, row, size, mean, sem, bound, chars)
-      rows += loss('bound', row, 'lzw_exact', parse.exact_unigram(lzw, source).nats_per_char)
-    return rows
+    text = draw(source, sizes.chars, seed, DICTIONARY)
+    learned = train_lzw(text, max(sizes.sizes), source.alphabet)
+    return {
+      size: parse.exact_unigram(learned.smaller(size), source).nats_per_char
+      for size in sizes.sizes
+      if size <= learned.vocab_size
+    }
 
-  return list(
-    itertools.chain.from_iterable(on_all_cores('bound', measure, [(p,) for p in probabilities]))
-  )
+  seeds = range(config.seed, config.seed + sizes.seeds)
+  jobs = [(p, seed) for p in probabilities for seed in seeds]
+  measured = on_all_cores('bound', measure, jobs)
+  rows = []
+  for p in probabilities:
+    of_p = [found for (other, _), found in zip(jobs, measured) if other == p]
+    for size in sizes.sizes:
+      if values := [found[size] for found in of_p if size in found]:
+        row = name(p=p or config.source.kind, d=size)
+        rows += _bound_rows(make_source(config, 1, p), row, size, stats.mean(values), sizes.chars)
+  return rows
 
 
-def _bound_rows(source, row, size, mean, sem, bound, chars) -> list[Row]:
+def _bound_rows(
+  source: markov.MarkovSource, row: str, size: int, lzw: stats.Estimate, chars: int
+) -> list[Row]:
   characters, table = source.ngram_loss(0), 'bound'
-  speaks = not bounds.vacuous(bound, characters)
+  bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
+  vacuous = bounds.vacuous(bound, characters)
   length = max(1, int(math.log(size) / math.log(source.alphabet_size) + 1e-9))
-  note = f'dictionary, counts and scores from {chars:,} characters each'
+  note = f'computed exactly; a dictionary a seed, each learned from up to {chars:,} characters'
   return [
-    *loss(table, row, 'lzw', mean, sem, note),
+    *loss(table, row, 'lzw', lzw, note),
     *loss(table, row, 'toy', source.block_entropy(length) / length),
     *loss(table, row, 'entropy_rate', source.entropy_rate),
     bound_row(table, row, bound, characters),
-    Row(table, row, 'holds', float(mean <= bound) if speaks else None, unit='1 = loss ≤ bound',
-        note='' if speaks else NOTES['vacuous']),
+    Row(table, row, 'holds', None if vacuous else float(lzw.value <= bound),
+        unit='1 = loss ≤ bound', note=NOTES['vacuous'] if vacuous else ''),
   ]  # fmt: skip
 
 
@@ -256,14 +290,14 @@ def _memorised(config: ConfigDict, source: markov.MarkovSource, k: int) -> list[
   text = draw(source, min(chars, 200_000), seed, DICTIONARY)
   letters = [bytes([letter]) for letter in source.alphabet]
   tokenizer = Dictionary([*letters, text], alphabet=source.alphabet)
-  train, test = draw(source, chars, seed, TRAIN), draw(source, chars, seed, TEST)
-  [(mean, sem)] = ngram.token_loss(tokenizer, [train], [test], [0])
+  train, test = (draw_parts(source, chars, seed, stream) for stream in (TRAIN, TEST))
+  [found] = ngram.token_loss(tokenizer, train, test, [0], over='texts')
   own, fresh = (name(k=k, dictionary='memorised', text=of) for of in ('own', 'fresh'))
   table = 'generalization'
   return [
     Row(table, own, 'tokens', len(tokenizer.encode(text)), unit='tokens'),
-    Row(table, fresh, 'tokens', len(tokenizer.encode(test)), unit='tokens'),
-    *loss(table, fresh, '', mean, sem, f'memorised {len(text):,} characters, fresh {chars:,}'),
+    Row(table, fresh, 'tokens', sum(len(tokenizer.encode(part)) for part in test), unit='tokens'),
+    *loss(table, fresh, '', found, f'memorised {len(text):,} characters, fresh {chars:,}'),
     *loss(table, fresh, 'char_unigram', source.ngram_loss(0)),
   ]
 
@@ -271,14 +305,14 @@ def _memorised(config: ConfigDict, source: markov.MarkovSource, k: int) -> list[
 def _shifted(config: ConfigDict, source: markov.MarkovSource, k: int, size: int) -> list[Row]:
   """BPE learned at p = q = p′, counted and scored on this source."""
   seed, chars, table = config.seed, config.generalization.chars, 'generalization'
-  train, test = draw(source, chars, seed, TRAIN), draw(source, chars, seed, TEST)
+  train, test = (draw_parts(source, chars, seed, stream) for stream in (TRAIN, TEST))
   rows = []
   elsewhere = config.generalization.learned_at if config.source.kind == 'switching' else ()
   for learned_at in (None, *elsewhere):
     other = make_source(config, k, learned_at) if learned_at else source
     bpe = train_bpe(draw(other, chars, seed, DICTIONARY), size, source.alphabet)
-    [(mean, sem)] = ngram.token_loss(bpe, [train], [test], [0])
+    [found] = ngram.token_loss(bpe, train, test, [0], over='texts')
     row = name(k=k, dictionary='bpe', d=size, learned_at=learned_at or 'here')
-    rows += loss(table, row, '', mean, sem, '' if learned_at else 'learned on this source')
+    rows += loss(table, row, '', found, '' if learned_at else 'learned on this source')
     rows += loss(table, row, 'exact', parse.exact_unigram(bpe, source).nats_per_char)
   return rows

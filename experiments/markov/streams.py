@@ -13,10 +13,12 @@ from tqdm import tqdm
 from lib.data import markov
 from lib.errors import InputError
 from lib.report.results import Row
+from lib.stats import Estimate
 
 LN2 = math.log(2)
 # Streams that never share text: learning dictionaries, counting or training, scoring, validation.
 DICTIONARY, TRAIN, TEST, VALIDATION = range(4)
+PARTS = 20  # independent texts that are scored where an error is over texts, not over seeds
 
 
 def stream_seed(seed: int, stream: int, order: int) -> int:
@@ -43,13 +45,28 @@ def draw(source: markov.MarkovSource, chars: int, seed: int, stream: int) -> byt
   return source.text(chars, stream_seed(seed, stream, source.order))
 
 
-def loss(table: str, row: str, what: str, value: float, sem=None, note: str = '') -> list[Row]:
-  """The rows of one loss, in nats and in bits per character; `what` names it ('' = the loss)."""
+def draw_parts(
+  source: markov.MarkovSource, chars: int, seed: int, stream: int, multiple: int = 1
+) -> list[bytes]:
+  """A text of about `chars` characters as PARTS independent texts, the units of its error.
+
+  Their length is a multiple of `multiple`.
+  """
+  length = max(1, chars // PARTS // multiple) * multiple
+  parts = markov.MarkovDocuments(source, length, PARTS, stream_seed(seed, stream, source.order))
+  return [parts[index] for index in range(PARTS)]
+
+
+def loss(table: str, row: str, what: str, found: Estimate | float, note: str = '') -> list[Row]:
+  """The rows of one loss, in nats and in bits per character; `what` names it ('' = the loss).
+
+  A number instead of an estimate is exact: a closed form, or computed without a sample.
+  """
   prefix = f'{what}_' if what else ''
-  bits = None if sem is None else sem / LN2
+  nats = found if isinstance(found, Estimate) else Estimate(found)
   return [
-    Row(table, row, f'{prefix}nats_per_char', value, sem, unit='nats/char', note=note),
-    Row(table, row, f'{prefix}bits_per_char', value / LN2, bits, unit='bits/char'),
+    Row.of(table, row, f'{prefix}nats_per_char', nats, unit='nats/char', note=note),
+    Row.of(table, row, f'{prefix}bits_per_char', nats.times(1 / LN2), unit='bits/char'),
   ]
 
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's transformer on a Markov source, with and without tokens (section 6).
 
-Each arm trains several seeds at once. A seed draws its own dictionary, model and documents. Arms
-see the same number of characters a step, in documents of the same number of characters.
+Each arm trains several seeds at once. A seed draws its own dictionary, model and documents, so
+that errors over seeds hold all three. Arms see the same number of characters a step, in documents
+of the same number of characters; at one seed they read the same characters, so that arms are
+compared in pairs.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,15 +29,19 @@ from experiments.markov.streams import (
   make_source,
   stream_seed,
 )
+from lib import stats
 from lib.data import markov, pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.evals import ngram
 from lib.models.decoder import Decoder, LanguageModel
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
+from lib.stats import Estimate
 from lib.tokenizers import Characters, Dictionary, train_bpe
 from lib.train import language_model, optimizer, replicas
 from lib.train.experiment import Experiment
+
+STEPS = (0, 100, 200, 300, 400, 500, 1000, 4000, 10_000)  # whose losses are rows
 
 
 def check(config: ConfigDict) -> None:
@@ -75,13 +81,32 @@ def run_name(arm: dict[str, Any]) -> str:
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains every arm and measures it on fresh documents."""
-  options, chain, rows = config.transformer, make_optimizer(config.transformer), []
+  options, chain = config.transformer, make_optimizer(config.transformer)
+  rows: list[Row] = []
+  curves: dict[str, dict[int, np.ndarray]] = {}
   for arm in arms(config):
     experiment = make_experiment(config, arm)
     state, history = runner.train(
       experiment, chain, config, run, options, name=run_name(arm), seed=config.seed
     )
+    curves[name(**arm)] = _curve(history)
     rows += experiment.tables(state['variables'], history)
+  return rows + _behind(config, curves)
+
+
+def _behind(config: ConfigDict, curves: Mapping[str, Mapping[int, np.ndarray]]) -> list[Row]:
+  """How far characters are above BPE at the same step, paired by seed."""
+  rows = []
+  for arm in arms(config):
+    other = name(**arm | {'tokenizer': 'bpe'})
+    if arm['tokenizer'] == 'bpe' or other not in curves:
+      continue
+    row, note = name(**arm), f'less {other}, paired by seed'
+    for step in (step for step in STEPS if step in curves[row]):
+      losses = {'this': curves[row][step], 'bpe': curves[other][step]}
+      found = stats.arms(losses, 'bpe')['this']
+      column = f'above_bpe_nats_per_char_at_{step}'
+      rows.append(Row.of('transformer', row, column, found, unit='nats/char', note=note))
   return rows
 
 
@@ -197,46 +222,54 @@ def _row_length(
 def _rows(config, arm, source, test, variables, history) -> list[Row]:
   """What an arm reached, when it came within reach of the entropy rate, and its way there."""
   options, row, rows = config.transformer, name(**arm), []
-  final = test(variables)
-  nats, sem = mean_and_sem(list(final['nats_per_byte']))
+  measured = test(variables)
+  final = np.asarray(measured['nats_per_byte'])
   note = (
     f'{options.context_chars} characters of context, {options.batch_size} documents a step; '
     f'mean over {options.seeds} seeds'
   )
-  put = lambda column, value, error=None, unit='', text='': rows.append(
-    Row('transformer', row, column, value, error, unit=unit, note=text)
-  )
-  put('nats_per_char', nats, sem, 'nats/char', note)
-  put('bits_per_char', nats / LN2, None if sem is None else sem / LN2, 'bits/char')
-  put('entropy_rate_nats_per_char', source.entropy_rate, unit='nats/char')
-  put('window_floor_nats_per_char', source.window_floor(options.context_chars), unit='nats/char')
-  put('chars_per_token', float(np.mean(final['bytes_per_token'])), unit='chars/token')
+
+  def put(column: str, found: Estimate | float | None, unit: str = '', text: str = '') -> None:
+    if isinstance(found, Estimate):
+      rows.append(Row.of('transformer', row, column, found, unit=unit, note=text))
+    else:
+      rows.append(Row('transformer', row, column, found, unit=unit, note=text))
+
+  put('nats_per_char', stats.mean(final), 'nats/char', note)
+  put('bits_per_char', stats.mean(final / LN2), 'bits/char')
+  put('entropy_rate_nats_per_char', source.entropy_rate, 'nats/char')
+  put('window_floor_nats_per_char', source.window_floor(options.context_chars), 'nats/char')
+  put('chars_per_token', stats.mean(measured['bytes_per_token']), 'chars/token')
   for column, value, unit, text in _reached(options, source, history):
-    put(column, value, unit=unit, text=text)
-  curve = {line['step']: line['validation/nats_per_byte'] for line in evaluated(history)}
-  for step in (step for step in (0, 100, 200, 300, 400, 500, 1000, 4000, 10_000) if step in curve):
-    put(f'nats_per_char_at_{step}', *mean_and_sem(curve[step]), 'nats/char')
-  for what, value, error in _token_models(config, source, arm['tokenizer']):
-    put(f'{what}_nats_per_char', value, error, 'nats/char', 'm-gram over the same tokens')
-  for index, value in enumerate(final['nats_per_byte']):
+    put(column, value, unit, text)
+  for step, losses in _curve(history).items():
+    if step in STEPS:
+      put(f'nats_per_char_at_{step}', stats.mean(losses), 'nats/char')
+  for what, losses in _token_models(config, source, arm['tokenizer']).items():
+    put(f'{what}_nats_per_char', stats.mean(losses), 'nats/char', 'm-gram over the same tokens')
+    put(f'above_{what}_nats_per_char', stats.mean(final - losses), 'nats/char',
+        f'the transformer less that {what}, paired by seed')  # fmt: skip
+  for index, value in enumerate(final):
     seed_row = name(**arm, seed=config.seed + index)
-    rows.append(Row('transformer', seed_row, 'nats_per_char', float(value),
-                    float(final['sem'][index]), unit='nats/char'))  # fmt: skip
+    rows.append(Row('transformer', seed_row, 'nats_per_char', float(value), unit='nats/char'))
   return rows
 
 
-def _token_models(config, source, kind) -> list[tuple[str, float, float | None]]:
-  """What m-gram models over the arm's own tokens reach: how much is left for the network."""
+def _curve(history: Sequence[dict[str, Any]]) -> dict[int, np.ndarray]:
+  """Step -> validation loss of each seed, nats per character [S]."""
+  return {line['step']: np.asarray(line['validation/nats_per_byte']) for line in evaluated(history)}
+
+
+def _token_models(config: ConfigDict, source: markov.MarkovSource, kind: str) -> dict:
+  """Loss [S] of m-gram models over the arm's own tokens: what is left for the network."""
   chars = config.transformer.ngram_chars
   scores = []
   for seed in range(config.seed, config.seed + config.transformer.seeds):
     counted, scored = (draw(source, chars, seed, stream) for stream in (TRAIN, TEST))
     tokenizer = make_tokenizer(config, source, kind, seed)
-    scores.append(ngram.token_loss(tokenizer, [counted], [scored], [0, 1]))
-  return [
-    (what, *mean_and_sem([losses[order][0] for losses in scores]))
-    for order, what in enumerate(('unigram', 'bigram'))
-  ]
+    found = ngram.token_loss(tokenizer, [counted], [scored], [0, 1])
+    scores.append([one.value for one in found])
+  return dict(zip(('unigram', 'bigram'), np.transpose(scores), strict=True))
 
 
 def evaluated(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

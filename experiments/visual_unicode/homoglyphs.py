@@ -73,7 +73,7 @@ def _found(config: ConfigDict, alike: Mapping[str, str]) -> list[Row]:
     'homoglyphs', 'letters=latin', column, float(value), note=note
   )
   examples = ', '.join(f'{letter} U+{ord(others[0]):04X}' for letter, others in alike.items())
-  whole = sources.take(sources.open_source(config.data.source, 'train'), 2**26)
+  whole = sources.sample(sources.open_source(config.data.source, 'train'), 2**26)
   counts = collections.Counter(b''.join(whole).decode('utf-8', 'replace'))
   look_alikes = set(''.join(alike.values()))
   return [

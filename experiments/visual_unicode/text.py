@@ -82,7 +82,7 @@ def _tokenizer(
     return tokenizers.Characters()
   if kind not in KINDS:
     return tokenizers.load(kind)
-  documents = sources.take(sources.open_source(source, 'train'), train_bytes)
+  documents = sources.sample(sources.open_source(source, 'train'), train_bytes)
   if kind == 'unicode':
     # A restricted vocabulary beside it is smaller: this is then the one that it was cut from.
     return tokenizers.train_unicode(documents, max(vocab_size, 0x10000), longest)

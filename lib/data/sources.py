@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources: random access to documents as bytes: the stdlib, own files, TFDS, n-gram laws."""
 
-import math
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from lib import cache
 from lib.data import files
 from lib.errors import InputError
+from lib.tokenizers import utf8
 
 STDLIB = {'stdlib': 'all', 'stdlib/prose': 'prose', 'stdlib/source': 'source'}  # spec -> config
 
@@ -62,20 +63,46 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
   return files.open_files(spec, split)
 
 
-def take(source: Source, limit_bytes: int | None = None) -> list[bytes]:
-  """The documents in order, the last one cut, up to `limit_bytes` in all.
+def sample(source: Source, limit_bytes: int | None = None, seed: int = 0) -> list[bytes]:
+  """A random sample of the documents of the whole split, in the split's order.
 
-  TFDS shuffles documents when it prepares a set; files come by path.
+  Documents are drawn until `limit_bytes` are reached; the last one drawn is cut to fit, at a UTF-8
+  character. The
+  draws are stratified: any number of them is spread evenly over the split, so that the folders
+  of three languages are sampled in proportion to their sizes.
+
+  Args:
+    source: the split.
+    limit_bytes: size of the sample at most; by default all documents are returned.
+    seed: of the draws.
   """
-  documents: list[bytes] = []
-  room = math.inf if limit_bytes is None else limit_bytes
-  for index in range(len(source)):
+  if limit_bytes is None:
+    return [source[index] for index in range(len(source))]
+  drawn: dict[int, bytes] = {}
+  room = limit_bytes
+  for index in _stratified(len(source), seed):
     if room <= 0:
       break
     document = source[index]
-    documents.append(document if len(document) <= room else document[: int(room)])
-    room -= len(documents[-1])
-  return documents
+    drawn[index] = document[: utf8.boundary(document, min(room, len(document)))]
+    room -= len(document)
+  return [drawn[index] for index in sorted(drawn)]
+
+
+def _stratified(count: int, seed: int) -> Iterator[int]:
+  """A random order of `range(count)` whose every beginning is spread evenly over the range.
+
+  The van der Corput sequence with nested uniform scrambling (Owen 1995, Randomly permuted
+  (t,m,s)-nets and (t,s)-sequences): the first 2**k draws fall one into each of 2**k equal parts.
+  """
+  bits = max(count - 1, 0).bit_length()
+  for draw in range(1 << bits):
+    index = 0
+    for level in range(bits):  # the half, the quarter, ... that the draw falls into
+      flip = hashlib.blake2b(b'%d %d %d' % (seed, level, index), digest_size=1).digest()[0]
+      index = index << 1 | ((draw >> level ^ flip) & 1)
+    if index < count:
+      yield index
 
 
 def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Records:

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lib import stats
 from lib.errors import InputError
+from lib.stats import Estimate
 from lib.tokenizers.base import Tokenizer
 
 
@@ -66,6 +68,10 @@ class NGram:
       np.divide(mixed, count + successors, out=probability[m:], where=seen)
     return -np.log(probability)
 
+  def by_document(self, documents: Sequence[np.ndarray]) -> np.ndarray:
+    """float64 [D] nats of all symbols of each document; 0 for a document without symbols."""
+    return np.array([self.nats(ids).sum() if len(ids) else 0.0 for ids in documents])
+
   def _symbols(self, sequence: np.ndarray) -> np.ndarray:
     sequence = np.asarray(sequence)
     if sequence.size == 0 or sequence.min() < 0 or sequence.max() >= self.vocab_size:
@@ -100,20 +106,34 @@ def per_character(nats: np.ndarray, lengths: np.ndarray, blocks: int = 50) -> tu
   return float(mean), float(sem)
 
 
-def token_loss(
+def token_nats(
   tokenizer: Tokenizer, train: Sequence[bytes], test: Sequence[bytes], orders: Sequence[int]
-) -> list[tuple[float, float]]:
-  """(nats per character, its standard error) of m-gram models over tokens, for each m in `orders`.
+) -> np.ndarray:
+  """float64 [orders, D] nats of each test document under m-gram models over its tokens.
 
-  Counts come from the documents `train`, scores from the documents `test`, each encoded alone and
-  joined in order. A character is a byte.
+  Counts come from the documents `train`, joined in order. Each document of `test` is scored alone.
   """
   counted = np.concatenate([tokenizer.encode(document) for document in train])
-  covered = [tokenizer.cover(document) for document in test]
-  scored, lengths = (np.concatenate(parts) for parts in zip(*covered))
+  scored = [tokenizer.encode(document) for document in test]
+  models = (NGram(counted, order, tokenizer.vocab_size) for order in orders)
+  return np.stack([model.by_document(scored) for model in models])
+
+
+def token_loss(
+  tokenizer: Tokenizer,
+  train: Sequence[bytes],
+  test: Sequence[bytes],
+  orders: Sequence[int],
+  over: str = 'documents',
+) -> list[Estimate]:
+  """Nats per byte of m-gram models over tokens, for each m in `orders`.
+
+  The error is over the documents of `test`, which `over` names. All bytes of a document count,
+  also those that give no token. See `token_nats`.
+  """
+  sizes = [len(document) for document in test]
   return [
-    per_character(NGram(counted, order, tokenizer.vocab_size).nats(scored), lengths)
-    for order in orders
+    stats.ratio(nats, sizes, over=over) for nats in token_nats(tokenizer, train, test, orders)
   ]
 
 

@@ -1,33 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims of papers, and what audits found, with verdicts computed from measured rows.
+"""Claims of papers, and findings of audits, with verdicts computed from measured rows.
 
-claims/PAPER.json holds them as data. A claim is said in a sentence and has rules that must all hold
-(lib.report.rules). Its verdict is REPRODUCED only at the paper's own sizes, or where the claim is
-of theory and knows no sizes; elsewhere the most is DIRECTION.
+claims/PAPER.json holds them as data. A claim is a sentence with rules that must all hold
+(lib.report.rules). Verdict lists what can be said of it. REPRODUCED needs the paper's own sizes, or
+a claim that does not depend on them; at other sizes the most is DIRECTION.
 """
 
 import dataclasses
+import enum
 import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scipy import stats
-
-from lib.report import published
+from lib.report import published, rules
 from lib.report.results import Row
-from lib.report.rules import SEPARATOR, Cells, Outcome, judge
+from lib.report.rules import SEPARATOR, Cells, Outcome
 from lib.report.tables import number
 
 FOLDER = pathlib.Path(__file__).parent / 'claims'
-REPRODUCED = 'reproduced'
-DIRECTION = 'direction holds at this scale'
-FAILS = 'does not hold here'
-UNTESTABLE = 'not testable at this scale'
-SHOWN, NOT_SHOWN = 'shown here', 'not shown here'  # of what an audit found
-VERDICTS = REPRODUCED, DIRECTION, FAILS, UNTESTABLE
-NORMAL = stats.norm.ppf(0.975)
+
+
+class Verdict(enum.StrEnum):
+  """All that is said of a claim."""
+
+  REPRODUCED = 'reproduced'
+  AGREES = 'agrees with the theorem'
+  DIRECTION = 'direction holds at this scale'
+  FAILS = 'does not hold here'
+  UNTESTABLE = 'not testable at this scale'
+  NOT_RUN = 'not run here'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Claim:
     source: where the paper says so, or whose finding it is.
     rules: each as lib.report.rules takes it; all must hold.
     published: addresses of published numbers, or a text where there are none.
-    seeds: the config's field that counts the seeds (or chains) which errors are over, or ''.
-    theory: holds at any size, so that a run of any scale can reproduce it.
+    theory: a theorem or a closed form, which our own sampler checks at any size.
+    any_scale: no theorem, but it does not depend on sizes: a run of any scale can reproduce it.
     audit: a finding on the paper, not a claim of it.
   """
 
@@ -48,8 +51,8 @@ class Claim:
   source: str
   rules: Sequence[Mapping[str, Any]]
   published: str | Sequence[str] = 'none'
-  seeds: str = ''
   theory: bool = False
+  any_scale: bool = False
   audit: bool = False
 
 
@@ -58,16 +61,12 @@ class Judged:
   """A claim with its verdict and what led to it.
 
   Attributes:
-    seeds: number of seeds behind the measured numbers, or None where they have none.
-    quantile: standard errors in half a 95 % interval.
     published: the numbers of the paper in words.
   """
 
   claim: Claim
-  verdict: str
+  verdict: Verdict
   outcomes: Sequence[Outcome]
-  seeds: int | None
-  quantile: float
   published: str
 
 
@@ -76,53 +75,38 @@ def load(paper: str) -> list[Claim]:
   return [Claim(**entry) for entry in json.loads((FOLDER / f'{paper}.json').read_text())]
 
 
-def judge_all(
-  paper: str, rows: Sequence[Row], config: Mapping[str, Any], *, same_sizes: bool
-) -> list[Judged]:
+def judge_all(paper: str, rows: Sequence[Row], *, same_sizes: bool) -> list[Judged]:
   """Every claim on a paper, judged.
 
   Args:
     paper: name of the data files.
     rows: of a run.
-    config: of the run, for the number of its seeds.
     same_sizes: whether the run has the paper's own sizes and nothing about it was changed.
   """
   entries = published.load(paper)['entries']
   cells = Cells(rows, entries)
-  return [_judge(claim, cells, entries, config, same_sizes) for claim in load(paper)]
+  return [_judge(claim, cells, entries, same_sizes) for claim in load(paper)]
 
 
 def _judge(
-  claim: Claim,
-  cells: Cells,
-  entries: Sequence[Mapping[str, Any]],
-  config: Mapping[str, Any],
-  same_sizes: bool,
+  claim: Claim, cells: Cells, entries: Sequence[Mapping[str, Any]], same_sizes: bool
 ) -> Judged:
-  seeds = _field(config, claim.seeds) if claim.seeds else None
-  quantile = stats.t.ppf(0.975, seeds - 1) if seeds and seeds > 1 else NORMAL
-  outcomes = [judge(rule, cells, quantile) for rule in claim.rules]
+  outcomes = rules.judge(claim.rules, cells)
   verdict = _verdict(claim, outcomes, same_sizes)
-  return Judged(claim, verdict, outcomes, seeds, float(quantile), _published(claim, entries))
+  return Judged(claim, verdict, outcomes, _published(claim, entries))
 
 
-def _verdict(claim: Claim, outcomes: Sequence[Outcome], same_sizes: bool) -> str:
+def _verdict(claim: Claim, outcomes: Sequence[Outcome], same_sizes: bool) -> Verdict:
   held = [outcome.holds for outcome in outcomes]
-  if any(outcome.missing for outcome in outcomes):
-    return UNTESTABLE
-  if claim.audit:
-    return SHOWN if all(held) else NOT_SHOWN
   if False in held:
-    return FAILS
+    return Verdict.FAILS
+  if any(outcome.not_run for outcome in outcomes):
+    return Verdict.NOT_RUN
   if None in held:
-    return UNTESTABLE
-  return REPRODUCED if claim.theory or same_sizes else DIRECTION
-
-
-def _field(config: Mapping[str, Any], path: str) -> int | None:
-  for part in path.split('.'):
-    config = config.get(part, {})
-  return config if isinstance(config, int) else None
+    return Verdict.UNTESTABLE
+  if claim.theory:
+    return Verdict.AGREES
+  return Verdict.REPRODUCED if claim.any_scale or same_sizes else Verdict.DIRECTION
 
 
 def _published(claim: Claim, entries: Sequence[Mapping[str, Any]]) -> str:

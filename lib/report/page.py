@@ -7,27 +7,24 @@ import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from lib.report import claims, sections, tables
-from lib.report.claims import Judged
+from lib.report import sections, tables
+from lib.report.claims import Judged, Verdict
+from lib.report.rules import Comparison
 from lib.report.sections import Section
 
 STYLE = pathlib.Path(__file__).with_suffix('.css')
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing is fetched
 LOOKS = {
-  claims.REPRODUCED: 'good',
-  claims.SHOWN: 'good',
-  claims.DIRECTION: 'fair',
-  claims.FAILS: 'bad',
-  claims.NOT_SHOWN: 'bad',
-  claims.UNTESTABLE: 'none',
+  Verdict.REPRODUCED: 'good',
+  Verdict.AGREES: 'good',
+  Verdict.DIRECTION: 'fair',
+  Verdict.FAILS: 'bad',
+  Verdict.UNTESTABLE: 'none',
+  Verdict.NOT_RUN: 'none',
 }
-HOLDS = {
-  True: '<td class="good">yes</td>',
-  False: '<td class="bad">no</td>',
-  None: '<td class="none">open</td>',
-}
-WORDS = {True: 'holds', False: 'fails', None: 'open'}
-AUDITS = 'What the audits found'
+HOLDS = {True: 'good', False: 'bad', None: 'none'}
+HEAD = 'holds', 'row', 'measured', 'n', 'against', 'difference, 95 % interval', 'p'
+AUDITS = 'Findings about the papers'
 
 
 def html(found: Sequence[Section], remarks: Sequence[str]) -> str:
@@ -43,7 +40,7 @@ def html(found: Sequence[Section], remarks: Sequence[str]) -> str:
     f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
     f'<title>{escape(sections.TITLE)}</title>\n<style>\n{STYLE.read_text()}</style>\n</head>\n<body>',
     f'<h1>{escape(sections.TITLE)}</h1>\n<p>{escape(sections.INTRODUCTION)}</p>',
-    f'<p class="soft">{escape(sections.READING)}</p>',
+    *(f'<p class="soft">{escape(words)}</p>' for words in sections.READING),
     *(f'<p class="verdict">{escape(remark)}</p>' for remark in remarks),
     _table(sections.overview(found)),
     '<nav><ul>',
@@ -62,6 +59,7 @@ def _section(one: Section, index: int) -> Iterator[str]:
   yield f'<h2 id="{index}">{escape(one.title)}</h2>'
   yield f'<p class="soft">{escape(" ".join(one.facts))}</p>'
   yield from (_article(one, judged) for judged in one.claims)
+  yield f'<details><summary>{sections.ERRORS}</summary>{_table(one.errors)}</details>'
   for picture in one.pictures:
     data = base64.b64encode(picture.read_bytes()).decode()
     name = escape(picture.stem.replace('_', ' '))
@@ -85,23 +83,31 @@ def _article(section: Section, one: Judged) -> str:
   ]
   for outcome in one.outcomes:
     lines.append(f'<p class="soft">Rule: {_address(outcome.words)}</p>')
-    if outcome.missing:
-      lines.append(f'<p class="soft">Missing: {escape("; ".join(outcome.missing))}</p>')
-      continue
-    lines.append(
-      '<div class="scroll"><table>\n'
-      '<tr><th>holds</th><th>row</th><th>measured</th><th>against</th></tr>'
-    )
-    for each in sections.nearest(outcome):
-      lines.append(
-        f'<tr>{HOLDS[each.holds]}<td>{_address(each.cell.address)}</td>'
-        f'<td class="number">{sections.measured(each, one.quantile)}</td>'
-        f'<td class="number">{each.against}</td></tr>'
-      )
-    lines.append('</table></div>')
+    if outcome.not_run:
+      lines.append(f'<p class="soft">Not run: {escape("; ".join(outcome.not_run))}</p>')
+    if outcome.untested:
+      lines.append(f'<p class="soft">Not testable: {escape(outcome.untested)}</p>')
+    if outcome.comparisons:
+      heads = ''.join(f'<th>{head}</th>' for head in HEAD)
+      lines.append(f'<div class="scroll"><table>\n<tr>{heads}</tr>')
+      lines += [_comparison(each) for each in sections.nearest(outcome)]
+      lines.append('</table></div>')
     if rest := sections.left_out(outcome):
       lines.append(f'<p class="soft">{rest}</p>')
   return '\n'.join([*lines, '</article>'])
+
+
+def _comparison(one: Comparison) -> str:
+  numbers = (
+    sections.measured(one), sections.units(one), one.against,
+    sections.difference(one), sections.p_value(one),
+  )  # fmt: skip
+  return (
+    f'<tr><td class="{HOLDS[one.holds]}">{escape(sections.verdict_of(one))}</td>'
+    f'<td>{_address(one.cell.address)}</td>'
+    + ''.join(f'<td class="number">{escape(text)}</td>' for text in numbers)
+    + '</tr>'
+  )
 
 
 def _address(text: str) -> str:
@@ -119,11 +125,12 @@ def _table(cells: Sequence[Sequence[str]]) -> str:
 
 def markdown(found: Sequence[Section], remarks: Sequence[str]) -> str:
   """The same in Markdown, without plots; the tables are in the reports of the runs."""
-  parts = [f'# {sections.TITLE}', sections.INTRODUCTION, sections.READING, *remarks]
+  parts = [f'# {sections.TITLE}', sections.INTRODUCTION, *sections.READING, *remarks]
   parts.append(tables.ruled(sections.overview(found)))
   for one in found:
     parts += [f'## {one.title}', ' '.join(one.facts)]
     parts += [_item(one, judged) for judged in one.claims]
+    parts += [f'### {sections.ERRORS}', tables.ruled(one.errors)]
   parts.append(f'## {AUDITS}')
   for one in found:
     parts.append(f'### {one.title}')
@@ -138,12 +145,23 @@ def _item(section: Section, one: Judged) -> str:
   ]
   for outcome in one.outcomes:
     lines.append(f'  - rule: `{outcome.words}`')
-    lines += [f'    - missing: {missing}' for missing in outcome.missing]
-    lines += [
-      f'    - {WORDS[each.holds]}: `{each.cell.address}` '
-      f'{sections.measured(each, one.quantile)}' + (f' against {each.against}' * bool(each.against))
-      for each in sections.nearest(outcome)
-    ]
+    lines += [f'    - not run: {missing}' for missing in outcome.not_run]
+    lines += [f'    - not testable: {outcome.untested}'] if outcome.untested else []
+    lines += [_line(each) for each in sections.nearest(outcome)]
     if rest := sections.left_out(outcome):
       lines.append(f'    - {rest}')
   return '\n'.join(lines)
+
+
+def _line(one: Comparison) -> str:
+  """'yes: `address` 0.50 ± 0.01 (n 57) against 0.60; difference −0.10 [−0.12, −0.08], p 0.01'."""
+  units, p = sections.units(one), sections.p_value(one)
+  parts = [
+    f'{sections.verdict_of(one)}: `{one.cell.address}` {sections.measured(one)}',
+    f'(n {units})' * bool(units),
+    f'against {one.against}' * bool(one.against),
+  ]
+  found = f'difference {sections.difference(one)}' if one.difference else ''
+  tested = p if one.exact else f'p {p}' * bool(p)
+  rest = ', '.join(part for part in (found, tested) if part)
+  return '    - ' + '; '.join(filter(None, (' '.join(filter(None, parts)), rest)))

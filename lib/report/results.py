@@ -55,6 +55,13 @@ class Row:
     value, sem, n, over, df = estimate
     return cls(table, row, column, value, sem, n=n, over=over, df=df, **rest)
 
+  @property
+  def estimate(self) -> Estimate | None:
+    """What was measured, with its error; None where nothing was."""
+    if self.measured is None:
+      return None
+    return Estimate(self.measured, self.sem, self.n, self.over, self.df)
+
 
 def name(**parts: Any) -> str:
   """A row name: `name(k=2, r=8)` is 'k=2,r=8'."""

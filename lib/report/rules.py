@@ -2,47 +2,70 @@
 """Rules by which measured rows speak for a claim or against it.
 
 A cell is named by its address, 'table / row / column'; published numbers have the same address
-after 'published / '. In the addresses of a rule, * stands for any value and {a,b} for one of a
-few; what they found in `left` takes the place of each * in `right`.
+after 'published / '. In the addresses of a rule, * matches any value and {a,b} one of a few; what
+they match in `left` replaces each * in `right`.
 
 A rule is a dict with its `kind` and:
-  above, below: `left` against `right` (an address or a number, times `times`, plus `plus`), by the
-    95 % interval of the difference;
-  at_least, at_most: the same, by the values alone;
-  near: no further from `right` than `within`;
-  equivalent: the 95 % interval of the difference lies within ± `margin`;
-  order: `rises` or `falls`, a list of addresses;
-  published: `left` within the factor 1 ± `ratio` of the number published for this scale;
-  needs: `what` it would take; never tested.
-`wherever_given` leaves out what has nothing to compare with; `paired` takes all rows that `left`
-fits for seeds of one difference, whose error is over them.
+  above, below: `left` is above or below `right` (an address or a number, times `times`, plus
+    `plus`);
+  equivalent: `left` is within ± `margin` of `right`;
+  order: `rises` or `falls` is a list of addresses, each below (above) the next;
+  published: `left` is within the factor 1 ± `ratio` of the paper's number for this scale;
+  needs: `what` a test would take; such a rule is never tested.
+Optional fields:
+  paired: rows that `left` matches and that differ only in `seed=*` are one mean difference, whose
+    error is over the seeds;
+  wherever_given: rows of `left` without a measured counterpart are left out;
+  exact: true says that both sides are deterministic (counts, closed forms, yes or no), so that
+    values alone are compared; 'right' says so of the right side alone;
+  or_equal: equal values, up to rounding, hold as well; only where `exact` is true.
+
+Errors decide everything else: each comparison is a two-sided t-test of a difference with the df of
+its cells, and the p-values of one claim are adjusted together (Holm). A cell without an error, with
+one seed, or without any spread cannot be tested. Numbers in a rule and published numbers have no
+error, and need none.
 """
 
 import dataclasses
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lib.report.results import Row, mean_and_sem
-from lib.report.tables import number
+from lib import stats
+from lib.report.results import Row
+from lib.report.tables import with_error
+from lib.stats import Estimate
 
 SEPARATOR = ' / '
-ROUNDING = 1e-6  # of a bound, by which a value that attains it may exceed it
+ROUNDING = 1e-6  # of the larger side, up to which two values are equal
+WILDCARD = re.compile(r'\*|\{[^}]*\}')
+UNMEASURED = 'no value was measured'
+UNPUBLISHED = 'no number is published for this scale'
+UNFIT = 'the rule is exact, but this row has an error'  # a mistake in the claim or in the recipe
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """A number with its address, standard error and published counterpart.
+  """A number with its address, error and published counterpart.
 
   Attributes:
-    published: at this scale, or None.
+    estimate: the value with its error, or None where nothing was measured.
+    constant: it has no error and needs none: a number of a rule, a published number, or what the
+      rule calls deterministic.
+    published: the paper's number at this scale, or None.
   """
 
   address: str
-  value: float
-  sem: float | None = None
+  estimate: Estimate | None
+  constant: bool = False
   published: float | None = None
+
+  @property
+  def value(self) -> float:
+    """The value; NaN where nothing was measured."""
+    return self.estimate.value if self.estimate else math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +73,32 @@ class Comparison:
   """A cell against what it is compared with.
 
   Attributes:
-    slack: by how much the rule holds; below 0 it does not.
-    half: of the 95 % interval of the difference, 0 for rules that ask for none.
+    cell: the left side.
+    against: the right side in words: its value, with one standard error where it has one.
+    difference: left less right, with its error; None where it cannot be had.
+    slack: by how much the rule holds, in the unit of the cells; below 0 it does not.
+    exact: values alone decide.
+    untested: why it cannot be tested, or ''.
+    p: of the two-sided test that the slack is 0; None where there is no test.
+    adjusted: p, adjusted for all comparisons of the claim.
   """
 
   cell: Cell
-  against: str
-  slack: float
-  half: float = 0.0
+  against: str = ''
+  difference: Estimate | None = None
+  slack: float = 0.0
+  exact: bool = False
+  untested: str = ''
+  p: float | None = None
+  adjusted: float | None = None
 
   @property
   def holds(self) -> bool | None:
-    """Whether the rule holds; None where the interval leaves it open."""
-    if self.slack >= 0:
-      return True
-    return None if self.slack >= -2 * self.half < 0 else False
+    """Whether the rule holds here; None where that is open or cannot be tested."""
+    if self.untested:
+      return None
+    decided = self.exact or (self.adjusted is not None and self.adjusted <= 1 - stats.LEVEL)
+    return self.slack > 0 if decided else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,26 +106,32 @@ class Outcome:
   """What a rule found.
 
   Attributes:
-    words: the rule, to be printed beside the verdict.
+    words: the rule, to be printed next to the verdict.
     comparisons: what was compared.
-    missing: what it lacked; where there is anything, nothing is said.
+    not_run: addresses or tables that the run does not have.
+    untested: why nothing could be compared, or ''.
   """
 
   words: str
   comparisons: tuple[Comparison, ...] = ()
-  missing: tuple[str, ...] = ()
+  not_run: tuple[str, ...] = ()
+  untested: str = ''
 
   @property
   def holds(self) -> bool | None:
-    """Whether every comparison holds; None where that is open or something is missing."""
+    """Whether every comparison holds; False if one fails; None in all other cases."""
     found = [one.holds for one in self.comparisons]
-    if self.missing or (None in found and False not in found):
-      return None
-    return all(found)
+    if False in found:
+      return False
+    return None if self.not_run or self.untested or None in found or not found else True
 
 
-class Missing(Exception):
-  """What a rule needs and the rows do not have."""
+class NotRun(Exception):
+  """Addresses or tables that the run does not have."""
+
+
+class Untested(Exception):
+  """Why a rule cannot be tested."""
 
 
 class Cells:
@@ -103,67 +143,96 @@ class Cells:
   """
 
   def __init__(self, rows: Sequence[Row], entries: Sequence[Mapping[str, Any]]):
-    self._found: dict[str, Cell | None] = {}
+    self._found = {}
     for row in rows:
       address = SEPARATOR.join((row.table, row.row, row.column))
-      self._found[address] = None
-      if row.measured is not None:
-        self._found[address] = Cell(address, row.measured, row.sem, row.published)
+      self._found[address] = Cell(address, row.estimate, published=row.published)
     for entry in entries:
       if isinstance(entry['value'], (int, float)):
-        parts = ('published', entry['table'], entry['row'], entry['column'])
-        address = SEPARATOR.join(parts)
-        self._found[address] = Cell(address, entry['value'])
-    self._tables = {row.table for row in rows}
+        address = SEPARATOR.join(('published', entry['table'], entry['row'], entry['column']))
+        self._found[address] = Cell(address, Estimate(entry['value']), constant=True)
+    self._tables = {row.table for row in rows} | {'published'}
 
   def one(self, address: str) -> Cell:
-    """The cell of an address; raises Missing if there is none, or nothing was measured."""
-    if cell := self._found.get(address):
-      return cell
-    if address in self._found:
-      raise Missing(f'{address}: no value was measured')
+    """The cell of an address.
+
+    Raises:
+      NotRun: there is none.
+    """
+    if address not in self._found:
+      raise self._absent(address)
+    return self._found[address]
+
+  def _absent(self, address: str) -> NotRun:
     table = address.split(SEPARATOR)[0]
-    raise Missing(address if table in self._tables | {'published'} else f'table {table}')
+    return NotRun(address if table in self._tables else f'table {table}')
 
   def matching(self, pattern: str) -> list[tuple[Cell, tuple[str, ...]]]:
-    """Cells whose address fits a pattern, each with what its wildcards stand for."""
-    form, fits = re.compile(_expression(pattern)), []
-    for address in self._found:
-      if match := form.fullmatch(address):
-        fits.append((self.one(address), tuple(map(str, match.groups()))))
-    return fits or [(self.one(pattern), ())]  # says what is missing
+    """The cells whose address matches a pattern, each with the values of its wildcards.
+
+    Raises:
+      NotRun: there is none.
+    """
+    form = re.compile(expression(pattern))
+    matches = [(cell, form.fullmatch(address)) for address, cell in self._found.items()]
+    found = [(cell, tuple(match.groups())) for cell, match in matches if match]
+    if not found:
+      raise self._absent(pattern)
+    return found
 
 
-def _expression(pattern: str) -> str:
-  parts = re.split(r'(\*|\{[^}]*\})', pattern)
-  values = {'*': '([^,/]*)'}
+def expression(pattern: str) -> str:
+  """The regular expression of an address with wildcards, each of them a group."""
+  parts = re.split(f'({WILDCARD.pattern})', pattern)
   return ''.join(
     f'({"|".join(map(re.escape, part[1:-1].split(",")))})'
     if part.startswith('{')
-    else values.get(part, re.escape(part))
+    else '([^,/]*)'
+    if part == '*'
+    else re.escape(part)
     for part in parts
   )
 
 
-def _filled(pattern: str, values: Sequence[str]) -> str:
-  left = iter(values)
-  return re.sub(r'\*', lambda _: next(left, '*'), pattern)
+def addresses(rule: Mapping[str, Any]) -> list[str]:
+  """The addresses that a rule names, with their wildcards."""
+  sides = [rule.get('left'), rule.get('right'), *rule.get('rises', ()), *rule.get('falls', ())]
+  return [side for side in sides if isinstance(side, str)]
 
 
-def judge(rule: Mapping[str, Any], cells: Cells, quantile: float) -> Outcome:
-  """What a rule finds.
+def judge(rules: Sequence[Mapping[str, Any]], cells: Cells) -> list[Outcome]:
+  """What the rules of one claim find, their p-values adjusted together.
 
   Args:
-    rule: see the head of this file.
+    rules: see the head of this file.
     cells: of the run.
-    quantile: standard errors in half a 95 % interval.
   """
-  words = describe(rule)
+  outcomes = [_outcome(rule, cells) for rule in rules]
+  tested = [one for found in outcomes for one in found.comparisons if one.p is not None]
+  adjusted = dict(zip(map(id, tested), stats.holm([one.p for one in tested if one.p is not None])))
+  return [
+    dataclasses.replace(
+      found,
+      comparisons=tuple(
+        dataclasses.replace(one, adjusted=adjusted.get(id(one))) for one in found.comparisons
+      ),
+    )
+    for found in outcomes
+  ]
+
+
+def _outcome(rule: Mapping[str, Any], cells: Cells) -> Outcome:
+  found: list[Comparison] = []
+  not_run: tuple[str, ...] = ()
+  untested = ''
   try:
-    compared = tuple(KINDS[rule['kind']](rule, cells, quantile))
-  except Missing as missing:
-    return Outcome(words, missing=(str(missing),))
-  return Outcome(words, compared)
+    for one in KINDS[rule['kind']](rule, cells):
+      found.append(one)  # kept where a later one is missing
+  except NotRun as missing:
+    not_run = missing.args
+  except Untested as why:
+    untested = str(why)
+  return Outcome(describe(rule), tuple(found), not_run, untested)
 
 
 def describe(rule: Mapping[str, Any]) -> str:
@@ -173,24 +242,26 @@ def describe(rule: Mapping[str, Any]) -> str:
     return f'not tested: it takes {rule["what"]}'
   if kind == 'order':
     [way] = {'rises', 'falls'} & set(rule)
-    return f'each {"below" if way == "rises" else "above"} the next: ' + '; '.join(rule[way])
-  left = rule['left']
-  if kind == 'published':
-    percent = f'{100 * rule["ratio"]:g} %'
-    return f'{left}: within {percent} of the published number, where the scale is the same'
-  words = {
-    'above': 'above {} by the 95 % interval of the difference',
-    'below': 'below {} by the 95 % interval of the difference',
-    'at_least': 'at least {}',
-    'at_most': 'at most {}',
-    'near': 'within {within} of {}',
-    'equivalent': 'the 95 % interval of its difference from {} within ±{margin}',
-  }[kind].format(_right_in_words(rule), **rule)
-  asides = {'wherever_given': ', wherever that is given', 'paired': ', paired by seed'}
-  return f'{left}: {words}' + ''.join(asides[key] for key in asides if rule.get(key))
+    words = f'each is {"below" if way == "rises" else "above"} the next: ' + '; '.join(rule[way])
+  elif kind == 'published':
+    words = f'{rule["left"]}: within {100 * rule["ratio"]:g} % of the paper’s number for this scale'
+  else:
+    words = f'{rule["left"]}: ' + {
+      ('above', False): 'above {}',
+      ('above', True): 'at least {}',
+      ('below', False): 'below {}',
+      ('below', True): 'at most {}',
+      ('equivalent', False): 'within ± {margin:g} of {}',
+    }[kind, rule.get('or_equal', False)].format(_right_with_error(rule), **rule)
+  asides = {
+    'wherever_given': 'wherever that is given',
+    'paired': 'paired by seed',
+    'exact': 'deterministic' + ' on the right' * (rule.get('exact') == 'right'),
+  }
+  return ', '.join([words, *(asides[key] for key in asides if rule.get(key))])
 
 
-def _right_in_words(rule: Mapping[str, Any]) -> str:
+def _right_with_error(rule: Mapping[str, Any]) -> str:
   right = rule['right']
   words = right if isinstance(right, str) else f'{right:g}'
   left = rule['left'].rsplit(SEPARATOR, 1)[0]
@@ -201,90 +272,158 @@ def _right_in_words(rule: Mapping[str, Any]) -> str:
   return f'{times:g} × ' * (times != 1) + words + sum_of * (plus != 0)
 
 
-def _compare(rule: Mapping[str, Any], cells: Cells, quantile: float) -> list[Comparison]:
+def _two_sided(rule: Mapping[str, Any], cells: Cells) -> Iterator[Comparison]:
   """Rules of two sides."""
-  times, plus, right = rule.get('times', 1), rule.get('plus', 0), rule['right']
-  pairs = []
+  pairs: dict[str, list[tuple[Cell, Cell]]] = {}  # address of the left side -> cells to compare
+  missing: list[str] = []
   for cell, values in cells.matching(rule['left']):
+    address = _of_all_seeds(rule['left'], values) if rule.get('paired') else cell.address
     try:
-      other = cells.one(_filled(right, values)) if isinstance(right, str) else Cell('', right)
-    except Missing:
-      if rule.get('wherever_given'):
-        continue
-      raise
-    pairs.append((cell, Cell(other.address, times * other.value + plus, other.sem)))
-  if not pairs:
-    raise Missing(f'{right}: no value was measured')
-  if rule.get('paired'):
-    return [_over_seeds(rule, pairs, quantile)]
-  return [
-    _comparison(
-      rule, cell, bound.value, math.hypot(cell.sem or 0, times * (bound.sem or 0)), quantile
-    )
-    for cell, bound in pairs
-  ]
+      other = _right(rule, cells, values)
+    except NotRun as absent:
+      missing += absent.args
+      continue
+    if not rule.get('wherever_given') or (cell.estimate and other.estimate):
+      pairs.setdefault(address, []).append((cell, other))
+  for address, members in pairs.items():
+    if rule.get('paired'):
+      yield _over_seeds(rule, address, members)
+    else:
+      [(cell, other)] = members
+      yield _compared(rule, cell, other)
+  if not pairs and rule.get('wherever_given'):
+    raise Untested(f'no row has a measured counterpart in {rule["right"]}')
+  if missing and not rule.get('wherever_given'):
+    raise NotRun(*dict.fromkeys(missing))
+
+
+def _right(rule: Mapping[str, Any], cells: Cells, values: Sequence[str]) -> Cell:
+  """What one cell of the left side is compared with: times and plus what the rule says."""
+  right, left = rule['right'], iter(values)
+  if isinstance(right, str):
+    cell = cells.one(re.sub(r'\*', lambda _: next(left, '*'), right))
+  else:
+    cell = Cell('', Estimate(right), constant=True)
+  if cell.estimate is None:
+    return cell
+  value, factor = cell.estimate.value, rule.get('times', 1)
+  scaled = cell.estimate.times(factor)._replace(value=factor * value + rule.get('plus', 0))
+  constant = cell.constant or rule.get('exact') == 'right'
+  return dataclasses.replace(cell, estimate=scaled, constant=constant)
+
+
+def _of_all_seeds(pattern: str, values: Sequence[str]) -> str:
+  """The pattern with its wildcards filled, except that of the seed."""
+  left = iter(values)
+
+  def filled(match: re.Match[str]) -> str:
+    value = next(left)
+    return match[0] if pattern[: match.start()].endswith('seed=') else value
+
+  return WILDCARD.sub(filled, pattern)
 
 
 def _over_seeds(
-  rule: Mapping[str, Any], pairs: Sequence[tuple[Cell, Cell]], quantile: float
+  rule: Mapping[str, Any], address: str, members: Sequence[tuple[Cell, Cell]]
 ) -> Comparison:
-  """One difference, of which every pair is a seed."""
-  value, sem = mean_and_sem([cell.value for cell, _ in pairs])
-  _, of_difference = mean_and_sem([cell.value - bound.value for cell, bound in pairs])
-  bound, _ = mean_and_sem([bound.value for _, bound in pairs])
-  cell = Cell(rule['left'], value, sem)
-  return _comparison(rule, cell, bound, of_difference or 0.0, quantile)
+  """One mean difference, of which every pair of cells is a seed."""
+  left, right = zip(*members)
+  if any(cell.estimate is None for cell in (*left, *right)):
+    return Comparison(Cell(address, None), untested=UNMEASURED)
+  mean = lambda side: stats.mean([cell.value for cell in side])
+  cell = Cell(address, mean(left))
+  other = dataclasses.replace(right[0], estimate=mean(right))
+  difference = stats.mean([one.value - two.value for one, two in members])
+  return _decided(rule, cell, other, difference, [difference])
 
 
-def _comparison(
-  rule: Mapping[str, Any], cell: Cell, bound: float, sem: float, quantile: float
+def _compared(rule: Mapping[str, Any], cell: Cell, other: Cell) -> Comparison:
+  """One cell against another, which is independent of it or a constant."""
+  if cell.estimate is None or other.estimate is None:
+    return Comparison(cell, untested=UNMEASURED)
+  if other.constant:
+    difference = cell.estimate._replace(value=cell.value - other.value)
+  elif cell.constant:
+    difference = other.estimate._replace(value=cell.value - other.value)
+  else:
+    difference = stats.difference(cell.estimate, other.estimate)
+  tested = [one.estimate for one in (cell, other) if one.estimate and not one.constant]
+  return _decided(rule, cell, other, difference, tested)
+
+
+def _decided(
+  rule: Mapping[str, Any], cell: Cell, other: Cell, difference: Estimate, tested: Sequence[Estimate]
 ) -> Comparison:
-  """A cell against a bound; `sem` is of their difference."""
-  half = quantile * sem if rule['kind'] in ('above', 'below', 'equivalent') else 0.0
-  return Comparison(cell, number(bound), _slack(rule, cell.value - bound, half, bound), half)
+  """What a difference of two cells says; `tested` are the estimates that need an error."""
+  exact, against = rule.get('exact', False), with_error(other.estimate) if other.estimate else ''
+  slack = {
+    'above': difference.value,
+    'below': -difference.value,
+    'equivalent': rule.get('margin', 0.0) - abs(difference.value),
+  }[rule['kind']]
+  deterministic = [cell, other] if exact is True else [other] if exact else []
+  if any(one.estimate.sem for one in deterministic if one.estimate):
+    return Comparison(cell, against, difference, slack, untested=UNFIT)
+  if exact is True:
+    if abs(difference.value) <= ROUNDING * max(abs(cell.value), abs(other.value)):
+      slack = (
+        math.ulp(0) if rule.get('or_equal') else slack if rule['kind'] == 'equivalent' else 0.0
+      )
+    return Comparison(cell, against, difference, slack, exact=True)
+  why = next(filter(None, map(_why_untested, tested)), '' if tested else 'no error')
+  p = None if why else difference._replace(value=slack).p_value()
+  if not why and (p is None or (rule['kind'] == 'equivalent' and difference.sem == 0)):
+    why, p = 'no spread', None
+  return Comparison(cell, against, difference, slack, untested=why, p=p)
 
 
-def _slack(rule: Mapping[str, Any], difference: float, half: float, bound: float) -> float:
-  kind = rule['kind']
-  if kind in ('above', 'below'):
-    slack = (difference if kind == 'above' else -difference) - half
-    return slack or -math.ulp(0)  # equal is neither
-  if kind in ('at_least', 'at_most'):
-    return (difference if kind == 'at_least' else -difference) + ROUNDING * abs(bound)
-  if kind == 'equivalent':
-    return rule['margin'] - abs(difference) - half
-  return rule['within'] - abs(difference)
+def _why_untested(estimate: Estimate) -> str:
+  """Why an estimate cannot be tested, or ''."""
+  if estimate.sem is not None and estimate.df is not None:
+    return ''
+  for count, unit in zip(estimate.n.split('×'), estimate.over.split('×')):
+    if count == '1' and unit:
+      return f'one {unit.removesuffix("s")}'
+  return 'no error' if estimate.sem is None else 'no error over independent units'
 
 
-def _order(rule: Mapping[str, Any], cells: Cells, quantile: float) -> list[Comparison]:
-  del quantile
-  sign = 1 if 'rises' in rule else -1
-  found = [cells.one(address) for address in rule.get('rises', rule.get('falls'))]
-  first = Comparison(found[0], '', math.inf)
-  return [first] + [
-    Comparison(cell, number(before.value), sign * (cell.value - before.value) or -math.ulp(0))
-    for before, cell in zip(found, found[1:])
-  ]
+def _order(rule: Mapping[str, Any], cells: Cells) -> Iterator[Comparison]:
+  """Each cell against the one before it."""
+  kind = 'above' if 'rises' in rule else 'below'
+  found: list[Cell | None] = []
+  missing: list[str] = []
+  for address in rule.get('rises', rule.get('falls')):
+    try:
+      found.append(cells.one(address))
+    except NotRun as absent:
+      found.append(None)
+      missing += absent.args
+  for before, cell in itertools.pairwise(found):
+    if before and cell:
+      yield _compared({**rule, 'kind': kind}, cell, before)
+  if missing:
+    raise NotRun(*dict.fromkeys(missing))
 
 
-def _published(rule: Mapping[str, Any], cells: Cells, quantile: float) -> list[Comparison]:
-  del quantile
-  found = []
+def _published(rule: Mapping[str, Any], cells: Cells) -> Iterator[Comparison]:
   for cell, _ in cells.matching(rule['left']):
     if cell.published is None:
-      raise Missing(f'{cell.address}: no number is published for this scale')
-    slack = rule['ratio'] - abs(cell.value / cell.published - 1)
-    found.append(Comparison(cell, number(cell.published), slack))
-  return found
+      yield Comparison(cell, untested=UNPUBLISHED)
+      continue
+    margin = rule['ratio'] * abs(cell.published)
+    paper = Cell('', Estimate(cell.published), constant=True)
+    yield _compared({**rule, 'kind': 'equivalent', 'margin': margin}, cell, paper)
 
 
-def _needs(rule: Mapping[str, Any], cells: Cells, quantile: float) -> list[Comparison]:
-  del cells, quantile
-  raise Missing(rule['what'])
+def _needs(rule: Mapping[str, Any], cells: Cells) -> Iterator[Comparison]:
+  del cells
+  raise Untested(rule['what'])
 
 
-TWO_SIDED = ('above', 'below', 'at_least', 'at_most', 'near', 'equivalent')
-KINDS = dict.fromkeys(TWO_SIDED, _compare) | {
+KINDS: Mapping[str, Callable[[Mapping[str, Any], Cells], Iterator[Comparison]]] = {
+  'above': _two_sided,
+  'below': _two_sided,
+  'equivalent': _two_sided,
   'order': _order,
   'published': _published,
   'needs': _needs,

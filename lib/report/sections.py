@@ -3,27 +3,34 @@
 
 import dataclasses
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from lib.report import claims
-from lib.report.claims import Judged
+from lib.report import tables
+from lib.report.claims import Judged, Verdict
 from lib.report.results import Row
 from lib.report.rules import Comparison, Outcome
-from lib.report.tables import number
 
 TITLE = 'What the papers claim, and what was measured'
 INTRODUCTION = (
-  'Each claim is judged by a rule from the measured rows of a run, and the rule stands beside the '
-  'verdict. What an audit found against a paper, or beside it, is judged in the same way and has '
-  'a part of its own.'
+  'Each claim is judged by rules from the measured rows of a run; the rules and the numbers are '
+  'shown next to the verdict. Findings about a paper, which are ours and not the paper’s, are '
+  'judged in the same way and listed separately.'
 )
 READING = (
-  '“Reproduced” needs the sizes of the paper, or a claim of theory that knows no sizes; at smaller '
-  'sizes the most that can be said is that its direction holds. “Not testable” is what lacks a '
-  'row, or a difference that its interval leaves open. Addresses read table / row / column; ± is '
-  'half of a 95 % interval, and where no error is known values alone are compared.'
+  '“Reproduced” needs the sizes of the paper, or a claim that does not depend on sizes; at other '
+  'sizes the most that is said is that the direction holds. A theorem or closed form that our own '
+  'sampler confirms “agrees with the theorem”. “Not testable” means that an error is missing, that '
+  'there is only one seed or document, or that the difference is within its error. “Not run” means '
+  'that the run lacks a table or a row.',
+  '± is one standard error everywhere, over the units that the table “What ± is” lists. '
+  '[low, high] is the 95 % interval of a difference, by Student’s t. p is adjusted for the number '
+  'of comparisons in a claim (Holm); a comparison is decided where p is at most 0.05. '
+  'Deterministic numbers (counts, closed forms) are compared by value. Addresses read table / row / '
+  'column.',
 )
+ERRORS = 'What ± is'
 FEW, SHOWN = 8, 4  # comparisons of a rule: so many are all shown, of more these
 
 
@@ -41,6 +48,7 @@ class Section:
     remark: what is wrong with the run, or ''.
     judged: all claims and findings.
     rows: that are worth showing.
+    errors: what ± is in each table, as lib.report.tables.errors gives it.
     captions: table -> how to read it.
     pictures: PNG files.
   """
@@ -54,6 +62,7 @@ class Section:
   remark: str
   judged: Sequence[Judged]
   rows: Sequence[Row]
+  errors: Sequence[Sequence[str]]
   captions: Mapping[str, str]
   pictures: Sequence[pathlib.Path]
 
@@ -79,30 +88,30 @@ class Section:
 
 
 def overview(sections: Sequence[Section]) -> list[list[str]]:
-  """A head and a line for each section: claims by verdict, and findings of audits shown."""
-  heads = (verdict.split(' at ')[0].removesuffix(' here') for verdict in claims.VERDICTS)
-  lines = [['recipe', 'scale', *heads, 'audits shown']]
+  """A head, and a line for the claims and one for the findings of each section, by verdict."""
+  heads = (re.split(' (?:at|here|with)', verdict)[0] for verdict in Verdict)
+  lines = [['recipe', 'of', 'scale', *heads]]
   for section in sections:
-    counts = Counter(one.verdict for one in section.claims)
     scale = section.scale + ', changed' * bool(section.changed)
-    shown = sum(one.verdict == claims.SHOWN for one in section.audits)
-    verdicts = (str(counts[verdict]) for verdict in claims.VERDICTS)
-    lines.append([section.name, scale, *verdicts, f'{shown} of {len(section.audits)}'])
+    for kind, judged in (('the paper', section.claims), ('findings', section.audits)):
+      counts = Counter(one.verdict for one in judged)
+      if judged:
+        lines.append([section.name, kind, scale, *(str(counts[verdict]) for verdict in Verdict)])
   return lines
 
 
 def basis(section: Section, one: Judged) -> str:
-  """Where a claim is from, and what its numbers are of."""
-  word, count = one.claim.seeds.rpartition('.')[2], one.seeds  # seeds, or chains
-  over = f', one {word.removesuffix("s")}' if count == 1 else f', {count} {word}' if count else ''
-  return f'{one.claim.source}; here: scale {section.scale}{over}'
+  """Where a claim is from, and the scale of the run that judges it."""
+  return f'{one.claim.source}; here: scale {section.scale}'
 
 
 def nearest(outcome: Outcome) -> list[Comparison]:
   """The comparisons to show: all of a few, else those nearest to failing."""
   if len(outcome.comparisons) <= FEW:
     return list(outcome.comparisons)
-  return sorted(outcome.comparisons, key=lambda one: one.slack)[:SHOWN]
+  rank = {False: 0, None: 1, True: 2}
+  by_doubt = lambda one: (rank[one.holds], -(one.p or 0.0), one.slack)
+  return sorted(outcome.comparisons, key=by_doubt)[:SHOWN]
 
 
 def left_out(outcome: Outcome) -> str:
@@ -113,7 +122,34 @@ def left_out(outcome: Outcome) -> str:
   return f'The rule holds for {held} of {total}; shown are the {SHOWN} nearest to failing.'
 
 
-def measured(one: Comparison, quantile: float) -> str:
-  """'0.5004 ± 0.0006': a value with half of its 95 % interval."""
-  half = quantile * (one.cell.sem or 0.0)
-  return number(one.cell.value) + (f' ± {half:.2g}' if half > 1e-9 else '')
+def verdict_of(one: Comparison) -> str:
+  """What one comparison says, in words."""
+  if one.untested:
+    return f'not testable: {one.untested}'
+  return {True: 'yes', False: 'no', None: 'open'}[one.holds]
+
+
+def measured(one: Comparison) -> str:
+  """The left side: '0.5004 ± 0.0003', with one standard error."""
+  return tables.with_error(one.cell.estimate) if one.cell.estimate else '–'
+
+
+def units(one: Comparison) -> str:
+  """The number of units behind the left side's error."""
+  return one.cell.estimate.n if one.cell.estimate else ''
+
+
+def difference(one: Comparison) -> str:
+  """Left less right, with its 95 % interval."""
+  if one.difference is None:
+    return ''
+  return f'{tables.signed(one.difference.value)} {tables.interval(one.difference)}'.strip()
+
+
+def p_value(one: Comparison) -> str:
+  """The adjusted p; 'exact' where values alone decide."""
+  if one.exact:
+    return 'exact'
+  if one.adjusted is None:
+    return ''
+  return '< 0.0001' if one.adjusted < 1e-4 else f'{one.adjusted:.2g}'

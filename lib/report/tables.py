@@ -7,18 +7,62 @@ from collections.abc import Mapping, Sequence
 
 from lib.report.published import UNPUBLISHED
 from lib.report.results import Row
+from lib.stats import Estimate
+
+MOST = 4  # different numbers of units that are all listed
 
 
 def cell(row: Row) -> str:
   """'0.5004 ± 0.0003 (published 0.5004)'; a dash where nothing was measured."""
-  if row.measured is None:
+  if row.estimate is None:
     return '–'
-  text = number(row.measured)
-  if row.sem is not None and row.sem > 1e-9:  # below that the spread is rounding
-    text += f' ± {row.sem:.2g}'
+  text = with_error(row.estimate)
   if row.published is not None:
     text += f' (published {number(row.published)})'
   return text
+
+
+def with_error(estimate: Estimate) -> str:
+  """'0.5004 ± 0.0003': a value with one standard error, where it has one."""
+  shown = estimate.sem is not None and estimate.sem > 1e-9  # below that the spread is rounding
+  return number(estimate.value) + (f' ± {estimate.sem:.2g}' if shown else '')
+
+
+def interval(estimate: Estimate) -> str:
+  """'[-0.0012, +0.0030]': the 95 % interval of a difference; '' where it is unknown."""
+  half = estimate.half_width()
+  if half is None:
+    return ''
+  return f'[{signed(estimate.value - half)}, {signed(estimate.value + half)}]'
+
+
+def signed(value: float) -> str:
+  """A difference, with its sign."""
+  return ('−' if value < 0 else '+') + number(abs(value))
+
+
+def errors(rows: Sequence[Row]) -> list[list[str]]:
+  """What ± is in each table: a head, and a line for each table and unit."""
+  found: dict[tuple[str, str], list[Row]] = {}
+  for row in rows:
+    if row.measured is not None and row.sem is not None:
+      found.setdefault((row.table, row.over or 'not stated'), []).append(row)
+  head = ['table', '± is one standard error over', 'n', 'df of Student’s t']
+  return [head] + [
+    [table, over, _listed([row.n for row in these]), _listed([_df(row.df) for row in these])]
+    for (table, over), these in found.items()
+  ]
+
+
+def _df(value: float | None) -> str:
+  return '' if value is None else f'{value:.3g}'
+
+
+def _listed(texts: Sequence[str]) -> str:
+  """Different texts, in the order of their numbers: all of a few, else the first and the last."""
+  order = lambda text: [float(part) for part in text.split('×')]
+  found = sorted({text for text in texts if text}, key=order)
+  return ', '.join(found) if len(found) <= MOST else f'{found[0]} to {found[-1]}'
 
 
 def number(value: float) -> str:

@@ -3,12 +3,15 @@
 
 import abc
 import functools
+import mmap
 import re
 from collections.abc import Iterator
 
 import numpy as np
 
 from lib.tokenizers import base
+
+Buffer = bytes | mmap.mmap
 
 
 def cut(data: bytes, refused: str = '') -> Iterator[str | bytes]:
@@ -22,6 +25,14 @@ def cut(data: bytes, refused: str = '') -> Iterator[str | bytes]:
   for i, part in enumerate(re.split(f'([\udc80-\udcff{re.escape(refused)}]+)', text)):
     if part:
       yield part.encode('utf-8', 'surrogateescape') if i % 2 else part
+
+
+def boundary(data: Buffer, at: int) -> int:
+  """The last place at or before `at` where no UTF-8 character is cut; `at` amid other bytes."""
+  for back in range(min(4, at + 1)):  # a character has at most three continuation bytes 10xxxxxx
+    if at - back == len(data) or data[at - back] & 0xC0 != 0x80:
+      return at - back
+  return at
 
 
 class TextDictionary(base.Dictionary):

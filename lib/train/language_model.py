@@ -53,8 +53,8 @@ def held_out(
 ) -> Callable[[Variables], Mapping[str, np.ndarray]]:
   """An evaluation: nats per byte, bits per byte and bytes per token over all of `batches`.
 
-  Works on replicas too: sums with a leading axis give an array for each quantity. The standard
-  error of nats per byte is over batches (ratio estimator): nan for one batch.
+  Works on replicas too: sums with a leading axis give an array for each quantity. A batch is no
+  independent unit, so there is no error here: score documents one by one for that.
 
   Raises:
     InputError: when it is called, if there are no batches.
@@ -72,11 +72,8 @@ def held_out(
       for name in ('nats', 'bytes', 'tokens')
     )
     rate = nats.sum(0) / size.sum(0)
-    correction = np.sqrt(len(parts) / (len(parts) - 1)) if len(parts) > 1 else np.nan
-    spread = ((nats - rate * size) ** 2).sum(0)
     return {
       'nats_per_byte': rate,
-      'sem': correction * np.sqrt(spread) / size.sum(0),
       'bits_per_byte': rate / np.log(2),
       'bytes_per_token': size.sum(0) / tokens.sum(0),
     }
