@@ -107,7 +107,7 @@ def test_specs_that_cannot_be_opened_are_named(spec, message):
 def test_more_than_four_epochs_are_refused_at_large_scales(tmp_path):
   path = tmp_path / 'text.txt'
   path.write_bytes(b'line of text\n' * 1000)
-  size = sum(map(len, sources.take(sources.open_source(str(path), 'train'))))
+  size = sum(map(len, sources.sample(sources.open_source(str(path), 'train'))))
   assert epochs.check('text.source', str(path), 4 * size, 'gpu').startswith('training reads 4 ep')
   with pytest.raises(InputError, match=r'text.source .* 4.01 times over.*ngram:'):
     epochs.check('text.source', str(path), 4.01 * size, 'gpu')

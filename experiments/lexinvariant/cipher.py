@@ -177,7 +177,7 @@ def _in_parts(read: Callable, ids: np.ndarray, vocab_size: int) -> np.ndarray:
 def enciphered(
   config: ConfigDict, corpus: text.Corpus, one_key: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Cipher ids [N, T] of test text, the plain symbol of each cipher symbol [N, V], documents [N]."""
+  """Cipher ids [N, T] of test text, the plain symbol of each one [N, V], and documents [N]."""
   plain, documents = text.held_out(corpus, 'test', config.text.test_length, config.cipher.texts)
   alphabet = corpus.alphabet or b''
   keys = [

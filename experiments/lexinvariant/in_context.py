@@ -155,21 +155,21 @@ def _size(config: ConfigDict, task: str) -> str:
 
 def _trained_on_tasks(config: ConfigDict, run: runner.Run) -> list[Row]:
   """The same decoder under trained and random rows, trained on text and tasks together."""
-  arms = {'learned': regularizer.STANDARD, 'lexinvariant': regularizer.LEXINVARIANT}
+  readers = {
+    kind: [
+      models.reader(regularizer.fit(config, run, arm, seed)) for seed in regularizer.seeds(config)
+    ]
+    for kind, arm in (('learned', regularizer.STANDARD), ('lexinvariant', regularizer.LEXINVARIANT))
+  }
   rows = []
   for symbols in ('known', 'held_out'):
+    note = f'not the paper’s experiment: trained on the tasks, {regularizer.SYMBOLS[symbols]}'
     for task, these in regularizer.asked(config, symbols).items():
       row = name(trained='tasks', symbols=symbols, task=task)
       guesses, chance = _guesses(row, these)
       rows += guesses
-      note = f'not the paper’s experiment: trained on the tasks, {regularizer.SYMBOLS[symbols]}'
-      for kind, arm in arms.items():
-        found = [
-          regularizer.answers(
-            config, models.reader(regularizer.fit(config, run, arm, seed)), symbols, these
-          )
-          for seed in regularizer.seeds(config)
-        ]
+      for kind, several in readers.items():
+        found = [regularizer.answers(config, reader, symbols, these) for reader in several]
         rows += regularizer.accuracy_rows(
           'in_context', f'{row},embedding={kind}', '{}', found, chance, note
         )

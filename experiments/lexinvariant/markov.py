@@ -136,7 +136,7 @@ def _over_chains(
 def leak(
   row: str, score: renaming.Score, sequences: np.ndarray, alphabet: int, draws: int = DRAWS
 ) -> list[Row]:
-  """How much a model gains from fixed labels: its nats under permuted labels less those under 0…d−1.
+  """How much a model gains from its training labels: nats under permuted labels less under those.
 
   The chain always bears the labels 0…d−1 in training. A model that sees them does better there,
   however far it is from exact Bayes; one that does not has the same nats under any.
@@ -146,10 +146,8 @@ def leak(
   put = lambda column, part: Row.of(
     'markov', row, column, stats.mean(part.sum(axis=1), 'sequences'), unit='nats', note=note
   )
-  return [
-    put('label_leak_nats', gain),
-    *(put(f'label_leak_nats_{start}_{end}', gain[:, start:end]) for start, end in bins(len(gain[0]))),
-  ]
+  parts = {f'_{start}_{end}': gain[:, start:end] for start, end in bins(gain.shape[1])}
+  return [put(f'label_leak_nats{where}', part) for where, part in {'': gain, **parts}.items()]
 
 
 def lowest_bin(row: str, nats: np.ndarray, bayes: np.ndarray) -> Row:

@@ -146,7 +146,7 @@ class _InTurn:
 
 def of_arm(config: ConfigDict, arm: Arm) -> ConfigDict:
   """The section as an arm has it."""
-  options = config.regularizer.copy_and_resolve_references()
+  options = ConfigDict(config.regularizer)
   options.per = arm.per
   return options
 

@@ -201,7 +201,7 @@ _COUNTING = threading.Lock()
 
 @functools.lru_cache(maxsize=4)
 def _law(source: str, order: int, alphabet: bytes) -> NgramLaw:
-  text = b''.join(sources.take(sources.open_source(source, 'train'), LIMIT_BYTES))
+  text = b''.join(sources.sample(sources.open_source(source, 'train'), LIMIT_BYTES))
   if alphabet != BYTES:
     text = ciphers.fold(text, alphabet)
     ranks = bytes(max(0, alphabet.find(byte)) for byte in range(256))

@@ -108,7 +108,9 @@ def counting_nats(sequences: np.ndarray, d: int, order: int, smoothing: float = 
 Score = Callable[[np.ndarray, int], np.ndarray]
 
 
-def label_leak(score: Score, sequences: np.ndarray, d: int, draws: int, seed: int = 0) -> np.ndarray:
+def label_leak(
+  score: Score, sequences: np.ndarray, d: int, draws: int, seed: int = 0
+) -> np.ndarray:
   """float64 [N, T] nats under permuted labels less nats under the labels as they are.
 
   A model without fixed names has the same law of nats under both, so the mean over sequences is 0
