@@ -29,7 +29,6 @@ HELD_OUT = b'0123456789'  # symbols that no training document holds
 ALPHABET = text.LETTERS + in_context.FORMAT + HELD_OUT
 TOKENIZER = Characters(ALPHABET)
 TRAIN, TEST = 1 << 20, 3 << 20  # seeds of examples; sizes were chosen on others
-STRETCHES = 16  # of one held-out document at most
 NORM = 'validation/row_norm'
 NORM_NOTE = 'mean length of a trained row over √width; a random Gaussian row has 1'
 
@@ -271,7 +270,7 @@ def _stretches(config: ConfigDict, split: str) -> text.HeldOut:
     sources.open_source(options.source, split),
     length=options.length,
     count=options.test_sequences,
-    most=STRETCHES,
+    most=text.of_one_document(options.test_sequences),
     prepare=_folded,
     name=f'{options.source} ({split})',
   )

@@ -23,7 +23,7 @@ LETTERS = bytes(range(ord('a'), ord('z') + 1))
 ALPHABETS = {'letters': LETTERS + b' \n', 'char': bytes(range(128)), 'bytes': bytes(range(256))}
 SENTENCEPIECE = {'32k': 32_000}
 PIECE_BYTES = 4  # of a piece of 32,000, about: enough to count epochs
-MOST = 4  # stretches of one document
+DOCUMENTS = 60  # that held-out stretches come from, at least, where a split has them
 
 
 class Corpus(NamedTuple):
@@ -224,18 +224,23 @@ def batches(config: ConfigDict, corpus: Corpus, seed: int) -> grain.IterDataset:
 def held_out(corpus: Corpus, split: str, length: int, count: int) -> HeldOut:
   """Stretches of `length` symbols of the documents of a split, `count` at most.
 
-  Of endless text, whose documents are many, each is the beginning of a document: there its law is
-  exact. Else at most MOST are taken of one document.
+  They come from about DOCUMENTS documents or more, if the split has as many. Of endless text each
+  is the beginning of a document: there its law is exact.
   """
   found = excerpts.take(
     corpus.documents(split),
     length=length,
     count=count,
-    most=1 if law(corpus) else MOST,
+    most=1 if law(corpus) else of_one_document(count),
     prepare=corpus.tokenizer.encode,
     name=f'{corpus.source} ({split}), in symbols of {corpus.vocabulary}',
   )
   return HeldOut(np.stack(found.texts), found.documents)
+
+
+def of_one_document(count: int) -> int:
+  """How many of `count` stretches may come from one document."""
+  return max(1, round(count / DOCUMENTS))
 
 
 def law(corpus: Corpus) -> NgramText | None:
