@@ -16,6 +16,7 @@ setuptools.setup(
   install_requires=[
     'absl-py>=2.3,<3',
     'array_record>=0.8.1,<0.9',
+    'confusable-homoglyphs>=3.3.1,<4',  # Unicode's confusables (UTS 39), MIT
     'etils>=1.12,<2',
     'flax>=0.12.8,<0.13',
     'fonttools>=4.55,<5',

@@ -111,13 +111,16 @@ SIZES = {
     *(('gzip', 'static_ac', 'greedy16', 'greedy32', 'greedy128', 'ac'),) * 3,
   ),
   'uniformity.bits': ((1, 4), *((1, 2, 4, 8, 16),) * 3),
+  'uniformity.length': (64, 4096, 10_240, 10_240),
+  'uniformity.bytes': (1024, 600_000, 2**24, 2**28),
+  'uniformity.most': (2, 6, 6, 6),
   'stability.methods': (
     ('sentencepiece', 'greedy12', 'ac'),
     *(('bytes', 'sentencepiece', 'greedy16', 'numbered16', 'parsed16', 'ac'),) * 3,
   ),
   'stability.token_bits': (8, 16, 16, 16),
-  'stability.prefixes': (4, 32, 500, 500),
-  'stability.texts': (2, 4, 4, 4),
+  'stability.prefixes': (4, 16, 500, 500),
+  'stability.texts': (2, 24, 24, 24),
   'stability.text_length': (32, 100, 100, 100),
   'stability.examples': (4, 20, 20, 20),
   'stability.length': (64, 1024, 1024, 1024),
@@ -127,8 +130,14 @@ SIZES = {
     M2_PAPER,
     M2_PAPER,
   ),
+  'm2.equal_text': (
+    (('bytes', 8), ('greedy24', 8)),
+    (('numbered12', 12), ('pruned12', 8), ('bpe12', 8)),
+    *((('numbered16', 16), ('pruned16', 8), ('bpe16', 8)),) * 2,
+  ),
   'm2.models': ((('tiny', 1, 32, 2, 64),), (('0.5m', 2, 128, 4, 512),), PAPER[:1], PAPER),
   'm2.position': ('t5', 't5', 'relative', 'relative'),
+  'm2.seeds': (1, 3, 3, 3),
   'm2.steps': (6, 200, 3000, 200_000),
   'm2.batch_size': (8, 6, 256, 256),
   'm2.length': (64, 191, 512, 512),
@@ -152,6 +161,7 @@ SIZES = {
   'generate.method': (('bytes', 8), ('numbered16', 8), ('exact16', 16), ('exact16', 16)),
   'decompress.methods': (('ac', 'greedy24'), *(('ac', 'greedy16'),) * 3),
   'decompress.mismatched': ((), *(('ac',),) * 3),
+  'decompress.seeds': (1, 3, 3, 3),
   'decompress.layers': (1, 3, 12, 12),
   'decompress.dim': (32, 96, 768, 768),
   'decompress.heads': (2, 4, 12, 12),
@@ -192,6 +202,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config.uniformity = {
     'methods': (),
     'bits': (1,),  # n of the strings of n bits that are counted
+    'length': 16,  # bytes of an excerpt, a stream of its own
+    'bytes': 1,  # of held-out text
+    'most': 2,  # excerpts of one document at most
     'draws': 20,  # of random bytes
   }
   config.stability = {
@@ -205,6 +218,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   }
   config.m2 = READER | {
     'methods': (),  # (tokenizer, bits of a token) pairs
+    'equal_text': (),  # those of them that are also trained on equal bytes of text
     'models': (),  # (name, layers, width, heads, MLP) of each
     'length': 64,  # tokens of a row
     'pack': True,  # rows filled with examples end to end; else one example a row, cropped

@@ -6,7 +6,7 @@ Unicode glyphs a decoder trains as well, and (so the paper) reasons better.
 
 Expected: losses of frozen and trained rows within a small margin; glyphs help where characters are
 new or imitated; the published gap on multiple choice is one of format.
-Cost: cpu is sized for at most 20 minutes on two quiet cores.
+Cost: cpu is sized for at most 30 minutes on two quiet cores.
 
   python -m experiments.visual_unicode --config=configs/visual_unicode.py:cpu --workdir=runs/visual
 """
@@ -42,8 +42,11 @@ MODEL = {
 }
 SCALES_OF_TRAINED = ('trainable_0.02', 'trainable_1')
 FROZEN = ('glyph', 'glyph_rms_0.02', 'glyph_rms_1', 'shuffled', 'random', 'code_16', 'code_64')
-ALL = (*SCALES_OF_TRAINED, 'trainable_glyph', 'glyph_deduped', *FROZEN)
+STARTS = ('trainable_glyph', 'trainable_shuffled', 'trainable_random')  # of one norm
+ALL = (*SCALES_OF_TRAINED, *STARTS, 'glyph_deduped', *FROZEN, 'equal')
 WIDE = ('code_256', 'code_1024')  # codes for the paper's width alone
+# What arms are compared with: trained rows, each start, and rows without form or without text.
+REFERENCES = ('trainable_0.02', 'trainable_1', *STARTS[1:], 'random', 'shuffled', 'equal')
 READERS = ('glyph', 'trainable_0.02', 'random', 'trainable_glyph')
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
@@ -55,10 +58,11 @@ SIZES = {
   # On two cores the readout of 65,536 rows would take 99 % of the time. Nearly all of these ids
   # never occur in English text: the vocabulary of `cpu` is bytes, the characters and n-grams that
   # occur most, and the look-alikes of Latin letters, cut and drawn like those of the whole.
-  'tokenizer.vocab_size': (512, 768, 65_536, 65_536),
+  'tokenizer.vocab_size': (640, 1024, 65_536, 65_536),
+  'tokenizer.longest': (3, 6, 6, 3),  # the paper's 3, or whole words for `neighbours`
   'tokenizer.train_bytes': (200_000, 4_000_000, 50_000_000, 500_000_000),
   'loss.arms': (('trainable_0.02', 'glyph'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)),
-  'loss.references': (('trainable_0.02',), *(SCALES_OF_TRAINED,) * 3),
+  'loss.references': (REFERENCES,) * 4,
   'loss.seeds': (2, 5, 5, 5),
   'loss.side_by_side': (2, 5, 1, 1),
   'loss.layers': (1, 2, 16, 16),
@@ -70,10 +74,11 @@ SIZES = {
   # In 400 steps at `cpu` Muon came to 2.63 bits per byte of validation text, AdamW to 3.33.
   'loss.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
   'loss.peak': (3e-3, 2e-2, 1e-3, 3e-4),
+  'loss.rates': ((), (7e-3, 2e-2, 5e-2), (3e-4, 1e-3, 3e-3), (1e-4, 3e-4, 1e-3)),
   'loss.evaluate_every': (3, 40, 25, 1000),
   'loss.checkpoint_every': (100, 1000, 1000, 1000),
-  'loss.validation': (2, 8, 16, 16),
-  'loss.test': (2, 64, 64, 64),
+  'loss.validation': (8, 64, 512, 8192),
+  'loss.test': (16, 512, 2048, 32_768),
   'homoglyphs.arms': (('glyph', 'trainable_0.02'), *(READERS,) * 3),
   'homoglyphs.byte_arms': (('trainable_0.02',),) * 4,
   'homoglyphs.texts': (16, 256, 2048, 2048),
@@ -127,7 +132,7 @@ SIZES = {
   'growth.steps': (6, 320, 100, 18_000),
   'growth.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
   'growth.peak': (3e-3, 2e-2, 1e-3, 3e-4),
-  'growth.test': (2, 64, 64, 64),
+  'growth.test': (16, 512, 2048, 32_768),
 }
 
 
@@ -151,8 +156,10 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   }
   config.loss = MODEL | {
     'references': (),  # arms that the others are compared with
+    'rates': (),  # peaks, of which each arm takes the best; empty: `peak` for all
+    'rate_share': 0.5,  # of the steps, to choose the rate with one seed
     'margin': 0.05,  # bits per byte that are of no consequence
-    'validation': 16,  # batches
+    'validation': 16,  # excerpts of `length` tokens
     'test': 16,
   }
   config.homoglyphs = {
@@ -160,6 +167,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'rates': (0.1, 0.3, 1.0),  # letters replaced, of those that have look-alikes
     'arms': (),  # of `loss`, with its tokenizer
     'byte_arms': (),  # trained like `loss`, over bytes
+    'reference': 'glyph',  # arm that others are compared with
     'texts': 16,  # passages of the test split
     'chars': 64,  # of a passage, so short that it stays shorter than a row when attacked
   }
@@ -167,10 +175,12 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'trained': ('LATIN', 'ARMENIAN', 'GEORGIAN'),
     'tested': ('CYRILLIC', 'GREEK'),
     'held_out': 0.2,  # of the trained scripts' letters
+    'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
     'texts': (),  # (language, source) pairs of other scripts: paths, tfds:wiki40b/ru, …
   }
   config.neighbours = {'arms': (), 'tokens': 100}
   config.reasoning = MODEL | {
+    'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
     'naive_arms': (),  # arms trained on sentences alone too, without ever seeing the template
     'entities': 200,
     'attributes': 4,
@@ -193,6 +203,6 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config.growth = MODEL | {
     'experts': 2,
     'margin': 0.05,  # bits per byte that are of no consequence
-    'test': 16,  # batches
+    'test': 16,  # excerpts of `length` tokens
   }
   return common.sized(config, SIZES)

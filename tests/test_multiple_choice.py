@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from configs.common import DECODER_RULES
+from lib import stats
 from lib.data.questions import Question, prompt
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.evals import multiple_choice as mc
-from lib.evals import ratios
 from lib.models.decoder import Decoder, LanguageModel
 from lib.tokenizers import Characters, train_bpe
 from lib.train import sharding
@@ -49,58 +49,58 @@ def right(read):
 def scores(speak, questions=QUESTIONS, **options):
   answers = mc.ask(speaker(speak), questions, BYTES, MESH, **options)
   found = mc.quantities(answers, questions)
-  return {name: ratios.estimate(ratio) for name, ratio in found.items()}, answers
+  return {name: mc.value(ratio) for name, ratio in found.items()}, answers
 
 
 def test_a_space_before_the_letter_costs_one_token_all_and_two_nothing():
   knows = lambda read: {right(read): 1.0} if read.endswith(b' ') else {b' ': 1.0}
   found, _ = scores(knows)
-  assert found['accuracy_one_token'].value == pytest.approx(0, abs=1e-6)
-  assert found['p_valid_letter'].value == pytest.approx(0, abs=1e-6)
+  assert found['accuracy_one_token'] == pytest.approx(0, abs=1e-6)
+  assert found['p_valid_letter'] == pytest.approx(0, abs=1e-6)
   for name in ('accuracy_two_tokens', 'accuracy_log_likelihood', 'p_space',
                'accuracy_log_likelihood_spaced', 'p_valid_letter_two_tokens'):  # fmt: skip
-    assert found[name].value == pytest.approx(1, abs=1e-4), name
+    assert found[name] == pytest.approx(1, abs=1e-4), name
 
 
 def test_one_who_knows_nothing_but_the_format_is_at_chance():
   found, _ = scores(lambda read: dict.fromkeys((b'A', b'B', b'C', b'D'), 0.25))
   for name in ('accuracy_one_token', 'accuracy_log_likelihood', 'balanced_accuracy',
                'accuracy_one_token_given_letter', 'chance', 'chosen_A'):  # fmt: skip
-    assert found[name].value == pytest.approx(0.25, abs=1e-6), name
-  assert found['p_valid_letter'].value == pytest.approx(1, abs=1e-4)
+    assert found[name] == pytest.approx(0.25, abs=1e-6), name
+  assert found['p_valid_letter'] == pytest.approx(1, abs=1e-4)
 
 
 def test_one_who_knows_but_writes_something_else_is_found_out_by_log_likelihood():
   found, _ = scores(lambda read: {b'x': 0.98, right(read): 0.02})
-  assert found['accuracy_one_token'].value == pytest.approx(0.02, abs=1e-4)
-  assert found['accuracy_one_token_given_letter'].value == pytest.approx(1, abs=1e-4)
-  assert found['accuracy_log_likelihood'].value == 1
-  assert found['accuracy_log_likelihood'].low > 0.85  # Wilson: 32 of 32
+  assert found['accuracy_one_token'] == pytest.approx(0.02, abs=1e-4)
+  assert found['accuracy_one_token_given_letter'] == pytest.approx(1, abs=1e-4)
+  assert found['accuracy_log_likelihood'] == 1
+  assert stats.wilson(32, 32)[0] > 0.85
 
 
 def test_the_published_pattern_is_chance_times_the_probability_of_a_letter():
   letters = dict.fromkeys((b'A', b'B', b'C', b'D'), 0.45 / 4)
   found, _ = scores(lambda read: letters | {b' ': 0.55})
-  product = found['chance'].value * found['p_valid_letter'].value
-  assert found['accuracy_one_token'].value == pytest.approx(product, abs=1e-6)
-  assert found['accuracy_one_token'].value == pytest.approx(0.1125, abs=1e-4)
+  product = found['chance'] * found['p_valid_letter']
+  assert found['accuracy_one_token'] == pytest.approx(product, abs=1e-6)
+  assert found['accuracy_one_token'] == pytest.approx(0.1125, abs=1e-4)
 
 
 def test_lower_case_letters_count_and_other_blanks_are_shown():
   found, answers = scores(lambda read: {right(read).lower(): 0.5, b'\n': 0.3, b'\t': 0.2})
-  assert found['accuracy_one_token'].value == pytest.approx(0.5, abs=1e-4)
-  assert found['p_other_blank'].value == pytest.approx(0.5, abs=1e-4)
-  assert found['p_space'].value == pytest.approx(0, abs=1e-4)
+  assert found['accuracy_one_token'] == pytest.approx(0.5, abs=1e-4)
+  assert found['p_other_blank'] == pytest.approx(0.5, abs=1e-4)
+  assert found['p_space'] == pytest.approx(0, abs=1e-4)
   assert not answers.truncated.any()
 
 
 def test_always_the_same_letter_gets_its_share_and_a_balanced_score_of_chance():
   questions = [q._replace(answer=min(i % 8, 3)) for i, q in enumerate(QUESTIONS)]
   answers = mc.ask(speaker(lambda read: {b'D': 1.0}), questions, BYTES, MESH)
-  found = {k: ratios.estimate(v) for k, v in mc.quantities(answers, questions).items()}
-  assert found['accuracy_log_likelihood'].value == found['best_constant'].value == 5 / 8
-  assert found['balanced_accuracy'].value == pytest.approx(0.25)
-  assert found['chosen_D'].value == 1
+  found = {k: mc.value(v) for k, v in mc.quantities(answers, questions).items()}
+  assert found['accuracy_log_likelihood'] == found['best_constant'] == 5 / 8
+  assert found['balanced_accuracy'] == pytest.approx(0.25)
+  assert found['chosen_D'] == 1
 
 
 def test_questions_may_have_different_numbers_of_options():
@@ -108,7 +108,7 @@ def test_questions_may_have_different_numbers_of_options():
                for i, q in enumerate(QUESTIONS)]  # fmt: skip
   letters = dict.fromkeys((b'A', b'B', b'C', b'D'), 0.25)
   answers = mc.ask(speaker(lambda read: letters), questions, BYTES, MESH)
-  found = {k: ratios.estimate(v).value for k, v in mc.quantities(answers, questions).items()}
+  found = {k: mc.value(v) for k, v in mc.quantities(answers, questions).items()}
   assert found['chance'] == found['accuracy_log_likelihood'] == pytest.approx(0.375)
   assert found['p_valid_letter'] == pytest.approx(0.75, abs=1e-4)  # C and D answer no such question
 
@@ -131,7 +131,7 @@ def test_the_expectation_is_that_of_generating_tokens_and_reading_them():
   for row, name in enumerate(('accuracy_one_token', 'accuracy_two_tokens')):
     for values in (hits[row], drawn[row]):
       error = values.std(ddof=1) / np.sqrt(len(values))
-      assert abs(values.mean() - found[name].value) < 5 * error, name
+      assert abs(values.mean() - found[name]) < 5 * error, name
 
 
 def test_long_prompts_lose_their_beginning_and_are_counted():
@@ -144,7 +144,7 @@ def test_long_prompts_lose_their_beginning_and_are_counted():
   questions = [QUESTIONS[0], QUESTIONS[1]._replace(text='long ' * 50)]
   found, answers = scores(speak, questions, length=100)
   assert answers.truncated.tolist() == [False, True]
-  assert found['truncated'].value == 0.5
+  assert found['truncated'] == 0.5
   tail = prompt(questions[1])[-98:]
   assert any(read == tail for read in seen)  # 100 less the first of the row and the space
 
@@ -186,31 +186,18 @@ def test_a_model_over_eight_devices_says_the_same_as_over_one(tokenizer):
   np.testing.assert_allclose(some, all_of_them[:, [3, 15]], atol=1e-5)
 
 
-def test_intervals_are_those_of_the_books():
-  low, high = ratios.wilson(8, 10)
-  assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-  assert ratios.wilson(0, 20)[0] == 0
-  assert 0 < ratios.wilson(0, 20)[1] < 0.2
-  values = np.random.default_rng(0).random(400)
-  found = ratios.estimate((values, np.ones(400)))
-  assert found.sem == pytest.approx(values.std(ddof=1) / 20)
-  assert found.high - found.low == pytest.approx(2 * 1.96 * found.sem, rel=0.15)
-  nothing = ratios.estimate((np.zeros(3), np.zeros(3)))
-  assert np.isnan(nothing.value)
+def test_with_guessing_taken_out_a_share_known_is_the_share():
+  known = lambda accuracy: mc.above_chance(stats.Estimate(accuracy, 0.03), 0.25)
+  # Half of the facts are known, the rest guessed among four.
+  assert known(0.5 + 0.5 * 0.25).value == pytest.approx(0.5)
+  assert known(0.25).value == 0
+  assert [round(known(x).value, 2) for x in (0.5, 0.62, 0.9)] == [0.33, 0.49, 0.87]
+  assert known(0.5).sem == pytest.approx(0.04)
+  assert mc.above_chance(stats.Estimate(0.5), 0.25).sem is None
 
 
-def test_questions_of_one_group_are_not_counted_as_independent():
-  values = np.repeat(np.random.default_rng(0).random(200) < 0.3, 4).astype(float)
-  alone = (values, np.ones(800))
-  together = ratios.grouped(alone, np.repeat(np.arange(200), 4).tolist())
-  one, four = ratios.estimate(alone), ratios.estimate(together)
-  assert four.value == one.value
-  assert four.sem == pytest.approx(2 * one.sem, rel=0.01)
-  assert ratios.macro((np.array([1, 0, 0, 1.0]), np.ones(4)), 'abbb') == pytest.approx(2 / 3)
-  both = ratios.pooled([{'x': alone}, {'x': together}])['x']
-  assert len(both[0]) == 1000
-  mean = ratios.mean_over([{'x': alone}, {'x': (0 * values, alone[1])}])['x']
-  assert mean[0].sum() == values.sum() / 2
+def test_a_score_of_nothing_is_not_a_number():
+  assert np.isnan(mc.value((np.zeros(3), np.zeros(3))))
 
 
 @pytest.mark.parametrize(

@@ -16,29 +16,30 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.visual_unicode import models, text
+from experiments.visual_unicode import models, scores, text
+from lib import stats
 from lib.data import pipeline, sources
 from lib.errors import InputError
-from lib.evals import equivalence
 from lib.models.decoder import LanguageModel
 from lib.models.growth import Flops, Stage
 from lib.report import plots, published
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
 from lib.train import language_model, replicas
 from lib.train.experiment import Batch, Experiment, Variables
 
 CAPTION = (
-  'Bits per byte of held-out text after equal training compute, mean ± standard error over seeds. '
-  '`grown`: one layer is trained and frozen, the next put on it, and so on; the readout is trained '
-  'throughout. `experts`: models trained apart, each on its own part of the documents and with its '
-  'share of the compute; their logits are averaged. Compute is that of matrix products: 2 '
-  'operations a multiply-add, backward twice forward, nothing backward through frozen layers.'
+  'Bits per byte of held-out text after equal training compute. `grown`: one layer is trained and '
+  'frozen, the next put on it, and so on; the LM head is trained throughout. `experts`: models '
+  'trained apart, each on its own part of the documents and with its share of the compute; their '
+  'logits are averaged. Differences are paired by seed; their residual variance is pooled over the '
+  'ways of training, with the variance over documents added. All ways have one learning rate. '
+  'Compute is that of matrix products: 2 operations a multiply-add, backward twice forward, '
+  'nothing backward through frozen layers.'
 )
 SUMMARY = (
   'model=',
-  ('bits_per_byte', 'difference_bits_per_byte', 'difference_low', 'difference_high',
-   'training_tokens', 'training_flops'),
-)  # fmt: skip
+  ('bits_per_byte', 'difference_bits_per_byte', 'training_tokens', 'training_flops'),
+)
 ANOTHER = 1000  # between seeds of streams that one model reads one after the other
 
 
@@ -59,12 +60,12 @@ class Result(NamedTuple):
   """One way of training.
 
   Attributes:
-    bits: bits per byte of each seed.
+    nats: of each held-out excerpt, [N], for each seed.
     tokens: that one seed was trained on.
     flops: of the training of one seed.
   """
 
-  bits: list[float]
+  nats: list[np.ndarray]
   tokens: int
   flops: int
 
@@ -74,6 +75,7 @@ def check(config: ConfigDict) -> None:
   options = config.growth
   text.check(config)
   models.check(options, 'growth')
+  text.epochs_read(config, options)
   if options.layers < 2 or options.experts < 2 or options.steps < options.experts:
     raise InputError(
       'growth needs 2 layers, 2 experts and a step for each expert, or more; got '
@@ -94,20 +96,38 @@ def stage_steps(options: ConfigDict, vocab_size: int) -> int:
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
-  """Trains the three ways and sets them side by side, seed by seed."""
+  """Trains the three ways and compares them seed by seed."""
   options = config.growth
   results: dict[str, Result] = {}
   for first in range(config.seed, config.seed + options.seeds, options.side_by_side):
     last = min(first + options.side_by_side, config.seed + options.seeds)
     seeds = Seeds(config, run, range(first, last))
     for model, result in (seeds.monolithic() | seeds.grown() | seeds.experts()).items():
-      before = results[model].bits if model in results else []
-      results[model] = result._replace(bits=before + result.bits)
-  rows = [
-    row for model in results for row in _rows(config, model, results[model], results['monolithic'])
-  ]
+      before = results[model].nats if model in results else []
+      results[model] = result._replace(nats=before + result.nats)
+  test = text.held_out(text.open_text(config), options, 'test', options.test)
+  bits = {model: scores.bits_by_document(result.nats, test) for model, result in results.items()}
+  rows = [row for model in results for row in _rows(config, model, results[model], bits[model])]
+  for model, reference, label in comparisons(list(results)):
+    found = stats.arms(bits, reference, 'seeds×documents')[model]
+    row = name(model=model, against=label)
+    note = 'above 0: worse than the reference'
+    rows.append(
+      Row.of('growth', row, 'difference_bits_per_byte', found, unit='bits/byte', note=note)
+    )
   # The paper's numbers are of other models.
   return rows + published.unmeasured('visual_unicode', 'growth')
+
+
+def comparisons(trained: Sequence[str]) -> list[tuple[str, str, str]]:
+  """(model, reference, its name): the monolithic model, one layer fewer, each expert alone."""
+  stages = [model for model in trained if model.partition(',')[0] == 'grown']
+  experts = [model for model in trained if model.startswith('expert=')]
+  return [
+    *((model, 'monolithic', 'monolithic') for model in trained if model != 'monolithic'),
+    *((model, before, 'one_layer_fewer') for before, model in zip(stages, stages[1:])),
+    *(('experts', expert, expert.replace('=', '_')) for expert in experts),
+  ]
 
 
 class Seeds:
@@ -215,19 +235,19 @@ class Seeds:
   def _result(
     self, model: LanguageModel, several: Sequence[Variables], steps: Sequence[tuple]
   ) -> Result:
-    """Bits per byte of the mean logits of `several`; cost of (steps, trained, frozen layers)."""
+    """Nats by the mean logits of `several`; cost of (steps, trained, frozen layers)."""
     per_token = flops(self._options, self._text.tokenizer.vocab_size)
     tokens = self._options.batch_size * self._options.length
     shape = (model.decoder.layers, len(several))
     if shape not in self._scores:
-      self._scores[shape] = language_model.held_out(_mean_logits_loss(model), self._test)
+      self._scores[shape] = scores.row_nats(functools.partial(_nats_of_mean_logits, model))
     one = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)
-    bits = [
-      float(self._scores[shape]([one(tree, index) for tree in several])['bits_per_byte'])
+    nats = [
+      self._scores[shape]([one(tree, index) for tree in several], self._test)
       for index in range(len(self._seeds))
     ]
     spent = sum(count * tokens * per_token.step(top, below) for count, top, below in steps)
-    return Result(bits, tokens * sum(count for count, _, _ in steps), spent)
+    return Result(nats, tokens * sum(count for count, _, _ in steps), spent)
 
 
 class _Plain:
@@ -243,70 +263,52 @@ def _given(tree: Variables) -> Variables:
   return jax.pure_callback(lambda: tree, shapes)
 
 
-def _mean_logits_loss(model: LanguageModel) -> Callable:
-  """A loss for `language_model.held_out` of a list of models' variables: of their mean logits."""
-  plain = language_model.loss_and_init(model)[1]
+def _nats_of_mean_logits(
+  model: LanguageModel, several: Sequence[Variables], batch: Batch
+) -> jax.Array:
+  """Nats [B, T] of the targets by the mean of several models' logits."""
+  if len(several) == 1:
+    nats: Any = model.apply(several[0], batch, None)
+    return nats
 
-  def row(several: Sequence[Variables], example: Batch, key: jax.Array) -> jax.Array:
-    batch = jax.tree.map(lambda leaf: leaf[None], example)
-    logits: list[Any] = [model.apply(one, batch, key, method='logits') for one in several]
+  def row(example: Batch) -> jax.Array:
+    alone = jax.tree.map(lambda leaf: leaf[None], example)
+    logits: list[Any] = [model.apply(one, alone, None, method='logits') for one in several]
     log_probs = jax.nn.log_softmax(jnp.stack(logits).mean(axis=0))
-    return -jnp.take_along_axis(log_probs, batch['targets'][..., None], axis=-1)[0, :, 0]
+    return -jnp.take_along_axis(log_probs, alone['targets'][..., None], axis=-1)[0, :, 0]
 
-  def loss_fn(several: Sequence[Variables], batch: Batch, key: jax.Array):
-    if len(several) == 1:
-      return plain(several[0], batch, key)
-    # Row by row, since it holds logits.
-    nats = jax.lax.map(lambda example: row(several, example, key), dict(batch))
-    real = batch['segments'] > 0
-    total = jnp.where(real, nats, 0.0).sum()
-    sums = {'nats': total, 'bytes': batch['bytes'].sum(), 'tokens': real.sum()}
-    return total / real.sum(), sums
-
-  return loss_fn
+  return jax.lax.map(row, dict(batch))  # row by row, since it holds logits
 
 
-def _rows(config: ConfigDict, model: str, result: Result, monolithic: Result) -> list[Row]:
-  """What one way of training reached, at what cost, and how far from the monolithic model."""
-  row = f'model={model}'
-  put = lambda column, value, error=None, unit='bits/byte', note='': Row(
-    'growth', row, column, value, error, unit=unit, note=note
-  )
-  rows = [
-    put('bits_per_byte', *mean_and_sem(result.bits), note=f'mean over {len(result.bits)} seeds'),
-    put('training_tokens', result.tokens, unit='tokens'),
-    put('training_flops', result.flops, unit='operations', note='counted, not measured'),
-  ]
-  differences = np.subtract(result.bits, monolithic.bits).tolist()
-  if model != 'monolithic' and len(differences) > 1:
-    found = equivalence.paired(differences, config.growth.margin)
-    rows += [
-      put('difference_bits_per_byte', found.mean, found.sem, note='above 0: worse than monolithic'),
-      put('difference_low', found.low, note='95 % interval of the mean difference (t)'),
-      put('difference_high', found.high),
-    ]
-  return rows + [
-    Row('growth', f'{row},{name(seed=seed)}', 'bits_per_byte', value, unit='bits/byte')
-    for seed, value in enumerate(result.bits, start=config.seed)
-  ]
+def _rows(config: ConfigDict, model: str, result: Result, bits: np.ndarray) -> list[Row]:
+  """What one way of training reached, and at what cost."""
+  row = name(model=model)
+  of = lambda row, estimate: Row.of('growth', row, 'bits_per_byte', estimate, unit='bits/byte')
+  return [
+    of(row, stats.crossed(bits)),
+    Row('growth', row, 'training_tokens', result.tokens, unit='tokens'),
+    Row('growth', row, 'training_flops', result.flops, unit='operations',
+        note='counted, not measured'),
+  ] + [
+    of(f'{row},{name(seed=seed)}', stats.mean(one, 'documents'))
+    for seed, one in enumerate(bits, start=config.seed)
+  ]  # fmt: skip
 
 
 def panels(rows: Sequence[Row]) -> list[Callable]:
   """Bits per byte against training compute; the grown model after each layer."""
-  value: dict[tuple[str, str], float] = {
-    (row.row, row.column): row.measured
-    for row in rows
-    if row.table == 'growth' and row.measured is not None
-  }
-  points: dict[str, list[tuple[float, float]]] = {}
-  for row, column in value:
-    if column == 'training_flops':
+  found = {(row.row, row.column): row for row in rows if row.table == 'growth'}
+  points: dict[str, list[tuple[float, Row]]] = {}
+  for (row, column), cell in found.items():
+    if column == 'training_flops' and cell.measured is not None:
       label = row.removeprefix('model=').partition(',')[0].partition('=')[0]
-      points.setdefault(label, []).append((value[row, column], value[row, 'bits_per_byte']))
+      points.setdefault(label, []).append((cell.measured, found[row, 'bits_per_byte']))
   if not points:
     return []
-  series = {}
+  series, errors = {}, {}
   for label, some in points.items():
-    x, y = zip(*sorted(some))
-    series[label] = x, y
-  return [plots.curves('Growth', 'operations of training', 'bits per byte', series)]
+    ordered = sorted(some, key=lambda point: point[0])
+    series[label] = [x for x, _ in ordered], [row.measured or 0.0 for _, row in ordered]
+    errors[label] = [row.sem for _, row in ordered]
+  label = 'bits per byte ± standard error'
+  return [plots.curves('Growth', 'operations of training', label, series, errors=errors)]

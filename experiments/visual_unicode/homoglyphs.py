@@ -9,27 +9,30 @@ of both scores where no token of the replaced text begins at the same character.
 
 import collections
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.visual_unicode import loss, models, text
-from lib.data import pipeline, sources
+from experiments.visual_unicode import loss, models, scores, text
+from lib import stats
+from lib.data import excerpts, pipeline, sources
 from lib.errors import InputError
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
 from lib.tokenizers.base import Tokenizer
 
 CAPTION = (
-  'Latin letters of the context become letters that the font draws alike, each with probability '
-  '`rate`; the clean text is asked for. Bits are per byte of the clean text; `extra` is the '
-  'attacked less the clean score of the same tokens, mean ± standard error over seeds. Rows of '
-  'look-alikes are trained only where the training text has them. An attack also cuts n-grams into '
-  'characters.'
+  'Latin letters of the context become look-alikes, each with probability `rate`; the clean text '
+  'is the target. `list=pixels` has the letters that the font draws alike: it is made from the '
+  'very bitmaps that are the glyph rows, many of them equal, so that the cost under frozen glyphs '
+  'is a lower bound, that of cutting n-grams into characters. `list=confusables` is Unicode’s '
+  'list, which no font defined. Bits are per byte of the clean text; `extra` is the attacked less '
+  'the clean score of the same tokens. Rows of look-alikes are trained only where the training '
+  'text has them.'
 )
-SUMMARY = ('', ('clean_bits_per_byte', 'attacked_bits_per_byte', 'extra_bits_per_byte'))
+SUMMARY = ('', ('clean_bits_per_byte', 'extra_bits_per_byte', 'difference_extra_bits_per_byte'))
 
 
 def check(config: ConfigDict) -> None:
@@ -41,62 +44,80 @@ def check(config: ConfigDict) -> None:
   for rate in config.homoglyphs.rates:
     if not 0 < rate <= 1:
       raise InputError(f'homoglyphs.rates must lie above 0 and be at most 1; got {rate}.')
+  passages(config)
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Scores the arms of `loss`, and a model over bytes, on clean and on attacked contexts."""
   options = config.homoglyphs
-  alike = text.confusable(config.glyphs.font, options.tolerance)
-  rows = _found(config, alike)
-  clean = passages(config, options.texts, options.chars)
+  lists = text.alike(config.glyphs.font, options.tolerance)
+  rows = _found(config, lists)
+  clean = passages(config)
   arms = [(arm, None) for arm in options.arms] + [(arm, 'bytes') for arm in options.byte_arms]
+  extra: dict[tuple, dict[str, np.ndarray]] = {}
   for arm, kind in arms:
     tokenizer = text.open_text(config, kind).tokenizer
     trained = loss.fit(config, run, arm, kind)
-    nats = jax.jit(trained[0].model.apply)
-    score = lambda one, batch, nats=nats: float(
-      (np.asarray(nats(one.variables, batch, None)) * (batch['bytes'] > 0)).sum()
-    )
-    for rate in options.rates:
-      attacked = [attack(one, alike, rate, seed) for seed, one in enumerate(clean)]
-      pairs = [
-        aligned(tokenizer, *pair, config.loss.length) for pair in zip(clean, attacked, strict=True)
-      ]
-      row = name(arm=arm, tokens=kind or config.tokenizer.kind, rate=rate)
-      rows += _scores(row, [functools.partial(score, one) for one in trained], pairs, clean)
+    score = scores.row_nats(functools.partial(_asked_nats, trained[0].model))
+    for listed, alike in lists.items():
+      for rate in options.rates:
+        attacked = [attack(one, alike, rate, seed) for seed, one in enumerate(clean.texts)]
+        both = aligned_text(tokenizer, clean, attacked, config.loss.length)
+        nats = [[score(one.variables, side) for one in trained] for side in both]
+        case = name(list=listed, tokens=kind or config.tokenizer.kind, rate=rate)
+        before, after = (scores.bits_by_document(one, both[0]) for one in nats)
+        rows += _scores(f'{case},{name(arm=arm)}', before, after, both[0], clean)
+        extra.setdefault((case, kind), {})[arm] = after - before
+  reference = options.reference
+  for (case, _), by_arm in extra.items():
+    if reference in by_arm:
+      for arm, found in stats.arms(by_arm, reference, 'seeds×documents').items():
+        rows.append(
+          Row.of('homoglyphs', f'{case},{name(arm=arm, against=reference)}',
+                 'difference_extra_bits_per_byte', found, unit='bits/byte',
+                 note='above 0: loses more than the reference; paired by seed and document')
+        )  # fmt: skip
   return rows
 
 
-def _found(config: ConfigDict, alike: Mapping[str, str]) -> list[Row]:
+def _asked_nats(model, variables, batch):
+  """Nats [B, T] of the targets that count."""
+  return jnp.where(batch['bytes'] > 0, model.apply(variables, batch, None), 0.0)
+
+
+def _found(config: ConfigDict, lists: Mapping[str, Mapping[str, str]]) -> list[Row]:
   """How many letters can be imitated, and whether the training text has what imitates them."""
-  put = lambda column, value, note='': Row(
-    'homoglyphs', 'letters=latin', column, float(value), note=note
-  )
-  examples = ', '.join(f'{letter} U+{ord(others[0]):04X}' for letter, others in alike.items())
   whole = sources.sample(sources.open_source(config.data.source, 'train'), 2**26)
   counts = collections.Counter(b''.join(whole).decode('utf-8', 'replace'))
-  look_alikes = set(''.join(alike.values()))
-  return [
-    put('letters_with_look_alikes', len(alike), f'such as {examples[:60]} …'),
-    put('look_alikes', len(look_alikes)),
-    put('look_alikes_in_training_text', sum(counts[one] for one in look_alikes), 'occurrences'),
-    put('characters_of_training_text', counts.total()),
-  ]
+  by_pixels = {(letter, one) for letter, others in lists['pixels'].items() for one in others}
+  rows = []
+  for listed, alike in lists.items():
+    put = lambda column, value, note='', listed=listed: rows.append(
+      Row('homoglyphs', name(list=listed), column, float(value), note=note)
+    )
+    examples = ', '.join(f'{letter} U+{ord(others[0]):04X}' for letter, others in alike.items())
+    pairs = {(letter, one) for letter, others in alike.items() for one in others}
+    look_alikes = {one for _, one in pairs}
+    put('letters_with_look_alikes', len(alike), f'such as {examples[:60]} …')
+    put('look_alikes', len(look_alikes))
+    put('pairs', len(pairs), 'of a letter and a look-alike')
+    put('pairs_alike_in_pixels', len(pairs & by_pixels))
+    put('look_alikes_in_training_text', sum(counts[one] for one in look_alikes), 'occurrences')
+    put('characters_of_training_text', counts.total())
+  return rows
 
 
-def passages(config: ConfigDict, count: int, chars: int) -> list[str]:
-  """Stretches of `chars` characters of test documents, at most 8 of each."""
-  documents = sources.open_source(config.data.source, 'test')
-  found: list[str] = []
-  for index in np.random.default_rng(0).permutation(len(documents)):
-    whole = documents[int(index)].decode('utf-8', 'replace')
-    parts = [whole[i : i + chars] for i in range(0, len(whole) - chars + 1, chars)]
-    found += parts[:: max(1, len(parts) // 8)][:8]
-    if len(found) >= count:
-      return found[:count]
-  if not found:
-    raise InputError(f'no test document has {chars} characters: choose fewer homoglyphs.chars.')
-  return found
+def passages(config: ConfigDict) -> excerpts.Excerpts:
+  """Stretches of `chars` characters of test documents."""
+  options = config.homoglyphs
+  return excerpts.take(
+    sources.open_source(config.data.source, 'test'),
+    length=options.chars,
+    count=options.texts,
+    most=text.EACH,
+    prepare=lambda document: document.decode('utf-8', 'replace'),
+    name=f'{config.data.source} (test, in characters)',
+  )
 
 
 def attack(clean: str, alike: Mapping[str, str], rate: float, seed: int) -> str:
@@ -108,6 +129,21 @@ def attack(clean: str, alike: Mapping[str, str], rate: float, seed: int) -> str:
     else character
     for character in clean
   )
+
+
+def aligned_text(
+  tokenizer: Tokenizer, clean: excerpts.Excerpts, attacked: Sequence[str], length: int
+) -> tuple[text.HeldOut, text.HeldOut]:
+  """The passages with clean and with attacked contexts, both with the same targets."""
+  pairs = [
+    aligned(tokenizer, one, other, length)
+    for one, other in zip(clean.texts, attacked, strict=True)
+  ]  # fmt: skip
+  covered = np.array([one['bytes'].sum() for one, _ in pairs], np.float64)
+  batches = [{field: np.stack([one[field] for one in side]) for field in side[0]}
+             for side in zip(*pairs)]  # fmt: skip
+  before, after = (text.HeldOut([batch], clean.documents, covered) for batch in batches)
+  return before, after
 
 
 def aligned(
@@ -155,22 +191,19 @@ def _row(
 
 def _scores(
   row: str,
-  scores: Sequence[Callable[[Mapping[str, np.ndarray]], float]],
-  pairs: Sequence[tuple],
-  clean: Sequence[str],
+  before: np.ndarray,
+  after: np.ndarray,
+  held_out: text.HeldOut,
+  clean: excerpts.Excerpts,
 ) -> list[Row]:
-  """Clean, attacked and extra bits per byte; `scores` give each seed's nats of a batch."""
-  batches = [{k: np.stack([one[k] for one in side]) for k in side[0]} for side in zip(*pairs)]
-  covered = batches[0]['bytes'].sum()
-  values = [[score(batch) / covered / np.log(2) for batch in batches] for score in scores]
-  before, after = zip(*values)
-  put = lambda column, numbers, note='': Row(
-    'homoglyphs', row, column, *mean_and_sem(numbers), unit='bits/byte', note=note
+  """Clean, attacked and extra bits per byte from those of seeds and documents [S, D]."""
+  put = lambda column, values: Row.of(
+    'homoglyphs', row, column, stats.crossed(values), unit='bits/byte'
   )
-  share = float(covered / sum(len(one.encode()) for one in clean))
+  share = float(held_out.bytes.sum() / sum(len(one.encode()) for one in clean.texts))
   return [
-    put('clean_bits_per_byte', before, f'{len(clean)} passages of test text'),
+    put('clean_bits_per_byte', before),
     put('attacked_bits_per_byte', after),
-    put('extra_bits_per_byte', np.subtract(after, before).tolist()),
+    put('extra_bits_per_byte', after - before),
     Row('homoglyphs', row, 'scored_share', share, unit='ratio', note='of the clean bytes'),
   ]

@@ -1,88 +1,164 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bits per byte of frozen and trained rows: same decoder, tokens, steps and seeds."""
 
+import functools
+from typing import Any
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.visual_unicode import models, text
+from experiments import rates, runner
+from experiments.visual_unicode import models, scores, text
 from experiments.visual_unicode.models import Trained
-from lib.evals import equivalence
-from lib.report.results import Row, mean_and_sem, name
-from lib.train import language_model
+from lib import stats
+from lib.data import sources
+from lib.errors import InputError
+from lib.models.decoder import LanguageModel
+from lib.report.results import Row, name
+from lib.train.experiment import Batch, Variables
 
 CAPTION = (
-  'Bits per byte of held-out text after training, mean ± standard error over seeds. Arms differ in '
-  'their input rows alone; seeds are paired (same decoder, readout and batches). `equivalent` is 1 '
-  'where two one-sided t-tests (TOST) at 5 % put the mean paired difference within the margin.'
+  'Bits per byte of held-out text after training. Arms differ in their input rows alone; seeds are '
+  'paired (same decoder, LM head and batches). Each arm has the learning rate of `learning_rate`, '
+  'chosen by validation text with one seed and a share of the steps. Differences: residual '
+  'variance over seeds pooled over all arms of the table, and the variance over documents. '
+  '`unigram` counts tokens and reads no input; neither does the arm `equal`. `p_equivalent` is of '
+  'two one-sided t-tests (TOST) that the difference is within the margin; below 0.05 it is.'
 )
 SUMMARY = (
   '',
-  ('bits_per_byte', 'difference_bits_per_byte', 'difference_low', 'difference_high',
-   'p_equivalent', 'equivalent'),
+  ('bits_per_byte', 'unigram_bits_per_byte', 'learning_rate', 'difference_bits_per_byte',
+   'p_equivalent'),
 )  # fmt: skip
+UNIGRAM_BYTES = 2**26  # of training text that the unigram is counted on, at most
 
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text or models that cannot be had."""
+  options = config.loss
   text.check(config)
-  models.check(config.loss, 'loss')
+  models.check(options, 'loss')
+  if options.rates and min(options.rates) <= 0:
+    raise InputError(f'loss.rates must be positive; got {tuple(options.rates)}.')
+  if not 0 < options.rate_share <= 1:
+    raise InputError(f'loss.rate_share must be above 0 and at most 1; got {options.rate_share}.')
+  text.held_out(text.open_text(config), options, 'validation', options.validation)
+  text.epochs_read(config, options)
 
 
 def fit(config: ConfigDict, run: runner.Run, arm: str, kind: str | None = None) -> list[Trained]:
   """The models of an arm, trained now or by another table of this run, on tokens of a kind."""
+  return _fit(config, run, arm, kind, learning_rate(config, run, arm, kind))
+
+
+def learning_rate(config: ConfigDict, run: runner.Run, arm: str, kind: str | None = None) -> float:
+  """The rate of an arm: the best by validation text, with one seed and `rate_share` of the steps.
+
+  The text of the table itself has no part in the choice.
+  """
+  options = config.loss
+
+  def validation_loss(rate: float) -> float:
+    short = ConfigDict(config.to_dict())
+    short.loss.update(
+      steps=max(1, round(options.rate_share * options.steps)), seeds=1, side_by_side=1,
+      evaluate_every=options.steps,
+    )  # fmt: skip
+    [one] = _fit(short, run, arm, kind, rate, f'loss/{name(rate=rate)}')
+    return list(curve([one]).values())[-1][0]
+
+  return rates.choose(options.rates or (options.peak,), validation_loss)
+
+
+def _fit(
+  config: ConfigDict, run: runner.Run, arm: str, kind: str | None, rate: float,
+  folder: str = 'loss',
+) -> list[Trained]:  # fmt: skip
+  """The seeds of an arm at a learning rate."""
   opened = text.open_text(config, kind)
+  options = ConfigDict(config.loss.to_dict() | {'peak': rate})
+  validation = text.held_out(opened, options, 'validation', options.validation)
   return models.fit(
     config,
     run,
-    config.loss,
-    f'loss/{kind}' if kind else 'loss',
+    options,
+    f'{folder}/{kind}' if kind else folder,
     arm,
     opened.glyphs,
-    lambda seed: text.batches(opened, config.loss, seed),
-    {'validation': text.held_out(opened, config.loss, 'validation', config.loss.validation)},
+    lambda seed: text.batches(opened, options, seed),
+    {'validation': validation.batches},
   )
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
-  """Trains every arm and sets each beside the trained tables."""
+  """Trains every arm, and compares each with the reference arms and with the unigram."""
   options = config.loss
   opened = text.open_text(config)
   test = text.held_out(opened, options, 'test', options.test)
-  rows, scores = [], {}
+  rows, bits = [], {}
   for arm in options.arms:
     trained = fit(config, run, arm)
-    score = language_model.held_out(language_model.loss_and_init(trained[0].model)[1], test)
-    found = [score(one.variables) for one in trained]
-    scores[arm] = [float(values['bits_per_byte']) for values in found]
-    rows += _arm(config, arm, trained, scores[arm], float(found[0]['bytes_per_token']))
+    score = scores.row_nats(functools.partial(token_nats, trained[0].model))
+    nats = [score(one.variables, test) for one in trained]
+    bits[arm] = scores.bits_by_document(nats, test)
+    rows += _arm(config, arm, trained, bits[arm])
+  tokens = sum(int((batch['segments'] > 0).sum()) for batch in test.batches)
+  about = f'{len(test.documents)} excerpts of test text' + _lossy(opened)
+  rows.append(
+    Row('loss', 'text=test', 'bytes_per_token', test.bytes.sum() / tokens,
+        unit='bytes/token', note=about)
+  )  # fmt: skip
+  unigram = scores.bits_by_document([_unigram(config, opened, test)], test)
+  rows.append(
+    Row.of('loss', 'text=test', 'unigram_bits_per_byte', stats.mean(unigram[0], 'documents'),
+           unit='bits/byte', note='the same tokens by their frequencies in training text')
+  )  # fmt: skip
+  rows += [_against(arm, 'unigram', stats.crossed(bits[arm] - unigram)) for arm in options.arms]
   for reference in options.references:
-    for arm in options.arms:
-      if arm != reference and reference in scores:
-        rows += _difference(options, arm, reference, scores)
+    if reference in bits:
+      found = stats.arms(bits, reference, 'seeds×documents')
+      for arm, difference in found.items():
+        rows += _difference(options, arm, reference, difference)
   return rows
 
 
-def _arm(
-  config: ConfigDict, arm: str, trained: list[Trained], scores: list[float], per_token: float
-) -> list[Row]:
+def token_nats(model: LanguageModel, variables: Variables, batch: Batch) -> jax.Array:
+  """Nats [B, T] of the targets; these models draw nothing, so they need no key."""
+  nats: Any = model.apply(variables, batch, None)
+  return nats
+
+
+def _lossy(opened: text.Text) -> str:
+  """A warning where the tokenizer loses text: then bits per byte are not those of the text."""
+  return '' if opened.tokenizer.lossless else '; lossy tokenizer: not comparable, never the best'
+
+
+def _unigram(config: ConfigDict, opened: text.Text, test: text.HeldOut) -> np.ndarray:
+  limit = min(config.tokenizer.train_bytes or UNIGRAM_BYTES, UNIGRAM_BYTES)
+  documents = sources.sample(sources.open_source(opened.source, 'train'), limit)
+  counted = np.concatenate([opened.tokenizer.encode(document) for document in documents])
+  return scores.unigram_nats(counted, opened.tokenizer.vocab_size, test)
+
+
+def _arm(config: ConfigDict, arm: str, trained: list[Trained], bits: np.ndarray) -> list[Row]:
   """What an arm reached, and its way there."""
   row, rows = name(arm=arm), []
-  put = lambda column, value, error=None, unit='', note='': rows.append(
-    Row('loss', row, column, value, error, unit=unit, note=note)
-  )
-  note = f'test text, mean over {len(scores)} seeds after {config.loss.steps} steps'
-  put('bits_per_byte', *mean_and_sem(scores), 'bits/byte', note)
-  put('bytes_per_token', per_token, unit='bytes/token')
-  put('trained_parameters', _size(trained[0].variables['params']))
-  put('frozen_parameters', _size(trained[0].variables.get('frozen', {})))
+  found = stats.crossed(bits)
+  note = f'test text after {config.loss.steps} steps; {text.epochs_read(config, config.loss)}'
+  rows.append(Row.of('loss', row, 'bits_per_byte', found, unit='bits/byte', note=note))
+  rows.append(Row('loss', row, 'learning_rate', trained[0].rate, note='at its peak'))
+  for kind, collection in (('trained', 'params'), ('frozen', 'frozen')):
+    size = _size(trained[0].variables.get(collection, {}))
+    rows.append(Row('loss', row, f'{kind}_parameters', size))
   for step, values in curve(trained).items():
     column = f'validation_bits_per_byte_at_{step}'
-    put(column, *mean_and_sem(values), 'bits/byte')
-  for seed, value in enumerate(scores, start=config.seed):
-    rows.append(Row('loss', name(arm=arm, seed=seed), 'bits_per_byte', value, unit='bits/byte'))
-  return rows
+    rows.append(Row.of('loss', row, column, stats.mean(values, 'seeds'), unit='bits/byte'))
+  return rows + [
+    Row.of('loss', name(arm=arm, seed=seed), 'bits_per_byte', stats.mean(one, 'documents'),
+           unit='bits/byte')
+    for seed, one in enumerate(bits, start=config.seed)
+  ]  # fmt: skip
 
 
 def curve(trained: list[Trained]) -> dict[int, list[float]]:
@@ -100,26 +176,18 @@ def _size(tree) -> int:
   return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
 
 
+def _against(arm: str, reference: str, difference: stats.Estimate) -> Row:
+  note = 'above 0: worse than the reference; paired by seed and document'
+  return Row.of('loss', name(arm=arm, against=reference), 'difference_bits_per_byte', difference,
+                unit='bits/byte', note=note)  # fmt: skip
+
+
 def _difference(
-  options: ConfigDict, arm: str, reference: str, scores: dict[str, list[float]]
+  options: ConfigDict, arm: str, reference: str, difference: stats.Estimate
 ) -> list[Row]:
-  """An arm less the reference, seed by seed."""
-  differences = np.subtract(scores[arm], scores[reference]).tolist()
-  row = name(arm=arm, against=reference)
-  put = lambda column, value, error=None, unit='bits/byte', note='': Row(
-    'loss', row, column, value, error, unit=unit, note=note
-  )
-  if len(differences) < 2:
-    note = 'one seed: no interval and no test'
-    return [put('difference_bits_per_byte', differences[0], note=note)]
-  found = equivalence.paired(differences, options.margin)
-  return [
-    put('difference_bits_per_byte', found.mean, found.sem,
-        note='above 0: worse than the reference; paired by seed'),
-    put('difference_low', found.low, note='95 % interval of the mean difference (t)'),
-    put('difference_high', found.high),
-    put('p_different', found.p_different, unit=''),
-    put('p_equivalent', found.p_equivalent, unit='',
-        note=f'TOST with a margin of {options.margin:g} bits per byte'),
-    put('equivalent', float(found.p_equivalent < 0.05), unit=''),
-  ]  # fmt: skip
+  """An arm less the reference, and whether they are equivalent."""
+  rows = [_against(arm, reference, difference)]
+  if (p := difference.p_equivalent(options.margin)) is not None:
+    note = f'TOST with a margin of {options.margin:g} bits per byte'
+    rows.append(Row('loss', rows[0].row, 'p_equivalent', p, note=note))
+  return rows

@@ -79,10 +79,37 @@ ARMS: dict[str, Arm] = {
   'code_64': Arm(random_code(64)),
   'code_256': Arm(random_code(256)),
   'code_1024': Arm(random_code(1024)),
+  # All rows equal: nothing of the input is read, whatever the decoder does.
+  'equal': Arm(lambda glyphs, dim, seed: np.full((len(glyphs.bits), dim), dim**-0.5)),
   'trainable_0.02': Arm(normal(0.02), frozen=False),
   'trainable_1': Arm(normal(1.0), frozen=False),
+  # Three starts of one root mean square, that of the glyph rows: which of them are their forms?
   'trainable_glyph': Arm(lambda glyphs, dim, seed: glyph(glyphs, dim), frozen=False),
+  'trainable_shuffled': Arm(
+    lambda glyphs, dim, seed: glyph_rows.shuffled(glyph(glyphs, dim), seed), frozen=False
+  ),
+  'trainable_random': Arm(
+    lambda glyphs, dim, seed: glyph_rows.gaussian_rows(len(glyphs.bits), dim, seed), frozen=False
+  ),
 }
+LABELS = {
+  'glyph': 'glyphs, frozen',
+  'glyph_deduped': 'glyphs told apart, frozen',
+  'glyph_rms_0.02': 'glyphs of rms 0.02, frozen',
+  'glyph_rms_1': 'glyphs of rms 1, frozen',
+  'shuffled': 'shuffled glyphs, frozen',
+  'random': 'random, frozen',
+  'code_16': 'id in 16 bits, frozen',
+  'code_64': 'random code of 64 bits, frozen',
+  'code_256': 'random code of 256 bits, frozen',
+  'code_1024': 'random code of 1,024 bits, frozen',
+  'equal': 'all rows equal, frozen',
+  'trainable_0.02': 'trained from rms 0.02',
+  'trainable_1': 'trained from rms 1',
+  'trainable_glyph': 'trained from glyphs',
+  'trainable_shuffled': 'trained from shuffled glyphs',
+  'trainable_random': 'trained from random rows of norm 1',
+}  # in plots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +121,14 @@ class Trained:
     variables: of this seed alone.
     history: metrics of its run, in which its values stand at `index` of every list.
     index: among the seeds that were trained side by side.
+    rate: the learning rate at its peak; None if it is untrained.
   """
 
   model: LanguageModel
   variables: Variables
   history: list[dict[str, Any]]
   index: int
+  rate: float | None = None
 
 
 def check(options: ConfigDict, where: str) -> None:
@@ -171,9 +200,7 @@ def make_optimizer(options: ConfigDict):
   schedule = optimizer.make_schedule(
     'cosine', options.peak, options.steps, int(options.warmup * options.steps), options.final
   )
-  return optimizer.make_optimizer(
-    options.optimizer, schedule, weight_decay=options.weight_decay
-  )  # fmt: skip
+  return optimizer.make_optimizer(options.optimizer, schedule, weight_decay=options.weight_decay)
 
 
 def plan(config: ConfigDict, options: ConfigDict, arm: str, vocab_size: int) -> runner.Plan:
@@ -203,6 +230,13 @@ def fit(
   model = make_model(options, arm, glyphs, jnp.dtype(config.dtype))
   name = f'{table}/{row_name(arm=arm)}'
   return fit_model(config, run, options, name, model, batches, evaluations)
+
+
+def untrained(model: LanguageModel, batch: Batch, seeds: Iterable[int]) -> list[Trained]:
+  """A model as it is before training, for each seed."""
+  begin = jax.jit(model.init)
+  keys = {seed: jax.random.key(seed) for seed in seeds}
+  return [Trained(model, begin(key, batch, key), [], 0) for key in keys.values()]
 
 
 def fit_model(
@@ -242,5 +276,5 @@ def fit_model(
     )
     for index in range(len(seeds)):
       variables = jax.tree.map(lambda leaf, index=index: leaf[index], state['variables'])
-      trained.append(Trained(model, variables, history, index))
+      trained.append(Trained(model, variables, history, index, options.peak))
   return trained

@@ -21,14 +21,14 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.visual_unicode import loss, models, text
 from experiments.visual_unicode.models import Trained
-from lib import tokenizers
+from lib import stats, tokenizers
 from lib.data import facts, pipeline, questions
 from lib.data.questions import Question
 from lib.errors import InputError
 from lib.evals import multiple_choice as choice
-from lib.evals import ratios
 from lib.report import plots, published
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
+from lib.stats import Estimate
 from lib.train import processes
 
 CAPTION = (
@@ -37,13 +37,15 @@ CAPTION = (
   'tokens (`sampled_1`, `sampled_2`, in expectation). Facts are `asked` in training (here in '
   'wordings that were never seen), `told` in sentences only, or `unseen`, which must be at chance. '
   'Models: `none` is untrained, `sentences` never saw the template, `questions` saw it, the answer '
-  'after a space in a given share of them. `accuracy_given_letter` and `p_valid_letter` are the '
-  'two factors of a sampled score.'
+  'after a space in a given share of them. `accuracy_above_chance` has guessing taken out, '
+  '(accuracy − chance) / (1 − chance): the share that is known. `accuracy_given_letter` and '
+  '`p_valid_letter` are the two factors of a sampled score. Errors are over seeds, each with '
+  'its own facts. Differences of arms are paired by seed, with the residual variance of all arms.'
 )
 SUMMARY = (
   'training=(none|questions).*facts=(asked|unseen),wording=test',
-  ('accuracy', 'accuracy_low', 'accuracy_high', 'accuracy_given_letter', 'p_valid_letter',
-   'p_space', 'chance', 'z_from_chance'),
+  ('accuracy', 'accuracy_above_chance', 'difference_accuracy', 'accuracy_given_letter',
+   'p_valid_letter', 'p_space', 'chance', 'z_from_chance'),
 )  # fmt: skip
 PROTOCOLS = {
   'log_likelihood': 'log_likelihood',
@@ -61,7 +63,7 @@ class Case:
   """Questions that several models answer, each model all or its own.
 
   Attributes:
-    row: beginning of the rows' names.
+    row: end of the rows' names.
     questions: of each model.
     groups: of each model's questions, those that are not independent; None if all are.
     alike: all models answer the same questions.
@@ -146,43 +148,56 @@ def fit(
       config, run, options, f'reasoning/{training}', arm, opened.glyphs, batches
     )  # fmt: skip
   model = models.make_model(options, arm, opened.glyphs, jnp.dtype(config.dtype))
-  batch = next(iter(batches(config.seed)))
-  begin = jax.jit(model.init)
   seeds = range(config.seed, config.seed + options.seeds)
-  return [
-    Trained(model, begin(jax.random.key(seed), batch, jax.random.key(seed)), [], 0)
-    for seed in seeds
-  ]  # fmt: skip
+  return models.untrained(model, next(iter(batches(config.seed))), seeds)
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains every arm on facts and asks it what it was asked, what it was told and what not."""
   options, opened, rows = config.reasoning, open_text(config), []
+  by_arm: dict[str, dict[str, np.ndarray]] = {}  # case -> arm -> accuracies [S]
   for arm in options.arms:
     for training in TRAININGS:
       if training == 'sentences' and arm not in options.naive_arms:
         continue
       trained = fit(config, run, opened, arm, training)
-      row = name(arm=arm, training=training)
       for facts_kind, wording in CASES:
-        case = _facts_case(config, row, facts_kind, wording)
-        rows += _rows(case, ask(config, run, opened.tokenizer, trained, case))
+        case = _facts_case(config, training, facts_kind, wording)
+        each = _quantities(case, answers := ask(config, run, opened.tokenizer, trained, case))
+        rows += _rows(arm, case, each, answers)
+        for protocol in PROTOCOLS:
+          cell = f'{case.row},{name(protocol=protocol)}'
+          by_arm.setdefault(cell, {})[arm] = _of_seeds(each, f'accuracy_{PROTOCOLS[protocol]}')
       if options.questions and training == 'questions':
-        rows += _own(config, run, row, opened.tokenizer, trained)
+        rows += _own(config, run, arm, training, opened.tokenizer, trained)
     if options.questions and arm in config.loss.arms:
       tokenizer = text.open_text(config).tokenizer
-      row = name(arm=arm, training='text')
-      rows += _own(config, run, row, tokenizer, loss.fit(config, run, arm))
+      rows += _own(config, run, arm, 'text', tokenizer, loss.fit(config, run, arm))
+  for cell, accuracies in by_arm.items():
+    rows += _differences(options.references, cell, accuracies)
   on_mmlu = lambda entry: 'benchmark=mmlu' in entry['row'] and entry['column'] == 'accuracy'
   return rows + published.unmeasured('visual_unicode', 'reasoning', on_mmlu)
 
 
-def _facts_case(config: ConfigDict, row: str, kind: str, wording: str) -> Case:
+def _differences(
+  references: Sequence[str], cell: str, accuracies: Mapping[str, np.ndarray]
+) -> list[Row]:
+  """Arms less reference arms, paired by seed."""
+  return [
+    Row.of('reasoning', f'{name(arm=arm, against=reference)},{cell}', 'difference_accuracy', found,
+           unit='ratio', note='above 0: better than the reference; paired by seed')
+    for reference in references
+    if reference in accuracies and len(accuracies) > 1
+    for arm, found in stats.arms(accuracies, reference).items()
+  ]  # fmt: skip
+
+
+def _facts_case(config: ConfigDict, training: str, kind: str, wording: str) -> Case:
   asked = [base.questions(kind, wording) for base in bases(config)]
   # The wordings of a fact are one after the other.
   per_fact = len(facts.ASKED[wording])
   groups = [[(seed, i // per_fact) for i in range(len(some))] for seed, some in enumerate(asked)]
-  return Case(f'{row},{name(facts=kind, wording=wording)}', asked, groups)
+  return Case(name(training=training, facts=kind, wording=wording), asked, groups)
 
 
 def own_questions(config: ConfigDict) -> list[Question]:
@@ -192,11 +207,12 @@ def own_questions(config: ConfigDict) -> list[Question]:
   return found[: options.limit or None]
 
 
-def _own(config, run, row, tokenizer, trained) -> list[Row]:
+def _own(config, run, arm, training, tokenizer, trained) -> list[Row]:
   asked = own_questions(config)
   source = pathlib.Path(config.reasoning.questions.rstrip('/')).stem.replace(',', '_')
-  case = Case(f'{row},{name(questions=source)}', [asked] * len(trained), alike=True)
-  return _rows(case, ask(config, run, tokenizer, trained, case))
+  case = Case(name(training=training, questions=source), [asked] * len(trained), alike=True)
+  answers = ask(config, run, tokenizer, trained, case)
+  return _rows(arm, case, _quantities(case, answers), answers)
 
 
 def ask(
@@ -226,105 +242,141 @@ def speaker(model: Any) -> Callable:
   return speak
 
 
-def _rows(case: Case, answers: Sequence[choice.Answers]) -> list[Row]:
-  """All protocols of a case: means over models; intervals over questions, or over facts."""
-  each = [choice.quantities(one, asked) for one, asked in zip(answers, case.questions)]
-  found = ratios.mean_over(each) if case.alike else ratios.pooled(each)
-  if case.groups is not None:
-    labels = [label for some in case.groups for label in some]
-    found = {column: ratios.grouped(ratio, labels) for column, ratio in found.items()}
-  over = 'questions of the mean over seeds' if case.alike else 'the facts of all seeds'
-  rows = []
+Quantities = Mapping[str, choice.Ratio]
+
+
+def _quantities(case: Case, answers: Sequence[choice.Answers]) -> list[Quantities]:
+  """Every score of each model."""
+  return [choice.quantities(one, asked) for one, asked in zip(answers, case.questions)]
+
+
+def _of_seeds(each: Sequence[Quantities], key: str) -> np.ndarray:
+  """A score of each model, [S]."""
+  return np.array([choice.value(one[key]) for one in each])
+
+
+def _estimate(case: Case, each: Sequence[Quantities], key: str) -> Estimate:
+  """A score: over seeds with facts of their own, or over seeds × questions that all answer."""
+  above, below = (np.stack([one[key][part] for one in each]) for part in (0, 1))
+  if case.alike and np.all(below.sum(axis=1) > 0):
+    return stats.crossed(stats.contributions(above, below), 'seeds×questions')
+  return stats.mean(_of_seeds(each, key), 'seeds')
+
+
+def _rows(
+  arm: str, case: Case, each: Sequence[Quantities], answers: Sequence[choice.Answers]
+) -> list[Row]:
+  """All protocols of a case: means over models."""
+  rows: list[Row] = []
+  chance = float(_of_seeds(each, 'chance').mean())
+  known = _of_seeds(each, 'accuracy_log_likelihood')
   for protocol, quantity in PROTOCOLS.items():
-    row = f'{case.row},{name(protocol=protocol)}'
-    put = lambda column, value, error=None, note='', row=row: rows.append(
-      Row('reasoning', row, column, value, error, unit='ratio', note=note)
+    row = f'{name(arm=arm)},{case.row},{name(protocol=protocol)}'
+    put = lambda column, value, note='', row=row: rows.append(
+      Row.of('reasoning', row, column, value, unit='ratio', note=note)
+      if isinstance(value, Estimate)
+      else Row('reasoning', row, column, value, unit='ratio', note=note)
     )
-    of_seeds = lambda key: mean_and_sem([ratios.value(one[key]) for one in each])
-    whole = ratios.estimate(found[f'accuracy_{quantity}'])
-    put(
-      'accuracy',
-      *of_seeds(f'accuracy_{quantity}'),
-      'mean ± standard error over seeds' + ('' if case.alike else ', each with facts of its own'),
-    )
-    put('accuracy_low', whole.low, note=f'95 % interval over {over}')
-    put('accuracy_high', whole.high)
-    put('chance', ratios.value(found['chance']))
+    accuracy = _estimate(case, each, f'accuracy_{quantity}')
+    put('accuracy', accuracy, '' if case.alike else 'each seed has facts of its own')
+    put('accuracy_above_chance', choice.above_chance(accuracy, chance), 'guessing taken out')
+    put('chance', chance)
     subjects = [question.subject for question in case.questions[0]]
     if case.alike and len(set(subjects)) > 1:
-      put(
-        'accuracy_macro',
-        ratios.macro(found[f'accuracy_{quantity}'], subjects),
-        note=f'mean over {len(set(subjects))} subjects',
-      )
+      put('accuracy_macro', _macro(each, f'accuracy_{quantity}', subjects),
+          f'mean over {len(set(subjects))} subjects')  # fmt: skip
     if protocol == 'log_likelihood':
-      _of_likelihood(put, case, found, whole)
+      _of_likelihood(put, case, each, accuracy, chance)
     else:
-      _of_sampling(put, case, answers, of_seeds, protocol)
+      _of_sampling(put, case, each, answers, protocol)
+      if not case.alike and np.all(known > 0):
+        share = _of_seeds(each, f'accuracy_{quantity}') / known
+        put('share_of_log_likelihood', stats.mean(share), 'of the accuracy by log-likelihood')
   return rows
 
 
-def _of_likelihood(put: Callable, case: Case, found: Mapping, whole: ratios.Estimate) -> None:
+def _macro(each: Sequence[Quantities], key: str, subjects: Sequence[str]) -> Estimate:
+  """The mean over subjects, such as those of MMLU, of the score in each; error over seeds."""
+  above, below = (
+    stats.by_group(np.stack([one[key][part] for one in each]), subjects) for part in (0, 1)
+  )
+  return stats.mean((above / below).mean(axis=1), 'seeds')
+
+
+def _of_likelihood(
+  put: Callable, case: Case, each: Sequence[Quantities], accuracy: Estimate, chance: float
+) -> None:
   """Whether places are chosen alike, and how far from chance the answers are."""
-  value = lambda key: ratios.value(found[key])
+  value = lambda key: float(_of_seeds(each, key).mean())
   for form in ('bare', 'spaced'):
     put(
       f'accuracy_{form}',
       value(f'accuracy_log_likelihood_{form}'),
-      note='of the letter alone, or of a space and the letter',
+      'of the letter alone, or of a space and the letter',
     )
-  put('balanced_accuracy', value('balanced_accuracy'), note='each place of the right option alike')
-  put('best_constant', value('best_constant'), note='always naming the commonest right place')
-  chosen = [key for key in found if key.startswith('chosen_')]
-  put('most_chosen', max(map(value, chosen)), note='share of the place that is chosen most')
+  put('balanced_accuracy', value('balanced_accuracy'), 'each place of the right option alike')
+  put('best_constant', value('best_constant'), 'always naming the commonest right place')
+  chosen = [key for key in each[0] if key.startswith('chosen_')]
+  put('most_chosen', max(map(value, chosen)), 'share of the place that is chosen most')
   put('truncated', value('truncated'))
-  if whole.sem:
-    z = (whole.value - value('chance')) / whole.sem
+  if case.groups is not None:
+    above, below = (
+      np.concatenate([one['accuracy_log_likelihood'][part] for one in each]) for part in (0, 1)
+    )
+    labels = [f'{seed} {fact}' for some in case.groups for seed, fact in some]
+    accuracy = stats.ratio(above, below, labels, 'facts')
+  if accuracy.sem:
     note = 'standard errors above chance'
     if 'facts=unseen' in case.row:
-      note = 'check: no fact here was ever shown, so that beyond ±4 something leaks'
-    put('z_from_chance', z, note=note)
+      note = 'check: no fact here was ever shown, so beyond ±4 something leaks'
+    put('z_from_chance', (accuracy.value - chance) / accuracy.sem, note)
 
 
 def _of_sampling(
-  put: Callable, case: Case, answers: Sequence[choice.Answers], of_seeds: Callable, protocol: str
+  put: Callable,
+  case: Case,
+  each: Sequence[Quantities],
+  answers: Sequence[choice.Answers],
+  protocol: str,
 ) -> None:
   """The factors of a sampled score, and the score as drawn."""
   suffix, index = ('', 0) if protocol == 'sampled_1' else ('_two_tokens', 1)
   quantity = PROTOCOLS[protocol]
-  put('accuracy_given_letter', *of_seeds(f'accuracy_{quantity}_given_letter'))
-  put('p_valid_letter', *of_seeds(f'p_valid_letter{suffix}'))
-  put('p_space', *of_seeds('p_space'), 'of the first token')
-  put('p_other_blank', *of_seeds('p_other_blank'), 'a letter after it would count as published')
+  of = lambda key: _estimate(case, each, key)
+  put('accuracy_given_letter', of(f'accuracy_{quantity}_given_letter'))
+  put('p_valid_letter', of(f'p_valid_letter{suffix}'))
+  put('p_space', of('p_space'), 'of the first token')
+  put('p_other_blank', of('p_other_blank'), 'a letter after it would count as published')
   drawn = [
     choice.sampled(one, asked, RUNS, seed)[index]
     for seed, (one, asked) in enumerate(zip(answers, case.questions))
   ]
-  per_run = np.mean(drawn, axis=0)
-  put(
-    'accuracy_drawn',
-    float(per_run.mean()),
-    float(per_run.std(ddof=1)),
-    f'± is the standard deviation of {RUNS} runs of sampling',
-  )
+  put('accuracy_drawn', stats.mean(np.mean(drawn, axis=1), 'seeds'), f'{RUNS} runs of sampling')
+  deviation = float(np.mean(drawn, axis=0).std(ddof=1))
+  put('accuracy_drawn_deviation', deviation, f'standard deviation of the {RUNS} runs')
 
 
 def panels(rows: Sequence[Row]) -> list[Callable]:
   """Scores of asked facts in new wordings by protocol, a group of bars for each model."""
-  form = re.compile(r'arm=(.+),training=(.+),facts=asked,wording=test,protocol=(.+)')
-  found: dict[str, dict[str, float]] = {}
+  form = re.compile(r'arm=([^,]+),training=([^,]+),facts=asked,wording=test,protocol=(.+)')
+  found: dict[str, dict[str, Row]] = {}
   chance = 0.0
   for row in rows:
     parts = form.fullmatch(row.row)
     if row.table == 'reasoning' and parts and row.measured is not None:
       arm, training, protocol = parts.groups()
       if row.column == 'accuracy':
-        found.setdefault(protocol, {})[f'{arm}\n{training}'] = row.measured
+        group = f'{models.LABELS[arm].replace(", ", chr(10))}\n{training}'
+        found.setdefault(protocol.replace('_', ' '), {})[group] = row
       elif row.column == 'chance':
         chance = row.measured
   if not found:
     return []
-  groups = list(found['log_likelihood'])
-  series = {protocol: [scores[group] for group in groups] for protocol, scores in found.items()}
+  groups = list(found['log likelihood'])
+  several = {protocol: [scores[group] for group in groups] for protocol, scores in found.items()}
+  series = {protocol: [row.measured or 0.0 for row in some] for protocol, some in several.items()}
+  errors = {protocol: [row.sem for row in some] for protocol, some in several.items()}
   title = 'Facts asked in new wordings, by arm and training'
-  return [plots.bars(title, 'accuracy', groups, series, {'chance': chance})]
+  return [
+    plots.bars(title, 'accuracy ± standard error', groups, series, {'chance': chance}, errors)
+  ]

@@ -2,7 +2,6 @@
 """Text, the tokenizer learned from its train split, and the pictures of the tokens."""
 
 import functools
-import itertools
 import os
 import string
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lib import tokenizers
-from lib.data import fonts, glyphs, look_alikes, pipeline, sources
+from lib.data import epochs, excerpts, fonts, glyphs, look_alikes, pipeline, sources
 from lib.data.glyphs import GlyphTable
 from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
@@ -22,6 +21,7 @@ find_font = functools.cache(fonts.find_font)
 strings_of = functools.cache(token_strings)
 
 KINDS = ('unicode', 'restricted', 'bytes')
+EACH = 8  # held-out excerpts of one document at most
 
 
 class Text(NamedTuple):
@@ -86,15 +86,22 @@ def _tokenizer(
   if kind == 'unicode':
     # A restricted vocabulary beside it is smaller: this is then the one that it was cut from.
     return tokenizers.train_unicode(documents, max(vocab_size, 0x10000), longest)
-  return tokenizers.train_restricted(
-    documents, vocab_size, longest, always=''.join(confusable(font, tolerance).values())
-  )
+  kept = [others for listed in alike(font, tolerance).values() for others in listed.values()]
+  return tokenizers.train_restricted(documents, vocab_size, longest, always=''.join(kept))
 
 
 @functools.cache
-def confusable(font: str, tolerance: float) -> dict[str, str]:
-  """Look-alikes of the Latin letters in a font; kept in every vocabulary, for `homoglyphs`."""
-  return look_alikes.look_alikes(string.ascii_letters, find_font(font), 32, tolerance)
+def alike(font: str, tolerance: float) -> dict[str, dict[str, str]]:
+  """Look-alikes of the Latin letters, by list; every vocabulary keeps them, for `homoglyphs`.
+
+  `pixels` is of letters that the font draws alike, `confusables` Unicode's list of letters that
+  readers confuse, as far as the font has them.
+  """
+  drawing = find_font(font)
+  return {
+    'pixels': look_alikes.look_alikes(string.ascii_letters, drawing, 32, tolerance),
+    'confusables': look_alikes.confusables(string.ascii_letters, drawing),
+  }
 
 
 def draw(config: ConfigDict, tokenizer: Tokenizer, font: str | None = None) -> GlyphTable:
@@ -122,16 +129,64 @@ def batches(text: Text, options: ConfigDict, seed: int) -> grain.IterDataset:
   )
 
 
-def held_out(
-  text: Text, options: ConfigDict, split: str, count: int
-) -> list[dict[str, np.ndarray]]:
-  """The first `count` batches of a split, its documents in a fixed random order."""
-  found = pipeline.batches(
+class HeldOut(NamedTuple):
+  """Held-out excerpts of one length as batches of rows.
+
+  Attributes:
+    batches: rows [B, T]; the last batch is filled up with padding.
+    documents: [N], the document of each excerpt.
+    bytes: float64 [N], what the targets of each excerpt cover.
+  """
+
+  batches: list[dict[str, np.ndarray]]
+  documents: np.ndarray
+  bytes: np.ndarray
+
+
+def held_out(text: Text, options: ConfigDict, split: str, count: int) -> HeldOut:
+  """`count` excerpts of a split, or fewer where it has no more, at most `EACH` of a document.
+
+  An excerpt has `options.length` targets. Its first input is the token before them, as in a
+  training row that continues a document.
+
+  Raises:
+    InputError: no document of the split is long enough.
+  """
+  found = excerpts.take(
     sources.open_source(text.source, split),
-    text.tokenizer,
-    batch_size=options.batch_size,
-    length=options.length,
-    seed=0,
-    repeat=False,
+    length=options.length + 1,
+    count=count,
+    most=EACH,
+    prepare=lambda document: np.stack(text.tokenizer.cover(document), axis=1),
+    name=f'{text.source} ({split}, in tokens)',
   )
-  return list(itertools.islice(iter(found), count))
+  ids, covered = np.moveaxis(np.stack(found.texts).astype(np.int32), -1, 0)
+  ones = np.ones_like(ids[:, 1:])
+  rows = {
+    'targets': ids[:, 1:],
+    'inputs': ids[:, :-1],
+    'bytes': covered[:, 1:],
+    'segments': ones,
+    'positions': np.cumsum(ones, axis=1, dtype=np.int32) - 1,
+  }
+  size = options.batch_size
+  padding = [(0, -len(ids) % size), (0, 0)]
+  filled = {field: np.pad(values, padding) for field, values in rows.items()}
+  batches = [
+    {field: values[start : start + size] for field, values in filled.items()}
+    for start in range(0, len(ids), size)
+  ]
+  return HeldOut(batches, found.documents, rows['bytes'].sum(axis=1).astype(np.float64))
+
+
+def epochs_read(config: ConfigDict, options: ConfigDict) -> str:
+  """How often a training run of a section reads its text, in words.
+
+  Raises:
+    InputError: more than four epochs at a large scale, or test documents that are all too short.
+  """
+  opened = open_text(config)
+  found = held_out(opened, options, 'test', options.test)
+  bytes_per_token = found.bytes.sum() / (len(found.bytes) * options.length)
+  read = options.steps * options.batch_size * options.length * bytes_per_token
+  return epochs.check('data.source', config.data.source, read, config.scale)

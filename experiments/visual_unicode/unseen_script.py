@@ -20,25 +20,27 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.visual_unicode import loss, models, text
+from experiments.visual_unicode import loss, models, scores, text
+from lib import stats
 from lib.data import fonts, pipeline, sources
 from lib.data.look_alikes import LETTERS
 from lib.errors import InputError
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
 from lib.tokenizers import Restricted, Unicode
-from lib.train import language_model
 from lib.train.experiment import Variables
 
 CAPTION = (
   'Trained to name the letters of some scripts, asked for the names of letters that were never '
   'read: bits per byte of the names (the letter itself does not count), and the share of their '
-  'characters that are the most probable ones; mean ± standard error over seeds. `letters=unseen` '
-  'are of trained scripts. Rows with `text=` are text of another script, read by the models of '
-  '`loss`.'
+  'characters that are the most probable ones. The units are seeds × letters, of which the capital '
+  'and the small form are one. `letters=unseen` are of trained scripts. Frozen random rows are the '
+  'baseline that ignores form: they say nothing of a letter that was not read. Rows with `text=` '
+  'are text of another script, read by the models of `loss`.'
 )
 SUMMARY = ('', ('bits_per_byte', 'accuracy', 'difference_bits_per_byte'))
 AT_ONCE = 64  # lines that are scored at once
-DIFFERENCE = 'less trainable_0.02, paired by seed; below 0: better'
+OVER = 'seeds×letters'
+DIFFERENCE = 'below 0: better than the reference; paired by seed and letter'
 
 
 def check(config: ConfigDict) -> None:
@@ -100,7 +102,8 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   tokenizer = Restricted(Unicode(), [ord(letter) for letter in every])
   glyphs = text.draw(config, tokenizer)
   lines = names(tokenizer, seen, options.length)
-  rows, scores = [], {}
+  rows: list[Row] = []
+  bits: dict[str, dict[str, np.ndarray]] = {group: {} for group in groups}
   for arm in options.arms:
     trained = models.fit(
       config, run, options, 'unseen_script', arm, glyphs,
@@ -109,17 +112,32 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     score = scorer(trained[0].model)
     for group, members in groups.items():
       batch = names(tokenizer, members, options.length)
-      scores[arm, group] = np.array([score(one.variables, batch) for one in trained])
-      rows += _scores(f'{group},{name(arm=arm)}', len(members), scores[arm, group])
-  reference = 'trainable_0.02'
-  for arm, group in scores:
-    if arm != reference and (reference, group) in scores:
-      less = (scores[arm, group] - scores[reference, group])[:, 0].tolist()
-      rows.append(
-        Row('unseen_script', f'{group},{name(arm=arm)}', 'difference_bits_per_byte',
-            *mean_and_sem(less), unit='bits/byte', note=DIFFERENCE)
-      )  # fmt: skip
+      sums = np.stack([score(one.variables, batch) for one in trained])  # [S, N, 4]
+      units = [letter_name(letter) for letter in members]
+      nats, right, covered, tokens = stats.by_group(np.moveaxis(sums, -1, 0), units)
+      bits[group][arm] = stats.contributions(nats, covered) / np.log(2)
+      row = f'{group},{name(arm=arm)}'
+      rows += [
+        Row.of('unseen_script', row, 'bits_per_byte', stats.crossed(bits[group][arm], OVER),
+               unit='bits/byte', note=f'{len(members)} characters'),
+        Row.of('unseen_script', row, 'accuracy',
+               stats.crossed(stats.contributions(right, tokens), OVER), unit='ratio'),
+      ]  # fmt: skip
+  for reference in options.references:
+    for group, by_arm in bits.items():
+      if reference in by_arm:
+        for arm, found in stats.arms(by_arm, reference, OVER).items():
+          rows.append(
+            Row.of('unseen_script', f'{group},{name(arm=arm, against=reference)}',
+                   'difference_bits_per_byte', found, unit='bits/byte', note=DIFFERENCE)
+          )  # fmt: skip
   return rows + texts(config, run)
+
+
+def letter_name(letter: str) -> str:
+  """The name without the case: the capital and the small form of a letter are one unit."""
+  words = unicodedata.name(letter).split()
+  return ' '.join(word for word in words if word not in ('CAPITAL', 'SMALL'))
 
 
 def names(tokenizer: Restricted, members: Sequence[str], length: int) -> dict[str, np.ndarray]:
@@ -146,8 +164,8 @@ def batches(lines: dict[str, np.ndarray], batch_size: int, seed: int) -> grain.I
   return grain.MapDataset.range(2**31).map(draw).to_iter_dataset(options)
 
 
-def scorer(model: Any) -> Callable[[Variables, dict[str, np.ndarray]], tuple[float, float]]:
-  """(variables, lines) -> bits per byte and accuracy where `bytes` counts."""
+def scorer(model: Any) -> Callable[[Variables, dict[str, np.ndarray]], np.ndarray]:
+  """(variables, N lines) -> [N, 4]: nats, right characters, bytes and tokens that count."""
 
   @jax.jit
   def sums(variables, batch):
@@ -155,31 +173,21 @@ def scorer(model: Any) -> Callable[[Variables, dict[str, np.ndarray]], tuple[flo
     counts = batch['bytes'] > 0
     right = logits.argmax(axis=-1) == batch['targets']
     said = jnp.take_along_axis(jax.nn.log_softmax(logits), batch['targets'][..., None], axis=-1)
-    total = lambda values: jnp.where(counts, values, 0).sum()
-    return jnp.stack([total(-said[..., 0]), total(right), batch['bytes'].sum(), counts.sum()])
+    total = lambda values: jnp.where(counts, values, 0).sum(axis=-1)
+    parts = (total(-said[..., 0]), total(right), batch['bytes'].sum(axis=-1), counts.sum(axis=-1))
+    return jnp.stack(parts, axis=-1)
 
   def score(variables, lines):
-    padding = [(0, -len(lines['bytes']) % AT_ONCE), (0, 0)]
+    count = len(lines['bytes'])
+    padding = [(0, -count % AT_ONCE), (0, 0)]
     filled = {field: np.pad(values, padding) for field, values in lines.items()}
     parts = [
       np.asarray(sums(variables, {f: values[i : i + AT_ONCE] for f, values in filled.items()}))
       for i in range(0, len(filled['bytes']), AT_ONCE)
     ]
-    nats, right, covered, tokens = np.sum(parts, axis=0)
-    return nats / covered / np.log(2), right / tokens
+    return np.concatenate(parts)[:count]
 
   return score
-
-
-def _scores(row: str, count: int, values: np.ndarray) -> list[Row]:
-  bits, accuracy = values.T
-  put = lambda column, numbers, unit, note='': Row(
-    'unseen_script', row, column, *mean_and_sem(numbers.tolist()), unit=unit, note=note
-  )
-  return [
-    put('bits_per_byte', bits, 'bits/byte', f'{count} letters'),
-    put('accuracy', accuracy, 'ratio'),
-  ]
 
 
 def texts(config: ConfigDict, run: runner.Run) -> list[Row]:
@@ -200,11 +208,11 @@ def texts(config: ConfigDict, run: runner.Run) -> list[Row]:
       opened = text.open_text(config)._replace(source=source)
       test = text.held_out(opened, config.loss, 'test', config.loss.test)
       trained = loss.fit(config, run, arm)
-      score = language_model.held_out(language_model.loss_and_init(trained[0].model)[1], test)
-      values = [float(score(one.variables)['bits_per_byte']) for one in trained]
+      score = scores.row_nats(functools.partial(loss.token_nats, trained[0].model))
+      bits = scores.bits_by_document([score(one.variables, test) for one in trained], test)
       rows.append(
-        Row('unseen_script', row, 'bits_per_byte', *mean_and_sem(values), unit='bits/byte',
-            note='the readout never wrote this script: both ends are asked')
+        Row.of('unseen_script', row, 'bits_per_byte', stats.crossed(bits), unit='bits/byte',
+               note='the LM head never wrote this script: both ends are tested')
       )  # fmt: skip
   if not config.unseen_script.texts:
     why = 'no text is named: give unseen_script.texts as (language, source) pairs'

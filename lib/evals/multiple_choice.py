@@ -26,10 +26,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lib.data.questions import LETTERS, Question, prompt
 from lib.errors import InputError
-from lib.evals.ratios import Ratio
+from lib.stats import Estimate
 from lib.tokenizers.base import Tokenizer
 from lib.train import sharding
 
+# What is summed above and below the line, [N] and [N]: the score is the quotient of the sums.
+Ratio = tuple[np.ndarray, np.ndarray]
 # Arrays [B, T] as in lib/data/pipeline.py, places [B, 2] -> log-probabilities [B, 2, V] of the
 # token that follows the input at each place.
 NextLogProbs = Callable[[Mapping[str, Any], Any], jax.Array]
@@ -241,6 +243,21 @@ def quantities(answers: Answers, questions: Sequence[Question]) -> dict[str, Rat
     **{f'chosen_{LETTERS[k]}': (both[:, k], ones) for k in range(one.shape[1])},
     'truncated': (answers.truncated.astype(float), ones),
   }
+
+
+def value(ratio: Ratio) -> float:
+  """The quotient of the sums; NaN if the sum below the line is 0, as if no letter is ever read."""
+  above, below = ratio[0].sum(), ratio[1].sum()
+  return float(above / below) if below > 0 else np.nan
+
+
+def above_chance(accuracy: Estimate, chance: float) -> Estimate:
+  """Accuracy with guessing taken out: 0 at chance, 1 if all is right, below 0 under chance.
+
+  If a model knows a share k of the answers and guesses the rest, its accuracy is k + (1 − k)
+  chance, and this is k.
+  """
+  return accuracy._replace(value=accuracy.value - chance).times(1 / (1 - chance))
 
 
 def _choice(scores: np.ndarray) -> np.ndarray:

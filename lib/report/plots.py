@@ -3,7 +3,7 @@
 
 import io
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 from lib import atomic
 
 Series = tuple[Sequence[float], Sequence[float]]  # x, y
+Errors = Sequence[float | None]  # of each point
 
 
 def save(
@@ -52,13 +53,20 @@ def curves(
   log_x: bool = False,
   log_y: bool = False,
   styles: Mapping[str, Mapping[str, Any]] | None = None,
+  errors: Mapping[str, Errors] | None = None,
 ) -> Callable[[Any], None]:
-  """A panel of labelled curves over horizontal reference levels; `styles` are matplotlib's."""
+  """A panel of labelled curves over horizontal reference levels.
+
+  `styles` are matplotlib's; `errors` are drawn as bars of ± that much, None as no bar.
+  """
 
   def draw(axis: Any) -> None:
     for label, (x, y) in series.items():
       style = {'marker': 'o' if len(x) < 20 else None, 'markersize': 3.5}
-      axis.plot(x, y, label=label, **style | dict((styles or {}).get(label, {})))
+      bars = _lengths((errors or {}).get(label))
+      axis.errorbar(
+        x, y, yerr=bars, capsize=2, label=label, **style | dict((styles or {}).get(label, {}))
+      )
     for index, (label, level) in enumerate((levels or {}).items()):
       shade = f'{0.2 + 0.6 * index / len(levels or {}):.2f}'
       axis.axhline(level, color=shade, linestyle=['--', ':', '-.'][index % 3], label=label)
@@ -77,14 +85,19 @@ def bars(
   groups: Sequence[str],
   series: Mapping[str, Sequence[float]],
   levels: Mapping[str, float],
+  errors: Mapping[str, Errors] | None = None,
 ) -> Callable[[Any], None]:
-  """A panel of grouped bars from zero, one bar a series in each group, under reference levels."""
+  """A panel of grouped bars from zero, one bar a series in each group, under reference levels.
+
+  `errors` are drawn as lines of ± that much, None as no line.
+  """
 
   def draw(axis: Any) -> None:
     width = 0.8 / len(series)
     for index, (label, values) in enumerate(series.items()):
       places = [group + (index - (len(series) - 1) / 2) * width for group in range(len(groups))]
-      axis.bar(places, values, width, label=label)
+      lengths = _lengths((errors or {}).get(label))
+      axis.bar(places, values, width, label=label, yerr=lengths, capsize=2)
     for label, level in levels.items():
       axis.axhline(level, color='0.35', linestyle='--', label=label)
     crowded = len(groups) >= 7
@@ -96,17 +109,31 @@ def bars(
   return draw
 
 
+def _lengths(errors: Errors | None) -> list[float] | None:
+  """Of error bars; NaN draws none."""
+  if errors is None:
+    return None
+  return [float('nan') if error is None else error for error in errors]
+
+
 def ranked(
   title: str,
   x_label: str,
   values: Mapping[str, float],
   levels: Mapping[str, float],
   number: str = '%.2f',
+  errors: Mapping[str, float | None] | None = None,
 ) -> Callable[[Any], None]:
-  """A panel of one bar a name, lying, its number beside it, under vertical reference levels."""
+  """A panel of one bar a name, lying, its number next to it, under vertical reference levels.
+
+  `errors` are drawn as lines of ± that much, None as no line.
+  """
 
   def draw(axis: Any) -> None:
-    bars = axis.barh(range(len(values)), list(values.values()), label='measured')
+    lengths = _lengths([errors.get(label) for label in values]) if errors else None
+    bars = axis.barh(
+      range(len(values)), list(values.values()), xerr=lengths, capsize=2, label='measured'
+    )
     axis.bar_label(bars, fmt=number, fontsize=7, padding=2)
     axis.set_yticks(range(len(values)), list(values), fontsize=8)
     axis.invert_yaxis()
@@ -170,8 +197,12 @@ def heat_map(
   lines: Sequence[str],
   columns: Sequence[str],
   label: str,
+  legend: str = '',
 ) -> Callable[[Any], None]:
-  """A panel of numbers, `values[line][column]`, the lower the lighter; what is None has a cross."""
+  """A panel of numbers, `values[line][column]`, the lower the lighter; what is None has a cross.
+
+  `legend` is a line of text below the panel.
+  """
 
   def draw(axis: Any) -> None:
     known = [value for line in values for value in line if value is not None]
@@ -186,6 +217,7 @@ def heat_map(
     axis.set_xticks(range(len(columns)), columns)
     axis.set_yticks(range(len(lines)), lines)
     axis.set_title(title)
+    axis.set_xlabel(legend)
     axis.figure.colorbar(image, ax=axis, label=label)
 
   return draw
@@ -196,16 +228,22 @@ def trade(
   x_label: str,
   y_label: str,
   points: Mapping[str, Mapping[str, tuple[float, float]]],
+  unranked: Collection[str] = (),
 ) -> Callable[[Any], None]:
   """A panel of points (x, y), series -> name -> point, both better when smaller.
 
-  A line joins those that no other beats in both. Each name stands once, above its points.
+  A line joins those that no other beats in both, names in `unranked` left out. Each name is written
+  once, above its points.
   """
 
   def draw(axis: Any) -> None:
     every = sorted(point for named in points.values() for point in named.values())
-    best = [(x, y) for i, (x, y) in enumerate(every) if all(y < other for _, other in every[:i])]
-    axis.step(*zip(*best), where='post', color='0.6', linestyle='--', label='the best for less')
+    ranked = sorted(
+      point for named in points.values() for name, point in named.items() if name not in unranked
+    )
+    best = [(x, y) for i, (x, y) in enumerate(ranked) if all(y < other for _, other in ranked[:i])]
+    if best:
+      axis.step(*zip(*best), where='post', color='0.6', linestyle='--', label='the best for less')
     for label, named in points.items():
       axis.plot(*zip(*named.values()), 'o', label=label, markersize=5, alpha=0.8)
     high: dict[str, tuple[float, float]] = {}  # the highest point of each name
