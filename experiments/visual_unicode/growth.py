@@ -108,9 +108,8 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   test = text.held_out(text.open_text(config), options, 'test', options.test)
   bits = {model: scores.bits_by_document(result.nats, test) for model, result in results.items()}
   rows = [row for model in results for row in _rows(config, model, results[model], bits[model])]
-  for model, reference, label in comparisons(list(results)):
+  for model, reference, row in comparisons(list(results)):
     found = stats.arms(bits, reference, 'seeds×documents')[model]
-    row = name(model=model, against=label)
     note = 'above 0: worse than the reference'
     rows.append(
       Row.of('growth', row, 'difference_bits_per_byte', found, unit='bits/byte', note=note)
@@ -119,13 +118,23 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
 
 
 def comparisons(trained: Sequence[str]) -> list[tuple[str, str, str]]:
-  """(model, reference, its name): the monolithic model, one layer fewer, each expert alone."""
+  """(model, reference, row): with the monolithic model, one layer fewer, and each expert alone."""
   stages = [model for model in trained if model.partition(',')[0] == 'grown']
-  experts = [model for model in trained if model.startswith('expert=')]
+  fewer = [
+    (model, before, name(model='grown', layers=depth, against='one_layer_fewer'))
+    for depth, (before, model) in enumerate(zip(stages, stages[1:]), start=2)
+  ]
   return [
-    *((model, 'monolithic', 'monolithic') for model in trained if model != 'monolithic'),
-    *((model, before, 'one_layer_fewer') for before, model in zip(stages, stages[1:])),
-    *(('experts', expert, expert.replace('=', '_')) for expert in experts),
+    (model, 'monolithic', name(model=model, against='monolithic'))
+    for model in trained
+    if model != 'monolithic'
+  ] + [
+    *fewer,
+    *(
+      ('experts', expert, name(model='experts', against=expert.replace('=', '_')))
+      for expert in trained
+      if expert.startswith('expert=')
+    ),
   ]
 
 
