@@ -54,6 +54,11 @@ class PermutedIds(nn.Module):
   inner: Learned
   per: str = 'type'
 
+  @property
+  def vocab_size(self) -> int:
+    """V of `inner`."""
+    return self.inner.vocab_size
+
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Renaming:
     """Names and choices for each sequence of a batch."""
     if self.per not in PER:

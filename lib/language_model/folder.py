@@ -12,6 +12,7 @@ against those that the module would make. Nothing is unpickled.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -87,7 +88,7 @@ def load(
     context, bos = told['context'], told['bos']
     if type(context) is not int or type(bos) is not int:
       raise InputError(f'context and bos must be whole numbers; got {context!r} and {bos!r}.')
-    wanted = dict(jax.eval_shape(lambda: _initial(module)))
+    wanted = _shapes(module)
   variables = _weights(path / WEIGHTS, wanted, mesh, rules)
   tokenizer = codec_files.load(path / TOKENIZER) if TOKENIZER in told['files'] else None
   with _rebuilding(path / MODEL):
@@ -170,12 +171,12 @@ def _provenance(told: Any) -> Provenance:
   return dataclasses.replace(made, seeds=tuple(made.seeds), changes=tuple(made.changes))
 
 
-def _initial(module: LanguageModel) -> Any:
-  """Initial variables, of which only the names and shapes are asked for."""
-  batch = dict.fromkeys(
-    ('inputs', 'targets', 'segments', 'positions'), jnp.zeros((1, 2), jnp.int32)
-  )
-  return module.init(jax.random.key(0), batch, jax.random.key(0))
+@functools.cache
+def _shapes(module: LanguageModel) -> dict[str, Any]:
+  """Names, shapes and dtypes of a module's initial variables."""
+  ids = jnp.zeros((1, 2), jnp.int32)
+  batch = dict.fromkeys(('inputs', 'targets', 'segments', 'positions'), ids)
+  return dict(jax.eval_shape(lambda key: module.init(key, batch, key), jax.random.key(0)))
 
 
 def _weights(
