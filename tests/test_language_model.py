@@ -571,9 +571,10 @@ def test_another_vocabulary_saves_and_loads(kind, tmp_path):
   same_bits(changed.variables['params']['decoder'], model.variables['params']['decoder'])
   changed.save(tmp_path / 'model')
   loaded = language_model.load(tmp_path / 'model')
-  assert (
-    loaded.token_loss([b'abba'])[0].nats.tolist() == changed.token_loss([b'abba'])[0].nats.tolist()
-  )
+  assert loaded.fingerprint == changed.fingerprint
+  if kind == 'learned':
+    [one], [other] = loaded.token_loss([b'abba']), changed.token_loss([b'abba'])
+    assert one.nats.tolist() == other.nats.tolist()
   # The old model is as it was.
   same_bits(model.variables, make(kind).variables)
   assert model.module.embedding.vocab_size == V
