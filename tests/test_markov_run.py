@@ -61,13 +61,28 @@ def test_results_hold_every_table_in_the_common_format(smoke):
     'experiment', 'config', 'overrides', 'versions', 'devices', 'seconds', 'rows',
   }  # fmt: skip
   assert results['experiment'] == 'markov'
-  assert tuple(dict.fromkeys(row['table'] for row in results['rows'])) == TABLES
+  assert tuple(dict.fromkeys(row['table'] for row in results['rows'])) == (*TABLES, 'data')
   for row in results['rows']:
     assert set(row) == {
       'table', 'row', 'column', 'measured', 'sem', 'published', 'unit', 'note',
     }  # fmt: skip
     assert row['measured'] is not None or row['note']
     assert row['published'] is not None or 'the paper gives no such number' in row['note']
+
+
+def test_what_was_read_is_said_once_and_is_in_the_results(smoke):
+  folder, done = smoke
+  [line] = [line for line in done.stderr.splitlines() if line.startswith('stdlib/prose: ')]
+  assert ' documents, ' in line
+  assert ' kept)' in line
+  found = rows(folder, 'data')
+  assert {row for row, _ in found} == {
+    f'source=stdlib/prose,split={split}' for split in ('validation', 'test')
+  }
+  for (_, column), row in found.items():
+    value = row['measured']
+    assert {'overlap': value <= 0.005, 'share_kept': value > 0.8}.get(column, value > 10)
+  assert '### data' in (folder / 'report.md').read_text()
 
 
 def test_report_plots_metrics_and_checkpoints_are_there(smoke):

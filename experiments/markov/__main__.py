@@ -75,6 +75,7 @@ RECIPE = runner.Recipe(
   plots=plots.draw,
   plans=transformer.plans,
   facts=lambda config: {'p': config.source.p, 'q': config.source.q, 'kind': config.source.kind},
+  sources=lambda config: (config.data.source,) if 'real_text' in config.tables else (),
   large_steps=False,
 )
 
