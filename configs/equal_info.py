@@ -78,7 +78,7 @@ M1 = TRAINING | {
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
-  'data.source': ('stdlib/prose', 'stdlib', 'stdlib', 'tfds:c4/en'),
+  'data.source': ('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'),
   'm1.layers': (1, 2, 3, 3),
   'm1.dim': (32, 128, 256, 256),
   'm1.heads': (2, 4, 4, 4),
@@ -187,7 +187,7 @@ SIZES = {
   'decompress.warmup': (1, 50, 500, 10_000),
   'decompress.evaluate_every': (3, 200, 1000, 5000),
   'decompress.checkpoint_every': (3, 200, 1000, 5000),
-  'decompress.train_texts': (200, 40_000, 2**17, 2**22),
+  'decompress.train_texts': (200, 40_000, 2**19, 2**24),
   'decompress.test_texts': (60, 2000, 4000, 10_000),
 }
 
@@ -196,7 +196,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
   scale, tables = common.parse(arg, TABLES)
   config = common.base(scale, tables)
-  config.data = {'source': 'stdlib'}  # documents: stdlib, own files or tfds:NAME
+  config.data = {'source': 'stdlib'}  # documents: stdlib, own files, ngram:SOURCE or tfds:NAME
   config.m1 = M1
   config.tokenizers = {
     'train_bytes': 1,  # of the train split, which learned tokenizers count on
