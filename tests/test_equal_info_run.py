@@ -4,6 +4,7 @@
 import itertools
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -147,9 +148,12 @@ def test_m2_is_scored_on_all_bytes_beside_its_levels(rows):
     gain = value('unigram_bits_per_byte') - value('bits_per_byte')
     assert value('bits_below_unigram') == pytest.approx(gain)
     cell = rows['m2', m2.row_of(size, method), 'bits_per_byte']
-    assert 0.9 * config.m2.test_bytes < int(cell['note'].split()[0]) <= config.m2.test_bytes
+    covered, documents = map(int, re.match(r'(\d+) held-out bytes of (\d+) documents',
+                                           cell['note']).groups())  # fmt: skip
+    assert 0.9 * config.m2.test_bytes < covered <= config.m2.test_bytes
     assert (cell['over'], cell['df']) == ('seeds×documents', None)  # one seed decides nothing
-    assert cell['n'] == '1×8'
+    assert cell['n'] == f'1×{documents}'
+    assert documents == config.m2.test_bytes // config.m2.example_bytes  # one example of each
   ac = [cell for (table, row, column), cell in rows.items() if column == 'nats_below_ln_v']
   assert len(ac) == 1
   assert 'ln 256 = 5.5452' in ac[0]['note']

@@ -25,7 +25,6 @@ from lib.stats import Estimate
 from lib.train.experiment import Batch, Variables
 
 TABLE = 'decompress'
-HELD_OUT = 16  # texts of one held-out document at most
 CONTROL = 'none'
 OTHERS = '_of_another_text'  # after a method's name: the second control
 VALIDATION = 512  # texts
@@ -87,8 +86,7 @@ def row_of(config: ConfigDict, arm: str) -> str:
 def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> Texts:
   """Texts of a split whose tokens fit under every method: the same for all arms."""
   options = config.decompress
-  most = None if split == 'train' else HELD_OUT
-  found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes, most)
+  found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes)
   coded: dict[str, Encoded] = {}
   for arm in options.methods:
     tokenizer = codecs.make(config, run, codecs.Method(arm, options.token_bits))
