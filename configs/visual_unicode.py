@@ -44,6 +44,7 @@ SCALES_OF_TRAINED = ('trainable_0.02', 'trainable_1')
 FROZEN = ('glyph', 'glyph_rms_0.02', 'glyph_rms_1', 'shuffled', 'random', 'code_16', 'code_64')
 STARTS = ('trainable_glyph', 'trainable_shuffled', 'trainable_random')  # of one norm
 ALL = (*SCALES_OF_TRAINED, *STARTS, 'glyph_deduped', *FROZEN, 'equal')
+SMALL = ('trainable_0.02', 'trainable_random', 'trainable_glyph', 'glyph', 'random', 'code_16')
 WIDE = ('code_256', 'code_1024')  # codes for the paper's width alone
 # What arms are compared with: trained rows, each start, and rows without form or without text.
 REFERENCES = ('trainable_0.02', 'trainable_1', *STARTS[1:], 'random', 'shuffled', 'equal')
@@ -61,7 +62,7 @@ SIZES = {
   'tokenizer.vocab_size': (640, 1024, 65_536, 65_536),
   'tokenizer.longest': (3, 6, 6, 3),  # the paper's 3, or whole words for `neighbours`
   'tokenizer.train_bytes': (200_000, 4_000_000, 50_000_000, 500_000_000),
-  'loss.arms': (('trainable_0.02', 'glyph'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)),
+  'loss.arms': (SMALL, ALL, (*ALL, *WIDE), (*ALL, *WIDE)),
   'loss.references': (REFERENCES,) * 4,
   'loss.seeds': (2, 5, 5, 5),
   'loss.side_by_side': (2, 5, 1, 1),
@@ -78,12 +79,12 @@ SIZES = {
   'loss.evaluate_every': (3, 40, 25, 1000),
   'loss.checkpoint_every': (100, 1000, 1000, 1000),
   'loss.validation': (8, 64, 512, 8192),
-  'loss.test': (16, 512, 2048, 32_768),
+  'loss.test': (64, 512, 2048, 32_768),
   'homoglyphs.arms': (('glyph', 'trainable_0.02'), *(READERS,) * 3),
   'homoglyphs.byte_arms': (('trainable_0.02',),) * 4,
   'homoglyphs.texts': (16, 256, 2048, 2048),
   'homoglyphs.chars': (16, 64, 512, 512),
-  'unseen_script.arms': (('glyph', 'trainable_0.02'), *(READERS[:3],) * 3),
+  'unseen_script.arms': (READERS[:3],) * 4,
   'unseen_script.trained': (('ARMENIAN',), *(('LATIN', 'ARMENIAN', 'GEORGIAN'),) * 3),
   'unseen_script.tested': (('GEORGIAN',), *(('CYRILLIC', 'GREEK'),) * 3),
   'unseen_script.seeds': (2, 3, 5, 5),
@@ -102,6 +103,7 @@ SIZES = {
   ),
   'neighbours.arms': (('glyph',), *(('glyph', 'trainable_0.02'),) * 3),
   'neighbours.tokens': (40, 160, 500, 500),
+  'neighbours.occurrences': (1, 5, 20, 20),
   'reasoning.arms': (('trainable_0.02', 'glyph'), *(('trainable_0.02', 'glyph', 'random'),) * 3),
   'reasoning.naive_arms': ((), (), ('glyph',), ('glyph',)),
   'reasoning.seeds': (2, 3, 3, 3),
@@ -178,7 +180,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
     'texts': (),  # (language, source) pairs of other scripts: paths, tfds:wiki40b/ru, …
   }
-  config.neighbours = {'arms': (), 'tokens': 100}
+  config.neighbours = {
+    'arms': (),  # of `loss`
+    'tokens': 100,  # the most frequent ones, compared by form
+    'occurrences': 5,  # of a word in the test text, at least, to compare its class
+  }
   config.reasoning = MODEL | {
     'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
     'naive_arms': (),  # arms trained on sentences alone too, without ever seeing the template

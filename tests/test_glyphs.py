@@ -16,7 +16,7 @@ from PIL import Image
 
 from lib import tokenizers
 from lib.data import fonts, glyphs
-from lib.data.look_alikes import look_alikes
+from lib.data.look_alikes import confusables, look_alikes
 from lib.errors import InputError
 
 # A 6 × 10 frame whose ink ends on the baseline, a 16 × 16 square, and a hyphen.
@@ -290,6 +290,20 @@ def test_tolerance_admits_more_and_the_likest_come_first(tmp_path):
   assert look_alikes('A', font, 16, tolerance=0.05) == {'A': 'ΑА'}
   assert look_alikes('A', font, 16, tolerance=0.2) == {'A': 'ΑАᎪ'}
   assert look_alikes('A', font, 16, tolerance=0.2, most=2) == {'A': 'ΑА'}
+
+
+def test_confusables_are_letters_of_unicodes_list_that_the_font_has():
+  dejavu = fonts.find_font('dejavu')
+  found = confusables('aAI7k', dejavu)
+  assert 'а' in found['a']  # Cyrillic
+  assert 'ɑ' in found['a']  # another picture, which readers take for an a all the same
+  assert 'ɑ' not in look_alikes('a', dejavu, 32, tolerance=0.05)['a']
+  assert {'Α', 'А'} <= set(found['A'])
+  assert '7' not in found
+  others = ''.join(found.values())
+  assert all(0x7F < ord(other) < 0x10000 for other in others)
+  assert dejavu.draw(np.array([ord(other) for other in others]), 16)[1].all()
+  assert len(confusables('a', dejavu, most=1)['a']) == 1
 
 
 def test_the_fingerprint_is_known_before_drawing(font):

@@ -120,6 +120,14 @@ def test_equivalence_is_shown_exactly_where_the_interval_lies_inside_the_margins
     found.p_equivalent(0)
 
 
+def test_a_difference_as_large_as_the_margin_is_rarely_called_equivalent():
+  draws = np.random.default_rng(0).normal(0.05, 0.02, size=(1000, 5))
+  errors = np.mean([stats.mean(one).p_equivalent(0.05) <= 0.05 for one in draws])
+  assert errors < 0.05
+  equal = np.mean([stats.mean(one - 0.05).p_equivalent(0.05) <= 0.05 for one in draws])
+  assert equal > 0.8
+
+
 def test_the_difference_of_independent_estimates_is_welchs_test():
   rng = np.random.default_rng(6)
   one, other = rng.normal(0, 1, 8), rng.normal(0, 3, 15)

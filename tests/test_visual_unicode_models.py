@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import common, visual_unicode
-from experiments.visual_unicode import growth, models, reasoning, text
+from experiments.visual_unicode import growth, loss, models, reasoning, text
 from experiments.visual_unicode.__main__ import RECIPE
 from lib.data import fonts, glyphs, pipeline
 from lib.errors import InputError
@@ -81,7 +81,8 @@ def test_every_scale_builds_and_steps(scale):
     assert total == pytest.approx(2 * 65_536 * 1024 + 16 * 12 * 1024**2, rel=2e-4)
   for arm in config.loss.arms:
     assert arm in models.ARMS
-  assert set(config.loss.references) <= set(config.loss.arms)
+  assert set(config.loss.references) <= set(models.ARMS)
+  assert set(config.neighbours.arms) <= set(config.loss.arms)
   assert set(config.homoglyphs.arms) <= set(config.loss.arms)
 
 
@@ -110,6 +111,55 @@ def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
   shapes = shape_check(Experiment(begin, loss_fn, batches), config, mesh)
   lower = shapes['variables']['frozen']['lower']['up']['kernel']
   assert lower.shape[0] == config.growth.layers - 1
+
+
+def test_starts_of_one_norm_differ_in_what_the_rows_say(config):
+  opened = text.open_text(config)
+  rows = {arm: models.ARMS[arm].rows(opened.glyphs, 16, 1) for arm in visual_unicode.STARTS}
+  for found in rows.values():
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
+  order = lambda found: found[np.lexsort(found.T)]
+  glyph, shuffled = rows['trainable_glyph'], rows['trainable_shuffled']
+  assert (glyph != shuffled).any()
+  assert (order(glyph) == order(shuffled)).all()
+  assert not any(models.ARMS[arm].frozen for arm in rows)
+  equal = models.ARMS['equal'].rows(opened.glyphs, 16, 1)
+  assert len(np.unique(equal, axis=0)) == 1
+  assert set(models.LABELS) == set(models.ARMS)
+
+
+def test_a_model_over_equal_rows_reads_no_input(config):
+  opened = text.open_text(config)
+  model = models.make_model(config.loss, 'equal', opened.glyphs, jax.numpy.float32)
+  batch = next(iter(text.batches(opened, config.loss, 0)))
+  key = jax.random.key(0)
+  variables = model.init(key, batch, key)
+  bos = opened.tokenizer.vocab_size
+  other = np.where(batch['inputs'] == bos, bos, (batch['inputs'] + 7) % bos)
+  logits = [
+    model.apply(variables, {**batch, 'inputs': inputs}, key, method='logits')
+    for inputs in (batch['inputs'], other)
+  ]
+  np.testing.assert_array_equal(*logits)
+
+
+def test_the_learning_rate_of_an_arm_is_that_of_the_lowest_validation_loss(config, monkeypatch):
+  changed = visual_unicode.get_config(SCALE)
+  changed.loss.rates, changed.loss.steps, changed.loss.seeds = (1e-3, 1e-2, 1e-1), 10, 3
+  asked = []
+
+  def fit(short, run, options, name, arm, glyphs, batches, evaluations):
+    asked.append((options.peak, options.seeds, options.steps))
+    history = [
+      {'step': 0, 'validation/bits_per_byte': [0.0]},
+      {'step': 5, 'validation/bits_per_byte': [abs(np.log10(options.peak) + 2)]},
+    ]
+    return [models.Trained(None, {}, history, 0, options.peak)]
+
+  monkeypatch.setattr(models, 'fit', fit)
+  [one] = loss.fit(changed, None, 'glyph')
+  assert one.rate == 1e-2
+  assert asked == [(1e-3, 1, 5), (1e-2, 1, 5), (1e-1, 1, 5), (1e-2, 3, 10)]
 
 
 def test_facts_of_each_seed_are_its_own_and_the_tokenizer_knows_training_text_alone(config):
@@ -152,6 +202,9 @@ def wrong(tmp_path_factory):
     (['--config.tokenizer.vocab_size=100'], '100 ids do not hold the'),
     (["--config.loss.arms=('glyphs',)"], "loss.arms: 'glyphs' is not one of glyph"),
     (["--config.loss.arms=('code_64',)"], 'code_64 needs a dim that 64 divides; got 16'),
+    (['--config.loss.rates=(0.0,)'], 'loss.rates must be positive; got (0.0,)'),
+    (['--config.loss.rate_share=0.0'], 'loss.rate_share must be above 0'),
+    (['--config.loss.length=100000'], 'is 100001 long: choose shorter excerpts'),
     (['--config.loss.dim=9'], 'loss.dim 9 is no even multiple of 2 heads'),
     (['--config.homoglyphs.rates=(0.0,)'], 'homoglyphs.rates must lie above 0'),
     (["--config.unseen_script.tested=('KLINGON',)"], "no letters of the script 'KLINGON'"),

@@ -93,15 +93,44 @@ def test_differences_are_those_of_the_seeds(smoke):
     arm: [measured(smoke, 'loss', f'arm={arm},seed={seed}', 'bits_per_byte') for seed in (0, 1)]
     for arm in ('glyph', 'trainable_0.02')
   }
-  difference = np.subtract(scores['glyph'], scores['trainable_0.02'])
   row = 'arm=glyph,against=trainable_0.02'
-  assert measured(smoke, 'loss', row, 'difference_bits_per_byte') == pytest.approx(
-    difference.mean()
-  )
-  low, high = (measured(smoke, 'loss', row, f'difference_{end}') for end in ('low', 'high'))
-  assert low < difference.mean() < high
-  surely = measured(smoke, 'loss', row, 'p_equivalent') < 0.05
-  assert measured(smoke, 'loss', row, 'equivalent') == surely
+  found = smoke[1]['loss', row, 'difference_bits_per_byte']
+  difference = np.subtract(scores['glyph'], scores['trainable_0.02'])
+  assert found['measured'] == pytest.approx(difference.mean())
+  assert found['over'] == 'seeds×documents'
+  assert found['n'].startswith('2×')
+  assert found['df'] > 1
+  assert measured(smoke, 'loss', 'arm=glyph', 'learning_rate') == 3e-3
+
+
+def test_every_arm_is_compared_with_the_unigram_of_its_tokens(smoke, config):
+  unigram = measured(smoke, 'loss', 'text=test', 'unigram_bits_per_byte')
+  assert 2 < unigram < 8
+  for arm in config.loss.arms:
+    less = measured(smoke, 'loss', f'arm={arm},against=unigram', 'difference_bits_per_byte')
+    bits = measured(smoke, 'loss', f'arm={arm}', 'bits_per_byte')
+    assert less == pytest.approx(bits - unigram)
+
+
+def test_rows_with_a_spread_have_an_error_its_units_and_its_degrees_of_freedom(smoke):
+  deterministic = ('coverage',)
+  for (table, row, column), cell in smoke[1].items():
+    if cell['sem'] is not None:
+      assert cell['n'], (table, row, column)
+      assert cell['over'], (table, row, column)
+      assert cell['df'] is not None, (table, row, column)
+      assert table not in deterministic
+  for table, row, column in (
+    ('homoglyphs', 'list=confusables,tokens=restricted,rate=0.3,arm=trainable_0.02,against=glyph',
+     'difference_extra_bits_per_byte'),
+    ('unseen_script', 'script=georgian,letters=unseen,arm=glyph,against=random',
+     'difference_bits_per_byte'),
+    ('neighbours', 'space=hidden,arm=glyph,against=noise', 'difference_same_word_class'),
+    ('growth', 'model=grown,layers=2,against=one_layer_fewer', 'difference_bits_per_byte'),
+  ):  # fmt: skip
+    cell = smoke[1][table, row, column]
+    assert cell['sem'] is not None
+    assert cell['n'].startswith('2×')
 
 
 def test_arms_differ_in_their_rows_alone(smoke):
@@ -150,8 +179,13 @@ def answered(smoke, row, protocol, column):
 @pytest.mark.parametrize('facts', ['asked', 'told', 'unseen'])
 def test_an_untrained_model_is_at_chance_by_likelihood_and_far_below_by_sampling(smoke, arm, facts):
   row = f'arm={arm},training=none,facts={facts},wording=test'
-  low, high = (answered(smoke, row, 'log_likelihood', f'accuracy_{end}') for end in ('low', 'high'))
-  assert low <= answered(smoke, row, 'log_likelihood', 'chance') <= high
+  assert abs(answered(smoke, row, 'log_likelihood', 'z_from_chance')) < 4
+  assert answered(smoke, row, 'log_likelihood', 'chance') == 0.25
+  accuracy, known = (
+    answered(smoke, row, 'log_likelihood', column)
+    for column in ('accuracy', 'accuracy_above_chance')
+  )
+  assert known == pytest.approx((accuracy - 0.25) / 0.75)
   for protocol in ('sampled_1', 'sampled_2'):
     letter = answered(smoke, row, protocol, 'p_valid_letter')
     assert answered(smoke, row, protocol, 'accuracy') < letter < 0.1
@@ -200,7 +234,12 @@ def test_differences_of_growth_are_those_of_the_seeds(smoke):
   bits = lambda model: [
     measured(smoke, 'growth', f'model={model},seed={seed}', 'bits_per_byte') for seed in (0, 1)
   ]
-  for model in ('grown', 'experts'):
-    difference = np.subtract(bits(model), bits('monolithic')).mean()
-    found = measured(smoke, 'growth', f'model={model}', 'difference_bits_per_byte')
+  for model, reference, row in (
+    ('grown', 'monolithic', 'model=grown,against=monolithic'),
+    ('experts', 'monolithic', 'model=experts,against=monolithic'),
+    ('grown', 'grown,layers=1', 'model=grown,layers=2,against=one_layer_fewer'),
+    ('experts', 'expert=1', 'model=experts,against=expert_1'),
+  ):
+    difference = np.subtract(bits(model), bits(reference)).mean()
+    found = measured(smoke, 'growth', row, 'difference_bits_per_byte')
     assert found == pytest.approx(difference)

@@ -6,12 +6,22 @@ import pathlib
 import re
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import visual_unicode
-from experiments.visual_unicode import homoglyphs, models, neighbours, text, unseen_script
+from experiments.visual_unicode import (
+  homoglyphs,
+  models,
+  neighbours,
+  scores,
+  text,
+  unseen_script,
+)
 from lib import tokenizers
+from lib.data import sources
+from lib.data.word_classes import ENGLISH, word_classes
 from lib.embeddings.glyph_rows import unit
 from lib.report import published
 from lib.report.results import Row
@@ -115,28 +125,75 @@ def test_declarations_in_other_scripts_are_read_with_their_glyphs(config):
   if not UDHR.exists():
     pytest.skip(f'{UDHR} is not there: no text in other scripts to read')
   opened = text.open_text(config, 'unicode')._replace(source=str(UDHR / '*.txt'))
-  [batch] = text.held_out(opened, config.loss, 'test', 1)
+  [batch] = text.held_out(opened, config.loss, 'test', config.loss.batch_size).batches
   ids = np.unique(batch['inputs'][batch['segments'] > 0])
   assert (ids[ids < opened.tokenizer.vocab_size] > 0x7F).any()
   assert batch['bytes'].sum() > 0
 
 
+def test_the_capital_and_the_small_form_of_a_letter_are_one_unit():
+  assert unseen_script.letter_name('Ж') == unseen_script.letter_name('ж')
+  assert unseen_script.letter_name('ж') != unseen_script.letter_name('з')
+
+
+# Held-out text.
+
+
+def test_held_out_rows_are_stretches_of_the_document_that_they_name(config):
+  opened = text.open_text(config)
+  found = text.held_out(opened, config.loss, 'test', 13)
+  assert len(found.documents) == len(found.bytes) == 13
+  rows = {field: np.concatenate([b[field] for b in found.batches]) for field in found.batches[0]}
+  assert (rows['segments'][:13] == 1).all()
+  assert (rows['segments'][13:] == 0).all()
+  source = sources.open_source(config.data.source, 'test')
+  for row, document in enumerate(found.documents):
+    ids = [rows['inputs'][row, 0], *rows['targets'][row]]
+    assert (rows['inputs'][row, 1:] == rows['targets'][row, :-1]).all()
+    assert opened.tokenizer.decode(ids) in source[document]
+    assert len(opened.tokenizer.decode(ids[1:])) == found.bytes[row] == rows['bytes'][row].sum()
+  assert np.unique(found.documents, return_counts=True)[1].max() <= text.EACH
+
+
+def test_scores_by_document_have_the_bits_per_byte_of_all_the_text(config):
+  opened = text.open_text(config)
+  found = text.held_out(opened, config.loss, 'test', 13)
+  constant = lambda variables, batch: jnp.full(batch['targets'].shape, variables)
+  nats = [scores.row_nats(constant)(value, found) for value in (1.0, 2.0)]
+  bits = scores.bits_by_document(nats, found)
+  assert bits.shape == (2, len(set(found.documents.tolist())))
+  tokens = 13 * config.loss.length
+  expected = [value * tokens / found.bytes.sum() / np.log(2) for value in (1, 2)]
+  assert bits.mean(axis=1) == pytest.approx(expected)
+
+
+def test_the_unigram_is_that_of_the_training_counts(config):
+  opened = text.open_text(config)
+  found = text.held_out(opened, config.loss, 'test', 3)
+  counted = np.concatenate([batch['targets'][batch['segments'] > 0] for batch in found.batches])
+  size = opened.tokenizer.vocab_size
+  nats = scores.unigram_nats(counted, size, found)
+  counts = np.bincount(counted, minlength=size) + 0.5
+  expected = -np.log(counts / counts.sum())[counted].sum()
+  assert nats.sum() == pytest.approx(expected)
+
+
 # Neighbours.
 
 
-def test_neighbours_are_judged_by_form_and_class():
+def test_neighbours_are_judged_by_picture_and_form():
   written = ['a', 'A', 'b', '1', '2']
   vectors = unit(np.array([[1, 0.1], [1, 0], [0.8, 0.6], [0, 1], [-0.1, 1]]))
   alike = np.full((5, 5), 0.5)
   alike[0, 1] = alike[1, 0] = 1.0
   found = neighbours.judge(vectors, alike, written)
   # a-A, A-a, b-a, 1-2, 2-1
-  assert found['case_pair'] == 1
-  assert found['same_class'] == pytest.approx(3 / 5)
-  assert found['alike'] == pytest.approx((1 + 1 + 3 * 0.5) / 5)
+  assert found['case_pair'].tolist() == [1, 1]
+  assert found['same_form'].tolist() == [0, 0, 1, 1, 1]
+  assert found['alike'].tolist() == [1, 1, 0.5, 0.5, 0.5]
   chance = neighbours._chance(alike, written)
   assert chance['case_pair'] == pytest.approx(1 / 4)
-  assert chance['same_class'] == pytest.approx(4 / 20)
+  assert chance['same_form'] == pytest.approx(4 / 20)
 
 
 def test_hidden_states_are_means_over_occurrences():
@@ -148,6 +205,90 @@ def test_hidden_states_are_means_over_occurrences():
   means = neighbours.hidden(lambda batch, draw: (vectors, None), [batch], np.array([3, 4]))
   np.testing.assert_allclose(means, [[-2, -2], [2, 2]])
   assert neighbours.frequent([batch], 9, 5).tolist() == [3, 4]
+
+
+def test_states_of_words_are_those_after_whole_words_and_their_spaces():
+  documents = [b'the of in is at by '] * 2
+  tokenizer = tokenizers.train_restricted(documents, 300, 3)
+  ids = tokenizer.encode(b'the other the is (is) is the_ ')
+  inputs = np.concatenate([[tokenizer.vocab_size], ids])[None]
+  batch = {'inputs': inputs, 'segments': np.ones_like(inputs)}
+  words = neighbours.known_words(tokenizer, [batch], 1)
+  assert dict(zip(words.written, words.ids)) == {
+    word: tokenizer.encode(word.encode())[0] for word in ('the', 'is')
+  }
+  places = np.arange(inputs.size, dtype=float)[None, :, None]
+  states = neighbours.word_states(tokenizer, [batch], words, lambda b, key: (places, None))
+  read = [tokenizer.decode([i]) for i in ids]
+  the = [i for i, piece in enumerate(read) if piece == b'the']
+  found = dict(zip(words.written, states[:, 0]))
+  # Not the "the" in "other", nor that before "_"; inputs are one place later, the space another.
+  assert found['the'] == pytest.approx(np.mean([the[0] + 2, the[-2] + 2]))
+
+
+@pytest.fixture(scope='module')
+def made_up():
+  """Sixty words of one form in six classes, and their rows."""
+  rng = np.random.default_rng(0)
+  words = neighbours.Words(['abc'] * 60, np.arange(60), np.arange(60) % 6)
+  return words, rng.standard_normal((60, 32))
+
+
+def differences(made_up, states):
+  """p-values and signs of hidden states less rows, noise and untrained states."""
+  words, rows = made_up
+  untrained = [rows @ np.random.default_rng(seed).standard_normal((32, 32)) for seed in range(4)]
+  found = neighbours._word_rows('glyph', words, states, [rows] * len(states), untrained)
+  return [
+    (row.estimate.p_value(), row.measured)
+    for row in found
+    if row.column == 'difference_same_word_class'
+  ]
+
+
+def test_noise_is_no_meaning(made_up):
+  _, rows = made_up
+  states = [rows + np.random.default_rng(seed).standard_normal(rows.shape) for seed in range(4)]
+  found = differences(made_up, states)
+  assert len(found) == len(neighbours.BASELINES)
+  # A rule needs every baseline to be beaten.
+  assert not all(p is not None and p < 0.05 and value > 0 for p, value in found)
+
+
+def test_states_arranged_by_word_class_are_meaning(made_up):
+  words, rows = made_up
+  states = []
+  for seed in range(4):
+    rng = np.random.default_rng(seed)
+    centres = 2 * rng.standard_normal((6, 32))
+    states.append(rows + centres[words.classes] + rng.standard_normal(rows.shape))
+  found = differences(made_up, states)
+  assert all(p < 0.01 and value > 0.2 for p, value in found)
+
+
+@pytest.mark.parametrize('target', [0.9, 0.5, 0.1])
+def test_noise_takes_rows_as_far_as_asked(made_up, target):
+  _, rows = made_up
+  found = neighbours.noisy(rows, target, seed=1)
+  assert neighbours.similarity(rows, found) == pytest.approx(target, abs=1e-6)
+
+
+def test_neighbours_are_sought_among_words_of_one_form():
+  # Of one class are the long words; the nearest vector of each is a short word.
+  words = neighbours.Words(['of', 'in', 'through', 'without'], np.arange(4), np.array([0, 1, 2, 2]))
+  vectors = np.array([[1, 0.0, 0], [0, 1, 0], [1, 0.1, 0], [0, 1, 0.1]])
+  assert neighbours.agreement(vectors, words).tolist() == [0, 0, 1, 1]
+
+
+def test_word_classes_are_closed_lists_of_distinct_words():
+  found = word_classes()
+  assert found['of'] == 'preposition'
+  assert found['for'] == 'preposition'  # a keyword too, but English here
+  assert found['lambda'] == 'keyword'
+  assert found['three'] == 'numeral'
+  assert not {'as', 'not', 'that', 'True'} & set(found)
+  listed = ' '.join(ENGLISH.values()).split()
+  assert len(listed) == len(set(listed))
 
 
 # Published numbers.

@@ -246,8 +246,8 @@ def window_levels(table_: str, row: str, corpus: Corpus, scores: list[Scores]) -
     '_whole_corpus': [nats(corpus.windows(corpus.train))] * len(seeds),
   }
   notes = {
-    '': 'a unigram over whole windows, counted on the tokens that M2 reads in training',
-    '_whole_corpus': f'the same, counted on all {corpus.train.bytes:,} bytes of the train corpus',
+    '': 'counted on the windows that M2 reads in training',
+    '_whole_corpus': f'counted on all {corpus.train.bytes:,} bytes of the train corpus',
   }
   put = functools.partial(Row.of, table_, row, unit='bits/byte')
   rows = [
@@ -256,7 +256,7 @@ def window_levels(table_: str, row: str, corpus: Corpus, scores: list[Scores]) -
   ]
   stronger = min(counted, key=lambda which: np.sum(counted[which]))
   gain = _bits(scores, [n - s.nats for n, s in zip(counted[stronger], scores, strict=True)])
-  note = 'paired on the same tokens, against the stronger of the two: ' + notes[stronger]
+  note = 'paired on the same tokens; against the stronger unigram, ' + notes[stronger]
   return [*rows, put('bits_below_window_unigram', gain, note=note)]
 
 

@@ -72,7 +72,7 @@ def _sizes(
       'bytes_per_token',
       stats.ratio(size, tokens),
       unit='bytes/token',
-      note=note + '' if method.lossless else note + '; not lossless',
+      note=note if method.lossless else note + '; not lossless',
     ),
     Row.of(TABLE, method.row, 'bits_per_byte', bits, unit='bits/byte'),
   ]
@@ -85,13 +85,15 @@ def _restored(
   if tokenizer.lossless:
     found = codecs.decode(tokenizer, [ids for ids, _ in coded])
     same = [a == b for (a, _), b in zip(found, documents, strict=True)]
-    return [Row.of(TABLE, method.row, 'documents_restored', stats.share(same, UNITS))]
+    return [Row(TABLE, method.row, 'documents_restored', float(np.mean(same)), unit='share')]
   restored, windows = codecs.windows_restored(tokenizer, documents, coded)
-  put = functools.partial(Row.of, TABLE, method.row)
   note = 'not lossless: several texts have one code'
+  share = float((restored == windows).mean())
   return [
-    put('documents_restored', stats.share(restored == windows, UNITS), note=note),
-    put('windows_restored', stats.ratio(restored, windows), note=note),
+    Row(TABLE, method.row, 'documents_restored', share, unit='share', note=note),
+    Row.of(
+      TABLE, method.row, 'windows_restored', stats.ratio(restored, windows), unit='share', note=note
+    ),
   ]
 
 
@@ -153,25 +155,24 @@ def _excess(lengths: coding.CodeLengths, spent: np.ndarray) -> list[Row]:
 def _order(documents: Sequence[bytes], tokens: Mapping[codecs.Method, np.ndarray]) -> list[Row]:
   """How many more bytes per token each method has than the one before it in the paper's order.
 
-  The numbered windows, which are lossless, are compared with the paper's two kinds of 16 bits.
+  Numbered windows, which are lossless, are compared with delayed and greedy ones of their width.
   """
   size = np.array([len(document) for document in documents])
-  pairs = [*itertools.pairwise(ORDER), ('numbered16', 'greedy16'), ('delay16', 'numbered16')]
   rows = []
   for width in sorted({method.token_bits for method in tokens if method.token_bits}):
     of = {method.name: one for method, one in tokens.items() if method.token_bits == width}
-    ratios = {one: stats.contributions(size, counts) for one, counts in of.items()}
+    there = [method for method in ORDER if method in of]
+    pairs = [*itertools.pairwise(there)]
+    for method in of:
+      kind, bits = codecs.parse(method)
+      if kind == 'numbered':
+        pairs += [(other, method) for other in (f'delay{bits}', f'greedy{bits}') if other in of]
     for before, after in pairs:
-      if before in of and after in of:
-        found = stats.mean(ratios[after] - ratios[before], UNITS)
-        rows.append(
-          Row.of(
-            TABLE,
-            codecs.Method(after, width).row,
-            f'bytes_per_token_above_{before}',
-            found,
-            unit='bytes/token',
-            note='paired by document',
-          )
-        )
+      one, other = (stats.contributions(size, of[method]) for method in (after, before))
+      found = stats.mean(one - other, UNITS)
+      if (of[after] == of[before]).all():  # the same windows: nothing is left to chance
+        found = stats.Estimate(0.0)
+      row, column = codecs.Method(after, width).row, f'bytes_per_token_above_{before}'
+      note = 'paired by document'
+      rows.append(Row.of(TABLE, row, column, found, unit='bytes/token', note=note))
   return rows

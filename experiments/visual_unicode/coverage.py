@@ -47,7 +47,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       rows += _vocabulary(config, title, font, kind)
   if not any('unifont' in title.lower() for title in found):
     note = 'not measured: GNU Unifont is not on this system (Debian: apt-get install unifont)'
-    rows.append(Row('coverage', name(font='unifont'), 'covered_share', None, note=note))
+    rows.append(Row('coverage', name(font='unifont.hex'), 'covered_share', None, note=note))
   return rows
 
 

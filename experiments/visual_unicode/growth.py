@@ -22,7 +22,7 @@ from lib.data import pipeline, sources
 from lib.errors import InputError
 from lib.models.decoder import LanguageModel
 from lib.models.growth import Flops, Stage
-from lib.report import plots, published
+from lib.report import plots
 from lib.report.results import Row, name
 from lib.train import language_model, replicas
 from lib.train.experiment import Batch, Experiment, Variables
@@ -108,25 +108,33 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   test = text.held_out(text.open_text(config), options, 'test', options.test)
   bits = {model: scores.bits_by_document(result.nats, test) for model, result in results.items()}
   rows = [row for model in results for row in _rows(config, model, results[model], bits[model])]
-  for model, reference, label in comparisons(list(results)):
+  for model, reference, row in comparisons(list(results)):
     found = stats.arms(bits, reference, 'seeds×documents')[model]
-    row = name(model=model, against=label)
     note = 'above 0: worse than the reference'
     rows.append(
       Row.of('growth', row, 'difference_bits_per_byte', found, unit='bits/byte', note=note)
     )
-  # The paper's numbers are of other models.
-  return rows + published.unmeasured('visual_unicode', 'growth')
+  return rows
 
 
 def comparisons(trained: Sequence[str]) -> list[tuple[str, str, str]]:
-  """(model, reference, its name): the monolithic model, one layer fewer, each expert alone."""
+  """(model, reference, row): with the monolithic model, one layer fewer, and each expert alone."""
   stages = [model for model in trained if model.partition(',')[0] == 'grown']
-  experts = [model for model in trained if model.startswith('expert=')]
+  fewer = [
+    (model, before, name(model='grown', layers=depth, against='one_layer_fewer'))
+    for depth, (before, model) in enumerate(zip(stages, stages[1:]), start=2)
+  ]
   return [
-    *((model, 'monolithic', 'monolithic') for model in trained if model != 'monolithic'),
-    *((model, before, 'one_layer_fewer') for before, model in zip(stages, stages[1:])),
-    *(('experts', expert, expert.replace('=', '_')) for expert in experts),
+    (model, 'monolithic', name(model=model, against='monolithic'))
+    for model in trained
+    if model != 'monolithic'
+  ] + [
+    *fewer,
+    *(
+      ('experts', expert, name(model='experts', against=expert.replace('=', '_')))
+      for expert in trained
+      if expert.startswith('expert=')
+    ),
   ]
 
 

@@ -41,7 +41,6 @@ CAPTION = (
 SUMMARY = ('', ('alike', 'same_form', 'case_pair', 'same_word_class', 'difference_same_word_class'))
 MAPS = 'neighbours.npz'  # in the workdir, for the pictures
 NEAREST = 3  # neighbours whose word classes are compared with the word's
-OCCURRENCES = 5  # of a word in the test text, at least
 LONGER = 1  # letters by which words of one form may differ in length
 WORDS = 'seeds×words'
 BASELINES = ('rows', 'noise', 'untrained')  # of the hidden states: form without learned meaning
@@ -86,7 +85,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   ]
   maps = {'glyph rows': plane(pictures)}
   rows += _rows('space=glyph_rows', [judge(pictures, alike, written)])
-  words = known_words(opened.tokenizer, batches)
+  words = known_words(opened.tokenizer, batches, config.neighbours.occurrences)
   rows.append(_chance_of_class(words))
   for arm in config.neighbours.arms:
     trained = loss.fit(config, run, arm)
@@ -206,14 +205,14 @@ def _rows(row: str, found: Sequence[Mapping[str, np.ndarray]]) -> list[Row]:
 # Word classes.
 
 
-def known_words(tokenizer: Tokenizer, batches: Batches) -> Words:
-  """The words of the closed classes that are one token and occur as whole words often enough."""
+def known_words(tokenizer: Tokenizer, batches: Batches, at_least: int) -> Words:
+  """Words of the closed classes that are one token and occur whole `at_least` times."""
   classes = word_classes()
   encoded = {word: tokenizer.encode(word.encode()) for word in classes}
   single = {word: int(ids[0]) for word, ids in encoded.items() if len(ids) == 1}
   ids = np.array(list(single.values()), np.int64)
   counts = sum(found.sum(axis=0) for _, found in occurrences(tokenizer, batches, ids))
-  kept = [word for word, count in zip(single, counts, strict=True) if count >= OCCURRENCES]
+  kept = [word for word, count in zip(single, counts, strict=True) if count >= at_least]
   names = sorted(set(classes.values()))
   return Words(
     kept,

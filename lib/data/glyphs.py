@@ -47,11 +47,17 @@ class GlyphTable:
     return np.unpackbits(self.bits[ids], axis=1).reshape(-1, self.cell, self.cell)
 
   @functools.cached_property
+  def distinct(self) -> tuple[np.ndarray, np.ndarray]:
+    """The first token of each of K pictures, [K], and which picture each token has, [V]."""
+    rows = np.ascontiguousarray(self.bits).view(f'V{self.bits.shape[1]}')[:, 0]
+    _, first, which = np.unique(rows, return_index=True, return_inverse=True)
+    return first, which
+
+  @functools.cached_property
   def shared(self) -> np.ndarray:
     """Whether another token has the same picture, bool [V]."""
-    rows = np.ascontiguousarray(self.bits).view(f'V{self.bits.shape[1]}')[:, 0]
-    _, which, counts = np.unique(rows, return_inverse=True, return_counts=True)
-    return counts[which] > 1
+    _, which = self.distinct
+    return np.bincount(which)[which] > 1
 
 
 def render(

@@ -49,11 +49,13 @@ def glyph_rows(
     )
   mean, covariance = _moments(table)
   rotation = principal_axes(covariance, dim).astype(np.float32) if basis == 'pca' else None
-  rows = np.empty((len(table.bits), dim), np.float32)
-  for start in range(0, len(rows), CHUNK):
-    centred = _floats(table, start) - mean.astype(np.float32)
+  # Each picture once: a matrix product may round equal rows differently at different places.
+  first, which = table.distinct
+  rows = np.empty((len(first), dim), np.float32)
+  for start in range(0, len(first), CHUNK):
+    centred = _floats(table, first[start : start + CHUNK]) - mean.astype(np.float32)
     rows[start : start + CHUNK] = centred if rotation is None else centred @ rotation
-  rows = unit(rows)
+  rows = unit(rows)[which]
   if identity:
     rng = np.random.default_rng(seed)
     alike = np.flatnonzero(table.shared)
@@ -74,7 +76,9 @@ def pixel_rows(table: GlyphTable, rms: float | None = None) -> dict[str, np.ndar
   mean = _moments(table)[0].astype(np.float32)
   norms = np.empty(len(table.bits), np.float32)
   for start in range(0, norms.size, CHUNK):
-    norms[start : start + CHUNK] = np.linalg.norm(_floats(table, start) - mean, axis=1)
+    norms[start : start + CHUNK] = np.linalg.norm(
+      _floats(table, slice(start, start + CHUNK)) - mean, axis=1
+    )
   scales = 1 / np.where(norms > 0, norms, 1)
   if rms is not None:  # a row of norm 1 has mean square 1 / cell²
     scales *= rms * np.sqrt(mean.size / np.mean(norms > 0))
@@ -82,8 +86,8 @@ def pixel_rows(table: GlyphTable, rms: float | None = None) -> dict[str, np.ndar
   return {'packed': packed, 'mean': mean, 'scales': scales.astype(np.float32)}
 
 
-def _floats(table: GlyphTable, start: int) -> np.ndarray:
-  pixels = table.pixels(slice(start, start + CHUNK))
+def _floats(table: GlyphTable, ids: slice | np.ndarray) -> np.ndarray:
+  pixels = table.pixels(ids)
   return pixels.reshape(len(pixels), -1).astype(np.float32)
 
 
@@ -97,7 +101,7 @@ def _moments(table: GlyphTable) -> tuple[np.ndarray, np.ndarray]:
   size = table.cell**2
   total, products = np.zeros(size), np.zeros((size, size))
   for start in range(0, len(table.bits), CHUNK):
-    x = _floats(table, start)
+    x = _floats(table, slice(start, start + CHUNK))
     total += x.sum(axis=0)
     products += x.T @ x
   mean = total / len(table.bits)
