@@ -23,13 +23,13 @@ setuptools.setup(
     'fsspec>=2025.3,<2027',
     'grain>=0.2.18,<0.3',
     'importlib_resources>=6,<8',  # tensorflow-datasets imports it without declaring it
-    'jax>=0.10.2,<0.11',
-    'jaxlib>=0.10.2,<0.11',
+    'jax>=0.10.2,<0.13',
+    'jaxlib>=0.10.2,<0.13',
     'llvmlite>=0.46,<0.51',
     'matplotlib>=3.10,<4',
     'ml_collections>=1.1,<2',
     'numba>=0.63,<0.69',
-    'numpy>=2.1,<2.5',
+    'numpy>=2.1,<2.6',
     'optax>=0.2.8,<0.3',
     'orbax-checkpoint>=0.12.8,<0.13',
     'pillow>=12,<14',
@@ -41,8 +41,8 @@ setuptools.setup(
     'tqdm>=4.67,<5',
   ],
   extras_require={
-    'tpu': ['jax[tpu]>=0.10.2,<0.11'],
-    'cuda': ['jax[cuda13]>=0.10.2,<0.11'],
+    'tpu': ['jax[tpu]>=0.10.2,<0.13'],
+    'cuda': ['jax[cuda13]>=0.10.2,<0.13'],
     'beam': ['apache-beam>=2.70,<3'],
     'gcs': ['gcsfs>=2025.3'],
     'dev': [

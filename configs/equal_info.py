@@ -2,14 +2,13 @@
 """Training LLMs over Neurally Compressed Text (Lester, Lee, Alemi, Pennington, Roberts,
 Sohl-Dickstein, Constant; arXiv 2404.03626).
 
-Claim: text compressed by arithmetic coding under a small language model M1 cannot be learned from
-as it is, but can when the coder begins anew at windows of equal information: then it is shorter
-than bytes and than subwords, and a second model M2 learns it.
+Claim: a second language model M2 cannot learn from text that was compressed by arithmetic coding
+under a small language model M1, unless the coder and M1 are reset at windows of equal information.
+Such windows are shorter than bytes and than subwords.
 
-Expected: bytes per token in the order StaticAC < b = 16 < 32 < 64 < 128 < AC for one M1.
-M2 over windows of 16 bits scores clearly below their unigram, M2 over AC stays near ln V. A model
-that decompresses tells more bytes right than its control from windows, and from AC only at first.
-Cost: smoke under a minute; see the README for cpu.
+Expected: bytes per token in the order StaticAC < b = 16 < 32 < 64 < 128 < AC for one M1. M2 over
+windows scores below a unigram over whole windows, M2 over AC stays near ln V. A decoder predicts
+more bytes than its control from windows, and from AC only at first. Cost: smoke under a minute.
 
   python -m experiments.equal_info --config=configs/equal_info.py:cpu --workdir=runs/equal_info
 """
@@ -99,7 +98,18 @@ SIZES = {
   'tokenizers.train_bytes': (100_000, 2**22, 2**27, 2**30),
   'tokenizers.sentencepiece': (512, 8000, 32_000, 32_000),
   'ratio.methods': (
-    (*BASELINES, 'greedy12', 'exact12', 'greedy24', 'greedy128', 'parsed12', 'pruned12', 'bpe12'),
+    (
+      *BASELINES,
+      'greedy12',
+      'delay12',
+      'exact12',
+      'numbered12',
+      'greedy24',
+      'greedy128',
+      'parsed12',
+      'pruned12',
+      'bpe12',
+    ),
     *((*BASELINES, 'greedy12', *WINDOWS, *LOSSLESS, *DICTIONARIES),) * 3,
   ),
   'ratio.examples': (4, 16, 256, 1024),
@@ -107,28 +117,37 @@ SIZES = {
   'reset.examples': (4, 16, 256, 256),
   'reset.length': (64, 2048, 10_240, 10_240),
   'uniformity.methods': (
-    ('gzip', 'greedy12', 'ac'),
+    ('gzip', 'greedy24', 'greedy128', 'ac'),
     *(('gzip', 'static_ac', 'greedy16', 'greedy32', 'greedy128', 'ac'),) * 3,
   ),
   'uniformity.bits': ((1, 4), *((1, 2, 4, 8, 16),) * 3),
+  'uniformity.length': (64, 4096, 10_240, 10_240),
+  'uniformity.bytes': (1024, 600_000, 2**24, 2**28),
+  'uniformity.most': (2, 6, 6, 6),
   'stability.methods': (
     ('sentencepiece', 'greedy12', 'ac'),
     *(('bytes', 'sentencepiece', 'greedy16', 'numbered16', 'parsed16', 'ac'),) * 3,
   ),
   'stability.token_bits': (8, 16, 16, 16),
-  'stability.prefixes': (4, 32, 500, 500),
-  'stability.texts': (2, 4, 4, 4),
+  'stability.prefixes': (4, 16, 500, 500),
+  'stability.texts': (2, 24, 24, 24),
   'stability.text_length': (32, 100, 100, 100),
   'stability.examples': (4, 20, 20, 20),
   'stability.length': (64, 1024, 1024, 1024),
   'm2.methods': (
-    (('bytes', 8), ('ac', 8), ('greedy24', 8)),
+    (('bytes', 8), ('sentencepiece', 8), ('ac', 8), ('greedy24', 8), ('bpe12', 8)),
     M2_CPU,
     M2_PAPER,
     M2_PAPER,
   ),
+  'm2.equal_text': (
+    (('bytes', 8), ('greedy24', 8), ('bpe12', 8)),
+    (('numbered12', 12), ('pruned12', 8), ('bpe12', 8)),
+    *((('numbered16', 16), ('pruned16', 8), ('bpe16', 8)),) * 2,
+  ),
   'm2.models': ((('tiny', 1, 32, 2, 64),), (('0.5m', 2, 128, 4, 512),), PAPER[:1], PAPER),
   'm2.position': ('t5', 't5', 'relative', 'relative'),
+  'm2.seeds': (1, 3, 3, 3),
   'm2.steps': (6, 200, 3000, 200_000),
   'm2.batch_size': (8, 6, 256, 256),
   'm2.length': (64, 191, 512, 512),
@@ -152,6 +171,7 @@ SIZES = {
   'generate.method': (('bytes', 8), ('numbered16', 8), ('exact16', 16), ('exact16', 16)),
   'decompress.methods': (('ac', 'greedy24'), *(('ac', 'greedy16'),) * 3),
   'decompress.mismatched': ((), *(('ac',),) * 3),
+  'decompress.seeds': (1, 3, 3, 3),
   'decompress.layers': (1, 3, 12, 12),
   'decompress.dim': (32, 96, 768, 768),
   'decompress.heads': (2, 4, 12, 12),
@@ -192,6 +212,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config.uniformity = {
     'methods': (),
     'bits': (1,),  # n of the strings of n bits that are counted
+    'length': 16,  # bytes of an excerpt, a stream of its own
+    'bytes': 1,  # of held-out text
+    'most': 2,  # excerpts of one document at most
     'draws': 20,  # of random bytes
   }
   config.stability = {
@@ -205,6 +228,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   }
   config.m2 = READER | {
     'methods': (),  # (tokenizer, bits of a token) pairs
+    'equal_text': (),  # those of them that are also trained on equal bytes of text
     'models': (),  # (name, layers, width, heads, MLP) of each
     'length': 64,  # tokens of a row
     'pack': True,  # rows filled with examples end to end; else one example a row, cropped

@@ -46,7 +46,8 @@ MODEL = {
   'checkpoint_every': 500,
   'optimizer': 'muon',
   'schedule': 'cosine',
-  'peak': 2e-2,
+  'rates': (2e-2,),  # peak learning rates, of which validation text chooses
+  'rates_after': 0.2,  # part of the steps after which it does
   'warmup': 0.04,  # fraction of the steps
   'final': 0.01,  # of the peak
   'b2': 0.98,
@@ -77,17 +78,18 @@ SIZES = {
   'markov.mlp_dim': (32, 192, 768, 768),
   'markov.steps': (6, 2400, 10_000, 10_000),
   'markov.batch_size': (4, 48, 256, 256),
-  'markov.test_sequences': (128, 2048, 4096, 4096),
+  'markov.test_sequences': (128, 1024, 4096, 4096),
   'markov.evaluate_every': (3, 100, 500, 500),
   'markov.checkpoint_every': (3, 300, 1000, 1000),
   'text.corpora': (
     (('prose', 'stdlib/prose'),),
-    *((('prose', 'stdlib/prose'), ('code', 'stdlib/source')),) * 2,
+    (('prose', 'stdlib/prose'), ('code', 'stdlib/source')),
+    (('prose', 'ngram:stdlib/prose'), ('code', 'ngram:stdlib/source')),  # endless, of known law
     (('pile', 'tfds:pile'), ('wiki40b', 'tfds:wiki40b/en'), ('github', 'tfds:github')),
   ),
   'text.vocabularies': (('letters',), ('letters',), ('bytes', '32k'), ('char', '32k')),
-  'text.seeds': (1, 1, 2, 1),
-  'text.length': (32, 128, 512, 512),
+  'text.seeds': (1, 3, 3, 1),
+  'text.length': (32, 256, 512, 512),
   'text.test_length': (32, 256, 512, 512),
   'text.window': (16, 100, 100, 100),
   'text.layers': (1, 4, 12, 12),
@@ -100,30 +102,34 @@ SIZES = {
   'text.row_dim': (32, 32, 0, 0),
   'text.reveal': (0.9, 0.9, 0.9, 0.0),
   'text.decipher': (0.5, 0.5, 0.5, 0.0),
-  'text.steps': (6, 2000, 20_000, 250_000),
-  'text.batch_size': (8, 16, 64, 64),
+  'text.steps': (6, 1000, 20_000, 250_000),
+  'text.batch_size': (8, 8, 64, 64),
   'text.optimizer': ('adamw', 'muon', 'adamw', 'adafactor'),
-  'text.peak': (2e-3, 2e-2, 1e-3, 1e-2),
+  'text.rates': ((2e-3,), (1e-2, 2e-2, 4e-2), (5e-4, 1e-3, 2e-3), (1e-2,)),
   'text.final': (0.01, 0.01, 0.1, 0.1),
   'text.warmup': (0.04, 0.04, 0.04, 0.004),
   'text.evaluate_every': (3, 200, 1000, 5000),
   'text.checkpoint_every': (3, 500, 1000, 5000),
-  'text.test_sequences': (64, 400, 1000, 1000),
+  'text.test_sequences': (64, 256, 1000, 1000),
   'cipher.probe_dim': (16, 192, 1024, 2048),
-  'cipher.steps': (4, 1000, 5000, 10_000),
+  'cipher.steps': (4, 500, 5000, 10_000),
   'cipher.evaluate_every': (2, 250, 1000, 2000),
   'cipher.checkpoint_every': (2, 500, 1000, 2000),
-  'cipher.texts': (4, 200, 1000, 1000),
-  'in_context.examples': (6, 1000, 1000, 1000),
+  'cipher.texts': (4, 128, 1000, 1000),
+  'in_context.examples': (6, 300, 1000, 1000),
   'regularizer.arms': (
     (('permuted', 0.0), ('permuted', 0.2), ('mixed', 0.2), ('lexinvariant',)),
-    *(ARMS,) * 3,
+    (('permuted', 0.0), ('permuted', 0.2), ('permuted', 1.0), ('mixed', 0.2), ('lexinvariant',)),
+    ARMS,
+    ARMS,
   ),
+  'regularizer.source': (*('stdlib/prose',) * 2, *('ngram:stdlib/prose',) * 2),
+  'regularizer.rates': ((2e-2,), *((1e-2, 2e-2, 4e-2),) * 3),
   'regularizer.optimizer': ('adamw', 'muon', 'muon', 'muon'),
   'regularizer.reveal': (0.0, 0.9, 0.9, 0.9),
   'regularizer.decipher': (0.0, 0.3, 0.3, 0.3),
   'regularizer.law': ('gaussian', *('orthonormal',) * 3),  # V = 40 in width 16 is too much
-  'regularizer.seeds': (1, 1, 3, 3),
+  'regularizer.seeds': (1, 3, 3, 3),
   'regularizer.layers': (1, 2, 4, 4),
   'regularizer.dim': (16, 64, 256, 256),
   'regularizer.heads': (2, 4, 8, 8),
@@ -134,7 +140,7 @@ SIZES = {
   'regularizer.evaluate_every': (3, 100, 500, 500),
   'regularizer.checkpoint_every': (3, 500, 1000, 1000),
   'regularizer.test_sequences': (8, 1000, 4000, 4000),
-  'regularizer.examples': (6, 1000, 1000, 1000),
+  'regularizer.examples': (6, 300, 1000, 1000),
   'draws.counts': ((1, 2), *((1, 2, 4, 8, 16),) * 3),
   'cost.vocab_sizes': ((16,), *((256, 32_768),) * 3),
   'cost.repeats': (2, 15, 30, 30),
@@ -160,9 +166,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   }
   config.markov = MODEL | {
     'alphabet': 6,  # d
-    'concentration': 0.3,  # of the one fixed chain
-    'chain_seed': 1,
-    'seeds': 1,  # models
+    'concentration': 0.3,  # of the chains' transition rows
+    'chain_seed': 2,  # of the first chain; the next ones follow (chain 1 served the search)
+    'seeds': 1,  # chains, each with a model of its own
     'test_sequences': 16,
     'law': 'orthonormal',
     'row_dim': 8,
@@ -192,7 +198,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'demonstrations': 4,  # of Permutation
   }
   config.regularizer = MODEL | {
-    'source': 'stdlib/prose',
+    'source': '',
     'arms': (),  # (embedding, p, per) of each, the last two optional
     'seeds': 1,  # models of each arm
     'pairs': 4,  # of LookUp

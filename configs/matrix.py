@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.equal_info import M1
 
-TABLES = ('grid', 'markov')  # grid has the rows of the tables tokenizers and untried too
+TABLES = ('grid', 'budget', 'markov')  # grid has the rows of tables tokenizers and untried too
 
 DICTIONARIES = (
   'bytes', 'characters', 'blocks', 'bpe', 'lzw', 'sentencepiece', 'wordpiece', 'unicode',
@@ -27,7 +27,7 @@ EMBEDDINGS = ('learned', 'lexinvariant', 'glyph', 'random', 'code')
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
-  'data.source': ('stdlib/prose', 'stdlib', 'stdlib', 'tfds:c4/en'),
+  'data.source': ('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'),
   'glyphs.font': ('dejavu', 'auto', 'auto', 'auto'),
   'glyphs.cell': (16, 32, 32, 32),
   # 4,096 ids on two cores: of 65,536 the readout would take nearly all of the time.
@@ -63,17 +63,24 @@ SIZES = {
   'grid.heads': (2, 4, 8, 16),
   'grid.example_bytes': (32, 128, 2048, 8192),
   'grid.batch_bytes': (128, 1024, 2**17, 2**20),
-  'grid.teraflops': (4e-5, 0.08, 20_000.0, 2e8),
+  'grid.teraflops': (4e-5, 0.08, 20_000.0, 2e6),
   'grid.train_bytes': (4_000, 400_000, 2**28, 2**32),
   'grid.test_bytes': (1_000, 32_768, 2**22, 2**24),
   'grid.optimizer': ('adamw', 'muon', 'muon', 'adamw'),
   'grid.peak': (3e-3, 2e-2, 5e-3, 3e-4),
-  'orders': ((1,), (1, 2, 3), (1, 2, 3), (1, 2, 3)),
+  'budget.tokenizers': (
+    ('bytes', 'bpe'),
+    ('bytes', 'bpe', 'numbered12'),
+    *(('bytes', 'bpe', 'numbered16'),) * 2,
+  ),
+  'budget.times': (2.0, 30.0, 2.0, 4.0),
+  'budget.train_bytes': (8_000, 8_000_000, 2**29, 2**34),
+  'orders': ((2,), (1, 2, 3), (1, 2, 3), (1, 2, 3)),
   'markov.bits': ((12,), (12, 16), (12, 16), (12, 16)),
   'markov.dictionary_chars': (40_000, 3_000_000, 20_000_000, 20_000_000),
   'markov.train_chars': (40_000, 3_000_000, 20_000_000, 20_000_000),
   'markov.test_chars': (20_000, 1_000_000, 10_000_000, 10_000_000),
-  'markov.ac_chars': (2_000, 100_000, 1_000_000, 1_000_000),
+  'markov.seeds': (2, 3, 3, 3),
   'markov.document_chars': (200, 1_000, 10_000, 10_000),
 }
 
@@ -111,6 +118,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'weight_decay': 0.1,  # of kernels in the decoder
     'checkpoint_every': 1000,
   }
+  config.budget = {  # learned rows; what is not here is as in grid
+    'tokenizers': (),
+    'times': 1.0,  # the teraflops of the grid
+    'train_bytes': 1,
+  }
   config.orders = (1,)  # k of the Markov sources
   config.source = {  # as in configs/markov.py
     'kind': 'switching',
@@ -124,7 +136,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'dictionary_chars': 1,  # that BPE and LZW learn from
     'train_chars': 1,  # to count tokens on
     'test_chars': 1,
-    'ac_chars': 1,  # for the coder without windows, to count and to score
-    'document_chars': 1,  # of each of its streams
+    'document_chars': 1,  # of each stream of the coder without windows
+    'seeds': 1,  # dictionaries and texts
   }
   return common.sized(config, SIZES)

@@ -137,7 +137,7 @@ def finished(name: str, scale: str, folder: pathlib.Path) -> bool:
     content = json.loads((folder / 'results.json').read_text())
   except (OSError, ValueError):
     return False
-  there = {row['table'] for row in content['rows']}
+  there = {row['table'] for row in content['rows'] if row['measured'] is not None}
   same = not changed(content['config'], settings_of(name, scale))
   return same and set(MINUTES[name]) <= there
 

@@ -322,10 +322,11 @@ def _write(recipe: Recipe, config: ConfigDict, run: Run, chosen: Sequence[str]) 
   rows = published.attach(rows, recipe.name, recipe.facts(config))
   seconds = sum(table['seconds'] for table in measured)
   pictures = recipe.plots(rows, config, run)
+  apart = published.attach(published.unmeasured(recipe.name), recipe.name, recipe.facts(config))
   devices = [f'{device.platform}:{device.device_kind}' for device in jax.devices()]
   results.write_results(
     run.workdir / 'results.json',
-    rows,
+    [*rows, *apart],
     experiment=recipe.name,
     config=plain(config),
     overrides=config_flags.get_override_values(flags.FLAGS['config']),
@@ -336,6 +337,9 @@ def _write(recipe: Recipe, config: ConfigDict, run: Run, chosen: Sequence[str]) 
     f'# {recipe.title}\n',
     f'Scale `{config.scale}`, {seconds / 60:.1f} minutes on {len(devices)} × {devices[0]}.\n',
     tables.markdown(rows, recipe.captions),
+    f'{len(apart)} published numbers are not measured by any table here; results.json lists them.\n'
+    if apart
+    else '',
     *(f'![{picture}]({picture})\n' for picture in pictures),
   ]
   atomic.write(run.workdir / 'report.md', '\n'.join(report))

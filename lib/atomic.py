@@ -4,6 +4,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -32,3 +33,27 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
   """Writes a file whole, as `writing` does; text is written as UTF-8."""
   with writing(path) as file:
     file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """A new folder to fill, that takes its name `path` when the block ends.
+
+  Nothing, or an empty folder, must be at `path`. A block that fails leaves nothing behind, and a
+  kill leaves at most a folder whose name ends with '.partial'.
+  """
+  path = pathlib.Path(path)
+  partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir()
+  try:
+    yield partial
+    for file in [*partial.iterdir(), partial]:
+      descriptor = os.open(file, os.O_RDONLY)
+      try:
+        os.fsync(descriptor)
+      finally:
+        os.close(descriptor)
+    os.rename(partial, path)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)

@@ -7,7 +7,7 @@ are crossed: both the choice of seeds and the choice of documents are uncertain.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -170,6 +170,55 @@ def crossed(values: ArrayLike, over: str = 'seeds×documents') -> Estimate:
   df = _satterthwaite((of_seeds, seeds - 1), (of_documents, documents - 1))
   sem = math.sqrt(of_seeds + of_documents)
   return Estimate(float(found.mean()), sem, f'{seeds}×{documents}', over, df)
+
+
+def shares(hits: ArrayLike, over: str = 'seeds×examples') -> Estimate:
+  """Mean share of hits [S, N] in 0…1: S seeds, each asked the same N yes/no examples.
+
+  The variance is that of the seed means over S, as in `crossed`, plus that of `share` for the mean
+  over seeds: so it is never 0, even where every answer is wrong. One seed leaves df None.
+  """
+  found = np.atleast_2d(np.asarray(hits, np.float64))
+  seeds, examples = found.shape
+  of_examples = share(found.mean(axis=0))
+  assert of_examples.sem is not None
+  if seeds == 1:
+    return of_examples._replace(n=f'1×{examples}', over=over, df=None)
+  of_seeds = found.mean(axis=1).var(ddof=1) / seeds
+  df = _satterthwaite((of_seeds, seeds - 1), (of_examples.sem**2, max(1, examples - 1)))
+  sem = math.sqrt(of_seeds + of_examples.sem**2)
+  return Estimate(float(found.mean()), sem, f'{seeds}×{examples}', over, df)
+
+
+def jackknife(
+  statistic: Callable[[np.ndarray], float], sums: ArrayLike, over: str = 'seeds×documents'
+) -> Estimate:
+  """A function of sums over seeds and documents, such as a ratio of ratios, with its error.
+
+  Seeds and documents are left out one by one, in turn (Tukey 1958). The two variances are added as
+  in `crossed`, with which it agrees where the statistic is a mean.
+
+  Args:
+    statistic: value of sums [K] over all seeds and documents.
+    sums: [S, D, K] K sums of each seed and document.
+    over: name of the units.
+
+  Returns:
+    The value of all; df is None for one seed, whose error is over documents alone.
+  """
+  found = np.asarray(sums, np.float64)
+  value = float(statistic(found.sum(axis=(0, 1))))
+  parts = []
+  for axis in (0, 1):
+    count = found.shape[axis]
+    if count > 1:
+      rest = found.sum(axis=(0, 1)) - found.sum(axis=1 - axis)
+      spread = np.array([statistic(one) for one in rest])
+      parts.append(((count - 1) / count * ((spread - spread.mean()) ** 2).sum(), count - 1))
+  seeds, documents = found.shape[:2]
+  sem = math.sqrt(sum(variance for variance, _ in parts)) if parts else None
+  df = _satterthwaite(*parts) if seeds > 1 else None
+  return Estimate(value, sem, f'{seeds}×{documents}', over, df)
 
 
 def arms(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax._src.cudnn import fused_attention_stablehlo
 from jax.experimental.pallas import tpu as pltpu
 
 from lib.models.decoder import Decoder
@@ -16,6 +15,7 @@ from lib.models.positions import T5Bias
 from lib.train import sharding
 from pallas_kernels import causal_attention as kernel
 from pallas_kernels import distances
+from tests import absent
 
 STRICT = pltpu.InterpretParams(
   detect_races=True, out_of_bounds_reads='raise', uninitialized_memory='nan'
@@ -171,24 +171,26 @@ def test_lowers_for_gpu_at_papers_shapes(kinds):
   table = jax.ShapeDtypeStruct((12, 32), jnp.float32) if 'table' in kinds else None
   vectors = jax.ShapeDtypeStruct((129, 64), jnp.float32) if 'vectors' in kinds else None
   call = functools.partial(kernel.triton, starts=STARTS if 'table' in kinds else ())
-  step = jax.jit(jax.grad(lambda *of: call(*of).astype(jnp.float32).sum(), argnums=(0, 1, 2)))
-  lowered = step.trace(*arrays, segments, table, vectors).lower(lowering_platforms=('cuda',))
-  assert lowered.as_text().count('custom_call @__gpu$xla.gpu.triton') == 3
+  step = jax.grad(lambda *of: call(*of).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+  text = absent.lowered_for_gpu(step, *arrays, segments, table, vectors)
+  assert text.count('custom_call @__gpu$xla.gpu.triton') == 3
 
 
-@pytest.mark.parametrize('kinds', [{}, VECTORS], ids=str)
-def test_lowers_for_gpu_by_cudnn(monkeypatch, kinds):
-  # JAX asks the installed cuDNN for its version; here is none.
-  monkeypatch.setattr(fused_attention_stablehlo, 'check_cudnn_version', lambda: 91000)
-  arrays, segments, weight = inputs(2, 130, 2, 16, kinds, jnp.bfloat16)
+@pytest.mark.parametrize('kinds', [{}, TABLE, VECTORS], ids=str)
+def test_what_cudnn_is_asked_for_is_the_reference(monkeypatch, kinds):
+  # Here JAX's own attention answers in cuDNN's place; test_aot_gpu.py asks the real one.
+  arrays, segments, weight = inputs(2, 130, 2, 16, kinds)
+  expected = run('reference', arrays, segments, weight)
+  attention, asked = jax.nn.dot_product_attention, []
 
-  def total(*of):
-    return (kernel.cudnn(*of[:3], segments, *of[3:]) * weight).astype(jnp.float32).sum()
+  def instead(*of, implementation, **options):
+    asked.append(implementation)
+    return attention(*of, implementation='xla', **options)
 
-  step = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
-  text = step.trace(*arrays).lower(lowering_platforms=('cuda',)).as_text()
-  assert text.count('@__cudnn$fmhaScaleBiasSoftmax(') == 1
-  assert text.count('@__cudnn$fmhaScaleBiasSoftmaxBackward(') == 1
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', instead)
+  found = run('cudnn', arrays, segments, weight, interpret=True)
+  assert asked == ['cudnn']
+  assert_same(found, expected, jnp.float32)
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,12 @@ SHARDS = 40
 def text(tmp_path_factory):
   """A source of one file, with bytes that are no UTF-8: some 60 documents of 64 KiB."""
   path = tmp_path_factory.mktemp('text') / 'text'
-  rng = np.random.default_rng(0)
-  parts = [byte_models.sources(), rng.bytes(1000), byte_models.sources()[::-1]]
-  path.write_bytes(b''.join(parts * 11))
+  rng, parts = np.random.default_rng(0), []
+  lines = byte_models.sources().splitlines(keepends=True)
+  for _ in range(22):  # in ever another order: text that repeats itself would be cut out of test
+    words = b''.join(lines[i] for i in rng.permutation(len(lines))).split(b' ')
+    parts += [b' '.join(words[i] for i in rng.permutation(len(words))), rng.bytes(500)]
+  path.write_bytes(b''.join(parts))
   return str(path)
 
 
@@ -212,8 +215,9 @@ def test_a_split_that_was_begun_and_not_finished_is_named(whole, text, codec, tm
 
 def test_a_source_that_grew_is_named(codec, tmp_path):
   path = tmp_path / 'text'
-  path.write_bytes(byte_models.sources())
+  text = byte_models.sources()
+  path.write_bytes(text)
   corpus.begin(str(path), 'train', codec, str(tmp_path / 'folder'), 2, None)
-  path.write_bytes(byte_models.sources() * 2)
+  path.write_bytes(text + text[::-1])
   with pytest.raises(InputError, match='documents where it had'):
     corpus.begin(str(path), 'train', codec, str(tmp_path / 'folder'), 2, None)

@@ -1,20 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels are chosen by what a program is compiled for."""
 
-import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from lib.mesh import AXES
 from pallas_kernels import causal_attention, linear_cross_entropy
 from pallas_kernels.implementations import backend, check_implementation
-
-
-def mesh_of(platform):
-  """A mesh of one device that is not there."""
-  device = AbstractDevice(device_kind=platform, num_cores=None, platform=platform)
-  return AbstractMesh((1, 1, 1), AXES, (AxisType.Auto,) * 3, abstract_device=device)
+from tests import absent
 
 
 @pytest.mark.parametrize(
@@ -22,7 +14,7 @@ def mesh_of(platform):
   [('cpu', 'xla', 'chunked'), ('tpu', 'pallas', 'chunked'), ('gpu', 'triton', 'triton')],
 )
 def test_the_mesh_in_force_decides_and_not_this_process(platform, attention, loss):
-  with jax.sharding.use_abstract_mesh(mesh_of(platform)):
+  with absent.on(platform):
     assert backend() == platform
     assert causal_attention.preferred(64, jnp.dtype('bfloat16')) == attention
     assert linear_cross_entropy.preferred(2**30, jnp.dtype('bfloat16')) == loss
@@ -30,7 +22,7 @@ def test_the_mesh_in_force_decides_and_not_this_process(platform, attention, los
 
 
 def test_what_the_mesh_cannot_run_is_refused():
-  with jax.sharding.use_abstract_mesh(mesh_of('tpu')):
+  with absent.on('tpu'):
     check_implementation('loss', 'pallas', ['pallas', 'triton'], False)
     with pytest.raises(ValueError, match="'triton' runs on a GPU, not on tpu"):
       check_implementation('loss', 'triton', ['pallas', 'triton'], False)

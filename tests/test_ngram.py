@@ -129,3 +129,40 @@ def test_largest_vocabulary_of_a_bigram_fits():
   # 65,536^4 = 2^64 keys, the last of which must not wrap.
   text = np.array([65535, 65535, 65535, 65535, 65535])
   assert ngram.NGram(text, 3, 65536).nats(text)[-1] < math.log(2)
+
+
+def test_a_unigram_over_windows_knows_the_window_alone_and_interpolates_within_it():
+  # Windows 01 01 00 12 and one cut short, 1: first tokens {0: 3, 1: 2}, second {1: 2, 0: 1, 2: 1}.
+  windows = np.array([[0, 1], [0, 1], [0, 0], [1, 2], [1, -1]])
+  model = ngram.WindowUnigram(windows, 3)
+  first = np.array([3.5, 2.5, 0.5]) / 6.5
+  second = np.array([1.5, 2.5, 1.5]) / 5.5
+  after_0 = (np.array([1, 2, 0]) + 2 * second) / 5
+  after_1 = (np.array([0, 0, 1]) + 1 * second) / 2
+  test = np.array([[0, 1], [1, 0], [2, 2], [0, -1]])
+  expected = [[first[0], after_0[1]], [first[1], after_1[0]], [first[2], second[2]], [first[0], 1]]
+  np.testing.assert_allclose(np.exp(-model.nats(test)), expected)
+
+
+def test_a_unigram_over_windows_of_one_token_is_a_unigram_and_over_wide_ones_sums_to_one():
+  rng = np.random.default_rng(0)
+  ids = rng.integers(0, 5, 60)
+  bag = ngram.WindowUnigram(ids[:, None], 7).nats(np.arange(7)[:, None])[:, 0]
+  np.testing.assert_allclose(bag, ngram.NGram(ids, 0, 7).nats(np.arange(7)))
+  windows = rng.integers(0, 3, (40, 3))
+  every = np.stack(np.meshgrid(*[np.arange(3)] * 3, indexing='ij'), -1).reshape(-1, 3)
+  nats = ngram.WindowUnigram(windows, 3).nats(every)
+  assert np.exp(-nats.sum(axis=1)).sum() == pytest.approx(1)
+
+
+def test_wide_windows_of_large_vocabularies_keep_the_context_that_fits_64_bits():
+  windows = np.tile(np.arange(8) * 1000, (3, 1))
+  nats = ngram.WindowUnigram(windows, 1 << 16).nats(windows)
+  assert nats.shape == windows.shape
+  assert (nats[:, 1:] < nats[:, :1]).all()  # what follows is known, the first token is not
+
+
+def test_windows_that_are_none_are_named():
+  for windows in (np.zeros(3, int), np.zeros((0, 2), int), np.array([[4]])):
+    with pytest.raises(InputError, match='a unigram over windows of 4 ids'):
+      ngram.WindowUnigram(windows, 4)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data import epochs, ngram_text, sources
-from lib.data.ngram_text import NgramLaw
+from lib.data import epochs, sources
+from lib.data.ngram_text import NgramLaw, open_text
 from lib.errors import InputError
 
 texts = st.lists(st.integers(0, 3), min_size=1, max_size=40).map(lambda s: np.array(s, np.uint8))
@@ -18,7 +18,7 @@ LETTERS = b'abcdefghijklmnopqrstuvwxyz \n'
 
 def brute_force(text, order, vocab_size, context):
   """P(· | context) [V] by counting the ring in plain Python."""
-  grams = collections.Counter()
+  grams: collections.Counter[tuple[int, ...]] = collections.Counter()
   for level in range(order + 1):
     for i in range(len(text)):
       grams[tuple(text[(i + j) % len(text)] for j in range(level + 1))] += 1
@@ -62,10 +62,11 @@ def test_samples_have_the_law_that_is_stated():
 
 
 def test_documents_depend_on_seed_split_and_index_alone():
-  opened = {split: sources.open_source('ngram:stdlib/prose', split) for split in
+  opened = {split: open_text('ngram:stdlib/prose', split) for split in
             ('train', 'validation', 'test')}  # fmt: skip
   train = opened['train']
   assert len(train) * train.length > 2**35
+  assert train[7] == open_text('ngram:stdlib/prose', 'train')[7]
   assert train[7] == sources.open_source('ngram:stdlib/prose', 'train')[7]
   assert len(train[len(train) - 1]) == train.length == 4096
   other = sources.open_source('ngram:stdlib/prose,seed=1,length=100', 'train')
@@ -77,7 +78,7 @@ def test_documents_depend_on_seed_split_and_index_alone():
 
 
 def test_folded_text_has_an_exact_law_of_its_own():
-  text = sources.open_source('ngram:stdlib/prose,order=3', 'test').folded(LETTERS)
+  text = open_text('ngram:stdlib/prose,order=3', 'test').folded(LETTERS)
   document = text[0]
   assert not set(document) - set(LETTERS)
   mean = [text.nats(text[i]).mean() for i in range(20)]
@@ -106,7 +107,7 @@ def test_specs_that_cannot_be_opened_are_named(spec, message):
 def test_more_than_four_epochs_are_refused_at_large_scales(tmp_path):
   path = tmp_path / 'text.txt'
   path.write_bytes(b'line of text\n' * 1000)
-  size = sum(map(len, sources.take(sources.open_source(str(path), 'train'))))
+  size = sum(map(len, sources.sample(sources.open_source(str(path), 'train'))))
   assert epochs.check('text.source', str(path), 4 * size, 'gpu').startswith('training reads 4 ep')
   with pytest.raises(InputError, match=r'text.source .* 4.01 times over.*ngram:'):
     epochs.check('text.source', str(path), 4.01 * size, 'gpu')
@@ -119,8 +120,8 @@ def test_more_than_four_epochs_are_refused_at_large_scales(tmp_path):
 
 def test_the_order_of_an_endless_text_bounds_its_alphabet():
   with pytest.raises(InputError, match='takes an order from 0 to 6; got 7'):
-    ngram_text.NgramLaw(np.zeros(3, np.uint8), 7, 256)
+    NgramLaw(np.zeros(3, np.uint8), 7, 256)
   with pytest.raises(InputError, match='got 0 symbols'):
-    ngram_text.NgramLaw(np.zeros(0, np.uint8), 2, 3)
+    NgramLaw(np.zeros(0, np.uint8), 2, 3)
   with pytest.raises(InputError, match='up to 3'):
-    ngram_text.NgramLaw(np.array([3], np.uint8), 2, 3)
+    NgramLaw(np.array([3], np.uint8), 2, 3)

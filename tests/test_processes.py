@@ -12,11 +12,9 @@ import time
 import jax
 import numpy as np
 import pytest
-from jax._src import distributed
 
 from experiments import launch
-from lib.errors import InputError
-from lib.train import processes, sharding
+from lib.train import sharding
 from tests import tiny
 
 POD = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: see `make processes`')
@@ -82,12 +80,16 @@ def test_sigterm_reaches_all_processes():
   assert started.wait(30) == 7
 
 
-def test_a_process_that_finds_no_others_says_what_it_wants(monkeypatch):
-  # As before any device is asked for, which the public function insists on.
-  monkeypatch.setattr(jax.distributed, 'initialize', distributed.State().initialize)
-  monkeypatch.delenv('JAX_COORDINATOR_ADDRESS', raising=False)
-  with pytest.raises(InputError, match='set JAX_COORDINATOR_ADDRESS'):
-    processes.join()
+def test_a_process_that_finds_no_others_says_what_it_wants():
+  # In a process of its own: JAX joins others only before any device is asked for.
+  environment = {k: v for k, v in os.environ.items() if k != 'JAX_COORDINATOR_ADDRESS'}
+  program = 'from lib.train import processes; processes.join()'
+  done = subprocess.run(
+    [sys.executable, '-c', program], env=environment, capture_output=True, text=True
+  )
+  said = done.stderr.splitlines()[-1]
+  assert said.startswith('lib.errors.InputError: no other process is to be found')
+  assert 'set JAX_COORDINATOR_ADDRESS' in said
 
 
 def test_a_batch_is_placed_as_it_is():

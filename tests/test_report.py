@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows, published numbers and tables."""
 
+import fnmatch
 import json
 import math
 
 import pytest
 
+from lib import stats
 from lib.report import published, results, tables
 from lib.report.results import Row
+from lib.stats import Estimate
 
 ROW = Row('ngram', 'k=2,m=2', 'nats_per_char', 0.5003, 0.0004)
 HERE = {'p': 0.8, 'q': 0.8, 'kind': 'switching'}
@@ -31,11 +34,40 @@ def test_every_published_number_has_a_place_of_its_own_and_names_its_source_and_
   entries = published.load(paper)['entries']
   assert len(entries) > 60
   for entry in entries:
-    assert set(entry) == {'table', 'row', 'column', 'value', 'unit', 'source', 'where'}
+    fields = {'table', 'row', 'column', 'value', 'unit', 'source', 'where'}
+    assert set(entry) - {'evidence'} == fields
+    assert entry.get('evidence', '') in published.EVIDENCE
+    assert ('derived' in entry['source'] or 'closed form' in entry['source']) == (
+      entry.get('evidence') == 'derived'
+    )
     assert entry['source']
     assert entry['where'] or entry['table'] == 'theory'  # which holds at any size
   places = {(e['table'], e['row'], e['column'], str(e['where'])) for e in entries}
   assert len(places) == len(entries)
+
+
+def test_a_derived_number_is_not_called_published():
+  [row] = published.attach([ROW], 'markov', HERE)
+  assert tables.cell(row) == '0.5003 ± 0.0004 (derived 0.5004)'
+  [apart] = published.attach([ROW], 'markov', HERE | {'p': 0.9})
+  assert 'derived 0.5' in apart.note
+  for evidence, word in (('', 'published'), ('recalled', 'recalled'), ('secondary', 'secondary')):
+    one = Row('t', 'a=1', 'x', 1.5, published=2.5, evidence=evidence)
+    assert tables.cell(one) == f'1.5000 ({word} 2.5000)'
+
+
+@pytest.mark.parametrize('paper', ['markov', 'lexinvariant', 'equal_info', 'visual_unicode'])
+def test_what_no_recipe_measures_has_rows_of_its_own(paper):
+  data = published.load(paper)
+  rows = published.unmeasured(paper)
+  assert all(row.measured is None and row.note.startswith('not measured: ') for row in rows)
+  places = {(row.table, row.row, row.column) for row in rows}
+  for patterns in data.get('unmeasured', {}).values():
+    for pattern in patterns:
+      assert any(fnmatch.fnmatchcase(' / '.join(place), pattern) for place in places)
+  # A number that is a text, such as a code's bits, stays out of the column of numbers.
+  for row in published.attach(rows, paper, {'scale': 'paper'}):
+    assert isinstance(row.published, (int, float)) or 'published ' in row.note
 
 
 def test_rows_survive_their_file_and_infinities_become_null(tmp_path):
@@ -49,18 +81,24 @@ def test_rows_survive_their_file_and_infinities_become_null(tmp_path):
   assert second.measured is second.sem is None
 
 
+def test_a_row_holds_its_estimate_and_is_written_with_its_units(tmp_path):
+  estimate = stats.crossed([[1.0, 2, 3], [1.5, 2, 4]])
+  row = Row.of('t', 'a=1', 'x', estimate, unit='nats', note='a note')
+  assert row.estimate == estimate
+  assert Row('t', 'a=1', 'x', None).estimate is None
+  results.write_rows(tmp_path / 'rows.json', [row], 1.0)
+  [written] = json.loads((tmp_path / 'rows.json').read_text())['rows']
+  assert list(written) == list(results.FIELDS)
+  assert (written['n'], written['over'], written['df']) == ('2×3', 'seeds×documents', estimate.df)
+  assert results.read_rows(tmp_path / 'rows.json')['rows'] == [row]
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
   path = tmp_path / 'results.json'
   results.write_json(path, {'old': 1})
   with pytest.raises(TypeError):
     results.write_json(path, {'new': object()})
   assert json.loads(path.read_text()) == {'old': 1}
-
-
-def test_mean_and_standard_error_over_seeds():
-  # Values 1, 2, 3: variance 1, standard error √(1/3).
-  assert results.mean_and_sem([1, 2, 3]) == (2, pytest.approx(math.sqrt(1 / 3)))
-  assert results.mean_and_sem([5]) == (5, None)
 
 
 def test_a_table_shows_error_published_number_and_notes():
@@ -75,6 +113,32 @@ def test_a_table_shows_error_published_number_and_notes():
   assert '| k=2 | –' in text
   assert '- as the paper (k=1)' in text
   assert 'A caption.' in text
+
+
+def test_a_table_says_what_its_errors_are_over():
+  of = lambda name, *estimate: Row.of('t', name, 'x', Estimate(1.0, *estimate))
+  rows = [
+    of('k=1', 0.1, '3×57', 'seeds×documents', 2.5), of('k=2', 0.1, '10×57', 'seeds×documents', 9.1),
+    of('k=3', 0.1, '5', 'seeds', 4.0), of('k=4'), Row('u', 'k=1', 'x', 4096),
+  ]  # fmt: skip
+  assert tables.errors(rows)[1:] == [
+    ['t', 'seeds×documents', '3×57, 10×57', '2.5, 9.1'],
+    ['t', 'seeds', '5', '4'],
+  ]
+  text = tables.markdown(rows)
+  assert (
+    '± is one standard error over seeds×documents (n 3×57, 10×57); or over seeds (n 5).' in text
+  )
+  assert '±' not in text.partition('### u')[2]
+  many = [of(f'k={n}', 0.1, str(n), 'documents', n - 1.0) for n in range(2, 9)]
+  assert tables.errors(many)[1] == ['t', 'documents', '2 to 8', '1 to 7']
+
+
+def test_differences_and_their_intervals_have_signs():
+  difference = Estimate(-0.01, 0.002, '5', 'seeds', 4.0)
+  assert tables.signed(difference.value) == '−0.0100'
+  assert tables.interval(difference) == '[−0.0156, −0.0044]'  # t(4) = 2.776
+  assert tables.interval(Estimate(-0.01, 0.002)) == ''
 
 
 def test_a_summary_keeps_the_rows_and_columns_named():

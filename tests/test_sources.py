@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib import cache, tokenizers
-from lib.data import files, sources, stdlib_text
+from lib.data import files, overlap, sources, stdlib_text
 from lib.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -30,7 +30,8 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def corpus():
-  return list(stdlib_text.documents())
+  """All documents by split: (as they are, without what other splits share)."""
+  return stdlib_text._cleaned()
 
 
 def test_two_processes_prepare_at_once_without_tensorflow(data_dir):
@@ -42,27 +43,38 @@ def test_two_processes_prepare_at_once_without_tensorflow(data_dir):
   command = [sys.executable, '-c', code, str(data_dir)]
   pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
   processes = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
-  outputs = [process.communicate(timeout=120) for process in processes]
+  outputs = [process.communicate(timeout=300) for process in processes]
   size = sum(len(sources.open_source('stdlib/prose', 'train', data_dir)[i]) for i in range(9))
   for process, (out, err) in zip(processes, outputs, strict=True):
     assert process.returncode == 0, err
     assert out == f'{size} False\n'  # nothing of TFDS's own talk, and no TensorFlow
 
 
-def test_stdlib_splits_share_no_module_and_lose_no_document(corpus, data_dir):
-  expected = {(d['kind'], d['name']): d['text'] for d in corpus}
-  found, split_of = {}, {}
+def test_stdlib_splits_share_no_module_and_lose_nothing_but_shared_text(corpus, data_dir):
+  whole, cleaned = corpus
+  texts = [document['text'] for split in files.SPLITS for document in whole[split]]
+  assert len(set(texts)) == len(texts)
+  split_of = {}
   for split in files.SPLITS:
+    expected = whole['train'] if split == 'train' else [d for d in cleaned[split] if d['text']]
     source = sources.open_source('stdlib', split, data_dir)
-    for record in source._records:
-      kind, name, text = (record[k].decode() for k in ('kind', 'name', 'text'))
-      assert split_of.setdefault(name, split) == split
-      assert (kind, name) not in found
-      found[kind, name] = text
-  assert found == expected
-  assert len(set(found.values())) == len(found)
+    found = [
+      {field: value.decode() for field, value in record.items()} for record in source._records
+    ]
+    by_name = lambda document: (document['kind'], document['name'])
+    assert sorted(found, key=by_name) == sorted(expected, key=by_name)
+    for document in found:
+      assert split_of.setdefault(document['name'], split) == split
   sizes = [sum(s == split for s in split_of.values()) / len(split_of) for split in files.SPLITS]
   assert sizes == pytest.approx([0.8, 0.1, 0.1], abs=0.05)
+
+
+def test_a_corpus_prepared_under_older_rules_is_not_read(data_dir):
+  # Before its name had a version, the corpus lay in stdlib_text/CONFIG/PYTHON.
+  assert not (data_dir / 'stdlib_text').exists()
+  [folder] = data_dir.glob('stdlib_text*')
+  assert folder.name == f'stdlib_text_splits{overlap.VERSION}'
+  assert overlap.VERSION > 1
 
 
 def test_stdlib_prose_is_the_topics_and_docstrings(data_dir):
@@ -75,7 +87,7 @@ def test_stdlib_prose_is_the_topics_and_docstrings(data_dir):
 
 
 def test_stdlib_leaves_tests_and_the_topics_own_source_out(corpus):
-  names = {document['name'] for document in corpus}
+  names = {document['name'] for documents in corpus[0].values() for document in documents}
   assert {'json', 'json.decoder', 'ast'} <= names
   parts = {part for name in names for part in name.split('.')}
   assert not parts & {'test', 'tests', 'idle_test', 'pydoc_data', '_bundled'}
@@ -275,7 +287,7 @@ def test_folders_of_three_languages_give_a_bpe_equal_shares(tmp_path):
     ('stdlib/prosa', 'train', 'stdlib/prose'),
     ('stdlib', 'dev', 'test, train, validation'),
     ('some.txt', 'dev', 'train, validation or test'),
-    ('some.txt', 'train', 'the train split'),
+    ('some.txt', 'validation', 'the validation split'),
     ('empty.txt', 'train', 'no bytes'),
     ('tfds:wiki40b/en', 'train', 'docs/data.md'),
     ('tfds:toy_lines', 'dev', 'it has test, train'),
@@ -285,7 +297,7 @@ def test_folders_of_three_languages_give_a_bpe_equal_shares(tmp_path):
 )
 def test_bad_specs_get_one_sentence(spec, split, part, toys, data_dir, monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
-  (tmp_path / 'some.txt').write_bytes(b'one line makes one split\n')
+  (tmp_path / 'some.txt').write_bytes(b'abc')
   (tmp_path / 'empty.txt').write_bytes(b'')
   with pytest.raises(InputError) as error:
     sources.open_source(spec, split, toys if spec.startswith('tfds:') else data_dir)

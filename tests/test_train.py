@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop: learning, exact resumption, faults, meshes, replicas."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,8 +17,10 @@ import numpy as np
 import optax
 import pytest
 
+from configs.common import DECODER_RULES
 from lib.errors import InputError, refusal
 from lib.train import loop, metrics, optimizer, replicas, sharding
+from lib.train.state import state_shapes
 from tests import faulty, tiny
 
 
@@ -303,6 +306,68 @@ def test_a_seed_a_device_by_pmap_has_the_gradients_of_seeds_side_by_side():
   apart = jax.pmap(slope(experiment.loss_fn))(variables, stacked, jax.random.split(key, 8))
   assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves(apart))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), apart, together)
+
+
+def test_training_starts_from_given_weights_and_resumes_from_its_own(unbroken, tmp_path):
+  _, end, history = unbroken
+  given = jax.tree.map(jax.numpy.asarray, end['variables'])
+  whole, lines = tiny.run(tmp_path / 'whole', 6, initial=given)
+  score = lambda lines, step: [
+    line['validation/nats_per_byte']
+    for line in lines
+    if line['step'] == step and 'validation/nats_per_byte' in line
+  ]
+  assert score(lines, 0) == score(history, 14)
+  assert equal(given, end['variables'])  # the step has not taken its memory
+  tiny.run(tmp_path / 'parts', 3, initial=given)
+  zeros = jax.tree.map(np.zeros_like, end['variables'])
+  parts, again = tiny.run(tmp_path / 'parts', 6, initial=zeros)
+  assert tiny.losses(again) == tiny.losses(lines)
+  assert equal(parts, whole)
+  # The same as a program that has the weights in its code.
+  constants = dataclasses.replace(tiny.make(), init_fn=lambda key, batch: given)
+  chain, mesh = optax.adam(1e-2), sharding.make_mesh({}, jax.devices()[:1])
+  states = []
+  for experiment in (constants, dataclasses.replace(tiny.make(), initial=given)):
+    batch = next(iter(tiny.batches()))
+    states.append(state_shapes(experiment, chain, batch, 0, DECODER_RULES, mesh)[0]())
+  assert equal(*states)
+
+
+def test_given_weights_are_spread_and_cast_as_those_of_the_model(unbroken):
+  _, end, _ = unbroken
+  halves = jax.tree.map(lambda leaf: leaf.astype(jax.numpy.bfloat16), end['variables'])
+  mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
+  batch = next(iter(tiny.batches()))
+  found = []
+  for initial in (None, halves):
+    experiment = dataclasses.replace(tiny.make(), initial=initial)
+    make, shapes = state_shapes(experiment, optax.adam(1e-2), batch, 0, DECODER_RULES, mesh)
+    found.append(make())
+    for leaf, shape in zip(jax.tree.leaves(found[-1]), jax.tree.leaves(shapes)):
+      assert (leaf.dtype, leaf.sharding) == (shape.dtype, shape.sharding)
+  like = lambda state: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
+  assert like(found[0]) == like(found[1])
+  exact = jax.tree.map(lambda leaf: leaf.astype(np.float32), halves)
+  assert equal(found[1]['variables'], exact)
+
+
+def test_given_weights_of_another_model_are_named(unbroken, tmp_path):
+  _, end, _ = unbroken
+
+  def changed(change):
+    variables = jax.tree.map(np.asarray, end['variables'])
+    change(variables['params']['embedding'])
+    return variables
+
+  for change, message in (
+    (lambda tree: tree.pop('begin'), r'lack params/embedding/begin \(16,\)'),
+    (lambda tree: tree.update(more=np.zeros(3)), r'hold params/embedding/more \(3,\), which'),
+    (lambda tree: tree.update(table=np.zeros((8, 16))), r'table of shape \(8, 16\); .* \(7, 16\)'),
+  ):
+    with pytest.raises(InputError, match=message):
+      tiny.run(tmp_path, 2, initial=changed(change))
+  assert not (tmp_path / 'metrics.jsonl').exists()
 
 
 def test_first_sharding_rule_wins_and_none_is_an_error():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A language model that trains in a second, for tests of the loop."""
 
+import dataclasses
 import os
 import signal
 
@@ -54,11 +55,11 @@ def make(**faults):
   return Experiment(init_fn, loss_fn, batches(**faults), {'validation': held_out})
 
 
-def run(workdir, steps, mesh=None, profile=None, **faults):
+def run(workdir, steps, mesh=None, profile=None, initial=None, **faults):
   mesh = mesh or sharding.make_mesh({'data': -1}, jax.devices()[:1])
   schedule = optimizer.make_schedule('cosine', 1e-2, 20, 2, 0.1)
   return loop.train(
-    make(**faults),
+    dataclasses.replace(make(**faults), initial=initial),
     optimizer.make_optimizer('adamw', schedule, weight_decay=1e-3),
     steps=steps, seed=3, mesh=mesh, rules=DECODER_RULES, workdir=workdir, profile=profile,
     log_every=1, evaluate_every=5, checkpoint_every=4,

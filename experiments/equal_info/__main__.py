@@ -29,36 +29,50 @@ from lib.report import plots
 from lib.report.results import Row
 
 CAPTIONS = {
-  'ratio': 'Bytes of held-out text a token, and bits a byte of the tokens as they stand (log2 of '
-  'the vocabulary for each). Errors are over documents.',
-  'reset': 'Greedy windows of 16 bits where M1 forgets at every window, at every other, or never: '
-  'the less it forgets, the more bytes fit in, and the less single tokens tell.',
-  'uniformity': 'Bits by which strings of n bits of the token stream are from uniform (KL '
-  'divergence), counted at every bit (ngrams) or every n-th (tokens), by counts alone and with '
-  'the correction of Miller and Madow, beside as many random bytes.',
-  'stability': 'How many tokens of a text another word before it changes (Levenshtein distance '
-  'over pairs of words), and how many different stretches of text one token covers; the texts '
-  'of frequent tokens lie in attested.txt.',
-  'm2': 'Language models over tokens, at equal tokens a step, scored on the same held-out text: '
-  'bits a byte, of the bytes that the scored tokens cover, against FLOPs a byte and bytes a step. '
-  'A mode that is not lossless (greedy) understates its bits: texts that share a window are not '
-  'told apart.',
-  'windows': 'What M2 learns of equal-info windows by their width, and which token of a window it '
-  'learns first. The wider a window, the more of it depends on what M2 cannot follow.',
-  'decompress': 'A decoder reads the tokens of a text, then writes its bytes: the share of bytes '
-  'that it tells right, beside the same model without tokens. The first tokens of an AC stream '
-  'are an equal-info window by themselves, for M1 has no context there either; the second half of '
-  'a text is beyond them. Tokens of another text are a second control: they burden a model as '
-  'much and tell it nothing.',
+  'ratio': 'Bytes of held-out text per token, and bits per byte of the tokens at log2 of the '
+  'vocabulary for each. Greedy windows are not lossless: several texts share a code, and '
+  'windows_restored says how many windows come back. ± is one standard error over documents.',
+  'reset': 'Greedy windows of 16 bits under an M1 that is reset at every window, at every other, '
+  'or never. With fewer resets more bytes fit into a token, and single tokens are nearer to random '
+  'bytes. ± is one standard error over documents.',
+  'uniformity': 'KL divergence of strings of n bits of the token stream from uniform ones, in '
+  'bits, counted at every bit (ngrams) or every n-th (tokens): by counts alone, with the '
+  'correction of Miller and Madow, and above as many random bytes. ± is one standard error over '
+  'documents (jackknife).',
+  'stability': 'How many tokens of a text change when the word before it does (Levenshtein '
+  'distance over pairs of words), and how many different stretches of text one token covers; '
+  'attested.txt lists the texts of frequent tokens. ± is one standard error over texts, each of '
+  'another document.',
+  'm2': 'Language models over tokens, trained on equally many tokens (rows with budget=text: on '
+  'equally many bytes) and scored on the same held-out text, in bits per byte. window_unigram is '
+  'a unigram over whole windows, which reads nothing before a window: only a model below it has '
+  'learned from context. Greedy windows are not lossless, so their bits are too few. ± is one '
+  'standard error over seeds and documents; all rows rest on one M1.',
+  'windows': 'What M2 learns of equal-info windows of b bits, and which token of a window it '
+  'learns first. gap is log2 V less the bits per token; the gain over a unigram of whole windows '
+  'shows how much of it comes from context. ± is one standard error over seeds and documents.',
+  'decompress': 'A decoder reads the tokens of a text and then writes its bytes: the share of '
+  'bytes that it predicts, and that share above the same model without tokens (method=none), so '
+  'guessing is taken out. M1 has no context at the beginning of an AC stream, so its first '
+  'tokens are an equal-info window; the second half of a text shows what is read beyond them. '
+  'Tokens of another text are a second control: they carry no information on the text. ± is one '
+  'standard error over seeds and documents.',
 }
 
 SUMMARY = {
-  'ratio': ('', ('bytes_per_token', 'bits_per_byte', 'documents_restored', 'holds')),
-  'reset': ('', ('bytes_per_token', 'excess_kl_bits')),
-  'uniformity': (
-    'n=8$|check',
-    ('kl_bits_corrected', 'kl_bits_random', 'excess_kl_bits', 'holds'),
+  'ratio': (
+    '',
+    (
+      'bytes_per_token',
+      'bits_per_byte',
+      'documents_restored',
+      'windows_restored',
+      'excess',
+      'holds',
+    ),
   ),
+  'reset': ('', ('bytes_per_token', 'excess_kl_bits')),
+  'uniformity': ('kind=tokens,n=8$', ('kl_bits_corrected', 'kl_bits_random', 'excess_kl_bits')),
   'stability': ('', ('edit_distance', 'changed_share', 'repeated_share', 'texts_per_token')),
   'm2': (
     '',
@@ -66,16 +80,22 @@ SUMMARY = {
       'bits_per_byte',
       'unigram_bits_per_byte',
       'uniform_bits_per_byte',
+      'bits_below_window_unigram',
+      'windows_restored',
       'bytes_per_step',
       'mflops_per_byte',
       'nats_below_ln_v',
     ),
   ),
-  'windows': ('', ('gap_bits_per_token', 'learned_at_step', 'trivial_accuracy')),
+  'windows': (
+    '',
+    ('gap_bits_per_token', 'bits_below_window_unigram', 'learned_at_step', 'trivial_accuracy'),
+  ),
   'decompress': (
     '',
     (
       'accuracy',
+      'chance',
       'nats_per_byte',
       'accuracy_above_control',
       'accuracy_above_control_second_half',

@@ -72,6 +72,11 @@ class Method(NamedTuple):
     return 1 << self.token_bits
 
   @property
+  def lossless(self) -> bool:
+    """Whether every text comes back; of greedy windows several texts share a code."""
+    return not self.name.startswith('greedy')
+
+  @property
   def row(self) -> str:
     """Its name in the tables."""
     if self.token_bits is None:
@@ -131,6 +136,30 @@ def tokens(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) ->
   """Ids of each document and the bytes of it that each stands for, kept in WORKDIR/encoded."""
   work = functools.partial(encode, tokenizer)
   return encoded.encode(run.workdir / 'encoded', tokenizer.fingerprint, documents, work)
+
+
+def windows_restored(
+  tokenizer: Tokenizer, documents: Sequence[bytes], coded: Encoded
+) -> tuple[np.ndarray, np.ndarray]:
+  """Windows of each document that come back as they were, and all of its windows, int64 [N] both.
+
+  Args:
+    tokenizer: of equal-info windows.
+    documents: N texts.
+    coded: their tokens, as `tokens` gives them.
+  """
+  found = decode(tokenizer, [ids for ids, _ in coded])
+  same = []
+  for document, (text, lengths), (_, meant) in zip(documents, found, coded, strict=True):
+    pairs = zip(_windows(document, meant), _windows(text, lengths), strict=True)
+    same.append([one == other for one, other in pairs])
+  return np.array([sum(one) for one in same]), np.array([len(one) for one in same])
+
+
+def _windows(text: bytes, lengths: np.ndarray) -> list[bytes]:
+  """The texts of the windows of a document, from the bytes that each token covers."""
+  ends = np.cumsum(lengths[lengths > 0]).tolist()
+  return [text[a:b] for a, b in zip([0, *ends], ends)]
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[np.ndarray]) -> list[tuple[bytes, np.ndarray]]:

@@ -2,9 +2,11 @@
 """The text that M2 reads, as tokens of one method."""
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 
 import grain
+import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
@@ -12,6 +14,7 @@ from experiments.equal_info import codecs, texts
 from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.data.encoded import encode as keep
+from lib.data.excerpts import Excerpts
 from lib.models import one_pass
 from lib.models.byte_model import ByteModel
 from lib.models.byte_stepper import ByteStepper
@@ -23,7 +26,7 @@ from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.train.experiment import Batch
 
 TOGETHER = 1024  # examples that are encoded side by side
-HELD_OUT = 8  # examples of one held-out document at most
+HELD_OUT = 2  # examples of one held-out document at most: many documents make a small error
 
 
 class Corpus:
@@ -47,37 +50,43 @@ class Corpus:
     return self.tokenizer.vocab_size
 
   @property
-  def window(self) -> int:
-    """Tokens of an equal-info window; 1 for all other tokenizers."""
+  def window_bits(self) -> int:
+    """Bits of an equal-info window; 0 for all other tokenizers."""
     if isinstance(self.tokenizer, EqualInfo):
-      bits = self.tokenizer.table.bits
-    elif isinstance(self.tokenizer, SteppedEqualInfo):
-      bits = self.tokenizer.bits
-    else:
-      return 1
-    return bits // self.method.token_bits if self.method.token_bits else 1
+      return self.tokenizer.table.bits
+    return self.tokenizer.bits if isinstance(self.tokenizer, SteppedEqualInfo) else 0
+
+  @property
+  def window(self) -> int:
+    """Tokens of a window, which begins and ends with a token; 0 where there is no such window."""
+    bits, token_bits = self.window_bits, self.method.token_bits
+    return bits // token_bits if token_bits and bits % token_bits == 0 else 0
 
   @functools.cached_property
   def train(self) -> Encoded:
     """Training examples; fewer where M1 has to step through them."""
-    options = self.config.m2
-    stepped = isinstance(self.tokenizer, Stepped)
-    return self._encode('train', options.stepped_bytes if stepped else options.train_bytes)
+    return self._encode('train')
 
   @functools.cached_property
   def validation(self) -> Encoded:
     """Examples that training is watched on."""
-    return self._encode('validation', self.config.m2.validation_bytes)
+    return self._encode('validation')
 
   @functools.cached_property
   def test(self) -> Encoded:
     """Examples that the table is measured on."""
-    return self._encode('test', self.config.m2.test_bytes)
+    return self._encode('test')
 
-  def _encode(self, split: str, total: int) -> Encoded:
+  def excerpts(self, split: str) -> Excerpts:
+    """The text of a split's examples; each knows its document."""
+    options, total = self.config.m2, f'{split}_bytes'
+    if split == 'train' and isinstance(self.tokenizer, Stepped):
+      total = 'stepped_bytes'
     most = None if split == 'train' else HELD_OUT
-    examples = texts.stretches(self.config, split, self.config.m2.example_bytes, total, most)
-    return encoded(self.run, self.tokenizer, examples)
+    return texts.stretches(self.config, split, options.example_bytes, options[total], most)
+
+  def _encode(self, split: str) -> Encoded:
+    return encoded(self.run, self.tokenizer, self.excerpts(split).texts)
 
   def batches(self, seed: int) -> grain.IterDataset:
     """Training batches."""
@@ -86,6 +95,38 @@ class Corpus:
       self.train, self.tokenizer, batch_size=options.batch_size, length=options.length, seed=seed,
       pack=options.pack,
     )  # fmt: skip
+
+  def windows(self, examples: Encoded) -> np.ndarray:
+    """The windows of all examples, int64 [W, window]; -1 where the last of one is cut short."""
+    size = self.window
+    counts = examples.counts
+    windows = -(-counts // size)
+    found = np.full(int(windows.sum()) * size, -1, np.int64)
+    starts = np.cumsum(windows * size) - windows * size  # of each example, in whole windows
+    shift = np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    found[np.arange(counts.sum()) + shift] = examples.tokens[0]
+    return found.reshape(-1, size)
+
+  def windows_read(self, seed: int, steps: int) -> np.ndarray:
+    """The windows that M2 reads whole in the rows of its training, int64 [W, window].
+
+    An example that a row goes on with begins amid a window; all of its windows are whole at its
+    end, so they are counted from there.
+    """
+    size = self.window
+    found = []
+    for batch in itertools.islice(self.batches(seed), steps):
+      targets, segments, positions = batch['targets'], batch['segments'], batch['positions']
+      first = segments == 1
+      goes_on = first & (batch['inputs'][:, :1] != self.vocab_size)
+      ends = first.sum(axis=1, keepdims=True)
+      place = np.where(goes_on, positions - ends, positions) % size
+      known = (segments > 0) & ~(goes_on & (ends == targets.shape[1]))
+      last = targets.shape[1] - size + 1
+      whole = known[:, :last] & (segments[:, :last] == segments[:, size - 1 :])
+      row, start = np.nonzero(whole & (place[:, :last] == 0))
+      found.append(targets[row[:, None], start[:, None] + np.arange(size)])
+    return np.concatenate(found).astype(np.int64)
 
   def rows(self, examples: Encoded) -> Iterator[Batch]:
     """One pass over examples, each a row of its own, cropped to the length of training."""

@@ -2,9 +2,9 @@
 """Table decompress: a model reads a compressed text and then writes its bytes.
 
 A row holds the tokens of a text, padded to one length, and then its bytes, which alone are scored.
-The control sees no tokens: it is a language model of the same bytes. What of the tokens can be
-read, the model that sees them must tell better. Tokens that cannot be read are a burden, so there
-is a second control: the same model before the tokens of another text.
+The control sees no tokens: it is a language model of the same bytes. If tokens can be read, the
+model that sees them predicts more bytes correctly. Tokens that cannot be read are a burden, so
+there is a second control: the same model before the tokens of another text.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,17 +16,19 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import codecs, corpus, models, texts
+from lib import stats
 from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
+from lib.stats import Estimate
 from lib.train.experiment import Batch, Variables
 
 TABLE = 'decompress'
-HELD_OUT = 32  # texts of one held-out document at most
+HELD_OUT = 16  # texts of one held-out document at most
 CONTROL = 'none'
 OTHERS = '_of_another_text'  # after a method's name: the second control
-NORMAL = 1.96  # standard errors on each side of a 95 % interval
+VALIDATION = 512  # texts
 
 
 class Texts(NamedTuple):
@@ -34,11 +36,13 @@ class Texts(NamedTuple):
 
   Attributes:
     data: uint8 [N, bytes].
+    documents: int64 [N], the document that each text is cut from.
     tokens: method -> one int32 [n] for each text.
     left_out: share of texts left out, whose tokens need more room under some method.
   """
 
   data: np.ndarray
+  documents: np.ndarray
   tokens: Mapping[str, Sequence[np.ndarray]]
   left_out: float
 
@@ -81,7 +85,7 @@ def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> T
   coded: dict[str, Encoded] = {}
   for arm in options.methods:
     tokenizer = codecs.make(config, run, codecs.Method(arm, options.token_bits))
-    coded[arm] = corpus.encoded(run, tokenizer, found)
+    coded[arm] = corpus.encoded(run, tokenizer, found.texts)
   fits = np.all([coded[arm].counts <= options.room for arm in coded], axis=0)
   kept = np.flatnonzero(fits)
   if not kept.size:
@@ -89,9 +93,9 @@ def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> T
       f'no text of {options.text_bytes} bytes has {options.room} tokens or fewer: raise '
       'decompress.room.'
     )
-  data = np.stack([np.frombuffer(found[i], np.uint8) for i in kept])
+  data = np.stack([np.frombuffer(text, np.uint8) for text in found.where(fits).texts])
   tokens = {arm: [coded[arm][i][0] for i in kept.tolist()] for arm in coded}
-  return Texts(data, tokens, 1 - kept.size / len(found))
+  return Texts(data, found.documents[kept], tokens, 1 - kept.size / len(found))
 
 
 def make_rows(config: ConfigDict, found: Texts, arm: str) -> dict[str, np.ndarray]:
@@ -140,7 +144,7 @@ def make_model(config: ConfigDict):
 
 
 def reader(model) -> Callable[[Variables, Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]:
-  """(variables, rows) -> which bytes are told right, bool [N, bytes], and their nats."""
+  """(variables, rows) -> which bytes are predicted, bool [N, bytes], and their nats."""
 
   @jax.jit
   def read(variables: Variables, batch: Batch):
@@ -175,13 +179,13 @@ def make_batches(config: ConfigDict, rows: Mapping[str, np.ndarray], seed: int):
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
-  """Trains every arm and compares it with the control, text by text."""
+  """Trains every arm and compares it with the controls, paired by seed and document."""
   options = config.decompress
-  sizes = {'train': options.train_texts, 'validation': 512, 'test': options.test_texts}
+  sizes = {'train': options.train_texts, 'validation': VALIDATION, 'test': options.test_texts}
   found = {split: make_texts(config, run, split, count) for split, count in sizes.items()}
   model, read = make_model(config), reader(make_model(config))
   rows: list[Row] = []
-  right: dict[str, list[np.ndarray]] = {}
+  right: dict[str, np.ndarray] = {}
   for arm in arms(config):
     by_split = {split: make_rows(config, texts_, arm) for split, texts_ in found.items()}
 
@@ -189,82 +193,101 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       correct, nats = read(variables, rows)
       return {'accuracy': correct.mean(), 'nats_per_byte': nats.mean()}
 
-    right[arm], nats, histories = [], [], []
+    scores, histories = [], []
     for seed in models.seeds(config, options):
       trained = models.fit(
         config, run, options, f'decompress/{row_of(config, arm)},{name(seed=seed)}', model,
         make_batches(config, by_split['train'], seed), {'validation': watch}, seed,
       )  # fmt: skip
-      scores = read(trained.variables, by_split['test'])
-      right[arm].append(scores[0])
-      nats.append(scores[1])
+      scores.append(read(trained.variables, by_split['test']))
       histories.append(trained.history)
+    right[arm], nats = (np.stack(part).astype(np.float64) for part in zip(*scores))
     rows += _arm(config, arm, found, right[arm], nats) + _curve(config, arm, histories)
-  for arm in arms(config)[1:]:
-    rows += _against(config, arm, right[arm], right[CONTROL], 'control')
-    if arm + OTHERS in right:
-      rows += _against(config, arm, right[arm], right[arm + OTHERS], 'another_text')
-  return rows
+  return rows + _chance(found) + against(config, found['test'].documents, right)
+
+
+def contributions(values: np.ndarray, documents: np.ndarray) -> np.ndarray:
+  """Contributions [S, D] of documents to the mean of values [S, N, bytes] of N texts."""
+  below = np.full(documents.size, values.shape[-1])
+  return stats.contributions(
+    stats.by_group(values.sum(axis=-1), documents), stats.by_group(below, documents)
+  )
+
+
+def parts(size: int) -> dict[str, slice]:
+  """A text of `size` bytes and its halves, by what their columns end with."""
+  halves = {'_first_half': slice(0, size // 2), '_second_half': slice(size // 2, size)}
+  return {'': slice(None)} | halves
 
 
 def _arm(config, arm, found, right, nats) -> list[Row]:
-  """Accuracy and nats of one arm; errors are over texts, of the mean over seeds."""
+  """Accuracy and nats of one arm, of the mean over seeds."""
   options, row = config.decompress, row_of(config, arm)
   texts_ = found['test']
-  count = f'{len(right)} seed{"s" if len(right) > 1 else ""}'
   epochs = options.steps * options.batch_size / len(found['train'].data)
   note = (
-    f'{len(texts_.data):,} held-out texts of {options.text_bytes} bytes, {count}; trained on '
-    f'{found["train"].data.size:,} bytes, {epochs:.1f} times over; {texts_.left_out:.1%} of the '
-    f'texts need more than {options.room} tokens and are left out of all arms'
+    f'{len(texts_.data):,} held-out texts of {options.text_bytes} bytes; trained on '
+    f'{found["train"].data.size:,} bytes, {epochs:.2f} times over; {texts_.left_out:.1%} of the '
+    f'texts need more than {options.room} tokens and are left out of all arms; one M1'
   )
-  accuracy = mean_and_sem(np.mean(right, axis=(0, 2)).tolist())
-  loss = mean_and_sem(np.mean(nats, axis=(0, 2)).tolist())
+  of = lambda values: stats.crossed(contributions(values, texts_.documents))
   rows = [
-    Row(TABLE, row, 'accuracy', *accuracy, unit='share', note=note),
-    Row(TABLE, row, 'nats_per_byte', *loss, unit='nats/byte'),
+    Row.of(TABLE, row, 'accuracy', of(right), unit='share', note=note),
+    Row.of(TABLE, row, 'nats_per_byte', of(nats), unit='nats/byte'),
   ]
-  for part, where in _halves(options.text_bytes).items():
-    value = mean_and_sem(np.mean([r[:, where] for r in right], axis=(0, 2)).tolist())
-    rows.append(Row(TABLE, row, f'accuracy_{part}', *value, unit='share'))
+  for part, where in parts(options.text_bytes).items():
+    if part:
+      rows.append(Row.of(TABLE, row, f'accuracy{part}', of(right[..., where]), unit='share'))
   if arm != CONTROL:
-    tokens = [len(ids) for ids in texts_.tokens[arm.removesuffix(OTHERS)]]
-    rows.append(Row(TABLE, row, 'tokens_per_text', *mean_and_sem(tokens), unit='tokens'))
+    tokens = np.array([len(ids) for ids in texts_.tokens[arm.removesuffix(OTHERS)]])
+    count = stats.ratio(tokens, np.ones_like(tokens), texts_.documents)
+    rows.append(Row.of(TABLE, row, 'tokens_per_text', count, unit='tokens'))
   return rows
 
 
-def _halves(size: int) -> dict[str, slice]:
-  return {'first_half': slice(0, size // 2), 'second_half': slice(size // 2, size)}
+def _chance(found: Mapping[str, Texts]) -> list[Row]:
+  """The accuracy of always guessing the most frequent byte."""
+  guess = np.bincount(found['train'].data.ravel(), minlength=256).argmax()
+  share = float((found['test'].data == guess).mean())
+  note = 'always the most frequent byte; a share above the control has guessing taken out already'
+  return [Row(TABLE, name(method=CONTROL), 'chance', share, unit='share', note=note)]
 
 
 def _curve(config: ConfigDict, arm: str, histories: list[list[dict]]) -> list[Row]:
   """Validation accuracy by step."""
   lines = [[line for line in h if 'validation/accuracy' in line] for h in histories]
   return [
-    Row(TABLE, row_of(config, arm), f'accuracy_at_step_{at[0]["step"]}',
-        *mean_and_sem([line['validation/accuracy'] for line in at]), unit='share')
+    Row.of(TABLE, row_of(config, arm), f'accuracy_at_step_{at[0]["step"]}',
+           stats.mean([line['validation/accuracy'] for line in at]), unit='share')
     for at in zip(*lines)
   ]  # fmt: skip
 
 
-def _against(config, arm, right, control, what: str) -> list[Row]:
-  """An arm's accuracy above a control's, text by text, with its 95 % interval."""
-  row, rows = row_of(config, arm), []
-  parts = {'': slice(None)} | {
-    f'_{part}': where for part, where in _halves(config.decompress.text_bytes).items()
-  }
-  for part, where in parts.items():
-    differences = [
-      (a[:, where].mean(axis=1) - c[:, where].mean(axis=1)) for a, c in zip(right, control)
-    ]
-    value, by_text = mean_and_sem(np.mean(differences, axis=0).tolist())
-    by_seed = mean_and_sem([float(d.mean()) for d in differences])[1]
-    sem = float(np.hypot(by_text or 0.0, by_seed or 0.0))  # training's own chance counts too
-    low, high = value - NORMAL * sem, value + NORMAL * sem
-    verdict = 'above' if low > 0 else 'below' if high < 0 else 'not to be told from'
-    rows.append(
-      Row(TABLE, row, f'accuracy_above_{what}{part}', value, sem, unit='share',
-          note=f'95 % interval {low:+.4f} to {high:+.4f}, {verdict} the control; paired by text'
-          + (', errors over texts and seeds' if len(differences) > 1 else ', one seed'))
-    )  # fmt: skip
+def against(
+  config: ConfigDict, documents: np.ndarray, right: Mapping[str, np.ndarray]
+) -> list[Row]:
+  """Accuracy of each arm above the controls, paired by seed and document.
+
+  Args:
+    config: of the recipe.
+    documents: int64 [N], of the texts.
+    right: arm -> which bytes it predicts, [S, N, bytes].
+  """
+  rows = []
+  for part, where in parts(config.decompress.text_bytes).items():
+    by_arm = {arm: contributions(one[..., where], documents) for arm, one in right.items()}
+    above = lambda reference, found=by_arm: stats.arms(found, reference, 'seeds×documents')
+    for arm, found in above(CONTROL).items():
+      rows.append(_difference(config, arm, f'accuracy_above_control{part}', found))
+    for arm in config.decompress.mismatched:
+      found = above(arm + OTHERS)[arm]
+      rows.append(_difference(config, arm, f'accuracy_above_another_text{part}', found))
   return rows
+
+
+def _difference(config: ConfigDict, arm: str, column: str, found: Estimate) -> Row:
+  half = found.half_width()
+  note = 'paired by seed and document; residual variance pooled over the arms'
+  if half is not None:
+    note = f'95 % interval {found.value - half:+.4f} to {found.value + half:+.4f}; {note}'
+  return Row.of(TABLE, row_of(config, arm), column, found, unit='share', note=note)

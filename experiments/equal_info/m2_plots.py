@@ -4,14 +4,16 @@
 import re
 from collections.abc import Callable, Sequence
 
+from experiments.equal_info.codecs import Method
 from lib.report import plots, results
 from lib.report.results import Row
 
 MARKS = 'osD^v<>PX*hp'
+LOSSY = ' (lossy)'  # after the name of a tokenizer that does not give every text back
 
 
 def draw(rows: Sequence[Row]) -> dict[str, list[Callable]]:
-  """File name -> panels, none where the table is not there."""
+  """File name -> panels; none for a table that was not run."""
   return {'m2.png': _m2(rows), 'windows.png': _windows(rows), 'decompress.png': _decompress(rows)}
 
 
@@ -35,8 +37,9 @@ def _by_step(cells: dict[str, float], column: str) -> plots.Series:
 
 
 def _m2(rows: Sequence[Row]) -> list[Callable]:
-  """Bits a byte against FLOPs a byte and against bytes a step; how far below the levels."""
-  cells = _cells(rows, 'm2')
+  """Bits per byte against FLOPs per byte and bytes per step; M2 below models without context."""
+  every = _cells(rows, 'm2')
+  cells = {row: found for row, found in every.items() if 'budget=' not in row}
   if not cells:
     return []
   panels = []
@@ -50,29 +53,37 @@ def _m2(rows: Sequence[Row]) -> list[Callable]:
       x, y = series.setdefault(method, ([], []))
       series[method] = [*x, found[column]], [*y, found['bits_per_byte']]
     styles = {
-      method: {'marker': MARKS[i % len(MARKS)], 'markersize': 6, 'color': f'C{i % 10}'}
+      method: {
+        'marker': MARKS[i % len(MARKS)], 'markersize': 6, 'color': f'C{i % 10}',
+        'fillstyle': 'none' if LOSSY in method else 'full',
+      }
       for i, method in enumerate(series)
-    }
+    }  # fmt: skip
     panels.append(
       plots.curves('M2 on held-out text', label, 'bits per byte', series, log_x=True, styles=styles)
     )
   first = {_method(row): found for row, found in reversed(cells.items())}
   names = list(first)[::-1]
+  unigram = 'unigram_bits_per_byte'
   bars = {
-    label: [first[name][column] for name in names]
-    for label, column in (
-      ('uniform', 'uniform_bits_per_byte'),
-      ('unigram', 'unigram_bits_per_byte'),
-      ('M2', 'bits_per_byte'),
-    )
-  }
-  panels.append(plots.bars('M2 beside models without context', 'bits per byte', names, bars, {}))
+    'uniform': [first[name]['uniform_bits_per_byte'] for name in names],
+    'unigram': [first[name][unigram] for name in names],
+    # Where a token is no window, or a window by itself, its unigram is that of whole windows.
+    'unigram of whole windows': [
+      min(first[name].get(f'window_{unigram}{which}', first[name][unigram])
+          for which in ('', '_whole_corpus')) for name in names
+    ],
+    'M2': [first[name]['bits_per_byte'] for name in names],
+  }  # fmt: skip
+  panels.append(plots.bars('M2 and models that read no context', 'bits per byte', names, bars, {}))
   return panels
 
 
 def _method(row: str) -> str:
-  """'model=M,method=greedy16,v=256' as 'greedy16, v=256'."""
-  return row.partition('method=')[2].replace(',', ', ')
+  """'model=M,method=greedy16,v=256' as 'greedy16, v=256 (lossy)'."""
+  parts = results.parts(row)
+  words = parts['method'] + (f', v={parts["v"]}' if 'v' in parts else '')
+  return words + LOSSY * (not Method(parts['method'], None).lossless)
 
 
 def _windows(rows: Sequence[Row]) -> list[Callable]:
@@ -97,7 +108,8 @@ def _windows(rows: Sequence[Row]) -> list[Callable]:
       if found.startswith(f'{row},position=')
     }
     if series:
-      panels.append(plots.curves(row.replace(',', ', '), 'training step', 'accuracy', series))
+      title = row.replace(',', ', ') + LOSSY * ('mode=greedy' in row)
+      panels.append(plots.curves(title, 'training step', 'accuracy', series))
   return panels
 
 
@@ -106,7 +118,7 @@ def _decompress(rows: Sequence[Row]) -> list[Callable]:
   cells = _cells(rows, 'decompress')
   if not cells:
     return []
-  label = lambda row: row.replace('method=none', 'control: no tokens').replace('method=', '')
+  label = lambda row: 'control: no tokens' if row == 'method=none' else _method(row)
   series = {label(row): _by_step(found, 'accuracy') for row, found in cells.items()}
   bars = {
     label(row): [found['accuracy_first_half'], found['accuracy_second_half']]

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plots of the tables ratio and uniformity, from their rows alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from experiments.equal_info.codecs import Method
+from experiments.equal_info.m2_plots import LOSSY
 from lib.report import plots, results
 from lib.report.results import Row
 
@@ -10,6 +12,11 @@ from lib.report.results import Row
 def draw(rows: Sequence[Row]) -> dict[str, list[Callable]]:
   """Panels of each picture; none where its table is not there."""
   return {'ratio.png': _ratio(rows), 'uniformity.png': _uniformity(rows)}
+
+
+def _label(fields: Mapping[str, str]) -> str:
+  """The tokenizer of a row, marked if it does not give every text back."""
+  return fields['method'] + LOSSY * (not Method(fields['method'], None).lossless)
 
 
 def _ratio(rows: Sequence[Row]) -> list[Callable]:
@@ -22,7 +29,7 @@ def _ratio(rows: Sequence[Row]) -> list[Callable]:
       if fields['method'] == 'm1':
         most = row.measured
       else:
-        found.setdefault(fields.get('v', 'of its own'), {})[fields['method']] = row.measured
+        found.setdefault(fields.get('v', 'of its own'), {})[_label(fields)] = row.measured
   panels = []
   for vocabulary, values in found.items():
     bits = {'256': 8, '65536': 16}.get(vocabulary)
@@ -42,7 +49,7 @@ def _uniformity(rows: Sequence[Row]) -> list[Callable]:
     for (row, column), value in cells.items():
       fields = results.parts(row)
       if column == 'kl_bits' and value and fields['kind'] == kind:
-        x, y = series.setdefault(fields['method'], ([], []))
+        x, y = series.setdefault(_label(fields), ([], []))
         x.append(int(fields['n']))
         y.append(value)
         if fields['method'] == 'ac':

@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table reset: windows of 16 bits whose M1 forgets at every window, every other, or never."""
+"""Table reset: windows of 16 bits whose M1 is reset at every window, every other, or never."""
+
+import itertools
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.equal_info import codecs, m1, texts
+from experiments.equal_info import codecs, m1, texts, uniformity
+from lib import stats
 from lib.errors import InputError
-from lib.evals import coding, ngram
+from lib.evals import coding
 from lib.report.results import Row, name
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 
 TABLE = 'reset'
 RESETS = {'every_window': 1, 'every_other': 2, 'never': 0}
 BITS = 16
+WIDTHS = (8, 16)  # bits of a token
+UNITS = 'documents'
 
 
 def check(config: ConfigDict) -> None:
@@ -28,34 +33,47 @@ def check(config: ConfigDict) -> None:
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
-  """Bytes a token, and what single tokens still tell, by how often M1 forgets."""
-  options = config.reset
-  documents = texts.held_out(config, options.examples, options.length)
+  """Bytes per token, and how far single tokens are from uniform, by how often M1 is reset."""
+  found = texts.held_out(config, config.reset.examples, config.reset.length)
+  size = np.full(len(found), config.reset.length)
   stepper = m1.stepper(config, run)
-  rows = []
+  ratios: dict[str, np.ndarray] = {}  # reset -> contributions of documents to bytes per 8 bits
+  counts: dict[str, np.ndarray] = {}
   for label, every in RESETS.items():
     codec = SteppedEqualInfo(
       stepper, stepper.model.fingerprint, BITS, 'greedy', token_bits=8, reset=every
     )
-    method = codecs.Method(f'greedy{BITS}', 8)
-    coded = codecs.tokens(run, codec, documents)
-    for wider in (8, 16):
-      sliced = [codecs.sliced(ids, method, method._replace(token_bits=wider)) for ids, _ in coded]
-      rows += _sizes(name(reset=label, v=1 << wider), sliced, documents)
-    stream = coded.tokens[0].astype(np.uint8)
-    rows.append(_divergence(name(reset=label, v=256), stream, config.seed))
+    coded = codecs.tokens(run, codec, found.texts)
+    ratios[label] = stats.contributions(size, coded.counts)
+    counts[label] = coding.string_counts(uniformity.by_document(coded, found.documents), 8, False)
+  rows = [row for label in RESETS for row in _rows(label, ratios[label], counts[label])]
+  for before, label in itertools.pairwise(RESETS):
+    more = stats.mean(ratios[label] - ratios[before], UNITS)
+    nearer = uniformity.difference(counts[before], counts[label])
+    rows += [
+      _row(label, f'bytes_per_token_above_{before}', more.times(BITS / 8), 'bytes/token', 'paired'),
+      _row(label, f'excess_kl_bits_below_{before}', nearer, 'bits', 'paired', width=8),
+    ]
   return rows
 
 
-def _sizes(row: str, ids: list[np.ndarray], documents: list[bytes]) -> list[Row]:
-  size, tokens = (np.array([len(x) for x in values]) for values in (documents, ids))
-  ratio, sem = ngram.per_character(size, tokens, len(documents))
-  note = f'windows of {BITS} bits, greedy; {size.sum():,} bytes of {len(size)} held-out documents'
-  return [Row(TABLE, row, 'bytes_per_token', ratio, sem, unit='bytes/token', note=note)]
+def _rows(label: str, ratios: np.ndarray, counts: np.ndarray) -> list[Row]:
+  """The values of one way of resetting M1; each document has one excerpt."""
+  size = stats.mean(ratios, UNITS)
+  note = f'windows of {BITS} bits, greedy, not lossless; one excerpt of each held-out document'
+  divergence = stats.mean(coding.divergence_by_stream(counts), UNITS)
+  excess = 'KL divergence of single tokens from uniform, the bias of counting taken out'
+  return [
+    *(
+      _row(label, 'bytes_per_token', size.times(width / 8), 'bytes/token', note, width)
+      for width in WIDTHS
+    ),
+    _row(label, 'excess_kl_bits', divergence, 'bits', excess, width=8),
+  ]
 
 
-def _divergence(row: str, stream: np.ndarray, seed: int) -> Row:
-  found = coding.divergence(stream, 8, overlapping=False)
-  random, spread = coding.random_divergence(stream.size, 8, overlapping=False, seed=seed)
-  note = 'KL of single tokens to uniform, less that of random bytes, whose deviation is the error'
-  return Row(TABLE, row, 'excess_kl_bits', found - random, spread, unit='bits', note=note)
+def _row(
+  label: str, column: str, found: stats.Estimate, unit: str, note: str, width: int = BITS
+) -> Row:
+  row = name(reset=label, v=1 << width)
+  return Row.of(TABLE, row, column, found, unit=unit, note=note)

@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table stability: what of a text's tokens another word before it changes, and what tokens mean."""
+"""Table stability: how many tokens of a text change with the word before it, and what they mean."""
 
 import collections
 import itertools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import codecs, texts
+from lib import stats
 from lib.errors import InputError
 from lib.evals import coding
-from lib.report.results import Row, mean_and_sem
+from lib.report.results import Row
 
 TABLE = 'stability'
+ORDER = ('sentencepiece', 'greedy', 'ac')  # kinds, few changes to many, in the paper's figure 8
+UNITS = 'documents'
 WORDS = 3000  # most frequent words of which prefixes are drawn
 SHOWN = 40  # tokens in the file of attested texts
 
@@ -31,17 +35,26 @@ def check(config: ConfigDict) -> None:
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
-  """Edit distances of one text after many words (figure 8), and attested texts (table 8)."""
+  """Edit distances of texts after many words (figure 8), and attested texts (table 8)."""
   options = config.stability
   rows, shown = [], []
+  changed: dict[str, tuple[str, np.ndarray]] = {}
+  documents = texts.held_out(config, options.examples, options.length).texts
   for [method] in codecs.widths(options.methods, (options.token_bits,)):
     tokenizer = codecs.make(config, run, method)
-    rows += _prefixes(method.row, tokenizer, config, run)
-    documents = texts.held_out(config, options.examples, options.length)
+    distances, sizes = _prefixes(tokenizer, config, run)
+    changed[method.name] = method.row, distances / sizes
+    rows += _changes(method, distances, sizes, options)
     meanings = _attested(tokenizer, documents, run)
     rows += _meanings(method.row, meanings)
     shown += [method.row, *_lines(meanings), '']
   run.keep('attested.txt', '\n'.join(shown))
+  there = [method for kind in ORDER for method in changed if codecs.parse(method)[0] == kind]
+  for before, after in itertools.pairwise(there):
+    row, shares = changed[after]
+    more = stats.mean(shares - changed[before][1], UNITS)
+    note = 'paired by text'
+    rows.append(Row.of(TABLE, row, f'changed_share_above_{before}', more, unit='share', note=note))
   return rows
 
 
@@ -53,31 +66,47 @@ def _words(config: ConfigDict, count: int) -> list[bytes]:
   return [frequent[i] for i in chosen]
 
 
-def _prefixes(row: str, tokenizer, config: ConfigDict, run: runner.Run) -> list[Row]:
-  """Levenshtein distance over all pairs of words before one text; errors are over texts."""
+def _prefixes(tokenizer, config: ConfigDict, run: runner.Run) -> tuple[np.ndarray, np.ndarray]:
+  """Mean Levenshtein distance over all pairs of words before each text, and its mean tokens [N]."""
   options = config.stability
   words = _words(config, options.prefixes)
-  distances, sizes = [], []
-  stretches = texts.held_out(config, options.texts, options.text_length)
-  documents = [word + b' ' + text for text in stretches for word in words]
+  excerpts = texts.held_out(config, options.texts, options.text_length)
+  documents = [word + b' ' + text for text in excerpts.texts for word in words]
   ids = [ids for ids, _ in codecs.tokens(run, tokenizer, documents)]
+  distances, sizes = [], []
   for begin in range(0, len(ids), len(words)):
-    pairs = itertools.combinations(ids[begin : begin + len(words)], 2)
-    distances.append(float(np.mean([coding.edit_distance(a, b) for a, b in pairs])))
-    sizes.append(float(np.mean([x.size for x in ids[begin : begin + len(words)]])))
-  share, sem = mean_and_sem([d / n for d, n in zip(distances, sizes)])
+    of_text = ids[begin : begin + len(words)]
+    pairs = itertools.combinations(of_text, 2)
+    distances.append(np.mean([coding.edit_distance(a, b) for a, b in pairs]))
+    sizes.append(np.mean([x.size for x in of_text]))
+  return np.array(distances), np.array(sizes)
+
+
+def _changes(
+  method: codecs.Method, distances: np.ndarray, sizes: np.ndarray, options: ConfigDict
+) -> list[Row]:
   note = (
-    f'{len(words)} words before each of {len(stretches)} held-out texts of {options.text_length} '
-    'bytes, all pairs of words'
+    f'{options.prefixes} words before each of {len(sizes)} held-out texts of '
+    f'{options.text_length} bytes, all pairs of words'
+  )
+  put = lambda column, values, **rest: Row.of(
+    TABLE, method.row, column, stats.mean(values, UNITS), **rest
   )
   return [
-    Row(TABLE, row, 'edit_distance', *mean_and_sem(distances), unit='tokens', note=note),
-    Row(TABLE, row, 'tokens', *mean_and_sem(sizes), unit='tokens'),
-    Row(TABLE, row, 'changed_share', share, sem),
+    put(
+      'edit_distance',
+      distances,
+      unit='tokens',
+      note=note if method.lossless else note + '; not lossless',
+    ),
+    put('tokens', sizes, unit='tokens'),
+    put('changed_share', distances / sizes, unit='share'),
   ]
 
 
-def _attested(tokenizer, documents: list[bytes], run: runner.Run) -> dict[int, collections.Counter]:
+def _attested(
+  tokenizer, documents: Sequence[bytes], run: runner.Run
+) -> dict[int, collections.Counter]:
   """Which bytes each token that occurs covers, and how often."""
   found: dict[int, collections.Counter] = collections.defaultdict(collections.Counter)
   for document, (ids, lengths) in zip(documents, codecs.tokens(run, tokenizer, documents)):
@@ -88,15 +117,13 @@ def _attested(tokenizer, documents: list[bytes], run: runner.Run) -> dict[int, c
 
 
 def _meanings(row: str, meanings: dict[int, collections.Counter]) -> list[Row]:
-  repeated = [texts for texts in meanings.values() if texts.total() > 1]
-  share = len(repeated) / len(meanings)
-  several = [len(texts) for texts in repeated]
-  count, sem = mean_and_sem(several) if several else (None, None)
+  repeated = [len(texts) for texts in meanings.values() if texts.total() > 1]
   note = 'different stretches that a token covers, of those tokens that occur more than once'
+  several = stats.mean(repeated, 'tokens').value if repeated else None
   return [
     Row(TABLE, row, 'attested_tokens', len(meanings), unit='tokens'),
-    Row(TABLE, row, 'repeated_share', share, (share * (1 - share) / len(meanings)) ** 0.5),
-    Row(TABLE, row, 'texts_per_token', count, sem, unit='texts', note=note),
+    Row(TABLE, row, 'repeated_share', len(repeated) / len(meanings), unit='share'),
+    Row(TABLE, row, 'texts_per_token', several, unit='texts', note=note),
   ]
 
 

@@ -13,17 +13,21 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.lexinvariant import models, text
-from lib.data import ciphers, pipeline
+from lib import stats
+from lib.data import ciphers, pipeline, sources
 from lib.errors import InputError
 from lib.evals import cipher
+from lib.evals.in_context import above_chance
 from lib.models.decoder import LanguageModel
 from lib.models.probe import Probe
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
 from lib.train import optimizer
 from lib.train.experiment import Batch, Experiment, Variables
 
 KEY_SEED = 1 << 20  # of the test ciphers
 MATRICES = 'cipher_keys.npz'  # kept for the plots
+TRAIN_BYTES = 2**22  # of plain text, which the solvers without a model count
+SEEDLESS = ('frequency_matching', 'hill_climbing')
 
 
 class Reader(NamedTuple):
@@ -54,13 +58,13 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   for corpus in text.corpora(config):
     if not corpus.alphabet:
       continue  # the paper's ciphers are of characters
-    for seed in text.seeds(config):
-      reader = make_reader(config, run, corpus, seed)
-      untrained = make_reader(config, run, corpus, seed, trained=False)
-      rows += _rows(config, corpus, seed, reader, untrained)
-      if seed == config.seed:
-        pictures |= _key_matrices(config, corpus, reader)
-        letters.append(_letter(config, corpus, reader))
+    readers = [make_reader(config, run, corpus, seed) for seed in text.seeds(config)]
+    untrained = [
+      make_reader(config, run, corpus, seed, trained=False) for seed in text.seeds(config)
+    ]
+    rows += _rows(config, corpus, readers, untrained)
+    pictures |= _key_matrices(config, corpus, readers[0])
+    letters.append(_letter(config, corpus, readers[0]))
   run.keep(MATRICES, _archive(pictures))
   run.keep('ciphers.txt', '\n\n'.join(letters) + '\n')
   return rows
@@ -76,13 +80,14 @@ def make_reader(
     fitted = text.fit(config, run, corpus, 'lexinvariant', seed)
     model, frozen = fitted.model, fitted.variables
   else:
-    model = models.make_model(config.text, 'lexinvariant', corpus.vocab_size, dtype)
+    of_text = models.evaluated(config.text)
+    model = models.make_model(of_text, 'lexinvariant', corpus.vocab_size, dtype)
     first = next(iter(text.batches(config, corpus, seed)))
     frozen = jax.jit(model.init)(jax.random.key(seed), first, jax.random.key(seed))
   frozen = jax.device_get(frozen)  # to become part of a state on whatever mesh
   probe = Probe(corpus.vocab_size, options.probe_dim)
   read = jax.jit(functools.partial(_read, model, probe))
-  held = text.held_out(corpus, 'validation', config.text.length, 64)
+  held = text.held_out(corpus, 'validation', config.text.length, 64).ids
 
   def accuracy(variables: Variables) -> dict[str, float]:
     guesses = _in_parts(functools.partial(read, variables), held, corpus.vocab_size)
@@ -171,9 +176,9 @@ def _in_parts(read: Callable, ids: np.ndarray, vocab_size: int) -> np.ndarray:
 
 def enciphered(
   config: ConfigDict, corpus: text.Corpus, one_key: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-  """Cipher ids [N, T] of test text and the plain symbol of each cipher symbol [N, V]."""
-  plain = text.held_out(corpus, 'test', config.text.test_length, config.cipher.texts)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Cipher ids [N, T] of test text, the plain symbol of each one [N, V], and documents [N]."""
+  plain, documents = text.held_out(corpus, 'test', config.text.test_length, config.cipher.texts)
   alphabet = corpus.alphabet or b''
   keys = [
     ciphers.random_key(alphabet, text.LETTERS, KEY_SEED + (0 if one_key else n))
@@ -183,7 +188,7 @@ def enciphered(
   ids = np.stack([encode(ciphers.encipher(decode(one), key, alphabet))
                   for one, key in zip(plain, keys)])  # fmt: skip
   truth = np.stack([encode(ciphers.decipher(alphabet, key, alphabet)) for key in keys])
-  return ids, truth
+  return ids, truth, documents
 
 
 def _starts(config: ConfigDict) -> list[int]:
@@ -192,61 +197,107 @@ def _starts(config: ConfigDict) -> list[int]:
 
 
 def _rows(
-  config: ConfigDict, corpus: text.Corpus, seed: int, reader: Reader, untrained: Reader
+  config: ConfigDict, corpus: text.Corpus, readers: list[Reader], untrained: list[Reader]
 ) -> list[Row]:
-  """Precision and accuracy of every solver by window; the symbols of all windows are scored."""
-  ids, truth = enciphered(config, corpus)
-  logits, blank = reader.logits(ids), untrained.logits(ids)
+  """Precision and accuracy of every solver by window; the symbols of all windows are scored.
+
+  Solvers that read a model are crossed, seeds × documents; the others have no seeds.
+  """
+  ids, truth, documents = enciphered(config, corpus)
+  read = [reader.logits(ids) for reader in readers]
+  blank = [reader.logits(ids) for reader in untrained]
   ids, size, width = ids[:, :-1], corpus.vocab_size, config.text.window
-  documents = corpus.documents('train')
-  train_ids = corpus.tokenizer.encode(
-    b''.join(documents[i] for i in range(min(500, len(documents))))
-  )
+  known = sources.sample(corpus.documents('train'), TRAIN_BYTES)
+  train_ids = np.concatenate([corpus.tokenizer.encode(document) for document in known])
   frequency = np.bincount(train_ids, minlength=size)
   bigrams = cipher.bigram_table(train_ids, size)
-  solvers: dict[str, Callable[[int], np.ndarray]] = {
-    'majority': lambda at: cipher.majority_key(cipher.window_votes(logits, ids, at, width)),
-    'assignment': lambda at: cipher.assignment_key(
-      cipher.window_probabilities(logits, ids, at, width)),
-    'untrained_majority': lambda at: cipher.majority_key(
-      cipher.window_votes(blank, ids, at, width)),
-    'frequency_matching': lambda at: cipher.frequency_matching(ids, frequency, at, width),
-    'hill_climbing': lambda at: cipher.hill_climb(
-      ids, cipher.frequency_matching(ids, frequency, at, width), bigrams, at, width),
+  votes = lambda logits, at: cipher.majority_key(cipher.window_votes(logits, ids, at, width))
+  solvers: dict[str, Callable[[int], list[np.ndarray]]] = {
+    'majority': lambda at: [votes(logits, at) for logits in read],
+    'assignment': lambda at: [
+      cipher.assignment_key(cipher.window_probabilities(logits, ids, at, width))
+      for logits in read
+    ],
+    'untrained_majority': lambda at: [votes(logits, at) for logits in blank],
+    'frequency_matching': lambda at: [cipher.frequency_matching(ids, frequency, at, width)],
+    'hill_climbing': lambda at: [cipher.hill_climb(
+      ids, cipher.frequency_matching(ids, frequency, at, width), bigrams, at, width)],
   }  # fmt: skip
-  rows = []
+  rows: list[Row] = []
   for solver, solve in solvers.items():
-    row = name(data=corpus.data, vocabulary=corpus.vocabulary, solver=solver, seed=seed)
-    note = f'{len(ids)} texts, a key each; windows of {width}; error over texts'
+    row = name(data=corpus.data, vocabulary=corpus.vocabulary, solver=solver)
+    estimate = functools.partial(_estimate, documents=documents, seeds=solver not in SEEDLESS)
+    put = lambda column, values, note, row=row, estimate=estimate: Row.of(
+      'cipher', row, column, estimate(np.stack(values)), unit='fraction', note=note
+    )
+    of_keys = f'share of the window’s symbols whose key is right; {len(ids)} texts, a key each'
+    precision = {}
     for at in _starts(config):
-      key, seen = solve(at), cipher.seen_symbols(ids, size, at, width)
-      value, sem = mean_and_sem(cipher.precision(key, truth, seen).tolist())
-      rows.append(Row('cipher', row, f'precision_at_{at}', value, sem, note=note))
-      value, sem = mean_and_sem(cipher.accuracy(key, truth, ids, at, width).tolist())
-      rows.append(Row('cipher', row, f'accuracy_at_{at}', value, sem, note='share of characters'))
-    last = next(r for r in rows[::-1] if r.column.startswith('precision'))
-    rows.append(Row('cipher', row, 'precision_at_last_window', last.measured, last.sem, note=note))
-  row = name(data=corpus.data, vocabulary=corpus.vocabulary, solver='probe', seed=seed)
-  right = (logits.argmax(axis=-1) == np.take_along_axis(truth, ids, axis=1)).mean(axis=1)
-  value, sem = mean_and_sem(right.tolist())
-  rows.append(Row('cipher', row, 'accuracy', value, sem, note='of single positions, all of them'))
-  return [*rows, _pooled(config, corpus, seed, reader)]
+      keys, seen = solve(at), cipher.seen_symbols(ids, size, at, width)
+      precision[at] = [cipher.precision(key, truth, seen) for key in keys]
+      of_window = [cipher.accuracy(key, truth, ids, at, width) for key in keys]
+      rows += [
+        put(f'precision_at_{at}', precision[at], of_keys),
+        put(f'accuracy_at_{at}', of_window, 'share of characters'),
+      ]
+    first, last = precision[0], precision[max(precision)]
+    rows += [
+      put('precision_at_last_window', last, of_keys),
+      put('precision_gain', [b - a for a, b in zip(first, last)], 'last window less first, paired'),
+    ]
+  return [*rows, *_of_probe(corpus, read, ids, truth, documents, frequency),
+          _pooled(config, corpus, readers)]  # fmt: skip
 
 
-def _pooled(config: ConfigDict, corpus: text.Corpus, seed: int, reader: Reader) -> Row:
+def _estimate(values: np.ndarray, documents: np.ndarray, seeds: bool) -> stats.Estimate:
+  """Mean of values [S, N] over texts and models, with its error over documents (and seeds)."""
+  above = stats.by_group(values, documents)
+  below = stats.by_group(np.ones(len(documents)), documents)
+  each = stats.contributions(above, below)
+  return stats.crossed(each) if seeds else stats.mean(each[0], 'documents')
+
+
+def _of_probe(
+  corpus: text.Corpus,
+  read: list[np.ndarray],
+  ids: np.ndarray,
+  truth: np.ndarray,
+  documents: np.ndarray,
+  frequency: np.ndarray,
+) -> list[Row]:
+  """How often the probe reads single positions rightly, as it is and with guessing taken out."""
+  row = name(data=corpus.data, vocabulary=corpus.vocabulary, solver='probe')
+  plain = np.take_along_axis(truth, ids, axis=1)
+  right = np.stack([(logits.argmax(axis=-1) == plain).mean(axis=1) for logits in read])
+  found = _estimate(right, documents, seeds=True)
+  guess = _estimate((plain == frequency.argmax()).mean(axis=1)[None], documents, seeds=False)
+  note = 'of single positions, all of them'
+  return [
+    Row.of('cipher', row, 'accuracy', found, unit='fraction', note=note),
+    Row.of('cipher', row, 'accuracy_above_chance', above_chance(found, guess), unit='fraction',
+           note=f'the share of the most frequent symbol, {guess.value:.3f}, taken out; 0 at least'),
+  ]  # fmt: skip
+
+
+def _pooled(config: ConfigDict, corpus: text.Corpus, readers: list[Reader]) -> Row:
   """Votes of the last windows of all texts under one key, taken together (Figure 4b)."""
-  ids, truth = enciphered(config, corpus, one_key=True)
-  logits, ids, at = reader.logits(ids), ids[:, :-1], _starts(config)[-1]
-  votes = cipher.window_votes(logits, ids, at, config.text.window).sum(axis=0, keepdims=True)
-  value = cipher.precision(cipher.majority_key(votes), truth[:1], votes.any(axis=-1)).item()
-  row = name(data=corpus.data, vocabulary=corpus.vocabulary, solver='pooled_majority', seed=seed)
+  ids, truth, _ = enciphered(config, corpus, one_key=True)
+  known, at = ids[:, :-1], _starts(config)[-1]
+  found = []
+  for reader in readers:
+    votes = cipher.window_votes(reader.logits(ids), known, at, config.text.window)
+    votes = votes.sum(axis=0, keepdims=True)
+    key, seen = cipher.majority_key(votes), votes.any(axis=-1)
+    found.append(cipher.precision(key, truth[:1], seen).item())
+  row = name(data=corpus.data, vocabulary=corpus.vocabulary, solver='pooled_majority')
   note = f'votes of the last windows of {len(ids)} texts under one key'
-  return Row('cipher', row, 'precision_at_last_window', value, note=note)
+  estimate = stats.mean(found)
+  return Row.of('cipher', row, 'precision_at_last_window', estimate, unit='fraction', note=note)
 
 
 def _key_matrices(config: ConfigDict, corpus: text.Corpus, reader: Reader) -> dict[str, np.ndarray]:
   """Probability of each plain symbol (columns) for each cipher symbol, by window (Figure 5)."""
-  ids, truth = enciphered(config, corpus, one_key=True)
+  ids, truth, _ = enciphered(config, corpus, one_key=True)
   logits, ids = reader.logits(ids), ids[:, :-1]
   width = min(50, config.text.window)
   matrices = {}
@@ -267,7 +318,7 @@ def _archive(matrices: Mapping[str, np.ndarray]) -> bytes:
 
 def _letter(config: ConfigDict, corpus: text.Corpus, reader: Reader) -> str:
   """A few test texts, enciphered and deciphered, for a person to read."""
-  ids, truth = enciphered(config, corpus)
+  ids, truth, _ = enciphered(config, corpus)
   decode = corpus.tokenizer.decode
   parts = []
   for one, key in zip(ids[:3], truth[:3]):

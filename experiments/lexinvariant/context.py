@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Perplexity against position on text: trained rows beside fresh random ones (Figures 3 and 7)."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -9,8 +9,11 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.lexinvariant import models, text
 from experiments.lexinvariant.markov import bins
+from lib import stats
 from lib.evals import renaming
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
+
+COUNTING = ('counting_unigram', 'counting_bigram')  # in context, by their order
 
 
 def check(config: ConfigDict) -> None:
@@ -19,28 +22,70 @@ def check(config: ConfigDict) -> None:
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
-  """Trains a pair of models a corpus and vocabulary, and scores both on the same test text."""
-  rows = []
+  """Trains a pair of models a corpus, vocabulary and seed; all score the same test text."""
+  rows = [
+    models.rate_row('context', name(embedding=kind), config.text, text.chosen(config, run, kind))
+    for kind in models.EMBEDDINGS
+  ]
   for corpus in text.corpora(config):
-    ids = text.held_out(corpus, 'test', config.text.test_length, config.text.test_sequences)
-    scores: dict[str, list[np.ndarray]] = {}
-    histories: dict[str, list[list[dict]]] = {}
+    held = text.held_out(corpus, 'test', config.text.test_length, config.text.test_sequences)
+    scores: dict[str, np.ndarray] = {}
     for kind in models.EMBEDDINGS:
-      scores[kind], histories[kind] = [], []
+      found = []
       for seed in text.seeds(config):
         trained = text.fit(config, run, corpus, kind, seed)
-        scores[kind].append(models.scorer(trained.model, corpus.vocab_size)(trained.variables, ids))
-        histories[kind].append(trained.history)
+        score = models.scorer(trained.model, corpus.vocab_size, seed)
+        found.append(score(trained.variables, held.ids))
         rows += _curve(corpus, kind, seed, trained.history)
-    for kind, nats in scores.items():
-      rows += _by_position(f'{corpus.row},{name(embedding=kind)}', config, nats)
+      scores[name(embedding=kind)] = np.stack(found)
     if corpus.alphabet:
-      for order, predictor in enumerate(('counting_unigram', 'counting_bigram')):
-        counted = renaming.counting_nats(ids, corpus.vocab_size, order)
-        rows += _by_position(f'{corpus.row},{name(predictor=predictor)}', config, [counted])
-    gap = _gap(corpus, config, scores['learned'], scores['lexinvariant'])
-    first_gap = next(row.measured for row in gap if row.column.startswith('relative_gap_at_'))
-    rows += [*gap, *_estimate(corpus, config, histories, first_gap or 0.0)]
+      for order, predictor in enumerate(COUNTING):
+        counted = renaming.counting_nats(held.ids, corpus.vocab_size, order)
+        scores[name(predictor=predictor)] = counted[None]
+    if (exact := text.law_nats(corpus, held)) is not None:
+      scores[name(predictor='law')] = exact[None]
+    rows += of_scores(config, corpus, scores, held.documents)
+  return rows
+
+
+def of_scores(
+  config: ConfigDict, corpus: text.Corpus, scores: dict[str, np.ndarray], documents: np.ndarray
+) -> list[Row]:
+  """All rows of a corpus.
+
+  Args:
+    config: of the recipe.
+    corpus: whose test text was scored.
+    scores: row -> nats [S, N, T] of S models, or of one predictor that is not trained.
+    documents: [N] of each sequence.
+  """
+  rows = []
+  for row, nats in scores.items():
+    rows += _by_position(f'{corpus.row},{row}', config, nats, documents)
+  learned, random = (scores[name(embedding=kind)] for kind in models.EMBEDDINGS)
+  note = text.epochs_note(config, corpus.source, corpus.vocabulary)
+  rows += _gap(corpus.row, config, learned, random, documents, note)
+  for predictor in COUNTING:
+    if (counted := scores.get(name(predictor=predictor))) is not None:
+      several = np.repeat(counted, len(learned), axis=0)
+      rows += _gap(f'{corpus.row},{name(predictor=predictor)}', config, learned, several, documents)
+      rows += _below(f'{corpus.row},embedding=lexinvariant', predictor, config, several - random,
+                     documents)  # fmt: skip
+  regret = (random - learned).sum(axis=-1)
+  rows += [
+    Row.of('context', corpus.row, f'regret_nats_over_{config.text.test_length}',
+           _mean(regret, documents), unit='nats',
+           note='total of nats above learned rows; an ideal predictor needs at most log V!'),
+    Row('context', corpus.row, 'log_v_factorial_nats',
+        renaming.log_permutations(corpus.vocab_size), unit='nats'),
+  ]  # fmt: skip
+  if (law := scores.get('predictor=law')) is not None:
+    rows += [
+      Row.of('context', f'{corpus.row},{name(embedding=kind)}', 'regret_nats',
+             _mean((nats - law).sum(axis=-1), documents), unit='nats',
+             note=f'total over {config.text.test_length} symbols above the exact law of the text')
+      for kind, nats in zip(models.EMBEDDINGS, (learned, random))
+    ]  # fmt: skip
   return rows
 
 
@@ -51,67 +96,103 @@ def starts(length: int, window: int) -> list[int]:
 
 
 def _windows(nats: np.ndarray, length: int, window: int) -> dict[int, np.ndarray]:
-  """Perplexity [N] of each window of nats [N, T], by its first symbol."""
+  """Perplexity [S, N] of each window of nats [S, N, T], by its first symbol."""
   return {
-    start: np.exp(nats[:, start - 1 : start - 1 + window].mean(axis=1))
+    start: np.exp(nats[..., start - 1 : start - 1 + window].mean(axis=-1))
     for start in starts(length, window)
   }
 
 
-def _by_position(row: str, config: ConfigDict, nats: list[np.ndarray]) -> list[Row]:
-  """Perplexities of models [seeds] from nats [N, T]; the error is over sequences."""
+def _mean(values: np.ndarray, documents: np.ndarray) -> stats.Estimate:
+  """Mean of values [S, N] of S models over the same N sequences, with its error over documents.
+
+  For several models the error is over seeds too; one model's leaves that unknown.
+  """
+  of_documents = stats.by_group(values, documents)
+  sizes = stats.by_group(np.ones(len(documents)), documents)
+  return stats.crossed(stats.contributions(of_documents, sizes))
+
+
+def _untrained(values: np.ndarray, documents: np.ndarray) -> stats.Estimate:
+  """Mean of values [1, N] of a predictor that no seed changes, with its error over documents."""
+  return stats.ratio(values[0], np.ones(len(documents)), documents)
+
+
+def _by_position(
+  row: str, config: ConfigDict, nats: np.ndarray, documents: np.ndarray
+) -> list[Row]:
+  """Perplexities of models from nats [S, N, T]."""
   options = config.text
-  mean = np.mean(nats, axis=0)
-  note = f'mean over {len(mean)} sequences of windows of {options.window}; error over sequences'
+  estimate = _untrained if 'predictor=' in row else _mean
+  note = f'mean over sequences of windows of {options.window} symbols'
   rows = []
-  for start, values in _windows(mean, options.test_length, options.window).items():
-    value, sem = mean_and_sem(values.tolist())
-    rows.append(Row('context', row, f'perplexity_at_{start}', value, sem, note=note))
+  windows = _windows(nats, options.test_length, options.window)
+  for start, values in windows.items():
+    found = estimate(values, documents)
+    rows.append(Row.of('context', row, f'perplexity_at_{start}', found, note=note))
   for start, end in bins(options.test_length):
-    rows.append(Row('context', row, f'perplexity_{start}_{end}', np.exp(mean[:, start:end].mean())))
+    rows.append(
+      Row('context', row, f'perplexity_{start}_{end}', float(np.exp(nats[..., start:end].mean())))
+    )
   # Perplexities of single symbols are not averaged: a few surprises would be all of the mean.
-  nats_last, sem = mean_and_sem(mean[:, -1].tolist())
-  value = np.exp(nats_last)
-  error = None if sem is None else value * sem
+  found = estimate(nats[..., -1], documents)
+  value = float(np.exp(found.value))
+  found = found._replace(value=value, sem=None if found.sem is None else value * found.sem)
   column = f'perplexity_at_context_{options.test_length - 1}'
-  return [*rows, Row('context', row, column, value, error, note='of the last symbol alone')]
+  return [*rows, Row.of('context', row, column, found, note='of the last symbol alone')]
 
 
 def _gap(
-  corpus: text.Corpus, config: ConfigDict, learned: list[np.ndarray], random: list[np.ndarray]
+  row: str,
+  config: ConfigDict,
+  learned: np.ndarray,
+  other: np.ndarray,
+  documents: np.ndarray,
+  aside: str = '',
 ) -> list[Row]:
-  """How far random rows are behind, at the start and at the end, and in all."""
-  options, row = config.text, corpus.row
-  gaps = []  # of each pair of seeds: relative gap by window
-  for one, other in zip(learned, random, strict=True):
-    below, above = (_windows(x, options.test_length, options.window) for x in (one, other))
-    gaps.append({start: above[start].mean() / below[start].mean() - 1 for start in below})
-  rows = []
-  for start in gaps[0]:
-    value, sem = mean_and_sem([gap[start] for gap in gaps])
-    note = 'mean perplexity above that of learned rows, relative; error over seeds'
-    rows.append(
-      Row('context', row, f'relative_gap_at_{start}', value, sem, unit='ratio', note=note)
-    )
-  first, last = min(gaps[0]), max(gaps[0])
-  value, sem = mean_and_sem([gap[first] / gap[last] for gap in gaps])
-  rows.append(Row('context', row, 'gap_shrinks_by', value, sem, unit='ratio',
-                  note=f'relative gap at {first} over that at {last}'))  # fmt: skip
-  regret = np.mean(random, axis=0) - np.mean(learned, axis=0)
-  value, sem = mean_and_sem(regret.sum(axis=1).tolist())
-  budget = renaming.log_permutations(corpus.vocab_size)
-  late = regret[:, -options.window :].mean()
+  """How far a predictor is behind learned rows, by window; scores are nats [S, N, T]."""
+  options = config.text
+  places = starts(options.test_length, options.window)
+  windows = [
+    values
+    for nats in (learned, other)
+    for values in _windows(nats, options.test_length, options.window).values()
+  ]
+  sums = np.stack([stats.by_group(values, documents) for values in windows], axis=-1)
+
+  def gap(at: int):
+    return lambda total: total[len(places) + at] / total[at] - 1
+
+  last = len(places) - 1
+  shrinks = lambda total: gap(0)(total) / gap(last)(total)
+  note = 'mean perplexity above that of learned rows, relative'
+  rows = [
+    Row.of('context', row, f'relative_gap_at_{start}', stats.jackknife(gap(at), sums),
+           unit='ratio', note='; '.join(filter(None, (note, aside))))
+    for at, start in enumerate(places)
+  ]  # fmt: skip
   return [
     *rows,
-    Row('context', row, f'regret_nats_over_{options.test_length}', value, sem, unit='nats',
-        note='total of nats above learned rows; an ideal predictor needs at most log V!'),
-    Row('context', row, 'log_v_factorial_nats', budget, unit='nats'),
-    Row('context', row, 'late_regret_nats_per_symbol', late, unit='nats',
-        note=f'over the last {options.window} symbols: not ambiguity but what was not learned'),
+    Row.of('context', row, 'relative_gap_at_last_window', stats.jackknife(gap(last), sums),
+           unit='ratio', note=f'the window at {places[-1]}'),
+    Row.of('context', row, 'gap_shrinks_by', stats.jackknife(shrinks, sums), unit='ratio',
+           note=f'relative gap at {places[0]} over that at {places[-1]}'),
   ]  # fmt: skip
 
 
-def _curve(corpus: text.Corpus, kind: str, seed: int, history: list[dict]) -> list[Row]:
+def _below(
+  row: str, predictor: str, config: ConfigDict, saved: np.ndarray, documents: np.ndarray
+) -> list[Row]:
+  """Nats a symbol that a model saves on a predictor, from differences [S, N, T]."""
+  window = config.text.window
+  return [
+    Row.of('context', row, f'nats_below_{predictor}_{where}', _mean(part.mean(-1), documents),
+           unit='nats', note=f'per symbol, in the {where} window of {window}')
+    for where, part in (('first', saved[..., :window]), ('last', saved[..., -window:]))
+  ]  # fmt: skip
+
+
+def _curve(corpus: text.Corpus, kind: str, seed: int, history: Sequence[dict]) -> list[Row]:
   """Validation perplexity late in the context, by training step."""
   row = f'{corpus.row},{name(embedding=kind, seed=seed)}'
   return [
@@ -119,67 +200,3 @@ def _curve(corpus: text.Corpus, kind: str, seed: int, history: list[dict]) -> li
     for line in history
     if (key := 'validation/late_perplexity') in line
   ]
-
-
-SHRINKING = 3  # times: what one would like to see of the gap from first to last window
-
-
-def _estimate(
-  corpus: text.Corpus, config: ConfigDict, histories: dict[str, list[list[dict]]], first_gap: float
-) -> list[Row]:
-  """How many training symbols the gap would take to shrink threefold, if the last half went on."""
-  options, key = config.text, 'validation/late_perplexity'
-  late = {
-    kind: np.log([[line[key] for line in one if key in line] for one in several])
-    for kind, several in histories.items()
-  }
-  steps = np.array([line['step'] for line in histories['lexinvariant'][0] if key in line])
-  regret = (late['lexinvariant'] - late['learned']).mean(axis=0)
-  where = steps >= options.steps / 2
-  symbols = steps[where] * options.batch_size * options.length
-  note = (
-    f'log-log line through the last half of training ({where.sum()} evaluations): an estimate from '
-    'one run, whose rate and aids fall meanwhile, and no law of scaling'
-  )
-  put = lambda column, value, sem=None, unit='': Row(
-    'context', corpus.row, f'estimate_{column}', value, sem, unit=unit, note=note
-  )
-  found = power_law(symbols, regret[where])
-  if found is None or first_gap <= 0:
-    return [put('late_regret_slope', None)]
-  rows = [put('late_regret_slope', found.slope, found.slope_sem)]
-  if found.slope + found.slope_sem < 0:
-    needed, error = found.reaches(float(np.log(np.log1p(first_gap / SHRINKING))))
-    for name_of, shift in (('', 0), ('_low', -error), ('_high', error)):
-      rows.append(put(f'symbols_for_threefold{name_of}', float(np.exp(needed + shift))))
-  return rows
-
-
-class PowerLaw(NamedTuple):
-  """log y = intercept + slope log x, by least squares.
-
-  Attributes:
-    slope: and its standard error.
-    slope_sem: from the scatter about the line.
-    intercept: of log y.
-    covariance: [2, 2] of slope and intercept.
-  """
-
-  slope: float
-  slope_sem: float
-  intercept: float
-  covariance: np.ndarray
-
-  def reaches(self, log_y: float) -> tuple[float, float]:
-    """log x where the line is at log y, and its standard error (first order)."""
-    log_x = (log_y - self.intercept) / self.slope
-    gradient = -np.array([log_x, 1.0]) / self.slope
-    return float(log_x), float(np.sqrt(gradient @ self.covariance @ gradient))
-
-
-def power_law(x: np.ndarray, y: np.ndarray) -> PowerLaw | None:
-  """The line through points [n], or None for fewer than 3 or any y that is not above 0."""
-  if len(x) < 3 or not np.all(y > 0):
-    return None
-  (slope, intercept), covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
-  return PowerLaw(float(slope), float(covariance[0, 0] ** 0.5), float(intercept), covariance)

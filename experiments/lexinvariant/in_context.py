@@ -17,7 +17,8 @@ from lib.data.in_context import Example, ExampleDocuments, Symbols
 from lib.errors import InputError
 from lib.evals import in_context as scores
 from lib.report import published
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
+from lib.stats import Estimate
 
 LAWS = ('uniform', 'frequency')  # how symbols are drawn
 SEED = 3 << 20  # of the examples
@@ -90,15 +91,10 @@ def _folded(example: Example, alphabet: bytes | None) -> Example:
   return Example(*(ciphers.fold(part, alphabet) for part in example))
 
 
-def guess(task: str, example: Example) -> float:
-  """The share of the answer that one gets who names any symbol that could be it.
-
-  Of LookUp that is any value shown, of Permutation any symbol of the line asked about.
-  """
-  *shown, asked = example.prompt.split(b'\n')
-  if task == 'permutation':
-    return 1 / len(asked.removesuffix(b'->').split(b' '))
-  return sum(line.endswith(b'->' + example.answer) for line in shown) / len(shown)
+def commonness(corpus: text.Corpus) -> dict[bytes, float]:
+  """How frequent each symbol of a vocabulary is in the training text."""
+  symbols = symbols_of(corpus, 'frequency')
+  return dict(zip(symbols.known, symbols.weights.tolist()))
 
 
 def _rows(
@@ -116,19 +112,40 @@ def _rows(
   length = tokens(0) + tokens(1)
   for task, these in plain.items():
     row = f'{corpus.row},{name(symbols=law, task=task)}'
-    note = f'{len(these)} examples of {_size(config, task)}; error over examples, or over seeds'
-    value, sem = mean_and_sem([guess(task, example) for example in these])
-    chance = 'chance: any value shown, or any symbol of the line'
-    rows.append(Row('in_context', f'{row},predictor=any_candidate', 'accuracy', value, sem,
-                    unit='fraction', note=chance))  # fmt: skip
+    note = f'{len(these)} examples of {_size(config, task)}'
+    guesses, chance = _guesses(row, these, commonness(corpus))
+    rows += guesses
     for kind, several in readers.items():
       found = [
-        scores.generation_accuracy(reader, asked[task], corpus.tokenizer, length=length)
+        scores.generated_answers(reader, asked[task], corpus.tokenizer, length=length,
+                                 batch_size=_batch_size(config, corpus))
         for reader in several
-      ]
-      rows.append(regularizer.mean_accuracy(
-        'in_context', f'{row},embedding={kind}', 'accuracy', found, note))  # fmt: skip
+      ]  # fmt: skip
+      rows += regularizer.accuracy_rows(
+        'in_context', f'{row},embedding={kind}', '{}', found, chance, note
+      )
   return rows
+
+
+def _batch_size(config: ConfigDict, corpus: text.Corpus) -> int:
+  """Examples of a call: all, or fewer where the rows of each fill 2^31 numbers together."""
+  options = config.text
+  rows = corpus.vocab_size * (options.row_dim or options.dim)
+  return max(1, min(config.in_context.examples, 2**31 // rows))
+
+
+def _guesses(
+  row: str, these: Sequence[Example], known: Mapping[bytes, float] | None = None
+) -> tuple[list[Row], Estimate]:
+  """What guessing gets right, a row for each way, and the best of them: the chance of the rows."""
+  found = scores.guessing(these, known)
+  note = 'a guess among the values shown, or the symbols of the line asked about'
+  rows = [
+    Row.of('in_context', f'{row},{name(predictor=way)}', 'accuracy', one, unit='fraction',
+           note=note)
+    for way, one in found.items()
+  ]  # fmt: skip
+  return rows, max(found.values(), key=lambda one: one.value)
 
 
 def _size(config: ConfigDict, task: str) -> str:
@@ -138,19 +155,24 @@ def _size(config: ConfigDict, task: str) -> str:
 
 def _trained_on_tasks(config: ConfigDict, run: runner.Run) -> list[Row]:
   """The same decoder under trained and random rows, trained on text and tasks together."""
-  arms = {'learned': regularizer.STANDARD, 'lexinvariant': regularizer.LEXINVARIANT}
-  rows = []
-  for kind, arm in arms.items():
-    several = [
+  readers = {
+    kind: [
       models.reader(regularizer.fit(config, run, arm, seed)) for seed in regularizer.seeds(config)
     ]
-    for symbols in ('known', 'held_out'):
-      found = [regularizer.accuracies(config, one, symbols) for one in several]
-      for task in found[0]:
-        row = name(trained='tasks', symbols=symbols, task=task, embedding=kind)
-        note = f'not the paper’s experiment: trained on the tasks, {regularizer.SYMBOLS[symbols]}'
-        rows.append(regularizer.mean_accuracy(
-          'in_context', row, 'accuracy', [one[task] for one in found], note))  # fmt: skip
+    for kind, arm in (('learned', regularizer.STANDARD), ('lexinvariant', regularizer.LEXINVARIANT))
+  }
+  rows = []
+  for symbols in ('known', 'held_out'):
+    note = f'not the paper’s experiment: trained on the tasks, {regularizer.SYMBOLS[symbols]}'
+    for task, these in regularizer.asked(config, symbols).items():
+      row = name(trained='tasks', symbols=symbols, task=task)
+      guesses, chance = _guesses(row, these)
+      rows += guesses
+      for kind, several in readers.items():
+        found = [regularizer.answers(config, reader, symbols, these) for reader in several]
+        rows += regularizer.accuracy_rows(
+          'in_context', f'{row},embedding={kind}', '{}', found, chance, note
+        )
   return rows
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments import rates, runner
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
@@ -26,6 +26,7 @@ from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
+from lib.report.results import Row
 from lib.train import language_model, optimizer
 from lib.train.experiment import Batch, Experiment, Variables
 
@@ -50,6 +51,11 @@ class Trained:
 
 def check(options: ConfigDict, where: str, vocab_size: int) -> None:
   """Raises InputError for a model that cannot be built."""
+  if not options.rates or min(options.rates) <= 0 or not 0 < options.rates_after <= 1:
+    raise InputError(
+      f'{where}.rates must be positive and {where}.rates_after above 0 and at most 1; got '
+      f'{tuple(options.rates)} and {options.rates_after}.'
+    )
   for field in ('steps', 'batch_size', 'length', 'layers', 'heads', 'dim'):
     if options[field] < 1:
       raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
@@ -167,11 +173,11 @@ def make_experiment(
 
 
 def make_optimizer(options: ConfigDict) -> optax.GradientTransformation:
-  """The optax chain of the options."""
+  """The optax chain of the options, at the first of their rates."""
+  warmup = int(options.warmup * options.steps)
   schedule = optimizer.make_schedule(
-    options.schedule, options.peak, options.steps, int(options.warmup * options.steps),
-    options.final,
-  )  # fmt: skip
+    options.schedule, options.rates[0], options.steps, warmup, options.final
+  )
   return optimizer.make_optimizer(
     options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
   )
@@ -202,7 +208,7 @@ def fit(
   `evaluations` are functions of the evaluated model: name -> (model -> (variables -> values)).
   """
   dtype = jnp.dtype(config.dtype)
-  model = make_model(options, kind, vocab_size, dtype)
+  model = make_model(evaluated(options), kind, vocab_size, dtype)
   after_bare = lambda f: lambda variables: f(bare(variables))
   scored = {key: after_bare(make(model)) for key, make in (evaluations or {}).items()}
   experiment = make_experiment(options, kind, vocab_size, dtype, batches, scored)
@@ -218,6 +224,42 @@ def fit(
   return Trained(model, bare(state['variables']), history)
 
 
+def choose_rate(
+  options: ConfigDict, validation_loss: Callable[[ConfigDict, float], float]
+) -> ConfigDict:
+  """The options with the best of their rates, chosen by validation text with one seed.
+
+  Args:
+    options: whose `rates` are compared after the part `rates_after` of their steps.
+    validation_loss: (options of a short training, its rate) -> the loss after it.
+  """
+  found = options.copy_and_resolve_references()
+
+  def loss(rate: float) -> float:
+    short = options.copy_and_resolve_references()
+    short.rates = (rate,)
+    short.steps = max(1, int(options.steps * options.rates_after))
+    short.evaluate_every = short.checkpoint_every = short.steps
+    return validation_loss(short, rate)
+
+  found.rates = (rates.choose(options.rates, loss),)
+  return found
+
+
+def last(history: Iterable[Mapping[str, Any]], key: str) -> float:
+  """The newest value of a metric."""
+  return [float(line[key]) for line in history if key in line][-1]
+
+
+def rate_row(table: str, row: str, options: ConfigDict, chosen: ConfigDict) -> Row:
+  """The learning rate of an arm."""
+  note = 'the only one tried'
+  if len(options.rates) > 1:
+    grid = ', '.join(f'{rate:g}' for rate in options.rates)
+    note = f'of {grid}: lowest validation loss after {options.rates_after:g} of the steps, one seed'
+  return Row(table, row, 'learning_rate', chosen.rates[0], note=note)
+
+
 def bare(variables: Variables) -> Variables:
   """The evaluated model's variables out of those that were trained, without the aids."""
 
@@ -231,23 +273,45 @@ def bare(variables: Variables) -> Variables:
   return {'params': without(variables['params']['model'])}
 
 
+def evaluated(options: ConfigDict) -> ConfigDict:
+  """The options of evaluation: each sequence has rows of its own, so that errors hold the draw.
+
+  Under one table that the sequences of a batch share, which training may use (`draw_kind` shared),
+  the scores of a batch would vary together.
+  """
+  found = options.copy_and_resolve_references()
+  found.draw_kind = 'per_sequence' if options.draw_kind == 'shared' else options.draw_kind
+  return found
+
+
+def at_once(model: LanguageModel) -> int:
+  """Sequences of a call: 128, or fewer where the rows of each fill 2^28 numbers."""
+  embedding = model.embedding
+  while hasattr(embedding, 'inner'):
+    embedding = embedding.inner
+  return max(1, min(128, 2**28 // (embedding.vocab_size * embedding.dim)))
+
+
 def scorer(model: LanguageModel, vocab_size: int, seed: int = 0) -> Callable:
-  """(variables, ids [N, T]) -> nats [N, T] of whole documents, each under one draw of rows."""
+  """(variables, ids [N, T]) -> nats [N, T] of whole documents, each under rows of its own."""
   nats = _compiled(model)
 
   def score(variables: Variables, ids: np.ndarray) -> np.ndarray:
-    parts = np.array_split(ids, -(-len(ids) // 128))
+    size = min(at_once(model), len(ids))
+    parts = [ids[start : start + size] for start in range(0, len(ids), size)]
     keys = jax.random.split(jax.random.key(seed), len(parts))
-    return np.concatenate([
-      np.asarray(nats(variables, pipeline.whole(part, vocab_size), key))
-      for part, key in zip(parts, keys)
-    ])  # fmt: skip
+    found = []
+    for part, key in zip(parts, keys):
+      full = np.resize(part, (size, ids.shape[1]))  # one shape, compiled once
+      batch = pipeline.whole(full, vocab_size)
+      found.append(np.asarray(nats(variables, batch, key))[: len(part)])
+    return np.concatenate(found)
 
   return score
 
 
 def reader(trained: Trained, seed: int = 0) -> Callable:
-  """batch -> logits [B, T, V] under one draw of rows, the same in every call: for decoding."""
+  """batch -> logits [B, T, V] under rows of each place in the batch, the same in every call."""
   logits, key = _compiled(trained.model), jax.random.key(seed)
   return lambda batch: logits(trained.variables, dict(batch), key, method='logits')
 

@@ -153,12 +153,12 @@ def _keys(config: ConfigDict, run: runner.Run) -> list[Callable]:
 
 
 def _in_context(rows: Sequence[Row]) -> list[Callable]:
-  """Accuracy of both embeddings beside chance, by corpus, and of the pair that was trained."""
+  """Accuracy of both embeddings next to guessing, by corpus, and of the pair that was trained."""
   panels: dict[str, dict[str, dict[str, float]]] = {}  # title -> who answers -> task -> accuracy
   for row in rows:
-    if row.table == 'in_context':
+    if row.table == 'in_context' and row.column == 'accuracy':
       parts = results.parts(row.row)
-      who = parts.get('embedding', 'chance')
+      who = parts.get('embedding') or f'guess: {parts["predictor"].replace("_", " ")}'
       task = f'{parts["task"]}\n{parts["symbols"].replace("_", " ")}'
       where = parts.get('data', 'trained on the tasks')
       title = f'{where}, {parts["vocabulary"]}' if 'vocabulary' in parts else where
@@ -186,7 +186,7 @@ def _regularizer(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
   accuracy = {
     column.replace('_accuracy_', ', ').replace('_', ' '): series
     for column, series in by_column.items()
-    if '_accuracy_' in column
+    if '_accuracy_' in column and '_above_chance_' not in column
   }
   seed = f',seed={config.seed}'
   norms = {

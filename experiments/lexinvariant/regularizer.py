@@ -12,15 +12,16 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments import runner
 from experiments.lexinvariant import models, text
-from lib.data import ciphers, in_context, pipeline, sources
+from lib import stats
+from lib.data import ciphers, epochs, excerpts, in_context, pipeline, sources
 from lib.data.in_context import Example, ExampleDocuments, Symbols
 from lib.errors import InputError
 from lib.evals import in_context as scores
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
 from lib.tokenizers import Characters
 from lib.train.experiment import Variables
 
@@ -28,7 +29,8 @@ HELD_OUT = b'0123456789'  # symbols that no training document holds
 ALPHABET = text.LETTERS + in_context.FORMAT + HELD_OUT
 TOKENIZER = Characters(ALPHABET)
 TRAIN, TEST = 1 << 20, 3 << 20  # seeds of examples; sizes were chosen on others
-TEXT_BYTES = 2**22  # of the training text
+NORM = 'validation/row_norm'
+NORM_NOTE = 'mean length of a trained row over √width; a random Gaussian row has 1'
 
 
 class Arm(NamedTuple):
@@ -77,6 +79,13 @@ def check(config: ConfigDict) -> None:
     )
   for split in ('train', 'validation', 'test'):
     sources.open_source(options.source, split)
+  epochs.check('regularizer.source', options.source, _text_bytes(config), config.scale)
+
+
+def _text_bytes(config: ConfigDict) -> int:
+  """Bytes of text that training reads: a quarter of the rows."""
+  options = config.regularizer
+  return options.steps * options.batch_size * options.length // 4
 
 
 def arms(config: ConfigDict) -> list[Arm]:
@@ -92,18 +101,24 @@ def seeds(config: ConfigDict) -> range:
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains every arm, and scores text, tasks, and tasks over symbols without a known name."""
   rows = []
+  questions = {symbols: asked(config, symbols) for symbols in SYMBOLS}
   for arm in arms(config):
     trained = {seed: fit(config, run, arm, seed) for seed in seeds(config)}
+    rows.append(
+      models.rate_row('regularizer', arm.row, config.regularizer, chosen(config, run, arm))
+    )
     rows += _text(config, arm, list(trained.values()))
     readers = [models.reader(one) for one in trained.values()]
-    for symbols in SYMBOLS:
-      found = [accuracies(config, reader, symbols) for reader in readers]
-      for task in found[0]:
-        note = f'of {config.regularizer.examples} answers over {SYMBOLS[symbols]}'
-        rows.append(mean_accuracy('regularizer', arm.row, f'{task}_accuracy_{symbols}',
-                          [one[task] for one in found], note))  # fmt: skip
+    for symbols, tasks in questions.items():
+      for task, these in tasks.items():
+        found = [answers(config, reader, symbols, these) for reader in readers]
+        chance = max(scores.guessing(these).values(), key=lambda one: one.value)
+        note = f'of {len(these)} answers over {SYMBOLS[symbols]}'
+        column = f'{task}_{{}}_{symbols}'
+        rows += accuracy_rows('regularizer', arm.row, column, found, chance, note)
     for seed, one in trained.items():
       rows += _norms(f'{arm.row},{name(seed=seed)}', one.history)
+    rows += _last_norms(arm, [one.history for one in trained.values()])
   return rows
 
 
@@ -130,7 +145,7 @@ class _InTurn:
 
 def of_arm(config: ConfigDict, arm: Arm) -> ConfigDict:
   """The section as an arm has it."""
-  options = config.regularizer.copy_and_resolve_references()
+  options = ConfigDict(config.regularizer)
   options.per = arm.per
   return options
 
@@ -145,10 +160,33 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   }
 
 
+@functools.lru_cache(maxsize=32)
+def _chosen(run: runner.Run, config: FrozenConfigDict, arm: Arm) -> ConfigDict:
+  """The section at the rate of an arm, chosen by text."""
+
+  def loss(short: ConfigDict, rate: float) -> float:
+    run_name = f'regularizer/{arm.row},{name(rate=rate)}'
+    trained = _fit(config, run, short, run_name, arm, config.seed)
+    return models.last(trained.history, 'validation/nats_per_symbol')
+
+  return models.choose_rate(of_arm(config, arm), loss)
+
+
+def chosen(config: ConfigDict, run: runner.Run, arm: Arm) -> ConfigDict:
+  """The section as an arm has it, at the learning rate that validation text chose."""
+  return _chosen(run, FrozenConfigDict(config), arm)
+
+
 def fit(config: ConfigDict, run: runner.Run, arm: Arm, seed: int) -> models.Trained:
   """A model of an arm, trained now or by another table of this run."""
-  options = of_arm(config, arm)
-  held = _stretches(config, 'validation')
+  run_name = f'regularizer/{arm.row},{name(seed=seed)}'
+  return _fit(config, run, chosen(config, run, arm), run_name, arm, seed)
+
+
+def _fit(
+  config: ConfigDict, run: runner.Run, options: ConfigDict, run_name: str, arm: Arm, seed: int
+) -> models.Trained:
+  held = _stretches(config, 'validation').ids
 
   def validation(model):
     score = models.scorer(model, len(ALPHABET))
@@ -170,7 +208,7 @@ def fit(config: ConfigDict, run: runner.Run, arm: Arm, seed: int) -> models.Trai
     config,
     run,
     options,
-    f'regularizer/{arm.row},{name(seed=seed)}',
+    run_name,
     arm.embedding,
     len(ALPHABET),
     batches(config, arm, seed),
@@ -190,7 +228,7 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
     ExampleDocuments(task, count, TRAIN + 3 * seed + n)
     for n, task in enumerate(_training_tasks(config))
   ]
-  documents = _InTurn(_texts(config, 'train', TEXT_BYTES), *made)
+  documents = _InTurn(_texts(config, seed), *made)
   plain = pipeline.batches(
     documents,
     TOKENIZER,
@@ -213,19 +251,30 @@ def _training_tasks(config: ConfigDict) -> list[in_context.Task]:
   return [lookup, lookup, in_context.Permutation(symbols, options.demonstrations)]
 
 
-def _texts(config: ConfigDict, split: str, size: int) -> list[bytes]:
-  """Stretches of a row's length of a split's documents, folded into letters and white space."""
-  source, length = sources.open_source(config.regularizer.source, split), config.regularizer.length
-  whole = ciphers.fold(b'\n'.join(sources.sample(source, size)), text.ALPHABETS['letters'])
+def _folded(document: bytes) -> bytes:
+  return ciphers.fold(document, text.ALPHABETS['letters'])
+
+
+def _texts(config: ConfigDict, seed: int) -> list[bytes]:
+  """Training text in stretches of a row's length, folded into letters and white space."""
+  length = config.regularizer.length
+  source = sources.open_source(config.regularizer.source, 'train')
+  whole = _folded(b'\n'.join(sources.sample(source, _text_bytes(config) + length, seed)))
   return [whole[at : at + length] for at in range(0, len(whole) - length + 1, length)]
 
 
-def _stretches(config: ConfigDict, split: str) -> np.ndarray:
-  """ids [N, T] of held-out text, drawn from the whole split."""
+def _stretches(config: ConfigDict, split: str) -> text.HeldOut:
+  """Held-out text, drawn from the whole split."""
   options = config.regularizer
-  found = _texts(config, split, TEXT_BYTES)
-  order = np.random.default_rng(0).permutation(len(found))[: options.test_sequences]
-  return np.stack([TOKENIZER.encode(found[i]) for i in order])
+  found = excerpts.take(
+    sources.open_source(options.source, split),
+    length=options.length,
+    count=options.test_sequences,
+    most=text.of_one_document(options.test_sequences),
+    prepare=_folded,
+    name=f'{options.source} ({split})',
+  )
+  return text.HeldOut(np.stack([TOKENIZER.encode(one) for one in found.texts]), found.documents)
 
 
 def examples(config: ConfigDict, count: int, alphabet: bytes) -> dict[str, list[Example]]:
@@ -239,44 +288,69 @@ def examples(config: ConfigDict, count: int, alphabet: bytes) -> dict[str, list[
   return {task: [one.example(i) for i in range(count)] for task, one in made.items()}
 
 
-def accuracies(
-  config: ConfigDict, reader: scores.Logits, symbols: str
-) -> Mapping[str, scores.Accuracy]:
-  """Generation accuracy of a model in each task over symbols known, held out or concealed."""
-  options = config.regularizer
-  asked = examples(config, options.examples, HELD_OUT if symbols == 'held_out' else text.LETTERS)
+def asked(config: ConfigDict, symbols: str) -> dict[str, list[Example]]:
+  """The questions of each task over symbols known, held out or concealed."""
+  alphabet = HELD_OUT if symbols == 'held_out' else text.LETTERS
+  return examples(config, config.regularizer.examples, alphabet)
+
+
+def answers(
+  config: ConfigDict, reader: scores.Logits, symbols: str, these: Sequence[Example]
+) -> scores.Answers:
+  """What a model answers to questions over symbols known, held out or concealed."""
   hidden = np.float32(symbols == 'concealed')
   logits = lambda batch: reader(dict(batch) | {'concealed': hidden})
-  return {
-    task: scores.generation_accuracy(logits, these, TOKENIZER, length=options.length)
-    for task, these in asked.items()
-  }
+  return scores.generated_answers(logits, these, TOKENIZER, length=config.regularizer.length)
 
 
 def _text(config: ConfigDict, arm: Arm, trained: Sequence[models.Trained]) -> list[Row]:
-  """Nats of held-out text under its own names, and the norms of trained rows at the end."""
-  ids = _stretches(config, 'test')
-  by_seed = [models.scorer(one.model, len(ALPHABET))(one.variables, ids) for one in trained]
-  values = [nats.mean() for nats in by_seed] if len(by_seed) > 1 else by_seed[0].mean(axis=1)
-  value, sem = mean_and_sem([float(v) for v in values])
-  note = f'{len(ids)} stretches of {config.regularizer.length}, no name hidden'
-  return [Row('regularizer', arm.row, 'text_nats_per_symbol', value, sem, unit='nats', note=note)]
+  """Nats of held-out text under its own names."""
+  held = _stretches(config, 'test')
+  nats = np.stack([
+    models.scorer(one.model, len(ALPHABET), seed)(one.variables, held.ids).sum(axis=1)
+    for seed, one in enumerate(trained)
+  ])  # fmt: skip
+  of_documents = stats.by_group(nats, held.documents)
+  symbols = stats.by_group(np.full(len(held.ids), held.ids.shape[1]), held.documents)
+  found = stats.crossed(stats.contributions(of_documents, symbols))
+  note = f'{len(held.ids)} stretches of {config.regularizer.length}, no name hidden'
+  return [Row.of('regularizer', arm.row, 'text_nats_per_symbol', found, unit='nats', note=note)]
 
 
-def mean_accuracy(
-  table: str, row: str, column: str, found: Sequence[scores.Accuracy], note: str
-) -> Row:
-  """Mean accuracy of several models; the error is over them, or over examples for a single one."""
-  value, sem = mean_and_sem([one.symbols for one in found])
-  sem = found[0].symbols_sem if sem is None else sem
-  return Row(table, row, column, value, sem, unit='fraction', note=note)
+def accuracy_rows(
+  table: str,
+  row: str,
+  column: str,
+  found: Sequence[scores.Answers],
+  chance: stats.Estimate,
+  note: str,
+) -> list[Row]:
+  """Accuracy of several models on the same examples, as it is and with guessing taken out.
+
+  `column` has {} in the place of the quantity's name.
+  """
+  right = stats.shares([one.symbols for one in found])
+  return [
+    Row.of(table, row, column.format('accuracy'), right, unit='fraction', note=note),
+    Row.of(table, row, column.format('accuracy_above_chance'), scores.above_chance(right, chance),
+           unit='fraction',
+           note=f'(accuracy − {chance.value:.3f}) / (1 − {chance.value:.3f}), the best guess’s '
+           'accuracy taken out; 0 at least'),
+  ]  # fmt: skip
 
 
 def _norms(row: str, history: Sequence[Mapping]) -> list[Row]:
   """Length of the letters' trained rows by step; random rows have 1."""
   return [
-    Row('regularizer', row, f'row_norm_at_step_{line["step"]}', line[key],
-        note='mean length of a trained row over √width; a random Gaussian row has 1')
+    Row('regularizer', row, f'row_norm_at_step_{line["step"]}', line[NORM], note=NORM_NOTE)
     for line in history
-    if (key := 'validation/row_norm') in line
-  ]  # fmt: skip
+    if NORM in line
+  ]
+
+
+def _last_norms(arm: Arm, histories: Sequence[Sequence[Mapping]]) -> list[Row]:
+  """The same at the end, over seeds."""
+  ends = [models.last(history, NORM) for history in histories if any(NORM in h for h in history)]
+  if not ends:
+    return []
+  return [Row.of('regularizer', arm.row, 'row_norm_at_end', stats.mean(ends), note=NORM_NOTE)]

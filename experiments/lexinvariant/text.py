@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments import runner
 from experiments.lexinvariant import models
-from lib.data import ciphers, pipeline, sources
+from lib.data import ciphers, epochs, excerpts, pipeline, sources
+from lib.data.ngram_text import NgramText
 from lib.errors import InputError
 from lib.report.results import name
 from lib.tokenizers import Characters, train_sentencepiece
@@ -21,6 +22,8 @@ LETTERS = bytes(range(ord('a'), ord('z') + 1))
 # Symbols of each vocabulary; documents are folded into them. The paper's characters are ASCII.
 ALPHABETS = {'letters': LETTERS + b' \n', 'char': bytes(range(128)), 'bytes': bytes(range(256))}
 SENTENCEPIECE = {'32k': 32_000}
+PIECE_BYTES = 4  # of a piece of 32,000, about: enough to count epochs
+DOCUMENTS = 60  # that held-out stretches come from, at least, where a split has them
 
 
 class Corpus(NamedTuple):
@@ -50,13 +53,29 @@ class Corpus(NamedTuple):
 
   def documents(self, split: str) -> sources.Source:
     """Documents of a split, in the symbols of the vocabulary."""
-    source = sources.open_source(self.source, split)
-    return ciphers.Folded(source, alphabet) if (alphabet := self.alphabet) else source
+    source, alphabet = sources.open_source(self.source, split), self.alphabet
+    if alphabet is None:
+      return source
+    if isinstance(source, NgramText):
+      return source.folded(alphabet)  # has an exact law, which a folded sample has not
+    return ciphers.Folded(source, alphabet)
 
   @property
   def alphabet(self) -> bytes | None:
     """The symbols where each is a byte."""
     return ALPHABETS.get(self.vocabulary)
+
+
+class HeldOut(NamedTuple):
+  """Stretches of held-out text, each taken as a document.
+
+  Attributes:
+    ids: [N, T].
+    documents: [N] the document of each stretch: the independent unit of every error.
+  """
+
+  ids: np.ndarray
+  documents: np.ndarray
 
 
 def check(config: ConfigDict) -> None:
@@ -81,6 +100,15 @@ def check(config: ConfigDict) -> None:
   for _, source in options.corpora:
     for split in ('train', 'validation', 'test'):
       sources.open_source(source, split)
+    for vocabulary in options.vocabularies:
+      epochs_note(config, source, vocabulary)
+
+
+def epochs_note(config: ConfigDict, source: str, vocabulary: str) -> str:
+  """How often training reads its text; InputError for too often (`lib.data.epochs`)."""
+  symbols = config.text.steps * config.text.batch_size * config.text.length
+  size = symbols * (PIECE_BYTES if vocabulary in SENTENCEPIECE else 1)
+  return epochs.check('text.corpora', source, size, config.scale)
 
 
 def vocab_sizes() -> dict[str, int]:
@@ -122,12 +150,42 @@ def seeds(config: ConfigDict) -> range:
   return range(config.seed, config.seed + config.text.seeds)
 
 
+@functools.lru_cache(maxsize=16)
+def _chosen(run: runner.Run, config: FrozenConfigDict, kind: str) -> ConfigDict:
+  """The section at the rate of a kind of rows, chosen on the first of the corpora."""
+  corpus, seed = corpora(config)[0], config.seed
+
+  def loss(short: ConfigDict, rate: float) -> float:
+    run_name = f'text/{corpus.row},{name(embedding=kind, rate=rate)}'
+    trained = _fit(config, run, short, run_name, corpus, kind, seed)
+    return models.last(trained.history, 'validation/nats')
+
+  return models.choose_rate(ConfigDict(config.text), loss)
+
+
+def chosen(config: ConfigDict, run: runner.Run, kind: str) -> ConfigDict:
+  """The section at the learning rate of a kind of rows, which validation text chose."""
+  return _chosen(run, FrozenConfigDict(config), kind)
+
+
 def fit(
   config: ConfigDict, run: runner.Run, corpus: Corpus, kind: str, seed: int
 ) -> models.Trained:
   """A model of a corpus, trained now or by another table of this run."""
-  options = config.text
-  held = held_out(corpus, 'validation', options.test_length, 64)
+  run_name = f'text/{corpus.row},{name(embedding=kind, seed=seed)}'
+  return _fit(config, run, chosen(config, run, kind), run_name, corpus, kind, seed)
+
+
+def _fit(
+  config: ConfigDict,
+  run: runner.Run,
+  options: ConfigDict,
+  run_name: str,
+  corpus: Corpus,
+  kind: str,
+  seed: int,
+) -> models.Trained:
+  held = held_out(corpus, 'validation', options.test_length, 64).ids
 
   def validation(model):
     score = models.scorer(model, corpus.vocab_size)
@@ -135,7 +193,7 @@ def fit(
     def evaluate(variables):
       nats = score(variables, held)
       late = nats[:, -(nats.shape[1] // 4) :]
-      return {'perplexity': np.exp(nats.mean()), 'late_perplexity': np.exp(late.mean())}
+      return {'nats': nats.mean(), 'late_perplexity': np.exp(late.mean())}
 
     return evaluate
 
@@ -143,7 +201,7 @@ def fit(
     config,
     run,
     options,
-    f'text/{corpus.row},{name(embedding=kind, seed=seed)}',
+    run_name,
     kind,
     corpus.vocab_size,
     batches(config, corpus, seed),
@@ -163,23 +221,37 @@ def batches(config: ConfigDict, corpus: Corpus, seed: int) -> grain.IterDataset:
   )
 
 
-def held_out(corpus: Corpus, split: str, length: int, count: int) -> np.ndarray:
-  """ids [count, length]: stretches of documents of a split, each taken as a document.
+def held_out(corpus: Corpus, split: str, length: int, count: int) -> HeldOut:
+  """Stretches of `length` symbols of the documents of a split, `count` at most.
 
-  Documents come in a fixed random order, at most 8 stretches of each; where there are fewer than
-  `count`, all that there are.
+  They come from about DOCUMENTS documents or more, if the split has as many. Of endless text each
+  is the beginning of a document: there its law is exact.
   """
-  documents = corpus.documents(split)
-  found: list[np.ndarray] = []
-  for index in np.random.default_rng(0).permutation(len(documents)):
-    ids = corpus.tokenizer.encode(documents[int(index)])
-    whole = ids[: len(ids) // length * length].reshape(-1, length)
-    found += list(whole[:: max(1, len(whole) // 8)][:8])
-    if len(found) >= count:
-      break
-  if not found:
-    raise InputError(
-      f'no document of {corpus.source} ({split}) has {length} symbols: choose a shorter '
-      'text.test_length, or longer documents.'
-    )
-  return np.stack(found[:count])
+  found = excerpts.take(
+    corpus.documents(split),
+    length=length,
+    count=count,
+    most=1 if law(corpus) else of_one_document(count),
+    prepare=corpus.tokenizer.encode,
+    name=f'{corpus.source} ({split}), in symbols of {corpus.vocabulary}',
+  )
+  return HeldOut(np.stack(found.texts), found.documents)
+
+
+def of_one_document(count: int) -> int:
+  """How many of `count` stretches may come from one document."""
+  return max(1, round(count / DOCUMENTS))
+
+
+def law(corpus: Corpus) -> NgramText | None:
+  """The text whose exact law the corpus has, if it is endless and its symbols are bytes."""
+  found = corpus.documents('test')
+  return found if isinstance(found, NgramText) and corpus.alphabet else None
+
+
+def law_nats(corpus: Corpus, held: HeldOut) -> np.ndarray | None:
+  """Nats [N, T] of held-out text under the law that made it, the least that any model needs."""
+  exact = law(corpus)
+  if exact is None:
+    return None
+  return np.stack([exact.nats(corpus.tokenizer.decode(ids)) for ids in held.ids])

@@ -8,10 +8,11 @@ from tqdm import tqdm
 
 from experiments import runner
 from experiments.lexinvariant.markov import sequences_of
+from lib import stats
 from lib.data import markov
 from lib.errors import InputError
 from lib.evals import renaming
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
 
 LENGTHS = (16, 64, 256, 1024)
 EPSILON, DELTA = 0.2, 0.1  # for the lengths that the bounds ask for
@@ -62,28 +63,31 @@ def _rows(config: ConfigDict, size: int) -> list[Row]:
     totals.append(regret[:, -1].mean())
     divergences.append(rel_entr(true.laws, bayes.laws).sum(axis=(1, 2)).mean())
     distances.append(np.abs(true.laws - bayes.laws).sum(axis=-1).mean(axis=0))
-  put = lambda column, value, sem=None, unit='nats', note='': Row(
-    'theory', row, column, float(value), sem, unit=unit, note=note
+  put = lambda column, value, unit='nats', note='': Row(
+    'theory', row, column, float(value), unit=unit, note=note
+  )
+  over_chains = lambda column, values, unit='nats', note='': Row.of(
+    'theory', row, column, stats.mean(values, 'chains'), unit=unit, note=note
   )
   over = f'{options.chains} chains of {options.sequences} sequences, T = {options.length}'
   rows = [
-    put('total_log_regret_nats', *mean_and_sem(totals), note=over),
+    over_chains('total_log_regret_nats', totals, note=over),
     put('log_d_factorial_nats', renaming.log_permutations(size)),
     put('max_prefix_regret_nats', highest, note='of any prefix: never above log d!'),
-    put('total_divergence_nats', *mean_and_sem(divergences),
+    over_chains('total_divergence_nats', divergences,
         note='sum of KL(p ‖ p′) along the sequences: at most log d! in expectation'),
   ]  # fmt: skip
   lengths = [length for length in LENGTHS if length <= options.length]
   averages = [[distance[:length].mean() for distance in distances] for length in lengths]
   for length, average in zip(lengths, averages):
     rows += [
-      put(f'average_l1_at_{length}', *mean_and_sem(average), unit='L1'),
+      over_chains(f'average_l1_at_{length}', average, unit='L1'),
       put(f'bound_l1_at_{length}', renaming.regret_bound_l1(size, length), unit='L1'),
       put(f'paper_rate_l1_at_{length}', renaming.paper_rate_l1(size, length), unit='L1'),
     ]
   slopes = [np.polyfit(np.log(lengths), np.log(column), 1)[0] for column in zip(*averages)]
   rows += [
-    put('slope', *mean_and_sem(slopes), unit='', note='of log average L1 against log T: about −1 '
+    over_chains('slope', slopes, unit='', note='of log average L1 against log T: about −1 '
         'once π is known (finite total), against −½ of the bound and −¼ of the paper'),
     put('required_tokens', renaming.expected_sample_size(size, EPSILON), unit='tokens',
         note=f'for average L1 ≤ {EPSILON}, by √(2 log d!/T)'),

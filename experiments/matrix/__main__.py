@@ -7,10 +7,10 @@ python -m experiments.matrix --config=configs/matrix.py:cpu --workdir=runs/matri
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.matrix import grid, markov, plots
+from experiments.matrix import budget, grid, markov, plots
 from lib.errors import InputError
 
-MODULES = {'grid': grid, 'markov': markov}
+MODULES = {'grid': grid, 'budget': budget, 'markov': markov}
 
 
 def check(config: ConfigDict) -> None:
@@ -25,8 +25,8 @@ RECIPE = runner.Recipe(
   name='matrix',
   title='Every tokenizer under every embedding',
   tables={table: module.table for table, module in MODULES.items()},
-  captions=grid.CAPTIONS | {markov.TABLE: markov.CAPTION},
-  summary=grid.SUMMARY | {markov.TABLE: markov.SUMMARY},
+  captions=grid.CAPTIONS | {budget.TABLE: budget.CAPTION, markov.TABLE: markov.CAPTION},
+  summary=grid.SUMMARY | {budget.TABLE: budget.SUMMARY, markov.TABLE: markov.SUMMARY},
   check=check,
   plots=plots.draw,
   facts=lambda config: {'scale': config.scale},

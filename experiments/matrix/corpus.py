@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same bytes as rows of any tokenizer's tokens, and what a model pays to read them.
 
-Text is cut into examples of `grid.example_bytes` bytes wherever they end, and each is a document:
+Text is cut into examples of `grid.example_bytes` bytes wherever they end, and each is read alone:
 so every tokenizer has equally many bytes of context, and every byte is scored. Rows are as long as
 the longest example and hold as many whole examples as fit (`lib.data.pipeline.fitted`); attention
 and positions stop at their borders. A step reads about `grid.batch_bytes` bytes.
@@ -14,8 +14,7 @@ of an embedding counts as nothing.
 """
 
 import functools
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
@@ -23,14 +22,50 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import corpus as equal_info
-from experiments.equal_info import texts
 from experiments.matrix import tokens
-from lib.data import pipeline
-from lib.data.encoded import Encoded
+from lib import stats
+from lib.data import epochs, excerpts, pipeline, sources
+from lib.errors import InputError
 from lib.evals import ngram
 from lib.mesh import batch_devices
+from lib.report.results import Row
 from lib.tokenizers import Tokenizer
 from lib.train.experiment import Batch
+
+BYTES_A_TOKEN = 4  # about the most that tokens of the grid cover
+MOST = 4  # examples of one held-out document: documents are the units of errors
+
+
+def examples(config: ConfigDict, options: ConfigDict, split: str) -> excerpts.Excerpts:
+  """The text of a split in examples of `example_bytes`, the same for every tokenizer.
+
+  Raises:
+    InputError: no document is that long.
+  """
+  source, length = config.data.source, options.example_bytes
+  return excerpts.take(
+    sources.open_source(source, split),
+    length=length,
+    count=max(1, options[f'{split}_bytes'] // length),
+    most=MOST if split == 'test' else None,
+    name=f'{source} ({split})',
+  )
+
+
+def check_epochs(config: ConfigDict, options: ConfigDict, where: str) -> None:
+  """Raises InputError where training at `gpu` or `paper` scale would repeat its text too often.
+
+  Tokens are not made yet, so a token is taken to cover BYTES_A_TOKEN bytes.
+  """
+  weights = 12 * options.layers * options.dim**2 + config.tokenizers.vocab_size * options.dim
+  read = options.teraflops * 1e12 * BYTES_A_TOKEN / (6 * weights)
+  epochs.check('data.source', config.data.source, read, config.scale)
+  times = read / options.train_bytes
+  if config.scale in epochs.REFUSED_AT and times > epochs.MOST:
+    raise InputError(
+      f'{where}.train_bytes of {options.train_bytes:.3g} would be read {times:.3g} times over, '
+      f'which a model memorises; at most {epochs.MOST} epochs are right: set it higher.'
+    )
 
 
 class Corpus:
@@ -40,20 +75,30 @@ class Corpus:
     config: of the recipe.
     run: its workdir keeps tokenizers and tokens.
     name: the tokenizer.
+    label: what rows call it; one that is not lossless gets `tokens.LOSSY` after it.
+    options: the section of the config with the text and the models, such as config.grid.
   """
 
-  def __init__(self, config: ConfigDict, run: runner.Run, name: str):
-    self._config, self._run, self.name = config, run, name
+  def __init__(
+    self, config: ConfigDict, run: runner.Run, name: str, label: str, options: ConfigDict
+  ):
+    self._config, self._run, self.name, self.options = config, run, name, options
     self.tokenizer: Tokenizer = tokens.make(config, run, name)
-    self.train, self.test = self._encoded('train'), self._encoded('test')
+    self.label = label if self.tokenizer.lossless else label + tokens.LOSSY
+    encode = lambda found: equal_info.encoded(run, self.tokenizer, found.texts)
+    train, held_out = (examples(config, options, split) for split in ('train', 'test'))
+    self.train, self.test = encode(train), encode(held_out)
+    self.train_bytes = len(train) * options.example_bytes
+    self.test_examples: Sequence[bytes] = held_out.texts
+    _, documents = np.unique(held_out.documents, return_inverse=True)
+    self._document = np.repeat(documents, self.test.counts)  # of each held-out token
+    self.test_bytes = np.bincount(documents) * float(options.example_bytes)  # [D]
     longest = max(int(part.counts.max()) for part in (self.train, self.test))
     self.length = -(-longest // 8) * 8
 
-  def _encoded(self, split: str) -> Encoded:
-    options = self._config.grid
-    most = options[f'{split}_bytes']
-    examples = texts.stretches(self._config, split, options.example_bytes, most)
-    return equal_info.encoded(self._run, self.tokenizer, examples)
+  def by_document(self, nats: np.ndarray) -> np.ndarray:
+    """Sums [D] over the tokens of each held-out document of `nats` [tokens], in their order."""
+    return np.bincount(self._document, nats, minlength=self.test_bytes.size)
 
   @functools.cached_property
   def _rows(self) -> dict[str, np.ndarray]:
@@ -63,13 +108,13 @@ class Corpus:
   def batch_size(self) -> int:
     """Rows of a step, a multiple of the devices that share it."""
     devices = batch_devices(self._run.mesh)
-    row_bytes = self.train.bytes / len(self._rows['targets'])
-    return max(1, round(self._config.grid.batch_bytes / row_bytes / devices)) * devices
+    row_bytes = self.train_bytes / len(self._rows['targets'])
+    return max(1, round(self.options.batch_bytes / row_bytes / devices)) * devices
 
   @property
   def step_bytes(self) -> float:
     """Bytes of text that a step reads, on average."""
-    return self.train.bytes * self.batch_size / len(self._rows['targets'])
+    return self.train_bytes * self.batch_size / len(self._rows['targets'])
 
   def batches(self, seed: int) -> grain.IterDataset:
     """Training batches, shuffled anew in each epoch."""
@@ -87,15 +132,15 @@ class Corpus:
   @property
   def bytes_per_token(self) -> float:
     """Of the test text."""
-    return self.test.bytes / self.test.tokens.shape[1]
+    return float(self.test_bytes.sum() / self.test.tokens.shape[1])
 
   def forward(self, parameters: int) -> float:
     """FLOPs a byte of training text to read it with a decoder of so many parameters."""
-    options, counts = self._config.grid, self.train.counts
+    options, counts = self.options, self.train.counts
     weights = parameters + self.tokenizer.vocab_size * options.dim
     pairs = (counts * (counts + 1) // 2).sum()
     flops = 2 * weights * counts.sum() + 4 * options.layers * options.dim * pairs
-    return float(flops / self.train.bytes)
+    return float(flops / self.train_bytes)
 
   @functools.cached_property
   def m1_flops(self) -> int:
@@ -103,15 +148,41 @@ class Corpus:
     return tokens.m1_flops(self._config, self._run, self.name)
 
   def steps(self, parameters: int) -> int:
-    """Training steps that `grid.teraflops` allow."""
+    """Training steps that the section's `teraflops` allow."""
     flops = (3 * self.forward(parameters) + self.m1_flops) * self.step_bytes
-    return max(1, round(self._config.grid.teraflops * 1e12 / flops))
+    return max(1, round(self.options.teraflops * 1e12 / flops))
 
-  def levels(self) -> dict[str, float]:
-    """Bits a byte of the test text under a uniform and a unigram model of its tokens."""
-    size = self.tokenizer.vocab_size
-    nats = ngram.NGram(self.train.tokens[0], 0, size).nats(self.test.tokens[0])
-    return {
-      'uniform_bits_per_byte': math.log2(size) / self.bytes_per_token,
-      'unigram_bits_per_byte': float(nats.sum()) / math.log(2) / self.test.bytes,
-    }
+  def mflops(self, parameters: int) -> float:
+    """MFLOP to read a byte with a decoder of so many parameters, M1 included."""
+    return (self.forward(parameters) + self.m1_flops) / 1e6
+
+  @property
+  def about_test(self) -> str:
+    """What is scored, for a note."""
+    options = self.options
+    return (
+      f'{int(self.test_bytes.sum()):,} bytes of {self.test_bytes.size} held-out documents, in '
+      f'examples of {options.example_bytes}'
+    )
+
+  def costs(self, table: str, row: str, parameters: int) -> list[Row]:
+    """Rows of what training reads and spends, and of the bits of a unigram."""
+    forward, steps = self.forward(parameters), self.steps(parameters)
+    read = steps * self.step_bytes
+    spent = (3 * forward + self.m1_flops) * read
+    times = read / self.train_bytes
+    note = f'{times:.2g} times {self.train_bytes:,} bytes of text'
+    nats = stats.ratio(self.unigram, self.test_bytes)
+    return [
+      Row(table, row, 'steps', steps, unit='steps'),
+      Row(table, row, 'training_bytes', read, unit='bytes', note=note),
+      Row(table, row, 'training_gflops', spent / 1e9, unit='GFLOP'),
+      Row.of(table, row, 'unigram_bits_per_byte', nats.times(1 / np.log(2)), unit='bits/byte',
+             note='over the tokens, counted on the training text'),
+    ]  # fmt: skip
+
+  @functools.cached_property
+  def unigram(self) -> np.ndarray:
+    """Nats [D] of each held-out document under a unigram counted on the training text."""
+    model = ngram.NGram(self.train.tokens[0], 0, self.tokenizer.vocab_size)
+    return self.by_document(model.nats(self.test.tokens[0]))

@@ -1,172 +1,198 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grid: one small model for each tokenizer, embedding and seed, at equal FLOPs of training."""
+"""The grid: one small model for each tokenizer, embedding and seed, at equal FLOPs of training.
 
-import jax
+Embeddings over one tokenizer are compared in pairs, by seed and document. Tokenizers are ranked by
+the gain of learned rows over their own unigram (`cells`).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.equal_info import texts
-from experiments.matrix import models, tokens
+from experiments.matrix import cells, models, tokens
+from experiments.matrix.cells import BITS, GAIN, Scores, row_of
 from experiments.matrix.corpus import Corpus
-from experiments.visual_unicode.models import fit_model
+from lib import stats
 from lib.errors import InputError
-from lib.models.decoder import LanguageModel
-from lib.report.results import Row, mean_and_sem, name
+from lib.report.results import Row, name
+from lib.tokenizers import documents
 
 GRID, TOKENIZERS, UNTRIED = 'grid', 'tokenizers', 'untried'
 CAPTIONS = {
-  GRID: 'Bits per byte of held-out text, mean ± standard error over seeds. Tokenizers meet the '
-  'same examples of equally many bytes, each scored to its last byte, and all cells have equal '
-  'FLOPs of training by formula. A cell that cannot be says why.',
-  TOKENIZERS: 'What each tokenizer makes of the text, what a byte costs to read, M1 included, and '
-  'the steps that equal FLOPs leave it.',
+  GRID: 'Bits per byte of held-out text, and the gain over a unigram over the same tokens. '
+  'Tokenizers meet the same examples of equally many bytes, each scored to its last byte, and all '
+  'cells have equal FLOPs of training by formula. ± is one standard error over seeds × documents. '
+  '`spread` is the standard deviation of gains between tokenizers, or between embeddings that are '
+  'trained or frozen. A cell that cannot be says why.' + cells.ABOUT_NAMES,
+  TOKENIZERS: 'What each tokenizer makes of the text, what a byte costs to read, M1 included, the '
+  'steps that equal FLOPs leave it, and its rank by the gain of learned rows over its own unigram.'
+  + cells.ABOUT_NAMES,
   UNTRIED: 'Cells that no paper known to us measured: random rows or glyphs for windows of '
-  'compressed text, glyphs for subwords; beside learned rows over the same tokens (paired by '
-  'seed), and beside the same embedding over the tokens that its paper used. Taken from the rows '
-  'of the grid.',
+  'compressed text, glyphs for subwords; less learned rows over the same tokens, and less the same '
+  'embedding over the tokens that its paper used, paired by seed and document. Taken from the '
+  'models of the grid.' + cells.ABOUT_NAMES,
 }
 SUMMARY = {
-  GRID: ('', ('bits_per_byte', 'bytes_per_token', 'mflops_per_byte', 'tokens_per_second')),
+  GRID: ('', (GAIN, BITS, 'above_learned_bits_per_byte', 'gain_spread_bits_per_byte')),
   TOKENIZERS: (
     '',
-    ('vocab_size', 'bytes_per_token', 'mflops_per_byte', 'steps', 'unigram_bits_per_byte'),
+    ('vocab_size', 'bytes_per_token', 'mflops_per_byte', 'steps', 'unigram_bits_per_byte',
+     'rank_by_gain', 'share_restored', 'share_unknown'),
   ),
-  UNTRIED: ('', ('bits_per_byte', 'above_learned_bits_per_byte', 'above_usual_bits_per_byte')),
-}
+  UNTRIED: ('', (BITS, 'above_learned_bits_per_byte', 'above_usual_bits_per_byte')),
+}  # fmt: skip
 USUAL = {'lexinvariant': 'characters', 'glyph': 'unicode'}  # the tokens of an embedding's paper
+LEARNED = 'learned'
+SPREAD = ('learned', 'glyph', 'random', 'code')  # rows drawn anew hardly train at this budget
+PAIRED = 'seeds×documents'
+
+Cells = Mapping[tuple[str, str], Scores]  # (label of the tokenizer, embedding)
 
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for cells that are none, and sizes that cannot be."""
-  options = config.grid
-  for field in ('tokenizers', 'embeddings'):
-    if not options[field]:
-      raise InputError(f'grid.{field} must name at least one.')
-  for field in ('layers', 'heads', 'dim', 'seeds', 'side_by_side', 'example_bytes', 'batch_bytes',
-                'train_bytes', 'test_bytes'):  # fmt: skip
-    if options[field] < 1:
-      raise InputError(f'grid.{field} must be 1 or more; got {options[field]}.')
-  if not options.teraflops > 0:
-    raise InputError(f'grid.teraflops must be above 0; got {options.teraflops}.')
-  tokens.check(config)
+  if not config.grid.embeddings:
+    raise InputError('grid.embeddings must name at least one.')
+  cells.check(config, config.grid, GRID)
   models.check(config)
-  for split in ('train', 'test'):
-    texts.stretches(config, split, options.example_bytes, options.example_bytes)
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains all cells, tokenizer by tokenizer; rows of the tables grid, tokenizers and untried."""
-  rows = []
-  for tokenizer in config.grid.tokenizers:
-    corpus = Corpus(config, run, tokenizer)
+  rows: list[Row] = []
+  found: dict[tuple[str, str], Scores] = {}
+  labels = {}
+  for tokenizer, label in tokens.labels(config.grid.tokenizers).items():
+    corpus = Corpus(config, run, tokenizer, label, config.grid)
+    labels[tokenizer] = corpus.label
     rows += _tokenizer(config, corpus)
     for embedding in config.grid.embeddings:
-      rows += _cell(config, run, corpus, embedding)
-  return rows + untried(rows, config)
-
-
-def row_of(tokenizer: str, embedding: str) -> str:
-  """The row of a cell."""
-  return name(tokenizer=tokens.label(tokenizer), embedding=embedding)
-
-
-def parameters(model: LanguageModel, corpus: Corpus) -> int:
-  """Of the decoder, without embedding and readout."""
-  batch, key = next(iter(corpus.batches(0))), jax.random.key(0)
-  shapes = jax.eval_shape(lambda: model.init(key, batch, key))
-  return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes['params']['decoder']))
+      row = row_of(corpus.label, embedding)
+      more, scores = cells.measure(config, run, corpus, GRID, row, embedding)
+      rows += more
+      if scores:
+        found[corpus.label, embedding] = scores
+  apart = above_learned(found)
+  return [*rows, *apart, *spread(found), *ranks(found), *untried(found, rows + apart, labels)]
 
 
 def _tokenizer(config: ConfigDict, corpus: Corpus) -> list[Row]:
   """What a tokenizer is and costs, whatever the embedding."""
-  size = parameters(models.make(config, corpus.tokenizer, 'random'), corpus)
-  forward, steps = corpus.forward(size), corpus.steps(size)
-  row = name(tokenizer=tokens.label(corpus.name))
+  tokenizer, row = corpus.tokenizer, name(tokenizer=corpus.label)
+  size = cells.parameters(models.make(config, tokenizer, 'random'), corpus)
   put = lambda column, value, unit='', note='': Row(
     TOKENIZERS, row, column, value, unit=unit, note=note
   )
-  note = '' if corpus.tokenizer.lossless else (
+  lossy = '' if tokenizer.lossless else (
     'not lossless: texts that share tokens are not told apart, and bits understate'
   )  # fmt: skip
-  read = steps * corpus.step_bytes
-  spent = (3 * forward + corpus.m1_flops) * read
+  m1 = f'; {corpus.m1_flops / 1e6:.3f} of M1' if corpus.m1_flops else ''
+  back = documents.restored(tokenizer, corpus.test_examples)
   return [
-    put('vocab_size', corpus.tokenizer.vocab_size, 'ids', note),
+    put('vocab_size', tokenizer.vocab_size, 'ids', lossy),
     put('bytes_per_token', corpus.bytes_per_token, 'bytes/token'),
-    put('mflops_per_byte', (forward + corpus.m1_flops) / 1e6, 'MFLOP/byte',
-        'to read a byte, forward' + (
-          f'; {corpus.m1_flops / 1e6:.3f} of M1' if corpus.m1_flops else ''
-        )),
+    put('share_restored', back, note='of the held-out examples'),
+    put('mflops_per_byte', corpus.mflops(size), 'MFLOP/byte', 'to read a byte, forward' + m1),
     put('row_tokens', corpus.length, 'tokens'),
-    put('steps', steps, 'steps'),
-    put('training_bytes', read, 'bytes', f'of {corpus.train.bytes:,} bytes of text'),
-    put('training_gflops', spent / 1e9, 'GFLOP'),
-    *(put(column, value, 'bits/byte') for column, value in corpus.levels().items()),
+    *corpus.costs(TOKENIZERS, row, size),
+    put('uniform_bits_per_byte', np.log2(tokenizer.vocab_size) / corpus.bytes_per_token,
+        'bits/byte'),
   ]  # fmt: skip
 
 
-def _cell(config: ConfigDict, run: runner.Run, corpus: Corpus, embedding: str) -> list[Row]:
-  """What the models of a cell reach, or why there is none."""
-  row = row_of(corpus.name, embedding)
-  try:
-    model = models.make(config, corpus.tokenizer, embedding)
-  except InputError as error:
-    return [Row(GRID, row, 'bits_per_byte', None, unit='bits/byte', note=f'impossible: {error}')]
-  size = parameters(model, corpus)
-  trained = fit_model(
-    config, run, sized(config, corpus.steps(size)), f'{GRID}/{row}', model, corpus.batches,
-    {'test': list(corpus.held_out())},
-  )  # fmt: skip
-  found = [one.history[-1]['test/bits_per_byte'][one.index] for one in trained]
-  rates = [line['tokens_per_second'] for line in trained[0].history if 'tokens_per_second' in line]
-  put = lambda column, value, error=None, unit='', note='': Row(
-    GRID, row, column, value, error, unit=unit, note=note
-  )
-  rows = [
-    put('bits_per_byte', *mean_and_sem(found), 'bits/byte',
-        f'{corpus.test.bytes:,} held-out bytes in examples of {config.grid.example_bytes}'),
-    put('bytes_per_token', corpus.bytes_per_token, unit='bytes/token'),
-    put('mflops_per_byte', (corpus.forward(size) + corpus.m1_flops) / 1e6, unit='MFLOP/byte'),
-    put('tokens_per_second', float(np.median(rates)), unit='tokens/s',
-        note=f'in training, {min(config.grid.side_by_side, config.grid.seeds)} seeds together'),
-  ]  # fmt: skip
-  for seed, value in enumerate(found, start=config.seed):
-    one = f'{row},{name(seed=seed)}'
-    rows.append(Row(GRID, one, 'bits_per_byte', value, unit='bits/byte'))
+def above_learned(found: Cells) -> list[Row]:
+  """How far each embedding is above learned rows over the same tokens."""
+  rows = []
+  for label in dict.fromkeys(label for label, _ in found):
+    bits = {kind: scores.bits for (other, kind), scores in found.items() if other == label}
+    if LEARNED in bits:
+      for kind, gap in stats.arms(bits, LEARNED, PAIRED).items():
+        rows.append(Row.of(GRID, row_of(label, kind), 'above_learned_bits_per_byte', gap,
+                           unit='bits/byte', note=f'less {row_of(label, LEARNED)}'))  # fmt: skip
   return rows
 
 
-def sized(config: ConfigDict, steps: int) -> ConfigDict:
-  """The section grid with so many steps, scored before the first and after the last."""
-  return ConfigDict(config.grid.to_dict() | {'steps': steps, 'evaluate_every': steps})
+def spread(found: Cells) -> list[Row]:
+  """How much gains differ between tokenizers, and between embeddings, and the difference of both.
+
+  A tokenizer's gain is the mean over embeddings, an embedding's the mean over tokenizers. Only
+  lossless tokenizers with all embeddings of SPREAD count.
+  """
+  kinds = [kind for kind in SPREAD if any(kind == other for _, other in found)]
+  labels = [
+    label
+    for label in dict.fromkeys(label for label, _ in found)
+    if not label.endswith(tokens.LOSSY) and all((label, kind) in found for kind in kinds)
+  ]
+  if min(len(labels), len(kinds)) < 2:
+    return []
+  gains = np.array([[found[label, kind].gain for kind in kinds] for label in labels])
+  parts = {
+    'tokenizers': deviation(gains.mean(axis=1)),
+    'embeddings': deviation(gains.mean(axis=0)),
+  }
+  parts['tokenizers_less_embeddings'] = parts['tokenizers'] - parts['embeddings']
+  note = f'standard deviation; {len(labels)} tokenizers under {", ".join(kinds)}'
+  return [
+    Row.of(GRID, name(spread=what), 'gain_spread_bits_per_byte', stats.crossed(values),
+           unit='bits/byte', note=note)
+    for what, values in parts.items()
+  ]  # fmt: skip
 
 
-def untried(rows: list[Row], config: ConfigDict) -> list[Row]:
-  """The rows of cells that no paper measured, computed from the rows of the grid."""
-  bits = {row.row: row for row in rows if row.table == GRID and row.column == 'bits_per_byte'}
-  seeds = range(config.seed, config.seed + config.grid.seeds)
+def deviation(arms: np.ndarray) -> np.ndarray:
+  """Contributions [S, D] to the standard deviation between the means of arms [A, S, D].
 
-  def values(tokenizer: str, embedding: str) -> list[float | None]:
-    found = [bits.get(f'{row_of(tokenizer, embedding)},{name(seed=seed)}') for seed in seeds]
-    return [row.measured if row else None for row in found]
+  The standard deviation is Σ wᵢ mᵢ with wᵢ = (mᵢ − m) / √((A − 1) Σ (mⱼ − m)²), and to first order
+  that is how it changes with the means. So its contributions are those of this sum.
+  """
+  means = arms.mean(axis=(1, 2))
+  off = means - means.mean()
+  return np.tensordot(off / np.sqrt((len(off) - 1) * (off**2).sum()), arms, 1)
 
-  found = []
+
+def ranks(found: Cells) -> list[Row]:
+  """The place of each tokenizer by the gain of learned rows; what is not lossless has none."""
+  gains = {label: scores.gain for (label, kind), scores in found.items() if kind == LEARNED}
+  lossless = [label for label in gains if not label.endswith(tokens.LOSSY)]
+  order = sorted(lossless, key=lambda label: -gains[label].mean())
+  note = 'by the gain of learned rows over its own unigram; 1 is the largest'
+  return [
+    Row(TOKENIZERS, name(tokenizer=label), 'rank_by_gain', order.index(label) + 1.0, note=note)
+    if label in order
+    else Row(TOKENIZERS, name(tokenizer=label), 'rank_by_gain', None, note='not lossless')
+    for label in gains
+  ]
+
+
+def untried(found: Cells, rows: list[Row], labels: Mapping[str, str]) -> list[Row]:
+  """The rows of cells that no paper measured, from the models of the grid.
+
+  Args:
+    found: the scores of all cells.
+    rows: of the grid.
+    labels: name of each tokenizer in the config -> its label.
+  """
+  there = {(row.row, row.column): row for row in rows if row.table == GRID}
+  new_rows = []
   for embedding, usual in USUAL.items():
-    for tokenizer in config.grid.tokenizers:
+    for tokenizer, label in labels.items():
       new = tokens.by_windows(tokenizer) or (embedding == 'glyph' and tokenizer == 'bpe')
-      own = bits.get(row_of(tokenizer, embedding))
-      if not new or own is None:
+      if not new or (label, embedding) not in found:
         continue
-      found.append(Row(UNTRIED, own.row, own.column, own.measured, own.sem, unit=own.unit,
-                       note=own.note))  # fmt: skip
-      for column, other in (('above_learned', (tokenizer, 'learned')),
-                            ('above_usual', (usual, embedding))):  # fmt: skip
-        pairs = zip(values(tokenizer, embedding), values(*other), strict=True)
-        gaps = [a - b for a, b in pairs if a is not None and b is not None]
-        note = f'less {row_of(*other)}'
-        mean, sem = mean_and_sem(gaps) if gaps else (None, None)
-        note = note if gaps else f'{row_of(*other)} was not measured'
-        found.append(Row(UNTRIED, own.row, f'{column}_bits_per_byte', mean, sem,
-                         unit='bits/byte', note=note))  # fmt: skip
-  return found
+      row, own = row_of(label, embedding), found[label, embedding]
+      for column in (BITS, 'above_learned_bits_per_byte'):
+        if same := there.get((row, column)):
+          new_rows.append(dataclasses.replace(same, table=UNTRIED))
+      column, other = 'above_usual_bits_per_byte', row_of(usual, embedding)
+      if (usual, embedding) not in found:
+        new_rows.append(Row(UNTRIED, row, column, None, unit='bits/byte',
+                            note=f'{other} was not measured'))  # fmt: skip
+        continue
+      pair = {'own': own.bits, 'usual': found[usual, embedding].bits}
+      gap = stats.arms(pair, 'usual', PAIRED)['own']
+      new_rows.append(Row.of(UNTRIED, row, column, gap, unit='bits/byte', note=f'less {other}'))
+  return new_rows

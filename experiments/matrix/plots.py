@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of the recipe: the grid as a heat map and against its costs; the Markov table."""
+"""The pictures of the recipe: the grid as heat maps and against its costs, budget, Markov table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from experiments import runner
-from experiments.matrix import grid, markov, tokens
+from experiments.matrix import budget, grid, markov, tokens
+from experiments.matrix.cells import BITS, GAIN
 from lib.report import plots
 from lib.report.results import Row, name
+
+UNRANKED = f'{tokens.LOSSY} not lossless, not ranked'
 
 
 def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
@@ -16,42 +19,82 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
   pictures = {
     'matrix.png': _heat(rows, config),
     'pareto.png': _pareto(rows, config),
+    'budget.png': _budget(rows),
     'markov.png': _markov(rows, config),
   }
   return plots.save(run.workdir, pictures)
 
 
-def _column(rows: Sequence[Row], table: str, column: str) -> dict[str, float | None]:
-  return {row.row: row.measured for row in rows if (row.table, row.column) == (table, column)}
+def _column(rows: Sequence[Row], table: str, column: str) -> dict[str, Row]:
+  return {
+    row.row: row
+    for row in rows
+    if (row.table, row.column) == (table, column) and row.measured is not None
+  }
+
+
+def _labels(rows: Sequence[Row], config: ConfigDict) -> list[str]:
+  """The tokenizers of the grid as its rows call them."""
+  there = {row.row for row in rows if row.table == grid.TOKENIZERS}
+  labels = tokens.labels(config.grid.tokenizers).values()
+  lossy = lambda label: name(tokenizer=label + tokens.LOSSY) in there
+  return [label + tokens.LOSSY * lossy(label) for label in labels]
 
 
 def _heat(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
-  """Bits per byte of all cells."""
-  bits = _column(rows, grid.GRID, 'bits_per_byte')
-  names, embeddings = config.grid.tokenizers, config.grid.embeddings
-  cells = [[bits.get(grid.row_of(token, kind)) for kind in embeddings] for token in names]
-  if not any(value is not None for line in cells for value in line):
-    return []
-  lines = [tokens.label(token) for token in names]
-  return [plots.heat_map('Every tokenizer under every embedding', cells, lines, embeddings,
-                         'bits per byte')]  # fmt: skip
+  """Gains and bits per byte of all cells."""
+  labels, embeddings = _labels(rows, config), config.grid.embeddings
+  legend = UNRANKED if any(label.endswith(tokens.LOSSY) for label in labels) else ''
+  panels = []
+  for column, title, unit in (
+    (GAIN, 'What a model gains over a unigram', 'bits per byte below the unigram'),
+    (BITS, 'Every tokenizer under every embedding', 'bits per byte'),
+  ):
+    found = _column(rows, grid.GRID, column)
+    cells = [[_value(found, grid.row_of(label, kind)) for kind in embeddings] for label in labels]
+    if any(value is not None for line in cells for value in line):
+      panels.append(plots.heat_map(title, cells, labels, embeddings, unit, legend))
+  return panels
+
+
+def _value(found: Mapping[str, Row], row: str) -> float | None:
+  return found[row].measured if row in found else None
 
 
 def _pareto(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
   """Bits per byte against FLOPs a byte."""
-  bits = _column(rows, grid.GRID, 'bits_per_byte')
-  costs = _column(rows, grid.GRID, 'mflops_per_byte')
+  bits, costs = (_column(rows, grid.GRID, column) for column in (BITS, 'mflops_per_byte'))
+  labels = _labels(rows, config)
   points: dict[str, dict[str, tuple[float, float]]] = {}
   for kind in config.grid.embeddings:
-    for token in config.grid.tokenizers:
-      row = grid.row_of(token, kind)
-      cost, value = costs.get(row), bits.get(row)
+    for label in labels:
+      row = grid.row_of(label, kind)
+      cost, value = _value(costs, row), _value(bits, row)
       if cost is not None and value is not None:
-        points.setdefault(kind, {})[tokens.label(token)] = (cost, value)
+        points.setdefault(kind, {})[label] = (cost, value)
   if not points:
     return []
+  unranked = [label for label in labels if label.endswith(tokens.LOSSY)]
   title = 'Bits and cost of a byte, at equal FLOPs of training'
-  return [plots.trade(title, 'MFLOP to read a byte', 'bits per byte', points)]
+  x_label = 'MFLOP to read a byte' + f' ({UNRANKED})' * bool(unranked)
+  return [plots.trade(title, x_label, 'bits per byte', points, unranked)]
+
+
+def _budget(rows: Sequence[Row]) -> list[Callable]:
+  """Bits per byte of the unigram and of the models, with errors."""
+  groups = [*_column(rows, budget.TABLE, 'times')]
+  if not groups:
+    return []
+  labels = {'unigram_bits_per_byte': 'unigram over its tokens', BITS: 'model, learned rows'}
+  series, errors = {}, {}
+  for column, label in labels.items():
+    found = _column(rows, budget.TABLE, column)
+    series[label] = [found[row].measured or 0.0 for row in groups]
+    errors[label] = [found[row].sem for row in groups]
+  [times] = {row.measured for row in _column(rows, budget.TABLE, 'times').values()}
+  names = [row.removeprefix('tokenizer=') for row in groups]
+  title = f'At {times:g} times the FLOPs of the grid'
+  return [plots.bars(title, 'bits per byte', names, series, {}, errors)]
 
 
 def _markov(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
@@ -60,12 +103,14 @@ def _markov(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
   panels = []
   for order in config.orders:
     begin = f'{name(k=order)},'
-    values = {
-      row.removeprefix(begin).replace('tokenizer=', '').replace(',', ', '): value
-      for row, value in above.items()
-      if row.startswith(begin) and value is not None
+    found = {
+      row.removeprefix(begin).replace('tokenizer=', '').replace(',', ', '): cell
+      for row, cell in above.items()
+      if row.startswith(begin)
     }
-    if values:
-      panels.append(plots.ranked(f'Order {order}: unigram over tokens',
-                                 'nats per character above H∞', values, {}, '%.4f'))  # fmt: skip
+    if found:
+      values = {label: cell.measured or 0.0 for label, cell in found.items()}
+      errors = {label: cell.sem for label, cell in found.items()}
+      title, label = f'Order {order}', 'nats per character above H∞'
+      panels.append(plots.ranked(title, label, values, {}, '%.4f', errors))
   return panels

@@ -5,7 +5,8 @@
   characters      Unicode characters, the most frequent; others as their bytes
   blocks          two bytes at a time, the most frequent pairs; else one byte
   bpe, lzw, sentencepiece, wordpiece, unicode
-                  learned dictionaries; unicode has at most three characters an id
+                  learned dictionaries; bpe and lzw merge across spaces, sentencepiece and wordpiece
+                  stay within words, unicode has at most three characters an id
   numbered12, …   tokens by a small byte model M1, as experiments/equal_info/codecs.py names them
   a path          the file of a saved tokenizer, a tokenizer.json or a SentencePiece .model
 
@@ -40,6 +41,8 @@ from lib.tokenizers import (
 from lib.train import processes
 
 BYTES = bytes(range(256))
+LOSSY = '†'  # after the label of a tokenizer that is not lossless
+DIGITS = 6  # of a fingerprint in a label
 WHOLE = 0x10000  # ids from which `unicode` is not restricted
 
 
@@ -70,21 +73,26 @@ LEARNED: dict[str, Callable[[Sequence[bytes], int], Tokenizer]] = {
 }
 
 
-def check(config: ConfigDict) -> None:
-  """Raises InputError for a tokenizer that is none, or text that is not there."""
+def check(config: ConfigDict, where: str, names: Sequence[str]) -> None:
+  """Raises InputError for names of the field `where` that are no tokenizers, or text not there."""
   m1.check(config)
-  for name in set(config.grid.tokenizers) - LEARNED.keys():
-    if os.path.exists(name):
-      codec_files.load(name)
-    else:
+  prints: dict[str, str] = {}
+  for name in names:
+    if is_file(name):
+      twin = prints.setdefault(codec_files.load(name).fingerprint, name)
+      if twin != name:
+        raise InputError(f'{where}: {twin} and {name} are the same tokenizer; name it once.')
+    elif name not in LEARNED:
       _method(config, name)
+  if len(set(names)) < len(names):
+    raise InputError(f'{where} names a tokenizer twice: {", ".join(names)}.')
 
 
 def make(config: ConfigDict, run: runner.Run, name: str) -> Tokenizer:
   """The tokenizer, made now or read from WORKDIR/tokenizers."""
+  if is_file(name):
+    return codec_files.load(name)
   if name not in LEARNED:
-    if os.path.exists(name):
-      return codec_files.load(name)
     return codecs.make(config, run, _method(config, name))
   path = run.workdir / 'tokenizers' / name
 
@@ -95,9 +103,26 @@ def make(config: ConfigDict, run: runner.Run, name: str) -> Tokenizer:
   return codec_files.load(path)
 
 
-def label(name: str) -> str:
-  """What rows call it."""
-  return pathlib.Path(name).stem if os.path.exists(name) and name not in LEARNED else name
+def is_file(name: str) -> bool:
+  """Whether a name is the path of a saved tokenizer."""
+  return name not in LEARNED and os.path.exists(name)
+
+
+def labels(names: Sequence[str]) -> dict[str, str]:
+  """Name -> what rows call it: a built-in name, or the stem of a file.
+
+  Many files have one name, such as tokenizer.json. So a stem that two of the names share, or that
+  is a built-in name, is followed by six hex digits of the tokenizer's fingerprint.
+  """
+  stems = {name: pathlib.Path(name).stem if is_file(name) else name for name in names}
+  stems = {name: re.sub(r'[^\w.+-]', '_', stem) for name, stem in stems.items()}
+  shared = collections.Counter(stems.values())
+  found = {}
+  for name, stem in stems.items():
+    clashes = is_file(name) and (shared[stem] > 1 or stem in LEARNED or _is_method(stem))
+    digits = f'-{codec_files.load(name).fingerprint[:DIGITS]}' if clashes else ''
+    found[name] = stem + digits
+  return found
 
 
 def by_windows(name: str) -> bool:
@@ -110,9 +135,17 @@ def m1_flops(config: ConfigDict, run: runner.Run, name: str) -> int:
 
   Counted as in the paper, though windows of up to 16 bits are a table that needs no M1.
   """
-  if name in LEARNED or os.path.exists(name) or codecs.parse(name)[0] not in BY_M1:
+  if name in LEARNED or is_file(name) or codecs.parse(name)[0] not in BY_M1:
     return 0
   return 2 * m1.ready(config, run).parameters
+
+
+def _is_method(name: str) -> bool:
+  try:
+    codecs.parse(name)
+  except InputError:
+    return False
+  return True
 
 
 def _method(config: ConfigDict, name: str) -> codecs.Method:

@@ -22,7 +22,7 @@ from lib.data import pipeline, sources
 from lib.errors import InputError
 from lib.models.decoder import LanguageModel
 from lib.models.growth import Flops, Stage
-from lib.report import plots, published
+from lib.report import plots
 from lib.report.results import Row, name
 from lib.train import language_model, replicas
 from lib.train.experiment import Batch, Experiment, Variables
@@ -114,8 +114,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     rows.append(
       Row.of('growth', row, 'difference_bits_per_byte', found, unit='bits/byte', note=note)
     )
-  # The paper's numbers are of other models.
-  return rows + published.unmeasured('visual_unicode', 'growth')
+  return rows
 
 
 def comparisons(trained: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -26,7 +26,7 @@ from lib.data import facts, pipeline, questions
 from lib.data.questions import Question
 from lib.errors import InputError
 from lib.evals import multiple_choice as choice
-from lib.report import plots, published
+from lib.report import plots
 from lib.report.results import Row, name
 from lib.stats import Estimate
 from lib.train import processes
@@ -175,8 +175,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       rows += _own(config, run, arm, 'text', tokenizer, loss.fit(config, run, arm))
   for cell, accuracies in by_arm.items():
     rows += _differences(options.references, cell, accuracies)
-  on_mmlu = lambda entry: 'benchmark=mmlu' in entry['row'] and entry['column'] == 'accuracy'
-  return rows + published.unmeasured('visual_unicode', 'reasoning', on_mmlu)
+  return rows
 
 
 def _differences(

@@ -12,6 +12,18 @@ import numpy as np
 from lib.data.markov import MarkovSource
 
 
+def laws(source: MarkovSource) -> list[np.ndarray]:
+  """P(symbol | the n symbols before it) for n = 0 … k, [A^n, A] each, oldest least significant.
+
+  The law of n < k known symbols is that of a text that begins anywhere in the stream.
+  """
+  found = []
+  for known in range(source.order):
+    joint = source.block_law(known + 1).reshape(source.alphabet_size, -1).T
+    found.append(joint / joint.sum(axis=1, keepdims=True))
+  return [*found, source.kernel]
+
+
 class Chain:
   """Next-byte probabilities of a source.
 
@@ -22,14 +34,9 @@ class Chain:
 
   def __init__(self, source: MarkovSource, streams: int = 64):
     self.source, self.streams = source, streams
-    self._laws = [*map(self._law, range(source.order)), source.kernel]  # by symbols known, up to k
+    self._laws = laws(source)
     self._known = np.zeros(streams, np.int64)
     self._contexts = np.zeros(streams, np.int64)
-
-  def _law(self, known: int) -> np.ndarray:
-    """P(symbol | the `known` < k symbols before it), [A^known, A], oldest least significant."""
-    joint = self.source.block_law(known + 1).reshape(self.source.alphabet_size, -1).T
-    return joint / joint.sum(axis=1, keepdims=True)
 
   def _given(self, known: np.ndarray, contexts: np.ndarray) -> np.ndarray:
     """float32 [N, 256] after the last `known` [N] symbols, whose number in base A is `contexts`."""

@@ -13,6 +13,7 @@ text is read as a ring, so each n-gram is counted where it begins and where it e
 """
 
 import functools
+import threading
 from collections.abc import Iterable
 
 import numba
@@ -42,12 +43,8 @@ class NgramLaw:
   """
 
   def __init__(self, text: np.ndarray, order: int, vocab_size: int):
+    _check_order(order, vocab_size)
     self._bits = vocab_size.bit_length()  # of a symbol in a context's key, where it is 1 … V
-    if order < 0 or self._bits * (order + 1) > 63:
-      raise InputError(
-        f'an n-gram law over {vocab_size} symbols takes an order from 0 to '
-        f'{63 // self._bits - 1}; got {order}.'
-      )
     if not text.size or int(text.max()) >= vocab_size or text.size > LIMIT_BYTES:
       raise InputError(
         f'an n-gram law over {vocab_size} symbols needs a text of 1 to {LIMIT_BYTES} of them; '
@@ -124,14 +121,22 @@ class NgramText:
       raise InputError(
         f'{PREFIX}{source} needs seed >= 0 and length >= 1; got seed {seed}, length {length}.'
       )
+    _check_order(order, len(alphabet))
+    sources.open_source(source, 'train')  # says what is wrong with it before anything is counted
     self._about = (source, split, order, seed, length)
     self.alphabet, self.length = alphabet, length
-    self.law = _law(source, order, alphabet)
     self._count, self._split = COUNTS[split], files.SPLITS.index(split)
     self._seed = seed
     self._to_bytes = np.frombuffer(alphabet, np.uint8)
     self._to_symbols = np.full(256, len(alphabet), np.int64)
     self._to_symbols[self._to_bytes] = np.arange(len(alphabet))
+
+  @property
+  def law(self) -> NgramLaw:
+    """The law, counted when it is first asked for."""
+    source, _, order, _, _ = self._about
+    with _COUNTING:  # readers are threads
+      return _law(source, order, self.alphabet)
 
   def __len__(self) -> int:
     return self._count
@@ -167,7 +172,7 @@ def open_text(spec: str, split: str) -> NgramText:
     InputError: an option that does not exist or is no number, or a source that cannot be counted.
   """
   parts = spec.removeprefix(PREFIX).split(',')
-  options = dict(OPTIONS)
+  options: dict[str, int] = {}
   while len(parts) > 1 and '=' in parts[-1]:  # commas may stand in paths
     key, _, value = parts.pop().partition('=')
     if key not in OPTIONS or not value.isdigit():
@@ -178,12 +183,25 @@ def open_text(spec: str, split: str) -> NgramText:
   source = ','.join(parts)
   if source.startswith(PREFIX):
     raise InputError(f'{spec!r} counts a text that never ends; name a finite source after ngram:.')
-  return NgramText(source, split, **options)
+  known = OPTIONS | options
+  return NgramText(source, split, known['order'], known['seed'], known['length'])
+
+
+def _check_order(order: int, vocab_size: int) -> None:
+  """Raises InputError if contexts of order + 1 symbols do not fit a key of 63 bits."""
+  highest = 63 // vocab_size.bit_length() - 1
+  if not 0 <= order <= highest:
+    raise InputError(
+      f'an n-gram law over {vocab_size} symbols takes an order from 0 to {highest}; got {order}.'
+    )
+
+
+_COUNTING = threading.Lock()
 
 
 @functools.lru_cache(maxsize=4)
 def _law(source: str, order: int, alphabet: bytes) -> NgramLaw:
-  text = b''.join(sources.take(sources.open_source(source, 'train'), LIMIT_BYTES))
+  text = b''.join(sources.sample(sources.open_source(source, 'train'), LIMIT_BYTES))
   if alphabet != BYTES:
     text = ciphers.fold(text, alphabet)
     ranks = bytes(max(0, alphabet.find(byte)) for byte in range(256))
@@ -264,7 +282,7 @@ def _sample(table, following, order, vocab_size, state, out):
   golden, unit = np.uint64(0x9E3779B97F4A7C15), 2.0**-53
   context, n = np.uint64(0), following.size
   for i in range(out.size):
-    symbol = -1
+    symbol = np.int64(-1)
     for level in range(min(i, order), 0, -1):
       start, count, distinct = _found(table, context & masks[level])
       if count:
@@ -276,7 +294,7 @@ def _sample(table, following, order, vocab_size, state, out):
     if symbol < 0:
       state += golden
       drawn = np.int64(np.int64(_mixed(state) >> np.uint64(11)) * unit * (2 * n + vocab_size))
-      symbol = np.int64(following[drawn // 2]) if drawn < 2 * n else drawn - 2 * n
+      symbol = np.int64(following[drawn // 2]) if drawn < 2 * n else np.int64(drawn - 2 * n)
     out[i] = symbol
     context = (context << bits | np.uint64(symbol + 1)) & masks[order]
 

@@ -18,7 +18,7 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lib.data import files, sources
+from lib.data import paths, sources
 from lib.errors import InputError
 
 LETTERS = string.ascii_uppercase
@@ -77,7 +77,7 @@ def read_questions(
       for index in range(len(records))
     ]
   found: list[Question] = []
-  for path in files.find_files(spec):
+  for path in paths.find_files(spec):
     read = _read_json if path.lower().endswith(JSON_SUFFIXES) else _read_csv
     questions = list(read(path))
     if not questions:

@@ -2,11 +2,13 @@
 """The embedded corpus: text that every Python carries, as a TFDS set made without TensorFlow.
 
 Language-reference topics, the docstrings of each module, and each module's source with the
-docstrings cut out, so that no text occurs twice.
+docstrings cut out. Exact repetitions of a document are left out, and what documents of validation
+and test share with those of train is cut out of them (`lib.data.overlap`).
 """
 
 import ast
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -15,12 +17,13 @@ import pydoc_data.topics
 import sys
 import sysconfig
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow_datasets as tfds
 import tqdm
 from etils import epath
 
+from lib.data import overlap
 from lib.data.files import SPLITS
 from lib.errors import InputError
 
@@ -32,12 +35,18 @@ KINDS = {  # config -> kinds of document
 # Tests, other people's packages, and pydoc_data, whose source is the topics once more.
 LEFT_OUT = {'test', 'tests', 'idle_test', 'site-packages', 'dist-packages', '_bundled'}
 LEFT_OUT |= {'pydoc_data', '__pycache__'}
+Document = dict[str, str]  # name, kind, text
 LEFT_OUT_PREFIXES = ('_sysconfigdata', 'config-')  # written by the machine that built Python
 
 
 class StdlibText(tfds.core.GeneratorBasedBuilder):
-  """Documents (name, kind, text) of the running Python; its version is Python's version."""
+  """Documents (name, kind, text) of the running Python; its version is Python's version.
 
+  The folder's name also carries the version of the rules for splits: a set that was prepared under
+  older ones is not used.
+  """
+
+  name = f'stdlib_text_splits{overlap.VERSION}'
   VERSION = tfds.core.Version('{}.{}.{}'.format(*sys.version_info))
   BUILDER_CONFIGS = [  # noqa: RUF012 (the name is TFDS's)
     tfds.core.BuilderConfig(name=name, description=' and '.join(kinds))
@@ -47,19 +56,58 @@ class StdlibText(tfds.core.GeneratorBasedBuilder):
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text
     fields = tfds.features.FeaturesDict({'name': text(), 'kind': text(), 'text': text()})
-    return tfds.core.DatasetInfo(builder=self, features=fields)
+    metadata = tfds.core.MetadataDict()
+    return tfds.core.DatasetInfo(builder=self, features=fields, metadata=metadata)
 
   def _split_generators(self, dl_manager):
-    kinds = KINDS[self.builder_config.name]
-    found = [document for document in documents() if document['kind'] in kinds]
-    return {
-      split: self._generate_examples([d for d in found if split_of(d['name']) == split])
-      for split in SPLITS
-    }
+    found, overlaps = splits(KINDS[self.builder_config.name])
+    self.info.metadata['overlaps'] = {split: list(figures) for split, figures in overlaps.items()}
+    return {split: self._generate_examples(found[split]) for split in SPLITS}
 
-  def _generate_examples(self, found: list[dict[str, str]]):
+  def _generate_examples(self, found: list[Document]):
     for document in found:
       yield f'{document["kind"]}:{document["name"]}', document
+
+
+def splits(
+  kinds: Sequence[str],
+) -> tuple[dict[str, list[Document]], dict[str, overlap.Overlap]]:
+  """The documents of some kinds by split, and the overlap of validation and test with train."""
+  whole, cleaned = _cleaned()
+  of_kind = lambda documents: [one for one in documents if one['kind'] in kinds]
+  texts = lambda documents: [one['text'].encode() for one in documents]
+  train = texts(of_kind(whole['train']))
+  found, overlaps = {'train': of_kind(whole['train'])}, {}
+  for split in SPLITS[1:]:
+    before, after = texts(of_kind(whole[split])), texts(of_kind(cleaned[split]))
+    found[split] = [one for one in of_kind(cleaned[split]) if one['text']]
+    overlaps[split] = overlap.Overlap(
+      overlap.share(before, train),
+      overlap.share(after, train),
+      sum(map(len, after)) / sum(map(len, before)),
+    )
+  return found, overlaps
+
+
+@functools.cache
+def _cleaned() -> tuple[dict[str, list[Document]], dict[str, list[Document]]]:
+  """All documents by split, as they are and as they are left when shared text is cut out.
+
+  All kinds are cut together, so that a document is the same in every config.
+  """
+  whole: dict[str, list[Document]] = {split: [] for split in SPLITS}
+  for document in documents():
+    whole[split_of(document['name'])].append(document)
+  texts = {split: [one['text'].encode() for one in whole[split]] for split in SPLITS}
+  cuts = overlap.clean(texts['train'], texts['validation'], texts['test'])
+  cleaned = {
+    split: [
+      one | {'text': left.decode()}
+      for one, left in zip(whole[split], cut.join(texts[split]), strict=True)
+    ]
+    for split, cut in cuts.items()
+  }
+  return whole, cleaned
 
 
 def split_of(name: str) -> str:
@@ -73,23 +121,23 @@ def prepare(config: str, data_dir: str | os.PathLike) -> tfds.core.DatasetBuilde
   Several processes may come at once: each writes a folder of its own, the first to rename it
   into place wins and the others read that one.
   """
-  data_dir = epath.Path(data_dir).expanduser()
-  path = data_dir / StdlibText.name / config / str(StdlibText.VERSION)
+  folder = epath.Path(data_dir).expanduser()
+  path = folder / StdlibText.name / config / str(StdlibText.VERSION)
   try:
     if not path.exists():
-      builder = StdlibText(config=config, data_dir=data_dir, file_format='array_record')
+      builder = StdlibText(config=config, data_dir=folder, file_format='array_record')
       with _quiet_tfds():
         builder.download_and_prepare()
   except OSError as error:
     if not path.exists():
       raise InputError(
-        f'cannot write the stdlib corpus below {data_dir} ({error.strerror}); '
+        f'cannot write the stdlib corpus below {folder} ({error.strerror}); '
         'name a folder you may write to as data_dir.'
       ) from error
   return tfds.builder_from_directory(path)
 
 
-def documents() -> Iterator[dict[str, str]]:
+def documents() -> Iterator[Document]:
   """Every document of the corpus in the order of names, exact repetitions left out."""
   seen = set()
   for document in _all_documents():
@@ -99,7 +147,7 @@ def documents() -> Iterator[dict[str, str]]:
       yield document
 
 
-def _all_documents() -> Iterator[dict[str, str]]:
+def _all_documents() -> Iterator[Document]:
   for name, text in sorted(pydoc_data.topics.topics.items()):
     yield {'name': name, 'kind': 'topic', 'text': text.strip() + '\n'}
   root = pathlib.Path(sysconfig.get_path('stdlib'))

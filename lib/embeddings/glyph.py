@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lib.embeddings import tables as table_pairs
 from lib.embeddings.readout import readout_nats
 from lib.errors import InputError
-from pallas_kernels.glyph_rows import glyph_rows
+from pallas_kernels.glyph_rows import LANES, WORD, glyph_rows, planes
 
 
 class Given(nn.Module):
@@ -28,21 +29,26 @@ class Given(nn.Module):
   Attributes:
     vocab_size: V, ids that can be predicted.
     dim: D, width of the model.
-    rows: seed -> the rows, float [V, R]. For R ≠ D a trained map without bias takes them to D.
-      The seed comes from the module's own key, so that each replica under `vmap` has its own.
+    rows: seed -> the first rows, float [V, R]. For R ≠ D a trained map without bias takes them to
+      D. The seed comes from the module's own key, so that each replica under `vmap` has its own.
       Rows that are frozen may be the arrays of `pallas_kernels.glyph_rows` by name (`pixel_rows`
       makes them): then the table is held as bits, and floats are made for the ids of a batch alone.
+      None for a module whose rows are in its variables already: they start as zeros.
     frozen: the rows stay; otherwise they are where training starts.
     init_std: standard deviation of the initial readout and begin vector.
     dtype: of the vectors handed to the model.
+    width: R where `rows` is None; D where both are.
+    packed: where `rows` is None, the table is held as bits.
   """
 
   vocab_size: int
   dim: int
-  rows: Callable[[int], Any]
+  rows: Callable[[int], Any] | None = None
   frozen: bool = True
   init_std: float = 0.02
   dtype: jnp.dtype = jnp.float32
+  width: int | None = None
+  packed: bool = False
 
   def setup(self) -> None:
     """Makes the variables; raises InputError for rows of another vocabulary."""
@@ -62,6 +68,8 @@ class Given(nn.Module):
       self.row_in = self.param('row_in', into, (width, self.dim))
 
   def _rows(self, key: jax.Array) -> Any:
+    if self.rows is None:
+      return self._zeros()
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._arrays(0))
     shape = self._shape(like)
     if len(shape) != 2 or shape[0] != self.vocab_size:
@@ -80,8 +88,17 @@ class Given(nn.Module):
     )
 
   def _arrays(self, seed: int) -> Any:
+    assert self.rows is not None
     rows = self.rows(seed)
     return rows if isinstance(rows, Mapping) else np.asarray(rows, np.float32)
+
+  def _zeros(self) -> Any:
+    width = self.width or self.dim
+    if not self.packed:
+      return jnp.zeros((self.vocab_size, width))
+    words = -(-self.vocab_size // (WORD // planes(width)))
+    packed = jnp.zeros((words, 1, LANES), jnp.int32)
+    return {'packed': packed, 'mean': jnp.zeros(width), 'scales': jnp.zeros(self.vocab_size)}
 
   @staticmethod
   def _shape(table: Any) -> tuple[int, ...]:
@@ -113,3 +130,37 @@ class Given(nn.Module):
     """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""
     table = self.readout_table.astype(self.dtype)
     return jnp.einsum('btd,vd->btv', hidden, table, preferred_element_type=jnp.float32)
+
+  def as_data(self, variables: table_pairs.Variables) -> 'Given':
+    """The module without the function that made its rows, which are in `variables`."""
+    table = self._table(variables)
+    width, packed = self._shape(table)[1], isinstance(table, Mapping)
+    return self.clone(rows=None, width=None if width == self.dim else width, packed=packed)
+
+  def _table(self, variables: table_pairs.Variables) -> Any:
+    return variables['frozen' if self.frozen else 'params']['table']
+
+  def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
+    """The rows, mapped to the model's width, and the readout; see `lib.embeddings.tables`."""
+    params, table = variables['params'], self._table(variables)
+    if isinstance(table, Mapping):
+      table = glyph_rows(jnp.arange(self.vocab_size)[None], **table)[0]
+    if 'row_in' in params:
+      table = jnp.dot(table, params['row_in'])
+    return table_pairs.Tables(np.asarray(table), np.asarray(params['readout_table']))
+
+  def put_tables(
+    self, variables: table_pairs.Variables, tables: table_pairs.Tables
+  ) -> tuple['Given', table_pairs.Variables]:
+    """Over other rows of the model's width, which stay frozen if these were."""
+    table_pairs.check_width(tables, self.dim)
+    if tables.bias is not None:
+      raise InputError('the readout over given rows has no bias: give tables whose bias is None.')
+    params = variables['params']
+    dtype = params['readout_table'].dtype
+    trained = {'begin': params['begin'], 'readout_table': np.asarray(tables.output, dtype)}
+    rows = {'table': np.asarray(tables.input, dtype)}
+    embedding = self.clone(vocab_size=len(tables.input), rows=None, width=None, packed=False)
+    if self.frozen:
+      return embedding, {'params': trained, 'frozen': rows}
+    return embedding, {'params': trained | rows}

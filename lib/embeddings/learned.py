@@ -6,7 +6,9 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from lib.embeddings import tables as table_pairs
 from lib.embeddings.readout import readout_nats
 
 
@@ -78,3 +80,25 @@ class Learned(nn.Module):
   def _readout(self) -> tuple[jax.Array, jax.Array | None]:
     table = self.table if self.tied else self.readout_table
     return table, self.readout_bias if self.bias else None
+
+  def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
+    """The trained tables; see `lib.embeddings.tables`."""
+    params = {name: np.asarray(array) for name, array in variables['params'].items()}
+    table = params['table']
+    return table_pairs.Tables(table, params.get('readout_table', table), params.get('readout_bias'))
+
+  def put_tables(
+    self, variables: table_pairs.Variables, tables: table_pairs.Tables
+  ) -> tuple['Learned', table_pairs.Variables]:
+    """Over other tables; a tied embedding stays tied if both are equal."""
+    table_pairs.check_width(tables, self.dim)
+    tied = self.tied and np.array_equal(tables.input, tables.output)
+    dtype = variables['params']['table'].dtype
+    params = {'begin': variables['params']['begin'], 'table': np.asarray(tables.input, dtype)}
+    if not tied:
+      params['readout_table'] = np.asarray(tables.output, dtype)
+    if tables.bias is not None:
+      params['readout_bias'] = np.asarray(tables.bias, dtype)
+    size = len(tables.input)
+    embedding = self.clone(vocab_size=size, tied=tied, bias=tables.bias is not None)
+    return embedding, {**variables, 'params': params}

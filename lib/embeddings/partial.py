@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lib.embeddings import tables as table_pairs
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Draw, permutations, rename
 from lib.errors import InputError
@@ -53,6 +54,11 @@ class PermutedIds(nn.Module):
   inner: Learned
   per: str = 'type'
 
+  @property
+  def vocab_size(self) -> int:
+    """V of `inner`."""
+    return self.inner.vocab_size
+
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Renaming:
     """Names and choices for each sequence of a batch."""
     if self.per not in PER:
@@ -87,6 +93,18 @@ class PermutedIds(nn.Module):
     if self.per == 'occurrence':
       return logits
     return jnp.take_along_axis(logits, draw.names[:, None], axis=-1)
+
+  def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
+    """Those of `inner`; see `lib.embeddings.tables`."""
+    return table_pairs.get_tables(self.inner, table_pairs.part_of(variables, 'inner'))
+
+  def put_tables(
+    self, variables: table_pairs.Variables, tables: table_pairs.Tables
+  ) -> tuple['PermutedIds', table_pairs.Variables]:
+    """Over other tables in `inner`."""
+    own = table_pairs.part_of(variables, 'inner')
+    inner, part = table_pairs.put_tables(self.inner, own, tables)
+    return self.clone(inner=inner), table_pairs.with_part(variables, 'inner', part)
 
 
 class Mixed(nn.Module):

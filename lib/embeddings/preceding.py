@@ -14,6 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lib.embeddings import tables as table_pairs
+
 
 class Preceding(nn.Module):
   """Adds to each vector a trained map of each of the `back` vectors before it in its row.
@@ -58,3 +60,15 @@ class Preceding(nn.Module):
   def logits(self, hidden: jax.Array, draw: Any) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]."""
     return self.inner.logits(hidden, draw)
+
+  def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
+    """Those of `inner`; see `lib.embeddings.tables`."""
+    return table_pairs.get_tables(self.inner, table_pairs.part_of(variables, 'inner'))
+
+  def put_tables(
+    self, variables: table_pairs.Variables, tables: table_pairs.Tables
+  ) -> tuple['Preceding', table_pairs.Variables]:
+    """Over other tables in `inner`."""
+    own = table_pairs.part_of(variables, 'inner')
+    inner, part = table_pairs.put_tables(self.inner, own, tables)
+    return self.clone(inner=inner), table_pairs.with_part(variables, 'inner', part)

@@ -1,83 +1,125 @@
 # SPDX-License-Identifier: Apache-2.0
 """What coded text is like: M1's ideal code length, how far bits are from random, edit distance."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from lib.errors import InputError
 from lib.tokenizers.coding import arithmetic
-from lib.tokenizers.coding.baselines import END
-from lib.tokenizers.coding.model import Stepper
+from lib.tokenizers.coding.baselines import ended
 
 
-def ideal_bits(stepper: Stepper, documents: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-  """The code length of each document, float64 [n], that M1's probabilities allow.
+class CodeLengths(NamedTuple):
+  """Bits of each of N documents, float64 [N] each.
 
-  Returns:
-    -log2 of the probabilities of its bytes, and the same of the coder's integer frequencies, to
-    which the mark of the end is added.
+  Attributes:
+    exact: -log2 of M1's probabilities of the document's bytes.
+    integer: -log2 of the coder's 14-bit frequencies of the same bytes.
+    end: of the mark that ends the stream, by the same frequencies.
   """
-  exact, coded = np.zeros(len(documents)), np.zeros(len(documents))
-  for begin in range(0, len(documents), stepper.streams):
-    part = documents[begin : begin + stepper.streams]
-    texts = np.zeros((max(map(len, part)), stepper.streams), np.uint8)
-    for lane, document in enumerate(part):
-      texts[: len(document), lane] = np.frombuffer(document, np.uint8)
-    given = np.repeat(stepper.start()[None], stepper.streams, axis=0)
-    stepper.reset(np.ones(stepper.streams, bool))
-    for place in range(len(texts) + 1):
-      frequencies = np.diff(arithmetic.quantise(given, marks=1).astype(np.int64))
-      for lane, document in enumerate(part):
-        if place < len(document):
-          exact[begin + lane] -= np.log2(given[lane, document[place]])
-        if place <= len(document):
-          symbol = document[place] if place < len(document) else END
-          coded[begin + lane] += arithmetic.PRECISION - np.log2(frequencies[lane, symbol])
-      if place < len(texts):
-        given = stepper.step(texts[place])
-  return exact, coded
+
+  exact: np.ndarray
+  integer: np.ndarray
+  end: np.ndarray
+
+  def excess(self, spent: np.ndarray) -> dict[str, np.ndarray]:
+    """What codes of `spent` bits [N] take beyond `exact`, by its three causes, which add up.
+
+    'rounding' is what the coder and the last token add to the information of the stream.
+    """
+    return {
+      'frequencies': self.integer - self.exact,
+      'end_mark': self.end,
+      'rounding': spent - self.integer - self.end,
+    }
 
 
-def divergence(stream: np.ndarray, bits: int, overlapping: bool, corrected: bool = True) -> float:
-  """Bits by which strings of `bits` bits are from uniform: KL divergence, from counts.
+def code_lengths(probabilities: Iterable[np.ndarray], documents: Sequence[bytes]) -> CodeLengths:
+  """The code length of each document that a byte model and a coder of 14 bits allow.
 
   Args:
-    stream: uint8 [bytes], highest bit first.
+    probabilities: next-byte probabilities after 0, 1, … all bytes of each document, [n + 1, 256],
+      as `one_pass.probabilities` yields them.
+    documents: N texts.
+  """
+  found = []
+  for rows, document in zip(probabilities, documents, strict=True):
+    symbols = ended(document)
+    frequencies = np.diff(arithmetic.quantise(rows, marks=1).astype(np.int64))
+    information = arithmetic.PRECISION - np.log2(frequencies[np.arange(symbols.size), symbols])
+    exact = -np.log2(rows[np.arange(len(document)), symbols[:-1]], dtype=np.float64)
+    found.append((exact.sum(), information[:-1].sum(), information[-1]))
+  return CodeLengths(*np.array(found).reshape(-1, 3).T)
+
+
+def string_counts(streams: Sequence[np.ndarray], bits: int, overlapping: bool) -> np.ndarray:
+  """How often each string of `bits` bits occurs in each stream, int32 [streams, 2^bits].
+
+  Args:
+    streams: uint8 [bytes] each, highest bit first.
     bits: n, 1 to 16; a divisor of 16 where strings do not overlap.
     overlapping: strings begin at every bit (n-grams of bits), not every n-th (tokens of n bits).
-    corrected: add (2^n - 1) / 2m nats to the entropy of m strings (Miller 1955), which counts
-      alone underestimate by about that much.
-
-  Returns:
-    n less the entropy, in bits.
 
   Raises:
-    InputError: another n, or a stream with no such string.
+    InputError: another n, or no such string in any stream.
   """
   if not 1 <= bits <= 16 or (not overlapping and 16 % bits):
     raise InputError(f'strings of {bits} bits: choose 1 to 16, without overlap a divisor of 16.')
-  values = strings(stream, bits)[:: 1 if overlapping else bits]
-  if not values.size:
-    raise InputError(f'{stream.size} bytes hold no string of {bits} bits.')
-  counts = np.bincount(values, minlength=1 << bits)
-  share = counts[counts > 0] / values.size
-  entropy = -(share * np.log2(share)).sum()
+  step = 1 if overlapping else bits
+  values = [strings(stream, bits)[::step] for stream in streams]
+  if not sum(map(len, values)):
+    size = sum(map(len, streams))
+    raise InputError(f'{size} bytes hold no string of {bits} bits.')
+  return np.stack([np.bincount(one, minlength=1 << bits) for one in values]).astype(np.int32)
+
+
+def divergence(counts: np.ndarray, corrected: bool = True) -> np.ndarray:
+  """Bits by which strings are from uniform: their KL divergence, from counts.
+
+  Args:
+    counts: [..., V] of V = 2^n strings.
+    corrected: add (V - 1) / 2m nats to the entropy of m strings (Miller 1955), which counts alone
+      underestimate by about that much.
+
+  Returns:
+    n less the entropy, in bits, float64 [...].
+  """
+  total = counts.sum(axis=-1, dtype=np.float64)
+  # The entropy is log m - Σ c log c / m; where c = 0 there is nothing to add.
+  terms = (counts * np.log2(np.maximum(counts, 1))).sum(axis=-1)
+  entropy = np.log2(total) - terms / total
   if corrected:
-    entropy += ((1 << bits) - 1) / (2 * values.size) / np.log(2)
-  return bits - float(entropy)
+    entropy = entropy + (counts.shape[-1] - 1) / (2 * total) / np.log(2)
+  return np.log2(counts.shape[-1]) - entropy
+
+
+def divergence_by_stream(counts: np.ndarray) -> np.ndarray:
+  """One independent contribution a stream [S] to the divergence of all streams together.
+
+  They are the jackknife's pseudo-values (Quenouille 1956, Tukey 1958): their mean is the corrected
+  divergence, and their spread tells its standard error, whatever the dependence within a stream.
+
+  Args:
+    counts: of each stream, as in `string_counts`, [S, V].
+  """
+  total, size = counts.sum(axis=0, dtype=np.int64), len(counts)
+  others = np.array([divergence(total - one) for one in counts])
+  return size * divergence(total) - (size - 1) * others
 
 
 def random_divergence(
-  size: int, bits: int, overlapping: bool, seed: int, draws: int = 20
-) -> tuple[float, float]:
-  """Mean and standard deviation of `divergence` over random streams of `size` bytes."""
+  sizes: Sequence[int], bits: int, overlapping: bool, seed: int, draws: int = 20
+) -> np.ndarray:
+  """`divergence` of random streams of `sizes` bytes, float64 [draws]."""
   rng = np.random.default_rng(seed)
-  found = [
-    divergence(rng.integers(0, 256, size, np.uint8), bits, overlapping) for _ in range(draws)
-  ]
-  return float(np.mean(found)), float(np.std(found, ddof=1))
+  found = []
+  for _ in range(draws):
+    streams = [rng.integers(0, 256, size, np.uint8) for size in sizes]
+    found.append(divergence(string_counts(streams, bits, overlapping).sum(axis=0)))
+  return np.array(found)
 
 
 def strings(stream: np.ndarray, bits: int) -> np.ndarray:

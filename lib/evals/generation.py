@@ -74,7 +74,7 @@ def hold_back(tokenizer: Tokenizer, prompt: bytes, window: int = 1) -> tuple[np.
   """
   ids = tokenizer.encode(prompt)
   kept = ids.size
-  for byte in range(256):
+  for byte in tokenizer.alphabet if isinstance(tokenizer, Dictionary) else range(256):
     longer = tokenizer.encode(prompt + bytes([byte]))[: ids.size]
     differ = np.flatnonzero(longer != ids[: longer.size])
     kept = min(kept, longer.size, *differ[:1].tolist())

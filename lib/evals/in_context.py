@@ -14,37 +14,33 @@ from scipy.stats import gmean
 from lib.data.in_context import FORMAT, Example
 from lib.data.pipeline import whole
 from lib.errors import InputError
-from lib.report.results import mean_and_sem
+from lib.stats import Estimate, difference, mean
 from lib.tokenizers.base import Tokenizer
 
 # int32 arrays [B, T] named as in a batch of lib/data/pipeline.py -> logits [B, T, V].
 Logits = Callable[[Mapping[str, np.ndarray]], Any]
 
 
-class Accuracy(NamedTuple):
-  """Means over examples, with standard errors (None for a single example).
+class Answers(NamedTuple):
+  """What a model got right of each example.
 
   Attributes:
-    symbols: share of an answer's symbols generated right, each in its place.
-    symbols_sem: its standard error; the symbols of one answer are not independent.
-    answers: share of answers generated right from end to end, format bytes and all.
-    answers_sem: its standard error.
+    symbols: float64 [N] share of the answer's symbols generated right, each in its place.
+    answers: float64 [N] 1 where the answer is right from end to end, format bytes and all, else 0.
   """
 
-  symbols: float
-  symbols_sem: float | None
-  answers: float
-  answers_sem: float | None
+  symbols: np.ndarray
+  answers: np.ndarray
 
 
-def generation_accuracy(
+def generated_answers(
   step_logits: Logits,
   examples: Sequence[Example],
   tokenizer: Tokenizer,
   batch_size: int | None = None,
   length: int | None = None,
-) -> Accuracy:
-  """The accuracy of greedily generated answers.
+) -> Answers:
+  """The answers that a model generates greedily, compared with the right ones.
 
   Tokens of format bytes alone, such as the space in `D 4`, are generated and fed back, but are no
   symbols. Prompt and answer are tokenized apart: where a tokenizer would join them, the answer is
@@ -74,8 +70,65 @@ def generation_accuracy(
   longest = max(map(len, answers))
   generated = generate(step_logits, prompts, longest, tokenizer.vocab_size, batch_size, length)
   right = [row[: len(answer)] == answer for row, answer in zip(generated, answers, strict=True)]
-  shares = [float(r[where].mean()) for r, where in zip(right, counted, strict=True)]
-  return Accuracy(*mean_and_sem(shares), *mean_and_sem([float(r.all()) for r in right]))
+  shares = [r[where].mean() for r, where in zip(right, counted, strict=True)]
+  return Answers(np.array(shares, np.float64), np.array([r.all() for r in right], np.float64))
+
+
+def guesses(example: Example, commonness: Mapping[bytes, float] | None = None) -> dict[str, float]:
+  """Expected share of an answer that is right by guessing, without looking anything up.
+
+  The candidates are the values shown for LookUp (one symbol is asked), and the symbols of the last
+  line for Permutation.
+
+  Args:
+    example: of LookUp or Permutation.
+    commonness: how frequent each symbol is in the training text, by default all alike.
+
+  Returns:
+    'any_candidate': one of the candidates at random; 'majority': the one that the prompt has most
+    often; 'frequency': the one most frequent in the training text. Ties are broken at random.
+  """
+  *shown, asked = example.prompt.split(b'\n')
+  line = asked.removesuffix(b'->').split(b' ')
+  if len(line) > 1:
+    candidates, wanted = line, example.answer.split(b' ')
+  else:
+    candidates, wanted = [one.split(b'->')[1] for one in shown], [example.answer]
+  known = commonness or {}
+  tokens = example.prompt.replace(b'->', b' ').replace(b'\n', b' ').split(b' ')
+  weights = {
+    'any_candidate': dict.fromkeys(candidates, 0.0),
+    'majority': {one: float(tokens.count(one)) for one in candidates},
+    'frequency': {one: known.get(one, 0.0) for one in candidates},
+  }
+  return {way: _best(candidates, weight, wanted) for way, weight in weights.items()}
+
+
+def _best(candidates: list[bytes], weight: Mapping[bytes, float], wanted: list[bytes]) -> float:
+  """Share of the wanted symbols that a random one of the heaviest candidates is."""
+  heaviest = [one for one in candidates if weight[one] == max(weight.values())]
+  return sum(heaviest.count(one) for one in wanted) / len(heaviest) / len(wanted)
+
+
+def guessing(
+  examples: Sequence[Example], commonness: Mapping[bytes, float] | None = None
+) -> dict[str, Estimate]:
+  """Accuracy of each way of `guesses` over examples."""
+  each = [guesses(example, commonness) for example in examples]
+  return {way: mean([one[way] for one in each], 'examples') for way in each[0]}
+
+
+def above_chance(accuracy: Estimate, chance: Estimate) -> Estimate:
+  """(accuracy − chance) / (1 − chance): 0 for guessing or worse, 1 for all right.
+
+  A model that does worse than guessing has not learned to answer; how far below it is says nothing.
+  """
+  room = 1 - chance.value
+  if room <= 0:
+    raise InputError('guessing is always right: these examples ask nothing.')
+  found = difference(accuracy, chance)
+  sem = None if found.sem is None else found.sem / room
+  return accuracy._replace(value=max(0.0, found.value / room), sem=sem)
 
 
 def generate(

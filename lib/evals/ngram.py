@@ -51,7 +51,9 @@ class NGram:
     train = self._symbols(train)
     counts = np.bincount(train.astype(np.int64), minlength=vocab_size)
     self._unigram = (counts + 0.5) / (train.size + vocab_size / 2)
-    self._levels = [_count(train, m, vocab_size) for m in range(1, order + 1)]
+    self._levels = [
+      _count(_pack(train, m + 1, vocab_size), vocab_size) for m in range(1, order + 1)
+    ]
 
   def nats(self, test: np.ndarray) -> np.ndarray:
     """float64 [n] nats of each symbol; symbol i < m has only the i symbols before it as context."""
@@ -59,13 +61,7 @@ class NGram:
     probability = self._unigram[test.astype(np.int64)]
     for m, level in enumerate(self._levels, start=1):
       grams = _pack(test, m + 1, self.vocab_size)
-      gram_count = _look_up(level.grams, grams, level.gram_counts)
-      contexts = grams // np.uint64(self.vocab_size)
-      count = _look_up(level.contexts, contexts, level.context_counts)
-      successors = _look_up(level.contexts, contexts, level.successors)
-      seen = count > 0  # an unseen context leaves the shorter one's probability
-      mixed = gram_count + successors * probability[m:]
-      np.divide(mixed, count + successors, out=probability[m:], where=seen)
+      probability[m:] = _mixed(level, grams, self.vocab_size, probability[m:])
     return -np.log(probability)
 
   def by_document(self, documents: Sequence[np.ndarray]) -> np.ndarray:
@@ -81,6 +77,52 @@ class NGram:
         + (f' from {sequence.min()} to {sequence.max()}.' if sequence.size else '.')
       )
     return sequence.astype(np.uint64)
+
+
+class WindowUnigram:
+  """A unigram over whole windows: each token given the earlier tokens of its own window alone.
+
+  It ignores all text before the window, so it is what a model of windows must beat to have learned
+  from context. The first token's probability is that of a unigram; a later one's is interpolated as
+  in `NGram`, with counts of its own for each place in the window.
+
+  Args:
+    windows: integer [N, w], N windows of w tokens; -1 where a window is cut short.
+    vocab_size: number of tokens, seen or not.
+
+  Raises:
+    InputError: a token out of range, or no window.
+  """
+
+  def __init__(self, windows: np.ndarray, vocab_size: int):
+    if windows.ndim != 2 or not windows.size or windows.max() >= vocab_size:
+      raise InputError(
+        f'a unigram over windows of {vocab_size} ids needs windows [N, w] of such ids; got the '
+        f'shape {windows.shape}.'
+      )
+    self.vocab_size = vocab_size
+    longest = int(64 // np.log2(max(vocab_size, 2)))  # tokens of a gram that fit 64 bits
+    self._places = []
+    for place in range(windows.shape[1]):
+      known = windows[windows[:, place] >= 0, : place + 1]
+      counts = np.bincount(known[:, -1], minlength=vocab_size)
+      unigram = (counts + 0.5) / (len(known) + vocab_size / 2)
+      orders = range(1, min(place, longest - 1) + 1)
+      levels = [_count(_rows(known, m + 1, vocab_size), vocab_size) for m in orders]
+      self._places.append((unigram, levels))
+
+  def nats(self, windows: np.ndarray) -> np.ndarray:
+    """float64 [N, w] nats of each token of windows [N, w]; 0 where there is no token."""
+    nats = np.zeros(windows.shape)
+    for place, (unigram, levels) in enumerate(self._places):
+      real = windows[:, place] >= 0
+      known = windows[real, : place + 1]
+      probability = unigram[known[:, -1]]
+      for m, level in enumerate(levels, start=1):
+        grams = _rows(known, m + 1, self.vocab_size)
+        probability = _mixed(level, grams, self.vocab_size, probability)
+      nats[real, place] = -np.log(probability)
+    return nats
 
 
 def per_character(nats: np.ndarray, lengths: np.ndarray, blocks: int = 50) -> tuple[float, float]:
@@ -146,8 +188,28 @@ def _pack(sequence: np.ndarray, length: int, vocab_size: int) -> np.ndarray:
   return keys
 
 
-def _count(train: np.ndarray, context: int, vocab_size: int) -> _Counts:
-  grams, gram_counts = np.unique(_pack(train, context + 1, vocab_size), return_counts=True)
+def _rows(windows: np.ndarray, length: int, vocab_size: int) -> np.ndarray:
+  """uint64 [N] grams of the last `length` symbols of each row, the last least significant."""
+  keys = np.zeros(len(windows), np.uint64)
+  for column in windows[:, -length:].T:
+    keys = keys * np.uint64(vocab_size) + column.astype(np.uint64)
+  return keys
+
+
+def _mixed(level: _Counts, grams: np.ndarray, vocab_size: int, shorter: np.ndarray) -> np.ndarray:
+  """Witten and Bell's probability of each gram [n] from that of the next shorter context [n]."""
+  gram_count = _look_up(level.grams, grams, level.gram_counts)
+  contexts = grams // np.uint64(vocab_size)
+  count = _look_up(level.contexts, contexts, level.context_counts)
+  successors = _look_up(level.contexts, contexts, level.successors)
+  # An unseen context leaves the shorter one's probability.
+  mixed = gram_count + successors * shorter
+  return np.divide(mixed, count + successors, out=shorter.copy(), where=count > 0)
+
+
+def _count(grams: np.ndarray, vocab_size: int) -> _Counts:
+  """Counts of grams [n], packed, and of their contexts."""
+  grams, gram_counts = np.unique(grams, return_counts=True)
   contexts, starts, successors = np.unique(
     grams // np.uint64(vocab_size), return_index=True, return_counts=True
   )

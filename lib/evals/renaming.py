@@ -10,6 +10,7 @@ Legend: N sequences, T length, d symbols. All losses and regrets are in nats.
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numba
@@ -101,6 +102,35 @@ def counting_nats(sequences: np.ndarray, d: int, order: int, smoothing: float = 
       f'got order {order} and smoothing {smoothing}.'
     )
   return _count(_symbols(sequences, d), d, order, smoothing)
+
+
+# (ids [N, T], number of the draw) -> nats [N, T] of a model under random rows of that draw.
+Score = Callable[[np.ndarray, int], np.ndarray]
+
+
+def label_leak(
+  score: Score, sequences: np.ndarray, d: int, draws: int, seed: int = 0
+) -> np.ndarray:
+  """float64 [N, T] nats under permuted labels less nats under the labels as they are.
+
+  A model without fixed names has the same law of nats under both, so the mean over sequences is 0
+  up to chance. Rows and permutations are drawn `draws` times, all independent, and averaged.
+
+  Args:
+    score: the model; draws of different numbers are independent.
+    sequences: integer [N, T] symbols in [0, d), under the labels of training.
+    d: number of symbols.
+    draws: of either side.
+    seed: of the permutations.
+  """
+  sequences = _symbols(sequences, d)
+  rng = np.random.default_rng(seed)
+  gain = np.zeros(sequences.shape)
+  for draw in range(draws):
+    labels = rng.permuted(np.tile(np.arange(d), (len(sequences), 1)), axis=1)
+    permuted = np.take_along_axis(labels, sequences, axis=1)
+    gain += np.asarray(score(permuted, 2 * draw + 1), np.float64) - score(sequences, 2 * draw)
+  return gain / draws
 
 
 def log_permutations(d: int) -> float:

@@ -12,18 +12,25 @@ import numpy as np
 from lib.models.decoder import LanguageModel
 
 
+@functools.cache
+def _step(model: LanguageModel) -> jax.stages.Wrapped:
+  """`model.step`, compiled once for all equal models."""
+  return jax.jit(functools.partial(model.apply, method='step'))
+
+
 class Reader:
-  """Logits of the next token after each token read, with a cache, for rows that draw nothing.
+  """Logits of the next token after each token read, with a cache.
 
   When the cache is full, the text is forgotten but for its newer half, read anew as a text of its
   own, as the model has seen texts begin in training.
 
   Args:
-    model: over learned rows.
+    model: the module.
     variables: of the model.
     begin: the id that begins a text, its vocabulary's size.
     length: tokens that the cache holds, the begin among them: as many as in training.
     window: tokens of a window; what is kept begins where one does.
+    draw: the embedding's draw for a batch of one text; None for rows that draw nothing.
   """
 
   def __init__(
@@ -33,8 +40,9 @@ class Reader:
     begin: int,
     length: int,
     window: int = 1,
+    draw: Any = None,
   ):
-    self._step = jax.jit(functools.partial(model.apply, method='step'))
+    self._step, self._draw = _step(model), draw
     self._empty = lambda: model.decoder.empty_cache(1, length)
     self._variables, self._begin, self._length = variables, begin, length
     self._forgotten = -(-length // 2 // window) * window  # whole windows
@@ -53,5 +61,5 @@ class Reader:
   def _read(self, token: int) -> np.ndarray:
     self._ids.append(token)
     ids = jnp.full(1, token, jnp.int32)
-    logits, self._cache = self._step(self._variables, ids, self._cache, None)
+    logits, self._cache = self._step(self._variables, ids, self._cache, self._draw)
     return np.asarray(logits[0])

@@ -116,7 +116,8 @@ def _published(claim: Claim, entries: Sequence[Mapping[str, Any]]) -> str:
   found = {SEPARATOR.join((e['table'], e['row'], e['column'])): e for e in entries}
   by_source: dict[str, list[str]] = {}
   for address in claim.published:
-    said = f'{_value(found[address]["value"])} for {address}'
+    evidence = found[address].get('evidence', '')
+    said = f'{_value(found[address]["value"])}{f" ({evidence})" * bool(evidence)} for {address}'
     by_source.setdefault(found[address]['source'], []).append(said)
   return '; '.join(f'{", ".join(said)} ({source})' for source, said in by_source.items())
 

@@ -3,7 +3,7 @@
 
 import io
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -122,11 +122,18 @@ def ranked(
   values: Mapping[str, float],
   levels: Mapping[str, float],
   number: str = '%.2f',
+  errors: Mapping[str, float | None] | None = None,
 ) -> Callable[[Any], None]:
-  """A panel of one bar a name, lying, its number beside it, under vertical reference levels."""
+  """A panel of one bar a name, lying, its number next to it, under vertical reference levels.
+
+  `errors` are drawn as lines of ± that much, None as no line.
+  """
 
   def draw(axis: Any) -> None:
-    bars = axis.barh(range(len(values)), list(values.values()), label='measured')
+    lengths = _lengths([errors.get(label) for label in values]) if errors else None
+    bars = axis.barh(
+      range(len(values)), list(values.values()), xerr=lengths, capsize=2, label='measured'
+    )
     axis.bar_label(bars, fmt=number, fontsize=7, padding=2)
     axis.set_yticks(range(len(values)), list(values), fontsize=8)
     axis.invert_yaxis()
@@ -190,8 +197,12 @@ def heat_map(
   lines: Sequence[str],
   columns: Sequence[str],
   label: str,
+  legend: str = '',
 ) -> Callable[[Any], None]:
-  """A panel of numbers, `values[line][column]`, the lower the lighter; what is None has a cross."""
+  """A panel of numbers, `values[line][column]`, the lower the lighter; what is None has a cross.
+
+  `legend` is a line of text below the panel.
+  """
 
   def draw(axis: Any) -> None:
     known = [value for line in values for value in line if value is not None]
@@ -206,6 +217,7 @@ def heat_map(
     axis.set_xticks(range(len(columns)), columns)
     axis.set_yticks(range(len(lines)), lines)
     axis.set_title(title)
+    axis.set_xlabel(legend)
     axis.figure.colorbar(image, ax=axis, label=label)
 
   return draw
@@ -216,16 +228,22 @@ def trade(
   x_label: str,
   y_label: str,
   points: Mapping[str, Mapping[str, tuple[float, float]]],
+  unranked: Collection[str] = (),
 ) -> Callable[[Any], None]:
   """A panel of points (x, y), series -> name -> point, both better when smaller.
 
-  A line joins those that no other beats in both. Each name stands once, above its points.
+  A line joins those that no other beats in both, names in `unranked` left out. Each name is written
+  once, above its points.
   """
 
   def draw(axis: Any) -> None:
     every = sorted(point for named in points.values() for point in named.values())
-    best = [(x, y) for i, (x, y) in enumerate(every) if all(y < other for _, other in every[:i])]
-    axis.step(*zip(*best), where='post', color='0.6', linestyle='--', label='the best for less')
+    ranked = sorted(
+      point for named in points.values() for name, point in named.items() if name not in unranked
+    )
+    best = [(x, y) for i, (x, y) in enumerate(ranked) if all(y < other for _, other in ranked[:i])]
+    if best:
+      axis.step(*zip(*best), where='post', color='0.6', linestyle='--', label='the best for less')
     for label, named in points.items():
       axis.plot(*zip(*named.values()), 'o', label=label, markersize=5, alpha=0.8)
     high: dict[str, tuple[float, float]] = {}  # the highest point of each name

@@ -2,14 +2,22 @@
 """Published numbers: data files with a source, set beside measured rows of the same scale."""
 
 import dataclasses
+import fnmatch
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lib.report.results import Row
 
 UNPUBLISHED = 'the paper gives no such number'
+# What a number is evidence of, where it is not printed in the paper itself.
+EVIDENCE = {
+  '': 'published',
+  'derived': 'derived',  # by us, from a formula or from numbers that are printed
+  'recalled': 'recalled',  # from memory, not from the text
+  'secondary': 'secondary',  # from another work
+}
 FOLDER = pathlib.Path(__file__).parent / 'published'
 
 
@@ -17,7 +25,8 @@ def load(paper: str) -> dict[str, Any]:
   """The data of `published/PAPER.json`; none, where there is no such file.
 
   It holds `paper`, `source` and `entries`, each with table, row, column, value, unit, source and
-  `where`: the facts of a run (scale, source parameters) under which the number is comparable.
+  `where`: the facts of a run (scale, source parameters) under which the number is comparable. An
+  entry that the paper does not print itself has `evidence`, a key of EVIDENCE.
   """
   path = FOLDER / f'{paper}.json'
   return json.loads(path.read_text()) if path.exists() else {'entries': []}
@@ -35,26 +44,34 @@ def attach(rows: Sequence[Row], paper: str, facts: Mapping[str, Any]) -> list[Ro
   return [_beside(row, entries.get((row.table, row.row, row.column), []), facts) for row in rows]
 
 
-def unmeasured(
-  paper: str, table: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda entry: True
-) -> list[Row]:
-  """Rows for what a paper published of its own models, beside which nothing is measured."""
-  return [
-    Row(table, entry['row'], entry['column'], None, unit=entry['unit'],
-        note='not measured: a model of the paper')
-    for entry in load(paper)['entries']
-    if entry['table'] == table and wanted(entry)
-  ]  # fmt: skip
+def unmeasured(paper: str) -> list[Row]:
+  """Rows for what a paper published of its own models or settings, which no recipe measures.
+
+  `unmeasured` in the paper's file says which: reason -> patterns of addresses.
+  """
+  data, rows = load(paper), []
+  reasons = [(why, form) for why, forms in data.get('unmeasured', {}).items() for form in forms]
+  for entry in data['entries']:
+    place = entry['table'], entry['row'], entry['column']
+    why = [why for why, form in reasons if fnmatch.fnmatchcase(' / '.join(place), form)]
+    if why:
+      rows.append(Row(*place, None, unit=entry['unit'], note=f'not measured: {why[0]}'))
+  return rows
 
 
 def _beside(row: Row, entries: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Row:
   join = lambda note: '; '.join(part for part in (row.note, note) if part)
   for entry in entries:
-    where = entry.get('where', {})
+    value, where, source = entry['value'], entry.get('where', {}), entry['source']
     if all(facts.get(key) == value for key, value in where.items()):
-      return dataclasses.replace(row, published=entry['value'], note=join(entry['source']))
+      if isinstance(value, str):  # such as the bits of a code
+        return dataclasses.replace(row, note=join(f'published {value} ({source})'))
+      evidence = entry.get('evidence', '')
+      return dataclasses.replace(row, published=value, evidence=evidence, note=join(source))
   for entry in entries:
     scale = ', '.join(f'{key}={value}' for key, value in entry['where'].items())
-    note = f'published {entry["value"]:g} at {scale} ({entry["source"]}): not this scale'
+    value = entry['value'] if isinstance(entry['value'], str) else f'{entry["value"]:g}'
+    word = EVIDENCE[entry.get('evidence', '')]
+    note = f'{word} {value} at {scale} ({entry["source"]}): not this scale'
     return dataclasses.replace(row, note=join(note))
   return dataclasses.replace(row, note=join(UNPUBLISHED))

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib import atomic
+from lib import atomic, stats
 from lib.errors import InputError
 from lib.stats import Estimate
 
@@ -35,6 +35,8 @@ class Row:
     n: number of independent units behind the error: '57', or '3×57' for seeds × documents.
     over: those units, such as 'documents' or 'seeds×documents'.
     df: degrees of freedom of Student's t; None where a rule can decide nothing.
+    evidence: what the published number is, if the paper does not print it: a key of
+      lib.report.published.EVIDENCE.
   """
 
   table: str
@@ -48,6 +50,7 @@ class Row:
   n: str = ''
   over: str = ''
   df: float | None = None
+  evidence: str = ''
 
   @classmethod
   def of(cls, table: str, row: str, column: str, estimate: Estimate, **rest: Any) -> 'Row':
@@ -75,11 +78,8 @@ def parts(row: str) -> dict[str, str]:
 
 def mean_and_sem(values: Sequence[float]) -> tuple[float, float | None]:
   """Mean over seeds and its standard error (None for one seed)."""
-  count = len(values)
-  mean = sum(values) / count
-  if count < 2:
-    return mean, None
-  return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (count - 1) / count)
+  found = stats.mean(values)
+  return found.value, found.sem
 
 
 def as_json(content: Any) -> str:
@@ -92,10 +92,17 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
   atomic.write(path, as_json(content))
 
 
+FIELDS = (
+  'table', 'row', 'column', 'measured', 'sem', 'n', 'over', 'df', 'published', 'evidence', 'unit',
+  'note',
+)  # fmt: skip
+
+
 def _plain(row: Row) -> dict[str, Any]:
   number = lambda x: None if x is None or not math.isfinite(x) else float(x)
   values = dataclasses.asdict(row)
-  return values | {key: number(values[key]) for key in ('measured', 'sem', 'published', 'df')}
+  values |= {key: number(values[key]) for key in ('measured', 'sem', 'published', 'df')}
+  return {field: values[field] for field in FIELDS}
 
 
 def write_rows(path: str | os.PathLike, rows: Sequence[Row], seconds: float) -> None:

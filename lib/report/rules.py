@@ -98,7 +98,7 @@ class Comparison:
     if self.untested:
       return None
     decided = self.exact or (self.adjusted is not None and self.adjusted <= 1 - stats.LEVEL)
-    return self.slack > 0 if decided else None
+    return bool(self.slack > 0) if decided else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Cells:
       if isinstance(entry['value'], (int, float)):
         address = SEPARATOR.join(('published', entry['table'], entry['row'], entry['column']))
         self._found[address] = Cell(address, Estimate(entry['value']), constant=True)
-    self._tables = {row.table for row in rows} | {'published'}
+    self._tables = {row.table for row in rows if row.estimate} | {'published'}
 
   def one(self, address: str) -> Cell:
     """The cell of an address.

@@ -27,8 +27,8 @@ READING = (
   '± is one standard error everywhere, over the units that the table “What ± is” lists. '
   '[low, high] is the 95 % interval of a difference, by Student’s t. p is adjusted for the number '
   'of comparisons in a claim (Holm); a comparison is decided where p is at most 0.05. '
-  'Deterministic numbers (counts, closed forms) are compared by value. Addresses read table / row / '
-  'column.',
+  'Deterministic numbers (counts, closed forms) are compared by value. An address reads table / '
+  'row / column.',
 )
 ERRORS = 'What ± is'
 FEW, SHOWN = 8, 4  # comparisons of a rule: so many are all shown, of more these

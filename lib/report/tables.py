@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from lib.report.published import UNPUBLISHED
+from lib.report.published import EVIDENCE, UNPUBLISHED
 from lib.report.results import Row
 from lib.stats import Estimate
 
@@ -18,7 +18,7 @@ def cell(row: Row) -> str:
     return '–'
   text = with_error(row.estimate)
   if row.published is not None:
-    text += f' (published {number(row.published)})'
+    text += f' ({EVIDENCE[row.evidence]} {number(row.published)})'
   return text
 
 
@@ -54,13 +54,20 @@ def errors(rows: Sequence[Row]) -> list[list[str]]:
   ]
 
 
+def _errors_in_words(rows: Sequence[Row]) -> str:
+  """'± is one standard error over documents (n 57).': of the rows of one table."""
+  _, *lines = errors(rows)
+  units = [f'{over} (n {n})' if n else f'units that are {over}' for _, over, n, _ in lines]
+  return f'± is one standard error over {"; or over ".join(units)}.' if units else ''
+
+
 def _df(value: float | None) -> str:
   return '' if value is None else f'{value:.3g}'
 
 
 def _listed(texts: Sequence[str]) -> str:
   """Different texts, in the order of their numbers: all of a few, else the first and the last."""
-  order = lambda text: [float(part) for part in text.split('×')]
+  order = lambda text: [float(part) for part in re.findall(r'[\d.]+', text)]
   found = sorted({text for text in texts if text}, key=order)
   return ', '.join(found) if len(found) <= MOST else f'{found[0]} to {found[-1]}'
 
@@ -115,8 +122,8 @@ def ruled(cells: Sequence[Sequence[str]]) -> str:
 
 def _table(table: str, rows: Sequence[Row], caption: str) -> str:
   lines = [f'### {table}', '']
-  if caption:
-    lines += [*textwrap.wrap(caption, 100), '']
+  if words := ' '.join(part for part in (caption, _errors_in_words(rows)) if part):
+    lines += [*textwrap.wrap(words, 100), '']
   lines.append(ruled(grid(rows)))
   notes: dict[str, list[str]] = {}
   for row in rows:

@@ -105,6 +105,14 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
   )
 
 
+def put(array: Any, place: NamedSharding) -> jax.Array:
+  """An array that every process holds whole, or a jax array, on the devices of `place`."""
+  if isinstance(array, jax.Array):
+    return jax.device_put(array, place)
+  array = np.asarray(array)
+  return jax.make_array_from_callback(array.shape, place, array.__getitem__)
+
+
 def global_batch(
   batch: Mapping[str, np.ndarray], mesh: Mesh, axis: int = 0
 ) -> dict[str, jax.Array]:
@@ -114,7 +122,6 @@ def global_batch(
     InputError: the batch does not divide among those devices.
   """
   places = batch_shardings(batch, mesh, axis)
-  put = lambda whole, place: jax.make_array_from_callback(whole.shape, place, whole.__getitem__)
   return {name: put(np.asarray(whole), places[name]) for name, whole in batch.items()}
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
 from lib.train import sharding
-from lib.train.experiment import Batch, Experiment
+from lib.train.experiment import Batch, Experiment, Variables
 from pallas_kernels.implementations import backend
 
 State = dict[str, Any]  # {'step': int32 [], 'variables': collections, 'optimizer': optax state}
@@ -31,23 +31,63 @@ def state_shapes(
   Returns:
     make: () -> state, compiled so that each shard is made on its own device (no host copy).
     shapes: the state's ShapeDtypeStructs, each with the sharding that the rules give.
+
+  Raises:
+    InputError: `experiment.initial` does not fit what `experiment.init_fn` makes.
   """
 
-  def init() -> State:
-    example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
-    variables = experiment.init_fn(jax.random.key(seed), example)
+  initial = None if experiment.initial is None else _checked(experiment, batch)
+
+  def init(initial: Variables | None) -> State:
+    variables = initial
+    if variables is None:
+      example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
+      variables = experiment.init_fn(jax.random.key(seed), example)
+    else:  # a copy, since the step gives the memory of the state away
+      variables = jax.tree.map(jnp.copy, variables)
     return {
       'step': jnp.zeros((), jnp.int32),
       'variables': dict(variables),
       'optimizer': optimizer.init(variables['params']),
     }
 
-  shapes = jax.eval_shape(init)
+  shapes = jax.eval_shape(init, initial)
   places = sharding.shardings(shapes, rules, mesh)
   shapes = jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
   )
-  return jax.jit(init, out_shardings=places), shapes
+
+  def make() -> State:
+    placed = initial and jax.tree.map(sharding.put, initial, places['variables'])
+    return jax.jit(init, out_shardings=places)(placed)
+
+  return make, shapes
+
+
+def _checked(experiment: Experiment, batch: Batch) -> Variables:
+  """The initial variables in the dtypes of the model; raises InputError unless they fit it."""
+  wanted = dict(jax.eval_shape(experiment.init_fn, jax.random.key(0), dict(batch)))
+  initial = dict(experiment.initial or {})
+  check_same_shapes(initial, wanted, 'the initial variables')
+  return jax.tree.map(lambda array, like: array.astype(like.dtype), initial, wanted)
+
+
+def check_same_shapes(found: Variables, wanted: Variables, what: str) -> None:
+  """Raises InputError that names the first array that is missing, unknown or of another shape."""
+  one, other = (
+    {sharding.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    for tree in (found, wanted)
+  )
+  for name in sorted(one.keys() | other.keys()):
+    if name not in one:
+      raise InputError(f'{what} lack {name} {other[name].shape}, which the model has.')
+    if name not in other:
+      raise InputError(f'{what} hold {name} {one[name].shape}, which the model does not have.')
+    if tuple(one[name].shape) != tuple(other[name].shape):
+      raise InputError(
+        f'{what} hold {name} of shape {tuple(one[name].shape)}; the model wants '
+        f'{tuple(other[name].shape)}.'
+      )
 
 
 def make_step(

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model as a folder: what it is, its weights and its tokenizer.
+
+  model.json           module (`lib.language_model.modules`), context, BOS, provenance, and size and
+                       sha256 of the other files; the field `sha256` is of all its other fields
+  weights.safetensors  the variables by their paths, such as params/decoder/final_norm/scale
+  tokenizer            the tokenizer's own file, which holds its byte model too if it has one
+
+Everything is checked before it is used: checksums first, then names and shapes of the weights
+against those that the module would make. Nothing is unpickled.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from lib import atomic
+from lib.errors import InputError
+from lib.language_model import modules
+from lib.language_model.model import Provenance, TrainedModel, flat
+from lib.models import codec_files
+from lib.models.decoder import LanguageModel
+from lib.train import sharding
+from lib.train.state import check_same_shapes
+
+FORMAT, VERSION = 'language-model', 1
+MODEL, WEIGHTS, TOKENIZER = 'model.json', 'weights.safetensors', 'tokenizer'
+LARGEST = 2**24  # bytes of a model.json
+
+
+def save(model: TrainedModel, path: str | os.PathLike) -> None:
+  """Writes a model's folder; see `TrainedModel.save`."""
+  path = pathlib.Path(path)
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise InputError(f'there is something at {path} already: choose another path, or delete it.')
+  told = {
+    'format': FORMAT,
+    'version': VERSION,
+    'module': modules.to_json(model.module),
+    'context': model.context,
+    'bos': model.bos,
+    'provenance': dataclasses.asdict(model.provenance),
+  }
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with atomic.folder(path) as partial:
+    save_file(flat_contiguous(model.variables), partial / WEIGHTS)
+    if model.tokenizer is not None:
+      codec_files.save(model.tokenizer, partial / TOKENIZER)
+    told['files'] = {file.name: _facts(file) for file in sorted(partial.iterdir())}
+    told['sha256'] = _digest(told)
+    (partial / MODEL).write_text(json.dumps(told, indent=1, allow_nan=False))
+
+
+def load(
+  path: str | os.PathLike, mesh: Mesh | None = None, rules: sharding.Rules | None = None
+) -> TrainedModel:
+  """Reads the folder that `TrainedModel.save` wrote.
+
+  Args:
+    path: of the folder.
+    mesh: devices to spread the weights over, array by array: the host has the parts of one array at
+      a time. None puts them on one device.
+    rules: where on a mesh each array lies, by its path (`lib.train.sharding`); a mesh needs them.
+
+  Raises:
+    InputError: there is no such folder, or it is damaged or of another kind.
+  """
+  path = pathlib.Path(path)
+  told = _read(path)
+  with _rebuilding(path / MODEL):
+    module = modules.from_json(told['module'])
+    if not isinstance(module, LanguageModel):
+      raise InputError(f'its module is a {type(module).__name__}, not a LanguageModel.')
+    provenance = _provenance(told['provenance'])
+    context, bos = told['context'], told['bos']
+    if type(context) is not int or type(bos) is not int:
+      raise InputError(f'context and bos must be whole numbers; got {context!r} and {bos!r}.')
+    wanted = _shapes(module)
+  variables = _weights(path / WEIGHTS, wanted, mesh, rules)
+  tokenizer = codec_files.load(path / TOKENIZER) if TOKENIZER in told['files'] else None
+  with _rebuilding(path / MODEL):
+    return TrainedModel(module, variables, tokenizer, context, bos, provenance, mesh)
+
+
+def flat_contiguous(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The variables by their paths, each in C order, as safetensors wants them."""
+  return {name: np.asarray(array, order='C') for name, array in flat(variables).items()}
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  """A model.json whose checksums, and those of the files beside it, are right."""
+  file = path / MODEL
+  try:
+    if file.stat().st_size > LARGEST:
+      raise InputError(f'{file} is no description of a model: it has more than {LARGEST} bytes.')
+    content = file.read_bytes()
+  except OSError as error:
+    raise InputError(
+      f'{path} is no trained model: cannot read its {MODEL} ({error.strerror}).'
+    ) from error
+  try:
+    told = json.loads(content)
+    if not isinstance(told, dict) or told.get('format') != FORMAT:
+      raise InputError(f'{file} does not describe a model: its format should be {FORMAT!r}.')
+    if told.get('version') != VERSION:
+      raise InputError(
+        f'{file} has version {told.get("version")!r}; this program reads version {VERSION}.'
+      )
+    digest = told.pop('sha256', None)
+    if digest != _digest(told):
+      raise InputError(f'{file} is damaged: its checksum differs; save or fetch the model again.')
+  except (ValueError, RecursionError) as error:
+    raise InputError(f'{file} is damaged: it is no JSON; save or fetch the model again.') from error
+  files = told.get('files')
+  if not isinstance(files, dict) or not {WEIGHTS} <= files.keys() <= {WEIGHTS, TOKENIZER}:
+    raise InputError(f'{file} must name the files {WEIGHTS} and {TOKENIZER}, and no others.')
+  missing = {'module', 'context', 'bos', 'provenance'} - told.keys()
+  if missing:
+    raise InputError(f'{file} lacks {", ".join(sorted(missing))}.')
+  for name, facts in files.items():
+    if facts != _facts(path / name):
+      raise InputError(
+        f'{path / name} is damaged: its size or checksum is not that of {MODEL}; save or fetch the '
+        'model again.'
+      )
+  return told
+
+
+def _facts(file: pathlib.Path) -> dict[str, Any]:
+  """Size and checksum of a file."""
+  try:
+    with file.open('rb') as opened:
+      digest = hashlib.file_digest(opened, 'sha256').hexdigest()
+      return {'bytes': os.fstat(opened.fileno()).st_size, 'sha256': digest}
+  except OSError as error:
+    raise InputError(f'cannot read {file}: {error.strerror}.') from error
+
+
+def _digest(told: Mapping[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _rebuilding(file: pathlib.Path) -> Iterator[None]:
+  """InputError that names the file for whatever goes wrong while it is made into a model.
+
+  A checksum shows damage, not who wrote the file: any value may stand there.
+  """
+  try:
+    yield
+  except Exception as error:
+    reason = str(error).split('\n')[0][:300]
+    raise InputError(f'{file} makes no model: {reason}') from error
+
+
+def _provenance(told: Any) -> Provenance:
+  made = Provenance(**told)
+  return dataclasses.replace(made, seeds=tuple(made.seeds), changes=tuple(made.changes))
+
+
+@functools.cache
+def _shapes(module: LanguageModel) -> dict[str, Any]:
+  """Names, shapes and dtypes of a module's initial variables."""
+  ids = jnp.zeros((1, 2), jnp.int32)
+  batch = dict.fromkeys(('inputs', 'targets', 'segments', 'positions'), ids)
+  return dict(jax.eval_shape(lambda key: module.init(key, batch, key), jax.random.key(0)))
+
+
+def _weights(
+  file: pathlib.Path, wanted: dict[str, Any], mesh: Mesh | None, rules: sharding.Rules | None
+) -> dict[str, Any]:
+  """The variables of a safetensors file, if they have the names and shapes that are wanted."""
+  if mesh is not None and rules is None:
+    raise InputError('a mesh needs rules that place the weights on it, such as DECODER_RULES.')
+  try:
+    with safe_open(file, framework='numpy') as opened:
+      found: dict[str, Any] = {}
+      for name in opened.keys():  # noqa: SIM118 - it is no mapping
+        shape = tuple(opened.get_slice(name).get_shape())
+        _put(found, name, jax.ShapeDtypeStruct(shape, np.float32))
+      check_same_shapes(found, wanted, f'the weights in {file}')
+
+      def read(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = sharding.path_name(path)
+        part = opened.get_slice(name)
+        if part.get_dtype().startswith(('F', 'BF')) != jnp.issubdtype(leaf.dtype, jnp.floating):
+          raise InputError(f'{name} in {file} is {part.get_dtype()}, not {leaf.dtype}.')
+        if mesh is None:
+          return jnp.asarray(opened.get_tensor(name))
+        place = sharding.fit(sharding.spec_for(name, rules or ()), leaf.shape, mesh)
+        return jax.make_array_from_callback(leaf.shape, place, part.__getitem__)
+
+      return jax.tree_util.tree_map_with_path(read, wanted)
+  except (SafetensorError, OSError) as error:
+    raise InputError(f'{file} is no safetensors file: {error}') from error
+
+
+def _put(tree: dict[str, Any], name: str, leaf: Any) -> None:
+  """Writes a leaf at a path such as 'params/decoder/…' into nested dicts."""
+  *folders, last = name.split('/')
+  for folder in folders:
+    tree = tree.setdefault(folder, {})
+    if not isinstance(tree, dict):
+      raise InputError(f'the weights hold both {name} and a part of its path.')
+  tree[last] = leaf

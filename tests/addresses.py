@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether rules and published numbers address rows that a recipe writes."""
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from configs.common import SCALES
+from lib.report import claims, published, rules
+from lib.report.results import Row
+from lib.report.rules import SEPARATOR, Cells
+
+
+def faults(paper: str, rows: Sequence[Row], names: Sequence[str] = ()) -> list[str]:
+  """What is wrong with the rules and the published numbers of a paper; nothing, if all is well.
+
+  An address must be that of a row of the smoke run. Sizes may differ: numbers in the values and in
+  the column compare equal, and so do names that the config of some scale holds (of models, texts,
+  methods). Published numbers that are said to be unmeasured must not be measured.
+
+  Args:
+    paper: name of the data files.
+    rows: of the recipe's smoke run.
+    names: further names that compare equal, such as those of fonts.
+  """
+  data = published.load(paper)['entries']
+  entries = [_address(entry) for entry in data]
+  aside = {_address(vars(row)) for row in published.unmeasured(paper)}
+  equal = {name.lower() for name in (*_names(paper), *names)}
+  written = {_address(vars(row)) for row in rows} - aside
+  forms = {_form(address, equal) for address in written}
+  found = []
+  for address in entries:
+    measured = _form(address, equal) in forms
+    if measured == (address in aside):
+      found.append(f'published, {"and" if measured else "not"} measured: {address}')
+  for rule in (rule for claim in claims.load(paper) for rule in claim.rules):
+    for pattern in rules.addresses(rule):
+      whole = re.compile(rules.expression(pattern))
+      if any(whole.fullmatch(address) for address in aside):
+        found.append(f'matches what no recipe measures: {pattern}')
+      for address in _alternatives(pattern):
+        if address.startswith('published'):
+          exists = any(whole.fullmatch(f'published{SEPARATOR}{entry}') for entry in entries)
+        else:
+          form = re.compile(rules.expression(_form(address, equal)))
+          exists = any(form.fullmatch(one) for one in forms)
+        if not exists:
+          found.append(f'no such row: {address}')
+  cells = Cells(rows, data)
+  for claim in claims.load(paper):
+    for one in (one for outcome in rules.judge(claim.rules, cells) for one in outcome.comparisons):
+      if one.untested == rules.UNFIT:
+        found.append(f'{rules.UNFIT}: {one.cell.address}')
+  return list(dict.fromkeys(found))
+
+
+def _address(one: Mapping[str, Any]) -> str:
+  return SEPARATOR.join((one['table'], one['row'], one['column']))
+
+
+def _alternatives(pattern: str) -> Iterator[str]:
+  """The pattern with each {a,b} replaced by each of its values."""
+  if (found := re.search(r'\{([^}]*)\}', pattern)) is None:
+    yield pattern
+    return
+  for value in found[1].split(','):
+    yield from _alternatives(pattern[: found.start()] + value + pattern[found.end() :])
+
+
+def _form(address: str, names: set[str]) -> str:
+  """An address without the sizes and names that change with the scale."""
+  table, row, column = address.split(SEPARATOR)
+  values = [part.partition('=') for part in row.split(',')]
+  plain = [
+    f'{key}{sign}{"#" if value.lower() in names else _numbers(value)}'
+    for key, sign, value in values
+  ]
+  return SEPARATOR.join((table, ','.join(plain), _numbers(column)))
+
+
+def _numbers(text: str) -> str:
+  return re.sub(r'\d+(\.\d+)?', '#', text)
+
+
+def _names(paper: str) -> Iterator[str]:
+  """Texts in the configs of all scales."""
+  for scale in SCALES:
+    yield from _texts(importlib.import_module(f'configs.{paper}').get_config(scale).to_dict())
+
+
+def _texts(value: Any) -> Iterator[str]:
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, Mapping):
+    for one in value.values():
+      yield from _texts(one)
+  elif isinstance(value, (list, tuple)):
+    for one in value:
+      yield from _texts(one)
