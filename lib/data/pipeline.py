@@ -128,7 +128,9 @@ def rows(arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int) -> gra
     batch_size: rows of a step.
     seed: of the order, another in each epoch.
   """
-  order = grain.MapDataset.range(len(arrays['targets'])).seed(seed).shuffle().repeat()
+  count = len(arrays['targets'])
+  # Endless, but countable: the length of repeat() is too large to be batched by one.
+  order = grain.MapDataset.range(count).seed(seed).shuffle().repeat((1 << 62) // count)
   return (
     order.batch(batch_size)
     .map(lambda picked: {field: values[picked] for field, values in arrays.items()})
