@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The markov recipe from the command line: results, errors, resumption, what is imported."""
 
-import dataclasses
 import json
 import math
 import os
