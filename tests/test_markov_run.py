@@ -18,6 +18,7 @@ from experiments.markov import plots
 from experiments.markov.__main__ import RECIPE
 from lib.errors import InputError
 from lib.report.results import Row
+from tests import addresses
 
 ROOT = pathlib.Path(__file__).parents[1]
 TABLES = 'ngram', 'blocks', 'token_ngram', 'bound', 'transformer', 'generalization', 'real_text'
@@ -63,11 +64,21 @@ def test_results_hold_every_table_in_the_common_format(smoke):
   assert results['experiment'] == 'markov'
   assert tuple(dict.fromkeys(row['table'] for row in results['rows'])) == TABLES
   for row in results['rows']:
-    assert set(row) == {
-      'table', 'row', 'column', 'measured', 'sem', 'published', 'unit', 'note',
-    }  # fmt: skip
+    assert list(row) == [
+      'table', 'row', 'column', 'measured', 'sem', 'n', 'over', 'df', 'published', 'evidence',
+      'unit', 'note',
+    ]  # fmt: skip
     assert row['measured'] is not None or row['note']
     assert row['published'] is not None or 'the paper gives no such number' in row['note']
+
+
+def test_rules_and_published_numbers_address_rows(smoke):
+  found = [Row(**row) for row in json.loads((smoke[0] / 'results.json').read_text())['rows']]
+  assert addresses.faults('markov', found) == []
+  without = [row for row in found if row.table != 'generalization']
+  assert 'no such row: generalization / k=*,dictionary=memorised,text=own / tokens' in (
+    addresses.faults('markov', without)
+  )
 
 
 def test_report_plots_metrics_and_checkpoints_are_there(smoke):

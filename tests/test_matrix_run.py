@@ -4,7 +4,6 @@
 import itertools
 import json
 import math
-import re
 
 import jax
 import numpy as np
@@ -25,6 +24,7 @@ from lib.report import claims
 from lib.report.results import Row
 from lib.tokenizers import Characters, Dictionary
 from lib.train import language_model, sharding
+from tests import addresses
 
 TOKENIZERS = (*matrix.DICTIONARIES, 'numbered12')
 
@@ -148,14 +148,9 @@ def test_untried_cells_stand_beside_those_they_are_compared_with(smoke):
 
 
 def test_what_the_report_says_of_the_grid_is_of_rows_that_it_has(smoke):
-  config = matrix.get_config('smoke').to_dict()
-  judged = claims.judge_all('matrix', [*smoke.values()], config, same_sizes=False)
-  found = {one.claim.claim[:13]: one.outcomes for one in judged}
-  assert found['Frozen glyphs'][0].comparisons
-  # What this scale has not: bytes, rows drawn anew, orders above 1.
-  missing = [outcome.missing for parts in found.values() for outcome in parts if outcome.missing]
-  assert len(missing) == 6
-  assert all(re.search(r'=bytes|=lexinvariant|k=\{2,3\}', one[0]) for one in missing)
+  assert addresses.faults('matrix', [*smoke.values()]) == []
+  judged = claims.judge_all('matrix', [*smoke.values()], same_sizes=False)
+  assert any(outcome.comparisons for one in judged for outcome in one.outcomes)
 
 
 def test_pictures_are_drawn_impossible_cells_too(smoke, run):
