@@ -36,7 +36,7 @@ PAPER = (
 M2_CPU = (
   ('bytes', 8), ('sentencepiece', 8), ('static_ac', 8), ('ac', 8), ('greedy16', 8),
   ('numbered16', 8), ('greedy32', 8), ('greedy64', 8), ('gzip', 8), ('numbered12', 12),
-  ('top12', 12), ('parsed12', 12), ('pruned12', 8), ('bpe12', 8),
+  ('pruned12', 8), ('bpe12', 8),
 )  # fmt: skip
 M2_PAPER = (
   ('bytes', 8), ('sentencepiece', 8),
@@ -78,7 +78,7 @@ M1 = TRAINING | {
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
-  'data.source': ('stdlib/prose', 'stdlib', 'stdlib', 'tfds:c4/en'),
+  'data.source': ('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'),
   'm1.layers': (1, 2, 3, 3),
   'm1.dim': (32, 128, 256, 256),
   'm1.heads': (2, 4, 4, 4),
@@ -96,7 +96,7 @@ SIZES = {
   'm1.checkpoint_every': (10, 200, 1000, 10_000),
   'm1.validation_batches': (2, 16, 20, 20),
   'tokenizers.train_bytes': (100_000, 2**22, 2**27, 2**30),
-  'tokenizers.sentencepiece': (512, 8000, 32_000, 32_000),
+  'tokenizers.sentencepiece': (512, 4096, 32_000, 32_000),
   'ratio.methods': (
     (
       *BASELINES,
@@ -112,10 +112,10 @@ SIZES = {
     ),
     *((*BASELINES, 'greedy12', *WINDOWS, *LOSSLESS, *DICTIONARIES),) * 3,
   ),
-  'ratio.examples': (4, 16, 256, 1024),
-  'ratio.length': (64, 6144, 10_240, 10_240),
-  'reset.examples': (4, 16, 256, 256),
-  'reset.length': (64, 2048, 10_240, 10_240),
+  'ratio.examples': (4, 32, 256, 1024),
+  'ratio.length': (64, 3072, 10_240, 10_240),
+  'reset.examples': (4, 32, 256, 256),
+  'reset.length': (64, 1024, 10_240, 10_240),
   'uniformity.methods': (
     ('gzip', 'greedy24', 'greedy128', 'ac'),
     *(('gzip', 'static_ac', 'greedy16', 'greedy32', 'greedy128', 'ac'),) * 3,
@@ -148,7 +148,7 @@ SIZES = {
   'm2.models': ((('tiny', 1, 32, 2, 64),), (('0.5m', 2, 128, 4, 512),), PAPER[:1], PAPER),
   'm2.position': ('t5', 't5', 'relative', 'relative'),
   'm2.seeds': (1, 3, 3, 3),
-  'm2.steps': (6, 200, 3000, 200_000),
+  'm2.steps': (6, 600, 3000, 200_000),
   'm2.batch_size': (8, 6, 256, 256),
   'm2.length': (64, 191, 512, 512),
   'm2.pack': (True, True, False, False),
@@ -156,8 +156,8 @@ SIZES = {
   'm2.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
   'm2.peak': (3e-3, 2e-2, 5e-3, 1e-2),
   'm2.warmup': (1, 10, 100, 10_000),
-  'm2.evaluate_every': (3, 50, 500, 5000),
-  'm2.checkpoint_every': (3, 100, 500, 5000),
+  'm2.evaluate_every': (3, 150, 500, 5000),
+  'm2.checkpoint_every': (3, 300, 500, 5000),
   'm2.example_bytes': (64, 191, 10_240, 10_240),
   'm2.train_bytes': (20_000, 2**23, 2**31, 2**34),
   'm2.stepped_bytes': (4_000, 800_000, 2**31, 2**34),
@@ -179,7 +179,7 @@ SIZES = {
   'decompress.position': ('learned', 'learned', 'relative', 'relative'),
   'decompress.text_bytes': (16, 20, 1024, 1024),
   'decompress.room': (24, 18, 600, 600),
-  'decompress.steps': (6, 1200, 20_000, 200_000),
+  'decompress.steps': (6, 600, 20_000, 200_000),
   'decompress.batch_size': (8, 32, 64, 256),
   'decompress.optimizer': ('adamw', 'muon', 'muon', 'adafactor'),
   'decompress.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
@@ -187,8 +187,8 @@ SIZES = {
   'decompress.warmup': (1, 50, 500, 10_000),
   'decompress.evaluate_every': (3, 200, 1000, 5000),
   'decompress.checkpoint_every': (3, 200, 1000, 5000),
-  'decompress.train_texts': (200, 40_000, 2**17, 2**22),
-  'decompress.test_texts': (60, 2000, 4000, 10_000),
+  'decompress.train_texts': (200, 20_000, 2**19, 2**24),
+  'decompress.test_texts': (60, 6000, 10_000, 10_000),
 }
 
 
@@ -196,7 +196,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
   scale, tables = common.parse(arg, TABLES)
   config = common.base(scale, tables)
-  config.data = {'source': 'stdlib'}  # documents: stdlib, own files or tfds:NAME
+  config.data = {'source': 'stdlib'}  # documents: stdlib, own files, ngram:SOURCE or tfds:NAME
   config.m1 = M1
   config.tokenizers = {
     'train_bytes': 1,  # of the train split, which learned tokenizers count on

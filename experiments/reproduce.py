@@ -43,7 +43,7 @@ MINUTES = {
                  'uniformity': 0.1, 'stability': 0.2},
   'visual_unicode': {'coverage': 0.1, 'loss': 13, 'reasoning': 9, 'homoglyphs': 2.2,
                      'unseen_script': 1.9, 'neighbours': 0.5, 'growth': 3.2},
-  'matrix': {'grid': 11.9, 'markov': 0.2},
+  'matrix': {'grid': 8.0, 'budget': 11.0, 'markov': 0.5},
 }  # fmt: skip
 RECIPES = tuple(MINUTES)
 

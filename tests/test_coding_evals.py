@@ -28,11 +28,11 @@ def test_code_lengths_are_those_of_the_probabilities_and_of_the_frequencies():
   rows = [after_each_byte(model, document) for document in documents]
   found = coding.code_lengths(rows, documents)
   assert (found.end == 14).all()  # the mark of the end has 1 of 2^14
-  for i, (document, given) in enumerate(zip(documents, rows)):
-    exact = sum(-math.log2(row[byte]) for row, byte in zip(given, document))
+  for i, (document, after) in enumerate(zip(documents, rows)):
+    exact = sum(-math.log2(row[byte]) for row, byte in zip(after, document))
     assert found.exact[i] == pytest.approx(exact)
     total = 0.0
-    for row, byte in zip(given, document):
+    for row, byte in zip(after, document):
       cumulative = arithmetic.quantise(row[None], marks=1)[0].tolist()
       total += math.log2(2**14 / (cumulative[byte + 1] - cumulative[byte]))
     assert found.integer[i] == pytest.approx(total)

@@ -3,6 +3,7 @@
 
 import functools
 import math
+from fractions import Fraction
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from experiments.equal_info import __main__ as recipe
 from experiments.equal_info import codecs, corpus, decompress, m2, m2_plots, models, texts, windows
 from experiments.equal_info import scores as scoring
 from experiments.runner import Run
+from lib import stats
 from lib.data import encoded, pipeline, sources
 from lib.data.encoded import Encoded
 from lib.errors import InputError
@@ -20,12 +22,13 @@ from lib.models import byte_model, one_pass
 from lib.models.byte_stepper import ByteStepper
 from lib.report.results import Row
 from lib.tokenizers import Characters, EqualInfo
+from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.train import language_model, sharding
 from lib.train.experiment import Experiment
-from tests import byte_models
+from tests import byte_models, intervals
 from tests.test_configs import shape_check
 
 TEXT = byte_models.held_out()
@@ -148,22 +151,123 @@ def test_a_loss_counts_only_what_is_scored():
   assert sums['tokens'] == sums['bytes'] == 2
 
 
-def scores(nats, covered):
+def scores(nats, covered, documents):
   nats, covered = np.array(nats, float), np.array(covered)
-  return scoring.Scores(nats, covered, np.ones_like(covered, bool), np.zeros_like(covered))
+  real, targets = np.ones_like(covered, bool), np.arange(covered.size).reshape(covered.shape)
+  return scoring.Scores(nats, covered, real, targets, np.array(documents))
 
 
-def test_scores_are_ratios_of_sums_over_examples():
-  two = scores([[1, 3], [2, 2], [1, 1]], [[0, 2], [1, 1], [0, 4]])
-  assert two.per_byte()[0] == pytest.approx(10 / 8)
-  assert two.per_token()[0] == pytest.approx(10 / 6)
-  assert two.per_token(1)[0] == pytest.approx(6 / 3)
-  assert two.per_byte()[1] > 0
-  assert scoring.over_seeds([(1.0, 0.1)]) == (1.0, 0.1)
-  assert scoring.over_seeds([(1.0, 0.1), (3.0, 0.1)]) == (2.0, pytest.approx(1.0))
-  real = np.array([[True, True, True, True], [True, True, False, False]])
-  values = np.array([[1.0, 2, 3, 4], [5, 6, 0, 0]])
-  np.testing.assert_allclose(scoring.by_position(values, real, 2), [3, 4])
+def test_scores_are_ratios_of_sums_whose_units_are_documents():
+  nats = [[1, 3], [2, 2], [1, 1], [4, 0]]
+  one = scores(nats, [[0, 2], [1, 1], [0, 4], [1, 1]], [7, 3, 7, 9])
+  found = stats.crossed(scoring.per_byte([one]))
+  assert found.value == pytest.approx(14 / 10)
+  assert (found.n, found.over, found.df) == ('1×3', 'seeds×documents', None)
+  # Documents 7, 3 and 9 have 6 nats of 6 bytes, 4 of 2 and 4 of 2.
+  expected = stats.ratio([6, 4, 4], [6, 2, 2])
+  assert found.sem == pytest.approx(expected.sem)
+  assert scoring.per_token([one], slice(1, None)).value == pytest.approx(6 / 4)
+  other = scores(np.array(nats) + 1, one.bytes, one.documents)
+  both = stats.crossed(scoring.per_byte([one, other]))
+  assert both.n == '2×3'
+  assert both.value == pytest.approx((14 + 22) / 20)
+  assert both.sem > found.sem  # the seeds differ as well
+
+
+def test_windows_of_scores_are_rows_of_tokens_and_back():
+  one = scores(np.zeros((2, 3)), np.zeros((2, 3), int), [0, 1])
+  one.real[1, 2] = False
+  windows_ = one.windows(2)
+  assert windows_.tolist() == [[0, 1], [2, -1], [3, 4], [-1, -1]]
+  assert one.of_windows(windows_.astype(float)).tolist() == [[0, 1, 2], [3, 4, -1]]
+  right = np.array([[1.0, 0, 1], [1, 1, 0]])
+  found = m2.by_position(right, one, 2)
+  assert [each.value for each in found] == [pytest.approx(1), pytest.approx(1 / 2)]
+
+
+def test_arms_are_paired_by_document_so_what_they_share_cancels():
+  rng = np.random.default_rng(0)
+  documents = rng.normal(size=(1, 30)) * 5  # how hard each document is
+  noise = lambda: rng.normal(size=(3, 30)) * 0.1
+  found = {'bytes': 4 + documents + noise(), 'bpe12': 3 + documents + noise(),
+           'ac': 4.5 + documents + noise()}  # fmt: skip
+  arms = {codecs.Method(name, 8 if name == 'ac' else None): one for name, one in found.items()}
+  rows = {(row.row, row.column): row for row in m2._against(('tiny', 1, 32, 2, 64), arms)}
+  assert len(rows) == 4  # two references, each against two others
+  row = rows['model=tiny,method=bpe12', 'bits_above_bytes']
+  assert row.measured == pytest.approx(-1, abs=0.1)
+  assert row.sem < 0.1 < documents.std() / 30**0.5
+  assert (row.n, row.over) == ('3×30', 'seeds×documents')
+  assert row.df > 4  # 2 arms × 2 seeds, and documents
+
+
+def test_the_windows_that_m2_reads_are_those_of_its_batches(tmp_path, windows16):
+  config = equal_info.get_config('smoke')
+  config.m2.update(batch_size=2, length=80, example_bytes=40, train_bytes=800)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(codecs, 'make', lambda *_: windows16)
+    found = corpus.Corpus(config, Run(tmp_path, None), codecs.Method('greedy16', 8))
+  assert found.window == 2
+  every = found.windows(found.train)
+  assert every.size == found.train.tokens.shape[1]
+  kinds = set(map(tuple, every.tolist()))
+  read = found.windows_read(3, 40)
+  assert set(map(tuple, read.tolist())) <= kinds  # none begins amid a window
+  tokens = 40 * 2 * 80
+  assert 0.9 * tokens < read.size <= tokens  # but for windows that a row's end cuts
+
+
+def exact_windows(model, text, bits=16):
+  """Greedy windows of a text by an arithmetic coder in fractions: [(code, bytes)]."""
+  found, begin = [], 0
+  while begin < len(text):
+    low, width, size, code = Fraction(0), Fraction(1), 0, 0
+    while begin + size < len(text):
+      prefix = np.frombuffer(text[begin : begin + size] or b'\0', np.uint8)[None]
+      row = arithmetic.quantise(model(prefix, np.array([size])))[0].tolist()
+      symbol = text[begin + size]
+      low += width * Fraction(row[symbol], row[-1])
+      width *= Fraction(row[symbol + 1] - row[symbol], row[-1])
+      v, n = intervals.shortest_enclosed(low, low + width)
+      if n > bits:
+        break
+      size, code = size + 1, v << (bits - n)
+    found.append((code, text[begin : begin + size]))
+    begin += size
+  return found
+
+
+def read_by_trying(model, code, bits=16):
+  """Appendix D.5: decode the code and zeros after it; the longest text whose code it is."""
+  text, best = b'', b''
+  low, width = Fraction(0), Fraction(1)
+  while True:
+    prefix = np.frombuffer(text or b'\0', np.uint8)[None]
+    row = arithmetic.quantise(model(prefix, np.array([len(text)])))[0].tolist()
+    place = (Fraction(code, 2**bits) - low) / width * row[-1]
+    symbol = max(s for s in range(256) if row[s] <= place)
+    low += width * Fraction(row[symbol], row[-1])
+    width *= Fraction(row[symbol + 1] - row[symbol], row[-1])
+    text += bytes([symbol])
+    v, n = intervals.shortest_enclosed(low, low + width)
+    if n > bits:
+      return best
+    if v << (bits - n) == code:
+      best = text
+
+
+def test_greedy_windows_are_those_of_a_coder_in_fractions_and_lose_text_in_both(windows16):
+  model = byte_models.NGram(TEXT[:20_000], 1)  # that of windows16
+  text = TEXT[30_000:30_400]
+  expected = exact_windows(model, text)
+  codes = windows16.codes(windows16.encode(text)).tolist()
+  assert codes == [code for code, _ in expected]
+  lengths = windows16.cover(text)[1]
+  assert lengths[lengths > 0].tolist() == [len(window) for _, window in expected]
+  back = [read_by_trying(model, code) for code in codes]
+  assert b''.join(back) == windows16.decode(windows16.encode(text))
+  same = [one == other for one, (_, other) in zip(back, expected, strict=True)]
+  assert 0.4 < np.mean(same) < 0.994
 
 
 @pytest.fixture(scope='module')
@@ -220,29 +324,47 @@ def test_what_is_read_before_tells_on_the_bytes_and_the_control_cannot_see_it(st
   assert float(loss(variables, rows, jax.random.key(0))[0]) == pytest.approx(nats.mean(), rel=1e-4)
 
 
-def test_a_difference_is_paired_and_has_its_interval():
+def test_a_difference_is_paired_by_seed_and_document_and_has_its_interval():
   config = equal_info.get_config('smoke')
   half = config.decompress.text_bytes // 2
-  control = np.zeros((50, 2 * half))
-  control[:, :half] = np.arange(50)[:, None] % 2
+  documents = np.arange(60) // 3
+  rng = np.random.default_rng(0)
+  control = np.zeros((2, 60, 2 * half))
+  control[:, :, :half] = rng.integers(0, 2, (2, 60, 1))
   better = control.copy()
-  better[:, half:] = 1
-  rows = {r.column: r for r in decompress._against(config, 'ac', [better], [control], 'control')}
-  whole = rows['accuracy_above_control']
+  better[:, :, half:] = 1
+  find = lambda arms: {
+    (row.row, row.column): row
+    for row in decompress.against(config, documents, {decompress.CONTROL: control, **arms})
+  }
+  rows = find({'ac': better})
+  whole = rows['method=ac,v=256', 'accuracy_above_control']
   assert (whole.measured, whole.sem) == (0.5, pytest.approx(0.0))  # texts differ, pairs do not
-  assert 'above the control' in whole.note
-  assert rows['accuracy_above_control_first_half'].measured == 0
-  noisy = np.random.default_rng(0).integers(0, 2, (2, 50, 2 * half))
-  rows = {r.column: r for r in decompress._against(config, 'ac', [noisy[0]], [noisy[1]], 'control')}
-  assert 'not to be told from the control' in rows['accuracy_above_control'].note
+  assert (whole.n, whole.over) == ('2×20', 'seeds×documents')
+  assert rows['method=ac,v=256', 'accuracy_above_control_first_half'].measured == 0
+  noisy = rng.integers(0, 2, control.shape).astype(float)
+  row = find({'ac': noisy})['method=ac,v=256', 'accuracy_above_control_first_half']
+  low, high = map(float, row.note.split('interval ')[1].split(';')[0].split(' to '))
+  assert low < row.measured < high
+  assert high - low > 2 * 1.96 * row.sem  # Student's t of few seeds
+
+
+def test_errors_of_accuracy_are_over_documents_not_texts():
+  documents = np.arange(400) // 20
+  right = np.repeat(np.random.default_rng(1).random((1, 20, 1)) < 0.5, 20, axis=1).astype(float)
+  found = stats.crossed(decompress.contributions(right, documents))
+  by_text = right[0, :, 0].std(ddof=1) / 400**0.5
+  assert found.sem == pytest.approx(by_text * 20**0.5, rel=0.05)
 
 
 def test_trivial_guesses_are_the_most_frequent_of_each_position():
   class Fixed:
     window, vocab_size = 2, 4
+    windows = corpus.Corpus.windows
     train = Encoded(np.array([3, 1, 3, 2, 0, 2]), np.ones(6, int), np.array([4, 2]))
     validation = Encoded(np.array([3, 0, 3, 2]), np.ones(4, int), np.array([4]))
 
+  Fixed = Fixed()
   assert windows.trivial(Fixed).tolist() == [1.0, 0.5]
 
 
@@ -250,14 +372,13 @@ def test_stretches_lie_within_documents_and_spread_over_them():
   config = equal_info.get_config('smoke')
   found = texts.stretches(config, 'test', 64, 6400)
   assert len(found) == 100
-  assert {len(one) for one in found} == {64}
+  assert {len(one) for one in found.texts} == {64}
   spread = texts.stretches(config, 'test', 64, 6400, most=2)
   documents = sources.open_source(config.data.source, 'test')
-  lies_in = lambda stretch: {i for i in range(len(documents)) if stretch in documents[i]}
-  assert all(map(lies_in, (*found, *spread)))
-  of_few, of_many = (set.union(*map(lies_in, some)) for some in (found, spread))
-  assert len(of_few) < len(of_many)
-  with pytest.raises(InputError, match='no document of stdlib/prose'):
+  for some in (found, spread):
+    assert all(text in documents[i] for text, i in zip(some.texts, some.documents, strict=True))
+  assert found.distinct < spread.distinct
+  with pytest.raises(InputError, match=r'no document of stdlib/prose \(test\)'):
     texts.stretches(config, 'test', 10**9, 1)
 
 
@@ -295,6 +416,7 @@ def test_every_scale_builds_and_steps(scale):
     (lambda c: c.windows.update(methods=(('bytes', 8),)), 'has no windows'),
     (lambda c: c.decompress.update(methods=('bytes',)), 'has a vocabulary of its own'),
     (lambda c: c.decompress.update(room=0), 'decompress.room must be 1 or more'),
+    (lambda c: c.m2.update(equal_text=(('top12', 12),)), "'top12' is not one of m2.methods"),
   ],
 )
 def test_bad_configs_are_named(change, message):
@@ -315,5 +437,13 @@ def test_pictures_come_from_rows_alone():
   row = functools.partial(Row, 'm2', 'model=tiny,method=ac,v=256')
   columns = ('bits_per_byte', 'mflops_per_byte', 'bytes_per_step', 'uniform_bits_per_byte',
              'unigram_bits_per_byte')  # fmt: skip
-  found = m2_plots.draw([row(column, 1.0) for column in columns])
+  text = Row('m2', 'model=tiny,method=bytes,budget=text', 'bits_per_byte', 1.0)
+  found = m2_plots.draw([*(row(column, 1.0) for column in columns), text])
   assert [len(found[name]) for name in ('m2.png', 'windows.png', 'decompress.png')] == [3, 0, 0]
+
+
+def test_tokenizers_that_lose_text_are_marked_in_pictures():
+  assert m2_plots._method('model=tiny,method=greedy16,v=256') == 'greedy16, v=256 (lossy)'
+  assert m2_plots._method('method=ac_of_another_text,v=256') == 'ac_of_another_text, v=256'
+  lossless = [codecs.Method(f'{kind}16', 16).lossless for kind in codecs.WINDOWS]
+  assert lossless == [False, True, True, True]

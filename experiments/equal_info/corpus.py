@@ -26,7 +26,6 @@ from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.train.experiment import Batch
 
 TOGETHER = 1024  # examples that are encoded side by side
-HELD_OUT = 2  # examples of one held-out document at most: many documents make a small error
 
 
 class Corpus:
@@ -82,8 +81,7 @@ class Corpus:
     options, total = self.config.m2, f'{split}_bytes'
     if split == 'train' and isinstance(self.tokenizer, Stepped):
       total = 'stepped_bytes'
-    most = None if split == 'train' else HELD_OUT
-    return texts.stretches(self.config, split, options.example_bytes, options[total], most)
+    return texts.stretches(self.config, split, options.example_bytes, options[total])
 
   def _encode(self, split: str) -> Encoded:
     return encoded(self.run, self.tokenizer, self.excerpts(split).texts)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.equal_info import codecs, corpus, models, texts
 from lib import stats
-from lib.data import pipeline
+from lib.data import epochs, pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.report.results import Row, name
@@ -25,7 +25,6 @@ from lib.stats import Estimate
 from lib.train.experiment import Batch, Variables
 
 TABLE = 'decompress'
-HELD_OUT = 16  # texts of one held-out document at most
 CONTROL = 'none'
 OTHERS = '_of_another_text'  # after a method's name: the second control
 VALIDATION = 512  # texts
@@ -62,6 +61,13 @@ def check(config: ConfigDict) -> None:
       raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
   for split in ('train', 'validation', 'test'):
     texts.stretches(config, split, options.text_bytes, options.text_bytes)
+  read = options.steps * options.batch_size
+  epochs.check('data.source', config.data.source, read * options.text_bytes, config.scale)
+  if config.scale in epochs.REFUSED_AT and read > epochs.MOST * options.train_texts:
+    raise InputError(
+      f'decompress.train_texts {options.train_texts} would be read more than {epochs.MOST} times '
+      f'over in {options.steps} steps; {-(-read // epochs.MOST)} or more are right.'
+    )
 
 
 def arms(config: ConfigDict) -> list[str]:
@@ -80,8 +86,7 @@ def row_of(config: ConfigDict, arm: str) -> str:
 def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> Texts:
   """Texts of a split whose tokens fit under every method: the same for all arms."""
   options = config.decompress
-  most = None if split == 'train' else HELD_OUT
-  found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes, most)
+  found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes)
   coded: dict[str, Encoded] = {}
   for arm in options.methods:
     tokenizer = codecs.make(config, run, codecs.Method(arm, options.token_bits))
@@ -224,10 +229,10 @@ def _arm(config, arm, found, right, nats) -> list[Row]:
   """Accuracy and nats of one arm, of the mean over seeds."""
   options, row = config.decompress, row_of(config, arm)
   texts_ = found['test']
-  epochs = options.steps * options.batch_size / len(found['train'].data)
+  times = options.steps * options.batch_size / len(found['train'].data)
   note = (
     f'{len(texts_.data):,} held-out texts of {options.text_bytes} bytes; trained on '
-    f'{found["train"].data.size:,} bytes, {epochs:.2f} times over; {texts_.left_out:.1%} of the '
+    f'{found["train"].data.size:,} bytes, {times:.2f} times over; {texts_.left_out:.1%} of the '
     f'texts need more than {options.room} tokens and are left out of all arms; one M1'
   )
   of = lambda values: stats.crossed(contributions(values, texts_.documents))

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import models
-from lib.data import pipeline, sources
+from lib.data import epochs, pipeline, sources
 from lib.errors import InputError
 from lib.models.byte_model import BEGIN, ByteModel, Sizes, make
 from lib.models.byte_stepper import ByteStepper
@@ -37,6 +37,8 @@ def check(config: ConfigDict) -> None:
     raise InputError(f'm1.position {options.position!r} is not one of {", ".join(SCHEMES)}.')
   for split in ('train', 'validation', 'test'):
     sources.open_source(config.data.source, split)
+  read = options.steps * options.batch_size * options.context
+  epochs.check('data.source', config.data.source, read, config.scale)
 
 
 def ready(config: ConfigDict, run: runner.Run) -> ByteModel:

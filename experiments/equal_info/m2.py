@@ -15,7 +15,7 @@ from experiments.equal_info import scores as scoring
 from experiments.equal_info.corpus import Corpus
 from experiments.equal_info.scores import Scores
 from lib import stats
-from lib.data import pipeline
+from lib.data import epochs, pipeline
 from lib.errors import InputError
 from lib.evals import coding, ngram
 from lib.models import one_pass
@@ -52,6 +52,9 @@ def check(config: ConfigDict) -> None:
       raise InputError(f'm2.{field} must be 1 or more; got {options[field]}.')
   for split in ('train', 'validation', 'test'):
     texts.stretches(config, split, options.example_bytes, options.example_bytes)
+  # A token of 1 byte is the least; `fit_all` checks again when the tokens are known.
+  tokens = options.steps * options.batch_size * options.length
+  epochs.check('data.source', config.data.source, tokens, config.scale)
 
 
 def chosen(pairs: Sequence[tuple[str, int]], where: str) -> list[codecs.Method]:
@@ -122,12 +125,21 @@ def fit_all(
   config: ConfigDict, run: runner.Run, size: tuple, corpus: Corpus, steps: int = 0
 ) -> tuple[list[models.Trained], list[Scores]]:
   """The models of all seeds and their scores on test text; `steps` as in `fit`."""
+  read = read_bytes(corpus, steps or config.m2.steps)
+  epochs.check('data.source', config.data.source, read, config.scale)
   score = scoring.scorer(make_model(config, size, corpus.vocab_size))
   documents = corpus.excerpts('test').documents
   trained = [
     fit(config, run, size, corpus, seed, steps) for seed in models.seeds(config, config.m2)
   ]
   return trained, [score(one.variables, corpus.rows(corpus.test), documents) for one in trained]
+
+
+def read_bytes(corpus: Corpus, steps: int) -> float:
+  """Bytes of text that M2 reads in `steps` training steps."""
+  options, train = corpus.config.m2, corpus.train
+  tokens = steps * options.batch_size * options.length
+  return tokens * train.bytes / train.tokens.shape[1]
 
 
 def _watch(model, corpus: Corpus) -> Callable[[Variables], Mapping[str, Any]]:
@@ -190,7 +202,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
 def _loss(row: str, corpus: Corpus, scores: list[Scores], steps: int) -> list[Row]:
   """Bits per byte, with what the model was trained on."""
   options, train = corpus.config.m2, corpus.train
-  read = steps * options.batch_size * options.length * train.bytes / train.tokens.shape[1]
+  read = read_bytes(corpus, steps)
   test = corpus.excerpts('test')
   note = (
     f'{scores[0].bytes.sum():,} held-out bytes of {test.distinct} documents in examples of '

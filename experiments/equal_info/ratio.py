@@ -23,7 +23,7 @@ TABLE = 'ratio'
 ORDER = ('static_ac', 'greedy16', 'greedy24', 'greedy32', 'greedy64', 'greedy128', 'ac')
 # How much longer than M1's own -log2 p AC may be. Frequencies of 14 bits give each of 257 symbols 1
 # of 16,384 at least, so up to 0.023 bits per byte: 1.3 % at the 1.8 bits per byte of our M1. The
-# mark of the end and rounding take 0.2 % of a document of 6,144 bytes.
+# mark of the end and rounding take 0.4 % of a document of 3,072 bytes.
 CLOSE = 0.02
 UNITS = 'documents'
 

@@ -35,6 +35,16 @@ def boundary(data: Buffer, at: int) -> int:
   return at
 
 
+def pieces(text: str, size: int) -> Iterator[str]:
+  """Cuts `text` between characters into pieces of at most `size` bytes of UTF-8, 4 or more."""
+  data = text.encode()
+  start = 0
+  while start < len(data):
+    stop = boundary(data, min(start + size, len(data)))
+    yield data[start:stop].decode()
+    start = stop
+
+
 class TextDictionary(base.Dictionary):
   """A dictionary whose text is cut by a library, and which has a token for each single byte.
 
