@@ -22,7 +22,7 @@ from lib.tokenizers import Characters
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / 'docs/examples').glob('*.py'))
-WORDS = 'the cat sat on a mat and lay by my old hat'.split()
+WORDS = ['the', 'cat', 'sat', 'on', 'a', 'mat', 'and', 'lay', 'by', 'my', 'old', 'hat']
 TEXT = ''.join(  # text that repeats itself would be cut out of the test split
   'The ' + ' '.join(np.random.default_rng(i).choice(WORDS, 10)) + '.\n' for i in range(400)
 )
