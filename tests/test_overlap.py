@@ -10,25 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.data import files, overlap, sources
-
-
-def reference(held, train, length=overlap.STRETCH):
-  """Marks of each held-out document, from a set of all windows."""
-  known = {text[i : i + length] for text in train for i in range(len(text) - length + 1)}
-  found = []
-  for text in held:
-    marked = np.zeros(len(text), bool)
-    for i in range(len(text) - length + 1):
-      if text[i : i + length] in known:
-        marked[i : i + length] = True
-    found.append(marked)
-  return found
-
-
-def share(held, train):
-  marked = np.concatenate([np.zeros(0, bool), *reference(held, train)])
-  return marked.mean() if marked.size else 0.0
-
+from tests.slow_overlap import reference, share
 
 few_letters = st.lists(st.binary(max_size=40).map(lambda data: data.translate(b'ab' * 128)))
 
@@ -162,26 +144,3 @@ def test_own_files_share_nothing_and_train_is_untouched(tmp_path, monkeypatch):
   monkeypatch.setattr(overlap, 'clean', None)  # not asked again
   files._corpus.cache_clear()
   assert files.open_corpus(str(folder)).overlaps['test'] == figures
-
-
-def test_the_embedded_corpus_shares_next_to_nothing():
-  # 10.2 % and 4.7 % of the test text stood in train before it was cut.
-  from lib.data import stdlib_text
-
-  whole, cleaned = stdlib_text._cleaned()
-  for config, kinds in stdlib_text.KINDS.items():
-    texts = lambda documents, kinds=kinds: [
-      d['text'].encode() for d in documents if d['kind'] in kinds
-    ]
-    found, figures = stdlib_text.splits(kinds)
-    assert found['train'] == [d for d in whole['train'] if d['kind'] in kinds]
-    for split in ('validation', 'test'):
-      before, after = figures[split].before, figures[split].after
-      assert before > 0.04 > overlap.LIMIT >= after
-      assert after == overlap.share(texts(found[split]), texts(found['train']))
-      kept = sum(map(len, texts(found[split]))) / sum(map(len, texts(whole[split])))
-      assert figures[split].kept == pytest.approx(kept)
-      assert kept > (0.85 if split == 'test' else 0.8), config
-  # The slow reference on a part of it.
-  test, train = ([d['text'].encode() for d in one] for one in (cleaned['test'], whole['train']))
-  assert share(test[:30], train[:300]) <= overlap.LIMIT

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lib import cache, tokenizers
 from lib.data import files, overlap, sources, stdlib_text
 from lib.errors import InputError
+from tests.slow_overlap import share
 
 ROOT = pathlib.Path(__file__).parents[1]
 CORPORA = ROOT.parent / 'shared/corpora'
@@ -67,6 +68,27 @@ def test_stdlib_splits_share_no_module_and_lose_nothing_but_shared_text(corpus, 
       assert split_of.setdefault(document['name'], split) == split
   sizes = [sum(s == split for s in split_of.values()) / len(split_of) for split in files.SPLITS]
   assert sizes == pytest.approx([0.8, 0.1, 0.1], abs=0.05)
+
+
+def test_the_embedded_corpus_shares_next_to_nothing(corpus):
+  # 10.2 % and 4.7 % of the test text stood in train before it was cut.
+  whole, cleaned = corpus
+  for config, kinds in stdlib_text.KINDS.items():
+    texts = lambda documents, kinds=kinds: [
+      d['text'].encode() for d in documents if d['kind'] in kinds
+    ]
+    found, figures = stdlib_text.splits(kinds)
+    assert found['train'] == [d for d in whole['train'] if d['kind'] in kinds]
+    for split in ('validation', 'test'):
+      before, after = figures[split].before, figures[split].after
+      assert before > 0.04 > overlap.LIMIT >= after
+      assert after == overlap.share(texts(found[split]), texts(found['train']))
+      kept = sum(map(len, texts(found[split]))) / sum(map(len, texts(whole[split])))
+      assert figures[split].kept == pytest.approx(kept)
+      assert kept > (0.85 if split == 'test' else 0.8), config
+  # The slow reference on a part of it.
+  test, train = ([d['text'].encode() for d in one] for one in (cleaned['test'], whole['train']))
+  assert share(test[:12], train[:80]) <= overlap.LIMIT
 
 
 def test_a_corpus_prepared_under_older_rules_is_not_read(data_dir):
