@@ -19,7 +19,7 @@ from configs import common, matrix
 from experiments.equal_info.m2 import BY_M1
 from experiments.matrix import __main__ as recipe
 from experiments.matrix import cells, grid, markov, models, plots, tokens
-from experiments.matrix.corpus import Corpus
+from experiments.matrix.corpus import Corpus, check_epochs
 from experiments.runner import Run
 from lib import tokenizers
 from lib.data import chain
@@ -389,20 +389,20 @@ def test_no_codec_beats_the_entropy_rate_and_differences_are_of_the_rows(smoke):
 
 def test_text_that_would_be_memorised_is_refused():
   config = matrix.get_config('gpu')
-  config.data.source = 'stdlib'  # 9 MB
-  with pytest.raises(InputError, match=r"data.source 'stdlib' has .* bytes"):
-    recipe.check(config)
-  config = matrix.get_config('gpu')
+  check_epochs(config, config.grid, 'grid')
   config.grid.train_bytes = 2**24
-  with pytest.raises(InputError, match=r'grid.train_bytes of 1.68e\+07 would be read'):
-    recipe.check(config)
+  with pytest.raises(InputError, match=r'grid.train_bytes of 1.68e\+07 would be read 13.5 times'):
+    check_epochs(config, config.grid, 'grid')
+  config.data.source = 'stdlib/prose'
+  with pytest.raises(InputError, match=r"data.source 'stdlib/prose' has .* bytes of training text"):
+    check_epochs(config, config.grid, 'grid')
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
 def test_every_scale_is_well_formed(scale):
   config = matrix.get_config(scale)
   if config.data.source.startswith('tfds'):
-    config.data.source = 'stdlib'
+    config.data.source = 'ngram:stdlib'
   recipe.check(config)
   json.loads(config.to_json_best_effort())
   tokenizer = Dictionary([bytes([byte]) for byte in range(256)])

@@ -132,7 +132,7 @@ def test_rows_with_a_spread_have_an_error_its_units_and_its_degrees_of_freedom(s
   for table, row, column in (
     ('homoglyphs', 'list=confusables,tokens=restricted,rate=0.3,arm=trainable_0.02,against=glyph',
      'difference_extra_bits_per_byte'),
-    ('unseen_script', 'script=georgian,letters=unseen,arm=glyph,against=random',
+    ('unseen_script', 'script=georgian,letters=unseen,arm=glyph,against=trainable_0.02',
      'difference_bits_per_byte'),
     ('neighbours', 'space=hidden,arm=glyph,against=noise', 'difference_same_word_class'),
     ('growth', 'model=grown,layers=2,against=one_layer_fewer', 'difference_bits_per_byte'),
