@@ -314,7 +314,9 @@ def test_claims_name_tables_fields_and_numbers_that_exist(paper):
     for rule in claim.rules:
       assert FIELDS[rule['kind']] <= set(rule) - {'kind'} <= FIELDS[rule['kind']] | OPTIONS
       assert rules.describe(rule)
-      assert not rule.get('or_equal') or rule['exact'] is True
+      if rule.get('or_equal'):
+        assert rule['kind'] in ('above', 'below')
+        assert rule['exact'] is True
       assert rule.get('exact', True) in (True, 'right')
       if rule.get('paired'):
         assert 'seed=*' in rule['left']

@@ -252,7 +252,7 @@ def describe(rule: Mapping[str, Any]) -> str:
       ('below', False): 'below {}',
       ('below', True): 'at most {}',
       ('equivalent', False): 'within {margin:g} of {}',
-    }[kind, rule.get('or_equal', False)].format(_right_with_error(rule), **rule)
+    }[kind, rule.get('or_equal', False)].format(_right_in_words(rule), **rule)
   asides = {
     'wherever_given': 'wherever that is given',
     'paired': 'paired by seed',
@@ -261,7 +261,7 @@ def describe(rule: Mapping[str, Any]) -> str:
   return ', '.join([words, *(asides[key] for key in asides if rule.get(key))])
 
 
-def _right_with_error(rule: Mapping[str, Any]) -> str:
+def _right_in_words(rule: Mapping[str, Any]) -> str:
   right = rule['right']
   words = right if isinstance(right, str) else f'{right:g}'
   left = rule['left'].rsplit(SEPARATOR, 1)[0]
