@@ -96,8 +96,8 @@ class Plan:
 
 
 def source_of(config: ConfigDict) -> Sequence[str]:
-  """The source of text that most recipes have."""
-  return (config.data.source,)
+  """The source of text in the config's place for it, if it has one."""
+  return (config.data.source,) if 'data' in config else ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from lib import language_model
@@ -21,7 +22,10 @@ from lib.tokenizers import Characters
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / 'docs/examples').glob('*.py'))
-TEXT = 'The cat sat on the mat, and the mat lay on the cat.\n' * 400
+WORDS = ['the', 'cat', 'sat', 'on', 'a', 'mat', 'and', 'lay', 'by', 'my', 'old', 'hat']
+TEXT = ''.join(  # text that repeats itself would be cut out of the test split
+  'The ' + ' '.join(np.random.default_rng(i).choice(WORDS, 10)) + '.\n' for i in range(400)
+)
 
 
 def run(name, monkeypatch, *arguments):
@@ -47,7 +51,7 @@ def test_the_page_has_the_programs_as_they_are():
 def test_my_text(book, monkeypatch, capsys):
   run('my_text.py', monkeypatch, book)
   said = capsys.readouterr().out
-  assert float(re.search(r'tokens: ([\d.]+)', said)[1]) < 1  # the text repeats itself
+  assert 0.8 < float(re.search(r'tokens: ([\d.]+)', said)[1]) < 1.5  # ten of eleven words a line
   assert 'targets (4, 64)' in said
 
 
@@ -63,9 +67,11 @@ def test_my_tokenizer(book, tmp_path, monkeypatch, capsys):
   tokenizer.save(str(tmp_path / 'exact.json'))
   tokenizer.normalizer = normalizers.Lowercase()
   tokenizer.save(str(tmp_path / 'lower.json'))
-  for name, lossless, share in (('exact', True, '100.0%'), ('lower', False, '0.0%')):
+  for name, lossless, documents in (('exact', True, '100.0%'), ('lower', False, '0.0%')):
     run('my_tokenizer.py', monkeypatch, tmp_path / f'{name}.json', book)
-    assert f'lossless: {lossless}; documents that come back: {share}' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f'lossless: {lossless}; restored: ' in out
+    assert f', {documents} of the documents; unknown: 0.0%' in out
 
 
 def test_my_embedding(tmp_path, monkeypatch, capsys):
@@ -100,6 +106,6 @@ def test_my_paper(tmp_path):
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   rows = json.loads((tmp_path / 'results.json').read_text())['rows']
-  assert [row['row'] for row in rows] == ['m=0', 'm=1', 'm=2']
+  assert [row['row'] for row in rows if row['table'] == 'orders'] == ['m=0', 'm=1', 'm=2']
   assert rows[2]['measured'] < rows[0]['measured']
   assert '### orders' in (tmp_path / 'report.md').read_text()

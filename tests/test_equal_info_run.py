@@ -63,7 +63,8 @@ def test_rules_and_published_numbers_address_rows(rows):
 
 
 def test_every_table_has_rows_and_plots(smoke, rows):
-  assert {key[0] for key, row in rows.items() if row['measured'] is not None} == set(TABLES)
+  tables = {key[0] for key, row in rows.items() if row['measured'] is not None}
+  assert tables == {*TABLES, 'data'}
   assert all(row['measured'] is not None or row['note'] for row in rows.values())
   for file in (
     'ratio.png', 'uniformity.png', 'attested.txt', 'm2.png', 'windows.png', 'decompress.png'
@@ -149,7 +150,8 @@ def test_m2_is_scored_on_all_bytes_beside_its_levels(rows):
   [size] = config.m2.models
   for method in m2.chosen(config.m2.methods, 'm2'):
     value = lambda column, method=method: rows['m2', m2.row_of(size, method), column]['measured']
-    assert value('uniform_bits_per_byte') == pytest.approx(8 / value('bytes_per_step'))
+    bits = {'sentencepiece': 9, 'bpe12': 12}.get(method.name, 8)
+    assert value('uniform_bits_per_byte') == pytest.approx(bits / value('bytes_per_step'))
     gain = value('unigram_bits_per_byte') - value('bits_per_byte')
     assert value('bits_below_unigram') == pytest.approx(gain)
     cell = rows['m2', m2.row_of(size, method), 'bits_per_byte']
@@ -265,7 +267,7 @@ def test_slices_of_one_stream_are_those_of_its_other_widths():
     ('stability', 'texts', 1, 'stability.texts must be 2 or more'),
     ('reset', 'examples', 1, 'reset.examples must be 2 or more'),
     ('uniformity', 'most', 1, 'uniformity.most must be 2 or more'),
-    ('uniformity', 'length', 20_000, 'uniformity wants 2 or more documents of 20000 bytes'),
+    ('uniformity', 'length', 23_000, 'uniformity wants 2 or more documents of 23000 bytes'),
   ],
 )
 def test_what_cannot_be_run_is_named(section, field, value, message):
@@ -304,8 +306,8 @@ def test_names_that_are_no_tokenizers(name):
 @pytest.mark.parametrize('scale', common.SCALES)
 def test_every_scale_builds_and_steps(scale):
   config = equal_info.get_config(f'{scale},tables=ratio')
-  source = 'stdlib' if config.data.source.startswith('tfds') else config.data.source
-  config.data.source = source
+  if scale in ('gpu', 'paper'):
+    config.data.source = 'stdlib'  # shapes do not depend on the text
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   shapes = shape_check(m1.make_experiment(config), config, mesh)
   if scale == 'paper':

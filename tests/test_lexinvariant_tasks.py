@@ -153,7 +153,7 @@ def test_text_is_read_at_most_four_times_at_large_scales(field):
   (text if field == 'text' else regularizer).check(config)  # endless
   if field == 'text':
     config.text.corpora = (('prose', 'stdlib/prose'),)
-    with pytest.raises(InputError, match=r'text.corpora .* times over .*ngram:stdlib/prose'):
+    with pytest.raises(InputError, match=r'text.corpora .* times over.*ngram:stdlib/prose'):
       text.check(config)
   else:
     config.regularizer.source = 'stdlib/prose'

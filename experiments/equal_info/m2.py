@@ -226,6 +226,12 @@ def _bits(scores: list[Scores], nats: Sequence[np.ndarray]) -> Estimate:
   return stats.crossed(found).times(1 / LN2)
 
 
+def _level(scores: Scores, nats: np.ndarray) -> Estimate:
+  """Bits per byte of nats [N, T] that depend on the text alone."""
+  [found] = scoring.contributions([scores], [nats], [scores.bytes])
+  return stats.mean(found, 'documents').times(1 / LN2)
+
+
 def _levels(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   """What a uniform and a unigram model would score on the same tokens, and M2's gain."""
   first = scores[0]
@@ -236,7 +242,7 @@ def _levels(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   put = functools.partial(Row.of, TABLE, row, unit='bits/byte')
   return [
     Row(TABLE, row, 'uniform_bits_per_byte', uniform, unit='bits/byte'),
-    put('unigram_bits_per_byte', _bits([first], [unigram])),
+    put('unigram_bits_per_byte', _level(first, unigram)),
     put('bits_below_unigram', _bits(scores, [unigram - s.nats for s in scores]),
         note='paired on the same tokens'),
   ]  # fmt: skip
@@ -253,18 +259,20 @@ def window_levels(table_: str, row: str, corpus: Corpus, scores: list[Scores]) -
     bag = ngram.WindowUnigram(windows, corpus.vocab_size)
     return scores[0].of_windows(bag.nats(test))
 
+  whole = nats(corpus.windows(corpus.train))
   counted = {
     '': [nats(corpus.windows_read(seed, steps)) for seed in seeds],
-    '_whole_corpus': [nats(corpus.windows(corpus.train))] * len(seeds),
+    '_whole_corpus': [whole] * len(seeds),
   }
   notes = {
     '': 'counted on the windows that M2 reads in training',
     '_whole_corpus': f'counted on all {corpus.train.bytes:,} bytes of the train corpus',
   }
   put = functools.partial(Row.of, table_, row, unit='bits/byte')
+  column = 'window_unigram_bits_per_byte'
   rows = [
-    put(f'window_unigram_bits_per_byte{which}', _bits(scores, found), note=notes[which])
-    for which, found in counted.items()
+    put(column, _bits(scores, counted['']), note=notes['']),
+    put(f'{column}_whole_corpus', _level(scores[0], whole), note=notes['_whole_corpus']),
   ]
   stronger = min(counted, key=lambda which: np.sum(counted[which]))
   gain = _bits(scores, [n - s.nats for n, s in zip(counted[stronger], scores, strict=True)])
@@ -324,9 +332,9 @@ def _packaging(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   rest = [s.nats - cost for s, cost in zip(scores, spread(end + rounding), strict=True)]
   put = functools.partial(Row.of, TABLE, row, unit='bits/byte')
   return [
-    put('end_mark_bits_per_byte', _bits(scores[:1], spread(end)[:1]),
+    put('end_mark_bits_per_byte', _level(scores[0], spread(end)[0]),
         note='the mark that ends each example, of 14 bits'),
-    put('rounding_bits_per_byte', _bits(scores[:1], spread(rounding)[:1]),
+    put('rounding_bits_per_byte', _level(scores[0], spread(rounding)[0]),
         note='each stream is rounded up to whole tokens'),
     put('bits_per_byte_without_end_and_rounding', _bits(scores, rest),
         note='to compare with tokenizers that pay for neither'),

@@ -251,7 +251,7 @@ class _PackedIterator(grain.DatasetIterator):
     table = np.zeros((5, self._length), np.int32)
     filled = segment = empty = 0
     while filled < self._length:
-      if empty > self._documents:
+      if empty >= 2 * self._documents:  # a token at the begin of a pass and the end of the next
         raise InputError(_no_token(self._documents))
       try:
         document = self._current()

@@ -71,3 +71,15 @@ class TextDictionary(base.Dictionary):
       else:
         parts.append(self.byte_ids[base.byte_array(part)])
     return np.concatenate(parts)
+
+  def fallback_bytes(self, data: bytes) -> int:
+    """Bytes that are no UTF-8, that the library refuses, or in text that it does not give back."""
+    return sum(
+      self.text_fallback(part) if isinstance(part, str) else len(part)
+      for part in cut(data, self.refused)
+    )
+
+  def text_fallback(self, text: str) -> int:
+    """Bytes of text that is written in single bytes because the library does not give it back."""
+    del text
+    return 0
