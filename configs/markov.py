@@ -22,7 +22,8 @@ TABLES = ('ngram', 'blocks', 'token_ngram', 'bound', 'transformer', 'generalizat
 SIZES = {
   'data.source': ('stdlib/prose', 'stdlib', 'stdlib', 'tfds:wiki40b/en'),
   'orders': ((1, 2), (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)),
-  'ngram.train_chars': (100_000, 4_000_000, 10_000_000, 100_000_000),
+  # An odd number at smoke: equal counts would leave a unigram no spread.
+  'ngram.train_chars': (100_001, 4_000_000, 10_000_000, 100_000_000),
   'ngram.test_chars': (100_000, 2_000_000, 10_000_000, 100_000_000),
   'blocks.chars': (100_000, 10_000_000, 50_000_000, 100_000_000),
   'blocks.lengths': ((1, 2, 4), *((1, 2, 3, 4, 5, 6, 8, 10, 12),) * 3),

@@ -80,7 +80,7 @@ SIZES = {
   'markov.dictionary_chars': (40_000, 3_000_000, 20_000_000, 20_000_000),
   'markov.train_chars': (40_000, 3_000_000, 20_000_000, 20_000_000),
   'markov.test_chars': (20_000, 1_000_000, 10_000_000, 10_000_000),
-  'markov.seeds': (2, 3, 3, 3),
+  'markov.seeds': (2, 8, 8, 8),
   'markov.document_chars': (200, 1_000, 10_000, 10_000),
 }
 
