@@ -1,4 +1,5 @@
-# Each target sets itself up on a fresh machine with Python 3.11 or later: `make demo`, `make test`.
+# Each target sets itself up on a fresh machine with Python 3.11 or later: `make demo`, `make test`;
+# with another Python than the first found: `make test PYTHON=python3.13`.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -25,8 +26,8 @@ demo: $(INSTALLED)  ## A table and a picture of each paper, and what its claims 
 	  --gather=runs/demo/markov,runs/demo/lexinvariant,runs/demo/equal_info,runs/demo/visual_unicode
 CODERS := "static_ac","greedy16","greedy24","greedy32","greedy64","greedy128","ac","delay16","numbered16"
 
-test: $(INSTALLED)  ## Everything, in under ten minutes on two cores.
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(INSTALLED)  ## Everything, in under ten minutes on two cores; TESTS=tests/test_bpe.py for a part.
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 mutants: $(INSTALLED)  ## Ten changes at random places, and the test that catches each; SEED=1 COUNT=3 MINUTES=10.
 	$(BIN)/python -m tests.mutants
@@ -66,13 +67,17 @@ processes: $(INSTALLED)  ## Two and four processes on this machine have the loss
 pod: processes .cache/libtpu  ## What else a pod needs, without one, in minutes: docs/pod.md.
 	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/test_pod.py
 
+# The libtpu that the installed JAX names in its extra `tpu`.
+LIBTPU := from importlib.metadata import requires; \
+  print(*(line.split(";")[0] for line in requires("jax") if line.startswith("libtpu")))
 .cache/libtpu: $(INSTALLED)
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target $@ 'libtpu==0.0.42.1'
+	rm -rf $@
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target $@ "$$($(BIN)/python -c '$(LIBTPU)')"
 	touch $@
 
 beam: $(INSTALLED)  ## The corpus runner on Apache Beam, which the lock cannot hold (protobuf < 7).
 	test -x .cache/beam/bin/python || $(BIN)/python -m venv --without-pip .cache/beam
-	grep -E '^(absl-py|array-record|importlib-resources|numba|numpy|pytest|tensorflow-datasets|tqdm)==' \
+	grep -E '^(absl-py|array-record|importlib-resources|numba|pytest|tensorflow-datasets|tqdm)==' \
 	  requirements.lock > .cache/beam/requirements.txt
 	VIRTUAL_ENV=.cache/beam $(BIN)/uv pip install --quiet 'apache-beam==2.77.0' -r .cache/beam/requirements.txt
 	.cache/beam/bin/python -m pytest --noconftest tests/test_beam.py
@@ -88,9 +93,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: $(INSTALLED)  ## Resolves setup.py anew into the tested versions.
-	$(BIN)/uv pip compile --quiet --no-annotate --no-header --extra dev --python-version 3.11 \
-	  setup.py -o requirements.lock
+lock: $(INSTALLED)  ## The tested versions of setup.py for every Python; what stands and fits stays.
+	$(BIN)/uv pip compile --quiet --no-annotate --no-header --extra dev --universal \
+	  --python-version 3.11 setup.py -o requirements.lock
 
 $(INSTALLED): setup.py requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11 …")'

@@ -33,6 +33,7 @@ setuptools.setup(
     'optax>=0.2.8,<0.3',
     'orbax-checkpoint>=0.12.8,<0.13',
     'pillow>=12,<14',
+    'safetensors>=0.7,<0.9',
     'scipy>=1.15,<2',
     'sentencepiece>=0.2.3,<0.3',
     'tensorboardX>=2.6.4,<3',

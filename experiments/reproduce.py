@@ -37,13 +37,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 MINUTES = {
   'markov': {'ngram': 0.1, 'blocks': 0.1, 'token_ngram': 1.2, 'bound': 0.1, 'transformer': 3.3,
              'generalization': 0.1, 'real_text': 2.1},
-  'lexinvariant': {'theory': 0.1, 'markov': 10, 'context': 16, 'cipher': 3, 'in_context': 7,
-                   'regularizer': 10, 'draws': 1.3, 'cost': 1.7},
+  'lexinvariant': {'theory': 0.1, 'markov': 10, 'context': 22, 'cipher': 3, 'in_context': 6,
+                   'regularizer': 7, 'draws': 0.8, 'cost': 0.9},
   'equal_info': {'ratio': 7.4, 'm2': 8.3, 'windows': 0.1, 'reset': 0.3, 'decompress': 4.4,
                  'uniformity': 0.1, 'stability': 0.2},
-  'visual_unicode': {'coverage': 0.1, 'loss': 7.0, 'reasoning': 5.9, 'homoglyphs': 1.2,
-                     'unseen_script': 1.9, 'neighbours': 0.2, 'growth': 3.2},
-  'matrix': {'grid': 11.9, 'markov': 0.2},
+  'visual_unicode': {'coverage': 0.1, 'loss': 13, 'reasoning': 9, 'homoglyphs': 2.2,
+                     'unseen_script': 1.9, 'neighbours': 0.5, 'growth': 3.2},
+  'matrix': {'grid': 8.0, 'budget': 11.0, 'markov': 0.5},
 }  # fmt: skip
 RECIPES = tuple(MINUTES)
 

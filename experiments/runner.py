@@ -21,7 +21,9 @@ from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
 from lib import atomic, cache, errors, memory
-from lib.data import pipeline
+from lib.data import pipeline, sources
+from lib.data.description import Description
+from lib.data.overlap import STRETCH
 from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.report import published, results, tables
@@ -37,6 +39,13 @@ ASIDE = (
   'prompt',
   'generate',
 )  # fields that may change from call to call in a workdir
+
+DATA = 'data'  # a table that every recipe with real text has
+CAPTION = (
+  'Held-out text. `overlap` is the share of its bytes that lie inside exact stretches of at least '
+  f'{STRETCH} bytes that also stand in the training text, after such text was cut out; '
+  '`share_kept` is the share of the bytes that the cut left.'
+)
 
 Table = Callable[[ConfigDict, 'Run'], list[results.Row]]
 Plots = Callable[[Sequence[results.Row], ConfigDict, 'Run'], list[str]]
@@ -86,6 +95,11 @@ class Plan:
     return {name: known.get(name, zeros(one)) for name, one in self.batch.items()}
 
 
+def source_of(config: ConfigDict) -> Sequence[str]:
+  """The source of text in the config's place for it, if it has one."""
+  return (config.data.source,) if 'data' in config else ()
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
   """An experiment of one paper.
@@ -103,6 +117,7 @@ class Recipe:
       their sizes depend on data.
     answer: what the trained models say to `config.prompt`, if the user gives one: a text, or its
       parts as they come.
+    sources: the sources of text (`lib.data.sources`) that the chosen tables read.
     large_steps: on a CPU its steps hold more than 64 MB (`lib.memory.keep_freed`).
   """
 
@@ -116,6 +131,7 @@ class Recipe:
   facts: Callable[[ConfigDict], Mapping[str, Any]]
   plans: Callable[[ConfigDict], Mapping[str, Callable[[], Plan]]] = lambda config: {}
   answer: Callable[[ConfigDict, Run], Iterable[str]] | None = None
+  sources: Callable[[ConfigDict], Sequence[str]] = source_of
   large_steps: bool = True
 
 
@@ -210,6 +226,7 @@ def execute(recipe: Recipe) -> None:
     zip(recipe.tables, processes.agreed([_kept(run, table).exists() for table in recipe.tables]))
   )
   chosen = [table for table in recipe.tables if table in config.tables or kept[table]]
+  described = _describe(recipe, config, chosen) if processes.first() else []
   for index, table in enumerate(chosen, start=1):
     _tell(f'[{index}/{len(chosen)}] {table}')
     if kept[table]:
@@ -218,11 +235,38 @@ def execute(recipe: Recipe) -> None:
       _measure(table, recipe, config, run)
       run.send()
   if processes.first():
-    _write(recipe, config, run, chosen)
+    _write(recipe, config, run, chosen, described)
     run.send()
   if recipe.answer and config.prompt:
     _print(recipe.answer(config, run))
   processes.wait('all is written')
+
+
+def _describe(recipe: Recipe, config: ConfigDict, chosen: Sequence[str]) -> list[Description]:
+  """What the sources hold, said in one line each."""
+  read = config.copy_and_resolve_references()
+  read.tables = tuple(chosen)
+  found = []
+  for spec in dict.fromkeys(recipe.sources(read)):
+    found.append(sources.describe(spec))
+    _tell(str(found[-1]))
+  return found
+
+
+def _data_rows(described: Sequence[Description]) -> list[results.Row]:
+  """How much held-out text there is, and how much of it stands in training text."""
+  rows = []
+  for one in described:
+    note = 'of a sample, not cut: a lower bound' if one.sampled else ''
+    for split, (_, after, kept) in one.overlaps.items():
+      row = results.name(source=one.source.replace(',', ';'), split=split)
+      rows += [
+        results.Row(DATA, row, 'documents', one.documents[split], unit='documents'),
+        results.Row(DATA, row, 'bytes', one.bytes[split], unit='bytes'),
+        results.Row(DATA, row, 'share_kept', kept, unit='fraction'),
+        results.Row(DATA, row, 'overlap', after, unit='fraction', note=note),
+      ]
+  return rows
 
 
 def keep_compiled() -> None:
@@ -315,10 +359,16 @@ def _print(parts: Iterable[str]) -> None:
       print(part, end='', flush=True)
 
 
-def _write(recipe: Recipe, config: ConfigDict, run: Run, chosen: Sequence[str]) -> None:
+def _write(
+  recipe: Recipe,
+  config: ConfigDict,
+  run: Run,
+  chosen: Sequence[str],
+  described: Sequence[Description],
+) -> None:
   """Leaves plots, results.json and report.md, and shows the summary."""
   measured = [results.read_rows(_kept(run, table)) for table in chosen]
-  rows = [row for table in measured for row in table['rows']]
+  rows = [row for table in measured for row in table['rows']] + _data_rows(described)
   rows = published.attach(rows, recipe.name, recipe.facts(config))
   seconds = sum(table['seconds'] for table in measured)
   pictures = recipe.plots(rows, config, run)
@@ -336,7 +386,7 @@ def _write(recipe: Recipe, config: ConfigDict, run: Run, chosen: Sequence[str]) 
   report = [
     f'# {recipe.title}\n',
     f'Scale `{config.scale}`, {seconds / 60:.1f} minutes on {len(devices)} × {devices[0]}.\n',
-    tables.markdown(rows, recipe.captions),
+    tables.markdown(rows, {**recipe.captions, DATA: CAPTION}),
     f'{len(apart)} published numbers are not measured by any table here; results.json lists them.\n'
     if apart
     else '',

@@ -72,16 +72,14 @@ def _alternatives(pattern: str) -> Iterator[str]:
 def _form(address: str, names: set[str]) -> str:
   """An address without the sizes and names that change with the scale."""
   table, row, column = address.split(SEPARATOR)
+  plain = lambda text: '#' if text.lower() in names else re.sub(r'\d+(\.\d+)?', '#', text)
   values = [part.partition('=') for part in row.split(',')]
-  plain = [
-    f'{key}{sign}{"#" if value.lower() in names else _numbers(value)}'
-    for key, sign, value in values
-  ]
-  return SEPARATOR.join((table, ','.join(plain), _numbers(column)))
-
-
-def _numbers(text: str) -> str:
-  return re.sub(r'\d+(\.\d+)?', '#', text)
+  quantity, above, other = column.partition('_above_')  # another method
+  return SEPARATOR.join((
+    table,
+    ','.join(f'{key}{sign}{plain(value)}' for key, sign, value in values),
+    f'{plain(quantity)}{above}{plain(other)}',
+  ))  # fmt: skip
 
 
 def _names(paper: str) -> Iterator[str]:

@@ -321,3 +321,30 @@ def test_replicas_are_stacked_and_resume_from_an_orbax_checkpoint(tmp_path):
 def test_bad_batches_get_one_sentence(changes, part):
   with pytest.raises(InputError, match=rf'^.*{part}.*\.$'):
     pipeline.batches(**{'source': NUMBERED, 'tokenizer': Numbers()} | options(**changes))
+
+
+class Dropping(Bytes):
+  """Drops spaces, as tokenizers of other projects do."""
+
+  def encode(self, data):
+    return super().encode(data.replace(b' ', b''))
+
+
+@pytest.mark.parametrize('documents', [[b''] * 5, [b' ', b'   ']], ids=['empty', 'spaces'])
+@pytest.mark.parametrize('shuffle', [True, False])
+def test_documents_without_a_token_are_refused_and_do_not_hang(documents, shuffle):
+  batches = pipeline.batches(documents, Dropping(), **options(shuffle=shuffle))
+  with pytest.raises(InputError, match=rf'none of the {len(documents)} documents gives a token'):
+    next(iter(batches))
+
+
+def test_one_token_in_many_documents_is_enough():
+  documents = [b' ' * i for i in range(200)] + [b'a']
+  found = rows(pipeline.batches(documents, Dropping(), **options(batch_size=1)), 1)
+  assert found[0]['targets'].tolist() == [ord('a')] * 8
+
+
+def test_encoded_documents_without_a_token_are_refused():
+  none = Encoded(np.zeros(0, int), np.zeros(0, int), np.zeros(3, int))
+  with pytest.raises(InputError, match='none of the 3 documents gives a token'):
+    pipeline.fitted(none, 9, 5)

@@ -12,10 +12,11 @@ from scipy import stats as scipy_stats
 from configs import markov
 from experiments.reproduce import RECIPES
 from lib import stats
-from lib.report import claims, published, rules
+from lib.report import claims, page, published, rules, sections, tables
 from lib.report.claims import Claim, Verdict
 from lib.report.results import Row
 from lib.report.rules import Cells
+from lib.report.sections import Section
 from lib.stats import Estimate
 
 
@@ -343,19 +344,39 @@ def synthetic(paper, change, sem):
   return list(found.values())
 
 
-def test_all_verdicts_are_reached_and_no_other_words():
-  reached = set()
-  for paper in RECIPES:
-    for change, sem, share in ((0, None, 1), (-1, 1e-6, 1), (1, 1e-6, 1), (1, 1, 0.5)):
-      rows = synthetic(paper, change, sem)
-      cells = rows[: int(share * len(rows))]
-      for same_sizes in (False, True):
-        reached |= {one.verdict for one in claims.judge_all(paper, cells, same_sizes=same_sizes)}
-  assert reached == set(Verdict)
-  assert {str(verdict) for verdict in Verdict} == {
+def section(paper, rows, same_sizes):
+  """The run of a paper with some rows, judged."""
+  return Section(
+    name=paper, title=paper, scale='smoke', changed={}, minutes=1.0, devices='', remark='',
+    judged=claims.judge_all(paper, rows, same_sizes=same_sizes), rows=[],
+    errors=tables.errors(rows), captions={}, pictures=[],
+  )  # fmt: skip
+
+
+def test_all_verdicts_are_reached_and_nothing_else_is_printed():
+  words = {
     'reproduced', 'agrees with the theorem', 'direction holds at this scale', 'does not hold here',
     'not testable at this scale', 'not run here',
   }  # fmt: skip
+  assert {str(verdict) for verdict in Verdict} == words == {str(one) for one in page.LOOKS}
+  html, markdown = set(), set()
+  for change, sem, share in ((0, None, 1), (-1, 1e-6, 1), (1, 1e-6, 1), (1, 1, 0.5)):
+    for same_sizes in (False, True):
+      found = []
+      for paper in RECIPES:
+        rows = synthetic(paper, change, sem)
+        found.append(section(paper, rows[: int(share * len(rows))], same_sizes))
+      total = sum(len(one.judged) for one in found)
+      printed = re.findall('<span class="verdict">(.*?)</span>', page.html(found, []))
+      assert len(printed) == total
+      html |= set(printed)
+      printed = re.findall(r'^- \*\*(.*?)\*\*: ', page.markdown(found, []), re.MULTILINE)
+      assert len(printed) == total
+      markdown |= set(printed)
+      head, *lines = sections.overview(found)
+      assert all(any(word.startswith(each) for word in words) for each in head[3:])
+      assert sum(int(count) for line in lines for count in line[3:]) == total
+  assert html == markdown == words
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from experiments import corpus
 from lib import tokenizers
-from lib.data import pipeline
+from lib.data import encoded, pipeline
 from lib.errors import InputError
 from lib.evals import ngram
 from lib.models import codec_files
@@ -61,7 +61,8 @@ def test_a_file_is_exact_where_it_can_be(tmp_path):
   assert isinstance(lower, Foreign)
   assert not lower.lossless
   assert lower.decode(lower.encode(b'The THE')) == b'the the'
-  assert documents.restored(lower, [b'the words', b'The words']) == 0.5
+  back = documents.restored(lower, [b'the words', b'The words'])
+  assert back == (17 / 18, 0.5, 0, 0)
   spaced = changed(lambda t: setattr(t, 'pre_tokenizer', pre_tokenizers.ByteLevel()))
   assert isinstance(tokenizers.load(written(tmp_path, spaced)), Foreign)  # a space is put before
 
@@ -83,6 +84,61 @@ def test_a_token_that_takes_spaces_with_it_is_written_in_bytes():
   greedy = AddedToken('<x>', lstrip=True, rstrip=True)
   tokenizer = ByteLevel(changed(lambda t: t.add_tokens([greedy])))
   assert tokenizer.decode(tokenizer.encode(b'the  <x> words')) == b'the  <x> words'
+  # The whole text is written in bytes for one token, and counted.
+  texts = [b'the  <x> words', b'the words', b'the \xff words', b'']
+  assert [tokenizer.fallback_bytes(text) for text in texts] == [14, 0, 1, 0]
+  assert documents.restored(tokenizer, texts) == (1, 1, 0, 15 / 34)
+
+
+def test_unknown_text_is_counted_and_text_without_tokens_is_the_unknown_token():
+  def words():
+    tokenizer = Tokenizer(models.WordLevel({'a': 0, 'b': 1, '[UNK]': 2}, unk_token='[UNK]'))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return Foreign(tokenizer.to_str().encode(), '.json')
+
+  tokenizer = words()
+  assert [part.tolist() for part in tokenizer.cover(b'   ')] == [[2], [3]]  # the library: no token
+  back = documents.restored(tokenizer, [b'a b', b'a xyz', b'   '])
+  assert back.share_documents == 1 / 3
+  assert back.share_unknown == (4 + 3) / 11
+  unknown = {
+    'BPE without one': (Tokenizer(models.BPE({'a': 0, 'b': 1}, [])), None),
+    'WordPiece': (Tokenizer(models.WordPiece({'b': 0, '?': 1}, unk_token='?')), 1),
+    'Unigram': (Tokenizer(models.Unigram([('b', -1.0), ('<unk>', 0.0)], 1)), 1),
+  }
+  for name, (library, expected) in unknown.items():
+    library.pre_tokenizer = pre_tokenizers.Whitespace()
+    found = Foreign(library.to_str().encode(), '.json')
+    assert found.unknown_ids == (frozenset() if expected is None else {expected}), name
+    ids, lengths = found.cover(b'\n \t')
+    assert (ids.tolist(), lengths.tolist()) == ([expected or 0], [3])
+
+
+def test_every_byte_stays_in_the_denominator(tmp_path):
+  # Half of the test text are spaces, which give no token: bits per byte are of all of it.
+  tokenizer = Tokenizer(models.WordLevel({'a': 0, '[UNK]': 1}, unk_token='[UNK]'))
+  tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+  words = Foreign(tokenizer.to_str().encode(), '.json')
+  test = [b'a a', b'   ', b'\n\n\n', b'a', b'']
+  assert sum(words.cover(document)[1].sum() for document in test) == 10
+  options = {'batch_size': 2, 'length': 3, 'seed': 0, 'repeat': False, 'shuffle': False}
+  for pack in (True, False):
+    found = list(pipeline.batches(test, words, pack=pack, **options))
+    assert sum(batch['bytes'].sum() for batch in found) == 10
+  kept = encoded.encode(
+    tmp_path, words.fingerprint, test, lambda texts: documents.encode(words, texts)
+  )
+  assert kept.bytes == 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text('ab ', max_size=12), st.text('ab ', max_size=12))
+def test_what_comes_back_is_the_longest_common_subsequence(one, other):
+  table = np.zeros((len(one) + 1, len(other) + 1), int)
+  for i, a in enumerate(one):
+    for j, b in enumerate(other):
+      table[i + 1, j + 1] = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
+  assert documents._common(one.encode(), other.encode()) == table[-1, -1]
 
 
 def test_what_is_dropped_is_covered_by_the_next_token_or_the_last():
@@ -101,10 +157,10 @@ def test_bits_per_byte_of_what_is_not_lossless_are_of_the_text_as_it_was():
   tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
   words = Foreign(tokenizer.to_str().encode(), '.json')
   text = b'a bcd' * 100
-  [(nats, _)] = ngram.token_loss(words, [text], [text], [0])
+  [estimate] = ngram.token_loss(words, [text], [text], [0])
   ids = words.encode(text)
   total = ngram.NGram(ids, 0, 2).nats(ids).sum()
-  assert nats == pytest.approx(total / len(text))
+  assert estimate.value == pytest.approx(total / len(text))
   options = {'batch_size': 1, 'length': 300, 'seed': 0, 'repeat': False}
   batch = next(iter(pipeline.batches([text], words, **options)))
   assert batch['bytes'].sum() == len(text)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from lib import stats
 from lib.data import pipeline
 from lib.data.in_context import (
   FORMAT,
@@ -22,7 +23,7 @@ from lib.data.in_context import (
 )
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
-from lib.evals.in_context import generate, generation_accuracy
+from lib.evals.in_context import above_chance, generate, generated_answers, guesses, guessing
 from lib.models.decoder import Decoder, LanguageModel
 from lib.tokenizers.characters import Characters
 
@@ -202,8 +203,8 @@ def test_what_cannot_be_made_is_refused(wrong):
 def test_a_model_that_solves_the_prompt_is_always_right(kind, batch_size):
   source = documents(kind, 50)
   examples = [source.example(i) for i in range(50)]
-  score = generation_accuracy(answering(solve), examples, CHARACTERS, batch_size)
-  assert score == (1, 0, 1, 0)
+  score = generated_answers(answering(solve), examples, CHARACTERS, batch_size)
+  assert score.symbols.tolist() == score.answers.tolist() == [1] * 50
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -212,14 +213,13 @@ def test_a_model_that_guesses_is_at_chance(kind):
   source = documents(kind, 2000)
   examples = [source.example(i) for i in range(2000)]
   guess = lambda batch: rng.random((*batch['inputs'].shape, CHARACTERS.vocab_size), np.float32)
-  score = generation_accuracy(guess, examples, CHARACTERS, 500)
+  score = generated_answers(guess, examples, CHARACTERS, 500)
   chance = 1 / CHARACTERS.vocab_size
   symbols = {'lookup': 1, 'permutation': 2}[kind]
-  assert score.symbols_sem == pytest.approx(
-    math.sqrt(chance * (1 - chance) / 2000 / symbols), rel=0.2
-  )
-  assert abs(score.symbols - chance) < 4 * score.symbols_sem
-  assert score.answers < 2 * chance
+  found = stats.mean(score.symbols)
+  assert found.sem == pytest.approx(math.sqrt(chance * (1 - chance) / 2000 / symbols), rel=0.2)
+  assert abs(found.value - chance) < 4 * found.sem
+  assert score.answers.mean() < 2 * chance
 
 
 def test_a_wrong_first_symbol_is_fed_back():
@@ -235,8 +235,9 @@ def test_a_wrong_first_symbol_is_fed_back():
     return [wrong, ' ', answer[2] if written == f'{wrong} ' else wrong][len(written)].encode()
 
   examples = [source.example(i) for i in range(30)]
-  score = generation_accuracy(answering(stubborn), examples, CHARACTERS, 8)
-  assert score == (0.5, 0, 0, 0)
+  score = generated_answers(answering(stubborn), examples, CHARACTERS, 8)
+  assert set(score.symbols) == {0.5}
+  assert set(score.answers) == {0}
 
 
 def test_format_bytes_are_no_symbols_but_belong_to_the_answer():
@@ -249,7 +250,53 @@ def test_format_bytes_are_no_symbols_but_belong_to_the_answer():
       return b'-'
     return solve(prompt + arrow + written.replace('-', ' '))
 
-  assert generation_accuracy(answering(spaceless), examples, CHARACTERS) == (1, 0, 0, 0)
+  score = generated_answers(answering(spaceless), examples, CHARACTERS)
+  assert set(score.symbols) == {1}
+  assert set(score.answers) == {0}
+
+
+def test_guesses_are_the_shares_of_the_heaviest_candidates():
+  lookup = Example(b'A->2\nC->4\nG->5\nC->4\nA->', b'2')
+  assert guesses(lookup) == pytest.approx(
+    {'any_candidate': 1 / 4, 'majority': 0, 'frequency': 1 / 4}
+  )
+  common = {b'2': 0.5, b'4': 0.2, b'5': 0.5}
+  assert guesses(lookup, common)['frequency'] == 1 / 2  # 2 and 5 are the most frequent ones
+  permutation = Example(b'A 2 C->C A\n4 A D->', b'D 4')
+  assert guesses(permutation, {b'D': 1.0}) == pytest.approx(
+    {'any_candidate': 1 / 3, 'majority': 0, 'frequency': 1 / 2}
+  )
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_guessing_is_what_a_guesser_gets_right(kind):
+  source, rng = documents(kind, 1000), np.random.default_rng(0)
+  examples = [source.example(i) for i in range(1000)]
+
+  def guess(example):
+    *shown, asked = example.prompt.decode().split('\n')
+    line = asked.removesuffix('->').split(' ')
+    candidates = line if len(line) > 1 else [one.split('->')[1] for one in shown]
+    wanted = example.answer.decode().split(' ')
+    return np.mean([candidates[rng.integers(len(candidates))] == one for one in wanted])
+
+  got = stats.mean([guess(example) for example in examples])
+  expected = guessing(examples)['any_candidate'].value
+  assert abs(got.value - expected) < 4 * got.sem
+
+
+def test_guessing_is_taken_out_and_nothing_known_is_not_below_zero():
+  chance = stats.Estimate(0.25, 0.01, '1000', 'examples', 999)
+  found = above_chance(stats.shares(np.tile(np.arange(100) < 70, (3, 1))), chance)
+  assert found.value == pytest.approx(0.45 / 0.75)
+  assert (found.n, found.over) == ('3×100', 'seeds×examples')
+  assert found.sem > stats.share(np.arange(100) < 70).sem / 0.75
+  nothing = [above_chance(stats.shares(np.zeros((3, 100))), chance) for _ in range(2)]
+  assert nothing[0].value == 0
+  assert nothing[0].sem > 0
+  assert stats.difference(*nothing).p_value() == 1  # so no rule decides on it
+  with pytest.raises(InputError, match='guessing is always right'):
+    above_chance(chance, stats.Estimate(1.0, 0.0))
 
 
 def test_generation_goes_on_from_prompts_of_any_length_in_batches_of_one_shape():
@@ -277,7 +324,7 @@ def test_prompts_are_laid_out_as_the_documents_that_models_train_on():
     return logits_for(batch['inputs'] % CHARACTERS.vocab_size)
 
   prompt, _ = source.example(0)
-  generation_accuracy(record, [source.example(0)], CHARACTERS)
+  generated_answers(record, [source.example(0)], CHARACTERS)
   [row] = pipeline.batches(
     [prompt], CHARACTERS, batch_size=1, length=len(prompt), seed=0, pack=False, repeat=False
   )
@@ -320,4 +367,4 @@ def test_accuracy_refuses_what_it_cannot_count():
   good, empty = Example(b'A->', b'B'), Example(b'A->', b' ')
   for examples, batch_size in (([], None), ([good, empty], None), ([good], 0)):
     with pytest.raises(InputError):
-      generation_accuracy(answering(solve), examples, CHARACTERS, batch_size)
+      generated_answers(answering(solve), examples, CHARACTERS, batch_size)

@@ -115,6 +115,7 @@ def test_a_model_comes_back_from_its_folder(kind, tmp_path):
   assert hash(loaded.module) == hash(model.module)
   assert loaded.provenance == PROVENANCE
   assert (loaded.context, loaded.bos) == (CONTEXT, V)
+  assert loaded.parameters == 4 * DIM**2 + 2 * DIM * 16 + 3 * DIM  # attention, MLP, three norms
   assert loaded.tokenizer.fingerprint == BPE.fingerprint
   assert loaded.fingerprint == model.fingerprint
 
@@ -261,8 +262,8 @@ def test_weights_with_right_checksums_are_still_checked(folder):
   for changed, message in (
     ({name: arrays[name].astype(np.int32)}, 'is I32, not float32'),
     ({name: arrays[name].T.copy()}, r'of shape \(16, 300\); the model wants \(300, 16\)'),
-    ({'params/../begin': arrays[name]}, 'hold params/../begin'),
-    ({f'{name}/more': arrays[name]}, 'and a part of its path|hold params/embedding/table/more'),
+    ({'params/../begin': arrays[name]}, 'contain params/../begin'),
+    ({f'{name}/more': arrays[name]}, 'contain params/embedding/table/more'),
   ):
     save_file(arrays | changed, file)
     rewrite(folder, lambda told: None)
@@ -283,6 +284,9 @@ def test_nothing_is_written_over_and_a_failed_save_leaves_nothing(folder, tmp_pa
   module = around(Learned(256, DIM))
   with pytest.raises(InputError, match='cannot be saved with an M1'):
     TrainedModel(module, filled(module), toy, CONTEXT).save(tmp_path / 'other')
+  odd = dataclasses.replace(make(), provenance=Provenance(config={'of': np.zeros(2)}))
+  with pytest.raises(InputError, match='must be JSON-like'):
+    odd.save(tmp_path / 'other')
   assert [path.name for path in tmp_path.iterdir()] == ['model']
 
 
@@ -397,6 +401,9 @@ def test_all_texts_are_scored_alone():
     [alone] = model.token_loss([text])
     np.testing.assert_allclose(loss.nats, alone.nats, rtol=1e-4, atol=1e-5)
     assert loss.bytes.sum() == len(text)
+  symbols = dataclasses.replace(model, tokenizer=None)
+  for loss, nats in zip(together, symbols.id_loss([loss.ids for loss in together])):
+    assert loss.nats.tolist() == nats.tolist()
 
 
 def test_a_text_has_one_draw_in_all_its_windows_and_another_for_another_seed():
@@ -461,9 +468,14 @@ def test_what_cannot_be_scored_is_named():
   for texts in ([], [b'']):
     with pytest.raises(InputError, match='there is no text to score'):
       model.bits_per_byte(texts)
+  for ids in ([V], [-1], [[1]]):
+    with pytest.raises(InputError, match=r'must be ids .* from 0 to 299'):
+      model.id_loss([[1], ids])
   for ids in ([], [[[1]]], [0.5], np.zeros(CONTEXT + 1, int), [-1], [V + 1]):
     with pytest.raises(InputError, match=r'ids must be|takes up to 10 ids from 0 to 300'):
       model.logits(ids)
+  with pytest.raises(InputError, match='BOS id 301 is out of range'):
+    dataclasses.replace(model, bos=301)
   module = around(Learned(200, DIM))
   with pytest.raises(InputError, match='200 ids does not fit a tokenizer of 300'):
     TrainedModel(module, filled(module), BPE, CONTEXT)

@@ -15,7 +15,9 @@ from experiments.lexinvariant import __main__ as recipe
 from experiments.lexinvariant import markov, models
 from lib.errors import InputError
 from lib.evals import renaming
+from lib.report.results import Row
 from lib.train import sharding
+from tests import addresses
 from tests.test_configs import shape_check
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -41,8 +43,13 @@ def smoke(tmp_path_factory):
   return {(row['table'], row['row'], row['column']): row for row in rows}
 
 
+def test_rules_and_published_numbers_address_rows(smoke):
+  assert addresses.faults('lexinvariant', [Row(**row) for row in smoke.values()]) == []
+
+
 def test_every_table_has_rows(smoke):
-  assert {table for table, _, _ in smoke} == {*lexinvariant.TABLES, 'in_context_audit'}
+  tables = {key[0] for key, row in smoke.items() if row['measured'] is not None}
+  assert tables == {*lexinvariant.TABLES, 'in_context_audit', 'data'}
   assert all(row['measured'] is not None or row['note'] for row in smoke.values())
 
 
@@ -61,8 +68,32 @@ def test_markov_predictors_stand_in_their_order_and_nothing_leaks(smoke):
   assert 0 < regret('exact_bayes') <= math.lgamma(5)
   assert regret('exact_bayes') < regret('counting_bigram') < regret('counting_unigram')
   for seed in (0, 1):
-    leak = smoke['markov', f'predictor=lexinvariant,seed={seed}', 'lowest_bin_z']
-    assert leak['measured'] > -4, leak
+    row = f'predictor=lexinvariant,seed={seed}'
+    assert smoke['markov', row, 'lowest_bin_z']['measured'] > -4
+    leak = smoke['markov', row, 'label_leak_nats']
+    assert (leak['n'], leak['over']) == ('128', 'sequences')
+    assert abs(leak['measured']) < 4 * leak['sem']
+    of_chain = [smoke['markov', f'predictor={p},seed={seed}', 'regret_nats']['measured']
+                for p in ('exact_bayes', 'counting_bigram')]  # fmt: skip
+    assert 0 < of_chain[0] < of_chain[1]
+  entropies = {smoke['markov', f'predictor=true_chain,seed={seed}', 'late_perplexity']['measured']
+               for seed in (0, 1)}  # fmt: skip
+  assert len(entropies) == 2  # two chains
+  assert smoke['markov', 'predictor=lexinvariant', 'regret_nats']['over'] == 'chains'
+
+
+def test_errors_are_over_documents_seeds_and_examples(smoke):
+  context = smoke['context', 'data=prose,vocabulary=letters', 'gap_shrinks_by']
+  assert context['over'] == 'seeds×documents'
+  seeds, documents = context['n'].split('×')
+  assert (seeds, int(documents) > 40) == ('1', True)  # 64 stretches
+  assert context['df'] is None  # one seed decides nothing
+  solver = 'data=prose,vocabulary=letters,solver={}'
+  assert smoke['cipher', solver.format('hill_climbing'), 'precision_at_last_window']['df'] == 3
+  assert smoke['cipher', solver.format('majority'), 'precision_gain']['n'] == '1×4'
+  accuracy = smoke['regularizer', 'embedding=lexinvariant', 'lookup_accuracy_held_out']
+  assert accuracy['over'] == 'seeds×examples'
+  assert accuracy['sem'] > 0
 
 
 def test_rows_start_at_the_length_of_random_ones_and_every_arm_answers(smoke):
@@ -77,14 +108,19 @@ def test_rows_start_at_the_length_of_random_ones_and_every_arm_answers(smoke):
 
 def test_a_predictor_that_sees_names_is_found_out():
   config = lexinvariant.get_config('smoke')
-  source = markov.make_source(config)
+  source = markov.make_source(config, 0)
   sequences = markov.sequences_of(source, 16, 200, 0)
   bayes = renaming.exact_bayes(source, sequences).nats
-  cheat = markov.leak('cheat', renaming.informed(source, sequences).nats, bayes)
+  informed = lambda ids, draw: renaming.informed(source, ids).nats
+  counting = lambda ids, draw: renaming.counting_nats(ids, 4, 1)
+  cheat = markov.lowest_bin('cheat', informed(sequences, 0), bayes)
+  assert cheat.measured is not None
   assert cheat.measured < -4
-  assert 'sees names' in cheat.note
-  honest = markov.leak('honest', renaming.counting_nats(sequences, 4, 1), bayes)
-  assert honest.measured > -4
+  leak = {row.column: row for row in markov.leak('cheat', informed, sequences, 4)}
+  assert leak['label_leak_nats'].estimate.p_value() < 1e-6
+  assert leak['label_leak_nats_8_16'].estimate.p_value() < 1e-6
+  honest = {row.column: row for row in markov.leak('honest', counting, sequences, 4)}
+  assert honest['label_leak_nats'].measured == pytest.approx(0, abs=1e-9)
 
 
 def test_evaluation_drops_the_aids_and_keeps_what_a_model_needs():
@@ -127,6 +163,6 @@ def test_every_scale_builds_and_steps(scale):
   options = config.markov
   experiment = models.make_experiment(
     options, 'lexinvariant', options.alphabet, jax.numpy.dtype(config.dtype),
-    markov.batches_of(config, markov.make_source(config), 0),
+    markov.batches_of(config, markov.make_source(config, 0), 0),
   )  # fmt: skip
   shape_check(experiment, config, mesh)

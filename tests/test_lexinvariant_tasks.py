@@ -8,9 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import lexinvariant
-from experiments.lexinvariant import context, in_context, models, regularizer, text
+from experiments.lexinvariant import in_context, models, regularizer, text
 from lib.data import pipeline, sources
-from lib.data.in_context import FORMAT, LookUp, Permutation, Symbols
+from lib.data.in_context import FORMAT
 from lib.errors import InputError
 from lib.report.results import Row
 from lib.tokenizers import train_sentencepiece
@@ -100,17 +100,6 @@ def test_symbols_of_pieces_are_single_tokens_in_an_example(config):
       assert sum(tokenizer.decode([i]) in symbols.known for i in answer) in (1, 2)
 
 
-def test_chance_is_the_share_of_candidates_that_are_right():
-  rng = np.random.default_rng(0)
-  symbols = Symbols(b'abcdefgh')
-  for _ in range(20):
-    prompt, answer = example = LookUp(symbols, 4).example(rng)
-    values = [line.split(b'->')[1] for line in prompt.splitlines()[:4]]
-    assert in_context.guess('lookup', example) == values.count(answer) / 4
-  example = Permutation(symbols, 2, inputs=4).example(rng)
-  assert in_context.guess('permutation', example) == 1 / 4
-
-
 def test_the_fourfold_claim_is_audited_over_the_papers_pairs_and_ours():
   row = 'data=a,vocabulary=char,symbols=uniform,task=lookup,embedding='
   rows = [Row('in_context', f'{row}{kind}', 'accuracy', value)
@@ -138,50 +127,38 @@ def test_one_draw_of_rows_serves_all_calls_of_a_reader(config):
   assert np.abs(first(batch) - other(batch)).max() > 1e-3
 
 
-def history(values):
-  key = 'validation/late_perplexity'
-  return [{'step': step, key: value} for step, value in values] + [{'step': 1, 'loss': 0.0}]
+def test_the_best_rate_of_an_arm_is_chosen_by_validation_text(config):
+  options = config.text.copy_and_resolve_references()
+  options.rates, options.steps = (1e-3, 1e-2, 1e-1), 100
+  seen = []
+
+  def loss(short, rate):
+    seen.append((short.steps, short.rates, short.evaluate_every))
+    return abs(np.log(rate / 2e-2))
+
+  found = models.choose_rate(options, loss)
+  assert seen == [(20, (rate,), 20) for rate in (1e-3, 1e-2, 1e-1)]
+  assert (found.rates, found.steps) == ((1e-2,), 100)
+  row = models.rate_row('context', 'embedding=learned', options, found)
+  assert row.measured == 1e-2
+  assert 'of 0.001, 0.01, 0.1' in row.note
+  options.rates = (0.0,)
+  with pytest.raises(InputError, match=r'text.rates must be positive'):
+    models.check(options, 'text', 28)
 
 
-def test_a_power_law_is_found_and_followed():
-  x = np.array([1.0, 2.0, 4.0, 8.0])
-  found = context.power_law(x, 3 * x**-0.5)
-  assert found.slope == pytest.approx(-0.5)
-  assert found.slope_sem == pytest.approx(0, abs=1e-6)
-  log_x, error = found.reaches(np.log(3 * 64**-0.5))
-  assert np.exp(log_x) == pytest.approx(64)
-  assert error == pytest.approx(0, abs=1e-6)
-  rng = np.random.default_rng(0)
-  noisy = [context.power_law(x, 3 * x**-0.5 * np.exp(0.05 * rng.normal(size=4)))
-           for _ in range(300)]  # fmt: skip
-  spread = np.std([one.slope for one in noisy])
-  assert spread == pytest.approx(np.mean([one.slope_sem for one in noisy]), rel=0.25)
-  reached = [one.reaches(np.log(1.0)) for one in noisy]
-  assert np.std([r[0] for r in reached]) == pytest.approx(np.mean([r[1] for r in reached]), rel=0.3)
-  assert context.power_law(x[:2], x[:2]) is None
-  assert context.power_law(x, np.array([1.0, 2.0, 0.0, 1.0])) is None
-
-
-def test_the_estimate_extends_the_second_half_of_training(config, corpus):
-  config = config.copy_and_resolve_references()
-  config.text.steps, config.text.batch_size, config.text.length = 800, 1, 1
-  steps = (100, 400, 500, 600, 800)
-  regret = lambda step: 1.2 * (step / 800) ** -0.5 if step >= 400 else 9.0
-  histories = {
-    'learned': [history([(s, 2.0) for s in steps])],
-    'lexinvariant': [history([(s, 2.0 * np.exp(regret(s))) for s in steps])],
-  }
-  rows = context._estimate(corpus, config, histories, first_gap=3.0)
-  value = {row.column: row.measured for row in rows}
-  assert value['estimate_late_regret_slope'] == pytest.approx(-0.5)
-  # A gap of 1 is a regret of log 2.
-  needed = 800 * (1.2 / np.log(2)) ** 2
-  assert value['estimate_symbols_for_threefold'] == pytest.approx(needed)
-  assert value['estimate_symbols_for_threefold_high'] >= needed * (1 - 1e-6)
-  assert all('estimate' in row.note and 'no law' in row.note for row in rows)
-  few = {kind: [one[0][-3:]] for kind, one in histories.items()}
-  [row] = context._estimate(corpus, config, few, first_gap=3.0)
-  assert row.measured is None
+@pytest.mark.parametrize('field', ['text', 'regularizer'])
+def test_text_is_read_at_most_four_times_at_large_scales(field):
+  config = lexinvariant.get_config('gpu')
+  (text if field == 'text' else regularizer).check(config)  # endless
+  if field == 'text':
+    config.text.corpora = (('prose', 'stdlib/prose'),)
+    with pytest.raises(InputError, match=r'text.corpora .* times over.*ngram:stdlib/prose'):
+      text.check(config)
+  else:
+    config.regularizer.source = 'stdlib/prose'
+    with pytest.raises(InputError, match=r'regularizer.source .* times over'):
+      regularizer.check(config)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +203,7 @@ def test_the_large_models_have_the_papers_sizes_and_no_vocabulary(scale, vocabul
     assert all(vocab_size not in leaf.shape for leaf in jax.tree.leaves(params))
   if scale == 'paper':
     assert (options.optimizer, options.schedule, options.steps) == ('adafactor', 'cosine', 250_000)
-    assert (options.peak, options.peak * options.final) == pytest.approx((0.01, 0.001))
+    assert (*options.rates, options.rates[0] * options.final) == pytest.approx((0.01, 0.001))
     chain = optimizer.make_optimizer(options.optimizer, lambda step: 1e-2)
     moments = jax.eval_shape(chain.init, params)
     kept = sum(leaf.size for leaf in jax.tree.leaves(moments))

@@ -3,15 +3,21 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from configs import lexinvariant
-from experiments.lexinvariant import cipher, context, draws, prompt, text
-from lib.data import ciphers
+from experiments.lexinvariant import cipher, context, draws, models, prompt, text
+from lib import stats
+from lib.data import ciphers, pipeline
 from lib.errors import InputError
 from lib.evals import cipher as keys
+from lib.evals import renaming
+from lib.tokenizers import Characters
+
+LETTERS = text.ALPHABETS['letters']
 
 
 @pytest.fixture(scope='module')
@@ -34,10 +40,12 @@ def test_held_out_text_is_of_its_split_alone(corpus):
     split: b'\n'.join(documents[i] for i in range(len(documents)))
     for split, documents in splits.items()
   }
-  ids = text.held_out(corpus, 'test', 200, 20)
+  ids, documents = text.held_out(corpus, 'test', 200, 20)
   assert ids.shape == (20, 200)
-  np.testing.assert_array_equal(ids, text.held_out(corpus, 'test', 200, 20))
-  for one in ids:
+  assert len(set(documents.tolist())) == 20  # as many documents as can be
+  np.testing.assert_array_equal(ids, text.held_out(corpus, 'test', 200, 20).ids)
+  for one, document in zip(ids, documents, strict=True):
+    assert corpus.tokenizer.decode(one) in splits['test'][int(document)]
     stretch = corpus.tokenizer.decode(one)
     assert stretch in whole['test']
     assert stretch not in whole['train']
@@ -45,7 +53,7 @@ def test_held_out_text_is_of_its_split_alone(corpus):
 
 
 def test_text_without_a_long_document_is_named(corpus):
-  with pytest.raises(InputError, match='has 10000000 symbols: choose a shorter'):
+  with pytest.raises(InputError, match='is 10000000 long: choose shorter'):
     text.held_out(corpus, 'test', 10_000_000, 1)
 
 
@@ -56,26 +64,89 @@ def test_windows_begin_at_the_papers_places_and_end_at_the_last_symbol():
 
 
 def test_gaps_and_regret_are_those_of_hand_made_scores(config, corpus):
-  learned = np.full((4, 32), np.log(2.0))
+  learned = np.full((3, 4, 32), np.log(2.0))
   random = learned + np.log(np.where(np.arange(32) < 16, 4.0, 1.5))[None]
-  row = by_column(context._gap(corpus, config, [learned], [random]), corpus.row)
+  scores = {'embedding=learned': learned, 'embedding=lexinvariant': random,
+            'predictor=counting_bigram': learned[:1] + np.log(3.0),
+            'predictor=law': learned[:1] - 0.1}  # fmt: skip
+  rows = context.of_scores(config, corpus, scores, np.arange(4))
+  row = by_column(rows, corpus.row)
   assert row['relative_gap_at_1'] == pytest.approx(3.0)
-  assert row['relative_gap_at_17'] == pytest.approx(0.5)
+  assert row['relative_gap_at_17'] == row['relative_gap_at_last_window'] == pytest.approx(0.5)
   assert row['gap_shrinks_by'] == pytest.approx(6.0)
   assert row['regret_nats_over_32'] == pytest.approx(16 * np.log(4) + 16 * np.log(1.5))
-  assert row['late_regret_nats_per_symbol'] == pytest.approx(np.log(1.5))
   assert row['log_v_factorial_nats'] == pytest.approx(np.log(np.arange(1, 29)).sum())
+  counting = by_column(rows, f'{corpus.row},predictor=counting_bigram')
+  assert counting['gap_shrinks_by'] == pytest.approx(1)
+  lexinvariant = by_column(rows, f'{corpus.row},embedding=lexinvariant')
+  assert lexinvariant['nats_below_counting_bigram_first'] == pytest.approx(np.log(3 / 4))
+  assert lexinvariant['nats_below_counting_bigram_last'] == pytest.approx(np.log(3 / 1.5))
+  assert lexinvariant['regret_nats'] == pytest.approx(row['regret_nats_over_32'] + 3.2)
+  assert by_column(rows, f'{corpus.row},embedding=learned')['regret_nats'] == pytest.approx(3.2)
+
+
+def test_errors_of_gaps_are_over_documents_and_seeds(config, corpus):
+  rng = np.random.default_rng(0)
+  of_document = np.repeat(rng.normal(0, 0.3, (1, 12, 1)), 4, axis=1)  # 4 stretches of each
+  documents = np.repeat(np.arange(12), 4)
+  learned = np.log(2.0) + of_document + rng.normal(0, 0.1, (3, 48, 32))
+  random = np.log(4.0) + of_document + rng.normal(0, 0.1, (3, 48, 32))
+  scores = {'embedding=learned': learned, 'embedding=lexinvariant': random}
+  found = {
+    n: {(row.row, row.column): row for row in context.of_scores(config, corpus, scores, groups)}
+    for n, groups in (('3×12', documents), ('3×48', np.arange(48)))
+  }
+  place = f'{corpus.row},embedding=learned', 'perplexity_at_1'
+  by_document, by_stretch = (found[n][place] for n in ('3×12', '3×48'))
+  assert (by_document.n, by_stretch.n) == ('3×12', '3×48')
+  assert by_document.sem > 1.6 * by_stretch.sem  # stretches of a document are not independent
+  gap = found['3×12'][corpus.row, 'relative_gap_at_1']
+  assert gap.measured == pytest.approx(1, abs=0.1)
+  assert gap.sem < by_document.sem  # both models score the same documents
+  assert gap.df is not None
+
+
+def test_endless_text_has_a_floor_that_no_model_can_beat():
+  corpus = text.Corpus('prose', 'letters', 'ngram:stdlib/prose,order=2', Characters(LETTERS))
+  held = text.held_out(corpus, 'test', 64, 50)
+  assert len(set(held.documents.tolist())) == 50
+  floor = text.law_nats(corpus, held)
+  assert floor is not None
+  assert floor.shape == held.ids.shape
+  source = corpus.documents('test')
+  assert corpus.tokenizer.decode(held.ids[0]) == source[int(held.documents[0])][:64]
+  for order in (0, 1):
+    counted = renaming.counting_nats(held.ids, corpus.vocab_size, order)
+    assert (counted - floor).sum(axis=1).mean() > 20
+  assert text.law_nats(corpus._replace(source='stdlib/prose'), held) is None
+
+
+def test_rows_of_the_scorer_are_drawn_for_each_sequence(config):
+  options = models.evaluated(config.text)
+  model = models.make_model(options, 'lexinvariant', 28, np.float32)
+  ids = np.tile(np.random.default_rng(0).integers(0, 28, 32), (40, 1))  # one text, 40 times
+  batch, key = pipeline.whole(ids[:1], 28), jax.random.key(0)
+  variables = model.init(key, batch, key)
+  means, sems = [], []
+  for seed in range(40):
+    nats = models.scorer(model, 28, seed)(variables, ids).mean(axis=1)
+    found = stats.mean(nats)
+    means.append(found.value)
+    sems.append(found.sem)
+  # The text is one, so the error is that of the draw; it is what the mean has from draw to draw.
+  assert np.std(means, ddof=1) == pytest.approx(np.mean(sems), rel=0.4)
 
 
 def test_true_keys_give_the_plain_text_back_and_move_letters_alone(config, corpus):
-  ids, truth = cipher.enciphered(config, corpus)
-  plain = text.held_out(corpus, 'test', config.text.test_length, config.cipher.texts)
+  ids, truth, documents = cipher.enciphered(config, corpus)
+  plain = text.held_out(corpus, 'test', config.text.test_length, config.cipher.texts).ids
+  assert len(documents) == len(ids)
   np.testing.assert_array_equal(keys.apply_key(ids, truth, 0), plain)
   assert len({key.tobytes() for key in truth}) == len(truth)
   assert (ids != plain).mean() > 0.5
   space, newline = corpus.tokenizer.encode(b' \n')
   assert (truth[:, [space, newline]] == [space, newline]).all()
-  _, shared = cipher.enciphered(config, corpus, one_key=True)
+  _, shared, _ = cipher.enciphered(config, corpus, one_key=True)
   assert len({key.tobytes() for key in shared}) == 1
 
 
@@ -93,7 +164,7 @@ def reader_that(truth, share, rng):
 
 def test_a_reader_that_is_mostly_right_solves_long_texts(corpus):
   rng = np.random.default_rng(0)
-  plain = text.held_out(corpus, 'test', 400, 5)
+  plain = text.held_out(corpus, 'test', 400, 5).ids
   key = ciphers.random_key(corpus.alphabet, text.LETTERS, 3)
   ids = np.stack([
     corpus.tokenizer.encode(ciphers.encipher(corpus.tokenizer.decode(one), key, corpus.alphabet))
@@ -134,12 +205,14 @@ def test_prompts_that_cannot_be_read_are_named(given, message):
 
 def test_averaged_draws_gain_what_their_mean_probability_gains(config, corpus):
   rng = np.random.default_rng(0)
-  nats = rng.exponential(size=(2, 5, 32))
-  rows = draws._rows(config, corpus, 0, nats)
-  mixed = -np.log(np.exp(-nats).mean(axis=0))
-  row = by_column(rows, f'{corpus.row},draws=2,seed=0')
+  nats = rng.exponential(size=(3, 2, 5, 32))
+  rows = draws._rows(config, corpus, nats, np.array([0, 1, 2, 3, 4]))
+  mixed = -np.log(np.exp(-nats).mean(axis=1))
+  row = by_column(rows, f'{corpus.row},draws=2')
   assert row['nats_per_symbol'] == pytest.approx(mixed.mean())
   assert row['gain_nats_per_symbol'] == pytest.approx(nats.mean() - mixed.mean())
   assert row['gain_nats_per_symbol'] > 0
-  alike = by_column(draws._rows(config, corpus, 0, nats[[0, 0]]), f'{corpus.row},draws=2,seed=0')
+  assert {one.n for one in rows if one.column == 'nats_per_symbol'} == {'3×5'}
+  alike = by_column(draws._rows(config, corpus, nats[:, [0, 0]], np.arange(5)),
+                    f'{corpus.row},draws=2')  # fmt: skip
   assert alike['gain_nats_per_symbol'] == pytest.approx(0, abs=1e-12)

@@ -30,6 +30,6 @@ def test_tests_that_import_a_module_come_before_those_that_reach_it():
   groups = mutants.likely('lib.report.tables')
   assert 'tests/test_report.py' in groups[0]
   assert 'tests/test_reproduce.py' in groups[1]
-  assert 'tests/test_equivalence.py' in groups[-1]
+  assert 'tests/test_attention.py' in groups[-1]
   files = sorted(f'tests/{path.name}' for path in mutants.ROOT.glob('tests/test_*.py'))
   assert sorted(file for group in groups for file in group) == files

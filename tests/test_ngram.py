@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib import stats
 from lib.data import markov
 from lib.errors import InputError
 from lib.evals import ngram
 from lib.tokenizers.blocks import Blocks
+from lib.tokenizers.characters import Characters
 
 sequences = st.lists(st.integers(0, 3), min_size=1, max_size=40).map(np.array)
 
@@ -62,20 +64,22 @@ def test_ladder_on_a_switching_source(k):
   train, test = source.sample(1_000_000, 0), source.sample(1_000_000, 1)
   for order in range(k + 2):
     nats = ngram.NGram(train, order, 2).nats(test)
-    mean, sem = ngram.per_character(nats, np.ones(nats.size))
-    assert mean == pytest.approx(source.ngram_loss(order), abs=0.003)
-    assert abs(mean - source.ngram_loss(order)) < 5 * sem + 1e-5
+    blocks = np.arange(nats.size) * 50 // nats.size  # far longer than the chain's memory
+    found = stats.ratio(nats, np.ones(nats.size), blocks, over='blocks')
+    assert found.value == pytest.approx(source.ngram_loss(order), abs=0.003)
+    assert abs(found.value - source.ngram_loss(order)) < 5 * found.sem + 1e-5
 
 
 @pytest.mark.parametrize(('k', 'r'), [(1, 4), (2, 3), (3, 8), (4, 6)])
 def test_blocks_meet_the_closed_form_to_three_digits(k, r):
   # 8M characters: 0.555 / √8M = .0002 a character; learning 2^r counts costs under 2e-5.
   source, tokenizer = markov.switching(0.8, 0.8, k), Blocks(b'01', r)
-  train, test = ([source.text(8_000_000 // r * r, seed)] for seed in (0, 1))
-  [(mean, sem)] = ngram.token_loss(tokenizer, train, test, [0])
+  train, test = ([*markov.MarkovDocuments(source, 400_000 // r * r, 20, seed)] for seed in (0, 1))
+  [found] = ngram.token_loss(tokenizer, train, test, [0], over='texts')
   closed = (min(r, k) * math.log(2) + max(r - k, 0) * source.entropy_rate) / r
-  assert mean == pytest.approx(closed, abs=0.0008)
-  assert sem < 0.0003
+  assert found.value == pytest.approx(closed, abs=0.0008)
+  assert found.sem < 0.0004
+  assert (found.n, found.over, found.df) == ('20', 'texts', 19)
 
 
 def test_sparse_symbols_of_a_large_vocabulary():
@@ -88,23 +92,42 @@ def test_sparse_symbols_of_a_large_vocabulary():
   assert sparse[2:].mean() == pytest.approx(dense, abs=1e-3)
 
 
-def test_per_character_is_a_ratio_of_sums():
-  mean, sem = ngram.per_character(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1, 2, 3, 4]))
-  assert (mean, sem) == (1.0, 0.0)  # each token costs what its length does
-  # Two blocks of excess +1 and -1 over 4 characters: sqrt(2/1 * (1 + 1)) / 4 = .5.
-  mean, sem = ngram.per_character(np.array([1.0, 2.0, 0.0, 1.0]), np.ones(4), blocks=2)
-  assert (mean, sem) == (1.0, 0.5)
-  assert math.isnan(ngram.per_character(np.ones(1), np.ones(1))[1])
-
-
-def test_standard_error_counts_correlation():
-  # Twenty copies of each draw in a row: a plain standard error would be sqrt(20) too small.
+def test_errors_are_over_documents():
+  # Each document has a bias of its own, so that its characters are no independent units: an error
+  # over characters would be 5 times too small.
   rng = np.random.default_rng(0)
-  scores = np.repeat(rng.normal(1, 1, (400, 1000)), 20, axis=1)
-  lengths = np.ones(scores.shape[1])
-  z = [(m - 1) / s for m, s in (ngram.per_character(row, lengths) for row in scores)]
-  # Student's t with 49 degrees of freedom has deviation 1.02; over 400 runs it is known to 4 %.
-  assert 0.87 < np.std(z) < 1.2
+  shares = rng.beta(2, 2, (200, 20))  # of the symbol 1
+  texts = [[(rng.random(500) < p).astype(np.uint8) + 48 for p in run] for run in shares]
+  counted = [b'01' * 5000]  # P(0) = P(1): no text costs other than ln 2 under this
+  skewed = [b'0111' * 5000]
+  losses = []
+  for run in texts:
+    documents = [text.tobytes() for text in run]
+    [even] = ngram.token_loss(Characters(b'01'), counted, documents, [0])
+    assert even.value == pytest.approx(math.log(2), abs=1e-3)
+    losses += ngram.token_loss(Characters(b'01'), skewed, documents, [0])
+  expected = np.mean([-math.log(1 / 4), -math.log(3 / 4)])  # as many 0 as 1, on average
+  z = [(found.value - expected) / found.sem for found in losses]
+  # Student's t with 19 degrees of freedom has deviation 1.06; over 200 runs it is known to 5 %.
+  assert 0.85 < np.std(z) < 1.3
+
+
+def test_bytes_without_a_token_count():
+  class Words(Characters):
+    def encode(self, data):
+      return super().encode(data.replace(b' ', b''))
+
+  [found] = ngram.token_loss(Words(), [b'ab'], [b'ab', b'  ', b''], [0])
+  [alone] = ngram.token_loss(Words(), [b'ab'], [b'ab'], [0])
+  assert found.value == pytest.approx(alone.value / 2)
+  assert found.n == '3'
+
+
+def test_documents_are_scored_alone():
+  # The first symbol of a document has no context, whatever the document before it ends with.
+  together = ngram.token_nats(Characters(b'01'), [b'0101'], [b'01', b'10'], [1])
+  alone = [ngram.token_nats(Characters(b'01'), [b'0101'], [text], [1]) for text in (b'01', b'10')]
+  np.testing.assert_allclose(together, np.concatenate(alone, axis=1))
 
 
 @pytest.mark.parametrize(
@@ -116,8 +139,7 @@ def test_standard_error_counts_correlation():
     lambda: ngram.NGram(np.array([0, -1]), 0, 2),
     lambda: ngram.NGram(np.zeros(0, int), 0, 2),
     lambda: ngram.NGram(np.zeros(4, int), 1, 2).nats(np.array([2])),
-    lambda: ngram.per_character(np.ones(3), np.ones(2)),
-    lambda: ngram.per_character(np.ones(3), np.zeros(3)),
+    lambda: ngram.token_loss(Characters(b'01'), [b'01'], [b''], [0]),
   ],
 )
 def test_bad_input_is_named(build):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib import stats
 from lib.data import markov
 from lib.errors import InputError
-from lib.evals import ngram
 from lib.evals.parse import exact_unigram
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import Blocks
@@ -60,13 +60,14 @@ def sampled_gap(tokenizer: Dictionary, source: markov.MarkovSource, length: int)
   exact = exact_unigram(tokenizer, source)
   ids = tokenizer.encode(source.text(length, seed=99))[20:-20]  # its ends are cut unlike the rest
   nats, lengths = -np.log(exact.frequencies[ids]), tokenizer.byte_lengths(ids)
-  mean, sem = ngram.per_character(nats, lengths)
+  blocks = np.arange(ids.size) * 50 // ids.size  # far longer than the chain's memory
+  found = stats.ratio(nats, lengths, blocks, over='blocks')
   share = np.bincount(ids, minlength=tokenizer.vocab_size) / ids.size
   assert exact.chars_per_token == pytest.approx(lengths.mean(), rel=0.01)
   # Counts of tokens are correlated, hence wider than binomial: eight of its deviations are ample.
   spread = np.sqrt(exact.frequencies * (1 - exact.frequencies) / ids.size)
   assert np.all(np.abs(share - exact.frequencies) < 8 * spread + 1e-4)
-  return abs(mean - exact.nats_per_char) / sem
+  return abs(found.value - exact.nats_per_char) / found.sem
 
 
 kernels = st.builds(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
+from lib import stats
 from lib.data import markov
 from lib.errors import InputError
 from lib.evals import renaming
@@ -190,6 +191,41 @@ def test_lengths_that_the_bounds_ask_for():
   expected = renaming.expected_sample_size(27, 0.2)
   assert expected == pytest.approx(3230, abs=5)
   assert renaming.regret_bound_l1(27, expected) <= 0.2 < renaming.regret_bound_l1(27, expected - 1)
+
+
+def mixture(source, weight):
+  """A score of in-context counting with a part of the true chain, whose labels it knows.
+
+  The first symbol is left to chance: there exact Bayes, 1/d, would be beaten, and seen to be.
+  """
+
+  def score(ids, draw):
+    del draw
+    counted = np.exp(-renaming.counting_nats(ids, source.alphabet_size, 1))
+    true = np.exp(-renaming.informed(source, ids).nats)
+    parts = np.where(np.arange(ids.shape[1]) > 0, weight, 0.0)
+    return -np.log((1 - parts) * counted + parts * true)
+
+  return score
+
+
+def test_a_leak_is_seen_in_a_model_that_is_far_from_exact_bayes():
+  source = markov.random_kernel(1, 6, seed=3, concentration=0.3)
+  sequences = sample(source, 300, 64)
+  bayes, true = (of(source, sequences).nats for of in (renaming.exact_bayes, renaming.informed))
+  ideal = (bayes - true).sum(axis=1).mean()
+  for weight, leaks in ((0.0, False), (0.02, True)):
+    score = mixture(source, weight)
+    nats = score(sequences, 0)
+    assert (nats - true).sum(axis=1).mean() > 1.9 * ideal
+    # No position is better than exact Bayes allows: that test alone sees no leak.
+    difference = nats - bayes
+    z = difference.mean(axis=0) / (difference.std(axis=0) / len(sequences) ** 0.5 + 1e-12)
+    assert z.min() > -4
+    gain = stats.mean(renaming.label_leak(score, sequences, 6, 2).sum(axis=1), 'sequences')
+    assert gain.value > 0.3 if leaks else gain.value == pytest.approx(0, abs=1e-9)
+    if leaks:
+      assert gain.p_value() < 1e-6
 
 
 SMALL = markov.random_kernel(1, 3, seed=0)

@@ -19,12 +19,19 @@ from experiments import reproduce, runner
 from lib.errors import InputError
 from lib.report import page, published, results
 from lib.report.results import Row
+from lib.stats import Estimate
 from tests import browser
 
+
+def estimated(table, row, column, value, sem):
+  """A row with an error over 20 texts."""
+  return Row.of(table, row, column, Estimate(value, sem, '20', 'texts', 19.0))
+
+
 ROWS = [
-  Row('ngram', 'k=1,m=0', 'nats_per_char', 0.6932, 1e-4),
+  estimated('ngram', 'k=1,m=0', 'nats_per_char', 0.6932, 1e-4),
   Row('ngram', 'k=1,m=0', 'closed_form_nats_per_char', 0.693147, note='a < b & "c"'),
-  Row('bound', 'p=0.8,d=1024', 'lzw_nats_per_char', 0.5337, 0.001),
+  estimated('bound', 'p=0.8,d=1024', 'lzw_nats_per_char', 0.5337, 0.001),
   Row('bound', 'p=0.8,d=1024', 'bound_nats_per_char', 0.5),
   *(Row(table, 'x', 'y', 1.0) for table in reproduce.MINUTES['markov']),
 ]
@@ -57,13 +64,17 @@ def test_a_gathered_run_is_judged(report):
   verdicts = {one.claim.claim: one.verdict for one in section.judged}
   [ngram] = [verdict for claim, verdict in verdicts.items() if 'stuck at ln 2' in claim]
   [bound] = [verdict for claim, verdict in verdicts.items() if 'LZW dictionary of d' in claim]
-  assert (ngram, bound) == ('reproduced', 'does not hold here')
+  assert (ngram, bound) == ('agrees with the theorem', 'does not hold here')
   text = (folder / 'report.md').read_text()
   assert '- **does not hold here**: Over an LZW dictionary' in text
-  assert 'fails: `bound / p=0.8,d=1024 / lzw_nats_per_char` 0.5337 ± 0.002 against 0.5000' in text
-  assert 'missing: transformer / ' in text
-  assert re.search(r'\| markov +\| smoke +\| 1 +\| 0 +\| 1 +\| 9 +\| 0 of 4 +\|', text)
-  assert 'here: scale smoke, 2 seeds)' in text
+  # 0.0337 ± 2.093 × 0.001: Student's t with 19 degrees of freedom
+  assert (
+    'no: `bound / p=0.8,d=1024 / lzw_nats_per_char` 0.5337 ± 0.001 (n 20) against 0.5000; '
+    'difference +0.0337 [+0.0316, +0.0358], p < 0.0001'
+  ) in text
+  assert 'not run: transformer / ' in text
+  assert re.search(r'\| markov +\| the paper +\| smoke +\| 0 +\| 1 +\| 0 +\| 1 +\| 0 +\|', text)
+  assert re.search(r'\| bound +\| texts +\| 20 +\| 19 +\|', text)
 
 
 class Tags(HTMLParser):
@@ -106,7 +117,7 @@ def test_what_is_other_than_the_scale_is_said_and_reproduces_nothing_but_theory(
   bits = {'bytes,order=0': 5.0, 'bytes,order=1': 4.5, 'bpe,d=512': 4.0, 'bpe,d=4096': 3.0}
   bits |= {f'{name},d=16384': 2.5 for name in ('bpe', 'unigram', 'wordpiece')} | {'bpe,d=32768': 2}
   rows = ROWS + [
-    Row('real_text', f'tokenizer={row}', 'bits_per_byte', value, 0.01)
+    estimated('real_text', f'tokenizer={row}', 'bits_per_byte', value, 0.01)
     for row, value in bits.items()
   ]
   paper = reproduce.read(leave_run(tmp_path / 'a', 'paper', rows))
@@ -122,7 +133,7 @@ def test_what_is_other_than_the_scale_is_said_and_reproduces_nothing_but_theory(
   ):
     verdicts = {one.claim.claim[:12]: one.verdict for one in section.claims}
     assert verdicts['On real text'] == verdict
-    assert verdicts['A model of f'] == 'reproduced'  # of theory
+    assert verdicts['A model of f'] == 'agrees with the theorem'
 
 
 def test_a_folder_without_a_run_is_bad_input(tmp_path):
@@ -238,4 +249,4 @@ def test_tables_of_an_unfinished_run_are_reported(tmp_path):
   section = reproduce.read(folder, 'markov ended with exit code 1.')
   assert section.minutes == 0.5
   assert section.facts[-1] == 'markov ended with exit code 1.'
-  assert next(one.verdict for one in section.judged) == 'reproduced'
+  assert next(one.verdict for one in section.judged) == 'agrees with the theorem'

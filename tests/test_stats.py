@@ -160,3 +160,39 @@ def test_wilson_is_scipys(hits, count):
 def test_a_ratio_without_text_is_refused():
   with pytest.raises(InputError, match='positive sum'):
     stats.ratio([1.0], [0.0])
+
+
+def test_shares_have_an_error_even_where_every_answer_is_wrong():
+  nothing = stats.shares(np.zeros((3, 200)))
+  assert nothing.value == 0
+  assert nothing.sem == pytest.approx(stats.share(np.zeros(200)).sem)
+  assert (nothing.n, nothing.df) == ('3×200', pytest.approx(199, rel=0.1))
+  assert stats.shares(np.zeros(200)).df is None  # one seed
+  rng = np.random.default_rng(4)
+  found, sems = [], []
+  for _ in range(400):
+    of_seeds = rng.normal(0.5, 0.1, (3, 1))
+    one = stats.shares(rng.random((3, 100)) < of_seeds)
+    found.append(one.value)
+    sems.append(one.sem)
+  assert np.mean(np.square(sems)) > np.var(found)  # on the safe side
+
+
+def test_the_jackknife_of_a_mean_is_crossed_and_of_ratios_covers_the_truth():
+  rng = np.random.default_rng(5)
+  above, below = rng.normal(3, 1, (3, 40)), np.ones((3, 40))
+  mean = stats.jackknife(lambda total: total[0] / total[1], np.stack([above, below], -1))
+  crossed = stats.crossed(above)
+  assert mean.value == pytest.approx(crossed.value)
+  assert mean.sem == pytest.approx(crossed.sem)
+  assert mean.df == pytest.approx(crossed.df)
+  assert mean.n == '3×40'
+  shrinks = lambda total: (total[0] / total[2]) / (total[1] / total[2])
+  inside = 0
+  for _ in range(300):
+    seeds, documents = rng.normal(0, 0.05, (3, 1, 3)), rng.normal(0, 0.3, (1, 40, 3))
+    sums = np.array([4.0, 2.0, 1.0]) + seeds + documents + rng.normal(0, 0.1, (3, 40, 3))
+    one = stats.jackknife(shrinks, sums)
+    inside += abs(one.value - 2) < one.half_width()
+  assert inside > 0.93 * 300  # 95 % intervals, on the safe side
+  assert stats.jackknife(shrinks, sums[:1]).df is None

@@ -9,6 +9,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -263,3 +264,28 @@ def test_a_real_corpus(name):
   tokenizer = train(name, [text], 4000)
   ids = check_exact(tokenizer, text)
   assert 2.9 < len(text) / len(ids) < 3.5
+
+
+@given(st.text('aé字🙂\n ', max_size=40), st.integers(4, 9))
+def test_pieces_join_to_the_text_and_cut_no_character(text, size):
+  found = list(utf8.pieces(text, size))
+  assert ''.join(found) == text
+  assert all(0 < len(piece.encode()) <= size for piece in found)
+  assert all(len(a.encode()) > size - 4 for a in found[:-1])  # no shorter than need be
+
+
+def test_sentences_to_train_on_are_short():
+  # Unigram training on one line of 200 kB took 100 times as long as on its lines.
+  from lib.tokenizers import sentencepiece
+
+  line = ('wörter ' * 3000).encode()
+  found = list(sentencepiece._sentences([line, b'short\n', b'\n'.join(TEXTS[:2])]))
+  assert max(len(sentence.encode()) for sentence in found) <= 4096
+  assert ''.join(found).encode() == line + b'short\n' + b'\n'.join(TEXTS[:2])
+  text = b' '.join(b''.join(TEXTS).split())[:40_000]
+  seconds = []
+  for documents in ([text], [text.replace(b'. ', b'\n')]):
+    begin = time.process_time()
+    tokenizers.train_sentencepiece(documents, SIZE, 'unigram')
+    seconds.append(time.process_time() - begin)
+  assert seconds[0] < 10 * seconds[1]

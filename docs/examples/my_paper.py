@@ -18,7 +18,7 @@ def get_config(arg='cpu'):
 def orders(config, run):
   text = [sources.open_source(config.data.source, split) for split in ('train', 'test')]
   found = ngram.token_loss(Characters(), *(sources.sample(t, 200_000) for t in text), config.orders)
-  return [Row('orders', name(m=m), 'nats', *loss) for m, loss in zip(config.orders, found)]
+  return [Row.of('orders', name(m=m), 'nats', loss) for m, loss in zip(config.orders, found)]
 
 
 if __name__ == '__main__':

@@ -13,9 +13,10 @@ text = sources.sample(train, 10_000_000)
 bpe = train_bpe(b''.join(text), 1024, bytes(range(256)))
 
 test = sources.sample(sources.open_source(sys.argv[1], 'test'), 1_000_000)
-[(nats, sem)] = ngram.token_loss(bpe, text, test, [0])
-bits, error = nats / math.log(2), sem / math.log(2)
-print(f'unigram over {bpe.vocab_size} tokens: {bits:.3f} ± {error:.3f} bits/byte')
+[nats] = ngram.token_loss(bpe, text, test, [0])
+bits = nats.times(1 / math.log(2))
+print(f'unigram over {bpe.vocab_size} tokens: {bits.value:.3f} bits/byte')
+print(f'standard error {bits.sem} over {bits.n} {bits.over}')
 
 batch = next(iter(pipeline.batches(train, bpe, batch_size=4, length=64, seed=0)))
 for name, values in batch.items():

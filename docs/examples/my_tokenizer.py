@@ -12,5 +12,8 @@ text = sources.sample(sources.open_source(sys.argv[2], 'test'), 1_000_000)
 
 tokens = sum(coded.ids.size for coded in documents.encode(tokenizer, text))
 print(f'{tokenizer.vocab_size:,} ids, {sum(map(len, text)) / tokens:.2f} bytes a token')
-share = documents.restored(tokenizer, text)
-print(f'lossless: {tokenizer.lossless}; documents that come back: {share:.1%}')
+back = documents.restored(tokenizer, text)
+print(
+  f'lossless: {tokenizer.lossless}; restored: {back.share_bytes:.1%} of the bytes, '
+  f'{back.share_documents:.1%} of the documents; unknown: {back.share_unknown:.1%}'
+)

@@ -110,6 +110,8 @@ MODULES = {
   'cost': cost,
 }
 
+OF_TEXT = {'context', 'cipher', 'in_context', 'draws'}  # tables that read text.corpora
+
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for whatever in the config cannot be run, before anything is written."""
@@ -129,6 +131,12 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   return text.plans(config) | regularizer.plans(config) | {'markov': chain}
 
 
+def sources(config: ConfigDict) -> list[str]:
+  """The sources of text of the chosen tables."""
+  found = [source for _, source in config.text.corpora] if OF_TEXT & set(config.tables) else []
+  return found + [config.regularizer.source] * ('regularizer' in config.tables)
+
+
 RECIPE = runner.Recipe(
   name='lexinvariant',
   title='Lexinvariant Language Models',
@@ -139,6 +147,7 @@ RECIPE = runner.Recipe(
   plots=plots.draw,
   facts=lambda config: {'scale': config.scale},
   plans=plans,
+  sources=sources,
   answer=prompt.answer,
 )
 

@@ -101,13 +101,14 @@ def seeds(config: ConfigDict) -> range:
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains every arm, and scores text, tasks, and tasks over symbols without a known name."""
   rows = []
+  nats: dict[str, np.ndarray] = {}
   questions = {symbols: asked(config, symbols) for symbols in SYMBOLS}
   for arm in arms(config):
     trained = {seed: fit(config, run, arm, seed) for seed in seeds(config)}
     rows.append(
       models.rate_row('regularizer', arm.row, config.regularizer, chosen(config, run, arm))
     )
-    rows += _text(config, arm, list(trained.values()))
+    nats[arm.row] = _text_nats(config, list(trained.values()))
     readers = [models.reader(one) for one in trained.values()]
     for symbols, tasks in questions.items():
       for task, these in tasks.items():
@@ -119,7 +120,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     for seed, one in trained.items():
       rows += _norms(f'{arm.row},{name(seed=seed)}', one.history)
     rows += _last_norms(arm, [one.history for one in trained.values()])
-  return rows
+  return [*rows, *_text(config, nats)]
 
 
 SYMBOLS = {  # how the symbols of a task are known to the model
@@ -303,18 +304,29 @@ def answers(
   return scores.generated_answers(logits, these, TOKENIZER, length=config.regularizer.length)
 
 
-def _text(config: ConfigDict, arm: Arm, trained: Sequence[models.Trained]) -> list[Row]:
-  """Nats of held-out text under its own names."""
+def _text_nats(config: ConfigDict, trained: Sequence[models.Trained]) -> np.ndarray:
+  """[S, D] whose mean is the nats a symbol of held-out text under its own names."""
   held = _stretches(config, 'test')
   nats = np.stack([
     models.scorer(one.model, len(ALPHABET), seed)(one.variables, held.ids).sum(axis=1)
     for seed, one in enumerate(trained)
   ])  # fmt: skip
-  of_documents = stats.by_group(nats, held.documents)
-  symbols = stats.by_group(np.full(len(held.ids), held.ids.shape[1]), held.documents)
-  found = stats.crossed(stats.contributions(of_documents, symbols))
-  note = f'{len(held.ids)} stretches of {config.regularizer.length}, no name hidden'
-  return [Row.of('regularizer', arm.row, 'text_nats_per_symbol', found, unit='nats', note=note)]
+  symbols = np.full(len(held.ids), held.ids.shape[1])
+  return stats.contributions(
+    stats.by_group(nats, held.documents), stats.by_group(symbols, held.documents)
+  )
+
+
+def _text(config: ConfigDict, nats: Mapping[str, np.ndarray]) -> list[Row]:
+  """Nats of each arm, [S, D], and by how much they exceed those of both reference arms."""
+  note = f'stretches of {config.regularizer.length} symbols, no name hidden'
+  put = lambda row, column, found: Row.of('regularizer', row, column, found, unit='nats', note=note)
+  rows = [put(row, 'text_nats_per_symbol', stats.crossed(one)) for row, one in nats.items()]
+  for column, reference in (('standard', STANDARD), ('lexinvariant', LEXINVARIANT)):
+    if reference.row in nats and len(nats) > 1:
+      found = stats.arms(nats, reference.row, 'seeds×documents')
+      rows += [put(row, f'text_nats_above_{column}', one) for row, one in found.items()]
+  return rows
 
 
 def accuracy_rows(

@@ -141,7 +141,7 @@ def corpora(config: ConfigDict) -> list[Corpus]:
 def _tokenizer(source: str, vocabulary: str) -> Tokenizer:
   if alphabet := ALPHABETS.get(vocabulary):
     return Characters(alphabet)
-  text = sources.sample(sources.open_source(source, 'train'), 2**27)
+  text = sources.sample(sources.open_source(source, 'train'), 2**25)
   return train_sentencepiece(text, SENTENCEPIECE[vocabulary], 'unigram')
 
 

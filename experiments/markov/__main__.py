@@ -14,16 +14,19 @@ CAPTIONS = {
   'ngram': 'Character models with m characters of context on order-k sources: ln 2 until m = k, '
   'the entropy rate from there.',
   'blocks': 'The toy tokenizer: the best unigram over blocks of r characters.',
-  'token_ngram': 'Models over tokens, mean ± standard error over seeds (dictionary and streams '
-  'drawn anew). `exact_unigram` is computed, not sampled.',
-  'bound': 'LZW dictionaries against the main theorem (its constant recalled, not read).',
+  'token_ngram': 'Models over tokens, mean ± one standard error over seeds (each with its own '
+  'dictionary and streams). `exact_unigram` is computed, not sampled.',
+  'bound': 'LZW dictionaries against the main theorem (its constant recalled, not read). The loss '
+  'of a dictionary is computed exactly; ± is one standard error over dictionaries.',
   'transformer': 'The same small transformer on characters and on BPE tokens, at equal characters '
-  'of context and equal characters seen; loss on fresh documents, mean ± standard error (seeds). '
+  'of context and equal characters seen; loss on fresh documents, mean ± one standard error over '
+  'seeds. Differences are paired by seed. '
   'The last token of a document may end past the context; its characters count.',
   'generalization': 'A dictionary that memorises its training text; BPE learned at p = q = '
   '`learned_at` and used on this source.',
-  'real_text': 'Unigrams over tokens of real text, and m-grams over bytes (order 0 is '
-  'the dictionary of 256).',
+  'real_text': 'Unigrams over tokens of real text, and m-grams over bytes (order 0 is the '
+  'dictionary of 256). `bpe` is BPE within words (by SentencePiece), as `unigram` and `wordpiece` '
+  'are. ± is one standard error over documents; differences are paired by document.',
 }
 
 SUMMARY = {
@@ -40,7 +43,10 @@ SUMMARY = {
     ('nats_per_char', 'entropy_rate_nats_per_char', 'steps_to_within_0.02', 'nats_per_char_at_200'),
   ),
   'generalization': ('', ('tokens', 'nats_per_char', 'exact_nats_per_char')),
-  'real_text': ('', ('bits_per_byte', 'bytes_per_token')),
+  'real_text': (
+    '', ('bits_per_byte', 'above_smaller_bits_per_byte', 'above_byte_bigram_bits_per_byte',
+         'bytes_per_token'),
+  ),
 }  # fmt: skip
 
 
@@ -75,6 +81,7 @@ RECIPE = runner.Recipe(
   plots=plots.draw,
   plans=transformer.plans,
   facts=lambda config: {'p': config.source.p, 'q': config.source.q, 'kind': config.source.kind},
+  sources=lambda config: (config.data.source,) if 'real_text' in config.tables else (),
   large_steps=False,
 )
 

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots of the Markov experiment, drawn from its rows and metrics alone."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.markov import transformer
 from experiments.markov.streams import make_source
+from lib import stats
 from lib.report import plots, results
 from lib.report.results import Row
 from lib.train import metrics
@@ -30,48 +32,62 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
   return plots.save(run.workdir, pictures)
 
 
-def _select(rows: Sequence[Row], table: str, column: str, **where: Any) -> list[tuple[dict, float]]:
-  """(fields, measured) of the rows of a table and column that match `where`."""
+def _select(rows: Sequence[Row], table: str, column: str, **where: Any) -> list[tuple[dict, Row]]:
+  """(fields, row) of the measured rows of a table and column that match `where`."""
   found = []
   for row in rows:
     if row.table == table and row.column == column and row.measured is not None:
       parts = results.parts(row.row)
       if all(parts.get(key) == str(value) for key, value in where.items()):
-        found.append((parts, row.measured))
+        found.append((parts, row))
   return found
 
 
-def _by_size(rows, table, column, **where) -> plots.Series:
-  points = sorted(
-    (int(parts['d']), value) for parts, value in _select(rows, table, column, **where)
-  )
-  return [d for d, _ in points], [value for _, value in points]
+@dataclasses.dataclass
+class Curves:
+  """Series for a panel, with the errors of their points."""
+
+  series: dict[str, plots.Series] = dataclasses.field(default_factory=dict)
+  errors: dict[str, plots.Errors] = dataclasses.field(default_factory=dict)
+
+  def add(self, label: str, rows: Sequence[Row], table: str, column: str, **where: Any) -> None:
+    """A curve over the dictionary size, if there is a row for it."""
+    found = sorted(
+      ((int(parts['d']), row) for parts, row in _select(rows, table, column, **where)),
+      key=lambda point: point[0],
+    )
+    if found:
+      self.series[label] = [d for d, _ in found], [row.measured or 0.0 for _, row in found]
+      self.errors[label] = [row.sem for _, row in found]
+
+  def panel(self, title: str, y_label: str, levels: dict[str, float]) -> Callable:
+    """The panel, over a logarithmic axis of sizes."""
+    x_label = 'dictionary size d (± one standard error)'
+    return plots.curves(
+      title, x_label, y_label, self.series, levels, log_x=True, errors=self.errors
+    )
 
 
 def _dictionary_size(rows, config) -> list[Callable]:
   """Loss against dictionary size, a panel for each order."""
   panels = []
   for k in config.orders:
-    series = {}
+    found, table = Curves(), 'token_ngram'
     for tokenizer, encoders in (('bpe', ('merges', 'greedy', 'minimal')), ('lzw', ('greedy',))):
       for encoder in encoders:
         where = {'k': k, 'tokenizer': tokenizer, 'encoder': encoder}
-        x, y = _by_size(rows, 'token_ngram', 'unigram_nats_per_char', **where)
-        if x:
-          series[f'{tokenizer.upper()}, {encoder}: unigram'] = (x, y)
-    if not series:
+        label = f'{tokenizer.upper()}, {encoder}: unigram'
+        found.add(label, rows, table, 'unigram_nats_per_char', **where)
+    if not found.series:
       continue
     where = {'k': k, 'tokenizer': 'bpe', 'encoder': 'merges'}
-    series['BPE, merges: bigram'] = _by_size(rows, 'token_ngram', 'bigram_nats_per_char', **where)
+    found.add('BPE, merges: bigram', rows, table, 'bigram_nats_per_char', **where)
     where = {'k': k, 'tokenizer': 'lzw', 'encoder': 'greedy'}
-    x, y = _by_size(rows, 'token_ngram', 'bound_nats_per_char', **where)
-    if x:
-      series['bound for LZW, where not vacuous'] = (x, y)
+    label = 'bound for LZW, where not vacuous'
+    found.add(label, rows, table, 'bound_nats_per_char', **where)
     source = make_source(config, k)
     levels = {'entropy rate H∞': source.entropy_rate, 'character unigram': source.ngram_loss(0)}
-    panels.append(
-      plots.curves(f'order k = {k}', 'dictionary size d', PER_CHAR, series, levels, log_x=True)
-    )
+    panels.append(found.panel(f'order k = {k}', PER_CHAR, levels))
   return panels
 
 
@@ -80,15 +96,15 @@ def _bound(rows) -> list[Callable]:
   panels = []
   labels = dict.fromkeys(results.parts(row.row)['p'] for row in rows if row.table == 'bound')
   for p in labels:
-    series = {
-      'LZW, measured': _by_size(rows, 'bound', 'lzw_nats_per_char', p=p),
-      'fixed blocks, closed form': _by_size(rows, 'bound', 'toy_nats_per_char', p=p),
-      'bound H∞/(1−ε), where not vacuous': _by_size(rows, 'bound', 'bound_nats_per_char', p=p),
-    }
-    rate = _select(rows, 'bound', 'entropy_rate_nats_per_char', p=p)[0][1]
-    title = f'order 1, p = {p}'
-    levels = {'entropy rate H∞': rate}
-    panels.append(plots.curves(title, 'dictionary size d', PER_CHAR, series, levels, log_x=True))
+    found = Curves()
+    for label, column in (
+      ('LZW, exact for each dictionary', 'lzw'),
+      ('fixed blocks, closed form', 'toy'),
+      ('bound H∞/(1−ε), where not vacuous', 'bound'),
+    ):
+      found.add(label, rows, 'bound', f'{column}_nats_per_char', p=p)
+    rate = _select(rows, 'bound', 'entropy_rate_nats_per_char', p=p)[0][1].measured or 0.0
+    panels.append(found.panel(f'order 1, p = {p}', PER_CHAR, {'entropy rate H∞': rate}))
   return panels
 
 
@@ -98,29 +114,26 @@ def _learning_curves(rows, config, run) -> list[Callable]:
   measured = any(row.table == 'transformer' for row in rows)
   arms = transformer.arms(config) if measured else []
   for p, tied in dict.fromkeys((arm['p'], arm['tied']) for arm in arms):
-    by_step, by_second, styles = {}, {}, {}
+    by_step, by_second, styles, errors = {}, {}, {}, {}
     for arm in (arm for arm in arms if (arm['p'], arm['tied']) == (p, tied)):
       history = metrics.read(run.workdir / 'metrics.jsonl', transformer.run_name(arm))
       lines = transformer.evaluated(history)
-      loss = [float(np.mean(line['validation/nats_per_byte'])) for line in lines]
+      over_seeds = [stats.mean(line['validation/nats_per_byte']) for line in lines]
+      loss = [found.value for found in over_seeds]
       label = f'{arm["tokenizer"]}, k = {arm["k"]}'
       color = f'C{list(config.orders).index(arm["k"])}'
       styles[label] = {'color': color, 'linestyle': STROKES[arm['tokenizer']]}
+      errors[label] = [found.sem for found in over_seeds]
       by_step[label] = ([line['step'] for line in lines], loss)
       by_second[label] = ([line['seconds'] for line in lines], loss)
     source = make_source(config, config.orders[0], p)
     levels = {'entropy rate H∞': source.entropy_rate, 'character unigram': source.ngram_loss(0)}
     title = f'p = q = {p}, {"tied" if tied else "untied"}' if p else config.source.kind
+    draw_curves = functools.partial(plots.curves, styles=styles, errors=errors)
+    x_labels = 'step (± one standard error)', 'seconds of training, all seeds'
     panels += [
-      plots.curves(title, 'step', PER_CHAR, by_step, levels, styles=styles),
-      plots.curves(
-        f'{title}: by time',
-        'seconds of training, all seeds',
-        PER_CHAR,
-        by_second,
-        levels,
-        styles=styles,
-      ),
+      draw_curves(title, x_labels[0], PER_CHAR, by_step, levels),
+      draw_curves(f'{title}: by time', x_labels[1], PER_CHAR, by_second, levels),
     ]
   return panels
 
@@ -130,46 +143,46 @@ def _gain(rows, config) -> list[Callable]:
   p, tied = config.transformer.probabilities[0], config.transformer.tied[0]
   where = {'tied': tied} | ({'p': p} if config.source.kind == 'switching' else {})
   gains: dict[str, list[float]] = {}
+  errors: dict[str, list[float | None]] = {}
   for k in config.orders:
     level = lambda column, tokenizer: [
-      value
-      for parts, value in _select(
-        rows, 'transformer', column, k=k, tokenizer=tokenizer, **where
-      )
-      if 'seed' not in parts
+      row.estimate
+      for parts, row in _select(rows, 'transformer', column, k=k, tokenizer=tokenizer, **where)
+      if 'seed' not in parts and row.estimate
     ]  # fmt: skip
-    losses = [level(f'{what}nats_per_char', 'bpe') for what in ('unigram_', 'bigram_', '')]
+    columns = ('unigram_nats_per_char', 'bigram_nats_per_char', 'above_bigram_nats_per_char')
+    found = [level(column, 'bpe') for column in columns]
     alone = level('nats_per_char', 'characters')
-    if not (all(losses) and alone):
+    if not (all(found) and alone):
       return []
-    (unigram,), (bigram,), (network,) = losses
-    start = make_source(config, k, p).ngram_loss(0)
+    (unigram,), (bigram,), (above,) = found
+    start = stats.Estimate(make_source(config, k, p).ngram_loss(0), 0.0)
     for label, gain in {
-      'unigram over tokens, over a unigram of characters': start - unigram,
-      'bigram over tokens, over their unigram': unigram - bigram,
-      'transformer over tokens, over their bigram': bigram - network,
-      'transformer over characters, over their unigram': start - alone[0],
+      'unigram over tokens, over a unigram of characters': stats.difference(start, unigram),
+      'bigram over tokens, over their unigram': stats.difference(unigram, bigram),
+      'transformer over tokens, over their bigram': above.times(-1),
+      'transformer over characters, over their unigram': stats.difference(start, alone[0]),
     }.items():
-      gains.setdefault(label, []).append(gain)
+      gains.setdefault(label, []).append(gain.value)
+      errors.setdefault(label, []).append(gain.sem)
   source = make_source(config, config.orders[0], p)
   levels = {'all there is to gain': source.ngram_loss(0) - source.entropy_rate}
   groups = [f'k = {k}' for k in config.orders]
   title = f'The gain split: BPE-{config.transformer.vocab_size}, or characters'
-  return [plots.bars(title, PER_CHAR, groups, gains, levels)]
+  return [plots.bars(title, PER_CHAR, groups, gains, levels, errors)]
 
 
 def _real_text(rows, config) -> list[Callable]:
   """Unigram loss against dictionary size, with character m-grams as levels."""
-  series = {}
-  for tokenizer, label in (('bpe', 'BPE'), ('unigram', 'Unigram'), ('wordpiece', 'WordPiece')):
-    x, y = _by_size(rows, 'real_text', 'bits_per_byte', tokenizer=tokenizer)
-    if x:
-      series[f'unigram over {label} tokens'] = (x, y)
+  found = Curves()
+  names = {'bpe': 'BPE (within words)', 'unigram': 'Unigram', 'wordpiece': 'WordPiece'}
+  for tokenizer, label in names.items():
+    label = f'unigram over {label} tokens'
+    found.add(label, rows, 'real_text', 'bits_per_byte', tokenizer=tokenizer)
   levels = {
-    f'bytes, {parts["order"]}-byte context': value
-    for parts, value in _select(rows, 'real_text', 'bits_per_byte', tokenizer='bytes')
+    f'bytes, {parts["order"]}-byte context': row.measured or 0.0
+    for parts, row in _select(rows, 'real_text', 'bits_per_byte', tokenizer='bytes')
   }
-  if not series:
+  if not found.series:
     return []
-  title = f'{config.data.source}, held-out documents'
-  return [plots.curves(title, 'dictionary size d', 'bits per byte', series, levels, log_x=True)]
+  return [found.panel(f'{config.data.source}, held-out documents', 'bits per byte', levels)]

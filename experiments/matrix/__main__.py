@@ -30,6 +30,7 @@ RECIPE = runner.Recipe(
   check=check,
   plots=plots.draw,
   facts=lambda config: {'scale': config.scale},
+  sources=lambda config: () if config.tables == (markov.TABLE,) else (config.data.source,),
 )
 
 if __name__ == '__main__':

@@ -94,7 +94,9 @@ def _tokenizer(config: ConfigDict, corpus: Corpus) -> list[Row]:
   return [
     put('vocab_size', tokenizer.vocab_size, 'ids', lossy),
     put('bytes_per_token', corpus.bytes_per_token, 'bytes/token'),
-    put('share_restored', back, note='of the held-out examples'),
+    put('share_restored', back.share_bytes, note='of the bytes of the held-out examples'),
+    put('share_unknown', back.share_unknown),
+    put('share_fallback', back.share_fallback),
     put('mflops_per_byte', corpus.mflops(size), 'MFLOP/byte', 'to read a byte, forward' + m1),
     put('row_tokens', corpus.length, 'tokens'),
     *corpus.costs(TOKENIZERS, row, size),

@@ -25,6 +25,7 @@ SUMMARY = (
    'cyrillic_a_is_latin_a', 'variance_kept'),
 )  # fmt: skip
 BMP = 0x10000
+FORMS = ('faithful', 'deduped')  # of the rows
 PAIRS = {
   'newline_is_space': '\n ',
   'nbsp_is_space': '\xa0 ',
@@ -47,7 +48,12 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       rows += _vocabulary(config, title, font, kind)
   if not any('unifont' in title.lower() for title in found):
     note = 'not measured: GNU Unifont is not on this system (Debian: apt-get install unifont)'
-    rows.append(Row('coverage', name(font='unifont.hex'), 'covered_share', None, note=note))
+    missing = [(name(font='unifont.hex'), 'covered_share')] + [
+      (name(font='unifont.hex', vocabulary='unicode', rows=form), column)
+      for form in FORMS
+      for column in ('tokens', 'distinct_rows', *PAIRS)
+    ]
+    rows += [Row('coverage', row, column, None, note=note) for row, column in missing]
   return rows
 
 
@@ -94,10 +100,8 @@ def _vocabulary(config: ConfigDict, title: str, font: str, kind: str) -> list[Ro
     column: [int(tokenizer.encode(one.encode())[-1]) for one in pair]
     for column, pair in PAIRS.items()
   }
-  for form, vectors in (
-    ('faithful', glyphs.bits),
-    ('deduped', glyph_rows.glyph_rows(glyphs, dim, identity=models.IDENTITY)),
-  ):
+  told_apart = glyph_rows.glyph_rows(glyphs, dim, identity=models.IDENTITY)
+  for form, vectors in zip(FORMS, (glyphs.bits, told_apart)):
     part = name(rows=form)
     distinct, sharing = shared(vectors)
     put(part, 'tokens', len(vectors))

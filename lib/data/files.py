@@ -141,6 +141,14 @@ def open_corpus(pattern: str) -> Corpus:
   return found
 
 
+def blocks(file: File) -> Iterator[bytes]:
+  """The text of a file, a megabyte at a time."""
+  with _opened(file.path) as stream:
+    stream.seek(file.start)
+    while block := stream.read(1 << 20):
+      yield block
+
+
 Stamp = tuple[str, int, int]  # path, bytes, nanoseconds of the last change
 
 

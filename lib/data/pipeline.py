@@ -91,7 +91,7 @@ def batches(
   tokens = _tokenized(documents, tokenizer, context_bytes)
   options = AT_HAND if isinstance(source, Encoded) else READ
   if pack:
-    rows = _Packed(tokens.to_iter_dataset(options), length)
+    rows = _Packed(tokens.to_iter_dataset(options), length, len(source))
     if shuffle:
       window = max(1, min(SHUFFLE_BATCHES * batch_size, SHUFFLE_TOKENS // length))
       rows = _Shuffled(rows, window, seed)
@@ -128,7 +128,9 @@ def rows(arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int) -> gra
     batch_size: rows of a step.
     seed: of the order, another in each epoch.
   """
-  order = grain.MapDataset.range(len(arrays['targets'])).seed(seed).shuffle().repeat()
+  count = len(arrays['targets'])
+  # Endless, but countable: the length of repeat() is too large to be batched by one.
+  order = grain.MapDataset.range(count).seed(seed).shuffle().repeat((1 << 62) // count)
   return (
     order.batch(batch_size)
     .map(lambda picked: {field: values[picked] for field, values in arrays.items()})
@@ -142,9 +144,11 @@ def fitted(documents: Encoded, vocab_size: int, length: int) -> dict[str, np.nda
   So no document is cut, and its tokens have the same context in every tokenizer's rows.
 
   Raises:
-    InputError: a document of more than `length` tokens.
+    InputError: a document of more than `length` tokens, or no token at all.
   """
   longest = int(documents.counts.max(initial=0))
+  if not longest:
+    raise InputError(_no_token(len(documents)))
   if longest > length:
     raise InputError(f'a document of {longest} tokens does not fit a row of {length}.')
   tables: list[np.ndarray] = []
@@ -209,6 +213,10 @@ def _row(table: np.ndarray) -> dict[str, np.ndarray]:
   return dict(zip(FIELDS, table, strict=True))
 
 
+def _no_token(documents: int) -> str:
+  return f'none of the {documents} documents gives a token; give documents with text in them.'
+
+
 def _padded(tokens: np.ndarray, length: int) -> dict[str, np.ndarray]:
   table = np.zeros((5, length), np.int32)
   _put(table, 0, 1, tokens[:, :length])
@@ -223,26 +231,28 @@ class _Packed(grain.IterDataset):
   of the next row's first token: the reader's state before its document, and the offset in it.
   """
 
-  def __init__(self, parent: grain.IterDataset, length: int):
+  def __init__(self, parent: grain.IterDataset, length: int, documents: int):
     super().__init__(parent)
-    self._length = length
+    self._length, self._documents = length, documents
 
   def __iter__(self) -> grain.DatasetIterator:
-    return _PackedIterator(iter(self._parent), self._length)
+    return _PackedIterator(iter(self._parent), self._length, self._documents)
 
 
 class _PackedIterator(grain.DatasetIterator):
-  def __init__(self, parent: grain.DatasetIterator, length: int):
+  def __init__(self, parent: grain.DatasetIterator, length: int, documents: int):
     super().__init__(parent)
-    self._length = length
+    self._length, self._documents = length, documents  # of a pass
     self._start = parent.get_state()
     self._offset = 0
     self._document: np.ndarray | None = None
 
   def __next__(self) -> dict[str, np.ndarray]:
     table = np.zeros((5, self._length), np.int32)
-    filled = segment = 0
+    filled = segment = empty = 0
     while filled < self._length:
+      if empty >= 2 * self._documents:  # a token at the begin of a pass and the end of the next
+        raise InputError(_no_token(self._documents))
       try:
         document = self._current()
       except StopIteration:
@@ -250,6 +260,7 @@ class _PackedIterator(grain.DatasetIterator):
           break
         raise
       piece = document[:, self._offset : self._offset + self._length - filled]
+      empty = 0 if piece.shape[1] else empty + 1
       if piece.shape[1]:
         segment += 1
         _put(table, filled, segment, piece)

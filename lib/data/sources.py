@@ -3,15 +3,19 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
 from lib import cache
-from lib.data import files
+from lib.data import description, files, overlap
+from lib.data.description import Description
+from lib.data.overlap import Overlap
 from lib.errors import InputError
 from lib.tokenizers import utf8
 
 STDLIB = {'stdlib': 'all', 'stdlib/prose': 'prose', 'stdlib/source': 'source'}  # spec -> config
+
+TRAIN_SAMPLE, HELD_SAMPLE = 4_000_000, 500_000  # bytes that describe a stream
 
 
 class Source(Protocol):
@@ -42,25 +46,102 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
   `ngram:SOURCE` is endless text from the n-gram law of any of them (`lib.data.ngram_text`).
 
   `data_dir` holds prepared TFDS sets: by default the cache folder for the stdlib corpus, which is
-  made on first use, and TFDS's own folder for the others, which must be there.
+  made on first use, and TFDS's own folder for the others, which must be there. Validation and test
+  share no text with train (`lib.data.overlap`), except in TFDS sets, whose splits are their own.
   """
+  if spec.startswith('tfds:'):
+    return _open_tfds(spec.removeprefix('tfds:'), split, data_dir)
   if spec.startswith('ngram:'):
     from lib.data import ngram_text  # which reads sources itself
 
     return ngram_text.open_text(spec, split)
-  if spec.startswith('tfds:'):
-    return _open_tfds(spec.removeprefix('tfds:'), split, data_dir)
   if spec in STDLIB:
-    from lib.data import stdlib_text  # TFDS takes a second to import: only where it is used
-
-    builder = stdlib_text.prepare(STDLIB[spec], data_dir or cache.folder('data'))
-    return Records(open_records(builder, split))
+    return Records(open_records(_stdlib(spec, data_dir), split))
   if spec.startswith('stdlib/'):
     raise InputError(
       f'source {spec!r} does not exist; choose stdlib, stdlib/prose or stdlib/source '
       '(own files in a folder of that name: ./stdlib/...).'
     )
   return files.open_files(spec, split)
+
+
+def describe(spec: str, data_dir: str | os.PathLike | None = None) -> Description:
+  """What a source holds: sizes, scripts and oddities, and how much text its splits share.
+
+  It takes a pass over the text once; the cache folder keeps the result by the documents' digest.
+  A TFDS set, which may be a stream from a bucket, and endless text are described by a sample.
+
+  Raises:
+    InputError: as by `open_source`.
+  """
+  if spec.startswith('tfds:'):
+    there = open_prepared(spec.removeprefix('tfds:'), data_dir).info.splits
+    return _describe_sample(spec, [split for split in files.SPLITS if split in there], data_dir)
+  if spec.startswith('ngram:'):
+    return _describe_sample(spec, files.SPLITS, data_dir)
+  if spec in STDLIB:
+    builder = _stdlib(spec, data_dir)
+    texts = {split: sample(Records(open_records(builder, split))) for split in files.SPLITS}
+    figures = builder.info.metadata['overlaps']
+    overlaps = {split: Overlap(*figures[split]) for split in figures}
+    return description.kept(
+      Description(spec, _counts(texts), _sizes(texts), overlaps, description.digest(texts)),
+      lambda: [[document] for split in texts.values() for document in split],
+      lambda: texts['train'],
+    )
+  corpus = files.open_corpus(spec)
+  return description.kept(
+    Description(
+      spec,
+      _counts(corpus.splits),
+      {split: one.size for split, one in corpus.splits.items()},
+      corpus.overlaps,
+      corpus.digest,
+      len(corpus.files),
+      corpus.copies,
+    ),
+    lambda: map(files.blocks, corpus.files),
+    lambda: sample(corpus.splits['train'], HELD_SAMPLE),
+  )
+
+
+def _describe_sample(
+  spec: str, names: Sequence[str], data_dir: str | os.PathLike | None
+) -> Description:
+  splits = {split: open_source(spec, split, data_dir) for split in names}
+  texts = {
+    split: sample(source, TRAIN_SAMPLE if split == 'train' else HELD_SAMPLE)
+    for split, source in splits.items()
+  }
+  sampled = _counts(texts) != _counts(splits) or any(
+    size >= HELD_SAMPLE for size in _sizes(texts).values()
+  )
+  sizes = {
+    split: size * len(splits[split]) // max(len(texts[split]), 1)
+    for split, size in _sizes(texts).items()
+  }
+  train = texts.get('train', [])
+  shares = {split: overlap.share(texts[split], train) for split in names if split != 'train'}
+  return description.measured(
+    Description(
+      spec,
+      _counts(splits),
+      sizes,
+      {split: Overlap(before=share, after=share, kept=1.0) for split, share in shares.items()},
+      description.digest(texts),
+      sampled=sampled,
+    ),
+    [[document] for split in texts.values() for document in split],
+    train,
+  )
+
+
+def _counts(splits: Mapping[str, Sized]) -> dict[str, int]:
+  return {split: len(documents) for split, documents in splits.items()}
+
+
+def _sizes(texts: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
+  return {split: sum(map(len, documents)) for split, documents in texts.items()}
 
 
 def sample(source: Source, limit_bytes: int | None = None, seed: int = 0) -> list[bytes]:
@@ -103,6 +184,12 @@ def _stratified(count: int, seed: int) -> Iterator[int]:
       index = index << 1 | ((draw >> level ^ flip) & 1)
     if index < count:
       yield index
+
+
+def _stdlib(spec: str, data_dir: str | os.PathLike | None) -> Any:
+  from lib.data import stdlib_text  # TFDS takes a second to import: only where it is used
+
+  return stdlib_text.prepare(STDLIB[spec], data_dir or cache.folder('data'))
 
 
 def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Records:

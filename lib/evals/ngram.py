@@ -125,29 +125,6 @@ class WindowUnigram:
     return nats
 
 
-def per_character(nats: np.ndarray, lengths: np.ndarray, blocks: int = 50) -> tuple[float, float]:
-  """(nats per character, its standard error) of scored tokens that cover `lengths` characters each.
-
-  The mean is total nats over total characters. The error treats `blocks` contiguous runs of tokens
-  as independent, so that correlation within a run is counted, and is that of a ratio of sums.
-  It is nan for fewer than two tokens.
-  """
-  nats, lengths = np.asarray(nats, np.float64), np.asarray(lengths, np.float64)
-  if nats.shape != lengths.shape or nats.ndim != 1 or not lengths.sum() > 0:
-    raise InputError(
-      'Nats and lengths must be two sequences of one size covering at least one character; '
-      f'got shapes {nats.shape} and {lengths.shape} covering {lengths.sum():g} characters.'
-    )
-  mean = nats.sum() / lengths.sum()
-  blocks = min(blocks, nats.size)
-  if blocks < 2:
-    return float(mean), float('nan')
-  starts = np.arange(blocks) * nats.size // blocks
-  excess = np.add.reduceat(nats - mean * lengths, starts)
-  sem = np.sqrt(blocks / (blocks - 1) * (excess**2).sum()) / lengths.sum()
-  return float(mean), float(sem)
-
-
 def token_nats(
   tokenizer: Tokenizer, train: Sequence[bytes], test: Sequence[bytes], orders: Sequence[int]
 ) -> np.ndarray:

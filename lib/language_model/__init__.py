@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained language model as one object, in memory and in a folder.
 
-It does not depend on the recipe that trained it: the folder holds the module's classes and fields,
-the weights, the tokenizer and where all of it comes from (`lib.language_model.folder`).
+It does not depend on the recipe that trained it: the folder contains the module's classes and
+fields, the weights, the tokenizer and the provenance (`lib.language_model.folder`).
 
   model = language_model.load('runs/equal_info/models/m2')
   model.bits_per_byte(texts)

@@ -2,9 +2,9 @@
 """A trained model as a folder: what it is, its weights and its tokenizer.
 
   model.json           module (`lib.language_model.modules`), context, BOS, provenance, and size and
-                       sha256 of the other files; the field `sha256` is of all its other fields
+                       sha256 of the other files; its field `sha256` is of all its other fields
   weights.safetensors  the variables by their paths, such as params/decoder/final_norm/scale
-  tokenizer            the tokenizer's own file, which holds its byte model too if it has one
+  tokenizer            the tokenizer's own file; it includes the byte model of a stepped tokenizer
 
 Everything is checked before it is used: checksums first, then names and shapes of the weights
 against those that the module would make. Nothing is unpickled.
@@ -46,7 +46,7 @@ def save(model: TrainedModel, path: str | os.PathLike) -> None:
   path = pathlib.Path(path)
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
     raise InputError(f'there is something at {path} already: choose another path, or delete it.')
-  told = {
+  description = {
     'format': FORMAT,
     'version': VERSION,
     'module': modules.to_json(model.module),
@@ -54,14 +54,19 @@ def save(model: TrainedModel, path: str | os.PathLike) -> None:
     'bos': model.bos,
     'provenance': dataclasses.asdict(model.provenance),
   }
+  try:
+    json.dumps(description, allow_nan=False)
+  except (TypeError, ValueError) as error:
+    raise InputError(f'the provenance of a model must be JSON-like values: {error}.') from error
   path.parent.mkdir(parents=True, exist_ok=True)
   with atomic.folder(path) as partial:
-    save_file(flat_contiguous(model.variables), partial / WEIGHTS)
+    arrays = {name: np.asarray(array, order='C') for name, array in flat(model.variables).items()}
+    save_file(arrays, partial / WEIGHTS)
     if model.tokenizer is not None:
       codec_files.save(model.tokenizer, partial / TOKENIZER)
-    told['files'] = {file.name: _facts(file) for file in sorted(partial.iterdir())}
-    told['sha256'] = _digest(told)
-    (partial / MODEL).write_text(json.dumps(told, indent=1, allow_nan=False))
+    description['files'] = {file.name: _facts(file) for file in sorted(partial.iterdir())}
+    description['sha256'] = _digest(description)
+    (partial / MODEL).write_text(json.dumps(description, indent=1))
 
 
 def load(
@@ -78,26 +83,23 @@ def load(
   Raises:
     InputError: there is no such folder, or it is damaged or of another kind.
   """
+  if mesh is not None and rules is None:
+    raise InputError('a mesh needs rules that place the weights on it, such as DECODER_RULES.')
   path = pathlib.Path(path)
-  told = _read(path)
+  description = _read(path)
   with _rebuilding(path / MODEL):
-    module = modules.from_json(told['module'])
+    module = modules.from_json(description['module'])
     if not isinstance(module, LanguageModel):
       raise InputError(f'its module is a {type(module).__name__}, not a LanguageModel.')
-    provenance = _provenance(told['provenance'])
-    context, bos = told['context'], told['bos']
+    provenance = _provenance(description['provenance'])
+    context, bos = description['context'], description['bos']
     if type(context) is not int or type(bos) is not int:
       raise InputError(f'context and bos must be whole numbers; got {context!r} and {bos!r}.')
     wanted = _shapes(module)
   variables = _weights(path / WEIGHTS, wanted, mesh, rules)
-  tokenizer = codec_files.load(path / TOKENIZER) if TOKENIZER in told['files'] else None
+  tokenizer = codec_files.load(path / TOKENIZER) if TOKENIZER in description['files'] else None
   with _rebuilding(path / MODEL):
     return TrainedModel(module, variables, tokenizer, context, bos, provenance, mesh)
-
-
-def flat_contiguous(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """The variables by their paths, each in C order, as safetensors wants them."""
-  return {name: np.asarray(array, order='C') for name, array in flat(variables).items()}
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
@@ -112,22 +114,22 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
       f'{path} is no trained model: cannot read its {MODEL} ({error.strerror}).'
     ) from error
   try:
-    told = json.loads(content)
-    if not isinstance(told, dict) or told.get('format') != FORMAT:
+    description = json.loads(content)
+    if not isinstance(description, dict) or description.get('format') != FORMAT:
       raise InputError(f'{file} does not describe a model: its format should be {FORMAT!r}.')
-    if told.get('version') != VERSION:
+    if description.get('version') != VERSION:
       raise InputError(
-        f'{file} has version {told.get("version")!r}; this program reads version {VERSION}.'
+        f'{file} has version {description.get("version")!r}; this program reads version {VERSION}.'
       )
-    digest = told.pop('sha256', None)
-    if digest != _digest(told):
+    digest = description.pop('sha256', None)
+    if digest != _digest(description):
       raise InputError(f'{file} is damaged: its checksum differs; save or fetch the model again.')
   except (ValueError, RecursionError) as error:
     raise InputError(f'{file} is damaged: it is no JSON; save or fetch the model again.') from error
-  files = told.get('files')
+  files = description.get('files')
   if not isinstance(files, dict) or not {WEIGHTS} <= files.keys() <= {WEIGHTS, TOKENIZER}:
     raise InputError(f'{file} must name the files {WEIGHTS} and {TOKENIZER}, and no others.')
-  missing = {'module', 'context', 'bos', 'provenance'} - told.keys()
+  missing = {'module', 'context', 'bos', 'provenance'} - description.keys()
   if missing:
     raise InputError(f'{file} lacks {", ".join(sorted(missing))}.')
   for name, facts in files.items():
@@ -136,7 +138,7 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
         f'{path / name} is damaged: its size or checksum is not that of {MODEL}; save or fetch the '
         'model again.'
       )
-  return told
+  return description
 
 
 def _facts(file: pathlib.Path) -> dict[str, Any]:
@@ -149,15 +151,15 @@ def _facts(file: pathlib.Path) -> dict[str, Any]:
     raise InputError(f'cannot read {file}: {error.strerror}.') from error
 
 
-def _digest(told: Mapping[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def _digest(description: Mapping[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def _rebuilding(file: pathlib.Path) -> Iterator[None]:
   """InputError that names the file for whatever goes wrong while it is made into a model.
 
-  A checksum shows damage, not who wrote the file: any value may stand there.
+  A checksum shows damage, not who wrote the file: it may contain any value.
   """
   try:
     yield
@@ -166,8 +168,8 @@ def _rebuilding(file: pathlib.Path) -> Iterator[None]:
     raise InputError(f'{file} makes no model: {reason}') from error
 
 
-def _provenance(told: Any) -> Provenance:
-  made = Provenance(**told)
+def _provenance(description: Any) -> Provenance:
+  made = Provenance(**description)
   return dataclasses.replace(made, seeds=tuple(made.seeds), changes=tuple(made.changes))
 
 
@@ -183,14 +185,10 @@ def _weights(
   file: pathlib.Path, wanted: dict[str, Any], mesh: Mesh | None, rules: sharding.Rules | None
 ) -> dict[str, Any]:
   """The variables of a safetensors file, if they have the names and shapes that are wanted."""
-  if mesh is not None and rules is None:
-    raise InputError('a mesh needs rules that place the weights on it, such as DECODER_RULES.')
   try:
     with safe_open(file, framework='numpy') as opened:
-      found: dict[str, Any] = {}
-      for name in opened.keys():  # noqa: SIM118 - it is no mapping
-        shape = tuple(opened.get_slice(name).get_shape())
-        _put(found, name, jax.ShapeDtypeStruct(shape, np.float32))
+      shape_of = lambda name: jax.ShapeDtypeStruct(opened.get_slice(name).get_shape(), np.float32)
+      found = {name: shape_of(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
       check_same_shapes(found, wanted, f'the weights in {file}')
 
       def read(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -206,13 +204,3 @@ def _weights(
       return jax.tree_util.tree_map_with_path(read, wanted)
   except (SafetensorError, OSError) as error:
     raise InputError(f'{file} is no safetensors file: {error}') from error
-
-
-def _put(tree: dict[str, Any], name: str, leaf: Any) -> None:
-  """Writes a leaf at a path such as 'params/decoder/…' into nested dicts."""
-  *folders, last = name.split('/')
-  for folder in folders:
-    tree = tree.setdefault(folder, {})
-    if not isinstance(tree, dict):
-      raise InputError(f'the weights hold both {name} and a part of its path.')
-  tree[last] = leaf

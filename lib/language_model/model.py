@@ -108,6 +108,8 @@ class TrainedModel:
       raise InputError(
         f'a model of {size} ids does not fit a tokenizer of {self.tokenizer.vocab_size}.'
       )
+    if self.bos > size:
+      raise InputError(f'the BOS id {self.bos} is out of range: this model reads ids 0 to {size}.')
     if self.bos < 0:
       bos = size if self.tokenizer is None else self.tokenizer.vocab_size
       object.__setattr__(self, 'bos', bos)
@@ -116,12 +118,17 @@ class TrainedModel:
   @functools.cached_property
   def fingerprint(self) -> str:
     """The sha256, in hex, of module, weights and tokenizer: equal exactly for equal models."""
-    told = [modules.to_json(self.module), self.context, self.bos, self._tokenizer_fingerprint]
-    return base.digest(json.dumps(told, sort_keys=True), flat(self.variables))
+    parts = [modules.to_json(self.module), self.context, self.bos, self._tokenizer_fingerprint]
+    return base.digest(json.dumps(parts, sort_keys=True), flat(self.variables))
 
   @property
   def _tokenizer_fingerprint(self) -> str:
     return '' if self.tokenizer is None else self.tokenizer.fingerprint
+
+  @property
+  def parameters(self) -> int:
+    """Numbers that the decoder has, without embedding and LM head."""
+    return sum(leaf.size for leaf in jax.tree.leaves(self.variables['params']['decoder']))
 
   def token_loss(self, texts: Sequence[bytes], seed: int = 0) -> list[TokenLoss]:
     """The loss of every token of each text, in nats.
@@ -139,16 +146,23 @@ class TrainedModel:
     if isinstance(texts, bytes | str) or not all(isinstance(text, bytes) for text in texts):
       raise InputError('texts must be a list of byte strings, one for each document.')
     coded = documents.encode(self._tokenizer, texts)
-    losses = [
-      TokenLoss(np.zeros(len(one.ids)), one.byte_lengths, np.asarray(one.ids)) for one in coded
-    ]
+    losses = self.id_loss([one.ids for one in coded], seed)
+    return [TokenLoss(nats, one.byte_lengths, one.ids) for nats, one in zip(losses, coded)]
+
+  def id_loss(self, documents: Sequence[ArrayLike], seed: int = 0) -> list[np.ndarray]:
+    """As `token_loss`, of documents given as ids [n] without BOS: nats, float64 [n] each."""
+    rows = [np.asarray(ids).astype(np.int32) for ids in documents]
+    size = self.module.embedding.vocab_size
+    for ids in rows:
+      if ids.ndim != 1 or (ids.size and not 0 <= ids.min() <= ids.max() < size):
+        raise InputError(f'a document must be ids [n] from 0 to {size - 1}; got {ids}.')
+    losses = [np.zeros(len(ids)) for ids in rows]
     devices = 1 if self.mesh is None else batch_devices(self.mesh)
-    ids = [loss.ids for loss in losses]
-    for batch in scoring.batches(ids, self.bos, self.context, devices):
+    for batch in scoring.batches(rows, self.bos, self.context, devices):
       nats = self._apply('__call__', batch.arrays, batch.documents, seed)
       for row, window in enumerate(batch.windows):
         scored = nats[row, window.first - window.start : window.stop - window.start]
-        losses[window.document].nats[window.first : window.stop] = scored
+        losses[window.document][window.first : window.stop] = scored
     return losses
 
   def bits_per_byte(self, texts: Sequence[bytes], seed: int = 0) -> stats.Estimate:
@@ -175,7 +189,7 @@ class TrainedModel:
       InputError: ids out of range, or more than the context.
     """
     rows = np.asarray(ids)
-    size = max(self.bos, self.module.embedding.vocab_size)
+    size = self.module.embedding.vocab_size
     if rows.ndim not in (1, 2) or not rows.size or rows.dtype.kind not in 'iu':
       raise InputError(f'ids must be integers [T] or [B, T]; got {rows.dtype} {rows.shape}.')
     if rows.shape[-1] > self.context or rows.min() < 0 or rows.max() > size:

@@ -162,6 +162,6 @@ def _line(one: Comparison) -> str:
     f'against {one.against}' * bool(one.against),
   ]
   found = f'difference {sections.difference(one)}' if one.difference else ''
-  tested = p if one.exact else f'p {p}' * bool(p)
+  tested = p if one.exact else f'p {"" if p[:1] == "<" else "= "}{p}' * bool(p)
   rest = ', '.join(part for part in (found, tested) if part)
   return '    - ' + '; '.join(filter(None, (' '.join(filter(None, parts)), rest)))

@@ -150,7 +150,7 @@ def intervals(
   """A panel of means with their intervals (mean, low, high), one a line, over a band ± margin."""
 
   def draw(axis: Any) -> None:
-    axis.axvspan(-margin, margin, color='0.9', label=f'± {margin:g}')
+    axis.axvspan(-margin, margin, color='0.9', label=f'within {margin:g}')
     axis.axvline(0, color='0.5', linewidth=0.8)
     for place, (mean, low, high) in enumerate([*found.values()][::-1]):
       axis.plot([low, high], [place, place], color='C0')

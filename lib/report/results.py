@@ -11,7 +11,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib import atomic, stats
+from lib import atomic
 from lib.errors import InputError
 from lib.stats import Estimate
 
@@ -74,12 +74,6 @@ def name(**parts: Any) -> str:
 def parts(row: str) -> dict[str, str]:
   """The parts of a row name: 'k=2,r=8' is {'k': '2', 'r': '8'}."""
   return dict(part.split('=', 1) for part in row.split(','))
-
-
-def mean_and_sem(values: Sequence[float]) -> tuple[float, float | None]:
-  """Mean over seeds and its standard error (None for one seed)."""
-  found = stats.mean(values)
-  return found.value, found.sem
 
 
 def as_json(content: Any) -> str:

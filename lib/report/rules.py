@@ -8,7 +8,7 @@ they match in `left` replaces each * in `right`.
 A rule is a dict with its `kind` and:
   above, below: `left` is above or below `right` (an address or a number, times `times`, plus
     `plus`);
-  equivalent: `left` is within ± `margin` of `right`;
+  equivalent: `left` differs from `right` by less than `margin`;
   order: `rises` or `falls` is a list of addresses, each below (above) the next;
   published: `left` is within the factor 1 ± `ratio` of the paper's number for this scale;
   needs: `what` a test would take; such a rule is never tested.
@@ -251,7 +251,7 @@ def describe(rule: Mapping[str, Any]) -> str:
       ('above', True): 'at least {}',
       ('below', False): 'below {}',
       ('below', True): 'at most {}',
-      ('equivalent', False): 'within ± {margin:g} of {}',
+      ('equivalent', False): 'within {margin:g} of {}',
     }[kind, rule.get('or_equal', False)].format(_right_with_error(rule), **rule)
   asides = {
     'wherever_given': 'wherever that is given',

@@ -38,7 +38,8 @@ def interval(estimate: Estimate) -> str:
 
 def signed(value: float) -> str:
   """A difference, with its sign."""
-  return ('−' if value < 0 else '+') + number(abs(value))
+  size = abs(value)
+  return ('−' if value < 0 else '+') + (f'{size:.2g}' if 0 < size < 5e-5 else number(size))
 
 
 def errors(rows: Sequence[Row]) -> list[list[str]]:

@@ -21,6 +21,7 @@ class Tokenizer(abc.ABC):
 
   family: ClassVar[str]
   lossless: bool = True
+  unknown_ids: frozenset[int] = frozenset()  # ids that stand for text that the tokenizer cannot
 
   @property
   @abc.abstractmethod
@@ -43,9 +44,15 @@ class Tokenizer(abc.ABC):
     """Returns ids, and how many bytes of `data` each covers, int32 [n] both.
 
     The latter are `byte_lengths` of the ids, but where these decode to other bytes than `data`.
+    They add up to the bytes of `data`, so bits per byte are of all of them.
     """
     ids = self.encode(data)
     return ids, self.byte_lengths(ids)
+
+  def fallback_bytes(self, data: bytes) -> int:
+    """Bytes of `data` written one by one because the library behind it cannot stand for them."""
+    del data
+    return 0
 
   @abc.abstractmethod
   def state(self) -> State:

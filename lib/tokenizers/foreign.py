@@ -7,6 +7,7 @@ Those that cut bytes as they are become dictionaries, exact for every byte strin
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -53,7 +54,7 @@ class ByteLevel(utf8.TextDictionary):
   """A `tokenizer.json` whose tokens are written in GPT-2's characters for bytes, as it cuts them.
 
   A text that it does not give back in its pieces (where an added token takes spaces with it) is
-  written in single bytes, so that every byte string comes back.
+  written in single bytes, so that every byte string comes back; `fallback_bytes` counts them.
 
   Args:
     content: of the file.
@@ -104,6 +105,10 @@ class ByteLevel(utf8.TextDictionary):
     ids, data = self._cut(text), text.encode()
     return ids if self._joined(ids) == data else self.byte_ids[base.byte_array(data)].tolist()
 
+  def text_fallback(self, text: str) -> int:
+    """All bytes of a text of which a part does not come back."""
+    return 0 if self._keeps(text) else len(text.encode())
+
   def state(self) -> base.State:
     """The file."""
     return {'content': base.byte_array(self.content)}
@@ -119,7 +124,8 @@ class Foreign(base.Tokenizer):
 
   Bytes that are no UTF-8 are read as U+FFFD. A token covers what follows the token before it, up
   to its own end, and the last one all that is left: so what is dropped counts too, and bits a byte
-  are of the text as it was.
+  are of the text as it was. A text that the library drops as a whole is the unknown token, or id 0
+  where there is none.
 
   Args:
     content: of the file.
@@ -135,6 +141,8 @@ class Foreign(base.Tokenizer):
   def __init__(self, content: bytes, kind: str):
     self.content, self.kind = content, kind
     self._library = _Json(content) if kind == '.json' else _Model(content)
+    unknown = self._library.unknown
+    self.unknown_ids = frozenset() if unknown is None else frozenset([unknown])
 
   @property
   def vocab_size(self) -> int:
@@ -154,6 +162,8 @@ class Foreign(base.Tokenizer):
       for width in ([len(c.encode()) for c in part] if isinstance(part, str) else [1] * len(part))
     ]
     ids, stops = self._library.encode(''.join(parts))
+    if parts and not ids:
+      ids, stops = [self._library.unknown or 0], [len(widths)]
     ends = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])[np.array(stops, int)]
     ends = np.maximum.accumulate(ends) if ends.size else ends
     ends[-1:] = len(data)
@@ -182,6 +192,10 @@ class _Json:
   def __init__(self, content: bytes):
     self._tokenizer = _library(content)
     self.vocab_size = _size(self._tokenizer)
+    model = json.loads(content)['model']
+    self.unknown = model.get('unk_id')  # as Unigram has it; all others name the token
+    if self.unknown is None and model.get('unk_token') is not None:
+      self.unknown = self._tokenizer.token_to_id(model['unk_token'])
 
   def encode(self, text: str) -> tuple[list[int], list[int]]:
     """Ids, and the character after the last of each."""
@@ -203,6 +217,8 @@ class _Model:
     except RuntimeError as error:
       raise InputError(f'these {len(content)} bytes are no SentencePiece model') from error
     self.vocab_size = self._processor.vocab_size()
+    unknown = self._processor.unk_id()
+    self.unknown = unknown if unknown >= 0 else None
 
   def encode(self, text: str) -> tuple[list[int], list[int]]:
     """Ids, and the character after the last of each."""

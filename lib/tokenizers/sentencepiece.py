@@ -13,6 +13,7 @@ from lib.tokenizers import base, utf8
 
 SPACE = '\u2581'  # how SentencePiece writes a space, so it cannot tell one from the other
 SKIPPED = SPACE + '\u2585\0'  # its trainer skips sentences with the last two
+SENTENCE = 4096  # bytes of the longest sentence to train on
 PROBE = ' \ufb01  \u00a0a\n\t\u212b '.encode()  # a model that normalises or strips would change it
 
 
@@ -115,11 +116,15 @@ def train_sentencepiece(
 
 
 def _sentences(documents: Iterable[bytes]) -> Iterator[str]:
-  """Lines, each with the newline before it: the trainer strips those at the end of a sentence."""
+  """Lines, each with the newline before it: the trainer strips those at the end of a sentence.
+
+  Longer lines are cut, since the time of unigram training grows with the square of a sentence.
+  """
   for document in documents:
     for part in utf8.cut(document, SKIPPED):
       if isinstance(part, str):
-        yield from filter(None, re.split('(?=\n)', part))
+        for line in filter(None, re.split('(?=\n)', part)):
+          yield from utf8.pieces(line, SENTENCE)
 
 
 def _refusal(message: str, vocab_size: int, kind: str) -> str:

@@ -35,6 +35,16 @@ def boundary(data: Buffer, at: int) -> int:
   return at
 
 
+def pieces(text: str, size: int) -> Iterator[str]:
+  """Cuts `text` between characters into pieces of at most `size` bytes of UTF-8, 4 or more."""
+  data = text.encode()
+  start = 0
+  while start < len(data):
+    stop = boundary(data, min(start + size, len(data)))
+    yield data[start:stop].decode()
+    start = stop
+
+
 class TextDictionary(base.Dictionary):
   """A dictionary whose text is cut by a library, and which has a token for each single byte.
 
@@ -61,3 +71,15 @@ class TextDictionary(base.Dictionary):
       else:
         parts.append(self.byte_ids[base.byte_array(part)])
     return np.concatenate(parts)
+
+  def fallback_bytes(self, data: bytes) -> int:
+    """Bytes that are no UTF-8, that the library refuses, or in text that it does not give back."""
+    return sum(
+      self.text_fallback(part) if isinstance(part, str) else len(part)
+      for part in cut(data, self.refused)
+    )
+
+  def text_fallback(self, text: str) -> int:
+    """Bytes of text that is written in single bytes because the library does not give it back."""
+    del text
+    return 0

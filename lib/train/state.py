@@ -82,10 +82,10 @@ def check_same_shapes(found: Variables, wanted: Variables, what: str) -> None:
     if name not in one:
       raise InputError(f'{what} lack {name} {other[name].shape}, which the model has.')
     if name not in other:
-      raise InputError(f'{what} hold {name} {one[name].shape}, which the model does not have.')
+      raise InputError(f'{what} contain {name} {one[name].shape}, which the model does not have.')
     if tuple(one[name].shape) != tuple(other[name].shape):
       raise InputError(
-        f'{what} hold {name} of shape {tuple(one[name].shape)}; the model wants '
+        f'{what} contain {name} of shape {tuple(one[name].shape)}; the model wants '
         f'{tuple(other[name].shape)}.'
       )
 
