@@ -292,7 +292,7 @@ def test_text_that_would_be_memorised_is_refused_at_large_scales():
   with pytest.raises(InputError, match=r"data.source 'stdlib/prose' .* at most 4 epochs"):
     recipe.check(config)
   config = equal_info.get_config('gpu,tables=decompress')
-  config.decompress.train_texts = 2**16
+  config.data.source, config.decompress.train_texts = 'ngram:stdlib/prose', 2**16
   with pytest.raises(InputError, match=r'decompress.train_texts 65536 would .* 320000 or more'):
     recipe.check(config)
 
