@@ -112,9 +112,10 @@ def cut(held: Documents, train: Documents, *more: Documents) -> Cut:
     overlap = _mean(found)
     for other in more:
       found = [a | b for a, b in zip(found, marks(texts, other), strict=True)]
+    first = before is None
     if before is None:
       before = overlap
-    elif _mean(found) <= LIMIT:
+    if (_mean(found) <= LIMIT and not first) or not any(one.any() for one in found):
       kept = sum(map(len, texts)) / size if size else 1.0
       return Cut(pieces, Overlap(before, overlap, kept))
     for index, marked in enumerate(found):
