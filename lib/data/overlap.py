@@ -96,8 +96,8 @@ def cut(held: Documents, train: Documents, *more: Documents) -> Cut:
   """Cuts out of held-out documents what also stands in `train` or in `more` documents.
 
   Whole lines are cut, and parts of lines longer than `LINE` bytes. A document of which less than
-  `LEFT` would stay is dropped. What is left of a document is
-  joined and checked again, until no more than `LIMIT` of the bytes stand elsewhere.
+  `LEFT` would stay is dropped. What is left of a document is joined and checked again, until no
+  more than `LIMIT` of the bytes stand elsewhere.
 
   Args:
     held: the held-out documents.
@@ -112,10 +112,12 @@ def cut(held: Documents, train: Documents, *more: Documents) -> Cut:
     overlap = _mean(found)
     for other in more:
       found = [a | b for a, b in zip(found, marks(texts, other), strict=True)]
-    first = before is None
+    shared = any(one.any() for one in found)
     if before is None:
       before = overlap
-    if (_mean(found) <= LIMIT and not first) or not any(one.any() for one in found):
+    elif _mean(found) <= LIMIT:
+      shared = False
+    if not shared:
       kept = sum(map(len, texts)) / size if size else 1.0
       return Cut(pieces, Overlap(before, overlap, kept))
     for index, marked in enumerate(found):
