@@ -131,6 +131,18 @@ def test_every_byte_stays_in_the_denominator(tmp_path):
   assert kept.bytes == 10
 
 
+@pytest.mark.parametrize('name', hostile.FAMILIES)
+@settings(max_examples=15, deadline=None)
+@given(data=st.binary(max_size=30) | st.text('a \n\u00a0é字', max_size=30).map(str.encode))
+def test_coverage_adds_up_under_every_tokenizer(name, data):
+  try:
+    ids, lengths = hostile.family(name).cover(data)
+  except InputError:  # bytes outside its alphabet
+    return
+  assert lengths.sum() == len(data)
+  assert len(ids) > 0 or not data
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.text('ab ', max_size=12), st.text('ab ', max_size=12))
 def test_what_comes_back_is_the_longest_common_subsequence(one, other):
