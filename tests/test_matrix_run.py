@@ -367,9 +367,15 @@ def test_what_packaging_adds_is_what_the_coder_of_bytes_spends(source):
   found = markov.code_lengths(source, documents)
   # With frequencies for 256 bytes and an end mark, as the coder of the byte tokenizers has them.
   texts = [bytes(48 + document) for document in documents.astype(np.uint8)]
-  _, coded = coding.ideal_bits(chain.Chain(source), texts)
+  lengths = np.arange(documents.shape[1] + 1, dtype=np.int32)
+  beginnings = lambda text: np.where(
+    np.arange(len(text)) < lengths[:, None], np.frombuffer(text, np.uint8), 0
+  ).astype(np.uint8)
+  given = (chain.Chain(source)(beginnings(text), lengths) for text in texts)
+  coded = coding.code_lengths(given, texts)
+  spent = coded.integer.sum() + coded.end.sum()
   whole = found['nats'] - found['rounding'] + found['impossible_symbols'] + found['end_mark']
-  assert whole == pytest.approx(coded.sum() * math.log(2) / documents.size, rel=1e-6)
+  assert whole == pytest.approx(spent * math.log(2) / documents.size, rel=1e-4)
   assert 0 <= found['rounding'] < 2 * math.log(2) / 300
   assert found['nats'] == pytest.approx(source.entropy_rate, abs=0.1)
 
