@@ -15,6 +15,7 @@ import pytest
 from configs import common, equal_info
 from experiments.equal_info import __main__ as recipe
 from experiments.equal_info import codecs, m1, m2
+from lib.data import sources
 from lib.errors import InputError
 from lib.models import byte_model, codec_files
 from lib.models.byte_model import ByteModel
@@ -267,13 +268,22 @@ def test_slices_of_one_stream_are_those_of_its_other_widths():
     ('stability', 'texts', 1, 'stability.texts must be 2 or more'),
     ('reset', 'examples', 1, 'reset.examples must be 2 or more'),
     ('uniformity', 'most', 1, 'uniformity.most must be 2 or more'),
-    ('uniformity', 'length', 23_000, 'uniformity wants 2 or more documents of 23000 bytes'),
   ],
 )
 def test_what_cannot_be_run_is_named(section, field, value, message):
   config = equal_info.get_config(f'smoke,tables={"+".join(TABLES)}')
   config[section][field] = value
   with pytest.raises(InputError, match=message):
+    recipe.check(config)
+
+
+def test_uniformity_wants_two_documents_that_are_long_enough():
+  config = equal_info.get_config('smoke,tables=uniformity')
+  texts = sources.open_source(config.data.source, 'test')
+  config.uniformity.length = sorted(len(texts[i]) for i in range(len(texts)))[-2]
+  recipe.check(config)
+  config.uniformity.length += 1
+  with pytest.raises(InputError, match='uniformity wants 2 or more documents of'):
     recipe.check(config)
 
 
