@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lib import stats
-from lib.report.results import Row
+from lib.report.results import LOSSY, Row
 from lib.report.tables import with_error
 from lib.stats import Estimate
 
@@ -55,12 +55,19 @@ class Cell:
     constant: it has no error and needs none: a number of a rule, a published number, or what the
       rule calls deterministic.
     published: the paper's number at this scale, or None.
+    lossy: it is about a tokenizer that does not give every text back.
   """
 
   address: str
   estimate: Estimate | None
   constant: bool = False
   published: float | None = None
+  lossy: bool = False
+
+  @property
+  def label(self) -> str:
+    """The address as a report shows it."""
+    return self.address + f' {LOSSY}' * self.lossy
 
   @property
   def value(self) -> float:
@@ -146,7 +153,7 @@ class Cells:
     self._found = {}
     for row in rows:
       address = SEPARATOR.join((row.table, row.row, row.column))
-      self._found[address] = Cell(address, row.estimate, published=row.published)
+      self._found[address] = Cell(address, row.estimate, published=row.published, lossy=row.lossy)
     for entry in entries:
       if isinstance(entry['value'], (int, float)):
         address = SEPARATOR.join(('published', entry['table'], entry['row'], entry['column']))
@@ -355,7 +362,7 @@ def _decided(
   rule: Mapping[str, Any], cell: Cell, other: Cell, difference: Estimate, tested: Sequence[Estimate]
 ) -> Comparison:
   """What a difference of two cells says; `tested` are the estimates that need an error."""
-  exact, against = rule.get('exact', False), with_error(other.estimate) if other.estimate else ''
+  exact, against = rule.get('exact', False), _in_words(other)
   slack = {
     'above': difference.value,
     'below': -difference.value,
@@ -375,6 +382,11 @@ def _decided(
   if not why and (p is None or (rule['kind'] == 'equivalent' and difference.sem == 0)):
     why, p = 'no spread', None
   return Comparison(cell, against, difference, slack, untested=why, p=p)
+
+
+def _in_words(cell: Cell) -> str:
+  """A value with its error, marked where the tokenizer loses text."""
+  return with_error(cell.estimate) + f' {LOSSY}' * cell.lossy if cell.estimate else ''
 
 
 def _why_untested(estimate: Estimate) -> str:
