@@ -261,7 +261,7 @@ def describe(rule: Mapping[str, Any]) -> str:
       ('equivalent', False): 'within {margin:g} of {}',
     }[kind, rule.get('or_equal', False)].format(_right_in_words(rule), **rule)
   asides = {
-    'wherever_given': 'wherever that is given',
+    'wherever_given': 'only where that was measured',
     'paired': 'paired by seed',
     'exact': 'deterministic' + ' on the right' * (rule.get('exact') == 'right'),
   }
@@ -379,8 +379,8 @@ def _decided(
     return Comparison(cell, against, difference, slack, exact=True)
   why = next(filter(None, map(_why_untested, tested)), '' if tested else 'no error')
   p = None if why else difference._replace(value=slack).p_value()
-  if not why and (p is None or (rule['kind'] == 'equivalent' and difference.sem == 0)):
-    why, p = 'no spread', None
+  if not why and (p is None or difference.no_spread or all(one.no_spread for one in tested)):
+    why, p = 'no spread', None  # deterministic values are compared by rules that are exact
   return Comparison(cell, against, difference, slack, untested=why, p=p)
 
 
