@@ -10,6 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from configs import markov
+from configs.common import SCALES
 from experiments.reproduce import RECIPES
 from lib import stats
 from lib.report import claims, page, published, rules, sections, tables
@@ -18,6 +19,7 @@ from lib.report.results import Row
 from lib.report.rules import Cells
 from lib.report.sections import Section
 from lib.stats import Estimate
+from tests import addresses
 
 
 def row(name, column, value, sem=None, n='10', df=9.0, **rest):
@@ -105,6 +107,7 @@ def test_what_was_not_run_is_named(kind, fields, missing):
   found = find(kind, fields)
   assert found.holds is None
   assert missing in found.not_run[0]
+  assert find(kind, {**fields, 'scale': 'gpu'}).not_run[0].endswith(' (needs scale gpu)')
 
 
 # The reason, and the left side's error: (sem, n, df).
@@ -300,7 +303,17 @@ FIELDS = {
   'above': {'left', 'right'}, 'below': {'left', 'right'}, 'equivalent': {'left', 'right', 'margin'},
   'order': set(), 'published': {'left', 'ratio'}, 'needs': {'what'},
 }  # fmt: skip
-OPTIONS = {'times', 'plus', 'paired', 'wherever_given', 'exact', 'or_equal', 'rises', 'falls'}
+OPTIONS = {
+  'times',
+  'plus',
+  'paired',
+  'wherever_given',
+  'exact',
+  'or_equal',
+  'rises',
+  'falls',
+  'scale',
+}
 
 
 @pytest.mark.parametrize('paper', RECIPES)
@@ -322,6 +335,7 @@ def test_claims_name_tables_fields_and_numbers_that_exist(paper):
         assert rule['kind'] in ('above', 'below')
         assert rule['exact'] is True
       assert rule.get('exact', True) in (True, 'right')
+      assert rule.get('scale', 'paper') in SCALES
       if rule.get('paired'):
         assert 'seed=*' in rule['left']
         assert (
@@ -411,3 +425,11 @@ def test_steps_that_claims_name_are_evaluated_at_every_scale(scale):
   named = {int(step) for step in re.findall(r'_at_(\d+)', str(claims.load('markov')))}
   assert named == {200, 400}
   assert not any(step % options.evaluate_every for step in named)
+
+
+def test_rules_whose_rows_no_run_at_cpu_has_are_found():
+  cell = 'context / data=pile,vocabulary=*,embedding=learned / perplexity'
+  assert [*addresses.absent('lexinvariant', cell, 'cpu', set())] == ['data=pile']
+  assert [*addresses.absent('lexinvariant', cell, 'paper', set())] == []
+  cell = 'coverage / font=unifont.hex,vocabulary=unicode / tokens'
+  assert [*addresses.absent('visual_unicode', cell, 'cpu', {cell})] == []  # a constant

@@ -18,7 +18,8 @@ Optional fields:
   wherever_given: rows of `left` without a measured counterpart are left out;
   exact: true says that both sides are deterministic (counts, closed forms, yes or no), so that
     values alone are compared; 'right' says so of the right side alone;
-  or_equal: equal values, up to rounding, hold as well; only where `exact` is true.
+  or_equal: equal values, up to rounding, hold as well; only where `exact` is true;
+  scale: the only scale at which these rows are measured, where it is not that of every run.
 
 Errors decide everything else: each comparison is a two-sided t-test of a difference with the df of
 its cells, and the p-values of one claim are adjusted together (Holm). A cell without an error, with
@@ -236,7 +237,8 @@ def _outcome(rule: Mapping[str, Any], cells: Cells) -> Outcome:
     for one in KINDS[rule['kind']](rule, cells):
       found.append(one)  # kept where a later one is missing
   except NotRun as missing:
-    not_run = missing.args
+    aside = f' (needs scale {rule["scale"]})' if 'scale' in rule else ''
+    not_run = tuple(f'{one}{aside}' for one in missing.args)
   except Untested as why:
     untested = str(why)
   return Outcome(describe(rule), tuple(found), not_run, untested)
