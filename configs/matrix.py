@@ -65,7 +65,7 @@ SIZES = {
   'grid.batch_bytes': (128, 1024, 2**17, 2**20),
   'grid.teraflops': (4e-5, 0.08, 20_000.0, 2e6),
   'grid.train_bytes': (4_000, 400_000, 2**28, 2**32),
-  'grid.test_bytes': (1_000, 32_768, 2**22, 2**24),
+  'grid.test_bytes': (1_000, 65_536, 2**22, 2**24),
   'grid.optimizer': ('adamw', 'muon', 'muon', 'adamw'),
   'grid.peak': (3e-3, 2e-2, 5e-3, 3e-4),
   'budget.tokenizers': (

@@ -412,7 +412,7 @@ def test_text_that_would_be_memorised_is_refused():
 def test_every_scale_is_well_formed(scale):
   config = matrix.get_config(scale)
   if config.data.source.startswith('tfds'):
-    config.data.source = 'ngram:stdlib'
+    config.data.source = 'ngram:stdlib,length=8192'
   recipe.check(config)
   json.loads(config.to_json_best_effort())
   tokenizer = Dictionary([bytes([byte]) for byte in range(256)])
@@ -430,6 +430,7 @@ def test_every_scale_is_well_formed(scale):
     ('grid.dim', 18, 'grid.dim 18 is no even multiple of 2 heads'),
     ('grid.teraflops', 0.0, 'grid.teraflops must be above 0'),
     ('budget.times', 0.0, 'budget.times must be above 0'),
+    ('data.source', 'ngram:stdlib,length=16', 'example_bytes must be at most 16'),
     ('budget.tokenizers', ('bytes', 'lossy'), "'lossy' is none of bytes"),
     ('markov.bits', (13,), 'markov.bits 13 is not one of 12, 16'),
     ('seed', -1, 'seed must be 0 or more'),

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.matrix import models, tokens
-from experiments.matrix.corpus import Corpus, check_epochs, examples
+from experiments.matrix.corpus import Corpus, check_epochs, check_examples
 from experiments.visual_unicode.models import Trained, fit_model
 from lib import stats
 from lib.errors import InputError
@@ -68,9 +68,7 @@ def check(config: ConfigDict, options: ConfigDict, where: str) -> None:
   if not options.teraflops > 0:
     raise InputError(f'{where}.teraflops must be above 0; got {options.teraflops}.')
   tokens.check(config, f'{where}.tokenizers', options.tokenizers)
-  one = ConfigDict(options.to_dict() | dict.fromkeys(('train_bytes', 'test_bytes'), 1))
-  for split in ('train', 'test'):
-    examples(config, one, split)
+  check_examples(config, options, where)
   check_epochs(config, options, where)
 
 

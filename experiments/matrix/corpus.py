@@ -25,6 +25,7 @@ from experiments.equal_info import corpus as equal_info
 from experiments.matrix import tokens
 from lib import stats
 from lib.data import epochs, excerpts, pipeline, sources
+from lib.data.ngram_text import NgramText
 from lib.errors import InputError
 from lib.evals import ngram
 from lib.mesh import batch_devices
@@ -50,6 +51,20 @@ def examples(config: ConfigDict, options: ConfigDict, split: str) -> excerpts.Ex
     most=MOST if split == 'test' else None,
     name=f'{source} ({split})',
   )
+
+
+def check_examples(config: ConfigDict, options: ConfigDict, where: str) -> None:
+  """Raises InputError where no document is as long as an example."""
+  one = ConfigDict(options.to_dict() | {'train_bytes': 1, 'test_bytes': 1})
+  for split in ('train', 'test'):
+    source = sources.open_source(config.data.source, split)
+    if not isinstance(source, NgramText):  # of which each document takes counting its law first
+      examples(config, one, split)
+    elif options.example_bytes > source.length:
+      raise InputError(
+        f'{where}.example_bytes must be at most {source.length}, the length of the documents of '
+        f'{config.data.source}; got {options.example_bytes}.'
+      )
 
 
 def check_epochs(config: ConfigDict, options: ConfigDict, where: str) -> None:

@@ -73,7 +73,7 @@ def take(
   """
   texts: list[Any] = []
   documents: list[int] = []
-  for index in np.random.default_rng(seed).permutation(len(source)).tolist():
+  for index in map(int, np.random.default_rng(seed).permutation(len(source))):
     document = prepare(source[index])
     starts: Sequence[int] = range(0, len(document) - length + 1, length)
     if most:
