@@ -48,6 +48,7 @@ SIZES = {
   'transformer.dim': (8, 16, 64, 64),
   'transformer.context_chars': (32, 128, 512, 1024),
   'transformer.batch_size': (4, 16, 16, 16),
+  'transformer.rates': ((), *((7e-4, 2e-3, 6e-3),) * 3),  # a factor of three apart
   'transformer.steps': (6, 600, 20_000, 20_000),
   'transformer.evaluate_every': (2, 20, 200, 200),
   'transformer.checkpoint_every': (3, 200, 2_000, 2_000),
@@ -112,6 +113,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'validation_documents': 256,
     'test_documents': 2048,
     'within': 0.02,  # nats a character above H∞ that count as reached
+    'rates': (),  # to choose the peak from, for each arm; none: `peak`
+    'rate_share': 0.5,  # of the steps, for the choice
     'peak': 2e-3,
     'warmup': 0.02,  # fraction of the steps
     'final': 0.2,  # of the peak (OneCycle of the official code ends at a fifth)

@@ -15,6 +15,7 @@ import pytest
 from matplotlib import figure
 
 from configs import markov
+from experiments.markov import __main__ as recipe
 from experiments.markov import plots
 from experiments.markov.__main__ import RECIPE
 from lib.errors import InputError
@@ -359,3 +360,7 @@ def test_rooms_import_only_what_they_may():
         if words[:1] in (['import'], ['from']):
           for name in names:
             assert not (words[1] + '.').startswith(name + '.'), f'{path}: {line}'
+
+
+def test_the_gpu_config_is_accepted_as_it_is():
+  recipe.check(markov.get_config('gpu'))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table on real text: unigrams over the tokens of BPE, Unigram and WordPiece.
 
-All three learn within words: `bpe` is SentencePiece's, whose pieces do not cross spaces.
+All three learn within words: `bpe` is SentencePiece's, whose pieces do not cross spaces. Models are
+counts, which read their text once at every scale, so no number of epochs applies.
 """
 
 from collections.abc import Sequence

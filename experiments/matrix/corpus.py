@@ -24,7 +24,7 @@ from experiments import runner
 from experiments.equal_info import corpus as equal_info
 from experiments.matrix import tokens
 from lib import stats
-from lib.data import epochs, excerpts, pipeline, sources
+from lib.data import epochs, excerpts, files, pipeline, sources
 from lib.data.ngram_text import NgramText
 from lib.errors import InputError
 from lib.evals import ngram
@@ -48,15 +48,15 @@ def examples(config: ConfigDict, options: ConfigDict, split: str) -> excerpts.Ex
     sources.open_source(source, split),
     length=length,
     count=max(1, options[f'{split}_bytes'] // length),
-    most=MOST if split == 'test' else None,
+    most=None if split == 'train' else MOST,
     name=f'{source} ({split})',
   )
 
 
 def check_examples(config: ConfigDict, options: ConfigDict, where: str) -> None:
   """Raises InputError where no document is as long as an example."""
-  one = ConfigDict(options.to_dict() | {'train_bytes': 1, 'test_bytes': 1})
-  for split in ('train', 'test'):
+  one = ConfigDict(options.to_dict() | {f'{split}_bytes': 1 for split in files.SPLITS})
+  for split in files.SPLITS:
     source = sources.open_source(config.data.source, split)
     if not isinstance(source, NgramText):  # of which each document takes counting its law first
       examples(config, one, split)
@@ -65,6 +65,25 @@ def check_examples(config: ConfigDict, options: ConfigDict, where: str) -> None:
         f'{where}.example_bytes must be at most {source.length}, the length of the documents of '
         f'{config.data.source}; got {options.example_bytes}.'
       )
+
+
+def law_nats(config: ConfigDict, found: excerpts.Excerpts) -> np.ndarray | None:
+  """Nats [N] of held-out examples under the law that wrote their text; None if it is unknown.
+
+  The law also sees the document before the example, so no model of the example alone is better on
+  average.
+  """
+  source = sources.open_source(config.data.source, 'test')
+  if not isinstance(source, NgramText):
+    return None
+  nats = []
+  for index, text in zip(found.documents, found.texts, strict=True):
+    document, size = source[int(index)], len(text)
+    [start, *_] = (
+      one for one in range(0, len(document), size) if document[one : one + size] == text
+    )
+    nats.append(source.nats(document)[start : start + size].sum())
+  return np.array(nats)
 
 
 def check_epochs(config: ConfigDict, options: ConfigDict, where: str) -> None:
@@ -101,14 +120,17 @@ class Corpus:
     self.tokenizer: Tokenizer = tokens.make(config, run, name)
     self.label = label
     encode = lambda found: equal_info.encoded(run, self.tokenizer, found.texts)
-    train, held_out = (examples(config, options, split) for split in ('train', 'test'))
-    self.train, self.test = encode(train), encode(held_out)
+    train, chosen_by, held_out = (examples(config, options, split) for split in files.SPLITS)
+    self.train, self.validation, self.test = map(encode, (train, chosen_by, held_out))
+    self.validation_bytes = len(chosen_by) * options.example_bytes
     self.train_bytes = len(train) * options.example_bytes
     self.test_examples: Sequence[bytes] = held_out.texts
     _, documents = np.unique(held_out.documents, return_inverse=True)
     self._document = np.repeat(documents, self.test.counts)  # of each held-out token
     self.test_bytes = np.bincount(documents) * float(options.example_bytes)  # [D]
-    longest = max(int(part.counts.max()) for part in (self.train, self.test))
+    law = law_nats(config, held_out)
+    self.law = None if law is None else np.bincount(documents, law)  # nats [D] of the text's law
+    longest = max(int(part.counts.max()) for part in (self.train, self.validation, self.test))
     self.length = -(-longest // 8) * 8
 
   def by_document(self, nats: np.ndarray) -> np.ndarray:
@@ -132,12 +154,12 @@ class Corpus:
     return self.train_bytes * self.batch_size / len(self._rows['targets'])
 
   def batches(self, seed: int) -> grain.IterDataset:
-    """Training batches, shuffled anew in each epoch."""
+    """Training batches, in a new order in each epoch."""
     return pipeline.rows(self._rows, batch_size=self.batch_size, seed=seed)
 
-  def held_out(self) -> Iterator[Batch]:
-    """One pass over the test text; the last batch is filled up with empty rows."""
-    found = pipeline.fitted(self.test, self.tokenizer.vocab_size, self.length)
+  def held_out(self, text: pipeline.Encoded) -> Iterator[Batch]:
+    """One pass over `test` or `validation`; the last batch is filled up with empty rows."""
+    found = pipeline.fitted(text, self.tokenizer.vocab_size, self.length)
     missing = -len(found['targets']) % self.batch_size
     whole = {field: np.pad(values, ((0, missing), (0, 0))) for field, values in found.items()}
     for start in range(0, len(whole['targets']), self.batch_size):

@@ -25,6 +25,8 @@ CAPTIONS = {
   GRID: 'Bits per byte of held-out text, and the gain over a unigram over the same tokens. '
   'Tokenizers meet the same examples of equally many bytes, each scored to its last byte, and all '
   'cells have equal FLOPs of training by formula. ± is one standard error over seeds × documents. '
+  'The learning rate of each cell is chosen by validation text; that training is not counted. '
+  'Where the law of the text is known, `law` has its bits and a cell its regret. '
   '`spread` is the standard deviation of gains between tokenizers, or between embeddings that are '
   'trained or frozen. A cell that cannot be says why.' + cells.ABOUT_NAMES,
   TOKENIZERS: 'What each tokenizer makes of the text, what a byte costs to read, M1 included, the '
@@ -36,13 +38,16 @@ CAPTIONS = {
   'models of the grid.' + cells.ABOUT_NAMES,
 }
 SUMMARY = {
-  GRID: ('', (GAIN, BITS, 'above_learned_bits_per_byte', 'gain_spread_bits_per_byte')),
+  GRID: ('', (GAIN, BITS, 'regret_bits_per_byte', 'above_learned_bits_per_byte', 'learning_rate',
+             'gain_spread_bits_per_byte', 'law_bits_per_byte')),
   TOKENIZERS: (
     '',
     ('vocab_size', 'bytes_per_token', 'mflops_per_byte', 'steps', 'unigram_bits_per_byte',
      'rank_by_gain', 'share_restored', 'share_unknown'),
   ),
-  UNTRIED: ('', (BITS, 'above_learned_bits_per_byte', 'above_usual_bits_per_byte')),
+  UNTRIED: (
+    '', (BITS, 'above_learned_bits_per_byte', 'above_usual_bits_per_byte', 'learning_rate')
+  ),
 }  # fmt: skip
 USUAL = {'lexinvariant': 'characters', 'glyph': 'unicode'}  # the tokens of an embedding's paper
 LEARNED = 'learned'
@@ -69,7 +74,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   for tokenizer, label in names.items():
     corpus = Corpus(config, run, tokenizer, label, config.grid)
     made[label] = corpus.tokenizer
-    rows += _tokenizer(config, corpus)
+    rows += _tokenizer(config, corpus) + (cells.law(GRID, corpus) if not rows else [])
     for embedding in config.grid.embeddings:
       row = row_of(label, embedding)
       more, scores = cells.measure(config, run, corpus, GRID, row, embedding)
@@ -188,7 +193,7 @@ def untried(found: Cells, rows: list[Row], labels: Mapping[str, str]) -> list[Ro
       if not new or (label, embedding) not in found:
         continue
       row, own = row_of(label, embedding), found[label, embedding]
-      for column in (BITS, 'above_learned_bits_per_byte'):
+      for column in (BITS, 'above_learned_bits_per_byte', 'learning_rate'):
         if same := there.get((row, column)):
           new_rows.append(dataclasses.replace(same, table=UNTRIED))
       column, other = 'above_usual_bits_per_byte', row_of(usual, embedding)
