@@ -7,7 +7,7 @@ d grows. A small transformer, which is slow to leave ln 2 on characters, gets wi
 entropy rate in a few hundred steps on 10 BPE tokens.
 
 Expected: closed forms to three digits; BPE-10 within 0.02 of 0.500 by step 500 for k ≤ 3.
-Cost: smoke under a minute, cpu at most 15 minutes on two cores.
+Cost: smoke under a minute, cpu at most 12 minutes on two cores.
 
   python -m experiments.markov --config=configs/markov.py:cpu --workdir=runs/markov
 """

@@ -239,7 +239,7 @@ def test_pictures_are_drawn_impossible_cells_too(smoke, run):
 def test_a_cell_that_cannot_be_says_why(run, corpora):
   config = matrix.get_config('smoke')
   config.grid.dim = 24
-  [row], scores = cells.measure(config, run, corpora['bytes'], 'grid', 'row=here', 'code')
+  [row], scores = cells.measure(config, run, corpora['bytes'], 'grid', 'row=here', 'code', {})
   assert scores is None
   assert row.measured is None
   assert row.note.startswith('impossible: codes of 16 bits do not fit 256 tokens')
@@ -452,7 +452,7 @@ def test_endless_text_has_a_floor_and_cells_a_rate(run):
   found = examples(config, config.grid, 'test')
   whole = sum(source.nats(source[int(index)]).sum() for index in set(found.documents.tolist()))
   assert corpus.law.sum() == pytest.approx(whole)  # two examples of 32 bytes are a document
-  rows, scores = cells.measure(config, run, corpus, 'floor', 'tokenizer=bytes', 'learned')
+  rows, scores = cells.measure(config, run, corpus, 'floor', 'tokenizer=bytes', 'learned', {})
   by_column = {row.column: row.measured for row in rows if 'seed=' not in row.row}
   assert by_column['learning_rate'] == 1e-2
   [floor] = cells.law('floor', corpus)

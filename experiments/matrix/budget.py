@@ -59,7 +59,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   for tokenizer, label in tokens.labels(options.tokenizers).items():
     corpus = Corpus(config, run, tokenizer, label, options)
     made[label], row = corpus.tokenizer, name(tokenizer=label)
-    found, scores = cells.measure(config, run, corpus, TABLE, row, EMBEDDING)
+    found, scores = cells.measure(config, run, corpus, TABLE, row, EMBEDDING, chosen={})
     assert scores is not None, 'any tokenizer has learned rows'
     bits[label] = scores.bits
     size = cells.parameters(models.make(config, corpus.tokenizer, EMBEDDING), corpus)

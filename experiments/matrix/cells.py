@@ -58,6 +58,9 @@ class Scores:
     return stats.contributions((self.unigram - self.nats) / np.log(2), self.bytes)
 
 
+Chosen = dict[tuple[str, str], tuple[float, str]]  # (family, embedding) -> rate, and where chosen
+
+
 def check(config: ConfigDict, options: ConfigDict, where: str) -> None:
   """Raises InputError for a section of the config, called `where`, that cannot be run."""
   if not options.tokenizers:
@@ -104,9 +107,25 @@ def run_name(table: str, corpus: Corpus, embedding: str) -> str:
 
 
 def measure(
-  config: ConfigDict, run: runner.Run, corpus: Corpus, table: str, row: str, embedding: str
+  config: ConfigDict,
+  run: runner.Run,
+  corpus: Corpus,
+  table: str,
+  row: str,
+  embedding: str,
+  chosen: Chosen,
 ) -> tuple[list[Row], Scores | None]:
-  """Trains and scores the models of a cell, or says in a row why there are none."""
+  """Trains and scores the models of a cell, or says in a row why there are none.
+
+  Args:
+    config: of the recipe.
+    run: its workdir has the checkpoints.
+    corpus: the text in the tokens of the cell.
+    table: of the rows.
+    row: their name.
+    embedding: of the cell.
+    chosen: learning rates of the cells so far; that of a new kind of cell is added.
+  """
   try:
     model = models.make(config, corpus.tokenizer, embedding)
   except InputError as error:
@@ -115,7 +134,10 @@ def measure(
   size = parameters(model, corpus)
   steps = corpus.steps(size)
   where = run_name(table, corpus, embedding)
-  rate = learning_rate(config, run, corpus, where, model, steps)
+  kind = corpus.family, embedding
+  if kind not in chosen:
+    chosen[kind] = learning_rate(config, run, corpus, where, model, steps), corpus.label
+  rate, over = chosen[kind]
   options = ConfigDict(
     corpus.options.to_dict() | {'steps': steps, 'evaluate_every': steps, 'peak': rate}
   )
@@ -129,7 +151,7 @@ def measure(
     Row.of(table, row, BITS, found, unit='bits/byte', note=corpus.about_test),
     Row.of(table, row, GAIN, stats.crossed(scores.gain), unit='bits/byte',
            note='the unigram less the model, over the same tokens'),
-    Row(table, row, 'learning_rate', rate, note='at its peak; ' + about_rate(corpus.options)),
+    Row(table, row, 'learning_rate', rate, note=about_rate(corpus.options, over)),
     Row(table, row, 'bytes_per_token', corpus.bytes_per_token, unit='bytes/token'),
     Row(table, row, 'mflops_per_byte', corpus.mflops(size), unit='MFLOP/byte'),
     Row(table, row, 'tokens_per_second', float(np.median(speeds)), unit='tokens/s',
@@ -173,12 +195,13 @@ def learning_rate(
   return rates.choose(options.rates or (options.peak,), validation_loss)
 
 
-def about_rate(options: ConfigDict) -> str:
-  """How the rate of a cell was chosen, for a note."""
+def about_rate(options: ConfigDict, over: str) -> str:
+  """How a rate was chosen, over the tokens of which tokenizer, for a note."""
   if len(options.rates) < 2:
-    return 'not chosen'
+    return 'at its peak; not chosen'
   choice = ', '.join(f'{rate:g}' for rate in options.rates)
-  return f'of {choice} by validation text, one seed, {options.rate_share:.0%} of the steps'
+  share = f'{options.rate_share:.0%} of the steps'
+  return f'at its peak; of {choice} by validation text over {over}, one seed, {share}'
 
 
 def _score(corpus: Corpus, text: pipeline.Encoded, trained: Sequence[Trained]) -> list[np.ndarray]:

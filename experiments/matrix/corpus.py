@@ -34,6 +34,7 @@ from lib.tokenizers import Tokenizer
 from lib.train.experiment import Batch
 
 BYTES_A_TOKEN = 4  # about the most that tokens of the grid cover
+SHORT = 2.0  # bytes a token below which a tokenizer's tokens are short
 MOST = 4  # examples of one held-out document: documents are the units of errors
 
 
@@ -192,6 +193,17 @@ class Corpus:
   def mflops(self, parameters: int) -> float:
     """MFLOP to read a byte with a decoder of so many parameters, M1 included."""
     return (self.forward(parameters) + self.m1_flops) / 1e6
+
+  @property
+  def family(self) -> str:
+    """Tokenizers that share a learning rate: a choice for each of them takes too long.
+
+    Rates depend on the number of steps and on how much a token says: tokens of a byte or two, of
+    more bytes, and windows of compressed text.
+    """
+    if tokens.by_windows(self.name):
+      return 'windows'
+    return 'short' if self.bytes_per_token < SHORT else 'long'
 
   @property
   def about_test(self) -> str:

@@ -25,7 +25,8 @@ CAPTIONS = {
   GRID: 'Bits per byte of held-out text, and the gain over a unigram over the same tokens. '
   'Tokenizers meet the same examples of equally many bytes, each scored to its last byte, and all '
   'cells have equal FLOPs of training by formula. ± is one standard error over seeds × documents. '
-  'The learning rate of each cell is chosen by validation text; that training is not counted. '
+  'Learning rates are chosen by validation text for each embedding over short, long and window '
+  'tokens; FLOPs of the choice do not count. '
   'Where the law of the text is known, `law` has its bits and a cell its regret. '
   '`spread` is the standard deviation of gains between tokenizers, or between embeddings that are '
   'trained or frozen. A cell that cannot be says why.' + cells.ABOUT_NAMES,
@@ -70,6 +71,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   rows: list[Row] = []
   found: dict[tuple[str, str], Scores] = {}
   made = {}
+  chosen: cells.Chosen = {}
   names = tokens.labels(config.grid.tokenizers)
   for tokenizer, label in names.items():
     corpus = Corpus(config, run, tokenizer, label, config.grid)
@@ -77,7 +79,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     rows += _tokenizer(config, corpus) + (cells.law(GRID, corpus) if not rows else [])
     for embedding in config.grid.embeddings:
       row = row_of(label, embedding)
-      more, scores = cells.measure(config, run, corpus, GRID, row, embedding)
+      more, scores = cells.measure(config, run, corpus, GRID, row, embedding, chosen)
       rows += more
       if scores:
         found[label, embedding] = scores
