@@ -73,7 +73,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config.ngram = {'train_chars': 0, 'test_chars': 0}
   config.blocks = {'chars': 0, 'lengths': (1,)}  # r
   config.token_ngram = {
-    'seeds': 1,  # dictionaries and streams drawn anew
+    'seeds': 1,  # each with its own dictionaries and streams
     'sizes': (2,),  # d
     'sequential_texts': 1000,  # d of Algorithm 1, whose dictionary may end smaller
     'dictionary_chars': 0,  # to learn dictionaries from
@@ -90,12 +90,12 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config.generalization = {'chars': 0, 'sizes': (10, 64), 'learned_at': (0.6, 0.95)}
   config.real_text = {
     'sizes': (512,),  # dictionary sizes
-    'orders': (0,),  # character m-grams beside them
+    'orders': (0,),  # character m-grams to compare with
     'train_bytes': 0,
     'test_bytes': 0,
   }
   config.transformer = {
-    'seeds': 1,  # dictionaries, models and documents drawn anew, trained side by side
+    'seeds': 1,  # each with its own dictionary, model and documents; trained together
     'tokenizers': ('characters', 'bpe'),
     'vocab_size': 10,  # of BPE, with the two characters
     'dictionary_chars': 10_000,

@@ -2,9 +2,9 @@
 """The paper's transformer on a Markov source, with and without tokens (section 6).
 
 Each arm trains several seeds at once. A seed draws its own dictionary, model and documents, so
-that errors over seeds hold all three. Arms see the same number of characters a step, in documents
-of the same number of characters; at one seed they read the same characters, so that arms are
-compared in pairs.
+that errors over seeds include all three. In each step all arms see the same number of characters,
+in documents of the same number of characters. At one seed they read the same characters, so that
+arms are compared in pairs. Each arm has a learning rate of its own, chosen by validation text.
 """
 
 import dataclasses
@@ -309,7 +309,7 @@ def _token_models(config: ConfigDict, source: markov.MarkovSource, kind: str) ->
 
 
 def evaluated(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The lines of a history that hold a validation loss."""
+  """The lines of a history with a validation loss."""
   return [line for line in history if 'validation/nats_per_byte' in line]
 
 

@@ -115,7 +115,7 @@ def measure(
   embedding: str,
   chosen: Chosen,
 ) -> tuple[list[Row], Scores | None]:
-  """Trains and scores the models of a cell, or says in a row why there are none.
+  """Trains and scores the models of a cell, or says in a row why that is impossible.
 
   Args:
     config: of the recipe.

@@ -3,7 +3,7 @@
 
 Text is cut into examples of `grid.example_bytes` bytes wherever they end, and each is read alone:
 so every tokenizer has equally many bytes of context, and every byte is scored. Rows are as long as
-the longest example and hold as many whole examples as fit (`lib.data.pipeline.fitted`); attention
+the longest example and have as many whole examples as fit (`lib.data.pipeline.fitted`); attention
 and positions stop at their borders. A step reads about `grid.batch_bytes` bytes.
 
 FLOPs are counted by formula, from the tokens of the examples themselves, padding left out: forward,
@@ -173,7 +173,7 @@ class Corpus:
     return float(self.test_bytes.sum() / self.test.tokens.shape[1])
 
   def forward(self, parameters: int) -> float:
-    """FLOPs a byte of training text to read it with a decoder of so many parameters."""
+    """FLOPs per byte to read training text with a decoder of this number of parameters."""
     options, counts = self.options, self.train.counts
     weights = parameters + self.tokenizer.vocab_size * options.dim
     pairs = (counts * (counts + 1) // 2).sum()
@@ -191,7 +191,7 @@ class Corpus:
     return max(1, round(self.options.teraflops * 1e12 / flops))
 
   def mflops(self, parameters: int) -> float:
-    """MFLOP to read a byte with a decoder of so many parameters, M1 included."""
+    """MFLOP to read a byte with a decoder of this number of parameters, M1 included."""
     return (self.forward(parameters) + self.m1_flops) / 1e6
 
   @property

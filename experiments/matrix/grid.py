@@ -96,7 +96,7 @@ def _tokenizer(config: ConfigDict, corpus: Corpus) -> list[Row]:
     TOKENIZERS, row, column, value, unit=unit, note=note
   )
   lossy = '' if tokenizer.lossless else (
-    'not lossless: texts that share tokens are not told apart, and bits understate'
+    'not lossless: different texts share tokens, so the bits are too few'
   )  # fmt: skip
   m1 = f'; {corpus.m1_flops / 1e6:.3f} of M1' if corpus.m1_flops else ''
   back = documents.restored(tokenizer, corpus.test_examples)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results of a run: rows of measured numbers, and the one file that holds them."""
+"""The results of a run: rows of measured numbers, and the one file that has them."""
 
 import dataclasses
 import importlib.metadata
@@ -143,7 +143,7 @@ def content(
   devices: Sequence[str],
   seconds: float,
 ) -> dict[str, Any]:
-  """What results.json holds: rows with the config, versions and devices that gave them."""
+  """The content of results.json: rows with the config, versions and devices that gave them."""
   versions = {package: importlib.metadata.version(package) for package in PACKAGES}
   return {
     'experiment': experiment,

@@ -15,7 +15,7 @@ A rule is a dict with its `kind` and:
 Optional fields:
   paired: rows that `left` matches and that differ only in `seed=*` are one mean difference, whose
     error is over the seeds;
-  wherever_given: rows of `left` without a measured counterpart are left out;
+  wherever_given: rows of `left` are left out if nothing was measured on the right;
   exact: true says that both sides are deterministic (counts, closed forms, yes or no), so that
     values alone are compared; 'right' says so of the right side alone;
   or_equal: equal values, up to rounding, hold as well; only where `exact` is true;
@@ -24,7 +24,7 @@ Optional fields:
 Errors decide everything else: each comparison is a two-sided t-test of a difference with the df of
 its cells, and the p-values of one claim are adjusted together (Holm). A cell without an error, with
 one seed, or without any spread cannot be tested. Numbers in a rule and published numbers have no
-error, and need none.
+error and do not need one.
 """
 
 import dataclasses

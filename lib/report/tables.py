@@ -74,7 +74,7 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def number(value: float) -> str:
-  """Four decimals for losses, none for counts."""
+  """A loss with four decimals, a count without."""
   if value == int(value) and abs(value) >= 2:
     return f'{int(value):,}'
   return f'{value:.4f}' if abs(value) < 100 else f'{value:,.1f}'
