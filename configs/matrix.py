@@ -8,7 +8,7 @@ over compressed text, glyphs over subwords.
 
 Expected: no number is published. Codecs that know a Markov source's law are above its entropy rate
 by what windows forget and by the room that they keep for other bytes.
-Cost: cpu is sized for at most 15 minutes on two quiet cores.
+Cost: cpu is sized for at most 25 minutes on two quiet cores.
 
   python -m experiments.matrix --config=configs/matrix.py:cpu --workdir=runs/matrix
 """
@@ -63,11 +63,14 @@ SIZES = {
   'grid.heads': (2, 4, 8, 16),
   'grid.example_bytes': (32, 128, 2048, 8192),
   'grid.batch_bytes': (128, 1024, 2**17, 2**20),
-  'grid.teraflops': (4e-5, 0.08, 20_000.0, 2e6),
+  'grid.teraflops': (4e-5, 0.07, 20_000.0, 2e6),
   'grid.train_bytes': (4_000, 400_000, 2**28, 2**32),
+  'grid.validation_bytes': (1_000, 32_768, 2**20, 2**22),
   'grid.test_bytes': (1_000, 65_536, 2**22, 2**24),
   'grid.optimizer': ('adamw', 'muon', 'muon', 'adamw'),
   'grid.peak': (3e-3, 2e-2, 5e-3, 3e-4),
+  # A factor of three apart: embeddings and tokenizers need different rates.
+  'grid.rates': ((), (7e-3, 2e-2, 6e-2), (1.7e-3, 5e-3, 1.5e-2), (1e-4, 3e-4, 9e-4)),
   'budget.tokenizers': (
     ('bytes', 'bpe'),
     ('bytes', 'bpe', 'numbered12'),
@@ -110,8 +113,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'batch_bytes': 128,  # of a step, about
     'teraflops': 1e-3,  # of training, of each model
     'train_bytes': 1,  # of text, encoded whole before training
+    'validation_bytes': 1,  # to choose a rate by
     'test_bytes': 1,
     'optimizer': 'adamw',  # or muon
+    'rates': (),  # to choose the peak from, for each cell; none: `peak`
+    'rate_share': 0.2,  # of the steps, for the choice
     'peak': 3e-3,
     'warmup': 0.05,  # fraction of the steps
     'final': 0.1,  # of the peak

@@ -35,7 +35,7 @@ from lib.report.sections import Section, overview
 ROOT = pathlib.Path(__file__).parents[1]
 # Minutes of each table at `cpu` on two cores, about: weights, for the time that is left.
 MINUTES = {
-  'markov': {'ngram': 0.1, 'blocks': 0.1, 'token_ngram': 1.2, 'bound': 0.1, 'transformer': 3.3,
+  'markov': {'ngram': 0.1, 'blocks': 0.1, 'token_ngram': 1.2, 'bound': 0.1, 'transformer': 5.8,
              'generalization': 0.1, 'real_text': 2.1},
   'lexinvariant': {'theory': 0.1, 'markov': 10, 'context': 22, 'cipher': 3, 'in_context': 6,
                    'regularizer': 7, 'draws': 0.8, 'cost': 0.9},
@@ -43,7 +43,7 @@ MINUTES = {
                  'uniformity': 0.1, 'stability': 0.2},
   'visual_unicode': {'coverage': 0.1, 'loss': 13, 'reasoning': 9, 'homoglyphs': 2.2,
                      'unseen_script': 1.9, 'neighbours': 0.5, 'growth': 3.2},
-  'matrix': {'grid': 8.0, 'budget': 11.0, 'markov': 0.5},
+  'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
 }  # fmt: skip
 RECIPES = tuple(MINUTES)
 

@@ -11,14 +11,18 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 from matplotlib import figure
 
 from configs import markov
-from experiments.markov import plots
+from experiments.markov import __main__ as recipe
+from experiments.markov import plots, transformer
 from experiments.markov.__main__ import RECIPE
+from experiments.runner import Run
 from lib.errors import InputError
 from lib.report.results import Row
+from lib.train import sharding
 from tests import addresses
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -67,7 +71,7 @@ def test_results_hold_every_table_in_the_common_format(smoke):
   for row in results['rows']:
     assert list(row) == [
       'table', 'row', 'column', 'measured', 'sem', 'n', 'over', 'df', 'published', 'evidence',
-      'unit', 'note',
+      'unit', 'note', 'lossy',
     ]  # fmt: skip
     assert row['measured'] is not None or row['note']
     assert row['published'] is not None or 'the paper gives no such number' in row['note']
@@ -359,3 +363,16 @@ def test_rooms_import_only_what_they_may():
         if words[:1] in (['import'], ['from']):
           for name in names:
             assert not (words[1] + '.').startswith(name + '.'), f'{path}: {line}'
+
+
+def test_the_gpu_config_is_accepted_as_it_is():
+  recipe.check(markov.get_config('gpu'))
+
+
+def test_an_arm_has_the_rate_of_the_lowest_validation_loss(tmp_path):
+  config = markov.get_config('smoke')
+  config.transformer.update(rates=(1e-7, 1e-2), rate_share=1.0, steps=8)
+  place = Run(tmp_path, sharding.make_mesh({'data': -1}, jax.devices()[:1]))
+  arm = transformer.arms(config)[1]
+  assert arm['tokenizer'] == 'bpe'
+  assert transformer.learning_rate(config, place, arm) == 1e-2

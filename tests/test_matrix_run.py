@@ -19,10 +19,10 @@ from configs import common, matrix
 from experiments.equal_info.m2 import BY_M1
 from experiments.matrix import __main__ as recipe
 from experiments.matrix import cells, grid, markov, models, plots, tokens
-from experiments.matrix.corpus import Corpus, check_epochs
+from experiments.matrix.corpus import Corpus, check_epochs, examples
 from experiments.runner import Run
 from lib import tokenizers
-from lib.data import chain
+from lib.data import chain, sources
 from lib.data.markov import random_kernel, switching
 from lib.errors import InputError
 from lib.evals import coding, parse
@@ -100,7 +100,7 @@ def test_tokenizers_meet_the_same_bytes_whole(corpora):
     assert corpus.test_bytes.tolist() == corpora['bytes'].test_bytes.tolist()  # by document
     assert corpus.test_bytes.size > 5
     assert len(corpus.train) == len(corpora['bytes'].train)
-    batches = list(corpus.held_out())
+    batches = list(corpus.held_out(corpus.test))
     assert sum(int(batch['bytes'].sum()) for batch in batches) == corpus.test.bytes
     for batch in batches:
       for row in range(len(batch['bytes'])):
@@ -162,14 +162,17 @@ def test_tokenizers_are_ranked_by_the_gain_of_learned_rows(smoke):
 
 def test_what_is_not_lossless_has_no_rank():
   rng = np.random.default_rng(0)
-  scores = lambda nats: cells.Scores(rng.normal(nats, 0.1, (2, 5)), np.full(5, 9.0), np.ones(5))
+
+  def scores(nats, lossless=True):
+    return cells.Scores(rng.normal(nats, 0.1, (2, 5)), np.full(5, 9.0), np.ones(5), lossless)
+
   found = {
-    ('words†', 'learned'): scores(1),
+    ('words', 'learned'): scores(1, lossless=False),
     ('bpe', 'learned'): scores(3),
     ('bytes', 'learned'): scores(2),
   }
   ranked = {row.row: row.measured for row in grid.ranks(found)}
-  assert ranked == {'tokenizer=words†': None, 'tokenizer=bpe': 2, 'tokenizer=bytes': 1}
+  assert ranked == {'tokenizer=words': None, 'tokenizer=bpe': 2, 'tokenizer=bytes': 1}
 
 
 def test_a_spread_is_the_standard_deviation_and_errs_as_its_derivative():
@@ -236,7 +239,7 @@ def test_pictures_are_drawn_impossible_cells_too(smoke, run):
 def test_a_cell_that_cannot_be_says_why(run, corpora):
   config = matrix.get_config('smoke')
   config.grid.dim = 24
-  [row], scores = cells.measure(config, run, corpora['bytes'], 'grid', 'row=here', 'code')
+  [row], scores = cells.measure(config, run, corpora['bytes'], 'grid', 'row=here', 'code', {})
   assert scores is None
   assert row.measured is None
   assert row.note.startswith('impossible: codes of 16 bits do not fit 256 tokens')
@@ -299,10 +302,11 @@ def test_what_is_not_lossless_is_marked(run, tmp_path):
   made.save(path)
   config.grid.tokenizers = (path,)
   corpus = Corpus(config, run, path, tokens.labels([path])[path], config.grid)
-  assert corpus.label == 'words†'
-  rows = {row.column: row for row in grid._tokenizer(config, corpus)}
+  measured = grid._tokenizer(config, corpus)
+  rows = {row.column: row for row in cells.marked(measured, {'words': corpus.tokenizer})}
   assert rows['share_restored'].measured < 1
-  assert rows['vocab_size'].row == 'tokenizer=words†'
+  assert all(row.row == 'tokenizer=words' and row.lossy for row in rows.values())
+  assert not any(row.lossy for row in cells.marked(measured, {'bpe': corpus.tokenizer}))
   points = {'learned': {'words†': (1.0, 1.0), 'bpe': (2.0, 2.0), 'bytes': (3.0, 3.0)}}
   axis = figure.Figure().subplots()
   report_plots.trade('', '', '', points, ['words†'])(axis)
@@ -437,3 +441,22 @@ def test_what_cannot_be_run_is_named(field, value, message):
   config.update_from_flattened_dict({field: value})
   with pytest.raises(InputError, match=message):
     recipe.check(config)
+
+
+def test_endless_text_has_a_floor_and_cells_a_rate(run):
+  config = matrix.get_config('smoke')
+  config.data.source = 'ngram:stdlib/prose,length=64'
+  config.grid.update(rates=(1e-7, 1e-2), rate_share=0.5, seeds=1, test_bytes=1024)
+  corpus = Corpus(config, run, 'bytes', 'bytes', config.grid)
+  source = sources.open_source(config.data.source, 'test')
+  found = examples(config, config.grid, 'test')
+  whole = sum(source.nats(source[int(index)]).sum() for index in set(found.documents.tolist()))
+  assert corpus.law.sum() == pytest.approx(whole)  # two examples of 32 bytes are a document
+  rows, scores = cells.measure(config, run, corpus, 'floor', 'tokenizer=bytes', 'learned', {})
+  by_column = {row.column: row.measured for row in rows if 'seed=' not in row.row}
+  assert by_column['learning_rate'] == 1e-2
+  [floor] = cells.law('floor', corpus)
+  regret = by_column['bits_per_byte'] - floor.measured
+  assert by_column['regret_bits_per_byte'] == pytest.approx(regret)
+  assert regret > 1  # a model that has hardly been trained
+  assert scores.lossless

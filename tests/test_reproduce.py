@@ -200,7 +200,7 @@ def test_recipes_run_once_and_say_how_far_they_are(commands, tmp_path, capfd):
   found = reproduce.run_all(['markov'], 'cpu', tmp_path)
   assert found == {tmp_path / 'markov': ''}
   said = capfd.readouterr().err
-  assert re.search('== markov, ngram: table 1 of 7; .* so far, about 7 minutes left', said)
+  assert re.search('== markov, ngram: table 1 of 7; .* so far, about 10 minutes left', said)
   assert 'bar |' in said
   assert reproduce.run_all(['markov'], 'cpu', tmp_path) == found
   assert ran == ['markov']  # the second time nothing ran

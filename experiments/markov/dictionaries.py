@@ -189,9 +189,9 @@ def _token_losses(
 def _token_rows(
   row: str, source: markov.MarkovSource, reached: Sequence[dict], seeds: int
 ) -> list[Row]:
-  """Mean and standard error over seeds of what `_token_losses` gives, and the bounds beside it.
+  """Mean and standard error over seeds of the results of `_token_losses`, with the bounds.
 
-  `reached` holds the seeds whose dictionary grew to this size, of `seeds` in all.
+  `reached` are the seeds whose dictionary grew to this size, of `seeds` in all.
   """
   characters, table = source.ngram_loss(0), 'token_ngram'
   partly = '' if len(reached) == seeds else f'{len(reached)} of {seeds} dictionaries grew so large'

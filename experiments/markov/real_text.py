@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table on real text: unigrams over the tokens of BPE, Unigram and WordPiece.
 
-All three learn within words: `bpe` is SentencePiece's, whose pieces do not cross spaces.
+All three learn within words: `bpe` is SentencePiece's, whose pieces do not cross spaces. Models are
+counts, which read their text once at every scale, so no number of epochs applies.
 """
 
 from collections.abc import Sequence
@@ -29,12 +30,12 @@ SMALLEST = 512  # single bytes of WordPiece; below that a dictionary is the byte
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for a corpus that is not there, or dictionaries that hold no single byte."""
+  """Raises InputError for a corpus that is not there, or dictionaries too small for all bytes."""
   smallest = min(config.real_text.sizes, default=0)
   if smallest < SMALLEST:
     raise InputError(
       f'a dictionary of {smallest} tokens (real_text.sizes) is too small: it takes {SMALLEST} to '
-      'hold each byte as the start and as the continuation of a word.'
+      'have each byte as the start and as the continuation of a word.'
     )
   for split in ('train', 'test'):
     sources.open_source(config.data.source, split)

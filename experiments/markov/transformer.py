@@ -2,9 +2,9 @@
 """The paper's transformer on a Markov source, with and without tokens (section 6).
 
 Each arm trains several seeds at once. A seed draws its own dictionary, model and documents, so
-that errors over seeds hold all three. Arms see the same number of characters a step, in documents
-of the same number of characters; at one seed they read the same characters, so that arms are
-compared in pairs.
+that errors over seeds include all three. In each step all arms see the same number of characters,
+in documents of the same number of characters. At one seed they read the same characters, so that
+arms are compared in pairs. Each arm has a learning rate of its own, chosen by validation text.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments import rates, runner
 from experiments.markov.streams import (
   DICTIONARY,
   LN2,
@@ -50,6 +50,12 @@ def check(config: ConfigDict) -> None:
   for field in ('seeds', 'steps', 'batch_size', 'context_chars', 'layers', 'dim', 'heads'):
     if options[field] < 1:
       raise InputError(f'transformer.{field} must be 1 or more; got {options[field]}.')
+  if options.rates and min(options.rates) <= 0:
+    raise InputError(f'transformer.rates must be positive; got {tuple(options.rates)}.')
+  if not 0 < options.rate_share <= 1:
+    raise InputError(
+      f'transformer.rate_share must be above 0 and at most 1; got {options.rate_share}.'
+    )
   if options.dim % options.heads:
     raise InputError(f'transformer.dim {options.dim} is no multiple of {options.heads} heads.')
   for arm in arms(config):
@@ -81,17 +87,47 @@ def run_name(arm: dict[str, Any]) -> str:
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains every arm and measures it on fresh documents."""
-  options, chain = config.transformer, make_optimizer(config.transformer)
+  options = config.transformer
   rows: list[Row] = []
   curves: dict[str, dict[int, np.ndarray]] = {}
   for arm in arms(config):
+    rate = learning_rate(config, run, arm)
     experiment = make_experiment(config, arm)
     state, history = runner.train(
-      experiment, chain, config, run, options, name=run_name(arm), seed=config.seed
-    )
+      experiment, make_optimizer(options, rate), config, run, options, name=run_name(arm),
+      seed=config.seed,
+    )  # fmt: skip
     curves[name(**arm)] = _curve(history)
     rows += experiment.tables(state['variables'], history)
+    rows.append(Row('transformer', name(**arm), 'learning_rate', rate, note=_about_rate(options)))
   return rows + _behind(config, curves)
+
+
+def learning_rate(config: ConfigDict, run: runner.Run, arm: dict[str, Any]) -> float:
+  """The rate of an arm: the best by validation text, with one seed and `rate_share` of the steps.
+
+  Half of the steps are enough to leave the plateau on which models over characters begin.
+  """
+  options, short = config.transformer, ConfigDict(config.to_dict())
+  short.transformer.update(seeds=1, steps=max(1, round(options.rate_share * options.steps)))
+
+  def validation_loss(rate: float) -> float:
+    _, history = runner.train(
+      make_experiment(short, arm), make_optimizer(short.transformer, rate), short, run,
+      short.transformer, name=f'{run_name(arm)},{name(rate=rate)}', seed=config.seed,
+    )  # fmt: skip
+    return float([*_curve(history).values()][-1].mean())
+
+  return rates.choose(options.rates or (options.peak,), validation_loss)
+
+
+def _about_rate(options: ConfigDict) -> str:
+  if len(options.rates) < 2:
+    return 'at its peak; not chosen'
+  choice = ', '.join(f'{rate:g}' for rate in options.rates)
+  return (
+    f'at its peak; of {choice} by validation text, one seed, {options.rate_share:.0%} of the steps'
+  )
 
 
 def _behind(config: ConfigDict, curves: Mapping[str, Mapping[int, np.ndarray]]) -> list[Row]:
@@ -120,15 +156,15 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
     batch = jax.eval_shape(lambda: next(iter(experiment.batches)))
     characters = make_source(config, arm['k'], arm['p']).alphabet_size
     ids = characters if arm['tokenizer'] == 'characters' else options.vocab_size
-    return runner.Plan(experiment, make_optimizer(options), batch, ids)
+    return runner.Plan(experiment, make_optimizer(options, options.peak), batch, ids)
 
   return {run_name(arm): functools.partial(plan, arm) for arm in arms(config)}
 
 
-def make_optimizer(options: ConfigDict) -> optax.GradientTransformation:
-  """AdamW on a cosine."""
+def make_optimizer(options: ConfigDict, peak: float) -> optax.GradientTransformation:
+  """AdamW on a cosine from a peak learning rate."""
   schedule = optimizer.make_schedule(
-    'cosine', options.peak, options.steps, int(options.warmup * options.steps), options.final
+    'cosine', peak, options.steps, int(options.warmup * options.steps), options.final
   )
   return optimizer.make_optimizer('adamw', schedule, weight_decay=options.weight_decay)
 
@@ -273,7 +309,7 @@ def _token_models(config: ConfigDict, source: markov.MarkovSource, kind: str) ->
 
 
 def evaluated(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The lines of a history that hold a validation loss."""
+  """The lines of a history with a validation loss."""
   return [line for line in history if 'validation/nats_per_byte' in line]
 
 

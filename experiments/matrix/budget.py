@@ -16,12 +16,23 @@ from lib.report.results import Row, name
 
 TABLE = 'budget'
 CAPTION = (
-  'Learned rows at `times` the FLOPs of the grid. ± is one standard error over seeds × documents; '
-  'differences from bytes are paired by seed and document.' + cells.ABOUT_NAMES
+  'Learned rows at `times` the FLOPs of the grid, each at a learning rate of its own. ± is one '
+  'standard error over seeds × documents; differences from bytes are paired by seed and document.'
+  + cells.ABOUT_NAMES
 )
 SUMMARY = (
   '',
-  (cells.BITS, 'unigram_bits_per_byte', cells.GAIN, 'above_bytes_bits_per_byte', 'steps', 'times'),
+  (
+    cells.BITS,
+    'unigram_bits_per_byte',
+    cells.GAIN,
+    'above_bytes_bits_per_byte',
+    'regret_bits_per_byte',
+    'law_bits_per_byte',
+    'learning_rate',
+    'steps',
+    'times',
+  ),
 )
 EMBEDDING, BYTES = 'learned', 'bytes'
 
@@ -44,18 +55,19 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains and scores all models, and compares them with those over bytes."""
   options = options_of(config)
   rows: list[Row] = []
-  bits = {}
+  bits, made = {}, {}
   for tokenizer, label in tokens.labels(options.tokenizers).items():
     corpus = Corpus(config, run, tokenizer, label, options)
-    row = name(tokenizer=corpus.label)
-    found, scores = cells.measure(config, run, corpus, TABLE, row, EMBEDDING)
+    made[label], row = corpus.tokenizer, name(tokenizer=label)
+    found, scores = cells.measure(config, run, corpus, TABLE, row, EMBEDDING, chosen={})
     assert scores is not None, 'any tokenizer has learned rows'
-    bits[corpus.label] = scores.bits
+    bits[label] = scores.bits
     size = cells.parameters(models.make(config, corpus.tokenizer, EMBEDDING), corpus)
-    rows += found + corpus.costs(TABLE, row, size)
+    law = [] if rows else cells.law(TABLE, corpus)
+    rows += law + found + corpus.costs(TABLE, row, size)
     rows.append(Row(TABLE, row, 'times', config.budget.times, unit='× the FLOPs of the grid'))
   if BYTES in bits:
     for label, gap in stats.arms(bits, BYTES, 'seeds×documents').items():
       rows.append(Row.of(TABLE, name(tokenizer=label), 'above_bytes_bits_per_byte', gap,
                          unit='bits/byte', note='less bytes, paired'))  # fmt: skip
-  return rows
+  return cells.marked(rows, made)

@@ -3,7 +3,7 @@
 
 Text is cut into examples of `grid.example_bytes` bytes wherever they end, and each is read alone:
 so every tokenizer has equally many bytes of context, and every byte is scored. Rows are as long as
-the longest example and hold as many whole examples as fit (`lib.data.pipeline.fitted`); attention
+the longest example and have as many whole examples as fit (`lib.data.pipeline.fitted`); attention
 and positions stop at their borders. A step reads about `grid.batch_bytes` bytes.
 
 FLOPs are counted by formula, from the tokens of the examples themselves, padding left out: forward,
@@ -24,7 +24,7 @@ from experiments import runner
 from experiments.equal_info import corpus as equal_info
 from experiments.matrix import tokens
 from lib import stats
-from lib.data import epochs, excerpts, pipeline, sources
+from lib.data import epochs, excerpts, files, pipeline, sources
 from lib.data.ngram_text import NgramText
 from lib.errors import InputError
 from lib.evals import ngram
@@ -34,6 +34,7 @@ from lib.tokenizers import Tokenizer
 from lib.train.experiment import Batch
 
 BYTES_A_TOKEN = 4  # about the most that tokens of the grid cover
+SHORT = 2.0  # bytes a token below which a tokenizer's tokens are short
 MOST = 4  # examples of one held-out document: documents are the units of errors
 
 
@@ -48,15 +49,15 @@ def examples(config: ConfigDict, options: ConfigDict, split: str) -> excerpts.Ex
     sources.open_source(source, split),
     length=length,
     count=max(1, options[f'{split}_bytes'] // length),
-    most=MOST if split == 'test' else None,
+    most=None if split == 'train' else MOST,
     name=f'{source} ({split})',
   )
 
 
 def check_examples(config: ConfigDict, options: ConfigDict, where: str) -> None:
   """Raises InputError where no document is as long as an example."""
-  one = ConfigDict(options.to_dict() | {'train_bytes': 1, 'test_bytes': 1})
-  for split in ('train', 'test'):
+  one = ConfigDict(options.to_dict() | {f'{split}_bytes': 1 for split in files.SPLITS})
+  for split in files.SPLITS:
     source = sources.open_source(config.data.source, split)
     if not isinstance(source, NgramText):  # of which each document takes counting its law first
       examples(config, one, split)
@@ -65,6 +66,25 @@ def check_examples(config: ConfigDict, options: ConfigDict, where: str) -> None:
         f'{where}.example_bytes must be at most {source.length}, the length of the documents of '
         f'{config.data.source}; got {options.example_bytes}.'
       )
+
+
+def law_nats(config: ConfigDict, found: excerpts.Excerpts) -> np.ndarray | None:
+  """Nats [N] of held-out examples under the law that wrote their text; None if it is unknown.
+
+  The law also sees the document before the example, so no model of the example alone is better on
+  average.
+  """
+  source = sources.open_source(config.data.source, 'test')
+  if not isinstance(source, NgramText):
+    return None
+  nats = []
+  for index, text in zip(found.documents, found.texts, strict=True):
+    document, size = source[int(index)], len(text)
+    [start, *_] = (
+      one for one in range(0, len(document), size) if document[one : one + size] == text
+    )
+    nats.append(source.nats(document)[start : start + size].sum())
+  return np.array(nats)
 
 
 def check_epochs(config: ConfigDict, options: ConfigDict, where: str) -> None:
@@ -90,7 +110,7 @@ class Corpus:
     config: of the recipe.
     run: its workdir keeps tokenizers and tokens.
     name: the tokenizer.
-    label: what rows call it; one that is not lossless gets `tokens.LOSSY` after it.
+    label: what rows call it.
     options: the section of the config with the text and the models, such as config.grid.
   """
 
@@ -99,16 +119,19 @@ class Corpus:
   ):
     self._config, self._run, self.name, self.options = config, run, name, options
     self.tokenizer: Tokenizer = tokens.make(config, run, name)
-    self.label = label if self.tokenizer.lossless else label + tokens.LOSSY
+    self.label = label
     encode = lambda found: equal_info.encoded(run, self.tokenizer, found.texts)
-    train, held_out = (examples(config, options, split) for split in ('train', 'test'))
-    self.train, self.test = encode(train), encode(held_out)
+    train, chosen_by, held_out = (examples(config, options, split) for split in files.SPLITS)
+    self.train, self.validation, self.test = map(encode, (train, chosen_by, held_out))
+    self.validation_bytes = len(chosen_by) * options.example_bytes
     self.train_bytes = len(train) * options.example_bytes
     self.test_examples: Sequence[bytes] = held_out.texts
     _, documents = np.unique(held_out.documents, return_inverse=True)
     self._document = np.repeat(documents, self.test.counts)  # of each held-out token
     self.test_bytes = np.bincount(documents) * float(options.example_bytes)  # [D]
-    longest = max(int(part.counts.max()) for part in (self.train, self.test))
+    law = law_nats(config, held_out)
+    self.law = None if law is None else np.bincount(documents, law)  # nats [D] of the text's law
+    longest = max(int(part.counts.max()) for part in (self.train, self.validation, self.test))
     self.length = -(-longest // 8) * 8
 
   def by_document(self, nats: np.ndarray) -> np.ndarray:
@@ -132,12 +155,12 @@ class Corpus:
     return self.train_bytes * self.batch_size / len(self._rows['targets'])
 
   def batches(self, seed: int) -> grain.IterDataset:
-    """Training batches, shuffled anew in each epoch."""
+    """Training batches, in a new order in each epoch."""
     return pipeline.rows(self._rows, batch_size=self.batch_size, seed=seed)
 
-  def held_out(self) -> Iterator[Batch]:
-    """One pass over the test text; the last batch is filled up with empty rows."""
-    found = pipeline.fitted(self.test, self.tokenizer.vocab_size, self.length)
+  def held_out(self, text: pipeline.Encoded) -> Iterator[Batch]:
+    """One pass over `test` or `validation`; the last batch is filled up with empty rows."""
+    found = pipeline.fitted(text, self.tokenizer.vocab_size, self.length)
     missing = -len(found['targets']) % self.batch_size
     whole = {field: np.pad(values, ((0, missing), (0, 0))) for field, values in found.items()}
     for start in range(0, len(whole['targets']), self.batch_size):
@@ -150,7 +173,7 @@ class Corpus:
     return float(self.test_bytes.sum() / self.test.tokens.shape[1])
 
   def forward(self, parameters: int) -> float:
-    """FLOPs a byte of training text to read it with a decoder of so many parameters."""
+    """FLOPs per byte to read training text with a decoder of this number of parameters."""
     options, counts = self.options, self.train.counts
     weights = parameters + self.tokenizer.vocab_size * options.dim
     pairs = (counts * (counts + 1) // 2).sum()
@@ -168,8 +191,19 @@ class Corpus:
     return max(1, round(self.options.teraflops * 1e12 / flops))
 
   def mflops(self, parameters: int) -> float:
-    """MFLOP to read a byte with a decoder of so many parameters, M1 included."""
+    """MFLOP to read a byte with a decoder of this number of parameters, M1 included."""
     return (self.forward(parameters) + self.m1_flops) / 1e6
+
+  @property
+  def family(self) -> str:
+    """Tokenizers that share a learning rate: a choice for each of them takes too long.
+
+    Rates depend on the number of steps and on how much a token says: tokens of a byte or two, of
+    more bytes, and windows of compressed text.
+    """
+    if tokens.by_windows(self.name):
+      return 'windows'
+    return 'short' if self.bytes_per_token < SHORT else 'long'
 
   @property
   def about_test(self) -> str:

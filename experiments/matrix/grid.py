@@ -25,6 +25,9 @@ CAPTIONS = {
   GRID: 'Bits per byte of held-out text, and the gain over a unigram over the same tokens. '
   'Tokenizers meet the same examples of equally many bytes, each scored to its last byte, and all '
   'cells have equal FLOPs of training by formula. ± is one standard error over seeds × documents. '
+  'Learning rates are chosen by validation text for each embedding over short, long and window '
+  'tokens; FLOPs of the choice do not count. '
+  'Where the law of the text is known, `law` has its bits and a cell its regret. '
   '`spread` is the standard deviation of gains between tokenizers, or between embeddings that are '
   'trained or frozen. A cell that cannot be says why.' + cells.ABOUT_NAMES,
   TOKENIZERS: 'What each tokenizer makes of the text, what a byte costs to read, M1 included, the '
@@ -36,17 +39,20 @@ CAPTIONS = {
   'models of the grid.' + cells.ABOUT_NAMES,
 }
 SUMMARY = {
-  GRID: ('', (GAIN, BITS, 'above_learned_bits_per_byte', 'gain_spread_bits_per_byte')),
+  GRID: ('', (GAIN, BITS, 'regret_bits_per_byte', 'above_learned_bits_per_byte', 'learning_rate',
+             'gain_spread_bits_per_byte', 'law_bits_per_byte')),
   TOKENIZERS: (
     '',
     ('vocab_size', 'bytes_per_token', 'mflops_per_byte', 'steps', 'unigram_bits_per_byte',
      'rank_by_gain', 'share_restored', 'share_unknown'),
   ),
-  UNTRIED: ('', (BITS, 'above_learned_bits_per_byte', 'above_usual_bits_per_byte')),
+  UNTRIED: (
+    '', (BITS, 'above_learned_bits_per_byte', 'above_usual_bits_per_byte', 'learning_rate')
+  ),
 }  # fmt: skip
 USUAL = {'lexinvariant': 'characters', 'glyph': 'unicode'}  # the tokens of an embedding's paper
 LEARNED = 'learned'
-SPREAD = ('learned', 'glyph', 'random', 'code')  # rows drawn anew hardly train at this budget
+SPREAD = ('learned', 'glyph', 'random', 'code')  # lexinvariant rows hardly train at this budget
 PAIRED = 'seeds×documents'
 
 Cells = Mapping[tuple[str, str], Scores]  # (label of the tokenizer, embedding)
@@ -64,19 +70,22 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains all cells, tokenizer by tokenizer; rows of the tables grid, tokenizers and untried."""
   rows: list[Row] = []
   found: dict[tuple[str, str], Scores] = {}
-  labels = {}
-  for tokenizer, label in tokens.labels(config.grid.tokenizers).items():
+  made = {}
+  chosen: cells.Chosen = {}
+  names = tokens.labels(config.grid.tokenizers)
+  for tokenizer, label in names.items():
     corpus = Corpus(config, run, tokenizer, label, config.grid)
-    labels[tokenizer] = corpus.label
-    rows += _tokenizer(config, corpus)
+    made[label] = corpus.tokenizer
+    rows += _tokenizer(config, corpus) + (cells.law(GRID, corpus) if not rows else [])
     for embedding in config.grid.embeddings:
-      row = row_of(corpus.label, embedding)
-      more, scores = cells.measure(config, run, corpus, GRID, row, embedding)
+      row = row_of(label, embedding)
+      more, scores = cells.measure(config, run, corpus, GRID, row, embedding, chosen)
       rows += more
       if scores:
-        found[corpus.label, embedding] = scores
+        found[label, embedding] = scores
   apart = above_learned(found)
-  return [*rows, *apart, *spread(found), *ranks(found), *untried(found, rows + apart, labels)]
+  rows += [*apart, *spread(found), *ranks(found), *untried(found, rows + apart, names)]
+  return cells.marked(rows, made)
 
 
 def _tokenizer(config: ConfigDict, corpus: Corpus) -> list[Row]:
@@ -87,7 +96,7 @@ def _tokenizer(config: ConfigDict, corpus: Corpus) -> list[Row]:
     TOKENIZERS, row, column, value, unit=unit, note=note
   )
   lossy = '' if tokenizer.lossless else (
-    'not lossless: texts that share tokens are not told apart, and bits understate'
+    'not lossless: different texts share tokens, so the bits are too few'
   )  # fmt: skip
   m1 = f'; {corpus.m1_flops / 1e6:.3f} of M1' if corpus.m1_flops else ''
   back = documents.restored(tokenizer, corpus.test_examples)
@@ -127,7 +136,7 @@ def spread(found: Cells) -> list[Row]:
   labels = [
     label
     for label in dict.fromkeys(label for label, _ in found)
-    if not label.endswith(tokens.LOSSY) and all((label, kind) in found for kind in kinds)
+    if all((label, kind) in found and found[label, kind].lossless for kind in kinds)
   ]
   if min(len(labels), len(kinds)) < 2:
     return []
@@ -159,7 +168,7 @@ def deviation(arms: np.ndarray) -> np.ndarray:
 def ranks(found: Cells) -> list[Row]:
   """The place of each tokenizer by the gain of learned rows; what is not lossless has none."""
   gains = {label: scores.gain for (label, kind), scores in found.items() if kind == LEARNED}
-  lossless = [label for label in gains if not label.endswith(tokens.LOSSY)]
+  lossless = [label for label in gains if found[label, LEARNED].lossless]
   order = sorted(lossless, key=lambda label: -gains[label].mean())
   note = 'by the gain of learned rows over its own unigram; 1 is the largest'
   return [
@@ -186,7 +195,7 @@ def untried(found: Cells, rows: list[Row], labels: Mapping[str, str]) -> list[Ro
       if not new or (label, embedding) not in found:
         continue
       row, own = row_of(label, embedding), found[label, embedding]
-      for column in (BITS, 'above_learned_bits_per_byte'):
+      for column in (BITS, 'above_learned_bits_per_byte', 'learning_rate'):
         if same := there.get((row, column)):
           new_rows.append(dataclasses.replace(same, table=UNTRIED))
       column, other = 'above_usual_bits_per_byte', row_of(usual, embedding)

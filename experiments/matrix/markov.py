@@ -87,7 +87,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
 def _dictionaries(
   config: ConfigDict, order: int, bits: int, seeds: Sequence[int], code: np.ndarray
 ) -> list[Row]:
-  """Unigrams over the tokens of BPE, LZW and windows of 2^bits ids, beside the code's nats [S]."""
+  """Unigrams over the tokens of BPE, LZW and windows of 2^bits ids, and the code's nats [S]."""
   source, sizes = make_source(config, order), config.markov
   losses: dict[str, Any] = {}  # kind -> [S], or a single number where nothing is drawn
   chars: dict[str, Any] = {}

@@ -2,8 +2,8 @@
 """The embeddings of the grid by name, around one decoder.
 
   learned        one trained row for each id, for input and readout
-  lexinvariant   random rows for input and readout, drawn anew in each step and dealt to the ids
-                 anew in each row of the batch; none is trained
+  lexinvariant   random rows for input and readout, drawn in each step and assigned to the ids
+                 at random in each row of the batch; none is trained
   glyph          frozen pictures of the tokens' texts, and a trained readout
   random         frozen random directions, and a trained readout
   code           the id in binary, frozen, and a trained readout

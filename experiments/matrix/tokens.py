@@ -3,15 +3,14 @@
 
   bytes           the 256 bytes
   characters      Unicode characters, the most frequent; others as their bytes
-  blocks          two bytes at a time, the most frequent pairs; else one byte
+  blocks          the most frequent pairs of bytes; else one byte
   bpe, lzw, sentencepiece, wordpiece, unicode
                   learned dictionaries; bpe and lzw merge across spaces, sentencepiece and wordpiece
                   stay within words, unicode has at most three characters an id
   numbered12, …   tokens by a small byte model M1, as experiments/equal_info/codecs.py names them
   a path          the file of a saved tokenizer, a tokenizer.json or a SentencePiece .model
 
-All but bytes have at most `tokenizers.vocab_size` ids; those by M1 have as many as a token's bits
-allow.
+All but bytes have at most `tokenizers.vocab_size` ids; with M1, a token's bits set the number.
 """
 
 import collections
@@ -41,7 +40,6 @@ from lib.tokenizers import (
 from lib.train import processes
 
 BYTES = bytes(range(256))
-LOSSY = '†'  # after the label of a tokenizer that is not lossless
 DIGITS = 6  # of a fingerprint in a label
 WHOLE = 0x10000  # ids from which `unicode` is not restricted
 

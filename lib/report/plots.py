@@ -103,14 +103,14 @@ def bars(
     crowded = len(groups) >= 7
     axis.set_xticks(range(len(groups)), groups, rotation=90 if crowded else 0)
     _finish(axis, title, '', y_label)
-    if crowded:  # upright names stand where the legend would
+    if crowded:  # upright names take the legend's place
       axis.legend(fontsize=8, loc='upper right', frameon=False)
 
   return draw
 
 
 def _lengths(errors: Errors | None) -> list[float] | None:
-  """Of error bars; NaN draws none."""
+  """Lengths of error bars; NaN is not drawn."""
   if errors is None:
     return None
   return [float('nan') if error is None else error for error in errors]

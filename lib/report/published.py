@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published numbers: data files with a source, set beside measured rows of the same scale."""
+"""Published numbers: data files with a source, shown with measured rows of the same scale."""
 
 import dataclasses
 import fnmatch
@@ -24,7 +24,7 @@ FOLDER = pathlib.Path(__file__).parent / 'published'
 def load(paper: str) -> dict[str, Any]:
   """The data of `published/PAPER.json`; none, where there is no such file.
 
-  It holds `paper`, `source` and `entries`, each with table, row, column, value, unit, source and
+  It has `paper`, `source` and `entries`, each with table, row, column, value, unit, source and
   `where`: the facts of a run (scale, source parameters) under which the number is comparable. An
   entry that the paper does not print itself has `evidence`, a key of EVIDENCE.
   """

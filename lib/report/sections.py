@@ -20,7 +20,7 @@ INTRODUCTION = (
 )
 READING = (
   '“Reproduced” needs the sizes of the paper, or a claim that does not depend on sizes; at other '
-  'sizes the most that is said is that the direction holds. A theorem or closed form that our own '
+  'sizes the strongest verdict is that the direction holds. A theorem or closed form that our own '
   'sampler confirms “agrees with the theorem”. “Not testable” means that an error is missing, that '
   'there is only one seed or document, or that the difference is within its error. “Not run” means '
   'that the run lacks a table or a row.',
@@ -31,7 +31,7 @@ READING = (
   'row / column.',
 )
 ERRORS = 'What ± is'
-FEW, SHOWN = 8, 4  # comparisons of a rule: so many are all shown, of more these
+FEW, SHOWN = 8, 4  # up to FEW comparisons of a rule are all shown, of more only SHOWN
 
 
 @dataclasses.dataclass(frozen=True)
