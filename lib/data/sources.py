@@ -161,7 +161,7 @@ def sample(source: Source, limit_bytes: int | None = None, seed: int = 0) -> lis
     return [source[index] for index in range(len(source))]
   drawn: dict[int, bytes] = {}
   room = limit_bytes
-  for index in _stratified(len(source), seed):
+  for index in stratified(len(source), seed):
     if room <= 0:
       break
     document = source[index]
@@ -170,7 +170,7 @@ def sample(source: Source, limit_bytes: int | None = None, seed: int = 0) -> lis
   return [drawn[index] for index in sorted(drawn)]
 
 
-def _stratified(count: int, seed: int) -> Iterator[int]:
+def stratified(count: int, seed: int) -> Iterator[int]:
   """A random order of `range(count)` whose every beginning is spread evenly over the range.
 
   The van der Corput sequence with nested uniform scrambling (Owen 1995, Randomly permuted
