@@ -100,6 +100,7 @@ def train_sentencepiece(
       model_type=kind,
       vocab_size=vocab_size,
       byte_fallback=True,
+      required_chars=SPACE,  # else text with no space, or few, gives a model that changes spaces
       normalization_rule_name='identity',
       add_dummy_prefix=False,
       remove_extra_whitespaces=False,
