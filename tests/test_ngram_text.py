@@ -153,7 +153,7 @@ def test_epochs_of_a_prepared_set_are_counted_or_estimated(tmp_path, monkeypatch
   with pytest.raises(InputError, match=r"'tfds:books' gives 1.52e\+04 bytes .* 4.01 times over"):
     epochs.check('text.source', 'tfds:books', 4.01 * 15_150, 'gpu')
   monkeypatch.setattr(epochs, 'COUNTED', 3000)
-  assert epochs._size.__wrapped__('tfds:books') == pytest.approx(15_150, rel=0.02)
+  assert epochs._size.__wrapped__('tfds:books') == pytest.approx(15_150, rel=0.1)  # 22 documents
 
 
 def test_the_order_of_an_endless_text_bounds_its_alphabet():
