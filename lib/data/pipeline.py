@@ -97,6 +97,8 @@ def batches(
       rows = _Shuffled(rows, window, seed)
   else:
     rows = tokens.map(functools.partial(_padded, length=length)).to_iter_dataset(options)
+    if repeat:
+      rows = _WithTokens(rows, len(source))
   if repeat:
     return rows.batch(batch_size)
   fill = functools.partial(grain.experimental.batch_and_pad, batch_size=batch_size)
@@ -223,6 +225,37 @@ def _padded(tokens: np.ndarray, length: int) -> dict[str, np.ndarray]:
   return _row(table)
 
 
+class _WithTokens(grain.IterDataset):
+  """Endless rows of one document each; InputError where a whole pass has no token."""
+
+  def __init__(self, parent: grain.IterDataset, documents: int):
+    super().__init__(parent)
+    self._documents = documents
+
+  def __iter__(self) -> grain.DatasetIterator:
+    return _WithTokensIterator(iter(self._parent), self._documents)
+
+
+class _WithTokensIterator(grain.DatasetIterator):
+  def __init__(self, parent: grain.DatasetIterator, documents: int):
+    super().__init__(parent)
+    self._documents, self._empty = documents, 0
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    row = next(self._parent)
+    self._empty = 0 if row['segments'].any() else self._empty + 1
+    if self._empty >= 2 * self._documents:  # a token at the start of a pass and the end of the next
+      raise InputError(_no_token(self._documents))
+    return row
+
+  def get_state(self) -> dict[str, Any]:
+    return self._parent.get_state()
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    self._parent.set_state(state)
+    self._empty = 0
+
+
 class _Packed(grain.IterDataset):
   """Documents [3, tokens] joined end to end and split into rows.
 
@@ -251,7 +284,7 @@ class _PackedIterator(grain.DatasetIterator):
     table = np.zeros((5, self._length), np.int32)
     filled = segment = empty = 0
     while filled < self._length:
-      if empty >= 2 * self._documents:  # a token at the begin of a pass and the end of the next
+      if empty >= 2 * self._documents:  # a token at the start of a pass and the end of the next
         raise InputError(_no_token(self._documents))
       try:
         document = self._current()
