@@ -53,10 +53,10 @@ Span = tuple[int, int, int]  # index of the file, first byte, end
 
 
 class FileChunks:
-  """Random access to documents, each of one or more spans of files; holds offsets, never text."""
+  """Random access to documents, each of one or more spans of files, kept as offsets."""
 
   def __init__(self, names: Sequence[str], documents: Sequence[Sequence[Span]]):
-    """`documents` holds the spans of each document, which index `names`."""
+    """`documents` are the spans of each document, whose files are indices of `names`."""
     self._paths = list(names)
     self._spans = np.array([span for spans in documents for span in spans], np.int64)
     self._ends = np.cumsum([len(spans) for spans in documents], dtype=np.int64)
@@ -91,7 +91,7 @@ class Corpus:
   """Own files, split.
 
   Attributes:
-    files: those with text, each content once.
+    files: the files with text, each content once.
     copies: files left out because another has the same content.
     splits: split -> its documents, which may be none.
     overlaps: split -> overlap of validation and test with train, before and after cutting.
@@ -122,7 +122,7 @@ def open_files(pattern: str, split: str) -> FileChunks:
     cut = found.overlaps.get(split)
     if cut and cut.before:
       raise InputError(
-        f'all text of the {split} split of {pattern!r} also stands in its other splits; give '
+        f'all text of the {split} split of {pattern!r} is also in its other splits; give '
         'text that repeats itself less.'
       )
     raise InputError(f'the {split} split of {pattern!r} is empty; give more or longer text.')
@@ -138,12 +138,12 @@ def open_corpus(pattern: str) -> Corpus:
   names = tuple(paths.find_files(pattern))
   found = _corpus(tuple(_stamped(name) for name in names))
   if not found.files:
-    raise InputError(f'{pattern!r} holds no bytes; name files with text in them.')
+    raise InputError(f'{pattern!r} contains no bytes; name files with text in them.')
   return found
 
 
 def blocks(file: File) -> Iterator[bytes]:
-  """The text of a file, a megabyte at a time."""
+  """The text of a file in blocks of a megabyte."""
   with _opened(file.path) as stream:
     stream.seek(file.start)
     while block := stream.read(1 << 20):

@@ -9,13 +9,13 @@ made before (`Corpus`, `Encoded`), which are only read.
 A row is a dict of int32 arrays [length]:
   targets    token ids
   inputs     targets of the same document shifted right by one, after the id `vocab_size`, which
-             marks a document's beginning; a row that goes on with a document begins with the
+             marks a document's beginning; a row that continues a document begins with the
              document's previous token
   bytes      bytes that each target covers
   segments   1, 2, ... for the documents in the row; 0 is padding, where all other fields are 0
   positions  place within the segment
-and, where a loss shall not be of all tokens,
-  scored     1 for the targets that count, 0 for those that are only read
+and, where the loss is not over all tokens,
+  scored     1 for targets that count, 0 for targets that are only read
 """
 
 import functools
@@ -36,8 +36,8 @@ from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
 
 FIELDS = ('targets', 'inputs', 'bytes', 'segments', 'positions')
-# Rows of one long document would fill whole batches, so rows are shuffled within a window: so many
-# batches, but no more than so many tokens (a few megabytes), which are read before the first batch.
+# Rows of one long document would fill whole batches, so rows are shuffled within a window, which is
+# read before the first batch: at most this many batches and this many tokens (a few megabytes).
 SHUFFLE_BATCHES = 64
 SHUFFLE_TOKENS = 2**18
 # Threads read and tokenize (compiled tokenizers release the GIL) a few documents ahead of each.
@@ -61,8 +61,8 @@ def batches(
   """Batches of rows [batch_size, length].
 
   `pack` joins documents end to end and splits them into rows; otherwise each document makes one
-  row, cropped or padded to `length`. Iterators are checkpointable, and every epoch has an order of
-  its own. `context_bytes` keeps the tokens that begin within the document's first `context_bytes`
+  row, cropped or padded to `length`. Iterators are checkpointable, and every epoch has another
+  order. `context_bytes` keeps the tokens that begin within the document's first `context_bytes`
   bytes, so that tokenizers meet equal text. The last token may reach beyond: leaving it out would
   favour short tokens, since long ones, which cost less a byte, are the likelier to cross the end.
 
@@ -82,7 +82,7 @@ def batches(
   if repeat and not len(source):
     raise InputError('the source has no document; training wants at least one.')
   if pack and context_bytes is not None:
-    raise InputError('context_bytes holds for one document a row; set pack=False with it.')
+    raise InputError('context_bytes needs one document a row; set pack=False with it.')
   documents = grain.MapDataset.source(source).seed(seed)
   if shuffle:
     documents = documents.shuffle()
@@ -323,7 +323,7 @@ class _PackedIterator(grain.DatasetIterator):
 
 
 class _Shuffled(grain.IterDataset):
-  """Rows shuffled within windows of so many, each window in an order of its own.
+  """Rows shuffled within windows of `window` rows, each window in another order.
 
   grain 0.2.18 has WindowShuffleIterDataset, which draws a row's place among 2¹⁶ again and again
   until it lies in the window: half of the time of reading rows that are tokens already.
