@@ -40,7 +40,7 @@ def check(
   if scale in REFUSED_AT and epochs > MOST:
     other = 'a larger part of it' if size == limit_bytes else f'{field} {PREFIX}{source}'
     raise InputError(
-      f'{field} {source!r} gives {size:.3g} bytes of training text, which would be read '
+      f'{field} {source!r} has {size:.3g} bytes of training text, which would be read '
       f'{epochs:.3g} times over, and a model memorises them; at most {MOST} epochs are right: '
       f'fewer steps, more text, or {other}.'
     )

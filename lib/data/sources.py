@@ -48,7 +48,8 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
   `data_dir` is the folder of prepared TFDS sets: by default the cache folder for the stdlib corpus,
   which is made on first use, and TFDS's folder for the others, which must exist.
 
-  Validation and test share no text with train (`lib.data.overlap`); only TFDS sets keep their splits.
+  Validation and test share no text with train (`lib.data.overlap`), except in TFDS sets, which keep
+  their splits.
   """
   if spec.startswith('tfds:'):
     return _open_tfds(spec.removeprefix('tfds:'), split, data_dir)
