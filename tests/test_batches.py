@@ -332,10 +332,19 @@ class Dropping(Bytes):
 
 @pytest.mark.parametrize('documents', [[b''] * 5, [b' ', b'   ']], ids=['empty', 'spaces'])
 @pytest.mark.parametrize('shuffle', [True, False])
-def test_documents_without_a_token_are_refused_and_do_not_hang(documents, shuffle):
-  batches = pipeline.batches(documents, Dropping(), **options(shuffle=shuffle))
+@pytest.mark.parametrize('pack', [True, False])
+def test_documents_without_a_token_are_refused_and_do_not_hang(documents, pack, shuffle):
+  batches = pipeline.batches(documents, Dropping(), **options(pack=pack, shuffle=shuffle))
   with pytest.raises(InputError, match=rf'none of the {len(documents)} documents gives a token'):
-    next(iter(batches))
+    for _, _ in zip(range(9), batches):
+      pass
+
+
+def test_rows_of_single_documents_need_one_token_in_a_pass():
+  documents = [b' '] * 60 + [b'a']
+  one = options(pack=False, batch_size=1)
+  found = rows(pipeline.batches(documents, Dropping(), **one), 5 * len(documents))
+  assert sum(row['targets'][0] == ord('a') for row in found) == 5
 
 
 def test_one_token_in_many_documents_is_enough(monkeypatch):

@@ -146,7 +146,8 @@ def test_all_cells_are_measured(smoke):
     unigram = smoke['tokenizers', tokens_row, 'unigram_bits_per_byte']
     gain = smoke['grid', row, 'gain_over_unigram_bits_per_byte']
     assert gain.measured == pytest.approx(unigram.measured - bits.measured)
-    assert gain.sem < np.hypot(unigram.sem, bits.sem)  # over the same tokens
+    if tokenizer == 'bpe':  # over numbered12 the smoke model learns nothing
+      assert gain.sem < np.hypot(unigram.sem, bits.sem) / 2  # over the same tokens
     for column in ('bytes_per_token', 'mflops_per_byte', 'tokens_per_second'):
       assert smoke['grid', row, column].measured > 0
 

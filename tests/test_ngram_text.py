@@ -5,6 +5,7 @@ import collections
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,6 +117,43 @@ def test_more_than_four_epochs_are_refused_at_large_scales(tmp_path):
   )
   assert epochs.check('text.source', str(path), size / 2, 'paper') == 'less than one epoch'
   assert epochs.check('text.source', f'ngram:{path}', 1e12, 'paper') == ''
+
+
+def test_epochs_are_of_the_part_of_a_text_that_is_used(tmp_path):
+  path = tmp_path / 'text.txt'
+  path.write_bytes(b'line of text\n' * 1000)
+  check = lambda source, read, limit: epochs.check('a.source', source, read, 'gpu', limit)
+  assert check(str(path), 4000, 1000).startswith('training reads 4 ep')
+  for source in (str(path), f'ngram:{path}'):  # a part of endless text has an end
+    with pytest.raises(InputError, match=r'has 1e\+03 bytes .* 5 times over.* larger part'):
+      check(source, 5000, 1000)
+  with pytest.raises(InputError, match='times over'):  # no more than there is
+    check(str(path), 100_000, 1e9)
+
+
+class Books(tfds.core.GeneratorBasedBuilder):
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    fields = tfds.features.FeaturesDict({'text': tfds.features.Text()})
+    return tfds.core.DatasetInfo(builder=self, features=fields)
+
+  def _split_generators(self, dl_manager):
+    return {'train': self._generate_examples()}
+
+  def _generate_examples(self):
+    for i in range(101):
+      yield i, {'text': 'x' * (100 + i)}
+
+
+def test_epochs_of_a_prepared_set_are_counted_or_estimated(tmp_path, monkeypatch):
+  Books(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+  opened = sources.open_source
+  monkeypatch.setattr(sources, 'open_source', lambda spec, split: opened(spec, split, tmp_path))
+  with pytest.raises(InputError, match=r"'tfds:books' has 1.52e\+04 bytes .* 4.01 times over"):
+    epochs.check('text.source', 'tfds:books', 4.01 * 15_150, 'gpu')
+  monkeypatch.setattr(epochs, 'COUNTED', 3000)
+  assert epochs._size.__wrapped__('tfds:books') == pytest.approx(15_150, rel=0.1)  # 22 documents
 
 
 def test_the_order_of_an_endless_text_bounds_its_alphabet():

@@ -168,11 +168,51 @@ def test_text_in_wide_encodings_is_refused_in_a_sentence(tmp_path, encoding):
   (tmp_path / 'wide.txt').write_bytes(english.encode(encoding))
   with pytest.raises(InputError, match=r'wide.txt is text in UTF-\d\d-[BL]E; convert it to UTF-8'):
     files.open_files(str(tmp_path), 'train')
-  if not encoding.endswith('e'):  # with its byte order mark, other letters are told too
+  if not encoding.endswith('e'):  # with its byte order mark, other letters are recognised too
     russian = 'Широкие слова 🙂\n' * 400  # 4,096 bytes end amid a character
     (tmp_path / 'wide.txt').write_bytes(russian.encode(encoding))
     with pytest.raises(InputError, match='convert it to UTF-8'):
       files.open_files(str(tmp_path), 'train')
+
+
+TEXTS = {
+  'Russian': 'Все счастливые семьи похожи друг на друга,\nкаждая несчастлива по-своему.\n',
+  'Chinese': '道可道，非常道；名可名，非常名。\n无名天地之始，有名万物之母。\n',
+  'Japanese': '吾輩は猫である。名前はまだ無い。\nどこで生れたか頓と見当がつかぬ。\n',
+  'Arabic': 'كان يا ما كان في قديم الزمان\nوسالف العصر والأوان\n',
+  'Korean': '나랏말싸미 듕귁에 달아 문자와로\n서로 사맛디 아니할쎄\n',
+}
+
+
+@pytest.mark.parametrize('language', TEXTS)
+@pytest.mark.parametrize('encoding', ['utf-16-le', 'utf-16-be', 'utf-32-le', 'utf-32-be'])
+def test_wide_text_of_any_script_is_refused_without_its_mark(tmp_path, language, encoding):
+  for times in (1, 99):
+    (tmp_path / 'wide.txt').write_bytes((TEXTS[language] * times).encode(encoding))
+    with pytest.raises(InputError, match=f'wide.txt is text in {encoding.upper()}; convert it'):
+      files.open_files(str(tmp_path), 'train')
+
+
+NARROW = {
+  **{f'{language} in UTF-8': text.encode() for language, text in TEXTS.items()},
+  'Russian in KOI8-R': TEXTS['Russian'].encode('koi8-r'),
+  'Russian in CP1251': TEXTS['Russian'].encode('cp1251'),
+  'Chinese in GBK': TEXTS['Chinese'].encode('gbk'),
+  'Japanese in Shift-JIS': TEXTS['Japanese'].encode('shift-jis'),
+  'Japanese in ISO-2022': TEXTS['Japanese'].encode('iso2022-jp'),
+  'Korean in EUC': TEXTS['Korean'].encode('euc-kr'),
+  'Latin-1': 'Là où les élèves étaient déjà à l’école'.replace('’', "'").encode('latin-1'),
+  'names that end with zeros': b'one line\n\0another, longer one\n\0the third\n\0',
+  'samples of sound': (3000 * np.sin(np.arange(2000) / 9)).astype('<i2').tobytes(),
+  'an image': b'\x89PNG\r\n\x1a\n\0\0\0\rIHDR' + np.random.default_rng(0).bytes(3000),
+}
+
+
+@pytest.mark.parametrize('name', NARROW)
+def test_other_text_and_binary_files_are_not_taken_for_wide_text(tmp_path, name):
+  for times in (1, 99):
+    (tmp_path / 'file').write_bytes(NARROW[name] * times)
+    assert files.open_corpus(str(tmp_path / 'file')).files
 
 
 def test_binary_files_are_read_as_they_are(tmp_path):
@@ -192,3 +232,13 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
   (tmp_path / 'b.txt').write_bytes(b'\xef\xbb\xbf')
   found = splits(tmp_path)
   assert b''.join(b''.join(found[s]) for s in files.SPLITS) == b'one\ntwo\n\xef\xbb\xbfthree\n'
+
+
+def test_a_copy_with_a_byte_order_mark_counts_once(tmp_path):
+  for i in range(13):
+    (tmp_path / f'{i:02}.txt').write_bytes(b'text %d\n' % i)
+  (tmp_path / 'marked.txt').write_bytes(b'\xef\xbb\xbftext 5\n')
+  corpus = files.open_corpus(str(tmp_path))
+  assert (len(corpus.files), corpus.copies) == (13, 1)
+  dealt = [chunk for chunks in splits(tmp_path).values() for chunk in chunks]
+  assert sorted(dealt) == sorted(b'text %d\n' % i for i in range(13))

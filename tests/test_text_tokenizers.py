@@ -289,3 +289,13 @@ def test_sentences_to_train_on_are_short():
     tokenizers.train_sentencepiece(documents, SIZE, 'unigram')
     seconds.append(time.process_time() - begin)
   assert seconds[0] < 10 * seconds[1]
+
+
+@pytest.mark.parametrize('kind', ['bpe', 'unigram'])
+def test_sentencepiece_learns_from_text_without_a_space(kind):
+  parts = np.random.default_rng(0).choice(['ab', 'cd', 'ef', '\n'], 1000)
+  words = [''.join(parts).encode()]
+  model = tokenizers.train_sentencepiece(words, 280, kind)
+  for text in (words[0], b' a word  and more ', 'кот ▁ы '.encode()):
+    assert model.decode(model.encode(text)) == text
+  assert b' ' in model.pieces

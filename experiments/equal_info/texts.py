@@ -28,15 +28,12 @@ def stretches(
     split: train, validation or test.
     length: bytes of an excerpt.
     total: bytes of all; fewer where the split has no more.
-    most: excerpts of one document at most, spread evenly over it; by default all for training, and
-      for held-out text as few as its documents allow, since errors are over documents.
+    most: excerpts of one document at most; by default as few as the number of documents allows.
 
   Raises:
     InputError: no document is long enough.
   """
   source = sources.open_source(config.data.source, split)
   count = max(1, total // length)
-  if most is None and split != 'train':
-    most = -(-count // len(source))
   name = f'{config.data.source} ({split})'
   return excerpts.take(source, length=length, count=count, most=most, name=name)

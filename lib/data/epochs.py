@@ -6,6 +6,7 @@ different degrees, so they can no longer be compared. `gpu` and `paper` scales r
 """
 
 import functools
+import math
 
 from lib.data import sources
 from lib.data.ngram_text import PREFIX
@@ -13,10 +14,12 @@ from lib.errors import InputError
 
 MOST = 4  # epochs: beyond about four, repeated text is worth less than fresh text (2305.16264)
 REFUSED_AT = ('gpu', 'paper')  # scales
-UNCOUNTED = (PREFIX, 'tfds:')  # endless text, and prepared sets of a size of their own
+COUNTED = 2**26  # bytes: the size of a longer text is estimated from a sample of it
 
 
-def check(field: str, source: str, read_bytes: float, scale: str) -> str:
+def check(
+  field: str, source: str, read_bytes: float, scale: str, limit_bytes: float = math.inf
+) -> str:
   """How often a run reads its training text, in words for a row's note; '' for endless text.
 
   Args:
@@ -24,29 +27,34 @@ def check(field: str, source: str, read_bytes: float, scale: str) -> str:
     source: what `open_source` takes; its train split is measured.
     read_bytes: bytes that training reads: steps × rows × bytes of a row.
     scale: of the config.
+    limit_bytes: how much of the text the run uses at most; endless text is finite under a limit.
 
   Raises:
-    InputError: at `gpu` and `paper` scale, more than MOST epochs of embedded text or own files.
+    InputError: at `gpu` and `paper` scale, more than MOST epochs.
   """
-  if source.startswith(UNCOUNTED):
+  endless = source.startswith(PREFIX)
+  size = min(math.inf if endless else _size(source), limit_bytes)
+  if math.isinf(size):
     return ''
-  size = _size(source, read_bytes)
   epochs = read_bytes / size
   if scale in REFUSED_AT and epochs > MOST:
+    other = 'a larger part of it' if size == limit_bytes else f'{field} {PREFIX}{source}'
     raise InputError(
-      f'{field} {source!r} has {size:.3g} bytes of training text and would be read {epochs:.3g} '
-      f'times over, which a model memorises; at most {MOST} epochs are right: fewer steps, more '
-      f'text, or {field} {PREFIX}{source}.'
+      f'{field} {source!r} has {size:.3g} bytes of training text, which would be read '
+      f'{epochs:.3g} times over, and a model memorises them; at most {MOST} epochs are right: '
+      f'fewer steps, more text, or {other}.'
     )
   return f'training reads {epochs:.2g} epochs of its text' if epochs > 1 else 'less than one epoch'
 
 
 @functools.lru_cache(maxsize=64)
-def _size(source: str, enough: float) -> float:
-  """Bytes of the train split, counted no further than `enough`."""
-  documents, total = sources.open_source(source, 'train'), 0
-  for index in range(len(documents)):
+def _size(source: str) -> float:
+  """Bytes of the train split: a longer text than COUNTED is estimated from a sample."""
+  documents = sources.open_source(source, 'train')
+  total = drawn = 0
+  for index in sources.stratified(len(documents), seed=0):
     total += len(documents[index])
-    if total >= enough:
+    drawn += 1
+    if total >= COUNTED:
       break
-  return float(total)
+  return total * len(documents) / drawn

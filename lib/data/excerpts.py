@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Held-out excerpts: equal stretches of documents, each of which knows its document.
+"""Held-out excerpts: stretches of equal length, each with the index of its document.
 
-The document is the independent unit of every error, so excerpts carry its index.
+The document is the independent unit of every error, so each excerpt has its document's index.
 """
 
+import bisect
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from lib.data import sources
 from lib.errors import InputError
+
+LOOK = 10_000  # documents in a row that are too short before the rest are taken to be so
 
 
 class Documents(Protocol):
@@ -54,37 +58,65 @@ def take(
   count: int,
   most: int | None = None,
   seed: int = 0,
-  prepare: Callable[[bytes], Any] = lambda document: document,
+  prepare: Callable[[bytes], Any] | None = None,
   name: str = 'the source',
 ) -> Excerpts:
-  """Stretches of `length`, end to end, of documents in a fixed random order.
+  """Stretches of `length`, spread over as many documents as the source allows.
+
+  Documents are drawn at random, evenly over the split (`sources.stratified`). Each of them gives
+  one stretch; only where there are fewer documents than stretches wanted, each gives two, then
+  three, and so on. The stretches of a document are evenly spaced in it.
 
   Args:
     source: the documents of one split.
-    length: of a stretch, in bytes or in ids; the rest of a document is left out.
+    length: of a stretch, in bytes or in ids.
     count: number of stretches wanted; fewer where the source has no more.
-    most: stretches of one document at most, spread evenly over it; by default all.
-    seed: of the order of documents.
+    most: stretches of one document at most; 1 means the beginnings of documents. By default there
+      is no limit.
+    seed: of the draws of documents and of places in them.
     prepare: turns a document into what is cut, such as a tokenizer's `encode`.
     name: of the source and split, for the message.
 
   Raises:
-    InputError: no document is long enough.
+    InputError: no document is long enough, or none of the first LOOK that were drawn.
   """
+  too_short = InputError(
+    f'no document of {name} is {length} long: choose shorter excerpts, or longer documents.'
+  )
+  if prepare is None:
+    prepare = lambda document: document
+    if getattr(source, 'length', length) < length:  # of all documents
+      raise too_short
+  rooms: dict[int, int] = {}  # document -> stretches that it can give
+  idle = 0
+  for index in sources.stratified(len(source), seed):
+    room = len(prepare(source[index])) // length
+    idle = 0 if room else idle + 1
+    if room:
+      rooms[index] = min(room, most or room)
+    if len(rooms) >= count or idle >= LOOK:
+      break
+  if not rooms:
+    raise too_short
+  rng = np.random.default_rng(seed)
   texts: list[Any] = []
   documents: list[int] = []
-  for index in map(int, np.random.default_rng(seed).permutation(len(source))):
+  shares = _shares(np.array(list(rooms.values())), count)
+  for index, share in zip(rooms, shares.tolist(), strict=True):
     document = prepare(source[index])
-    starts: Sequence[int] = range(0, len(document) - length + 1, length)
-    if most:
-      starts = starts[:: max(1, len(starts) // most)][:most]
-    for start in starts[: count - len(texts)]:
-      texts.append(document[start : start + length])
+    step = len(document) // length // max(share, 1)
+    first = 0 if most == 1 else int(rng.integers(step))
+    for start in range(first, first + share * step, step):
+      texts.append(document[start * length : (start + 1) * length])
       documents.append(index)
-    if len(texts) >= count:
-      break
-  if not texts:
-    raise InputError(
-      f'no document of {name} is {length} long: choose shorter excerpts, or longer documents.'
-    )
   return Excerpts(texts, np.array(documents, np.int64))
+
+
+def _shares(rooms: np.ndarray, count: int) -> np.ndarray:
+  """How many stretches each document gives: `count` in all, as equally as `rooms` allow."""
+  wanted = min(count, int(rooms.sum()))
+  given = lambda each: np.minimum(rooms, each)
+  each = bisect.bisect_left(range(int(rooms.max())), wanted, key=lambda each: given(each).sum())
+  found = given(each)
+  found[np.flatnonzero(found == each)[::-1][: found.sum() - wanted]] -= 1
+  return found

@@ -24,6 +24,7 @@ CHUNK = 64 * 1024  # bytes: the longest document
 FEW = 10  # with fewer files than this each file is cut into splits, else a split is a set of files
 HEAD = 4096  # bytes of a file that show whether it is UTF-16 or UTF-32
 MARK = b'\xef\xbb\xbf'  # the byte order mark of UTF-8
+SEPARATORS = ' \n\u3001\u3002\uff0c'  # the last three end the clauses of Chinese and Japanese
 WIDE = {  # encodings other than UTF-8, by their byte order marks; the longer marks come first
   'utf-32-le': b'\xff\xfe\0\0',
   'utf-32-be': b'\0\0\xfe\xff',
@@ -39,7 +40,7 @@ class File(NamedTuple):
     path: absolute.
     start: its first byte of text: a byte order mark is left out.
     size: its end.
-    digest: sha256 of its bytes.
+    digest: sha256 of its text.
   """
 
   path: str
@@ -52,10 +53,10 @@ Span = tuple[int, int, int]  # index of the file, first byte, end
 
 
 class FileChunks:
-  """Random access to documents, each of one or more spans of files; holds offsets, never text."""
+  """Random access to documents, each of one or more spans of files, kept as offsets."""
 
   def __init__(self, names: Sequence[str], documents: Sequence[Sequence[Span]]):
-    """`documents` holds the spans of each document, which index `names`."""
+    """`documents` are the spans of each document, whose files are indices of `names`."""
     self._paths = list(names)
     self._spans = np.array([span for spans in documents for span in spans], np.int64)
     self._ends = np.cumsum([len(spans) for spans in documents], dtype=np.int64)
@@ -90,7 +91,7 @@ class Corpus:
   """Own files, split.
 
   Attributes:
-    files: those with text, each content once.
+    files: the files with text, each content once.
     copies: files left out because another has the same content.
     splits: split -> its documents, which may be none.
     overlaps: split -> overlap of validation and test with train, before and after cutting.
@@ -121,7 +122,7 @@ def open_files(pattern: str, split: str) -> FileChunks:
     cut = found.overlaps.get(split)
     if cut and cut.before:
       raise InputError(
-        f'all text of the {split} split of {pattern!r} also stands in its other splits; give '
+        f'all text of the {split} split of {pattern!r} is also in its other splits; give '
         'text that repeats itself less.'
       )
     raise InputError(f'the {split} split of {pattern!r} is empty; give more or longer text.')
@@ -137,12 +138,12 @@ def open_corpus(pattern: str) -> Corpus:
   names = tuple(paths.find_files(pattern))
   found = _corpus(tuple(_stamped(name) for name in names))
   if not found.files:
-    raise InputError(f'{pattern!r} holds no bytes; name files with text in them.')
+    raise InputError(f'{pattern!r} contains no bytes; name files with text in them.')
   return found
 
 
 def blocks(file: File) -> Iterator[bytes]:
-  """The text of a file, a megabyte at a time."""
+  """The text of a file in blocks of a megabyte."""
   with _opened(file.path) as stream:
     stream.seek(file.start)
     while block := stream.read(1 << 20):
@@ -188,18 +189,21 @@ def _file(path: str, size: int, changed: int) -> File:
   with _opened(path) as stream:
     head = stream.read(HEAD)
     _check_narrow(path, head)
-    stream.seek(0)
+    start = len(MARK) if head.startswith(MARK) else 0
+    stream.seek(start)
     digest = hashlib.file_digest(stream, 'sha256').digest()
-  return File(path, len(MARK) if head.startswith(MARK) else 0, size, digest)
+  return File(path, start, size, digest)
 
 
 def _check_narrow(path: str, head: bytes) -> None:
   """Raises InputError for text in UTF-16 or UTF-32, with or without a byte order mark."""
-  marked = [name for name, mark in WIDE.items() if head.startswith(mark)]
-  for encoding in marked[:1] or [name for name in WIDE if _padded(head, name)]:
+  marked = [name for name, mark in WIDE.items() if head.startswith(mark)][:1]
+  for encoding in marked or WIDE:
     try:
       text = codecs.getincrementaldecoder(encoding)().decode(head).removeprefix('\ufeff')
     except UnicodeDecodeError:
+      continue
+    if not (marked or _padded(head, encoding) or _separated(head, encoding)):
       continue
     if sum(one.isprintable() or one.isspace() for one in text) >= 0.95 * len(text):
       name = encoding.upper()
@@ -215,6 +219,18 @@ def _padded(head: bytes, encoding: str) -> bool:
   low = 0 if encoding.endswith('le') else width - 1  # the place of the byte that is not 0
   others = len(head) - head.count(0) - len(head[low::width])  # bytes elsewhere that are not 0
   return bool(head) and not head[low::width].count(0) and others < 0.1 * len(head)
+
+
+def _separated(head: bytes, encoding: str) -> bool:
+  """Whether 1 % or more of the characters in an encoding are spaces, line ends or stops.
+
+  Each of these characters has a byte below 32 there, which other encodings do not use for text.
+  Lines that end with a zero byte look like such characters too, but at even and odd places alike.
+  """
+  here, between = (
+    sum(map(data.decode(encoding, 'replace').count, SEPARATORS)) for data in (head, head[1:])
+  )
+  return 100 * here * int(encoding[4:6]) // 8 > len(head) and 4 * between <= here
 
 
 def _documents(files: Sequence[File]) -> dict[str, list[list[Span]]]:

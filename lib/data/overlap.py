@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text that stands in two splits: how much of it there is, and held-out documents without it.
+"""Text that two splits share: its amount, and held-out documents without it.
 
 Overlap is the share of held-out bytes that lie inside exact stretches of at least `STRETCH` bytes
-that also stand in a document of the training text, at any offset. Every match is confirmed byte by
+that also occur in a document of the training text, at any offset. Every match is confirmed byte by
 byte, so the measure is exact.
 
 The held-out text is indexed, and the training text streams through, twice. A stretch of 100 bytes
@@ -10,8 +10,8 @@ holds one of the windows of 50 bytes that begin at the multiples of 51. First th
 looked up in the training text; then all windows of 100 bytes around those that were found. Both
 take time proportional to the text, however often it repeats itself.
 
-Memory: 3 bytes for each held-out byte and at most 1 GiB more; the training text takes none but one
-document.
+Memory: 3 bytes for each held-out byte, at most 1 GiB more, and one training document, since
+training documents are read one after the other.
 """
 
 import itertools
@@ -59,7 +59,7 @@ class Overlap(NamedTuple):
 
 
 class Cut(NamedTuple):
-  """Held-out documents without the text that stands elsewhere.
+  """Held-out documents without the text that they share with other splits.
 
   Attributes:
     pieces: what stays of each document, in order; empty for a document that is dropped.
@@ -78,7 +78,7 @@ class Cut(NamedTuple):
 
 
 def clean(train: Documents, validation: Documents, test: Documents) -> dict[str, Cut]:
-  """Validation and test without what also stands in train, test also without that of validation.
+  """Validation and test without text of train, and test also without text of validation.
 
   Returns:
     {'validation': Cut, 'test': Cut}; train stays as it is.
@@ -93,11 +93,11 @@ def share(held: Documents, train: Documents) -> float:
 
 
 def cut(held: Documents, train: Documents, *more: Documents) -> Cut:
-  """Cuts out of held-out documents what also stands in `train` or in `more` documents.
+  """Cuts out of held-out documents the text that `train` or `more` documents also contain.
 
   Whole lines are cut, and parts of lines longer than `LINE` bytes. A document of which less than
   `LEFT` would stay is dropped. What is left of a document is joined and checked again, until no
-  more than `LIMIT` of the bytes stand elsewhere.
+  more than `LIMIT` of the bytes are shared.
 
   Args:
     held: the held-out documents.
@@ -130,7 +130,7 @@ def cut(held: Documents, train: Documents, *more: Documents) -> Cut:
 
 
 def marks(held: Documents, train: Documents, length: int = STRETCH) -> list[np.ndarray]:
-  """Which bytes lie inside stretches of `length` bytes or more that stand in a training document.
+  """Which bytes lie in stretches of `length` bytes or more that also occur in a training document.
 
   Returns:
     A bool array [bytes] for each held-out document.
@@ -158,9 +158,10 @@ def _mean(marked: Sequence[np.ndarray]) -> float:
 
 
 def _gaps(text: bytes, marked: np.ndarray) -> Pieces:
-  """The lines to cut out: those of which a marked stretch covers half or more, else all it touches.
+  """The parts of a document to cut out.
 
-  Of a line longer than `LINE` it is the marked characters.
+  Each marked stretch removes the lines of which it covers half or more, or all lines that it
+  touches if there are none. Of a line longer than `LINE` it removes the marked characters only.
   """
   edges = np.flatnonzero(np.diff(marked, prepend=False, append=False))
   found: list[tuple[int, int]] = []
@@ -212,7 +213,7 @@ def _ranges(starts: np.ndarray, stops: np.ndarray, step: int) -> np.ndarray:
 
 
 def _present(text: np.ndarray, starts: np.ndarray, width: int, train: Documents) -> np.ndarray:
-  """Which of the windows of `text` at `starts` stand in a training document, bool [starts]."""
+  """Which windows of `text` at `starts` occur in a training document, bool [starts]."""
   parts = [np.zeros(0, bool)]
   for begin in range(0, starts.size, BLOCK):
     block = starts[begin : begin + BLOCK]
@@ -254,7 +255,7 @@ def _index(text, starts, width, table, hashes, same):
 
 @numba.njit(cache=True, nogil=True)
 def _look_up(data, text, starts, width, table, hashes, seen):
-  """Marks the windows that stand in `data`, by a hash that rolls over each of its bytes."""
+  """Marks the windows that occur in `data`, by a hash that rolls over each of its bytes."""
   shift = _shift(table)
   power, code = np.uint64(1), np.uint64(0)
   for _ in range(width):

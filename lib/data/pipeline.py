@@ -9,13 +9,13 @@ made before (`Corpus`, `Encoded`), which are only read.
 A row is a dict of int32 arrays [length]:
   targets    token ids
   inputs     targets of the same document shifted right by one, after the id `vocab_size`, which
-             marks a document's beginning; a row that goes on with a document begins with the
+             marks a document's beginning; a row that continues a document begins with the
              document's previous token
   bytes      bytes that each target covers
   segments   1, 2, ... for the documents in the row; 0 is padding, where all other fields are 0
   positions  place within the segment
-and, where a loss shall not be of all tokens,
-  scored     1 for the targets that count, 0 for those that are only read
+and, where the loss is not over all tokens,
+  scored     1 for targets that count, 0 for targets that are only read
 """
 
 import functools
@@ -36,8 +36,8 @@ from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
 
 FIELDS = ('targets', 'inputs', 'bytes', 'segments', 'positions')
-# Rows of one long document would fill whole batches, so rows are shuffled within a window: so many
-# batches, but no more than so many tokens (a few megabytes), which are read before the first batch.
+# Rows of one long document would fill whole batches, so rows are shuffled within a window, which is
+# read before the first batch: at most this many batches and this many tokens (a few megabytes).
 SHUFFLE_BATCHES = 64
 SHUFFLE_TOKENS = 2**18
 # Threads read and tokenize (compiled tokenizers release the GIL) a few documents ahead of each.
@@ -61,8 +61,8 @@ def batches(
   """Batches of rows [batch_size, length].
 
   `pack` joins documents end to end and splits them into rows; otherwise each document makes one
-  row, cropped or padded to `length`. Iterators are checkpointable, and every epoch has an order of
-  its own. `context_bytes` keeps the tokens that begin within the document's first `context_bytes`
+  row, cropped or padded to `length`. Iterators are checkpointable, and every epoch has another
+  order. `context_bytes` keeps the tokens that begin within the document's first `context_bytes`
   bytes, so that tokenizers meet equal text. The last token may reach beyond: leaving it out would
   favour short tokens, since long ones, which cost less a byte, are the likelier to cross the end.
 
@@ -82,7 +82,7 @@ def batches(
   if repeat and not len(source):
     raise InputError('the source has no document; training wants at least one.')
   if pack and context_bytes is not None:
-    raise InputError('context_bytes holds for one document a row; set pack=False with it.')
+    raise InputError('context_bytes needs one document a row; set pack=False with it.')
   documents = grain.MapDataset.source(source).seed(seed)
   if shuffle:
     documents = documents.shuffle()
@@ -97,6 +97,8 @@ def batches(
       rows = _Shuffled(rows, window, seed)
   else:
     rows = tokens.map(functools.partial(_padded, length=length)).to_iter_dataset(options)
+    if repeat:
+      rows = _WithTokens(rows, len(source))
   if repeat:
     return rows.batch(batch_size)
   fill = functools.partial(grain.experimental.batch_and_pad, batch_size=batch_size)
@@ -223,6 +225,37 @@ def _padded(tokens: np.ndarray, length: int) -> dict[str, np.ndarray]:
   return _row(table)
 
 
+class _WithTokens(grain.IterDataset):
+  """Endless rows of one document each; InputError where a whole pass has no token."""
+
+  def __init__(self, parent: grain.IterDataset, documents: int):
+    super().__init__(parent)
+    self._documents = documents
+
+  def __iter__(self) -> grain.DatasetIterator:
+    return _WithTokensIterator(iter(self._parent), self._documents)
+
+
+class _WithTokensIterator(grain.DatasetIterator):
+  def __init__(self, parent: grain.DatasetIterator, documents: int):
+    super().__init__(parent)
+    self._documents, self._empty = documents, 0
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    row = next(self._parent)
+    self._empty = 0 if row['segments'].any() else self._empty + 1
+    if self._empty >= 2 * self._documents:  # a token at the start of a pass and the end of the next
+      raise InputError(_no_token(self._documents))
+    return row
+
+  def get_state(self) -> dict[str, Any]:
+    return self._parent.get_state()
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    self._parent.set_state(state)
+    self._empty = 0
+
+
 class _Packed(grain.IterDataset):
   """Documents [3, tokens] joined end to end and split into rows.
 
@@ -251,7 +284,7 @@ class _PackedIterator(grain.DatasetIterator):
     table = np.zeros((5, self._length), np.int32)
     filled = segment = empty = 0
     while filled < self._length:
-      if empty >= 2 * self._documents:  # a token at the begin of a pass and the end of the next
+      if empty >= 2 * self._documents:  # a token at the start of a pass and the end of the next
         raise InputError(_no_token(self._documents))
       try:
         document = self._current()
@@ -290,7 +323,7 @@ class _PackedIterator(grain.DatasetIterator):
 
 
 class _Shuffled(grain.IterDataset):
-  """Rows shuffled within windows of so many, each window in an order of its own.
+  """Rows shuffled within windows of `window` rows, each window in another order.
 
   grain 0.2.18 has WindowShuffleIterDataset, which draws a row's place among 2¹⁶ again and again
   until it lies in the window: half of the time of reading rows that are tokens already.

@@ -45,9 +45,11 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
 
   `ngram:SOURCE` is endless text from the n-gram law of any of them (`lib.data.ngram_text`).
 
-  `data_dir` holds prepared TFDS sets: by default the cache folder for the stdlib corpus, which is
-  made on first use, and TFDS's own folder for the others, which must be there. Validation and test
-  share no text with train (`lib.data.overlap`), except in TFDS sets, whose splits are their own.
+  `data_dir` is the folder of prepared TFDS sets: by default the cache folder for the stdlib corpus,
+  which is made on first use, and TFDS's folder for the others, which must exist.
+
+  Validation and test share no text with train (`lib.data.overlap`), except in TFDS sets, which keep
+  their splits.
   """
   if spec.startswith('tfds:'):
     return _open_tfds(spec.removeprefix('tfds:'), split, data_dir)
@@ -66,7 +68,7 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
 
 
 def describe(spec: str, data_dir: str | os.PathLike | None = None) -> Description:
-  """What a source holds: sizes, scripts and oddities, and how much text its splits share.
+  """What a source contains: sizes, scripts and oddities, and how much text its splits share.
 
   It takes a pass over the text once; the cache folder keeps the result by the documents' digest.
   A TFDS set, which may be a stream from a bucket, and endless text are described by a sample.
@@ -148,9 +150,8 @@ def sample(source: Source, limit_bytes: int | None = None, seed: int = 0) -> lis
   """A random sample of the documents of the whole split, in the split's order.
 
   Documents are drawn until `limit_bytes` are reached; the last one drawn is cut to fit, at a UTF-8
-  character. The
-  draws are stratified: any number of them is spread evenly over the split, so that the folders
-  of three languages are sampled in proportion to their sizes.
+  character. The draws are stratified: any number of them is spread evenly over the split, so that
+  folders of three languages are sampled in proportion to their sizes.
 
   Args:
     source: the split.
@@ -161,7 +162,7 @@ def sample(source: Source, limit_bytes: int | None = None, seed: int = 0) -> lis
     return [source[index] for index in range(len(source))]
   drawn: dict[int, bytes] = {}
   room = limit_bytes
-  for index in _stratified(len(source), seed):
+  for index in stratified(len(source), seed):
     if room <= 0:
       break
     document = source[index]
@@ -170,7 +171,7 @@ def sample(source: Source, limit_bytes: int | None = None, seed: int = 0) -> lis
   return [drawn[index] for index in sorted(drawn)]
 
 
-def _stratified(count: int, seed: int) -> Iterator[int]:
+def stratified(count: int, seed: int) -> Iterator[int]:
   """A random order of `range(count)` whose every beginning is spread evenly over the range.
 
   The van der Corput sequence with nested uniform scrambling (Owen 1995, Randomly permuted
@@ -203,7 +204,7 @@ def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Rec
 
 
 def read_record(records: Any, index: int) -> Mapping[str, Any]:
-  """One record of `open_records`, whose reader holds it against the checksums in its file.
+  """One record of `open_records`, whose reader verifies the checksums in its file.
 
   Raises:
     InputError: the file is damaged or cut short.

@@ -3,7 +3,7 @@
 
 Language-reference topics, the docstrings of each module, and each module's source with the
 docstrings cut out. Exact repetitions of a document are left out, and what documents of validation
-and test share with those of train is cut out of them (`lib.data.overlap`).
+and test share with documents of train is cut out of them (`lib.data.overlap`).
 """
 
 import ast
@@ -118,7 +118,7 @@ def split_of(name: str) -> str:
 def prepare(config: str, data_dir: str | os.PathLike) -> tfds.core.DatasetBuilder:
   """The data set of one config ('all', 'prose', 'source'), made under `data_dir` if it is new.
 
-  Several processes may come at once: each writes a folder of its own, the first to rename it
+  Several processes may run this at once: each writes a folder, the first to rename it
   into place wins and the others read that one.
   """
   folder = epath.Path(data_dir).expanduser()
@@ -184,7 +184,7 @@ def separate(source: str) -> tuple[str, str]:
 
 
 def _remove(statement: ast.stmt, lines: list[bytes]) -> None:
-  """Cuts a statement out of `lines`, with its lines where nothing else stands on them."""
+  """Cuts a statement out of `lines`, and the lines that contain nothing else."""
   first, last = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
   rest = lines[first][: statement.col_offset] + lines[last][statement.end_col_offset :]
   lines[first : last + 1] = [rest] if rest.strip() else []

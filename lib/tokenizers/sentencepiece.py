@@ -11,7 +11,7 @@ import numpy as np
 from lib.errors import InputError
 from lib.tokenizers import base, utf8
 
-SPACE = '\u2581'  # how SentencePiece writes a space, so it cannot tell one from the other
+SPACE = '\u2581'  # how SentencePiece writes a space, so the two look alike to it
 SKIPPED = SPACE + '\u2585\0'  # its trainer skips sentences with the last two
 SENTENCE = 4096  # bytes of the longest sentence to train on
 PROBE = ' \ufb01  \u00a0a\n\t\u212b '.encode()  # a model that normalises or strips would change it
@@ -46,7 +46,7 @@ class SentencePiece(utf8.TextDictionary):
       )
 
   def _piece(self, i: int) -> bytes:
-    """The bytes that an id of the model stands for."""
+    """The bytes of an id of the model."""
     if self._processor.is_unknown(i) or self._processor.is_control(i):
       return b''
     piece = self._processor.id_to_piece(i)
@@ -100,6 +100,7 @@ def train_sentencepiece(
       model_type=kind,
       vocab_size=vocab_size,
       byte_fallback=True,
+      required_chars=SPACE,  # else text with no space, or few, gives a model that changes spaces
       normalization_rule_name='identity',
       add_dummy_prefix=False,
       remove_extra_whitespaces=False,
@@ -116,7 +117,7 @@ def train_sentencepiece(
 
 
 def _sentences(documents: Iterable[bytes]) -> Iterator[str]:
-  """Lines, each with the newline before it: the trainer strips those at the end of a sentence.
+  """Lines, each with the newline before it: the trainer strips newlines at the end of a sentence.
 
   Longer lines are cut, since the time of unigram training grows with the square of a sentence.
   """
