@@ -47,7 +47,9 @@ CAPTIONS = {
   'equally many bytes) and scored on the same held-out text, in bits per byte. window_unigram is '
   'a unigram over whole windows, which reads nothing before a window: only a model below it has '
   'learned from context. Greedy windows are not lossless, so their bits are too few. ± is one '
-  'standard error over seeds and documents; all rows rest on one M1.',
+  'standard error over seeds and documents; all rows rest on one M1. Differences are paired by '
+  'seed and document. Their variance over seeds is pooled over the tokenizers that can be learned; '
+  'AC, StaticAC and GZip, which hardly vary by seed, are compared by their own differences alone.',
   'windows': 'What M2 learns of equal-info windows of b bits, and which token of a window it '
   'learns first. gap is log2 V less the bits per token; the gain over a unigram of whole windows '
   'shows how much of it comes from context. ± is one standard error over seeds and documents.',
@@ -137,7 +139,7 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   bytes_read = pipeline.shapes(config.m1.batch_size, config.m1.context)
   return m2.plans(config) | {
     'decompress': lambda: decompress.plan(config),
-    'm1': lambda: models.plan(config.m1, m1.make_model(config), bytes_read),
+    'm1': lambda: models.plan(config.m1, m1.make_model(config), bytes_read, config.m1.peak),
   }
 
 

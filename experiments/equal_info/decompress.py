@@ -138,7 +138,7 @@ def plan(config: ConfigDict) -> runner.Plan:
   options = config.decompress
   batch = pipeline.shapes(options.batch_size, options.room + options.text_bytes)
   batch['scored'] = batch['segments']
-  return models.plan(options, make_model(config), batch)
+  return models.plan(options, make_model(config), batch, options.rates[0])
 
 
 def make_model(config: ConfigDict):
@@ -198,12 +198,21 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       correct, nats = read(variables, rows)
       return {'accuracy': correct.mean(), 'nats_per_byte': nats.mean()}
 
+    def fit(options: ConfigDict, rate: float, seed: int, part: str, watch=watch, arm=arm,
+            known=by_split['train']) -> models.Trained:
+      return models.fit(
+        config, run, options, f'decompress/{row_of(config, arm)},{part}', model,
+        make_batches(config, known, seed), {'validation': watch}, seed, rate,
+      )  # fmt: skip
+
+    rate = models.choose_rate(
+      options, lambda short, rate, fit=fit: fit(short, rate, config.seed, name(rate=rate)),
+      'validation/nats_per_byte',
+    )  # fmt: skip
+    rows.append(models.rate_row(TABLE, row_of(config, arm), options, rate))
     scores, histories = [], []
     for seed in models.seeds(config, options):
-      trained = models.fit(
-        config, run, options, f'decompress/{row_of(config, arm)},{name(seed=seed)}', model,
-        make_batches(config, by_split['train'], seed), {'validation': watch}, seed,
-      )  # fmt: skip
+      trained = fit(options, rate, seed, name(seed=seed))
       scores.append(read(trained.variables, by_split['test']))
       histories.append(trained.history)
     right[arm], nats = (np.stack(part).astype(np.float64) for part in zip(*scores))
