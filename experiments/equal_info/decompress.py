@@ -198,8 +198,15 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       correct, nats = read(variables, rows)
       return {'accuracy': correct.mean(), 'nats_per_byte': nats.mean()}
 
-    def fit(options: ConfigDict, rate: float, seed: int, part: str, watch=watch, arm=arm,
-            known=by_split['train']) -> models.Trained:
+    def fit(
+      options: ConfigDict,
+      rate: float,
+      seed: int,
+      part: str,
+      watch=watch,
+      arm=arm,
+      known=by_split['train'],
+    ) -> models.Trained:
       return models.fit(
         config, run, options, f'decompress/{row_of(config, arm)},{part}', model,
         make_batches(config, known, seed), {'validation': watch}, seed, rate,

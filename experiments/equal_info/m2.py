@@ -431,8 +431,7 @@ def _against(size: tuple, arms: Mapping[codecs.Method, np.ndarray], after: str =
     rows += [
       _paired(row(other), column, one - reference)
       for other, one in alone.items()
-      if kind in REFERENCES
-      or (kind, other) == ('greedy', codecs.Method('gzip', method.token_bits))
+      if kind in REFERENCES or (kind, other) == ('greedy', codecs.Method('gzip', method.token_bits))
     ]
   return rows
 

@@ -103,7 +103,9 @@ def plan(
   return runner.Plan(experiment, make_optimizer(options, peak), batch, model.embedding.vocab_size)
 
 
-def choose_rate(options: ConfigDict, train: Callable[[ConfigDict, float], Trained], metric: str) -> float:
+def choose_rate(
+  options: ConfigDict, train: Callable[[ConfigDict, float], Trained], metric: str
+) -> float:
   """The best of `options.rates` by validation text, after `options.rate_share` of the steps.
 
   Args:
