@@ -8,8 +8,8 @@ Such windows are shorter than bytes and than subwords.
 
 Expected: bytes per token in the order StaticAC < b = 16 < 32 < 64 < 128 < AC for one M1. M2 over
 AC stays near ln V. M2 over windows of 16 bits falls below a unigram over whole windows if it is
-trained for long enough: in a pilot of 0.5M parameters after 800 steps (2.70 against 2.91 bits
-per byte), not after 200 (3.17). A decoder predicts more bytes than its control from windows, and from
+trained for long enough: in a pilot of 0.5M parameters after 800 steps (2.70 against 2.91 bits per
+byte), not after 200 (3.17). A decoder predicts more bytes than its control from windows, and from
 AC only at first. Cost: smoke under a minute.
 
   python -m experiments.equal_info --config=configs/equal_info.py:cpu --workdir=runs/equal_info

@@ -317,7 +317,7 @@ def test_text_that_would_be_memorised_is_refused_at_large_scales():
 def test_text_that_m2_is_given_counts_not_all_that_there_is():
   config = equal_info.get_config('gpu,tables=m2')
   config.m2.stepped_bytes = 2**20  # of endless text
-  with pytest.raises(InputError, match=r'1.05e\+06 bytes of training text .* at most 4 epochs'):
+  with pytest.raises(InputError, match=r'1.05e\+06 bytes of training text, .* at most 4 epochs'):
     m2.check(config)
   config.m2.methods = (('bytes', 8), ('numbered16', 16))  # M1 steps through neither
   config.m2.equal_text = ()
