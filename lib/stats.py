@@ -17,6 +17,8 @@ from scipy import stats
 from lib.errors import InputError
 
 LEVEL = 0.95  # of every interval that is printed
+ROUNDING = 1e-9  # of a value: a standard error up to this is rounding
+TINY = 1e-12  # a value and a standard error up to this are both rounding
 
 
 class Estimate(NamedTuple):
@@ -41,6 +43,12 @@ class Estimate(NamedTuple):
     sem = None if self.sem is None else abs(factor) * self.sem
     return self._replace(value=self.value * factor, sem=sem)
 
+  @property
+  def no_spread(self) -> bool:
+    """Whether all units gave one value, up to rounding: then there is nothing to test with."""
+    size = abs(self.value)
+    return self.sem is not None and self.sem <= max(ROUNDING * size, TINY * (size <= TINY))
+
   def half_width(self, level: float = LEVEL) -> float | None:
     """Half of the two-sided interval of the value, or None if it is unknown."""
     if self.sem is None or self.df is None:
@@ -50,12 +58,11 @@ class Estimate(NamedTuple):
   def p_value(self, against: float = 0.0) -> float | None:
     """p of the two-sided t-test that the value is `against`; None if it cannot be tested.
 
-    Equal values without any spread cannot be tested.
+    Without any spread it cannot be: what is deterministic is compared by value, not tested.
     """
-    distance = abs(self.value - against)
-    if self.sem is None or self.df is None or (self.sem == 0 and distance == 0):
+    if self.sem is None or self.df is None or self.no_spread:
       return None
-    return float(2 * stats.t.sf(distance / self.sem if self.sem else math.inf, self.df))
+    return float(2 * stats.t.sf(abs(self.value - against) / self.sem, self.df))
 
   def p_equivalent(self, margin: float, against: float = 0.0) -> float | None:
     """p of two one-sided t-tests that the value is within ± `margin` of `against`, doubled.
@@ -68,7 +75,7 @@ class Estimate(NamedTuple):
     """
     if not margin > 0:
       raise InputError(f'an equivalence margin must be positive; got {margin}.')
-    if self.sem is None or self.df is None or self.sem == 0:
+    if self.sem is None or self.df is None or self.no_spread:
       return None
     room = margin - abs(self.value - against)
     return float(min(1.0, 2 * stats.t.sf(room / self.sem, self.df)))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether rules and published numbers address rows that a recipe writes."""
 
+import functools
 import importlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ def faults(paper: str, rows: Sequence[Row], names: Sequence[str] = ()) -> list[s
 
   An address must be that of a row of the smoke run. Sizes may differ: numbers in the values and in
   the column compare equal, and so do names that the config of some scale holds (of models, texts,
-  methods). Published numbers that are said to be unmeasured must not be measured.
+  methods). Names in a rule must be in the config of scale cpu, or of the `scale` that the rule
+  names. Published numbers that are said to be unmeasured must not be measured.
 
   Args:
     paper: name of the data files.
@@ -48,6 +50,9 @@ def faults(paper: str, rows: Sequence[Row], names: Sequence[str] = ()) -> list[s
           exists = any(form.fullmatch(one) for one in forms)
         if not exists:
           found.append(f'no such row: {address}')
+        scale = rule.get('scale', 'cpu')
+        for part in absent(paper, address, scale, written):
+          found.append(f'{part} is not measured at scale {scale}: {address}')
   cells = Cells(rows, data)
   for claim in claims.load(paper):
     for one in (one for outcome in rules.judge(claim.rules, cells) for one in outcome.comparisons):
@@ -80,6 +85,48 @@ def _form(address: str, names: set[str]) -> str:
     ','.join(f'{key}{sign}{plain(value)}' for key, sign, value in values),
     f'{plain(quantity)}{above}{plain(other)}',
   ))  # fmt: skip
+
+
+def absent(paper: str, address: str, scale: str, written: set[str]) -> Iterator[str]:
+  """Names of an address that the config of its table has at another scale alone.
+
+  A name that smoke rows have without their config, such as that of a constant of the recipe, is not
+  the config's to choose.
+  """
+  table, row, _ = address.split(SEPARATOR)
+  if (
+    table not in importlib.import_module(f'configs.{paper}').TABLES
+  ):  # published, or a part of another table
+    return
+  constants = {part for other in written for part in other.split(SEPARATOR)[1].split(',')}
+  for part in row.split(','):
+    name = part.partition('=')[2].lower()
+    there = {one: _in_table(paper, one, table, name) for one in SCALES}
+    constant = part in constants and not there['smoke']
+    if any(there.values()) and not there[scale] and not constant:
+      yield part
+
+
+def _in_table(paper: str, scale: str, table: str, name: str) -> bool:
+  """Whether a scale's section of a table has the name; the whole config if no section has it."""
+  texts = _texts_by_scale(paper)
+  if any(name in found.get(table, ()) for found in texts.values()):
+    return name in texts[scale][table]
+  return any(name in found for found in texts[scale].values())
+
+
+@functools.cache
+def _texts_by_scale(paper: str) -> dict[str, dict[str, set[str]]]:
+  """Scale -> section of the config -> its texts in lower case; the scale itself is none."""
+  module = importlib.import_module(f'configs.{paper}')
+  return {
+    scale: {
+      section: set(map(str.lower, _texts(values)))
+      for section, values in module.get_config(scale).to_dict().items()
+      if section != 'scale'
+    }
+    for scale in SCALES
+  }
 
 
 def _names(paper: str) -> Iterator[str]:

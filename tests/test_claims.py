@@ -10,6 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from configs import markov
+from configs.common import SCALES
 from experiments.reproduce import RECIPES
 from lib import stats
 from lib.report import claims, page, published, rules, sections, tables
@@ -18,6 +19,7 @@ from lib.report.results import Row
 from lib.report.rules import Cells
 from lib.report.sections import Section
 from lib.stats import Estimate
+from tests import addresses
 
 
 def row(name, column, value, sem=None, n='10', df=9.0, **rest):
@@ -105,6 +107,7 @@ def test_what_was_not_run_is_named(kind, fields, missing):
   found = find(kind, fields)
   assert found.holds is None
   assert missing in found.not_run[0]
+  assert find(kind, {**fields, 'scale': 'gpu'}).not_run[0].endswith(' (needs scale gpu)')
 
 
 # The reason, and the left side's error: (sem, n, df).
@@ -122,7 +125,7 @@ def test_without_an_error_nothing_is_decided_by_values(reason):
   sem, n, df = REASONS[reason]
   over = 'seeds×documents' if '×' in n else 'documents'
   alone = Row('t', 'a=1', 'x', 0.5, sem, n=n, over=over, df=df)
-  for other in (0.5, 0.4, 0.6) if reason != 'no spread' else (0.5,):
+  for other in (0.5, 0.4, 0.6):
     [one] = find('above', {'left': 't / a=1 / x', 'right': other}, [alone]).comparisons
     assert one.untested == reason
     assert one.holds is one.adjusted is None
@@ -227,6 +230,7 @@ HOLDS = {'kind': 'below', 'left': 't / k=1,d=8 / loss', 'right': 't / k=1,d=4 / 
 FAILS = HOLDS | {'kind': 'above'}
 OPEN = {'kind': 'above', 'left': 't / k=1,d=8 / loss', 'right': 't / k=1,d=16 / loss'}
 ALONE = {'kind': 'above', 'left': 't / k=1,d=16 / size', 'right': 't / k=1,d=8 / size'}
+EXACT = ALONE | {'exact': True}
 ABSENT = {'kind': 'above', 'left': 't / k=9 / loss', 'right': 0}
 EMPTY = {'kind': 'above', 'left': 't / k=1,d=8 / bound', 'right': 0}
 NEEDS = {'kind': 'needs', 'what': 'a library of tasks'}
@@ -237,7 +241,10 @@ NEEDS = {'kind': 'needs', 'what': 'a library of tasks'}
   [
     ([HOLDS], {}, False, Verdict.DIRECTION),
     ([HOLDS], {}, True, Verdict.REPRODUCED),
-    ([HOLDS], {'any_scale': True}, False, Verdict.REPRODUCED),
+    ([HOLDS], {'any_scale': True}, False, Verdict.DIRECTION),
+    ([EXACT], {'any_scale': True}, False, Verdict.REPRODUCED),
+    ([EXACT, HOLDS], {'any_scale': True}, False, Verdict.DIRECTION),
+    ([EXACT], {}, False, Verdict.DIRECTION),
     ([HOLDS], {'theory': True}, False, Verdict.AGREES),
     ([HOLDS], {'theory': True}, True, Verdict.AGREES),
     ([HOLDS, FAILS], {'theory': True}, True, Verdict.FAILS),
@@ -296,7 +303,17 @@ FIELDS = {
   'above': {'left', 'right'}, 'below': {'left', 'right'}, 'equivalent': {'left', 'right', 'margin'},
   'order': set(), 'published': {'left', 'ratio'}, 'needs': {'what'},
 }  # fmt: skip
-OPTIONS = {'times', 'plus', 'paired', 'wherever_given', 'exact', 'or_equal', 'rises', 'falls'}
+OPTIONS = {
+  'times',
+  'plus',
+  'paired',
+  'wherever_given',
+  'exact',
+  'or_equal',
+  'rises',
+  'falls',
+  'scale',
+}
 
 
 @pytest.mark.parametrize('paper', RECIPES)
@@ -318,6 +335,7 @@ def test_claims_name_tables_fields_and_numbers_that_exist(paper):
         assert rule['kind'] in ('above', 'below')
         assert rule['exact'] is True
       assert rule.get('exact', True) in (True, 'right')
+      assert rule.get('scale', 'paper') in SCALES
       if rule.get('paired'):
         assert 'seed=*' in rule['left']
         assert (
@@ -391,7 +409,7 @@ def test_no_claim_fails_on_the_numbers_of_its_own_paper(paper, reproduced):
   ]  # fmt: skip
   rows = [
     Row(entry['table'], entry['row'], entry['column'], float(entry['value']),
-        None if entry['column'] == 'tokens' else 1e-9, n='9', df=8.0,
+        None if entry['column'] == 'tokens' else 1e-6, n='9', df=8.0,
         published=float(entry['value']))
     for entry in entries
   ]  # fmt: skip
@@ -407,3 +425,11 @@ def test_steps_that_claims_name_are_evaluated_at_every_scale(scale):
   named = {int(step) for step in re.findall(r'_at_(\d+)', str(claims.load('markov')))}
   assert named == {200, 400}
   assert not any(step % options.evaluate_every for step in named)
+
+
+def test_rules_whose_rows_no_run_at_cpu_has_are_found():
+  cell = 'context / data=pile,vocabulary=*,embedding=learned / perplexity'
+  assert [*addresses.absent('lexinvariant', cell, 'cpu', set())] == ['data=pile']
+  assert [*addresses.absent('lexinvariant', cell, 'paper', set())] == []
+  cell = 'coverage / font=unifont.hex,vocabulary=unicode / tokens'
+  assert [*addresses.absent('visual_unicode', cell, 'cpu', {cell})] == []  # a constant

@@ -67,7 +67,7 @@ def test_results_hold_every_table_in_the_common_format(smoke):
   for row in results['rows']:
     assert list(row) == [
       'table', 'row', 'column', 'measured', 'sem', 'n', 'over', 'df', 'published', 'evidence',
-      'unit', 'note',
+      'unit', 'note', 'lossy',
     ]  # fmt: skip
     assert row['measured'] is not None or row['note']
     assert row['published'] is not None or 'the paper gives no such number' in row['note']

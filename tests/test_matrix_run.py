@@ -162,14 +162,17 @@ def test_tokenizers_are_ranked_by_the_gain_of_learned_rows(smoke):
 
 def test_what_is_not_lossless_has_no_rank():
   rng = np.random.default_rng(0)
-  scores = lambda nats: cells.Scores(rng.normal(nats, 0.1, (2, 5)), np.full(5, 9.0), np.ones(5))
+
+  def scores(nats, lossless=True):
+    return cells.Scores(rng.normal(nats, 0.1, (2, 5)), np.full(5, 9.0), np.ones(5), lossless)
+
   found = {
-    ('words†', 'learned'): scores(1),
+    ('words', 'learned'): scores(1, lossless=False),
     ('bpe', 'learned'): scores(3),
     ('bytes', 'learned'): scores(2),
   }
   ranked = {row.row: row.measured for row in grid.ranks(found)}
-  assert ranked == {'tokenizer=words†': None, 'tokenizer=bpe': 2, 'tokenizer=bytes': 1}
+  assert ranked == {'tokenizer=words': None, 'tokenizer=bpe': 2, 'tokenizer=bytes': 1}
 
 
 def test_a_spread_is_the_standard_deviation_and_errs_as_its_derivative():
@@ -299,10 +302,11 @@ def test_what_is_not_lossless_is_marked(run, tmp_path):
   made.save(path)
   config.grid.tokenizers = (path,)
   corpus = Corpus(config, run, path, tokens.labels([path])[path], config.grid)
-  assert corpus.label == 'words†'
-  rows = {row.column: row for row in grid._tokenizer(config, corpus)}
+  measured = grid._tokenizer(config, corpus)
+  rows = {row.column: row for row in cells.marked(measured, {'words': corpus.tokenizer})}
   assert rows['share_restored'].measured < 1
-  assert rows['vocab_size'].row == 'tokenizer=words†'
+  assert all(row.row == 'tokenizer=words' and row.lossy for row in rows.values())
+  assert not any(row.lossy for row in cells.marked(measured, {'bpe': corpus.tokenizer}))
   points = {'learned': {'words†': (1.0, 1.0), 'bpe': (2.0, 2.0), 'bytes': (3.0, 3.0)}}
   axis = figure.Figure().subplots()
   report_plots.trade('', '', '', points, ['words†'])(axis)

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from lib import stats
-from lib.report import published, results, tables
+from lib.report import page, published, results, sections, tables
 from lib.report.results import Row
 from lib.stats import Estimate
 
@@ -150,3 +150,23 @@ def test_a_summary_keeps_the_rows_and_columns_named():
     Row('u', 'k=1,d=4', 'nats', 0.5),
   ]
   assert tables.select(rows, {'t': ('d=4', ('nats',))}) == rows[:1]
+
+
+def test_rows_of_lossy_tokenizers_are_marked_in_every_form():
+  rows = [
+    Row('t', 'tokenizer=words', 'bits', 1.0),
+    Row('t', 'tokenizer=bpe', 'bits', 2.0, 0.1, n='3', over='seeds', df=2.0),
+    Row('t', 'tokenizer=words', 'share_restored', 0.5),
+  ]
+  found = results.mark_lossy(rows, lambda parts: parts['tokenizer'] == 'words')
+  assert [row.lossy for row in found] == [True, False, True]
+  assert [line[0] for line in tables.grid(found)] == ['row', 'tokenizer=words †', 'tokenizer=bpe']
+  for text in (tables.markdown(found), page.html([section(found)], [])):
+    assert results.ABOUT_LOSSY in text
+    assert 'tokenizer=words †' in text
+  for text in (tables.markdown(rows), page.html([section(rows)], [])):
+    assert '†' not in text
+
+
+def section(rows):
+  return sections.Section('x', 'X', 'cpu', {}, 1.0, '', '', [], rows, [['a'], ['b']], {}, [])

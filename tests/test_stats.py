@@ -103,11 +103,24 @@ def test_one_seed_decides_nothing():
   assert (pair.value, pair.sem, pair.p_value()) == (1.0, None, None)
 
 
-def test_equal_values_without_spread_cannot_be_tested():
+def test_values_without_spread_cannot_be_tested():
   same = stats.mean([0.0, 0.0, 0.0])
   assert same.p_value() is None
   assert same.p_equivalent(0.1) is None
-  assert stats.mean([1.0, 1.0, 1.0]).p_value() == 0
+  third = 1 / 3
+  for values in (
+    [0.5] * 3,
+    [third, third + 1e-16, third],
+    [1e-17, -1e-17, 3e-17],
+    [1e9, 1e9 + 1e-7],
+  ):
+    found = stats.mean(values)
+    assert found.no_spread
+    assert found.p_value() is found.p_value(0.5) is None
+    assert found.p_equivalent(1.0) is found.p_equivalent(0.1, 0.5) is None
+  for values in ([0.5, 0.5, 0.5 + 1e-6], [1e-9, -1e-9, 0.0]):
+    assert not stats.mean(values).no_spread
+    assert stats.mean(values).p_value(0.3) < 1e-6
 
 
 def test_equivalence_is_shown_exactly_where_the_interval_lies_inside_the_margins():

@@ -44,13 +44,13 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains and scores all models, and compares them with those over bytes."""
   options = options_of(config)
   rows: list[Row] = []
-  bits = {}
+  bits, made = {}, {}
   for tokenizer, label in tokens.labels(options.tokenizers).items():
     corpus = Corpus(config, run, tokenizer, label, options)
-    row = name(tokenizer=corpus.label)
+    made[label], row = corpus.tokenizer, name(tokenizer=label)
     found, scores = cells.measure(config, run, corpus, TABLE, row, EMBEDDING)
     assert scores is not None, 'any tokenizer has learned rows'
-    bits[corpus.label] = scores.bits
+    bits[label] = scores.bits
     size = cells.parameters(models.make(config, corpus.tokenizer, EMBEDDING), corpus)
     rows += found + corpus.costs(TABLE, row, size)
     rows.append(Row(TABLE, row, 'times', config.budget.times, unit='× the FLOPs of the grid'))
@@ -58,4 +58,4 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     for label, gap in stats.arms(bits, BYTES, 'seeds×documents').items():
       rows.append(Row.of(TABLE, name(tokenizer=label), 'above_bytes_bits_per_byte', gap,
                          unit='bits/byte', note='less bytes, paired'))  # fmt: skip
-  return rows
+  return cells.marked(rows, made)

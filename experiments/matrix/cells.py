@@ -7,7 +7,7 @@ gain: what its models save over a unigram over the very same tokens.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -20,13 +20,13 @@ from experiments.visual_unicode.models import Trained, fit_model
 from lib import stats
 from lib.errors import InputError
 from lib.models.decoder import LanguageModel
-from lib.report.results import Row, name
+from lib.report.results import LOSSY, Row, mark_lossy, name
+from lib.tokenizers import Tokenizer
 
 BITS, GAIN = 'bits_per_byte', 'gain_over_unigram_bits_per_byte'
 ABOUT_NAMES = (
   ' `bpe` and `lzw` merge across spaces; `sentencepiece` and `wordpiece` stay within words. '
-  f'{tokens.LOSSY} marks tokenizers that are not lossless: they do not pay for what they lose, so '
-  'they are not ranked.'
+  f'Tokenizers that are not lossless ({LOSSY}) are not ranked.'
 )
 
 
@@ -38,11 +38,13 @@ class Scores:
     nats: float64 [S, D].
     unigram: float64 [D], nats under a unigram over the same tokens.
     bytes: float64 [D].
+    lossless: whether the tokenizer gives every text back.
   """
 
   nats: np.ndarray
   unigram: np.ndarray
   bytes: np.ndarray
+  lossless: bool = True
 
   @property
   def bits(self) -> np.ndarray:
@@ -77,6 +79,12 @@ def row_of(tokenizer: str, embedding: str) -> str:
   return name(tokenizer=tokenizer, embedding=embedding)
 
 
+def marked(rows: Sequence[Row], found: Mapping[str, Tokenizer]) -> list[Row]:
+  """The rows, `lossy` where the tokenizer of that label is not lossless."""
+  lossy = {label for label, tokenizer in found.items() if not tokenizer.lossless}
+  return mark_lossy(rows, lambda parts: parts.get('tokenizer') in lossy)
+
+
 def parameters(model: LanguageModel, corpus: Corpus) -> int:
   """Of the decoder, without embedding and readout."""
   batch, key = next(iter(corpus.batches(0))), jax.random.key(0)
@@ -89,8 +97,7 @@ def run_name(table: str, corpus: Corpus, embedding: str) -> str:
 
   The tokenizer's fingerprint is part of it, so that no other tokenizer takes up its checkpoints.
   """
-  label = corpus.label.removesuffix(tokens.LOSSY)
-  return f'{table}/{row_of(label, embedding)},tokens={corpus.tokenizer.fingerprint[:12]}'
+  return f'{table}/{row_of(corpus.label, embedding)},tokens={corpus.tokenizer.fingerprint[:12]}'
 
 
 def measure(
@@ -107,7 +114,8 @@ def measure(
   options = ConfigDict(corpus.options.to_dict() | {'steps': steps, 'evaluate_every': steps})
   where = run_name(table, corpus, embedding)
   trained = fit_model(config, run, options, where, model, corpus.batches)
-  scores = Scores(_score(corpus, trained), corpus.unigram, corpus.test_bytes)
+  lossless = corpus.tokenizer.lossless
+  scores = Scores(_score(corpus, trained), corpus.unigram, corpus.test_bytes, lossless)
   rates = [line['tokens_per_second'] for line in trained[0].history if 'tokens_per_second' in line]
   found = stats.crossed(scores.bits)
   rows = [

@@ -75,7 +75,7 @@ class Corpus:
     config: of the recipe.
     run: its workdir keeps tokenizers and tokens.
     name: the tokenizer.
-    label: what rows call it; one that is not lossless gets `tokens.LOSSY` after it.
+    label: what rows call it.
     options: the section of the config with the text and the models, such as config.grid.
   """
 
@@ -84,7 +84,7 @@ class Corpus:
   ):
     self._config, self._run, self.name, self.options = config, run, name, options
     self.tokenizer: Tokenizer = tokens.make(config, run, name)
-    self.label = label if self.tokenizer.lossless else label + tokens.LOSSY
+    self.label = label
     encode = lambda found: equal_info.encoded(run, self.tokenizer, found.texts)
     train, held_out = (examples(config, options, split) for split in ('train', 'test'))
     self.train, self.test = encode(train), encode(held_out)

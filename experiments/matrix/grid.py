@@ -46,7 +46,7 @@ SUMMARY = {
 }  # fmt: skip
 USUAL = {'lexinvariant': 'characters', 'glyph': 'unicode'}  # the tokens of an embedding's paper
 LEARNED = 'learned'
-SPREAD = ('learned', 'glyph', 'random', 'code')  # rows drawn anew hardly train at this budget
+SPREAD = ('learned', 'glyph', 'random', 'code')  # lexinvariant rows hardly train at this budget
 PAIRED = 'seeds×documents'
 
 Cells = Mapping[tuple[str, str], Scores]  # (label of the tokenizer, embedding)
@@ -64,19 +64,21 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains all cells, tokenizer by tokenizer; rows of the tables grid, tokenizers and untried."""
   rows: list[Row] = []
   found: dict[tuple[str, str], Scores] = {}
-  labels = {}
-  for tokenizer, label in tokens.labels(config.grid.tokenizers).items():
+  made = {}
+  names = tokens.labels(config.grid.tokenizers)
+  for tokenizer, label in names.items():
     corpus = Corpus(config, run, tokenizer, label, config.grid)
-    labels[tokenizer] = corpus.label
+    made[label] = corpus.tokenizer
     rows += _tokenizer(config, corpus)
     for embedding in config.grid.embeddings:
-      row = row_of(corpus.label, embedding)
+      row = row_of(label, embedding)
       more, scores = cells.measure(config, run, corpus, GRID, row, embedding)
       rows += more
       if scores:
-        found[corpus.label, embedding] = scores
+        found[label, embedding] = scores
   apart = above_learned(found)
-  return [*rows, *apart, *spread(found), *ranks(found), *untried(found, rows + apart, labels)]
+  rows += [*apart, *spread(found), *ranks(found), *untried(found, rows + apart, names)]
+  return cells.marked(rows, made)
 
 
 def _tokenizer(config: ConfigDict, corpus: Corpus) -> list[Row]:
@@ -127,7 +129,7 @@ def spread(found: Cells) -> list[Row]:
   labels = [
     label
     for label in dict.fromkeys(label for label, _ in found)
-    if not label.endswith(tokens.LOSSY) and all((label, kind) in found for kind in kinds)
+    if all((label, kind) in found and found[label, kind].lossless for kind in kinds)
   ]
   if min(len(labels), len(kinds)) < 2:
     return []
@@ -159,7 +161,7 @@ def deviation(arms: np.ndarray) -> np.ndarray:
 def ranks(found: Cells) -> list[Row]:
   """The place of each tokenizer by the gain of learned rows; what is not lossless has none."""
   gains = {label: scores.gain for (label, kind), scores in found.items() if kind == LEARNED}
-  lossless = [label for label in gains if not label.endswith(tokens.LOSSY)]
+  lossless = [label for label in gains if found[label, LEARNED].lossless]
   order = sorted(lossless, key=lambda label: -gains[label].mean())
   note = 'by the gain of learned rows over its own unigram; 1 is the largest'
   return [

@@ -9,9 +9,9 @@ from experiments import runner
 from experiments.matrix import budget, grid, markov, tokens
 from experiments.matrix.cells import BITS, GAIN
 from lib.report import plots
-from lib.report.results import Row, name
+from lib.report.results import LOSSY, Row, name
 
-UNRANKED = f'{tokens.LOSSY} not lossless, not ranked'
+UNRANKED = f'{LOSSY} not lossless, not ranked'
 
 
 def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
@@ -33,18 +33,17 @@ def _column(rows: Sequence[Row], table: str, column: str) -> dict[str, Row]:
   }
 
 
-def _labels(rows: Sequence[Row], config: ConfigDict) -> list[str]:
-  """The tokenizers of the grid as its rows call them."""
-  there = {row.row for row in rows if row.table == grid.TOKENIZERS}
+def _labels(rows: Sequence[Row], config: ConfigDict) -> dict[str, str]:
+  """Label of each tokenizer of the grid -> what pictures call it."""
+  lossy = {row.row for row in rows if row.table == grid.TOKENIZERS and row.lossy}
   labels = tokens.labels(config.grid.tokenizers).values()
-  lossy = lambda label: name(tokenizer=label + tokens.LOSSY) in there
-  return [label + tokens.LOSSY * lossy(label) for label in labels]
+  return {label: label + LOSSY * (name(tokenizer=label) in lossy) for label in labels}
 
 
 def _heat(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
   """Gains and bits per byte of all cells."""
   labels, embeddings = _labels(rows, config), config.grid.embeddings
-  legend = UNRANKED if any(label.endswith(tokens.LOSSY) for label in labels) else ''
+  legend = UNRANKED if any(shown.endswith(LOSSY) for shown in labels.values()) else ''
   panels = []
   for column, title, unit in (
     (GAIN, 'What a model gains over a unigram', 'bits per byte below the unigram'),
@@ -53,7 +52,7 @@ def _heat(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
     found = _column(rows, grid.GRID, column)
     cells = [[_value(found, grid.row_of(label, kind)) for kind in embeddings] for label in labels]
     if any(value is not None for line in cells for value in line):
-      panels.append(plots.heat_map(title, cells, labels, embeddings, unit, legend))
+      panels.append(plots.heat_map(title, cells, [*labels.values()], embeddings, unit, legend))
   return panels
 
 
@@ -67,14 +66,14 @@ def _pareto(rows: Sequence[Row], config: ConfigDict) -> list[Callable]:
   labels = _labels(rows, config)
   points: dict[str, dict[str, tuple[float, float]]] = {}
   for kind in config.grid.embeddings:
-    for label in labels:
+    for label, shown in labels.items():
       row = grid.row_of(label, kind)
       cost, value = _value(costs, row), _value(bits, row)
       if cost is not None and value is not None:
-        points.setdefault(kind, {})[label] = (cost, value)
+        points.setdefault(kind, {})[shown] = (cost, value)
   if not points:
     return []
-  unranked = [label for label in labels if label.endswith(tokens.LOSSY)]
+  unranked = [shown for shown in labels.values() if shown.endswith(LOSSY)]
   title = 'Bits and cost of a byte, at equal FLOPs of training'
   x_label = 'MFLOP to read a byte' + f' ({UNRANKED})' * bool(unranked)
   return [plots.trade(title, x_label, 'bits per byte', points, unranked)]

@@ -41,7 +41,6 @@ from lib.tokenizers import (
 from lib.train import processes
 
 BYTES = bytes(range(256))
-LOSSY = '†'  # after the label of a tokenizer that is not lossless
 DIGITS = 6  # of a fingerprint in a label
 WHOLE = 0x10000  # ids from which `unicode` is not restricted
 

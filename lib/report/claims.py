@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Claims of papers, and findings of audits, with verdicts computed from measured rows.
 
-claims/PAPER.json holds them as data. A claim is a sentence with rules that must all hold
-(lib.report.rules). Verdict lists what can be said of it. REPRODUCED needs the paper's own sizes, or
-a claim that does not depend on them; at other sizes the most is DIRECTION.
+claims/PAPER.json has them as data. A claim is a sentence with rules that must all hold
+(lib.report.rules). Verdict lists the possible verdicts. REPRODUCED needs the paper's own sizes, or
+a deterministic claim that does not depend on them. Otherwise the most is DIRECTION: with noise, how
+near is near enough is our threshold, not the paper's.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ FOLDER = pathlib.Path(__file__).parent / 'claims'
 
 
 class Verdict(enum.StrEnum):
-  """All that is said of a claim."""
+  """The possible verdicts on a claim."""
 
   REPRODUCED = 'reproduced'
   AGREES = 'agrees with the theorem'
@@ -43,7 +44,8 @@ class Claim:
     rules: each as lib.report.rules takes it; all must hold.
     published: addresses of published numbers, or a text where there are none.
     theory: a theorem or a closed form, which our own sampler checks at any size.
-    any_scale: no theorem, but it does not depend on sizes: a run of any scale can reproduce it.
+    any_scale: no theorem, but it does not depend on sizes: a run of any scale can reproduce it, if
+      all its rules are `exact`.
     audit: a finding on the paper, not a claim of it.
   """
 
@@ -106,7 +108,10 @@ def _verdict(claim: Claim, outcomes: Sequence[Outcome], same_sizes: bool) -> Ver
     return Verdict.UNTESTABLE
   if claim.theory:
     return Verdict.AGREES
-  return Verdict.REPRODUCED if claim.any_scale or same_sizes else Verdict.DIRECTION
+  deterministic = all(rule.get('exact') is True for rule in claim.rules)
+  if same_sizes or (claim.any_scale and deterministic):
+    return Verdict.REPRODUCED
+  return Verdict.DIRECTION
 
 
 def _published(claim: Claim, entries: Sequence[Mapping[str, Any]]) -> str:

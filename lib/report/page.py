@@ -68,10 +68,13 @@ def _section(one: Section, index: int) -> Iterator[str]:
       f'<figcaption>{name}</figcaption></figure>'
     )
   for table in dict.fromkeys(row.table for row in one.rows):
-    grid = tables.grid([row for row in one.rows if row.table == table])
+    rows = [row for row in one.rows if row.table == table]
     caption = escape(one.captions.get(table, ''))
     yield f'<details><summary>Table {escape(table)}</summary><p class="soft">{caption}</p>'
-    yield _table(grid) + '</details>'
+    yield _table(tables.grid(rows))
+    if legend := tables.legend(rows):
+      yield f'<p class="soft">{escape(legend)}</p>'
+    yield '</details>'
 
 
 def _article(section: Section, one: Judged) -> str:
@@ -104,7 +107,7 @@ def _comparison(one: Comparison) -> str:
   )  # fmt: skip
   return (
     f'<tr><td class="{HOLDS[one.holds]}">{escape(sections.verdict_of(one))}</td>'
-    f'<td>{_address(one.cell.address)}</td>'
+    f'<td>{_address(one.cell.label)}</td>'
     + ''.join(f'<td class="number">{escape(text)}</td>' for text in numbers)
     + '</tr>'
   )
@@ -157,7 +160,7 @@ def _line(one: Comparison) -> str:
   """'yes: `address` 0.50 ± 0.01 (n 57) against 0.60; difference −0.10 [−0.12, −0.08], p 0.01'."""
   units, p = sections.units(one), sections.p_value(one)
   parts = [
-    f'{sections.verdict_of(one)}: `{one.cell.address}` {sections.measured(one)}',
+    f'{sections.verdict_of(one)}: `{one.cell.label}` {sections.measured(one)}',
     f'(n {units})' * bool(units),
     f'against {one.against}' * bool(one.against),
   ]

@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lib import atomic
@@ -17,6 +17,8 @@ from lib.stats import Estimate
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'numba',
             'tensorflow-datasets', 'sentencepiece', 'tokenizers')  # fmt: skip
+LOSSY = '†'  # after the row of a tokenizer that is not lossless, wherever the row is shown
+ABOUT_LOSSY = f'{LOSSY} does not give every text back: its bits are too few.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Row:
     df: degrees of freedom of Student's t; None where a rule can decide nothing.
     evidence: what the published number is, if the paper does not print it: a key of
       lib.report.published.EVIDENCE.
+    lossy: the row is about a tokenizer that does not give every text back (`mark_lossy`). Tables
+      show it with LOSSY, and it is never the best of several.
   """
 
   table: str
@@ -51,6 +55,7 @@ class Row:
   over: str = ''
   df: float | None = None
   evidence: str = ''
+  lossy: bool = False
 
   @classmethod
   def of(cls, table: str, row: str, column: str, estimate: Estimate, **rest: Any) -> 'Row':
@@ -76,6 +81,16 @@ def parts(row: str) -> dict[str, str]:
   return dict(part.split('=', 1) for part in row.split(','))
 
 
+def mark_lossy(rows: Sequence[Row], lossy: Callable[[Mapping[str, str]], bool]) -> list[Row]:
+  """The rows, with `lossy` set where the parts of a row's name say so.
+
+  Args:
+    rows: of any tables.
+    lossy: parts of a name, such as {'tokenizer': 'bpe'} -> whether that tokenizer loses text.
+  """
+  return [dataclasses.replace(row, lossy=lossy(parts(row.row))) for row in rows]
+
+
 def as_json(content: Any) -> str:
   """The form in which JSON is written here; NaN and infinity are errors."""
   return json.dumps(content, indent=1, allow_nan=False) + '\n'
@@ -88,7 +103,7 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 FIELDS = (
   'table', 'row', 'column', 'measured', 'sem', 'n', 'over', 'df', 'published', 'evidence', 'unit',
-  'note',
+  'note', 'lossy',
 )  # fmt: skip
 
 

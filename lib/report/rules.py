@@ -18,7 +18,8 @@ Optional fields:
   wherever_given: rows of `left` without a measured counterpart are left out;
   exact: true says that both sides are deterministic (counts, closed forms, yes or no), so that
     values alone are compared; 'right' says so of the right side alone;
-  or_equal: equal values, up to rounding, hold as well; only where `exact` is true.
+  or_equal: equal values, up to rounding, hold as well; only where `exact` is true;
+  scale: the only scale at which these rows are measured, where it is not that of every run.
 
 Errors decide everything else: each comparison is a two-sided t-test of a difference with the df of
 its cells, and the p-values of one claim are adjusted together (Holm). A cell without an error, with
@@ -34,7 +35,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lib import stats
-from lib.report.results import Row
+from lib.report.results import LOSSY, Row
 from lib.report.tables import with_error
 from lib.stats import Estimate
 
@@ -55,12 +56,19 @@ class Cell:
     constant: it has no error and needs none: a number of a rule, a published number, or what the
       rule calls deterministic.
     published: the paper's number at this scale, or None.
+    lossy: it is about a tokenizer that does not give every text back.
   """
 
   address: str
   estimate: Estimate | None
   constant: bool = False
   published: float | None = None
+  lossy: bool = False
+
+  @property
+  def label(self) -> str:
+    """The address as a report shows it."""
+    return self.address + f' {LOSSY}' * self.lossy
 
   @property
   def value(self) -> float:
@@ -146,7 +154,7 @@ class Cells:
     self._found = {}
     for row in rows:
       address = SEPARATOR.join((row.table, row.row, row.column))
-      self._found[address] = Cell(address, row.estimate, published=row.published)
+      self._found[address] = Cell(address, row.estimate, published=row.published, lossy=row.lossy)
     for entry in entries:
       if isinstance(entry['value'], (int, float)):
         address = SEPARATOR.join(('published', entry['table'], entry['row'], entry['column']))
@@ -229,7 +237,8 @@ def _outcome(rule: Mapping[str, Any], cells: Cells) -> Outcome:
     for one in KINDS[rule['kind']](rule, cells):
       found.append(one)  # kept where a later one is missing
   except NotRun as missing:
-    not_run = missing.args
+    aside = f' (needs scale {rule["scale"]})' if 'scale' in rule else ''
+    not_run = tuple(f'{one}{aside}' for one in missing.args)
   except Untested as why:
     untested = str(why)
   return Outcome(describe(rule), tuple(found), not_run, untested)
@@ -254,7 +263,7 @@ def describe(rule: Mapping[str, Any]) -> str:
       ('equivalent', False): 'within {margin:g} of {}',
     }[kind, rule.get('or_equal', False)].format(_right_in_words(rule), **rule)
   asides = {
-    'wherever_given': 'wherever that is given',
+    'wherever_given': 'only where that was measured',
     'paired': 'paired by seed',
     'exact': 'deterministic' + ' on the right' * (rule.get('exact') == 'right'),
   }
@@ -355,7 +364,7 @@ def _decided(
   rule: Mapping[str, Any], cell: Cell, other: Cell, difference: Estimate, tested: Sequence[Estimate]
 ) -> Comparison:
   """What a difference of two cells says; `tested` are the estimates that need an error."""
-  exact, against = rule.get('exact', False), with_error(other.estimate) if other.estimate else ''
+  exact, against = rule.get('exact', False), _in_words(other)
   slack = {
     'above': difference.value,
     'below': -difference.value,
@@ -372,9 +381,14 @@ def _decided(
     return Comparison(cell, against, difference, slack, exact=True)
   why = next(filter(None, map(_why_untested, tested)), '' if tested else 'no error')
   p = None if why else difference._replace(value=slack).p_value()
-  if not why and (p is None or (rule['kind'] == 'equivalent' and difference.sem == 0)):
-    why, p = 'no spread', None
+  if not why and (p is None or difference.no_spread or all(one.no_spread for one in tested)):
+    why, p = 'no spread', None  # deterministic values are compared by rules that are exact
   return Comparison(cell, against, difference, slack, untested=why, p=p)
+
+
+def _in_words(cell: Cell) -> str:
+  """A value with its error, marked where the tokenizer loses text."""
+  return with_error(cell.estimate) + f' {LOSSY}' * cell.lossy if cell.estimate else ''
 
 
 def _why_untested(estimate: Estimate) -> str:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows as Markdown: one table each, measured with its error, published beside it."""
+"""Rows as Markdown: one table each, measured with its error, the published number after it."""
 
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
 from lib.report.published import EVIDENCE, UNPUBLISHED
-from lib.report.results import Row
+from lib.report.results import ABOUT_LOSSY, LOSSY, Row
 from lib.stats import Estimate
 
 MOST = 4  # different numbers of units that are all listed
@@ -104,13 +104,24 @@ def markdown(rows: Sequence[Row], captions: Mapping[str, str] | None = None) -> 
 
 
 def grid(rows: Sequence[Row]) -> list[list[str]]:
-  """The cells of one table's rows: a head, and a line for each row name."""
+  """The cells of one table's rows: a head, and a line for each row name, marked where lossy."""
   columns = list(dict.fromkeys(row.column for row in rows))
   cells = {(row.row, row.column): cell(row) for row in rows}
   return [['row', *columns]] + [
-    [line, *(cells.get((line, column), '') for column in columns)]
-    for line in dict.fromkeys(row.row for row in rows)
+    [line + mark, *(cells.get((line, column), '') for column in columns)]
+    for line, mark in _marks(rows).items()
   ]
+
+
+def _marks(rows: Sequence[Row]) -> dict[str, str]:
+  """Row name -> the mark after it, in the order of the rows."""
+  marks = dict.fromkeys((row.row for row in rows), '')
+  return marks | {row.row: f' {LOSSY}' for row in rows if row.lossy}
+
+
+def legend(rows: Sequence[Row]) -> str:
+  """What the mark in `grid` says; '' where no row has it."""
+  return ABOUT_LOSSY if any(row.lossy for row in rows) else ''
 
 
 def ruled(cells: Sequence[Sequence[str]]) -> str:
@@ -131,7 +142,7 @@ def _table(table: str, rows: Sequence[Row], caption: str) -> str:
     for note in row.note.split('; '):
       if note and note != UNPUBLISHED:
         notes.setdefault(note, []).append(row.row)
-  lines.append('')
+  lines += ['', legend(rows), ''] if legend(rows) else ['']
   for note, where in notes.items():
     places = list(dict.fromkeys(where))
     shown = '; '.join(places[:4]) + (f' and {len(places) - 4} more' if len(places) > 4 else '')
