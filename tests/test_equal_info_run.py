@@ -362,3 +362,10 @@ def test_published_numbers_are_those_of_the_paper():
     level = entries['ratio', f'method={method},v=256', 'bits_per_byte', 'paper']
     assert level == pytest.approx(8 / ratio(method), abs=0.01)
   assert all(entry['source'] for entry in published.load('equal_info')['entries'])
+
+
+def test_rows_of_greedy_windows_are_marked_as_lossy(rows):
+  marked = {(table, row) for (table, row, _), cell in rows.items() if cell['lossy']}
+  greedy = {(table, row) for table, row, _ in rows if 'greedy' in row or table == 'reset'}
+  assert marked == greedy
+  assert {table for table, _ in marked} == {*TABLES}

@@ -4,12 +4,13 @@
 python -m experiments.equal_info --config=configs/equal_info.py:cpu --workdir=runs/equal_info
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import (
+  codecs,
   decompress,
   m1,
   m2,
@@ -26,7 +27,7 @@ from experiments.equal_info import (
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.report import plots
-from lib.report.results import Row
+from lib.report.results import Row, mark_lossy
 
 CAPTIONS = {
   'ratio': 'Bytes of held-out text per token, and bits per byte of the tokens at log2 of the '
@@ -134,6 +135,17 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
   return plots.save(run.workdir, ratio_plots.draw(rows) | m2_plots.draw(rows))
 
 
+def lossy(parts: Mapping[str, str]) -> bool:
+  """Whether a row is about greedy windows, as all of the table reset are."""
+  greedy = 'method' in parts and not codecs.Method(parts['method'], None).lossless
+  return greedy or parts.get('mode') == 'greedy' or 'reset' in parts
+
+
+def marked(table: runner.Table) -> runner.Table:
+  """The table with the mark of lossy tokenizers in its rows."""
+  return lambda config, run: mark_lossy(table(config, run), lossy)
+
+
 def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   """The models of all tables."""
   bytes_read = pipeline.shapes(config.m1.batch_size, config.m1.context)
@@ -146,7 +158,7 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
 RECIPE = runner.Recipe(
   name='equal_info',
   title='Training LLMs over Neurally Compressed Text',
-  tables={table: module.table for table, module in MODULES.items()},
+  tables={table: marked(module.table) for table, module in MODULES.items()},
   captions=CAPTIONS,
   summary=SUMMARY,
   check=check,
