@@ -201,6 +201,48 @@ def test_arms_are_paired_by_document_so_what_they_share_cancels():
   assert row.df > 4  # 2 arms × 2 seeds, and documents
 
 
+def test_arms_that_hardly_vary_by_seed_have_no_part_in_the_noise_of_others():
+  rng = np.random.default_rng(0)
+  documents = np.zeros((3, 30)) + rng.normal(size=30)  # how hard each document is
+  of_seed = lambda spread: rng.normal(size=(3, 1)) * spread + rng.normal(size=(3, 30)) * 1e-3
+  noise = {'bytes': 0.5, 'greedy16': 0.5, 'numbered16': 0.5, 'ac': 0, 'static_ac': 0, 'gzip': 0}
+  arms = {
+    codecs.Method(one, None if one == 'bytes' else 8): 4 + documents + of_seed(noise[one])
+    for one in noise
+  }
+  find = lambda arms: {
+    (row.row, row.column): row for row in m2._against(('tiny', 1, 32, 2, 64), arms)
+  }
+  rows = find(arms)
+  learned = {method: one for method, one in arms.items() if noise[method.name]}
+  for key, row in find(learned).items():
+    assert (rows[key].sem, rows[key].df) == (row.sem, row.df)
+  gzip, greedy = codecs.Method('gzip', 8), codecs.Method('greedy16', 8)
+  row = rows['model=tiny,method=gzip,v=256', 'bits_above_greedy16']
+  alone = stats.crossed(arms[gzip] - arms[greedy])
+  assert row.estimate == alone
+  assert ('model=tiny,method=ac,v=256', 'bits_above_greedy16') not in rows
+  assert ('model=tiny,method=ac,v=256', 'bits_above_bytes') in rows
+
+
+def test_the_learning_rate_is_that_of_the_best_validation_loss_of_short_trainings():
+  options = equal_info.get_config('cpu').m2
+  trained = []
+
+  def train(short, rate):
+    trained.append((rate, short.steps))
+    history = [{'loss': 0.0}, {'bits': abs(np.log(rate / options.rates[1]))}]
+    return models.Trained(None, {}, history)
+
+  rate = models.choose_rate(options, train, 'bits')
+  assert rate == options.rates[1]
+  assert sorted(trained) == [(one, round(0.2 * options.steps)) for one in options.rates]
+  assert models.rate_row('m2', 'method=bytes', options, rate).measured == rate
+  options.rates = (0.1,)
+  assert models.choose_rate(options, train, 'bits') == 0.1
+  assert len(trained) == 3  # a single rate takes no training
+
+
 def test_the_windows_that_m2_reads_are_those_of_its_batches(tmp_path, windows16):
   config = equal_info.get_config('smoke')
   config.m2.update(batch_size=2, length=80, example_bytes=40, train_bytes=800)

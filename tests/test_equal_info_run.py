@@ -92,6 +92,7 @@ def test_what_is_lossless_comes_back_and_greedy_says_how_much(rows):
     if 'greedy' in row:
       assert 0 < windows['measured'] < 1
       assert cell['measured'] < 1  # a document of a lost window is lost
+      assert cell['sem'] > 0
     else:
       assert cell['measured'] == 1, row
       assert windows is None
@@ -188,6 +189,14 @@ def test_what_ac_pays_for_ends_and_rounding_is_listed_apart(rows):
   assert value('bits_per_byte_without_end_and_rounding') == pytest.approx(rest)
 
 
+def test_ac_is_compared_with_others_as_if_it_paid_for_no_ends(rows):
+  value = lambda row, column: rows['m2', f'model=tiny,{row}', column]['measured']
+  lean = value('method=ac,v=256', 'bits_per_byte_without_end_and_rounding')
+  for other in ('bytes', 'sentencepiece', 'bpe12'):
+    above = value('method=ac,v=256', f'bits_without_end_and_rounding_above_{other}')
+    assert above == pytest.approx(lean - value(f'method={other}', 'bits_per_byte'))
+
+
 def test_equal_text_is_read_at_the_steps_that_it_takes(rows):
   names = ('method=bytes', 'method=greedy24,v=256', 'method=bpe12')
   read = [rows['m2', f'model=tiny,{name},budget=text', 'training_bytes']['measured']
@@ -202,13 +211,21 @@ def test_equal_text_is_read_at_the_steps_that_it_takes(rows):
 
 
 def test_each_position_of_a_window_has_its_curve(rows):
-  positions = {row for table, row, _ in rows if table == 'windows' and 'position=' in row}
-  assert positions == {f'b=24,mode=greedy,v=256,position={k}' for k in (1, 2, 3)}
+  positions = [row for table, row, _ in rows if table == 'windows' and 'position=' in row]
+  places = {24: (1, 2, 3), 32: (1, 2, 3, 4)}
+  assert set(positions) == {
+    f'b={b},mode=greedy,v=256,position={k}' for b in places for k in places[b]
+  }
   for row in positions:
     for column in ('accuracy_at_step_0', 'accuracy_at_step_6', 'trivial_accuracy'):
       assert 0 <= rows['windows', row, column]['measured'] <= 1
-  gaps = [rows['windows', row, 'gap_bits_per_token']['measured'] for row in positions]
-  assert max(gaps) < 8
+  gap = lambda row, column='': rows['windows', row, f'gap_bits_per_token{column}']['measured']
+  assert max(map(gap, positions)) < 8
+  of = lambda k: f'b=32,mode=greedy,v=256,position={k}'
+  assert gap(of(2), '_above_the_next') == pytest.approx(gap(of(2)) - gap(of(3)))
+  assert gap(of(2), '_above_the_last') == pytest.approx(gap(of(2)) - gap(of(4)))
+  narrow, wide = (f'b={b},mode=greedy,v=256' for b in (24, 32))
+  assert gap(narrow, '_above_b32') == pytest.approx(gap(narrow) - gap(wide))
 
 
 def test_decompression_is_compared_with_its_control(rows):
@@ -307,6 +324,23 @@ def test_text_that_would_be_memorised_is_refused_at_large_scales():
     recipe.check(config)
 
 
+def test_text_that_m2_is_given_counts_not_all_that_there_is():
+  config = equal_info.get_config('gpu,tables=m2')
+  config.m2.stepped_bytes = 2**20  # of endless text
+  with pytest.raises(InputError, match=r'1.05e\+06 bytes of training text, .* at most 4 epochs'):
+    m2.check(config)
+  config.m2.methods = (('bytes', 8), ('numbered16', 16))  # M1 steps through neither
+  config.m2.equal_text = ()
+  m2.check(config)
+  config.m2.train_bytes = 2**30  # half of the rows that are cut from it
+  with pytest.raises(InputError, match=r'would be read 7\.32 times over'):
+    m2.check(config)
+
+
+def test_the_gpu_config_can_be_run_as_it_stands():
+  recipe.check(equal_info.get_config('gpu'))
+
+
 @pytest.mark.parametrize('name', ['greedy', '16', 'exact16x', 'delay'])
 def test_names_that_are_no_tokenizers(name):
   with pytest.raises(InputError, match=f"tokenizer '{name}' is unknown"):
@@ -316,8 +350,8 @@ def test_names_that_are_no_tokenizers(name):
 @pytest.mark.parametrize('scale', common.SCALES)
 def test_every_scale_builds_and_steps(scale):
   config = equal_info.get_config(f'{scale},tables=ratio')
-  if scale in ('gpu', 'paper'):
-    config.data.source = 'stdlib'  # shapes do not depend on the text
+  if scale == 'paper':
+    config.data.source = 'stdlib'  # the paper's is not here, and shapes do not depend on it
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   shapes = shape_check(m1.make_experiment(config), config, mesh)
   if scale == 'paper':
@@ -338,3 +372,10 @@ def test_published_numbers_are_those_of_the_paper():
     level = entries['ratio', f'method={method},v=256', 'bits_per_byte', 'paper']
     assert level == pytest.approx(8 / ratio(method), abs=0.01)
   assert all(entry['source'] for entry in published.load('equal_info')['entries'])
+
+
+def test_rows_of_greedy_windows_are_marked_as_lossy(rows):
+  marked = {(table, row) for (table, row, _), cell in rows.items() if cell['lossy']}
+  greedy = {(table, row) for table, row, _ in rows if 'greedy' in row or table == 'reset'}
+  assert marked == greedy
+  assert {table for table, _ in marked} == {*TABLES}

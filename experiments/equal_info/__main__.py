@@ -4,12 +4,13 @@
 python -m experiments.equal_info --config=configs/equal_info.py:cpu --workdir=runs/equal_info
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import (
+  codecs,
   decompress,
   m1,
   m2,
@@ -26,7 +27,7 @@ from experiments.equal_info import (
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.report import plots
-from lib.report.results import Row
+from lib.report.results import Row, mark_lossy
 
 CAPTIONS = {
   'ratio': 'Bytes of held-out text per token, and bits per byte of the tokens at log2 of the '
@@ -47,7 +48,9 @@ CAPTIONS = {
   'equally many bytes) and scored on the same held-out text, in bits per byte. window_unigram is '
   'a unigram over whole windows, which reads nothing before a window: only a model below it has '
   'learned from context. Greedy windows are not lossless, so their bits are too few. ± is one '
-  'standard error over seeds and documents; all rows rest on one M1.',
+  'standard error over seeds and documents; all rows rest on one M1. Differences are paired by '
+  'seed and document. Their variance over seeds is pooled over the tokenizers that can be learned; '
+  'AC, StaticAC and GZip, which hardly vary by seed, are compared by their own differences alone.',
   'windows': 'What M2 learns of equal-info windows of b bits, and which token of a window it '
   'learns first. gap is log2 V less the bits per token; the gain over a unigram of whole windows '
   'shows how much of it comes from context. ± is one standard error over seeds and documents.',
@@ -132,19 +135,30 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
   return plots.save(run.workdir, ratio_plots.draw(rows) | m2_plots.draw(rows))
 
 
+def lossy(parts: Mapping[str, str]) -> bool:
+  """Whether a row is about greedy windows, as all of the table reset are."""
+  greedy = 'method' in parts and not codecs.Method(parts['method'], None).lossless
+  return greedy or parts.get('mode') == 'greedy' or 'reset' in parts
+
+
+def marked(table: runner.Table) -> runner.Table:
+  """The table with the mark of lossy tokenizers in its rows."""
+  return lambda config, run: mark_lossy(table(config, run), lossy)
+
+
 def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   """The models of all tables."""
   bytes_read = pipeline.shapes(config.m1.batch_size, config.m1.context)
   return m2.plans(config) | {
     'decompress': lambda: decompress.plan(config),
-    'm1': lambda: models.plan(config.m1, m1.make_model(config), bytes_read),
+    'm1': lambda: models.plan(config.m1, m1.make_model(config), bytes_read, config.m1.peak),
   }
 
 
 RECIPE = runner.Recipe(
   name='equal_info',
   title='Training LLMs over Neurally Compressed Text',
-  tables={table: module.table for table, module in MODULES.items()},
+  tables={table: marked(module.table) for table, module in MODULES.items()},
   captions=CAPTIONS,
   summary=SUMMARY,
   check=check,

@@ -108,6 +108,12 @@ def widths(names: Sequence[str], token_bits: Sequence[int]) -> list[list[Method]
   return found
 
 
+def steps_m1(method: Method) -> bool:
+  """Whether M1 has to step through a text to encode it: all of AC, and windows without a table."""
+  kind, bits = parse(method.name)
+  return kind == 'ac' or (kind in ('greedy', 'exact') and bits > LIMIT_BITS)
+
+
 def sliced(ids: np.ndarray, method: Method, other: Method) -> np.ndarray:
   """The ids of a method as those of the same method with another width of a token."""
   assert method.token_bits is not None
@@ -124,8 +130,7 @@ def make(config: ConfigDict, run: runner.Run, method: Method) -> Tokenizer:
   width = '' if method.token_bits is None else f'-v{1 << method.token_bits}'
   path = run.workdir / 'tokenizers' / f'{method.name}{width}'
   kind, bits = parse(method.name)
-  stepped = kind == 'ac' or (kind in ('greedy', 'exact') and bits > LIMIT_BITS)
-  if processes.agreed(path.exists()) and not stepped:
+  if processes.agreed(path.exists()) and not steps_m1(method):
     return codec_files.load(path)
   tokenizer = _make(config, run, kind, bits, method)
   processes.once(path, lambda: codec_files.save(tokenizer, path))

@@ -78,10 +78,9 @@ class Corpus:
 
   def excerpts(self, split: str) -> Excerpts:
     """The text of a split's examples; each knows its document."""
-    options, total = self.config.m2, f'{split}_bytes'
-    if split == 'train' and isinstance(self.tokenizer, Stepped):
-      total = 'stepped_bytes'
-    return texts.stretches(self.config, split, options.example_bytes, options[total])
+    options = self.config.m2
+    total = train_bytes(options, self.method) if split == 'train' else options[f'{split}_bytes']
+    return texts.stretches(self.config, split, options.example_bytes, total)
 
   def _encode(self, split: str) -> Encoded:
     return encoded(self.run, self.tokenizer, self.excerpts(split).texts)
@@ -136,6 +135,11 @@ class Corpus:
         length=min(longest, options.length), seed=0, pack=False, shuffle=False, repeat=False,
       )
     )  # fmt: skip
+
+
+def train_bytes(options: ConfigDict, method: codecs.Method) -> int:
+  """Bytes of the train split that M2 is given: fewer where M1 has to step through them."""
+  return options.stepped_bytes if codecs.steps_m1(method) else options.train_bytes
 
 
 def encoded(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> Encoded:

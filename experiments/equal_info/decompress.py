@@ -7,6 +7,7 @@ model that sees them predicts more bytes correctly. Tokens that cannot be read a
 there is a second control: the same model before the tokens of another text.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from lib import stats
 from lib.data import epochs, pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
+from lib.models.decoder import LanguageModel
 from lib.report.results import Row, name
 from lib.stats import Estimate
 from lib.train.experiment import Batch, Variables
@@ -138,7 +140,7 @@ def plan(config: ConfigDict) -> runner.Plan:
   options = config.decompress
   batch = pipeline.shapes(options.batch_size, options.room + options.text_bytes)
   batch['scored'] = batch['segments']
-  return models.plan(options, make_model(config), batch)
+  return models.plan(options, make_model(config), batch, options.rates[0])
 
 
 def make_model(config: ConfigDict):
@@ -198,17 +200,31 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       correct, nats = read(variables, rows)
       return {'accuracy': correct.mean(), 'nats_per_byte': nats.mean()}
 
+    fit = functools.partial(_fit, config, run, arm, model, by_split['train'], watch)
+    rate = models.choose_rate(options, fit, 'validation/nats_per_byte')
+    rows.append(models.rate_row(TABLE, row_of(config, arm), options, rate))
     scores, histories = [], []
     for seed in models.seeds(config, options):
-      trained = models.fit(
-        config, run, options, f'decompress/{row_of(config, arm)},{name(seed=seed)}', model,
-        make_batches(config, by_split['train'], seed), {'validation': watch}, seed,
-      )  # fmt: skip
+      trained = fit(options, rate, seed)
       scores.append(read(trained.variables, by_split['test']))
       histories.append(trained.history)
     right[arm], nats = (np.stack(part).astype(np.float64) for part in zip(*scores))
     rows += _arm(config, arm, found, right[arm], nats) + _curve(config, arm, histories)
   return rows + _chance(found) + against(config, found['test'].documents, right)
+
+
+def _fit(
+  config: ConfigDict, run: runner.Run, arm: str, model: LanguageModel,
+  known: Mapping[str, np.ndarray], watch: Callable[[Variables], dict[str, Any]],
+  options: ConfigDict, rate: float, seed: int | None = None,
+) -> models.Trained:  # fmt: skip
+  """The model of an arm and a seed; without one, that which tells how good a rate is."""
+  part = name(rate=rate) if seed is None else name(seed=seed)
+  seed = config.seed if seed is None else seed
+  return models.fit(
+    config, run, options, f'decompress/{row_of(config, arm)},{part}', model,
+    make_batches(config, known, seed), {'validation': watch}, seed, rate,
+  )  # fmt: skip
 
 
 def contributions(values: np.ndarray, documents: np.ndarray) -> np.ndarray:

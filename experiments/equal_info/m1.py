@@ -71,7 +71,7 @@ def fit(config: ConfigDict, run: runner.Run) -> ByteModel:
   options = config.m1
   state, _ = runner.train(
     make_experiment(config),
-    models.make_optimizer(options),
+    models.make_optimizer(options, options.peak),
     config,
     run,
     options,

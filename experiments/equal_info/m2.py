@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.equal_info import codecs, m1, models, texts
 from experiments.equal_info import scores as scoring
-from experiments.equal_info.corpus import Corpus
+from experiments.equal_info.corpus import Corpus, train_bytes
 from experiments.equal_info.scores import Scores
 from lib import stats
 from lib.data import epochs, pipeline
@@ -32,6 +32,8 @@ CLOSE = 0.01  # nats per token from ln V that count as learning nothing
 OPENING = 8  # tokens at the beginning of a stream, where all streams are aligned
 BY_M1 = ('ac', *codecs.WINDOWS)  # the paper counts M1 for these
 REFERENCES = ('bytes', 'sentencepiece', 'bpe')  # kinds of tokenizers that others are compared with
+# Models that learn next to nothing hardly vary by seed, so they say nothing on the noise of others.
+UNPOOLED = (*OPAQUE, 'gzip')
 TEXT = ',budget=text'  # in the rows of models that read equal bytes in training
 DECODED = 200  # examples whose windows are decoded
 
@@ -52,9 +54,17 @@ def check(config: ConfigDict) -> None:
       raise InputError(f'm2.{field} must be 1 or more; got {options[field]}.')
   for split in ('train', 'validation', 'test'):
     texts.stretches(config, split, options.example_bytes, options.example_bytes)
-  # A token of 1 byte is the least; `fit_all` checks again when the tokens are known.
-  tokens = options.steps * options.batch_size * options.length
-  epochs.check('data.source', config.data.source, tokens, config.scale)
+  for method in methods:  # a token of 1 byte is the least; `fit_all` knows the tokens
+    _check_epochs(config, method, 1.0, options.steps)
+
+
+def _check_epochs(config: ConfigDict, method: codecs.Method, ratio: float, steps: int) -> None:
+  """Raises InputError if M2 reads its text too often, at `ratio` bytes a token."""
+  options = config.m2
+  rows = steps * options.batch_size
+  drawn = rows * (options.length * ratio if options.pack else options.example_bytes)
+  limit = train_bytes(options, method)
+  epochs.check('data.source', config.data.source, drawn, config.scale, limit)
 
 
 def chosen(pairs: Sequence[tuple[str, int]], where: str) -> list[codecs.Method]:
@@ -85,7 +95,8 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   batch = pipeline.shapes(config.m2.batch_size, config.m2.length)
 
   def plan(size: tuple) -> runner.Plan:
-    return models.plan(sized(config, size), make_model(config, size, vocab_size), batch)
+    options = sized(config, size)
+    return models.plan(options, make_model(config, size, vocab_size), batch, options.rates[0])
 
   return {
     f'm2/{name(model=size[0], v=vocab_size)}': functools.partial(plan, size)
@@ -114,19 +125,37 @@ def fit(
   options, row = sized(config, size), row_of(size, corpus.method)
   if steps not in (0, options.steps):
     options.steps, row = steps, row + TEXT
+  rate = learning_rate(config, run, size, corpus)
+  return _fit(config, run, size, corpus, seed, options, row, rate)
+
+
+def _fit(
+  config: ConfigDict, run: runner.Run, size: tuple, corpus: Corpus, seed: int,
+  options: ConfigDict, row: str, rate: float,
+) -> models.Trained:  # fmt: skip
   model = make_model(config, size, corpus.vocab_size)
   return models.fit(
     config, run, options, f'm2/{row},{name(seed=seed)}', model, corpus.batches(seed),
-    {'validation': _watch(model, corpus)}, seed,
+    {'validation': _watch(model, corpus)}, seed, rate,
   )  # fmt: skip
+
+
+def learning_rate(config: ConfigDict, run: runner.Run, size: tuple, corpus: Corpus) -> float:
+  """The learning rate of a model over a tokenizer, also of that trained on equal text."""
+  row = row_of(size, corpus.method)
+
+  def train(options: ConfigDict, rate: float) -> models.Trained:
+    which = f'{row},{name(rate=rate)}'
+    return _fit(config, run, size, corpus, config.seed, options, which, rate)
+
+  return models.choose_rate(sized(config, size), train, 'validation/bits_per_byte')
 
 
 def fit_all(
   config: ConfigDict, run: runner.Run, size: tuple, corpus: Corpus, steps: int = 0
 ) -> tuple[list[models.Trained], list[Scores]]:
   """The models of all seeds and their scores on test text; `steps` as in `fit`."""
-  read = read_bytes(corpus, steps or config.m2.steps)
-  epochs.check('data.source', config.data.source, read, config.scale)
+  _check_epochs(config, corpus.method, bytes_per_token(corpus), steps or config.m2.steps)
   score = scoring.scorer(make_model(config, size, corpus.vocab_size))
   documents = corpus.excerpts('test').documents
   trained = [
@@ -137,9 +166,13 @@ def fit_all(
 
 def read_bytes(corpus: Corpus, steps: int) -> float:
   """Bytes of text that M2 reads in `steps` training steps."""
-  options, train = corpus.config.m2, corpus.train
-  tokens = steps * options.batch_size * options.length
-  return tokens * train.bytes / train.tokens.shape[1]
+  options = corpus.config.m2
+  return steps * options.batch_size * options.length * bytes_per_token(corpus)
+
+
+def bytes_per_token(corpus: Corpus) -> float:
+  """Bytes of the train corpus per token."""
+  return corpus.train.bytes / corpus.train.tokens.shape[1]
 
 
 def _watch(model, corpus: Corpus) -> Callable[[Variables], Mapping[str, Any]]:
@@ -180,6 +213,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains M2 over every tokenizer and scores it on the same held-out text."""
   rows: list[Row] = []
   found: dict[tuple, dict[codecs.Method, np.ndarray]] = {}
+  lean: dict[tuple[tuple, codecs.Method], np.ndarray] = {}  # AC without its ends and rounding
   for method in chosen(config.m2.methods, 'm2'):
     corpus = Corpus(config, run, method)
     for size in config.m2.models:
@@ -189,13 +223,22 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       rows += _loss(row, corpus, scores, config.m2.steps) + _levels(row, corpus, scores)
       rows += window_levels(TABLE, row, corpus, scores) + _restored(row, corpus)
       rows += _cost(row, corpus, size, trained[0], scores[0])
+      rate = learning_rate(config, run, size, corpus)
+      rows.append(models.rate_row(TABLE, row, config.m2, rate))
       if method.name == 'ac':
-        rows += _packaging(row, corpus, scores)
+        more, lean[size, method] = _packaging(row, corpus, scores)
+        rows += more
       if method.name in OPAQUE:
         rows += _opaque(row, corpus, scores)
   for size, by_method in found.items():
     rows += _against(size, by_method)
     rows += _equal_text(config, run, size)
+  for (size, method), one in lean.items():
+    rows += [
+      _paired(row_of(size, method), f'bits_without_end_and_rounding_above_{other.name}',
+              one - found[size][other])
+      for other in found[size] if codecs.parse(other.name)[0] in REFERENCES
+    ]  # fmt: skip
   return rows
 
 
@@ -315,8 +358,10 @@ def _cost(
   ]  # fmt: skip
 
 
-def _packaging(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
+def _packaging(row: str, corpus: Corpus, scores: list[Scores]) -> tuple[list[Row], np.ndarray]:
   """What end marks and rounding cost in streams as short as ours, and M2's loss without them.
+
+  The loss is given as contributions [S, D] of documents too.
 
   M2 pays for these bits of a stream as for all others, since it cannot tell bits apart. Examples
   longer than a row are cropped, so their ends are not scored.
@@ -330,15 +375,17 @@ def _packaging(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   end, rounding = (np.where(whole, costs[part], 0) for part in ('end_mark', 'rounding'))
   spread = lambda bits: [bits[:, None] * LN2 * (np.arange(s.nats.shape[1]) == 0) for s in scores]
   rest = [s.nats - cost for s, cost in zip(scores, spread(end + rounding), strict=True)]
+  per_byte = scoring.contributions(scores, rest, [s.bytes for s in scores]) / LN2
   put = functools.partial(Row.of, TABLE, row, unit='bits/byte')
-  return [
+  rows = [
     put('end_mark_bits_per_byte', _level(scores[0], spread(end)[0]),
         note='the mark that ends each example, of 14 bits'),
     put('rounding_bits_per_byte', _level(scores[0], spread(rounding)[0]),
         note='each stream is rounded up to whole tokens'),
-    put('bits_per_byte_without_end_and_rounding', _bits(scores, rest),
+    put('bits_per_byte_without_end_and_rounding', stats.crossed(per_byte),
         note='to compare with tokenizers that pay for neither'),
   ]  # fmt: skip
+  return rows, per_byte
 
 
 def _opaque(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
@@ -361,30 +408,45 @@ def _opaque(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
 def _against(size: tuple, arms: Mapping[codecs.Method, np.ndarray], after: str = '') -> list[Row]:
   """Bits per byte of each arm [S, D] above those of the references, paired by seed and document.
 
+  Arms whose noise is alike share one residual variance; each of the others has its own. GZip is
+  also compared with greedy windows in tokens of the same width.
+
   Args:
     size: of the models.
     arms: bits per byte of the arms' models, contributions of documents.
     after: what the names of rows end with.
   """
   rows = []
-  by_row = {row_of(size, method) + after: one for method, one in arms.items()}
-  for method in arms:
-    if len(arms) < 2 or codecs.parse(method.name)[0] not in REFERENCES:
-      continue
-    found = stats.arms(by_row, row_of(size, method) + after, 'seeds×documents')
-    note = f'paired by seed and document; residual variance pooled over {len(arms)} tokenizers'
+  row = lambda method: row_of(size, method) + after
+  pooled = {row(method): one for method, one in arms.items() if method.name not in UNPOOLED}
+  alone = {method: one for method, one in arms.items() if method.name in UNPOOLED}
+  for method, reference in arms.items():
+    kind, column = codecs.parse(method.name)[0], f'bits_above_{method.name}'
+    if kind in REFERENCES and len(pooled) > 1:
+      note = f'paired by seed and document; residual variance pooled over {len(pooled)} tokenizers'
+      rows += [
+        Row.of(TABLE, which, column, found, unit='bits/byte', note=note)
+        for which, found in stats.arms(pooled, row(method), 'seeds×documents').items()
+      ]
     rows += [
-      Row.of(TABLE, row, f'bits_above_{method.name}', one, unit='bits/byte', note=note)
-      for row, one in found.items()
+      _paired(row(other), column, one - reference)
+      for other, one in alone.items()
+      if kind in REFERENCES or (kind, other) == ('greedy', codecs.Method('gzip', method.token_bits))
     ]
   return rows
+
+
+def _paired(row: str, column: str, differences: np.ndarray) -> Row:
+  """The mean of differences [S, D] of seeds and documents."""
+  note = 'paired by seed and document; with a variance of its own'
+  return Row.of(TABLE, row, column, stats.crossed(differences), unit='bits/byte', note=note)
 
 
 def _equal_text(config: ConfigDict, run: runner.Run, size: tuple) -> list[Row]:
   """Models that read equally many bytes in training: what the method of fewest bytes per token
   reads in table m2, so that no method is trained for longer than there."""
   corpora = [Corpus(config, run, method) for method in chosen(config.m2.equal_text, 'm2')]
-  ratios = [corpus.train.bytes / corpus.train.tokens.shape[1] for corpus in corpora]
+  ratios = [bytes_per_token(corpus) for corpus in corpora]
   rows: list[Row] = []
   arms = {}
   for corpus, ratio in zip(corpora, ratios, strict=True):

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments import rates, runner
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.positions import SCHEMES
+from lib.report.results import Row
 from lib.train import language_model, optimizer
 from lib.train.experiment import Batch, Experiment, Variables
 
@@ -44,6 +45,10 @@ def check(options: ConfigDict, where: str) -> None:
   for field in ('layers', 'heads', 'dim', 'mlp_dim', 'steps', 'batch_size', 'seeds'):
     if options[field] < 1:
       raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
+  if not options.rates or min(options.rates) <= 0:
+    raise InputError(f'{where}.rates must be positive; got {tuple(options.rates)}.')
+  if not 0 < options.rate_share <= 1:
+    raise InputError(f'{where}.rate_share must be above 0 and at most 1; got {options.rate_share}.')
   if options.dim % options.heads:
     raise InputError(f'{where}.dim {options.dim} is no multiple of {options.heads} heads.')
   if options.position not in SCHEMES:
@@ -80,10 +85,10 @@ def make_model(options: ConfigDict, vocab_size: int, length: int, dtype: Any) ->
   return LanguageModel(rows, decoder)
 
 
-def make_optimizer(options: ConfigDict) -> optax.GradientTransformation:
-  """The optax chain of the options, for M1 too."""
+def make_optimizer(options: ConfigDict, peak: float) -> optax.GradientTransformation:
+  """The optax chain of the options with the highest learning rate `peak`, for M1 too."""
   schedule = optimizer.make_schedule(
-    options.schedule, options.peak, options.steps, options.warmup, options.final
+    options.schedule, peak, options.steps, options.warmup, options.final
   )
   return optimizer.make_optimizer(
     options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
@@ -91,11 +96,40 @@ def make_optimizer(options: ConfigDict) -> optax.GradientTransformation:
 
 
 def plan(
-  options: ConfigDict, model: LanguageModel, batch: Mapping[str, jax.ShapeDtypeStruct]
+  options: ConfigDict, model: LanguageModel, batch: Mapping[str, jax.ShapeDtypeStruct], peak: float
 ) -> runner.Plan:
   """What `fit` would train."""
   experiment = Experiment(*language_model.loss_and_init(model, options.z_loss > 0), ())
-  return runner.Plan(experiment, make_optimizer(options), batch, model.embedding.vocab_size)
+  return runner.Plan(experiment, make_optimizer(options, peak), batch, model.embedding.vocab_size)
+
+
+def choose_rate(
+  options: ConfigDict, train: Callable[[ConfigDict, float], Trained], metric: str
+) -> float:
+  """The best of `options.rates` by validation text, after `options.rate_share` of the steps.
+
+  Args:
+    options: of the models of one arm.
+    train: (options of a short training, its rate) -> the model that it trains, with one seed.
+    metric: of its history, the lower the better.
+  """
+
+  def loss(rate: float) -> float:
+    short = ConfigDict(options.to_dict())
+    short.steps = max(1, round(options.rate_share * options.steps))
+    short.evaluate_every = short.checkpoint_every = short.steps
+    return [line[metric] for line in train(short, rate).history if metric in line][-1]
+
+  return rates.choose(options.rates, loss)
+
+
+def rate_row(table: str, row: str, options: ConfigDict, rate: float) -> Row:
+  """The learning rate of an arm."""
+  note = 'the only one tried'
+  if len(options.rates) > 1:
+    grid = ', '.join(f'{one:g}' for one in options.rates)
+    note = f'of {grid}: lowest validation loss after {options.rate_share:g} of the steps, one seed'
+  return Row(table, row, 'learning_rate', rate, note=note)
 
 
 def fit(
@@ -107,11 +141,12 @@ def fit(
   batches: Iterable[Batch],
   evaluations: Mapping[str, Callable[[Variables], Mapping[str, Any]]],
   seed: int,
+  rate: float,
 ) -> Trained:
   """Trains a model under its name in the workdir, or takes it up where it stands."""
   state, history = runner.train(
     Experiment(*language_model.loss_and_init(model, options.z_loss > 0), batches, evaluations),
-    make_optimizer(options),
+    make_optimizer(options, rate),
     config,
     run,
     options,

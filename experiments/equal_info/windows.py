@@ -2,6 +2,7 @@
 """Table windows: what M2 learns of windows of b bits, and where in a window it learns first."""
 
 import functools
+import itertools
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -31,13 +32,28 @@ def check(config: ConfigDict) -> None:
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """The gap to uniform by window, and accuracy by position and step."""
   rows: list[Row] = []
+  gaps: dict[tuple[str, int | None], dict[int, tuple[str, np.ndarray]]] = {}
   for method in m2.chosen(config.windows.methods, 'windows'):
     corpus = Corpus(config, run, method)
     trained, scores = m2.fit_all(config, run, config.m2.models[0], corpus)
     rows += _gap(corpus, scores) + m2.window_levels(TABLE, row_of(corpus), corpus, scores)
     if corpus.window > 1:
       rows += _positions(corpus, [one.history for one in trained], scores)
+    kind, bits = codecs.parse(method.name)
+    gap = row_of(corpus), _below_uniform(corpus, scores)
+    gaps.setdefault((kind, method.token_bits), {})[bits] = gap
+  for by_bits in gaps.values():
+    for (_, (row, one)), (wider, (_, other)) in itertools.pairwise(sorted(by_bits.items())):
+      rows.append(_above(row, f'b{wider}', one - other))
   return rows
+
+
+def _above(row: str, other: str, differences: np.ndarray) -> Row:
+  """How much more of a token is learned than elsewhere, from differences [S, D]."""
+  return Row.of(
+    TABLE, row, f'gap_bits_per_token_above_{other}', stats.crossed(differences),
+    unit='bits/token', note='paired by seed and document',
+  )  # fmt: skip
 
 
 def row_of(corpus: Corpus) -> str:
@@ -48,10 +64,13 @@ def row_of(corpus: Corpus) -> str:
 
 def _below_uniform(
   corpus: Corpus, scores: list[Scores], where: np.ndarray | slice = slice(None)
-) -> Estimate:
-  """log2 V less M2's bits per token, of the tokens at the places `where` of each example."""
+) -> np.ndarray:
+  """log2 V less M2's bits per token, of the tokens at the places `where` of each example.
+
+  Contributions [S, D] of documents.
+  """
   gaps = [(np.log2(corpus.vocab_size) * s.real - s.nats / m2.LN2)[:, where] for s in scores]
-  return stats.crossed(scoring.contributions(scores, gaps, [s.real[:, where] for s in scores]))
+  return scoring.contributions(scores, gaps, [s.real[:, where] for s in scores])
 
 
 def _gap(corpus: Corpus, scores: list[Scores]) -> list[Row]:
@@ -61,9 +80,10 @@ def _gap(corpus: Corpus, scores: list[Scores]) -> list[Row]:
   per_byte = stats.crossed(scoring.per_byte(scores)).times(1 / m2.LN2)
   put = functools.partial(Row.of, TABLE, row_of(corpus))
   return [
-    put('gap_bits_per_token', _below_uniform(corpus, scores), unit='bits/token', note=note + lossy),
+    put('gap_bits_per_token', stats.crossed(_below_uniform(corpus, scores)), unit='bits/token',
+        note=note + lossy),
     put('bits_per_byte', per_byte, unit='bits/byte'),
-  ]
+  ]  # fmt: skip
 
 
 def trivial(corpus: Corpus) -> np.ndarray:
@@ -82,6 +102,11 @@ def _positions(corpus: Corpus, histories: list[list[dict]], scores: list[Scores]
     [line for line in history if 'validation/accuracy_by_position' in line] for history in histories
   ]
   floor, rows = trivial(corpus), []
+  tokens = scores[0].nats.shape[1]
+  gaps = [
+    _below_uniform(corpus, scores, scoring.places(tokens, corpus.window, k))
+    for k in range(corpus.window)
+  ]
   for k in range(corpus.window):
     put = functools.partial(Row.of, TABLE, f'{row_of(corpus)},{name(position=k + 1)}')
     rows.append(
@@ -114,7 +139,10 @@ def _positions(corpus: Corpus, histories: list[list[dict]], scores: list[Scores]
         note=note if learned else f'none: no {note}',
       )
     )
-    where = scoring.places(scores[0].nats.shape[1], corpus.window, k)
-    gap = _below_uniform(corpus, scores, where)
+    gap = stats.crossed(gaps[k])
     rows.append(put('gap_bits_per_token', gap, unit='bits/token', note='on test text'))
+    row = f'{row_of(corpus)},{name(position=k + 1)}'
+    if k + 1 < corpus.window:
+      rows.append(_above(row, 'the_next', gaps[k] - gaps[k + 1]))
+      rows.append(_above(row, 'the_last', gaps[k] - gaps[-1]))
   return rows
