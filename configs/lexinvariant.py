@@ -2,7 +2,7 @@
 """Lexinvariant Language Models (Huang, Zelikman, Chen, Wu, Valiant, Liang; arXiv 2305.16349).
 
 Claim: a language model needs no fixed token embeddings. Under fresh random rows for every sequence
-it approaches a standard model as its context grows, since the context tells which symbol is which;
+it approaches a standard model as its context grows, since the context shows which symbol is which;
 on the way it deciphers substitution ciphers and does better on symbol-pushing tasks.
 
 Expected: on chains of 6 symbols a total regret near 2 log d! (2.7 log d! were measured on a chain
@@ -31,17 +31,17 @@ MODEL = {
   'mlp_dim': 32,
   'gated': True,
   'activation': 'silu',
-  'preceding': 0,  # symbols just before that each vector tells too
-  'max_distance': 128,  # last distance that the T5 bias tells apart
+  'preceding': 0,  # number of previous symbols that are mixed into each input
+  'max_distance': 128,  # the T5 bias has one value for all distances from here on
   'remat': False,
   'draw_kind': 'per_sequence',  # or seeded, shared, permuted_fixed
   'law': 'gaussian',  # or orthonormal, rademacher, binomial
   'row_dim': 0,  # 0: dim
   'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
-  'reveal': 0.8,  # how far rows tell their symbol at first (see AnnealedLexinvariant); 0 for none
+  'reveal': 0.8,  # share of fixed rows at first (see AnnealedLexinvariant); 0 for none
   'anneal': (0.05, 0.6),  # when that begins to fall, and when it is 0, as fractions of the steps
   'decipher': 0.3,  # weight of the probes' loss at the first step, falling to 0; 0 for none
-  'length': 64,
+  'length': 64,  # symbols of a sequence, in training and in tests
   'steps': 100,
   'batch_size': 16,
   'evaluate_every': 100,
@@ -92,7 +92,6 @@ SIZES = {
   'text.vocabularies': (('letters',), ('letters',), ('letters',), ('char', '32k')),
   'text.seeds': (1, 3, 3, 1),
   'text.length': (32, 256, 512, 512),
-  'text.test_length': (32, 256, 512, 512),
   'text.window': (16, 100, 100, 100),
   'text.layers': (1, 4, 12, 12),
   'text.dim': (16, 96, 512, 1024),
@@ -104,13 +103,13 @@ SIZES = {
   'text.row_dim': (32, 32, 0, 0),
   'text.reveal': (0.9, 0.9, 0.9, 0.0),
   'text.decipher': (0.5, 0.5, 0.5, 0.0),
-  'text.steps': (6, 800, 6000, 250_000),
-  'text.batch_size': (8, 8, 64, 64),
+  'text.steps': (6, 1500, 6000, 250_000),
+  'text.batch_size': (8, 4, 64, 64),
   'text.optimizer': ('adamw', 'muon', 'adamw', 'adafactor'),
   'text.rates': ((2e-3,), (1e-2, 2e-2, 4e-2), (5e-4, 1e-3, 2e-3), (1e-2,)),
   'text.final': (0.01, 0.01, 0.1, 0.1),
   'text.warmup': (0.04, 0.04, 0.04, 0.004),
-  'text.evaluate_every': (3, 200, 1000, 5000),
+  'text.evaluate_every': (3, 250, 1000, 5000),
   'text.checkpoint_every': (3, 500, 1000, 5000),
   'text.test_sequences': (64, 256, 1000, 1000),
   'cipher.probe_dim': (16, 192, 1024, 2048),
@@ -161,7 +160,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config = common.base(scale, tables)
   config.theory = {
     'alphabets': (4,),  # d
-    'chains': 1,  # drawn anew for each d
+    'chains': 1,  # other ones for each d
     'sequences': 1,  # of each chain
     'length': 64,
     'concentration': 1.0,  # Dirichlet parameter of the transition rows
@@ -181,7 +180,6 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'corpora': (),  # (name, source) pairs
     'vocabularies': (),  # symbols: letters, char (ASCII), bytes, 32k (SentencePiece)
     'seeds': 1,  # models of each kind
-    'test_length': 32,  # symbols of a test sequence
     'window': 100,  # symbols over which perplexity and votes are taken
     'test_sequences': 8,
     'draw_kind': 'shared',
@@ -215,6 +213,6 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'anneal': (0.1, 0.6),  # of the lexinvariant arm alone, as are reveal and decipher
   }
   config.draws = {'counts': (1,)}  # K, draws whose predictions are averaged
-  config.prompt = ''  # a text in a substitution cipher, to be deciphered and gone on with
+  config.prompt = ''  # a text in a substitution cipher, to be deciphered and continued
   config.cost = MODEL | {'vocab_sizes': (16,), 'repeats': 1, 'reveal': 0.0, 'decipher': 0.0}
   return common.sized(config, SIZES)

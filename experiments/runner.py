@@ -118,6 +118,7 @@ class Recipe:
     answer: what the trained models say to `config.prompt`, if the user gives one: a text, or its
       parts as they come.
     sources: the sources of text (`lib.data.sources`) that the chosen tables read.
+    descriptions: of text that the recipe makes from its sources, such as folded text.
     large_steps: on a CPU its steps hold more than 64 MB (`lib.memory.keep_freed`).
   """
 
@@ -132,6 +133,7 @@ class Recipe:
   plans: Callable[[ConfigDict], Mapping[str, Callable[[], Plan]]] = lambda config: {}
   answer: Callable[[ConfigDict, Run], Iterable[str]] | None = None
   sources: Callable[[ConfigDict], Sequence[str]] = source_of
+  descriptions: Callable[[ConfigDict], Sequence[Description]] = lambda config: ()
   large_steps: bool = True
 
 
@@ -247,9 +249,12 @@ def _describe(recipe: Recipe, config: ConfigDict, chosen: Sequence[str]) -> list
   read = config.copy_and_resolve_references()
   read.tables = tuple(chosen)
   found = []
-  for spec in dict.fromkeys(recipe.sources(read)):
-    found.append(sources.describe(spec))
-    _tell(str(found[-1]))
+  for one in map(sources.describe, dict.fromkeys(recipe.sources(read))):
+    _tell(str(one))
+    found.append(one)
+  for one in recipe.descriptions(read):
+    _tell(str(one))
+    found.append(one)
   return found
 
 

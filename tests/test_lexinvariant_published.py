@@ -113,9 +113,9 @@ def paper_tokens(d: int, epsilon: float, delta: float) -> float:
 def test_paper_numbers_stand_beside_rows_of_the_paper_scale_alone():
   name = 'data=pile,vocabulary=char,symbols=uniform,task=lookup,embedding=lexinvariant'
   row = Row('in_context', name, 'accuracy', 0.9)
-  [beside] = published.attach([row], 'lexinvariant', {'scale': 'paper'})
+  [attached] = published.attach([row], 'lexinvariant', {'scale': 'paper'})
   [apart] = published.attach([row], 'lexinvariant', {'scale': 'cpu'})
-  assert beside.published == pytest.approx(0.918)
+  assert attached.published == pytest.approx(0.918)
   assert apart.published is None
   assert 'published 0.918 at scale=paper' in apart.note
   bound = Row('theory', 'd=6', 'bound_l1_at_64', 0.17)

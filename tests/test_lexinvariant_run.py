@@ -6,6 +6,7 @@ import math
 import pathlib
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -91,6 +92,20 @@ def test_errors_are_over_documents_seeds_and_examples(smoke):
   solver = 'data=prose,vocabulary=letters,solver={}'
   assert smoke['cipher', solver.format('hill_climbing'), 'precision_at_last_window']['df'] == 3
   assert smoke['cipher', solver.format('majority'), 'precision_gain']['n'] == '1×4'
+  for place in (
+    ('cipher', solver.format('majority'), 'precision_above_2x_untrained_majority'),
+    ('cipher', solver.format('hill_climbing'), 'precision_above_1.5x_majority'),
+  ):
+    assert smoke[place]['n'] == '1×4'
+  both = 'data=prose,vocabulary=letters,symbols=uniform,task=lookup,embedding={}'
+  more, less = (
+    smoke['in_context', both.format(kind), 'accuracy']['measured']
+    for kind in ('lexinvariant', 'learned')
+  )
+  above = smoke['in_context', both.format('lexinvariant'), 'accuracy_above_learned']
+  assert above['measured'] == pytest.approx(more - less)
+  folded = 'source=stdlib/prose folded into letters,split=test'
+  assert smoke['data', folded, 'overlap']['measured'] <= 0.005
   accuracy = smoke['regularizer', 'embedding=lexinvariant', 'lookup_accuracy_held_out']
   assert accuracy['over'] == 'seeds×examples'
   assert accuracy['sem'] > 0
@@ -100,10 +115,15 @@ def test_rows_start_at_the_length_of_random_ones_and_every_arm_answers(smoke):
   for arm in ('permuted,p=0.0,per=type', 'permuted,p=0.2,per=type', 'mixed,p=0.2'):
     norm = smoke['regularizer', f'embedding={arm},seed=0', 'row_norm_at_step_0']['measured']
     assert norm == pytest.approx(1, abs=0.2)
-  accuracies = [row['measured'] for row in smoke.values() if 'accuracy' in row['column']]
-  assert all(0 <= value <= 1 for value in accuracies)
-  measured = [key for key, row in smoke.items() if row['measured'] is not None]
-  arms = {row for table, row, _ in measured if table == 'regularizer' and 'seed=' not in row}
+  for (_, _, column), row in smoke.items():
+    if 'accuracy' in column:  # differences of accuracies may be negative
+      lowest = -1 if 'above_learned' in column or 'above_permuted' in column else 0
+      assert lowest <= row['measured'] <= 1
+  arms = {
+    row
+    for (table, row, _), one in smoke.items()
+    if table == 'regularizer' and 'seed=' not in row and one['measured'] is not None
+  }
   assert len(arms) == 4
 
 
@@ -155,6 +175,20 @@ def test_what_cannot_be_run_is_named(field, value, message):
   config.update_from_flattened_dict({field: value})
   with pytest.raises(InputError, match=message):
     recipe.check(config)
+
+
+def test_the_config_of_endless_text_is_accepted_as_it_is():
+  begin = time.process_time()
+  recipe.check(lexinvariant.get_config('gpu'))
+  assert time.process_time() - begin < 10
+
+
+def test_the_paper_config_asks_for_its_sets_alone():
+  config = lexinvariant.get_config('paper')
+  with pytest.raises(InputError, match=r"no prepared TFDS set 'pile' .*; prepare it once"):
+    recipe.check(config)
+  config.text.corpora = lexinvariant.get_config('gpu').text.corpora
+  recipe.check(config)
 
 
 @pytest.mark.parametrize('scale', common.SCALES)

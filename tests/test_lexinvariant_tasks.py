@@ -9,9 +9,11 @@ from ml_collections import ConfigDict
 
 from configs import lexinvariant
 from experiments.lexinvariant import in_context, models, regularizer, text
+from lib import stats
 from lib.data import pipeline, sources
 from lib.data.in_context import FORMAT
 from lib.errors import InputError
+from lib.evals import in_context as scores
 from lib.report.results import Row
 from lib.tokenizers import train_sentencepiece
 from lib.train import optimizer, sharding
@@ -115,6 +117,23 @@ def test_the_fourfold_claim_is_audited_over_the_papers_pairs_and_ours():
   assert 'a standard accuracy is 0' in ours.note
 
 
+def test_accuracies_are_compared_example_by_example():
+  rng = np.random.default_rng(0)
+  right = (rng.random((3, 200)) < 0.5).astype(float)
+  better = np.maximum(right, rng.random((3, 200)) < 0.2)
+  answers = lambda hits: [scores.Answers(one, one) for one in hits]
+  row = regularizer.above('in_context', 'a', 'b', answers(better), answers(right))
+  assert row.measured == pytest.approx((better - right).mean())
+  assert (row.n, row.over) == ('3×200', 'seeds×examples')
+  apart = stats.difference(stats.shares(better), stats.shares(right))
+  assert row.sem < apart.sem  # the same examples
+  alike = regularizer.above('in_context', 'a', 'b', answers(right), answers(right))
+  assert (alike.measured, alike.estimate.p_value()) == (0, 1)
+  certain = regularizer.above('in_context', 'a', 'b', answers(right * 0 + 1), answers(right * 0))
+  assert certain.measured == 1
+  assert certain.sem > 0
+
+
 def test_one_draw_of_rows_serves_all_calls_of_a_reader(config):
   options = config.regularizer
   model = models.make_model(options, 'lexinvariant', 40, np.float32)
@@ -187,7 +206,7 @@ def test_tasks_and_arms_that_cannot_be_had_are_named(field, value, message):
 def test_the_large_models_have_the_papers_sizes_and_no_vocabulary(scale, vocabularies, millions):
   config = lexinvariant.get_config(scale)
   options = config.text
-  assert options.length == options.test_length == 512
+  assert options.length == 512
   assert options.batch_size == 64
   assert config.dtype == 'bfloat16'
   for vocab_size in vocabularies:

@@ -11,11 +11,14 @@ from ml_collections import ConfigDict
 from configs import lexinvariant
 from experiments.lexinvariant import cipher, context, draws, models, prompt, text
 from lib import stats
-from lib.data import ciphers, pipeline
+from lib.data import ciphers, overlap, pipeline, sources
+from lib.data.files import SPLITS
+from lib.data.ngram_text import NgramText
 from lib.errors import InputError
 from lib.evals import cipher as keys
 from lib.evals import renaming
 from lib.tokenizers import Characters
+from tests import slow_overlap
 
 LETTERS = text.ALPHABETS['letters']
 
@@ -50,6 +53,37 @@ def test_held_out_text_is_of_its_split_alone(corpus):
     assert stretch in whole['test']
     assert stretch not in whole['train']
     assert stretch not in whole['validation']
+
+
+def test_folded_held_out_text_shares_next_to_nothing_with_training_text(corpus):
+  splits = {split: sources.sample(corpus.documents(split)) for split in SPLITS}
+  whole = [
+    ciphers.fold(one, LETTERS) for one in sources.sample(sources.open_source(corpus.source, 'test'))
+  ]
+  before, after = (slow_share(held, splits['train']) for held in (whole, splits['test']))
+  assert after <= overlap.LIMIT < before  # folding made text equal that was not
+  assert slow_share(splits['validation'], splits['train']) <= overlap.LIMIT
+  assert all(set(one) <= set(LETTERS) for one in splits['test'])
+  [described] = text.describe(corpus.source, corpus.vocabulary)
+  assert described.overlaps['test'].before == pytest.approx(before)
+  assert described.overlaps['test'].after == pytest.approx(after)
+  assert described.bytes['test'] == sum(map(len, splits['test']))
+
+
+def slow_share(held, train):
+  """`slow_overlap.share` of the stretches of training text that are held-out text at all."""
+  stretches = lambda texts: (text[i : i + 100] for text in texts for i in range(len(text) - 99))
+  known = set(stretches(held))
+  return slow_overlap.share(held, list(known.intersection(stretches(train))))
+
+
+def test_documents_of_endless_text_are_longer_than_sequences():
+  config = lexinvariant.get_config('gpu')
+  for corpus in text.corpora(config):
+    source = corpus.documents('test')
+    assert isinstance(source, NgramText)
+    assert source.length >= config.text.length
+    assert len(source) >= max(config.text.test_sequences, config.cipher.texts)
 
 
 def test_text_without_a_long_document_is_named(corpus):
@@ -139,7 +173,7 @@ def test_rows_of_the_scorer_are_drawn_for_each_sequence(config):
 
 def test_true_keys_give_the_plain_text_back_and_move_letters_alone(config, corpus):
   ids, truth, documents = cipher.enciphered(config, corpus)
-  plain = text.held_out(corpus, 'test', config.text.test_length, config.cipher.texts).ids
+  plain = text.held_out(corpus, 'test', config.text.length, config.cipher.texts).ids
   assert len(documents) == len(ids)
   np.testing.assert_array_equal(keys.apply_key(ids, truth, 0), plain)
   assert len({key.tobytes() for key in truth}) == len(truth)
@@ -148,6 +182,24 @@ def test_true_keys_give_the_plain_text_back_and_move_letters_alone(config, corpu
   assert (truth[:, [space, newline]] == [space, newline]).all()
   _, shared, _ = cipher.enciphered(config, corpus, one_key=True)
   assert len({key.tobytes() for key in shared}) == 1
+
+
+def test_solvers_are_compared_on_the_same_texts(corpus):
+  rng = np.random.default_rng(0)
+  of_text = rng.uniform(0.1, 0.3, 40)  # some texts are easier for all solvers
+  precisions = {
+    'majority': 2 * of_text + rng.normal(0.05, 0.01, (3, 40)),
+    'untrained_majority': of_text + rng.normal(0, 0.005, (3, 40)),
+    'frequency_matching': 2 * of_text[None],
+    'hill_climbing': 3 * of_text[None] + 0.1,
+  }
+  found = {row.column: row for row in cipher._above(corpus, precisions, np.arange(40))}
+  twice = found['precision_above_2x_untrained_majority']
+  assert twice.measured == pytest.approx(0.05, abs=0.01)
+  assert twice.n == '3×40'
+  assert twice.sem < 0.006 < of_text.std() / np.sqrt(40)  # the texts' own spread cancels
+  assert found['precision_above_frequency_matching'].measured == pytest.approx(0.05, abs=0.01)
+  assert found['precision_above_1.5x_majority'].measured == pytest.approx(0.025, abs=0.01)
 
 
 def reader_that(truth, share, rng):

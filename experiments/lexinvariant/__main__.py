@@ -24,6 +24,7 @@ from experiments.lexinvariant import (
   text,
   theory,
 )
+from lib.data.description import Description
 from lib.errors import InputError
 
 CAPTIONS = {
@@ -65,8 +66,19 @@ SUMMARY = {
       'log_v_factorial_nats',
     ),
   ),
-  'cipher': ('', ('precision_at_0', 'precision_at_last_window', 'precision_gain', 'accuracy')),
-  'in_context': ('', ('accuracy', 'accuracy_above_chance')),
+  'cipher': (
+    '',
+    (
+      'precision_at_0',
+      'precision_at_last_window',
+      'precision_gain',
+      'precision_above_2x_untrained_majority',
+      'precision_above_frequency_matching',
+      'precision_above_1.5x_majority',
+      'accuracy',
+    ),
+  ),
+  'in_context': ('', ('accuracy', 'accuracy_above_chance', 'accuracy_above_learned')),
   in_context.AUDIT: ('', ('mean_ratio', 'geometric_mean_ratio', 'ratio_of_means')),
   'regularizer': (
     '',
@@ -78,6 +90,7 @@ SUMMARY = {
       'permutation_accuracy_above_chance_known',
       'permutation_accuracy_above_chance_held_out',
       'permutation_accuracy_above_chance_concealed',
+      'lookup_accuracy_above_permuted_held_out',
     ),
   ),
   'draws': ('', ('nats_per_symbol', 'gain_nats_per_symbol', 'spread_nats')),
@@ -137,6 +150,15 @@ def sources(config: ConfigDict) -> list[str]:
   return found + [config.regularizer.source] * ('regularizer' in config.tables)
 
 
+def descriptions(config: ConfigDict) -> list[Description]:
+  """The folded text of the chosen tables."""
+  read = {(source, regularizer.TEXT) for source in (config.regularizer.source,)
+          if 'regularizer' in config.tables}  # fmt: skip
+  if OF_TEXT & set(config.tables):
+    read |= {(source, key) for _, source in config.text.corpora for key in config.text.vocabularies}
+  return [one for source, key in sorted(read) for one in text.describe(source, key)]
+
+
 RECIPE = runner.Recipe(
   name='lexinvariant',
   title='Lexinvariant Language Models',
@@ -148,6 +170,7 @@ RECIPE = runner.Recipe(
   facts=lambda config: {'scale': config.scale},
   plans=plans,
   sources=sources,
+  descriptions=descriptions,
   answer=prompt.answer,
 )
 

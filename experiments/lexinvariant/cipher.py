@@ -28,6 +28,11 @@ KEY_SEED = 1 << 20  # of the test ciphers
 MATRICES = 'cipher_keys.npz'  # kept for the plots
 TRAIN_BYTES = 2**22  # of plain text, which the solvers without a model count
 SEEDLESS = ('frequency_matching', 'hill_climbing')
+COMPARED = (  # (solver, factor, solver): whether the first is above so many times the second
+  ('majority', 2.0, 'untrained_majority'),
+  ('majority', 1.0, 'frequency_matching'),
+  ('hill_climbing', 1.5, 'majority'),
+)
 
 
 class Reader(NamedTuple):
@@ -121,7 +126,7 @@ def _check_same(run: runner.Run, probe: str, kept: Any, model: Any) -> None:
   if not all(jax.tree.leaves(same)):
     raise InputError(
       f'the probe in {run.workdir / "checkpoints" / probe} was trained on another model than the '
-      'one in this workdir: delete its folder, and it is trained anew.'
+      'one in this workdir: delete its folder, and the next run trains it again.'
     )
 
 
@@ -178,7 +183,7 @@ def enciphered(
   config: ConfigDict, corpus: text.Corpus, one_key: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Cipher ids [N, T] of test text, the plain symbol of each one [N, V], and documents [N]."""
-  plain, documents = text.held_out(corpus, 'test', config.text.test_length, config.cipher.texts)
+  plain, documents = text.held_out(corpus, 'test', config.text.length, config.cipher.texts)
   alphabet = corpus.alphabet or b''
   keys = [
     ciphers.random_key(alphabet, text.LETTERS, KEY_SEED + (0 if one_key else n))
@@ -192,7 +197,7 @@ def enciphered(
 
 
 def _starts(config: ConfigDict) -> list[int]:
-  last = config.text.test_length - 1 - config.text.window
+  last = config.text.length - 1 - config.text.window
   return [start for start in (0, 25, 50, 75, 100, 150, 200, 250, 400) if start < last] + [last]
 
 
@@ -224,6 +229,7 @@ def _rows(
       ids, cipher.frequency_matching(ids, frequency, at, width), bigrams, at, width)],
   }  # fmt: skip
   rows: list[Row] = []
+  precisions: dict[str, np.ndarray] = {}  # in the last window, by solver
   for solver, solve in solvers.items():
     row = name(data=corpus.data, vocabulary=corpus.vocabulary, solver=solver)
     estimate = functools.partial(_estimate, documents=documents, seeds=solver not in SEEDLESS)
@@ -241,10 +247,12 @@ def _rows(
         put(f'accuracy_at_{at}', of_window, 'share of characters'),
       ]
     first, last = precision[0], precision[max(precision)]
+    precisions[solver] = np.stack(last)
     rows += [
       put('precision_at_last_window', last, of_keys),
       put('precision_gain', [b - a for a, b in zip(first, last)], 'last window less first, paired'),
     ]
+  rows += _above(corpus, precisions, documents)
   return [*rows, *_of_probe(corpus, read, ids, truth, documents, frequency),
           _pooled(config, corpus, readers)]  # fmt: skip
 
@@ -255,6 +263,22 @@ def _estimate(values: np.ndarray, documents: np.ndarray, seeds: bool) -> stats.E
   below = stats.by_group(np.ones(len(documents)), documents)
   each = stats.contributions(above, below)
   return stats.crossed(each) if seeds else stats.mean(each[0], 'documents')
+
+
+def _above(
+  corpus: text.Corpus, precisions: Mapping[str, np.ndarray], documents: np.ndarray
+) -> list[Row]:
+  """Precision of one solver less that of another (times a factor), by precisions [S, N]."""
+  rows = []
+  for solver, factor, other in COMPARED:
+    difference = precisions[solver] - factor * precisions[other]
+    times = '' if factor == 1 else f'{factor:g}x_'
+    rows.append(Row.of(
+      'cipher', name(data=corpus.data, vocabulary=corpus.vocabulary, solver=solver),
+      f'precision_above_{times}{other}', _estimate(difference, documents, seeds=True),
+      unit='fraction', note='in the last window, paired by seed and text',
+    ))  # fmt: skip
+  return rows
 
 
 def _of_probe(

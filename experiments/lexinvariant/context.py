@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Perplexity against position on text: trained rows beside fresh random ones (Figures 3 and 7)."""
+"""Perplexity against position on text: trained rows and fresh random ones (Figures 3 and 7)."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     for kind in models.EMBEDDINGS
   ]
   for corpus in text.corpora(config):
-    held = text.held_out(corpus, 'test', config.text.test_length, config.text.test_sequences)
+    held = text.held_out(corpus, 'test', config.text.length, config.text.test_sequences)
     scores: dict[str, np.ndarray] = {}
     for kind in models.EMBEDDINGS:
       found = []
@@ -73,7 +73,7 @@ def of_scores(
                      documents)  # fmt: skip
   regret = (random - learned).sum(axis=-1)
   rows += [
-    Row.of('context', corpus.row, f'regret_nats_over_{config.text.test_length}',
+    Row.of('context', corpus.row, f'regret_nats_over_{config.text.length}',
            _mean(regret, documents), unit='nats',
            note='total of nats above learned rows; an ideal predictor needs at most log V!'),
     Row('context', corpus.row, 'log_v_factorial_nats',
@@ -83,7 +83,7 @@ def of_scores(
     rows += [
       Row.of('context', f'{corpus.row},{name(embedding=kind)}', 'regret_nats',
              _mean((nats - law).sum(axis=-1), documents), unit='nats',
-             note=f'total over {config.text.test_length} symbols above the exact law of the text')
+             note=f'total over {config.text.length} symbols above the exact law of the text')
       for kind, nats in zip(models.EMBEDDINGS, (learned, random))
     ]  # fmt: skip
   return rows
@@ -126,11 +126,11 @@ def _by_position(
   estimate = _untrained if 'predictor=' in row else _mean
   note = f'mean over sequences of windows of {options.window} symbols'
   rows = []
-  windows = _windows(nats, options.test_length, options.window)
+  windows = _windows(nats, options.length, options.window)
   for start, values in windows.items():
     found = estimate(values, documents)
     rows.append(Row.of('context', row, f'perplexity_at_{start}', found, note=note))
-  for start, end in bins(options.test_length):
+  for start, end in bins(options.length):
     rows.append(
       Row('context', row, f'perplexity_{start}_{end}', float(np.exp(nats[..., start:end].mean())))
     )
@@ -138,7 +138,7 @@ def _by_position(
   found = estimate(nats[..., -1], documents)
   value = float(np.exp(found.value))
   found = found._replace(value=value, sem=None if found.sem is None else value * found.sem)
-  column = f'perplexity_at_context_{options.test_length - 1}'
+  column = f'perplexity_at_context_{options.length - 1}'
   return [*rows, Row.of('context', row, column, found, note='of the last symbol alone')]
 
 
@@ -152,11 +152,11 @@ def _gap(
 ) -> list[Row]:
   """How far a predictor is behind learned rows, by window; scores are nats [S, N, T]."""
   options = config.text
-  places = starts(options.test_length, options.window)
+  places = starts(options.length, options.window)
   windows = [
     values
     for nats in (learned, other)
-    for values in _windows(nats, options.test_length, options.window).values()
+    for values in _windows(nats, options.length, options.window).values()
   ]
   sums = np.stack([stats.by_group(values, documents) for values in windows], axis=-1)
 

@@ -23,7 +23,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Nats of the mean of K predictions, on test text, against those of single draws."""
   rows = []
   for corpus in text.corpora(config):
-    held = text.held_out(corpus, 'test', config.text.test_length, config.text.test_sequences)
+    held = text.held_out(corpus, 'test', config.text.length, config.text.test_sequences)
     nats = []
     for seed in text.seeds(config):
       trained = text.fit(config, run, corpus, 'lexinvariant', seed)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models of the recipe: one decoder under trained or random rows.
 
-Two aids bring a small model over the plateau on which it else stays for thousands of steps:
-rows that at first tell which symbol they stand for, less and less, and probes that tell each layer
-the current symbol, whose weight falls to zero. Both are gone from the model that is evaluated.
+Two training aids, both removed before evaluation, get a small model past a plateau of thousands of
+steps: rows that at first are nearly the same for a symbol in every sequence, and probes that teach
+each layer the current symbol. The weight of both falls to zero.
 """
 
 import dataclasses
@@ -163,11 +163,11 @@ def make_experiment(
     nats, probes = cast(tuple[jax.Array, jax.Array], taught.apply(variables, batch, key))
     read = real & (batch['inputs'] < vocab_size)
     mean = lambda values, where: jnp.where(where, values, 0.0).sum() / where.sum()
-    told = mean(probes.mean(axis=0), read)
-    loss = mean(nats, real) + batch['decipher'] * told
+    decipher = mean(probes.mean(axis=0), read)
+    loss = mean(nats, real) + batch['decipher'] * decipher
     total = jnp.where(real, nats, 0.0).sum()
     sums = {'nats': total, 'bytes': batch['bytes'].sum(), 'tokens': real.sum()}
-    return loss, sums | {'decipher_nats': told}
+    return loss, sums | {'decipher_nats': decipher}
 
   return Experiment(init_fn, loss_fn, batches, evaluations or {}, schedules=schedules)
 
@@ -203,7 +203,7 @@ def fit(
   evaluations: Mapping[str, Callable[[LanguageModel], Callable]] | None = None,
   seed: int = 0,
 ) -> Trained:
-  """Trains a model under its name in the workdir, or takes it up where it stands.
+  """Trains a model under its name in the workdir, or continues from its last checkpoint.
 
   `evaluations` are functions of the evaluated model: name -> (model -> (variables -> values)).
   """

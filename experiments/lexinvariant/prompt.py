@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A text that the user enciphered, deciphered by the models of the tables, and gone on with."""
+"""A text that the user enciphered, deciphered and continued by the models of the tables."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,7 +10,7 @@ from lib.errors import InputError
 from lib.evals import cipher as keys
 from lib.evals import in_context
 
-SHORTEST, LONGEST = 20, 1000  # symbols; with few there is nothing to tell them by
+SHORTEST, LONGEST = 20, 1000  # symbols; too few do not show which is which
 CONTINUED = 40  # symbols
 
 
@@ -34,7 +34,7 @@ def check(config: ConfigDict) -> None:
 
 
 def answer(config: ConfigDict, run: runner.Run) -> str:
-  """The key that the probe finds, the plain text, and how the model goes on in the cipher."""
+  """The key that the probe finds, the plain text, and the model's continuation in the cipher."""
   corpus = text.corpora(config)[0]
   reader = cipher.make_reader(config, run, corpus, config.seed)
   trained = text.fit(config, run, corpus, 'lexinvariant', config.seed)
@@ -45,6 +45,6 @@ def answer(config: ConfigDict, run: runner.Run) -> str:
   plain = lambda part: decode(keys.apply_key(part[None], key[None], size - 1)[0]).decode()
   return (
     f'\nKey found (cipher above, plain below):\n{cipher.key_lines(corpus, key)}\n\n'
-    f'Deciphered: {plain(ids)}\n\nThe model goes on: {decode(more).decode()}\n'
+    f'Deciphered: {plain(ids)}\n\nContinuation by the model: {decode(more).decode()}\n'
     f'in plain text: {plain(more)}'
   )

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from experiments import runner
 from experiments.lexinvariant import models, text
 from lib import stats
-from lib.data import ciphers, epochs, excerpts, in_context, pipeline, sources
+from lib.data import epochs, excerpts, in_context, pipeline, sources
 from lib.data.in_context import Example, ExampleDocuments, Symbols
 from lib.errors import InputError
 from lib.evals import in_context as scores
@@ -28,6 +28,7 @@ from lib.train.experiment import Variables
 HELD_OUT = b'0123456789'  # symbols that no training document holds
 ALPHABET = text.LETTERS + in_context.FORMAT + HELD_OUT
 TOKENIZER = Characters(ALPHABET)
+TEXT = 'letters'  # the vocabulary that text is folded into
 TRAIN, TEST = 1 << 20, 3 << 20  # seeds of examples; sizes were chosen on others
 NORM = 'validation/row_norm'
 NORM_NOTE = 'mean length of a trained row over √width; a random Gaussian row has 1'
@@ -102,6 +103,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains every arm, and scores text, tasks, and tasks over symbols without a known name."""
   rows = []
   nats: dict[str, np.ndarray] = {}
+  given: dict[Arm, dict[str, Sequence[scores.Answers]]] = {}
   questions = {symbols: asked(config, symbols) for symbols in SYMBOLS}
   for arm in arms(config):
     trained = {seed: fit(config, run, arm, seed) for seed in seeds(config)}
@@ -110,9 +112,12 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     )
     nats[arm.row] = _text_nats(config, list(trained.values()))
     readers = [models.reader(one) for one in trained.values()]
+    given[arm] = {}
     for symbols, tasks in questions.items():
       for task, these in tasks.items():
-        found = [answers(config, reader, symbols, these) for reader in readers]
+        found = given[arm][f'{task}_{{}}_{symbols}'] = [
+          answers(config, reader, symbols, these) for reader in readers
+        ]
         chance = max(scores.guessing(these).values(), key=lambda one: one.value)
         note = f'of {len(these)} answers over {SYMBOLS[symbols]}'
         column = f'{task}_{{}}_{symbols}'
@@ -120,7 +125,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     for seed, one in trained.items():
       rows += _norms(f'{arm.row},{name(seed=seed)}', one.history)
     rows += _last_norms(arm, [one.history for one in trained.values()])
-  return [*rows, *_text(config, nats)]
+  return [*rows, *_above_permuted(given), *_text(config, nats)]
 
 
 SYMBOLS = {  # how the symbols of a task are known to the model
@@ -246,21 +251,21 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
 
 
 def _training_tasks(config: ConfigDict) -> list[in_context.Task]:
-  """What is learned beside text, in turn."""
+  """The tasks of training documents, in turn."""
   options, symbols = config.regularizer, Symbols(text.LETTERS)
   lookup = in_context.LookUp(symbols, options.pairs, options.questions)
   return [lookup, lookup, in_context.Permutation(symbols, options.demonstrations)]
 
 
-def _folded(document: bytes) -> bytes:
-  return ciphers.fold(document, text.ALPHABETS['letters'])
+def _documents(config: ConfigDict, split: str) -> sources.Source:
+  return text.folded(config.regularizer.source, TEXT).documents[split]
 
 
 def _texts(config: ConfigDict, seed: int) -> list[bytes]:
   """Training text in stretches of a row's length, folded into letters and white space."""
   length = config.regularizer.length
-  source = sources.open_source(config.regularizer.source, 'train')
-  whole = _folded(b'\n'.join(sources.sample(source, _text_bytes(config) + length, seed)))
+  source = _documents(config, 'train')
+  whole = b'\n'.join(sources.sample(source, _text_bytes(config) + length, seed))
   return [whole[at : at + length] for at in range(0, len(whole) - length + 1, length)]
 
 
@@ -268,14 +273,14 @@ def _stretches(config: ConfigDict, split: str) -> text.HeldOut:
   """Held-out text, drawn from the whole split."""
   options = config.regularizer
   found = excerpts.take(
-    sources.open_source(options.source, split),
+    _documents(config, split),
     length=options.length,
     count=options.test_sequences,
     most=text.of_one_document(options.test_sequences),
-    prepare=_folded,
+    prepare=TOKENIZER.encode,
     name=f'{options.source} ({split})',
   )
-  return text.HeldOut(np.stack([TOKENIZER.encode(one) for one in found.texts]), found.documents)
+  return text.HeldOut(np.stack(found.texts), found.documents)
 
 
 def examples(config: ConfigDict, count: int, alphabet: bytes) -> dict[str, list[Example]]:
@@ -349,6 +354,39 @@ def accuracy_rows(
            note=f'(accuracy − {chance.value:.3f}) / (1 − {chance.value:.3f}), the best guess’s '
            'accuracy taken out; 0 at least'),
   ]  # fmt: skip
+
+
+def above(
+  table: str,
+  row: str,
+  column: str,
+  found: Sequence[scores.Answers],
+  other: Sequence[scores.Answers],
+) -> Row:
+  """Accuracy of models less that of others of the same seeds, on the same examples.
+
+  The error is over seeds and examples, crossed, of the differences with one gain and one loss added
+  to the examples (Bonett and Price 2012, Adjusted Wald confidence interval for a difference of
+  binomial proportions based on paired data), so that it is never 0.
+  """
+  differences = np.stack([a.symbols - b.symbols for a, b in zip(found, other, strict=True)])
+  seeds, examples = differences.shape
+  added = np.concatenate([differences, np.tile([1.0, -1.0], (seeds, 1))], axis=1)
+  error = stats.crossed(added, 'seeds×examples')
+  estimate = error._replace(value=float(differences.mean()), n=f'{seeds}×{examples}')
+  return Row.of(table, row, column, estimate, unit='fraction',
+                note='paired by seed and example')  # fmt: skip
+
+
+def _above_permuted(given: Mapping[Arm, Mapping[str, Sequence[scores.Answers]]]) -> list[Row]:
+  """Accuracy of the arms with some random rows less that of B_p at the same p."""
+  return [
+    above('regularizer', arm.row, column.format('accuracy_above_permuted'), found, other[column])
+    for arm, columns in given.items()
+    if arm.embedding in ('mixed', 'interchangeable')
+    and (other := given.get(Arm('permuted', arm.p)))
+    for column, found in columns.items()
+  ]
 
 
 def _norms(row: str, history: Sequence[Mapping]) -> list[Row]:

@@ -2,8 +2,8 @@
 """Models of text that several tables share: trained once a corpus, vocabulary, embedding, seed."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, cast
 
 import grain
 import numpy as np
@@ -11,7 +11,17 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments import runner
 from experiments.lexinvariant import models
-from lib.data import ciphers, epochs, excerpts, pipeline, sources
+from lib.data import (
+  ciphers,
+  description,
+  epochs,
+  excerpts,
+  files,
+  ngram_text,
+  overlap,
+  pipeline,
+  sources,
+)
 from lib.data.ngram_text import NgramText
 from lib.errors import InputError
 from lib.report.results import name
@@ -53,17 +63,65 @@ class Corpus(NamedTuple):
 
   def documents(self, split: str) -> sources.Source:
     """Documents of a split, in the symbols of the vocabulary."""
-    source, alphabet = sources.open_source(self.source, split), self.alphabet
-    if alphabet is None:
-      return source
-    if isinstance(source, NgramText):
-      return source.folded(alphabet)  # has an exact law, which a folded sample has not
-    return ciphers.Folded(source, alphabet)
+    if self.alphabet is None:
+      return sources.open_source(self.source, split)
+    return folded(self.source, self.vocabulary).documents[split]
 
   @property
   def alphabet(self) -> bytes | None:
     """The symbols where each is a byte."""
     return ALPHABETS.get(self.vocabulary)
+
+
+class Folded(NamedTuple):
+  """A source whose bytes are folded into an alphabet.
+
+  Attributes:
+    documents: split -> its documents.
+    overlaps: split -> overlap of validation and test with train; empty where nothing was cut.
+  """
+
+  documents: Mapping[str, sources.Source]
+  overlaps: Mapping[str, overlap.Overlap]
+
+
+@functools.cache
+def folded(source: str, vocabulary: str) -> Folded:
+  """A source in the alphabet of a vocabulary, its validation and test text cut again.
+
+  Folding makes equal what differs in case, digits or punctuation alone, so text that was cut
+  before (`lib.data.overlap`) overlaps again. TFDS sets keep their own splits, and endless text is
+  sampled from the law of the folded text.
+  """
+  alphabet = ALPHABETS[vocabulary]
+  found = {split: sources.open_source(source, split) for split in files.SPLITS}
+  if source.startswith(ngram_text.PREFIX):
+    return Folded({s: cast(NgramText, one).folded(alphabet) for s, one in found.items()}, {})
+  documents: dict[str, sources.Source]
+  documents = {split: ciphers.Folded(one, alphabet) for split, one in found.items()}
+  if source.startswith('tfds:'):
+    return Folded(documents, {})
+  cuts = overlap.clean(**documents)
+  for split, cut in cuts.items():
+    documents[split] = [one for one in cut.join(documents[split]) if one]
+  return Folded(documents, {split: cut.overlap for split, cut in cuts.items()})
+
+
+def describe(source: str, vocabulary: str) -> list[description.Description]:
+  """What the folded text of a source contains, if folding made its held-out text be cut."""
+  found = folded(source, vocabulary) if vocabulary in ALPHABETS else None
+  if not found or not found.overlaps:
+    return []
+  texts = {split: sources.sample(one) for split, one in found.documents.items()}
+  known = description.Description(
+    f'{source} folded into {vocabulary}',
+    {split: len(one) for split, one in texts.items()},
+    {split: sum(map(len, one)) for split, one in texts.items()},
+    found.overlaps,
+    description.digest(texts),
+  )
+  blocks = [[document] for split in texts.values() for document in split]
+  return [description.kept(known, lambda: blocks, lambda: texts['train'])]
 
 
 class HeldOut(NamedTuple):
@@ -92,10 +150,10 @@ def check(config: ConfigDict) -> None:
   for field in ('seeds', 'test_sequences', 'window'):
     if options[field] < 1:
       raise InputError(f'text.{field} must be 1 or more; got {options[field]}.')
-  if options.window > options.test_length:
+  if options.window > options.length:
     raise InputError(
-      f'text.window {options.window} is longer than text.test_length {options.test_length}; '
-      'windows move within a sequence.'
+      f'text.window {options.window} is longer than text.length {options.length}; windows move '
+      'within a sequence.'
     )
   for _, source in options.corpora:
     for split in ('train', 'validation', 'test'):
@@ -185,7 +243,7 @@ def _fit(
   kind: str,
   seed: int,
 ) -> models.Trained:
-  held = held_out(corpus, 'validation', options.test_length, 64).ids
+  held = held_out(corpus, 'validation', options.length, 64).ids
 
   def validation(model):
     score = models.scorer(model, corpus.vocab_size)

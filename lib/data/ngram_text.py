@@ -36,7 +36,7 @@ class NgramLaw:
   Args:
     text: uint8 [n] symbols in [0, vocab_size).
     order: symbols of context.
-    vocab_size: number of symbols, whether the text holds them or not.
+    vocab_size: number of symbols, whether they occur in the text or not.
 
   Raises:
     InputError: no text, a symbol out of range, or contexts that do not fit 64 bits.
@@ -173,7 +173,7 @@ def open_text(spec: str, split: str) -> NgramText:
   """
   parts = spec.removeprefix(PREFIX).split(',')
   options: dict[str, int] = {}
-  while len(parts) > 1 and '=' in parts[-1]:  # commas may stand in paths
+  while len(parts) > 1 and '=' in parts[-1]:  # paths may have commas
     key, _, value = parts.pop().partition('=')
     if key not in OPTIONS or not value.isdigit():
       raise InputError(
@@ -219,7 +219,7 @@ def _mixed(value):
 
 @numba.njit(cache=True, nogil=True)
 def _slot(table, key):
-  """Where a key stands in a hash table, or where it would."""
+  """The place of a key in a hash table, or its free place."""
   mask = np.uint64(len(table) - 1)
   at = _mixed(key) & mask
   while table[at, 0] != 0 and table[at, 0] != key:
