@@ -30,7 +30,6 @@ from lib.evals import multiple_choice as choice
 from lib.report import plots
 from lib.report.results import Row, name
 from lib.stats import Estimate
-from lib.tokenizers.base import Tokenizer
 from lib.train import processes
 
 CAPTION = (
@@ -93,7 +92,7 @@ def check(config: ConfigDict) -> None:
       raise InputError(f'reasoning.naive_arms: {arm!r} is not one of {", ".join(options.arms)}.')
   if options.validation < 1:
     raise InputError(f'reasoning.validation must be 1 or more; got {options.validation}.')
-  choice.letters(learn(draft(config)), options.options)
+  choice.letters(open_text(draft(config)).tokenizer, options.options)
   if options.questions:
     own_questions(config)
     loss.check(config)
@@ -131,20 +130,16 @@ def documents(
 
 
 def open_text(config: ConfigDict) -> text.Text:
-  """The tokenizer of the facts and its glyphs."""
-  tokenizer = learn(config)
-  return text.Text('facts', tokenizer, text.draw(config, tokenizer))
-
-
-def learn(config: ConfigDict) -> Tokenizer:
-  """The tokenizer of the facts, learned from training documents of all seeds."""
+  """The tokenizer of the facts, learned from training documents of all seeds, and its glyphs."""
   options, kind = config.reasoning, config.tokenizer.kind
   if kind not in ('unicode', 'restricted'):
-    return text.open_text(config).tokenizer
-  seeds = range(config.seed, config.seed + options.seeds)
-  streams = [documents(config, seed) for seed in seeds]
-  sample = tuple(stream[i] for stream in streams for i in range(options.sample))
-  return _tokenizer(sample, kind, options.vocab_size, options.longest)
+    tokenizer = text.open_text(config).tokenizer
+  else:
+    seeds = range(config.seed, config.seed + options.seeds)
+    streams = [documents(config, seed) for seed in seeds]
+    sample = tuple(stream[i] for stream in streams for i in range(options.sample))
+    tokenizer = _tokenizer(sample, kind, options.vocab_size, options.longest)
+  return text.Text('facts', tokenizer, text.draw(config, tokenizer))
 
 
 @functools.cache
