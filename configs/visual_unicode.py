@@ -202,10 +202,10 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'attributes': 4,
     'words': 12,  # values that an attribute can have
     'options': 4,  # of a question
-    'told': 0.2,  # of the facts: told in sentences only
+    'told': 0.2,  # of the facts: in sentences only
     'unseen': 0.2,  # of the facts: in no training text
     'asked': 0.5,  # of the documents: questions; the rest are sentences
-    'spaced': 0.5,  # of these questions: a space stands before the answer
+    'spaced': 0.5,  # of these questions: a space precedes the answer
     'validation': 4,  # batches of documents that are not trained on, to choose the rate with
     'sample': 2000,  # documents of each seed that the tokenizer is learned from
     'vocab_size': 512,

@@ -63,7 +63,7 @@ def test_both_contexts_are_asked_for_the_same_clean_tokens(config, kind):
   assert one['bytes'].sum() == other['bytes'].sum() >= 0.5 * len(clean)
   read = tokenizer.encode(attacked.encode())
   assert other['inputs'][1 : len(read)].tolist() == read[:-1].tolist()
-  # What stands before each target is the attacked text up to the same character.
+  # The text before each target is the attacked text up to the same character.
   for place in np.flatnonzero(other['bytes']):
     before = tokenizer.decode(read[:place]).decode()
     target = tokenizer.decode([other['targets'][place]]).decode()
@@ -345,7 +345,7 @@ def test_published_numbers_are_those_of_the_notes():
 
 def test_published_numbers_stand_apart_at_other_scales():
   row = Row('reasoning', 'model=best_bvv_ru,benchmark=mmlu,protocol=sampled_1', 'accuracy', 0.25)
-  [beside] = published.attach([row], 'visual_unicode', {'scale': 'paper'})
-  assert beside.published == pytest.approx(0.2229)
+  [attached] = published.attach([row], 'visual_unicode', {'scale': 'paper'})
+  assert attached.published == pytest.approx(0.2229)
   [apart] = published.attach([row], 'visual_unicode', {'scale': 'cpu'})
   assert apart.published is None

@@ -27,11 +27,11 @@ from lib.report.results import name as row_name
 from lib.train import language_model, optimizer, replicas
 from lib.train.experiment import Batch, Experiment, Variables
 
-IDENTITY = 0.5  # of the glyph's norm: a direction of its own for each token of 'glyph_deduped'
+IDENTITY = 0.5  # of the glyph's norm: a random direction for each token of 'glyph_deduped'
 
 
 class Arm(NamedTuple):
-  """What stands at the input.
+  """The input rows of a model.
 
   Attributes:
     rows: (glyphs of V tokens, D, seed) -> rows [V, D].
@@ -50,7 +50,7 @@ def glyph(glyphs: GlyphTable, dim: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def deduped(glyphs: GlyphTable, dim: int, seed: int) -> np.ndarray:
-  """The paper's rows, but those that are shared told apart by a random direction each."""
+  """The paper's rows; each row that tokens share gets a random direction for each of them."""
   return glyph_rows.glyph_rows(glyphs, dim, identity=IDENTITY, seed=seed)
 
 
@@ -94,7 +94,7 @@ ARMS: dict[str, Arm] = {
 }
 LABELS = {
   'glyph': 'glyphs, frozen',
-  'glyph_deduped': 'glyphs told apart, frozen',
+  'glyph_deduped': 'glyphs made distinct, frozen',
   'glyph_rms_0.02': 'glyphs of rms 0.02, frozen',
   'glyph_rms_1': 'glyphs of rms 1, frozen',
   'shuffled': 'shuffled glyphs, frozen',
@@ -119,7 +119,7 @@ class Trained:
   Attributes:
     model: ids to nats.
     variables: of this seed alone.
-    history: metrics of its run, in which its values stand at `index` of every list.
+    history: metrics of its run; its values are at `index` of every list.
     index: among the seeds that were trained side by side.
     rate: the learning rate at its peak; None if it is untrained.
   """
@@ -208,7 +208,7 @@ def make_optimizer(options: ConfigDict):
 
 
 def plan(config: ConfigDict, options: ConfigDict, arm: str, vocab_size: int) -> runner.Plan:
-  """What `fit` would train over so many tokens."""
+  """The model that `fit` would train over a vocabulary of this size."""
   rows = lambda seed: np.broadcast_to(np.float32(0), (vocab_size, options.dim))
   dtype, seeds = jnp.dtype(config.dtype), min(options.seeds, options.side_by_side)
   model = decoder_over(rows, vocab_size, ARMS[arm].frozen, options, dtype)
@@ -291,7 +291,7 @@ def fit_model(
   batches: Callable[[int], grain.IterDataset],
   evaluations: Mapping[str, Iterable[Batch]] | None = None,
 ) -> list[Trained]:
-  """Trains all seeds of a model, or takes them up where they stand in the workdir.
+  """Trains all seeds of a model, or resumes them from the workdir.
 
   Args:
     config: of the run.

@@ -36,7 +36,7 @@ CAPTION = (
   'Multiple choice on synthetic facts in the template of MMLU, the same answers scored by '
   'log-likelihood over the letters (`log_likelihood`) and as published, by one or two sampled '
   'tokens (`sampled_1`, `sampled_2`, in expectation). Facts are `asked` in training (here in '
-  'wordings that were never seen), `told` in sentences only, or `unseen`, which must be at chance. '
+  'wordings that were never seen), `told` (shown in sentences only), or `unseen`, which must be at chance. '
   'Models: `none` is untrained, `sentences` never saw the template, `questions` saw it, the answer '
   'after a space in a given share of them. `accuracy_above_chance` has guessing taken out, '
   '(accuracy − chance) / (1 − chance): the share that is known. `accuracy_given_letter` and '
@@ -172,7 +172,7 @@ def fit(
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
-  """Trains every arm on facts and asks it what it was asked, what it was told and what not."""
+  """Trains every arm on facts and asks about facts of each kind."""
   options, opened, rows = config.reasoning, open_text(config), []
   by_arm: dict[str, dict[str, np.ndarray]] = {}  # case -> arm -> accuracies [S]
   for arm in options.arms:
@@ -254,7 +254,7 @@ def ask(
 @functools.cache
 def speaker(model: Any) -> Callable:
   """(variables, batch, places) -> log-probabilities [B, P, V] of the next tokens."""
-  key = jax.random.key(0)  # of no account: rows that are given are not drawn
+  key = jax.random.key(0)  # has no effect: these models draw nothing at random
 
   @jax.jit
   def speak(variables: Any, batch: Mapping[str, jax.Array], places: jax.Array) -> jax.Array:
@@ -299,7 +299,7 @@ def _rows(
       else Row('reasoning', row, column, value, unit='ratio', note=note)
     )
     accuracy = _estimate(case, each, f'accuracy_{quantity}')
-    put('accuracy', accuracy, '' if case.alike else 'each seed has facts of its own')
+    put('accuracy', accuracy, '' if case.alike else 'the seeds have different facts')
     put('accuracy_above_chance', choice.above_chance(accuracy, chance), 'guessing taken out')
     put('chance', chance)
     subjects = [question.subject for question in case.questions[0]]

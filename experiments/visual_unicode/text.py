@@ -101,7 +101,7 @@ def _tokenizer(
     return tokenizers.load(kind)
   documents = sources.sample(sources.open_source(source, 'train'), train_bytes)
   if kind == 'unicode':
-    # A restricted vocabulary beside it is smaller: this is then the one that it was cut from.
+    # A restricted vocabulary is smaller: it is cut from this one.
     return tokenizers.train_unicode(documents, max(vocab_size, 0x10000), longest)
   kept = [others for listed in alike(font, tolerance).values() for others in listed.values()]
   return tokenizers.train_restricted(documents, vocab_size, longest, always=''.join(kept))

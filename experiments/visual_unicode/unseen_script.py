@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Letters that were never read: glyphs are known, trained rows are where they began.
 
-A readout that never saw a letter cannot write it, whatever stands at the input. So letters are
+A readout that never saw a letter cannot write it, whatever the input is. So letters are
 only read here, and what is asked for is Latin: every line of the corpus is a letter and its Unicode
 name without the script's name, such as `Ё capital letter io`. It comes with every Python.
 
