@@ -100,8 +100,8 @@ def _vocabulary(config: ConfigDict, title: str, font: str, kind: str) -> list[Ro
     column: [int(tokenizer.encode(one.encode())[-1]) for one in pair]
     for column, pair in PAIRS.items()
   }
-  distinct = glyph_rows.glyph_rows(glyphs, dim, identity=models.IDENTITY)
-  for form, vectors in zip(FORMS, (glyphs.bits, distinct)):
+  deduped = glyph_rows.glyph_rows(glyphs, dim, identity=models.IDENTITY)
+  for form, vectors in zip(FORMS, (glyphs.bits, deduped)):
     part = name(rows=form)
     distinct, sharing = shared(vectors)
     put(part, 'tokens', len(vectors))
