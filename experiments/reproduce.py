@@ -41,8 +41,8 @@ MINUTES = {
                    'regularizer': 7, 'draws': 0.8, 'cost': 0.9},
   'equal_info': {'ratio': 7.4, 'm2': 28, 'windows': 0.1, 'reset': 0.3, 'decompress': 7.0,
                  'uniformity': 0.1, 'stability': 0.2},
-  'visual_unicode': {'coverage': 0.1, 'loss': 13, 'reasoning': 9, 'homoglyphs': 2.2,
-                     'unseen_script': 1.9, 'neighbours': 0.5, 'growth': 3.2},
+  'visual_unicode': {'coverage': 0.1, 'loss': 10, 'reasoning': 10, 'homoglyphs': 2,
+                     'unseen_script': 2.6, 'neighbours': 0.5, 'growth': 4.5},
   'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
 }  # fmt: skip
 RECIPES = tuple(MINUTES)

@@ -144,23 +144,61 @@ def test_a_model_over_equal_rows_reads_no_input(config):
   np.testing.assert_array_equal(*logits)
 
 
-def test_the_learning_rate_of_an_arm_is_that_of_the_lowest_validation_loss(config, monkeypatch):
+def at_three_rates(table):
   changed = visual_unicode.get_config(SCALE)
-  changed.loss.rates, changed.loss.steps, changed.loss.seeds = (1e-3, 1e-2, 1e-1), 10, 3
-  asked = []
+  options = changed[table]
+  options.rates, options.rate_share, options.steps, options.seeds = (1e-3, 1e-2, 1e-1), 0.2, 10, 3
+  return changed
 
-  def fit(short, run, options, name, arm, glyphs, batches, evaluations):
-    asked.append((options.peak, options.seeds, options.steps))
+
+@pytest.mark.parametrize('table', ['loss', 'reasoning'])
+def test_the_learning_rate_of_an_arm_is_that_of_the_lowest_validation_loss(table, monkeypatch):
+  changed, asked = at_three_rates(table), []
+
+  def fit_model(config, run, options, name, model, batches, evaluations):
+    asked.append((options.peak, options.seeds, options.steps, name))
     history = [
       {'step': 0, 'validation/bits_per_byte': [0.0]},
-      {'step': 5, 'validation/bits_per_byte': [abs(np.log10(options.peak) + 2)]},
+      {'step': 2, 'validation/bits_per_byte': [abs(np.log10(options.peak) + 2)]},
     ]
     return [models.Trained(None, {}, history, 0, options.peak)]
 
-  monkeypatch.setattr(models, 'fit', fit)
-  [one] = loss.fit(changed, None, 'glyph')
+  monkeypatch.setattr(models, 'fit_model', fit_model)
+  if table == 'loss':
+    [one], folder = loss.fit(changed, None, 'glyph'), 'loss'
+  else:
+    opened, folder = reasoning.open_text(changed), 'reasoning/questions'
+    [one] = reasoning.fit(changed, None, opened, 'glyph', 'questions')
   assert one.rate == 1e-2
-  assert asked == [(1e-3, 1, 5), (1e-2, 1, 5), (1e-1, 1, 5), (1e-2, 3, 10)]
+  assert [some[:3] for some in asked] == [(1e-3, 1, 2), (1e-2, 1, 2), (1e-1, 1, 2), (1e-2, 3, 10)]
+  assert asked[0][3] == f'{folder}/rate=0.001/arm=glyph'
+  assert asked[3][3] == f'{folder}/arm=glyph'
+
+
+def test_each_way_of_growing_has_its_rate_by_validation_text(monkeypatch):
+  changed = at_three_rates('growth')
+  opened = text.open_text(changed)
+  validation = text.held_out(opened, changed.growth, 'validation', changed.growth.validation)
+  best = {'monolithic': 1e-3, 'grown': 1e-2, 'experts': 1e-1}
+
+  class Seeds:
+    def __init__(self, config, run, options, folder, seeds, opened, model, held_out):
+      assert (options.steps, len(seeds)) == (2, 1)
+      assert (held_out.bytes == validation.bytes).all()
+      for way, rate in best.items():
+        nats = [validation.bytes * (1 + abs(np.log10(options.peak / rate)))]
+        setattr(self, way, lambda way=way, nats=nats: {way: growth.Result(nats, 0, 0)})
+
+  monkeypatch.setattr(growth, 'Seeds', Seeds)
+  for way, rate in best.items():
+    assert growth._at_best_rate(changed, None, opened, None, way).peak == rate
+
+
+def test_facts_that_choose_a_rate_are_those_of_training_in_other_documents(config):
+  trained = reasoning.documents(config, 1)
+  validated = reasoning.documents(config, 1, stream=reasoning.VALIDATION)
+  assert trained.base.facts == validated.base.facts
+  assert [trained[i] for i in range(9)] != [validated[i] for i in range(9)]
 
 
 def test_facts_of_each_seed_are_its_own_and_the_tokenizer_knows_training_text_alone(config):
@@ -227,6 +265,21 @@ def test_bad_input_gets_one_sentence(wrong, flags, message):
   with pytest.raises(InputError, match=re.escape(message)) as caught:
     RECIPE.check(changed)
   assert '\n' not in str(caught.value)
+
+
+def test_the_default_text_of_large_scales_is_accepted_and_short_text_refused(tmp_path):
+  # Without a patch: the checks learn a tokenizer from a part of the text.
+  config = visual_unicode.get_config('gpu')
+  assert config.data.source.startswith('ngram:stdlib')
+  RECIPE.check(config)
+  with pytest.raises(InputError, match=r"no prepared TFDS set 'wiki40b/en'"):
+    RECIPE.check(visual_unicode.get_config('paper'))
+  for table in ('loss', 'growth'):
+    config = visual_unicode.get_config(f'gpu,tables={table}')
+    config.data.source = 'stdlib/prose'
+    config[table].steps = 10_000
+    with pytest.raises(InputError, match=r"data.source 'stdlib/prose' .* at most 4 epochs"):
+      RECIPE.check(config)
 
 
 def test_a_table_that_was_drawn_before_is_taken(config, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from configs import visual_unicode
 from experiments.visual_unicode import (
   homoglyphs,
+  loss,
   models,
   neighbours,
   scores,
@@ -62,7 +63,7 @@ def test_both_contexts_are_asked_for_the_same_clean_tokens(config, kind):
   assert one['bytes'].sum() == other['bytes'].sum() >= 0.5 * len(clean)
   read = tokenizer.encode(attacked.encode())
   assert other['inputs'][1 : len(read)].tolist() == read[:-1].tolist()
-  # What stands before each target is the attacked text up to the same character.
+  # The text before each target is the attacked text up to the same character.
   for place in np.flatnonzero(other['bytes']):
     before = tokenizer.decode(read[:place]).decode()
     target = tokenizer.decode([other['targets'][place]]).decode()
@@ -90,16 +91,19 @@ def test_look_alikes_of_one_picture_cost_frozen_glyphs_nothing(config):
 
 
 def test_letters_to_be_tested_are_in_no_training_line(config):
-  seen, groups = unseen_script.split(config)
+  seen, validation, groups = unseen_script.split(config)
+  assert validation
+  assert not set(seen) & set(validation)
   for group, members in groups.items():
     assert members, group
+    assert not set(validation) & set(members)
     if 'unseen' in group:
       assert not set(seen) & set(members)
   assert unseen_script.line('Ё') == 'Ё capital letter io\n'.encode()
 
 
 def test_only_names_are_scored(config):
-  seen, _ = unseen_script.split(config)
+  seen, _, _ = unseen_script.split(config)
   tokenizer = tokenizers.Restricted(tokenizers.Unicode(), [ord(letter) for letter in seen])
   batch = unseen_script.names(tokenizer, seen[:5], 80)
   for i, letter in enumerate(seen[:5]):
@@ -176,6 +180,39 @@ def test_the_unigram_is_that_of_the_training_counts(config):
   counts = np.bincount(counted, minlength=size) + 0.5
   expected = -np.log(counts / counts.sum())[counted].sum()
   assert nats.sum() == pytest.approx(expected)
+
+
+def test_regret_is_over_the_exact_law_of_the_excerpts(config, monkeypatch, tmp_path):
+  rng = np.random.default_rng(0)
+  for index in range(40):  # with characters of two bytes
+    (tmp_path / f'{index}.txt').write_text(''.join(rng.choice(list('abcdé ж\n'), size=600)))
+  changed = visual_unicode.get_config(SCALE)
+  changed.data.source = f'ngram:{tmp_path}/*.txt,order=2,length=400'
+  changed.tokenizer.kind = 'bytes'
+  changed.loss.test, changed.loss.arms = 12, ('glyph',)
+  opened = text.open_text(changed)
+  test = text.held_out(opened, changed.loss, 'test', 12)
+  source = sources.open_source(changed.data.source, 'test')
+  law = scores.law_nats(source, test)
+  targets = np.concatenate([batch['targets'] for batch in test.batches])
+  for row, index in enumerate(test.documents):
+    written = opened.tokenizer.decode(targets[row])
+    document = source[index]
+    [start] = [at for at in range(401) if document[at:].startswith(written)]
+    assert start == test.starts[row]
+    nats = source.nats(document)
+    assert law[row] == pytest.approx(nats[start : start + len(written)].sum())
+  model = models.make_model(changed.loss, 'glyph', opened.glyphs, jnp.float32)
+  trained = models.untrained(model, test.batches[0], (0, 1))
+  monkeypatch.setattr(loss, 'fit', lambda *_: trained)
+  rows = {(row.row, row.column): row for row in loss.table(changed, None)}
+  of = lambda row, column: rows[row, column].measured
+  exact = of('text=test', 'law_bits_per_byte')
+  assert exact == pytest.approx(law.sum() / test.bytes.sum() / np.log(2))
+  regret = rows['arm=glyph', 'regret_bits_per_byte']
+  assert regret.measured == pytest.approx(of('arm=glyph', 'bits_per_byte') - exact)
+  assert regret.measured > 0
+  assert regret.over == 'seeds×documents'
 
 
 # Neighbours.
@@ -308,7 +345,7 @@ def test_published_numbers_are_those_of_the_notes():
 
 def test_published_numbers_stand_apart_at_other_scales():
   row = Row('reasoning', 'model=best_bvv_ru,benchmark=mmlu,protocol=sampled_1', 'accuracy', 0.25)
-  [beside] = published.attach([row], 'visual_unicode', {'scale': 'paper'})
-  assert beside.published == pytest.approx(0.2229)
+  [attached] = published.attach([row], 'visual_unicode', {'scale': 'paper'})
+  assert attached.published == pytest.approx(0.2229)
   [apart] = published.attach([row], 'visual_unicode', {'scale': 'cpu'})
   assert apart.published is None

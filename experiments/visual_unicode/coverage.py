@@ -17,7 +17,7 @@ from lib.report.results import Row, name
 CAPTION = (
   'Pictures of tokens. `covered_share` is of the assigned characters of the Basic Multilingual '
   'Plane; blocks of which a font has nothing are left out. Faithful rows are the paper’s: tokens '
-  'drawn alike share one row; deduped rows add a direction of its own to each that shares.'
+  'drawn alike share one row; `deduped` adds a random direction to each shared row.'
 )
 SUMMARY = (
   '^font=[^,]*$|rows=|dim=(16|64|256)$',
@@ -100,8 +100,8 @@ def _vocabulary(config: ConfigDict, title: str, font: str, kind: str) -> list[Ro
     column: [int(tokenizer.encode(one.encode())[-1]) for one in pair]
     for column, pair in PAIRS.items()
   }
-  told_apart = glyph_rows.glyph_rows(glyphs, dim, identity=models.IDENTITY)
-  for form, vectors in zip(FORMS, (glyphs.bits, told_apart)):
+  deduped = glyph_rows.glyph_rows(glyphs, dim, identity=models.IDENTITY)
+  for form, vectors in zip(FORMS, (glyphs.bits, deduped)):
     part = name(rows=form)
     distinct, sharing = shared(vectors)
     put(part, 'tokens', len(vectors))

@@ -32,14 +32,22 @@ CAPTION = (
   'frozen, the next put on it, and so on; the LM head is trained throughout. `experts`: models '
   'trained apart, each on its own part of the documents and with its share of the compute; their '
   'logits are averaged. Differences are paired by seed; their residual variance is pooled over the '
-  'ways of training, with the variance over documents added. All ways have one learning rate. '
+  'ways of training, with the variance over documents added. Each way has its own `learning_rate`, '
+  'chosen by validation text with one seed and a share of the steps. '
   'Compute is that of matrix products: 2 operations a multiply-add, backward twice forward, '
   'nothing backward through frozen layers.'
 )
 SUMMARY = (
   'model=',
-  ('bits_per_byte', 'difference_bits_per_byte', 'training_tokens', 'training_flops'),
+  (
+    'bits_per_byte',
+    'difference_bits_per_byte',
+    'learning_rate',
+    'training_tokens',
+    'training_flops',
+  ),
 )
+WAYS = ('monolithic', 'grown', 'experts')  # of training; methods of `Seeds`
 ANOTHER = 1000  # between seeds of streams that one model reads one after the other
 
 
@@ -75,7 +83,7 @@ def check(config: ConfigDict) -> None:
   options = config.growth
   text.check(config)
   models.check(options, 'growth')
-  text.epochs_read(config, options)
+  text.check_sizes(config, options)
   if options.layers < 2 or options.experts < 2 or options.steps < options.experts:
     raise InputError(
       'growth needs 2 layers, 2 experts and a step for each expert, or more; got '
@@ -97,17 +105,25 @@ def stage_steps(options: ConfigDict, vocab_size: int) -> int:
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains the three ways and compares them seed by seed."""
-  options = config.growth
+  options, opened = config.growth, text.open_text(config)
+  test = text.held_out(opened, options, 'test', options.test)
+  dtype = jnp.dtype(config.dtype)
+  whole = models.make_model(options, options.arms[0], opened.glyphs, dtype)
   results: dict[str, Result] = {}
-  for first in range(config.seed, config.seed + options.seeds, options.side_by_side):
-    last = min(first + options.side_by_side, config.seed + options.seeds)
-    seeds = Seeds(config, run, range(first, last))
-    for model, result in (seeds.monolithic() | seeds.grown() | seeds.experts()).items():
-      before = results[model].nats if model in results else []
-      results[model] = result._replace(nats=before + result.nats)
-  test = text.held_out(text.open_text(config), options, 'test', options.test)
+  rows = []
+  for way in WAYS:
+    best = _at_best_rate(config, run, opened, whole, way)
+    rows.append(
+      Row('growth', name(model=way), 'learning_rate', best.peak, note='at its peak; of each stage')
+    )
+    for first in range(config.seed, config.seed + options.seeds, options.side_by_side):
+      last = min(first + options.side_by_side, config.seed + options.seeds)
+      seeds = Seeds(config, run, best, 'growth', range(first, last), opened, whole, test)
+      for model, result in getattr(seeds, way)().items():
+        before = results[model].nats if model in results else []
+        results[model] = result._replace(nats=before + result.nats)
   bits = {model: scores.bits_by_document(result.nats, test) for model, result in results.items()}
-  rows = [row for model in results for row in _rows(config, model, results[model], bits[model])]
+  rows += [row for model in results for row in _rows(config, model, results[model], bits[model])]
   for model, reference, row in comparisons(list(results)):
     found = stats.arms(bits, reference, 'seeds×documents')[model]
     note = 'above 0: worse than the reference'
@@ -115,6 +131,22 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       Row.of('growth', row, 'difference_bits_per_byte', found, unit='bits/byte', note=note)
     )
   return rows
+
+
+def _at_best_rate(
+  config: ConfigDict, run: runner.Run, opened: text.Text, whole: LanguageModel, way: str
+) -> ConfigDict:
+  """The options of a way of training, with the rate that is best on validation text."""
+  options = config.growth
+  validation = text.held_out(opened, options, 'validation', options.validation)
+
+  def validation_loss(short: ConfigDict) -> float:
+    folder, seed = f'growth/{name(rate=short.peak)}', range(config.seed, config.seed + 1)
+    seeds = Seeds(config, run, short, folder, seed, opened, whole, validation)
+    [nats] = getattr(seeds, way)()[way].nats
+    return nats.sum() / validation.bytes.sum()
+
+  return models.at_best_rate(options, validation_loss)
 
 
 def comparisons(trained: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -139,17 +171,27 @@ def comparisons(trained: Sequence[str]) -> list[tuple[str, str, str]]:
 
 
 class Seeds:
-  """Some seeds, trained side by side; trees of variables have a leading axis for them."""
+  """Some seeds, trained side by side; trees of variables have a leading axis for them.
 
-  def __init__(self, config: ConfigDict, run: runner.Run, seeds: range):
+  Args:
+    config: of the run.
+    run: where it lies.
+    options: of the training.
+    folder: of its checkpoints.
+    seeds: what is trained.
+    opened: the text.
+    model: the monolithic one.
+    held_out: what the models are scored on.
+  """
+
+  def __init__(
+    self, config: ConfigDict, run: runner.Run, options: ConfigDict, folder: str, seeds: range,
+    opened: text.Text, model: LanguageModel, held_out: text.HeldOut,
+  ):  # fmt: skip
     self._config, self._run, self._seeds = config, run, seeds
-    self._options = options = config.growth
-    self._text = text.open_text(config)
-    dtype = jnp.dtype(config.dtype)
-    self._model = models.make_model(options, options.arms[0], self._text.glyphs, dtype)
-    self._test = text.held_out(self._text, options, 'test', options.test)
-    self._whole = language_model.loss_and_init(self._model)
-    self._scores: dict[tuple[int, int], Callable] = {}  # by layers and number of models
+    self._options, self._folder, self._text = options, folder, opened
+    self._model, self._held_out = model, held_out
+    self._whole = language_model.loss_and_init(model)
 
   def monolithic(self) -> dict[str, Result]:
     """All layers at once."""
@@ -185,7 +227,7 @@ class Seeds:
   def experts(self) -> dict[str, Result]:
     """Models of equal shares of the documents and of the compute, and the mean of their logits."""
     count = self._options.experts
-    each = (self._options.steps // count, self._options.layers, 0)
+    each = (max(1, self._options.steps // count), self._options.layers, 0)
     found, trained = {}, []
     for part in range(count):
       batches = self._batches(part=part, parts=count)
@@ -221,7 +263,7 @@ class Seeds:
     seeds = name(seeds=f'{self._seeds[0]}-{self._seeds[-1]}')
     state, _ = runner.train(
       experiment, models.make_optimizer(options), self._config, self._run, options,
-      name=f'growth/{what},{seeds}', seed=self._seeds[0],
+      name=f'{self._folder}/{what},{seeds}', seed=self._seeds[0],
     )  # fmt: skip
     return state['variables']
 
@@ -246,12 +288,10 @@ class Seeds:
     """Nats by the mean logits of `several`; cost of (steps, trained, frozen layers)."""
     per_token = flops(self._options, self._text.tokenizer.vocab_size)
     tokens = self._options.batch_size * self._options.length
-    shape = (model.decoder.layers, len(several))
-    if shape not in self._scores:
-      self._scores[shape] = scores.row_nats(functools.partial(_nats_of_mean_logits, model))
+    score = _scorer(model)
     one = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree)
     nats = [
-      self._scores[shape]([one(tree, index) for tree in several], self._test)
+      score([one(tree, index) for tree in several], self._held_out)
       for index in range(len(self._seeds))
     ]
     spent = sum(count * tokens * per_token.step(top, below) for count, top, below in steps)
@@ -263,6 +303,12 @@ class _Plain:
 
   def __init__(self, stage: Stage):
     self.apply = stage.nats
+
+
+@functools.cache
+def _scorer(model: LanguageModel) -> Callable:
+  """(variables of several models, held-out text) -> nats of each excerpt by their mean logits."""
+  return scores.row_nats(functools.partial(_nats_of_mean_logits, model))
 
 
 def _given(tree: Variables) -> Variables:

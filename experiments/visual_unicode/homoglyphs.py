@@ -172,7 +172,7 @@ def _tokens(tokenizer: Tokenizer, whole: str) -> tuple[np.ndarray, np.ndarray]:
   first_bytes = np.cumsum([0, *(len(character.encode()) for character in whole)])
   starts = np.concatenate([[0], ends[:-1]])
   character = np.searchsorted(first_bytes, starts)
-  # A token inside a character begins no character: it stands just before the next one.
+  # A token inside a character begins no character: it comes just before the next one.
   return ids, np.where(first_bytes[character] == starts, character, character - 0.5)
 
 

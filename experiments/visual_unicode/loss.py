@@ -2,18 +2,19 @@
 """Bits per byte of frozen and trained rows: same decoder, tokens, steps and seeds."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import rates, runner
+from experiments import runner
 from experiments.visual_unicode import models, scores, text
 from experiments.visual_unicode.models import Trained
 from lib import stats
 from lib.data import sources
-from lib.errors import InputError
+from lib.data.ngram_text import NgramText
 from lib.models.decoder import LanguageModel
 from lib.report.results import Row, name
 from lib.train.experiment import Batch, Variables
@@ -23,13 +24,14 @@ CAPTION = (
   'paired (same decoder, LM head and batches). Each arm has the learning rate of `learning_rate`, '
   'chosen by validation text with one seed and a share of the steps. Differences: residual '
   'variance over seeds pooled over all arms of the table, and the variance over documents. '
-  '`unigram` counts tokens and reads no input; neither does the arm `equal`. `p_equivalent` is of '
-  'two one-sided t-tests (TOST) that the difference is within the margin; below 0.05 it is.'
+  '`unigram` counts tokens and reads no input; neither does the arm `equal`. `regret` is the '
+  'excess over the exact law of the text, where it has one (`ngram:` sources). `p_equivalent` is '
+  'of two one-sided t-tests (TOST) that the difference is within the margin; below 0.05 it is.'
 )
 SUMMARY = (
   '',
-  ('bits_per_byte', 'unigram_bits_per_byte', 'learning_rate', 'difference_bits_per_byte',
-   'p_equivalent'),
+  ('bits_per_byte', 'unigram_bits_per_byte', 'law_bits_per_byte', 'regret_bits_per_byte',
+   'learning_rate', 'difference_bits_per_byte', 'p_equivalent'),
 )  # fmt: skip
 UNIGRAM_BYTES = 2**26  # of training text that the unigram is counted on, at most
 
@@ -39,55 +41,23 @@ def check(config: ConfigDict) -> None:
   options = config.loss
   text.check(config)
   models.check(options, 'loss')
-  if options.rates and min(options.rates) <= 0:
-    raise InputError(f'loss.rates must be positive; got {tuple(options.rates)}.')
-  if not 0 < options.rate_share <= 1:
-    raise InputError(f'loss.rate_share must be above 0 and at most 1; got {options.rate_share}.')
-  text.held_out(text.open_text(config), options, 'validation', options.validation)
-  text.epochs_read(config, options)
+  text.check_sizes(config, options)
 
 
 def fit(config: ConfigDict, run: runner.Run, arm: str, kind: str | None = None) -> list[Trained]:
   """The models of an arm, trained now or by another table of this run, on tokens of a kind."""
-  return _fit(config, run, arm, kind, learning_rate(config, run, arm, kind))
-
-
-def learning_rate(config: ConfigDict, run: runner.Run, arm: str, kind: str | None = None) -> float:
-  """The rate of an arm: the best by validation text, with one seed and `rate_share` of the steps.
-
-  The text of the table itself has no part in the choice.
-  """
-  options = config.loss
-
-  def validation_loss(rate: float) -> float:
-    short = ConfigDict(config.to_dict())
-    short.loss.update(
-      steps=max(1, round(options.rate_share * options.steps)), seeds=1, side_by_side=1,
-      evaluate_every=options.steps,
-    )  # fmt: skip
-    [one] = _fit(short, run, arm, kind, rate, f'loss/{name(rate=rate)}')
-    return list(curve([one]).values())[-1][0]
-
-  return rates.choose(options.rates or (options.peak,), validation_loss)
-
-
-def _fit(
-  config: ConfigDict, run: runner.Run, arm: str, kind: str | None, rate: float,
-  folder: str = 'loss',
-) -> list[Trained]:  # fmt: skip
-  """The seeds of an arm at a learning rate."""
-  opened = text.open_text(config, kind)
-  options = ConfigDict(config.loss.to_dict() | {'peak': rate})
-  validation = text.held_out(opened, options, 'validation', options.validation)
+  opened, options = text.open_text(config, kind), config.loss
+  validation = text.held_out(opened, options, 'validation', options.validation).batches
   return models.fit(
     config,
     run,
     options,
-    f'{folder}/{kind}' if kind else folder,
+    f'loss/{kind}' if kind else 'loss',
     arm,
     opened.glyphs,
     lambda seed: text.batches(opened, options, seed),
-    {'validation': validation.batches},
+    validation,
+    {'validation': validation},
   )
 
 
@@ -114,6 +84,10 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     Row.of('loss', 'text=test', 'unigram_bits_per_byte', stats.mean(unigram[0], 'documents'),
            unit='bits/byte', note='the same tokens by their frequencies in training text')
   )  # fmt: skip
+  source = sources.open_source(opened.source, 'test')
+  if isinstance(source, NgramText):
+    [law] = scores.bits_by_document([scores.law_nats(source, test)], test)
+    rows += _regrets(bits, law)
   rows += [_against(arm, 'unigram', stats.crossed(bits[arm] - unigram)) for arm in options.arms]
   for reference in options.references:
     if reference in bits:
@@ -145,13 +119,15 @@ def _arm(config: ConfigDict, arm: str, trained: list[Trained], bits: np.ndarray)
   """What an arm reached, and its way there."""
   row, rows = name(arm=arm), []
   found = stats.crossed(bits)
-  note = f'test text after {config.loss.steps} steps; {text.epochs_read(config, config.loss)}'
+  note = f'test text after {config.loss.steps} steps'
+  if read := text.epochs_read(config, config.loss):
+    note += f'; {read}'
   rows.append(Row.of('loss', row, 'bits_per_byte', found, unit='bits/byte', note=note))
   rows.append(Row('loss', row, 'learning_rate', trained[0].rate, note='at its peak'))
   for kind, collection in (('trained', 'params'), ('frozen', 'frozen')):
     size = _size(trained[0].variables.get(collection, {}))
     rows.append(Row('loss', row, f'{kind}_parameters', size))
-  for step, values in curve(trained).items():
+  for step, values in models.curve(trained).items():
     column = f'validation_bits_per_byte_at_{step}'
     rows.append(Row.of('loss', row, column, stats.mean(values, 'seeds'), unit='bits/byte'))
   return rows + [
@@ -161,19 +137,18 @@ def _arm(config: ConfigDict, arm: str, trained: list[Trained], bits: np.ndarray)
   ]  # fmt: skip
 
 
-def curve(trained: list[Trained]) -> dict[int, list[float]]:
-  """Validation bits per byte of all seeds by training step."""
-  key = 'validation/bits_per_byte'
-  found: dict[int, list[float]] = {}
-  for one in trained:
-    for line in one.history:
-      if key in line:
-        found.setdefault(line['step'], []).append(line[key][one.index])
-  return found
-
-
 def _size(tree) -> int:
   return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
+
+
+def _regrets(bits: Mapping[str, np.ndarray], law: np.ndarray) -> list[Row]:
+  """Bits per byte [D] of the exact law of the text, and the excess [S, D] of each arm over it."""
+  note = 'the law has read each document from its beginning'
+  put = functools.partial(Row.of, 'loss', unit='bits/byte', note=note)
+  return [put('text=test', 'law_bits_per_byte', stats.mean(law, 'documents'))] + [
+    put(name(arm=arm), 'regret_bits_per_byte', stats.crossed(found - law))
+    for arm, found in bits.items()
+  ]
 
 
 def _against(arm: str, reference: str, difference: stats.Estimate) -> Row:

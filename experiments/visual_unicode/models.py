@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments import rates, runner
 from lib.data import pipeline
 from lib.data.glyphs import GlyphTable
 from lib.embeddings import glyph_rows
@@ -27,11 +27,11 @@ from lib.report.results import name as row_name
 from lib.train import language_model, optimizer, replicas
 from lib.train.experiment import Batch, Experiment, Variables
 
-IDENTITY = 0.5  # of the glyph's norm: a direction of its own for each token of 'glyph_deduped'
+IDENTITY = 0.5  # of the glyph's norm: a random direction for each token of 'glyph_deduped'
 
 
 class Arm(NamedTuple):
-  """What stands at the input.
+  """The input rows of a model.
 
   Attributes:
     rows: (glyphs of V tokens, D, seed) -> rows [V, D].
@@ -50,7 +50,7 @@ def glyph(glyphs: GlyphTable, dim: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def deduped(glyphs: GlyphTable, dim: int, seed: int) -> np.ndarray:
-  """The paper's rows, but those that are shared told apart by a random direction each."""
+  """The paper's rows; each row that tokens share gets a random direction for each of them."""
   return glyph_rows.glyph_rows(glyphs, dim, identity=IDENTITY, seed=seed)
 
 
@@ -94,7 +94,7 @@ ARMS: dict[str, Arm] = {
 }
 LABELS = {
   'glyph': 'glyphs, frozen',
-  'glyph_deduped': 'glyphs told apart, frozen',
+  'glyph_deduped': 'glyphs made distinct, frozen',
   'glyph_rms_0.02': 'glyphs of rms 0.02, frozen',
   'glyph_rms_1': 'glyphs of rms 1, frozen',
   'shuffled': 'shuffled glyphs, frozen',
@@ -119,7 +119,7 @@ class Trained:
   Attributes:
     model: ids to nats.
     variables: of this seed alone.
-    history: metrics of its run, in which its values stand at `index` of every list.
+    history: metrics of its run; its values are at `index` of every list.
     index: among the seeds that were trained side by side.
     rate: the learning rate at its peak; None if it is untrained.
   """
@@ -138,6 +138,10 @@ def check(options: ConfigDict, where: str) -> None:
       raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
   if options.dim % options.heads or options.dim // options.heads % 2:
     raise InputError(f'{where}.dim {options.dim} is no even multiple of {options.heads} heads.')
+  if options.rates and min(options.rates) <= 0:
+    raise InputError(f'{where}.rates must be positive; got {tuple(options.rates)}.')
+  if not 0 < options.rate_share <= 1:
+    raise InputError(f'{where}.rate_share must be above 0 and at most 1; got {options.rate_share}.')
   if not options.arms:
     raise InputError(f'{where}.arms is empty: choose among {", ".join(ARMS)}.')
   for arm in options.arms:
@@ -204,7 +208,7 @@ def make_optimizer(options: ConfigDict):
 
 
 def plan(config: ConfigDict, options: ConfigDict, arm: str, vocab_size: int) -> runner.Plan:
-  """What `fit` would train over so many tokens."""
+  """The model that `fit` would train over a vocabulary of this size."""
   rows = lambda seed: np.broadcast_to(np.float32(0), (vocab_size, options.dim))
   dtype, seeds = jnp.dtype(config.dtype), min(options.seeds, options.side_by_side)
   model = decoder_over(rows, vocab_size, ARMS[arm].frozen, options, dtype)
@@ -224,12 +228,51 @@ def fit(
   arm: str,
   glyphs: GlyphTable,
   batches: Callable[[int], grain.IterDataset],
+  validation: Sequence[Batch],
   evaluations: Mapping[str, Iterable[Batch]] | None = None,
 ) -> list[Trained]:
-  """The seeds of an arm (one of ARMS) over the tokens of `glyphs`, as `fit_model` trains them."""
+  """The seeds of an arm (one of ARMS) over the tokens of `glyphs`, as `fit_model` trains them.
+
+  The learning rate is the one of `options.rates` that is best on the batches of `validation`.
+  """
   model = make_model(options, arm, glyphs, jnp.dtype(config.dtype))
+
+  def validation_loss(short: ConfigDict) -> float:
+    name = f'{table}/{row_name(rate=short.peak)}/{row_name(arm=arm)}'
+    [one] = fit_model(config, run, short, name, model, batches, {'validation': validation})
+    return list(curve([one]).values())[-1][0]
+
+  options = at_best_rate(options, validation_loss)
   name = f'{table}/{row_name(arm=arm)}'
   return fit_model(config, run, options, name, model, batches, evaluations)
+
+
+def at_best_rate(options: ConfigDict, validation_loss: Callable[[ConfigDict], float]) -> ConfigDict:
+  """The options with the best learning rate of `options.rates` as their `peak`.
+
+  Args:
+    options: the section with a model's training.
+    validation_loss: options of one seed and `rate_share` of the steps -> loss on validation data.
+  """
+
+  def loss(rate: float) -> float:
+    steps = max(1, round(options.rate_share * options.steps))
+    one = {'peak': rate, 'steps': steps, 'evaluate_every': steps, 'seeds': 1, 'side_by_side': 1}
+    return validation_loss(ConfigDict(options.to_dict() | one))
+
+  peak = rates.choose(options.rates or (options.peak,), loss)
+  return ConfigDict(options.to_dict() | {'peak': peak})
+
+
+def curve(trained: list[Trained]) -> dict[int, list[float]]:
+  """Validation bits per byte of all seeds by training step."""
+  key = 'validation/bits_per_byte'
+  found: dict[int, list[float]] = {}
+  for one in trained:
+    for line in one.history:
+      if key in line:
+        found.setdefault(line['step'], []).append(line[key][one.index])
+  return found
 
 
 def untrained(model: LanguageModel, batch: Batch, seeds: Iterable[int]) -> list[Trained]:
@@ -248,7 +291,7 @@ def fit_model(
   batches: Callable[[int], grain.IterDataset],
   evaluations: Mapping[str, Iterable[Batch]] | None = None,
 ) -> list[Trained]:
-  """Trains all seeds of a model, or takes them up where they stand in the workdir.
+  """Trains all seeds of a model, or resumes them from the workdir.
 
   Args:
     config: of the run.

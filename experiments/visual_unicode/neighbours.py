@@ -226,7 +226,7 @@ def occurrences(
 ) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
   """For each batch the places of whole words before a space, and which word each is.
 
-  A word is whole if no letter, digit or underscore stands before it.
+  A word is whole if no letter, digit or underscore precedes it.
 
   Yields:
     (rows [K] and columns [K] of the places, bool [K, W] which of the words `ids` each is).

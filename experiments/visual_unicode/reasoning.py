@@ -8,6 +8,7 @@ answers are scored by log-likelihood, by one sampled token and by two.
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -35,12 +36,15 @@ CAPTION = (
   'Multiple choice on synthetic facts in the template of MMLU, the same answers scored by '
   'log-likelihood over the letters (`log_likelihood`) and as published, by one or two sampled '
   'tokens (`sampled_1`, `sampled_2`, in expectation). Facts are `asked` in training (here in '
-  'wordings that were never seen), `told` in sentences only, or `unseen`, which must be at chance. '
+  'wordings that were never seen), `told` (shown in sentences only), or `unseen`, which must be at '
+  'chance. '
   'Models: `none` is untrained, `sentences` never saw the template, `questions` saw it, the answer '
   'after a space in a given share of them. `accuracy_above_chance` has guessing taken out, '
   '(accuracy − chance) / (1 − chance): the share that is known. `accuracy_given_letter` and '
   '`p_valid_letter` are the two factors of a sampled score. Errors are over seeds, each with '
-  'its own facts. Differences of arms are paired by seed, with the residual variance of all arms.'
+  'its own facts. Differences of arms are paired by seed, with the residual variance of all arms. '
+  'Each arm has its own `learning_rate`, chosen by the loss on other documents of the facts in '
+  'training, with one seed and a share of the steps.'
 )
 SUMMARY = (
   'training=(none|questions).*facts=(asked|unseen),wording=test',
@@ -55,6 +59,8 @@ PROTOCOLS = {
 TRAININGS = ('none', 'sentences', 'questions')
 CASES = (('asked', 'train'), ('asked', 'test'), ('told', 'test'), ('unseen', 'test'))
 DOCUMENTS = 2**20  # of training: more than any run reads
+VALIDATION = 2**20  # the stream of validation documents is that of this seed
+CHECKED = 2000  # documents of each seed that the tokenizer of a check is learned from at most
 RUNS = 10  # of sampling, as published
 
 
@@ -85,7 +91,9 @@ def check(config: ConfigDict) -> None:
   for arm in options.naive_arms:
     if arm not in options.arms:
       raise InputError(f'reasoning.naive_arms: {arm!r} is not one of {", ".join(options.arms)}.')
-  choice.letters(open_text(config).tokenizer, options.options)
+  if options.validation < 1:
+    raise InputError(f'reasoning.validation must be 1 or more; got {options.validation}.')
+  choice.letters(open_text(draft(config)).tokenizer, options.options)
   if options.questions:
     own_questions(config)
     loss.check(config)
@@ -103,12 +111,23 @@ def bases(config: ConfigDict) -> list[facts.FactBase]:
   ]  # fmt: skip
 
 
-def documents(config: ConfigDict, seed: int, training: str = 'questions') -> facts.FactDocuments:
-  """What a model of a seed is trained on."""
+def draft(config: ConfigDict) -> ConfigDict:
+  """The config with a tokenizer that is learned fast, from fewer documents."""
+  found = text.draft(config)
+  found.reasoning.sample = min(found.reasoning.sample, CHECKED)
+  return found
+
+
+def documents(
+  config: ConfigDict, seed: int, training: str = 'questions', stream: int | None = None
+) -> facts.FactDocuments:
+  """What a model of a seed is trained on, or another stream of documents of its facts."""
   options = config.reasoning
   share = options.asked if training == 'questions' else 0.0
   base = bases(config)[seed - config.seed]
-  return facts.FactDocuments(base, DOCUMENTS, seed, share, options.spaced)
+  return facts.FactDocuments(
+    base, DOCUMENTS, seed if stream is None else stream, share, options.spaced
+  )
 
 
 def open_text(config: ConfigDict) -> text.Text:
@@ -137,23 +156,24 @@ def fit(
   """A model for each seed, trained on its facts, or as it begins."""
   options = config.reasoning
 
-  def batches(seed: int):
+  def batches(seed: int, stream: int | None = None):
     return pipeline.batches(
-      documents(config, seed, training), opened.tokenizer, batch_size=options.batch_size,
+      documents(config, seed, training, stream), opened.tokenizer, batch_size=options.batch_size,
       length=options.length, seed=seed,
     )  # fmt: skip
 
   if training != 'none':
-    return models.fit(
-      config, run, options, f'reasoning/{training}', arm, opened.glyphs, batches
-    )  # fmt: skip
+    # Only the first seed is validated.
+    validation = list(itertools.islice(batches(config.seed, VALIDATION), options.validation))
+    table = f'reasoning/{training}'
+    return models.fit(config, run, options, table, arm, opened.glyphs, batches, validation)
   model = models.make_model(options, arm, opened.glyphs, jnp.dtype(config.dtype))
   seeds = range(config.seed, config.seed + options.seeds)
   return models.untrained(model, next(iter(batches(config.seed))), seeds)
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
-  """Trains every arm on facts and asks it what it was asked, what it was told and what not."""
+  """Trains every arm on facts and asks about facts of each kind."""
   options, opened, rows = config.reasoning, open_text(config), []
   by_arm: dict[str, dict[str, np.ndarray]] = {}  # case -> arm -> accuracies [S]
   for arm in options.arms:
@@ -161,6 +181,9 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       if training == 'sentences' and arm not in options.naive_arms:
         continue
       trained = fit(config, run, opened, arm, training)
+      rate = name(arm=arm, training=training), 'learning_rate', trained[0].rate
+      if training != 'none':
+        rows.append(Row('reasoning', *rate, note='at its peak'))
       for facts_kind, wording in CASES:
         case = _facts_case(config, training, facts_kind, wording)
         each = _quantities(case, answers := ask(config, run, opened.tokenizer, trained, case))
@@ -232,7 +255,7 @@ def ask(
 @functools.cache
 def speaker(model: Any) -> Callable:
   """(variables, batch, places) -> log-probabilities [B, P, V] of the next tokens."""
-  key = jax.random.key(0)  # of no account: rows that are given are not drawn
+  key = jax.random.key(0)  # has no effect: these models draw nothing at random
 
   @jax.jit
   def speak(variables: Any, batch: Mapping[str, jax.Array], places: jax.Array) -> jax.Array:
@@ -277,7 +300,7 @@ def _rows(
       else Row('reasoning', row, column, value, unit='ratio', note=note)
     )
     accuracy = _estimate(case, each, f'accuracy_{quantity}')
-    put('accuracy', accuracy, '' if case.alike else 'each seed has facts of its own')
+    put('accuracy', accuracy, '' if case.alike else 'the seeds have different facts')
     put('accuracy_above_chance', choice.above_chance(accuracy, chance), 'guessing taken out')
     put('chance', chance)
     subjects = [question.subject for question in case.questions[0]]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bits per byte of held-out text by document, the unit of every error."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from experiments.visual_unicode.text import HeldOut
 from lib import stats
+from lib.data.ngram_text import NgramText
 from lib.evals.ngram import NGram
 from lib.train.experiment import Batch, Variables
 
@@ -41,6 +43,15 @@ def bits_by_document(nats: Sequence[np.ndarray], held_out: HeldOut) -> np.ndarra
   above = stats.by_group(np.stack(nats), held_out.documents)
   below = stats.by_group(held_out.bytes, held_out.documents)
   return stats.contributions(above, below) / np.log(2)
+
+
+def law_nats(source: NgramText, held_out: HeldOut) -> np.ndarray:
+  """Nats of each excerpt, [N], under the exact law of a source, which reads whole documents."""
+  of_document = functools.cache(lambda index: source.nats(source[index]))
+  assert held_out.starts is not None
+  ends = held_out.starts + held_out.bytes.astype(np.int64)
+  places = zip(held_out.documents.tolist(), held_out.starts, ends, strict=True)
+  return np.array([of_document(index)[start:end].sum() for index, start, end in places])
 
 
 def unigram_nats(counted: np.ndarray, vocab_size: int, held_out: HeldOut) -> np.ndarray:

@@ -22,6 +22,7 @@ strings_of = functools.cache(token_strings)
 
 KINDS = ('unicode', 'restricted', 'bytes')
 EACH = 8  # held-out excerpts of one document at most
+CHECKED_BYTES = 2**20  # of training text that the tokenizer of a check is learned from at most
 
 
 class Text(NamedTuple):
@@ -48,7 +49,23 @@ def check(config: ConfigDict) -> None:
       f'tokenizer.kind {config.tokenizer.kind!r} is neither one of {", ".join(KINDS)} nor the '
       'file of a saved tokenizer.'
     )
-  open_text(config)
+  open_text(draft(config))
+
+
+def check_sizes(config: ConfigDict, options: ConfigDict) -> None:
+  """Raises InputError for too many epochs, or held-out documents that are all too short."""
+  config = draft(config)
+  for split in ('validation', 'test'):
+    held_out(open_text(config), options, split, 1)
+  epochs_read(config, options)
+
+
+def draft(config: ConfigDict) -> ConfigDict:
+  """The config with a tokenizer that is learned fast, from a part of its text."""
+  found = ConfigDict(config.to_dict())
+  if not found.glyphs.table:  # a given table fits one tokenizer only
+    found.tokenizer.train_bytes = min(found.tokenizer.train_bytes, CHECKED_BYTES)
+  return found
 
 
 def open_text(config: ConfigDict, kind: str | None = None) -> Text:
@@ -84,7 +101,7 @@ def _tokenizer(
     return tokenizers.load(kind)
   documents = sources.sample(sources.open_source(source, 'train'), train_bytes)
   if kind == 'unicode':
-    # A restricted vocabulary beside it is smaller: this is then the one that it was cut from.
+    # A restricted vocabulary is smaller: it is cut from this one.
     return tokenizers.train_unicode(documents, max(vocab_size, 0x10000), longest)
   kept = [others for listed in alike(font, tolerance).values() for others in listed.values()]
   return tokenizers.train_restricted(documents, vocab_size, longest, always=''.join(kept))
@@ -135,12 +152,15 @@ class HeldOut(NamedTuple):
   Attributes:
     batches: rows [B, T]; the last batch is filled up with padding.
     documents: [N], the document of each excerpt.
-    bytes: float64 [N], what the targets of each excerpt cover.
+    bytes: float64 [N], the number that the targets of each excerpt cover.
+    starts: int64 [N], bytes of the document before the first target; None if the excerpts were
+      changed since.
   """
 
   batches: list[dict[str, np.ndarray]]
   documents: np.ndarray
   bytes: np.ndarray
+  starts: np.ndarray | None = None
 
 
 def held_out(text: Text, options: ConfigDict, split: str, count: int) -> HeldOut:
@@ -152,15 +172,22 @@ def held_out(text: Text, options: ConfigDict, split: str, count: int) -> HeldOut
   Raises:
     InputError: no document of the split is long enough.
   """
+
+  def columns(document: bytes) -> np.ndarray:
+    """Ids, the bytes that each covers, and the bytes before it, int64 [n, 3]."""
+    ids, covered = text.tokenizer.cover(document)
+    return np.stack((ids, covered, np.cumsum(covered, dtype=np.int64) - covered), axis=1)
+
   found = excerpts.take(
     sources.open_source(text.source, split),
     length=options.length + 1,
     count=count,
     most=EACH,
-    prepare=lambda document: np.stack(text.tokenizer.cover(document), axis=1),
+    prepare=columns,
     name=f'{text.source} ({split}, in tokens)',
   )
-  ids, covered = np.moveaxis(np.stack(found.texts).astype(np.int32), -1, 0)
+  cut = np.stack(found.texts)
+  ids, covered = cut[..., 0].astype(np.int32), cut[..., 1].astype(np.int32)
   ones = np.ones_like(ids[:, 1:])
   rows = {
     'targets': ids[:, 1:],
@@ -176,15 +203,18 @@ def held_out(text: Text, options: ConfigDict, split: str, count: int) -> HeldOut
     {field: values[start : start + size] for field, values in filled.items()}
     for start in range(0, len(ids), size)
   ]
-  return HeldOut(batches, found.documents, rows['bytes'].sum(axis=1).astype(np.float64))
+  size_in_bytes = rows['bytes'].sum(axis=1).astype(np.float64)
+  return HeldOut(batches, found.documents, size_in_bytes, cut[:, 1, 2])
 
 
 def epochs_read(config: ConfigDict, options: ConfigDict) -> str:
-  """How often a training run of a section reads its text, in words.
+  """How often a training run of a section reads its text, in words; '' for endless text.
 
   Raises:
     InputError: more than four epochs at a large scale, or test documents that are all too short.
   """
+  if config.data.source.startswith(epochs.UNCOUNTED):
+    return ''
   opened = open_text(config)
   found = held_out(opened, options, 'test', options.test)
   bytes_per_token = found.bytes.sum() / (len(found.bytes) * options.length)

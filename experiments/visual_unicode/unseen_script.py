@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Letters that were never read: glyphs are known, trained rows are where they began.
 
-A readout that never saw a letter cannot write it, whatever stands at the input. So letters are
+A readout that never saw a letter cannot write it, whatever the input is. So letters are
 only read here, and what is asked for is Latin: every line of the corpus is a letter and its Unicode
 name without the script's name, such as `Ё capital letter io`. It comes with every Python.
 
@@ -9,6 +9,7 @@ Where texts in other scripts are given, the models of `loss` are scored on them 
 """
 
 import functools
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,9 +36,11 @@ CAPTION = (
   'characters that are the most probable ones. The units are seeds × letters, of which the capital '
   'and the small form are one. `letters=unseen` are of trained scripts. Frozen random rows are the '
   'baseline that ignores form: they say nothing of a letter that was not read. Rows with `text=` '
-  'are text of another script, read by the models of `loss`.'
+  'are text of another script, read by the models of `loss`. Each arm has its own `learning_rate`, '
+  'chosen by letters of the trained scripts that are in no other group, with one seed and a share '
+  'of the steps.'
 )
-SUMMARY = ('', ('bits_per_byte', 'accuracy', 'difference_bits_per_byte'))
+SUMMARY = ('', ('bits_per_byte', 'accuracy', 'learning_rate', 'difference_bits_per_byte'))
 AT_ONCE = 64  # lines that are scored at once
 OVER = 'seeds×letters'
 DIFFERENCE = 'below 0: better than the reference; paired by seed and letter'
@@ -54,6 +57,12 @@ def check(config: ConfigDict) -> None:
         f'unseen_script: the font has no letters of the script {script!r}; scripts are the first '
         'word of Unicode names, such as LATIN, CYRILLIC or ARMENIAN.'
       )
+  shares = options.held_out, options.validation
+  if min(shares) <= 0 or sum(shares) >= 1:
+    raise InputError(
+      'unseen_script.held_out and unseen_script.validation must be above 0 and below 1 together; '
+      f'got {shares[0]} and {shares[1]}.'
+    )
   if both := set(options.trained) & set(options.tested):
     raise InputError(f'unseen_script: {min(both)} is both trained and tested: choose one.')
 
@@ -76,29 +85,36 @@ def line(letter: str) -> bytes:
   return f'{letter} {unicodedata.name(letter).partition(" ")[2].lower()}\n'.encode()
 
 
-def split(config: ConfigDict) -> tuple[list[str], dict[str, list[str]]]:
-  """Letters to train on, and those to test on by the name of their group."""
+def split(config: ConfigDict) -> tuple[list[str], list[str], dict[str, list[str]]]:
+  """Letters to train on, to validate on, and to test on by the name of their group."""
   options, font = config.unseen_script, config.glyphs.font
-  seen, unseen = [], []
+  seen, validation, unseen = [], [], []
   for script in options.trained:
     found = letters(font, script)
     order = np.random.default_rng(0).permutation(len(found))
     held_out = int(options.held_out * len(found))
+    first = held_out + math.ceil(options.validation * len(found))
     unseen += [found[i] for i in order[:held_out]]
-    seen += [found[i] for i in order[held_out:]]
+    validation += [found[i] for i in order[held_out:first]]
+    seen += [found[i] for i in order[first:]]
   groups = {name(script='trained', letters='seen'): seen[:: max(1, len(seen) // 256)]}
   groups |= {name(script='trained', letters='unseen'): unseen}
-  return seen, groups | {
-    name(script=script.lower(), letters='unseen'): letters(font, script)
-    for script in options.tested
-  }
+  return (
+    seen,
+    validation,
+    groups
+    | {
+      name(script=script.lower(), letters='unseen'): letters(font, script)
+      for script in options.tested
+    },
+  )
 
 
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains every arm on names, and scores it on each group of letters."""
   options = config.unseen_script
-  seen, groups = split(config)
-  every = [*seen, *(letter for group in groups.values() for letter in group)]
+  seen, validation, groups = split(config)
+  every = [*seen, *validation, *(letter for group in groups.values() for letter in group)]
   tokenizer = Restricted(Unicode(), [ord(letter) for letter in every])
   glyphs = text.draw(config, tokenizer)
   lines = names(tokenizer, seen, options.length)
@@ -108,7 +124,10 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     trained = models.fit(
       config, run, options, 'unseen_script', arm, glyphs,
       lambda seed: batches(lines, options.batch_size, seed),
+      [names(tokenizer, validation, options.length)],
     )  # fmt: skip
+    rate = trained[0].rate
+    rows.append(Row('unseen_script', name(arm=arm), 'learning_rate', rate, note='at its peak'))
     score = scorer(trained[0].model)
     for group, members in groups.items():
       batch = names(tokenizer, members, options.length)
