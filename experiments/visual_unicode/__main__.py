@@ -19,10 +19,11 @@ from experiments.visual_unicode import (
   neighbours,
   plots,
   reasoning,
+  text,
   unseen_script,
 )
 from lib.errors import InputError
-from lib.report.results import name
+from lib.report.results import Row, mark_lossy, name
 
 # One line a table: its module has `table`, `check`, CAPTION and SUMMARY.
 MODULES = {
@@ -34,6 +35,19 @@ MODULES = {
   'neighbours': neighbours,
   'growth': growth,
 }
+
+
+OVER_TOKENIZER = ('loss', 'homoglyphs', 'neighbours', 'growth')  # tables over that of the config
+
+
+def marked(table: runner.Table) -> runner.Table:
+  """The table with the mark of a lossy tokenizer in its rows, if the config's is one."""
+
+  def measure(config: ConfigDict, run: runner.Run) -> list[Row]:
+    lossy = not text.open_text(config).tokenizer.lossless
+    return mark_lossy(table(config, run), lambda parts: lossy)
+
+  return measure
 
 
 def check(config: ConfigDict) -> None:
@@ -65,7 +79,10 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
 RECIPE = runner.Recipe(
   name='visual_unicode',
   title='Emergent Semantics Beyond Token Embeddings: frozen visual Unicode',
-  tables={table: module.table for table, module in MODULES.items()},
+  tables={
+    table: marked(module.table) if table in OVER_TOKENIZER else module.table
+    for table, module in MODULES.items()
+  },
   captions={table: module.CAPTION for table, module in MODULES.items()},
   summary={table: module.SUMMARY for table, module in MODULES.items()},
   check=check,

@@ -74,7 +74,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     bits[arm] = scores.bits_by_document(nats, test)
     rows += _arm(config, arm, trained, bits[arm])
   tokens = sum(int((batch['segments'] > 0).sum()) for batch in test.batches)
-  about = f'{len(test.documents)} excerpts of test text' + _lossy(opened)
+  about = f'{len(test.documents)} excerpts of test text'
   rows.append(
     Row('loss', 'text=test', 'bytes_per_token', test.bytes.sum() / tokens,
         unit='bytes/token', note=about)
@@ -101,11 +101,6 @@ def token_nats(model: LanguageModel, variables: Variables, batch: Batch) -> jax.
   """Nats [B, T] of the targets; these models draw nothing, so they need no key."""
   nats: Any = model.apply(variables, batch, None)
   return nats
-
-
-def _lossy(opened: text.Text) -> str:
-  """A warning where the tokenizer loses text: then bits per byte are not those of the text."""
-  return '' if opened.tokenizer.lossless else '; lossy tokenizer: not comparable, never the best'
 
 
 def _unigram(config: ConfigDict, opened: text.Text, test: text.HeldOut) -> np.ndarray:

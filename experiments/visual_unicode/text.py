@@ -11,7 +11,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lib import tokenizers
-from lib.data import epochs, excerpts, fonts, glyphs, look_alikes, pipeline, sources
+from lib.data import (
+  epochs,
+  excerpts,
+  fonts,
+  glyphs,
+  look_alikes,
+  ngram_text,
+  pipeline,
+  sources,
+)
 from lib.data.glyphs import GlyphTable
 from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
@@ -213,7 +222,7 @@ def epochs_read(config: ConfigDict, options: ConfigDict) -> str:
   Raises:
     InputError: more than four epochs at a large scale, or test documents that are all too short.
   """
-  if config.data.source.startswith(epochs.UNCOUNTED):
+  if config.data.source.startswith(ngram_text.PREFIX):
     return ''
   opened = open_text(config)
   found = held_out(opened, options, 'test', options.test)
