@@ -43,7 +43,8 @@ def faults(paper: str, rows: Sequence[Row], names: Sequence[str] = ()) -> list[s
       if any(whole.fullmatch(address) for address in aside):
         found.append(f'matches what no recipe measures: {pattern}')
       for address in _alternatives(pattern):
-        if address.startswith('published'):
+        printed = address.startswith(f'published{SEPARATOR}')
+        if printed:
           exists = any(whole.fullmatch(f'published{SEPARATOR}{entry}') for entry in entries)
         else:
           form = re.compile(rules.expression(_form(address, equal)))
@@ -51,7 +52,7 @@ def faults(paper: str, rows: Sequence[Row], names: Sequence[str] = ()) -> list[s
         if not exists:
           found.append(f'no such row: {address}')
         scale = rule.get('scale', 'cpu')
-        for part in absent(paper, address, scale, written):
+        for part in () if printed else absent(paper, address, scale, written):
           found.append(f'{part} is not measured at scale {scale}: {address}')
   cells = Cells(rows, data)
   for claim in claims.load(paper):

@@ -6,7 +6,6 @@ import math
 import pathlib
 import subprocess
 import sys
-import time
 
 import jax
 import pytest
@@ -178,9 +177,7 @@ def test_what_cannot_be_run_is_named(field, value, message):
 
 
 def test_the_config_of_endless_text_is_accepted_as_it_is():
-  begin = time.process_time()
   recipe.check(lexinvariant.get_config('gpu'))
-  assert time.process_time() - begin < 10
 
 
 def test_the_paper_config_asks_for_its_sets_alone():
