@@ -16,7 +16,6 @@ Cost: cpu is sized for at most 25 minutes on two quiet cores.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.equal_info import M1
 
 TABLES = ('grid', 'budget', 'markov')  # grid has the rows of tables tokenizers and untried too
 
@@ -38,15 +37,15 @@ SIZES = {
   'm1.dim': (16, 64, 256, 256),
   'm1.heads': (2, 4, 4, 4),
   'm1.mlp_dim': (32, 256, 1024, 1024),
-  'm1.context': (16, 32, 1024, 1024),
+  'm1.length': (16, 32, 1024, 1024),
   'm1.streams': (8, 16, 256, 256),
   'm1.position': ('t5', 't5', 'relative', 'relative'),
   'm1.steps': (4, 500, 20_000, 2_500_000),
   'm1.batch_size': (8, 32, 128, 128),
   'm1.optimizer': ('muon', 'muon', 'muon', 'adafactor'),
   'm1.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
-  'm1.peak': (2e-2, 2e-2, 5e-3, 1e-2),
-  'm1.warmup': (1, 20, 500, 10_000),
+  'm1.rates': ((2e-2,), (2e-2,), (5e-3,), (1e-2,)),
+  'm1.warmup': (0.25, 0.04, 0.025, 0.004),
   'm1.evaluate_every': (4, 250, 1000, 10_000),
   'm1.checkpoint_every': (4, 250, 1000, 10_000),
   'm1.validation_batches': (1, 8, 20, 20),
@@ -94,7 +93,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config = common.base(scale, tables)
   config.data = {'source': ''}  # stdlib, a path, a glob, tfds:NAME (docs/data.md)
   config.glyphs = {'font': 'auto', 'cell': 32}  # as in configs/visual_unicode.py
-  config.m1 = M1
+  config.m1 = common.M1
   config.tokenizers = {
     'vocab_size': 768,  # ids of learned dictionaries, at most
     'token_bits': 12,  # of tokens by M1, at most

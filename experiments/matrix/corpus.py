@@ -20,8 +20,7 @@ import grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import corpus as equal_info
+from experiments import coders, runner
 from experiments.matrix import tokens
 from lib import stats
 from lib.data import epochs, excerpts, files, pipeline, sources
@@ -120,7 +119,7 @@ class Corpus:
     self._config, self._run, self.name, self.options = config, run, name, options
     self.tokenizer: Tokenizer = tokens.make(config, run, name)
     self.label = label
-    encode = lambda found: equal_info.encoded(run, self.tokenizer, found.texts)
+    encode = lambda found: coders.encode(run, self.tokenizer, found.texts, known=True)
     train, chosen_by, held_out = (examples(config, options, split) for split in files.SPLITS)
     self.train, self.validation, self.test = map(encode, (train, chosen_by, held_out))
     self.validation_bytes = len(chosen_by) * options.example_bytes
