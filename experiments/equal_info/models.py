@@ -1,166 +1,113 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models that read tokens: M2 and those that decompress."""
+"""The models that read tokens, M2 and those that decompress, and what they score."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
+import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import rates, runner
+from experiments import fit
+from lib import stats
 from lib.embeddings.learned import Learned
-from lib.errors import InputError
-from lib.models.decoder import Decoder, LanguageModel
-from lib.models.positions import SCHEMES
-from lib.report.results import Row
-from lib.train import language_model, optimizer
-from lib.train.experiment import Batch, Experiment, Variables
+from lib.models.decoder import LanguageModel
+from lib.train.experiment import Batch, Variables
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-  """A model that was trained.
-
-  Attributes:
-    model: the module.
-    variables: its variables.
-    history: the metrics of its run.
-  """
-
-  model: LanguageModel
-  variables: Variables
-  history: list[dict[str, Any]]
-
-  @property
-  def parameters(self) -> int:
-    """Parameters without embeddings, as the paper counts them."""
-    return sum(x.size for x in jax.tree.leaves(self.variables['params']['decoder']))
-
-
-def check(options: ConfigDict, where: str) -> None:
-  """Raises InputError for a model that cannot be built."""
-  for field in ('layers', 'heads', 'dim', 'mlp_dim', 'steps', 'batch_size', 'seeds'):
-    if options[field] < 1:
-      raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
-  if not options.rates or min(options.rates) <= 0:
-    raise InputError(f'{where}.rates must be positive; got {tuple(options.rates)}.')
-  if not 0 < options.rate_share <= 1:
-    raise InputError(f'{where}.rate_share must be above 0 and at most 1; got {options.rate_share}.')
-  if options.dim % options.heads:
-    raise InputError(f'{where}.dim {options.dim} is no multiple of {options.heads} heads.')
-  if options.position not in SCHEMES:
-    raise InputError(f'{where}.position {options.position!r} is not one of {", ".join(SCHEMES)}.')
-
-
-def make_model(options: ConfigDict, vocab_size: int, length: int, dtype: Any) -> LanguageModel:
-  """The decoder of the options over `vocab_size` rows, for texts of `length` tokens."""
-  decoder = Decoder(
-    layers=options.layers,
-    dim=options.dim,
-    heads=options.heads,
-    mlp_dim=options.mlp_dim,
-    position=options.position,
-    norm='rms',
-    gated=True,
-    activation=options.activation,
-    init_std=None,
-    max_length=length,
-    max_distance=options.max_distance,
-    remat=options.remat,
-    dtype=dtype,
-  )
-  scale = options.dim**-0.5
+def make_model(config: ConfigDict, options: ConfigDict, vocab_size: int) -> LanguageModel:
+  """The decoder of a section over `vocab_size` rows."""
   rows = Learned(
     vocab_size,
     options.dim,
     tied=False,
     init_std=1.0,
-    readout_scale=scale,
+    readout_scale=options.dim**-0.5,
     z_loss=options.z_loss,
-    dtype=dtype,
+    dtype=fit.dtype(config),
   )
-  return LanguageModel(rows, decoder)
+  return LanguageModel(rows, fit.make_decoder(options, fit.dtype(config), options.length))
 
 
-def make_optimizer(options: ConfigDict, peak: float) -> optax.GradientTransformation:
-  """The optax chain of the options with the highest learning rate `peak`, for M1 too."""
-  schedule = optimizer.make_schedule(
-    options.schedule, peak, options.steps, options.warmup, options.final
-  )
-  return optimizer.make_optimizer(
-    options.optimizer, schedule, b2=options.b2, clip_norm=options.clip_norm or None
-  )
+@dataclasses.dataclass(frozen=True)
+class Scores:
+  """A model's scores of N examples of up to T tokens; all are 0 where there is no token.
 
-
-def plan(
-  options: ConfigDict, model: LanguageModel, batch: Mapping[str, jax.ShapeDtypeStruct], peak: float
-) -> runner.Plan:
-  """What `fit` would train."""
-  experiment = Experiment(*language_model.loss_and_init(model, options.z_loss > 0), ())
-  return runner.Plan(experiment, make_optimizer(options, peak), batch, model.embedding.vocab_size)
-
-
-def choose_rate(
-  options: ConfigDict, train: Callable[[ConfigDict, float], Trained], metric: str
-) -> float:
-  """The best of `options.rates` by validation text, after `options.rate_share` of the steps.
-
-  Args:
-    options: of the models of one arm.
-    train: (options of a short training, its rate) -> the model that it trains, with one seed.
-    metric: of its history, the lower the better.
+  Attributes:
+    nats: float64 [N, T].
+    bytes: int64 [N, T], the bytes that each token covers.
+    real: bool [N, T].
+    targets: int32 [N, T].
+    documents: int64 [N], the document that each example is cut from.
+    right: bool [N, T], whether the model's best guess is the target, if that was asked for.
   """
 
-  def loss(rate: float) -> float:
-    short = ConfigDict(options.to_dict())
-    short.steps = max(1, round(options.rate_share * options.steps))
-    short.evaluate_every = short.checkpoint_every = short.steps
-    return [line[metric] for line in train(short, rate).history if metric in line][-1]
+  nats: np.ndarray
+  bytes: np.ndarray
+  real: np.ndarray
+  targets: np.ndarray
+  documents: np.ndarray
+  right: np.ndarray | None = None
 
-  return rates.choose(options.rates, loss)
+  def windows(self, size: int) -> np.ndarray:
+    """The targets as windows of `size` tokens, int64 [W, size]; -1 where there is no token."""
+    columns = -self.targets.shape[1] % size
+    ids = np.where(self.real, self.targets, -1).astype(np.int64)
+    return np.pad(ids, ((0, 0), (0, columns)), constant_values=-1).reshape(-1, size)
+
+  def of_windows(self, nats: np.ndarray) -> np.ndarray:
+    """Values [W, size] of `windows` in the places of the tokens, [N, T]."""
+    return nats.reshape(len(self.targets), -1)[:, : self.targets.shape[1]]
 
 
-def rate_row(table: str, row: str, options: ConfigDict, rate: float) -> Row:
-  """The learning rate of an arm."""
-  note = 'the only one tried'
-  if len(options.rates) > 1:
-    grid = ', '.join(f'{one:g}' for one in options.rates)
-    note = f'of {grid}: lowest validation loss after {options.rate_share:g} of the steps, one seed'
-  return Row(table, row, 'learning_rate', rate, note=note)
-
-
-def fit(
-  config: ConfigDict,
-  run: runner.Run,
-  options: ConfigDict,
-  name: str,
+def score(
   model: LanguageModel,
+  variables: Variables,
   batches: Iterable[Batch],
-  evaluations: Mapping[str, Callable[[Variables], Mapping[str, Any]]],
-  seed: int,
-  rate: float,
-) -> Trained:
-  """Trains a model under its name in the workdir, or takes it up where it stands."""
-  state, history = runner.train(
-    Experiment(*language_model.loss_and_init(model, options.z_loss > 0), batches, evaluations),
-    make_optimizer(options, rate),
-    config,
-    run,
-    options,
-    name=name,
-    seed=seed,
+  documents: np.ndarray,
+  guess: bool = False,
+) -> Scores:
+  """The scores of the N rows of all batches that hold a token, of documents [N]."""
+  parts = []
+  for batch in batches:
+    some = batch['segments'][:, 0] > 0
+    real, targets = batch['segments'][some] > 0, batch['targets'][some]
+    nats = np.asarray(_nats(model)(variables, batch, jax.random.key(0)), np.float64)[some]
+    right = np.asarray(_guess(model)(variables, batch))[some] == targets if guess else real
+    parts.append((np.where(real, nats, 0), batch['bytes'][some], real, targets, right & real))
+  nats, covered, real, targets, right = map(np.concatenate, zip(*parts))
+  return Scores(nats, covered, real, targets, documents, right if guess else None)
+
+
+@functools.cache
+def _nats(model: LanguageModel) -> Callable:
+  return jax.jit(model.apply)
+
+
+@functools.cache
+def _guess(model: LanguageModel) -> Callable:
+  key = jax.random.key(0)
+  logits: Callable[..., Any] = functools.partial(model.apply, method='logits')
+  return jax.jit(lambda variables, batch: logits(variables, batch, key).argmax(axis=-1))
+
+
+def contributions(
+  seeds: Sequence[Scores], above: Sequence[np.ndarray], below: Sequence[np.ndarray]
+) -> np.ndarray:
+  """Contributions [S, D] of D documents to Σ above / Σ below, each [N, T] for each of S seeds."""
+  by_document = lambda values: np.stack(
+    [stats.by_group(one.sum(axis=1), s.documents) for one, s in zip(values, seeds, strict=True)]
   )
-  return Trained(model, state['variables'], history)
+  return stats.contributions(by_document(above), by_document(below))
 
 
-def dtype(config: ConfigDict) -> Any:
-  """The dtype of activations."""
-  return jnp.dtype(config.dtype)
+def per_byte(seeds: Sequence[Scores]) -> np.ndarray:
+  """Contributions [S, D] to nats per byte."""
+  return contributions(seeds, [s.nats for s in seeds], [s.bytes for s in seeds])
 
 
-def seeds(config: ConfigDict, options: ConfigDict) -> range:
-  """Seeds of the models of a section."""
-  return range(config.seed, config.seed + options.seeds)
+def places(count: int, window: int, position: int) -> np.ndarray:
+  """Which of `count` tokens are number `position` (from 0) of their window, bool [count]."""
+  return np.arange(count) % window == position
