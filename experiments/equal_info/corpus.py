@@ -9,10 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import coders
-from experiments.equal_info import texts
 from experiments.recipe import Run
-from lib.data import files, pipeline
+from lib.data import excerpts, files, pipeline
 from lib.data.encoded import Encoded
+from lib.evals import ngram
 from lib.models import byte_coders
 from lib.train.experiment import Batch
 
@@ -40,7 +40,7 @@ class Corpus:
     self.vocab_size = self.tokenizer.vocab_size
     sizes = [train_bytes(options, method), options.validation_bytes, options.test_bytes]
     self.texts = {
-      split: texts.stretches(config, split, options.example_bytes, size)
+      split: excerpts.of_split(config.data.source, split, length=options.example_bytes, total=size)
       for split, size in zip(files.SPLITS, sizes, strict=True)
     }
     self.train, self.validation, self.test = (
@@ -69,35 +69,12 @@ class Corpus:
 
   def windows(self, examples: Encoded) -> np.ndarray:
     """The windows of all examples, int64 [W, window]; -1 where the last of one is cut short."""
-    size = self.window
-    counts = examples.counts
-    windows = -(-counts // size)
-    found = np.full(int(windows.sum()) * size, -1, np.int64)
-    starts = np.cumsum(windows * size) - windows * size  # of each example, in whole windows
-    shift = np.repeat(starts - (np.cumsum(counts) - counts), counts)
-    found[np.arange(counts.sum()) + shift] = examples.tokens[0]
-    return found.reshape(-1, size)
+    return ngram.windows(examples.tokens[0], examples.counts, self.window)
 
-  def windows_read(self, seed: int, steps: int) -> np.ndarray:
-    """The windows that M2 reads whole in the rows of its training, int64 [W, window].
-
-    An example that a row goes on with begins amid a window; all of its windows are whole at its
-    end, so they are counted from there.
-    """
-    size = self.window
-    found = []
-    for batch in itertools.islice(self.batches(seed), steps):
-      targets, segments, positions = batch['targets'], batch['segments'], batch['positions']
-      first = segments == 1
-      goes_on = first & (batch['inputs'][:, :1] != self.vocab_size)
-      ends = first.sum(axis=1, keepdims=True)
-      place = np.where(goes_on, positions - ends, positions) % size
-      known = (segments > 0) & ~(goes_on & (ends == targets.shape[1]))
-      last = targets.shape[1] - size + 1
-      whole = known[:, :last] & (segments[:, :last] == segments[:, size - 1 :])
-      row, start = np.nonzero(whole & (place[:, :last] == 0))
-      found.append(targets[row[:, None], start[:, None] + np.arange(size)])
-    return np.concatenate(found).astype(np.int64)
+  def windows_read(self, seed: int) -> np.ndarray:
+    """The windows that M2 reads whole in the rows of its training, int64 [W, window]."""
+    batches = itertools.islice(self.batches(seed), self.config.m2.steps)
+    return ngram.whole_windows(batches, self.window, self.vocab_size)
 
   def rows(self, examples: Encoded) -> Iterator[Batch]:
     """One pass over examples, each a row of its own, cropped to the length of training."""

@@ -15,13 +15,14 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import models, plots, texts
+from experiments.equal_info import models, plots
 from experiments.fit import Fitted
 from experiments.recipe import Plan, Run, Table, text_of
 from lib import stats
-from lib.data import epochs, pipeline
+from lib.data import epochs, excerpts, pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
+from lib.evals import token_scores
 from lib.models.decoder import LanguageModel
 from lib.report.results import Rows, name
 from lib.train.experiment import Batch, Variables
@@ -68,7 +69,7 @@ def check(config: ConfigDict) -> None:
     if not coders.widths([method], [options.token_bits])[0][0].token_bits:
       raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
   for split in ('train', 'validation', 'test'):
-    texts.stretches(config, split, options.text_bytes, options.text_bytes)
+    excerpts.of_split(config.data.source, split, length=options.text_bytes, total=1)
   read = options.steps * options.batch_size
   epochs.check('data.source', config.data.source, read * options.text_bytes, config.scale)
   if config.scale in epochs.REFUSED_AT and read > epochs.MOST * options.train_texts:
@@ -91,7 +92,8 @@ def where_of(config: ConfigDict, arm: str) -> dict[str, Any]:
 def make_texts(config: ConfigDict, run: Run, split: str, count: int) -> Texts:
   """Texts of a split whose tokens fit under every method: the same for all arms."""
   options = config.decompress
-  found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes)
+  length = options.text_bytes
+  found = excerpts.of_split(config.data.source, split, length=length, total=count * length)
   coded: dict[str, Encoded] = {}
   for arm in options.methods:
     tokenizer = coders.make(config, run, Method(arm, options.token_bits))
@@ -155,7 +157,7 @@ def read(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Which bytes of the rows are predicted, bool [N, bytes], and their nats."""
   size, count = int(rows['scored'][0].sum()), len(rows['targets'])
-  found = models.score(model, variables, _parts(rows), np.arange(count), guess=True)
+  found = token_scores.score(model, variables, _parts(rows), np.arange(count), guess=True)
   assert found.right is not None
   return found.right[:count, -size:], found.nats[:count, -size:]
 

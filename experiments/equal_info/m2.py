@@ -10,15 +10,15 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import models, plots, texts
+from experiments.equal_info import models, plots
 from experiments.equal_info.corpus import Corpus, train_bytes
-from experiments.equal_info.models import Scores
 from experiments.fit import Fitted
 from experiments.recipe import Plan, Plans, Run, Table, text_of
 from lib import stats
-from lib.data import epochs
+from lib.data import epochs, excerpts
 from lib.errors import InputError
-from lib.evals import coding, ngram
+from lib.evals import coding, ngram, token_scores
+from lib.evals.token_scores import Scores
 from lib.models import one_pass
 from lib.models.decoder import LanguageModel
 from lib.report.results import Rows, name
@@ -56,7 +56,7 @@ def check(config: ConfigDict) -> None:
     if options[field] < 1:
       raise InputError(f'm2.{field} must be 1 or more; got {options[field]}.')
   for split in ('train', 'validation', 'test'):
-    texts.stretches(config, split, options.example_bytes, options.example_bytes)
+    excerpts.of_split(config.data.source, split, length=options.example_bytes, total=1)
   for method in methods:  # a token of 1 byte is the least; `fit_all` knows the tokens
     _check_epochs(config, method, 1.0, options.steps)
 
@@ -138,27 +138,22 @@ def fit_all(
   model = models.make_model(config, sized(config, size), corpus.vocab_size)
   documents = corpus.texts['test'].documents
   return trained, [
-    models.score(model, one.variables, corpus.rows(corpus.test), documents) for one in trained
+    token_scores.score(model, one.variables, corpus.rows(corpus.test), documents) for one in trained
   ]
 
 
 def _watch(corpus: Corpus, model: LanguageModel, variables: Variables) -> dict[str, Any]:
   """Validation: bits per byte, and accuracy by position in the window where it has several."""
   documents, several = corpus.texts['validation'].documents, corpus.window > 1
-  scores = models.score(model, variables, corpus.rows(corpus.validation), documents, guess=several)
+  scores = token_scores.score(
+    model, variables, corpus.rows(corpus.validation), documents, guess=several
+  )
   values: dict[str, Any] = {'bits_per_byte': scores.nats.sum() / scores.bytes.sum() / LN2}
   if scores.right is not None:
-    found = by_position(scores.right, scores, corpus.window)
+    found = token_scores.by_position(scores.right, scores, corpus.window)
     values['accuracy_by_position'] = np.array([one.value for one in found])
     values['sem_by_position'] = np.array([one.sem or 0.0 for one in found])
   return values
-
-
-def by_position(values: np.ndarray, scores: Scores, window: int) -> list[Estimate]:
-  """Means over tokens of values [N, T], 0 where there is no token, by position in the window."""
-  where = [models.places(values.shape[1], window, k) for k in range(window)]
-  sums = lambda part, w: part[:, w].sum(axis=1)
-  return [stats.ratio(sums(values, w), sums(scores.real, w), scores.documents) for w in where]
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -171,7 +166,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     corpus = Corpus(config, run, method)
     for size in config.m2.models:
       trained, scores = fit_all(config, run, size, corpus)
-      found.setdefault(size, {})[method] = models.per_byte(scores) / LN2
+      found.setdefault(size, {})[method] = token_scores.per_byte(scores) / LN2
       rates[size, method], where = trained[0].rate, where_of(size, method)
       _add_loss(rows, where, corpus, scores, steps)
       _add_levels(rows, where, corpus, scores)
@@ -206,7 +201,7 @@ def _add_loss(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores], ste
     note += '; not lossless: texts that share a window are one to this model, and its bits too few'
   if isinstance(corpus.tokenizer, Stepped):
     note += '; M1 read the known text ahead, which gives the streams of the codec but for rounding'
-  bits = stats.crossed(models.per_byte(scores)).times(1 / LN2)
+  bits = stats.crossed(token_scores.per_byte(scores)).times(1 / LN2)
   rows.add(where, 'bits_per_byte', bits, 'bits/byte', note)
   source = f'of {size:,} bytes, so {read / size:.2f} times over'
   rows.add(where, 'training_bytes', read, 'bytes', source)
@@ -214,13 +209,13 @@ def _add_loss(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores], ste
 
 def _bits(scores: list[Scores], nats: Sequence[np.ndarray]) -> Estimate:
   """Bits per byte of nats [N, T] for each seed."""
-  found = models.contributions(scores, nats, [s.bytes for s in scores])
+  found = token_scores.contributions(scores, nats, [s.bytes for s in scores])
   return stats.crossed(found).times(1 / LN2)
 
 
 def _level(scores: Scores, nats: np.ndarray) -> Estimate:
   """Bits per byte of nats [N, T] that depend on the text alone."""
-  [found] = models.contributions([scores], [nats], [scores.bytes])
+  [found] = token_scores.contributions([scores], [nats], [scores.bytes])
   return stats.mean(found, 'documents').times(1 / LN2)
 
 
@@ -242,7 +237,7 @@ def add_window_levels(rows: Rows, where: dict, corpus: Corpus, scores: list[Scor
   if not corpus.window:
     return
   seeds = fit.seeds(corpus.config, corpus.config.m2)
-  steps, test = corpus.config.m2.steps, scores[0].windows(corpus.window)
+  test = scores[0].windows(corpus.window)
 
   def nats(windows: np.ndarray) -> np.ndarray:
     bag = ngram.WindowUnigram(windows, corpus.vocab_size)
@@ -250,7 +245,7 @@ def add_window_levels(rows: Rows, where: dict, corpus: Corpus, scores: list[Scor
 
   whole = nats(corpus.windows(corpus.train))
   counted = {
-    '': [nats(corpus.windows_read(seed, steps)) for seed in seeds],
+    '': [nats(corpus.windows_read(seed)) for seed in seeds],
     '_whole_corpus': [whole] * len(seeds),
   }
   notes = {
@@ -316,7 +311,7 @@ def _add_packaging(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]
   end, rounding = (np.where(whole, costs[part], 0) for part in ('end_mark', 'rounding'))
   spread = lambda bits: [bits[:, None] * LN2 * (np.arange(s.nats.shape[1]) == 0) for s in scores]
   rest = [s.nats - cost for s, cost in zip(scores, spread(end + rounding), strict=True)]
-  per_byte = models.contributions(scores, rest, [s.bytes for s in scores]) / LN2
+  per_byte = token_scores.contributions(scores, rest, [s.bytes for s in scores]) / LN2
   for column, found, note in (
     ('end_mark', _level(scores[0], spread(end)[0]), 'the mark that ends each example, of 14 bits'),
     ('rounding', _level(scores[0], spread(rounding)[0]),
@@ -339,7 +334,7 @@ def _add_opaque(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]) -
   }
   for first, note in notes.items():
     below = [(top * s.real - s.nats)[:, first:] for s in scores]
-    found = models.contributions(scores, below, [s.real[:, first:] for s in scores])
+    found = token_scores.contributions(scores, below, [s.real[:, first:] for s in scores])
     column = 'nats_below_ln_v' + f'_after_{first}' * bool(first)
     rows.add(where, column, stats.crossed(found), 'nats/token', note)
 
@@ -385,7 +380,7 @@ def _add_equal_text(
     steps = round(config.m2.steps * fewest / corpus.bytes_per_token)
     rate = rates[size, corpus.method]
     _, scores = fit_all(config, run, size, corpus, steps=steps, rates=(rate,))
-    arms[corpus.method] = models.per_byte(scores) / LN2
+    arms[corpus.method] = token_scores.per_byte(scores) / LN2
     _add_loss(rows, where_of(size, corpus.method) | TEXT, corpus, scores, steps)
   _add_against(rows, size, arms, TEXT)
 

@@ -10,6 +10,7 @@ from experiments import coders
 from experiments.equal_info import plots, texts
 from experiments.recipe import Run, Table, text_of
 from lib import stats
+from lib.data import excerpts
 from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.evals import coding
@@ -32,7 +33,7 @@ def check(config: ConfigDict) -> None:
   for field in ('draws', 'most'):
     if options[field] < 2:
       raise InputError(f'uniformity.{field} must be 2 or more; got {options[field]}.')
-  if texts.stretches(config, 'test', options.length, 2 * options.length, 1).distinct < 2:
+  if texts.held_out(config, 2, options.length).distinct < 2:
     raise InputError(
       f'uniformity wants 2 or more documents of {options.length} bytes in '
       f'{config.data.source} (test): make uniformity.length smaller.'
@@ -42,7 +43,9 @@ def check(config: ConfigDict) -> None:
 def measure(config: ConfigDict, run: Run) -> Rows:
   """Every tokenizer on the same held-out text, compared with as many random bytes."""
   options, rows = config.uniformity, Rows('uniformity', coders.lossy)
-  found = texts.stretches(config, 'test', options.length, options.bytes, options.most)
+  found = excerpts.of_split(
+    config.data.source, 'test', length=options.length, total=options.bytes, most=options.most
+  )
   streams = {}
   for [one] in coders.widths(options.methods, (8,)):
     coded = coders.encode(run, coders.make(config, run, one), found.texts, known=True)

@@ -7,13 +7,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import coders
-from experiments.equal_info import m2, models, plots
+from experiments.equal_info import m2, plots
 from experiments.equal_info.corpus import Corpus
-from experiments.equal_info.models import Scores
 from experiments.fit import Fitted
 from experiments.recipe import Run, Table, text_of
 from lib import stats
 from lib.errors import InputError
+from lib.evals import token_scores
+from lib.evals.token_scores import Scores
 from lib.models import byte_coders
 from lib.report.results import Rows
 
@@ -41,7 +42,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     note = 'log2 V less the bits per token on held-out text'
     note += '' if method.lossless else '; not lossless'
     rows.add(where, 'gap_bits_per_token', stats.crossed(gap), 'bits/token', note)
-    per_byte = stats.crossed(models.per_byte(scores)).times(1 / m2.LN2)
+    per_byte = stats.crossed(token_scores.per_byte(scores)).times(1 / m2.LN2)
     rows.add(where, 'bits_per_byte', per_byte, 'bits/byte')
     m2.add_window_levels(rows, where, corpus, scores)
     if corpus.window > 1:
@@ -67,7 +68,7 @@ def _below_uniform(
   Contributions [S, D] of documents.
   """
   gaps = [(np.log2(corpus.vocab_size) * s.real - s.nats / m2.LN2)[:, where] for s in scores]
-  return models.contributions(scores, gaps, [s.real[:, where] for s in scores])
+  return token_scores.contributions(scores, gaps, [s.real[:, where] for s in scores])
 
 
 def trivial(corpus: Corpus) -> np.ndarray:
@@ -90,7 +91,7 @@ def _add_positions(
   )
   floor, tokens = trivial(corpus), scores[0].nats.shape[1]
   gaps = [
-    _below_uniform(corpus, scores, models.places(tokens, corpus.window, k))
+    _below_uniform(corpus, scores, token_scores.places(tokens, corpus.window, k))
     for k in range(corpus.window)
   ]
   for k in range(corpus.window):
