@@ -108,12 +108,7 @@ def where_of(size: Size, method: Method) -> dict[str, Any]:
 def train(config: ConfigDict, run: Run, size: Size, corpus: Corpus, **changes: Any) -> list[Fitted]:
   """M2 over a tokenizer, trained now or by another table of this run.
 
-  Args:
-    config: of the recipe.
-    run: its workdir keeps the models.
-    size: one of m2.models.
-    corpus: what M2 reads.
-    **changes: of the section m2, such as other `steps`.
+  `changes` are of the section m2, such as other `steps`.
   """
   options, where = sized(config, size), where_of(size, corpus.method)
   steps = changes.get('steps', options.steps)
@@ -345,13 +340,7 @@ def _add_against(
   """Bits per byte of each arm [S, D] above those of the references, paired by seed and document.
 
   Arms whose noise is alike share one residual variance; each of the others has its own. GZip is
-  also compared with greedy windows in tokens of the same width.
-
-  Args:
-    rows: that get them.
-    size: of the models.
-    arms: bits per byte of the arms' models, contributions of documents.
-    also: further coordinates of the rows.
+  also compared with greedy windows in tokens of the same width. `also` are further coordinates.
   """
   where = lambda method: where_of(size, method) | dict(also)
   pooled = {method: one for method, one in arms.items() if method.name not in UNPOOLED}

@@ -4,7 +4,6 @@
 import collections
 import itertools
 import re
-from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -58,7 +57,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     rows.add(where, 'edit_distance', stats.mean(distances, UNITS), 'tokens', about)
     rows.add(where, 'tokens', stats.mean(sizes, UNITS), 'tokens')
     rows.add(where, 'changed_share', stats.mean(changed[method], UNITS), 'share')
-    meanings = _attested(documents, coders.encode(run, tokenizer, documents))
+    meanings = coding.attested(documents, coders.encode(run, tokenizer, documents))
     _add_meanings(rows, where, meanings)
     shown += [row_name(**where), *_lines(meanings), '']
   run.keep('attested.txt', '\n'.join(shown))
@@ -87,16 +86,6 @@ def _changes(coded: Encoded, words: int) -> tuple[np.ndarray, np.ndarray]:
     for of_text in of_texts
   ]
   return np.array(distances), np.array([np.mean([x.size for x in one]) for one in of_texts])
-
-
-def _attested(documents: Sequence[bytes], coded: Encoded) -> dict[int, collections.Counter]:
-  """Which bytes each token that occurs covers, and how often."""
-  found: dict[int, collections.Counter] = collections.defaultdict(collections.Counter)
-  for document, (ids, lengths) in zip(documents, coded, strict=True):
-    ends = np.cumsum(lengths).tolist()
-    for token, begin, end in zip(ids.tolist(), [0, *ends], ends):
-      found[token][document[begin:end]] += 1
-  return found
 
 
 def _add_meanings(rows: Rows, where: dict, meanings: dict[int, collections.Counter]) -> None:

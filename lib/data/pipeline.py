@@ -122,6 +122,33 @@ def whole(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
   }  # fmt: skip
 
 
+def prefixed(
+  prefixes: Sequence[np.ndarray], ids: np.ndarray, room: int, vocab_size: int
+) -> dict[str, np.ndarray]:
+  """Rows [N, room + T] of a prefix, padded to one length, and then ids that alone are scored.
+
+  Args:
+    prefixes: ids [n] with n up to `room` of each row; none where `room` is 0.
+    ids: integer [N, T], each of one byte.
+    room: places for a prefix; 0 for none.
+    vocab_size: the id before the first of the prefix, and before the first of `ids`.
+  """
+  count, size = ids.shape
+  table = np.zeros((5, count, room + size), np.int32)
+  targets, inputs, covered, segments, scored = table
+  targets[:, room:] = ids
+  covered[:, room:] = segments[:, room:] = scored[:, room:] = 1
+  for row, prefix in enumerate(prefixes):
+    targets[row, : prefix.size], segments[row, : prefix.size] = prefix, 1
+  inputs[:, 1:] = targets[:, :-1]
+  inputs[:, [0, room]] = vocab_size
+  positions = np.tile(np.arange(room + size, dtype=np.int32), (count, 1))
+  return {
+    'targets': targets, 'inputs': inputs, 'bytes': covered, 'segments': segments,
+    'positions': positions, 'scored': scored,
+  }  # fmt: skip
+
+
 def rows(arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int) -> grain.IterDataset:
   """Endless shuffled batches [batch_size, length] of rows that were made before.
 

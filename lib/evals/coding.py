@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What coded text is like: M1's ideal code length, how far bits are from random, edit distance."""
 
+import collections
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -87,6 +88,18 @@ def _windows(text: bytes, lengths: np.ndarray) -> list[bytes]:
   """The texts of the windows of a document, from the bytes that each token covers."""
   ends = np.cumsum(lengths[lengths > 0]).tolist()
   return [text[a:b] for a, b in zip([0, *ends], ends)]
+
+
+def attested(
+  documents: Sequence[bytes], coded: Iterable[np.ndarray]
+) -> dict[int, collections.Counter[bytes]]:
+  """Which bytes each token that occurs covers, and how often; `coded` as in `windows_restored`."""
+  found: dict[int, collections.Counter[bytes]] = collections.defaultdict(collections.Counter)
+  for document, (ids, lengths) in zip(documents, coded, strict=True):
+    ends = np.cumsum(lengths).tolist()
+    for token, begin, end in zip(ids.tolist(), [0, *ends], ends):
+      found[token][document[begin:end]] += 1
+  return found
 
 
 def string_counts(streams: Sequence[np.ndarray], bits: int, overlapping: bool) -> np.ndarray:
