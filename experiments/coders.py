@@ -184,9 +184,8 @@ def check_m1(config: ConfigDict) -> None:
   """Raises InputError for an M1 that cannot be built, or text that is not there."""
   options = config.m1
   fit.check(options, 'm1')
-  for field, least in (('length', 4), ('streams', 1), ('validation_batches', 1)):
-    if options[field] < least:
-      raise InputError(f'm1.{field} must be {least} or more; got {options[field]}.')
+  fit.check_least(options, 'm1', 4, ['length'])
+  fit.check_least(options, 'm1', 1, ['streams', 'validation_batches'])
   for split in ('train', 'validation', 'test'):
     sources.open_source(config.data.source, split)
   read = options.steps * options.batch_size * options.length

@@ -65,9 +65,7 @@ class Fitted:
 
 def check(options: ConfigDict, where: str) -> None:
   """Raises InputError for a section, called `where`, of which no model can be made or trained."""
-  for field in WHOLE:
-    if field in options and options[field] < 1:
-      raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
+  check_least(options, where, 1, [field for field in WHOLE if field in options])
   if not options.rates or min(options.rates) <= 0:
     raise InputError(f'{where}.rates must be positive; got {tuple(options.rates)}.')
   if not 0 < options.rate_share <= 1:
@@ -81,6 +79,13 @@ def check(options: ConfigDict, where: str) -> None:
   make_optimizer(options)
   if options.initial and not (pathlib.Path(options.initial) / 'model.json').exists():
     raise InputError(f'{where}.initial {options.initial} is no folder of a trained model.')
+
+
+def check_least(options: ConfigDict, where: str, least: int, fields: Iterable[str]) -> None:
+  """Raises InputError for the first of these fields of a section `where` that is below `least`."""
+  for field in fields:
+    if options[field] < least:
+      raise InputError(f'{where}.{field} must be {least} or more; got {options[field]}.')
 
 
 def make_decoder(options: ConfigDict, dtype: Any, max_length: int = 1024) -> Decoder:

@@ -11,13 +11,12 @@ import pytest
 from configs import common, equal_info
 from experiments import coders
 from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import corpus, decompress, m2, models, plots, windows
+from experiments.equal_info import corpus, decompress, m2, plots
 from experiments.recipe import Run
 from lib import stats
 from lib.data import encoded, excerpts, pipeline, sources
-from lib.data.encoded import Encoded
 from lib.errors import InputError
-from lib.evals import token_scores
+from lib.evals import ngram, token_scores
 from lib.models import byte_coders, byte_model, one_pass
 from lib.models.byte_stepper import ByteStepper
 from lib.report.results import Row, Rows
@@ -387,14 +386,9 @@ def test_errors_of_accuracy_are_over_documents_not_texts():
 
 
 def test_trivial_guesses_are_the_most_frequent_of_each_position():
-  class Fixed:
-    window, vocab_size = 2, 4
-    windows = corpus.Corpus.windows
-    train = Encoded(np.array([3, 1, 3, 2, 0, 2]), np.ones(6, int), np.array([4, 2]))
-    validation = Encoded(np.array([3, 0, 3, 2]), np.ones(4, int), np.array([4]))
-
-  Fixed = Fixed()
-  assert windows.trivial(Fixed).tolist() == [1.0, 0.5]
+  known = ngram.windows(np.array([3, 1, 3, 2, 0, 2]), np.array([4, 2]), 2)
+  held_out = ngram.windows(np.array([3, 0, 3, 2]), np.array([4]), 2)
+  assert ngram.guessed(known, held_out).tolist() == [1.0, 0.5]
 
 
 def test_stretches_lie_within_documents_and_spread_over_them():
@@ -415,7 +409,7 @@ def test_every_scale_builds_and_steps(scale):
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   widest = max(bits for _, bits in config.m2.methods)
   for size in dict.fromkeys((config.m2.models[0], config.m2.models[-1])):
-    model = models.make_model(config, m2.sized(config, size), 1 << widest)
+    model = m2.make_model(config, m2.sized(config, size), 1 << widest)
     ids = np.zeros((4, config.m2.length), np.int32)
     experiment = Experiment(
       *language_model.loss_and_init(model), [pipeline.whole(ids, 1 << widest)]

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import models, plots
+from experiments.equal_info import m2, plots
 from experiments.fit import Fitted
 from experiments.recipe import Plan, Run, Table, text_of
 from lib import stats
@@ -54,9 +54,7 @@ def check(config: ConfigDict) -> None:
   options = config.decompress
   coders.check_m1(config)
   fit.check(options, 'decompress')
-  for field in ('text_bytes', 'train_texts', 'test_texts'):
-    if options[field] < 1:
-      raise InputError(f'decompress.{field} must be 1 or more; got {options[field]}.')
+  fit.check_least(options, 'decompress', 1, ('text_bytes', 'train_texts', 'test_texts'))
   if room(options) < 1:
     raise InputError(
       f'decompress.length must be above decompress.text_bytes {options.text_bytes}, to have room '
@@ -129,7 +127,7 @@ def vocab_size(config: ConfigDict) -> int:
 
 def make_model(config: ConfigDict) -> LanguageModel:
   """The model of every arm."""
-  return models.make_model(config, config.decompress, vocab_size(config))
+  return m2.make_model(config, config.decompress, vocab_size(config))
 
 
 def plan(config: ConfigDict) -> Plan:

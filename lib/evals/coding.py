@@ -2,6 +2,7 @@
 """What coded text is like: M1's ideal code length, how far bits are from random, edit distance."""
 
 import collections
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -102,6 +103,19 @@ def attested(
   return found
 
 
+def by_document(coded: Iterable[np.ndarray], documents: np.ndarray) -> list[np.ndarray]:
+  """Tokens of a byte: those of each document's excerpts end to end, uint8 [bytes] each.
+
+  Args:
+    coded: as in `windows_restored`, of N excerpts.
+    documents: int [N], the document of each excerpt.
+  """
+  found: dict[int, list[np.ndarray]] = {}
+  for document, (ids, _) in zip(documents.tolist(), coded, strict=True):
+    found.setdefault(document, []).append(ids.astype(np.uint8))
+  return [np.concatenate(parts) for parts in found.values()]
+
+
 def string_counts(streams: Sequence[np.ndarray], bits: int, overlapping: bool) -> np.ndarray:
   """How often each string of `bits` bits occurs in each stream, int32 [streams, 2^bits].
 
@@ -190,3 +204,8 @@ def edit_distance(a: np.ndarray, b: np.ndarray) -> int:
       before = row[j + 1]
       row[j + 1] = min(changed, before + 1, row[j] + 1)
   return row[b.size]
+
+
+def mean_distance(rows: Sequence[np.ndarray]) -> float:
+  """The mean `edit_distance` of all pairs of rows of ids."""
+  return float(np.mean([edit_distance(a, b) for a, b in itertools.combinations(rows, 2)]))
