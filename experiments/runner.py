@@ -307,7 +307,6 @@ def train(
     steps=options.steps,
     seed=seed,
     mesh=run.mesh,
-    rules=config.rules,
     workdir=run.workdir,
     run=name,
     evaluate_every=options.evaluate_every,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import common, lexinvariant
+from configs import lexinvariant
 from experiments import runner, steps
 from experiments.lexinvariant import models, text
 from lib.data import pipeline
@@ -120,7 +120,7 @@ def prepared(case: Case, dtype: str) -> dict[str, Way]:
   chain = optimizer.make_optimizer('adamw', lambda _: RATE, weight_decay=DECAY)
   shapes = pipeline.shapes(case.rows, case.length)
   one = runner.Plan(experiment, chain, shapes, model.embedding.vocab_size)
-  ours = steps.Ready(one, sharding.make_mesh({}, jax.devices()[:1]), common.DECODER_RULES)
+  ours = steps.Ready(one, sharding.make_mesh({}, jax.devices()[:1]))
   params = jax.device_get(ours.state['variables']['params'])
   theirs = {
     way: throughput_torch.step(

@@ -27,6 +27,7 @@ from lib.language_model import modules, scoring
 from lib.mesh import batch_devices
 from lib.models.decoder import LanguageModel
 from lib.models.reader import Reader
+from lib.parameters import path_name
 from lib.tokenizers import base, documents
 from lib.tokenizers.base import Tokenizer
 from lib.train import sharding
@@ -334,7 +335,7 @@ def _draw(module: LanguageModel, variables: Mapping, place: jax.Array, key: jax.
 def flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Arrays on the host by their path, such as 'params/decoder/final_norm/scale'."""
   leaves = jax.tree_util.tree_leaves_with_path(variables)
-  return {sharding.path_name(path): np.asarray(leaf) for path, leaf in leaves}
+  return {path_name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def _up_to(parts: Iterator[bytes], size: int) -> Iterator[bytes]:
