@@ -36,7 +36,7 @@ class Declaration(NamedTuple):
       output. 0 marks what is no matrix. Muon trains matrices, and weight decay applies to them.
   """
 
-  axes: tuple[str | None, ...]
+  axes: tuple[str | None, ...] = ()
   inputs: int = 0
 
 

@@ -141,7 +141,7 @@ def test_a_loss_counts_only_what_is_scored():
   nats = np.arange(1.0, 7.0).reshape(2, 3)
 
   class Fixed:
-    apply = staticmethod(lambda variables, batch, key: nats)
+    apply = staticmethod(lambda variables, batch, key, mutable: (nats, {}))
 
   loss_fn = language_model.loss_and_init(Fixed)[1]
   assert loss_fn({}, batch, None)[0] == pytest.approx(3.5)

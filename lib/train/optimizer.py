@@ -9,7 +9,7 @@ import jax
 import optax
 
 from lib.errors import InputError
-from lib.parameters import path_name
+from lib.parameters import Declaration, path_name
 from lib.train.sharding import Declared
 
 # An optax chain, or what makes one once it is known which parameters are matrices.
@@ -65,12 +65,13 @@ def make_optimizer(
     raise InputError(f'optimizer {name!r} is not one of {", ".join(NAMES)}.')
 
   def make(declared: Declared) -> optax.GradientTransformation:
-    views = functools.partial(matrices, declared)
     if name == 'adamw':
-      chain = optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=_are_matrices(views))
+      decayed = functools.partial(are_matrices, declared)
+      chain = optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decayed)
     elif name == 'adafactor':
       chain = optax.adafactor(schedule, decay_rate=0.8, multiply_by_parameter_scale=True)
     else:
+      views = functools.partial(matrices, declared)
       chain = optax.contrib.muon(
         schedule, adam_b2=b2, weight_decay=weight_decay, muon_weight_dimension_numbers=views
       )
@@ -94,18 +95,20 @@ def matrices(declared: Declared, params: Any) -> Any:
   """
 
   def view(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-    declaration = declared.get(f'params/{path_name(path)}')
-    if declaration is None or not declaration.inputs:
-      return None
-    axes = tuple(range(leaf.ndim - len(declaration.axes), leaf.ndim))
-    return optax.contrib.MuonDimensionNumbers(
-      axes[: declaration.inputs], axes[declaration.inputs :]
-    )
+    axes, inputs = declaration_of(declared, path)
+    own = tuple(range(leaf.ndim - len(axes), leaf.ndim))
+    return optax.contrib.MuonDimensionNumbers(own[:inputs], own[inputs:]) if inputs else None
 
   return jax.tree_util.tree_map_with_path(view, params)
 
 
-def _are_matrices(views: Callable[[Any], Any]) -> Callable[[Any], Any]:
-  """params -> whether each is a matrix."""
-  is_view = lambda view: view is None or isinstance(view, optax.contrib.MuonDimensionNumbers)
-  return lambda params: jax.tree.map(lambda view: view is not None, views(params), is_leaf=is_view)
+def are_matrices(declared: Declared, params: Any) -> Any:
+  """Whether each parameter is declared a matrix."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: declaration_of(declared, path).inputs > 0, params
+  )
+
+
+def declaration_of(declared: Declared, path: tuple) -> Declaration:
+  """What is declared of the parameter at a path within 'params'."""
+  return declared.get(f'params/{path_name(path)}', Declaration())

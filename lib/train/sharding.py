@@ -82,7 +82,7 @@ def fit(spec: PartitionSpec, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
 def shardings(variables: Any, declared: Declared, mesh: Mesh) -> Any:
   """A tree of NamedShardings for variables (arrays or shapes); undeclared ones are replicated."""
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: _place(declared.get(path_name(path)), leaf, mesh), variables
+    lambda path, leaf: _place(declared.get(path_name(path), Declaration()), leaf, mesh), variables
   )
 
 
@@ -91,13 +91,14 @@ def moment_shardings(moments: Any, declared: Declared, mesh: Mesh) -> Any:
 
   def place(path: tuple, leaf: Any) -> NamedSharding:
     ends = (f'params/{path_name(path[start:])}' for start in range(len(path)))
-    return _place(next((declared[end] for end in ends if end in declared), None), leaf, mesh)
+    found = (declared[end] for end in ends if end in declared)
+    return _place(next(found, Declaration()), leaf, mesh)
 
   return jax.tree_util.tree_map_with_path(place, moments)
 
 
-def _place(declaration: Declaration | None, leaf: Any, mesh: Mesh) -> NamedSharding:
-  return fit(PartitionSpec(*(declaration.axes if declaration else ())), leaf.shape, mesh)
+def _place(declaration: Declaration, leaf: Any, mesh: Mesh) -> NamedSharding:
+  return fit(PartitionSpec(*declaration.axes), leaf.shape, mesh)
 
 
 def put(array: Any, place: NamedSharding) -> jax.Array:
