@@ -13,8 +13,9 @@ from lib.embeddings import glyph_rows
 from lib.embeddings.glyph import Given
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
+from lib.objectives.next_token import next_token
 from lib.parameters import describe
-from lib.train import language_model, loop, optimizer, sharding
+from lib.train import loop, optimizer, sharding
 from tests import tiny
 
 TOKENS = [*map(chr, range(32, 127)), 'А', 'О', 'the', 'and', '\n', '<special_1>', '<special_2>']
@@ -142,7 +143,7 @@ ROWS = glyph_rows.gaussian_rows(tiny.V, 16, seed=0)
 def experiment(rows=ROWS):
   embedding = Given(tiny.V, 16, lambda seed: rows)
   decoder = Decoder(layers=2, dim=16, heads=2, mlp_dim=32, max_length=tiny.T)
-  init_fn, loss_fn = language_model.loss_and_init(LanguageModel(embedding, decoder))
+  init_fn, loss_fn = next_token(LanguageModel(embedding, decoder))
   return dataclasses.replace(tiny.make(), init_fn=init_fn, loss_fn=loss_fn, evaluations={})
 
 

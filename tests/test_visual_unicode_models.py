@@ -14,10 +14,11 @@ from experiments.visual_unicode.__main__ import RECIPE
 from lib.data import fonts, glyphs, pipeline
 from lib.errors import InputError
 from lib.models.growth import Stage
+from lib.objectives.next_token import next_token
 from lib.parameters import path_name
 from lib.tokenizers import Characters
 from lib.tokenizers.strings import token_strings
-from lib.train import language_model, sharding
+from lib.train import sharding
 from lib.train.experiment import Experiment
 from lib.train.state import prepare
 from tests.test_configs import shape_check
@@ -105,7 +106,7 @@ def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
   shape_check(models.make_experiment(model, [batches]), config, mesh)
   model = models.make_model(config.growth, 'code_16', opened.glyphs, dtype)
   stage = Stage(model, config.growth.layers)
-  functions = language_model.loss_and_init(growth._Plain(stage))
+  functions = next_token(growth._Plain(stage))
   shapes = shape_check(Experiment(*functions, batches), config, mesh)
   lower = shapes['variables']['frozen']['lower']['up']['kernel']
   assert lower.shape[0] == config.growth.layers - 1
