@@ -110,8 +110,3 @@ def test_experts_share_documents_and_steps_and_begin_apart(monkeypatch):
   assert seeds.experts() == {f'expert={part}': [trained[part]] for part in range(3)} | {
     'experts': trained
   }
-
-
-def test_given_variables_are_what_the_program_returns():
-  tree = {'a': np.arange(3.0, dtype=np.float32), 'b': {'c': np.ones((2, 2), np.int32)}}
-  jax.tree.map(np.testing.assert_array_equal, jax.jit(lambda: growth._given(tree))(), tree)
