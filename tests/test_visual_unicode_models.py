@@ -110,7 +110,7 @@ def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
   shapes = shape_check(Experiment(*functions, batches), config, mesh)
   lower = shapes['variables']['frozen']['lower']['up']['kernel']
   assert lower.shape[0] == config.growth.layers - 1
-  assert lower.sharding.spec == jax.P(None, 'fsdp', None)
+  assert lower.sharding.spec == jax.P(None, 'fsdp', 'tensor')
 
 
 def test_starts_of_one_norm_differ_in_what_the_rows_say(config):
