@@ -49,7 +49,7 @@ def test_one_training_serves_smaller_dictionaries(train):
   data = markov(20_000, 0.2, seed=3)
   large = train([data], 100, None)
   for size in (2, 10, 99, 100):
-    assert large.smaller(size).fingerprint == train(data, size).fingerprint
+    assert large.smaller(size).fingerprint == train([data], size, None).fingerprint
   assert large.smaller(100).fingerprint == large.fingerprint
   for size in (1, 101):
     with pytest.raises(InputError, match='2 to 100'):
