@@ -42,11 +42,6 @@ def head(path: str | os.PathLike) -> bytes:
     raise InputError(f'cannot read the tokenizer file {path}: {error.strerror}') from error
 
 
-def is_ours(head: bytes) -> bool:
-  """Whether a file that begins so is one of `write`."""
-  return head.startswith(f'{MAGIC} '.encode())
-
-
 def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
   """Returns family and state; raises InputError for a file that is not just as it was written."""
   try:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lib.errors import InputError
-from lib.tokenizers import files
+from lib.tokenizers import files, foreign
 from lib.tokenizers.base import Tokenizer
 
 
@@ -110,12 +110,8 @@ def load(path: str | os.PathLike) -> Tokenizer:
   Raises:
     InputError: any other or a damaged file.
   """
-  head = files.head(path)
-  if not files.is_ours(head):
-    from lib.tokenizers import foreign
-
-    if kind := foreign.kind_of(head):
-      return foreign.read(path, kind)
+  if kind := foreign.kind_of(files.head(path)):
+    return foreign.read(path, kind)
   family, state = files.read(path)
   found = _class_of(family)
   if found is None:
