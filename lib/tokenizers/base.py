@@ -45,7 +45,6 @@ class Tokenizer(abc.ABC):
     alphabet: the bytes that it accepts.
     unknown_ids: ids that stand for text that the tokenizer cannot.
     fixed_lengths: whether `byte_lengths` of any ids needs no decoding.
-    together: documents that are best handed over at once.
     progress: called with the bytes by which `encode_batch` or `decode_batch` went on, ends of texts
       among them; a command puts its bar here.
   """
@@ -55,13 +54,17 @@ class Tokenizer(abc.ABC):
   alphabet: bytes = BYTES
   unknown_ids: frozenset[int] = frozenset()
   fixed_lengths: bool = False
-  together: int = 1
   progress: Callable[[int], object] = staticmethod(lambda size: None)
 
   @property
   @abc.abstractmethod
   def vocab_size(self) -> int:
     """Number of ids: each is in `range(vocab_size)`."""
+
+  @property
+  def together(self) -> int:
+    """Documents that are best handed over at once."""
+    return 1
 
   @abc.abstractmethod
   def encode(self, data: bytes) -> np.ndarray:

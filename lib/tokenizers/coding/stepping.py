@@ -89,12 +89,16 @@ class Stepped(base.Tokenizer):
     self.stepper = stepper
     self.model = model
     self.token_bits = slices.check(token_bits)
-    self.together = stepper.streams
 
   @property
   def vocab_size(self) -> int:
     """Number of ids."""
     return 1 << self.token_bits
+
+  @property
+  def together(self) -> int:
+    """The texts that M1 reads side by side."""
+    return self.stepper.streams
 
   @abc.abstractmethod
   def cover_batch(self, documents: Sequence[bytes]) -> list[Coded]:
