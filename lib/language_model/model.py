@@ -259,7 +259,7 @@ class TrainedModel:
     with self._on_mesh():
       length = self.context
       draws = [_draw(self.module, self.variables, i, seeded, length) for i in range(len(prompts))]
-    if draws[0] is None:
+    if not prompts or draws[0] is None:
       parts = sampled(slice(None), None)
     else:  # rows of several draws are no draw of several texts
       alone = [sampled(slice(i, i + 1), draw) for i, draw in enumerate(draws)]
