@@ -506,6 +506,20 @@ def test_a_sample_is_that_of_its_seed(kind):
   assert list(model.generate(b'a', max_bytes=0)) == []
 
 
+@pytest.mark.parametrize('kind', ['learned', 'lexinvariant'])
+def test_several_prompts_are_sampled_apart(kind):
+  model = make(kind)
+  join = lambda parts: [b''.join(one) for one in zip(*parts)]
+  given = join(model.generate([b'the wo', b'', b'the wo'], max_bytes=30))
+  assert [len(text) for text in given] == [30] * 3
+  assert given[0] != given[2]  # at another place, with another key
+  assert given[0] == b''.join(model.generate(b'the wo', max_bytes=30))
+  other = join(model.generate([b'x', b'', b'yz'], max_bytes=30))
+  assert other[1] == given[1]
+  with pytest.raises(InputError, match='at least one prompt'):
+    model.generate([])
+
+
 def test_the_likeliest_sample_follows_the_logits():
   tokens = tokenizers.Characters(b'abcdefgh')
   module = around(Learned(8, DIM))
@@ -524,7 +538,7 @@ def test_what_cannot_be_sampled_is_named_at_once():
   model = TrainedModel(module, filled(module), tokenizers.GZip(), CONTEXT)
   with pytest.raises(InputError, match='cannot be sampled from gzip tokens'):
     model.generate(b'a')
-  for options in ({'temperature': -1.0}, {'max_bytes': -1}):
+  for options in ({'temperature': -1.0}, {'max_bytes': -1}, {'top_k': -1}, {'top_p': 0.0}):
     with pytest.raises(InputError, match='must be 0 or more'):
       make().generate(b'a', **options)
 
