@@ -18,7 +18,6 @@ DECODER_RULES = (
   (r'(up|gate)/kernel$', ('fsdp', 'tensor')),
   (r'down/kernel$', ('tensor', 'fsdp')),
   (r'(table|readout_table)$', ('tensor', 'fsdp')),
-  (r'table/(packed|mean|scales)$', ()),  # of pictures: a bit a pixel
   (r'readout_bias$', ('tensor',)),
   (r'embedding/(inner/)*(row_in|row_out|shared|preceding)$', ()),
   (r'(positions|t5/bias|relative/vectors|begin|scale|bias|input_scale|input_bias)$', ()),

@@ -16,7 +16,8 @@ from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
 from lib.report.results import Row, name
 from lib.tokenizers.base import Tokenizer
-from lib.train import chips, language_model, plan
+from lib.train import language_model, plan
+from pallas_kernels.chips import CHIPS
 
 SHAPE = (256, 512)  # rows and tokens of a batch of equal_info, paper, m2
 ROWS = 2  # of the step that is timed: more take longer by as much
@@ -33,7 +34,7 @@ def table(
 ) -> Iterator[list[Row]]:
   """The step's row, then of each tokenizer how many tokens a second it feeds, read and packed."""
   appetite, flops = _appetite(model, shape[1], repeats)
-  most = chips.CHIPS['h200'].flops / flops
+  most = CHIPS['h200'].flops / flops
   row = name(step=model[0], rows=ROWS, length=shape[1])
   note = 'loss and gradients on all cores'
   yield [Row('input', row, 'tokens_per_s', appetite, unit='tokens/s', note=note)]

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from experiments import steps
 from lib.report.results import Row, name
-from lib.train import chips, trace
+from lib.train import trace
+from pallas_kernels.chips import chip_here
 
 CAPTIONS = {
   'step': 'The training step that the recipe runs, on random tokens that lie on the device. '
@@ -143,7 +144,7 @@ def peak_rate(dtype: str) -> tuple[float, str]:
 
   That of a CPU is measured: the best of five products of two square matrices.
   """
-  if chip := chips.chip_here():
+  if chip := chip_here():
     return chip.flops, f'of_peak: of the published {chip.flops / 1e12:,.0f} TFLOP/s in bfloat16'
   size = 2048
   matrix = jnp.ones((size, size), dtype)

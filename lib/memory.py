@@ -24,7 +24,6 @@ def keep_freed(large: bool = True) -> None:
   except (AttributeError, OSError):
     return
   mallopt(M_MMAP_MAX, 0)
-  if large:
-    mallopt(M_ARENA_MAX, 1)
+  mallopt(M_ARENA_MAX, 1 if large else 0)  # 0: as many as glibc likes
   mallopt(M_TRIM_THRESHOLD, -1)
   mallopt(M_TOP_PAD, 2**28)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lib.train import chips, sharding
-from pallas_kernels import bench_cases, causal_attention
+from lib.train import sharding, topologies
+from pallas_kernels import causal_attention
+from pallas_kernels.bench import cases
 from tests import absent
 
 PLUGIN = 'jax_plugins.xla_cuda13'
@@ -19,12 +20,12 @@ try:
 except ModuleNotFoundError:
   found = None
 pytestmark = pytest.mark.skipif(found is None, reason=f"{PLUGIN} is the extra 'cuda'")
-CASES = {(case.kernel, case.shape): case for case in bench_cases.cases() if 'triton' in case.ways}
+CASES = {(case.kernel, case.shape): case for case in cases.cases() if 'triton' in case.ways}
 
 
 def temporaries(step, shapes):
   """Bytes beside arguments and results that a step takes of an H200."""
-  mesh = sharding.make_mesh({}, chips.devices('h200x1'))
+  mesh = sharding.make_mesh({}, topologies.devices('h200x1'))
   whole = NamedSharding(mesh, PartitionSpec())
   with jax.set_mesh(mesh):
     jitted = jax.jit(step, in_shardings=whole, out_shardings=whole)

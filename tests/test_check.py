@@ -16,7 +16,7 @@ def test_without_an_accelerator_it_says_so():
 @pytest.mark.parametrize(('found', 'code'), [(0.01, False), (0.2, True), (np.nan, True)])
 def test_one_wrong_comparison_is_named_and_ends_it_badly(monkeypatch, capsys, found, code):
   monkeypatch.setattr(check.jax, 'default_backend', lambda: 'gpu')
-  for name in ('attention', 'readout', 'rows', 'coder'):
+  for name in ('attention', 'readout', 'rows'):
     one = iter([('right', 0.0, 0.0), ('asked', found, 0.1)] if name == 'rows' else [])
     monkeypatch.setattr(check, name, lambda kernel, one=one: one)
   with pytest.raises(SystemExit) as end:

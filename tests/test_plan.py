@@ -14,7 +14,7 @@ from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.tokenizers import Characters
-from lib.train import chips, language_model, optimizer, plan, sharding
+from lib.train import language_model, optimizer, plan, sharding, topologies
 from lib.train.experiment import Experiment
 from lib.train.state import make_step, state_shapes
 from tests import tiny
@@ -145,7 +145,7 @@ def test_weights_that_are_spread_are_gathered_and_activations_are_not():
 )
 def test_topologies_that_cannot_be_had_are_named(topology, part):
   with pytest.raises(InputError, match=part):
-    chips.devices(topology)
+    topologies.devices(topology)
 
 
 def of_padded_rows():
