@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom: the rules of the rooms, read from the source."""
+
+import ast
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+ROOMS = ('lib', 'pallas_kernels', 'configs', 'experiments')
+FORBIDDEN = {
+  'lib': {'experiments', 'configs', 'ml_collections'},  # library code takes plain arguments
+  'pallas_kernels': {'lib', 'experiments', 'configs', 'ml_collections'},
+  'configs': {'experiments'},
+}
+# Recipes that still import others. An edge that is gone must leave this list, until it is empty.
+KNOWN_OFFENDERS = {
+  ('matrix', 'equal_info'),
+  ('matrix', 'markov'),
+  ('matrix', 'visual_unicode'),
+}
+# Modules that no experiment needs yet: so far only tests and readers of the documents use them. A
+# module that is reached must leave this list too.
+UNREACHED = {
+  'lib.language_model',
+  'lib.language_model.folder',
+  'lib.language_model.model',
+  'lib.language_model.modules',
+  'lib.language_model.scoring',
+}
+
+
+def imported(source: str) -> Iterator[str]:
+  """Names of modules that a source may import; of `from a import b` both a and a.b."""
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, 'imports are absolute'
+      assert node.module
+      yield node.module
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def module_name(path: pathlib.Path) -> str:
+  parts = path.relative_to(ROOT).with_suffix('').parts
+  return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+MODULES = {module_name(path): path for room in ROOMS for path in (ROOT / room).rglob('*.py')}
+IMPORTS = {name: set(imported(path.read_text())) for name, path in MODULES.items()}
+
+
+def recipe(name: str) -> str | None:
+  """The recipe that a module belongs to: a folder of experiments that can be run."""
+  parts = name.split('.')
+  known = len(parts) > 1 and f'experiments.{parts[1]}.__main__' in MODULES
+  return parts[1] if known and parts[0] == 'experiments' else None
+
+
+def recipe_edges(imports: dict[str, set[str]]) -> set[tuple[str, str]]:
+  """Pairs (importing, imported) of different recipes."""
+  pairs = {(recipe(name), recipe(other)) for name, others in imports.items() for other in others}
+  return {(a, b) for a, b in pairs if a and b and a != b}
+
+
+def reached(imports: dict[str, set[str]], roots: set[str]) -> set[str]:
+  """The modules that the roots import, directly or through others, with their packages."""
+  found, waiting = set(), set(roots)
+  while waiting:
+    name = waiting.pop()
+    found.add(name)
+    package = {name.rpartition('.')[0]} & imports.keys()
+    waiting |= ((imports[name] & imports.keys()) | package) - found
+  return found
+
+
+@pytest.mark.parametrize('room', FORBIDDEN)
+def test_no_room_imports_what_stands_above_it(room):
+  offenders = {
+    name: others
+    for name, imports in IMPORTS.items()
+    if name.split('.')[0] == room
+    and (others := {other for other in imports if other.split('.')[0] in FORBIDDEN[room]})
+  }
+  assert not offenders
+
+
+def test_no_recipe_imports_another():
+  assert recipe_edges(IMPORTS) == KNOWN_OFFENDERS
+
+
+def test_every_module_is_reached_by_an_experiment():
+  roots = {name for name in MODULES if name.startswith('experiments')}
+  rooms = ('lib', 'pallas_kernels')
+  apart = ('pallas_kernels.bench',)  # has commands of its own
+  wanted = {name for name in MODULES if name.startswith(rooms) and not name.startswith(apart)}
+  assert wanted - reached(IMPORTS, roots) == UNREACHED
+
+
+def test_offences_are_seen():
+  source = 'import a.b\ndef f():\n  from c import d\n  from experiments.lexinvariant import x\n'
+  found = set(imported(source))
+  assert found >= {'a.b', 'c', 'c.d', 'experiments.lexinvariant'}
+  assert recipe_edges({'experiments.markov.plots': found}) == {('markov', 'lexinvariant')}
+  assert (
+    recipe_edges({'experiments.lexinvariant.plots': found, 'experiments.speed': found}) == set()
+  )
+  graph = {'root': {'p.a'}, 'p': set(), 'p.a': {'p.b', 'numpy'}, 'p.b': set(), 'p.c': {'p.a'}}
+  assert reached(graph, {'root'}) == {'root', 'p', 'p.a', 'p.b'}
