@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from configs.equal_info import PAPER
+from experiments.timing import time_calls
 from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.embeddings.learned import Learned
@@ -84,11 +85,6 @@ def _appetite(model: tuple, length: int, repeats: int) -> tuple[float, float]:
   batch, key = pipeline.whole(ids, VOCAB), jax.random.key(0)
   variables = jax.jit(init_fn)(key, batch)
   step = jax.jit(jax.grad(lambda variables: loss_fn(variables, batch, key)[0].mean()))
-  jax.block_until_ready(step(variables))
-  times = []
-  for _ in range(repeats):
-    begin = time.perf_counter()
-    jax.block_until_ready(step(variables))
-    times.append(time.perf_counter() - begin)
+  times = time_calls(lambda: step(variables), repeats).wall
   flops = plan.formula_flops({'variables': variables}, batch)
   return ROWS * length / statistics.median(times), flops / (ROWS * length)

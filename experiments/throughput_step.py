@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import steps
+from experiments.timing import time_calls
 from lib.report.results import Row, name
 from lib.train import trace
 from pallas_kernels.chips import chip_here
@@ -149,12 +150,7 @@ def peak_rate(dtype: str) -> tuple[float, str]:
   size = 2048
   matrix = jnp.ones((size, size), dtype)
   product = jax.jit(lambda a, b: a @ b).lower(matrix, matrix).compile()
-  times = []
-  for _ in range(6):
-    begin = time.perf_counter()
-    jax.block_until_ready(product(matrix, matrix))
-    times.append(time.perf_counter() - begin)
-  best = 2 * size**3 / min(times[1:])
+  best = 2 * size**3 / min(time_calls(lambda: product(matrix, matrix), 5).wall)
   return best, (
     f'of_peak: of {best / 1e9:,.0f} GFLOP/s, here the best of five products of {dtype} matrices '
     f'{size:,}²'
