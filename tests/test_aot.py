@@ -37,10 +37,9 @@ bf16, f32, v = jnp.bfloat16, jnp.float32, 65_536
 for dtype, n, d in [(bf16, 32_768, 768), (f32, 32_768, 768), (bf16, 8192, 2048)]:
   share(linear_cross_entropy.pallas, (0, 1, 2), n, v,
         ((n, d), dtype), ((v, d), dtype), ((v,), f32), ((n,), jnp.int32))
-for law in ('rademacher', 'binomial', 'gaussian'):
-  b, t, d, v = 16, 512, 1024, 32_000  # of lexinvariant models
-  share(lambda *of: lexinvariant_cross_entropy.pallas(*of, v, law), (0,), b * t, v,
-        ((b, t, d), bf16), ((b, 2), jnp.uint32), ((b, t), jnp.int32))
+b, t, d, v = 16, 512, 1024, 32_000  # of lexinvariant models
+share(lambda *of: lexinvariant_cross_entropy.pallas(*of, v), (0,), b * t, v,
+      ((b, t, d), bf16), ((b, 2), jnp.uint32), ((b, t), jnp.int32))
 """
 
 # Attention with biases of each kind and with none.
@@ -72,7 +71,7 @@ def printed(program, chip):
 @pytest.mark.parametrize('chip', aot.TOPOLOGIES)
 def test_losses_compile_and_hold_neither_logits_nor_tables(chip):
   shares = [float(line) for line in printed(PROGRAM, chip)]
-  assert len(shares) == 6
+  assert len(shares) == 4
   assert max(shares) < 1
 
 
