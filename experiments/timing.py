@@ -3,12 +3,14 @@
 
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 from lib.report.results import Row
+
+K = TypeVar('K', bound=Hashable)
 
 
 class Timing(NamedTuple):
@@ -35,6 +37,17 @@ def time_calls(work: Callable[[], Any], repeats: int) -> Timing:
     wall.append(time.perf_counter() - begin)
     cpu.append(time.process_time() - cpu_begin)
   return Timing(wall, cpu, result)
+
+
+def in_turns(works: Mapping[K, Callable[[], Any]], repeats: int) -> dict[K, list[float]]:
+  """Wall-clock seconds of each call of works that take turns, so that all meet the same load."""
+  seconds: dict[K, list[float]] = {key: [] for key in works}
+  for _ in range(repeats):
+    for key, work in works.items():
+      begin = time.perf_counter()
+      jax.block_until_ready(work())
+      seconds[key].append(time.perf_counter() - begin)
+  return seconds
 
 
 def rates(
