@@ -2,6 +2,7 @@
 """What every config shares: the argument after the colon, the mesh and its rules, training."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -23,6 +24,72 @@ DECODER_RULES = (
   (r'(positions|t5/bias|relative/vectors|begin|scale|bias|input_scale|input_bias)$', ()),
   (r'^(step|optimizer/)', ()),  # counters and schedules
 )
+
+
+class Scaled(NamedTuple):
+  """A value of a config for each scale."""
+
+  smoke: Any
+  cpu: Any
+  gpu: Any
+  paper: Any
+
+
+# A decoder; the sections of a config say what differs (`experiments.fit.make_decoder`).
+MODEL = {
+  'layers': 1,
+  'dim': 16,
+  'heads': 2,
+  'head_dim': 0,  # 0: dim / heads
+  'mlp_dim': 0,  # 0: four times dim
+  'position': 'rotary',  # or learned, t5, relative
+  'max_distance': 128,  # that t5 and relative tell apart
+  'norm': 'layer',  # or rms
+  'gated': False,
+  'activation': 'gelu',  # or relu, silu
+  'init_std': 0.02,  # of kernels; 0: by fan-in
+  'remat': False,  # recompute each layer in the backward pass, to hold less
+}
+# Its training (`experiments.fit`).
+TRAINING = {
+  'length': 32,  # tokens of a row
+  'batch_size': 8,
+  'steps': 6,
+  'optimizer': 'adamw',  # or muon, adafactor
+  'rates': (3e-3,),  # learning rates at their peak; of several the best by validation text
+  'rate_share': 0.2,  # of the steps, after which rates are compared
+  'schedule': 'cosine',  # or rsqrt, constant
+  'warmup': 0.05,  # share of the steps
+  'final': 0.1,  # last rate of the cosine, as a share of the peak
+  'b2': 0.95,
+  'weight_decay': 0.0,
+  'clip_norm': 0.0,  # 0: none
+  'seeds': 1,
+  'side_by_side': 0,  # seeds that train at once, as replicas; 0: one after the other
+  'initial': '',  # folder of a trained model to start from
+  'evaluate_every': 100,
+  'checkpoint_every': 1000,
+}
+
+
+def build(arg: str, tables: Sequence[str], sections: Mapping[str, Any]) -> ConfigDict:
+  """The config of 'SCALE' or 'SCALE,tables=A+B', each `Scaled` in `sections` at its scale.
+
+  Raises:
+    InputError: an unknown scale, option or table; the sentence lists the right ones.
+  """
+  scale, chosen = parse(arg, tables)
+
+  def at_scale(value: Any) -> Any:
+    if isinstance(value, Scaled):
+      return getattr(value, scale)
+    if isinstance(value, Mapping):
+      return {key: at_scale(one) for key, one in value.items()}
+    return value
+
+  config = base(scale, chosen)
+  config.update(at_scale(sections))
+  return config
 
 
 def parse(arg: str, tables: Sequence[str]) -> tuple[str, tuple[str, ...]]:

@@ -220,7 +220,7 @@ def read(folder: pathlib.Path, fault: str = '') -> Section:
     name, config = content['experiment'], content['config']
     if name not in RECIPES:
       raise KeyError(name)
-    rows = [results.Row(**row) for row in content['rows']]
+    rows = results.from_json(content['rows'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(
       f'{folder} holds no results.json of a recipe; let its command finish, or leave it out.'
@@ -237,7 +237,7 @@ def read(folder: pathlib.Path, fault: str = '') -> Section:
     devices=', '.join(devices),
     remark=fault,
     judged=claims.judge_all(name, rows, same_sizes=scale == 'paper' and not other),
-    rows=tables.select(rows, recipe.summary),
+    rows=[row for row in rows if recipe.shown(row)],
     errors=tables.errors(rows),
     captions=recipe.captions,
     pictures=sorted(folder.glob('*.png')),

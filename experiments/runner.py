@@ -1,36 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every recipe shares: flags, start-up, the workdir, results and how a run ends."""
 
-import dataclasses
 import itertools
-import json
 import os
 import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from absl import app, flags, logging
-from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
+from experiments.recipe import Plan, Recipe, Run, Table, of_maps, plain
 from lib import atomic, cache, errors, memory
-from lib.data import pipeline, sources
+from lib.data import sources
 from lib.data.description import Description
 from lib.data.overlap import STRETCH
 from lib.errors import InputError
 from lib.mirror import Mirror
-from lib.report import published, results, tables
+from lib.report import plots, published, results, tables
 from lib.train import loop, processes, sharding
 from lib.train.experiment import Experiment
 from lib.train.state import State
 
+__all__ = ['Plan', 'Recipe', 'Run', 'main', 'of_maps', 'plain', 'train']  # until recipes use them
 ASIDE = (
   'tables',
   'mesh',
@@ -46,95 +44,6 @@ CAPTION = (
   f'{STRETCH} bytes that also stand in the training text, after such text was cut out; '
   '`share_kept` is the share of the bytes that the cut left.'
 )
-
-Table = Callable[[ConfigDict, 'Run'], list[results.Row]]
-Plots = Callable[[Sequence[results.Row], ConfigDict, 'Run'], list[str]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """Where a recipe works: its folder and its devices; the folder may be a bucket's copy."""
-
-  workdir: pathlib.Path
-  mesh: Mesh
-  mirror: Mirror | None = None
-
-  def send(self) -> None:
-    """Sends what is new in the folder to the bucket, if there is one."""
-    if self.mirror and processes.first():
-      self.mirror.send()
-
-  def keep(self, name: str, content: bytes | str) -> None:
-    """Leaves a file in the workdir, whole and once, however many processes have its content."""
-    if processes.first():
-      atomic.write(self.workdir / name, content)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """A model that a recipe trains, as far as it is known without data: enough to compile its step.
-
-  Attributes:
-    experiment: whose batches need not be there.
-    optimizer: the optax chain.
-    batch: shapes of a batch.
-    vocab_size: ids that it may hold.
-  """
-
-  experiment: Experiment
-  optimizer: optax.GradientTransformation
-  batch: Mapping[str, jax.ShapeDtypeStruct]
-  vocab_size: int
-
-  def drawn(self) -> dict[str, np.ndarray]:
-    """A batch of random tokens without padding, each scored; further fields are 0."""
-    size = self.batch['targets'].shape
-    ids = np.random.default_rng(0).integers(0, self.vocab_size, size)
-    known = pipeline.whole(ids, self.vocab_size) | {'scored': np.ones(size, np.int32)}
-    zeros = lambda one: np.zeros(one.shape, one.dtype)
-    return {name: known.get(name, zeros(one)) for name, one in self.batch.items()}
-
-
-def source_of(config: ConfigDict) -> Sequence[str]:
-  """The source of text in the config's place for it, if it has one."""
-  return (config.data.source,) if 'data' in config else ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-  """An experiment of one paper.
-
-  Attributes:
-    name: of the experiment, its config file and its published numbers (lib/report/published).
-    title: headline of the report.
-    tables: name -> function that measures it, in the order of the report.
-    captions: name -> how to read the table.
-    summary: table -> (row pattern, columns) that the terminal shows; the report shows all.
-    check: raises InputError for a config that cannot be run, before anything is written.
-    plots: draws PNGs into the workdir from the rows, and names them.
-    facts: config -> what must agree for a published number to stand beside a measured one.
-    plans: config -> name -> what makes the plan of one of its models, the largest first; none if
-      their sizes depend on data.
-    answer: what the trained models say to `config.prompt`, if the user gives one: a text, or its
-      parts as they come.
-    sources: the sources of text (`lib.data.sources`) that the chosen tables read.
-    descriptions: of text that the recipe makes from its sources, such as folded text.
-    large_steps: on a CPU its steps hold more than 64 MB (`lib.memory.keep_freed`).
-  """
-
-  name: str
-  title: str
-  tables: Mapping[str, Table]
-  captions: Mapping[str, str]
-  summary: Mapping[str, tuple[str, Sequence[str]]]
-  check: Callable[[ConfigDict], None]
-  plots: Plots
-  facts: Callable[[ConfigDict], Mapping[str, Any]]
-  plans: Callable[[ConfigDict], Mapping[str, Callable[[], Plan]]] = lambda config: {}
-  answer: Callable[[ConfigDict, Run], Iterable[str]] | None = None
-  sources: Callable[[ConfigDict], Sequence[str]] = source_of
-  descriptions: Callable[[ConfigDict], Sequence[Description]] = lambda config: ()
-  large_steps: bool = True
 
 
 def main(recipe: Recipe) -> None:
@@ -213,7 +122,7 @@ def execute(recipe: Recipe) -> None:
   if flags.FLAGS.distributed:
     processes.join()
   config = flags.FLAGS.config
-  check_tables(config.tables, list(recipe.tables))
+  check_tables(config.tables, [table.name for table in recipe.tables])
   recipe.check(config)
   mesh = sharding.make_mesh(config.mesh)
   keep_compiled()
@@ -224,17 +133,16 @@ def execute(recipe: Recipe) -> None:
     place = mirror.folder
   run = Run(_open_workdir(place, config), mesh, mirror)
   # Tables that an earlier call left in this workdir stay in its report.
-  kept = dict(
-    zip(recipe.tables, processes.agreed([_kept(run, table).exists() for table in recipe.tables]))
-  )
-  chosen = [table for table in recipe.tables if table in config.tables or kept[table]]
-  described = _describe(recipe, config, chosen) if processes.first() else []
+  there = processes.agreed([_kept(run, table).exists() for table in recipe.tables])
+  kept = {table.name for table, exists in zip(recipe.tables, there, strict=True) if exists}
+  chosen = [table for table in recipe.tables if table.name in {*config.tables, *kept}]
+  described = _describe(chosen, config) if processes.first() else []
   for index, table in enumerate(chosen, start=1):
-    _tell(f'[{index}/{len(chosen)}] {table}')
-    if kept[table]:
+    _tell(f'[{index}/{len(chosen)}] {table.name}')
+    if table.name in kept:
       _tell('  kept from an earlier call')
     else:
-      _measure(table, recipe, config, run)
+      _measure(table, config, run)
       run.send()
   if processes.first():
     _write(recipe, config, run, chosen, described)
@@ -244,33 +152,30 @@ def execute(recipe: Recipe) -> None:
   processes.wait('all is written')
 
 
-def _describe(recipe: Recipe, config: ConfigDict, chosen: Sequence[str]) -> list[Description]:
-  """What the sources hold, said in one line each."""
-  read = config.copy_and_resolve_references()
-  read.tables = tuple(chosen)
+def _describe(chosen: Sequence[Table], config: ConfigDict) -> list[Description]:
+  """What the sources of the tables hold, said in one line each."""
+  read = dict.fromkeys(source for table in chosen for source in table.sources(config))
   found = []
-  for one in map(sources.describe, dict.fromkeys(recipe.sources(read))):
-    _tell(str(one))
-    found.append(one)
-  for one in recipe.descriptions(read):
-    _tell(str(one))
-    found.append(one)
+  for one in itertools.chain(
+    map(sources.describe, read), *(table.descriptions(config) for table in chosen)
+  ):
+    if one not in found:
+      _tell(str(one))
+      found.append(one)
   return found
 
 
-def _data_rows(described: Sequence[Description]) -> list[results.Row]:
+def _data_rows(described: Sequence[Description]) -> results.Rows:
   """How much held-out text there is, and how much of it stands in training text."""
-  rows = []
+  rows = results.Rows(DATA)
   for one in described:
     note = 'of a sample, not cut: a lower bound' if one.sampled else ''
     for split, (_, after, kept) in one.overlaps.items():
-      row = results.name(source=one.source.replace(',', ';'), split=split)
-      rows += [
-        results.Row(DATA, row, 'documents', one.documents[split], unit='documents'),
-        results.Row(DATA, row, 'bytes', one.bytes[split], unit='bytes'),
-        results.Row(DATA, row, 'share_kept', kept, unit='fraction'),
-        results.Row(DATA, row, 'overlap', after, unit='fraction', note=note),
-      ]
+      where = {'source': one.source.replace(',', ';'), 'split': split}
+      rows.add(where, 'documents', one.documents[split], 'documents')
+      rows.add(where, 'bytes', one.bytes[split], 'bytes')
+      rows.add(where, 'share_kept', kept, 'fraction')
+      rows.add(where, 'overlap', after, 'fraction', note)
   return rows
 
 
@@ -285,11 +190,7 @@ def _stop(*_: Any) -> None:
   raise loop.Stopped('stopped by SIGTERM; the same command goes on after the last finished table.')
 
 
-def plain(config: ConfigDict) -> dict[str, Any]:
-  """The config as JSON-like values."""
-  return json.loads(config.to_json_best_effort())
-
-
+# Until the recipes use `fit.train`.
 def train(
   experiment: Experiment,
   optimizer: optax.GradientTransformation,
@@ -339,14 +240,14 @@ def _open_workdir(workdir: str | os.PathLike, config: ConfigDict) -> pathlib.Pat
   return folder
 
 
-def _kept(run: Run, table: str) -> pathlib.Path:
-  return run.workdir / 'tables' / f'{table}.json'
+def _kept(run: Run, table: Table) -> pathlib.Path:
+  return run.workdir / 'tables' / f'{table.name}.json'
 
 
-def _measure(table: str, recipe: Recipe, config: ConfigDict, run: Run) -> None:
+def _measure(table: Table, config: ConfigDict, run: Run) -> None:
   """Measures a table on all processes together; the first keeps its rows and seconds."""
   start = time.perf_counter()
-  rows = recipe.tables[table](config, run)
+  rows = table.measure(config, run)
   if processes.first():
     kept = _kept(run, table)
     kept.parent.mkdir(exist_ok=True)
@@ -368,7 +269,7 @@ def _write(
   recipe: Recipe,
   config: ConfigDict,
   run: Run,
-  chosen: Sequence[str],
+  chosen: Sequence[Table],
   described: Sequence[Description],
 ) -> None:
   """Leaves plots, results.json and report.md, and shows the summary."""
@@ -376,7 +277,13 @@ def _write(
   rows = [row for table in measured for row in table['rows']] + _data_rows(described)
   rows = published.attach(rows, recipe.name, recipe.facts(config))
   seconds = sum(table['seconds'] for table in measured)
-  pictures = recipe.plots(rows, config, run)
+  if recipe.plots:
+    pictures = recipe.plots(rows, config, run)
+  else:
+    drawn = [table.pictures(rows, config, run) for table in chosen]
+    pictures = plots.save(
+      run.workdir, {name: panels for one in drawn for name, panels in one.items()}
+    )
   apart = published.attach(published.unmeasured(recipe.name), recipe.name, recipe.facts(config))
   devices = [f'{device.platform}:{device.device_kind}' for device in jax.devices()]
   results.write_results(
@@ -398,7 +305,7 @@ def _write(
     *(f'![{picture}]({picture})\n' for picture in pictures),
   ]
   atomic.write(run.workdir / 'report.md', '\n'.join(report))
-  print(tables.markdown(tables.select(rows, recipe.summary), recipe.captions))
+  print(tables.markdown([row for row in rows if recipe.shown(row)], recipe.captions))
   print(
     f'{seconds / 60:.1f} minutes of measuring. All rows and columns: '
     f'{run.workdir / "report.md"}; numbers: {run.workdir / "results.json"}; '

@@ -28,9 +28,9 @@ def faults(paper: str, rows: Sequence[Row], names: Sequence[str] = ()) -> list[s
   """
   data = published.load(paper)['entries']
   entries = [_address(entry) for entry in data]
-  aside = {_address(vars(row)) for row in published.unmeasured(paper)}
+  aside = {_address_of(row) for row in published.unmeasured(paper)}
   equal = {name.lower() for name in (*_names(paper), *names)}
-  written = {_address(vars(row)) for row in rows} - aside
+  written = {_address_of(row) for row in rows} - aside
   forms = {_form(address, equal) for address in written}
   found = []
   for address in entries:
@@ -70,6 +70,10 @@ def addresses(rule: Mapping[str, Any]) -> list[str]:
 
 def _address(one: Mapping[str, Any]) -> str:
   return SEPARATOR.join((one['table'], one['row'], one['column']))
+
+
+def _address_of(row: Row) -> str:
+  return SEPARATOR.join((row.table, row.row, row.column))
 
 
 def _alternatives(pattern: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from experiments import runner
+from experiments.recipe import Table, text_of
 from lib.data import description, sources
 from lib.data.overlap import Overlap
 from lib.errors import InputError
@@ -126,11 +127,9 @@ def test_a_stream_is_described_by_a_sample_and_not_cut(tmp_path, monkeypatch):
 
 
 def test_rows_of_a_run_hold_both_figures(folder):
-  recipe = runner.Recipe(
-    'x', 'X', {}, {}, {}, lambda config: None, lambda *_: [], lambda config: {}
-  )
+  table = Table('a', lambda config, run: [], '', (), sources=text_of)
   config = ConfigDict({'data': {'source': str(folder)}, 'tables': ('a',)})
-  described = runner._describe(recipe, config, ['a'])
+  described = runner._describe([table], config)
   rows = {(row.row, row.column): row.measured for row in runner._data_rows(described)}
   name = str(folder).replace(',', ';')
   for split in ('validation', 'test'):

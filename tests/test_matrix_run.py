@@ -50,7 +50,7 @@ def smoke(run):
   """The rows of a run at smoke scale by table, row and column."""
   config = matrix.get_config('smoke')
   recipe.check(config)
-  rows = [row for table in config.tables for row in recipe.RECIPE.tables[table](config, run)]
+  rows = [row for table in recipe.RECIPE.chosen(config) for row in table.measure(config, run)]
   return {(row.table, row.row, row.column): row for row in rows}
 
 

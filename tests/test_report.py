@@ -7,9 +7,10 @@ import math
 
 import pytest
 
+from experiments.recipe import Recipe, Table
 from lib import stats
 from lib.report import page, published, results, sections, tables
-from lib.report.results import Row
+from lib.report.results import Row, Rows, select
 from lib.stats import Estimate
 
 ROW = Row('ngram', 'k=2,m=2', 'nats_per_char', 0.5003, 0.0004)
@@ -141,15 +142,34 @@ def test_differences_and_their_intervals_have_signs():
   assert tables.interval(Estimate(-0.01, 0.002)) == ''
 
 
-def test_a_summary_keeps_the_rows_and_columns_named():
-  rows = [
-    Row('t', 'k=1,d=4', 'nats', 0.5),
-    Row('t', 'k=1,d=4', 'bits', 0.7),
-    Row('t', 'k=1,d=8', 'nats', 0.5),
-    Row('t', 'k=1,d=4,seed=0', 'nats', 0.5),
-    Row('u', 'k=1,d=4', 'nats', 0.5),
+def test_the_terminal_shows_the_rows_and_columns_of_each_table():
+  one = Table('t', lambda config, run: [], '', ('nats',), rows=lambda where: where['d'] == '4',
+              also={'u': ('', ('bits',))})  # fmt: skip
+  recipe = Recipe('r', 'R', [one])
+  shown = [
+    ('t', {'k': 1, 'd': 4}, 'nats', True),
+    ('t', {'k': 1, 'd': 4}, 'bits', False),
+    ('t', {'k': 1, 'd': 8}, 'nats', False),
+    ('t', {'k': 1, 'd': 4, 'seed': 0}, 'nats', False),
+    ('u', {'k': 1, 'd': 4}, 'nats', False),
+    ('u', {'k': 1, 'd': 4}, 'bits', True),
+    ('v', {'d': 4}, 'nats', False),
   ]
-  assert tables.select(rows, {'t': ('d=4', ('nats',))}) == rows[:1]
+  for table, where, column, expected in shown:
+    assert recipe.shown(Row(table, where, column, 0.5)) == expected
+
+
+def test_rows_are_found_by_their_coordinates():
+  rows = Rows('t', lossy=lambda where: where['k'] == '2')
+  rows.add({'k': 1, 'd': 4}, 'nats', 0.5, 'nats')
+  rows.add({'k': 2, 'd': 4}, 'nats', stats.mean([0.5, 0.7]))
+  rows.add({'k': 2, 'd': 8}, 'nats', None, note='impossible')
+  assert [row.row for row in rows] == ['k=1,d=4', 'k=2,d=4', 'k=2,d=8']
+  assert [row.lossy for row in rows] == [False, True, True]
+  assert select(rows, 't', 'nats') == rows[:2]
+  assert select(rows, 't', 'nats', k=2) == [rows[1]]
+  assert rows[1].n == '2'
+  assert select(rows, 't', 'nats', k=3) == select(rows, 'u', 'nats') == []
 
 
 def test_rows_of_lossy_tokenizers_are_marked_in_every_form():

@@ -141,7 +141,7 @@ def lossy(parts: Mapping[str, str]) -> bool:
   return greedy or parts.get('mode') == 'greedy' or 'reset' in parts
 
 
-def marked(table: runner.Table) -> runner.Table:
+def marked(table: Callable) -> Callable:
   """The table with the mark of lossy tokenizers in its rows."""
   return lambda config, run: mark_lossy(table(config, run), lossy)
 
@@ -155,7 +155,7 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   }
 
 
-RECIPE = runner.Recipe(
+RECIPE = runner.of_maps(
   name='equal_info',
   title='Training LLMs over Neurally Compressed Text',
   tables={table: marked(module.table) for table, module in MODULES.items()},

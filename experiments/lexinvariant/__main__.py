@@ -159,7 +159,7 @@ def descriptions(config: ConfigDict) -> list[Description]:
   return [one for source, key in sorted(read) for one in text.describe(source, key)]
 
 
-RECIPE = runner.Recipe(
+RECIPE = runner.of_maps(
   name='lexinvariant',
   title='Lexinvariant Language Models',
   tables={table: module.table for table, module in MODULES.items()},

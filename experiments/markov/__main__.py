@@ -63,7 +63,7 @@ def check(config: ConfigDict) -> None:
     real_text.check(config)
 
 
-RECIPE = runner.Recipe(
+RECIPE = runner.of_maps(
   name='markov',
   title='Toward a Theory of Tokenization in LLMs',
   tables={

@@ -21,7 +21,7 @@ def check(config: ConfigDict) -> None:
     MODULES[table].check(config)
 
 
-RECIPE = runner.Recipe(
+RECIPE = runner.of_maps(
   name='matrix',
   title='Every tokenizer under every embedding',
   tables={table: module.table for table, module in MODULES.items()},

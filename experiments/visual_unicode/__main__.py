@@ -40,7 +40,7 @@ MODULES = {
 OVER_TOKENIZER = ('loss', 'homoglyphs', 'neighbours', 'growth')  # tables over that of the config
 
 
-def marked(table: runner.Table) -> runner.Table:
+def marked(table: Callable) -> Callable:
   """The table with the mark of a lossy tokenizer in its rows, if the config's is one."""
 
   def measure(config: ConfigDict, run: runner.Run) -> list[Row]:
@@ -76,7 +76,7 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   }
 
 
-RECIPE = runner.Recipe(
+RECIPE = runner.of_maps(
   name='visual_unicode',
   title='Emergent Semantics Beyond Token Embeddings: frozen visual Unicode',
   tables={

@@ -13,13 +13,12 @@ import matplotlib.pyplot as plt
 
 from lib import atomic
 
+Panel = Callable[[Any], None]  # draws into one of matplotlib's axes
 Series = tuple[Sequence[float], Sequence[float]]  # x, y
 Errors = Sequence[float | None]  # of each point
 
 
-def save(
-  folder: pathlib.Path, pictures: Mapping[str, Sequence[Callable[[Any], None]]]
-) -> list[str]:
+def save(folder: pathlib.Path, pictures: Mapping[str, Sequence[Panel]]) -> list[str]:
   """Writes each picture (file name -> panels) that has panels; the names of those."""
   drawn = [picture for picture, panels in pictures.items() if panels]
   for picture in drawn:
@@ -27,7 +26,7 @@ def save(
   return drawn
 
 
-def _save(path: pathlib.Path, panels: Sequence[Callable[[Any], None]]) -> None:
+def _save(path: pathlib.Path, panels: Sequence[Panel]) -> None:
   """Draws one panel a function on a grid of two columns and writes the PNG atomically."""
   columns = min(2, len(panels))
   lines = -(-len(panels) // columns)
@@ -54,7 +53,7 @@ def curves(
   log_y: bool = False,
   styles: Mapping[str, Mapping[str, Any]] | None = None,
   errors: Mapping[str, Errors] | None = None,
-) -> Callable[[Any], None]:
+) -> Panel:
   """A panel of labelled curves over horizontal reference levels.
 
   `styles` are matplotlib's; `errors` are drawn as bars of ± that much, None as no bar.
@@ -86,7 +85,7 @@ def bars(
   series: Mapping[str, Sequence[float]],
   levels: Mapping[str, float],
   errors: Mapping[str, Errors] | None = None,
-) -> Callable[[Any], None]:
+) -> Panel:
   """A panel of grouped bars from zero, one bar a series in each group, under reference levels.
 
   `errors` are drawn as lines of ± that much, None as no line.
@@ -123,7 +122,7 @@ def ranked(
   levels: Mapping[str, float],
   number: str = '%.2f',
   errors: Mapping[str, float | None] | None = None,
-) -> Callable[[Any], None]:
+) -> Panel:
   """A panel of one bar a name, lying, its number next to it, under vertical reference levels.
 
   `errors` are drawn as lines of ± that much, None as no line.
@@ -146,7 +145,7 @@ def ranked(
 
 def intervals(
   title: str, x_label: str, found: Mapping[str, tuple[float, float, float]], margin: float
-) -> Callable[[Any], None]:
+) -> Panel:
   """A panel of means with their intervals (mean, low, high), one a line, over a band ± margin."""
 
   def draw(axis: Any) -> None:
@@ -161,7 +160,7 @@ def intervals(
   return draw
 
 
-def words(title: str, places: Any, written: Sequence[str]) -> Callable[[Any], None]:
+def words(title: str, places: Any, written: Sequence[str]) -> Panel:
   """A panel of words at places [N, 2]."""
 
   def draw(axis: Any) -> None:
@@ -175,9 +174,7 @@ def words(title: str, places: Any, written: Sequence[str]) -> Callable[[Any], No
   return draw
 
 
-def matrix(
-  title: str, values: Any, labels: Sequence[str], x_label: str, y_label: str
-) -> Callable[[Any], None]:
+def matrix(title: str, values: Any, labels: Sequence[str], x_label: str, y_label: str) -> Panel:
   """A panel of a square matrix of shares, from white (0) to dark (1)."""
 
   def draw(axis: Any) -> None:
@@ -198,7 +195,7 @@ def heat_map(
   columns: Sequence[str],
   label: str,
   legend: str = '',
-) -> Callable[[Any], None]:
+) -> Panel:
   """A panel of numbers, `values[line][column]`, the lower the lighter; what is None has a cross.
 
   `legend` is a line of text below the panel.
@@ -229,7 +226,7 @@ def trade(
   y_label: str,
   points: Mapping[str, Mapping[str, tuple[float, float]]],
   unranked: Collection[str] = (),
-) -> Callable[[Any], None]:
+) -> Panel:
   """A panel of points (x, y), series -> name -> point, both better when smaller.
 
   A line joins those that no other beats in both, names in `unranked` left out. Each name is written

@@ -27,7 +27,7 @@ class Row:
 
   Attributes:
     table: stable name of the table.
-    row: `name=value` pairs joined by commas.
+    where: the row's coordinates, name -> value, such as {'k': 2}; each value is kept as text.
     column: the quantity with its unit, such as nats_per_char.
     measured: the value, or None where there is none (`note` says why).
     sem: standard error of the value, or None.
@@ -44,7 +44,7 @@ class Row:
   """
 
   table: str
-  row: str
+  where: Any  # a mapping; a text too until the recipes give mappings
   column: str
   measured: float | None
   sem: float | None = None
@@ -57,11 +57,21 @@ class Row:
   evidence: str = ''
   lossy: bool = False
 
+  def __post_init__(self) -> None:
+    # A text is read until the recipes give mappings.
+    where = coordinates(self.where) if isinstance(self.where, str) else self.where
+    object.__setattr__(self, 'where', {key: str(value) for key, value in where.items()})
+
   @classmethod
-  def of(cls, table: str, row: str, column: str, estimate: Estimate, **rest: Any) -> 'Row':
+  def of(cls, table: str, where: Any, column: str, estimate: Estimate, **rest: Any) -> 'Row':
     """The row of an estimate; `rest` is unit and note."""
     value, sem, n, over, df = estimate
-    return cls(table, row, column, value, sem, n=n, over=over, df=df, **rest)
+    return cls(table, where, column, value, sem, n=n, over=over, df=df, **rest)
+
+  @property
+  def row(self) -> str:
+    """The coordinates as results.json has them: `name=value` pairs joined by commas."""
+    return name(**self.where)
 
   @property
   def estimate(self) -> Estimate | None:
@@ -76,19 +86,61 @@ def name(**parts: Any) -> str:
   return ','.join(f'{key}={value}' for key, value in parts.items())
 
 
-def parts(row: str) -> dict[str, str]:
-  """The parts of a row name: 'k=2,r=8' is {'k': '2', 'r': '8'}."""
-  return dict(part.split('=', 1) for part in row.split(','))
+def coordinates(row: str) -> dict[str, str]:
+  """The coordinates of a row in a file: 'k=2,r=8' is {'k': '2', 'r': '8'}."""
+  return dict(part.split('=', 1) for part in row.split(',')) if row else {}
+
+
+parts = coordinates  # until the recipes read `Row.where`
+
+
+class Rows(list[Row]):
+  """The rows of one table, in the order in which they are measured.
+
+  Args:
+    table: its name.
+    lossy: coordinates, such as {'tokenizer': 'bpe'} -> whether that tokenizer loses text.
+  """
+
+  def __init__(self, table: str, lossy: Callable[[Mapping[str, str]], bool] = lambda where: False):
+    super().__init__()
+    self.table, self.lossy = table, lossy
+
+  def add(
+    self,
+    where: Mapping[str, Any],
+    column: str,
+    found: Estimate | float | None,
+    unit: str = '',
+    note: str = '',
+  ) -> None:
+    """Adds a number: an estimate with its error, a plain value, or None where there is none."""
+    if not isinstance(found, Estimate):
+      found = Estimate(found, None)  # type: ignore[arg-type]
+    row = Row.of(self.table, where, column, found, unit=unit, note=note)
+    self.append(dataclasses.replace(row, lossy=self.lossy(row.where)))
+
+
+def select(rows: Sequence[Row], table: str, column: str, **where: Any) -> list[Row]:
+  """The measured rows of a table and column that have these coordinates, among others."""
+  wanted = {key: str(value) for key, value in where.items()}.items()
+  return [
+    row
+    for row in rows
+    if (row.table, row.column) == (table, column)
+    and row.measured is not None
+    and wanted <= row.where.items()
+  ]
 
 
 def mark_lossy(rows: Sequence[Row], lossy: Callable[[Mapping[str, str]], bool]) -> list[Row]:
-  """The rows, with `lossy` set where the parts of a row's name say so.
+  """The rows, with `lossy` set where their coordinates say so.
 
   Args:
     rows: of any tables.
-    lossy: parts of a name, such as {'tokenizer': 'bpe'} -> whether that tokenizer loses text.
+    lossy: coordinates, such as {'tokenizer': 'bpe'} -> whether that tokenizer loses text.
   """
-  return [dataclasses.replace(row, lossy=lossy(parts(row.row))) for row in rows]
+  return [dataclasses.replace(row, lossy=lossy(row.where)) for row in rows]
 
 
 def as_json(content: Any) -> str:
@@ -109,9 +161,16 @@ FIELDS = (
 
 def _plain(row: Row) -> dict[str, Any]:
   number = lambda x: None if x is None or not math.isfinite(x) else float(x)
-  values = dataclasses.asdict(row)
+  values = dataclasses.asdict(row) | {'row': row.row}
   values |= {key: number(values[key]) for key in ('measured', 'sem', 'published', 'df')}
   return {field: values[field] for field in FIELDS}
+
+
+def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+  """The rows of a file; raises KeyError or TypeError for what are none."""
+  return [
+    Row(**{'where' if key == 'row' else key: value for key, value in row.items()}) for row in rows
+  ]
 
 
 def write_rows(path: str | os.PathLike, rows: Sequence[Row], seconds: float) -> None:
@@ -127,7 +186,7 @@ def read_rows(path: str | os.PathLike) -> dict[str, Any]:
   """
   try:
     content = json.loads(pathlib.Path(path).read_text())
-    return {'seconds': float(content['seconds']), 'rows': [Row(**row) for row in content['rows']]}
+    return {'seconds': float(content['seconds']), 'rows': from_json(content['rows'])}
   except (KeyError, TypeError, ValueError, RecursionError) as error:
     raise InputError(
       f'{path} is damaged ({error}): delete it, and its table is measured again.'

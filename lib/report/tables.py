@@ -80,21 +80,6 @@ def number(value: float) -> str:
   return f'{value:.4f}' if abs(value) < 100 else f'{value:,.1f}'
 
 
-def select(rows: Sequence[Row], summary: Mapping[str, tuple[str, Sequence[str]]]) -> list[Row]:
-  """What a person reads first: of each table the columns named, and the rows that match a pattern.
-
-  Args:
-    rows: of all tables.
-    summary: table -> (expression to be found in a row's name, columns). Single seeds are left out.
-  """
-  found = []
-  for row in rows:
-    pattern, columns = summary.get(row.table, ('', ()))
-    if row.column in columns and re.search(pattern, row.row) and 'seed=' not in row.row:
-      found.append(row)
-  return found
-
-
 def markdown(rows: Sequence[Row], captions: Mapping[str, str] | None = None) -> str:
   """All tables of `rows`: a line for each row name, a column for each quantity, then the notes."""
   return '\n'.join(

@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How every recipe trains a model: a section of its config in, a trained model for each seed out.
+
+A section has the fields of `configs.common.MODEL` and `TRAINING`.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from experiments import rates
+from experiments.recipe import Plan, Run, plain
+from lib import language_model as artifact
+from lib.data import pipeline
+from lib.errors import InputError
+from lib.language_model import Provenance, TrainedModel
+from lib.models.decoder import Decoder, LanguageModel
+from lib.models.positions import SCHEMES
+from lib.report.results import Rows
+from lib.tokenizers.base import Tokenizer
+from lib.train import language_model, loop, optimizer, processes, replicas
+from lib.train.experiment import Batch, Experiment, Variables
+from lib.train.state import State
+
+WHOLE = ('layers', 'dim', 'heads', 'length', 'batch_size', 'steps', 'seeds')  # 1 or more
+Batches = Callable[[int], Iterable[Batch]]  # of a seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+  """A model that was trained, with the story of its training.
+
+  Attributes:
+    model: with the variables of one seed.
+    history: the metrics of its run, those of this seed alone.
+    rate: its learning rate at the peak.
+  """
+
+  model: TrainedModel
+  history: list[dict[str, Any]]
+  rate: float
+
+  @property
+  def variables(self) -> Variables:
+    """Of the model."""
+    return self.model.variables
+
+  def curve(self, metric: str) -> dict[int, Any]:
+    """Training step -> metric, where it was measured."""
+    return {line['step']: line[metric] for line in self.history if metric in line}
+
+  def last(self, metric: str) -> float:
+    """The newest value of a metric."""
+    return float([*self.curve(metric).values()][-1])
+
+
+def check(options: ConfigDict, where: str) -> None:
+  """Raises InputError for a section, called `where`, of which no model can be made or trained."""
+  for field in WHOLE:
+    if field in options and options[field] < 1:
+      raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
+  if not options.rates or min(options.rates) <= 0:
+    raise InputError(f'{where}.rates must be positive; got {tuple(options.rates)}.')
+  if not 0 < options.rate_share <= 1:
+    raise InputError(f'{where}.rate_share must be above 0 and at most 1; got {options.rate_share}.')
+  if options.position not in SCHEMES:
+    raise InputError(f'{where}.position {options.position!r} is not one of {", ".join(SCHEMES)}.')
+  if not options.head_dim and options.dim % options.heads:
+    raise InputError(f'{where}.dim {options.dim} is no multiple of {options.heads} heads.')
+  if options.position == 'rotary' and (options.head_dim or options.dim // options.heads) % 2:
+    raise InputError(f'{where}.dim {options.dim} is no even multiple of {options.heads} heads.')
+  make_optimizer(options)
+  if options.initial and not (pathlib.Path(options.initial) / 'model.json').exists():
+    raise InputError(f'{where}.initial {options.initial} is no folder of a trained model.')
+
+
+def make_decoder(options: ConfigDict, dtype: Any, max_length: int = 1024) -> Decoder:
+  """The decoder of the section; `max_length` bounds learned positions."""
+  return Decoder(
+    layers=options.layers,
+    dim=options.dim,
+    heads=options.heads,
+    head_dim=options.head_dim or None,
+    mlp_dim=options.mlp_dim or 4 * options.dim,
+    position=options.position,
+    norm=options.norm,
+    gated=options.gated,
+    activation=options.activation,
+    init_std=options.init_std or None,
+    max_length=max_length,
+    max_distance=options.max_distance,
+    remat=options.remat,
+    dtype=dtype,
+  )
+
+
+def make_optimizer(options: ConfigDict) -> optax.GradientTransformation:
+  """The optax chain of the section, at the first of its rates."""
+  warmup = int(options.warmup * options.steps)
+  schedule = optimizer.make_schedule(
+    options.schedule, options.rates[0], options.steps, warmup, options.final
+  )
+  return optimizer.make_optimizer(
+    options.optimizer,
+    schedule,
+    b2=options.b2,
+    weight_decay=options.weight_decay,
+    clip_norm=options.clip_norm or None,
+  )
+
+
+def seeds(config: ConfigDict, options: ConfigDict) -> range:
+  """Seeds of the models of a section."""
+  return range(config.seed, config.seed + options.seeds)
+
+
+def plan(
+  options: ConfigDict,
+  model: LanguageModel,
+  trained: Experiment | None = None,
+  more: Mapping[str, jax.ShapeDtypeStruct] | None = None,
+) -> Plan:
+  """What `fit` would train, without data; `more` are further fields of a batch."""
+  experiment = trained or _experiment(model)
+  batch = pipeline.shapes(options.batch_size, options.length) | dict(more or {})
+  if options.side_by_side:
+    count = min(options.seeds, options.side_by_side)
+    experiment = replicas.replicate(experiment, count, ())
+    batch = {
+      field: jax.ShapeDtypeStruct((count, *one.shape), one.dtype) for field, one in batch.items()
+    }
+  return Plan(experiment, make_optimizer(options), batch, model.embedding.vocab_size)
+
+
+def fit(
+  config: ConfigDict,
+  run: Run,
+  options: ConfigDict,
+  name: str,
+  model: LanguageModel,
+  batches: Batches,
+  *,
+  evaluations: Mapping[str, Batches] | None = None,
+  scores: Mapping[str, Callable[[Variables], Mapping[str, Any]]] | None = None,
+  choose_by: str = 'validation/bits_per_byte',
+  tokenizer: Tokenizer | None = None,
+  trained: Experiment | None = None,
+  bare: Callable[[Variables], Variables] = lambda variables: variables,
+) -> list[Fitted]:
+  """Trains the seeds of a model, or takes each up where it stands, and keeps them in the workdir.
+
+  Of several learning rates the best one is chosen first, with one seed (`choose_rate`).
+
+  Args:
+    config: of the run.
+    run: whose workdir has checkpoints, metrics, and each model as `models/NAME,seed=S`.
+    options: the section with the model's training.
+    name: of the model in the workdir.
+    model: what is evaluated: ids to nats.
+    batches: seed -> its training batches, without end.
+    evaluations: name -> (seed -> held-out batches), which the history has bits per byte of.
+    scores: name -> (variables of `model` -> further values), for one seed at a time.
+    choose_by: the metric in the history by which the rate is chosen; the lowest wins.
+    tokenizer: that made the batches' ids; None for symbols that are no text.
+    trained: what is trained instead of the model alone, such as the model with aids of training.
+    bare: variables of `trained` -> those of `model`.
+
+  Returns:
+    A model for each seed config.seed, config.seed + 1, …
+  """
+
+  def of(options: ConfigDict, name: str, these: Sequence[int]) -> list[Fitted]:
+    return _fit(
+      config,
+      run,
+      options,
+      name,
+      these,
+      model,
+      batches,
+      evaluations or {},
+      scores or {},
+      tokenizer,
+      trained or _experiment(model),
+      bare,
+    )
+
+  def loss(short: ConfigDict) -> float:
+    [one] = of(short, f'{name},rate={short.rates[0]}', [config.seed])
+    return one.last(choose_by)
+
+  options, every = choose_rate(options, loss), seeds(config, options)
+  width = options.side_by_side or 1
+  parts = [every[first : first + width] for first in range(0, len(every), width)]
+  return [one for part in parts for one in of(options, name, part)]
+
+
+def _fit(
+  config: ConfigDict,
+  run: Run,
+  options: ConfigDict,
+  name: str,
+  these: Sequence[int],
+  model: LanguageModel,
+  batches: Batches,
+  evaluations: Mapping[str, Batches],
+  scores: Mapping[str, Callable[[Variables], Mapping[str, Any]]],
+  tokenizer: Tokenizer | None,
+  experiment: Experiment,
+  bare: Callable[[Variables], Variables],
+) -> list[Fitted]:
+  """The seeds `these`: one, or several side by side."""
+  start = artifact.load(options.initial) if options.initial else None
+  count = len(these) if options.side_by_side else 0
+  initial = start.variables if start else None
+  every = [batches(seed) for seed in these]
+  if count:
+    experiment = replicas.replicate(experiment, count, pipeline.stack(every))
+    initial = initial and jax.tree.map(lambda leaf: np.stack([leaf] * count), initial)
+  else:
+    experiment = dataclasses.replace(experiment, batches=every[0])
+  evaluate: dict[str, Callable[[Variables], Mapping[str, Any]]] = {}
+  for key, make in evaluations.items():
+    held_out = _stacked([make(seed) for seed in these]) if count else make(these[0])
+    evaluate[key] = language_model.held_out(experiment.loss_fn, held_out)
+  for key, score in scores.items():
+    evaluate[key] = functools.partial(_scored, score, bare)
+  where = f'{name},seed={these[0]}' + (f'-{these[-1]}' if count else '')
+  state, history = train(
+    dataclasses.replace(experiment, evaluations=evaluate, initial=initial),
+    config,
+    run,
+    options,
+    name=where,
+    seed=these[0],
+  )
+  found = []
+  for index, seed in enumerate(these):
+    variables, lines = state['variables'], history
+    if count:
+      variables = jax.tree.map(lambda leaf, index=index: leaf[index], variables)
+      lines = [_of_replica(line, index, count) for line in history]
+    origin = Provenance(
+      commit(),
+      plain(config),
+      config.data.source if 'data' in config else '',
+      seeds=(seed,),
+      steps=options.steps,
+      initial=start.fingerprint if start else '',
+    )
+    kept = TrainedModel(
+      model, bare(variables), tokenizer, options.length, provenance=origin, mesh=run.mesh
+    )
+    if ',rate=' not in name:  # a short training for the choice of a rate leaves no model
+      path = run.workdir / 'models' / f'{name},seed={seed}'
+      processes.once(path, functools.partial(kept.save, path))
+    found.append(Fitted(kept, lines, options.rates[0]))
+  return found
+
+
+def train(
+  experiment: Experiment, config: ConfigDict, run: Run, options: ConfigDict, *, name: str, seed: int
+) -> tuple[State, list[dict[str, Any]]]:
+  """Trains by the one loop as the section `options` says, under a name in the run's workdir."""
+  return loop.train(
+    experiment,
+    make_optimizer(options),
+    steps=options.steps,
+    seed=seed,
+    mesh=run.mesh,
+    rules=config.rules,
+    workdir=run.workdir,
+    run=name,
+    evaluate_every=options.evaluate_every,
+    checkpoint_every=options.checkpoint_every,
+    profile=config.profile or None,
+    accumulate=config.accumulate,
+    config=plain(config),
+    mirror=run.mirror,
+  )
+
+
+def choose_rate(options: ConfigDict, loss: Callable[[ConfigDict], float]) -> ConfigDict:
+  """The section with the best of its rates as the only one, chosen by validation text.
+
+  Args:
+    options: with one rate or several.
+    loss: section of a short training of one seed, at one rate -> loss on validation text.
+  """
+  steps = max(1, round(options.rate_share * options.steps))
+  short = {
+    'steps': steps,
+    'evaluate_every': steps,
+    'checkpoint_every': steps,
+    'seeds': 1,
+    'side_by_side': min(1, options.side_by_side),
+  }
+  at = lambda rate, **more: ConfigDict(options.to_dict() | more | {'rates': (rate,)})
+  return at(rates.choose(options.rates, lambda rate: loss(at(rate, **short))))
+
+
+def add_rate(
+  rows: Rows, where: Mapping[str, Any], options: ConfigDict, rate: float, over: str = ''
+) -> None:
+  """Adds the row of the learning rate of an arm; `over` says on what text it was chosen."""
+  note = 'at its peak; the only one tried'
+  if len(options.rates) > 1:
+    grid = ', '.join(f'{one:g}' for one in options.rates)
+    text = f'validation text{over and f" over {over}"}'
+    note = f'at its peak; of {grid} by {text}, one seed, {options.rate_share:.0%} of the steps'
+  rows.add(where, 'learning_rate', rate, note=note)
+
+
+def untrained(
+  model: LanguageModel, batch: Batch, seeds: Iterable[int], length: int, tokenizer: Tokenizer | None
+) -> list[TrainedModel]:
+  """A model as it is before training, for each seed."""
+  init = jax.jit(model.init)
+  keys = [jax.random.key(seed) for seed in seeds]
+  return [TrainedModel(model, init(key, batch, key), tokenizer, length) for key in keys]
+
+
+def dtype(config: ConfigDict) -> Any:
+  """The dtype of activations."""
+  return jnp.dtype(config.dtype)
+
+
+@functools.cache
+def commit() -> str:
+  """The commit of this code, and whether it was changed since; empty where git knows none."""
+  here = pathlib.Path(__file__).parent
+  asked = ['git', '-C', str(here), 'describe', '--always', '--abbrev=40', '--dirty', '--exclude=*']
+  try:
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return ''
+
+
+def _experiment(model: LanguageModel) -> Experiment:
+  penalised = bool(getattr(model.embedding, 'z_loss', 0))  # until losses are sown by name
+  return Experiment(*language_model.loss_and_init(model, penalised), batches=())
+
+
+def _scored(score: Callable, bare: Callable, variables: Variables) -> Mapping[str, Any]:
+  return score(bare(variables))
+
+
+def _stacked(every: list[Iterable[Batch]]) -> Iterable[Batch]:
+  """Batches of several seeds side by side."""
+  for batch in zip(*every, strict=True):
+    yield {field: np.stack([one[field] for one in batch]) for field in batch[0]}
+
+
+def _of_replica(line: Mapping[str, Any], index: int, count: int) -> dict[str, Any]:
+  """The metrics of one replica in a line of all of them."""
+  own = lambda value: value[index] if isinstance(value, list) and len(value) == count else value
+  return {key: own(value) for key, value in line.items()}

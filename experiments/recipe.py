@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recipe is: the tables of a paper, each an object beside its code, and their common run."""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from lib import atomic
+from lib.data import pipeline
+from lib.data.description import Description
+from lib.errors import InputError
+from lib.mirror import Mirror
+from lib.report.plots import Panel
+from lib.report.results import Row
+from lib.report.results import name as row_name
+from lib.train import processes
+from lib.train.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """Where a recipe works: its folder and its devices; the folder may be a bucket's copy."""
+
+  workdir: pathlib.Path
+  mesh: Mesh
+  mirror: Mirror | None = None
+
+  def send(self) -> None:
+    """Sends what is new in the folder to the bucket, if there is one."""
+    if self.mirror and processes.first():
+      self.mirror.send()
+
+  def keep(self, name: str, content: bytes | str) -> None:
+    """Leaves a file in the workdir, whole and once, however many processes have its content."""
+    if processes.first():
+      atomic.write(self.workdir / name, content)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A model that a recipe trains, as far as it is known without data: enough to compile its step.
+
+  Attributes:
+    experiment: whose batches need not be there.
+    optimizer: the optax chain.
+    batch: shapes of a batch.
+    vocab_size: ids that it may hold.
+  """
+
+  experiment: Experiment
+  optimizer: optax.GradientTransformation
+  batch: Mapping[str, jax.ShapeDtypeStruct]
+  vocab_size: int
+
+  def drawn(self) -> dict[str, np.ndarray]:
+    """A batch of random tokens without padding, each scored; further fields are 0."""
+    size = self.batch['targets'].shape
+    ids = np.random.default_rng(0).integers(0, self.vocab_size, size)
+    known = pipeline.whole(ids, self.vocab_size) | {'scored': np.ones(size, np.int32)}
+    zeros = lambda one: np.zeros(one.shape, one.dtype)
+    return {name: known.get(name, zeros(one)) for name, one in self.batch.items()}
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+  """The config as JSON-like values."""
+  return json.loads(config.to_json_best_effort())
+
+
+Plans = Mapping[str, Callable[[], Plan]]
+Pictures = Mapping[str, Sequence[Panel]]  # file name -> its panels
+
+
+def text_of(config: ConfigDict) -> Sequence[str]:
+  """The source of text in the config's place for it."""
+  return (config.data.source,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """One table of a recipe.
+
+  Attributes:
+    name: of the table, in the config and in results.json.
+    measure: (config, run) -> its rows.
+    caption: how to read it.
+    shown: columns that the terminal shows; the report shows all.
+    rows: which rows the terminal shows, by their coordinates; single seeds never are.
+    check: raises InputError for a config that the table cannot be measured with.
+    pictures: (rows of all tables, config, run) -> what is drawn from them.
+    plans: config -> the models that it trains, the largest first, where they do not depend on data.
+    sources: config -> the sources of text (`lib.data.sources`) that it reads.
+    descriptions: config -> what text holds that it makes from its sources, such as folded text.
+    also: further tables that `measure` gives rows of: name -> (caption, shown).
+  """
+
+  name: str
+  measure: Callable[[ConfigDict, Run], Sequence[Row]]
+  caption: str
+  shown: Sequence[str]
+  rows: Callable[[Mapping[str, str]], bool] = lambda where: True
+  check: Callable[[ConfigDict], None] = lambda config: None
+  pictures: Callable[[Sequence[Row], ConfigDict, Run], Pictures] = lambda rows, config, run: {}
+  plans: Callable[[ConfigDict], Plans] = lambda config: {}
+  sources: Callable[[ConfigDict], Sequence[str]] = lambda config: ()
+  descriptions: Callable[[ConfigDict], Sequence[Description]] = lambda config: ()
+  also: Mapping[str, tuple[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """An experiment of one paper.
+
+  Attributes:
+    name: of the experiment, its config file and its published numbers (lib/report/published).
+    title: headline of the report.
+    tables: in the order of the report.
+    facts: config -> what must agree for a published number to stand beside a measured one.
+    answer: what the trained models say to `config.prompt`, if the user gives one: a text, or its
+      parts as they come.
+    check_prompt: raises InputError for a prompt that they cannot answer.
+    large_steps: on a CPU its steps hold more than 64 MB (`lib.memory.keep_freed`).
+  """
+
+  name: str
+  title: str
+  tables: Sequence[Table]
+  facts: Callable[[ConfigDict], Mapping[str, Any]] = lambda config: {'scale': config.scale}
+  answer: Callable[[ConfigDict, Run], Iterable[str]] | None = None
+  check_prompt: Callable[[ConfigDict], None] = lambda config: None
+  large_steps: bool = True
+  plots: Callable[..., list[str]] | None = None  # until the tables have their pictures
+
+  def chosen(self, config: ConfigDict) -> list[Table]:
+    """The tables that a config names, in the order of the report."""
+    return [table for table in self.tables if table.name in config.tables]
+
+  def check(self, config: ConfigDict) -> None:
+    """Raises InputError for whatever in the config cannot be run, before anything is written."""
+    if config.seed < 0:
+      raise InputError(f'seed must be 0 or more; got {config.seed}.')
+    for table in self.chosen(config):
+      table.check(config)
+    if self.answer and config.prompt:
+      self.check_prompt(config)
+
+  def plans(self, config: ConfigDict) -> Plans:
+    """The models of all tables, the largest first."""
+    return {name: plan for table in self.tables for name, plan in table.plans(config).items()}
+
+  @property
+  def captions(self) -> dict[str, str]:
+    """Table -> how to read it."""
+    also = {name: caption for table in self.tables for name, (caption, _) in table.also.items()}
+    return {table.name: table.caption for table in self.tables} | also
+
+  def shown(self, row: Row) -> bool:
+    """Whether the terminal shows a row."""
+    for table in self.tables:
+      columns = table.also[row.table][1] if row.table in table.also else table.shown
+      if row.table in (table.name, *table.also) and row.column in columns:
+        return 'seed' not in row.where and table.rows(row.where)
+    return False
+
+
+def of_maps(
+  *, name, title, tables, captions, summary, check, plots, facts,
+  plans=lambda config: {}, answer=None, sources=None,
+  descriptions=lambda config: (), large_steps=True,
+) -> Recipe:  # fmt: skip
+  """A recipe of maps by table, until all have objects."""
+  if sources is None:
+    sources = lambda config: (config.data.source,) if 'data' in config else ()
+
+  def only(config: ConfigDict, table: str) -> ConfigDict:
+    alone = config.copy_and_resolve_references()
+    alone.tables = (table,)
+    return alone
+
+  def table_of(index: int, table: str) -> Table:
+    pattern, columns = summary.get(table, ('', ()))
+    also = {key: (captions[key], summary[key][1]) for key in captions if key not in tables}
+    return Table(
+      table, tables[table], captions[table], columns,
+      rows=lambda where: re.search(pattern, row_name(**where)) is not None,
+      check=(lambda config: None),
+      plans=plans if index == 0 else (lambda config: {}),
+      sources=lambda config: sources(only(config, table)),
+      descriptions=lambda config: descriptions(only(config, table)),
+      also=also if index == 0 else {},
+    )  # fmt: skip
+
+  class Old(Recipe):
+    def check(self, config: ConfigDict) -> None:
+      check(config)
+
+  objects = [table_of(index, table) for index, table in enumerate(tables)]
+  return Old(name, title, objects, facts, answer, large_steps=large_steps, plots=plots)

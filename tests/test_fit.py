@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training by a section of a config: seeds one by one or side by side, rates, models."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import common
+from experiments import fit
+from experiments.recipe import Run
+from lib import language_model
+from lib.data import pipeline
+from lib.embeddings.learned import Learned
+from lib.errors import InputError
+from lib.models.decoder import LanguageModel
+from lib.report.results import Rows
+from lib.tokenizers import Characters
+from lib.train import sharding
+
+TEXT = [b'abracadabra, said the cat. ' * 3, b'a cadabra is no abra; ' * 4] * 8
+
+
+def config_of(**changes) -> tuple[ConfigDict, ConfigDict]:
+  config = common.base('smoke', ('t',))
+  config.one = common.MODEL | common.TRAINING | {'steps': 4, 'evaluate_every': 2} | changes
+  return config, config.one
+
+
+def batches(options: ConfigDict, seed: int, repeat: bool = True):
+  return pipeline.batches(
+    TEXT, Characters(), batch_size=4, length=options.length, seed=seed, repeat=repeat
+  )
+
+
+def trained(tmp_path, name='m', **changes):
+  config, options = config_of(**changes)
+  run = Run(tmp_path, sharding.make_mesh(config.mesh, jax.devices()[:1]))
+  model = LanguageModel(Learned(256, options.dim), fit.make_decoder(options, fit.dtype(config)))
+  return fit.fit(
+    config, run, options, name, model, lambda seed: batches(options, seed),
+    evaluations={'validation': lambda seed: batches(options, 9, repeat=False)},
+    tokenizer=Characters(),
+  )  # fmt: skip
+
+
+def test_seeds_side_by_side_are_the_seeds_of_their_own_batches_and_models(tmp_path):
+  one, other = trained(tmp_path, seeds=2, side_by_side=2)
+  assert one.curve('validation/bits_per_byte').keys() == {0, 2, 4}
+  assert one.last('validation/bits_per_byte') != other.last('validation/bits_per_byte')
+  assert one.last('bits_per_byte') != other.last('bits_per_byte')
+  for found, seed in ((one, 0), (other, 1)):
+    kept = language_model.load(tmp_path / 'models' / f'm,seed={seed}')
+    assert kept.fingerprint == found.model.fingerprint
+    assert kept.provenance.seeds == (seed,)
+    assert kept.bits_per_byte([b'a cat']).value == found.model.bits_per_byte([b'a cat']).value
+
+
+def test_a_model_starts_from_the_weights_of_another(tmp_path):
+  [base] = trained(tmp_path, 'base')
+  # At a rate of next to nothing training leaves the weights as they were given.
+  for changes in ({}, {'seeds': 2, 'side_by_side': 2}):
+    start = {'initial': str(tmp_path / 'models' / 'base,seed=0'), 'rates': (1e-12,), 'steps': 2}
+    later = trained(tmp_path, f'later{len(changes)}', **start, **changes)
+    for one in later:
+      assert one.model.provenance.initial == base.model.fingerprint
+      np.testing.assert_allclose(
+        one.variables['params']['embedding']['table'],
+        base.variables['params']['embedding']['table'], atol=1e-6,
+      )  # fmt: skip
+
+
+def test_the_best_of_several_rates_is_chosen_and_only_its_models_are_kept(tmp_path):
+  [found] = trained(tmp_path, rates=(1e-9, 1e-2), rate_share=1.0, steps=8)
+  assert found.rate == 1e-2
+  assert [path.name for path in (tmp_path / 'models').iterdir()] == ['m,seed=0']
+  _, options = config_of(rates=(1e-9, 1e-2))
+  rows = Rows('t')
+  fit.add_rate(rows, {'arm': 'm'}, options, found.rate)
+  assert (rows[0].row, rows[0].measured) == ('arm=m', 1e-2)
+  assert '1e-09, 0.01' in rows[0].note
+
+
+@pytest.mark.parametrize(
+  ('changes', 'words'),
+  [
+    ({'steps': 0}, 'one.steps must be 1 or more'),
+    ({'rates': ()}, 'one.rates must be positive'),
+    ({'rates': (0.0,)}, 'one.rates must be positive'),
+    ({'rate_share': 0.0}, 'one.rate_share'),
+    ({'position': 'nowhere'}, "'nowhere' is not one of"),
+    ({'heads': 3}, 'no multiple of 3 heads'),
+    ({'dim': 6}, 'no even multiple'),
+    ({'optimizer': 'nope'}, 'nope'),
+    ({'schedule': 'nope'}, 'nope'),
+    ({'initial': '/nowhere'}, 'no folder of a trained model'),
+  ],
+)
+def test_sections_that_cannot_be_trained_are_refused(changes, words):
+  with pytest.raises(InputError, match=words):
+    fit.check(config_of(**changes)[1], 'one')
+
+
+def test_a_plan_has_the_batches_of_its_seeds():
+  config, options = config_of(seeds=3, side_by_side=2)
+  model = LanguageModel(Learned(256, options.dim), fit.make_decoder(options, fit.dtype(config)))
+  assert fit.plan(options, model).batch['targets'].shape == (2, 8, 32)
+  options.side_by_side = 0
+  assert fit.plan(options, model).batch['targets'].shape == (8, 32)
