@@ -10,9 +10,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lib.train import sharding, topologies
-from pallas_kernels import causal_attention
 from pallas_kernels.bench import cases
-from tests import absent
 
 PLUGIN = 'jax_plugins.xla_cuda13'
 try:
@@ -48,15 +46,3 @@ def test_kernels_compile_and_hold_no_whole_arrays(kernel, shape):
     batch, length, heads, _ = shapes[0].shape
     scores = 4 * batch * heads * length**2
     assert held < scores
-
-
-@pytest.mark.parametrize('biased', [False, True])
-def test_cudnn_takes_what_attention_asks_of_it(biased):
-  heads = [jax.ShapeDtypeStruct((2, 130, 2, 16), jnp.bfloat16)] * 3
-  segments = jax.ShapeDtypeStruct((2, 130), jnp.int32)
-  vectors = jax.ShapeDtypeStruct((129, 16), jnp.float32) if biased else None
-  total = lambda *of: causal_attention.cudnn(*of).astype(jnp.float32).sum()
-  step = jax.grad(total, argnums=(0, 1, 2))
-  text = absent.lowered_for_gpu(step, *heads, segments, None, vectors)
-  assert text.count('@__cudnn$fmhaScaleBiasSoftmax(') == 1
-  assert text.count('@__cudnn$fmhaScaleBiasSoftmaxBackward(') == 1

@@ -181,7 +181,6 @@ def _causal(name: str, texts: int, length: int, heads: int, width: int, biases: 
   own = {
     'reference': causal.causal_attention_reference,
     'xla': causal.xla,
-    'cudnn': causal.cudnn,
     'pallas': causal.pallas,
     'triton': causal.triton,
   }
