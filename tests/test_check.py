@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels import check
+from pallas_kernels.bench import check
 
 
 def test_without_an_accelerator_it_says_so():
