@@ -36,9 +36,8 @@ def imported(source: str, package: str = '') -> Iterator[str]:
       assert node.module
       yield node.module
       yield from (f'{node.module}.{alias.name}' for alias in node.names)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-      if lazy := re.fullmatch(r'(\w+(?:\.\w+)*):\w+', node.value):
-        yield f'{package}.{lazy[1]}'
+    elif lazy := re.fullmatch(r'(\w+(?:\.\w+)*):\w+', str(getattr(node, 'value', ''))):
+      yield f'{package}.{lazy[1]}'
 
 
 def module_name(path: pathlib.Path) -> str:
