@@ -120,7 +120,7 @@ def keep(folder: pathlib.Path, title: str, found: dict[str, Any]) -> None:
 def shown(title: str, found: dict[str, Any]) -> str:
   """A section of the page."""
   versions = ', '.join(f'{package} {version}' for package, version in found['versions'].items())
-  rows = [Row(**row) for row in found['rows']]
+  rows = results.from_json(found['rows'])
   return '\n'.join([
     f'## {title}\n', f'`{found["command"]}`, {found["made"]}; {versions}.\n',
     tables.markdown(rows, CAPTIONS),
