@@ -65,9 +65,7 @@ class Fitted:
 
 def check(options: ConfigDict, where: str) -> None:
   """Raises InputError for a section, called `where`, of which no model can be made or trained."""
-  for field in WHOLE:
-    if field in options and options[field] < 1:
-      raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
+  check_counts(options, where, *(field for field in WHOLE if field in options))
   if not options.rates or min(options.rates) <= 0:
     raise InputError(f'{where}.rates must be positive; got {tuple(options.rates)}.')
   if not 0 < options.rate_share <= 1:
@@ -81,6 +79,13 @@ def check(options: ConfigDict, where: str) -> None:
   make_optimizer(options)
   if options.initial and not (pathlib.Path(options.initial) / 'model.json').exists():
     raise InputError(f'{where}.initial {options.initial} is no folder of a trained model.')
+
+
+def check_counts(options: ConfigDict, where: str, *fields: str) -> None:
+  """Raises InputError for the first of these fields of a section that is below 1."""
+  for field in fields:
+    if options[field] < 1:
+      raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
 
 
 def make_decoder(options: ConfigDict, dtype: Any, max_length: int = 1024) -> Decoder:
@@ -153,7 +158,7 @@ def fit(
   scores: Mapping[str, Callable[[Variables], Mapping[str, Any]]] | None = None,
   choose_by: str = 'validation/bits_per_byte',
   tokenizer: Tokenizer | None = None,
-  trained: Experiment | None = None,
+  trained: Callable[[ConfigDict], Experiment] | None = None,
   bare: Callable[[Variables], Variables] = lambda variables: variables,
 ) -> list[Fitted]:
   """Trains the seeds of a model, or takes each up where it stands, and keeps them in the workdir.
@@ -171,7 +176,8 @@ def fit(
     scores: name -> (variables of `model` -> further values), for one seed at a time.
     choose_by: the metric in the history by which the rate is chosen; the lowest wins.
     tokenizer: that made the batches' ids; None for symbols that are no text.
-    trained: what is trained instead of the model alone, such as the model with aids of training.
+    trained: section -> what is trained instead of the model alone, such as the model with aids of
+      training, whose schedules depend on the section's steps.
     bare: variables of `trained` -> those of `model`.
 
   Returns:
@@ -190,7 +196,7 @@ def fit(
       evaluations or {},
       scores or {},
       tokenizer,
-      trained or _experiment(model),
+      trained(options) if trained else _experiment(model),
       bare,
     )
 

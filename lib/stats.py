@@ -158,6 +158,11 @@ def contributions(above: ArrayLike, below: ArrayLike) -> np.ndarray:
   return rate + (one - rate * other) * one.shape[-1] / total
 
 
+def over_groups(values: ArrayLike, groups: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+  """Values [..., G] whose mean is that of the items [..., N] and whose spread is over groups."""
+  return contributions(by_group(values, groups), by_group(np.ones(len(groups)), groups))
+
+
 def crossed(values: ArrayLike, over: str = 'seeds×documents') -> Estimate:
   """Mean of values [S, D]: S seeds, each measured on the same D documents.
 
@@ -195,6 +200,20 @@ def shares(hits: ArrayLike, over: str = 'seeds×examples') -> Estimate:
   df = _satterthwaite((of_seeds, seeds - 1), (of_examples.sem**2, max(1, examples - 1)))
   sem = math.sqrt(of_seeds + of_examples.sem**2)
   return Estimate(float(found.mean()), sem, f'{seeds}×{examples}', over, df)
+
+
+def paired_shares(hits: ArrayLike, others: ArrayLike, over: str = 'seeds×examples') -> Estimate:
+  """Mean share of hits [S, N] less that of others of the same seeds, on the same examples.
+
+  The error is over seeds and examples, crossed, of the differences with one gain and one loss added
+  to the examples (Bonett and Price 2012, Adjusted Wald confidence interval for a difference of
+  binomial proportions based on paired data), so that it is never 0.
+  """
+  differences = np.asarray(hits, np.float64) - np.asarray(others, np.float64)
+  seeds, examples = differences.shape
+  added = np.concatenate([differences, np.tile([1.0, -1.0], (seeds, 1))], axis=1)
+  error = crossed(added, over)
+  return error._replace(value=float(differences.mean()), n=f'{seeds}×{examples}')
 
 
 def jackknife(

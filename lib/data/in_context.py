@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.data.ciphers import fold
 from lib.errors import InputError
 
 FORMAT = b'-> \n'  # bytes of the formats, hence never symbols
@@ -33,6 +34,13 @@ class Example(NamedTuple):
 
   prompt: bytes
   answer: bytes
+
+
+def folded(example: Example, alphabet: bytes | None) -> Example:
+  """An example like all text in an alphabet: in letters the arrow becomes two spaces."""
+  if alphabet is None or set(FORMAT) <= set(alphabet):
+    return example
+  return Example(*(fold(part, alphabet) for part in example))
 
 
 class Symbols:
@@ -162,6 +170,12 @@ class Permutation:
     line = self.symbols.sample(rng, self.inputs, distinct=True)
     spaced = lambda places: b' '.join(line[place] for place in places)
     return spaced(range(self.inputs)), spaced(arrangement)
+
+
+def examples(task: Task, count: int, seed: int) -> list[Example]:
+  """The examples of `ExampleDocuments`."""
+  documents = ExampleDocuments(task, count, seed)
+  return [documents.example(i) for i in range(count)]
 
 
 class ExampleDocuments:
