@@ -19,9 +19,7 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.common import Scaled
 
-TABLES = (
-  'theory', 'markov', 'context', 'cipher', 'in_context', 'regularizer', 'draws', 'cost',
-)  # fmt: skip
+TABLES = ('theory', 'markov', 'context', 'cipher', 'in_context', 'regularizer', 'draws', 'cost')
 
 # A model and its training; the sections say what differs.
 MODEL = {
@@ -180,6 +178,7 @@ SECTIONS = {
     'length': Scaled(8, 128, 512, 512),
     'batch_size': Scaled(8, 16, 16, 64),
     'optimizer': 'adamw',
+    'schedule': 'constant',
     'clip_norm': 0.0,
   },
 }

@@ -164,7 +164,7 @@ def test_the_rate_of_a_kind_of_rows_is_chosen_on_the_first_corpus_alone(monkeypa
     return [types.SimpleNamespace(last=lambda metric: loss)]
 
   monkeypatch.setattr(text, '_train', train)
-  run = types.SimpleNamespace()
+  run = object()
   for corpus in text.corpora(config):
     text.train(config, run, corpus, 'learned')
   short = [('prose', 20, (rate,), 20) for rate in (1e-3, 1e-2, 1e-1)]

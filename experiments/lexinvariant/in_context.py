@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from experiments import fit
 from experiments.lexinvariant import models, regularizer, text
 from experiments.recipe import Pictures, Run, Table
+from lib import stats
 from lib.data import in_context, sources
 from lib.data.in_context import Example, Symbols
 from lib.evals import in_context as scores
@@ -123,9 +124,9 @@ def _add(
   chance = max(guesses.values(), key=lambda one: one.value)
   for kind, one in hits.items():
     regularizer.add_accuracies(rows, {**where, 'embedding': kind}, '{}', one, chance, note)
+  above = stats.paired_shares(hits['lexinvariant'], hits['learned'])
   place = {**where, 'embedding': 'lexinvariant'}
-  column = 'accuracy_above_learned'
-  regularizer.add_above(rows, place, column, hits['lexinvariant'], hits['learned'])
+  rows.add(place, 'accuracy_above_learned', above, 'fraction', regularizer.PAIRED)
 
 
 def audit(rows: Sequence[Row]) -> Rows:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from experiments import fit
@@ -130,15 +131,9 @@ def make_experiment(
 
 def bare(variables: Variables) -> Variables:
   """The evaluated model's variables out of those that were trained, without the aids."""
-
-  def without(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-      key: without(value) if isinstance(value, Mapping) else value
-      for key, value in tree.items()
-      if key != 'annealed_table'
-    }
-
-  return {'params': without(variables['params']['model'])}
+  leaves = traverse_util.flatten_dict(variables['params']['model'])
+  kept = {path: leaf for path, leaf in leaves.items() if path[-1] != 'annealed_table'}
+  return {'params': traverse_util.unflatten_dict(kept)}
 
 
 def plan(

@@ -37,6 +37,7 @@ SYMBOLS = {  # how the symbols of a task are known to the model
   'held_out': 'digits, which no training document holds',
   'concealed': 'letters, the name of every symbol hidden (p = 1)',
 }
+PAIRED = 'paired by seed and example'
 NORM = 'mean length of a trained row over √width; a random Gaussian row has 1'
 
 
@@ -124,8 +125,16 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     other = hits.get(Arm('permuted', arm.p))
     for column, found in columns.items():
       if other and arm.embedding in ('mixed', 'interchangeable'):
-        add_above(rows, arm.where, column.format('accuracy_above_permuted'), found, other[column])
-  _add_text(rows, config, nats)
+        above = stats.paired_shares(found, other[column])
+        column = column.format('accuracy_above_permuted')
+        rows.add(arm.where, column, above, 'fraction', PAIRED)
+  note = f'stretches of {options.length} symbols, no name hidden'
+  for arm, one in nats.items():
+    rows.add(arm.where, 'text_nats_per_symbol', stats.crossed(one), 'nats', note)
+  for column, reference in (('standard', STANDARD), ('lexinvariant', LEXINVARIANT)):
+    if reference in nats and len(nats) > 1:
+      for arm, found in stats.arms(nats, reference, 'seeds×documents').items():
+        rows.add(arm.where, f'text_nats_above_{column}', found, 'nats', note)
   return rows
 
 
@@ -250,17 +259,6 @@ def _text_nats(config: ConfigDict, trained: Sequence[fit.Fitted]) -> np.ndarray:
   return stats.contributions(stats.by_group(nats, held.documents), sizes)
 
 
-def _add_text(rows: Rows, config: ConfigDict, nats: Mapping[Arm, np.ndarray]) -> None:
-  """Nats of each arm, [S, D], and by how much they exceed those of both reference arms."""
-  note = f'stretches of {config.regularizer.length} symbols, no name hidden'
-  for arm, one in nats.items():
-    rows.add(arm.where, 'text_nats_per_symbol', stats.crossed(one), 'nats', note)
-  for column, reference in (('standard', STANDARD), ('lexinvariant', LEXINVARIANT)):
-    if reference in nats and len(nats) > 1:
-      for arm, found in stats.arms(nats, reference, 'seeds×documents').items():
-        rows.add(arm.where, f'text_nats_above_{column}', found, 'nats', note)
-
-
 def add_accuracies(
   rows: Rows,
   where: Mapping[str, object],
@@ -281,14 +279,6 @@ def add_accuracies(
   )
   above = scores.above_chance(right, chance)
   rows.add(where, column.format('accuracy_above_chance'), above, 'fraction', note)
-
-
-def add_above(
-  rows: Rows, where: Mapping[str, object], column: str, hits: np.ndarray, others: np.ndarray
-) -> None:
-  """Accuracy of models less that of others of the same seeds, on the same examples."""
-  found = stats.paired_shares(hits, others)
-  rows.add(where, column, found, 'fraction', 'paired by seed and example')
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
