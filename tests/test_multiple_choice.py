@@ -160,7 +160,7 @@ def test_every_prompt_is_read_whole_in_any_order_and_batch_size():
 
 
 @pytest.mark.parametrize('tokenizer', [
-  BYTES, train_bpe(b''.join(prompt(q) + b' A\n' for q in QUESTIONS), 300, bytes(range(256))),
+  BYTES, train_bpe([b''.join(prompt(q) + b' A\n' for q in QUESTIONS)], 300),
 ])  # fmt: skip
 def test_a_model_over_eight_devices_says_the_same_as_over_one(tokenizer):
   model = LanguageModel(
@@ -214,6 +214,6 @@ def test_bad_input_gets_one_sentence(questions, options, message):
 
 
 def test_a_tokenizer_without_letters_of_their_own_is_refused():
-  joined = train_bpe(b'the end. the end. the end.', 30, bytes(range(97, 123)) + b'. ')
+  joined = train_bpe([b'the end. the end. the end.'], 30, bytes(range(97, 123)) + b'. ')
   with pytest.raises(InputError):
     mc.letters(joined, 4)

@@ -31,8 +31,8 @@ from lib import atomic
 from lib.errors import InputError
 from lib.language_model import modules
 from lib.language_model.model import Provenance, TrainedModel, flat
-from lib.models import codec_files
 from lib.models.decoder import LanguageModel
+from lib.tokenizers import registry
 from lib.train import sharding
 from lib.train.state import check_same_shapes
 
@@ -63,7 +63,7 @@ def save(model: TrainedModel, path: str | os.PathLike) -> None:
     arrays = {name: np.asarray(array, order='C') for name, array in flat(model.variables).items()}
     save_file(arrays, partial / WEIGHTS)
     if model.tokenizer is not None:
-      codec_files.save(model.tokenizer, partial / TOKENIZER)
+      registry.save(model.tokenizer, partial / TOKENIZER)
     description['files'] = {file.name: _facts(file) for file in sorted(partial.iterdir())}
     description['sha256'] = _digest(description)
     (partial / MODEL).write_text(json.dumps(description, indent=1))
@@ -97,7 +97,7 @@ def load(
       raise InputError(f'context and bos must be whole numbers; got {context!r} and {bos!r}.')
     wanted = _shapes(module)
   variables = _weights(path / WEIGHTS, wanted, mesh, rules)
-  tokenizer = codec_files.load(path / TOKENIZER) if TOKENIZER in description['files'] else None
+  tokenizer = registry.load(path / TOKENIZER) if TOKENIZER in description['files'] else None
   with _rebuilding(path / MODEL):
     return TrainedModel(module, variables, tokenizer, context, bos, provenance, mesh)
 

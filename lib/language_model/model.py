@@ -27,7 +27,7 @@ from lib.language_model import modules, scoring
 from lib.mesh import batch_devices
 from lib.models.decoder import LanguageModel
 from lib.models.reader import Reader
-from lib.tokenizers import base, documents
+from lib.tokenizers import base
 from lib.tokenizers.base import Tokenizer
 from lib.train import sharding
 
@@ -145,7 +145,7 @@ class TrainedModel:
     """
     if isinstance(texts, bytes | str) or not all(isinstance(text, bytes) for text in texts):
       raise InputError('texts must be a list of byte strings, one for each document.')
-    coded = documents.encode(self._tokenizer, texts)
+    coded = self._tokenizer.cover_batch(texts)
     losses = self.id_loss([one.ids for one in coded], seed)
     return [TokenLoss(nats, one.byte_lengths, one.ids) for nats, one in zip(losses, coded)]
 
