@@ -8,7 +8,7 @@ are crossed: both the choice of seeds and the choice of documents are uncertain.
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from scipy import stats
 
 from lib.errors import InputError
 
+Arm = TypeVar('Arm', bound=Hashable)
 LEVEL = 0.95  # of every interval that is printed
 ROUNDING = 1e-9  # of a value: a standard error up to this is rounding
 TINY = 1e-12  # a value and a standard error up to this are both rounding
@@ -248,8 +249,8 @@ def jackknife(
 
 
 def arms(
-  values: Mapping[str, ArrayLike], reference: str, over: str = 'seeds'
-) -> dict[str, Estimate]:
+  values: Mapping[Arm, ArrayLike], reference: Arm, over: str = 'seeds'
+) -> dict[Arm, Estimate]:
   """Differences of arms from a reference arm, paired by seed, their residual variance pooled.
 
   The model is value = arm + seed + noise of one variance. With A compared arms and S seeds the

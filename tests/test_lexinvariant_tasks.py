@@ -19,7 +19,7 @@ from lib.errors import InputError
 from lib.evals.sequences import reader
 from lib.language_model import TrainedModel
 from lib.report.results import Row
-from lib.tokenizers import train_sentencepiece
+from lib.tokenizers.sentencepiece import train_sentencepiece
 from lib.train import optimizer, sharding
 from tests.test_configs import shape_check
 

@@ -20,7 +20,7 @@ from lib.evals import renaming
 from lib.evals.sequences import token_nats
 from lib.language_model import TrainedModel
 from lib.report.results import Rows, name
-from lib.tokenizers import Characters
+from lib.tokenizers.characters import Characters
 from tests import slow_overlap
 
 LETTERS = text.ALPHABETS['letters']
@@ -159,7 +159,7 @@ def test_endless_text_has_a_floor_that_no_model_can_beat():
   source = corpus.documents('test')
   assert corpus.tokenizer.decode(held.ids[0]) == source[int(held.documents[0])][:64]
   for order in (0, 1):
-    counted = renaming.counting_nats(held.ids, corpus.vocab_size, order)
+    counted = renaming.counting_nats(held.ids, corpus.tokenizer.vocab_size, order)
     assert (counted - floor).sum(axis=1).mean() > 20
   assert text.law_nats(corpus._replace(source='stdlib/prose'), held.ids) is None
 

@@ -55,7 +55,8 @@ def check(config: ConfigDict) -> None:
 
 def measure(config: ConfigDict, run: Run) -> Rows:
   """Enciphers test text, a key for each, and scores every way to find the keys."""
-  rows, letters, matrices = Rows('cipher'), [], {}
+  rows, letters = Rows('cipher'), []
+  matrices: dict[str, np.ndarray] = {}
   for corpus in text.corpora(config):
     if not corpus.alphabet:
       continue  # the paper's ciphers are of characters
@@ -92,7 +93,8 @@ def make_readers(
   trained: bool = True,
 ) -> list[Reader]:
   """Trains a probe on each frozen model, or takes it up."""
-  options, found = config.cipher, []
+  options = config.cipher
+  found: list[Reader] = []
   held = text.held_out(corpus, 'validation', config.text.length, 64).ids
   for seed, model in zip(fit.seeds(config, config.text), frozen):
     probing = Probing(model, Probe(corpus.tokenizer.vocab_size, options.probe_dim))

@@ -122,8 +122,8 @@ def _add(
     guess = 'a guess among the values shown, or the symbols of the line asked about'
     rows.add({**where, 'predictor': way}, 'accuracy', one, 'fraction', guess)
   chance = max(guesses.values(), key=lambda one: one.value)
-  for kind, one in hits.items():
-    regularizer.add_accuracies(rows, {**where, 'embedding': kind}, '{}', one, chance, note)
+  for kind, found in hits.items():
+    regularizer.add_accuracies(rows, {**where, 'embedding': kind}, '{}', found, chance, note)
   above = stats.paired_shares(hits['lexinvariant'], hits['learned'])
   place = {**where, 'embedding': 'lexinvariant'}
   rows.add(place, 'accuracy_above_learned', above, 'fraction', regularizer.PAIRED)

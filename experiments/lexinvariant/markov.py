@@ -20,7 +20,7 @@ from lib.evals import renaming
 from lib.evals.sequences import token_nats
 from lib.report import plots
 from lib.report.results import Row, Rows, series
-from lib.tokenizers import Characters
+from lib.tokenizers.characters import Characters
 
 # Seeds of streams that never share text.
 TRAIN, TEST, VALIDATION = 1 << 20, 2 << 20, 3 << 20

@@ -80,8 +80,8 @@ def make_model(
       dtype=dtype,
     )
   elif kind in ('mixed', 'interchangeable'):
-    form = Mixed if kind == 'mixed' else Interchangeable
-    embedding = form(vocab_size, options.dim, dtype=dtype)
+    partial = {'mixed': Mixed, 'interchangeable': Interchangeable}[kind]
+    embedding = partial(vocab_size, options.dim, dtype=dtype)
   else:
     scale = options.dim**-0.5
     embedding = Learned(vocab_size, options.dim, init_std=1.0, readout_scale=scale, dtype=dtype)

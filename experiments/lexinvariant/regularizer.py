@@ -26,7 +26,7 @@ from lib.evals.sequences import reader, token_nats
 from lib.language_model import TrainedModel
 from lib.report import plots
 from lib.report.results import Row, Rows, name, select, series
-from lib.tokenizers import Characters
+from lib.tokenizers.characters import Characters
 
 HELD_OUT = b'0123456789'  # symbols that no training document holds
 TOKENIZER = Characters(text.LETTERS + in_context.FORMAT + HELD_OUT)
@@ -131,10 +131,10 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   note = f'stretches of {options.length} symbols, no name hidden'
   for arm, one in nats.items():
     rows.add(arm.where, 'text_nats_per_symbol', stats.crossed(one), 'nats', note)
-  for column, reference in (('standard', STANDARD), ('lexinvariant', LEXINVARIANT)):
+  for place, reference in (('standard', STANDARD), ('lexinvariant', LEXINVARIANT)):
     if reference in nats and len(nats) > 1:
-      for arm, found in stats.arms(nats, reference, 'seeds×documents').items():
-        rows.add(arm.where, f'text_nats_above_{column}', found, 'nats', note)
+      for arm, above in stats.arms(nats, reference, 'seeds×documents').items():
+        rows.add(arm.where, f'text_nats_above_{place}', above, 'nats', note)
   return rows
 
 

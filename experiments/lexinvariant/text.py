@@ -19,8 +19,9 @@ from lib.errors import InputError
 from lib.evals.sequences import token_nats
 from lib.language_model import TrainedModel
 from lib.report.results import name
-from lib.tokenizers import Characters, train_sentencepiece
-from lib.tokenizers.base import Tokenizer
+from lib.tokenizers import Tokenizer
+from lib.tokenizers import train as train_tokenizer
+from lib.tokenizers.characters import Characters
 
 LETTERS = bytes(range(ord('a'), ord('z') + 1))
 # Symbols of each vocabulary; documents are folded into them. The paper's characters are ASCII.
@@ -144,7 +145,7 @@ def _tokenizer(source: str, vocabulary: str) -> Tokenizer:
   if alphabet := ALPHABETS.get(vocabulary):
     return Characters(alphabet)
   text = sources.sample(sources.open_source(source, 'train'), 2**25)
-  return train_sentencepiece(text, SENTENCEPIECE[vocabulary], 'unigram')
+  return train_tokenizer('sentencepiece', text, SENTENCEPIECE[vocabulary])
 
 
 def train(config: ConfigDict, run: Run, corpus: Corpus, kind: str) -> list[fit.Fitted]:
