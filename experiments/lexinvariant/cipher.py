@@ -281,18 +281,13 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     by_corpus.setdefault(title, {})[where['solver']] = curve
   label = 'first symbol of the window'
   panels = [plots.curves(title, label, 'precision', each) for title, each in by_corpus.items()]
-  return {'cipher.png': panels, 'cipher_keys.png': _key_pictures(config, run)}
-
-
-def _key_pictures(config: ConfigDict, run: Run) -> list[plots.Panel]:
-  """Key matrices by window; the right key is the diagonal."""
   alphabet = text.ALPHABETS[config.text.vocabularies[0]]
   labels = [chr(byte) for byte in alphabet.replace(b' ', b'_').replace(b'\n', b'/')]
-  with np.load(run.workdir / MATRICES) as matrices:
-    return [
-      plots.matrix(title, values, labels if len(labels) <= 64 else [], 'read as', 'plain symbol')
-      for title, values in matrices.items()
-    ]
+  labels = labels if len(labels) <= 64 else []
+  matrix = lambda title, values: plots.matrix(title, values, labels, 'read as', 'plain symbol')
+  with np.load(run.workdir / MATRICES) as matrices:  # the right key is the diagonal
+    keys = [matrix(title, values) for title, values in matrices.items()]
+  return {'cipher.png': panels, 'cipher_keys.png': keys}
 
 
 TABLE = Table(

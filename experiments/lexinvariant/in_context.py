@@ -46,18 +46,11 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
 
 
 def symbols_of(corpus: text.Corpus, law: str) -> Symbols:
-  """The vocabulary's symbols, all alike or as frequent as in the training text.
-
-  Of a vocabulary of pieces, those that are read back as one token.
-  """
-  tokenizer, weights = corpus.tokenizer, None
-  pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
-  alone = [tokenizer.encode(piece).tolist() == [i] for i, piece in enumerate(pieces)]
-  usable = [i for i, piece in enumerate(pieces) if piece and alone[i]]
+  """The vocabulary's symbols, all alike or as frequent as in the training text."""
+  documents = None
   if law == 'frequency':
-    known = tokenizer.encode(b''.join(sources.sample(corpus.documents('train'), 2**22)))
-    weights = np.bincount(known, minlength=tokenizer.vocab_size)[usable]
-  return Symbols([pieces[i] for i in usable], weights)
+    documents = sources.sample(corpus.documents('train'), 2**22)
+  return in_context.symbols_of(corpus.tokenizer, documents)
 
 
 def _ask(

@@ -120,20 +120,15 @@ def _add_chains(
 
 
 def add_leak(
-  rows: Rows,
-  where: Mapping,
-  score: renaming.Score,
-  sequences: np.ndarray,
-  alphabet: int,
-  draws: int = DRAWS,
+  rows: Rows, where: Mapping, score: renaming.Score, sequences: np.ndarray, alphabet: int
 ) -> None:
   """How much a model gains from its training labels: nats under permuted labels less under those.
 
   The chain always bears the labels 0…d−1 in training. A model that sees them does better there,
   however far it is from exact Bayes; one that does not has the same nats under any.
   """
-  gain = renaming.label_leak(score, sequences, alphabet, draws)
-  note = f'permuted labels less fixed ones, {draws} times each; paired over sequences'
+  gain = renaming.label_leak(score, sequences, alphabet, DRAWS)
+  note = f'permuted labels less fixed ones, {DRAWS} times each; paired over sequences'
   parts = {f'_{start}_{end}': gain[:, start:end] for start, end in bins(gain.shape[1])}
   for part, values in {'': gain, **parts}.items():
     found = stats.mean(values.sum(axis=1), 'sequences')

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 
 from lib.data.ciphers import fold
 from lib.errors import InputError
+from lib.tokenizers import Tokenizer
 
 FORMAT = b'-> \n'  # bytes of the formats, hence never symbols
 
@@ -84,6 +85,17 @@ class Symbols:
     """`count` symbols, drawn one after the other; `distinct` leaves out those already drawn."""
     drawn = rng.choice(len(self.known), count, replace=not distinct, p=self.weights)
     return [self.known[i] for i in drawn]
+
+
+def symbols_of(tokenizer: Tokenizer, documents: Sequence[bytes] | None = None) -> Symbols:
+  """The tokens that are read back as one, all alike or as frequent as in documents."""
+  pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
+  usable = [i for i, one in enumerate(pieces) if one and tokenizer.encode(one).tolist() == [i]]
+  weights = None
+  if documents is not None:
+    known = tokenizer.encode(b''.join(documents))
+    weights = np.bincount(known, minlength=tokenizer.vocab_size)[usable]
+  return Symbols([pieces[i] for i in usable], weights)
 
 
 def _shown(symbols: Sequence[bytes]) -> str:
