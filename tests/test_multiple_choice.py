@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.common import DECODER_RULES
 from lib import stats
 from lib.data.questions import Question, prompt
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.evals import multiple_choice as mc
 from lib.models.decoder import Decoder, LanguageModel
+from lib.parameters import describe_model
 from lib.tokenizers import Characters, train_bpe
 from lib.train import sharding
 
@@ -170,10 +170,10 @@ def test_a_model_over_eight_devices_says_the_same_as_over_one(tokenizer):
   ones = np.ones((8, 16), np.int32)
   example = dict.fromkeys(('inputs', 'targets', 'segments', 'positions', 'bytes'), ones)
   variables = jax.jit(model.init)(key, example, key)
-  said = []
+  declared, said = describe_model(model).declared, []
   for devices in (1, 8):
     mesh = sharding.make_mesh({'data': -1}, jax.devices()[:devices])
-    placed = jax.device_put(variables, sharding.shardings(variables, DECODER_RULES, mesh))
+    placed = jax.device_put(variables, sharding.shardings(variables, declared, mesh))
     run = jax.jit(functools.partial(model.apply, method='logits_at'))
     log_probs = lambda batch, places: jax.nn.log_softmax(run(placed, batch, places, key))
     said.append(mc.ask(log_probs, QUESTIONS, tokenizer, mesh, batch_size=16))

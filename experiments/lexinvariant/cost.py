@@ -51,7 +51,7 @@ def _prepare(config: ConfigDict, run: Run, vocab_size: int, arm: str) -> steps.R
   options, kind = config.cost.copy_and_resolve_references(), 'learned'
   if arm in DRAWN:
     options.draw_kind, kind = arm, 'lexinvariant'
-  step = steps.Ready(models.plan(config, options, kind, vocab_size), run.mesh, config.rules)
+  step = steps.Ready(models.plan(config, options, kind, vocab_size), run.mesh)
   step.run()  # warms up
   return step
 

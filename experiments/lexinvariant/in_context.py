@@ -17,7 +17,7 @@ from lib import stats
 from lib.data import in_context, sources
 from lib.data.in_context import Example, Symbols
 from lib.evals import in_context as scores
-from lib.evals.sequences import reader
+from lib.evals.sequences import generator
 from lib.report import plots, published
 from lib.report.results import Row, Rows, coordinates, select
 
@@ -76,8 +76,8 @@ def _ask(
     shown = f'{options.pairs} pairs' if task == 'lookup' else f'{options.demonstrations} lines'
     hits = {}
     for kind, several in trained.items():
-      readers = [reader(one.model) for one in several]
-      hits[kind] = scores.right_shares(readers, asked[task], tokenizer, size, length)
+      writers = [generator(one.model, length=length, batch_size=size) for one in several]
+      hits[kind] = scores.right_shares(writers, asked[task], tokenizer)
     where = corpus.where | {'symbols': law, 'task': task}
     _add(rows, where, these, hits, f'{len(these)} examples of {shown}', known)
 

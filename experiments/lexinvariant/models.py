@@ -7,10 +7,9 @@ each layer the current symbol. The weight of both falls to zero.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import traverse_util
@@ -26,8 +25,8 @@ from lib.errors import InputError
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.models.probe import Deciphering
+from lib.objectives.next_token import next_token
 from lib.tokenizers.base import Tokenizer
-from lib.train import language_model
 from lib.train.experiment import Batch, Experiment, Variables
 
 EMBEDDINGS = ('learned', 'lexinvariant')  # those that the paper sets side by side
@@ -95,43 +94,24 @@ def make_model(
 def make_experiment(
   options: ConfigDict, kind: str, vocab_size: int, dtype: Any, per: str = 'type'
 ) -> Experiment:
-  """What is trained, without its batches; parameters of the model lie under 'model'."""
+  """What is trained, without its batches: the model, or the model under 'model' and its probes."""
   model = make_model(options, kind, vocab_size, dtype, per=per, training=True)
   aided = kind == 'lexinvariant'
-  taught = Deciphering(model, options.layers) if aided and options.decipher else None
+  taught = aided and options.decipher
   schedules: dict[str, Callable] = {}
   if aided and options.reveal:
     first, last = (int(part * options.steps) for part in options.anneal)
     schedules['revealed'] = optax.linear_schedule(options.reveal, 0.0, max(1, last - first), first)
-  if taught:
+  if taught:  # the loss of the probes goes by this name
     schedules['decipher'] = optax.linear_schedule(options.decipher, 0.0, options.steps)
-
-  plain_loss = language_model.loss_and_init(model)[1]
-
-  def init_fn(key: jax.Array, batch: Batch) -> Variables:
-    variables = (taught or model).init(key, batch, key)
-    return variables if taught else {'params': {'model': variables['params']}}
-
-  def loss_fn(variables: Variables, batch: Batch, key: jax.Array):
-    if taught is None or 'decipher' not in batch:  # evaluations
-      return plain_loss({'params': variables['params']['model']}, batch, key)
-    real = batch['segments'] > 0
-    batch = {**batch, 'targets': jnp.where(real, batch['targets'], -1)}
-    nats, probes = cast(tuple[jax.Array, jax.Array], taught.apply(variables, batch, key))
-    read = real & (batch['inputs'] < vocab_size)
-    mean = lambda values, where: jnp.where(where, values, 0.0).sum() / where.sum()
-    decipher = mean(probes.mean(axis=0), read)
-    loss = mean(nats, real) + batch['decipher'] * decipher
-    total = jnp.where(real, nats, 0.0).sum()
-    sums = {'nats': total, 'bytes': batch['bytes'].sum(), 'tokens': real.sum()}
-    return loss, sums | {'decipher_nats': decipher}
-
-  return Experiment(init_fn, loss_fn, (), schedules=schedules)
+  trained = Deciphering(model, options.layers) if taught else model
+  return Experiment(*next_token(trained), batches=(), schedules=schedules)
 
 
 def bare(variables: Variables) -> Variables:
   """The evaluated model's variables out of those that were trained, without the aids."""
-  leaves = traverse_util.flatten_dict(variables['params']['model'])
+  params = variables['params']
+  leaves = traverse_util.flatten_dict(params.get('model', params))
   kept = {path: leaf for path, leaf in leaves.items() if path[-1] != 'annealed_table'}
   return {'params': traverse_util.unflatten_dict(kept)}
 

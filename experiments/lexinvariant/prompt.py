@@ -8,8 +8,7 @@ from experiments.lexinvariant import cipher, text
 from experiments.recipe import Run
 from lib.errors import InputError
 from lib.evals import cipher as keys
-from lib.evals import in_context
-from lib.evals.sequences import reader
+from lib.evals.sequences import generator
 
 SHORTEST, LONGEST = 20, 1000  # symbols; too few do not show which is which
 CONTINUED = 40  # symbols
@@ -42,7 +41,7 @@ def answer(config: ConfigDict, run: Run) -> str:
   [read] = cipher.make_readers(config, run, corpus, [model])
   ids = corpus.tokenizer.encode(config.prompt.encode())
   [key] = cipher.solve(read, np.append(ids, ids[-1])[None])
-  more = in_context.generate(reader(model), [ids], CONTINUED, size)[0]
+  [more] = generator(model)([ids], CONTINUED)
   plain = lambda part: decode(keys.apply_key(part[None], key[None], size - 1)[0]).decode()
   return (
     f'\nKey found (cipher above, plain below):\n{cipher.key_lines(corpus, key)}\n\n'

@@ -22,7 +22,7 @@ from lib.data import epochs, excerpts, files, folded, in_context, pipeline, sour
 from lib.data.in_context import Example, ExampleDocuments, Symbols
 from lib.errors import InputError
 from lib.evals import in_context as scores
-from lib.evals.sequences import reader, token_nats
+from lib.evals.sequences import generator, token_nats
 from lib.language_model import TrainedModel
 from lib.report import plots
 from lib.report.results import Row, Rows, name, select, series
@@ -245,10 +245,9 @@ def answers(
   config: ConfigDict, trained: Sequence[fit.Fitted], symbols: str, these: Sequence[Example]
 ) -> np.ndarray:
   """Shares [S, N] of the symbols that models answer rightly, over symbols of a kind of SYMBOLS."""
-  hidden = {'concealed': np.float32(symbols == 'concealed')}
-  of = lambda logits: lambda batch: logits(dict(batch) | hidden)
-  readers = [of(reader(one.model)) for one in trained]
-  return scores.right_shares(readers, these, TOKENIZER, length=config.regularizer.length)
+  hidden, length = np.float32(symbols == 'concealed'), config.regularizer.length
+  writers = [generator(one.model, length=length, concealed=hidden) for one in trained]
+  return scores.right_shares(writers, these, TOKENIZER)
 
 
 def _text_nats(config: ConfigDict, trained: Sequence[fit.Fitted]) -> np.ndarray:

@@ -8,13 +8,17 @@ Legend: B batch, N sequences, T length, V vocabulary.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lib.data import pipeline
-from lib.evals.in_context import Logits
+from lib.decoding import sampling
+from lib.errors import InputError
+from lib.evals.in_context import Generate
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 
@@ -34,10 +38,46 @@ def token_nats(model: TrainedModel, ids: np.ndarray, seed: int = 0) -> np.ndarra
   return np.concatenate(found)
 
 
-def reader(model: TrainedModel, seed: int = 0) -> Logits:
-  """batch -> logits [B, T, V] under rows of each place in the batch, the same in every call."""
-  logits, key = _compiled(model.module), jax.random.key(seed)
-  return lambda batch: logits(model.variables, dict(batch), key, method='logits')
+def generator(
+  model: TrainedModel,
+  seed: int = 0,
+  length: int | None = None,
+  batch_size: int | None = None,
+  **fields: ArrayLike,
+) -> Generate:
+  """(prompts, count) -> the likeliest ids after each, under rows of each place in a batch.
+
+  Args:
+    model: the model.
+    seed: of the rows.
+    length: places of a text, for its prompt and what follows; as many as needed by default.
+    batch_size: prompts in a batch, and so draws of rows; all prompts by default.
+    fields: of the batch that the embedding draws for.
+  """
+  module, variables, key = model.module, model.variables, jax.random.key(seed)
+
+  def generate(prompts: Sequence[np.ndarray], count: int) -> np.ndarray:
+    rows = [[model.bos, *prompt.tolist()] for prompt in prompts]
+    size, needed = batch_size or len(rows), max(map(len, rows)) - 1 + count
+    slots = length or needed
+    if slots < needed:
+      raise InputError(f'Prompt and answer take up to {needed} tokens; got places for {slots}.')
+    rows += [rows[0][:1]] * (-len(rows) % size)  # so that all batches have one shape
+    batch = {'inputs': np.zeros((size, slots), np.int32), **fields}
+    draw = _compiled(module)(variables, key, batch, method=_draw)
+    found: list[np.ndarray] = []
+    for start in range(0, len(rows), size):
+      found += sampling.sample(
+        module, variables, rows[start : start + size], limit=count, slots=slots,
+        keys=jax.random.split(key, size), how=sampling.GREEDY, draw=draw,
+      )  # fmt: skip
+    return np.stack(found[: len(prompts)])
+
+  return generate
+
+
+def _draw(module: LanguageModel, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
+  return module.embedding.draw(key, batch)
 
 
 @functools.cache
