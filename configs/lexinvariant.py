@@ -31,8 +31,8 @@ MODEL = {
   'activation': 'silu',
   'init_std': 0.0,
   'preceding': 0,  # number of previous symbols that are mixed into each input
-  'draw_kind': 'per_sequence',  # or seeded, shared, permuted_fixed
-  'law': 'gaussian',  # or orthonormal, rademacher, binomial
+  'draw_kind': 'per_sequence',  # or seeded, shared
+  'law': 'gaussian',  # or orthonormal
   'row_dim': 0,  # 0: dim
   'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
   'reveal': 0.8,  # share of fixed rows at first (see AnnealedLexinvariant); 0 for none

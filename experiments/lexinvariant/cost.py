@@ -8,6 +8,7 @@ from tqdm import tqdm
 from experiments import fit, steps
 from experiments.lexinvariant import models
 from experiments.recipe import Run, Table
+from experiments.timing import in_turns
 from lib.errors import InputError
 from lib.report.results import Rows
 
@@ -31,13 +32,12 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   shape = f'{options.batch_size} × {options.length} tokens, width {options.dim}'
   for vocab_size in tqdm(options.vocab_sizes, desc='vocabularies', leave=False):
     prepared = {arm: _prepare(config, run, vocab_size, arm) for arm in ('learned', *DRAWN)}
-    turns = [[step.run()[0] for step in prepared.values()] for _ in range(options.repeats)]
-    seconds = dict(zip(prepared, np.transpose(turns)))
+    seconds = in_turns({arm: step.run for arm, step in prepared.items()}, options.repeats)
     accounts = {arm: step.account for arm, step in prepared.items()}
     held = {arm: one.arguments + one.temporaries for arm, one in accounts.items()}
     for arm in prepared:
       where = {'embedding': arm, 'vocab_size': vocab_size}
-      ratios = seconds[arm] / seconds['learned']
+      ratios = np.divide(seconds[arm], seconds['learned'])
       rows.add(where, 'step_seconds', np.median(seconds[arm]), 's', f'median; {shape}')
       note = f'to learned, median of {len(ratios)} turns'
       rows.add(where, 'time_ratio', np.median(ratios), 'ratio', note)
