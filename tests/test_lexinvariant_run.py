@@ -17,7 +17,7 @@ from experiments.lexinvariant.__main__ import RECIPE
 from lib.data.markov import MarkovDocuments
 from lib.errors import InputError
 from lib.evals import renaming
-from lib.report.results import Row, Rows
+from lib.report.results import Rows, from_json
 from lib.train import sharding
 from tests import addresses
 from tests.test_configs import shape_check
@@ -46,7 +46,7 @@ def smoke(tmp_path_factory):
 
 
 def test_rules_and_published_numbers_address_rows(smoke):
-  assert addresses.faults('lexinvariant', [Row(**row) for row in smoke.values()]) == []
+  assert addresses.faults('lexinvariant', from_json([*smoke.values()])) == []
 
 
 def test_every_table_has_rows(smoke):
