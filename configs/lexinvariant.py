@@ -17,23 +17,20 @@ Cost: smoke about a minute; see the README for cpu.
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Scaled
 
-TABLES = (
-  'theory', 'markov', 'context', 'cipher', 'in_context', 'regularizer', 'draws', 'cost',
-)  # fmt: skip
+TABLES = ('theory', 'markov', 'context', 'cipher', 'in_context', 'regularizer', 'draws', 'cost')
 
-# A model and its training; recipes override what differs.
+# A model and its training; the sections say what differs.
 MODEL = {
-  'layers': 1,
-  'dim': 16,
-  'heads': 2,
-  'head_dim': 0,  # 0: dim / heads
-  'mlp_dim': 32,
+  **common.MODEL,
+  **common.TRAINING,
+  'position': 't5',
+  'norm': 'rms',
   'gated': True,
   'activation': 'silu',
+  'init_std': 0.0,
   'preceding': 0,  # number of previous symbols that are mixed into each input
-  'max_distance': 128,  # the T5 bias has one value for all distances from here on
-  'remat': False,
   'draw_kind': 'per_sequence',  # or seeded, shared
   'law': 'gaussian',  # or orthonormal
   'row_dim': 0,  # 0: dim
@@ -41,17 +38,10 @@ MODEL = {
   'reveal': 0.8,  # share of fixed rows at first (see AnnealedLexinvariant); 0 for none
   'anneal': (0.05, 0.6),  # when that begins to fall, and when it is 0, as fractions of the steps
   'decipher': 0.3,  # weight of the probes' loss at the first step, falling to 0; 0 for none
-  'length': 64,  # symbols of a sequence, in training and in tests
-  'steps': 100,
-  'batch_size': 16,
-  'evaluate_every': 100,
-  'checkpoint_every': 500,
   'optimizer': 'muon',
-  'schedule': 'cosine',
-  'rates': (2e-2,),  # peak learning rates, of which validation text chooses
-  'rates_after': 0.2,  # part of the steps after which it does
-  'warmup': 0.04,  # fraction of the steps
-  'final': 0.01,  # of the peak
+  'rates': (2e-2,),
+  'warmup': 0.04,
+  'final': 0.01,
   'b2': 0.98,
   'clip_norm': 1.0,
 }
@@ -64,155 +54,136 @@ ARMS = (
   ('interchangeable', 0.2),
   ('lexinvariant',),
 )
+FEW = (('permuted', 0.0), ('permuted', 0.2), ('mixed', 0.2), ('lexinvariant',))
+PROSE = ('prose', 'stdlib/prose')
+ENDLESS = (('prose', 'ngram:stdlib/prose'), ('code', 'ngram:stdlib/source'))  # of known law
+PAPER = (('pile', 'tfds:pile'), ('wiki40b', 'tfds:wiki40b/en'), ('github', 'tfds:github'))
+TEXT = {
+  **MODEL,
+  'corpora': Scaled((PROSE,), (PROSE, ('code', 'stdlib/source')), ENDLESS, PAPER),
+  'vocabularies': Scaled(*(('letters',),) * 3, ('char', '32k')),  # or bytes; 32k pieces
+  'seeds': Scaled(1, 3, 3, 1),  # models of each kind
+  'window': Scaled(16, 100, 100, 100),  # symbols over which perplexity and votes are taken
+  'test_sequences': Scaled(64, 256, 1000, 1000),
+  'draw_kind': 'shared',
+  'law': Scaled('gaussian', 'orthonormal', 'gaussian', 'gaussian'),
+  'row_dim': Scaled(32, 32, 0, 0),
+  'reveal': Scaled(0.9, 0.9, 0.9, 0.0),
+  'decipher': Scaled(0.5, 0.5, 0.5, 0.0),
+  'layers': Scaled(1, 4, 12, 12),
+  'dim': Scaled(16, 96, 512, 1024),
+  'heads': Scaled(2, 4, 8, 8),
+  'mlp_dim': Scaled(32, 256, 2048, 4096),
+  'gated': Scaled(True, True, False, False),
+  'activation': Scaled('silu', 'silu', 'relu', 'relu'),
+  'length': Scaled(32, 256, 512, 512),
+  'steps': Scaled(6, 1500, 6000, 250_000),
+  'batch_size': Scaled(8, 4, 64, 64),
+  'optimizer': Scaled('adamw', 'muon', 'adamw', 'adafactor'),
+  'rates': Scaled((2e-3,), (1e-2, 2e-2, 4e-2), (5e-4, 1e-3, 2e-3), (1e-2,)),
+  'final': Scaled(0.01, 0.01, 0.1, 0.1),
+  'warmup': Scaled(0.04, 0.04, 0.04, 0.004),
+  'evaluate_every': Scaled(3, 250, 1000, 5000),
+  'checkpoint_every': Scaled(3, 500, 1000, 5000),
+}
 
-# Fields that change with the scale: smoke, cpu, gpu, paper.
-SIZES = {
-  'theory.sequences': (4, 24, 64, 64),
-  'theory.length': (64, 1024, 1024, 1024),
-  'theory.alphabets': ((4, 5), *((4, 5, 6, 7),) * 3),
-  'theory.chains': (2, 4, 8, 8),
-  'markov.alphabet': (4, 6, 8, 8),
-  'markov.seeds': (2, 3, 3, 3),
-  'markov.length': (16, 64, 256, 256),
-  'markov.layers': (1, 3, 6, 6),
-  'markov.dim': (16, 64, 256, 256),
-  'markov.heads': (2, 4, 8, 8),
-  'markov.mlp_dim': (32, 192, 768, 768),
-  'markov.steps': (6, 2400, 10_000, 10_000),
-  'markov.batch_size': (4, 48, 256, 256),
-  'markov.test_sequences': (128, 1024, 4096, 4096),
-  'markov.evaluate_every': (3, 100, 500, 500),
-  'markov.checkpoint_every': (3, 300, 1000, 1000),
-  'text.corpora': (
-    (('prose', 'stdlib/prose'),),
-    (('prose', 'stdlib/prose'), ('code', 'stdlib/source')),
-    (('prose', 'ngram:stdlib/prose'), ('code', 'ngram:stdlib/source')),  # endless, of known law
-    (('pile', 'tfds:pile'), ('wiki40b', 'tfds:wiki40b/en'), ('github', 'tfds:github')),
-  ),
-  'text.vocabularies': (('letters',), ('letters',), ('letters',), ('char', '32k')),
-  'text.seeds': (1, 3, 3, 1),
-  'text.length': (32, 256, 512, 512),
-  'text.window': (16, 100, 100, 100),
-  'text.layers': (1, 4, 12, 12),
-  'text.dim': (16, 96, 512, 1024),
-  'text.heads': (2, 4, 8, 8),
-  'text.mlp_dim': (32, 256, 2048, 4096),
-  'text.gated': (True, True, False, False),
-  'text.activation': ('silu', 'silu', 'relu', 'relu'),
-  'text.law': ('gaussian', 'orthonormal', 'gaussian', 'gaussian'),
-  'text.row_dim': (32, 32, 0, 0),
-  'text.reveal': (0.9, 0.9, 0.9, 0.0),
-  'text.decipher': (0.5, 0.5, 0.5, 0.0),
-  'text.steps': (6, 1500, 6000, 250_000),
-  'text.batch_size': (8, 4, 64, 64),
-  'text.optimizer': ('adamw', 'muon', 'adamw', 'adafactor'),
-  'text.rates': ((2e-3,), (1e-2, 2e-2, 4e-2), (5e-4, 1e-3, 2e-3), (1e-2,)),
-  'text.final': (0.01, 0.01, 0.1, 0.1),
-  'text.warmup': (0.04, 0.04, 0.04, 0.004),
-  'text.evaluate_every': (3, 250, 1000, 5000),
-  'text.checkpoint_every': (3, 500, 1000, 5000),
-  'text.test_sequences': (64, 256, 1000, 1000),
-  'cipher.probe_dim': (16, 192, 1024, 2048),
-  'cipher.steps': (4, 500, 5000, 10_000),
-  'cipher.evaluate_every': (2, 250, 1000, 2000),
-  'cipher.checkpoint_every': (2, 500, 1000, 2000),
-  'cipher.texts': (4, 128, 1000, 1000),
-  'in_context.examples': (6, 300, 1000, 1000),
-  'regularizer.arms': (
-    (('permuted', 0.0), ('permuted', 0.2), ('mixed', 0.2), ('lexinvariant',)),
-    (('permuted', 0.0), ('permuted', 0.2), ('permuted', 1.0), ('mixed', 0.2), ('lexinvariant',)),
-    ARMS,
-    ARMS,
-  ),
-  'regularizer.source': (*('stdlib/prose',) * 2, *('ngram:stdlib/prose',) * 2),
-  'regularizer.rates': ((2e-2,), *((1e-2, 2e-2, 4e-2),) * 3),
-  'regularizer.optimizer': ('adamw', 'muon', 'muon', 'muon'),
-  'regularizer.reveal': (0.0, 0.9, 0.9, 0.9),
-  'regularizer.decipher': (0.0, 0.3, 0.3, 0.3),
-  'regularizer.law': ('gaussian', *('orthonormal',) * 3),  # V = 40 in width 16 is too much
-  'regularizer.seeds': (1, 3, 3, 3),
-  'regularizer.layers': (1, 2, 4, 4),
-  'regularizer.dim': (16, 64, 256, 256),
-  'regularizer.heads': (2, 4, 8, 8),
-  'regularizer.mlp_dim': (32, 128, 768, 768),
-  'regularizer.length': (64, 64, 64, 64),
-  'regularizer.steps': (6, 600, 10_000, 10_000),
-  'regularizer.batch_size': (8, 48, 128, 128),
-  'regularizer.evaluate_every': (3, 100, 500, 500),
-  'regularizer.checkpoint_every': (3, 500, 1000, 1000),
-  'regularizer.test_sequences': (8, 1000, 4000, 4000),
-  'regularizer.examples': (6, 300, 1000, 1000),
-  'draws.counts': ((1, 2), *((1, 2, 4, 8, 16),) * 3),
-  'cost.vocab_sizes': ((16,), *((256, 32_768),) * 3),
-  'cost.repeats': (2, 8, 30, 30),
-  'cost.layers': (1, 4, 12, 12),
-  'cost.dim': (16, 128, 512, 1024),
-  'cost.heads': (2, 4, 8, 8),
-  'cost.mlp_dim': (32, 512, 2048, 4096),
-  'cost.length': (8, 128, 512, 512),
-  'cost.batch_size': (8, 16, 16, 64),
+SECTIONS = {
+  'theory': {
+    'alphabets': Scaled((4, 5), (4, 5, 6, 7), (4, 5, 6, 7), (4, 5, 6, 7)),  # d
+    'chains': Scaled(2, 4, 8, 8),  # other ones for each d
+    'sequences': Scaled(4, 24, 64, 64),  # of each chain
+    'length': Scaled(64, 1024, 1024, 1024),
+    'concentration': 1.0,  # Dirichlet parameter of the transition rows
+  },
+  'markov': {
+    **MODEL,
+    'alphabet': Scaled(4, 6, 8, 8),  # d
+    'concentration': 0.3,  # of the chains' transition rows
+    'chain_seed': 2,  # of the first chain; the next ones follow (chain 1 served the search)
+    'seeds': Scaled(2, 3, 3, 3),  # chains, each with a model of its own
+    'test_sequences': Scaled(128, 1024, 4096, 4096),
+    'law': 'orthonormal',
+    'row_dim': 8,
+    'anneal': (0.05, 0.35),
+    'layers': Scaled(1, 3, 6, 6),
+    'dim': Scaled(16, 64, 256, 256),
+    'heads': Scaled(2, 4, 8, 8),
+    'head_dim': 16,
+    'mlp_dim': Scaled(32, 192, 768, 768),
+    'length': Scaled(16, 64, 256, 256),
+    'steps': Scaled(6, 2400, 10_000, 10_000),
+    'batch_size': Scaled(4, 48, 256, 256),
+    'evaluate_every': Scaled(3, 100, 500, 500),
+    'checkpoint_every': Scaled(3, 300, 1000, 1000),
+  },
+  'text': TEXT,
+  'cipher': {  # the probe's training, on batches of text
+    **common.TRAINING,
+    'probe_dim': Scaled(16, 192, 1024, 2048),  # inner width of its MLP
+    'texts': Scaled(4, 128, 1000, 1000),  # enciphered test texts
+    'batch_size': TEXT['batch_size'],
+    'length': TEXT['length'],
+    'steps': Scaled(4, 500, 5000, 10_000),
+    'rates': (2e-3,),
+    'warmup': 0.0,
+    'final': 0.01,
+    'evaluate_every': Scaled(2, 250, 1000, 2000),
+    'checkpoint_every': Scaled(2, 500, 1000, 2000),
+  },
+  'in_context': {  # this project's choice
+    'examples': Scaled(6, 300, 1000, 1000),  # of each task
+    'pairs': 8,  # of LookUp
+    'demonstrations': 4,  # of Permutation
+  },
+  'regularizer': {
+    **MODEL,
+    'source': Scaled(PROSE[1], PROSE[1], *(ENDLESS[0][1],) * 2),
+    'arms': Scaled(FEW, (*FEW[:2], ('permuted', 1.0), *FEW[2:]), ARMS, ARMS),  # (embedding, p, per)
+    'seeds': Scaled(1, 3, 3, 3),  # models of each arm
+    'pairs': 4,  # of LookUp
+    'questions': 8,  # of LookUp while training; one is asked in the evaluation
+    'demonstrations': 4,  # of Permutation
+    'examples': Scaled(6, 300, 1000, 1000),  # of each task
+    'test_sequences': Scaled(8, 1000, 4000, 4000),  # of text
+    'preceding': 3,
+    'draw_kind': 'shared',
+    'law': Scaled('gaussian', *('orthonormal',) * 3),  # V = 40 in width 16 is too much
+    'anneal': (0.1, 0.6),  # of the lexinvariant arm alone, as are reveal and decipher
+    'reveal': Scaled(0.0, 0.9, 0.9, 0.9),
+    'decipher': Scaled(0.0, 0.3, 0.3, 0.3),
+    'layers': Scaled(1, 2, 4, 4),
+    'dim': Scaled(16, 64, 256, 256),
+    'heads': Scaled(2, 4, 8, 8),
+    'mlp_dim': Scaled(32, 128, 768, 768),
+    'length': 64,
+    'steps': Scaled(6, 600, 10_000, 10_000),
+    'batch_size': Scaled(8, 48, 128, 128),
+    'optimizer': Scaled('adamw', 'muon', 'muon', 'muon'),
+    'rates': Scaled((2e-2,), *((1e-2, 2e-2, 4e-2),) * 3),
+    'evaluate_every': Scaled(3, 100, 500, 500),
+    'checkpoint_every': Scaled(3, 500, 1000, 1000),
+  },
+  'draws': {'counts': Scaled((1, 2), *((1, 2, 4, 8, 16),) * 3)},  # draws that are averaged
+  'prompt': '',  # a text in a substitution cipher, to be deciphered and continued
+  'cost': {
+    **MODEL,
+    'vocab_sizes': Scaled((16,), *((256, 32_768),) * 3),
+    'repeats': Scaled(2, 8, 30, 30),
+    'reveal': 0.0,
+    'decipher': 0.0,
+    'layers': Scaled(1, 4, 12, 12),
+    'dim': Scaled(16, 128, 512, 1024),
+    'heads': Scaled(2, 4, 8, 8),
+    'mlp_dim': Scaled(32, 512, 2048, 4096),
+    'length': Scaled(8, 128, 512, 512),
+    'batch_size': Scaled(8, 16, 16, 64),
+    'optimizer': 'adamw',
+    'schedule': 'constant',
+    'clip_norm': 0.0,
+  },
 }
 
 
 def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
-  scale, tables = common.parse(arg, TABLES)
-  config = common.base(scale, tables)
-  config.theory = {
-    'alphabets': (4,),  # d
-    'chains': 1,  # other ones for each d
-    'sequences': 1,  # of each chain
-    'length': 64,
-    'concentration': 1.0,  # Dirichlet parameter of the transition rows
-  }
-  config.markov = MODEL | {
-    'alphabet': 6,  # d
-    'concentration': 0.3,  # of the chains' transition rows
-    'chain_seed': 2,  # of the first chain; the next ones follow (chain 1 served the search)
-    'seeds': 1,  # chains, each with a model of its own
-    'test_sequences': 16,
-    'law': 'orthonormal',
-    'row_dim': 8,
-    'head_dim': 16,
-    'anneal': (0.05, 0.35),
-  }
-  config.text = MODEL | {
-    'corpora': (),  # (name, source) pairs
-    'vocabularies': (),  # symbols: letters, char (ASCII), bytes, 32k (SentencePiece)
-    'seeds': 1,  # models of each kind
-    'window': 100,  # symbols over which perplexity and votes are taken
-    'test_sequences': 8,
-    'draw_kind': 'shared',
-  }
-  config.cipher = {
-    'probe_dim': 16,  # inner width of the probe's MLP
-    'peak': 2e-3,
-    'steps': 1,
-    'evaluate_every': 1,
-    'checkpoint_every': 1,
-    'texts': 4,  # enciphered test texts
-  }
-  config.in_context = {
-    'examples': 1,  # of each task; those below are this project's choice
-    'pairs': 8,  # of LookUp
-    'demonstrations': 4,  # of Permutation
-  }
-  config.regularizer = MODEL | {
-    'source': '',
-    'arms': (),  # (embedding, p, per) of each, the last two optional
-    'seeds': 1,  # models of each arm
-    'pairs': 4,  # of LookUp
-    'questions': 8,  # of LookUp while training; one is asked in the evaluation
-    'demonstrations': 4,  # of Permutation
-    'examples': 1,  # of each task
-    'test_sequences': 1,  # of text
-    'per': 'type',  # set by the arm
-    'preceding': 3,
-    'draw_kind': 'shared',
-    'law': 'orthonormal',
-    'anneal': (0.1, 0.6),  # of the lexinvariant arm alone, as are reveal and decipher
-  }
-  config.draws = {'counts': (1,)}  # K, draws whose predictions are averaged
-  config.prompt = ''  # a text in a substitution cipher, to be deciphered and continued
-  config.cost = MODEL | {'vocab_sizes': (16,), 'repeats': 1, 'reveal': 0.0, 'decipher': 0.0}
-  return common.sized(config, SIZES)
+  return common.build(arg, TABLES, SECTIONS)

@@ -66,7 +66,7 @@ class Fitted:
 
 def check(options: ConfigDict, where: str) -> None:
   """Raises InputError for a section, called `where`, of which no model can be made or trained."""
-  check_least(options, where, 1, [field for field in WHOLE if field in options])
+  check_counts(options, where, *(field for field in WHOLE if field in options))
   if not options.rates or min(options.rates) <= 0:
     raise InputError(f'{where}.rates must be positive; got {tuple(options.rates)}.')
   if not 0 < options.rate_share <= 1:
@@ -82,8 +82,8 @@ def check(options: ConfigDict, where: str) -> None:
     raise InputError(f'{where}.initial {options.initial} is no folder of a trained model.')
 
 
-def check_least(options: ConfigDict, where: str, least: int, fields: Iterable[str]) -> None:
-  """Raises InputError for the first of these fields of a section `where` that is below `least`."""
+def check_counts(options: ConfigDict, where: str, *fields: str, least: int = 1) -> None:
+  """Raises InputError for the first of these fields of a section that is below `least`."""
   for field in fields:
     if options[field] < least:
       raise InputError(f'{where}.{field} must be {least} or more; got {options[field]}.')
@@ -159,7 +159,7 @@ def fit(
   scores: Mapping[str, Callable[[Variables], Mapping[str, Any]]] | None = None,
   choose_by: str = 'validation/bits_per_byte',
   tokenizer: Tokenizer | None = None,
-  trained: Experiment | None = None,
+  trained: Callable[[ConfigDict], Experiment] | None = None,
   bare: Callable[[Variables], Variables] = lambda variables: variables,
 ) -> list[Fitted]:
   """Trains the seeds of a model, or takes each up where it stands, and keeps them in the workdir.
@@ -177,7 +177,8 @@ def fit(
     scores: name -> (variables of `model` -> further values), for one seed at a time.
     choose_by: the metric in the history by which the rate is chosen; the lowest wins.
     tokenizer: that made the batches' ids; None for symbols that are no text.
-    trained: what is trained instead of the model alone, such as the model with aids of training.
+    trained: section -> what is trained instead of the model alone, such as the model with aids of
+      training, whose schedules depend on the section's steps.
     bare: variables of `trained` -> those of `model`.
 
   Returns:
@@ -196,7 +197,7 @@ def fit(
       evaluations or {},
       scores or {},
       tokenizer,
-      trained or _experiment(model),
+      trained(options) if trained else _experiment(model),
       bare,
     )
 

@@ -128,6 +128,7 @@ class Recipe:
       parts as they come.
     check_prompt: raises InputError for a prompt that they cannot answer.
     large_steps: on a CPU its steps hold more than 64 MB (`lib.memory.keep_freed`).
+    largest: the table with the largest models, if it is not the first one that has any.
   """
 
   name: str
@@ -137,6 +138,7 @@ class Recipe:
   answer: Callable[[ConfigDict, Run], Iterable[str]] | None = None
   check_prompt: Callable[[ConfigDict], None] = lambda config: None
   large_steps: bool = True
+  largest: str = ''
   plots: Callable[..., list[str]] | None = None  # until the tables have their pictures
 
   def chosen(self, config: ConfigDict) -> list[Table]:
@@ -154,7 +156,8 @@ class Recipe:
 
   def plans(self, config: ConfigDict) -> Plans:
     """The models of all tables, the largest first."""
-    return {name: plan for table in self.tables for name, plan in table.plans(config).items()}
+    tables = sorted(self.tables, key=lambda table: table.name != self.largest)
+    return {name: plan for table in tables for name, plan in table.plans(config).items()}
 
   @property
   def captions(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ are crossed: both the choice of seeds and the choice of documents are uncertain.
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +16,7 @@ from scipy import stats
 
 from lib.errors import InputError
 
+Arm = TypeVar('Arm', bound=Hashable)
 LEVEL = 0.95  # of every interval that is printed
 ROUNDING = 1e-9  # of a value: a standard error up to this is rounding
 TINY = 1e-12  # a value and a standard error up to this are both rounding
@@ -158,6 +159,11 @@ def contributions(above: ArrayLike, below: ArrayLike) -> np.ndarray:
   return rate + (one - rate * other) * one.shape[-1] / total
 
 
+def over_groups(values: ArrayLike, groups: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+  """Values [..., G] whose mean is that of the items [..., N] and whose spread is over groups."""
+  return contributions(by_group(values, groups), by_group(np.ones(len(groups)), groups))
+
+
 def crossed(values: ArrayLike, over: str = 'seeds×documents') -> Estimate:
   """Mean of values [S, D]: S seeds, each measured on the same D documents.
 
@@ -197,6 +203,20 @@ def shares(hits: ArrayLike, over: str = 'seeds×examples') -> Estimate:
   return Estimate(float(found.mean()), sem, f'{seeds}×{examples}', over, df)
 
 
+def paired_shares(hits: ArrayLike, others: ArrayLike, over: str = 'seeds×examples') -> Estimate:
+  """Mean share of hits [S, N] less that of others of the same seeds, on the same examples.
+
+  The error is over seeds and examples, crossed, of the differences with one gain and one loss added
+  to the examples (Bonett and Price 2012, Adjusted Wald confidence interval for a difference of
+  binomial proportions based on paired data), so that it is never 0.
+  """
+  differences = np.asarray(hits, np.float64) - np.asarray(others, np.float64)
+  seeds, examples = differences.shape
+  added = np.concatenate([differences, np.tile([1.0, -1.0], (seeds, 1))], axis=1)
+  error = crossed(added, over)
+  return error._replace(value=float(differences.mean()), n=f'{seeds}×{examples}')
+
+
 def jackknife(
   statistic: Callable[[np.ndarray], float], sums: ArrayLike, over: str = 'seeds×documents'
 ) -> Estimate:
@@ -229,8 +249,8 @@ def jackknife(
 
 
 def arms(
-  values: Mapping[Any, ArrayLike], reference: Any, over: str = 'seeds'
-) -> dict[Any, Estimate]:
+  values: Mapping[Arm, ArrayLike], reference: Arm, over: str = 'seeds'
+) -> dict[Arm, Estimate]:
   """Differences of arms from a reference arm, paired by seed, their residual variance pooled.
 
   The model is value = arm + seed + noise of one variance. With A compared arms and S seeds the

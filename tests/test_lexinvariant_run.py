@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lexinvariant recipe from the command line, at smoke scale."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -11,11 +12,12 @@ import jax
 import pytest
 
 from configs import common, lexinvariant
-from experiments.lexinvariant import __main__ as recipe
 from experiments.lexinvariant import markov, models
+from experiments.lexinvariant.__main__ import RECIPE
+from lib.data.markov import MarkovDocuments
 from lib.errors import InputError
 from lib.evals import renaming
-from lib.report.results import Row
+from lib.report.results import Rows, from_json
 from lib.train import sharding
 from tests import addresses
 from tests.test_configs import shape_check
@@ -44,7 +46,7 @@ def smoke(tmp_path_factory):
 
 
 def test_rules_and_published_numbers_address_rows(smoke):
-  assert addresses.faults('lexinvariant', [Row(**row) for row in smoke.values()]) == []
+  assert addresses.faults('lexinvariant', from_json([*smoke.values()])) == []
 
 
 def test_every_table_has_rows(smoke):
@@ -129,17 +131,20 @@ def test_rows_start_at_the_length_of_random_ones_and_every_arm_answers(smoke):
 def test_a_predictor_that_sees_names_is_found_out():
   config = lexinvariant.get_config('smoke')
   source = markov.make_source(config, 0)
-  sequences = markov.sequences_of(source, 16, 200, 0)
+  sequences = MarkovDocuments(source, 16, 200, 0).symbols()
   bayes = renaming.exact_bayes(source, sequences).nats
   informed = lambda ids, draw: renaming.informed(source, ids).nats
   counting = lambda ids, draw: renaming.counting_nats(ids, 4, 1)
-  cheat = markov.lowest_bin('cheat', informed(sequences, 0), bayes)
-  assert cheat.measured is not None
-  assert cheat.measured < -4
-  leak = {row.column: row for row in markov.leak('cheat', informed, sequences, 4)}
+  rows = Rows('markov')
+  markov.add_lowest_bin(rows, {}, informed(sequences, 0), bayes)
+  markov.add_leak(rows, {}, informed, sequences, 4)
+  leak = {row.column: row for row in rows}
+  assert leak['lowest_bin_z'].measured < -4
   assert leak['label_leak_nats'].estimate.p_value() < 1e-6
   assert leak['label_leak_nats_8_16'].estimate.p_value() < 1e-6
-  honest = {row.column: row for row in markov.leak('honest', counting, sequences, 4)}
+  rows = Rows('markov')
+  markov.add_leak(rows, {}, counting, sequences, 4)
+  honest = {row.column: row for row in rows}
   assert honest['label_leak_nats'].measured == pytest.approx(0, abs=1e-9)
 
 
@@ -173,19 +178,19 @@ def test_what_cannot_be_run_is_named(field, value, message):
   config = lexinvariant.get_config('smoke')
   config.update_from_flattened_dict({field: value})
   with pytest.raises(InputError, match=message):
-    recipe.check(config)
+    RECIPE.check(config)
 
 
 def test_the_config_of_endless_text_is_accepted_as_it_is():
-  recipe.check(lexinvariant.get_config('gpu'))
+  RECIPE.check(lexinvariant.get_config('gpu'))
 
 
 def test_the_paper_config_asks_for_its_sets_alone():
   config = lexinvariant.get_config('paper')
   with pytest.raises(InputError, match=r"no prepared TFDS set 'pile' .*; prepare it once"):
-    recipe.check(config)
+    RECIPE.check(config)
   config.text.corpora = lexinvariant.get_config('gpu').text.corpora
-  recipe.check(config)
+  RECIPE.check(config)
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
@@ -193,8 +198,7 @@ def test_every_scale_builds_and_steps(scale):
   config = lexinvariant.get_config(scale)
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   options = config.markov
-  experiment = models.make_experiment(
-    options, 'lexinvariant', options.alphabet, jax.numpy.dtype(config.dtype),
-    markov.batches_of(config, markov.make_source(config, 0), 0),
-  )  # fmt: skip
-  shape_check(experiment, config, mesh)
+  dtype = jax.numpy.dtype(config.dtype)
+  experiment = models.make_experiment(options, 'lexinvariant', options.alphabet, dtype)
+  batches = markov.batches_of(config, markov.make_source(config, 0), 0)
+  shape_check(dataclasses.replace(experiment, batches=batches), config, mesh)

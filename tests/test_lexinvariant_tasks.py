@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lexinvariant recipe on in-context tasks, names hidden in part, and its largest models."""
 
+import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,12 @@ from configs import lexinvariant
 from experiments.lexinvariant import in_context, models, regularizer, text
 from lib import stats
 from lib.data import pipeline, sources
-from lib.data.in_context import FORMAT
+from lib.data.in_context import FORMAT, Symbols, folded
 from lib.errors import InputError
-from lib.evals import in_context as scores
+from lib.evals.sequences import generator
+from lib.language_model import TrainedModel
 from lib.report.results import Row
-from lib.tokenizers import train_sentencepiece
+from lib.tokenizers.sentencepiece import train_sentencepiece
 from lib.train import optimizer, sharding
 from tests.test_configs import shape_check
 
@@ -62,7 +65,8 @@ def test_training_documents_hold_text_and_both_tasks_and_no_held_out_symbol(conf
 
 def test_questions_of_the_test_are_asked_nowhere_in_training(config):
   seen = documents(first_batches(config, regularizer.STANDARD, 6))
-  for examples in regularizer.examples(config, 20, text.LETTERS).values():
+  options = ConfigDict(config.regularizer.to_dict() | {'examples': 20})
+  for examples in regularizer.examples(options, Symbols(text.LETTERS)).values():
     assert not {b'%b%b\n' % example for example in examples} & set(seen)
 
 
@@ -79,12 +83,12 @@ def test_folded_into_letters_an_example_still_tells_its_answer(config, corpus):
   for law in in_context.LAWS:
     symbols = in_context.symbols_of(corpus, law)
     assert b''.join(symbols.known) == text.LETTERS
-    for task, these in in_context.examples(config, corpus, law).items():
+    for task, these in regularizer.examples(config.in_context, symbols).items():
       for example in these:
-        folded = in_context._folded(example, alphabet)
-        assert not set(folded.prompt + folded.answer) - set(alphabet)
-        assert folded.prompt.replace(b'  ', b'->') == example.prompt, task
-        assert folded.answer == example.answer
+        found = folded(example, alphabet)
+        assert not set(found.prompt + found.answer) - set(alphabet)
+        assert found.prompt.replace(b'  ', b'->') == example.prompt, task
+        assert found.answer == example.answer
   weights = in_context.symbols_of(corpus, 'frequency').weights
   by_letter = dict(zip(map(chr, text.LETTERS), weights, strict=True))
   assert by_letter['e'] > by_letter['z'] > 0
@@ -98,16 +102,18 @@ def test_symbols_of_pieces_are_single_tokens_in_an_example(config):
   assert len(symbols) > 256 - len(FORMAT)  # pieces of several bytes are among them
   assert not set(b''.join(symbols.known)) & set(FORMAT)
   assert all(len(tokenizer.encode(symbol)) == 1 for symbol in symbols.known)
-  for these in in_context.examples(config, corpus, 'uniform').values():
+  for these in regularizer.examples(config.in_context, symbols).values():
     for example in these:
       answer = tokenizer.encode(example.answer)
       assert sum(tokenizer.decode([i]) in symbols.known for i in answer) in (1, 2)
 
 
 def test_the_fourfold_claim_is_audited_over_the_papers_pairs_and_ours():
-  row = 'data=a,vocabulary=char,symbols=uniform,task=lookup,embedding='
-  rows = [Row('in_context', f'{row}{kind}', 'accuracy', value)
-          for kind, value in (('learned', 0.0), ('lexinvariant', 0.5))]  # fmt: skip
+  where = {'data': 'a', 'vocabulary': 'char', 'symbols': 'uniform', 'task': 'lookup'}
+  rows = [
+    Row('in_context', where | {'embedding': kind}, 'accuracy', value)
+    for kind, value in (('learned', 0.0), ('lexinvariant', 0.5))
+  ]
   found = {(one.row, one.column): one for one in in_context.audit(rows)}
   paper = lambda column, part='': found[f'source=paper,{part}symbols=uniform', column].measured
   assert paper('mean_ratio') == pytest.approx(4.94, abs=0.005)
@@ -123,16 +129,15 @@ def test_accuracies_are_compared_example_by_example():
   rng = np.random.default_rng(0)
   right = (rng.random((3, 200)) < 0.5).astype(float)
   better = np.maximum(right, rng.random((3, 200)) < 0.2)
-  answers = lambda hits: [scores.Answers(one, one) for one in hits]
-  row = regularizer.above('in_context', 'a', 'b', answers(better), answers(right))
-  assert row.measured == pytest.approx((better - right).mean())
-  assert (row.n, row.over) == ('3×200', 'seeds×examples')
+  found = stats.paired_shares(better, right)
+  assert found.value == pytest.approx((better - right).mean())
+  assert (found.n, found.over) == ('3×200', 'seeds×examples')
   apart = stats.difference(stats.shares(better), stats.shares(right))
-  assert row.sem < apart.sem  # the same examples
-  alike = regularizer.above('in_context', 'a', 'b', answers(right), answers(right))
-  assert (alike.measured, alike.estimate.p_value()) == (0, 1)
-  certain = regularizer.above('in_context', 'a', 'b', answers(right * 0 + 1), answers(right * 0))
-  assert certain.measured == 1
+  assert found.sem < apart.sem  # the same examples
+  alike = stats.paired_shares(right, right)
+  assert (alike.value, alike.p_value()) == (0, 1)
+  certain = stats.paired_shares(right * 0 + 1, right * 0)
+  assert certain.value == 1
   assert certain.sem > 0
 
 
@@ -142,10 +147,10 @@ def test_answers_are_the_likeliest_under_one_draw_of_rows(config, kind):
   model = models.make_model(config.regularizer, kind, 40, np.float32)
   blank = pipeline.whole(np.zeros((2, 9), np.int32), 40)
   variables = jax.tree.map(lambda x: 3 * x, jax.jit(model.init)(KEY, blank, KEY))
-  trained = models.Trained(model, variables, [])
+  trained = TrainedModel(model, variables, None, 9)
   prompts = [np.array(ids, np.int32) for ids in ([3, 8, 3], [], [9, 4, 9, 4, 9])]
   options = {'length': 9, 'batch_size': 2, 'concealed': np.float32(1)}
-  generate = lambda seed: models.generator(trained, seed, **options)(prompts, 4)
+  generate = lambda seed: generator(trained, seed, **options)(prompts, 4)
   found = generate(0)
   logits = jax.jit(functools.partial(model.apply, method='logits'))
   for place, (prompt, ids) in enumerate(zip(prompts, found, strict=True)):
@@ -160,27 +165,30 @@ def test_answers_are_the_likeliest_under_one_draw_of_rows(config, kind):
   np.testing.assert_array_equal(found, generate(0))
   assert kind == 'learned' or (found != generate(1)).any()
   with pytest.raises(InputError, match='Prompt and answer take up to 9 tokens; got places for 8'):
-    models.generator(trained, length=8)(prompts, 4)
+    generator(trained, length=8)(prompts, 4)
 
 
-def test_the_best_rate_of_an_arm_is_chosen_by_validation_text(config):
-  options = config.text.copy_and_resolve_references()
-  options.rates, options.steps = (1e-3, 1e-2, 1e-1), 100
+def test_the_rate_of_a_kind_of_rows_is_chosen_on_the_first_corpus_alone(monkeypatch):
+  config = lexinvariant.get_config('smoke')
+  config.text.rates, config.text.steps = (1e-3, 1e-2, 1e-1), 100
+  config.text.corpora = (('prose', 'stdlib/prose'), ('code', 'stdlib/source'))
   seen = []
 
-  def loss(short, rate):
-    seen.append((short.steps, short.rates, short.evaluate_every))
-    return abs(np.log(rate / 2e-2))
+  def train(config, run, options, run_name, corpus, kind):
+    seen.append((corpus.data, options.steps, options.rates, options.evaluate_every))
+    loss = abs(np.log(options.rates[0] / 2e-2))
+    return [types.SimpleNamespace(last=lambda metric: loss)]
 
-  found = models.choose_rate(options, loss)
-  assert seen == [(20, (rate,), 20) for rate in (1e-3, 1e-2, 1e-1)]
-  assert (found.rates, found.steps) == ((1e-2,), 100)
-  row = models.rate_row('context', 'embedding=learned', options, found)
-  assert row.measured == 1e-2
-  assert 'of 0.001, 0.01, 0.1' in row.note
-  options.rates = (0.0,)
+  monkeypatch.setattr(text, '_train', train)
+  run = object()
+  for corpus in text.corpora(config):
+    text.train(config, run, corpus, 'learned')
+  short = [('prose', 20, (rate,), 20) for rate in (1e-3, 1e-2, 1e-1)]
+  every = config.text.evaluate_every
+  assert seen == [*short, ('prose', 100, (1e-2,), every), ('code', 100, (1e-2,), every)]
+  config.text.rates = (0.0,)
   with pytest.raises(InputError, match=r'text.rates must be positive'):
-    models.check(options, 'text', 28)
+    text.check(config)
 
 
 @pytest.mark.parametrize('field', ['text', 'regularizer'])
@@ -251,10 +259,10 @@ def test_every_arm_builds_and_steps_at_the_scale_of_accelerators(embedding):
   config = lexinvariant.get_config('gpu')
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   options = config.regularizer
-  size = len(regularizer.ALPHABET)
+  size = regularizer.TOKENIZER.vocab_size
   batches = regularizer.batches(config, regularizer.Arm(embedding, 0.2), 0)
-  experiment = models.make_experiment(options, embedding, size, jnp.bfloat16, batches)
-  shape_check(experiment, config, mesh)
+  experiment = models.make_experiment(options, embedding, size, jnp.bfloat16)
+  shape_check(dataclasses.replace(experiment, batches=batches), config, mesh)
 
 
 @pytest.mark.parametrize('scale', ['gpu', 'paper'])
@@ -264,4 +272,5 @@ def test_text_models_build_and_step_at_the_scale_of_accelerators(scale):
   options = config.text
   batch = pipeline.whole(np.zeros((options.batch_size, options.length), np.int32), 32_000)
   for kind in models.EMBEDDINGS:
-    shape_check(models.make_experiment(options, kind, 32_000, jnp.bfloat16, [batch]), config, mesh)
+    experiment = models.make_experiment(options, kind, 32_000, jnp.bfloat16)
+    shape_check(dataclasses.replace(experiment, batches=[batch]), config, mesh)

@@ -17,7 +17,10 @@ from lib.data.ngram_text import NgramText
 from lib.errors import InputError
 from lib.evals import cipher as keys
 from lib.evals import renaming
-from lib.tokenizers import Characters
+from lib.evals.sequences import token_nats
+from lib.language_model import TrainedModel
+from lib.report.results import Rows, name
+from lib.tokenizers.characters import Characters
 from tests import slow_overlap
 
 LETTERS = text.ALPHABETS['letters']
@@ -33,8 +36,8 @@ def corpus(config) -> text.Corpus:
   return text.corpora(config)[0]
 
 
-def by_column(rows, row):
-  return {one.column: one.measured for one in rows if one.row == row}
+def by_column(rows, where):
+  return {one.column: one.measured for one in rows if one.where == where}
 
 
 def test_held_out_text_is_of_its_split_alone(corpus):
@@ -43,7 +46,8 @@ def test_held_out_text_is_of_its_split_alone(corpus):
     split: b'\n'.join(documents[i] for i in range(len(documents)))
     for split, documents in splits.items()
   }
-  ids, documents = text.held_out(corpus, 'test', 200, 20)
+  held = text.held_out(corpus, 'test', 200, 20)
+  ids, documents = held.ids, held.documents
   assert ids.shape == (20, 200)
   assert len(set(documents.tolist())) == 20  # as many documents as can be
   np.testing.assert_array_equal(ids, text.held_out(corpus, 'test', 200, 20).ids)
@@ -55,7 +59,7 @@ def test_held_out_text_is_of_its_split_alone(corpus):
     assert stretch not in whole['validation']
 
 
-def test_folded_held_out_text_shares_next_to_nothing_with_training_text(corpus):
+def test_folded_held_out_text_shares_next_to_nothing_with_training_text(config, corpus):
   splits = {split: sources.sample(corpus.documents(split)) for split in SPLITS}
   whole = [
     ciphers.fold(one, LETTERS) for one in sources.sample(sources.open_source(corpus.source, 'test'))
@@ -64,7 +68,7 @@ def test_folded_held_out_text_shares_next_to_nothing_with_training_text(corpus):
   assert after <= overlap.LIMIT < before  # folding made text equal that was not
   assert slow_share(splits['validation'], splits['train']) <= overlap.LIMIT
   assert all(set(one) <= set(LETTERS) for one in splits['test'])
-  [described] = text.describe(corpus.source, corpus.vocabulary)
+  [described] = text.describe(config)
   assert described.overlaps['test'].before == pytest.approx(before)
   assert described.overlaps['test'].after == pytest.approx(after)
   assert described.bytes['test'] == sum(map(len, splits['test']))
@@ -100,23 +104,27 @@ def test_windows_begin_at_the_papers_places_and_end_at_the_last_symbol():
 def test_gaps_and_regret_are_those_of_hand_made_scores(config, corpus):
   learned = np.full((3, 4, 32), np.log(2.0))
   random = learned + np.log(np.where(np.arange(32) < 16, 4.0, 1.5))[None]
-  scores = {'embedding=learned': learned, 'embedding=lexinvariant': random,
-            'predictor=counting_bigram': learned[:1] + np.log(3.0),
-            'predictor=law': learned[:1] - 0.1}  # fmt: skip
+  scores = {
+    context.LEARNED: learned,
+    context.RANDOM: random,
+    ('predictor', 'counting_bigram'): learned[:1] + np.log(3.0),
+    context.LAW: learned[:1] - 0.1,
+  }
   rows = context.of_scores(config, corpus, scores, np.arange(4))
-  row = by_column(rows, corpus.row)
+  row = by_column(rows, corpus.where)
   assert row['relative_gap_at_1'] == pytest.approx(3.0)
   assert row['relative_gap_at_17'] == row['relative_gap_at_last_window'] == pytest.approx(0.5)
   assert row['gap_shrinks_by'] == pytest.approx(6.0)
   assert row['regret_nats_over_32'] == pytest.approx(16 * np.log(4) + 16 * np.log(1.5))
   assert row['log_v_factorial_nats'] == pytest.approx(np.log(np.arange(1, 29)).sum())
-  counting = by_column(rows, f'{corpus.row},predictor=counting_bigram')
+  counting = by_column(rows, corpus.where | {'predictor': 'counting_bigram'})
   assert counting['gap_shrinks_by'] == pytest.approx(1)
-  lexinvariant = by_column(rows, f'{corpus.row},embedding=lexinvariant')
+  lexinvariant = by_column(rows, corpus.where | {'embedding': 'lexinvariant'})
   assert lexinvariant['nats_below_counting_bigram_first'] == pytest.approx(np.log(3 / 4))
   assert lexinvariant['nats_below_counting_bigram_last'] == pytest.approx(np.log(3 / 1.5))
   assert lexinvariant['regret_nats'] == pytest.approx(row['regret_nats_over_32'] + 3.2)
-  assert by_column(rows, f'{corpus.row},embedding=learned')['regret_nats'] == pytest.approx(3.2)
+  learned = by_column(rows, corpus.where | {'embedding': 'learned'})
+  assert learned['regret_nats'] == pytest.approx(3.2)
 
 
 def test_errors_of_gaps_are_over_documents_and_seeds(config, corpus):
@@ -125,16 +133,17 @@ def test_errors_of_gaps_are_over_documents_and_seeds(config, corpus):
   documents = np.repeat(np.arange(12), 4)
   learned = np.log(2.0) + of_document + rng.normal(0, 0.1, (3, 48, 32))
   random = np.log(4.0) + of_document + rng.normal(0, 0.1, (3, 48, 32))
-  scores = {'embedding=learned': learned, 'embedding=lexinvariant': random}
+  scores = {context.LEARNED: learned, context.RANDOM: random}
   found = {
     n: {(row.row, row.column): row for row in context.of_scores(config, corpus, scores, groups)}
     for n, groups in (('3×12', documents), ('3×48', np.arange(48)))
   }
-  place = f'{corpus.row},embedding=learned', 'perplexity_at_1'
+  corpus_row = name(**corpus.where)
+  place = f'{corpus_row},embedding=learned', 'perplexity_at_1'
   by_document, by_stretch = (found[n][place] for n in ('3×12', '3×48'))
   assert (by_document.n, by_stretch.n) == ('3×12', '3×48')
   assert by_document.sem > 1.6 * by_stretch.sem  # stretches of a document are not independent
-  gap = found['3×12'][corpus.row, 'relative_gap_at_1']
+  gap = found['3×12'][corpus_row, 'relative_gap_at_1']
   assert gap.measured == pytest.approx(1, abs=0.1)
   assert gap.sem < by_document.sem  # both models score the same documents
   assert gap.df is not None
@@ -144,26 +153,25 @@ def test_endless_text_has_a_floor_that_no_model_can_beat():
   corpus = text.Corpus('prose', 'letters', 'ngram:stdlib/prose,order=2', Characters(LETTERS))
   held = text.held_out(corpus, 'test', 64, 50)
   assert len(set(held.documents.tolist())) == 50
-  floor = text.law_nats(corpus, held)
+  floor = text.law_nats(corpus, held.ids)
   assert floor is not None
   assert floor.shape == held.ids.shape
   source = corpus.documents('test')
   assert corpus.tokenizer.decode(held.ids[0]) == source[int(held.documents[0])][:64]
   for order in (0, 1):
-    counted = renaming.counting_nats(held.ids, corpus.vocab_size, order)
+    counted = renaming.counting_nats(held.ids, corpus.tokenizer.vocab_size, order)
     assert (counted - floor).sum(axis=1).mean() > 20
-  assert text.law_nats(corpus._replace(source='stdlib/prose'), held) is None
+  assert text.law_nats(corpus._replace(source='stdlib/prose'), held.ids) is None
 
 
 def test_rows_of_the_scorer_are_drawn_for_each_sequence(config):
-  options = models.evaluated(config.text)
-  model = models.make_model(options, 'lexinvariant', 28, np.float32)
+  model = models.make_model(config.text, 'lexinvariant', 28, np.float32)
   ids = np.tile(np.random.default_rng(0).integers(0, 28, 32), (40, 1))  # one text, 40 times
   batch, key = pipeline.whole(ids[:1], 28), jax.random.key(0)
-  variables = model.init(key, batch, key)
+  trained = TrainedModel(model, model.init(key, batch, key), None, 32)
   means, sems = [], []
   for seed in range(40):
-    nats = models.scorer(model, 28, seed)(variables, ids).mean(axis=1)
+    nats = token_nats(trained, ids, seed).mean(axis=1)
     found = stats.mean(nats)
     means.append(found.value)
     sems.append(found.sem)
@@ -193,7 +201,10 @@ def test_solvers_are_compared_on_the_same_texts(corpus):
     'frequency_matching': 2 * of_text[None],
     'hill_climbing': 3 * of_text[None] + 0.1,
   }
-  found = {row.column: row for row in cipher._above(corpus, precisions, np.arange(40))}
+  rows, documents = Rows('cipher'), np.arange(40)
+  texts = cipher.Texts(documents, documents, documents)
+  cipher.add_compared(rows, corpus.where, texts, precisions)
+  found = {row.column: row for row in rows}
   twice = found['precision_above_2x_untrained_majority']
   assert twice.measured == pytest.approx(0.05, abs=0.01)
   assert twice.n == '3×40'
@@ -211,7 +222,7 @@ def reader_that(truth, share, rng):
     said = np.where(rng.random(right.shape) < share, right, wrong)
     return 5 * np.eye(truth.shape[1])[said]
 
-  return cipher.Reader(logits, {})
+  return logits
 
 
 def test_a_reader_that_is_mostly_right_solves_long_texts(corpus):
@@ -233,10 +244,10 @@ def test_a_reader_that_is_mostly_right_solves_long_texts(corpus):
 def test_a_probe_of_another_model_is_named(tmp_path):
   run = types.SimpleNamespace(workdir=tmp_path)
   tree = {'a': np.zeros(3), 'b': {'c': np.ones((2, 2))}}
-  cipher._check_same(run, 'cipher/x', tree, {'a': np.zeros(3), 'b': {'c': np.ones((2, 2))}})
+  cipher.check_same(run, 'cipher/x', tree, {'a': np.zeros(3), 'b': {'c': np.ones((2, 2))}})
   for other in ({'a': np.ones(3), 'b': tree['b']}, {'a': np.zeros(4), 'b': tree['b']}):
     with pytest.raises(InputError, match='cipher/x was trained on another model'):
-      cipher._check_same(run, 'cipher/x', tree, other)
+      cipher.check_same(run, 'cipher/x', tree, other)
 
 
 @pytest.mark.parametrize(
@@ -258,13 +269,13 @@ def test_prompts_that_cannot_be_read_are_named(given, message):
 def test_averaged_draws_gain_what_their_mean_probability_gains(config, corpus):
   rng = np.random.default_rng(0)
   nats = rng.exponential(size=(3, 2, 5, 32))
-  rows = draws._rows(config, corpus, nats, np.array([0, 1, 2, 3, 4]))
+  rows = draws.of_nats(config, corpus, nats, np.array([0, 1, 2, 3, 4]))
   mixed = -np.log(np.exp(-nats).mean(axis=1))
-  row = by_column(rows, f'{corpus.row},draws=2')
+  row = by_column(rows, corpus.where | {'draws': '2'})
   assert row['nats_per_symbol'] == pytest.approx(mixed.mean())
   assert row['gain_nats_per_symbol'] == pytest.approx(nats.mean() - mixed.mean())
   assert row['gain_nats_per_symbol'] > 0
   assert {one.n for one in rows if one.column == 'nats_per_symbol'} == {'3×5'}
-  alike = by_column(draws._rows(config, corpus, nats[:, [0, 0]], np.arange(5)),
-                    f'{corpus.row},draws=2')  # fmt: skip
+  alike = by_column(draws.of_nats(config, corpus, nats[:, [0, 0]], np.arange(5)),
+                    corpus.where | {'draws': '2'})  # fmt: skip
   assert alike['gain_nats_per_symbol'] == pytest.approx(0, abs=1e-12)

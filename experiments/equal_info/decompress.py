@@ -54,7 +54,7 @@ def check(config: ConfigDict) -> None:
   options = config.decompress
   coders.check_m1(config)
   fit.check(options, 'decompress')
-  fit.check_least(options, 'decompress', 1, ('text_bytes', 'train_texts', 'test_texts'))
+  fit.check_counts(options, 'decompress', 'text_bytes', 'train_texts', 'test_texts')
   if room(options) < 1:
     raise InputError(
       f'decompress.length must be above decompress.text_bytes {options.text_bytes}, to have room '

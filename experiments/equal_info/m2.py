@@ -54,7 +54,7 @@ def check(config: ConfigDict) -> None:
     if method not in methods:
       raise InputError(f'm2.equal_text {method.name!r} is not one of m2.methods; add it there.')
   sizes = ('example_bytes', 'train_bytes', 'stepped_bytes', 'validation_bytes', 'test_bytes')
-  fit.check_least(options, 'm2', 1, sizes)
+  fit.check_counts(options, 'm2', *sizes)
   for split in ('train', 'validation', 'test'):
     excerpts.of_split(config.data.source, split, length=options.example_bytes, total=1)
   for method in methods:  # a token of 1 byte is the least; `fit_all` knows the tokens

@@ -41,8 +41,8 @@ def check_text(config: ConfigDict, table: str) -> None:
   """Raises InputError where M1 cannot be had, or not the excerpts of a table."""
   options = config[table]
   coders.check_m1(config)
-  fit.check_least(options, table, 2, ['examples'])
-  fit.check_least(options, table, 16, ['length'])
+  fit.check_counts(options, table, 'examples', least=2)
+  fit.check_counts(options, table, 'length', least=16)
   held_out(config, options.examples, options.length)
 
 

@@ -27,7 +27,7 @@ def check(config: ConfigDict) -> None:
   options = config.stability
   coders.check_m1(config)
   coders.widths(options.methods, (options.token_bits,))
-  fit.check_least(options, 'stability', 2, ('prefixes', 'texts', 'examples'))
+  fit.check_counts(options, 'stability', 'prefixes', 'texts', 'examples', least=2)
   held_out(config, options.texts, options.text_length)
   held_out(config, options.examples, options.length)
 

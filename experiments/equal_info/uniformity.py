@@ -30,7 +30,7 @@ def check(config: ConfigDict) -> None:
   for bits in options.bits:
     if bits not in (1, 2, 4, 8, 16):
       raise InputError(f'uniformity.bits {bits} is not one of 1, 2, 4, 8, 16.')
-  fit.check_least(options, 'uniformity', 2, ('draws', 'most'))
+  fit.check_counts(options, 'uniformity', 'draws', 'most', least=2)
   if held_out(config, 2, options.length).distinct < 2:
     raise InputError(
       f'uniformity wants 2 or more documents of {options.length} bytes in '

@@ -1,91 +1,94 @@
 # SPDX-License-Identifier: Apache-2.0
 """Perplexity against position on text: trained rows and fresh random ones (Figures 3 and 7)."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments import fit
 from experiments.lexinvariant import models, text
 from experiments.lexinvariant.markov import bins
+from experiments.recipe import Pictures, Run, Table
 from lib import stats
 from lib.evals import renaming
-from lib.report.results import Row, name
+from lib.evals.sequences import token_nats
+from lib.report import plots
+from lib.report.results import Row, Rows, select, series
+from lib.stats import Estimate
 
 COUNTING = ('counting_unigram', 'counting_bigram')  # in context, by their order
+LEARNED, RANDOM = (('embedding', kind) for kind in models.EMBEDDINGS)
+LAW = ('predictor', 'law')
+# (embedding or predictor, its name) -> nats [S, N, T] of S models; S = 1 where none is trained.
+Scores = dict[tuple[str, str], np.ndarray]
 
 
-def check(config: ConfigDict) -> None:
-  """Raises InputError for text or models that cannot be had."""
-  text.check(config)
-
-
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> Rows:
   """Trains a pair of models a corpus, vocabulary and seed; all score the same test text."""
-  rows = [
-    models.rate_row('context', name(embedding=kind), config.text, text.chosen(config, run, kind))
-    for kind in models.EMBEDDINGS
-  ]
-  for corpus in text.corpora(config):
-    held = text.held_out(corpus, 'test', config.text.length, config.text.test_sequences)
-    scores: dict[str, np.ndarray] = {}
+  rows, options = Rows('context'), config.text
+  for place, corpus in enumerate(text.corpora(config)):
+    held = text.held_out(corpus, 'test', options.length, options.test_sequences)
+    scores: Scores = {}
     for kind in models.EMBEDDINGS:
-      found = []
-      for seed in text.seeds(config):
-        trained = text.fit(config, run, corpus, kind, seed)
-        score = models.scorer(trained.model, corpus.vocab_size, seed)
-        found.append(score(trained.variables, held.ids))
-        rows += _curve(corpus, kind, seed, trained.history)
-      scores[name(embedding=kind)] = np.stack(found)
+      trained = dict(zip(fit.seeds(config, options), text.train(config, run, corpus, kind)))
+      if place == 0:  # the corpus that the rate is chosen on
+        fit.add_rate(rows, {'embedding': kind}, options, trained[config.seed].rate)
+      scores['embedding', kind] = np.stack(
+        [token_nats(one.model, held.ids, seed) for seed, one in trained.items()]
+      )
+      for seed, one in trained.items():
+        for step, value in one.curve('validation/late_perplexity').items():
+          where = corpus.where | {'embedding': kind, 'seed': seed}
+          rows.add(where, f'late_perplexity_at_step_{step}', value)
     if corpus.alphabet:
       for order, predictor in enumerate(COUNTING):
-        counted = renaming.counting_nats(held.ids, corpus.vocab_size, order)
-        scores[name(predictor=predictor)] = counted[None]
-    if (exact := text.law_nats(corpus, held)) is not None:
-      scores[name(predictor='law')] = exact[None]
+        counted = renaming.counting_nats(held.ids, corpus.tokenizer.vocab_size, order)
+        scores['predictor', predictor] = counted[None]
+    if (exact := text.law_nats(corpus, held.ids)) is not None:
+      scores[LAW] = exact[None]
     rows += of_scores(config, corpus, scores, held.documents)
   return rows
 
 
 def of_scores(
-  config: ConfigDict, corpus: text.Corpus, scores: dict[str, np.ndarray], documents: np.ndarray
-) -> list[Row]:
-  """All rows of a corpus.
+  config: ConfigDict, corpus: text.Corpus, scores: Scores, documents: np.ndarray
+) -> Rows:
+  """All rows of a corpus, whose sequences are of `documents` [N].
 
-  Args:
-    config: of the recipe.
-    corpus: whose test text was scored.
-    scores: row -> nats [S, N, T] of S models, or of one predictor that is not trained.
-    documents: [N] of each sequence.
+  Errors are over documents, and over seeds where models are trained: one seed leaves that unknown.
   """
-  rows = []
-  for row, nats in scores.items():
-    rows += _by_position(f'{corpus.row},{row}', config, nats, documents)
-  learned, random = (scores[name(embedding=kind)] for kind in models.EMBEDDINGS)
+  rows, options, where = Rows('context'), config.text, corpus.where
+  mean = lambda values: stats.crossed(stats.over_groups(values, documents))
+  untrained = lambda values: stats.mean(stats.over_groups(values[0], documents), 'documents')
+  for key, nats in scores.items():
+    estimate = mean if key in (LEARNED, RANDOM) else untrained
+    _add_by_position(rows, where | dict([key]), options, nats, estimate)
+  learned, random = scores[LEARNED], scores[RANDOM]
   note = text.epochs_note(config, corpus.source, corpus.vocabulary)
-  rows += _gap(corpus.row, config, learned, random, documents, note)
-  for predictor in COUNTING:
-    if (counted := scores.get(name(predictor=predictor))) is not None:
-      several = np.repeat(counted, len(learned), axis=0)
-      rows += _gap(f'{corpus.row},{name(predictor=predictor)}', config, learned, several, documents)
-      rows += _below(f'{corpus.row},embedding=lexinvariant', predictor, config, several - random,
-                     documents)  # fmt: skip
-  regret = (random - learned).sum(axis=-1)
-  rows += [
-    Row.of('context', corpus.row, f'regret_nats_over_{config.text.length}',
-           _mean(regret, documents), unit='nats',
-           note='total of nats above learned rows; an ideal predictor needs at most log V!'),
-    Row('context', corpus.row, 'log_v_factorial_nats',
-        renaming.log_permutations(corpus.vocab_size), unit='nats'),
-  ]  # fmt: skip
-  if (law := scores.get('predictor=law')) is not None:
-    rows += [
-      Row.of('context', f'{corpus.row},{name(embedding=kind)}', 'regret_nats',
-             _mean((nats - law).sum(axis=-1), documents), unit='nats',
-             note=f'total over {config.text.length} symbols above the exact law of the text')
-      for kind, nats in zip(models.EMBEDDINGS, (learned, random))
-    ]  # fmt: skip
+  _add_gap(rows, where, options, learned, random, documents, note)
+  for key in [key for key in scores if key[1] in COUNTING]:
+    counted = np.repeat(scores[key], len(learned), axis=0)
+    _add_gap(rows, where | dict([key]), options, learned, counted, documents)
+    saved = counted - random
+    for place, part in (
+      ('first', saved[..., : options.window]),
+      ('last', saved[..., -options.window :]),
+    ):
+      column = f'nats_below_{key[1]}_{place}'
+      note = f'per symbol, in the {place} window of {options.window}'
+      rows.add(where | dict([RANDOM]), column, mean(part.mean(-1)), 'nats', note)
+  note = 'total of nats above learned rows; an ideal predictor needs at most log V!'
+  regret = mean((random - learned).sum(axis=-1))
+  rows.add(where, f'regret_nats_over_{options.length}', regret, 'nats', note)
+  most = renaming.log_permutations(corpus.tokenizer.vocab_size)
+  rows.add(where, 'log_v_factorial_nats', most, 'nats')
+  if LAW in scores:
+    note = f'total over {options.length} symbols above the exact law of the text'
+    for key in (LEARNED, RANDOM):
+      regret = mean((scores[key] - scores[LAW]).sum(axis=-1))
+      rows.add(where | dict([key]), 'regret_nats', regret, 'nats', note)
   return rows
 
 
@@ -95,108 +98,113 @@ def starts(length: int, window: int) -> list[int]:
   return [start for start in (1, 25, 50, *range(100, length, 100)) if start < last] + [last]
 
 
-def _windows(nats: np.ndarray, length: int, window: int) -> dict[int, np.ndarray]:
+def _windows(nats: np.ndarray, options: ConfigDict) -> dict[int, np.ndarray]:
   """Perplexity [S, N] of each window of nats [S, N, T], by its first symbol."""
   return {
-    start: np.exp(nats[..., start - 1 : start - 1 + window].mean(axis=-1))
-    for start in starts(length, window)
+    start: np.exp(nats[..., start - 1 : start - 1 + options.window].mean(axis=-1))
+    for start in starts(options.length, options.window)
   }
 
 
-def _mean(values: np.ndarray, documents: np.ndarray) -> stats.Estimate:
-  """Mean of values [S, N] of S models over the same N sequences, with its error over documents.
-
-  For several models the error is over seeds too; one model's leaves that unknown.
-  """
-  of_documents = stats.by_group(values, documents)
-  sizes = stats.by_group(np.ones(len(documents)), documents)
-  return stats.crossed(stats.contributions(of_documents, sizes))
-
-
-def _untrained(values: np.ndarray, documents: np.ndarray) -> stats.Estimate:
-  """Mean of values [1, N] of a predictor that no seed changes, with its error over documents."""
-  return stats.ratio(values[0], np.ones(len(documents)), documents)
-
-
-def _by_position(
-  row: str, config: ConfigDict, nats: np.ndarray, documents: np.ndarray
-) -> list[Row]:
+def _add_by_position(
+  rows: Rows,
+  where: Mapping[str, str],
+  options: ConfigDict,
+  nats: np.ndarray,
+  estimate: Callable[[np.ndarray], Estimate],
+) -> None:
   """Perplexities of models from nats [S, N, T]."""
-  options = config.text
-  estimate = _untrained if 'predictor=' in row else _mean
   note = f'mean over sequences of windows of {options.window} symbols'
-  rows = []
-  windows = _windows(nats, options.length, options.window)
-  for start, values in windows.items():
-    found = estimate(values, documents)
-    rows.append(Row.of('context', row, f'perplexity_at_{start}', found, note=note))
+  for start, values in _windows(nats, options).items():
+    rows.add(where, f'perplexity_at_{start}', estimate(values), note=note)
   for start, end in bins(options.length):
-    rows.append(
-      Row('context', row, f'perplexity_{start}_{end}', float(np.exp(nats[..., start:end].mean())))
-    )
+    rows.add(where, f'perplexity_{start}_{end}', np.exp(nats[..., start:end].mean()))
   # Perplexities of single symbols are not averaged: a few surprises would be all of the mean.
-  found = estimate(nats[..., -1], documents)
+  found = estimate(nats[..., -1])
   value = float(np.exp(found.value))
   found = found._replace(value=value, sem=None if found.sem is None else value * found.sem)
   column = f'perplexity_at_context_{options.length - 1}'
-  return [*rows, Row.of('context', row, column, found, note='of the last symbol alone')]
+  rows.add(where, column, found, note='of the last symbol alone')
 
 
-def _gap(
-  row: str,
-  config: ConfigDict,
+def _add_gap(
+  rows: Rows,
+  where: Mapping[str, str],
+  options: ConfigDict,
   learned: np.ndarray,
   other: np.ndarray,
   documents: np.ndarray,
   aside: str = '',
-) -> list[Row]:
+) -> None:
   """How far a predictor is behind learned rows, by window; scores are nats [S, N, T]."""
-  options = config.text
   places = starts(options.length, options.window)
-  windows = [
-    values
-    for nats in (learned, other)
-    for values in _windows(nats, options.length, options.window).values()
-  ]
+  windows = [one for nats in (learned, other) for one in _windows(nats, options).values()]
   sums = np.stack([stats.by_group(values, documents) for values in windows], axis=-1)
 
-  def gap(at: int):
+  def gap(at: int) -> Callable[[np.ndarray], float]:
     return lambda total: total[len(places) + at] / total[at] - 1
 
   last = len(places) - 1
-  shrinks = lambda total: gap(0)(total) / gap(last)(total)
-  note = 'mean perplexity above that of learned rows, relative'
-  rows = [
-    Row.of('context', row, f'relative_gap_at_{start}', stats.jackknife(gap(at), sums),
-           unit='ratio', note='; '.join(filter(None, (note, aside))))
-    for at, start in enumerate(places)
-  ]  # fmt: skip
-  return [
-    *rows,
-    Row.of('context', row, 'relative_gap_at_last_window', stats.jackknife(gap(last), sums),
-           unit='ratio', note=f'the window at {places[-1]}'),
-    Row.of('context', row, 'gap_shrinks_by', stats.jackknife(shrinks, sums), unit='ratio',
-           note=f'relative gap at {places[0]} over that at {places[-1]}'),
-  ]  # fmt: skip
+  gaps = [stats.jackknife(gap(at), sums) for at in range(len(places))]
+  note = '; '.join(filter(None, ('mean perplexity above that of learned rows, relative', aside)))
+  for start, found in zip(places, gaps):
+    rows.add(where, f'relative_gap_at_{start}', found, 'ratio', note)
+  note = f'the window at {places[-1]}'
+  rows.add(where, 'relative_gap_at_last_window', gaps[-1], 'ratio', note)
+  shrinks = stats.jackknife(lambda total: gap(0)(total) / gap(last)(total), sums)
+  note = f'relative gap at {places[0]} over that at {places[-1]}'
+  rows.add(where, 'gap_shrinks_by', shrinks, 'ratio', note)
 
 
-def _below(
-  row: str, predictor: str, config: ConfigDict, saved: np.ndarray, documents: np.ndarray
-) -> list[Row]:
-  """Nats a symbol that a model saves on a predictor, from differences [S, N, T]."""
-  window = config.text.window
-  return [
-    Row.of('context', row, f'nats_below_{predictor}_{where}', _mean(part.mean(-1), documents),
-           unit='nats', note=f'per symbol, in the {where} window of {window}')
-    for where, part in (('first', saved[..., :window]), ('last', saved[..., -window:]))
-  ]  # fmt: skip
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """Perplexity and relative gap by the window's first symbol, and the way of training."""
+  places = [row.where for row in rows if row.table == 'context']
+  places = [dict(one) for one in dict.fromkeys(tuple(where.items()) for where in places)]
+  label = f'first symbol of {config.text.window}'
+  panels, gaps, ways = [], {}, {}
+  for corpus in select(rows, 'context', 'log_v_factorial_nats'):
+    title, curves = ', '.join(corpus.where.values()), {}
+    for where in [where for where in places if corpus.where.items() < where.items()]:
+      if 'seed' in where:
+        way = series(rows, 'context', r'late_perplexity_at_step_([1-9]\d*)', where)
+        ways[' '.join(where.values())] = way
+      else:
+        last = [*where.values()][-1].replace('_', ' ')
+        curves[last] = series(rows, 'context', r'perplexity_at_(\d+)', where)
+    # All of log V! within one window, were learned rows as good as the truth.
+    x, y = curves['learned']
+    factor = math.exp((corpus.measured or 0.0) / config.text.window)
+    curves['ideal: at most learned · V!^(1/k)'] = x, [factor * one for one in y]
+    panels.append(plots.curves(f'Perplexity, {title}', label, 'perplexity', curves))
+    gaps[title] = series(rows, 'context', r'relative_gap_at_(\d+)', corpus.where)
+  panels.append(plots.curves('Gap of random rows', label, 'relative to learned rows', gaps))
+  title = 'Validation perplexity late in the context'
+  return {'context.png': [*panels, plots.curves(title, 'step', 'perplexity', ways)]}
 
 
-def _curve(corpus: text.Corpus, kind: str, seed: int, history: Sequence[dict]) -> list[Row]:
-  """Validation perplexity late in the context, by training step."""
-  row = f'{corpus.row},{name(embedding=kind, seed=seed)}'
-  return [
-    Row('context', row, f'late_perplexity_at_step_{line["step"]}', line[key])
-    for line in history
-    if (key := 'validation/late_perplexity') in line
-  ]
+TABLE = Table(
+  'context',
+  measure,
+  'Perplexity against position on held-out text: the same decoder with trained rows and with fresh '
+  'random ones for each sequence, next to counting within the sequence. Renaming costs an ideal '
+  'predictor at most log V! nats in all. Training and test rows have one length. The BOS token is '
+  'read and never predicted; its vector is trained. On endless text regret_nats is the loss above '
+  'the exact law of the text.',
+  (
+    'learning_rate',
+    'perplexity_at_1',
+    'perplexity_at_157',
+    'relative_gap_at_1',
+    'relative_gap_at_last_window',
+    'gap_shrinks_by',
+    'nats_below_counting_bigram_last',
+    'regret_nats_over_256',
+    'regret_nats',
+    'log_v_factorial_nats',
+  ),
+  check=text.check,
+  pictures=pictures,
+  plans=text.plans,
+  sources=text.read,
+  descriptions=text.describe,
+)

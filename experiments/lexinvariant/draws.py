@@ -5,11 +5,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy.special import logsumexp
 
-from experiments import runner
-from experiments.lexinvariant import models, text
+from experiments.lexinvariant import text
+from experiments.recipe import Run, Table
 from lib import stats
 from lib.errors import InputError
-from lib.report.results import Row, name
+from lib.evals.sequences import token_nats
+from lib.report.results import Rows
 
 
 def check(config: ConfigDict) -> None:
@@ -19,33 +20,26 @@ def check(config: ConfigDict) -> None:
     raise InputError(f'draws.counts must name numbers of 1 or more; got {config.draws.counts}.')
 
 
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> Rows:
   """Nats of the mean of K predictions, on test text, against those of single draws."""
-  rows = []
+  rows = Rows('draws')
   for corpus in text.corpora(config):
     held = text.held_out(corpus, 'test', config.text.length, config.text.test_sequences)
-    nats = []
-    for seed in text.seeds(config):
-      trained = text.fit(config, run, corpus, 'lexinvariant', seed)
-      nats.append([
-        models.scorer(trained.model, corpus.vocab_size, draw)(trained.variables, held.ids)
-        for draw in range(max(config.draws.counts))
-      ])  # fmt: skip
-    rows += _rows(config, corpus, np.array(nats), held.documents)
+    nats = [
+      [token_nats(one.model, held.ids, draw) for draw in range(max(config.draws.counts))]
+      for one in text.train(config, run, corpus, 'lexinvariant')
+    ]
+    rows += of_nats(config, corpus, np.array(nats), held.documents)
   return rows
 
 
-def _rows(
+def of_nats(
   config: ConfigDict, corpus: text.Corpus, nats: np.ndarray, documents: np.ndarray
-) -> list[Row]:
+) -> Rows:
   """`nats` [S, K, N, T] of S models under K draws; gains are of the same sequences."""
-  _, draws, sequences, _ = nats.shape
-  single = nats.mean(axis=1)
-  late = config.text.window
-  below = stats.by_group(np.ones(sequences), documents)
-  rows = []
+  rows, late = Rows('draws'), config.text.window
+  draws, single = nats.shape[1], nats.mean(axis=1)
   for count in config.draws.counts:
-    row = f'{corpus.row},{name(draws=count)}'
     mixed = np.log(count) - logsumexp(-nats[:, :count], axis=1)
     gain = single - mixed
     for column, values, note in (
@@ -53,13 +47,21 @@ def _rows(
       ('gain_nats_per_symbol', gain, f'on single draws, whose mean over {draws} is taken'),
       ('late_gain_nats_per_symbol', gain[..., -late:], f'over the last {late} symbols'),
     ):
-      above = stats.by_group(values.mean(axis=-1), documents)
-      found = stats.crossed(stats.contributions(above, below))
-      rows.append(Row.of('draws', row, column, found, unit='nats', note=note))
+      found = stats.crossed(stats.over_groups(values.mean(axis=-1), documents))
+      rows.add(corpus.where | {'draws': count}, column, found, 'nats', note)
   if draws > 1:
     spread = nats.std(axis=1, ddof=1).mean(axis=(1, 2))
     note = 'standard deviation of one symbol’s nats over draws'
-    rows.append(
-      Row.of('draws', corpus.row, 'spread_nats', stats.mean(spread), unit='nats', note=note)
-    )
+    rows.add(corpus.where, 'spread_nats', stats.mean(spread), 'nats', note)
   return rows
+
+
+TABLE = Table(
+  'draws',
+  measure,
+  'Predictions averaged over K draws of the random rows: what one draw loses.',
+  ('nats_per_symbol', 'gain_nats_per_symbol', 'spread_nats'),
+  check=check,
+  sources=text.read,
+  descriptions=text.describe,
+)

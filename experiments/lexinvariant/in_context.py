@@ -5,24 +5,23 @@ No model of text was trained on these tasks. The rows `trained=tasks` are of a p
 of table `regularizer`): that is not the paper's experiment.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments import fit
 from experiments.lexinvariant import models, regularizer, text
-from lib.data import ciphers, in_context, sources
-from lib.data.in_context import Example, ExampleDocuments, Symbols
-from lib.errors import InputError
+from experiments.recipe import Pictures, Run, Table
+from lib import stats
+from lib.data import in_context, sources
+from lib.data.in_context import Example, Symbols
 from lib.evals import in_context as scores
-from lib.report import published
-from lib.report.results import Row, name
-from lib.stats import Estimate
+from lib.evals.sequences import generator
+from lib.report import plots, published
+from lib.report.results import Row, Rows, coordinates, select
 
 LAWS = ('uniform', 'frequency')  # how symbols are drawn
-SEED = 3 << 20  # of the examples
 AUDIT = 'in_context_audit'
 
 
@@ -30,192 +29,154 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for text, models or tasks that cannot be had."""
   text.check(config)
   regularizer.check(config)
-  if config.in_context.examples < 1:
-    raise InputError(f'in_context.examples must be 1 or more; got {config.in_context.examples}.')
-  _tasks(config, Symbols(text.LETTERS))
+  fit.check_counts(config.in_context, 'in_context', 'examples')
+  regularizer.examples(config.in_context, Symbols(text.LETTERS))
 
 
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Accuracy of both embeddings on the same examples, and what one gains on the other."""
-  rows = []
+  rows = Rows('in_context')
   for corpus in text.corpora(config):
-    trained = {
-      kind: [text.fit(config, run, corpus, kind, seed) for seed in text.seeds(config)]
-      for kind in models.EMBEDDINGS
-    }
+    trained = {kind: text.train(config, run, corpus, kind) for kind in models.EMBEDDINGS}
     for law in LAWS:
-      rows += _rows(config, corpus, law, trained)
-  return [*rows, *_trained_on_tasks(config, run), *audit(rows)]
-
-
-def _tasks(config: ConfigDict, symbols: Symbols) -> dict[str, in_context.Task]:
-  options = config.in_context
-  return {
-    'lookup': in_context.LookUp(symbols, options.pairs),
-    'permutation': in_context.Permutation(symbols, options.demonstrations),
-  }
+      _ask(rows, config, corpus, law, trained)
+  audited = audit(rows)
+  _ask_trained_on_tasks(rows, config, run)
+  return [*rows, *audited]
 
 
 def symbols_of(corpus: text.Corpus, law: str) -> Symbols:
-  """The vocabulary's symbols, all alike or as frequent as in the training text.
-
-  Of a vocabulary of pieces, those that are read back as one token.
-  """
-  encode, decode = corpus.tokenizer.encode, corpus.tokenizer.decode
-  pieces = [decode([i]) for i in range(corpus.vocab_size)]
-  if corpus.alphabet is None:
-    pieces = [piece if encode(piece).tolist() == [i] else b'' for i, piece in enumerate(pieces)]
-  usable = [i for i, piece in enumerate(pieces) if piece]
-  weights = None
+  """The vocabulary's symbols, all alike or as frequent as in the training text."""
+  documents = None
   if law == 'frequency':
-    known = encode(b''.join(sources.sample(corpus.documents('train'), 2**22)))
-    weights = np.bincount(known, minlength=corpus.vocab_size)[usable]
-  return Symbols([pieces[i] for i in usable], weights)
+    documents = sources.sample(corpus.documents('train'), 2**22)
+  return in_context.symbols_of(corpus.tokenizer, documents)
 
 
-def examples(config: ConfigDict, corpus: text.Corpus, law: str) -> dict[str, list[Example]]:
-  """Examples of each task over the symbols of a vocabulary."""
-  count = config.in_context.examples
-  found = {}
-  for task, one in _tasks(config, symbols_of(corpus, law)).items():
-    made = ExampleDocuments(one, count, SEED)
-    found[task] = [made.example(i) for i in range(count)]
-  return found
-
-
-def _folded(example: Example, alphabet: bytes | None) -> Example:
-  """An example like all text of the vocabulary: in letters the arrow is two spaces."""
-  if alphabet is None or set(in_context.FORMAT) <= set(alphabet):
-    return example
-  return Example(*(ciphers.fold(part, alphabet) for part in example))
-
-
-def commonness(corpus: text.Corpus) -> dict[bytes, float]:
-  """How frequent each symbol of a vocabulary is in the training text."""
-  symbols = symbols_of(corpus, 'frequency')
-  return dict(zip(symbols.known, symbols.weights.tolist()))
-
-
-def _rows(
+def _ask(
+  rows: Rows,
   config: ConfigDict,
   corpus: text.Corpus,
   law: str,
-  trained: Mapping[str, Sequence[models.Trained]],
-) -> list[Row]:
-  rows = []
-  plain = examples(config, corpus, law)
-  asked = {task: [_folded(e, corpus.alphabet) for e in these] for task, these in plain.items()}
-  tokens = lambda part: max(
-    len(corpus.tokenizer.encode(e[part])) for these in asked.values() for e in these
-  )
-  length = tokens(0) + tokens(1)
+  trained: Mapping[str, Sequence[fit.Fitted]],
+) -> None:
+  """Tasks over the symbols of a corpus."""
+  options, tokenizer = config.in_context, corpus.tokenizer
+  frequent = symbols_of(corpus, 'frequency')
+  known = dict(zip(frequent.known, frequent.weights.tolist()))
+  plain = regularizer.examples(options, symbols_of(corpus, law))
+  fold = lambda these: [in_context.folded(one, corpus.alphabet) for one in these]
+  asked = {task: fold(these) for task, these in plain.items()}
+  pairs = [list(map(tokenizer.encode, one)) for these in asked.values() for one in these]
+  length = max(len(prompt) for prompt, _ in pairs) + max(len(answer) for _, answer in pairs)
+  # All examples in one call, or fewer where the rows of each fill 2^31 numbers together.
+  numbers = tokenizer.vocab_size * (config.text.row_dim or config.text.dim)
+  size = max(1, min(options.examples, 2**31 // numbers))
   for task, these in plain.items():
-    row = f'{corpus.row},{name(symbols=law, task=task)}'
-    note = f'{len(these)} examples of {_size(config, task)}'
-    guesses, chance = _guesses(row, these, commonness(corpus))
-    rows += guesses
-    generate = functools.partial(
-      models.generator, length=length, batch_size=_batch_size(config, corpus)
-    )
-    found = {
-      kind: [
-        scores.generated_answers(generate(one), asked[task], corpus.tokenizer) for one in several
-      ]
-      for kind, several in trained.items()
-    }
-    rows += _accuracies(row, found, chance, note)
-  return rows
+    shown = f'{options.pairs} pairs' if task == 'lookup' else f'{options.demonstrations} lines'
+    hits = {}
+    for kind, several in trained.items():
+      writers = [generator(one.model, length=length, batch_size=size) for one in several]
+      hits[kind] = scores.right_shares(writers, asked[task], tokenizer)
+    where = corpus.where | {'symbols': law, 'task': task}
+    _add(rows, where, these, hits, f'{len(these)} examples of {shown}', known)
 
 
-def _accuracies(
-  row: str, found: Mapping[str, Sequence[scores.Answers]], chance: Estimate, note: str
-) -> list[Row]:
-  """Accuracy of both embeddings, and of one above the other on the same examples."""
-  rows = []
-  for kind, answers in found.items():
-    rows += regularizer.accuracy_rows(
-      'in_context', f'{row},embedding={kind}', '{}', answers, chance, note
-    )
-  rows.append(
-    regularizer.above('in_context', f'{row},embedding=lexinvariant', 'accuracy_above_learned',
-                      found['lexinvariant'], found['learned'])
-  )  # fmt: skip
-  return rows
-
-
-def _batch_size(config: ConfigDict, corpus: text.Corpus) -> int:
-  """Examples of a call: all, or fewer where the rows of each fill 2^31 numbers together."""
-  options = config.text
-  rows = corpus.vocab_size * (options.row_dim or options.dim)
-  return max(1, min(config.in_context.examples, 2**31 // rows))
-
-
-def _guesses(
-  row: str, these: Sequence[Example], known: Mapping[bytes, float] | None = None
-) -> tuple[list[Row], Estimate]:
-  """What guessing gets right, a row for each way, and the best of them: the chance of the rows."""
-  found = scores.guessing(these, known)
-  note = 'a guess among the values shown, or the symbols of the line asked about'
-  rows = [
-    Row.of('in_context', f'{row},{name(predictor=way)}', 'accuracy', one, unit='fraction',
-           note=note)
-    for way, one in found.items()
-  ]  # fmt: skip
-  return rows, max(found.values(), key=lambda one: one.value)
-
-
-def _size(config: ConfigDict, task: str) -> str:
-  options = config.in_context
-  return f'{options.pairs} pairs' if task == 'lookup' else f'{options.demonstrations} lines'
-
-
-def _trained_on_tasks(config: ConfigDict, run: runner.Run) -> list[Row]:
+def _ask_trained_on_tasks(rows: Rows, config: ConfigDict, run: Run) -> None:
   """The same decoder under trained and random rows, trained on text and tasks together."""
   trained = {
-    kind: [regularizer.fit(config, run, arm, seed) for seed in regularizer.seeds(config)]
-    for kind, arm in (('learned', regularizer.STANDARD), ('lexinvariant', regularizer.LEXINVARIANT))
+    'learned': regularizer.train(config, run, regularizer.STANDARD),
+    'lexinvariant': regularizer.train(config, run, regularizer.LEXINVARIANT),
   }
-  rows = []
   for symbols in ('known', 'held_out'):
     note = f'not the paper’s experiment: trained on the tasks, {regularizer.SYMBOLS[symbols]}'
     for task, these in regularizer.asked(config, symbols).items():
-      row = name(trained='tasks', symbols=symbols, task=task)
-      guesses, chance = _guesses(row, these)
-      rows += guesses
-      found = {
-        kind: [regularizer.answers(config, one, symbols, these) for one in several]
+      hits = {
+        kind: regularizer.answers(config, several, symbols, these)
         for kind, several in trained.items()
       }
-      rows += _accuracies(row, found, chance, note)
-  return rows
+      _add(rows, {'trained': 'tasks', 'symbols': symbols, 'task': task}, these, hits, note)
 
 
-def audit(rows: Sequence[Row]) -> list[Row]:
+def _add(
+  rows: Rows,
+  where: Mapping[str, str],
+  these: Sequence[Example],
+  hits: Mapping[str, np.ndarray],
+  note: str,
+  known: Mapping[bytes, float] | None = None,
+) -> None:
+  """What guessing and both embeddings get right, and one embedding above the other.
+
+  `hits` are shares [S, N] by embedding; `known` is how frequent each symbol is in training text.
+  """
+  guesses = scores.guessing(these, known)
+  for way, one in guesses.items():
+    guess = 'a guess among the values shown, or the symbols of the line asked about'
+    rows.add({**where, 'predictor': way}, 'accuracy', one, 'fraction', guess)
+  chance = max(guesses.values(), key=lambda one: one.value)
+  for kind, found in hits.items():
+    regularizer.add_accuracies(rows, {**where, 'embedding': kind}, '{}', found, chance, note)
+  above = stats.paired_shares(hits['lexinvariant'], hits['learned'])
+  place = {**where, 'embedding': 'lexinvariant'}
+  rows.add(place, 'accuracy_above_learned', above, 'fraction', regularizer.PAIRED)
+
+
+def audit(rows: Sequence[Row]) -> Rows:
   """What "4× better on average" comes to: over the pairs of these rows, and of the paper."""
   entries = published.load('lexinvariant')['entries']
-  paper = {e['row']: e['value'] for e in entries if e['table'] == 'in_context'}
-  measured = {
-    row.row: row.measured for row in rows if row.column == 'accuracy' and row.measured is not None
-  }
-  found = []
-  for prefix, cells in (('', measured), ('source=paper,', paper)):
+  paper = [Row(one['table'], coordinates(one['row']), 'accuracy', one['value']) for one in entries]
+  accuracy = lambda cells, where: select(cells, 'in_context', 'accuracy', **where)
+  found = Rows(AUDIT)
+  for source, cells in (({}, rows), ({'source': 'paper'}, paper)):
     for law in LAWS:
-      for part in ('', 'vocabulary=char,', 'vocabulary=32k,'):
-        standard = [row for row in cells if f'symbols={law}' in row and row.endswith('=learned')]
-        standard = [row for row in standard if part in row]
-        if standard:
-          pairs = [(cells[r], cells[r.replace('=learned', '=lexinvariant')]) for r in standard]
-          found += _statistics(f'{prefix}{part}{name(symbols=law)}', pairs)
+      for part in ({}, {'vocabulary': 'char'}, {'vocabulary': '32k'}):
+        where = part | {'symbols': law}
+        pairs = [
+          (one.measured, other.measured)
+          for one in accuracy(cells, where | {'embedding': 'learned'})
+          for other in accuracy(cells, one.where | {'embedding': 'lexinvariant'})
+        ]
+        note = f'lexinvariant over standard, {len(pairs)} pairs'
+        averages = scores.improvement(*zip(*pairs, strict=True)) if pairs else {}
+        for column, value in averages.items():
+          none = '' if np.isfinite(value) else '; no number where a standard accuracy is 0'
+          found.add(source | where, column, None if none else value, 'ratio', note + none)
   return found
 
 
-def _statistics(row: str, pairs: Sequence[tuple[float, float]]) -> list[Row]:
-  values = scores.improvement(*zip(*pairs, strict=True))
-  note = f'lexinvariant over standard, {len(pairs)} pairs'
-  none = '; no number where a standard accuracy is 0'
-  return [
-    Row(AUDIT, row, column, value if finite else None, unit='ratio',
-        note=note if finite else note + none)
-    for column, value in values.items()
-    for finite in [bool(np.isfinite(value))]
-  ]  # fmt: skip
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """Accuracy of both embeddings next to guessing, by corpus, and of the pair that was trained."""
+  panels: dict[str, dict[str, dict[str, float]]] = {}  # title -> who answers -> task -> accuracy
+  for row in select(rows, 'in_context', 'accuracy'):
+    where = row.where
+    who = where.get('embedding') or f'guess: {where["predictor"].replace("_", " ")}'
+    task = f'{where["task"]}\n{where["symbols"].replace("_", " ")}'
+    corpus = [where[key] for key in ('data', 'vocabulary') if key in where]
+    title = ', '.join(corpus) or 'trained on the tasks'
+    panels.setdefault(title, {}).setdefault(who, {})[task] = row.measured or 0.0
+  drawn = []
+  for title, by_who in panels.items():
+    groups = [*next(iter(by_who.values()))]
+    values = {who: [*one.values()] for who, one in by_who.items()}
+    drawn.append(plots.bars(f'In-context tasks, {title}', 'accuracy', groups, values, {}))
+  return {'in_context.png': drawn}
+
+
+TABLE = Table(
+  'in_context',
+  measure,
+  'Answers generated in two tasks of symbol pushing, by models of text that never met them, and '
+  '(trained=tasks, not in the paper) by models that did. predictor= rows guess.',
+  ('accuracy', 'accuracy_above_chance', 'accuracy_above_learned'),
+  check=check,
+  pictures=pictures,
+  sources=text.read,
+  descriptions=text.describe,
+  also={
+    AUDIT: (
+      'What "on average 4 times better" comes to, by five statistics of the pairs.',
+      ('mean_ratio', 'geometric_mean_ratio', 'ratio_of_means'),
+    )
+  },
+)

@@ -4,10 +4,11 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.lexinvariant import cipher, models, text
+from experiments.lexinvariant import cipher, text
+from experiments.recipe import Run
 from lib.errors import InputError
 from lib.evals import cipher as keys
+from lib.evals.sequences import generator
 
 SHORTEST, LONGEST = 20, 1000  # symbols; too few do not show which is which
 CONTINUED = 40  # symbols
@@ -32,15 +33,15 @@ def check(config: ConfigDict) -> None:
     )
 
 
-def answer(config: ConfigDict, run: runner.Run) -> str:
+def answer(config: ConfigDict, run: Run) -> str:
   """The key that the probe finds, the plain text, and the model's continuation in the cipher."""
   corpus = text.corpora(config)[0]
-  reader = cipher.make_reader(config, run, corpus, config.seed)
-  trained = text.fit(config, run, corpus, 'lexinvariant', config.seed)
+  decode, size = corpus.tokenizer.decode, corpus.tokenizer.vocab_size
+  model = text.train(config, run, corpus, 'lexinvariant')[0].model
+  [read] = cipher.make_readers(config, run, corpus, [model])
   ids = corpus.tokenizer.encode(config.prompt.encode())
-  [key] = cipher.solve(reader, np.append(ids, ids[-1])[None])
-  [more] = models.generator(trained)([ids], CONTINUED)
-  decode, size = corpus.tokenizer.decode, corpus.vocab_size
+  [key] = cipher.solve(read, np.append(ids, ids[-1])[None])
+  [more] = generator(model)([ids], CONTINUED)
   plain = lambda part: decode(keys.apply_key(part[None], key[None], size - 1)[0]).decode()
   return (
     f'\nKey found (cipher above, plain below):\n{cipher.key_lines(corpus, key)}\n\n'

@@ -7,31 +7,38 @@ symbols that were never seen, or whose names are hidden.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import grain
 import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments import fit
 from experiments.lexinvariant import models, text
+from experiments.recipe import Pictures, Plans, Run, Table
 from lib import stats
-from lib.data import epochs, excerpts, in_context, pipeline, sources
+from lib.data import epochs, excerpts, files, folded, in_context, pipeline, sources
 from lib.data.in_context import Example, ExampleDocuments, Symbols
 from lib.errors import InputError
 from lib.evals import in_context as scores
-from lib.report.results import Row, name
-from lib.tokenizers import Characters
-from lib.train.experiment import Variables
+from lib.evals.sequences import generator, token_nats
+from lib.language_model import TrainedModel
+from lib.report import plots
+from lib.report.results import Row, Rows, name, select, series
+from lib.tokenizers.characters import Characters
 
 HELD_OUT = b'0123456789'  # symbols that no training document holds
-ALPHABET = text.LETTERS + in_context.FORMAT + HELD_OUT
-TOKENIZER = Characters(ALPHABET)
+TOKENIZER = Characters(text.LETTERS + in_context.FORMAT + HELD_OUT)
 TEXT = 'letters'  # the vocabulary that text is folded into
 TRAIN, TEST = 1 << 20, 3 << 20  # seeds of examples; sizes were chosen on others
-NORM = 'validation/row_norm'
-NORM_NOTE = 'mean length of a trained row over √width; a random Gaussian row has 1'
+SYMBOLS = {  # how the symbols of a task are known to the model
+  'known': 'letters, as in training',
+  'held_out': 'digits, which no training document holds',
+  'concealed': 'letters, the name of every symbol hidden (p = 1)',
+}
+PAIRED = 'paired by seed and example'
+NORM = 'mean length of a trained row over √width; a random Gaussian row has 1'
 
 
 class Arm(NamedTuple):
@@ -48,12 +55,10 @@ class Arm(NamedTuple):
   per: str = 'type'
 
   @property
-  def row(self) -> str:
-    """Name of the arm in the tables."""
-    if self.embedding == 'lexinvariant':
-      return name(embedding=self.embedding)
-    per = {'per': self.per} if self.embedding == 'permuted' else {}
-    return name(embedding=self.embedding, p=self.p, **per)
+  def where(self) -> dict[str, object]:
+    """Coordinates of the arm in the tables."""
+    size = {'lexinvariant': 1, 'permuted': 3}.get(self.embedding, 2)
+    return dict([*self._asdict().items()][:size])
 
 
 STANDARD, LEXINVARIANT = Arm('permuted'), Arm('lexinvariant')
@@ -62,23 +67,21 @@ STANDARD, LEXINVARIANT = Arm('permuted'), Arm('lexinvariant')
 def check(config: ConfigDict) -> None:
   """Raises InputError for models, text or tasks that cannot be had."""
   options = config.regularizer
-  models.check(options, 'regularizer', len(ALPHABET))
+  models.check(options, 'regularizer', TOKENIZER.vocab_size)
   for arm in arms(config):
     if arm.embedding not in (*models.PARTIAL, 'lexinvariant') or not 0 <= arm.p <= 1:
       raise InputError(
         f'regularizer.arms: {tuple(arm)} is not (embedding, p, per) with an embedding of '
         f'{", ".join(models.PARTIAL)}, lexinvariant and p in 0…1.'
       )
-  for field in ('seeds', 'examples', 'test_sequences'):
-    if options[field] < 1:
-      raise InputError(f'regularizer.{field} must be 1 or more; got {options[field]}.')
-  examples(config, 1, HELD_OUT)  # too few symbols for the task are named here
+  fit.check_counts(options, 'regularizer', 'examples', 'test_sequences')
+  examples(options, Symbols(HELD_OUT))  # too few symbols for the task are named here
   longest = max(len(ExampleDocuments(task, 1, 0)[0]) for task in _training_tasks(config))
   if longest > options.length:
     raise InputError(
       f'regularizer.length {options.length} is too short for a task of {longest} symbols.'
     )
-  for split in ('train', 'validation', 'test'):
+  for split in files.SPLITS:
     sources.open_source(options.source, split)
   epochs.check('regularizer.source', options.source, _text_bytes(config), config.scale)
 
@@ -94,132 +97,76 @@ def arms(config: ConfigDict) -> list[Arm]:
   return [Arm(*arm) for arm in config.regularizer.arms]
 
 
-def seeds(config: ConfigDict) -> range:
-  """Seeds of the models of each arm."""
-  return range(config.seed, config.seed + config.regularizer.seeds)
-
-
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> Rows:
   """Trains every arm, and scores text, tasks, and tasks over symbols without a known name."""
-  rows = []
-  nats: dict[str, np.ndarray] = {}
-  given: dict[Arm, dict[str, Sequence[scores.Answers]]] = {}
+  rows, options = Rows('regularizer'), config.regularizer
+  nats: dict[Arm, np.ndarray] = {}
+  hits: dict[Arm, dict[str, np.ndarray]] = {}
   questions = {symbols: asked(config, symbols) for symbols in SYMBOLS}
   for arm in arms(config):
-    trained = {seed: fit(config, run, arm, seed) for seed in seeds(config)}
-    rows.append(
-      models.rate_row('regularizer', arm.row, config.regularizer, chosen(config, run, arm))
-    )
-    nats[arm.row] = _text_nats(config, list(trained.values()))
-    given[arm] = {}
+    trained = train(config, run, arm)
+    fit.add_rate(rows, arm.where, options, trained[0].rate)
+    nats[arm], hits[arm] = _text_nats(config, trained), {}
     for symbols, tasks in questions.items():
       for task, these in tasks.items():
-        found = given[arm][f'{task}_{{}}_{symbols}'] = [
-          answers(config, one, symbols, these) for one in trained.values()
-        ]
+        column = f'{task}_{{}}_{symbols}'
+        hits[arm][column] = found = answers(config, trained, symbols, these)
         chance = max(scores.guessing(these).values(), key=lambda one: one.value)
         note = f'of {len(these)} answers over {SYMBOLS[symbols]}'
-        column = f'{task}_{{}}_{symbols}'
-        rows += accuracy_rows('regularizer', arm.row, column, found, chance, note)
-    for seed, one in trained.items():
-      rows += _norms(f'{arm.row},{name(seed=seed)}', one.history)
-    rows += _last_norms(arm, [one.history for one in trained.values()])
-  return [*rows, *_above_permuted(given), *_text(config, nats)]
+        add_accuracies(rows, arm.where, column, found, chance, note)
+    curves = [one.curve('validation/row_norm') for one in trained]
+    for seed, curve in zip(fit.seeds(config, options), curves):
+      for step, value in curve.items():
+        rows.add(arm.where | {'seed': seed}, f'row_norm_at_step_{step}', value, note=NORM)
+    if all(curves):
+      ends = [[*curve.values()][-1] for curve in curves]
+      rows.add(arm.where, 'row_norm_at_end', stats.mean(ends), note=NORM)
+  for arm, columns in hits.items():
+    other = hits.get(Arm('permuted', arm.p))
+    for column, found in columns.items():
+      if other and arm.embedding in ('mixed', 'interchangeable'):
+        above = stats.paired_shares(found, other[column])
+        column = column.format('accuracy_above_permuted')
+        rows.add(arm.where, column, above, 'fraction', PAIRED)
+  note = f'stretches of {options.length} symbols, no name hidden'
+  for arm, one in nats.items():
+    rows.add(arm.where, 'text_nats_per_symbol', stats.crossed(one), 'nats', note)
+  for place, reference in (('standard', STANDARD), ('lexinvariant', LEXINVARIANT)):
+    if reference in nats and len(nats) > 1:
+      for arm, above in stats.arms(nats, reference, 'seeds×documents').items():
+        rows.add(arm.where, f'text_nats_above_{place}', above, 'nats', note)
+  return rows
 
 
-SYMBOLS = {  # how the symbols of a task are known to the model
-  'known': 'letters, as in training',
-  'held_out': 'digits, which no training document holds',
-  'concealed': 'letters, the name of every symbol hidden (p = 1)',
-}
-
-
-class _InTurn:
-  """One document of each of several sources in turn; a short source begins again."""
-
-  def __init__(self, *turns: sources.Source):
-    self._turns = turns
-
-  def __len__(self) -> int:
-    return len(self._turns) * max(map(len, self._turns))
-
-  def __getitem__(self, index: int) -> bytes:
-    turn, which = divmod(index, len(self._turns))
-    return self._turns[which][turn % len(self._turns[which])]
-
-
-def of_arm(config: ConfigDict, arm: Arm) -> ConfigDict:
-  """The section as an arm has it."""
-  options = ConfigDict(config.regularizer)
-  options.per = arm.per
-  return options
-
-
-def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
+def plans(config: ConfigDict) -> Plans:
   """The arms; all are of about one size."""
+  plan = functools.partial(models.plan, config, config.regularizer)
   return {
-    f'regularizer/{arm.row}': functools.partial(
-      models.plan, config, of_arm(config, arm), arm.embedding, len(ALPHABET)
+    f'regularizer/{name(**arm.where)}': functools.partial(
+      plan, arm.embedding, TOKENIZER.vocab_size, arm.per
     )
     for arm in arms(config)
   }
 
 
-@functools.lru_cache(maxsize=32)
-def _chosen(run: runner.Run, config: FrozenConfigDict, arm: Arm) -> ConfigDict:
-  """The section at the rate of an arm, chosen by text."""
-
-  def loss(short: ConfigDict, rate: float) -> float:
-    run_name = f'regularizer/{arm.row},{name(rate=rate)}'
-    trained = _fit(config, run, short, run_name, arm, config.seed)
-    return models.last(trained.history, 'validation/nats_per_symbol')
-
-  return models.choose_rate(of_arm(config, arm), loss)
-
-
-def chosen(config: ConfigDict, run: runner.Run, arm: Arm) -> ConfigDict:
-  """The section as an arm has it, at the learning rate that validation text chose."""
-  return _chosen(run, FrozenConfigDict(config), arm)
-
-
-def fit(config: ConfigDict, run: runner.Run, arm: Arm, seed: int) -> models.Trained:
-  """A model of an arm, trained now or by another table of this run."""
-  run_name = f'regularizer/{arm.row},{name(seed=seed)}'
-  return _fit(config, run, chosen(config, run, arm), run_name, arm, seed)
-
-
-def _fit(
-  config: ConfigDict, run: runner.Run, options: ConfigDict, run_name: str, arm: Arm, seed: int
-) -> models.Trained:
+def train(config: ConfigDict, run: Run, arm: Arm) -> list[fit.Fitted]:
+  """The seeds of an arm, trained now or by another table of this run."""
+  options = config.regularizer
   held = _stretches(config, 'validation').ids
 
-  def validation(model):
-    score = models.scorer(model, len(ALPHABET))
+  def score(model: TrainedModel) -> dict[str, float]:
+    found = {'nats_per_symbol': float(token_nats(model, held).mean())}
+    embedding = model.variables['params']['embedding']
+    while 'inner' in embedding:
+      embedding = embedding['inner']
+    if (table := embedding.get('table')) is not None:  # of the letters, which training text holds
+      norms = np.linalg.norm(np.asarray(table)[: len(text.LETTERS)], axis=1)
+      found['row_norm'] = float(norms.mean() / table.shape[1] ** 0.5)
+    return found
 
-    def evaluate(variables: Variables) -> dict[str, float]:
-      found = {'nats_per_symbol': float(score(variables, held).mean())}
-      embedding = variables['params']['embedding']
-      while 'inner' in embedding:
-        embedding = embedding['inner']
-      rows = embedding.get('table')
-      if rows is not None:  # of the letters: those that training text holds
-        norms = np.linalg.norm(np.asarray(rows)[: len(text.LETTERS)], axis=1)
-        found['row_norm'] = float(norms.mean() / rows.shape[1] ** 0.5)
-      return found
-
-    return evaluate
-
-  return models.fit(
-    config,
-    run,
-    options,
-    run_name,
-    arm.embedding,
-    len(ALPHABET),
-    batches(config, arm, seed),
-    {'validation': validation},
-    seed=seed,
-  )
+  run_name, of_seed = f'regularizer/{name(**arm.where)}', functools.partial(batches, config, arm)
+  how = arm.embedding, TOKENIZER, of_seed, score, 'nats_per_symbol', arm.per
+  return models.train(config, run, options, run_name, *how)
 
 
 def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
@@ -233,9 +180,8 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
     ExampleDocuments(task, count, TRAIN + 3 * seed + n)
     for n, task in enumerate(_training_tasks(config))
   ]
-  documents = _InTurn(_texts(config, seed), *made)
   plain = pipeline.batches(
-    documents,
+    sources.InTurn(_texts(config, seed), *made),
     TOKENIZER,
     batch_size=options.batch_size,
     length=options.length,
@@ -257,21 +203,20 @@ def _training_tasks(config: ConfigDict) -> list[in_context.Task]:
 
 
 def _documents(config: ConfigDict, split: str) -> sources.Source:
-  return text.folded(config.regularizer.source, TEXT).documents[split]
+  return folded.open_folded(config.regularizer.source, text.ALPHABETS[TEXT]).documents[split]
 
 
 def _texts(config: ConfigDict, seed: int) -> list[bytes]:
   """Training text in stretches of a row's length, folded into letters and white space."""
-  length = config.regularizer.length
-  source = _documents(config, 'train')
+  length, source = config.regularizer.length, _documents(config, 'train')
   whole = b'\n'.join(sources.sample(source, _text_bytes(config) + length, seed))
   return [whole[at : at + length] for at in range(0, len(whole) - length + 1, length)]
 
 
-def _stretches(config: ConfigDict, split: str) -> text.HeldOut:
+def _stretches(config: ConfigDict, split: str) -> excerpts.Excerpts:
   """Held-out text, drawn from the whole split."""
   options = config.regularizer
-  found = excerpts.take(
+  return excerpts.take(
     _documents(config, split),
     length=options.length,
     count=options.test_sequences,
@@ -279,127 +224,110 @@ def _stretches(config: ConfigDict, split: str) -> text.HeldOut:
     prepare=TOKENIZER.encode,
     name=f'{options.source} ({split})',
   )
-  return text.HeldOut(np.stack(found.texts), found.documents)
 
 
-def examples(config: ConfigDict, count: int, alphabet: bytes) -> dict[str, list[Example]]:
-  """Questions of each task over an alphabet, from seeds that no training example has."""
-  options, symbols = config.regularizer, Symbols(alphabet)
+def examples(options: ConfigDict, symbols: Symbols) -> dict[str, list[Example]]:
+  """Questions of each task, from seeds that no training example has."""
   tasks: dict[str, in_context.Task] = {
     'lookup': in_context.LookUp(symbols, options.pairs),
     'permutation': in_context.Permutation(symbols, options.demonstrations),
   }
-  made = {task: ExampleDocuments(law, count, TEST) for task, law in tasks.items()}
-  return {task: [one.example(i) for i in range(count)] for task, one in made.items()}
+  return {task: in_context.examples(law, options.examples, TEST) for task, law in tasks.items()}
 
 
 def asked(config: ConfigDict, symbols: str) -> dict[str, list[Example]]:
   """The questions of each task over symbols known, held out or concealed."""
   alphabet = HELD_OUT if symbols == 'held_out' else text.LETTERS
-  return examples(config, config.regularizer.examples, alphabet)
+  return examples(config.regularizer, Symbols(alphabet))
 
 
 def answers(
-  config: ConfigDict, trained: models.Trained, symbols: str, these: Sequence[Example]
-) -> scores.Answers:
-  """What a model answers to questions over symbols known, held out or concealed."""
-  hidden = np.float32(symbols == 'concealed')
-  generate = models.generator(trained, length=config.regularizer.length, concealed=hidden)
-  return scores.generated_answers(generate, these, TOKENIZER)
+  config: ConfigDict, trained: Sequence[fit.Fitted], symbols: str, these: Sequence[Example]
+) -> np.ndarray:
+  """Shares [S, N] of the symbols that models answer rightly, over symbols of a kind of SYMBOLS."""
+  hidden, length = np.float32(symbols == 'concealed'), config.regularizer.length
+  writers = [generator(one.model, length=length, concealed=hidden) for one in trained]
+  return scores.right_shares(writers, these, TOKENIZER)
 
 
-def _text_nats(config: ConfigDict, trained: Sequence[models.Trained]) -> np.ndarray:
+def _text_nats(config: ConfigDict, trained: Sequence[fit.Fitted]) -> np.ndarray:
   """[S, D] whose mean is the nats a symbol of held-out text under its own names."""
   held = _stretches(config, 'test')
-  nats = np.stack([
-    models.scorer(one.model, len(ALPHABET), seed)(one.variables, held.ids).sum(axis=1)
-    for seed, one in enumerate(trained)
-  ])  # fmt: skip
-  symbols = np.full(len(held.ids), held.ids.shape[1])
-  return stats.contributions(
-    stats.by_group(nats, held.documents), stats.by_group(symbols, held.documents)
-  )
+  nats = [token_nats(one.model, held.ids, seed).sum(axis=1) for seed, one in enumerate(trained)]
+  sizes = stats.by_group(np.full(len(held), held.ids.shape[1]), held.documents)
+  return stats.contributions(stats.by_group(nats, held.documents), sizes)
 
 
-def _text(config: ConfigDict, nats: Mapping[str, np.ndarray]) -> list[Row]:
-  """Nats of each arm, [S, D], and by how much they exceed those of both reference arms."""
-  note = f'stretches of {config.regularizer.length} symbols, no name hidden'
-  put = lambda row, column, found: Row.of('regularizer', row, column, found, unit='nats', note=note)
-  rows = [put(row, 'text_nats_per_symbol', stats.crossed(one)) for row, one in nats.items()]
-  for column, reference in (('standard', STANDARD), ('lexinvariant', LEXINVARIANT)):
-    if reference.row in nats and len(nats) > 1:
-      found = stats.arms(nats, reference.row, 'seeds×documents')
-      rows += [put(row, f'text_nats_above_{column}', one) for row, one in found.items()]
-  return rows
-
-
-def accuracy_rows(
-  table: str,
-  row: str,
+def add_accuracies(
+  rows: Rows,
+  where: Mapping[str, object],
   column: str,
-  found: Sequence[scores.Answers],
+  hits: np.ndarray,
   chance: stats.Estimate,
   note: str,
-) -> list[Row]:
+) -> None:
   """Accuracy of several models on the same examples, as it is and with guessing taken out.
 
-  `column` has {} in the place of the quantity's name.
+  `column` has {} in the place of the quantity's name; `hits` are [S, N].
   """
-  right = stats.shares([one.symbols for one in found])
-  return [
-    Row.of(table, row, column.format('accuracy'), right, unit='fraction', note=note),
-    Row.of(table, row, column.format('accuracy_above_chance'), scores.above_chance(right, chance),
-           unit='fraction',
-           note=f'(accuracy − {chance.value:.3f}) / (1 − {chance.value:.3f}), the best guess’s '
-           'accuracy taken out; 0 at least'),
-  ]  # fmt: skip
+  right = stats.shares(hits)
+  rows.add(where, column.format('accuracy'), right, 'fraction', note)
+  note = (
+    f'(accuracy − {chance.value:.3f}) / (1 − {chance.value:.3f}), the best guess’s accuracy taken '
+    'out; 0 at least'
+  )
+  above = scores.above_chance(right, chance)
+  rows.add(where, column.format('accuracy_above_chance'), above, 'fraction', note)
 
 
-def above(
-  table: str,
-  row: str,
-  column: str,
-  found: Sequence[scores.Answers],
-  other: Sequence[scores.Answers],
-) -> Row:
-  """Accuracy of models less that of others of the same seeds, on the same examples.
-
-  The error is over seeds and examples, crossed, of the differences with one gain and one loss added
-  to the examples (Bonett and Price 2012, Adjusted Wald confidence interval for a difference of
-  binomial proportions based on paired data), so that it is never 0.
-  """
-  differences = np.stack([a.symbols - b.symbols for a, b in zip(found, other, strict=True)])
-  seeds, examples = differences.shape
-  added = np.concatenate([differences, np.tile([1.0, -1.0], (seeds, 1))], axis=1)
-  error = stats.crossed(added, 'seeds×examples')
-  estimate = error._replace(value=float(differences.mean()), n=f'{seeds}×{examples}')
-  return Row.of(table, row, column, estimate, unit='fraction',
-                note='paired by seed and example')  # fmt: skip
-
-
-def _above_permuted(given: Mapping[Arm, Mapping[str, Sequence[scores.Answers]]]) -> list[Row]:
-  """Accuracy of the arms with some random rows less that of B_p at the same p."""
-  return [
-    above('regularizer', arm.row, column.format('accuracy_above_permuted'), found, other[column])
-    for arm, columns in given.items()
-    if arm.embedding in ('mixed', 'interchangeable')
-    and (other := given.get(Arm('permuted', arm.p)))
-    for column, found in columns.items()
-  ]
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """What B_p gives and costs by p, and how long trained rows grow."""
+  mine = [row for row in rows if row.table == 'regularizer' and row.measured is not None]
+  by_p: dict[str, plots.Series] = {}
+  for column in dict.fromkeys(row.column for row in mine):
+    found = select(rows, 'regularizer', column, embedding='permuted', per='type')
+    found = [row for row in found if 'seed' not in row.where]
+    by_p[column] = [float(row.where['p']) for row in found], [row.measured or 0.0 for row in found]
+  accuracy = {
+    column.replace('_accuracy_', ', ').replace('_', ' '): curve
+    for column, curve in by_p.items()
+    if '_accuracy_' in column and '_above_' not in column
+  }
+  norms = {}
+  for arm in arms(config):
+    where = arm.where | {'seed': config.seed}
+    if (curve := series(rows, 'regularizer', r'row_norm_at_step_(\d+)', where))[0]:
+      norms[name(**arm.where)] = curve
+  text_nats = {'B_p per type': by_p['text_nats_per_symbol']}
+  return {
+    'regularizer.png': [
+      plots.curves('Tasks by how many names are hidden', 'p', 'accuracy', accuracy),
+      plots.curves('Text under its own names', 'p', 'nats per symbol', text_nats),
+      plots.curves('Length of trained rows', 'step', 'over √width', norms, {'random rows': 1.0}),
+    ]
+  }
 
 
-def _norms(row: str, history: Sequence[Mapping]) -> list[Row]:
-  """Length of the letters' trained rows by step; random rows have 1."""
-  return [
-    Row('regularizer', row, f'row_norm_at_step_{line["step"]}', line[NORM], note=NORM_NOTE)
-    for line in history
-    if NORM in line
-  ]
-
-
-def _last_norms(arm: Arm, histories: Sequence[Sequence[Mapping]]) -> list[Row]:
-  """The same at the end, over seeds."""
-  ends = [models.last(history, NORM) for history in histories if any(NORM in h for h in history)]
-  if not ends:
-    return []
-  return [Row.of('regularizer', arm.row, 'row_norm_at_end', stats.mean(ends), note=NORM_NOTE)]
+TABLE = Table(
+  'regularizer',
+  measure,
+  'Names hidden in part while a model learns text and tasks: what it costs on text, what it gives '
+  'where names say nothing.',
+  (
+    'text_nats_per_symbol',
+    'learning_rate',
+    'lookup_accuracy_above_chance_known',
+    'lookup_accuracy_above_chance_held_out',
+    'permutation_accuracy_above_chance_known',
+    'permutation_accuracy_above_chance_held_out',
+    'permutation_accuracy_above_chance_concealed',
+    'lookup_accuracy_above_permuted_held_out',
+  ),
+  check=check,
+  pictures=pictures,
+  plans=plans,
+  sources=lambda config: (config.regularizer.source,),
+  descriptions=lambda config: folded.describe(
+    config.regularizer.source, text.ALPHABETS[TEXT], TEXT
+  ),
+)

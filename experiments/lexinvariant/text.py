@@ -2,31 +2,26 @@
 """Models of text that several tables share: trained once a corpus, vocabulary, embedding, seed."""
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from experiments import runner
+from experiments import fit
 from experiments.lexinvariant import models
-from lib.data import (
-  ciphers,
-  description,
-  epochs,
-  excerpts,
-  files,
-  ngram_text,
-  overlap,
-  pipeline,
-  sources,
-)
+from experiments.recipe import Plans, Run
+from lib.data import epochs, excerpts, files, folded, pipeline, sources
+from lib.data.description import Description
 from lib.data.ngram_text import NgramText
 from lib.errors import InputError
+from lib.evals.sequences import token_nats
+from lib.language_model import TrainedModel
 from lib.report.results import name
-from lib.tokenizers import Characters, train_sentencepiece
-from lib.tokenizers.base import Tokenizer
+from lib.tokenizers import Tokenizer
+from lib.tokenizers import train as train_tokenizer
+from lib.tokenizers.characters import Characters
 
 LETTERS = bytes(range(ord('a'), ord('z') + 1))
 # Symbols of each vocabulary; documents are folded into them. The paper's characters are ASCII.
@@ -52,88 +47,26 @@ class Corpus(NamedTuple):
   tokenizer: Tokenizer
 
   @property
-  def row(self) -> str:
-    """Name of the corpus in the tables."""
-    return name(data=self.data, vocabulary=self.vocabulary)
-
-  @property
-  def vocab_size(self) -> int:
-    """V."""
-    return self.tokenizer.vocab_size
-
-  def documents(self, split: str) -> sources.Source:
-    """Documents of a split, in the symbols of the vocabulary."""
-    if self.alphabet is None:
-      return sources.open_source(self.source, split)
-    return folded(self.source, self.vocabulary).documents[split]
+  def where(self) -> dict[str, str]:
+    """Coordinates of the corpus in the tables."""
+    return {'data': self.data, 'vocabulary': self.vocabulary}
 
   @property
   def alphabet(self) -> bytes | None:
     """The symbols where each is a byte."""
     return ALPHABETS.get(self.vocabulary)
 
+  def documents(self, split: str) -> sources.Source:
+    """Documents of a split, in the symbols of the vocabulary."""
+    if self.alphabet is None:
+      return sources.open_source(self.source, split)
+    return folded.open_folded(self.source, self.alphabet).documents[split]
 
-class Folded(NamedTuple):
-  """A source whose bytes are folded into an alphabet.
-
-  Attributes:
-    documents: split -> its documents.
-    overlaps: split -> overlap of validation and test with train; empty where nothing was cut.
-  """
-
-  documents: Mapping[str, sources.Source]
-  overlaps: Mapping[str, overlap.Overlap]
-
-
-@functools.cache
-def folded(source: str, vocabulary: str) -> Folded:
-  """A source in the alphabet of a vocabulary, its validation and test text cut again.
-
-  Folding makes equal what differs in case, digits or punctuation alone, so text that was cut
-  before (`lib.data.overlap`) overlaps again. TFDS sets keep their own splits, and endless text is
-  sampled from the law of the folded text.
-  """
-  alphabet = ALPHABETS[vocabulary]
-  found = {split: sources.open_source(source, split) for split in files.SPLITS}
-  if source.startswith(ngram_text.PREFIX):
-    return Folded({s: cast(NgramText, one).folded(alphabet) for s, one in found.items()}, {})
-  documents: dict[str, sources.Source]
-  documents = {split: ciphers.Folded(one, alphabet) for split, one in found.items()}
-  if source.startswith('tfds:'):
-    return Folded(documents, {})
-  cuts = overlap.clean(**documents)
-  for split, cut in cuts.items():
-    documents[split] = [one for one in cut.join(documents[split]) if one]
-  return Folded(documents, {split: cut.overlap for split, cut in cuts.items()})
-
-
-def describe(source: str, vocabulary: str) -> list[description.Description]:
-  """What the folded text of a source contains, if folding made its held-out text be cut."""
-  found = folded(source, vocabulary) if vocabulary in ALPHABETS else None
-  if not found or not found.overlaps:
-    return []
-  texts = {split: sources.sample(one) for split, one in found.documents.items()}
-  known = description.Description(
-    f'{source} folded into {vocabulary}',
-    {split: len(one) for split, one in texts.items()},
-    {split: sum(map(len, one)) for split, one in texts.items()},
-    found.overlaps,
-    description.digest(texts),
-  )
-  blocks = [[document] for split in texts.values() for document in split]
-  return [description.kept(known, lambda: blocks, lambda: texts['train'])]
-
-
-class HeldOut(NamedTuple):
-  """Stretches of held-out text, each taken as a document.
-
-  Attributes:
-    ids: [N, T].
-    documents: [N] the document of each stretch: the independent unit of every error.
-  """
-
-  ids: np.ndarray
-  documents: np.ndarray
+  @property
+  def law(self) -> NgramText | None:
+    """The text whose exact law the corpus has, if it is endless and its symbols are bytes."""
+    found = self.documents('test')
+    return found if isinstance(found, NgramText) and self.alphabet else None
 
 
 def check(config: ConfigDict) -> None:
@@ -141,22 +74,18 @@ def check(config: ConfigDict) -> None:
   options, sizes = config.text, vocab_sizes()
   for vocabulary in options.vocabularies:
     if vocabulary not in sizes:
-      raise InputError(
-        f'text.vocabularies {vocabulary!r} is not one of {", ".join(sizes)}.'
-      )  # fmt: skip
+      raise InputError(f'text.vocabularies {vocabulary!r} is not one of {", ".join(sizes)}.')
     models.check(options, 'text', sizes[vocabulary])
   if not options.corpora or not options.vocabularies:
     raise InputError('text.corpora and text.vocabularies must each name at least one.')
-  for field in ('seeds', 'test_sequences', 'window'):
-    if options[field] < 1:
-      raise InputError(f'text.{field} must be 1 or more; got {options[field]}.')
+  fit.check_counts(options, 'text', 'test_sequences', 'window')
   if options.window > options.length:
     raise InputError(
       f'text.window {options.window} is longer than text.length {options.length}; windows move '
       'within a sequence.'
     )
   for _, source in options.corpora:
-    for split in ('train', 'validation', 'test'):
+    for split in files.SPLITS:
       sources.open_source(source, split)
     for vocabulary in options.vocabularies:
       epochs_note(config, source, vocabulary)
@@ -169,12 +98,28 @@ def epochs_note(config: ConfigDict, source: str, vocabulary: str) -> str:
   return epochs.check('text.corpora', source, size, config.scale)
 
 
+def read(config: ConfigDict) -> Sequence[str]:
+  """The sources of text."""
+  return [source for _, source in config.text.corpora]
+
+
+def describe(config: ConfigDict) -> Sequence[Description]:
+  """What the folded text of each source contains."""
+  return [
+    one
+    for source in read(config)
+    for key in config.text.vocabularies
+    if key in ALPHABETS
+    for one in folded.describe(source, ALPHABETS[key], key)
+  ]
+
+
 def vocab_sizes() -> dict[str, int]:
   """V of each vocabulary, the largest first."""
   return SENTENCEPIECE | {key: len(ALPHABETS[key]) for key in ('bytes', 'char', 'letters')}
 
 
-def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
+def plans(config: ConfigDict) -> Plans:
   """The models of text: of the largest vocabulary first, trained rows before random ones."""
   return {
     f'text/{name(vocabulary=key, embedding=kind)}': functools.partial(
@@ -200,100 +145,69 @@ def _tokenizer(source: str, vocabulary: str) -> Tokenizer:
   if alphabet := ALPHABETS.get(vocabulary):
     return Characters(alphabet)
   text = sources.sample(sources.open_source(source, 'train'), 2**25)
-  return train_sentencepiece(text, SENTENCEPIECE[vocabulary], 'unigram')
+  return train_tokenizer('sentencepiece', text, SENTENCEPIECE[vocabulary])
 
 
-def seeds(config: ConfigDict) -> range:
-  """Seeds of the models."""
-  return range(config.seed, config.seed + config.text.seeds)
+def train(config: ConfigDict, run: Run, corpus: Corpus, kind: str) -> list[fit.Fitted]:
+  """The seeds of a model of a corpus, trained now or by another table of this run."""
+  options = _at_best_rate(run, FrozenConfigDict(config), kind)
+  return _train(config, run, options, name(**corpus.where, embedding=kind), corpus, kind)
 
 
 @functools.lru_cache(maxsize=16)
-def _chosen(run: runner.Run, config: FrozenConfigDict, kind: str) -> ConfigDict:
-  """The section at the rate of a kind of rows, chosen on the first of the corpora."""
-  corpus, seed = corpora(config)[0], config.seed
+def _at_best_rate(run: Run, config: FrozenConfigDict, kind: str) -> ConfigDict:
+  """The section at the learning rate of a kind of rows, chosen on the first of the corpora."""
+  corpus = corpora(config)[0]
 
-  def loss(short: ConfigDict, rate: float) -> float:
-    run_name = f'text/{corpus.row},{name(embedding=kind, rate=rate)}'
-    trained = _fit(config, run, short, run_name, corpus, kind, seed)
-    return models.last(trained.history, 'validation/nats')
+  def loss(short: ConfigDict) -> float:
+    run_name = name(**corpus.where, embedding=kind, rate=short.rates[0])
+    return _train(config, run, short, run_name, corpus, kind)[0].last('validation/nats')
 
-  return models.choose_rate(ConfigDict(config.text), loss)
-
-
-def chosen(config: ConfigDict, run: runner.Run, kind: str) -> ConfigDict:
-  """The section at the learning rate of a kind of rows, which validation text chose."""
-  return _chosen(run, FrozenConfigDict(config), kind)
+  return fit.choose_rate(ConfigDict(config.text), loss)
 
 
-def fit(
-  config: ConfigDict, run: runner.Run, corpus: Corpus, kind: str, seed: int
-) -> models.Trained:
-  """A model of a corpus, trained now or by another table of this run."""
-  run_name = f'text/{corpus.row},{name(embedding=kind, seed=seed)}'
-  return _fit(config, run, chosen(config, run, kind), run_name, corpus, kind, seed)
-
-
-def _fit(
-  config: ConfigDict,
-  run: runner.Run,
-  options: ConfigDict,
-  run_name: str,
-  corpus: Corpus,
-  kind: str,
-  seed: int,
-) -> models.Trained:
+def _train(
+  config: ConfigDict, run: Run, options: ConfigDict, run_name: str, corpus: Corpus, kind: str
+) -> list[fit.Fitted]:
   held = held_out(corpus, 'validation', options.length, 64).ids
 
-  def validation(model):
-    score = models.scorer(model, corpus.vocab_size)
+  def score(model: TrainedModel) -> dict[str, float]:
+    nats = token_nats(model, held)
+    late = nats[:, -(nats.shape[1] // 4) :]
+    return {'nats': nats.mean(), 'late_perplexity': np.exp(late.mean())}
 
-    def evaluate(variables):
-      nats = score(variables, held)
-      late = nats[:, -(nats.shape[1] // 4) :]
-      return {'nats': nats.mean(), 'late_perplexity': np.exp(late.mean())}
-
-    return evaluate
-
-  return models.fit(
-    config,
-    run,
-    options,
-    run_name,
-    kind,
-    corpus.vocab_size,
-    batches(config, corpus, seed),
-    {'validation': validation},
-    seed=seed,
+  of_seed = lambda seed: batches(options, corpus, seed)
+  tokenizer = corpus.tokenizer
+  return models.train(
+    config, run, options, f'text/{run_name}', kind, tokenizer, of_seed, score, 'nats'
   )
 
 
-def batches(config: ConfigDict, corpus: Corpus, seed: int) -> grain.IterDataset:
+def batches(options: ConfigDict, corpus: Corpus, seed: int) -> grain.IterDataset:
   """Training batches: documents end to end in rows of one length."""
   return pipeline.batches(
     corpus.documents('train'),
     corpus.tokenizer,
-    batch_size=config.text.batch_size,
-    length=config.text.length,
+    batch_size=options.batch_size,
+    length=options.length,
     seed=seed,
   )
 
 
-def held_out(corpus: Corpus, split: str, length: int, count: int) -> HeldOut:
+def held_out(corpus: Corpus, split: str, length: int, count: int) -> excerpts.Excerpts:
   """Stretches of `length` symbols of the documents of a split, `count` at most.
 
   They come from about DOCUMENTS documents or more, if the split has as many. Of endless text each
   is the beginning of a document: there its law is exact.
   """
-  found = excerpts.take(
+  return excerpts.take(
     corpus.documents(split),
     length=length,
     count=count,
-    most=1 if law(corpus) else of_one_document(count),
+    most=1 if corpus.law else of_one_document(count),
     prepare=corpus.tokenizer.encode,
     name=f'{corpus.source} ({split}), in symbols of {corpus.vocabulary}',
   )
-  return HeldOut(np.stack(found.texts), found.documents)
 
 
 def of_one_document(count: int) -> int:
@@ -301,15 +215,8 @@ def of_one_document(count: int) -> int:
   return max(1, round(count / DOCUMENTS))
 
 
-def law(corpus: Corpus) -> NgramText | None:
-  """The text whose exact law the corpus has, if it is endless and its symbols are bytes."""
-  found = corpus.documents('test')
-  return found if isinstance(found, NgramText) and corpus.alphabet else None
-
-
-def law_nats(corpus: Corpus, held: HeldOut) -> np.ndarray | None:
+def law_nats(corpus: Corpus, ids: np.ndarray) -> np.ndarray | None:
   """Nats [N, T] of held-out text under the law that made it, the least that any model needs."""
-  exact = law(corpus)
-  if exact is None:
+  if (law := corpus.law) is None:
     return None
-  return np.stack([exact.nats(corpus.tokenizer.decode(ids)) for ids in held.ids])
+  return np.stack([law.nats(corpus.tokenizer.decode(one)) for one in ids])

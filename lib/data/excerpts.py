@@ -41,6 +41,11 @@ class Excerpts:
     return len(self.texts)
 
   @property
+  def ids(self) -> np.ndarray:
+    """The stretches as one array [N, length], if they are ids."""
+    return np.stack(self.texts)
+
+  @property
   def distinct(self) -> int:
     """Number of documents that have a stretch here: the independent units."""
     return len(np.unique(self.documents))

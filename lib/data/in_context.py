@@ -23,7 +23,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.data.ciphers import fold
 from lib.errors import InputError
+from lib.tokenizers import Tokenizer
 
 FORMAT = b'-> \n'  # bytes of the formats, hence never symbols
 
@@ -33,6 +35,13 @@ class Example(NamedTuple):
 
   prompt: bytes
   answer: bytes
+
+
+def folded(example: Example, alphabet: bytes | None) -> Example:
+  """An example like all text in an alphabet: in letters the arrow becomes two spaces."""
+  if alphabet is None or set(FORMAT) <= set(alphabet):
+    return example
+  return Example(*(fold(part, alphabet) for part in example))
 
 
 class Symbols:
@@ -76,6 +85,17 @@ class Symbols:
     """`count` symbols, drawn one after the other; `distinct` leaves out those already drawn."""
     drawn = rng.choice(len(self.known), count, replace=not distinct, p=self.weights)
     return [self.known[i] for i in drawn]
+
+
+def symbols_of(tokenizer: Tokenizer, documents: Sequence[bytes] | None = None) -> Symbols:
+  """The tokens that are read back as one, all alike or as frequent as in documents."""
+  pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
+  usable = [i for i, one in enumerate(pieces) if one and tokenizer.encode(one).tolist() == [i]]
+  weights = None
+  if documents is not None:
+    known = tokenizer.encode(b''.join(documents))
+    weights = np.bincount(known, minlength=tokenizer.vocab_size)[usable]
+  return Symbols([pieces[i] for i in usable], weights)
 
 
 def _shown(symbols: Sequence[bytes]) -> str:
@@ -162,6 +182,12 @@ class Permutation:
     line = self.symbols.sample(rng, self.inputs, distinct=True)
     spaced = lambda places: b' '.join(line[place] for place in places)
     return spaced(range(self.inputs)), spaced(arrangement)
+
+
+def examples(task: Task, count: int, seed: int) -> list[Example]:
+  """The examples of `ExampleDocuments`."""
+  documents = ExampleDocuments(task, count, seed)
+  return [documents.example(i) for i in range(count)]
 
 
 class ExampleDocuments:

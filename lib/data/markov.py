@@ -136,6 +136,11 @@ class MarkovDocuments:
     sequence = np.random.SeedSequence(self.seed, spawn_key=(int(index),))
     return as_text(self.source._draw(self.length, np.random.default_rng(sequence)))
 
+  def symbols(self) -> np.ndarray:
+    """int32 [count, length] symbols of all documents."""
+    texts = [np.frombuffer(self[i], np.uint8) for i in range(self.count)]
+    return np.stack(texts).astype(np.int32) - 48
+
 
 def switching(p: float, q: float, order: int) -> MarkovSource:
   """Binary source whose symbol x_n depends on x_{n-order} alone: P(1|0) = p, P(0|1) = q.

@@ -26,6 +26,20 @@ class Source(Protocol):
   def __getitem__(self, index: int, /) -> bytes: ...
 
 
+class InTurn:
+  """One document of each of several sources in turn; a short source begins again."""
+
+  def __init__(self, *turns: Source):
+    self._turns = turns
+
+  def __len__(self) -> int:
+    return len(self._turns) * max(map(len, self._turns))
+
+  def __getitem__(self, index: int) -> bytes:
+    turn, which = divmod(index, len(self._turns))
+    return self._turns[which][turn % len(self._turns[which])]
+
+
 class Records:
   """The `text` field of a TFDS data source, as bytes."""
 

@@ -79,6 +79,21 @@ def assignment_key(scores: np.ndarray) -> np.ndarray:
   return key
 
 
+def late_key(logits: ArrayLike, ids: ArrayLike) -> np.ndarray:
+  """The one-to-one key by the probabilities of all positions: int64 [N, V].
+
+  The first half, which has read less, weighs a tenth: it serves symbols that are nowhere else.
+
+  Args:
+    logits: [N, T, V] of the plain symbol at each position.
+    ids: integer [N, T] cipher symbols.
+  """
+  length = np.shape(ids)[1]
+  middle = length // 2
+  early = window_probabilities(logits, ids, 0, middle)
+  return assignment_key(0.1 * early + window_probabilities(logits, ids, middle, length - middle))
+
+
 def precision(key: np.ndarray, truth: ArrayLike, seen: np.ndarray) -> np.ndarray:
   """The fraction of `seen` symbols whose plain symbol is right: float64 [N], nan where none is.
 

@@ -62,6 +62,14 @@ def generated_answers(
   return Answers(np.array(shares, np.float64), np.array([r.all() for r in right], np.float64))
 
 
+def right_shares(
+  models: Sequence[Generate], examples: Sequence[Example], tokenizer: Tokenizer
+) -> np.ndarray:
+  """float64 [S, N] shares of N answers' symbols that S models generate right, each in its place."""
+  answers = [generated_answers(one, examples, tokenizer) for one in models]
+  return np.stack([one.symbols for one in answers])
+
+
 def guesses(example: Example, commonness: Mapping[bytes, float] | None = None) -> dict[str, float]:
   """Expected share of an answer that is right by guessing, without looking anything up.
 

@@ -146,6 +146,27 @@ def cells_of(rows: Sequence[Row], table: str) -> list[tuple[Mapping[str, str], d
   return [*found.values()]
 
 
+def series(
+  rows: Sequence[Row], table: str, pattern: str, where: Mapping[str, Any]
+) -> tuple[list[int], list[float]]:
+  """(numbers, values) of the columns of one row, by the number in a column's name.
+
+  Args:
+    rows: of any tables.
+    table: its name.
+    pattern: of the columns, a regular expression whose group is the number.
+    where: all coordinates of the row.
+  """
+  exact = {key: str(value) for key, value in where.items()}
+  found = sorted(
+    (int(match[1]), row.measured)
+    for row in rows
+    if (row.table, row.where) == (table, exact) and row.measured is not None
+    if (match := re.fullmatch(pattern, row.column))
+  )
+  return [x for x, _ in found], [y for _, y in found]
+
+
 def mark_lossy(rows: Sequence[Row], lossy: Callable[[Mapping[str, str]], bool]) -> list[Row]:
   """The rows, with `lossy` set where their coordinates say so.
 
