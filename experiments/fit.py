@@ -33,6 +33,7 @@ from lib.train.state import State
 
 WHOLE = ('layers', 'dim', 'heads', 'length', 'batch_size', 'steps', 'seeds')  # 1 or more
 Batches = Callable[[int], Iterable[Batch]]  # of a seed
+Initial = Callable[[int, Variables], Variables]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +156,7 @@ def fit(
   tokenizer: Tokenizer | None = None,
   trained: Experiment | None = None,
   bare: Callable[[Variables], Variables] = lambda variables: variables,
+  initial: Initial | None = None,
 ) -> list[Fitted]:
   """Trains the seeds of a model, or takes each up where it stands, and keeps them in the workdir.
 
@@ -173,6 +175,8 @@ def fit(
     tokenizer: that made the batches' ids; None for symbols that are no text.
     trained: what is trained instead of the model alone, such as the model with aids of training.
     bare: variables of `trained` -> those of `model`.
+    initial: (seed, variables as they are initialised) -> those of `trained` that training starts
+      from, instead of the former or of the section's `initial`.
 
   Returns:
     A model for each seed config.seed, config.seed + 1, …
@@ -192,6 +196,7 @@ def fit(
       tokenizer,
       trained or _experiment(model),
       bare,
+      initial,
     )
 
   def loss(short: ConfigDict) -> float:
@@ -217,6 +222,7 @@ def _fit(
   tokenizer: Tokenizer | None,
   experiment: Experiment,
   bare: Callable[[Variables], Variables],
+  change: Initial | None,
 ) -> list[Fitted]:
   """The seeds `these`: one, or several side by side."""
   start = artifact.load(options.initial) if options.initial else None
@@ -228,6 +234,12 @@ def _fit(
     initial = initial and jax.tree.map(lambda leaf: np.stack([leaf] * count), initial)
   else:
     experiment = dataclasses.replace(experiment, batches=every[0])
+  of = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree) if count else tree
+  if change is not None:
+    init, batch = jax.jit(experiment.init_fn), dict(next(iter(experiment.batches)))
+    new = jax.device_get(init(jax.random.key(these[0]), batch))
+    begun = [change(seed, of(new, index)) for index, seed in enumerate(these)]
+    initial = jax.tree.map(lambda *leaves: np.stack(leaves), *begun) if count else begun[0]
   evaluate: dict[str, Callable[[Variables], Mapping[str, Any]]] = {}
   for key, make in evaluations.items():
     held_out = _stacked([make(seed) for seed in these]) if count else make(these[0])
@@ -245,10 +257,8 @@ def _fit(
   )
   found = []
   for index, seed in enumerate(these):
-    variables, lines = state['variables'], history
-    if count:
-      variables = jax.tree.map(lambda leaf, index=index: leaf[index], variables)
-      lines = [_of_replica(line, index, count) for line in history]
+    variables = of(state['variables'], index)
+    lines = [_of_replica(line, index, count) for line in history] if count else history
     origin = Provenance(
       commit(),
       plain(config),
