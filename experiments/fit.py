@@ -33,7 +33,7 @@ from lib.train.state import State
 
 WHOLE = ('layers', 'dim', 'heads', 'length', 'batch_size', 'steps', 'seeds')  # 1 or more
 Batches = Callable[[int], Iterable[Batch]]  # of a seed
-Initial = Callable[[int, Variables], Variables]
+Initial = Callable[[int, Variables], Variables]  # (seed, initialised) -> what training starts from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _fit(
   tokenizer: Tokenizer | None,
   experiment: Experiment,
   bare: Callable[[Variables], Variables],
-  change: Initial | None,
+  begin: Initial | None,
 ) -> list[Fitted]:
   """The seeds `these`: one, or several side by side."""
   start = artifact.load(options.initial) if options.initial else None
@@ -234,11 +234,11 @@ def _fit(
     initial = initial and jax.tree.map(lambda leaf: np.stack([leaf] * count), initial)
   else:
     experiment = dataclasses.replace(experiment, batches=every[0])
-  of = lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree) if count else tree
-  if change is not None:
-    init, batch = jax.jit(experiment.init_fn), dict(next(iter(experiment.batches)))
-    new = jax.device_get(init(jax.random.key(these[0]), batch))
-    begun = [change(seed, of(new, index)) for index, seed in enumerate(these)]
+  if begin is not None:
+    batch = dict(next(iter(experiment.batches)))
+    new = jax.device_get(jax.jit(experiment.init_fn)(jax.random.key(these[0]), batch))
+    of = lambda index: jax.tree.map(lambda leaf: leaf[index], new) if count else new
+    begun = [begin(seed, of(index)) for index, seed in enumerate(these)]
     initial = jax.tree.map(lambda *leaves: np.stack(leaves), *begun) if count else begun[0]
   evaluate: dict[str, Callable[[Variables], Mapping[str, Any]]] = {}
   for key, make in evaluations.items():
@@ -257,8 +257,10 @@ def _fit(
   )
   found = []
   for index, seed in enumerate(these):
-    variables = of(state['variables'], index)
-    lines = [_of_replica(line, index, count) for line in history] if count else history
+    variables, lines = state['variables'], history
+    if count:
+      variables = jax.tree.map(lambda leaf, index=index: leaf[index], variables)
+      lines = [_of_replica(line, index, count) for line in history]
     origin = Provenance(
       commit(),
       plain(config),

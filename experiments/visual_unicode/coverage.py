@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a font draws of Unicode, which tokens it draws alike, and what fewer components keep."""
 
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
-from fontTools.unicodedata import Blocks
 from ml_collections import ConfigDict
 
 from experiments import recipe
@@ -15,7 +13,6 @@ from lib.data import fonts, glyphs
 from lib.embeddings import glyph_rows
 from lib.report.results import Row, Rows
 
-BMP = 0x10000
 FORMS = ('faithful', 'deduped')  # of the rows
 PAIRS = {
   'newline_is_space': '\n ',
@@ -44,23 +41,16 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
 
 def _add_blocks(rows: Rows, title: str, font: fonts.Font) -> None:
   """Coverage in all and by block."""
-  points = np.arange(BMP)
-  categories = np.array([unicodedata.category(chr(point)) for point in points])
-  assigned = ~np.isin(categories, ('Cn', 'Cs', 'Co'))
-  known = font.draw(points, fonts.CELLS[0])[1] & assigned
-  blocks = {
-    block: slice(first, min(last, BMP))
-    for first, last, block in zip(Blocks.RANGES, Blocks.RANGES[1:], Blocks.VALUES)
-    if first < BMP and assigned[first : min(last, BMP)].any()
-  }
-  there = {block: here for block, here in blocks.items() if known[here].any()}
+  blocks = fonts.blocks(font)
+  there = {block: counts for block, counts in blocks.items() if counts[1]}
+  assigned, known = (sum(part) for part in zip(*blocks.values()))
   note = f'it has no character of {len(blocks) - len(there)} more blocks'
-  rows.add({'font': title}, 'assigned_characters', assigned.sum())
-  rows.add({'font': title}, 'covered_share', known.sum() / assigned.sum(), 'ratio', note)
-  for block, here in there.items():
+  rows.add({'font': title}, 'assigned_characters', assigned)
+  rows.add({'font': title}, 'covered_share', known / assigned, 'ratio', note)
+  for block, (assigned, known) in there.items():
     where = {'font': title, 'block': block}
-    rows.add(where, 'assigned_characters', assigned[here].sum())
-    rows.add(where, 'covered_share', known[here].sum() / assigned[here].sum(), 'ratio')
+    rows.add(where, 'assigned_characters', assigned)
+    rows.add(where, 'covered_share', known / assigned, 'ratio')
 
 
 def _add_vocabulary(rows: Rows, config: ConfigDict, title: str, font: str, kind: str) -> None:

@@ -7,11 +7,9 @@ All models share the frozen rows, and the training compute of the monolithic one
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -21,15 +19,14 @@ from experiments.visual_unicode import models, text
 from experiments.visual_unicode.text import Text
 from lib import stats
 from lib.data import pipeline, sources
+from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
-from lib.evals.held_out import HeldOut
-from lib.language_model import TrainedModel
-from lib.models.decoder import LanguageModel
+from lib.language_model import TrainedModel, ensemble
 from lib.models.growth import Flops, Stage
 from lib.report import plots
 from lib.report.results import Row, name, select
 from lib.train import language_model
-from lib.train.experiment import Batch, Experiment, Variables
+from lib.train.experiment import Experiment
 
 WAYS = ('monolithic', 'grown', 'experts')  # of training; methods of `Training`
 ANOTHER = 1000  # between seeds of streams that one model reads one after the other
@@ -52,7 +49,8 @@ class Result(NamedTuple):
 
   def bits(self, test: HeldOut) -> np.ndarray:
     """What each document adds to bits per byte, [S, D]."""
-    return test.bits([nats(several, test) for several in self.models])
+    of = lambda several: test.sums(functools.partial(ensemble.row_loss, several))
+    return test.bits([of(several) for several in self.models])
 
 
 def check(config: ConfigDict) -> None:
@@ -86,7 +84,8 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Trains the three ways and compares them seed by seed."""
   options, opened = config.growth, text.open_text(config)
   test = opened.held_out(options, 'test')
-  rows, found = text.rows(config, 'growth'), {}
+  rows = text.rows(config, 'growth')
+  found: dict[str, Result] = {}
   for way in WAYS:
     best = at_best_rate(config, run, opened, way)
     fit.add_rate(rows, {'model': way}, options, best.rates[0])
@@ -118,21 +117,17 @@ def at_best_rate(config: ConfigDict, run: Run, opened: Text, way: str) -> Config
   return fit.choose_rate(config.growth, validation_loss)
 
 
-def comparisons(found: Mapping[str, Result]) -> list[tuple[str, str, dict[str, Any]]]:
+def comparisons(found: Mapping[str, Result]) -> Iterator[tuple[str, str, dict[str, Any]]]:
   """(model, reference, row): with the monolithic model, one layer fewer, and each expert alone."""
+  for model, result in found.items():
+    if model != 'monolithic':
+      yield model, 'monolithic', dict(result.where) | {'against': 'monolithic'}
   stages = [model for model in found if model.startswith('grown')]
-  experts = [model for model in found if model.startswith('expert=')]
-  return [
-    (model, 'monolithic', dict(found[model].where) | {'against': 'monolithic'})
-    for model in found
-    if model != 'monolithic'
-  ] + [
-    (model, before, {'model': 'grown', 'layers': depth, 'against': 'one_layer_fewer'})
-    for depth, (before, model) in enumerate(zip(stages, stages[1:]), start=2)
-  ] + [
-    ('experts', expert, {'model': 'experts', 'against': expert.replace('=', '_')})
-    for expert in experts
-  ]  # fmt: skip
+  for depth, (before, model) in enumerate(zip(stages, stages[1:]), start=2):
+    yield model, before, {'model': 'grown', 'layers': depth, 'against': 'one_layer_fewer'}
+  for model in found:
+    if model.startswith('expert='):
+      yield 'experts', model, {'model': 'experts', 'against': model.replace('=', '_')}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,110 +150,83 @@ class Training:
 
   def monolithic(self) -> dict[str, Result]:
     """All layers at once."""
-    steps = self.options.steps
-    trained = self._fit('monolithic', self._model, steps)
-    spent = [(steps, self.options.layers, 0)]
-    return {'monolithic': self._result({'model': 'monolithic'}, zip(trained), spent)}
+    return {'monolithic': self._fit('monolithic', self.options.steps)}
 
   def grown(self) -> dict[str, Result]:
     """Layer by layer, from the beginning of the monolithic model."""
-    each, layers = stage_steps(self.options, self.opened.tokenizer.vocab_size), self.options.layers
-    found, before, spent = {}, {}, []
+    steps, layers = stage_steps(self.options, self.opened.tokenizer.vocab_size), self.options.layers
+    found: list[Result] = []
     for depth in range(1, layers + 1):
-      stage, label = Stage(self._model, depth), f'grown,layers={depth}'
-      trained = self._fit(
-        label,
-        stage.so_far,
-        each,
-        stream=depth - 1,
-        trained=Experiment(*language_model.loss_and_init(stage), ()),
-        bare=stage.joined,
-        initial=lambda seed, new: stage.above(before[seed], new) if before else new,
-      )
-      before = dict(zip(fit.seeds(self.config, self.options), (one.variables for one in trained)))
-      spent.append((each, 1, depth - 1))
-      last = depth == layers
-      where = {'model': 'grown'} | ({} if last else {'layers': depth})
-      found['grown' if last else label] = self._result(where, zip(trained), spent)
-    return found
+      one = self._fit(f'grown,layers={depth}', steps, depth=depth, below=found[-1:])
+      where = {'model': 'grown'} | ({'layers': depth} if depth < layers else {})
+      found.append(_together(where, one.models, [*found[-1:], one]))
+    return {name(**one.where).removeprefix('model='): one for one in found}
 
   def experts(self) -> dict[str, Result]:
     """Models of equal shares of the documents and of the compute, and the mean of their logits."""
-    count, found = self.options.experts, {}
-    each = (max(1, self.options.steps // count), self.options.layers, 0)
-    parts = [
-      self._fit(f'expert={part}', self._model, each[0], part=part, parts=count)
-      for part in range(count)
-    ]
-    for part, trained in enumerate(parts):
-      label = f'expert={part}'
-      found[label] = self._result({'model': label}, zip(trained), [each])
-    return found | {'experts': self._result({'model': 'experts'}, zip(*parts), [each] * count)}
-
-  @property
-  def _model(self) -> LanguageModel:
-    return models.make_model(self.config, self.options, self.options.arms[0], self.opened.glyphs)
+    count = self.options.experts
+    steps = max(1, self.options.steps // count)
+    parts = [self._fit(f'expert={part}', steps, part=part, parts=count) for part in range(count)]
+    several = [[model for [model] in of_seed] for of_seed in zip(*(one.models for one in parts))]
+    found = {one.where['model']: one for one in parts}
+    return found | {'experts': _together({'model': 'experts'}, several, parts)}
 
   def _fit(
-    self, label: str, model: LanguageModel, steps: int, stream: int = 0, part: int = 0,
-    parts: int = 1, **more: Any,
-  ) -> list[TrainedModel]:  # fmt: skip
-    """A model for each seed, on a stream of batches of a part of the documents.
+    self,
+    label: str,
+    steps: int,
+    *,
+    part: int = 0,
+    parts: int = 1,
+    depth: int = 0,
+    below: Sequence[Result] = (),
+  ) -> Result:
+    """A model for each seed.
 
-    Models of different parts begin apart: their seeds are ANOTHER apart.
+    Args:
+      label: of the model.
+      steps: of its training.
+      part: of the documents, from 0. Models of different parts begin apart: with other seeds.
+      parts: number of parts.
+      depth: layers of a grown model, of which the top one is trained; 0 trains all of all layers.
+      below: of a grown model, the model of one layer fewer, if there is one.
     """
+    config, options = self.config.copy_and_resolve_references(), self.options
+    config.seed += part * ANOTHER
+    tokenizer, stream, trained, frozen = self.opened.tokenizer, 0, options.layers, 0
+    model = models.make_model(config, options, options.arms[0], self.opened.glyphs)
+    more: dict[str, Any] = {}
+    if depth:
+      stage = Stage(model, depth)
+      model, stream, trained, frozen = stage.so_far, depth - 1, 1, depth - 1
+      experiment = Experiment(*language_model.loss_and_init(stage), ())
+      more = {'trained': experiment, 'bare': stage.joined}
+      for one in below:
+        before = [of_seed.variables for [of_seed] in one.models]
+        more['initial'] = lambda seed, new: stage.above(before[seed - config.seed], new)
     source = sources.Part(sources.open_source(self.opened.source, 'train'), part, parts)
-    apart = self.config.copy_and_resolve_references()
-    apart.seed += part * ANOTHER
-    trained = fit.fit(
-      apart,
-      self.run,
-      ConfigDict(self.options.to_dict() | {'steps': steps}),
-      f'growth/{label}{self.ending}',
-      model,
-      lambda seed: pipeline.batches(
-        source,
-        self.opened.tokenizer,
-        batch_size=self.options.batch_size,
-        length=self.options.length,
-        seed=seed + (stream - part) * ANOTHER,
-      ),
-      tokenizer=self.opened.tokenizer,
-      **more,
+    batches = lambda seed: pipeline.batches(
+      source,
+      tokenizer,
+      batch_size=options.batch_size,
+      length=options.length,
+      seed=seed + (stream - part) * ANOTHER,
     )
-    return [one.model for one in trained]
-
-  def _result(self, where: dict[str, Any], several: Any, steps: Sequence[tuple]) -> Result:
-    """Of the models of each seed, and of (steps, trained, frozen layers) one after the other."""
-    per_token = flops(self.options, self.opened.tokenizer.vocab_size)
-    tokens = self.options.batch_size * self.options.length
-    spent = sum(count * tokens * per_token.step(top, below) for count, top, below in steps)
-    return Result(where, list(several), tokens * sum(count for count, _, _ in steps), spent)
+    short = ConfigDict(options.to_dict() | {'steps': steps})
+    path = f'growth/{label}{self.ending}'
+    found = fit.fit(config, self.run, short, path, model, batches, tokenizer=tokenizer, **more)
+    tokens = steps * options.batch_size * options.length
+    spent = tokens * flops(options, tokenizer.vocab_size).step(trained, frozen)
+    return Result({'model': label}, [[one.model] for one in found], tokens, spent)
 
 
-def nats(several: Sequence[TrainedModel], held_out: HeldOut) -> np.ndarray:
-  """Nats [N] of held-out text by the mean logits of one model or more."""
-  if len(several) == 1:
-    return held_out.sums(several[0].row_loss)
-  of_mean = _by_mean_logits(several[0].module)
-  return held_out.sums(functools.partial(of_mean, [one.variables for one in several]))
-
-
-@functools.cache
-def _by_mean_logits(module: LanguageModel) -> jax.stages.Wrapped:
-  """(variables of several models, batch) -> nats [B, T] of the targets by their mean logits."""
-
-  @jax.jit
-  def of_batch(several: Sequence[Variables], batch: Batch) -> jax.Array:
-    def row(example: Batch) -> jax.Array:
-      alone = jax.tree.map(lambda leaf: leaf[None], example)
-      logits: list[Any] = [module.apply(one, alone, None, method='logits') for one in several]
-      log_probs = jax.nn.log_softmax(jnp.stack(logits).mean(axis=0))
-      return -jnp.take_along_axis(log_probs, alone['targets'][..., None], axis=-1)[0, :, 0]
-
-    return jax.lax.map(row, dict(batch))  # row by row, since it holds logits
-
-  return of_batch
+def _together(
+  where: Mapping[str, Any], several: Sequence[Sequence[TrainedModel]], parts: Sequence[Result]
+) -> Result:
+  """Models that cost what several trainings cost."""
+  return Result(
+    where, several, sum(part.tokens for part in parts), sum(part.flops for part in parts)
+  )
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:

@@ -16,10 +16,9 @@ from experiments import recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from lib import stats
-from lib.data import excerpts, look_alikes, sources
+from lib.data import excerpts, look_alikes, sources, token_excerpts
+from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
-from lib.evals import held_out
-from lib.evals.held_out import HeldOut
 from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.tokenizers.base import Tokenizer
@@ -69,11 +68,10 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
         share = sides[0].bytes.sum() / whole
         rows.add(case | {'arm': arm}, 'scored_share', share, 'ratio', 'of the clean bytes')
         extra.setdefault((*case.items(), kind), {})[arm] = after - before
-  for (*case, _), by_arm in extra.items():
-    if options.reference in by_arm:
-      for arm, found in stats.arms(by_arm, options.reference, 'seeds×documents').items():
-        where = dict(case) | {'arm': arm, 'against': options.reference}
-        rows.add(where, 'difference_extra_bits_per_byte', found, 'bits/byte', DIFFERENCE)
+  for (*of_case, _), by_arm in extra.items():
+    for where, found in models.differences(by_arm, [options.reference], 'seeds×documents'):
+      where = dict(of_case) | where
+      rows.add(where, 'difference_extra_bits_per_byte', found, 'bits/byte', DIFFERENCE)
   return rows
 
 
@@ -119,7 +117,7 @@ def aligned_text(
     for one, other in zip(clean.texts, attacked, strict=True)
   ]
   return [
-    held_out.of_rows(
+    token_excerpts.of_rows(
       {field: np.stack([one[field] for one in side]) for field in side[0]},
       len(side),
       clean.documents,

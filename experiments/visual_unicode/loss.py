@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bits per byte of frozen and trained rows: same decoder, tokens, steps and seeds."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -14,7 +15,7 @@ from experiments.visual_unicode import models, text
 from lib import stats
 from lib.data import sources
 from lib.data.ngram_text import NgramText
-from lib.evals.held_out import HeldOut
+from lib.data.token_excerpts import HeldOut
 from lib.evals.ngram import NGram
 from lib.report import plots
 from lib.report.results import Row, Rows, select
@@ -33,16 +34,10 @@ def check(config: ConfigDict) -> None:
 def train(config: ConfigDict, run: Run, arm: str, kind: str = '') -> list[Fitted]:
   """The models of an arm, trained now or by another table of this run, on tokens of a kind."""
   opened, options = text.open_text(config, kind), config.loss
-  return models.train(
-    config,
-    run,
-    options,
-    f'loss/{kind}' if kind else 'loss',
-    arm,
-    opened,
-    lambda seed: opened.batches(options, seed),
-    opened.held_out(options, 'validation').batches,
-  )
+  batches = functools.partial(opened.batches, options)
+  validation = opened.held_out(options, 'validation').batches
+  table = f'loss/{kind}' if kind else 'loss'
+  return models.train(config, run, options, table, arm, opened, batches, validation)
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:
@@ -59,13 +54,9 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   of_text = {'text': 'test'}
   rows.add(of_text, 'bytes_per_token', test.bytes.sum() / tokens, 'bytes/token', about)
   [unigram] = test.bits([_unigram_nats(config, opened, test)])
-  rows.add(
-    of_text,
-    'unigram_bits_per_byte',
-    stats.mean(unigram, 'documents'),
-    'bits/byte',
-    'the same tokens by their frequencies in training text',
-  )
+  about = 'the same tokens by their frequencies in training text'
+  found = stats.mean(unigram, 'documents')
+  rows.add(of_text, 'unigram_bits_per_byte', found, 'bits/byte', about)
   source = sources.open_source(opened.source, 'test')
   if isinstance(source, NgramText):
     _add_regrets(rows, bits, test.bits([test.law_nats(source)])[0])
@@ -73,14 +64,11 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
     difference = stats.crossed(bits[arm] - unigram)
     where = {'arm': arm, 'against': 'unigram'}
     rows.add(where, 'difference_bits_per_byte', difference, 'bits/byte', DIFFERENCE)
-  for reference in options.references:
-    if reference in bits:
-      for arm, difference in stats.arms(bits, reference, 'seeds×documents').items():
-        where = {'arm': arm, 'against': reference}
-        rows.add(where, 'difference_bits_per_byte', difference, 'bits/byte', DIFFERENCE)
-        if (p := difference.p_equivalent(options.margin)) is not None:
-          note = f'TOST with a margin of {options.margin:g} bits per byte'
-          rows.add(where, 'p_equivalent', p, note=note)
+  for where, difference in models.differences(bits, options.references, 'seeds×documents'):
+    rows.add(where, 'difference_bits_per_byte', difference, 'bits/byte', DIFFERENCE)
+    if (p := difference.p_equivalent(options.margin)) is not None:
+      note = f'TOST with a margin of {options.margin:g} bits per byte'
+      rows.add(where, 'p_equivalent', p, note=note)
   return rows
 
 

@@ -6,7 +6,7 @@ and the same batches in every arm, so that their losses are compared in pairs.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +15,16 @@ from ml_collections import ConfigDict
 from experiments import fit
 from experiments.fit import Batches, Fitted
 from experiments.recipe import Plan, Plans, Run
+from experiments.visual_unicode.old import Trained, fit_model, make_decoder  # noqa: F401
 from experiments.visual_unicode.text import Text
+from lib import stats
 from lib.data.glyphs import GlyphTable
 from lib.embeddings import glyph_rows
 from lib.embeddings.glyph import Given
 from lib.errors import InputError
 from lib.models.decoder import LanguageModel
 from lib.report.results import name
+from lib.stats import Estimate
 from lib.train.experiment import Batch
 
 IDENTITY = 0.5  # of the glyph's norm: a random direction for each token of 'glyph_deduped'
@@ -158,6 +161,16 @@ def plans(config: ConfigDict, table: str, vocab_size: int) -> Plans:
   return {f'{table}/{name(arm=arm)}': functools.partial(plan, arm) for arm in arms}
 
 
+def differences(
+  values: Mapping[str, np.ndarray], references: Sequence[str], over: str = 'seeds'
+) -> Iterator[tuple[dict[str, str], Estimate]]:
+  """(coordinates, difference) of each arm from each reference that is there (`lib.stats.arms`)."""
+  for reference in references:
+    if reference in values:
+      for arm, found in stats.arms(values, reference, over).items():
+        yield {'arm': arm, 'against': reference}, found
+
+
 def train(
   config: ConfigDict,
   run: Run,
@@ -169,13 +182,8 @@ def train(
   validation: Sequence[Batch],
 ) -> list[Fitted]:
   """The seeds of an arm over the tokens of a text; their rate is the best on `validation`."""
+  model, label = make_model(config, options, arm, opened.glyphs), f'{table}/{name(arm=arm)}'
+  held_out = {'validation': lambda seed: validation}
   return fit.fit(
-    config,
-    run,
-    options,
-    f'{table}/{name(arm=arm)}',
-    make_model(config, options, arm, opened.glyphs),
-    batches,
-    evaluations={'validation': lambda seed: validation},
-    tokenizer=opened.tokenizer,
+    config, run, options, label, model, batches, evaluations=held_out, tokenizer=opened.tokenizer
   )

@@ -6,7 +6,6 @@ between frozen and trained rows is that of the probability of writing a letter a
 answers are scored by log-likelihood, by one sampled token and by two.
 """
 
-import dataclasses
 import functools
 import itertools
 import pathlib
@@ -21,76 +20,24 @@ from experiments import fit, recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from experiments.visual_unicode.text import Text
-from lib import stats, tokenizers
+from lib import tokenizers
 from lib.data import facts, pipeline, questions
 from lib.data.questions import Question
 from lib.errors import InputError
 from lib.evals import multiple_choice as choice
+from lib.evals.choice_rows import PROTOCOLS, Case
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.report import plots
 from lib.report.results import Row, Rows, select
-from lib.stats import Estimate
 from lib.tokenizers.base import Tokenizer
 from lib.train import processes
 
-PROTOCOLS = {
-  'log_likelihood': 'log_likelihood',
-  'sampled_1': 'one_token',
-  'sampled_2': 'two_tokens',
-}
 TRAININGS = ('none', 'sentences', 'questions')
 CASES = (('asked', 'train'), ('asked', 'test'), ('told', 'test'), ('unseen', 'test'))
 DOCUMENTS = 2**20  # of training: more than any run reads
 VALIDATION = 2**20  # the stream of validation documents is that of this seed
 CHECKED = 2000  # documents of each seed that the tokenizer of a check is learned from at most
-RUNS = 10  # of sampling, as published
-LEAK = 'check: no fact here was ever shown, so beyond ±4 something leaks'
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-  """Questions that several models answered, each model all or its own.
-
-  Attributes:
-    where: coordinates of the rows, but for the protocol.
-    questions: of each model.
-    answers: of each model.
-    groups: of each model's questions, those that are not independent; None if all are.
-    alike: all models answer the same questions.
-  """
-
-  where: Mapping[str, str]
-  questions: Sequence[Sequence[Question]]
-  answers: Sequence[choice.Answers]
-  groups: Sequence[Sequence[Any]] | None = None
-  alike: bool = False
-
-  @functools.cached_property
-  def quantities(self) -> list[Mapping[str, choice.Ratio]]:
-    """Every score of each model."""
-    return [choice.quantities(one, asked) for one, asked in zip(self.answers, self.questions)]
-
-  def values(self, key: str) -> np.ndarray:
-    """A score of each model, [S]."""
-    return np.array([choice.value(one[key]) for one in self.quantities])
-
-  def mean(self, key: str) -> float:
-    """A score, over models."""
-    return float(self.values(key).mean())
-
-  def sums(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """What is summed above and below the line, [S, N] each, of models with equal questions."""
-    above, below = (np.stack([one[key][part] for one in self.quantities]) for part in (0, 1))
-    return above, below
-
-  def estimate(self, key: str) -> Estimate:
-    """A score: over seeds with facts of their own, or over seeds × questions that all answer."""
-    if self.alike:
-      above, below = self.sums(key)
-      if np.all(below.sum(axis=1) > 0):
-        return stats.crossed(stats.contributions(above, below), 'seeds×questions')
-    return stats.mean(self.values(key), 'seeds')
 
 
 def check(config: ConfigDict) -> None:
@@ -118,11 +65,16 @@ def bases(config: ConfigDict) -> list[facts.FactBase]:
   options = config.reasoning
   return [
     facts.FactBase(
-      options.entities, options.attributes, options.words, options.options, options.told,
-      options.unseen, seed,
+      options.entities,
+      options.attributes,
+      options.words,
+      options.options,
+      options.told,
+      options.unseen,
+      seed,
     )
     for seed in fit.seeds(config, options)
-  ]  # fmt: skip
+  ]
 
 
 def documents(
@@ -201,8 +153,8 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
         groups = [[(seed, i // each) for i in range(len(some))] for seed, some in enumerate(asked)]
         of_case = {'training': training, 'facts': kind, 'wording': wording}
         answers = ask(config, run, trained, asked)
-        case = Case({'arm': arm} | of_case, asked, answers, groups)
-        add_case(rows, case)
+        case = Case(asked, answers, groups, unknown=kind == 'unseen')
+        case.add(rows, {'arm': arm} | of_case)
         for protocol, quantity in PROTOCOLS.items():
           cell = *of_case.items(), ('protocol', protocol)
           by_arm.setdefault(cell, {})[arm] = case.values(f'accuracy_{quantity}')
@@ -213,11 +165,8 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
       _add_own(rows, config, run, {'arm': arm, 'training': 'text'}, trained)
   note = 'above 0: better than the reference; paired by seed'
   for cell, accuracies in by_arm.items():
-    for reference in options.references:
-      if reference in accuracies and len(accuracies) > 1:
-        for arm, found in stats.arms(accuracies, reference).items():
-          where = {'arm': arm, 'against': reference} | dict(cell)
-          rows.add(where, 'difference_accuracy', found, 'ratio', note)
+    for where, found in models.differences(accuracies, options.references):
+      rows.add(where | dict(cell), 'difference_accuracy', found, 'ratio', note)
   return rows
 
 
@@ -234,7 +183,7 @@ def _add_own(
   asked = [own_questions(config)] * len(trained)
   source = pathlib.Path(config.reasoning.questions.rstrip('/')).stem.replace(',', '_')
   answers = ask(config, run, trained, asked)
-  add_case(rows, Case(where | {'questions': source}, asked, answers, alike=True))
+  Case(asked, answers, alike=True).add(rows, where | {'questions': source})
 
 
 def ask(
@@ -244,15 +193,20 @@ def ask(
   asked: Sequence[Sequence[Question]],
 ) -> list[choice.Answers]:
   """What each model answers to its questions."""
-  options = config.reasoning
+  options, tokenizer = config.reasoning, trained[0].tokenizer
+  assert tokenizer is not None
   return [
     choice.ask(
-      functools.partial(_speaker(one.module), one.variables), some, one.tokenizer,
-      processes.own_mesh(run.mesh), length=options.context, batch_size=options.ask_batch,
+      functools.partial(_speaker(one.module), one.variables),
+      some,
+      tokenizer,
+      processes.own_mesh(run.mesh),
+      length=options.context,
+      batch_size=options.ask_batch,
       layout=options.layout,
     )
     for one, some in zip(trained, asked, strict=True)
-  ]  # fmt: skip
+  ]
 
 
 @functools.cache
@@ -262,78 +216,10 @@ def _speaker(module: LanguageModel) -> jax.stages.Wrapped:
   @jax.jit
   def speak(variables: Any, batch: Mapping[str, jax.Array], places: jax.Array) -> jax.Array:
     # The arms draw nothing at random.
-    return jax.nn.log_softmax(module.apply(variables, batch, places, None, method='logits_at'))
+    logits: Any = module.apply(variables, batch, places, None, method='logits_at')
+    return jax.nn.log_softmax(logits)
 
   return speak
-
-
-def add_case(rows: Rows, case: Case) -> None:
-  """All protocols of a case: means over models."""
-  chance = case.mean('chance')
-  for protocol, quantity in PROTOCOLS.items():
-    where = dict(case.where) | {'protocol': protocol}
-    put = functools.partial(rows.add, where, unit='ratio')
-    accuracy = case.estimate(f'accuracy_{quantity}')
-    put('accuracy', accuracy, note='' if case.alike else 'the seeds have different facts')
-    known = choice.above_chance(accuracy, chance)
-    put('accuracy_above_chance', known, note='guessing taken out')
-    put('chance', chance)
-    subjects = [question.subject for question in case.questions[0]]
-    if case.alike and len(set(subjects)) > 1:
-      # Of MMLU: the mean over subjects of the score in each; error over seeds.
-      above, below = (stats.by_group(one, subjects) for one in case.sums(f'accuracy_{quantity}'))
-      macro = stats.mean((above / below).mean(axis=1), 'seeds')
-      put('accuracy_macro', macro, note=f'mean over {len(set(subjects))} subjects')
-    if protocol == 'log_likelihood':
-      _add_likelihood(put, case, accuracy, chance)
-    else:
-      _add_sampling(put, case, protocol)
-
-
-def _add_likelihood(put: functools.partial, case: Case, accuracy: Estimate, chance: float) -> None:
-  """Whether places are chosen alike, and how far from chance the answers are."""
-  note = 'of the letter alone, or of a space and the letter'
-  for form in ('bare', 'spaced'):
-    put(f'accuracy_{form}', case.mean(f'accuracy_log_likelihood_{form}'), note=note)
-  note = 'each place of the right option alike'
-  put('balanced_accuracy', case.mean('balanced_accuracy'), note=note)
-  note = 'always naming the commonest right place'
-  put('best_constant', case.mean('best_constant'), note=note)
-  chosen = [case.mean(key) for key in case.quantities[0] if key.startswith('chosen_')]
-  put('most_chosen', max(chosen), note='share of the place that is chosen most')
-  put('truncated', case.mean('truncated'))
-  if case.groups is not None:
-    above, below = (
-      np.concatenate([one['accuracy_log_likelihood'][part] for one in case.quantities])
-      for part in (0, 1)
-    )
-    labels = [f'{seed} {fact}' for some in case.groups for seed, fact in some]
-    accuracy = stats.ratio(above, below, labels, 'facts')
-  if accuracy.sem:
-    note = LEAK if case.where.get('facts') == 'unseen' else 'standard errors above chance'
-    put('z_from_chance', (accuracy.value - chance) / accuracy.sem, note=note)
-
-
-def _add_sampling(put: functools.partial, case: Case, protocol: str) -> None:
-  """The factors of a sampled score, the score as drawn, and its share of what is known."""
-  index, quantity = int(protocol == 'sampled_2'), f'accuracy_{PROTOCOLS[protocol]}'
-  put('accuracy_given_letter', case.estimate(f'{quantity}_given_letter'))
-  put('p_valid_letter', case.estimate('p_valid_letter' + '_two_tokens' * index))
-  put('p_space', case.estimate('p_space'), note='of the first token')
-  note = 'a letter after it would count as published'
-  put('p_other_blank', case.estimate('p_other_blank'), note=note)
-  drawn = [
-    choice.sampled(one, asked, RUNS, seed)[index]
-    for seed, (one, asked) in enumerate(zip(case.answers, case.questions))
-  ]
-  found = stats.mean(np.mean(drawn, axis=1), 'seeds')
-  put('accuracy_drawn', found, note=f'{RUNS} runs of sampling')
-  deviation = np.mean(drawn, axis=0).std(ddof=1)
-  put('accuracy_drawn_deviation', deviation, note=f'standard deviation of the {RUNS} runs')
-  known = case.values('accuracy_log_likelihood')
-  if not case.alike and np.all(known > 0):
-    share = stats.mean(case.values(quantity) / known)
-    put('share_of_log_likelihood', share, note='of the accuracy by log-likelihood')
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:

@@ -10,11 +10,11 @@ import grain
 from ml_collections import ConfigDict
 
 from lib import tokenizers
-from lib.data import epochs, fonts, glyphs, look_alikes, ngram_text, pipeline, sources
+from lib.data import epochs, fonts, glyphs, look_alikes, pipeline, sources, token_excerpts
 from lib.data.glyphs import GlyphTable
+from lib.data.ngram_text import PREFIX
+from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
-from lib.evals import held_out
-from lib.evals.held_out import HeldOut
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.strings import token_strings
@@ -42,12 +42,9 @@ class Text(NamedTuple):
 
   def batches(self, options: ConfigDict, seed: int) -> grain.IterDataset:
     """Training batches: documents end to end in rows of one length."""
+    source, size = sources.open_source(self.source, 'train'), options.batch_size
     return pipeline.batches(
-      sources.open_source(self.source, 'train'),
-      self.tokenizer,
-      batch_size=options.batch_size,
-      length=options.length,
-      seed=seed,
+      source, self.tokenizer, batch_size=size, length=options.length, seed=seed
     )
 
   def held_out(self, options: ConfigDict, split: str, count: int = 0) -> HeldOut:
@@ -56,7 +53,7 @@ class Text(NamedTuple):
     Raises:
       InputError: no document of the split is long enough.
     """
-    return held_out.cut(
+    return token_excerpts.cut(
       sources.open_source(self.source, split),
       self.tokenizer,
       length=options.length,
@@ -172,7 +169,7 @@ def epochs_read(config: ConfigDict, options: ConfigDict) -> str:
   Raises:
     InputError: more than four epochs at a large scale, or test documents that are all too short.
   """
-  if config.data.source.startswith(ngram_text.PREFIX):
+  if config.data.source.startswith(PREFIX):
     return ''
   found = open_text(config).held_out(options, 'test')
   bytes_per_token = found.bytes.sum() / (len(found.bytes) * options.length)

@@ -7,6 +7,7 @@ here, and what is asked for is Latin: the names of the letters (`lib.data.letter
 Where texts in other scripts are given, the models of `loss` are scored on them as well.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -18,10 +19,9 @@ from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from experiments.visual_unicode.text import Text
 from lib import stats
-from lib.data import letter_names, sources
+from lib.data import letter_names, sources, token_excerpts
+from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
-from lib.evals import held_out
-from lib.evals.held_out import HeldOut
 from lib.language_model import TrainedModel
 from lib.report import plots
 from lib.report.results import Row, Rows, select
@@ -39,7 +39,7 @@ def check(config: ConfigDict) -> None:
   models.check(options, 'unseen_script')
   text.check(config)
   for script in (*options.trained, *options.tested):
-    if not letter_names.letters(text.find_font(config.glyphs.font), script):
+    if not letters(config.glyphs.font, script):
       raise InputError(
         f'unseen_script: the font has no letters of the script {script!r}; scripts are the first '
         'word of Unicode names, such as LATIN, CYRILLIC or ARMENIAN.'
@@ -54,11 +54,17 @@ def check(config: ConfigDict) -> None:
     raise InputError(f'unseen_script: {min(both)} is both trained and tested: choose one.')
 
 
+@functools.cache
+def letters(font: str, script: str) -> list[str]:
+  """The letters of a script in a font."""
+  return letter_names.letters(text.find_font(font), script)
+
+
 def split(config: ConfigDict) -> tuple[list[str], list[str], dict[tuple[str, str], list[str]]]:
   """Letters to train on, to validate on, and to test on by (script, whether they were seen)."""
-  options, font = config.unseen_script, text.find_font(config.glyphs.font)
+  options, font = config.unseen_script, config.glyphs.font
   parts = [
-    letter_names.split(letter_names.letters(font, script), options.held_out, options.validation)
+    letter_names.split(letters(font, script), options.held_out, options.validation)
     for script in options.trained
   ]
   seen, validation, unseen = (list(itertools.chain(*part)) for part in zip(*parts))
@@ -67,7 +73,7 @@ def split(config: ConfigDict) -> tuple[list[str], list[str], dict[tuple[str, str
     ('trained', 'unseen'): unseen,
   }
   for script in options.tested:
-    groups[script.lower(), 'unseen'] = letter_names.letters(font, script)
+    groups[script.lower(), 'unseen'] = letters(font, script)
   return seen, validation, groups
 
 
@@ -78,19 +84,13 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   every = [*seen, *validation, *(letter for group in groups.values() for letter in group)]
   tokenizer = Restricted(Unicode(), [ord(letter) for letter in every])
   opened = Text('names', tokenizer, text.draw(config, tokenizer))
-  lines = letter_names.rows(tokenizer, seen, options.length)
+  lines, validated = (
+    letter_names.rows(tokenizer, some, options.length) for some in (seen, validation)
+  )
+  batches = functools.partial(letter_names.batches, lines, options.batch_size)
   bits: dict[tuple[str, str], dict[str, np.ndarray]] = {group: {} for group in groups}
   for arm in options.arms:
-    trained = models.train(
-      config,
-      run,
-      options,
-      'unseen_script',
-      arm,
-      opened,
-      lambda seed: letter_names.batches(lines, options.batch_size, seed),
-      [letter_names.rows(tokenizer, validation, options.length)],
-    )
+    trained = models.train(config, run, options, 'unseen_script', arm, opened, batches, [validated])
     fit.add_rate(rows, {'arm': arm}, options, trained[0].rate)
     for group, members in groups.items():
       names = asked(tokenizer, members, options.length)
@@ -102,12 +102,10 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
       note = f'{len(members)} characters'
       rows.add(where, 'bits_per_byte', stats.crossed(bits[group][arm], OVER), 'bits/byte', note)
       rows.add(where, 'accuracy', stats.crossed(accuracy, OVER), 'ratio')
-  for reference in options.references:
-    for (script, letters), by_arm in bits.items():
-      if reference in by_arm:
-        for arm, found in stats.arms(by_arm, reference, OVER).items():
-          where = {'script': script, 'letters': letters, 'arm': arm, 'against': reference}
-          rows.add(where, 'difference_bits_per_byte', found, 'bits/byte', DIFFERENCE)
+  for (script, seen_before), by_arm in bits.items():
+    for where, found in models.differences(by_arm, options.references, OVER):
+      where = {'script': script, 'letters': seen_before} | where
+      rows.add(where, 'difference_bits_per_byte', found, 'bits/byte', DIFFERENCE)
   return rows + texts(config, run)
 
 
@@ -115,7 +113,9 @@ def asked(tokenizer: Tokenizer, members: Sequence[str], length: int) -> HeldOut:
   """Lines of which only the names are scored."""
   lines = letter_names.rows(tokenizer, members, length)
   scored = lines | {'scored': (lines['bytes'] > 0).astype(np.int32)}
-  return held_out.of_rows(scored, AT_ONCE, [letter_names.without_case(one) for one in members])
+  return token_excerpts.of_rows(
+    scored, AT_ONCE, [letter_names.without_case(one) for one in members]
+  )
 
 
 def hits(model: TrainedModel):

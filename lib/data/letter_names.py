@@ -5,7 +5,6 @@ A line is a letter and its Unicode name without the script's name, so that what 
 Latin, whatever the script of the letter. The names come with every Python.
 """
 
-import functools
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from lib.data.look_alikes import LETTERS
 from lib.tokenizers.base import Tokenizer
 
 
-@functools.cache
 def letters(font: fonts.Font, script: str) -> list[str]:
   """Letters of the Basic Multilingual Plane whose name begins with the script, in a font."""
   found = [
