@@ -14,20 +14,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from experiments import rates
 from experiments.recipe import Plan, Run, plain
-from lib import language_model as artifact
+from lib import language_model
 from lib.data import pipeline
 from lib.errors import InputError
+from lib.evals.held_out import held_out
 from lib.language_model import Provenance, TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.positions import SCHEMES
+from lib.objectives.next_token import next_token
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
-from lib.train import language_model, loop, optimizer, processes, replicas
+from lib.train import loop, optimizer, processes, replicas
 from lib.train.experiment import Batch, Experiment, Variables
 from lib.train.state import State
 
@@ -104,7 +105,7 @@ def make_decoder(options: ConfigDict, dtype: Any, max_length: int = 1024) -> Dec
   )
 
 
-def make_optimizer(options: ConfigDict) -> optax.GradientTransformation:
+def make_optimizer(options: ConfigDict) -> optimizer.Optimizer:
   """The optax chain of the section, at the first of its rates."""
   warmup = int(options.warmup * options.steps)
   schedule = optimizer.make_schedule(
@@ -225,7 +226,7 @@ def _fit(
   begin: Initial | None,
 ) -> list[Fitted]:
   """The seeds `these`: one, or several side by side."""
-  start = artifact.load(options.initial) if options.initial else None
+  start = language_model.load(options.initial) if options.initial else None
   count = len(these) if options.side_by_side else 0
   initial = start.variables if start else None
   every = [batches(seed) for seed in these]
@@ -242,8 +243,8 @@ def _fit(
     initial = jax.tree.map(lambda *leaves: np.stack(leaves), *begun) if count else begun[0]
   evaluate: dict[str, Callable[[Variables], Mapping[str, Any]]] = {}
   for key, make in evaluations.items():
-    held_out = _stacked([make(seed) for seed in these]) if count else make(these[0])
-    evaluate[key] = language_model.held_out(experiment.loss_fn, held_out)
+    batches_of = _stacked([make(seed) for seed in these]) if count else make(these[0])
+    evaluate[key] = held_out(experiment.loss_fn, batches_of)
   for key, score in scores.items():
     evaluate[key] = functools.partial(_scored, score, bare)
   where = f'{name},seed={these[0]}' + (f'-{these[-1]}' if count else '')
@@ -289,7 +290,6 @@ def train(
     steps=options.steps,
     seed=seed,
     mesh=run.mesh,
-    rules=config.rules,
     workdir=run.workdir,
     run=name,
     evaluate_every=options.evaluate_every,
@@ -358,8 +358,7 @@ def commit() -> str:
 
 
 def _experiment(model: LanguageModel) -> Experiment:
-  penalised = bool(getattr(model.embedding, 'z_loss', 0))  # until losses are sown by name
-  return Experiment(*language_model.loss_and_init(model, penalised), batches=())
+  return Experiment(*next_token(model), batches=())
 
 
 def _scored(score: Callable, bare: Callable, variables: Variables) -> Mapping[str, Any]:

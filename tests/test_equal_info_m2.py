@@ -20,13 +20,14 @@ from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.models import byte_model, one_pass
 from lib.models.byte_stepper import ByteStepper
+from lib.objectives.next_token import next_token
 from lib.report.results import Row
 from lib.tokenizers import Characters, EqualInfo
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
-from lib.train import language_model, sharding
+from lib.train import sharding
 from lib.train.experiment import Experiment
 from tests import byte_models, intervals
 from tests.test_configs import shape_check
@@ -141,9 +142,9 @@ def test_a_loss_counts_only_what_is_scored():
   nats = np.arange(1.0, 7.0).reshape(2, 3)
 
   class Fixed:
-    apply = staticmethod(lambda variables, batch, key: nats)
+    apply = staticmethod(lambda variables, batch, key, mutable: (nats, {}))
 
-  loss_fn = language_model.loss_and_init(Fixed)[1]
+  loss_fn = next_token(Fixed)[1]
   assert loss_fn({}, batch, None)[0] == pytest.approx(3.5)
   scored = {'scored': np.array([[0, 1, 0], [1, 0, 0]])}
   value, sums = loss_fn({}, batch | scored, None)
@@ -362,7 +363,7 @@ def test_what_is_read_before_tells_on_the_bytes_and_the_control_cannot_see_it(st
   other = rows | {'inputs': rows['inputs'].copy()}
   other['inputs'][:, 1] = 256 + (other['inputs'][:, 1] + 1) % 256
   assert (np.abs(read(variables, other)[1] - nats) > 1e-7).all(axis=1).any()
-  loss = language_model.loss_and_init(model)[1]
+  loss = next_token(model)[1]
   assert float(loss(variables, rows, jax.random.key(0))[0]) == pytest.approx(nats.mean(), rel=1e-4)
 
 
@@ -431,7 +432,7 @@ def test_every_scale_builds_and_steps(scale):
     model = m2.make_model(config, size, 1 << widest)
     ids = np.zeros((4, config.m2.length), np.int32)
     experiment = Experiment(
-      *language_model.loss_and_init(model), [pipeline.whole(ids, 1 << widest)]
+      *next_token(model), [pipeline.whole(ids, 1 << widest)]
     )  # fmt: skip
     shapes = shape_check(experiment, config, mesh)
     if size[0] != 'tiny':  # it is called by its parameters without embeddings
@@ -443,7 +444,7 @@ def test_every_scale_builds_and_steps(scale):
   options = config.decompress
   row = np.ones((4, options.room + options.text_bytes), np.int32)
   fields = dict.fromkeys(('targets', 'inputs', 'bytes', 'segments', 'positions', 'scored'), row)
-  shape_check(Experiment(*language_model.loss_and_init(model), [fields]), config, mesh)
+  shape_check(Experiment(*next_token(model), [fields]), config, mesh)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lib.embeddings.glyph_rows import gaussian_rows
 from lib.language_model import TrainedModel, ensemble
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.growth import Flops, Stage
-from lib.train import language_model
+from lib.objectives.next_token import next_token
 
 V, D, T, LAYERS = 11, 8, 6, 3
 MODEL = LanguageModel(
@@ -45,7 +45,7 @@ def test_a_stage_is_the_model_of_its_layers(variables, depth):
   stage = Stage(MODEL, depth)
   start, own = stage.start(variables), shallow(variables, depth)
   expected = jax.jit(stage.so_far.apply)(own, BATCH, KEY)
-  np.testing.assert_allclose(jax.jit(stage.apply)(start, BATCH, KEY), expected, **EQUAL)
+  np.testing.assert_allclose(jax.jit(stage.nats)(start, BATCH, KEY), expected, **EQUAL)
   jax.tree.map(np.testing.assert_array_equal, stage.joined(start), own)
   jax.tree.map(np.testing.assert_array_equal, stage.init(KEY, BATCH, KEY), start)
   if depth == LAYERS:
@@ -70,7 +70,7 @@ def test_a_stage_has_the_layers_trained_before_it_and_a_new_one(variables):
 def test_training_a_stage_changes_its_layer_and_the_readout_alone(variables):
   stage = Stage(MODEL, 2)
   start = stage.start(variables)
-  loss = lambda params: stage.apply(start | {'params': params}, BATCH, KEY).mean()
+  loss = lambda params: stage.nats(start | {'params': params}, BATCH, KEY).mean()
   gradient = jax.jit(jax.grad(loss))(start['params'])
   begin = gradient['embedding'].pop('begin')  # read below the frozen layer
   assert not np.any(begin)
@@ -95,7 +95,7 @@ def test_operations_are_those_that_the_compiler_counts():
     Decoder(layers=1, dim=dim, heads=4, mlp_dim=mlp, position='rotary'),
   )
   batch = pipeline.whole(np.zeros((1, length), int), vocab)
-  init, loss = language_model.loss_and_init(model)
+  init, loss = next_token(model)
   shapes = jax.eval_shape(init, KEY, batch)
   value = lambda params, frozen: loss({'params': params, 'frozen': frozen}, batch, KEY)[0]
   count = lambda f: (

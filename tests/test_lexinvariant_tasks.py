@@ -223,7 +223,7 @@ def test_the_large_models_have_the_papers_sizes_and_no_vocabulary(scale, vocabul
   if scale == 'paper':
     assert (options.optimizer, options.schedule, options.steps) == ('adafactor', 'cosine', 250_000)
     assert (*options.rates, options.rates[0] * options.final) == pytest.approx((0.01, 0.001))
-    chain = optimizer.make_optimizer(options.optimizer, lambda step: 1e-2)
+    chain = optimizer.make_optimizer(options.optimizer, lambda step: 1e-2)({})
     moments = jax.eval_shape(chain.init, params)
     kept = sum(leaf.size for leaf in jax.tree.leaves(moments))
     assert kept < 0.1 * total  # factored

@@ -9,12 +9,13 @@ import grain
 import jax
 import numpy as np
 
-from configs.common import DECODER_RULES
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
+from lib.evals import held_out
 from lib.models.decoder import Decoder, LanguageModel
+from lib.objectives.next_token import next_token
 from lib.tokenizers import Characters
-from lib.train import language_model, loop, optimizer, sharding
+from lib.train import loop, optimizer, sharding
 from lib.train.experiment import Experiment
 
 V, T, ROWS = 7, 8, 8
@@ -70,15 +71,15 @@ def make(data=None, **faults):
   model = LanguageModel(
     Learned(V, 16), Decoder(layers=2, dim=16, heads=2, mlp_dim=32, max_length=T)
   )
-  init_fn, plain_loss = language_model.loss_and_init(model)
+  init_fn, plain_loss = next_token(model)
 
   def loss_fn(variables, batch, key):
     loss, aux = plain_loss(variables, batch, key)
     return loss * batch['scale'].mean(), aux
 
-  held_out = language_model.held_out(plain_loss, [next(iter(batches()))])
+  score = held_out.held_out(plain_loss, [next(iter(batches()))])
   data = batches(**faults) if data is None else data
-  return Experiment(init_fn, loss_fn, data, {'validation': held_out})
+  return Experiment(init_fn, loss_fn, data, {'validation': score})
 
 
 def run(workdir, steps, mesh=None, profile=None, initial=None, data=None, **faults):
@@ -87,7 +88,7 @@ def run(workdir, steps, mesh=None, profile=None, initial=None, data=None, **faul
   return loop.train(
     dataclasses.replace(make(data, **faults), initial=initial),
     optimizer.make_optimizer('adamw', schedule, weight_decay=1e-3),
-    steps=steps, seed=3, mesh=mesh, rules=DECODER_RULES, workdir=workdir, profile=profile,
+    steps=steps, seed=3, mesh=mesh, workdir=workdir, profile=profile,
     log_every=1, evaluate_every=5, checkpoint_every=4,
   )  # fmt: skip
 

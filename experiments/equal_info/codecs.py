@@ -183,7 +183,7 @@ def _make(config, run, kind: str, bits: int, method: Method) -> Tokenizer:
     return GZip(method.token_bits or 8)
   text = texts.train(config)
   if kind == 'static_ac':
-    return train_static_ac(text, method.token_bits or 8)
+    return train_static_ac(text, 1 << (method.token_bits or 8))
   if kind == 'sentencepiece':
     return train_sentencepiece(text, config.tokenizers.sentencepiece, 'unigram')
   if kind == 'bpe':

@@ -9,7 +9,7 @@ each layer the current symbol. The weight of both falls to zero.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,9 @@ from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
+from lib.objectives.next_token import next_token
 from lib.report.results import Row
-from lib.train import language_model, optimizer
+from lib.train import optimizer
 from lib.train.experiment import Batch, Experiment, Variables
 
 EMBEDDINGS = ('learned', 'lexinvariant')  # those that the paper sets side by side
@@ -149,25 +150,19 @@ def make_experiment(
   if taught:
     schedules['decipher'] = optax.linear_schedule(options.decipher, 0.0, steps)
 
-  plain_loss = language_model.loss_and_init(model)[1]
+  plain_init, plain_loss = next_token(model)
+  # The loss 'decipher' of the probes is scheduled by its name.
+  taught_init, taught_loss = next_token(taught) if taught else (None, None)
 
   def init_fn(key: jax.Array, batch: Batch) -> Variables:
-    variables = (taught or model).init(key, batch, key)
-    return variables if taught else {'params': {'model': variables['params']}}
+    if taught_init:
+      return taught_init(key, batch)
+    return {kind: {'model': tree} for kind, tree in plain_init(key, batch).items()}
 
   def loss_fn(variables: Variables, batch: Batch, key: jax.Array):
-    if taught is None or 'decipher' not in batch:  # evaluations
-      return plain_loss({'params': variables['params']['model']}, batch, key)
-    real = batch['segments'] > 0
-    batch = {**batch, 'targets': jnp.where(real, batch['targets'], -1)}
-    nats, probes = cast(tuple[jax.Array, jax.Array], taught.apply(variables, batch, key))
-    read = real & (batch['inputs'] < vocab_size)
-    mean = lambda values, where: jnp.where(where, values, 0.0).sum() / where.sum()
-    decipher = mean(probes.mean(axis=0), read)
-    loss = mean(nats, real) + batch['decipher'] * decipher
-    total = jnp.where(real, nats, 0.0).sum()
-    sums = {'nats': total, 'bytes': batch['bytes'].sum(), 'tokens': real.sum()}
-    return loss, sums | {'decipher_nats': decipher}
+    if taught_loss and 'decipher' in batch:  # else an evaluation
+      return taught_loss(variables, batch, key)
+    return plain_loss({'params': variables['params']['model']}, batch, key)
 
   return Experiment(init_fn, loss_fn, batches, evaluations or {}, schedules=schedules)
 

@@ -23,9 +23,9 @@ from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
 from lib.language_model import TrainedModel, ensemble
 from lib.models.growth import Flops, Stage
+from lib.objectives.next_token import next_token
 from lib.report import plots
 from lib.report.results import Row, name, select
-from lib.train import language_model
 from lib.train.experiment import Experiment
 
 WAYS = ('monolithic', 'grown', 'experts')  # of training; methods of `Training`
@@ -199,7 +199,7 @@ class Training:
     if depth:
       stage = Stage(model, depth)
       model, stream, trained, frozen = stage.so_far, depth - 1, 1, depth - 1
-      experiment = Experiment(*language_model.loss_and_init(stage), ())
+      experiment = Experiment(*next_token(stage), ())
       more = {'trained': experiment, 'bare': stage.joined}
       for one in below:
         before = [of_seed.variables for [of_seed] in one.models]

@@ -44,7 +44,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   opened, options = text.open_text(config), config.neighbours
   batches = opened.held_out(config.loss, 'test').batches
   ids = spaces.frequent(batches, opened.tokenizer.vocab_size, options.tokens)
-  written = [opened.tokenizer.decode([i]).decode('utf-8', 'replace') for i in ids]
+  written = [(opened.tokenizer.token_bytes(i) or b'').decode('utf-8', 'replace') for i in ids]
   drawn = models.glyph(opened.glyphs, config.loss.dim)[ids]
   alike = unit(drawn) @ unit(drawn).T
   rows = text.rows(config, 'neighbours')

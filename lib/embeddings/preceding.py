@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.embeddings import tables as table_pairs
+from lib.parameters import declare_flops
 
 
 class Preceding(nn.Module):
@@ -45,6 +46,7 @@ class Preceding(nn.Module):
     """Vectors [B, T, D] of ids [B, T] in 0…V."""
     vectors = self.inner.encode(ids, draw)
     length, dim = vectors.shape[1:]
+    declare_flops(self, 2 * self.back * dim**2)
     init = nn.initializers.normal(dim**-0.5)
     maps = self.param('preceding', init, (self.back, dim, dim)).astype(vectors.dtype)
     told = vectors

@@ -159,7 +159,7 @@ def occurrences(
   Yields:
     (rows [K] and columns [K] of the places, bool [K, W] which of the words `ids` each is).
   """
-  pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
+  pieces = [tokenizer.token_bytes(i) or b'' for i in range(tokenizer.vocab_size)]
   joins = np.array([re.search(rb'[\w\x80-\xff]$', one) is not None for one in pieces] + [False])
   space = int(tokenizer.encode(b' ')[0])
   for batch in batches:

@@ -27,7 +27,8 @@ from lib.language_model import modules, scoring
 from lib.mesh import batch_devices
 from lib.models.decoder import LanguageModel
 from lib.models.reader import Reader
-from lib.tokenizers import base, documents
+from lib.parameters import path_name
+from lib.tokenizers import base
 from lib.tokenizers.base import Tokenizer
 from lib.train import sharding
 
@@ -145,7 +146,7 @@ class TrainedModel:
     """
     if isinstance(texts, bytes | str) or not all(isinstance(text, bytes) for text in texts):
       raise InputError('texts must be a list of byte strings, one for each document.')
-    coded = documents.encode(self._tokenizer, texts)
+    coded = self._tokenizer.cover_batch(texts)
     losses = self.id_loss([one.ids for one in coded], seed)
     return [TokenLoss(nats, one.byte_lengths, one.ids) for nats, one in zip(losses, coded)]
 
@@ -339,7 +340,7 @@ def _draw(module: LanguageModel, variables: Mapping, place: jax.Array, key: jax.
 def flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Arrays on the host by their path, such as 'params/decoder/final_norm/scale'."""
   leaves = jax.tree_util.tree_leaves_with_path(variables)
-  return {sharding.path_name(path): np.asarray(leaf) for path, leaf in leaves}
+  return {path_name(path): np.asarray(leaf) for path, leaf in leaves}
 
 
 def _up_to(parts: Iterator[bytes], size: int) -> Iterator[bytes]:

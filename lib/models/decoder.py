@@ -18,6 +18,7 @@ from lib.errors import InputError
 from lib.models import positions as position_schemes
 from lib.models.packed_attention import packed_attention
 from lib.models.spread import by_rows
+from lib.parameters import declare_flops, declared
 from pallas_kernels.attention import attend_next, attention
 from pallas_kernels.causal_attention import preferred
 from pallas_kernels.implementations import backend
@@ -98,6 +99,9 @@ class Block(nn.Module):
     which buckets begin, attention is the kernel: `mask` is then the segments [B, T], and `bias`
     the table of biases [H, buckets] or None.
     """
+    width = self.heads * self.head_dim
+    kernels = self.dim * (4 * width + (3 if self.gated else 2) * self.mlp_dim)
+    declare_flops(self, 2 * kernels + 4 * x_btd.shape[1] * width)  # scores and their use
     normed = self._norm('attention_norm')(by_rows(x_btd))
     mixed, cache = self._attention(normed, cache, positions, distance, mask, bias)
     x_btd = by_rows(x_btd + mixed)
@@ -107,12 +111,20 @@ class Block(nn.Module):
   def _norm(self, name: str) -> nn.Module:
     return make_norm(self.norm, self.bias, self.dtype, name)
 
-  def _dense(self, features: int | tuple, name: str, axis: int | tuple = -1, scale: float = 1.0):
+  def _dense(
+    self,
+    features: int | tuple,
+    name: str,
+    axes: tuple[str | None, ...],
+    axis: int | tuple = -1,
+    scale: float = 1.0,
+  ):
     # Applied to rows [B·T, …]: XLA for CPU multiplies matrices faster than stacks of them.
     if self.init_std is None:
       init = nn.initializers.variance_scaling(scale**2, 'fan_in', 'truncated_normal')
     else:
       init = nn.initializers.normal(self.init_std * scale)
+    init = declared(init, axes, inputs=np.size(axis))
     return nn.DenseGeneral(
       features, axis, use_bias=self.bias, kernel_init=init, dtype=self.dtype, name=name
     )
@@ -122,7 +134,7 @@ class Block(nn.Module):
     heads = (self.heads, self.head_dim)
     x_nd = x_btd.reshape(-1, self.dim)
     q, k, v = (
-      self._dense(heads, name)(x_nd).reshape(batch, length, *heads)
+      self._dense(heads, name, ('fsdp', 'tensor', None))(x_nd).reshape(batch, length, *heads)
       for name in ('query', 'key', 'value')
     )
     if self.position == 'rotary':
@@ -142,15 +154,18 @@ class Block(nn.Module):
     else:
       new = k[:, 0], v[:, 0]
       mixed, cache = attend_next(q[:, 0], new, cache, positions[:, 0], bias, mask), new
-    out = self._dense(self.dim, 'out', axis=(-2, -1), scale=self.residual_scale)
+    axes = ('tensor', None, 'fsdp')
+    out = self._dense(self.dim, 'out', axes, axis=(-2, -1), scale=self.residual_scale)
     return out(mixed.reshape(-1, *heads)).reshape(x_btd.shape), cache
 
   def _mlp(self, x_btd) -> jax.Array:
     x_nd = x_btd.reshape(-1, self.dim)
-    inner = ACTIVATIONS[self.activation](self._dense(self.mlp_dim, 'up')(x_nd))
+    into, out_of = ('fsdp', 'tensor'), ('tensor', 'fsdp')
+    inner = ACTIVATIONS[self.activation](self._dense(self.mlp_dim, 'up', into)(x_nd))
     if self.gated:
-      inner = inner * self._dense(self.mlp_dim, 'gate')(x_nd)
-    return self._dense(self.dim, 'down', scale=self.residual_scale)(inner).reshape(x_btd.shape)
+      inner = inner * self._dense(self.mlp_dim, 'gate', into)(x_nd)
+    down = self._dense(self.dim, 'down', out_of, scale=self.residual_scale)
+    return down(inner).reshape(x_btd.shape)
 
 
 def make_norm(kind: str, bias: bool, dtype: jnp.dtype, name: str) -> nn.Module:
@@ -249,7 +264,7 @@ class Decoder(nn.Module):
     block = nn.remat(Block, prevent_cse=unrolled) if self.remat else Block
     stack = nn.scan(
       block,
-      variable_axes={'params': 0},
+      variable_axes={'params': 0, 'flops': 0, 'losses': 0, 'metrics': 0},
       split_rngs={'params': True},
       in_axes=(0, *[nn.broadcast] * 4),
       length=self.layers,

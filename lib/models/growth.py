@@ -39,9 +39,13 @@ class Stage:
   model: LanguageModel
   depth: int
 
-  def init(self, key: jax.Array, batch: Mapping[str, Any], draw: jax.Array) -> Variables:
+  def init(self, *args: Any, **options: Any) -> Variables:
     """Variables of this stage, all layers new: those that the whole model has before training."""
-    return self.start(self.model.init(key, batch, draw))
+    return self.start(self.model.init(*args, **options))
+
+  def apply(self, *args: Any, mutable: Any) -> tuple[jax.Array, dict]:
+    """`nats`, and nothing that is sown."""
+    return self.nats(*args), {}
 
   def start(self, variables: Variables) -> Variables:
     """Variables of this stage, from those of a model of its layers or more."""
@@ -80,9 +84,7 @@ class Stage:
       decoder = decoder | {'blocks': jax.tree.map(join, frozen.pop('lower'), decoder['blocks'])}
     return {'params': params | {'decoder': decoder}} | ({'frozen': frozen} if frozen else {})
 
-  def apply(
-    self, variables: Variables, batch: Mapping[str, jax.Array], key: jax.Array
-  ) -> jax.Array:
+  def nats(self, variables: Variables, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
     """Nats [B, T] as of the language model; gradients know the top layer alone."""
     params, frozen = variables['params'], variables['frozen']
     embedding = {'params': params['embedding'], 'frozen': frozen.get('embedding', {})}

@@ -16,9 +16,9 @@ import numpy as np
 
 from lib.models.byte_model import BEGIN, TOGETHER, ByteModel, Sizes, exact, make
 from lib.models.decoder import LanguageModel
+from lib.tokenizers.base import Coded
 from lib.tokenizers.coding import arithmetic, slices
 from lib.tokenizers.coding.baselines import ended, token_lengths
-from lib.tokenizers.coding.stepping import Coded
 
 
 def encode_all(model: ByteModel, documents: Sequence[bytes], token_bits: int) -> list[Coded]:
