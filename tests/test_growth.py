@@ -47,7 +47,7 @@ def test_a_stage_is_the_model_of_its_layers(variables, depth):
   expected = jax.jit(stage.so_far.apply)(own, BATCH, KEY)
   np.testing.assert_allclose(jax.jit(stage.nats)(start, BATCH, KEY), expected, **EQUAL)
   jax.tree.map(np.testing.assert_array_equal, stage.joined(start), own)
-  jax.tree.map(np.testing.assert_array_equal, stage.init(KEY, BATCH, KEY), start)
+  jax.tree.map(np.testing.assert_array_equal, jax.jit(stage.init)(KEY, BATCH, KEY), start)
   if depth == LAYERS:
     np.testing.assert_allclose(jax.jit(MODEL.apply)(variables, BATCH, KEY), expected, **EQUAL)
 
@@ -136,12 +136,13 @@ def test_experts_share_documents_and_steps_and_begin_apart(monkeypatch):
     return [types.SimpleNamespace(model=name)]
 
   read = lambda source, tokenizer, seed, **rest: asked.append((len(source), seed))
+  config = visual_unicode.get_config('smoke')
+  config.growth.experts, config.growth.steps = 3, 12
+  opened = text.open_text(config)
   monkeypatch.setattr(growth.fit, 'fit', fitted)
   monkeypatch.setattr(growth.pipeline, 'batches', read)
   monkeypatch.setattr(growth.sources, 'open_source', lambda source, split: [b''] * 7)
-  config = visual_unicode.get_config('smoke')
-  config.growth.experts, config.growth.steps = 3, 12
-  found = growth.Training(config, None, text.open_text(config), config.growth).experts()
+  found = growth.Training(config, None, opened, config.growth).experts()
   names = [f'growth/expert={part}' for part in range(3)]
   assert asked == [
     line
