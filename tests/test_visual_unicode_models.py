@@ -14,6 +14,7 @@ from experiments.fit import Fitted
 from experiments.visual_unicode import growth, loss, models, reasoning, text
 from experiments.visual_unicode.__main__ import RECIPE
 from lib.data import fonts, glyphs, pipeline
+from lib.embeddings import row_kinds
 from lib.errors import InputError
 from lib.models.growth import Stage
 from lib.objectives.next_token import next_token
@@ -117,7 +118,8 @@ def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
 
 def test_starts_of_one_norm_differ_in_what_the_rows_say(config):
   opened = text.open_text(config)
-  rows = {arm: models.ARMS[arm].rows(opened.glyphs, 16, 1) for arm in visual_unicode.STARTS}
+  of = lambda arm: row_kinds.KINDS[models.ARMS[arm].rows](opened.glyphs, 16, 1)
+  rows = {arm: of(arm) for arm in visual_unicode.STARTS}
   for found in rows.values():
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
   order = lambda found: found[np.lexsort(found.T)]
@@ -125,7 +127,7 @@ def test_starts_of_one_norm_differ_in_what_the_rows_say(config):
   assert (glyph != shuffled).any()
   assert (order(glyph) == order(shuffled)).all()
   assert not any(models.ARMS[arm].frozen for arm in rows)
-  equal = models.ARMS['equal'].rows(opened.glyphs, 16, 1)
+  equal = of('equal')
   assert len(np.unique(equal, axis=0)) == 1
   labels = [arm.label for arm in models.ARMS.values()]
   assert len(set(labels)) == len(labels)
@@ -258,7 +260,7 @@ def wrong(tmp_path_factory):
     (['--config.loss.rates=(0.0,)'], 'loss.rates must be positive; got (0.0,)'),
     (['--config.loss.rate_share=0.0'], 'loss.rate_share must be above 0'),
     (['--config.loss.length=100000'], 'is 100001 long: choose shorter excerpts'),
-    (['--config.loss.dim=9'], 'loss.dim 9 is no even multiple of 2 heads'),
+    (['--config.loss.dim=9'], 'loss.dim 9 is no multiple of 2 heads'),
     (['--config.homoglyphs.rates=(0.0,)'], 'homoglyphs.rates must lie above 0'),
     (["--config.unseen_script.tested=('KLINGON',)"], "no letters of the script 'KLINGON'"),
     (['--config.data.source=/nowhere/*.txt'], '/nowhere/*.txt'),

@@ -12,7 +12,8 @@ import pytest
 
 from configs import visual_unicode
 from experiments.recipe import Run
-from experiments.visual_unicode import coverage, growth, loss, models, reasoning, text
+from experiments.visual_unicode import coverage, growth, loss, reasoning, text
+from lib.embeddings import row_kinds
 from lib.evals import choice_rows
 from lib.report.results import from_json
 from lib.train import sharding
@@ -158,7 +159,7 @@ KINDS = ('trained', 'frozen')
 def test_frozen_rows_of_trained_models_are_bit_identical(smoke, config):
   folder, _ = smoke
   here = Run(folder, sharding.make_mesh(config.mesh, ONE))
-  rows = models.glyph(text.open_text(config).glyphs, config.loss.dim)
+  rows = row_kinds.glyph(text.open_text(config).glyphs, config.loss.dim)
   for one in loss.train(config, here, 'glyph'):  # a run that is done is read
     assert set(one.variables) == {'params', 'frozen'}
     assert 'table' not in one.variables['params']['embedding']

@@ -16,6 +16,7 @@ from experiments.visual_unicode import loss, models, neighbours, text, unseen_sc
 from lib import tokenizers
 from lib.data import letter_names, look_alikes, sources
 from lib.data.word_classes import ENGLISH, word_classes
+from lib.embeddings import row_kinds
 from lib.embeddings.glyph_rows import unit
 from lib.evals import neighbours as spaces
 from lib.report import published
@@ -75,7 +76,7 @@ def test_without_an_attack_all_tokens_count(config):
 
 def test_look_alikes_of_one_picture_cost_frozen_glyphs_nothing(config):
   opened = text.open_text(config)
-  rows = models.glyph(opened.glyphs, config.loss.dim)
+  rows = row_kinds.glyph(opened.glyphs, config.loss.dim)
   a, cyrillic = (int(opened.tokenizer.encode(c.encode())[0]) for c in 'aа')
   assert a != cyrillic
   assert (rows[a] == rows[cyrillic]).all()

@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 
 from experiments import recipe
 from experiments.recipe import Pictures, Run
-from experiments.visual_unicode import models, text
+from experiments.visual_unicode import text
 from lib.data import fonts, glyphs
-from lib.embeddings import glyph_rows
+from lib.embeddings import glyph_rows, row_kinds
 from lib.report.results import Row, Rows
 
 FORMS = ('faithful', 'deduped')  # of the rows
@@ -62,7 +62,7 @@ def _add_vocabulary(rows: Rows, config: ConfigDict, title: str, font: str, kind:
     column: [int(tokenizer.encode(one.encode())[-1]) for one in pair]
     for column, pair in PAIRS.items()
   }
-  deduped = glyph_rows.glyph_rows(table, min(64, table.cell**2), identity=models.IDENTITY)
+  deduped = glyph_rows.glyph_rows(table, min(64, table.cell**2), identity=row_kinds.IDENTITY)
   for form, vectors in zip(FORMS, (table.bits, deduped)):
     where = of_font | {'rows': form}
     distinct, sharing = shared(vectors)

@@ -19,7 +19,7 @@ from experiments.visual_unicode.old import Trained, fit_model, make_decoder  # n
 from experiments.visual_unicode.text import Text
 from lib import stats
 from lib.data.glyphs import GlyphTable
-from lib.embeddings import glyph_rows
+from lib.embeddings import row_kinds
 from lib.embeddings.glyph import Given
 from lib.errors import InputError
 from lib.models.decoder import LanguageModel
@@ -27,90 +27,39 @@ from lib.report.results import name
 from lib.stats import Estimate
 from lib.train.experiment import Batch
 
-IDENTITY = 0.5  # of the glyph's norm: a random direction for each token of 'glyph_deduped'
-
 
 class Arm(NamedTuple):
   """The input rows of a model.
 
   Attributes:
     label: in plots.
-    rows: (glyphs of V tokens, D, seed) -> rows [V, D].
+    rows: of `lib.embeddings.row_kinds`.
     frozen: whether they stay as they are.
   """
 
   label: str
-  rows: Callable[[GlyphTable, int, int], np.ndarray]
+  rows: str
   frozen: bool = True
 
 
-@functools.cache
-def glyph(glyphs: GlyphTable, dim: int) -> np.ndarray:
-  """The paper's rows [V, D]: centred pixels, rotated, of norm 1; look-alikes share one."""
-  return glyph_rows.glyph_rows(glyphs, dim)
-
-
-@functools.lru_cache(maxsize=2)
-def _deduped(glyphs: GlyphTable, dim: int, seed: int) -> np.ndarray:
-  """The paper's rows; each row that tokens share gets a random direction for each of them."""
-  return glyph_rows.glyph_rows(glyphs, dim, identity=IDENTITY, seed=seed)
-
-
-def _faithful(glyphs: GlyphTable, dim: int, seed: int) -> np.ndarray:
-  return glyph(glyphs, dim)
-
-
-def _shuffled(glyphs: GlyphTable, dim: int, seed: int) -> np.ndarray:
-  return glyph_rows.shuffled(glyph(glyphs, dim), seed)
-
-
-def _random(glyphs: GlyphTable, dim: int, seed: int) -> np.ndarray:
-  return glyph_rows.gaussian_rows(len(glyphs.bits), dim, seed)
-
-
-def _of_rms(rms: float) -> Callable[[GlyphTable, int, int], np.ndarray]:
-  return lambda glyphs, dim, seed: glyph_rows.with_rms(glyph(glyphs, dim), rms)
-
-
-def _normal(std: float) -> Callable[[GlyphTable, int, int], np.ndarray]:
-  """Rows as tables that are trained begin."""
-  return lambda glyphs, dim, seed: np.random.default_rng(seed).normal(
-    scale=std, size=(len(glyphs.bits), dim)
-  )
-
-
-def _code(width: int) -> Callable[[GlyphTable, int, int], np.ndarray]:
-  """Random binary codes, no two alike."""
-  return lambda glyphs, dim, seed: glyph_rows.random_code_rows(len(glyphs.bits), dim, width, seed)
-
-
 ARMS = {
-  'glyph': Arm('glyphs, frozen', _faithful),
-  'glyph_deduped': Arm('glyphs made distinct, frozen', _deduped),
-  # A trained table's first rows have this root mean square: the frozen table at its scale.
-  'glyph_rms_0.02': Arm('glyphs of rms 0.02, frozen', _of_rms(0.02)),
-  'glyph_rms_1': Arm('glyphs of rms 1, frozen', _of_rms(1.0)),
-  'shuffled': Arm('shuffled glyphs, frozen', _shuffled),
-  'random': Arm('random, frozen', _random),
-  # 16 bits are the token's id in binary, as in the paper; wider codes are random.
-  'code_16': Arm(
-    'id in 16 bits, frozen',
-    lambda glyphs, dim, seed: glyph_rows.id_code_rows(len(glyphs.bits), dim, 16),
-  ),
-  'code_64': Arm('random code of 64 bits, frozen', _code(64)),
-  'code_256': Arm('random code of 256 bits, frozen', _code(256)),
-  'code_1024': Arm('random code of 1,024 bits, frozen', _code(1024)),
-  # Nothing of the input is read, whatever the decoder does.
-  'equal': Arm(
-    'all rows equal, frozen',
-    lambda glyphs, dim, seed: np.full((len(glyphs.bits), dim), dim**-0.5),
-  ),
-  'trainable_0.02': Arm('trained from rms 0.02', _normal(0.02), frozen=False),
-  'trainable_1': Arm('trained from rms 1', _normal(1.0), frozen=False),
+  'glyph': Arm('glyphs, frozen', 'glyph'),
+  'glyph_deduped': Arm('glyphs made distinct, frozen', 'glyph_deduped'),
+  'glyph_rms_0.02': Arm('glyphs of rms 0.02, frozen', 'glyph_rms_0.02'),
+  'glyph_rms_1': Arm('glyphs of rms 1, frozen', 'glyph_rms_1'),
+  'shuffled': Arm('shuffled glyphs, frozen', 'shuffled'),
+  'random': Arm('random, frozen', 'random'),
+  'code_16': Arm('id in 16 bits, frozen', 'code_16'),
+  'code_64': Arm('random code of 64 bits, frozen', 'code_64'),
+  'code_256': Arm('random code of 256 bits, frozen', 'code_256'),
+  'code_1024': Arm('random code of 1,024 bits, frozen', 'code_1024'),
+  'equal': Arm('all rows equal, frozen', 'equal'),
+  'trainable_0.02': Arm('trained from rms 0.02', 'normal_0.02', frozen=False),
+  'trainable_1': Arm('trained from rms 1', 'normal_1', frozen=False),
   # Three starts of one root mean square, that of the glyph rows: which of them are their forms?
-  'trainable_glyph': Arm('trained from glyphs', _faithful, frozen=False),
-  'trainable_shuffled': Arm('trained from shuffled glyphs', _shuffled, frozen=False),
-  'trainable_random': Arm('trained from random rows of norm 1', _random, frozen=False),
+  'trainable_glyph': Arm('trained from glyphs', 'glyph', frozen=False),
+  'trainable_shuffled': Arm('trained from shuffled glyphs', 'shuffled', frozen=False),
+  'trainable_random': Arm('trained from random rows of norm 1', 'random', frozen=False),
 }
 
 
@@ -137,7 +86,7 @@ def make_model(
   config: ConfigDict, options: ConfigDict, arm: str, glyphs: GlyphTable
 ) -> LanguageModel:
   """The decoder of the section over an arm's rows for the tokens of a glyph table."""
-  rows = lambda seed: ARMS[arm].rows(glyphs, options.dim, seed)
+  rows = lambda seed: row_kinds.KINDS[ARMS[arm].rows](glyphs, options.dim, seed)
   return _over(config, options, arm, len(glyphs.bits), rows)
 
 

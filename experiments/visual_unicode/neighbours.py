@@ -17,6 +17,7 @@ from experiments import fit, recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from lib import stats
+from lib.embeddings import row_kinds
 from lib.embeddings.glyph_rows import unit
 from lib.errors import InputError
 from lib.evals import neighbours as spaces
@@ -45,7 +46,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   batches = opened.held_out(config.loss, 'test').batches
   ids = spaces.frequent(batches, opened.tokenizer.vocab_size, options.tokens)
   written = [(opened.tokenizer.token_bytes(i) or b'').decode('utf-8', 'replace') for i in ids]
-  drawn = models.glyph(opened.glyphs, config.loss.dim)[ids]
+  drawn = row_kinds.glyph(opened.glyphs, config.loss.dim)[ids]
   alike = unit(drawn) @ unit(drawn).T
   rows = text.rows(config, 'neighbours')
   for column, value in spaces.chance(alike, written).items():
