@@ -261,7 +261,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   config.prompt = ''  # a text for M2 to go on with
   config.generate = {
     'method': (),  # a pair of m2.methods, lossless
-    'bytes': 200,  # at least so many
+    'bytes': 200,  # of the continuation
     'temperature': 0.8,
   }
   return common.sized(config, SIZES)

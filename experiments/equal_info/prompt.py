@@ -2,16 +2,17 @@
 """A text that the user gives, gone on with by an M2 of table m2."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
+import jax
 from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.equal_info import codecs, m2
 from experiments.equal_info.corpus import Corpus
+from lib.decoding import text
+from lib.decoding.sampling import Sampling
 from lib.errors import InputError
-from lib.evals import generation
-from lib.models.reader import Reader
 
 LOSSLESS = ('delay', 'exact', 'numbered', 'top', 'parsed', 'pruned', 'bpe')
 
@@ -39,21 +40,16 @@ def answer(config: ConfigDict, run: runner.Run) -> Iterator[str]:
   options, size = config.generate, config.m2.models[0]
   corpus = Corpus(config, run, _method(config))
   trained = m2.fit(config, run, size, corpus, config.seed)
-  window = generation.pieces(corpus.tokenizer).tokens.shape[1]
-  read = Reader(
-    trained.model, trained.variables, corpus.vocab_size, config.m2.length, window
-  )  # fmt: skip
   prompt = config.prompt.encode()
-  sampled = generation.generate(
-    read, corpus.tokenizer, prompt, config.seed, options.temperature
-  )  # fmt: skip
-  return generation.as_text(itertools.chain([prompt], _up_to(sampled, options.bytes)))
-
-
-def _up_to(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
-  """Parts until they hold `size` bytes or more."""
-  for part in parts:
-    yield part
-    size -= len(part)
-    if size <= 0:
-      return
+  sampled = text.generate(
+    trained.model,
+    trained.variables,
+    corpus.tokenizer,
+    [prompt],
+    bos=corpus.vocab_size,
+    context=config.m2.length,
+    keys=jax.random.key(config.seed)[None],
+    how=Sampling(options.temperature),
+    max_bytes=options.bytes,
+  )
+  return text.as_text(itertools.chain([prompt], (part for [part] in sampled)))

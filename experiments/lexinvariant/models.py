@@ -8,7 +8,7 @@ each layer the current symbol. The weight of both falls to zero.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,14 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from experiments import rates, runner
 from lib.data import pipeline
+from lib.decoding import sampling
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
 from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
 from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
+from lib.evals.in_context import Generate
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
 from lib.objectives.next_token import next_token
@@ -305,10 +308,46 @@ def scorer(model: LanguageModel, vocab_size: int, seed: int = 0) -> Callable:
   return score
 
 
-def reader(trained: Trained, seed: int = 0) -> Callable:
-  """batch -> logits [B, T, V] under rows of each place in the batch, the same in every call."""
-  logits, key = _compiled(trained.model), jax.random.key(seed)
-  return lambda batch: logits(trained.variables, dict(batch), key, method='logits')
+def generator(
+  trained: Trained,
+  seed: int = 0,
+  length: int | None = None,
+  batch_size: int | None = None,
+  **fields: ArrayLike,
+) -> Generate:
+  """(prompts, count) -> the likeliest ids after each, under rows of each place in a batch.
+
+  Args:
+    trained: the model.
+    seed: of the rows.
+    length: places of a text, for its prompt and what follows; as many as needed by default.
+    batch_size: prompts in a batch, and so draws of rows; all prompts by default.
+    fields: of the batch that the embedding draws for.
+  """
+  model, variables, key = trained.model, trained.variables, jax.random.key(seed)
+
+  def generate(prompts: Sequence[np.ndarray], count: int) -> np.ndarray:
+    rows = [[model.embedding.vocab_size, *prompt.tolist()] for prompt in prompts]
+    size, needed = batch_size or len(rows), max(map(len, rows)) - 1 + count
+    slots = length or needed
+    if slots < needed:
+      raise InputError(f'Prompt and answer take up to {needed} tokens; got places for {slots}.')
+    rows += [rows[0][:1]] * (-len(rows) % size)  # so that all batches have one shape
+    batch = {'inputs': np.zeros((size, slots), np.int32), **fields}
+    draw = _compiled(model)(variables, key, batch, method=_draw)
+    found: list[np.ndarray] = []
+    for start in range(0, len(rows), size):
+      found += sampling.sample(
+        model, variables, rows[start : start + size], limit=count, slots=slots,
+        keys=jax.random.split(key, size), how=sampling.GREEDY, draw=draw,
+      )  # fmt: skip
+    return np.stack(found[: len(prompts)])
+
+  return generate
+
+
+def _draw(model: LanguageModel, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
+  return model.embedding.draw(key, batch)
 
 
 @functools.cache

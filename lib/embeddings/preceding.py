@@ -55,6 +55,18 @@ class Preceding(nn.Module):
       told = told + before @ maps[distance - 1]
     return told
 
+  def encode_after(self, ids: jax.Array, before: jax.Array, draw: Any) -> jax.Array:
+    """Vectors [B, N, D] of ids [B, N] after the ids `before` [B, N, back], nearest first, or −1."""
+    maps: jax.Array = self.get_variable('params', 'preceding')
+    vectors = self.inner.encode(ids, draw)
+    for distance in range(self.back):
+      known = before[..., distance]
+      earlier = jnp.where(
+        (known >= 0)[..., None], self.inner.encode(jnp.maximum(known, 0), draw), 0
+      )
+      vectors = vectors + earlier @ maps[distance].astype(vectors.dtype)
+    return vectors
+
   def nats(self, hidden: jax.Array, targets: jax.Array, draw: Any) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
     return self.inner.nats(hidden, targets, draw)
