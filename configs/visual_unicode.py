@@ -45,12 +45,9 @@ LARGE = {**TRAINED, 'heads': Scaled(2, 4, 32, 32), 'rates': RATES}
 def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
   sections = {
-    # stdlib, a path, a glob, tfds:NAME, ngram:SOURCE (docs/data.md). ngram: is endless text of a
-    # known law; its documents are longer than a row of 1,024 tokens.
-    'data': {
-      'source': Scaled(
-        'stdlib/prose', 'stdlib/prose', 'ngram:stdlib,length=16384', 'tfds:wiki40b/en'
-      )
+    'data': {  # stdlib, a path, a glob, tfds:NAME, ngram:SOURCE (docs/data.md)
+      # At `gpu` endless text of a known law; its documents are longer than a row of 1,024 tokens.
+      'source': Scaled(*('stdlib/prose',) * 2, 'ngram:stdlib,length=16384', 'tfds:wiki40b/en')
     },
     'glyphs': {
       # auto: GNU Unifont where the system has it, else DejaVu; or a path
@@ -128,15 +125,13 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'neighbours': {
       'arms': Scaled(('glyph',), *(('glyph', 'trainable_0.02'),) * 3),  # of `loss`
       'tokens': Scaled(40, 160, 500, 500),  # the most frequent ones, compared by form
-      # of a word in the test text, at least, to compare its class
-      'occurrences': Scaled(1, 5, 20, 20),
+      'occurrences': Scaled(1, 5, 20, 20),  # of a word, at least, to compare its class
     },
     'reasoning': {
       **LARGE,
       'arms': Scaled(('trainable_0.02', 'glyph'), *(('trainable_0.02', 'glyph', 'random'),) * 3),
       'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
-      # arms trained on sentences alone too, without ever seeing the template
-      'naive_arms': Scaled((), (), ('glyph',), ('glyph',)),
+      'naive_arms': Scaled((), (), ('glyph',), ('glyph',)),  # trained on sentences alone too
       'seeds': Scaled(2, 5, 5, 5),
       'side_by_side': Scaled(2, 5, 1, 1),
       'entities': Scaled(6, 20, 500, 2000),
@@ -148,8 +143,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'asked': 0.5,  # of the documents: questions; the rest are sentences
       'spaced': 0.5,  # of these questions: a space precedes the answer
       'validation': 4,  # batches of documents that are not trained on, to choose the rate with
-      # documents of each seed that the tokenizer is learned from
-      'sample': Scaled(200, 2000, 50_000, 100_000),
+      'sample': Scaled(200, 2000, 50_000, 100_000),  # documents of a seed, to learn tokens from
       'vocab_size': Scaled(384, 512, 65_536, 65_536),
       'longest': Scaled(8, 8, 5, 3),  # characters of an n-gram: words
       'layers': Scaled(1, 2, 16, 16),
