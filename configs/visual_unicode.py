@@ -16,211 +16,164 @@ Cost: cpu is sized for at most 30 minutes on two quiet cores.
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import Scaled
 
 TABLES = (
   'coverage', 'loss', 'reasoning', 'homoglyphs', 'unseen_script', 'neighbours', 'growth',
 )  # fmt: skip
 
-# A model and its training; sections override what differs. The paper says nothing of optimiser,
-# rates and steps: those here are assumptions.
-MODEL = {
-  'layers': 1,
-  'dim': 16,
-  'heads': 2,
-  'length': 32,
-  'batch_size': 8,
-  'steps': 6,
-  'optimizer': 'adamw',  # or muon
-  'peak': 3e-3,
-  'rates': (),  # peaks, of which each arm takes the best by validation; empty: `peak` for all
-  'rate_share': 0.2,  # of the steps, to choose the rate with one seed
-  'warmup': 0.05,  # fraction of the steps
-  'final': 0.1,  # of the peak
-  'weight_decay': 0.1,  # of kernels in the decoder
-  'remat': False,
-  'arms': ('glyph', 'trainable_0.02'),  # of experiments/visual_unicode/models.py
-  'seeds': 1,
-  'side_by_side': 5,  # seeds that train at once; 1 where a model fills the device
-  'evaluate_every': 100,
-  'checkpoint_every': 1000,
-}
+# Rows (experiments/visual_unicode/models.py) of the arms.
 SCALES_OF_TRAINED = ('trainable_0.02', 'trainable_1')
 FROZEN = ('glyph', 'glyph_rms_1', 'shuffled', 'random', 'code_16', 'code_64')
 STARTS = ('trainable_glyph', 'trainable_shuffled', 'trainable_random')  # of one norm
 ALL = (*SCALES_OF_TRAINED, *STARTS, 'glyph_deduped', *FROZEN, 'equal')
 WIDE = ('glyph_rms_0.02', 'code_256', 'code_1024')  # at larger widths alone
-# What arms are compared with: trained rows, each start, and rows without form or without text.
-REFERENCES = ('trainable_0.02', 'trainable_1', *STARTS[1:], 'random', 'shuffled', 'equal')
 READERS = ('glyph', 'trainable_0.02', 'random', 'trainable_glyph')
-# Rates that are tried, by scale; a smoke run trains with its `peak`.
-RATES = ((), (2e-2, 5e-2, 1.2e-1), (3e-4, 1e-3, 3e-3), (1e-4, 3e-4, 1e-3))
 
-# Fields that change with the scale: smoke, cpu, gpu, paper.
-SIZES = {
-  # Endless text of a known law; its documents are longer than a row of 1,024 tokens.
-  'data.source': (*('stdlib/prose',) * 2, 'ngram:stdlib,length=16384', 'tfds:wiki40b/en'),
-  'glyphs.font': ('dejavu', 'auto', 'auto', 'auto'),
-  'glyphs.cell': (16, 32, 32, 32),
-  'tokenizer.kind': ('restricted', 'restricted', 'unicode', 'unicode'),
-  # On two cores the readout of 65,536 rows would take 99 % of the time. Nearly all of these ids
-  # never occur in English text: the vocabulary of `cpu` is bytes, the characters and n-grams that
-  # occur most, and the look-alikes of Latin letters, cut and drawn like those of the whole.
-  'tokenizer.vocab_size': (640, 1024, 65_536, 65_536),
-  'tokenizer.longest': (3, 6, 6, 3),  # the paper's 3, or whole words for `neighbours`
-  'tokenizer.train_bytes': (200_000, 4_000_000, 50_000_000, 500_000_000),
-  'loss.arms': (('trainable_0.02', 'glyph'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)),
-  'loss.references': (REFERENCES,) * 4,
-  'loss.seeds': (2, 5, 5, 5),
-  'loss.side_by_side': (2, 5, 1, 1),
-  'loss.layers': (1, 2, 16, 16),
-  'loss.dim': (16, 64, 1024, 1024),
-  'loss.heads': (2, 4, 32, 32),
-  'loss.length': (32, 128, 1024, 1024),
-  'loss.batch_size': (4, 8, 32, 512),
-  'loss.steps': (6, 200, 100, 18_000),
-  # In 400 steps at `cpu` Muon came to 2.63 bits per byte of validation text, AdamW to 3.33.
-  'loss.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
-  'loss.peak': (3e-3, 5e-2, 1e-3, 3e-4),
-  # At `cpu` the second rate is the best on validation text for frozen and for trained rows.
-  'loss.rates': RATES,
-  'loss.evaluate_every': (3, 40, 25, 1000),
-  'loss.checkpoint_every': (100, 1000, 1000, 1000),
-  'loss.validation': (8, 64, 512, 8192),
-  'loss.test': (64, 512, 2048, 32_768),
-  'homoglyphs.arms': (('glyph', 'trainable_0.02'), *(READERS,) * 3),
-  'homoglyphs.byte_arms': (('trainable_0.02',),) * 4,
-  'homoglyphs.texts': (16, 256, 2048, 2048),
-  'homoglyphs.chars': (16, 64, 512, 512),
-  'unseen_script.arms': (('glyph', 'trainable_0.02'), *(READERS[:3],) * 3),
-  'unseen_script.trained': (('ARMENIAN',), *(('LATIN', 'ARMENIAN', 'GEORGIAN'),) * 3),
-  'unseen_script.tested': (('GEORGIAN',), *(('CYRILLIC', 'GREEK'),) * 3),
-  'unseen_script.seeds': (2, 3, 5, 5),
-  'unseen_script.layers': (1, 2, 6, 6),
-  'unseen_script.dim': (16, 64, 512, 512),
-  'unseen_script.heads': (2, 4, 8, 8),
-  'unseen_script.length': (48, 48, 64, 64),
-  'unseen_script.batch_size': (8, 24, 256, 256),
-  'unseen_script.steps': (6, 260, 1000, 1000),
-  'unseen_script.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
-  'unseen_script.peak': (3e-3, 5e-2, 1e-3, 1e-3),
-  'unseen_script.rates': (*RATES[:3], (3e-4, 1e-3, 3e-3)),
-  'unseen_script.texts': (
-    (),
-    (),
-    *((('russian', 'tfds:wiki40b/ru'), ('greek', 'tfds:wiki40b/el')),) * 2,
-  ),
-  'neighbours.arms': (('glyph',), *(('glyph', 'trainable_0.02'),) * 3),
-  'neighbours.tokens': (40, 160, 500, 500),
-  'neighbours.occurrences': (1, 5, 20, 20),
-  'reasoning.arms': (('trainable_0.02', 'glyph'), *(('trainable_0.02', 'glyph', 'random'),) * 3),
-  'reasoning.naive_arms': ((), (), ('glyph',), ('glyph',)),
-  'reasoning.seeds': (2, 5, 5, 5),
-  'reasoning.side_by_side': (2, 5, 1, 1),
-  'reasoning.entities': (6, 20, 500, 2000),
-  'reasoning.attributes': (2, 2, 4, 4),
-  'reasoning.words': (6, 8, 12, 12),
-  'reasoning.sample': (200, 2000, 50_000, 100_000),
-  'reasoning.vocab_size': (384, 512, 65_536, 65_536),
-  'reasoning.longest': (8, 8, 5, 3),
-  'reasoning.layers': (1, 2, 16, 16),
-  'reasoning.dim': (16, 96, 1024, 1024),
-  'reasoning.heads': (2, 4, 32, 32),
-  'reasoning.length': (64, 128, 1024, 1024),
-  'reasoning.batch_size': (4, 16, 32, 512),
-  'reasoning.steps': (4, 320, 1000, 18_000),
-  # In 300 steps Muon finds how to look up an option, AdamW in 400 not.
-  'reasoning.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
-  'reasoning.peak': (3e-3, 3e-2, 1e-3, 3e-4),
-  'reasoning.rates': (RATES[0], (1e-2, 3e-2, 1e-1), *RATES[2:]),
-  'growth.arms': (('glyph',),) * 4,
-  'growth.seeds': (2, 3, 3, 3),
-  'growth.side_by_side': (2, 3, 1, 1),
-  'growth.layers': (2, 4, 6, 6),
-  'growth.dim': (16, 64, 1024, 1024),  # the sequel's 4096 needs glyphs.cell=64
-  'growth.heads': (2, 4, 32, 32),
-  'growth.length': (32, 128, 1024, 1024),
-  'growth.batch_size': (4, 8, 32, 512),
-  'growth.steps': (6, 240, 100, 18_000),
-  'growth.optimizer': ('adamw', 'muon', 'adamw', 'adamw'),
-  'growth.peak': (3e-3, 5e-2, 1e-3, 3e-4),
-  'growth.rates': RATES,
-  'growth.validation': (8, 64, 512, 8192),
-  'growth.test': (16, 512, 2048, 32_768),
+# The paper says nothing of optimiser, rates and steps: those here are assumptions.
+TRAINED = {
+  **common.MODEL,
+  **common.TRAINING,
+  'optimizer': Scaled('adamw', 'muon', 'adamw', 'adamw'),
+  'weight_decay': 0.1,  # of kernels in the decoder
 }
+RATES = Scaled((3e-3,), (2e-2, 5e-2, 1.2e-1), (3e-4, 1e-3, 3e-3), (1e-4, 3e-4, 1e-3))
+# The models of `loss`, `reasoning` and `growth` have one size at `gpu` and `paper`.
+LARGE = {**TRAINED, 'heads': Scaled(2, 4, 32, 32), 'rates': RATES}
 
 
 def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
-  scale, tables = common.parse(arg, TABLES)
-  config = common.base(scale, tables)
-  config.data = {'source': ''}  # stdlib, a path, a glob, tfds:NAME, ngram:SOURCE (docs/data.md)
-  config.glyphs = {
-    'font': 'auto',  # GNU Unifont where the system has it, else DejaVu; or a path
-    'cell': 32,  # pixels along an edge
-    'composition': 'squeeze',  # of n-grams; or area
-    'alphabet': 'text',  # or byte_level
-    'table': '',  # a table that experiments.glyphs drew, instead of drawing it
+  sections = {
+    'data': {  # stdlib, a path, a glob, tfds:NAME, ngram:SOURCE (docs/data.md)
+      # At `gpu` endless text of a known law; its documents are longer than a row of 1,024 tokens.
+      'source': Scaled(*('stdlib/prose',) * 2, 'ngram:stdlib,length=16384', 'tfds:wiki40b/en')
+    },
+    'glyphs': {
+      # auto: GNU Unifont where the system has it, else DejaVu; or a path
+      'font': Scaled('dejavu', 'auto', 'auto', 'auto'),
+      'cell': Scaled(16, 32, 32, 32),  # pixels along an edge
+      'composition': 'squeeze',  # of n-grams; or area
+      'alphabet': 'text',  # or byte_level
+      'table': '',  # a table that experiments.glyphs drew, instead of drawing it
+    },
+    'tokenizer': {
+      # or bytes, or the file of a saved tokenizer
+      'kind': Scaled('restricted', 'restricted', 'unicode', 'unicode'),
+      # On two cores the LM head of 65,536 rows would take 99 % of the time. Nearly all of these ids
+      # never occur in English text: the vocabulary of `cpu` is bytes, the characters and n-grams
+      # that occur most, and the look-alikes of Latin letters, cut and drawn as in the whole.
+      'vocab_size': Scaled(640, 1024, 65_536, 65_536),
+      # characters of an n-gram: the paper's 3, or whole words for `neighbours`
+      'longest': Scaled(3, 6, 6, 3),
+      # of the train split, to learn n-grams from
+      'train_bytes': Scaled(200_000, 4_000_000, 50_000_000, 500_000_000),
+    },
+    'loss': {
+      **LARGE,
+      'arms': Scaled(('trainable_0.02', 'glyph'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)),
+      # What arms are compared with: trained rows, each start, and rows without form or text.
+      'references': (*SCALES_OF_TRAINED, *STARTS[1:], 'random', 'shuffled', 'equal'),
+      'margin': 0.05,  # bits per byte that are of no consequence
+      'seeds': Scaled(2, 5, 5, 5),
+      'side_by_side': Scaled(2, 5, 1, 1),
+      'layers': Scaled(1, 2, 16, 16),
+      'dim': Scaled(16, 64, 1024, 1024),
+      'batch_size': Scaled(4, 8, 32, 512),
+      'length': Scaled(32, 128, 1024, 1024),
+      # In 400 steps at `cpu` Muon came to 2.63 bits per byte of validation text, AdamW to 3.33, and
+      # the second rate was the best on validation text for frozen and for trained rows.
+      'steps': Scaled(6, 200, 100, 18_000),
+      'evaluate_every': Scaled(3, 40, 25, 1000),
+      'checkpoint_every': Scaled(100, 1000, 1000, 1000),
+      'validation': Scaled(8, 64, 512, 8192),  # excerpts of `length` tokens
+      'test': Scaled(64, 512, 2048, 32_768),
+    },
+    'homoglyphs': {
+      'tolerance': 0.05,  # pixels of a look-alike that may differ, as a share of the letter's ink
+      'rates': (0.1, 0.3, 1.0),  # letters replaced, of those that have look-alikes
+      # of `loss`, with its tokenizer
+      'arms': Scaled(('glyph', 'trainable_0.02'), READERS, READERS, READERS),
+      'byte_arms': ('trainable_0.02',),  # trained like `loss`, over bytes
+      'reference': 'glyph',  # arm that others are compared with
+      'texts': Scaled(16, 256, 2048, 2048),  # passages of the test split
+      # of a passage, so short that it stays shorter than a row when attacked
+      'chars': Scaled(16, 64, 512, 512),
+    },
+    'unseen_script': {
+      **TRAINED,
+      'arms': Scaled(('glyph', 'trainable_0.02'), READERS[:3], READERS[:3], READERS[:3]),
+      'trained': Scaled(('ARMENIAN',), *(('LATIN', 'ARMENIAN', 'GEORGIAN'),) * 3),
+      'tested': Scaled(('GEORGIAN',), *(('CYRILLIC', 'GREEK'),) * 3),
+      'held_out': 0.2,  # of the trained scripts' letters
+      'validation': 0.1,  # of them, to choose the rate with
+      'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
+      # (language, source) pairs of other scripts: paths, tfds:wiki40b/ru, …
+      'texts': Scaled(
+        (), (), *((('russian', 'tfds:wiki40b/ru'), ('greek', 'tfds:wiki40b/el')),) * 2
+      ),
+      'seeds': Scaled(2, 3, 5, 5),
+      'side_by_side': 5,  # seeds that train at once; 1 where a model fills the device
+      'layers': Scaled(1, 2, 6, 6),
+      'dim': Scaled(16, 64, 512, 512),
+      'heads': Scaled(2, 4, 8, 8),
+      'length': Scaled(48, 48, 64, 64),
+      'batch_size': Scaled(8, 24, 256, 256),
+      'steps': Scaled(6, 260, 1000, 1000),
+      'rates': RATES._replace(paper=RATES.gpu),
+    },
+    'neighbours': {
+      'arms': Scaled(('glyph',), *(('glyph', 'trainable_0.02'),) * 3),  # of `loss`
+      'tokens': Scaled(40, 160, 500, 500),  # the most frequent ones, compared by form
+      'occurrences': Scaled(1, 5, 20, 20),  # of a word, at least, to compare its class
+    },
+    'reasoning': {
+      **LARGE,
+      'arms': Scaled(('trainable_0.02', 'glyph'), *(('trainable_0.02', 'glyph', 'random'),) * 3),
+      'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
+      'naive_arms': Scaled((), (), ('glyph',), ('glyph',)),  # trained on sentences alone too
+      'seeds': Scaled(2, 5, 5, 5),
+      'side_by_side': Scaled(2, 5, 1, 1),
+      'entities': Scaled(6, 20, 500, 2000),
+      'attributes': Scaled(2, 2, 4, 4),
+      'words': Scaled(6, 8, 12, 12),  # values that an attribute can have
+      'options': 4,  # of a question
+      'told': 0.2,  # of the facts: in sentences only
+      'unseen': 0.2,  # of the facts: in no training text
+      'asked': 0.5,  # of the documents: questions; the rest are sentences
+      'spaced': 0.5,  # of these questions: a space precedes the answer
+      'validation': 4,  # batches of documents that are not trained on, to choose the rate with
+      'sample': Scaled(200, 2000, 50_000, 100_000),  # documents of a seed, to learn tokens from
+      'vocab_size': Scaled(384, 512, 65_536, 65_536),
+      'longest': Scaled(8, 8, 5, 3),  # characters of an n-gram: words
+      'layers': Scaled(1, 2, 16, 16),
+      'dim': Scaled(16, 96, 1024, 1024),
+      'length': Scaled(64, 128, 1024, 1024),
+      'batch_size': Scaled(4, 16, 32, 512),
+      # In 300 steps Muon finds how to look up an option, AdamW in 400 not.
+      'steps': Scaled(4, 320, 1000, 18_000),
+      'rates': RATES._replace(cpu=(1e-2, 3e-2, 1e-1)),
+      'questions': '',  # own questions: CSV, JSON, or tfds:ai2_arc/ARC-Challenge (docs/data.md)
+      'split': 'test',  # of a TFDS set
+      'limit': 0,  # own questions at most; 0: all
+      'layout': 'inline',  # options after one another, or on lines
+      'context': 1024,  # tokens; longer prompts lose their beginning
+      'ask_batch': 64,  # questions a batch
+    },
+    'growth': {
+      **LARGE,
+      'arms': ('glyph',),
+      'experts': 2,
+      'margin': 0.05,  # bits per byte that are of no consequence
+      'seeds': Scaled(2, 3, 3, 3),
+      'side_by_side': Scaled(2, 3, 1, 1),
+      'layers': Scaled(2, 4, 6, 6),
+      'dim': Scaled(16, 64, 1024, 1024),  # the sequel's 4096 needs glyphs.cell=64
+      'batch_size': Scaled(4, 8, 32, 512),
+      'length': Scaled(32, 128, 1024, 1024),
+      'steps': Scaled(6, 240, 100, 18_000),
+      'validation': Scaled(8, 64, 512, 8192),  # excerpts of `length` tokens
+      'test': Scaled(16, 512, 2048, 32_768),
+    },
   }
-  config.tokenizer = {
-    'kind': 'unicode',  # restricted, bytes, or the file of a saved tokenizer
-    'vocab_size': 65_536,
-    'longest': 3,  # characters of an n-gram
-    'train_bytes': 0,  # of the train split, to learn n-grams from
-  }
-  config.loss = MODEL | {
-    'references': (),  # arms that the others are compared with
-    'margin': 0.05,  # bits per byte that are of no consequence
-    'validation': 16,  # excerpts of `length` tokens
-    'test': 16,
-  }
-  config.homoglyphs = {
-    'tolerance': 0.05,  # pixels of a look-alike that may differ, as a share of the letter's ink
-    'rates': (0.1, 0.3, 1.0),  # letters replaced, of those that have look-alikes
-    'arms': (),  # of `loss`, with its tokenizer
-    'byte_arms': (),  # trained like `loss`, over bytes
-    'reference': 'glyph',  # arm that others are compared with
-    'texts': 16,  # passages of the test split
-    'chars': 64,  # of a passage, so short that it stays shorter than a row when attacked
-  }
-  config.unseen_script = MODEL | {
-    'trained': ('LATIN', 'ARMENIAN', 'GEORGIAN'),
-    'tested': ('CYRILLIC', 'GREEK'),
-    'held_out': 0.2,  # of the trained scripts' letters
-    'validation': 0.1,  # of them, to choose the rate with
-    'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
-    'texts': (),  # (language, source) pairs of other scripts: paths, tfds:wiki40b/ru, …
-  }
-  config.neighbours = {
-    'arms': (),  # of `loss`
-    'tokens': 100,  # the most frequent ones, compared by form
-    'occurrences': 5,  # of a word in the test text, at least, to compare its class
-  }
-  config.reasoning = MODEL | {
-    'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
-    'naive_arms': (),  # arms trained on sentences alone too, without ever seeing the template
-    'entities': 200,
-    'attributes': 4,
-    'words': 12,  # values that an attribute can have
-    'options': 4,  # of a question
-    'told': 0.2,  # of the facts: in sentences only
-    'unseen': 0.2,  # of the facts: in no training text
-    'asked': 0.5,  # of the documents: questions; the rest are sentences
-    'spaced': 0.5,  # of these questions: a space precedes the answer
-    'validation': 4,  # batches of documents that are not trained on, to choose the rate with
-    'sample': 2000,  # documents of each seed that the tokenizer is learned from
-    'vocab_size': 512,
-    'longest': 8,  # characters of an n-gram: words
-    'questions': '',  # own questions: CSV, JSON, or tfds:ai2_arc/ARC-Challenge (docs/data.md)
-    'split': 'test',  # of a TFDS set
-    'limit': 0,  # own questions at most; 0: all
-    'layout': 'inline',  # options after one another, or on lines
-    'context': 1024,  # tokens; longer prompts lose their beginning
-    'ask_batch': 64,  # questions a batch
-  }
-  config.growth = MODEL | {
-    'experts': 2,
-    'margin': 0.05,  # bits per byte that are of no consequence
-    'validation': 16,  # excerpts of `length` tokens
-    'test': 16,
-  }
-  return common.sized(config, SIZES)
+  return common.build(arg, TABLES, sections)

@@ -34,6 +34,7 @@ from lib.train.state import State
 
 WHOLE = ('layers', 'dim', 'heads', 'length', 'batch_size', 'steps', 'seeds')  # 1 or more
 Batches = Callable[[int], Iterable[Batch]]  # of a seed
+Initial = Callable[[int, Variables], Variables]  # (seed, initialised) -> what training starts from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +162,7 @@ def fit(
   tokenizer: Tokenizer | None = None,
   trained: Callable[[ConfigDict], Experiment] | None = None,
   bare: Callable[[Variables], Variables] = lambda variables: variables,
+  initial: Initial | None = None,
 ) -> list[Fitted]:
   """Trains the seeds of a model, or takes each up where it stands, and keeps them in the workdir.
 
@@ -180,6 +182,8 @@ def fit(
     trained: section -> what is trained instead of the model alone, such as the model with aids of
       training, whose schedules depend on the section's steps.
     bare: variables of `trained` -> those of `model`.
+    initial: (seed, variables as they are initialised) -> those of `trained` that training starts
+      from, instead of the former or of the section's `initial`.
 
   Returns:
     A model for each seed config.seed, config.seed + 1, …
@@ -199,6 +203,7 @@ def fit(
       tokenizer,
       trained(options) if trained else _experiment(model),
       bare,
+      initial,
     )
 
   def loss(short: ConfigDict) -> float:
@@ -224,6 +229,7 @@ def _fit(
   tokenizer: Tokenizer | None,
   experiment: Experiment,
   bare: Callable[[Variables], Variables],
+  begin: Initial | None,
 ) -> list[Fitted]:
   """The seeds `these`: one, or several side by side."""
   start = language_model.load(options.initial) if options.initial else None
@@ -235,6 +241,12 @@ def _fit(
     initial = initial and jax.tree.map(lambda leaf: np.stack([leaf] * count), initial)
   else:
     experiment = dataclasses.replace(experiment, batches=every[0])
+  if begin is not None:
+    batch = dict(next(iter(experiment.batches)))
+    new = jax.device_get(jax.jit(experiment.init_fn)(jax.random.key(these[0]), batch))
+    of = lambda index: jax.tree.map(lambda leaf: leaf[index], new) if count else new
+    begun = [begin(seed, of(index)) for index, seed in enumerate(these)]
+    initial = jax.tree.map(lambda *leaves: np.stack(leaves), *begun) if count else begun[0]
   evaluate: dict[str, Callable[[Variables], Mapping[str, Any]]] = {}
   for key, make in evaluations.items():
     batches_of = _stacked([make(seed) for seed in these]) if count else make(these[0])

@@ -76,7 +76,7 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 
 Plans = Mapping[str, Callable[[], Plan]]
-Pictures = Mapping[str, Sequence[Panel]]  # file name -> its panels
+Pictures = Mapping[str, Sequence[Panel] | bytes]  # file name -> its panels, or a PNG
 
 
 def text_of(config: ConfigDict) -> Sequence[str]:

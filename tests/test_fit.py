@@ -33,14 +33,14 @@ def batches(options: ConfigDict, seed: int, repeat: bool = True):
   )
 
 
-def trained(tmp_path, name='m', **changes):
+def trained(tmp_path, name='m', initial=None, **changes):
   config, options = config_of(**changes)
   run = Run(tmp_path, sharding.make_mesh(config.mesh, jax.devices()[:1]))
   model = LanguageModel(Learned(256, options.dim), fit.make_decoder(options, fit.dtype(config)))
   return fit.fit(
     config, run, options, name, model, lambda seed: batches(options, seed),
     evaluations={'validation': lambda seed: batches(options, 9, repeat=False)},
-    tokenizer=Characters(),
+    tokenizer=Characters(), initial=initial,
   )  # fmt: skip
 
 
@@ -68,6 +68,23 @@ def test_a_model_starts_from_the_weights_of_another(tmp_path):
         one.variables['params']['embedding']['table'],
         base.variables['params']['embedding']['table'], atol=1e-6,
       )  # fmt: skip
+
+
+@pytest.mark.parametrize('side_by_side', [0, 2])
+def test_each_seed_starts_from_variables_given_in_memory(tmp_path, side_by_side):
+  asked = {}
+
+  def initial(seed, new):
+    asked[seed] = new
+    return jax.tree.map(lambda leaf: leaf + seed, new)
+
+  changes = {'rates': (1e-12,), 'steps': 2, 'seeds': 2, 'side_by_side': side_by_side}
+  plain = trained(tmp_path, 'plain', **changes)
+  found = trained(tmp_path, 'given', initial, **changes)
+  table = lambda variables: variables['params']['embedding']['table']
+  for seed, (one, without) in enumerate(zip(found, plain, strict=True)):
+    np.testing.assert_allclose(table(asked[seed]), table(without.variables), atol=1e-6)
+    np.testing.assert_allclose(table(one.variables), table(asked[seed]) + seed, atol=1e-6)
 
 
 def test_the_best_of_several_rates_is_chosen_and_only_its_models_are_kept(tmp_path):

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Growth: a stage is the language model it says it is, and what is frozen stays and costs less."""
 
+import functools
 import types
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.visual_unicode import growth
-from lib.data import pipeline
+from configs import visual_unicode
+from experiments.visual_unicode import growth, text
+from lib.data import pipeline, sources, token_excerpts
 from lib.embeddings.glyph import Given
 from lib.embeddings.glyph_rows import gaussian_rows
+from lib.language_model import TrainedModel, ensemble
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.growth import Flops, Stage
 from lib.objectives.next_token import next_token
@@ -30,16 +33,38 @@ def variables():
   return jax.jit(MODEL.init)(KEY, BATCH, KEY)
 
 
+def shallow(variables, depth):
+  """Variables of the first layers of a model."""
+  decoder = variables['params']['decoder']
+  blocks = jax.tree.map(lambda leaf: leaf[:depth], decoder['blocks'])
+  return variables | {'params': variables['params'] | {'decoder': decoder | {'blocks': blocks}}}
+
+
 @pytest.mark.parametrize('depth', [1, LAYERS])
 def test_a_stage_is_the_model_of_its_layers(variables, depth):
   stage = Stage(MODEL, depth)
-  start = stage.start(variables)
-  expected = jax.jit(stage.so_far.apply)(stage.shallow(variables), BATCH, KEY)
+  start, own = stage.start(variables), shallow(variables, depth)
+  expected = jax.jit(stage.so_far.apply)(own, BATCH, KEY)
   np.testing.assert_allclose(jax.jit(stage.nats)(start, BATCH, KEY), expected, **EQUAL)
-  back = stage.put_back(variables, start)
-  jax.tree.map(np.testing.assert_array_equal, back, dict(variables))
+  jax.tree.map(np.testing.assert_array_equal, stage.joined(start), own)
+  jax.tree.map(np.testing.assert_array_equal, jax.jit(stage.init)(KEY, BATCH, KEY), start)
   if depth == LAYERS:
     np.testing.assert_allclose(jax.jit(MODEL.apply)(variables, BATCH, KEY), expected, **EQUAL)
+
+
+def test_a_stage_has_the_layers_trained_before_it_and_a_new_one(variables):
+  other = jax.tree.map(lambda leaf: -leaf, variables)
+  found = Stage(MODEL, 3).joined(
+    Stage(MODEL, 3).above(shallow(other, 2), Stage(MODEL, 3).start(variables))
+  )
+  blocks = lambda tree, part: jax.tree.map(
+    lambda leaf: leaf[part], tree['params']['decoder']['blocks']
+  )
+  equal = functools.partial(jax.tree.map, np.testing.assert_array_equal)
+  equal(blocks(found, slice(2)), blocks(other, slice(2)))
+  equal(blocks(found, 2), blocks(variables, 2))
+  equal(found['params']['embedding'], other['params']['embedding'])
+  equal(found['frozen'], other['frozen'])
 
 
 def test_training_a_stage_changes_its_layer_and_the_readout_alone(variables):
@@ -52,12 +77,12 @@ def test_training_a_stage_changes_its_layer_and_the_readout_alone(variables):
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
   gradient['embedding']['begin'] = begin
   moved = jax.tree.map(lambda leaf, step: leaf - 0.1 * step, start['params'], gradient)
-  after = stage.put_back(variables, start | {'params': moved})
+  after = stage.joined(start | {'params': moved})
   same = jax.tree.map(
     lambda new, old: np.array([np.array_equal(a, b) for a, b in zip(new, old)]),
-    after['params']['decoder']['blocks'], variables['params']['decoder']['blocks'],
+    after['params']['decoder']['blocks'], shallow(variables, 2)['params']['decoder']['blocks'],
   )  # fmt: skip
-  assert all(leaf[[0, 2]].all() and not leaf[1] for leaf in jax.tree.leaves(same))
+  assert all(leaf[0] and not leaf[1] for leaf in jax.tree.leaves(same))
   table = lambda tree: tree['frozen']['embedding']['table']
   np.testing.assert_array_equal(table(after), table(variables))
 
@@ -84,7 +109,11 @@ def test_operations_are_those_that_the_compiler_counts():
 
 
 def test_mean_logits_of_one_model_twice_are_its_own(variables):
-  score = lambda several: np.asarray(growth._nats_of_mean_logits(MODEL, several, BATCH))
+  held_out = token_excerpts.of_rows(BATCH, len(BATCH['targets']), range(len(BATCH['targets'])))
+  model = lambda variables: TrainedModel(MODEL, variables, None, T)
+  score = lambda several: held_out.sums(
+    functools.partial(ensemble.row_loss, [model(one) for one in several])
+  )
   one = score([variables])
   assert score([variables, variables]) == pytest.approx(one, rel=1e-5)
   other = jax.tree.map(lambda leaf: -leaf, variables)
@@ -93,20 +122,32 @@ def test_mean_logits_of_one_model_twice_are_its_own(variables):
 
 def test_parts_of_a_source_are_disjoint_and_whole():
   source = [b'%d' % i for i in range(11)]
-  parts = [growth.Part(source, first, 3) for first in range(3)]
+  parts = [sources.Part(source, first, 3) for first in range(3)]
   assert [len(part) for part in parts] == [4, 4, 3]
   assert sorted(part[i] for part in parts for i in range(len(part))) == sorted(source)
 
 
 def test_experts_share_documents_and_steps_and_begin_apart(monkeypatch):
-  seeds = object.__new__(growth.Seeds)
-  seeds._options = types.SimpleNamespace(experts=3, steps=12, layers=2)
-  seeds._model = seeds._whole = None
-  monkeypatch.setattr(seeds, '_batches', lambda part, parts: (part, parts))
-  monkeypatch.setattr(seeds, '_begin', lambda number: f'begin {number}')
-  monkeypatch.setattr(seeds, '_train', lambda what, functions, *rest: rest)
-  monkeypatch.setattr(seeds, '_result', lambda model, several, steps: several)
-  trained = [((part, 3), 4, f'begin {part}') for part in range(3)]
-  assert seeds.experts() == {f'expert={part}': [trained[part]] for part in range(3)} | {
-    'experts': trained
-  }
+  asked = []
+
+  def fitted(config, run, options, name, model, batches, **rest):
+    batches(config.seed)
+    asked.append((name, config.seed, options.steps))
+    return [types.SimpleNamespace(model=name)]
+
+  read = lambda source, tokenizer, seed, **rest: asked.append((len(source), seed))
+  config = visual_unicode.get_config('smoke')
+  config.growth.experts, config.growth.steps = 3, 12
+  opened = text.open_text(config)
+  monkeypatch.setattr(growth.fit, 'fit', fitted)
+  monkeypatch.setattr(growth.pipeline, 'batches', read)
+  monkeypatch.setattr(growth.sources, 'open_source', lambda source, split: [b''] * 7)
+  found = growth.Training(config, None, opened, config.growth).experts()
+  names = [f'growth/expert={part}' for part in range(3)]
+  assert asked == [
+    line
+    for part, documents in enumerate((3, 2, 2))
+    for line in ((documents, 0), (names[part], part * growth.ANOTHER, 4))
+  ]
+  assert found['experts'].models == [names]
+  assert [found[f'expert={part}'].models for part in range(3)] == [[[name]] for name in names]

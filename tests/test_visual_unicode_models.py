@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from configs import common, visual_unicode
+from experiments import fit
+from experiments.fit import Fitted
 from experiments.visual_unicode import growth, loss, models, reasoning, text
 from experiments.visual_unicode.__main__ import RECIPE
 from lib.data import fonts, glyphs, pipeline
+from lib.embeddings import row_kinds
 from lib.errors import InputError
 from lib.models.growth import Stage
 from lib.objectives.next_token import next_token
 from lib.parameters import path_name
 from lib.tokenizers import Characters
 from lib.tokenizers.strings import token_strings
-from lib.train import sharding
+from lib.train import replicas, sharding
 from lib.train.experiment import Experiment
 from lib.train.state import prepare
 from tests.test_configs import shape_check
@@ -35,7 +38,7 @@ def test_the_table_is_no_part_of_the_optimiser_and_sharded_like_the_readout(conf
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
   experiment = recipe(config, 'glyph')
   batch = sharding.global_batch(next(iter(experiment.batches)), mesh, experiment.batch_axis)
-  chain = models.make_optimizer(config.loss)
+  chain = fit.make_optimizer(config.loss)
   shapes = prepare(experiment, chain, batch, 0, mesh).shapes
   frozen = shapes['variables']['frozen']['embedding']['table']
   readout = shapes['variables']['params']['embedding']['readout_table']
@@ -49,9 +52,11 @@ def test_the_table_is_no_part_of_the_optimiser_and_sharded_like_the_readout(conf
 
 def recipe(config, arm):
   opened = text.open_text(config)
-  model = models.make_model(config.loss, arm, opened.glyphs, jax.numpy.dtype(config.dtype))
+  model = models.make_model(config, config.loss, arm, opened.glyphs)
   seeds = range(min(2, config.loss.side_by_side))
-  return models.make_experiment(model, [text.batches(opened, config.loss, seed) for seed in seeds])
+  batches = pipeline.stack([opened.batches(config.loss, seed) for seed in seeds])
+  single = Experiment(*next_token(model), ())
+  return replicas.replicate(single, len(seeds), batches)
 
 
 def test_the_rows_are_no_constant_of_the_step(config):
@@ -97,17 +102,15 @@ def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
   config.reasoning.vocab_size, config.reasoning.sample = 400, 100
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   opened = reasoning.open_text(config)
-  dtype = jax.numpy.dtype(config.dtype)
-  model = models.make_model(config.reasoning, 'code_16', opened.glyphs, dtype)
+  model = models.make_model(config, config.reasoning, 'code_16', opened.glyphs)
   length = config.reasoning.length
   batches = pipeline.batches(
     reasoning.documents(config, 0), opened.tokenizer, batch_size=4, length=length, seed=0
   )
-  shape_check(models.make_experiment(model, [batches]), config, mesh)
-  model = models.make_model(config.growth, 'code_16', opened.glyphs, dtype)
+  shape_check(Experiment(*next_token(model), batches), config, mesh)
+  model = models.make_model(config, config.growth, 'code_16', opened.glyphs)
   stage = Stage(model, config.growth.layers)
-  functions = next_token(growth._Plain(stage))
-  shapes = shape_check(Experiment(*functions, batches), config, mesh)
+  shapes = shape_check(Experiment(*next_token(stage), batches), config, mesh)
   lower = shapes['variables']['frozen']['lower']['up']['kernel']
   assert lower.shape[0] == config.growth.layers - 1
   assert lower.sharding.spec == jax.P(None, 'fsdp', 'tensor')
@@ -115,7 +118,8 @@ def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
 
 def test_starts_of_one_norm_differ_in_what_the_rows_say(config):
   opened = text.open_text(config)
-  rows = {arm: models.ARMS[arm].rows(opened.glyphs, 16, 1) for arm in visual_unicode.STARTS}
+  of = lambda arm: row_kinds.KINDS[models.ARMS[arm].rows](opened.glyphs, 16, 1)
+  rows = {arm: of(arm) for arm in visual_unicode.STARTS}
   for found in rows.values():
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
   order = lambda found: found[np.lexsort(found.T)]
@@ -123,15 +127,16 @@ def test_starts_of_one_norm_differ_in_what_the_rows_say(config):
   assert (glyph != shuffled).any()
   assert (order(glyph) == order(shuffled)).all()
   assert not any(models.ARMS[arm].frozen for arm in rows)
-  equal = models.ARMS['equal'].rows(opened.glyphs, 16, 1)
+  equal = of('equal')
   assert len(np.unique(equal, axis=0)) == 1
-  assert set(models.LABELS) == set(models.ARMS)
+  labels = [arm.label for arm in models.ARMS.values()]
+  assert len(set(labels)) == len(labels)
 
 
 def test_a_model_over_equal_rows_reads_no_input(config):
   opened = text.open_text(config)
-  model = models.make_model(config.loss, 'equal', opened.glyphs, jax.numpy.float32)
-  batch = next(iter(text.batches(opened, config.loss, 0)))
+  model = models.make_model(config, config.loss, 'equal', opened.glyphs)
+  batch = next(iter(opened.batches(config.loss, 0)))
   key = jax.random.key(0)
   variables = jax.jit(model.init)(key, batch, key)
   bos = opened.tokenizer.vocab_size
@@ -146,7 +151,8 @@ def test_a_model_over_equal_rows_reads_no_input(config):
 def at_three_rates(table):
   changed = visual_unicode.get_config(SCALE)
   options = changed[table]
-  options.rates, options.rate_share, options.steps, options.seeds = (1e-3, 1e-2, 1e-1), 0.2, 10, 3
+  options.rates, options.rate_share, options.steps = (1e-3, 1e-2, 1e-1), 0.2, 10
+  options.seeds = options.side_by_side = 3
   return changed
 
 
@@ -154,43 +160,54 @@ def at_three_rates(table):
 def test_the_learning_rate_of_an_arm_is_that_of_the_lowest_validation_loss(table, monkeypatch):
   changed, asked = at_three_rates(table), []
 
-  def fit_model(config, run, options, name, model, batches, evaluations):
-    asked.append((options.peak, options.seeds, options.steps, name))
+  def trained(config, run, options, name, seeds, *rest):
+    [rate] = options.rates
+    asked.append((rate, len(seeds), options.steps, name))
     history = [
-      {'step': 0, 'validation/bits_per_byte': [0.0]},
-      {'step': 2, 'validation/bits_per_byte': [abs(np.log10(options.peak) + 2)]},
+      {'step': 0, 'validation/bits_per_byte': 0.0},
+      {'step': 2, 'validation/bits_per_byte': abs(np.log10(rate) + 2)},
     ]
-    return [models.Trained(None, {}, history, 0, options.peak)]
+    return [Fitted(None, history, rate)]
 
-  monkeypatch.setattr(models, 'fit_model', fit_model)
+  monkeypatch.setattr(fit, '_fit', trained)
   if table == 'loss':
-    [one], folder = loss.fit(changed, None, 'glyph'), 'loss'
+    [one], folder = loss.train(changed, None, 'glyph'), 'loss'
+    rate = one.rate
   else:
     opened, folder = reasoning.open_text(changed), 'reasoning/questions'
-    [one] = reasoning.fit(changed, None, opened, 'glyph', 'questions')
-  assert one.rate == 1e-2
+    _, rate = reasoning.train(changed, None, opened, 'glyph', 'questions')
+  assert rate == 1e-2
   assert [some[:3] for some in asked] == [(1e-3, 1, 2), (1e-2, 1, 2), (1e-1, 1, 2), (1e-2, 3, 10)]
-  assert asked[0][3] == f'{folder}/rate=0.001/arm=glyph'
+  assert asked[0][3] == f'{folder}/arm=glyph,rate=0.001'
   assert asked[3][3] == f'{folder}/arm=glyph'
 
 
 def test_each_way_of_growing_has_its_rate_by_validation_text(monkeypatch):
   changed = at_three_rates('growth')
   opened = text.open_text(changed)
-  validation = text.held_out(opened, changed.growth, 'validation', changed.growth.validation)
+  validation = opened.held_out(changed.growth, 'validation')
   best = {'monolithic': 1e-3, 'grown': 1e-2, 'experts': 1e-1}
 
-  class Seeds:
-    def __init__(self, config, run, options, folder, seeds, opened, model, held_out):
-      assert (options.steps, len(seeds)) == (2, 1)
-      assert (held_out.bytes == validation.bytes).all()
-      for way, rate in best.items():
-        nats = [validation.bytes * (1 + abs(np.log10(options.peak / rate)))]
-        setattr(self, way, lambda way=way, nats=nats: {way: growth.Result(nats, 0, 0)})
+  class Result:
+    def __init__(self, bits):
+      self._bits = bits
 
-  monkeypatch.setattr(growth, 'Seeds', Seeds)
+    def bits(self, held_out):
+      assert (held_out.bytes == validation.bytes).all()
+      return np.full((1, 5), self._bits)
+
+  class Training:
+    def __init__(self, config, run, opened, options, ending):
+      assert (options.steps, options.seeds) == (2, 1)
+      [rate] = options.rates
+      assert ending == f',rate={rate}'
+      for way, right in best.items():
+        bits = 1 + abs(np.log10(rate / right))
+        setattr(self, way, lambda way=way, bits=bits: {way: Result(bits)})
+
+  monkeypatch.setattr(growth, 'Training', Training)
   for way, rate in best.items():
-    assert growth._at_best_rate(changed, None, opened, None, way).peak == rate
+    assert growth.at_best_rate(changed, None, opened, way).rates == (rate,)
 
 
 def test_facts_that_choose_a_rate_are_those_of_training_in_other_documents(config):
@@ -243,7 +260,7 @@ def wrong(tmp_path_factory):
     (['--config.loss.rates=(0.0,)'], 'loss.rates must be positive; got (0.0,)'),
     (['--config.loss.rate_share=0.0'], 'loss.rate_share must be above 0'),
     (['--config.loss.length=100000'], 'is 100001 long: choose shorter excerpts'),
-    (['--config.loss.dim=9'], 'loss.dim 9 is no even multiple of 2 heads'),
+    (['--config.loss.dim=9'], 'loss.dim 9 is no multiple of 2 heads'),
     (['--config.homoglyphs.rates=(0.0,)'], 'homoglyphs.rates must lie above 0'),
     (["--config.unseen_script.tested=('KLINGON',)"], "no letters of the script 'KLINGON'"),
     (['--config.data.source=/nowhere/*.txt'], '/nowhere/*.txt'),

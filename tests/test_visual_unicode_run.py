@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from configs import visual_unicode
-from experiments import runner
-from experiments.visual_unicode import coverage, growth, loss, models, reasoning, text
-from lib.report.results import Row
+from experiments.recipe import Run
+from experiments.visual_unicode import coverage, growth, loss, reasoning, text
+from lib.embeddings import row_kinds
+from lib.evals import choice_rows
+from lib.report.results import from_json
 from lib.train import sharding
 from tests import addresses
 
@@ -66,7 +68,7 @@ def test_every_table_has_rows_and_pictures(smoke):
 
 
 def test_rules_and_published_numbers_address_rows(smoke):
-  rows = [Row(**row) for row in smoke[1].values()]
+  rows = from_json(smoke[1].values())
   fonts = 'DejaVuSans.ttf', 'unifont.hex'
   assert addresses.faults('visual_unicode', rows, fonts) == []
 
@@ -156,9 +158,9 @@ KINDS = ('trained', 'frozen')
 
 def test_frozen_rows_of_trained_models_are_bit_identical(smoke, config):
   folder, _ = smoke
-  here = runner.Run(folder, sharding.make_mesh(config.mesh, ONE))
-  rows = models.glyph(text.open_text(config).glyphs, config.loss.dim)
-  for one in loss.fit(config, here, 'glyph'):  # a run that is done is read
+  here = Run(folder, sharding.make_mesh(config.mesh, ONE))
+  rows = row_kinds.glyph(text.open_text(config).glyphs, config.loss.dim)
+  for one in loss.train(config, here, 'glyph'):  # a run that is done is read
     assert set(one.variables) == {'params', 'frozen'}
     assert 'table' not in one.variables['params']['embedding']
     held = np.asarray(one.variables['frozen']['embedding']['table'])
@@ -206,7 +208,7 @@ def test_every_case_has_every_protocol_and_nothing_leaks(smoke):
   cases = [f'facts={kind},wording={wording}' for kind, wording in reasoning.CASES]
   for arm in ('glyph', 'trainable_0.02'):
     for training in ('none', 'questions'):
-      for protocol in reasoning.PROTOCOLS:
+      for protocol in choice_rows.PROTOCOLS:
         for case in cases:
           assert f'arm={arm},training={training},{case},protocol={protocol}' in rows
       row = f'arm={arm},training={training},facts=unseen,wording=test'

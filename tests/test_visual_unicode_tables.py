@@ -6,26 +6,21 @@ import pathlib
 import re
 import types
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import visual_unicode
-from experiments.visual_unicode import (
-  homoglyphs,
-  loss,
-  models,
-  neighbours,
-  scores,
-  text,
-  unseen_script,
-)
+from experiments import fit
+from experiments.fit import Fitted
+from experiments.visual_unicode import loss, models, neighbours, text, unseen_script
 from lib import tokenizers
-from lib.data import sources
+from lib.data import letter_names, look_alikes, sources
 from lib.data.word_classes import ENGLISH, word_classes
+from lib.embeddings import row_kinds
 from lib.embeddings.glyph_rows import unit
+from lib.evals import neighbours as spaces
 from lib.report import published
-from lib.report.results import Row
+from lib.report.results import Row, Rows
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTES = ROOT.parent / 'shared/papers/visual_unicode.md'
@@ -43,11 +38,11 @@ def config():
 
 def test_attacks_replace_letters_that_have_look_alikes(config):
   alike = {'a': 'а', 'o': 'оο'}
-  attacked = homoglyphs.attack('a toad, o!' * 50, alike, 1.0, seed=0)
+  attacked = look_alikes.attack('a toad, o!' * 50, alike, 1.0, seed=0)
   assert len(attacked) == 500
   assert not {'a', 'o'} & set(attacked)
   assert {'а', 'о', 'ο'} <= set(attacked)
-  some = homoglyphs.attack('a' * 4000, alike, 0.25, seed=1)
+  some = look_alikes.attack('a' * 4000, alike, 0.25, seed=1)
   assert some.count('а') / 4000 == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / 4000))
 
 
@@ -55,9 +50,9 @@ def test_attacks_replace_letters_that_have_look_alikes(config):
 def test_both_contexts_are_asked_for_the_same_clean_tokens(config, kind):
   tokenizer = text.open_text(config, kind).tokenizer
   clean = 'the other then, and\nthe end'
-  attacked = homoglyphs.attack(clean, {'e': 'е', 't': 'т'}, 0.5, seed=2)
+  attacked = look_alikes.attack(clean, {'e': 'е', 't': 'т'}, 0.5, seed=2)
   assert attacked != clean
-  one, other = homoglyphs.aligned(tokenizer, clean, attacked, 64)
+  one, other = look_alikes.aligned(tokenizer, clean, attacked, 64)
   sought = [row['targets'][row['bytes'] > 0].tolist() for row in (one, other)]
   assert sought[0] == sought[1]
   assert one['bytes'].sum() == other['bytes'].sum() >= 0.5 * len(clean)
@@ -74,14 +69,14 @@ def test_both_contexts_are_asked_for_the_same_clean_tokens(config, kind):
 def test_without_an_attack_all_tokens_count(config):
   tokenizer = text.open_text(config).tokenizer
   clean = 'nothing here was changed'
-  one, other = homoglyphs.aligned(tokenizer, clean, clean, 64)
+  one, other = look_alikes.aligned(tokenizer, clean, clean, 64)
   assert all((one[field] == other[field]).all() for field in one)
   assert one['bytes'].sum() == len(clean)
 
 
 def test_look_alikes_of_one_picture_cost_frozen_glyphs_nothing(config):
   opened = text.open_text(config)
-  rows = models.glyph(opened.glyphs, config.loss.dim)
+  rows = row_kinds.glyph(opened.glyphs, config.loss.dim)
   a, cyrillic = (int(opened.tokenizer.encode(c.encode())[0]) for c in 'aа')
   assert a != cyrillic
   assert (rows[a] == rows[cyrillic]).all()
@@ -97,20 +92,20 @@ def test_letters_to_be_tested_are_in_no_training_line(config):
   for group, members in groups.items():
     assert members, group
     assert not set(validation) & set(members)
-    if 'unseen' in group:
+    if group[1] == 'unseen':
       assert not set(seen) & set(members)
-  assert unseen_script.line('Ё') == 'Ё capital letter io\n'.encode()
+  assert letter_names.line('Ё') == 'Ё capital letter io\n'.encode()
 
 
 def test_only_names_are_scored(config):
   seen, _, _ = unseen_script.split(config)
   tokenizer = tokenizers.Restricted(tokenizers.Unicode(), [ord(letter) for letter in seen])
-  batch = unseen_script.names(tokenizer, seen[:5], 80)
+  batch = letter_names.rows(tokenizer, seen[:5], 80)
   for i, letter in enumerate(seen[:5]):
     scored = batch['targets'][i][batch['bytes'][i] > 0]
-    assert letter.encode() + tokenizer.decode(scored) == unseen_script.line(letter)
+    assert letter.encode() + tokenizer.decode(scored) == letter_names.line(letter)
     assert batch['inputs'][i, 1] == tokenizer.encode(letter.encode())[0]
-  drawn = iter(unseen_script.batches(batch, 3, seed=0))
+  drawn = iter(letter_names.batches(batch, 3, seed=0))
   first, second = next(drawn), next(drawn)
   assert first['inputs'].shape == (3, 80)
   assert (first['inputs'] != second['inputs']).any()
@@ -129,15 +124,15 @@ def test_declarations_in_other_scripts_are_read_with_their_glyphs(config):
   if not UDHR.exists():
     pytest.skip(f'{UDHR} is not there: no text in other scripts to read')
   opened = text.open_text(config, 'unicode')._replace(source=str(UDHR / '*.txt'))
-  [batch] = text.held_out(opened, config.loss, 'test', config.loss.batch_size).batches
+  [batch] = opened.held_out(config.loss, 'test', config.loss.batch_size).batches
   ids = np.unique(batch['inputs'][batch['segments'] > 0])
   assert (ids[ids < opened.tokenizer.vocab_size] > 0x7F).any()
   assert batch['bytes'].sum() > 0
 
 
 def test_the_capital_and_the_small_form_of_a_letter_are_one_unit():
-  assert unseen_script.letter_name('Ж') == unseen_script.letter_name('ж')
-  assert unseen_script.letter_name('ж') != unseen_script.letter_name('з')
+  assert letter_names.without_case('Ж') == letter_names.without_case('ж')
+  assert letter_names.without_case('ж') != letter_names.without_case('з')
 
 
 # Held-out text.
@@ -145,27 +140,26 @@ def test_the_capital_and_the_small_form_of_a_letter_are_one_unit():
 
 def test_held_out_rows_are_stretches_of_the_document_that_they_name(config):
   opened = text.open_text(config)
-  found = text.held_out(opened, config.loss, 'test', 13)
-  assert len(found.documents) == len(found.bytes) == 13
+  found = opened.held_out(config.loss, 'test', 13)
+  assert len(found.units) == len(found.bytes) == 13
   rows = {field: np.concatenate([b[field] for b in found.batches]) for field in found.batches[0]}
   assert (rows['segments'][:13] == 1).all()
   assert (rows['segments'][13:] == 0).all()
   source = sources.open_source(config.data.source, 'test')
-  for row, document in enumerate(found.documents):
+  for row, document in enumerate(found.units):
     ids = [rows['inputs'][row, 0], *rows['targets'][row]]
     assert (rows['inputs'][row, 1:] == rows['targets'][row, :-1]).all()
     assert opened.tokenizer.decode(ids) in source[document]
     assert len(opened.tokenizer.decode(ids[1:])) == found.bytes[row] == rows['bytes'][row].sum()
-  assert np.unique(found.documents, return_counts=True)[1].max() <= text.EACH
+  assert np.unique(found.units, return_counts=True)[1].max() <= text.EACH
 
 
 def test_scores_by_document_have_the_bits_per_byte_of_all_the_text(config):
   opened = text.open_text(config)
-  found = text.held_out(opened, config.loss, 'test', 13)
-  constant = lambda variables, batch: jnp.full(batch['targets'].shape, variables)
-  nats = [scores.row_nats(constant)(value, found) for value in (1.0, 2.0)]
-  bits = scores.bits_by_document(nats, found)
-  assert bits.shape == (2, len(set(found.documents.tolist())))
+  found = opened.held_out(config.loss, 'test', 13)
+  nats = [found.sums(lambda batch: np.full(batch['targets'].shape, value)) for value in (1, 2)]
+  bits = found.bits(nats)
+  assert bits.shape == (2, len(set(found.units.tolist())))
   tokens = 13 * config.loss.length
   expected = [value * tokens / found.bytes.sum() / np.log(2) for value in (1, 2)]
   assert bits.mean(axis=1) == pytest.approx(expected)
@@ -173,10 +167,10 @@ def test_scores_by_document_have_the_bits_per_byte_of_all_the_text(config):
 
 def test_the_unigram_is_that_of_the_training_counts(config):
   opened = text.open_text(config)
-  found = text.held_out(opened, config.loss, 'test', 3)
+  found = opened.held_out(config.loss, 'test', 3)
   counted = np.concatenate([batch['targets'][batch['segments'] > 0] for batch in found.batches])
   size = opened.tokenizer.vocab_size
-  nats = scores.unigram_nats(counted, size, found)
+  nats = loss.unigram_nats(counted, size, found)
   counts = np.bincount(counted, minlength=size) + 0.5
   expected = -np.log(counts / counts.sum())[counted].sum()
   assert nats.sum() == pytest.approx(expected)
@@ -191,21 +185,23 @@ def test_regret_is_over_the_exact_law_of_the_excerpts(config, monkeypatch, tmp_p
   changed.tokenizer.kind = 'bytes'
   changed.loss.test, changed.loss.arms = 12, ('glyph',)
   opened = text.open_text(changed)
-  test = text.held_out(opened, changed.loss, 'test', 12)
+  test = opened.held_out(changed.loss, 'test', 12)
   source = sources.open_source(changed.data.source, 'test')
-  law = scores.law_nats(source, test)
+  law = test.law_nats(source)
   targets = np.concatenate([batch['targets'] for batch in test.batches])
-  for row, index in enumerate(test.documents):
+  for row, index in enumerate(test.units):
     written = opened.tokenizer.decode(targets[row])
     document = source[index]
     [start] = [at for at in range(401) if document[at:].startswith(written)]
     assert start == test.starts[row]
     nats = source.nats(document)
     assert law[row] == pytest.approx(nats[start : start + len(written)].sum())
-  model = models.make_model(changed.loss, 'glyph', opened.glyphs, jnp.float32)
-  trained = models.untrained(model, test.batches[0], (0, 1))
-  monkeypatch.setattr(loss, 'fit', lambda *_: trained)
-  rows = {(row.row, row.column): row for row in loss.table(changed, None)}
+  model = models.make_model(changed, changed.loss, 'glyph', opened.glyphs)
+  length = changed.loss.length
+  untrained = fit.untrained(model, test.batches[0], (0, 1), length, opened.tokenizer)
+  trained = [Fitted(one, [], 1e-3) for one in untrained]
+  monkeypatch.setattr(loss, 'train', lambda *_: trained)
+  rows = {(row.row, row.column): row for row in loss.measure(changed, None)}
   of = lambda row, column: rows[row, column].measured
   exact = of('text=test', 'law_bits_per_byte')
   assert exact == pytest.approx(law.sum() / test.bytes.sum() / np.log(2))
@@ -223,12 +219,12 @@ def test_neighbours_are_judged_by_picture_and_form():
   vectors = unit(np.array([[1, 0.1], [1, 0], [0.8, 0.6], [0, 1], [-0.1, 1]]))
   alike = np.full((5, 5), 0.5)
   alike[0, 1] = alike[1, 0] = 1.0
-  found = neighbours.judge(vectors, alike, written)
+  found = spaces.judge(vectors, alike, written)
   # a-A, A-a, b-a, 1-2, 2-1
   assert found['case_pair'].tolist() == [1, 1]
   assert found['same_form'].tolist() == [0, 0, 1, 1, 1]
   assert found['alike'].tolist() == [1, 1, 0.5, 0.5, 0.5]
-  chance = neighbours._chance(alike, written)
+  chance = spaces.chance(alike, written)
   assert chance['case_pair'] == pytest.approx(1 / 4)
   assert chance['same_form'] == pytest.approx(4 / 20)
 
@@ -239,9 +235,9 @@ def test_hidden_states_are_means_over_occurrences():
     'segments': np.array([[1, 1, 1, 0]]),
   }
   vectors = np.array([[[9.0, 9], [1, 2], [5, 6], [100, 100]]])
-  means = neighbours.hidden(lambda batch, draw: (vectors, None), [batch], np.array([3, 4]))
+  means = spaces.token_states([batch], np.array([3, 4]), lambda batch: vectors)
   np.testing.assert_allclose(means, [[-2, -2], [2, 2]])
-  assert neighbours.frequent([batch], 9, 5).tolist() == [3, 4]
+  assert spaces.frequent([batch], 9, 5).tolist() == [3, 4]
 
 
 def test_states_of_words_are_those_after_whole_words_and_their_spaces():
@@ -250,12 +246,12 @@ def test_states_of_words_are_those_after_whole_words_and_their_spaces():
   ids = tokenizer.encode(b'the other the is (is) is the_ ')
   inputs = np.concatenate([[tokenizer.vocab_size], ids])[None]
   batch = {'inputs': inputs, 'segments': np.ones_like(inputs)}
-  words = neighbours.known_words(tokenizer, [batch], 1)
+  words = spaces.known_words(tokenizer, [batch], 1)
   assert dict(zip(words.written, words.ids)) == {
     word: tokenizer.encode(word.encode())[0] for word in ('the', 'is')
   }
   places = np.arange(inputs.size, dtype=float)[None, :, None]
-  states = neighbours.word_states(tokenizer, [batch], words, lambda b, key: (places, None))
+  states = spaces.word_states(tokenizer, [batch], words, lambda batch: places)
   read = [tokenizer.decode([i]) for i in ids]
   the = [i for i, piece in enumerate(read) if piece == b'the']
   found = dict(zip(words.written, states[:, 0]))
@@ -267,7 +263,7 @@ def test_states_of_words_are_those_after_whole_words_and_their_spaces():
 def made_up():
   """Sixty words of one form in six classes, and their rows."""
   rng = np.random.default_rng(0)
-  words = neighbours.Words(['abc'] * 60, np.arange(60), np.arange(60) % 6)
+  words = spaces.Words(['abc'] * 60, np.arange(60), np.arange(60) % 6)
   return words, rng.standard_normal((60, 32))
 
 
@@ -275,7 +271,8 @@ def differences(made_up, states):
   """p-values and signs of hidden states less rows, noise and untrained states."""
   words, rows = made_up
   untrained = [rows @ np.random.default_rng(seed).standard_normal((32, 32)) for seed in range(4)]
-  found = neighbours._word_rows('glyph', words, states, [rows] * len(states), untrained)
+  found = Rows('neighbours')
+  neighbours.add_words(found, 'glyph', words, states, [rows] * len(states), untrained)
   return [
     (row.estimate.p_value(), row.measured)
     for row in found
@@ -306,15 +303,15 @@ def test_states_arranged_by_word_class_are_meaning(made_up):
 @pytest.mark.parametrize('target', [0.9, 0.5, 0.1])
 def test_noise_takes_rows_as_far_as_asked(made_up, target):
   _, rows = made_up
-  found = neighbours.noisy(rows, target, seed=1)
-  assert neighbours.similarity(rows, found) == pytest.approx(target, abs=1e-6)
+  found = spaces.noisy(rows, target, seed=1)
+  assert spaces.similarity(rows, found) == pytest.approx(target, abs=1e-6)
 
 
 def test_neighbours_are_sought_among_words_of_one_form():
   # Of one class are the long words; the nearest vector of each is a short word.
-  words = neighbours.Words(['of', 'in', 'through', 'without'], np.arange(4), np.array([0, 1, 2, 2]))
+  words = spaces.Words(['of', 'in', 'through', 'without'], np.arange(4), np.array([0, 1, 2, 2]))
   vectors = np.array([[1, 0.0, 0], [0, 1, 0], [1, 0.1, 0], [0, 1, 0.1]])
-  assert neighbours.agreement(vectors, words).tolist() == [0, 0, 1, 1]
+  assert words.agreement(vectors).tolist() == [0, 0, 1, 1]
 
 
 def test_word_classes_are_closed_lists_of_distinct_words():
@@ -344,7 +341,8 @@ def test_published_numbers_are_those_of_the_notes():
 
 
 def test_published_numbers_stand_apart_at_other_scales():
-  row = Row('reasoning', 'model=best_bvv_ru,benchmark=mmlu,protocol=sampled_1', 'accuracy', 0.25)
+  where = {'model': 'best_bvv_ru', 'benchmark': 'mmlu', 'protocol': 'sampled_1'}
+  row = Row('reasoning', where, 'accuracy', 0.25)
   [attached] = published.attach([row], 'visual_unicode', {'scale': 'paper'})
   assert attached.published == pytest.approx(0.2229)
   [apart] = published.attach([row], 'visual_unicode', {'scale': 'cpu'})

@@ -1,30 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a font draws of Unicode, which tokens it draws alike, and what fewer components keep."""
 
-import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
-from fontTools.unicodedata import Blocks
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.visual_unicode import models, text
-from lib.data import fonts
-from lib.data.glyphs import GlyphTable
-from lib.embeddings import glyph_rows
-from lib.report.results import Row, name
+from experiments import recipe
+from experiments.recipe import Pictures, Run
+from experiments.visual_unicode import text
+from lib.data import fonts, glyphs
+from lib.embeddings import glyph_rows, row_kinds
+from lib.report.results import Row, Rows
 
-CAPTION = (
-  'Pictures of tokens. `covered_share` is of the assigned characters of the Basic Multilingual '
-  'Plane; blocks of which a font has nothing are left out. Faithful rows are the paper’s: tokens '
-  'drawn alike share one row; `deduped` adds a random direction to each shared row.'
-)
-SUMMARY = (
-  '^font=[^,]*$|rows=|dim=(16|64|256)$',
-  ('covered_share', 'covered_tokens', 'distinct_rows', 'tokens_sharing_a_row', 'newline_is_space',
-   'cyrillic_a_is_latin_a', 'variance_kept'),
-)  # fmt: skip
-BMP = 0x10000
 FORMS = ('faithful', 'deduped')  # of the rows
 PAIRS = {
   'newline_is_space': '\n ',
@@ -33,94 +21,63 @@ PAIRS = {
 }
 
 
-def check(config: ConfigDict) -> None:
-  """Raises InputError for text or a font that cannot be had."""
-  text.check(config)
-
-
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Measures every font that there is: DejaVu, GNU Unifont, and the config's."""
   found = {text.find_font(font).name: font for font in ('dejavu', 'auto', config.glyphs.font)}
-  rows = []
+  rows = Rows('coverage')
   for title, font in found.items():
-    rows += _blocks(title, text.find_font(font))
+    _add_blocks(rows, title, text.find_font(font))
     for kind in dict.fromkeys(('unicode', config.tokenizer.kind)):
-      rows += _vocabulary(config, title, font, kind)
+      _add_vocabulary(rows, config, title, font, kind)
   if not any('unifont' in title.lower() for title in found):
     note = 'not measured: GNU Unifont is not on this system (Debian: apt-get install unifont)'
-    missing = [(name(font='unifont.hex'), 'covered_share')] + [
-      (name(font='unifont.hex', vocabulary='unicode', rows=form), column)
-      for form in FORMS
-      for column in ('tokens', 'distinct_rows', *PAIRS)
-    ]
-    rows += [Row('coverage', row, column, None, note=note) for row, column in missing]
+    rows.add({'font': 'unifont.hex'}, 'covered_share', None, note=note)
+    for form in FORMS:
+      where = {'font': 'unifont.hex', 'vocabulary': 'unicode', 'rows': form}
+      for column in ('tokens', 'distinct_rows', *PAIRS):
+        rows.add(where, column, None, note=note)
   return rows
 
 
-def _blocks(title: str, font: fonts.Font) -> list[Row]:
+def _add_blocks(rows: Rows, title: str, font: fonts.Font) -> None:
   """Coverage in all and by block."""
-  points = np.arange(BMP)
-  categories = np.array([unicodedata.category(chr(point)) for point in points])
-  assigned = ~np.isin(categories, ('Cn', 'Cs', 'Co'))
-  known = font.draw(points, fonts.CELLS[0])[1] & assigned
-  put = lambda row, column, value, unit='', note='': Row(
-    'coverage', row, column, float(value), unit=unit, note=note
-  )
-  rows, missing = [], 0
-  for first, last, block in zip(Blocks.RANGES, Blocks.RANGES[1:], Blocks.VALUES):
-    here = slice(first, min(last, BMP))
-    if first >= BMP or not assigned[here].any():
-      continue
-    if not known[here].any():
-      missing += 1
-      continue
-    row, size = name(font=title, block=block), assigned[here].sum()
-    rows += [
-      put(row, 'assigned_characters', size),
-      put(row, 'covered_share', known[here].sum() / size, 'ratio'),
-    ]
-  row, note = name(font=title), f'it has no character of {missing} more blocks'
-  total = [
-    put(row, 'assigned_characters', assigned.sum()),
-    put(row, 'covered_share', known.sum() / assigned.sum(), 'ratio', note),
-  ]
-  return total + rows
+  blocks = fonts.blocks(font)
+  there = {block: counts for block, counts in blocks.items() if counts[1]}
+  assigned, known = (sum(part) for part in zip(*blocks.values()))
+  note = f'it has no character of {len(blocks) - len(there)} more blocks'
+  rows.add({'font': title}, 'assigned_characters', assigned)
+  rows.add({'font': title}, 'covered_share', known / assigned, 'ratio', note)
+  for block, (assigned, known) in there.items():
+    where = {'font': title, 'block': block}
+    rows.add(where, 'assigned_characters', assigned)
+    rows.add(where, 'covered_share', known / assigned, 'ratio')
 
 
-def _vocabulary(config: ConfigDict, title: str, font: str, kind: str) -> list[Row]:
+def _add_vocabulary(rows: Rows, config: ConfigDict, title: str, font: str, kind: str) -> None:
   """Tokens that share a row, and the variance that fewer components keep."""
   tokenizer = text.open_text(config, kind).tokenizer
-  glyphs = text.draw(config, tokenizer, font)
-  row, rows = name(font=title, vocabulary=kind), []
-  put = lambda part, column, value, unit='', note='': rows.append(
-    Row('coverage', f'{row},{part}', column, float(value), unit=unit, note=note)
-  )
-  dim = min(64, glyphs.cell**2)
+  table = text.draw(config, tokenizer, font)
+  of_font = {'font': title, 'vocabulary': kind}
   pairs = {
     column: [int(tokenizer.encode(one.encode())[-1]) for one in pair]
     for column, pair in PAIRS.items()
   }
-  deduped = glyph_rows.glyph_rows(glyphs, dim, identity=models.IDENTITY)
-  for form, vectors in zip(FORMS, (glyphs.bits, deduped)):
-    part = name(rows=form)
+  deduped = glyph_rows.glyph_rows(table, min(64, table.cell**2), identity=row_kinds.IDENTITY)
+  for form, vectors in zip(FORMS, (table.bits, deduped)):
+    where = of_font | {'rows': form}
     distinct, sharing = shared(vectors)
-    put(part, 'tokens', len(vectors))
-    put(part, 'covered_tokens', glyphs.covered.sum(), note='all of whose characters the font has')
-    put(part, 'distinct_rows', distinct)
-    put(part, 'distinct_rows_of_covered', shared(vectors[glyphs.covered])[0])
-    put(part, 'tokens_sharing_a_row', sharing)
+    covered, note = table.covered.sum(), 'all of whose characters the font has'
+    rows.add(where, 'tokens', len(vectors))
+    rows.add(where, 'covered_tokens', covered, note=note)
+    rows.add(where, 'distinct_rows', distinct)
+    rows.add(where, 'distinct_rows_of_covered', shared(vectors[table.covered])[0])
+    rows.add(where, 'tokens_sharing_a_row', sharing)
     for column, (one, other) in pairs.items():
-      put(part, column, one != other and np.array_equal(vectors[one], vectors[other]))
-  return rows + _variance(row, glyphs)
-
-
-def _variance(row: str, glyphs: GlyphTable) -> list[Row]:
-  kept = glyph_rows.variance_kept(glyphs)
-  return [
-    Row('coverage', f'{row},dim={dim}', 'variance_kept', float(kept[dim - 1]), unit='ratio')
-    for dim in (2**power for power in range(3, 13))
-    if dim <= kept.size
-  ]
+      rows.add(where, column, one != other and np.array_equal(vectors[one], vectors[other]))
+  kept = glyph_rows.variance_kept(table)
+  for dim in (2**power for power in range(3, 13)):
+    if dim <= kept.size:
+      rows.add(of_font | {'dim': dim}, 'variance_kept', kept[dim - 1], 'ratio')
 
 
 def shared(vectors: np.ndarray) -> tuple[int, int]:
@@ -128,3 +85,35 @@ def shared(vectors: np.ndarray) -> tuple[int, int]:
   whole = np.ascontiguousarray(vectors).view(f'V{vectors.shape[1] * vectors.itemsize}')[:, 0]
   _, counts = np.unique(whole, return_counts=True)
   return counts.size, int(counts[counts > 1].sum())
+
+
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """Some tokens as the models see them."""
+  opened = text.open_text(config)
+  tokens = text.strings_of(opened.tokenizer, config.glyphs.alphabet)
+  return {'glyphs.png': glyphs.contact_sheet(opened.glyphs, tokens)}
+
+
+TABLE = recipe.Table(
+  'coverage',
+  measure,
+  caption='Pictures of tokens. `covered_share` is of the assigned characters of the Basic '
+  'Multilingual Plane; blocks of which a font has nothing are left out. Faithful rows are the '
+  'paper’s: tokens drawn alike share one row; `deduped` adds a random direction to each shared '
+  'row.',
+  shown=(
+    'covered_share',
+    'covered_tokens',
+    'distinct_rows',
+    'tokens_sharing_a_row',
+    'newline_is_space',
+    'cyrillic_a_is_latin_a',
+    'variance_kept',
+  ),
+  rows=lambda where: (
+    set(where) == {'font'} or 'rows' in where or where.get('dim') in ('16', '64', '256')
+  ),
+  check=text.check,
+  pictures=pictures,
+  sources=recipe.text_of,
+)

@@ -2,162 +2,173 @@
 """Bits per byte of frozen and trained rows: same decoder, tokens, steps and seeds."""
 
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.visual_unicode import models, scores, text
-from experiments.visual_unicode.models import Trained
+from experiments import fit, recipe
+from experiments.fit import Fitted
+from experiments.recipe import Pictures, Run
+from experiments.visual_unicode import models, text
 from lib import stats
 from lib.data import sources
 from lib.data.ngram_text import NgramText
-from lib.models.decoder import LanguageModel
-from lib.report.results import Row, name
-from lib.train.experiment import Batch, Variables
+from lib.data.token_excerpts import HeldOut
+from lib.evals.ngram import NGram
+from lib.report import plots
+from lib.report.results import Row, Rows, select
 
-CAPTION = (
-  'Bits per byte of held-out text after training. Arms differ in their input rows alone; seeds are '
-  'paired (same decoder, LM head and batches). Each arm has the learning rate of `learning_rate`, '
-  'chosen by validation text with one seed and a share of the steps. Differences: residual '
-  'variance over seeds pooled over all arms of the table, and the variance over documents. '
-  '`unigram` counts tokens and reads no input; neither does the arm `equal`. `regret` is the '
-  'excess over the exact law of the text, where it has one (`ngram:` sources). `p_equivalent` is '
-  'of two one-sided t-tests (TOST) that the difference is within the margin; below 0.05 it is.'
-)
-SUMMARY = (
-  '',
-  ('bits_per_byte', 'unigram_bits_per_byte', 'law_bits_per_byte', 'regret_bits_per_byte',
-   'learning_rate', 'difference_bits_per_byte', 'p_equivalent'),
-)  # fmt: skip
 UNIGRAM_BYTES = 2**26  # of training text that the unigram is counted on, at most
+DIFFERENCE = 'above 0: worse than the reference; paired by seed and document'
 
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text or models that cannot be had."""
-  options = config.loss
   text.check(config)
-  models.check(options, 'loss')
-  text.check_sizes(config, options)
+  models.check(config.loss, 'loss')
+  text.check_sizes(config, config.loss)
 
 
-def fit(config: ConfigDict, run: runner.Run, arm: str, kind: str | None = None) -> list[Trained]:
+def train(config: ConfigDict, run: Run, arm: str, kind: str = '') -> list[Fitted]:
   """The models of an arm, trained now or by another table of this run, on tokens of a kind."""
   opened, options = text.open_text(config, kind), config.loss
-  validation = text.held_out(opened, options, 'validation', options.validation).batches
-  return models.fit(
-    config,
-    run,
-    options,
-    f'loss/{kind}' if kind else 'loss',
-    arm,
-    opened.glyphs,
-    lambda seed: text.batches(opened, options, seed),
-    validation,
-    {'validation': validation},
-  )
+  batches = functools.partial(opened.batches, options)
+  validation = opened.held_out(options, 'validation').batches
+  table = f'loss/{kind}' if kind else 'loss'
+  return models.train(config, run, options, table, arm, opened, batches, validation)
 
 
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Trains every arm, and compares each with the reference arms and with the unigram."""
-  options = config.loss
-  opened = text.open_text(config)
-  test = text.held_out(opened, options, 'test', options.test)
-  rows, bits = [], {}
+  options, opened = config.loss, text.open_text(config)
+  test = opened.held_out(options, 'test')
+  rows, bits = text.rows(config, 'loss'), {}
   for arm in options.arms:
-    trained = fit(config, run, arm)
-    score = scores.row_nats(functools.partial(token_nats, trained[0].model))
-    nats = [score(one.variables, test) for one in trained]
-    bits[arm] = scores.bits_by_document(nats, test)
-    rows += _arm(config, arm, trained, bits[arm])
+    trained = train(config, run, arm)
+    bits[arm] = test.bits([test.sums(one.model.row_loss) for one in trained])
+    _add_arm(rows, config, arm, trained, bits[arm])
   tokens = sum(int((batch['segments'] > 0).sum()) for batch in test.batches)
-  about = f'{len(test.documents)} excerpts of test text'
-  rows.append(
-    Row('loss', 'text=test', 'bytes_per_token', test.bytes.sum() / tokens,
-        unit='bytes/token', note=about)
-  )  # fmt: skip
-  unigram = scores.bits_by_document([_unigram(config, opened, test)], test)
-  rows.append(
-    Row.of('loss', 'text=test', 'unigram_bits_per_byte', stats.mean(unigram[0], 'documents'),
-           unit='bits/byte', note='the same tokens by their frequencies in training text')
-  )  # fmt: skip
+  about = f'{len(test.units)} excerpts of test text'
+  of_text = {'text': 'test'}
+  rows.add(of_text, 'bytes_per_token', test.bytes.sum() / tokens, 'bytes/token', about)
+  [unigram] = test.bits([_unigram_nats(config, opened, test)])
+  about = 'the same tokens by their frequencies in training text'
+  found = stats.mean(unigram, 'documents')
+  rows.add(of_text, 'unigram_bits_per_byte', found, 'bits/byte', about)
   source = sources.open_source(opened.source, 'test')
   if isinstance(source, NgramText):
-    [law] = scores.bits_by_document([scores.law_nats(source, test)], test)
-    rows += _regrets(bits, law)
-  rows += [_against(arm, 'unigram', stats.crossed(bits[arm] - unigram)) for arm in options.arms]
-  for reference in options.references:
-    if reference in bits:
-      found = stats.arms(bits, reference, 'seeds×documents')
-      for arm, difference in found.items():
-        rows += _difference(options, arm, reference, difference)
+    _add_regrets(rows, bits, test.bits([test.law_nats(source)])[0])
+  for arm in options.arms:
+    difference = stats.crossed(bits[arm] - unigram)
+    where = {'arm': arm, 'against': 'unigram'}
+    rows.add(where, 'difference_bits_per_byte', difference, 'bits/byte', DIFFERENCE)
+  for where, difference in models.differences(bits, options.references, 'seeds×documents'):
+    rows.add(where, 'difference_bits_per_byte', difference, 'bits/byte', DIFFERENCE)
+    if (p := difference.p_equivalent(options.margin)) is not None:
+      note = f'TOST with a margin of {options.margin:g} bits per byte'
+      rows.add(where, 'p_equivalent', p, note=note)
   return rows
 
 
-def token_nats(model: LanguageModel, variables: Variables, batch: Batch) -> jax.Array:
-  """Nats [B, T] of the targets; these models draw nothing, so they need no key."""
-  nats: Any = model.apply(variables, batch, None)
-  return nats
-
-
-def _unigram(config: ConfigDict, opened: text.Text, test: text.HeldOut) -> np.ndarray:
+def _unigram_nats(config: ConfigDict, opened: text.Text, test: HeldOut) -> np.ndarray:
+  """Nats [N] of excerpts by the token unigram of the training text: no input is read."""
   limit = min(config.tokenizer.train_bytes or UNIGRAM_BYTES, UNIGRAM_BYTES)
   documents = sources.sample(sources.open_source(opened.source, 'train'), limit)
   counted = np.concatenate([opened.tokenizer.encode(document) for document in documents])
-  return scores.unigram_nats(counted, opened.tokenizer.vocab_size, test)
+  return unigram_nats(counted, opened.tokenizer.vocab_size, test)
 
 
-def _arm(config: ConfigDict, arm: str, trained: list[Trained], bits: np.ndarray) -> list[Row]:
+def unigram_nats(counted: np.ndarray, vocab_size: int, test: HeldOut) -> np.ndarray:
+  """Nats [N] of excerpts by the unigram of the ids `counted`."""
+  of_id = NGram(counted, 0, vocab_size).nats(np.arange(vocab_size))
+  return test.sums(lambda batch: of_id[batch['targets']])
+
+
+def _add_arm(
+  rows: Rows, config: ConfigDict, arm: str, trained: Sequence[Fitted], bits: np.ndarray
+) -> None:
   """What an arm reached, and its way there."""
-  row, rows = name(arm=arm), []
-  found = stats.crossed(bits)
-  note = f'test text after {config.loss.steps} steps'
-  if read := text.epochs_read(config, config.loss):
-    note += f'; {read}'
-  rows.append(Row.of('loss', row, 'bits_per_byte', found, unit='bits/byte', note=note))
-  rows.append(Row('loss', row, 'learning_rate', trained[0].rate, note='at its peak'))
+  where, options = {'arm': arm}, config.loss
+  read = text.epochs_read(config, options)
+  note = f'test text after {options.steps} steps' + (f'; {read}' if read else '')
+  rows.add(where, 'bits_per_byte', stats.crossed(bits), 'bits/byte', note)
+  fit.add_rate(rows, where, options, trained[0].rate)
   for kind, collection in (('trained', 'params'), ('frozen', 'frozen')):
-    size = _size(trained[0].variables.get(collection, {}))
-    rows.append(Row('loss', row, f'{kind}_parameters', size))
-  for step, values in models.curve(trained).items():
-    column = f'validation_bits_per_byte_at_{step}'
-    rows.append(Row.of('loss', row, column, stats.mean(values, 'seeds'), unit='bits/byte'))
-  return rows + [
-    Row.of('loss', name(arm=arm, seed=seed), 'bits_per_byte', stats.mean(one, 'documents'),
-           unit='bits/byte')
-    for seed, one in enumerate(bits, start=config.seed)
-  ]  # fmt: skip
+    leaves = jax.tree.leaves(trained[0].variables.get(collection, {}))
+    rows.add(where, f'{kind}_parameters', sum(leaf.size for leaf in leaves))
+  curves = [one.curve('validation/bits_per_byte') for one in trained]
+  for step in curves[0]:
+    values = stats.mean([curve[step] for curve in curves], 'seeds')
+    rows.add(where, f'validation_bits_per_byte_at_{step}', values, 'bits/byte')
+  for seed, one in zip(fit.seeds(config, options), bits):
+    rows.add(where | {'seed': seed}, 'bits_per_byte', stats.mean(one, 'documents'), 'bits/byte')
 
 
-def _size(tree) -> int:
-  return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(tree))
-
-
-def _regrets(bits: Mapping[str, np.ndarray], law: np.ndarray) -> list[Row]:
+def _add_regrets(rows: Rows, bits: Mapping[str, np.ndarray], law: np.ndarray) -> None:
   """Bits per byte [D] of the exact law of the text, and the excess [S, D] of each arm over it."""
   note = 'the law has read each document from its beginning'
-  put = functools.partial(Row.of, 'loss', unit='bits/byte', note=note)
-  return [put('text=test', 'law_bits_per_byte', stats.mean(law, 'documents'))] + [
-    put(name(arm=arm), 'regret_bits_per_byte', stats.crossed(found - law))
-    for arm, found in bits.items()
+  found = stats.mean(law, 'documents')
+  rows.add({'text': 'test'}, 'law_bits_per_byte', found, 'bits/byte', note)
+  for arm, of_arm in bits.items():
+    regret = stats.crossed(of_arm - law)
+    rows.add({'arm': arm}, 'regret_bits_per_byte', regret, 'bits/byte', note)
+
+
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """Validation loss by step, and paired differences with their intervals."""
+  way: dict[str, list[tuple[float, Row]]] = {}
+  for row in rows:
+    step = row.column.removeprefix('validation_bits_per_byte_at_')
+    if row.table == 'loss' and step.isdigit() and int(step):
+      way.setdefault(models.ARMS[row.where['arm']].label, []).append((int(step), row))
+  if not way:
+    return {}
+  # The LM head's first steps are alike and steep: from half-way on differences can be seen.
+  last = max(step for points in way.values() for step, _ in points)
+  late = {arm: [one for one in points if one[0] >= last / 2] for arm, points in way.items()}
+  dashed = {arm: {'linestyle': '--'} for arm in way if arm.startswith('trained')}
+  label = 'bits per byte ± standard error'
+  panels = [
+    plots.row_curves('Validation loss', 'step', label, way, styles=dashed),
+    plots.row_curves('Validation loss, second half', 'step', label, late, styles=dashed),
   ]
+  for reference in config.loss.references:
+    found = {}
+    for row in select(rows, 'loss', 'difference_bits_per_byte', against=reference):
+      assert row.estimate is not None
+      value, half = row.estimate.value, row.estimate.half_width()
+      if half is not None:
+        found[models.ARMS[row.where['arm']].label] = (value, value - half, value + half)
+    if found:
+      title = f'Test loss less that of “{models.ARMS[reference].label}”, 95 % intervals'
+      panels.append(plots.intervals(title, 'bits per byte', found, config.loss.margin))
+  return {'loss.png': panels}
 
 
-def _against(arm: str, reference: str, difference: stats.Estimate) -> Row:
-  note = 'above 0: worse than the reference; paired by seed and document'
-  return Row.of('loss', name(arm=arm, against=reference), 'difference_bits_per_byte', difference,
-                unit='bits/byte', note=note)  # fmt: skip
-
-
-def _difference(
-  options: ConfigDict, arm: str, reference: str, difference: stats.Estimate
-) -> list[Row]:
-  """An arm less the reference, and whether they are equivalent."""
-  rows = [_against(arm, reference, difference)]
-  if (p := difference.p_equivalent(options.margin)) is not None:
-    note = f'TOST with a margin of {options.margin:g} bits per byte'
-    rows.append(Row('loss', rows[0].row, 'p_equivalent', p, note=note))
-  return rows
+TABLE = recipe.Table(
+  'loss',
+  measure,
+  caption='Bits per byte of held-out text after training. Arms differ in their input rows alone; '
+  'seeds are paired (same decoder, LM head and batches). Each arm has the learning rate of '
+  '`learning_rate`, chosen by validation text with one seed and a share of the steps. '
+  'Differences: residual variance over seeds pooled over all arms of the table, and the variance '
+  'over documents. `unigram` counts tokens and reads no input; neither does the arm `equal`. '
+  '`regret` is the excess over the exact law of the text, where it has one (`ngram:` sources). '
+  '`p_equivalent` is of two one-sided t-tests (TOST) that the difference is within the margin; '
+  'below 0.05 it is.',
+  shown=(
+    'bits_per_byte',
+    'unigram_bits_per_byte',
+    'law_bits_per_byte',
+    'regret_bits_per_byte',
+    'learning_rate',
+    'difference_bits_per_byte',
+    'p_equivalent',
+  ),
+  check=check,
+  pictures=pictures,
+  plans=lambda config: models.plans(config, 'loss', config.tokenizer.vocab_size),
+  sources=recipe.text_of,
+)

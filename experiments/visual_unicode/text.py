@@ -7,22 +7,15 @@ import string
 from typing import NamedTuple
 
 import grain
-import numpy as np
 from ml_collections import ConfigDict
 
 from lib import tokenizers
-from lib.data import (
-  epochs,
-  excerpts,
-  fonts,
-  glyphs,
-  look_alikes,
-  ngram_text,
-  pipeline,
-  sources,
-)
+from lib.data import epochs, fonts, glyphs, look_alikes, pipeline, sources, token_excerpts
 from lib.data.glyphs import GlyphTable
+from lib.data.ngram_text import PREFIX
+from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
+from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.strings import token_strings
 
@@ -47,6 +40,29 @@ class Text(NamedTuple):
   tokenizer: Tokenizer
   glyphs: GlyphTable
 
+  def batches(self, options: ConfigDict, seed: int) -> grain.IterDataset:
+    """Training batches: documents end to end in rows of one length."""
+    source, size = sources.open_source(self.source, 'train'), options.batch_size
+    return pipeline.batches(
+      source, self.tokenizer, batch_size=size, length=options.length, seed=seed
+    )
+
+  def held_out(self, options: ConfigDict, split: str, count: int = 0) -> HeldOut:
+    """As many excerpts of a split as the section says, or `count`, at most EACH of a document.
+
+    Raises:
+      InputError: no document of the split is long enough.
+    """
+    return token_excerpts.cut(
+      sources.open_source(self.source, split),
+      self.tokenizer,
+      length=options.length,
+      count=count or options[split],
+      batch_size=options.batch_size,
+      most=EACH,
+      name=f'{self.source} ({split})',
+    )
+
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text, a font, a tokenizer or a glyph table that cannot be had."""
@@ -65,7 +81,7 @@ def check_sizes(config: ConfigDict, options: ConfigDict) -> None:
   """Raises InputError for too many epochs, or held-out documents that are all too short."""
   config = draft(config)
   for split in ('validation', 'test'):
-    held_out(open_text(config), options, split, 1)
+    open_text(config).held_out(options, split, 1)
   epochs_read(config, options)
 
 
@@ -77,25 +93,29 @@ def draft(config: ConfigDict) -> ConfigDict:
   return found
 
 
-def open_text(config: ConfigDict, kind: str | None = None) -> Text:
+def open_text(config: ConfigDict, kind: str = '') -> Text:
   """The text of the config with its tokenizer, or with one of another kind."""
   options = config.tokenizer
   tokenizer = _tokenizer(
-    config.data.source, kind or options.kind, options.vocab_size, options.longest,
-    options.train_bytes, config.glyphs.font, config.homoglyphs.tolerance,
-  )  # fmt: skip
-  given = config.glyphs.table and not kind
-  pictures = _given(config, tokenizer) if given else draw(config, tokenizer)
-  return Text(config.data.source, tokenizer, pictures)
+    config.data.source,
+    kind or options.kind,
+    options.vocab_size,
+    options.longest,
+    options.train_bytes,
+    config.glyphs.font,
+    config.homoglyphs.tolerance,
+  )
+  if not config.glyphs.table or kind:
+    return Text(config.data.source, tokenizer, draw(config, tokenizer))
+  tokens, font = strings_of(tokenizer, config.glyphs.alphabet), find_font(config.glyphs.font)
+  due = glyphs.fingerprint(tokens, font, config.glyphs.cell, config.glyphs.composition)
+  return Text(config.data.source, tokenizer, glyphs.load(config.glyphs.table, due))
 
 
-def _given(config: ConfigDict, tokenizer: Tokenizer) -> GlyphTable:
-  """The table that the user gives, if it is the one that would be drawn."""
-  options = config.glyphs
-  tokens = strings_of(tokenizer, options.alphabet)
-  font = find_font(options.font)
-  due = glyphs.fingerprint(tokens, font, options.cell, options.composition)
-  return glyphs.load(options.table, due)
+def rows(config: ConfigDict, table: str) -> Rows:
+  """The rows of a table over the config's tokenizer, marked if it is lossy."""
+  lossy = not open_text(config).tokenizer.lossless
+  return Rows(table, lambda where: lossy)
 
 
 @functools.cache
@@ -130,7 +150,7 @@ def alike(font: str, tolerance: float) -> dict[str, dict[str, str]]:
   }
 
 
-def draw(config: ConfigDict, tokenizer: Tokenizer, font: str | None = None) -> GlyphTable:
+def draw(config: ConfigDict, tokenizer: Tokenizer, font: str = '') -> GlyphTable:
   """Pictures of a tokenizer's tokens, drawn once, in the config's font or in another."""
   options = config.glyphs
   return _draw(tokenizer, font or options.font, options.cell, options.composition, options.alphabet)
@@ -140,80 +160,7 @@ def draw(config: ConfigDict, tokenizer: Tokenizer, font: str | None = None) -> G
 def _draw(
   tokenizer: Tokenizer, font: str, cell: int, composition: str, alphabet: str
 ) -> GlyphTable:
-  tokens = strings_of(tokenizer, alphabet)
-  return glyphs.render(tokens, find_font(font), cell, composition)
-
-
-def batches(text: Text, options: ConfigDict, seed: int) -> grain.IterDataset:
-  """Training batches: documents end to end in rows of one length."""
-  return pipeline.batches(
-    sources.open_source(text.source, 'train'),
-    text.tokenizer,
-    batch_size=options.batch_size,
-    length=options.length,
-    seed=seed,
-  )
-
-
-class HeldOut(NamedTuple):
-  """Held-out excerpts of one length as batches of rows.
-
-  Attributes:
-    batches: rows [B, T]; the last batch is filled up with padding.
-    documents: [N], the document of each excerpt.
-    bytes: float64 [N], the number that the targets of each excerpt cover.
-    starts: int64 [N], bytes of the document before the first target; None if the excerpts were
-      changed since.
-  """
-
-  batches: list[dict[str, np.ndarray]]
-  documents: np.ndarray
-  bytes: np.ndarray
-  starts: np.ndarray | None = None
-
-
-def held_out(text: Text, options: ConfigDict, split: str, count: int) -> HeldOut:
-  """`count` excerpts of a split, or fewer where it has no more, at most `EACH` of a document.
-
-  An excerpt has `options.length` targets. Its first input is the token before them, as in a
-  training row that continues a document.
-
-  Raises:
-    InputError: no document of the split is long enough.
-  """
-
-  def columns(document: bytes) -> np.ndarray:
-    """Ids, the bytes that each covers, and the bytes before it, int64 [n, 3]."""
-    ids, covered = text.tokenizer.cover(document)
-    return np.stack((ids, covered, np.cumsum(covered, dtype=np.int64) - covered), axis=1)
-
-  found = excerpts.take(
-    sources.open_source(text.source, split),
-    length=options.length + 1,
-    count=count,
-    most=EACH,
-    prepare=columns,
-    name=f'{text.source} ({split}, in tokens)',
-  )
-  cut = np.stack(found.texts)
-  ids, covered = cut[..., 0].astype(np.int32), cut[..., 1].astype(np.int32)
-  ones = np.ones_like(ids[:, 1:])
-  rows = {
-    'targets': ids[:, 1:],
-    'inputs': ids[:, :-1],
-    'bytes': covered[:, 1:],
-    'segments': ones,
-    'positions': np.cumsum(ones, axis=1, dtype=np.int32) - 1,
-  }
-  size = options.batch_size
-  padding = [(0, -len(ids) % size), (0, 0)]
-  filled = {field: np.pad(values, padding) for field, values in rows.items()}
-  batches = [
-    {field: values[start : start + size] for field, values in filled.items()}
-    for start in range(0, len(ids), size)
-  ]
-  size_in_bytes = rows['bytes'].sum(axis=1).astype(np.float64)
-  return HeldOut(batches, found.documents, size_in_bytes, cut[:, 1, 2])
+  return glyphs.render(strings_of(tokenizer, alphabet), find_font(font), cell, composition)
 
 
 def epochs_read(config: ConfigDict, options: ConfigDict) -> str:
@@ -222,10 +169,9 @@ def epochs_read(config: ConfigDict, options: ConfigDict) -> str:
   Raises:
     InputError: more than four epochs at a large scale, or test documents that are all too short.
   """
-  if config.data.source.startswith(ngram_text.PREFIX):
+  if config.data.source.startswith(PREFIX):
     return ''
-  opened = open_text(config)
-  found = held_out(opened, options, 'test', options.test)
+  found = open_text(config).held_out(options, 'test')
   bytes_per_token = found.bytes.sum() / (len(found.bytes) * options.length)
   read = options.steps * options.batch_size * options.length * bytes_per_token
   return epochs.check('data.source', config.data.source, read, config.scale)

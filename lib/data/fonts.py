@@ -13,11 +13,13 @@ import io
 import os
 import pathlib
 import sys
+import unicodedata
 import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+from fontTools.unicodedata import Blocks
 
 from lib.errors import InputError
 
@@ -223,3 +225,19 @@ def _read(path: str | os.PathLike) -> bytes:
     return pathlib.Path(path).read_bytes()
   except OSError as error:
     raise InputError(f'cannot read the font {path}: {error.strerror}') from error
+
+
+def blocks(font: Font) -> dict[str, tuple[int, int]]:
+  """Block of the Basic Multilingual Plane -> its assigned characters, and those that a font has.
+
+  Blocks without assigned characters are left out.
+  """
+  points = np.arange(0x10000)
+  categories = np.array([unicodedata.category(chr(point)) for point in points])
+  assigned = ~np.isin(categories, ('Cn', 'Cs', 'Co'))
+  known = font.draw(points, CELLS[0])[1] & assigned
+  found = {}
+  for first, last, block in zip(Blocks.RANGES, Blocks.RANGES[1:], Blocks.VALUES):
+    if assigned[first:last].any():
+      found[block] = int(assigned[first:last].sum()), int(known[first:last].sum())
+  return found

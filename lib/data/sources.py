@@ -54,6 +54,19 @@ class Records:
     return text.encode() if isinstance(text, str) else bytes(text)
 
 
+class Part:
+  """Every `count`-th document of a source, from `first`."""
+
+  def __init__(self, source: Source, first: int, count: int):
+    self._source, self._first, self._count = source, first, count
+
+  def __len__(self) -> int:
+    return len(range(self._first, len(self._source), self._count))
+
+  def __getitem__(self, index: int) -> bytes:
+    return self._source[self._first + index * self._count]
+
+
 def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None) -> Source:
   """Documents of one split of `stdlib[/prose|/source]`, `tfds:NAME[/CONFIG]` or own files.
 

@@ -168,6 +168,11 @@ class TrainedModel:
         losses[window.document][window.first : window.stop] = scored
     return losses
 
+  def row_loss(self, batch: Mapping[str, np.ndarray], seed: int = 0) -> np.ndarray:
+    """Nats [B, T] of the targets of rows as training reads them (`lib.data.pipeline`)."""
+    fields = {name: batch[name] for name in ('inputs', 'targets', 'segments', 'positions')}
+    return self._apply('__call__', fields, np.arange(len(fields['inputs'])), seed)
+
   def bits_per_byte(self, texts: Sequence[bytes], seed: int = 0) -> stats.Estimate:
     """Bits of all tokens over bytes of all texts, with its error over documents.
 

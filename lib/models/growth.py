@@ -29,7 +29,7 @@ Variables = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One layer in training above those that are done.
+  """One layer in training above those that are done; trained like a Flax module.
 
   Attributes:
     model: of all layers that there will be; without learned positions, which lower layers share.
@@ -39,8 +39,16 @@ class Stage:
   model: LanguageModel
   depth: int
 
+  def init(self, *args: Any, **options: Any) -> Variables:
+    """Variables of this stage, all layers new: those that the whole model has before training."""
+    return self.start(self.model.init(*args, **options))
+
+  def apply(self, *args: Any, mutable: Any) -> tuple[jax.Array, dict]:
+    """`nats`, and nothing that is sown."""
+    return self.nats(*args), {}
+
   def start(self, variables: Variables) -> Variables:
-    """Variables of this stage, from those of the whole model."""
+    """Variables of this stage, from those of a model of its layers or more."""
     params, place = variables['params'], self.depth - 1
     cut = lambda part: jax.tree.map(lambda leaf: leaf[part], params['decoder']['blocks'])
     top = params['decoder'] | {'blocks': cut(slice(place, place + 1))}
@@ -50,45 +58,47 @@ class Stage:
       'frozen': variables.get('frozen', {}) | lower,
     }
 
-  def put_back(self, variables: Variables, trained: Variables) -> Variables:
-    """The whole model's variables with what this stage has trained."""
-    params, place = trained['params'], self.depth - 1
-    blocks = jax.tree.map(
-      lambda whole, new: whole.at[place].set(new[0]),
-      jax.tree.map(jnp.asarray, variables['params']['decoder']['blocks']),
-      params['decoder']['blocks'],
-    )
-    return dict(variables) | {
-      'params': params | {'decoder': params['decoder'] | {'blocks': blocks}}
-    }
+  def above(self, trained: Variables, new: Variables) -> Variables:
+    """Variables of this stage, from those of `so_far` one stage before and a new top layer.
+
+    Args:
+      trained: of the model of one layer fewer.
+      new: of this stage, all layers new.
+    """
+    params = trained['params']
+    top = params['decoder'] | {'blocks': new['params']['decoder']['blocks']}
+    frozen = trained.get('frozen', {}) | {'lower': params['decoder']['blocks']}
+    return {'params': params | {'decoder': top}, 'frozen': frozen}
 
   @property
   def so_far(self) -> LanguageModel:
     """The model of the layers in use."""
     return self._layers(self.depth)
 
-  def shallow(self, variables: Variables) -> Variables:
-    """The variables of `so_far`, from those of the whole model."""
-    params = variables['params']
-    blocks = jax.tree.map(lambda leaf: leaf[: self.depth], params['decoder']['blocks'])
-    decoder = params['decoder'] | {'blocks': blocks}
-    return dict(variables) | {'params': params | {'decoder': decoder}}
+  def joined(self, variables: Variables) -> Variables:
+    """The variables of `so_far`, from those of this stage."""
+    params, frozen = variables['params'], dict(variables['frozen'])
+    decoder = params['decoder']
+    if self.depth > 1:
+      join = lambda lower, top: jnp.concatenate([lower, top])
+      decoder = decoder | {'blocks': jax.tree.map(join, frozen.pop('lower'), decoder['blocks'])}
+    return {'params': params | {'decoder': decoder}} | ({'frozen': frozen} if frozen else {})
 
   def nats(self, variables: Variables, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
     """Nats [B, T] as of the language model; gradients know the top layer alone."""
     params, frozen = variables['params'], variables['frozen']
     embedding = {'params': params['embedding'], 'frozen': frozen.get('embedding', {})}
 
-    def apply(method: str, *args: Any) -> Any:
+    def embed(method: str, *args: Any) -> Any:
       return self.model.embedding.apply(embedding, *args, method=method)
 
-    draw = apply('draw', key, batch)
-    x = apply('encode', batch['inputs'], draw)
+    draw = embed('draw', key, batch)
+    x = embed('encode', batch['inputs'], draw)
     if self.depth > 1:
       lower = params['decoder'] | {'blocks': frozen['lower']}
       x = jax.lax.stop_gradient(self._run(self.depth - 1, lower, x, batch)[1][-1])
     hidden = self._run(1, params['decoder'], x, batch)[0]
-    return apply('nats', hidden, batch['targets'], draw)
+    return embed('nats', hidden, batch['targets'], draw)
 
   def _layers(self, count: int) -> LanguageModel:
     return self.model.clone(decoder=self.model.decoder.clone(layers=count))

@@ -12,17 +12,22 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 from lib import atomic
+from lib.report.results import Row
 
 Panel = Callable[[Any], None]  # draws into one of matplotlib's axes
 Series = tuple[Sequence[float], Sequence[float]]  # x, y
 Errors = Sequence[float | None]  # of each point
 
 
-def save(folder: pathlib.Path, pictures: Mapping[str, Sequence[Panel]]) -> list[str]:
-  """Writes each picture (file name -> panels) that has panels; the names of those."""
+def save(folder: pathlib.Path, pictures: Mapping[str, Sequence[Panel] | bytes]) -> list[str]:
+  """Writes each picture (file name -> panels, or a PNG) that has panels; the names of those."""
   drawn = [picture for picture, panels in pictures.items() if panels]
   for picture in drawn:
-    _save(folder / picture, pictures[picture])
+    panels = pictures[picture]
+    if isinstance(panels, bytes):
+      atomic.write(folder / picture, panels)
+    else:
+      _save(folder / picture, panels)
   return drawn
 
 
@@ -78,6 +83,22 @@ def curves(
   return draw
 
 
+def row_curves(
+  title: str,
+  x_label: str,
+  y_label: str,
+  points: Mapping[str, Sequence[tuple[float, Row]]],
+  **rest: Any,
+) -> Panel:
+  """As `curves`, of measured rows: label -> (x, row) in any order, with their standard errors."""
+  ordered = {label: sorted(some, key=lambda point: point[0]) for label, some in points.items()}
+  series, errors = {}, {}
+  for label, some in ordered.items():
+    series[label] = [x for x, _ in some], [row.measured or 0.0 for _, row in some]
+    errors[label] = [row.sem for _, row in some]
+  return curves(title, x_label, y_label, series, errors=errors, **rest)
+
+
 def bars(
   title: str,
   y_label: str,
@@ -106,6 +127,19 @@ def bars(
       axis.legend(fontsize=8, loc='upper right', frameon=False)
 
   return draw
+
+
+def row_bars(
+  title: str,
+  y_label: str,
+  groups: Sequence[str],
+  rows: Mapping[str, Sequence[Row]],
+  levels: Mapping[str, float],
+) -> Panel:
+  """As `bars`, of measured rows: label -> a row for each group, with their standard errors."""
+  series = {label: [row.measured or 0.0 for row in some] for label, some in rows.items()}
+  errors = {label: [row.sem for row in some] for label, some in rows.items()}
+  return bars(title, y_label, groups, series, levels, errors)
 
 
 def _lengths(errors: Errors | None) -> list[float] | None:
