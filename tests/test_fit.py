@@ -33,14 +33,14 @@ def batches(options: ConfigDict, seed: int, repeat: bool = True):
   )
 
 
-def trained(tmp_path, name='m', initial=None, **changes):
+def trained(tmp_path, name='m', begin=None, **changes):
   config, options = config_of(**changes)
   run = Run(tmp_path, sharding.make_mesh(config.mesh, jax.devices()[:1]))
   model = LanguageModel(Learned(256, options.dim), fit.make_decoder(options, fit.dtype(config)))
   return fit.fit(
     config, run, options, name, model, lambda seed: batches(options, seed),
     evaluations={'validation': lambda seed: batches(options, 9, repeat=False)},
-    tokenizer=Characters(), initial=initial,
+    tokenizer=Characters(), initial=begin,
   )  # fmt: skip
 
 
