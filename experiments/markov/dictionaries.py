@@ -10,14 +10,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.markov.sources import (
-  PER_CHAR,
-  check,
-  levels,
-  make_source,
-  over_sizes,
-  probabilities,
-)
+from experiments.markov import sources
+from experiments.markov.sources import PER_CHAR, make_source, over_sizes
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
 from lib.data.markov import DICTIONARY, TEST, TRAIN, MarkovSource, draw, draw_parts
@@ -206,7 +200,7 @@ def bound(config: ConfigDict, run: Run) -> Rows:
     }
 
   seeds = range(config.seed, config.seed + sizes.seeds)
-  jobs = list(itertools.product(probabilities(config, sizes.probabilities), seeds))
+  jobs = list(itertools.product(sources.probabilities(config, sizes.probabilities), seeds))
   by_row: dict[tuple, list[float]] = defaultdict(list)
   for (p, _), found in zip(jobs, on_all_cores('bound', score, jobs), strict=True):
     for size, nats in found.items():
@@ -258,41 +252,44 @@ def token_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Picture
   """Loss against dictionary size, a panel for each order."""
   panels = []
   for k in config.orders:
-    lzw = {'k': k, 'tokenizer': 'lzw', 'encoder': 'greedy'}
-    bpe = {'k': k, 'tokenizer': 'bpe'}
-    curves = {
-      f'BPE, {encoder}: unigram': ('unigram_nats_per_char', bpe | {'encoder': encoder})
-      for encoder in ('merges', 'greedy', 'minimal')
-    } | {
-      'LZW, greedy: unigram': ('unigram_nats_per_char', lzw),
-      'BPE, merges: bigram': ('bigram_nats_per_char', bpe | {'encoder': 'merges'}),
-      'bound for LZW, where not vacuous': ('bound_nats_per_char', lzw),
+    of = lambda column, tokenizer, encoder, k=k: select(
+      rows, 'token_ngram', f'{column}_nats_per_char', k=k, tokenizer=tokenizer, encoder=encoder
+    )
+    found = {
+      'BPE, merges: unigram': of('unigram', 'bpe', 'merges'),
+      'BPE, greedy: unigram': of('unigram', 'bpe', 'greedy'),
+      'BPE, minimal: unigram': of('unigram', 'bpe', 'minimal'),
+      'LZW, greedy: unigram': of('unigram', 'lzw', 'greedy'),
+      'BPE, merges: bigram': of('bigram', 'bpe', 'merges'),
+      'bound for LZW, where not vacuous': of('bound', 'lzw', 'greedy'),
     }
-    across = levels(make_source(config, k))
-    panels += over_sizes(f'order k = {k}', PER_CHAR, rows, 'token_ngram', curves, across)
+    across = sources.levels(make_source(config, k))
+    panels += over_sizes(f'order k = {k}', PER_CHAR, found, across)
   return {'token_ngram.png': panels}
 
 
 def bound_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """LZW, the toy tokenizer and the bound, a panel for each p."""
   panels = []
+  of = lambda column, p: select(rows, 'bound', f'{column}_nats_per_char', p=p)
   rates = select(rows, 'bound', 'entropy_rate_nats_per_char')
   for p, rate in {row.where['p']: row.measured or 0.0 for row in rates}.items():
-    curves = {
-      'LZW, exact for each dictionary': ('lzw_nats_per_char', {'p': p}),
-      'fixed blocks, closed form': ('toy_nats_per_char', {'p': p}),
-      'bound H∞/(1−ε), where not vacuous': ('bound_nats_per_char', {'p': p}),
+    found = {
+      'LZW, exact for each dictionary': of('lzw', p),
+      'fixed blocks, closed form': of('toy', p),
+      'bound H∞/(1−ε), where not vacuous': of('bound', p),
     }
-    across = {'entropy rate H∞': rate}
-    panels += over_sizes(f'order 1, p = {p}', PER_CHAR, rows, 'bound', curves, across)
+    panels += over_sizes(f'order 1, p = {p}', PER_CHAR, found, {'entropy rate H∞': rate})
   return {'bound.png': panels}
 
 
 def check_sizes(config: ConfigDict, table: str) -> None:
   """Raises InputError for dictionaries smaller than their alphabet, or sources that cannot be."""
   options = config[table]
-  check(config, options.sizes, options.get('seeds', 1))
-  for p in probabilities(config, options.get('probabilities') or options.get('learned_at') or ()):
+  sources.check(config, options.sizes, options.get('seeds', 1))
+  for p in sources.probabilities(
+    config, options.get('probabilities') or options.get('learned_at') or ()
+  ):
     make_source(config, 1, p)
 
 
@@ -302,14 +299,14 @@ NGRAM = Table(
   caption='Character models with m characters of context on order-k sources: ln 2 until m = k, '
   'the entropy rate from there.',
   shown=('nats_per_char', 'closed_form_nats_per_char'),
-  check=check,
+  check=sources.check,
 )
 BLOCKS = Table(
   'blocks',
   blocks,
   caption='The toy tokenizer: the best unigram over blocks of r characters.',
   shown=('nats_per_char', 'closed_form_nats_per_char'),
-  check=check,
+  check=sources.check,
 )
 TOKEN_NGRAM = Table(
   'token_ngram',

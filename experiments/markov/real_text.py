@@ -98,17 +98,15 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Unigram loss against dictionary size, with character m-grams as levels."""
-  names = {'bpe': 'BPE (within words)', 'unigram': 'Unigram', 'wordpiece': 'WordPiece'}
-  curves = {
-    f'unigram over {label} tokens': ('bits_per_byte', {'tokenizer': tokenizer})
-    for tokenizer, label in names.items()
+  of = lambda tokenizer: select(rows, 'real_text', 'bits_per_byte', tokenizer=tokenizer)
+  found = {
+    'unigram over BPE (within words) tokens': of('bpe'),
+    'unigram over Unigram tokens': of('unigram'),
+    'unigram over WordPiece tokens': of('wordpiece'),
   }
-  levels = {
-    f'bytes, {row.where["order"]}-byte context': row.measured or 0.0
-    for row in select(rows, 'real_text', 'bits_per_byte', tokenizer='bytes')
-  }
+  levels = {f'bytes, {row.where["order"]}-byte context': row.measured or 0.0 for row in of('bytes')}
   title = f'{config.data.source}, held-out documents'
-  return {'real_text.png': over_sizes(title, 'bits per byte', rows, 'real_text', curves, levels)}
+  return {'real_text.png': over_sizes(title, 'bits per byte', found, levels)}
 
 
 TABLE = Table(

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Markov source of a config, and plots over the sizes of dictionaries of its text."""
+"""The Markov source of a config, and plots over sizes of dictionaries."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from lib.data import markov
 from lib.errors import InputError
 from lib.report import plots
-from lib.report.results import Row, select
+from lib.report.results import Row
 
 PER_CHAR = 'nats per character'
 
@@ -43,29 +42,10 @@ def levels(source: markov.MarkovSource) -> dict[str, float]:
 
 
 def over_sizes(
-  title: str,
-  y_label: str,
-  rows: Sequence[Row],
-  table: str,
-  curves: Mapping[str, tuple[str, Mapping[str, Any]]],
-  levels: Mapping[str, float],
+  title: str, y_label: str, found: Mapping[str, Sequence[Row]], levels: Mapping[str, float]
 ) -> list[plots.Panel]:
-  """A panel of curves over the dictionary size d, or none where there are no rows.
-
-  Args:
-    title: of the panel.
-    y_label: of its axis.
-    rows: of all tables.
-    table: the rows' own.
-    curves: label -> (column, coordinates).
-    levels: label -> height of a line across.
-  """
-  series, errors = {}, {}
-  for label, (column, where) in curves.items():
-    found = select(rows, table, column, **where)
-    if found := sorted(found, key=lambda row: int(row.where['d'])):
-      series[label] = [int(row.where['d']) for row in found], [row.measured or 0.0 for row in found]
-      errors[label] = [row.sem for row in found]
+  """A panel of rows by label over their dictionary sizes d, or none where there are no rows."""
+  series, errors = plots.over('d', found)
   x_label = 'dictionary size d (± one standard error)'
   drawn = plots.curves(title, x_label, y_label, series, levels, log_x=True, errors=errors)
   return [drawn] if series else []

@@ -21,17 +21,7 @@ from experiments.markov import sources
 from experiments.markov.sources import PER_CHAR, make_source
 from experiments.recipe import Pictures, Plan, Plans, Run, Table
 from lib import stats
-from lib.data import pipeline
-from lib.data.markov import (
-  DICTIONARY,
-  TEST,
-  TRAIN,
-  VALIDATION,
-  MarkovDocuments,
-  MarkovSource,
-  draw,
-  stream_seed,
-)
+from lib.data import markov, pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.evals import ngram
@@ -45,7 +35,7 @@ STEPS = (0, 100, 200, 300, 400, 500, 1000, 4000, 10_000)  # whose losses are row
 LOSS = 'validation/nats_per_byte'
 STROKES = {'characters': '--', 'bpe': '-'}
 
-Arm = Mapping[str, Any]  # k, tokenizer, p, tied
+Arm = dict[str, Any]  # k, tokenizer, p, tied
 
 
 def check(config: ConfigDict) -> None:
@@ -73,24 +63,27 @@ def run_name(arm: Arm) -> str:
   return f'transformer/{name(**arm)}'
 
 
-def make_tokenizer(options: ConfigDict, source: MarkovSource, kind: str, seed: int) -> Dictionary:
+def make_tokenizer(
+  options: ConfigDict, source: markov.MarkovSource, kind: str, seed: int
+) -> Dictionary:
   """Characters, or BPE learned from this seed's own stream."""
   if kind == 'characters':
     return Characters(source.alphabet)
   if kind == 'bpe':
-    text = draw(source, options.dictionary_chars, seed, DICTIONARY)
+    text = markov.draw(source, options.dictionary_chars, seed, markov.DICTIONARY)
     return train_bpe(text, options.vocab_size, source.alphabet)
   raise InputError(f'transformer.tokenizers {kind!r} is not one of characters, bpe.')
 
 
-class Text:
-  """The documents of an arm, those of each seed in the tokens of its own tokenizer.
+class Task:
+  """An arm: documents in the tokens of each seed's own tokenizer, and a model of them.
 
-  Of a document the tokens count that begin within the context.
+  Of a document the tokens count that begin within the context. The model is the official code's
+  GPT-2: pre-norm without biases, but a bias on the readout.
   """
 
   def __init__(self, config: ConfigDict, arm: Arm):
-    options = config.transformer
+    options, dtype = config.transformer, fit.dtype(config)
     self.source, self._context = make_source(config, arm['k'], arm['p']), options.length
     self.tokenizers = {
       seed: make_tokenizer(options, self.source, arm['tokenizer'], seed)
@@ -102,64 +95,82 @@ class Text:
     self._chars = self._context + 4 * longest
     # Tokens of a row: the most that 200 documents need, and a tenth more. Training and validation
     # crop a document that needs still more; its scored characters are counted all the same.
-    some = self.documents(0, TRAIN, 200)
-    most = max(len(self.tokens(seed, text)[0]) for seed in self.tokenizers for text in some)
-    self.length = min(self._context, -(-int(1.1 * most) // 8) * 8)
+    some = self._documents(0, markov.TRAIN, 200)
+    most = max(len(self._tokens(seed, text)[0]) for seed in self.tokenizers for text in some)
+    length = min(self._context, -(-int(1.1 * most) // 8) * 8)
+    self.options = ConfigDict(options.to_dict() | {'length': length})
+    ids = max(tokenizer.vocab_size for tokenizer in self.tokenizers.values())
+    embedding = Learned(ids, options.dim, tied=arm['tied'], bias=True, dtype=dtype)
+    self.model = LanguageModel(embedding, fit.make_decoder(options, dtype, max_length=length))
 
-  def documents(self, seed: int, stream: int, count: int) -> MarkovDocuments:
-    """Independent documents of a stream of the source."""
-    drawn = stream_seed(seed, stream, self.source.order)
-    return MarkovDocuments(self.source, self._chars, count, drawn)
+  def _documents(self, seed: int, stream: int, count: int) -> markov.MarkovDocuments:
+    drawn = markov.stream_seed(seed, stream, self.source.order)
+    return markov.MarkovDocuments(self.source, self._chars, count, drawn)
 
-  def tokens(self, seed: int, document: bytes) -> tuple[np.ndarray, np.ndarray]:
+  def _tokens(self, seed: int, document: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Ids [n] of a document within the context, and the characters [n] that each covers."""
     ids, covered = self.tokenizers[seed].cover(document)
     begun = np.cumsum(covered) - covered < self._context
     return ids[begun], covered[begun]
 
-  def batches(
-    self, stream: int, count: int, batch_size: int, repeat: bool, seed: int
-  ) -> grain.IterDataset:
-    """[batch, length] batches of a seed's own documents."""
+  def batches(self, stream: int, count: int, batch_size: int, seed: int) -> grain.IterDataset:
+    """[batch, length] batches of a seed's own documents; those of TRAIN never end."""
     return pipeline.batches(
-      self.documents(seed, stream, count),
+      self._documents(seed, stream, count),
       self.tokenizers[seed],
       batch_size=batch_size,
-      length=self.length,
+      length=self.options.length,
       seed=seed,
       pack=False,
       context_bytes=self._context,
       shuffle=False,  # the documents are independent draws
-      repeat=repeat,
+      repeat=stream == markov.TRAIN,
     )
 
-  def score(self, model: TrainedModel, seed: int, count: int) -> tuple[float, float]:
+  def train(self, config: ConfigDict, run: Run, arm: Arm) -> list[fit.Fitted]:
+    """Trains the model of every seed."""
+    size, held_out = self.options.batch_size, self.options.validation_documents
+    fresh = functools.partial(self.batches, markov.TRAIN, self.options.steps * size, size)
+    scored = functools.partial(
+      self.batches, markov.VALIDATION, held_out, min(64, -(-held_out // 16))
+    )
+    return fit.fit(
+      config,
+      run,
+      self.options,
+      run_name(arm),
+      self.model,
+      fresh,
+      evaluations={'validation': scored},
+      tokenizer=self.tokenizers.__getitem__,
+    )
+
+  def score(self, model: TrainedModel, seed: int) -> tuple[float, float]:
     """Nats per character of fresh documents, and characters per token."""
-    drawn = self.documents(seed, TEST, count)
-    ids, covered = zip(*(self.tokens(seed, drawn[index]) for index in range(count)), strict=True)
+    drawn = self._documents(seed, markov.TEST, self.options.test_documents)
+    ids, covered = zip(*(self._tokens(seed, document) for document in drawn), strict=True)
     chars = sum(part.sum() for part in covered)
     return sum(nats.sum() for nats in model.id_loss(ids)) / chars, chars / sum(map(len, ids))
 
-
-def build(config: ConfigDict, arm: Arm) -> tuple[Text, ConfigDict, LanguageModel]:
-  """An arm's text, its section with the length of its rows, and its model.
-
-  The model is the official code's GPT-2: pre-norm without biases, but a bias on the readout.
-  """
-  text, dtype = Text(config, arm), fit.dtype(config)
-  options = ConfigDict(config.transformer.to_dict() | {'length': text.length})
-  ids = max(tokenizer.vocab_size for tokenizer in text.tokenizers.values())
-  embedding = Learned(ids, options.dim, tied=arm['tied'], bias=True, dtype=dtype)
-  decoder = fit.make_decoder(options, dtype, max_length=text.length)
-  return text, options, LanguageModel(embedding, decoder)
+  def ngrams(self) -> dict[str, np.ndarray]:
+    """Loss [S] of m-gram models over the same tokens: what is left for the network."""
+    scores = []
+    for seed, tokenizer in self.tokenizers.items():
+      counted, scored = (
+        markov.draw(self.source, self.options.ngram_chars, seed, stream)
+        for stream in (markov.TRAIN, markov.TEST)
+      )
+      found = ngram.token_loss(tokenizer, [counted], [scored], [0, 1])
+      scores.append([one.value for one in found])
+    return dict(zip(('unigram', 'bigram'), np.transpose(scores), strict=True))
 
 
 def plans(config: ConfigDict) -> Plans:
   """The arms; all are of about one size."""
 
   def plan(arm: Arm) -> Plan:
-    _, options, model = build(config, arm)
-    return fit.plan(options, model)
+    task = Task(config, arm)
+    return fit.plan(task.options, task.model)
 
   return {run_name(arm): functools.partial(plan, arm) for arm in arms(config)}
 
@@ -171,70 +182,48 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   for arm in arms(config):  # how far characters are above BPE at the same step
     other = name(**arm | {'tokenizer': 'bpe'})
     if arm['tokenizer'] != 'bpe' and other in curves:
-      for step, nats in curves[name(**arm)].items():
-        if step in STEPS:
-          gap = stats.arms({'this': nats, 'bpe': curves[other][step]}, 'bpe')['this']
-          column, note = f'above_bpe_nats_per_char_at_{step}', f'less {other}, paired by seed'
-          rows.add(arm, column, gap, 'nats/char', note)
+      for step in _shown(curves[other]):
+        both = {'this': curves[name(**arm)][step], 'bpe': curves[other][step]}
+        gap, note = stats.arms(both, 'bpe')['this'], f'less {other}, paired by seed'
+        rows.add(arm, f'above_bpe_nats_per_char_at_{step}', gap, 'nats/char', note)
   return rows
 
 
 def _measure(config: ConfigDict, run: Run, rows: Rows, arm: Arm) -> dict[int, np.ndarray]:
   """Adds what an arm reached and its way there; its validation losses [S] by step."""
-  text, options, model = build(config, arm)
-  held_out = options.validation_documents
-  fitted = fit.fit(
-    config,
-    run,
-    options,
-    run_name(arm),
-    model,
-    functools.partial(
-      text.batches, TRAIN, options.steps * options.batch_size, options.batch_size, True
-    ),
-    evaluations={
-      'validation': functools.partial(
-        text.batches, VALIDATION, held_out, min(64, -(-held_out // 16)), False
-      )
-    },
-    tokenizer=text.tokenizers.__getitem__,
-  )
-  every = zip(fitted, text.tokenizers, strict=True)
-  scores = [text.score(one.model, seed, options.test_documents) for one, seed in every]
-  final, covered = map(np.array, zip(*scores, strict=True))
+  task, options = Task(config, arm), config.transformer
+  fitted, source = task.train(config, run, arm), task.source
+  scores = [task.score(one.model, seed) for seed, one in zip(task.tokenizers, fitted, strict=True)]
+  final, covered = np.transpose(scores)
   note = (
-    f'{config.transformer.length} characters of context, {options.batch_size} documents a step; '
+    f'{options.length} characters of context, {options.batch_size} documents a step; '
     f'mean over {options.seeds} seeds'
   )
-  source = text.source
   rows.add_loss(arm, '', stats.mean(final), note)
   rows.add(arm, 'entropy_rate_nats_per_char', source.entropy_rate, 'nats/char')
-  floor = source.window_floor(config.transformer.length)
+  floor = source.window_floor(options.length)
   rows.add(arm, 'window_floor_nats_per_char', floor, 'nats/char')
   rows.add(arm, 'chars_per_token', stats.mean(covered), 'chars/token')
-  curve = _over_seeds([one.history for one in fitted])
-  reached = [
-    step for step, nats in curve.items() if nats.max() <= source.entropy_rate + options.within
-  ]
-  note = f'has not come within {options.within} of H∞ by step {options.steps} with every seed'
-  if reached:
-    note = f'reaches within {options.within} of H∞ at step {reached[0]}, all seeds'
-  rows.add(arm, f'steps_to_within_{options.within}', [*reached, None][0], 'steps', note)
-  seconds = fitted[0].curve('seconds')[reached[0]] if reached else None
-  if reached:
-    note = 'training seconds of all seeds together, on the devices of this run'
-  rows.add(arm, f'seconds_to_within_{options.within}', seconds, 'seconds', note)
+  curve, reached = _over_seeds([one.history for one in fitted]), None
+  about = f'has not come within {options.within} of H∞ by step {options.steps} with every seed'
+  seconds, about_seconds = None, about
   for step, nats in curve.items():
-    if step in STEPS:
-      rows.add(arm, f'nats_per_char_at_{step}', stats.mean(nats), 'nats/char')
-  for what, nats in _token_models(text, options.ngram_chars).items():
+    if reached is None and nats.max() <= source.entropy_rate + options.within:
+      reached, seconds = step, fitted[0].curve('seconds')[step]
+      about = f'reaches within {options.within} of H∞ at step {step}, all seeds'
+      about_seconds = 'training seconds of all seeds together, on the devices of this run'
+  rows.add(arm, f'steps_to_within_{options.within}', reached, 'steps', about)
+  rows.add(arm, f'seconds_to_within_{options.within}', seconds, 'seconds', about_seconds)
+  for step in _shown(curve):
+    rows.add(arm, f'nats_per_char_at_{step}', stats.mean(curve[step]), 'nats/char')
+  for what, nats in task.ngrams().items():
     note = 'm-gram over the same tokens'
     rows.add(arm, f'{what}_nats_per_char', stats.mean(nats), 'nats/char', note)
     note = f'the transformer less that {what}, paired by seed'
     rows.add(arm, f'above_{what}_nats_per_char', stats.mean(final - nats), 'nats/char', note)
-  for seed, nats in zip(text.tokenizers, final, strict=True):
-    rows.add({**arm, 'seed': seed}, 'nats_per_char', float(nats), 'nats/char')
-  fit.add_rate(rows, arm, config.transformer, fitted[0].rate)
+  for seed, nats in zip(task.tokenizers, final, strict=True):
+    rows.add(arm | {'seed': seed}, 'nats_per_char', nats, 'nats/char')
+  fit.add_rate(rows, arm, options, fitted[0].rate)
   return curve
 
 
@@ -247,14 +236,8 @@ def _over_seeds(histories: Sequence[Sequence[Mapping[str, Any]]]) -> dict[int, n
   }
 
 
-def _token_models(text: Text, chars: int) -> dict[str, np.ndarray]:
-  """Loss [S] of m-gram models over the arm's own tokens: what is left for the network."""
-  scores = []
-  for seed, tokenizer in text.tokenizers.items():
-    counted, scored = (draw(text.source, chars, seed, stream) for stream in (TRAIN, TEST))
-    found = ngram.token_loss(tokenizer, [counted], [scored], [0, 1])
-    scores.append([one.value for one in found])
-  return dict(zip(('unigram', 'bigram'), np.transpose(scores), strict=True))
+def _shown(curve: Mapping[int, np.ndarray]) -> list[int]:
+  return [step for step in STEPS if step in curve]
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
@@ -296,18 +279,18 @@ def _gain(rows: Sequence[Row], config: ConfigDict) -> list[plots.Panel]:
   gains: dict[str, list[float]] = {}
   errors: dict[str, list[float | None]] = {}
   for k in config.orders:
-
-    def level(column: str, tokenizer: str, k: int = k) -> stats.Estimate | None:
-      where = {**first, 'k': k, 'tokenizer': tokenizer}
-      found = select(rows, 'transformer', column, **where)
-      return next((row.estimate for row in found if 'seed' not in row.where), None)
-
-    unigram, bigram, above = (
-      level(f'{column}_nats_per_char', 'bpe') for column in ('unigram', 'bigram', 'above_bigram')
-    )
-    alone = level('nats_per_char', 'characters')
-    if not (unigram and bigram and above and alone):
+    of = lambda column, tokenizer, k=k: [  # the rows over all seeds
+      row.estimate
+      for row in select(
+        rows, 'transformer', f'{column}_per_char', **first | {'k': k, 'tokenizer': tokenizer}
+      )
+      if row.estimate and 'seed' not in row.where
+    ]
+    columns = ('unigram_nats', 'bigram_nats', 'above_bigram_nats')
+    found = [*(of(column, 'bpe') for column in columns), of('nats', 'characters')]
+    if not all(found):
       return []
+    (unigram,), (bigram,), (above,), (alone,) = found
     start = stats.Estimate(make_source(config, k, first['p']).ngram_loss(0), 0.0)
     for label, gain in {
       'unigram over tokens, over a unigram of characters': stats.difference(start, unigram),

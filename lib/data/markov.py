@@ -6,6 +6,7 @@ A seed gives several streams of a source that share no text (`stream_seed`).
 """
 
 import functools
+from collections.abc import Iterator
 
 import numba
 import numpy as np
@@ -133,6 +134,9 @@ class MarkovDocuments:
   def __len__(self) -> int:
     return self.count
 
+  def __iter__(self) -> Iterator[bytes]:
+    return (self[index] for index in range(self.count))
+
   def __getitem__(self, index: int) -> bytes:
     if not 0 <= index < self.count:
       raise IndexError(f'Document {index} of {self.count}.')
@@ -159,8 +163,7 @@ def draw_parts(
   Their length is a multiple of `multiple`.
   """
   length = max(1, chars // PARTS // multiple) * multiple
-  parts = MarkovDocuments(source, length, PARTS, stream_seed(seed, stream, source.order))
-  return [parts[index] for index in range(PARTS)]
+  return list(MarkovDocuments(source, length, PARTS, stream_seed(seed, stream, source.order)))
 
 
 def make(

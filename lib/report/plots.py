@@ -12,6 +12,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 from lib import atomic
+from lib.report.results import Row
 
 Panel = Callable[[Any], None]  # draws into one of matplotlib's axes
 Series = tuple[Sequence[float], Sequence[float]]  # x, y
@@ -76,6 +77,25 @@ def curves(
     _finish(axis, title, x_label, y_label)
 
   return draw
+
+
+def over(
+  coordinate: str, found: Mapping[str, Sequence[Row]]
+) -> tuple[dict[str, Series], dict[str, Errors]]:
+  """Measured rows as curves over a coordinate that is a number, with their errors, for `curves`.
+
+  Args:
+    coordinate: such as 'd'.
+    found: label -> its rows; a label without rows has no curve.
+  """
+  series: dict[str, Series] = {}
+  errors: dict[str, Errors] = {}
+  for label, rows in found.items():
+    if ordered := sorted(rows, key=lambda row: float(row.where[coordinate])):
+      places = [float(row.where[coordinate]) for row in ordered]
+      series[label] = places, [row.measured or 0.0 for row in ordered]
+      errors[label] = [row.sem for row in ordered]
+  return series, errors
 
 
 def bars(
