@@ -71,6 +71,26 @@ TRAINING = {
   'evaluate_every': 100,
   'checkpoint_every': 1000,
 }
+# M1, the byte model of the tokenizers driven by one (`experiments.coders`). Its norm is RMS and its
+# kernels begin by fan-in: its file has no other.
+M1 = {
+  **{key: value for key, value in MODEL.items() if key not in ('norm', 'init_std')},
+  **TRAINING,
+  'dim': 32,
+  'mlp_dim': 64,
+  'position': 't5',
+  'gated': True,
+  'activation': 'relu',
+  'length': 32,  # bytes of a training row and of what M1 sees at most, its begin counted
+  'streams': 8,  # texts that a codec reads side by side
+  'optimizer': 'muon',
+  'rates': (2e-2,),
+  'final': 0.01,
+  'b2': 0.98,
+  'clip_norm': 1.0,
+  'z_loss': 1e-4,  # weight of the squared log of the softmax's denominator
+  'validation_batches': 1,
+}
 
 
 def build(arg: str, tables: Sequence[str], sections: Mapping[str, Any]) -> ConfigDict:

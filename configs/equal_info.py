@@ -21,7 +21,7 @@ from configs import common
 
 TABLES = ('ratio', 'm2', 'windows', 'reset', 'decompress', 'uniformity', 'stability')  # in order
 
-# What each tokenizer is called; see experiments/equal_info/codecs.py.
+# What each tokenizer is called; see experiments/coders.py.
 WINDOWS = ('greedy16', 'greedy24', 'greedy32', 'greedy64', 'greedy128')
 LOSSLESS = ('delay16', 'exact16', 'numbered16')
 DICTIONARIES = ('top16', 'parsed16', 'pruned16', 'bpe16')
@@ -70,17 +70,6 @@ READER = TRAINING | {  # a model that reads tokens
   'rates': (2e-2,),  # peaks of the learning rate; of several the best by validation text, by arm
   'rate_share': 0.2,  # of the steps, after which rates are compared
 }
-M1 = TRAINING | {
-  'peak': 2e-2,
-  'layers': 1,
-  'dim': 32,
-  'heads': 2,
-  'mlp_dim': 64,
-  'context': 32,  # bytes of a training row and of what M1 sees at most, its begin counted
-  'streams': 8,  # texts that a codec reads side by side
-  'gated': True,
-  'validation_batches': 1,
-}
 
 # Fields that change with the scale: smoke, cpu, gpu, paper.
 SIZES = {
@@ -89,15 +78,15 @@ SIZES = {
   'm1.dim': (32, 128, 256, 256),
   'm1.heads': (2, 4, 4, 4),
   'm1.mlp_dim': (64, 512, 1024, 1024),
-  'm1.context': (32, 128, 1024, 1024),
+  'm1.length': (32, 128, 1024, 1024),
   'm1.streams': (8, 16, 256, 256),
   'm1.position': ('t5', 't5', 'relative', 'relative'),
   'm1.steps': (20, 1200, 20_000, 2_500_000),
   'm1.batch_size': (8, 16, 128, 128),
   'm1.optimizer': ('muon', 'muon', 'muon', 'adafactor'),
   'm1.schedule': ('cosine', 'cosine', 'cosine', 'rsqrt'),
-  'm1.peak': (2e-2, 2e-2, 5e-3, 1e-2),
-  'm1.warmup': (4, 50, 500, 10_000),
+  'm1.rates': ((2e-2,), (2e-2,), (5e-3,), (1e-2,)),
+  'm1.warmup': (0.2, 1 / 24, 0.025, 0.004),
   'm1.evaluate_every': (10, 200, 1000, 10_000),
   'm1.checkpoint_every': (10, 200, 1000, 10_000),
   'm1.validation_batches': (2, 16, 20, 20),
@@ -203,7 +192,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   scale, tables = common.parse(arg, TABLES)
   config = common.base(scale, tables)
   config.data = {'source': 'stdlib'}  # documents: stdlib, own files, ngram:SOURCE or tfds:NAME
-  config.m1 = M1
+  config.m1 = common.M1
   config.tokenizers = {
     'train_bytes': 1,  # of the train split, which learned tokenizers count on
     'sentencepiece': 512,  # ids

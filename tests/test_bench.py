@@ -23,7 +23,7 @@ def test_shapes_are_those_of_the_configs():
     'equal_info_113m': {'positions': tokens // 4, 'dim': sizes['113m'], 'vocab_size': widest},
     'equal_info_2b': {'positions': tokens // 16, 'dim': sizes['2b'], 'vocab_size': widest},
     'equal_info_m1': {
-      'positions': config.m1.batch_size * config.m1.context, 'dim': config.m1.dim,
+      'positions': config.m1.batch_size * config.m1.length, 'dim': config.m1.dim,
       'vocab_size': 256,
     },
   }  # fmt: skip
@@ -43,7 +43,7 @@ def test_shapes_are_those_of_the_configs():
   sizes = {
     'lexinvariant': (options.batch_size // 4, options.length, options.heads, options.dim),
     'equal_info_113m': (m2.batch_size // 4, m2.length, heads, sizes['113m']),
-    'equal_info_m1': (m1.batch_size, m1.context, m1.heads, m1.dim),
+    'equal_info_m1': (m1.batch_size, m1.length, m1.heads, m1.dim),
   }
   assert (m1.position, m2.position) == ('relative', 'relative')
   options = visual_unicode.get_config('paper').loss

@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 
 from configs import common, equal_info
+from experiments import coders
 from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import codecs, corpus, decompress, m2, m2_plots, models, texts, windows
+from experiments.equal_info import corpus, decompress, m2, m2_plots, models, texts, windows
 from experiments.equal_info import scores as scoring
 from experiments.runner import Run
 from lib import stats
 from lib.data import encoded, pipeline, sources
 from lib.data.encoded import Encoded
 from lib.errors import InputError
-from lib.models import byte_model, one_pass
+from lib.models import byte_coders, byte_model, one_pass
 from lib.models.byte_stepper import ByteStepper
 from lib.report.results import Row
 from lib.tokenizers import Characters, EqualInfo
+from lib.tokenizers import documents as documents_
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
@@ -42,7 +44,7 @@ def windows16():
 def test_encoded_documents_cover_their_bytes_and_make_their_batches(tmp_path, windows16):
   documents = [TEXT[i : i + 50] for i in range(0, 2000, 50)]
   run = Run(tmp_path, None)
-  found = corpus.encoded(run, windows16, [*documents, b''])
+  found = coders.encode(run, windows16, [*documents, b''])
   assert len(found) == len(documents) + 1
   assert found.bytes == 2000
   for i, document in enumerate(documents):
@@ -51,7 +53,7 @@ def test_encoded_documents_cover_their_bytes_and_make_their_batches(tmp_path, wi
   assert not found[len(documents)].size
   options = {'batch_size': 4, 'length': 24, 'seed': 1}
   for pack in (True, False):
-    kept = corpus.encoded(run, windows16, documents)
+    kept = coders.encode(run, windows16, documents)
     ours = iter(pipeline.batches(kept, windows16, pack=pack, **options))
     straight = iter(pipeline.batches(documents, windows16, pack=pack, **options))
     for _ in range(5):
@@ -66,7 +68,7 @@ def test_documents_are_encoded_once_and_damage_is_named(tmp_path, windows16):
   def encode(tokenizer, documents):
     def work(documents):
       calls.append(len(documents))
-      return codecs.encode(tokenizer, documents)
+      return documents_.encode(tokenizer, documents)
 
     return encoded.encode(tmp_path, tokenizer.fingerprint, documents, work)
 
@@ -191,7 +193,7 @@ def test_arms_are_paired_by_document_so_what_they_share_cancels():
   noise = lambda: rng.normal(size=(3, 30)) * 0.1
   found = {'bytes': 4 + documents + noise(), 'bpe12': 3 + documents + noise(),
            'ac': 4.5 + documents + noise()}  # fmt: skip
-  arms = {codecs.Method(name, 8 if name == 'ac' else None): one for name, one in found.items()}
+  arms = {coders.Method(name, 8 if name == 'ac' else None): one for name, one in found.items()}
   rows = {(row.row, row.column): row for row in m2._against(('tiny', 1, 32, 2, 64), arms)}
   assert len(rows) == 4  # two references, each against two others
   row = rows['model=tiny,method=bpe12', 'bits_above_bytes']
@@ -207,7 +209,7 @@ def test_arms_that_hardly_vary_by_seed_have_no_part_in_the_noise_of_others():
   of_seed = lambda spread: rng.normal(size=(3, 1)) * spread + rng.normal(size=(3, 30)) * 1e-3
   noise = {'bytes': 0.5, 'greedy16': 0.5, 'numbered16': 0.5, 'ac': 0, 'static_ac': 0, 'gzip': 0}
   arms = {
-    codecs.Method(one, None if one == 'bytes' else 8): 4 + documents + of_seed(noise[one])
+    coders.Method(one, None if one == 'bytes' else 8): 4 + documents + of_seed(noise[one])
     for one in noise
   }
   find = lambda arms: {
@@ -217,7 +219,7 @@ def test_arms_that_hardly_vary_by_seed_have_no_part_in_the_noise_of_others():
   learned = {method: one for method, one in arms.items() if noise[method.name]}
   for key, row in find(learned).items():
     assert (rows[key].sem, rows[key].df) == (row.sem, row.df)
-  gzip, greedy = codecs.Method('gzip', 8), codecs.Method('greedy16', 8)
+  gzip, greedy = coders.Method('gzip', 8), coders.Method('greedy16', 8)
   row = rows['model=tiny,method=gzip,v=256', 'bits_above_greedy16']
   alone = stats.crossed(arms[gzip] - arms[greedy])
   assert row.estimate == alone
@@ -247,8 +249,8 @@ def test_the_windows_that_m2_reads_are_those_of_its_batches(tmp_path, windows16)
   config = equal_info.get_config('smoke')
   config.m2.update(batch_size=2, length=80, example_bytes=40, train_bytes=800)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(codecs, 'make', lambda *_: windows16)
-    found = corpus.Corpus(config, Run(tmp_path, None), codecs.Method('greedy16', 8))
+    patch.setattr(coders, 'make', lambda *_: windows16)
+    found = corpus.Corpus(config, Run(tmp_path, None), coders.Method('greedy16', 8))
   assert found.window == 2
   every = found.windows(found.train)
   assert every.size == found.train.tokens.shape[1]
@@ -317,10 +319,10 @@ def stand_in(tmp_path_factory, windows16):
   """A smoke config whose tokenizers are made from an n-gram: no M1 is trained."""
   config = equal_info.get_config('smoke')
   run = Run(tmp_path_factory.mktemp('m2'), sharding.make_mesh({'data': -1}, jax.devices()[:1]))
-  make = codecs.make
+  make = coders.make
   patch = pytest.MonkeyPatch()
   patch.setattr(
-    codecs, 'make',
+    coders, 'make',
     lambda config, run, method: windows16 if method.name[:6] == 'greedy' or method.name == 'ac'
     else make(config, run, method),
   )  # fmt: skip
@@ -485,5 +487,5 @@ def test_pictures_come_from_rows_alone():
 def test_tokenizers_that_lose_text_are_marked_in_pictures():
   assert m2_plots._method('model=tiny,method=greedy16,v=256') == 'greedy16, v=256 (lossy)'
   assert m2_plots._method('method=ac_of_another_text,v=256') == 'ac_of_another_text, v=256'
-  lossless = [codecs.Method(f'{kind}16', 16).lossless for kind in codecs.WINDOWS]
+  lossless = [coders.Method(f'{kind}16', 16).lossless for kind in byte_coders.WINDOWS]
   assert lossless == [False, True, True, True]

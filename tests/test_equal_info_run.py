@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The equal_info recipe from the command line, at smoke scale."""
 
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -13,14 +14,16 @@ import numpy as np
 import pytest
 
 from configs import common, equal_info
+from experiments import coders
 from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import codecs, m1, m2
+from experiments.equal_info import m2
 from lib.data import sources
 from lib.errors import InputError
 from lib.models import byte_model, codec_files
 from lib.models.byte_model import ByteModel
 from lib.report import published
 from lib.report.results import Row
+from lib.tokenizers.coding import slices
 from lib.tokenizers.coding.stepping import Stepped
 from lib.train import sharding
 from tests import addresses, byte_models
@@ -75,7 +78,7 @@ def test_every_table_has_rows_and_plots(smoke, rows):
 
 def test_ratios_and_bits_say_the_same(rows):
   config = equal_info.get_config('smoke')
-  for [method, *_] in codecs.widths(config.ratio.methods, config.ratio.token_bits):
+  for [method, *_] in coders.widths(config.ratio.methods, config.ratio.token_bits):
     value = lambda column, method=method: rows['ratio', method.row, column]['measured']
     assert value('bytes_per_token') > 0
     if method.token_bits:
@@ -257,7 +260,7 @@ def test_m2_goes_on_from_the_very_bytes_of_a_prompt(smoke):
 
 
 def test_training_rows_begin_anew_wherever_they_begin():
-  batch = next(iter(m1.batches(equal_info.get_config('smoke'), 'train')))
+  batch = next(iter(coders.m1_batches(equal_info.get_config('smoke'), 'train')))
   assert (batch['inputs'][:, 0] == byte_model.BEGIN).all()
   inside = batch['segments'][:, 1:] == batch['segments'][:, :-1]
   np.testing.assert_array_equal(
@@ -266,10 +269,9 @@ def test_training_rows_begin_anew_wherever_they_begin():
 
 
 def test_slices_of_one_stream_are_those_of_its_other_widths():
-  wide = codecs.Method('gzip', 16)
   for size in (5, 6):
     ids = np.arange(250, 250 + size) % 256
-    found = codecs.sliced(ids, codecs.Method('gzip', 8), wide)
+    found = slices.sliced(ids, 8, 16)
     pairs = np.append(ids, 0)[: -(-size // 2) * 2].reshape(-1, 2)
     assert found.tolist() == (pairs[:, 0] * 256 + pairs[:, 1]).tolist()
 
@@ -278,7 +280,7 @@ def test_slices_of_one_stream_are_those_of_its_other_widths():
   ('section', 'field', 'value', 'message'),
   [
     ('ratio', 'methods', ('greedy16', 'lossy'), "tokenizer 'lossy' is unknown"),
-    ('m1', 'context', 3, 'm1.context must be 4 or more; got 3'),
+    ('m1', 'length', 3, 'm1.length must be 4 or more; got 3'),
     ('m1', 'dim', 33, 'm1.dim 33 is no multiple of 2 heads'),
     ('m1', 'position', 'sinusoidal', "m1.position 'sinusoidal' is not one of"),
     ('uniformity', 'bits', (3,), 'uniformity.bits 3 is not one of'),
@@ -344,7 +346,7 @@ def test_the_gpu_config_can_be_run_as_it_stands():
 @pytest.mark.parametrize('name', ['greedy', '16', 'exact16x', 'delay'])
 def test_names_that_are_no_tokenizers(name):
   with pytest.raises(InputError, match=f"tokenizer '{name}' is unknown"):
-    codecs.parse(name)
+    coders.parse(name)
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
@@ -353,7 +355,9 @@ def test_every_scale_builds_and_steps(scale):
   if scale == 'paper':
     config.data.source = 'stdlib'  # the paper's is not here, and shapes do not depend on it
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
-  shapes = shape_check(m1.make_experiment(config), config, mesh)
+  batch = next(iter(coders.m1_batches(config, 'train')))
+  experiment = dataclasses.replace(coders.m1_plan(config).experiment, batches=[batch])
+  shapes = shape_check(experiment, config, mesh)
   if scale == 'paper':
     count = sum(x.size for x in jax.tree.leaves(shapes['variables']['params']['decoder']))
     assert count / 3.15e6 == pytest.approx(1, abs=0.01)

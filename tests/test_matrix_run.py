@@ -16,7 +16,7 @@ from tokenizers import decoders, pre_tokenizers, trainers
 from tokenizers import models as hf_models
 
 from configs import common, matrix
-from experiments.equal_info.m2 import BY_M1
+from experiments.coders import BY_M1
 from experiments.matrix import __main__ as recipe
 from experiments.matrix import cells, grid, markov, models, plots, tokens
 from experiments.matrix.corpus import Corpus, check_epochs, examples

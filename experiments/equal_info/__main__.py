@@ -8,14 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments import coders, runner
 from experiments.equal_info import (
-  codecs,
   decompress,
-  m1,
   m2,
   m2_plots,
-  models,
   prompt,
   ratio,
   ratio_plots,
@@ -24,7 +21,6 @@ from experiments.equal_info import (
   uniformity,
   windows,
 )
-from lib.data import pipeline
 from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import Row, mark_lossy
@@ -123,7 +119,7 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for whatever in the config cannot be run, before anything is written."""
   if config.seed < 0:
     raise InputError(f'seed must be 0 or more; got {config.seed}.')
-  m1.check(config)
+  coders.check_m1(config)
   for table in config.tables:
     MODULES[table].check(config)
   if config.prompt:
@@ -137,7 +133,7 @@ def draw(rows: Sequence[Row], config: ConfigDict, run: runner.Run) -> list[str]:
 
 def lossy(parts: Mapping[str, str]) -> bool:
   """Whether a row is about greedy windows, as all of the table reset are."""
-  greedy = 'method' in parts and not codecs.Method(parts['method'], None).lossless
+  greedy = 'method' in parts and not coders.Method(parts['method'], None).lossless
   return greedy or parts.get('mode') == 'greedy' or 'reset' in parts
 
 
@@ -148,10 +144,9 @@ def marked(table: Callable) -> Callable:
 
 def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   """The models of all tables."""
-  bytes_read = pipeline.shapes(config.m1.batch_size, config.m1.context)
   return m2.plans(config) | {
     'decompress': lambda: decompress.plan(config),
-    'm1': lambda: models.plan(config.m1, m1.make_model(config), bytes_read, config.m1.peak),
+    'm1': lambda: coders.m1_plan(config),
   }
 
 

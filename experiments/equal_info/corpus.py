@@ -3,29 +3,21 @@
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import codecs, texts
+from experiments import coders, runner
+from experiments.equal_info import texts
 from lib.data import pipeline
 from lib.data.encoded import Encoded
-from lib.data.encoded import encode as keep
 from lib.data.excerpts import Excerpts
-from lib.models import one_pass
-from lib.models.byte_model import ByteModel
-from lib.models.byte_stepper import ByteStepper
 from lib.tokenizers import EqualInfo
 from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding.stepping import Coded, Stepped
-from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.train.experiment import Batch
-
-TOGETHER = 1024  # examples that are encoded side by side
 
 
 class Corpus:
@@ -39,9 +31,9 @@ class Corpus:
     method: the tokenizer.
   """
 
-  def __init__(self, config: ConfigDict, run: runner.Run, method: codecs.Method):
+  def __init__(self, config: ConfigDict, run: runner.Run, method: coders.Method):
     self.config, self.run, self.method = config, run, method
-    self.tokenizer: Tokenizer = codecs.make(config, run, method)
+    self.tokenizer: Tokenizer = coders.make(config, run, method)
 
   @property
   def vocab_size(self) -> int:
@@ -83,7 +75,7 @@ class Corpus:
     return texts.stretches(self.config, split, options.example_bytes, total)
 
   def _encode(self, split: str) -> Encoded:
-    return encoded(self.run, self.tokenizer, self.excerpts(split).texts)
+    return coders.encode(self.run, self.tokenizer, self.excerpts(split).texts, known=True)
 
   def batches(self, seed: int) -> grain.IterDataset:
     """Training batches."""
@@ -137,29 +129,6 @@ class Corpus:
     )  # fmt: skip
 
 
-def train_bytes(options: ConfigDict, method: codecs.Method) -> int:
+def train_bytes(options: ConfigDict, method: coders.Method) -> int:
   """Bytes of the train split that M2 is given: fewer where M1 has to step through them."""
-  return options.stepped_bytes if codecs.steps_m1(method) else options.train_bytes
-
-
-def encoded(run: runner.Run, tokenizer: Tokenizer, documents: Sequence[bytes]) -> Encoded:
-  """Documents as tokens; codecs that step M1 through a text are spared that, see `one_pass`."""
-  if not isinstance(tokenizer, Stepped) or not isinstance(tokenizer.stepper, ByteStepper):
-    return codecs.tokens(run, tokenizer, documents)
-  work = functools.partial(_unstepped, tokenizer, tokenizer.stepper.model)
-  return keep(run.workdir / 'encoded', f'one pass {tokenizer.fingerprint}', documents, work)
-
-
-def _unstepped(tokenizer: Stepped, model: ByteModel, documents: Sequence[bytes]) -> list[Coded]:
-  if isinstance(tokenizer, SteppedAC):
-    return one_pass.encode_all(model, documents, tokenizer.token_bits)
-  assert isinstance(tokenizer, SteppedEqualInfo)
-  coded: list[Coded] = []
-  for begin in range(0, len(documents), TOGETHER):
-    part = documents[begin : begin + TOGETHER]
-    foreseen = one_pass.Foreseen(model, part, tokenizer.bits // 2)
-    codec = SteppedEqualInfo(
-      foreseen, model.fingerprint, tokenizer.bits, tokenizer.mode, tokenizer.token_bits
-    )
-    coded += codec.encode_all(part)
-  return coded
+  return options.stepped_bytes if method.steps_m1 else options.train_bytes

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import codecs, corpus, models, texts
+from experiments import coders, runner
+from experiments.equal_info import models, texts
 from lib import stats
 from lib.data import epochs, pipeline
 from lib.data.encoded import Encoded
@@ -59,7 +59,7 @@ def check(config: ConfigDict) -> None:
     if method not in options.methods:
       raise InputError(f'decompress.mismatched {method!r} is not one of decompress.methods.')
   for method in options.methods:
-    if not codecs.widths([method], [options.token_bits])[0][0].token_bits:
+    if not coders.widths([method], [options.token_bits])[0][0].token_bits:
       raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
   for split in ('train', 'validation', 'test'):
     texts.stretches(config, split, options.text_bytes, options.text_bytes)
@@ -91,8 +91,8 @@ def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> T
   found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes)
   coded: dict[str, Encoded] = {}
   for arm in options.methods:
-    tokenizer = codecs.make(config, run, codecs.Method(arm, options.token_bits))
-    coded[arm] = corpus.encoded(run, tokenizer, found.texts)
+    tokenizer = coders.make(config, run, coders.Method(arm, options.token_bits))
+    coded[arm] = coders.encode(run, tokenizer, found.texts, known=True)
   fits = np.all([coded[arm].counts <= options.room for arm in coded], axis=0)
   kept = np.flatnonzero(fits)
   if not kept.size:

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import codecs, m1, models, texts
+from experiments import coders, runner
+from experiments.equal_info import models, texts
 from experiments.equal_info import scores as scoring
 from experiments.equal_info.corpus import Corpus, train_bytes
 from experiments.equal_info.scores import Scores
@@ -30,7 +30,6 @@ LN2 = np.log(2)
 OPAQUE = ('ac', 'static_ac')  # what the paper finds M2 cannot learn
 CLOSE = 0.01  # nats per token from ln V that count as learning nothing
 OPENING = 8  # tokens at the beginning of a stream, where all streams are aligned
-BY_M1 = ('ac', *codecs.WINDOWS)  # the paper counts M1 for these
 REFERENCES = ('bytes', 'sentencepiece', 'bpe')  # kinds of tokenizers that others are compared with
 # Models that learn next to nothing hardly vary by seed, so they say nothing on the noise of others.
 UNPOOLED = (*OPAQUE, 'gzip')
@@ -58,7 +57,7 @@ def check(config: ConfigDict) -> None:
     _check_epochs(config, method, 1.0, options.steps)
 
 
-def _check_epochs(config: ConfigDict, method: codecs.Method, ratio: float, steps: int) -> None:
+def _check_epochs(config: ConfigDict, method: coders.Method, ratio: float, steps: int) -> None:
   """Raises InputError if M2 reads its text too often, at `ratio` bytes a token."""
   options = config.m2
   rows = steps * options.batch_size
@@ -67,11 +66,11 @@ def _check_epochs(config: ConfigDict, method: codecs.Method, ratio: float, steps
   epochs.check('data.source', config.data.source, drawn, config.scale, limit)
 
 
-def chosen(pairs: Sequence[tuple[str, int]], where: str) -> list[codecs.Method]:
+def chosen(pairs: Sequence[tuple[str, int]], where: str) -> list[coders.Method]:
   """The tokenizers of (name, bits of a token) pairs; raises InputError where there is none."""
   found = []
   for which, bits in pairs:
-    if not (widths := codecs.widths([which], [bits])):
+    if not (widths := coders.widths([which], [bits])):
       raise InputError(f'{where}.methods: {which} has no tokens of {bits} bits; use fewer.')
     found.append(widths[0][0])
   return found
@@ -104,7 +103,7 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   }
 
 
-def row_of(size: tuple, method: codecs.Method) -> str:
+def row_of(size: tuple, method: coders.Method) -> str:
   """The row of a model over a tokenizer."""
   return f'{name(model=size[0])},{method.row}'
 
@@ -212,8 +211,8 @@ def by_position(values: np.ndarray, scores: Scores, window: int) -> list[Estimat
 def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Trains M2 over every tokenizer and scores it on the same held-out text."""
   rows: list[Row] = []
-  found: dict[tuple, dict[codecs.Method, np.ndarray]] = {}
-  lean: dict[tuple[tuple, codecs.Method], np.ndarray] = {}  # AC without its ends and rounding
+  found: dict[tuple, dict[coders.Method, np.ndarray]] = {}
+  lean: dict[tuple[tuple, coders.Method], np.ndarray] = {}  # AC without its ends and rounding
   for method in chosen(config.m2.methods, 'm2'):
     corpus = Corpus(config, run, method)
     for size in config.m2.models:
@@ -237,7 +236,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     rows += [
       _paired(row_of(size, method), f'bits_without_end_and_rounding_above_{other.name}',
               one - found[size][other])
-      for other in found[size] if codecs.parse(other.name)[0] in REFERENCES
+      for other in found[size] if coders.parse(other.name)[0] in REFERENCES
     ]  # fmt: skip
   return rows
 
@@ -328,8 +327,8 @@ def _restored(row: str, corpus: Corpus) -> list[Row]:
   if corpus.method.lossless:
     return []
   some = corpus.excerpts('test').where(np.arange(len(corpus.excerpts('test'))) < DECODED)
-  coded = codecs.tokens(corpus.run, corpus.tokenizer, some.texts)
-  same, windows = codecs.windows_restored(corpus.tokenizer, some.texts, coded)
+  coded = coders.encode(corpus.run, corpus.tokenizer, some.texts)
+  same, windows = coding.windows_restored(corpus.tokenizer, some.texts, coded)
   found = stats.ratio(same, windows, some.documents)
   return [Row.of(TABLE, row, 'windows_restored', found, unit='share', note='not lossless')]
 
@@ -340,8 +339,8 @@ def _cost(
   """FLOPs per byte and bytes per step of generation."""
   tokens = scores.real.sum(axis=1)
   covered = stats.ratio(scores.bytes.sum(axis=1), tokens, scores.documents)
-  kind, bits = codecs.parse(corpus.method.name)
-  coder = 2 * m1.ready(corpus.config, corpus.run).parameters if kind in BY_M1 else 0
+  _, bits = coders.parse(corpus.method.name)
+  coder = coders.m1_flops(corpus.config, corpus.run, corpus.method.name)
   readout = corpus.vocab_size * size[2]
   flops = 2 * trained.parameters / covered.value + coder
   note = (
@@ -368,7 +367,7 @@ def _packaging(row: str, corpus: Corpus, scores: list[Scores]) -> tuple[list[Row
   """
   data = corpus.excerpts('test').texts
   assert corpus.method.token_bits
-  model = m1.ready(corpus.config, corpus.run)
+  model = coders.m1(corpus.config, corpus.run)
   lengths = coding.code_lengths(one_pass.probabilities(model, data), data)
   costs = lengths.excess(corpus.test.counts * corpus.method.token_bits)
   whole = corpus.test.counts <= corpus.config.m2.length
@@ -405,7 +404,7 @@ def _opaque(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
   ]  # fmt: skip
 
 
-def _against(size: tuple, arms: Mapping[codecs.Method, np.ndarray], after: str = '') -> list[Row]:
+def _against(size: tuple, arms: Mapping[coders.Method, np.ndarray], after: str = '') -> list[Row]:
   """Bits per byte of each arm [S, D] above those of the references, paired by seed and document.
 
   Arms whose noise is alike share one residual variance; each of the others has its own. GZip is
@@ -421,7 +420,7 @@ def _against(size: tuple, arms: Mapping[codecs.Method, np.ndarray], after: str =
   pooled = {row(method): one for method, one in arms.items() if method.name not in UNPOOLED}
   alone = {method: one for method, one in arms.items() if method.name in UNPOOLED}
   for method, reference in arms.items():
-    kind, column = codecs.parse(method.name)[0], f'bits_above_{method.name}'
+    kind, column = coders.parse(method.name)[0], f'bits_above_{method.name}'
     if kind in REFERENCES and len(pooled) > 1:
       note = f'paired by seed and document; residual variance pooled over {len(pooled)} tokenizers'
       rows += [
@@ -431,7 +430,7 @@ def _against(size: tuple, arms: Mapping[codecs.Method, np.ndarray], after: str =
     rows += [
       _paired(row(other), column, one - reference)
       for other, one in alone.items()
-      if kind in REFERENCES or (kind, other) == ('greedy', codecs.Method('gzip', method.token_bits))
+      if kind in REFERENCES or (kind, other) == ('greedy', coders.Method('gzip', method.token_bits))
     ]
   return rows
 

@@ -4,7 +4,7 @@
 import re
 from collections.abc import Callable, Sequence
 
-from experiments.equal_info.codecs import Method
+from experiments.coders import Method
 from lib.report import plots, results
 from lib.report.results import Row
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import codecs, m2
+from experiments import coders, runner
+from experiments.equal_info import m2
 from experiments.equal_info.corpus import Corpus
 from lib.errors import InputError
 from lib.evals import generation
@@ -20,7 +20,7 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for a tokenizer that cannot speak or go on from every prompt."""
   m2.check(config)
   method = _method(config)
-  kind, bits = codecs.parse(method.name)
+  kind, bits = coders.parse(method.name)
   if kind not in (*LOSSLESS, 'bytes', 'sentencepiece') or bits > 16:
     raise InputError(
       f'generate.method {method.name!r} cannot go on from a prompt: use bytes, sentencepiece, or '
@@ -30,7 +30,7 @@ def check(config: ConfigDict) -> None:
     raise InputError('generate.bytes must be 1 or more and generate.temperature 0 or more.')
 
 
-def _method(config: ConfigDict) -> codecs.Method:
+def _method(config: ConfigDict) -> coders.Method:
   return m2.chosen([config.generate.method], 'generate')[0]
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import codecs, m1, texts
+from experiments import coders, runner
+from experiments.equal_info import texts
 from lib import stats
 from lib.data.encoded import Encoded
 from lib.errors import InputError
@@ -17,6 +17,7 @@ from lib.evals import coding
 from lib.models import one_pass
 from lib.report.results import Row, name
 from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.coding import slices
 
 TABLE = 'ratio'
 # For one M1 more bytes fit into a token in this order (the paper's Tables 1 and 12).
@@ -36,7 +37,7 @@ def check(config: ConfigDict) -> None:
       'ratio.examples must be 2 or more and ratio.length 16 or more; got '
       f'{options.examples} and {options.length}.'
     )
-  codecs.widths(options.methods, options.token_bits)
+  coders.widths(options.methods, options.token_bits)
   texts.held_out(config, options.examples, options.length)
 
 
@@ -45,21 +46,24 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   options = config.ratio
   documents = texts.held_out(config, options.examples, options.length).texts
   rows: list[Row] = []
-  tokens: dict[codecs.Method, np.ndarray] = {}
-  for method, *others in codecs.widths(options.methods, options.token_bits):
-    tokenizer = codecs.make(config, run, method)
-    coded = codecs.tokens(run, tokenizer, documents)
+  tokens: dict[coders.Method, np.ndarray] = {}
+  for method, *others in coders.widths(options.methods, options.token_bits):
+    tokenizer = coders.make(config, run, method)
+    coded = coders.encode(run, tokenizer, documents)
     tokens[method] = coded.counts
     rows += _sizes(method, tokenizer.vocab_size, coded.counts, documents)
     rows += _restored(method, tokenizer, documents, coded)
     for other in others:
-      tokens[other] = np.array([len(codecs.sliced(ids, method, other)) for ids, _ in coded])
-      rows += _sizes(other, other.vocab_size, tokens[other], documents)
+      assert method.token_bits
+      assert other.token_bits
+      sliced = functools.partial(slices.sliced, bits=method.token_bits, other=other.token_bits)
+      tokens[other] = np.array([len(sliced(ids)) for ids, _ in coded])
+      rows += _sizes(other, 1 << other.token_bits, tokens[other], documents)
   return rows + _ideal(config, run, documents, tokens) + _order(documents, tokens)
 
 
 def _sizes(
-  method: codecs.Method, vocab_size: int, tokens: np.ndarray, documents: Sequence[bytes]
+  method: coders.Method, vocab_size: int, tokens: np.ndarray, documents: Sequence[bytes]
 ) -> list[Row]:
   """Bytes per token and bits per byte."""
   size = np.array([len(document) for document in documents])
@@ -79,14 +83,14 @@ def _sizes(
 
 
 def _restored(
-  method: codecs.Method, tokenizer: Tokenizer, documents: Sequence[bytes], coded: Encoded
+  method: coders.Method, tokenizer: Tokenizer, documents: Sequence[bytes], coded: Encoded
 ) -> list[Row]:
   """The share of documents that come back, and of windows where several texts have one code."""
   if tokenizer.lossless:
-    found = codecs.decode(tokenizer, [ids for ids, _ in coded])
+    found = coding.decode(tokenizer, [ids for ids, _ in coded])
     same = [a == b for (a, _), b in zip(found, documents, strict=True)]
     return [Row(TABLE, method.row, 'documents_restored', float(np.mean(same)), unit='share')]
-  restored, windows = codecs.windows_restored(tokenizer, documents, coded)
+  restored, windows = coding.windows_restored(tokenizer, documents, coded)
   note = 'not lossless: several texts have one code'
   put = functools.partial(Row.of, TABLE, method.row, unit='share', note=note)
   return [
@@ -95,9 +99,9 @@ def _restored(
   ]
 
 
-def _ideal(config, run, documents, tokens: Mapping[codecs.Method, np.ndarray]) -> list[Row]:
+def _ideal(config, run, documents, tokens: Mapping[coders.Method, np.ndarray]) -> list[Row]:
   """M1's own code length of the documents, and what AC takes beyond it."""
-  model = m1.ready(config, run)
+  model = coders.m1(config, run)
   lengths = coding.code_lengths(one_pass.probabilities(model, documents), documents)
   size = np.array([len(document) for document in documents])
   row = name(method='m1')
@@ -150,7 +154,7 @@ def _excess(lengths: coding.CodeLengths, spent: np.ndarray) -> list[Row]:
   ]
 
 
-def _order(documents: Sequence[bytes], tokens: Mapping[codecs.Method, np.ndarray]) -> list[Row]:
+def _order(documents: Sequence[bytes], tokens: Mapping[coders.Method, np.ndarray]) -> list[Row]:
   """How many more bytes per token each method has than the one before it in the paper's order.
 
   Numbered windows, which are lossless, are compared with delayed and greedy ones of their width.
@@ -163,15 +167,15 @@ def _order(documents: Sequence[bytes], tokens: Mapping[codecs.Method, np.ndarray
     there = [method for method in ORDER if method in of]
     pairs = [*itertools.pairwise(there)]
     for method in of:
-      kind, bits = codecs.parse(method)
+      kind, bits = coders.parse(method)
       if kind == 'numbered':
         pairs += [(other, method) for other in (f'delay{bits}', f'greedy{bits}') if other in of]
     for before, after in pairs:
       one, other = (stats.contributions(size, of[method]) for method in (after, before))
       found = stats.mean(one - other, UNITS)
-      row, column = codecs.Method(after, width).row, f'bytes_per_token_above_{before}'
+      row, column = coders.Method(after, width).row, f'bytes_per_token_above_{before}'
       note = 'paired by document'
-      if (codecs.parse(before)[0], codecs.parse(after)[0]) == ('greedy', 'numbered'):
+      if (coders.parse(before)[0], coders.parse(after)[0]) == ('greedy', 'numbered'):
         found, note = stats.Estimate(found.value), 'exact: the same documents in both'
       rows.append(Row.of(TABLE, row, column, found, unit='bytes/token', note=note))
   return rows

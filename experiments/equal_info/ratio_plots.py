@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from experiments.equal_info.codecs import Method
+from experiments.coders import Method
 from experiments.equal_info.m2_plots import LOSSY
 from lib.report import plots, results
 from lib.report.results import Row

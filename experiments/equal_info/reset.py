@@ -6,11 +6,12 @@ import itertools
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import codecs, m1, texts, uniformity
+from experiments import coders, runner
+from experiments.equal_info import texts, uniformity
 from lib import stats
 from lib.errors import InputError
 from lib.evals import coding
+from lib.models import byte_coders
 from lib.report.results import Row, name
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 
@@ -36,14 +37,14 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Bytes per token, and how far single tokens are from uniform, by how often M1 is reset."""
   found = texts.held_out(config, config.reset.examples, config.reset.length)
   size = np.full(len(found), config.reset.length)
-  stepper = m1.stepper(config, run)
+  stepper = byte_coders.stepper(coders.m1(config, run))
   ratios: dict[str, np.ndarray] = {}  # reset -> contributions of documents to bytes per 8 bits
   counts: dict[str, np.ndarray] = {}
   for label, every in RESETS.items():
     codec = SteppedEqualInfo(
       stepper, stepper.model.fingerprint, BITS, 'greedy', token_bits=8, reset=every
     )
-    coded = codecs.tokens(run, codec, found.texts)
+    coded = coders.encode(run, codec, found.texts)
     ratios[label] = stats.contributions(size, coded.counts)
     counts[label] = coding.string_counts(uniformity.by_document(coded, found.documents), 8, False)
   rows = [row for label in RESETS for row in _rows(label, ratios[label], counts[label])]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import codecs, texts
+from experiments import coders, runner
+from experiments.equal_info import texts
 from lib import stats
 from lib.errors import InputError
 from lib.evals import coding
@@ -26,7 +26,7 @@ SHOWN = 40  # tokens in the file of attested texts
 def check(config: ConfigDict) -> None:
   """Raises InputError for unknown tokenizers or text that is not there."""
   options = config.stability
-  codecs.widths(options.methods, (options.token_bits,))
+  coders.widths(options.methods, (options.token_bits,))
   for field in ('prefixes', 'texts', 'examples'):
     if options[field] < 2:
       raise InputError(f'stability.{field} must be 2 or more; got {options[field]}.')
@@ -40,8 +40,8 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   rows, shown = [], []
   changed: dict[str, tuple[str, np.ndarray]] = {}
   documents = texts.held_out(config, options.examples, options.length).texts
-  for [method] in codecs.widths(options.methods, (options.token_bits,)):
-    tokenizer = codecs.make(config, run, method)
+  for [method] in coders.widths(options.methods, (options.token_bits,)):
+    tokenizer = coders.make(config, run, method)
     distances, sizes = _prefixes(tokenizer, config, run)
     changed[method.name] = method.row, distances / sizes
     rows += _changes(method, distances, sizes, options)
@@ -49,7 +49,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     rows += _meanings(method.row, meanings)
     shown += [method.row, *_lines(meanings), '']
   run.keep('attested.txt', '\n'.join(shown))
-  there = [method for kind in ORDER for method in changed if codecs.parse(method)[0] == kind]
+  there = [method for kind in ORDER for method in changed if coders.parse(method)[0] == kind]
   for before, after in itertools.pairwise(there):
     row, shares = changed[after]
     more = stats.mean(shares - changed[before][1], UNITS)
@@ -60,7 +60,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
 
 def _words(config: ConfigDict, count: int) -> list[bytes]:
   """Words drawn from the most frequent of the train split."""
-  found = re.findall(rb'[A-Za-z]{3,}', b'\n'.join(texts.train(config)))
+  found = re.findall(rb'[A-Za-z]{3,}', b'\n'.join(coders.train_documents(config)))
   frequent = [word for word, _ in collections.Counter(found).most_common(WORDS)]
   chosen = np.random.default_rng(config.seed).permutation(len(frequent))[:count]
   return [frequent[i] for i in chosen]
@@ -72,7 +72,7 @@ def _prefixes(tokenizer, config: ConfigDict, run: runner.Run) -> tuple[np.ndarra
   words = _words(config, options.prefixes)
   excerpts = texts.held_out(config, options.texts, options.text_length)
   documents = [word + b' ' + text for text in excerpts.texts for word in words]
-  ids = [ids for ids, _ in codecs.tokens(run, tokenizer, documents)]
+  ids = [ids for ids, _ in coders.encode(run, tokenizer, documents)]
   distances, sizes = [], []
   for begin in range(0, len(ids), len(words)):
     of_text = ids[begin : begin + len(words)]
@@ -83,7 +83,7 @@ def _prefixes(tokenizer, config: ConfigDict, run: runner.Run) -> tuple[np.ndarra
 
 
 def _changes(
-  method: codecs.Method, distances: np.ndarray, sizes: np.ndarray, options: ConfigDict
+  method: coders.Method, distances: np.ndarray, sizes: np.ndarray, options: ConfigDict
 ) -> list[Row]:
   note = (
     f'{options.prefixes} words before each of {len(sizes)} held-out texts of '
@@ -109,7 +109,7 @@ def _attested(
 ) -> dict[int, collections.Counter]:
   """Which bytes each token that occurs covers, and how often."""
   found: dict[int, collections.Counter] = collections.defaultdict(collections.Counter)
-  for document, (ids, lengths) in zip(documents, codecs.tokens(run, tokenizer, documents)):
+  for document, (ids, lengths) in zip(documents, coders.encode(run, tokenizer, documents)):
     ends = np.cumsum(lengths).tolist()
     for token, begin, end in zip(ids.tolist(), [0, *ends], ends):
       found[token][document[begin:end]] += 1

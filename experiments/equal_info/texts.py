@@ -1,16 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text of this experiment: what tokenizers count on, and held-out excerpts to measure on."""
+"""The text of this experiment: excerpts of documents to train and to measure on."""
 
 from ml_collections import ConfigDict
 
 from lib.data import excerpts, sources
 from lib.data.excerpts import Excerpts
-
-
-def train(config: ConfigDict) -> list[bytes]:
-  """Documents of the train split that learned tokenizers count on."""
-  source = sources.open_source(config.data.source, 'train')
-  return sources.sample(source, config.tokenizers.train_bytes)
 
 
 def held_out(config: ConfigDict, examples: int, length: int) -> Excerpts:

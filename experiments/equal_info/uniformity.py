@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import codecs, corpus, texts
+from experiments import coders, runner
+from experiments.equal_info import texts
 from lib import stats
 from lib.data.encoded import Encoded
 from lib.errors import InputError
@@ -25,7 +25,7 @@ UNITS = 'documents'
 def check(config: ConfigDict) -> None:
   """Raises InputError for unknown tokenizers or strings of bits that cannot be counted."""
   options = config.uniformity
-  codecs.widths(options.methods, (8,))
+  coders.widths(options.methods, (8,))
   for bits in options.bits:
     if bits not in (1, 2, 4, 8, 16):
       raise InputError(f'uniformity.bits {bits} is not one of 1, 2, 4, 8, 16.')
@@ -45,9 +45,10 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   found = texts.stretches(config, 'test', options.length, options.bytes, options.most)
   streams = {
     method.name: by_document(
-      corpus.encoded(run, codecs.make(config, run, method), found.texts), found.documents
+      coders.encode(run, coders.make(config, run, method), found.texts, known=True),
+      found.documents,
     )
-    for [method] in codecs.widths(options.methods, (8,))
+    for [method] in coders.widths(options.methods, (8,))
   }
   rows: list[Row] = []
   for kind, overlapping in KINDS.items():

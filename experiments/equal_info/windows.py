@@ -7,13 +7,14 @@ import itertools
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import codecs, m2
+from experiments import coders, runner
+from experiments.equal_info import m2
 from experiments.equal_info import scores as scoring
 from experiments.equal_info.corpus import Corpus
 from experiments.equal_info.scores import Scores
 from lib import stats
 from lib.errors import InputError
+from lib.models import byte_coders
 from lib.report.results import Row, name
 from lib.stats import Estimate
 
@@ -25,7 +26,7 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for tokenizers that are no equal-info windows, or models as in m2."""
   m2.check(config)
   for method in m2.chosen(config.windows.methods, 'windows'):
-    if codecs.parse(method.name)[0] not in codecs.WINDOWS:
+    if coders.parse(method.name)[0] not in byte_coders.WINDOWS:
       raise InputError(f'windows.methods {method.name!r} has no windows: use one such as greedy16.')
 
 
@@ -39,7 +40,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     rows += _gap(corpus, scores) + m2.window_levels(TABLE, row_of(corpus), corpus, scores)
     if corpus.window > 1:
       rows += _positions(corpus, [one.history for one in trained], scores)
-    kind, bits = codecs.parse(method.name)
+    kind, bits = coders.parse(method.name)
     gap = row_of(corpus), _below_uniform(corpus, scores)
     gaps.setdefault((kind, method.token_bits), {})[bits] = gap
   for by_bits in gaps.values():
@@ -58,7 +59,7 @@ def _above(row: str, other: str, differences: np.ndarray) -> Row:
 
 def row_of(corpus: Corpus) -> str:
   """The row of a window."""
-  kind, bits = codecs.parse(corpus.method.name)
+  kind, bits = coders.parse(corpus.method.name)
   return name(b=bits, mode=kind, v=corpus.vocab_size)
 
 

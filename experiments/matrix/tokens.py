@@ -7,7 +7,7 @@
   bpe, lzw, sentencepiece, wordpiece, unicode
                   learned dictionaries; bpe and lzw merge across spaces, sentencepiece and wordpiece
                   stay within words, unicode has at most three characters an id
-  numbered12, …   tokens by a small byte model M1, as experiments/equal_info/codecs.py names them
+  numbered12, …   tokens by a small byte model M1, as experiments/coders.py names them
   a path          the file of a saved tokenizer, a tokenizer.json or a SentencePiece .model
 
 All but bytes have at most `tokenizers.vocab_size` ids; with M1, a token's bits set the number.
@@ -21,11 +21,9 @@ from collections.abc import Callable, Sequence
 
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.equal_info import codecs, m1, texts
-from experiments.equal_info.m2 import BY_M1
+from experiments import coders, runner
 from lib.errors import InputError
-from lib.models import codec_files
+from lib.models import byte_coders, codec_files
 from lib.tokenizers import (
   Characters,
   Dictionary,
@@ -37,7 +35,6 @@ from lib.tokenizers import (
   train_unicode,
   train_wordpiece,
 )
-from lib.train import processes
 
 BYTES = bytes(range(256))
 DIGITS = 6  # of a fingerprint in a label
@@ -73,7 +70,7 @@ LEARNED: dict[str, Callable[[Sequence[bytes], int], Tokenizer]] = {
 
 def check(config: ConfigDict, where: str, names: Sequence[str]) -> None:
   """Raises InputError for names of the field `where` that are no tokenizers, or text not there."""
-  m1.check(config)
+  coders.check_m1(config)
   prints: dict[str, str] = {}
   for name in names:
     if is_file(name):
@@ -91,14 +88,9 @@ def make(config: ConfigDict, run: runner.Run, name: str) -> Tokenizer:
   if is_file(name):
     return codec_files.load(name)
   if name not in LEARNED:
-    return codecs.make(config, run, _method(config, name))
-  path = run.workdir / 'tokenizers' / name
-
-  def learn() -> None:
-    codec_files.save(LEARNED[name](texts.train(config), config.tokenizers.vocab_size), path)
-
-  processes.once(path, learn)
-  return codec_files.load(path)
+    return coders.make(config, run, _method(config, name))
+  learn = lambda: LEARNED[name](coders.train_documents(config), config.tokenizers.vocab_size)
+  return coders.kept(run, name, learn)
 
 
 def is_file(name: str) -> bool:
@@ -125,31 +117,26 @@ def labels(names: Sequence[str]) -> dict[str, str]:
 
 def by_windows(name: str) -> bool:
   """Whether its tokens are windows of equal information."""
-  return re.fullmatch(rf'({"|".join(codecs.WINDOWS)})\d+', name) is not None
+  return re.fullmatch(rf'({"|".join(byte_coders.WINDOWS)})\d+', name) is not None
 
 
 def m1_flops(config: ConfigDict, run: runner.Run, name: str) -> int:
-  """FLOPs of M1 for each byte that the tokenizer reads: 2 a parameter, or none without M1.
-
-  Counted as in the paper, though windows of up to 16 bits are a table that needs no M1.
-  """
-  if name in LEARNED or is_file(name) or codecs.parse(name)[0] not in BY_M1:
-    return 0
-  return 2 * m1.ready(config, run).parameters
+  """FLOPs of M1 for each byte that the tokenizer reads, or none without M1."""
+  return 0 if name in LEARNED or is_file(name) else coders.m1_flops(config, run, name)
 
 
 def _is_method(name: str) -> bool:
   try:
-    codecs.parse(name)
+    coders.parse(name)
   except InputError:
     return False
   return True
 
 
-def _method(config: ConfigDict, name: str) -> codecs.Method:
+def _method(config: ConfigDict, name: str) -> coders.Method:
   bits = config.tokenizers.token_bits
   try:
-    found = codecs.widths([name], [bits])
+    found = coders.widths([name], [bits])
   except InputError as error:
     raise InputError(
       f'grid.tokenizers: {name!r} is none of {", ".join(LEARNED)}, nor one by M1 such as '

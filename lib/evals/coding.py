@@ -8,8 +8,10 @@ import numba
 import numpy as np
 
 from lib.errors import InputError
+from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.baselines import ended
+from lib.tokenizers.coding.stepping import Stepped
 
 
 class CodeLengths(NamedTuple):
@@ -53,6 +55,38 @@ def code_lengths(probabilities: Iterable[np.ndarray], documents: Sequence[bytes]
     exact = -np.log2(rows[np.arange(len(document)), symbols[:-1]], dtype=np.float64)
     found.append((exact.sum(), information[:-1].sum(), information[-1]))
   return CodeLengths(*np.array(found).reshape(-1, 3).T)
+
+
+def decode(tokenizer: Tokenizer, rows: Sequence[np.ndarray]) -> list[tuple[bytes, np.ndarray]]:
+  """The bytes of each row of ids, and how many each id covers."""
+  if isinstance(tokenizer, Stepped):
+    return tokenizer.decode_all(rows)
+  return [(tokenizer.decode(row), tokenizer.byte_lengths(row)) for row in rows]
+
+
+def windows_restored(
+  tokenizer: Tokenizer, documents: Sequence[bytes], coded: Iterable[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Windows of each document that come back as they were, and all of its windows, int64 [N] both.
+
+  Args:
+    tokenizer: of equal-info windows.
+    documents: N texts.
+    coded: ids, and the bytes that each covers, int32 [2, n] of each document.
+  """
+  coded = list(coded)
+  found = decode(tokenizer, [ids for ids, _ in coded])
+  same = []
+  for document, (text, lengths), (_, meant) in zip(documents, found, coded, strict=True):
+    pairs = zip(_windows(document, meant), _windows(text, lengths), strict=True)
+    same.append([one == other for one, other in pairs])
+  return np.array([sum(one) for one in same]), np.array([len(one) for one in same])
+
+
+def _windows(text: bytes, lengths: np.ndarray) -> list[bytes]:
+  """The texts of the windows of a document, from the bytes that each token covers."""
+  ends = np.cumsum(lengths[lengths > 0]).tolist()
+  return [text[a:b] for a, b in zip([0, *ends], ends)]
 
 
 def string_counts(streams: Sequence[np.ndarray], bits: int, overlapping: bool) -> np.ndarray:

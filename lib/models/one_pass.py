@@ -15,10 +15,38 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.models.byte_model import BEGIN, TOGETHER, ByteModel, Sizes, exact, make
+from lib.models.byte_stepper import ByteStepper
 from lib.models.decoder import LanguageModel
+from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding import arithmetic, slices
 from lib.tokenizers.coding.baselines import ended, token_lengths
-from lib.tokenizers.coding.stepping import Coded
+from lib.tokenizers.coding.stepping import Coded, Stepped
+from lib.tokenizers.coding.window_streams import SteppedEqualInfo
+
+SIDE_BY_SIDE = 1024  # documents whose windows are found at once
+
+
+def can_read_ahead(tokenizer: Tokenizer) -> bool:
+  """Whether `encode` takes this tokenizer: it steps a `ByteModel` through a text."""
+  return isinstance(tokenizer, Stepped) and isinstance(tokenizer.stepper, ByteStepper)
+
+
+def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
+  """Each document as tokens of a codec that `can_read_ahead`."""
+  assert isinstance(tokenizer, Stepped)
+  assert isinstance(tokenizer.stepper, ByteStepper)
+  model = tokenizer.stepper.model
+  if not isinstance(tokenizer, SteppedEqualInfo):
+    return encode_all(model, documents, tokenizer.token_bits)
+  coded: list[Coded] = []
+  for begin in range(0, len(documents), SIDE_BY_SIDE):
+    part = documents[begin : begin + SIDE_BY_SIDE]
+    foreseen = Foreseen(model, part, tokenizer.bits // 2)
+    codec = SteppedEqualInfo(
+      foreseen, model.fingerprint, tokenizer.bits, tokenizer.mode, tokenizer.token_bits
+    )
+    coded += codec.encode_all(part)
+  return coded
 
 
 def encode_all(model: ByteModel, documents: Sequence[bytes], token_bits: int) -> list[Coded]:

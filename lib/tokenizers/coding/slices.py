@@ -45,6 +45,11 @@ def unpack(stream: np.ndarray, bits: int) -> np.ndarray:
   return np.stack([first << 4 | middle >> 4, (middle & 15) << 8 | last], axis=1).reshape(-1)[:count]
 
 
+def sliced(ids: np.ndarray, bits: int, other: int) -> np.ndarray:
+  """Values of `bits` as those of the same stream in slices of `other` bits, int32 [n]."""
+  return unpack(pack(ids, bits), other)[: -(-ids.size * bits // other)]
+
+
 def of_code(code: bytes, size: int, bits: int) -> np.ndarray:
   """The first `size` bits of a code as values of 8, 12 or 16 bits, int32 [n]."""
   return unpack(np.frombuffer(code, np.uint8), bits)[: -(-size // bits)]

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a workdir has once: tokenizers by name, the tokens of texts, and M1.
+
+  bytes, sentencepiece, static_ac, gzip   baselines
+  bpeB                                    byte-pair encoding of 2^B ids
+  ac, greedyB, exactB, delayB, numberedB, topB, parsedB, prunedB
+                                          by the byte model M1 (lib/models/byte_coders.py), B bits
+
+A name and the width of a token make a tokenizer; those with a vocabulary of their own (bytes,
+sentencepiece, prunedB, bpeB) have no other width. A config with such tokenizers has the sections
+`data`, `m1` (`configs.common.M1`) and `tokenizers` (`train_bytes` and `sentencepiece`).
+"""
+
+import functools
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import grain
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import fit
+from experiments.recipe import Plan, Run
+from lib.data import encoded, epochs, pipeline, sources
+from lib.data.encoded import Encoded
+from lib.errors import InputError
+from lib.models import byte_coders, byte_model, codec_files, one_pass
+from lib.models.byte_model import BEGIN, ByteModel, Sizes
+from lib.models.decoder import LanguageModel
+from lib.report.results import name as row_name
+from lib.tokenizers import (
+  Characters,
+  EqualInfo,
+  GZip,
+  documents,
+  train_bpe,
+  train_sentencepiece,
+  train_static_ac,
+)
+from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.coding import slices
+from lib.train import processes
+from lib.train.experiment import Batch
+
+PLAIN = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')
+NUMBERED = re.compile(r'(greedy|delay|exact|numbered|top|parsed|pruned|bpe)(\d+)')
+OWN_VOCABULARY = ('bytes', 'sentencepiece', 'pruned', 'bpe')
+BY_M1 = ('ac', *byte_coders.WINDOWS)  # kinds for which the paper counts the FLOPs of M1
+
+
+class Method(NamedTuple):
+  """A tokenizer by name.
+
+  Attributes:
+    name: such as greedy16.
+    token_bits: 8, 12 or 16; None for a vocabulary of its own.
+  """
+
+  name: str
+  token_bits: int | None
+
+  @property
+  def kind(self) -> str:
+    """The name without its bits."""
+    return parse(self.name)[0]
+
+  @property
+  def lossless(self) -> bool:
+    """Whether every text comes back; of greedy windows several texts share a code."""
+    return not self.name.startswith('greedy')
+
+  @property
+  def steps_m1(self) -> bool:
+    """Whether M1 has to step through a text to encode it."""
+    return byte_coders.steps(*parse(self.name))
+
+  @property
+  def where(self) -> dict[str, str | int]:
+    """Its coordinates in the tables."""
+    width = {} if self.token_bits is None else {'v': 1 << self.token_bits}
+    return {'method': self.name, **width}
+
+  @property
+  def row(self) -> str:
+    """Its name in the tables."""
+    return row_name(**self.where)
+
+
+def parse(name: str) -> tuple[str, int]:
+  """A name's kind and bits, 0 where it has none; raises InputError for an unknown name."""
+  if name in PLAIN:
+    return name, 0
+  if not (match := NUMBERED.fullmatch(name)):
+    raise InputError(
+      f'tokenizer {name!r} is unknown: use one of {", ".join(PLAIN)}, or a kind and its bits such '
+      'as greedy16 (kinds: greedy, delay, exact, numbered, top, parsed, pruned, bpe).'
+    )
+  return match[1], int(match[2])
+
+
+def widths(names: Sequence[str], token_bits: Sequence[int]) -> list[list[Method]]:
+  """Each name with each width of a token that it can have, narrowest first."""
+  found = []
+  for name in names:
+    kind, bits = parse(name)
+    if kind in OWN_VOCABULARY:
+      found.append([Method(name, None)])
+    elif there := [Method(name, t) for t in sorted(token_bits) if not bits or t <= bits]:
+      found.append(there)
+  return found
+
+
+def kept(run: Run, name: str, learn: Callable[[], Tokenizer]) -> Tokenizer:
+  """The tokenizer in the file WORKDIR/tokenizers/NAME: learned now, or by an earlier call.
+
+  All processes learn it, as they may have to train a model for it.
+  """
+  path = run.workdir / 'tokenizers' / name
+  if not processes.agreed(path.exists()):
+    tokenizer = learn()
+    processes.once(path, lambda: codec_files.save(tokenizer, path))
+  return codec_files.load(path)
+
+
+def make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
+  """The tokenizer of a method, made now or read from WORKDIR/tokenizers.
+
+  Those that step M1 share one stepper, so that only one may be at work at a time.
+  """
+  name = '-'.join([method.name, *(f'v{1 << t}' for t in [method.token_bits] if t)])
+  if not method.steps_m1:
+    return kept(run, name, lambda: _make(config, run, method))
+  tokenizer, path = _make(config, run, method), run.workdir / 'tokenizers' / name
+  processes.once(path, lambda: codec_files.save(tokenizer, path))
+  return tokenizer
+
+
+def _make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
+  (kind, bits), token_bits = parse(method.name), method.token_bits or 8
+  if kind == 'bytes':
+    return Characters()
+  if kind == 'gzip':
+    return GZip(token_bits)
+  if kind == 'static_ac':
+    return train_static_ac(train_documents(config), token_bits)
+  if kind == 'sentencepiece':
+    return train_sentencepiece(train_documents(config), config.tokenizers.sentencepiece, 'unigram')
+  if kind == 'bpe':
+    return train_bpe(b''.join(train_documents(config)), 1 << bits, bytes(range(256)))
+  if method.token_bits and bits and not method.steps_m1:
+    widest = max(width for width in slices.WIDTHS if width <= bits)
+    if token_bits != widest:  # the same table, sliced otherwise
+      whole = make(config, run, Method(method.name, widest))
+      assert isinstance(whole, EqualInfo)
+      return EqualInfo(whole.table, token_bits)
+  text = train_documents(config) if kind in byte_coders.FROM_TEXT else ()
+  return byte_coders.make(m1(config, run), kind, bits, token_bits, text)
+
+
+def train_documents(config: ConfigDict) -> list[bytes]:
+  """Documents of the train split that learned tokenizers count on."""
+  source = sources.open_source(config.data.source, 'train')
+  return sources.sample(source, config.tokenizers.train_bytes)
+
+
+def encode(run: Run, tokenizer: Tokenizer, texts: Sequence[bytes], known: bool = False) -> Encoded:
+  """Ids of each text and the bytes of it that each stands for, kept in WORKDIR/encoded.
+
+  Args:
+    run: whose workdir keeps them.
+    tokenizer: that makes them.
+    texts: the documents.
+    known: M1 may read them ahead (lib/models/one_pass.py), so that no decoder has to follow.
+  """
+  ahead = known and one_pass.can_read_ahead(tokenizer)
+  work = functools.partial(one_pass.encode if ahead else documents.encode, tokenizer)
+  which = 'one pass ' * ahead + tokenizer.fingerprint
+  return encoded.encode(run.workdir / 'encoded', which, texts, work)
+
+
+def check_m1(config: ConfigDict) -> None:
+  """Raises InputError for an M1 that cannot be built, or text that is not there."""
+  options = config.m1
+  fit.check(options, 'm1')
+  for field, least in (('length', 4), ('streams', 1), ('validation_batches', 1)):
+    if options[field] < least:
+      raise InputError(f'm1.{field} must be {least} or more; got {options[field]}.')
+  for split in ('train', 'validation', 'test'):
+    sources.open_source(config.data.source, split)
+  read = options.steps * options.batch_size * options.length
+  epochs.check('data.source', config.data.source, read, config.scale)
+
+
+def m1(config: ConfigDict, run: Run) -> ByteModel:
+  """M1, the small byte model of this workdir: trained now, or by an earlier table or call."""
+  path = run.workdir / 'm1'
+  if not processes.agreed(path.exists()):
+    watched = lambda seed: itertools.islice(
+      m1_batches(config, 'validation'), config.m1.validation_batches
+    )
+    trained, *_ = fit.fit(
+      config,
+      run,
+      config.m1,
+      'm1',
+      m1_module(config),
+      lambda seed: m1_batches(config, 'train'),
+      evaluations={'validation': watched},
+      tokenizer=Characters(),
+    )
+    model = ByteModel(_sizes(config.m1), jax.device_get(trained.variables))
+    processes.once(path, lambda: model.save(path))
+  return _load(path)
+
+
+_load = functools.cache(ByteModel.load)
+
+
+def m1_flops(config: ConfigDict, run: Run, name: str) -> int:
+  """FLOPs of M1 for each byte that a tokenizer reads: 2 a parameter, or none without M1.
+
+  Counted as in the paper, though windows of up to 16 bits are a table that needs no M1.
+  """
+  return 2 * m1(config, run).parameters if parse(name)[0] in BY_M1 else 0
+
+
+def m1_module(config: ConfigDict) -> LanguageModel:
+  """The module of M1 in the dtype of training."""
+  options = config.m1
+  return byte_model.make(_sizes(options), fit.dtype(config), options.remat, options.z_loss)
+
+
+def m1_plan(config: ConfigDict) -> Plan:
+  """M1 and its training, without data."""
+  return fit.plan(config.m1, m1_module(config))
+
+
+def _sizes(options: ConfigDict) -> Sizes:
+  names = ('layers', 'dim', 'heads', 'head_dim', 'streams', 'position', 'max_distance', 'gated',
+           'activation')  # fmt: skip
+  given = {name: options[name] for name in names}
+  return Sizes(mlp_dim=options.mlp_dim or 4 * options.dim, context=options.length, **given)
+
+
+def m1_batches(config: ConfigDict, split: str) -> grain.IterDataset:
+  """Rows of documents end to end, each begun as if the text began there.
+
+  So M1 learns what follows a begin amid a document, even amid a word, as windows need it.
+  """
+  rows = pipeline.batches(
+    sources.open_source(config.data.source, split),
+    Characters(),
+    batch_size=config.m1.batch_size,
+    length=config.m1.length,
+    seed=config.seed,
+  )
+  return rows.map(_begun)
+
+
+def _begun(batch: Batch) -> Batch:
+  inputs = np.array(batch['inputs'])
+  inputs[:, 0] = BEGIN
+  return {**batch, 'inputs': inputs}
