@@ -16,6 +16,7 @@ from lib import stats
 from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import Row, Rows, select
+from lib.tokenizers import Tokenizer
 
 BYTES = 'bytes'
 
@@ -36,7 +37,8 @@ def options_of(config: ConfigDict) -> ConfigDict:
 
 def measure(config: ConfigDict, run: Run) -> Rows:
   """Trains and scores all models, and compares them with those over bytes."""
-  options, bits, made = options_of(config), {}, {}
+  options, bits = options_of(config), {}
+  made: dict[str, Tokenizer] = {}
   rows = cells.rows_of('budget', made)
   for tokenizer, label in tokens.labels(options.tokenizers).items():
     corpus, where = Corpus(config, run, tokenizer, label, options), {'tokenizer': label}

@@ -96,8 +96,9 @@ class Corpus(Examples):
     encode = lambda texts: coders.encode(run, tokenizer, texts, known=True)
     super().__init__(tokenizer, text, encode, options.batch_bytes, batch_devices(run.mesh))
     source = sources.open_source(config.data.source, 'test')
-    written = isinstance(source, NgramText)
-    self.law = self.by_document(source.excerpt_nats(text['test'])) if written else None
+    self.law = None
+    if isinstance(source, NgramText):
+      self.law = self.by_document(source.excerpt_nats(text['test']))
     self.m1_flops = tokens.m1_flops(config, run, name)
     weights = _parameters(options) + tokenizer.vocab_size * options.dim
     counts = self.train.counts

@@ -18,7 +18,7 @@ from lib import stats
 from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import LOSSY, Row, Rows, name, select
-from lib.tokenizers import documents
+from lib.tokenizers import Tokenizer, documents
 
 USUAL = {'lexinvariant': 'characters', 'glyph': 'unicode'}  # the tokens of an embedding's paper
 LEARNED = 'learned'
@@ -45,7 +45,8 @@ def where_of(tokenizer: str, embedding: str) -> dict[str, str]:
 def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Trains all cells, tokenizer by tokenizer; rows of the tables grid, tokenizers and untried."""
   found: dict[tuple[str, str], Scores] = {}
-  made, chosen = {}, {}
+  made: dict[str, Tokenizer] = {}
+  chosen: cells.Chosen = {}
   rows, costs, untried = (cells.rows_of(of, made) for of in ('grid', 'tokenizers', 'untried'))
   names = tokens.labels(config.grid.tokenizers)
   for tokenizer, label in names.items():

@@ -128,7 +128,8 @@ def _dictionaries(
       text = markov.draw(source, sizes.dictionary_chars, seed, markov.DICTIONARY)
       tokenizer = learn(text, 1 << bits, source.alphabet)
       if tokenizer.encoder == 'greedy':
-        found.append(parse.exact_unigram(tokenizer, source)[:2])
+        exact = parse.exact_unigram(tokenizer, source)
+        found.append((exact.nats_per_char, exact.chars_per_token))
         continue
       counted, scored = (
         tokenizer.encode(markov.draw(source, many, seed, stream))
