@@ -166,7 +166,8 @@ def test_what_is_not_lossless_has_no_rank():
   rng = np.random.default_rng(0)
 
   def scores(nats, lossless=True):
-    return cells.Scores(rng.normal(nats, 0.1, (2, 5)), np.full(5, 9.0), np.ones(5), lossless)
+    bits = rng.normal(nats, 0.1, (2, 5))
+    return cells.Scores(bits, 9 - bits, lossless)
 
   found = {
     ('words', 'learned'): scores(1, lossless=False),

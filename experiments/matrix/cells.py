@@ -6,9 +6,8 @@ over its tokens, and unigrams differ before anything is trained. So a cell has i
 its gain: what its models save over a unigram over the very same tokens.
 """
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -30,31 +29,18 @@ ABOUT_NAMES = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-  """What S models of a cell score on the same D held-out documents.
+class Scores(NamedTuple):
+  """What S models of a cell score on the same D held-out documents (`lib.stats.contributions`).
 
   Attributes:
-    nats: float64 [S, D].
-    unigram: float64 [D], nats under a unigram over the same tokens.
-    bytes: float64 [D].
+    bits: float64 [S, D], contributions to bits per byte.
+    gain: float64 [S, D], to the bits per byte below a unigram over the same tokens.
     lossless: whether the tokenizer gives every text back.
   """
 
-  nats: np.ndarray
-  unigram: np.ndarray
-  bytes: np.ndarray
+  bits: np.ndarray
+  gain: np.ndarray
   lossless: bool = True
-
-  @property
-  def bits(self) -> np.ndarray:
-    """Contributions [S, D] to bits per byte (`lib.stats.contributions`)."""
-    return stats.contributions(self.nats / np.log(2), self.bytes)
-
-  @property
-  def gain(self) -> np.ndarray:
-    """Contributions [S, D] to the bits per byte below the unigram."""
-    return stats.contributions((self.unigram - self.nats) / np.log(2), self.bytes)
 
 
 Chosen = dict[tuple[str, str], tuple[float, str]]  # (family, embedding) -> rate, and where chosen
@@ -135,9 +121,9 @@ def measure(
   rate, over = chosen.setdefault(kind, (fitted[0].rate, corpus.label))
   ids = [ids for ids, _ in corpus.test]
   score = lambda one: [nats.sum() for nats in one.model.id_loss(ids)]
-  nats = [corpus.by_document(score(one)) for one in fitted]
-  lossless = corpus.tokenizer.lossless
-  scores = Scores(np.stack(nats), corpus.unigram, corpus.test_bytes, lossless)
+  nats = np.stack([corpus.by_document(score(one)) for one in fitted])
+  bits_of = lambda nats: stats.contributions(nats / np.log(2), corpus.test_bytes)
+  scores = Scores(bits_of(nats), bits_of(corpus.unigram - nats), corpus.tokenizer.lossless)
   about = (
     f'{int(corpus.test_bytes.sum()):,} bytes of {corpus.test_bytes.size} held-out documents, in '
     f'examples of {options.example_bytes}'
@@ -152,9 +138,9 @@ def measure(
   about = f'in training, {min(options.side_by_side, options.seeds)} seeds together'
   rows.add(where, 'tokens_per_second', speed, 'tokens/s', about)
   if corpus.law is not None:
-    regret = stats.contributions((scores.nats - corpus.law) / np.log(2), scores.bytes)
+    regret = stats.crossed(bits_of(nats - corpus.law))
     about = 'less the law of the text, paired'
-    rows.add(where, 'regret_bits_per_byte', stats.crossed(regret), 'bits/byte', about)
+    rows.add(where, 'regret_bits_per_byte', regret, 'bits/byte', about)
   for seed, bits in enumerate(scores.bits, start=config.seed):
     one = stats.mean(bits, over='documents')
     rows.add({**where, 'seed': seed}, BITS, one, 'bits/byte')
