@@ -216,6 +216,15 @@ def histories(
   ]
 
 
+def curves(histories: Iterable[list[dict[str, Any]]], metric: str) -> dict[int, np.ndarray]:
+  """Training step -> metric of each seed [S], where it was measured."""
+  return {
+    lines[0]['step']: np.array([line[metric] for line in lines])
+    for lines in zip(*histories, strict=True)
+    if metric in lines[0]
+  }
+
+
 def _fit(
   config: ConfigDict,
   run: Run,

@@ -91,9 +91,8 @@ def token_ngrams(config: ConfigDict, run: Run) -> Rows:
       draw(source, sizes[f'{what}_chars'], seed, stream)
       for what, stream in (('dictionary', DICTIONARY), ('train', TRAIN), ('test', TEST))
     )
-    measure = lambda tokenizer: _token_losses(
-      tokenizer, source, train, test, sizes.exact_merges_up_to
-    )
+    dense = sizes.exact_merges_up_to
+    measure = lambda tokenizer: _token_losses(tokenizer, source, train, test, dense)
     found = []
     for learn in (train_bpe, train_lzw):
       learned: Any = learn(learn_on, max(sizes.sizes), source.alphabet)
@@ -119,7 +118,24 @@ def token_ngrams(config: ConfigDict, run: Run) -> Rows:
     for where, one in job:
       by_row[tuple(where.items())].append(one)
   for row, reached in by_row.items():
-    _add_tokens(rows, dict(row), make_source(config, dict(row)['k']), reached, sizes.seeds)
+    where, source = dict(row), make_source(config, dict(row)['k'])
+    means = {what: stats.mean([values[what] for values in reached]) for what in reached[0]}
+    partly = f'{len(reached)} of {sizes.seeds} dictionaries grew so large'
+    partly *= len(reached) < sizes.seeds
+    notes = {what: NOTES.get(what, partly) for what in means}
+    if means['unigram'].value > source.ngram_loss(0):
+      notes['unigram'] = NOTES['worse']
+    if means['bigram'].value > means['unigram'].value:
+      notes['bigram'] = NOTES['sparse']
+    for what, found in means.items():
+      if what in COUNTS:
+        rows.add(where, what, found, COUNTS[what], notes[what])
+      else:
+        rows.add_loss(where, what, found, notes[what])
+    if (where['tokenizer'], where['encoder']) == ('lzw', 'greedy'):  # those of the theorem
+      _add_bound(rows, where, source, int(means['dictionary_size'].value))
+    rows.add_loss(where, 'entropy_rate', source.entropy_rate)
+    rows.add_loss(where, 'char_unigram', source.ngram_loss(0))
   return rows
 
 
@@ -130,44 +146,14 @@ def _token_losses(
   unigram, bigram = (found.value for found in ngram.token_loss(tokenizer, [train], [test], [0, 1]))
   values = {'unigram': unigram, 'bigram': bigram, 'dictionary_size': tokenizer.vocab_size}
   values['unigram_above_characters'] = unigram - source.ngram_loss(0)
-  if tokenizer.encoder == 'greedy' or (
-    tokenizer.encoder == 'merges' and tokenizer.vocab_size <= dense
-  ):
+  largest = {'greedy': math.inf, 'merges': dense}  # that are solved exactly
+  if tokenizer.vocab_size <= largest.get(tokenizer.encoder, 0):
     exact = parse.exact_unigram(tokenizer, source)
     values |= {'exact_unigram': exact.nats_per_char, 'chars_per_token': exact.chars_per_token}
     values['unigram_above_exact'] = unigram - exact.nats_per_char
   else:
     values['chars_per_token'] = len(test) / len(tokenizer.encode(test))
   return values
-
-
-def _add_tokens(
-  rows: Rows,
-  where: Mapping[str, Any],
-  source: MarkovSource,
-  reached: Sequence[dict[str, float]],
-  seeds: int,
-) -> None:
-  """Mean and standard error over seeds of the results of `_token_losses`, with the bounds.
-
-  `reached` are the seeds whose dictionary grew to this size, of `seeds` in all.
-  """
-  partly = '' if len(reached) == seeds else f'{len(reached)} of {seeds} dictionaries grew so large'
-  means = {what: stats.mean([values[what] for values in reached]) for what in reached[0]}
-  notes = {what: NOTES.get(what, partly) for what in means}
-  if means['unigram'].value > source.ngram_loss(0):
-    notes['unigram'] = NOTES['worse']
-  if means['bigram'].value > means['unigram'].value:
-    notes['bigram'] = NOTES['sparse']
-  for what, found in means.items():
-    if what in COUNTS:
-      rows.add(where, what, found, COUNTS[what], notes[what])
-    else:
-      rows.add_loss(where, what, found, notes[what])
-  if (where['tokenizer'], where['encoder']) == ('lzw', 'greedy'):  # those of the theorem
-    _add_bound(rows, where, source, int(means['dictionary_size'].value))
-  rows.add_loss(where, 'entropy_rate', source.entropy_rate)
-  rows.add_loss(where, 'char_unigram', source.ngram_loss(0))
 
 
 def _add_bound(
@@ -205,14 +191,12 @@ def bound(config: ConfigDict, run: Run) -> Rows:
   for (p, _), found in zip(jobs, on_all_cores('bound', score, jobs), strict=True):
     for size, nats in found.items():
       by_row[p, size].append(nats)
-  note = (
-    f'computed exactly; a dictionary a seed, each learned from up to {sizes.chars:,} characters'
-  )
+  text = f'learned from up to {sizes.chars:,} characters'
   for (p, size), values in by_row.items():
     source, where = make_source(config, 1, p), {'p': p or config.source.kind, 'd': size}
     lzw = stats.mean(values)
     length = max(1, int(math.log(size) / math.log(source.alphabet_size) + 1e-9))
-    rows.add_loss(where, 'lzw', lzw, note)
+    rows.add_loss(where, 'lzw', lzw, f'computed exactly; a dictionary a seed, each {text}')
     rows.add_loss(where, 'toy', source.block_entropy(length) / length)
     rows.add_loss(where, 'entropy_rate', source.entropy_rate)
     limit = _add_bound(rows, where, source, size)

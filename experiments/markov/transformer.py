@@ -9,7 +9,7 @@ arms are compared in pairs. Each arm has a learning rate of its own, chosen by v
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grain
@@ -182,7 +182,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   for arm in arms(config):  # how far characters are above BPE at the same step
     other = name(**arm | {'tokenizer': 'bpe'})
     if arm['tokenizer'] != 'bpe' and other in curves:
-      for step in _shown(curves[other]):
+      for step in [step for step in STEPS if step in curves[other]]:
         both = {'this': curves[name(**arm)][step], 'bpe': curves[other][step]}
         gap, note = stats.arms(both, 'bpe')['this'], f'less {other}, paired by seed'
         rows.add(arm, f'above_bpe_nats_per_char_at_{step}', gap, 'nats/char', note)
@@ -204,7 +204,7 @@ def _measure(config: ConfigDict, run: Run, rows: Rows, arm: Arm) -> dict[int, np
   floor = source.window_floor(options.length)
   rows.add(arm, 'window_floor_nats_per_char', floor, 'nats/char')
   rows.add(arm, 'chars_per_token', stats.mean(covered), 'chars/token')
-  curve, reached = _over_seeds([one.history for one in fitted]), None
+  curve, reached = fit.curves([one.history for one in fitted], LOSS), None
   about = f'has not come within {options.within} of H∞ by step {options.steps} with every seed'
   seconds, about_seconds = None, about
   for step, nats in curve.items():
@@ -214,7 +214,7 @@ def _measure(config: ConfigDict, run: Run, rows: Rows, arm: Arm) -> dict[int, np
       about_seconds = 'training seconds of all seeds together, on the devices of this run'
   rows.add(arm, f'steps_to_within_{options.within}', reached, 'steps', about)
   rows.add(arm, f'seconds_to_within_{options.within}', seconds, 'seconds', about_seconds)
-  for step in _shown(curve):
+  for step in [step for step in STEPS if step in curve]:
     rows.add(arm, f'nats_per_char_at_{step}', stats.mean(curve[step]), 'nats/char')
   for what, nats in task.ngrams().items():
     note = 'm-gram over the same tokens'
@@ -225,19 +225,6 @@ def _measure(config: ConfigDict, run: Run, rows: Rows, arm: Arm) -> dict[int, np
     rows.add(arm | {'seed': seed}, 'nats_per_char', nats, 'nats/char')
   fit.add_rate(rows, arm, options, fitted[0].rate)
   return curve
-
-
-def _over_seeds(histories: Sequence[Sequence[Mapping[str, Any]]]) -> dict[int, np.ndarray]:
-  """Step -> validation loss of each seed, nats per character [S]."""
-  return {
-    lines[0]['step']: np.array([line[LOSS] for line in lines])
-    for lines in zip(*histories, strict=True)
-    if LOSS in lines[0]
-  }
-
-
-def _shown(curve: Mapping[int, np.ndarray]) -> list[int]:
-  return [step for step in STEPS if step in curve]
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
@@ -253,14 +240,14 @@ def _curves(config: ConfigDict, run: Run) -> list[plots.Panel]:
     by_step, by_second, styles, errors = {}, {}, {}, {}
     for arm in (arm for arm in arms(config) if (arm['p'], arm['tied']) == (p, tied)):
       histories = fit.histories(config, run, options, run_name(arm))
-      seconds = {line['step']: line['seconds'] for line in histories[0]}
-      curve = {step: stats.mean(nats) for step, nats in _over_seeds(histories).items()}
-      nats = [found.value for found in curve.values()]
+      seconds = fit.curves(histories, 'seconds')
+      curve = {step: stats.mean(nats) for step, nats in fit.curves(histories, LOSS).items()}
+      nats, times = [found.value for found in curve.values()], [seconds[step][0] for step in curve]
       label = f'{arm["tokenizer"]}, k = {arm["k"]}'
       color = f'C{list(config.orders).index(arm["k"])}'
       styles[label] = {'color': color, 'linestyle': STROKES[arm['tokenizer']]}
       errors[label] = [found.sem for found in curve.values()]
-      by_step[label], by_second[label] = ([*curve], nats), ([seconds[step] for step in curve], nats)
+      by_step[label], by_second[label] = ([*curve], nats), (times, nats)
     levels = sources.levels(make_source(config, config.orders[0], p))
     title = f'p = q = {p}, {"tied" if tied else "untied"}' if p else config.source.kind
     panels += [
