@@ -14,7 +14,7 @@ sentencepiece, prunedB, bpeB) have no other width. A config with such tokenizers
 import functools
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import grain
@@ -30,7 +30,6 @@ from lib.errors import InputError
 from lib.models import byte_coders, byte_model, codec_files, one_pass
 from lib.models.byte_model import BEGIN, ByteModel, Sizes
 from lib.models.decoder import LanguageModel
-from lib.report.results import name as row_name
 from lib.tokenizers import (
   Characters,
   EqualInfo,
@@ -83,11 +82,6 @@ class Method(NamedTuple):
     width = {} if self.token_bits is None else {'v': 1 << self.token_bits}
     return {'method': self.name, **width}
 
-  @property
-  def row(self) -> str:
-    """Its name in the tables."""
-    return row_name(**self.where)
-
 
 def parse(name: str) -> tuple[str, int]:
   """A name's kind and bits, 0 where it has none; raises InputError for an unknown name."""
@@ -99,6 +93,11 @@ def parse(name: str) -> tuple[str, int]:
       'as greedy16 (kinds: greedy, delay, exact, numbered, top, parsed, pruned, bpe).'
     )
   return match[1], int(match[2])
+
+
+def lossy(where: Mapping[str, str]) -> bool:
+  """Whether a row with these coordinates is about greedy windows."""
+  return where.get('method', where.get('mode', '')).startswith('greedy')
 
 
 def widths(names: Sequence[str], token_bits: Sequence[int]) -> list[list[Method]]:

@@ -8,7 +8,7 @@ are crossed: both the choice of seeds and the choice of documents are uncertain.
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -240,8 +240,8 @@ def jackknife(
 
 
 def arms(
-  values: Mapping[str, ArrayLike], reference: str, over: str = 'seeds'
-) -> dict[str, Estimate]:
+  values: Mapping[Any, ArrayLike], reference: Any, over: str = 'seeds'
+) -> dict[Any, Estimate]:
   """Differences of arms from a reference arm, paired by seed, their residual variance pooled.
 
   The model is value = arm + seed + noise of one variance. With A compared arms and S seeds the

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Language models over tokens: what is scored, what it costs, what a compressed text gives away."""
 
-import functools
 import math
 from fractions import Fraction
 
@@ -12,16 +11,16 @@ import pytest
 from configs import common, equal_info
 from experiments import coders
 from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import corpus, decompress, m2, m2_plots, models, texts, windows
-from experiments.equal_info import scores as scoring
-from experiments.runner import Run
+from experiments.equal_info import corpus, decompress, m2, models, plots, windows
+from experiments.recipe import Run
 from lib import stats
-from lib.data import encoded, pipeline, sources
+from lib.data import encoded, excerpts, pipeline, sources
 from lib.data.encoded import Encoded
 from lib.errors import InputError
+from lib.evals import token_scores
 from lib.models import byte_coders, byte_model, one_pass
 from lib.models.byte_stepper import ByteStepper
-from lib.report.results import Row
+from lib.report.results import Row, Rows
 from lib.tokenizers import Characters, EqualInfo
 from lib.tokenizers import documents as documents_
 from lib.tokenizers.coding import arithmetic
@@ -156,21 +155,20 @@ def test_a_loss_counts_only_what_is_scored():
 def scores(nats, covered, documents):
   nats, covered = np.array(nats, float), np.array(covered)
   real, targets = np.ones_like(covered, bool), np.arange(covered.size).reshape(covered.shape)
-  return scoring.Scores(nats, covered, real, targets, np.array(documents))
+  return token_scores.Scores(nats, covered, real, targets, np.array(documents))
 
 
 def test_scores_are_ratios_of_sums_whose_units_are_documents():
   nats = [[1, 3], [2, 2], [1, 1], [4, 0]]
   one = scores(nats, [[0, 2], [1, 1], [0, 4], [1, 1]], [7, 3, 7, 9])
-  found = stats.crossed(scoring.per_byte([one]))
+  found = stats.crossed(token_scores.per_byte([one]))
   assert found.value == pytest.approx(14 / 10)
   assert (found.n, found.over, found.df) == ('1×3', 'seeds×documents', None)
   # Documents 7, 3 and 9 have 6 nats of 6 bytes, 4 of 2 and 4 of 2.
   expected = stats.ratio([6, 4, 4], [6, 2, 2])
   assert found.sem == pytest.approx(expected.sem)
-  assert scoring.per_token([one], slice(1, None)).value == pytest.approx(6 / 4)
   other = scores(np.array(nats) + 1, one.bytes, one.documents)
-  both = stats.crossed(scoring.per_byte([one, other]))
+  both = stats.crossed(token_scores.per_byte([one, other]))
   assert both.n == '2×3'
   assert both.value == pytest.approx((14 + 22) / 20)
   assert both.sem > found.sem  # the seeds differ as well
@@ -183,8 +181,15 @@ def test_windows_of_scores_are_rows_of_tokens_and_back():
   assert windows_.tolist() == [[0, 1], [2, -1], [3, 4], [-1, -1]]
   assert one.of_windows(windows_.astype(float)).tolist() == [[0, 1, 2], [3, 4, -1]]
   right = np.array([[1.0, 0, 1], [1, 1, 0]])
-  found = m2.by_position(right, one, 2)
+  found = token_scores.by_position(right, one, 2)
   assert [each.value for each in found] == [pytest.approx(1), pytest.approx(1 / 2)]
+
+
+def against(arms):
+  """The rows of arms by row and column."""
+  rows = Rows('m2')
+  m2._add_against(rows, ('tiny', 1, 32, 2, 64), arms)
+  return {(row.row, row.column): row for row in rows}
 
 
 def test_arms_are_paired_by_document_so_what_they_share_cancels():
@@ -194,7 +199,7 @@ def test_arms_are_paired_by_document_so_what_they_share_cancels():
   found = {'bytes': 4 + documents + noise(), 'bpe12': 3 + documents + noise(),
            'ac': 4.5 + documents + noise()}  # fmt: skip
   arms = {coders.Method(name, 8 if name == 'ac' else None): one for name, one in found.items()}
-  rows = {(row.row, row.column): row for row in m2._against(('tiny', 1, 32, 2, 64), arms)}
+  rows = against(arms)
   assert len(rows) == 4  # two references, each against two others
   row = rows['model=tiny,method=bpe12', 'bits_above_bytes']
   assert row.measured == pytest.approx(-1, abs=0.1)
@@ -212,12 +217,9 @@ def test_arms_that_hardly_vary_by_seed_have_no_part_in_the_noise_of_others():
     coders.Method(one, None if one == 'bytes' else 8): 4 + documents + of_seed(noise[one])
     for one in noise
   }
-  find = lambda arms: {
-    (row.row, row.column): row for row in m2._against(('tiny', 1, 32, 2, 64), arms)
-  }
-  rows = find(arms)
+  rows = against(arms)
   learned = {method: one for method, one in arms.items() if noise[method.name]}
-  for key, row in find(learned).items():
+  for key, row in against(learned).items():
     assert (rows[key].sem, rows[key].df) == (row.sem, row.df)
   gzip, greedy = coders.Method('gzip', 8), coders.Method('greedy16', 8)
   row = rows['model=tiny,method=gzip,v=256', 'bits_above_greedy16']
@@ -227,27 +229,9 @@ def test_arms_that_hardly_vary_by_seed_have_no_part_in_the_noise_of_others():
   assert ('model=tiny,method=ac,v=256', 'bits_above_bytes') in rows
 
 
-def test_the_learning_rate_is_that_of_the_best_validation_loss_of_short_trainings():
-  options = equal_info.get_config('cpu').m2
-  trained = []
-
-  def train(short, rate):
-    trained.append((rate, short.steps))
-    history = [{'loss': 0.0}, {'bits': abs(np.log(rate / options.rates[1]))}]
-    return models.Trained(None, {}, history)
-
-  rate = models.choose_rate(options, train, 'bits')
-  assert rate == options.rates[1]
-  assert sorted(trained) == [(one, round(0.2 * options.steps)) for one in options.rates]
-  assert models.rate_row('m2', 'method=bytes', options, rate).measured == rate
-  options.rates = (0.1,)
-  assert models.choose_rate(options, train, 'bits') == 0.1
-  assert len(trained) == 3  # a single rate takes no training
-
-
 def test_the_windows_that_m2_reads_are_those_of_its_batches(tmp_path, windows16):
   config = equal_info.get_config('smoke')
-  config.m2.update(batch_size=2, length=80, example_bytes=40, train_bytes=800)
+  config.m2.update(batch_size=2, length=80, steps=40, example_bytes=40, train_bytes=800)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(coders, 'make', lambda *_: windows16)
     found = corpus.Corpus(config, Run(tmp_path, None), coders.Method('greedy16', 8))
@@ -255,7 +239,7 @@ def test_the_windows_that_m2_reads_are_those_of_its_batches(tmp_path, windows16)
   every = found.windows(found.train)
   assert every.size == found.train.tokens.shape[1]
   kinds = set(map(tuple, every.tolist()))
-  read = found.windows_read(3, 40)
+  read = found.windows_read(3)
   assert set(map(tuple, read.tolist())) <= kinds  # none begins amid a window
   tokens = 40 * 2 * 80
   assert 0.9 * tokens < read.size <= tokens  # but for windows that a row's end cuts
@@ -335,7 +319,7 @@ def test_decompression_rows_hold_the_tokens_and_then_the_bytes(stand_in, windows
   found = decompress.make_texts(config, run, 'test', 20)
   assert 0 <= found.left_out < 1
   rows = decompress.make_rows(config, found, 'greedy24')
-  room, size = config.decompress.room, config.decompress.text_bytes
+  room, size = decompress.room(config.decompress), config.decompress.text_bytes
   begin = decompress.vocab_size(config)
   for i, data in enumerate(found.data):
     ids = windows16.encode(data.tobytes())
@@ -358,12 +342,11 @@ def test_what_is_read_before_tells_on_the_bytes_and_the_control_cannot_see_it(st
   model = decompress.make_model(config)
   rows = decompress.make_rows(config, found, 'greedy24')
   variables = jax.jit(model.init)(jax.random.key(0), rows, jax.random.key(0))
-  read = decompress.reader(model)
-  right, nats = read(variables, rows)
+  right, nats = decompress.read(model, variables, rows)
   assert right.shape == nats.shape == found.data.shape
   other = rows | {'inputs': rows['inputs'].copy()}
   other['inputs'][:, 1] = 256 + (other['inputs'][:, 1] + 1) % 256
-  assert (np.abs(read(variables, other)[1] - nats) > 1e-7).all(axis=1).any()
+  assert (np.abs(decompress.read(model, variables, other)[1] - nats) > 1e-7).all(axis=1).any()
   loss = language_model.loss_and_init(model)[1]
   assert float(loss(variables, rows, jax.random.key(0))[0]) == pytest.approx(nats.mean(), rel=1e-4)
 
@@ -377,10 +360,12 @@ def test_a_difference_is_paired_by_seed_and_document_and_has_its_interval():
   control[:, :, :half] = rng.integers(0, 2, (2, 60, 1))
   better = control.copy()
   better[:, :, half:] = 1
-  find = lambda arms: {
-    (row.row, row.column): row
-    for row in decompress.against(config, documents, {decompress.CONTROL: control, **arms})
-  }
+
+  def find(arms):
+    rows = Rows('decompress')
+    decompress.add_against(rows, config, documents, {decompress.CONTROL: control, **arms})
+    return {(row.row, row.column): row for row in rows}
+
   rows = find({'ac': better})
   whole = rows['method=ac,v=256', 'accuracy_above_control']
   assert (whole.measured, whole.sem) == (0.5, pytest.approx(0.0))  # texts differ, pairs do not
@@ -414,14 +399,14 @@ def test_trivial_guesses_are_the_most_frequent_of_each_position():
 
 def test_stretches_lie_within_documents_and_spread_over_them():
   config = equal_info.get_config('smoke')
-  found = texts.stretches(config, 'test', 64, 6400)
+  found = excerpts.of_split(config.data.source, 'test', length=64, total=6400)
   assert len(found) == 100
   assert {len(one) for one in found.texts} == {64}
   documents = sources.open_source(config.data.source, 'test')
   assert all(text in documents[i] for text, i in zip(found.texts, found.documents, strict=True))
   assert found.distinct == sum(len(documents[i]) >= 64 for i in range(len(documents)))
   with pytest.raises(InputError, match=r'no document of stdlib/prose \(test\)'):
-    texts.stretches(config, 'test', 10**9, 1)
+    excerpts.of_split(config.data.source, 'test', length=10**9, total=1)
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
@@ -430,7 +415,7 @@ def test_every_scale_builds_and_steps(scale):
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   widest = max(bits for _, bits in config.m2.methods)
   for size in dict.fromkeys((config.m2.models[0], config.m2.models[-1])):
-    model = m2.make_model(config, size, 1 << widest)
+    model = models.make_model(config, m2.sized(config, size), 1 << widest)
     ids = np.zeros((4, config.m2.length), np.int32)
     experiment = Experiment(
       *language_model.loss_and_init(model), [pipeline.whole(ids, 1 << widest)]
@@ -443,7 +428,7 @@ def test_every_scale_builds_and_steps(scale):
       assert count == pytest.approx(named, rel=0.25 if size[0] == '2b' else 0.1)
   model = decompress.make_model(config)
   options = config.decompress
-  row = np.ones((4, options.room + options.text_bytes), np.int32)
+  row = np.ones((4, options.length), np.int32)
   fields = dict.fromkeys(('targets', 'inputs', 'bytes', 'segments', 'positions', 'scored'), row)
   shape_check(Experiment(*language_model.loss_and_init(model), [fields]), config, mesh)
 
@@ -457,7 +442,7 @@ def test_every_scale_builds_and_steps(scale):
     (lambda c: c.m2.update(models=(('odd', 1, 30, 4, 8),)), 'dim 30 is no multiple of 4 heads'),
     (lambda c: c.windows.update(methods=(('bytes', 8),)), 'has no windows'),
     (lambda c: c.decompress.update(methods=('bytes',)), 'has a vocabulary of its own'),
-    (lambda c: c.decompress.update(room=0), 'decompress.room must be 1 or more'),
+    (lambda c: c.decompress.update(length=16), 'decompress.length must be above'),
     (lambda c: c.m2.update(equal_text=(('top12', 12),)), "'top12' is not one of m2.methods"),
   ],
 )
@@ -465,27 +450,22 @@ def test_bad_configs_are_named(change, message):
   config = equal_info.get_config('smoke,tables=m2+windows+decompress')
   change(config)
   with pytest.raises(InputError, match=message):
-    recipe.check(config)
-
-
-def test_models_refuse_sizes_below_one():
-  config = equal_info.get_config('smoke')
-  config.decompress.steps = 0
-  with pytest.raises(InputError, match='steps must be 1 or more'):
-    models.check(config.decompress, 'decompress')
+    recipe.RECIPE.check(config)
 
 
 def test_pictures_come_from_rows_alone():
-  row = functools.partial(Row, 'm2', 'model=tiny,method=ac,v=256')
+  where = {'model': 'tiny', 'method': 'ac', 'v': 256}
   columns = ('bits_per_byte', 'mflops_per_byte', 'bytes_per_step', 'uniform_bits_per_byte',
              'unigram_bits_per_byte')  # fmt: skip
-  text = Row('m2', 'model=tiny,method=bytes,budget=text', 'bits_per_byte', 1.0)
-  found = m2_plots.draw([*(row(column, 1.0) for column in columns), text])
-  assert [len(found[name]) for name in ('m2.png', 'windows.png', 'decompress.png')] == [3, 0, 0]
+  text = Row('m2', {'model': 'tiny', 'method': 'bytes', 'budget': 'text'}, 'bits_per_byte', 1.0)
+  rows = [*(Row('m2', where, column, 1.0) for column in columns), text]
+  assert [len(draw(rows)) for draw in (plots.m2, plots.windows, plots.decompress)] == [3, 0, 0]
 
 
 def test_tokenizers_that_lose_text_are_marked_in_pictures():
-  assert m2_plots._method('model=tiny,method=greedy16,v=256') == 'greedy16, v=256 (lossy)'
-  assert m2_plots._method('method=ac_of_another_text,v=256') == 'ac_of_another_text, v=256'
+  where = {'model': 'tiny', 'method': 'greedy16', 'v': '256'}
+  assert plots.label(where) == 'greedy16, v=256 (lossy)'
+  where = {'method': 'ac_of_another_text', 'v': '256'}
+  assert plots.label(where) == 'ac_of_another_text, v=256'
   lossless = [coders.Method(f'{kind}16', 16).lossless for kind in byte_coders.WINDOWS]
   assert lossless == [False, True, True, True]

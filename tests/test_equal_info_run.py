@@ -23,6 +23,7 @@ from lib.models import byte_model, codec_files
 from lib.models.byte_model import ByteModel
 from lib.report import published
 from lib.report.results import Row
+from lib.report.results import name as row_name
 from lib.tokenizers.coding import slices
 from lib.tokenizers.coding.stepping import Stepped
 from lib.train import sharding
@@ -79,7 +80,9 @@ def test_every_table_has_rows_and_plots(smoke, rows):
 def test_ratios_and_bits_say_the_same(rows):
   config = equal_info.get_config('smoke')
   for [method, *_] in coders.widths(config.ratio.methods, config.ratio.token_bits):
-    value = lambda column, method=method: rows['ratio', method.row, column]['measured']
+    value = lambda column, method=method: rows['ratio', row_name(**method.where), column][
+      'measured'
+    ]
     assert value('bytes_per_token') > 0
     if method.token_bits:
       assert value('bits_per_byte') * value('bytes_per_token') == pytest.approx(method.token_bits)
@@ -154,12 +157,13 @@ def test_m2_is_scored_on_all_bytes_beside_its_levels(rows):
   config = equal_info.get_config('smoke')
   [size] = config.m2.models
   for method in m2.chosen(config.m2.methods, 'm2'):
-    value = lambda column, method=method: rows['m2', m2.row_of(size, method), column]['measured']
+    row = row_name(**m2.where_of(size, method))
+    value = lambda column, row=row: rows['m2', row, column]['measured']
     bits = {'sentencepiece': 9, 'bpe12': 12}.get(method.name, 8)
     assert value('uniform_bits_per_byte') == pytest.approx(bits / value('bytes_per_step'))
     gain = value('unigram_bits_per_byte') - value('bits_per_byte')
     assert value('bits_below_unigram') == pytest.approx(gain)
-    cell = rows['m2', m2.row_of(size, method), 'bits_per_byte']
+    cell = rows['m2', row, 'bits_per_byte']
     covered, documents = map(int, re.match(r'(\d+) held-out bytes of (\d+) documents',
                                            cell['note']).groups())  # fmt: skip
     assert 0.9 * config.m2.test_bytes < covered <= config.m2.test_bytes
@@ -293,17 +297,17 @@ def test_what_cannot_be_run_is_named(section, field, value, message):
   config = equal_info.get_config(f'smoke,tables={"+".join(TABLES)}')
   config[section][field] = value
   with pytest.raises(InputError, match=message):
-    recipe.check(config)
+    recipe.RECIPE.check(config)
 
 
 def test_uniformity_wants_two_documents_that_are_long_enough():
   config = equal_info.get_config('smoke,tables=uniformity')
   texts = sources.open_source(config.data.source, 'test')
   config.uniformity.length = sorted(len(texts[i]) for i in range(len(texts)))[-2]
-  recipe.check(config)
+  recipe.RECIPE.check(config)
   config.uniformity.length += 1
   with pytest.raises(InputError, match='uniformity wants 2 or more documents of'):
-    recipe.check(config)
+    recipe.RECIPE.check(config)
 
 
 def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path):
@@ -319,11 +323,11 @@ def test_text_that_would_be_memorised_is_refused_at_large_scales():
   config = equal_info.get_config('gpu')
   config.data.source = 'stdlib/prose'
   with pytest.raises(InputError, match=r"data.source 'stdlib/prose' .* at most 4 epochs"):
-    recipe.check(config)
+    recipe.RECIPE.check(config)
   config = equal_info.get_config('gpu,tables=decompress')
   config.data.source, config.decompress.train_texts = 'ngram:stdlib/prose', 2**16
   with pytest.raises(InputError, match=r'decompress.train_texts 65536 would .* 320000 or more'):
-    recipe.check(config)
+    recipe.RECIPE.check(config)
 
 
 def test_text_that_m2_is_given_counts_not_all_that_there_is():
@@ -340,7 +344,7 @@ def test_text_that_m2_is_given_counts_not_all_that_there_is():
 
 
 def test_the_gpu_config_can_be_run_as_it_stands():
-  recipe.check(equal_info.get_config('gpu'))
+  recipe.RECIPE.check(equal_info.get_config('gpu'))
 
 
 @pytest.mark.parametrize('name', ['greedy', '16', 'exact16x', 'delay'])

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The text that M2 reads, as tokens of one method."""
 
-import functools
 import itertools
 from collections.abc import Iterator
 
@@ -9,14 +8,12 @@ import grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, runner
-from experiments.equal_info import texts
-from lib.data import pipeline
+from experiments import coders
+from experiments.recipe import Run
+from lib.data import excerpts, files, pipeline
 from lib.data.encoded import Encoded
-from lib.data.excerpts import Excerpts
-from lib.tokenizers import EqualInfo
-from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding.window_streams import SteppedEqualInfo
+from lib.evals import ngram
+from lib.models import byte_coders
 from lib.train.experiment import Batch
 
 
@@ -29,53 +26,38 @@ class Corpus:
     config: of the recipe.
     run: its workdir keeps tokenizers and tokens.
     method: the tokenizer.
+
+  Attributes:
+    texts: split -> the text of its examples, each of which knows its document.
+    train, validation, test: their tokens; fewer to train on where M1 has to step through them.
+    vocab_size: V.
+    bytes_per_token: of the train corpus.
   """
 
-  def __init__(self, config: ConfigDict, run: runner.Run, method: coders.Method):
-    self.config, self.run, self.method = config, run, method
-    self.tokenizer: Tokenizer = coders.make(config, run, method)
-
-  @property
-  def vocab_size(self) -> int:
-    """V."""
-    return self.tokenizer.vocab_size
-
-  @property
-  def window_bits(self) -> int:
-    """Bits of an equal-info window; 0 for all other tokenizers."""
-    if isinstance(self.tokenizer, EqualInfo):
-      return self.tokenizer.table.bits
-    return self.tokenizer.bits if isinstance(self.tokenizer, SteppedEqualInfo) else 0
+  def __init__(self, config: ConfigDict, run: Run, method: coders.Method):
+    self.config, self.run, self.method, options = config, run, method, config.m2
+    self.tokenizer = coders.make(config, run, method)
+    self.vocab_size = self.tokenizer.vocab_size
+    sizes = [train_bytes(options, method), options.validation_bytes, options.test_bytes]
+    self.texts = {
+      split: excerpts.of_split(config.data.source, split, length=options.example_bytes, total=size)
+      for split, size in zip(files.SPLITS, sizes, strict=True)
+    }
+    self.train, self.validation, self.test = (
+      coders.encode(run, self.tokenizer, found.texts, known=True) for found in self.texts.values()
+    )
+    self.bytes_per_token = self.train.bytes / self.train.tokens.shape[1]
 
   @property
   def window(self) -> int:
     """Tokens of a window, which begins and ends with a token; 0 where there is no such window."""
-    bits, token_bits = self.window_bits, self.method.token_bits
-    return bits // token_bits if token_bits and bits % token_bits == 0 else 0
+    (kind, bits), token_bits = coders.parse(self.method.name), self.method.token_bits
+    whole = kind in byte_coders.IN_WINDOWS and token_bits and bits % token_bits == 0
+    return bits // token_bits if whole and token_bits else 0
 
-  @functools.cached_property
-  def train(self) -> Encoded:
-    """Training examples; fewer where M1 has to step through them."""
-    return self._encode('train')
-
-  @functools.cached_property
-  def validation(self) -> Encoded:
-    """Examples that training is watched on."""
-    return self._encode('validation')
-
-  @functools.cached_property
-  def test(self) -> Encoded:
-    """Examples that the table is measured on."""
-    return self._encode('test')
-
-  def excerpts(self, split: str) -> Excerpts:
-    """The text of a split's examples; each knows its document."""
-    options = self.config.m2
-    total = train_bytes(options, self.method) if split == 'train' else options[f'{split}_bytes']
-    return texts.stretches(self.config, split, options.example_bytes, total)
-
-  def _encode(self, split: str) -> Encoded:
-    return coders.encode(self.run, self.tokenizer, self.excerpts(split).texts, known=True)
+  def read_bytes(self, steps: int) -> float:
+    """Bytes of text that M2 reads in `steps` training steps."""
+    return steps * self.config.m2.batch_size * self.config.m2.length * self.bytes_per_token
 
   def batches(self, seed: int) -> grain.IterDataset:
     """Training batches."""
@@ -87,35 +69,12 @@ class Corpus:
 
   def windows(self, examples: Encoded) -> np.ndarray:
     """The windows of all examples, int64 [W, window]; -1 where the last of one is cut short."""
-    size = self.window
-    counts = examples.counts
-    windows = -(-counts // size)
-    found = np.full(int(windows.sum()) * size, -1, np.int64)
-    starts = np.cumsum(windows * size) - windows * size  # of each example, in whole windows
-    shift = np.repeat(starts - (np.cumsum(counts) - counts), counts)
-    found[np.arange(counts.sum()) + shift] = examples.tokens[0]
-    return found.reshape(-1, size)
+    return ngram.windows(examples.tokens[0], examples.counts, self.window)
 
-  def windows_read(self, seed: int, steps: int) -> np.ndarray:
-    """The windows that M2 reads whole in the rows of its training, int64 [W, window].
-
-    An example that a row goes on with begins amid a window; all of its windows are whole at its
-    end, so they are counted from there.
-    """
-    size = self.window
-    found = []
-    for batch in itertools.islice(self.batches(seed), steps):
-      targets, segments, positions = batch['targets'], batch['segments'], batch['positions']
-      first = segments == 1
-      goes_on = first & (batch['inputs'][:, :1] != self.vocab_size)
-      ends = first.sum(axis=1, keepdims=True)
-      place = np.where(goes_on, positions - ends, positions) % size
-      known = (segments > 0) & ~(goes_on & (ends == targets.shape[1]))
-      last = targets.shape[1] - size + 1
-      whole = known[:, :last] & (segments[:, :last] == segments[:, size - 1 :])
-      row, start = np.nonzero(whole & (place[:, :last] == 0))
-      found.append(targets[row[:, None], start[:, None] + np.arange(size)])
-    return np.concatenate(found).astype(np.int64)
+  def windows_read(self, seed: int) -> np.ndarray:
+    """The windows that M2 reads whole in the rows of its training, int64 [W, window]."""
+    batches = itertools.islice(self.batches(seed), self.config.m2.steps)
+    return ngram.whole_windows(batches, self.window, self.vocab_size)
 
   def rows(self, examples: Encoded) -> Iterator[Batch]:
     """One pass over examples, each a row of its own, cropped to the length of training."""

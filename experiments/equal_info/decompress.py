@@ -7,29 +7,30 @@ model that sees them predicts more bytes correctly. Tokens that cannot be read a
 there is a second control: the same model before the tokens of another text.
 """
 
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, runner
-from experiments.equal_info import models, texts
+from experiments import coders, fit
+from experiments.coders import Method
+from experiments.equal_info import models, plots
+from experiments.fit import Fitted
+from experiments.recipe import Plan, Run, Table, text_of
 from lib import stats
-from lib.data import epochs, pipeline
+from lib.data import epochs, excerpts, pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
+from lib.evals import token_scores
 from lib.models.decoder import LanguageModel
-from lib.report.results import Row, name
-from lib.stats import Estimate
+from lib.report.results import Rows, name
 from lib.train.experiment import Batch, Variables
 
-TABLE = 'decompress'
 CONTROL = 'none'
 OTHERS = '_of_another_text'  # after a method's name: the second control
 VALIDATION = 512  # texts
+TOGETHER = 128  # rows that are scored at once
 
 
 class Texts(NamedTuple):
@@ -51,10 +52,16 @@ class Texts(NamedTuple):
 def check(config: ConfigDict) -> None:
   """Raises InputError for text, tokenizers or models that cannot be had."""
   options = config.decompress
-  models.check(options, 'decompress')
-  for field in ('text_bytes', 'room', 'train_texts', 'test_texts'):
+  coders.check_m1(config)
+  fit.check(options, 'decompress')
+  for field in ('text_bytes', 'train_texts', 'test_texts'):
     if options[field] < 1:
       raise InputError(f'decompress.{field} must be 1 or more; got {options[field]}.')
+  if room(options) < 1:
+    raise InputError(
+      f'decompress.length must be above decompress.text_bytes {options.text_bytes}, to have room '
+      f'for tokens; got {options.length}.'
+    )
   for method in options.mismatched:
     if method not in options.methods:
       raise InputError(f'decompress.mismatched {method!r} is not one of decompress.methods.')
@@ -62,7 +69,7 @@ def check(config: ConfigDict) -> None:
     if not coders.widths([method], [options.token_bits])[0][0].token_bits:
       raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
   for split in ('train', 'validation', 'test'):
-    texts.stretches(config, split, options.text_bytes, options.text_bytes)
+    excerpts.of_split(config.data.source, split, length=options.text_bytes, total=1)
   read = options.steps * options.batch_size
   epochs.check('data.source', config.data.source, read * options.text_bytes, config.scale)
   if config.scale in epochs.REFUSED_AT and read > epochs.MOST * options.train_texts:
@@ -72,33 +79,31 @@ def check(config: ConfigDict) -> None:
     )
 
 
-def arms(config: ConfigDict) -> list[str]:
-  """The control, the methods, and the second controls of some."""
-  options = config.decompress
-  return [CONTROL, *options.methods, *(method + OTHERS for method in options.mismatched)]
+def room(options: ConfigDict) -> int:
+  """Tokens that a text may have at most."""
+  return options.length - options.text_bytes
 
 
-def row_of(config: ConfigDict, arm: str) -> str:
+def where_of(config: ConfigDict, arm: str) -> dict[str, Any]:
   """The row of an arm."""
-  if arm == CONTROL:
-    return name(method=CONTROL)
-  return name(method=arm, v=1 << config.decompress.token_bits)
+  return Method(arm, None if arm == CONTROL else config.decompress.token_bits).where
 
 
-def make_texts(config: ConfigDict, run: runner.Run, split: str, count: int) -> Texts:
+def make_texts(config: ConfigDict, run: Run, split: str, count: int) -> Texts:
   """Texts of a split whose tokens fit under every method: the same for all arms."""
   options = config.decompress
-  found = texts.stretches(config, split, options.text_bytes, count * options.text_bytes)
+  length = options.text_bytes
+  found = excerpts.of_split(config.data.source, split, length=length, total=count * length)
   coded: dict[str, Encoded] = {}
   for arm in options.methods:
-    tokenizer = coders.make(config, run, coders.Method(arm, options.token_bits))
+    tokenizer = coders.make(config, run, Method(arm, options.token_bits))
     coded[arm] = coders.encode(run, tokenizer, found.texts, known=True)
-  fits = np.all([coded[arm].counts <= options.room for arm in coded], axis=0)
+  fits = np.all([coded[arm].counts <= room(options) for arm in coded], axis=0)
   kept = np.flatnonzero(fits)
   if not kept.size:
     raise InputError(
-      f'no text of {options.text_bytes} bytes has {options.room} tokens or fewer: raise '
-      'decompress.room.'
+      f'no text of {options.text_bytes} bytes has {room(options)} tokens or fewer: raise '
+      'decompress.length.'
     )
   data = np.stack([np.frombuffer(text, np.uint8) for text in found.where(fits).texts])
   tokens = {arm: [coded[arm][i][0] for i in kept.tolist()] for arm in coded}
@@ -110,20 +115,20 @@ def make_rows(config: ConfigDict, found: Texts, arm: str) -> dict[str, np.ndarra
 
   Ids of tokens come after the 256 of bytes. Bytes begin at one place in every row.
   """
-  size, room = found.data.shape[1], 0 if arm == CONTROL else config.decompress.room
-  table = np.zeros((5, len(found.data), room + size), np.int32)
+  size, first = found.data.shape[1], 0 if arm == CONTROL else room(config.decompress)
+  table = np.zeros((5, len(found.data), first + size), np.int32)
   targets, inputs, covered, segments, scored = table
-  targets[:, room:], covered[:, room:] = found.data, 1
-  segments[:, room:], scored[:, room:] = 1, 1
-  given = found.tokens[arm.removesuffix(OTHERS)] if room else []
+  targets[:, first:], covered[:, first:] = found.data, 1
+  segments[:, first:], scored[:, first:] = 1, 1
+  given = found.tokens[arm.removesuffix(OTHERS)] if first else []
   if arm.endswith(OTHERS):
     given = [*given[1:], *given[:1]]
   for i, tokens in enumerate(given):
     targets[i, : tokens.size], segments[i, : tokens.size] = 256 + tokens, 1
   inputs[:, 1:], inputs[:, 0] = targets[:, :-1], vocab_size(config)
-  if room:
-    inputs[:, room] = vocab_size(config)  # the bytes begin: not the last token's room
-  positions = np.tile(np.arange(room + size, dtype=np.int32), (len(found.data), 1))
+  if first:
+    inputs[:, first] = vocab_size(config)  # the bytes begin: not the last token's room
+  positions = np.tile(np.arange(first + size, dtype=np.int32), (len(found.data), 1))
   return {
     'targets': targets, 'inputs': inputs, 'bytes': covered, 'segments': segments,
     'positions': positions, 'scored': scored,
@@ -135,96 +140,69 @@ def vocab_size(config: ConfigDict) -> int:
   return 256 + (1 << config.decompress.token_bits)
 
 
-def plan(config: ConfigDict) -> runner.Plan:
+def make_model(config: ConfigDict) -> LanguageModel:
+  """The model of every arm."""
+  return models.make_model(config, config.decompress, vocab_size(config))
+
+
+def plan(config: ConfigDict) -> Plan:
   """The model of any arm but the control, whose rows are shorter."""
   options = config.decompress
-  batch = pipeline.shapes(options.batch_size, options.room + options.text_bytes)
-  batch['scored'] = batch['segments']
-  return models.plan(options, make_model(config), batch, options.rates[0])
+  scored = pipeline.shapes(options.batch_size, options.length)['segments']
+  return fit.plan(options, make_model(config), more={'scored': scored})
 
 
-def make_model(config: ConfigDict):
-  """The model of every arm."""
-  options = config.decompress
-  length = options.room + options.text_bytes
-  return models.make_model(options, vocab_size(config), length, models.dtype(config))
+def read(
+  model: LanguageModel, variables: Variables, rows: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Which bytes of the rows are predicted, bool [N, bytes], and their nats."""
+  size, count = int(rows['scored'][0].sum()), len(rows['targets'])
+  found = token_scores.score(model, variables, _parts(rows), np.arange(count), guess=True)
+  assert found.right is not None
+  return found.right[:count, -size:], found.nats[:count, -size:]
 
 
-def reader(model) -> Callable[[Variables, Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]:
-  """(variables, rows) -> which bytes are predicted, bool [N, bytes], and their nats."""
-
-  @jax.jit
-  def read(variables: Variables, batch: Batch):
-    logits = model.apply(variables, batch, jax.random.key(0), method='logits')
-    logits = jax.nn.log_softmax(logits)
-    nats = -jax.numpy.take_along_axis(logits, batch['targets'][..., None], axis=-1)[..., 0]
-    return logits.argmax(axis=-1) == batch['targets'], nats
-
-  def over_rows(variables: Variables, rows: Mapping[str, np.ndarray]):
-    size = int(rows['scored'][0].sum())
-    parts = [read(variables, batch) for batch in _parts(rows, 128)]
-    right, nats = (np.concatenate([np.asarray(p[i]) for p in parts])[:, -size:] for i in (0, 1))
-    count = len(rows['targets'])
-    return right[:count], nats[:count].astype(np.float64)
-
-  return over_rows
-
-
-def _parts(rows: Mapping[str, np.ndarray], size: int) -> Iterator[Batch]:
+def _parts(rows: Mapping[str, np.ndarray]) -> Iterator[Batch]:
   """Rows in parts of one size, the last filled up with rows from the begin."""
   count = len(rows['targets'])
-  for start in range(0, count, size):
-    picked = np.arange(start, start + size) % count
+  for start in range(0, count, TOGETHER):
+    picked = np.arange(start, start + TOGETHER) % count
     yield {field: values[picked] for field, values in rows.items()}
 
 
-def make_batches(config: ConfigDict, rows: Mapping[str, np.ndarray], seed: int):
-  """Training batches; arms of one seed see the same texts in the same order."""
-  return pipeline.rows(
-    rows, batch_size=config.decompress.batch_size, seed=seed,
-  )  # fmt: skip
-
-
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> Rows:
   """Trains every arm and compares it with the controls, paired by seed and document."""
-  options = config.decompress
+  options, rows = config.decompress, Rows('decompress', coders.lossy)
   sizes = {'train': options.train_texts, 'validation': VALIDATION, 'test': options.test_texts}
   found = {split: make_texts(config, run, split, count) for split, count in sizes.items()}
-  model, read = make_model(config), reader(make_model(config))
-  rows: list[Row] = []
+  model = make_model(config)
   right: dict[str, np.ndarray] = {}
-  for arm in arms(config):
-    by_split = {split: make_rows(config, texts_, arm) for split, texts_ in found.items()}
+  for arm in (CONTROL, *options.methods, *(method + OTHERS for method in options.mismatched)):
+    known = {split: make_rows(config, one, arm) for split, one in found.items()}
 
-    def watch(variables: Variables, rows=by_split['validation']) -> dict[str, Any]:
-      correct, nats = read(variables, rows)
+    def watch(variables: Variables, known=known) -> dict[str, Any]:
+      correct, nats = read(model, variables, known['validation'])
       return {'accuracy': correct.mean(), 'nats_per_byte': nats.mean()}
 
-    fit = functools.partial(_fit, config, run, arm, model, by_split['train'], watch)
-    rate = models.choose_rate(options, fit, 'validation/nats_per_byte')
-    rows.append(models.rate_row(TABLE, row_of(config, arm), options, rate))
-    scores, histories = [], []
-    for seed in models.seeds(config, options):
-      trained = fit(options, rate, seed)
-      scores.append(read(trained.variables, by_split['test']))
-      histories.append(trained.history)
+    where = where_of(config, arm)
+    # Arms of one seed see the same texts in the same order.
+    batches = lambda seed, known=known: pipeline.rows(
+      known['train'], batch_size=options.batch_size, seed=seed
+    )
+    trained = fit.fit(
+      config, run, options, f'decompress/{name(**where)}', model, batches,
+      scores={'validation': watch}, choose_by='validation/nats_per_byte',
+    )  # fmt: skip
+    fit.add_rate(rows, where, options, trained[0].rate)
+    scores = [read(model, one.variables, known['test']) for one in trained]
     right[arm], nats = (np.stack(part).astype(np.float64) for part in zip(*scores))
-    rows += _arm(config, arm, found, right[arm], nats) + _curve(config, arm, histories)
-  return rows + _chance(found) + against(config, found['test'].documents, right)
-
-
-def _fit(
-  config: ConfigDict, run: runner.Run, arm: str, model: LanguageModel,
-  known: Mapping[str, np.ndarray], watch: Callable[[Variables], dict[str, Any]],
-  options: ConfigDict, rate: float, seed: int | None = None,
-) -> models.Trained:  # fmt: skip
-  """The model of an arm and a seed; without one, that which tells how good a rate is."""
-  part = name(rate=rate) if seed is None else name(seed=seed)
-  seed = config.seed if seed is None else seed
-  return models.fit(
-    config, run, options, f'decompress/{row_of(config, arm)},{part}', model,
-    make_batches(config, known, seed), {'validation': watch}, seed, rate,
-  )  # fmt: skip
+    _add_arm(rows, config, arm, found, right[arm], nats, trained)
+  guess = np.bincount(found['train'].data.ravel(), minlength=256).argmax()
+  share = float((found['test'].data == guess).mean())
+  note = 'always the most frequent byte; a share above the control has guessing taken out already'
+  rows.add(where_of(config, CONTROL), 'chance', share, 'share', note)
+  add_against(rows, config, found['test'].documents, right)
+  return rows
 
 
 def contributions(values: np.ndarray, documents: np.ndarray) -> np.ndarray:
@@ -241,74 +219,74 @@ def parts(size: int) -> dict[str, slice]:
   return {'': slice(None)} | halves
 
 
-def _arm(config, arm, found, right, nats) -> list[Row]:
-  """Accuracy and nats of one arm, of the mean over seeds."""
-  options, row = config.decompress, row_of(config, arm)
-  texts_ = found['test']
+def _add_arm(
+  rows: Rows, config: ConfigDict, arm: str, found: Mapping[str, Texts], right: np.ndarray,
+  nats: np.ndarray, trained: Sequence[Fitted],
+) -> None:  # fmt: skip
+  """Accuracy and nats [S, N, bytes] of one arm, and validation accuracy by step."""
+  options, where, test = config.decompress, where_of(config, arm), found['test']
   times = options.steps * options.batch_size / len(found['train'].data)
   note = (
-    f'{len(texts_.data):,} held-out texts of {options.text_bytes} bytes; trained on '
-    f'{found["train"].data.size:,} bytes, {times:.2f} times over; {texts_.left_out:.1%} of the '
-    f'texts need more than {options.room} tokens and are left out of all arms; one M1'
+    f'{len(test.data):,} held-out texts of {options.text_bytes} bytes; trained on '
+    f'{found["train"].data.size:,} bytes, {times:.2f} times over; {test.left_out:.1%} of the '
+    f'texts need more than {room(options)} tokens and are left out of all arms; one M1'
   )
-  of = lambda values: stats.crossed(contributions(values, texts_.documents))
-  rows = [
-    Row.of(TABLE, row, 'accuracy', of(right), unit='share', note=note),
-    Row.of(TABLE, row, 'nats_per_byte', of(nats), unit='nats/byte'),
-  ]
-  for part, where in parts(options.text_bytes).items():
-    if part:
-      rows.append(Row.of(TABLE, row, f'accuracy{part}', of(right[..., where]), unit='share'))
+  of = lambda values: stats.crossed(contributions(values, test.documents))
+  rows.add(where, 'nats_per_byte', of(nats), 'nats/byte')
+  for part, half in parts(options.text_bytes).items():
+    rows.add(where, f'accuracy{part}', of(right[..., half]), 'share', '' if part else note)
   if arm != CONTROL:
-    tokens = np.array([len(ids) for ids in texts_.tokens[arm.removesuffix(OTHERS)]])
-    count = stats.ratio(tokens, np.ones_like(tokens), texts_.documents)
-    rows.append(Row.of(TABLE, row, 'tokens_per_text', count, unit='tokens'))
-  return rows
+    tokens = np.array([len(ids) for ids in test.tokens[arm.removesuffix(OTHERS)]])
+    count = stats.ratio(tokens, np.ones_like(tokens), test.documents)
+    rows.add(where, 'tokens_per_text', count, 'tokens')
+  curves = [one.curve('validation/accuracy') for one in trained]
+  for step in curves[0]:
+    rows.add(where, f'accuracy_at_step_{step}', stats.mean([one[step] for one in curves]), 'share')
 
 
-def _chance(found: Mapping[str, Texts]) -> list[Row]:
-  """The accuracy of always guessing the most frequent byte."""
-  guess = np.bincount(found['train'].data.ravel(), minlength=256).argmax()
-  share = float((found['test'].data == guess).mean())
-  note = 'always the most frequent byte; a share above the control has guessing taken out already'
-  return [Row(TABLE, name(method=CONTROL), 'chance', share, unit='share', note=note)]
-
-
-def _curve(config: ConfigDict, arm: str, histories: list[list[dict]]) -> list[Row]:
-  """Validation accuracy by step."""
-  lines = [[line for line in h if 'validation/accuracy' in line] for h in histories]
-  return [
-    Row.of(TABLE, row_of(config, arm), f'accuracy_at_step_{at[0]["step"]}',
-           stats.mean([line['validation/accuracy'] for line in at]), unit='share')
-    for at in zip(*lines)
-  ]  # fmt: skip
-
-
-def against(
-  config: ConfigDict, documents: np.ndarray, right: Mapping[str, np.ndarray]
-) -> list[Row]:
+def add_against(
+  rows: Rows, config: ConfigDict, documents: np.ndarray, right: Mapping[str, np.ndarray]
+) -> None:
   """Accuracy of each arm above the controls, paired by seed and document.
 
   Args:
+    rows: that get it.
     config: of the recipe.
     documents: int64 [N], of the texts.
     right: arm -> which bytes it predicts, [S, N, bytes].
   """
-  rows = []
-  for part, where in parts(config.decompress.text_bytes).items():
-    by_arm = {arm: contributions(one[..., where], documents) for arm, one in right.items()}
-    above = lambda reference, found=by_arm: stats.arms(found, reference, 'seeds×documents')
-    for arm, found in above(CONTROL).items():
-      rows.append(_difference(config, arm, f'accuracy_above_control{part}', found))
+  for part, half in parts(config.decompress.text_bytes).items():
+    by_arm = {arm: contributions(one[..., half], documents) for arm, one in right.items()}
+    found = {
+      (arm, 'control'): one for arm, one in stats.arms(by_arm, CONTROL, 'seeds×documents').items()
+    }
     for arm in config.decompress.mismatched:
-      found = above(arm + OTHERS)[arm]
-      rows.append(_difference(config, arm, f'accuracy_above_another_text{part}', found))
-  return rows
+      above = stats.arms(by_arm, arm + OTHERS, 'seeds×documents')
+      found[arm, 'another_text'] = above[arm]
+    for (arm, other), one in found.items():
+      half_width = one.half_width()
+      note = 'paired by seed and document; residual variance pooled over the arms'
+      if half_width is not None:
+        low, high = one.value - half_width, one.value + half_width
+        note = f'95 % interval {low:+.4f} to {high:+.4f}; {note}'
+      rows.add(where_of(config, arm), f'accuracy_above_{other}{part}', one, 'share', note)
 
 
-def _difference(config: ConfigDict, arm: str, column: str, found: Estimate) -> Row:
-  half = found.half_width()
-  note = 'paired by seed and document; residual variance pooled over the arms'
-  if half is not None:
-    note = f'95 % interval {found.value - half:+.4f} to {found.value + half:+.4f}; {note}'
-  return Row.of(TABLE, row_of(config, arm), column, found, unit='share', note=note)
+TABLE = Table(
+  'decompress',
+  measure,
+  'A decoder reads the tokens of a text and then writes its bytes: the share of bytes that it '
+  'predicts, and that share above the same model without tokens (method=none), so guessing is '
+  'taken out. M1 has no context at the beginning of an AC stream, so its first tokens are an '
+  'equal-info window; the second half of a text shows what is read beyond them. Tokens of another '
+  'text are a second control: they carry no information on the text. ± is one standard error over '
+  'seeds and documents.',
+  (
+    'accuracy', 'chance', 'nats_per_byte', 'accuracy_above_control',
+    'accuracy_above_control_second_half', 'accuracy_above_another_text_second_half',
+  ),
+  check=check,
+  pictures=lambda rows, config, run: {'decompress.png': plots.decompress(rows)},
+  plans=lambda config: {'decompress': lambda: plan(config)},
+  sources=text_of,
+)  # fmt: skip

@@ -2,30 +2,30 @@
 """Table m2: language models over each tokenizer, at equal tokens, and some at equal text."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, runner
-from experiments.equal_info import models, texts
-from experiments.equal_info import scores as scoring
+from experiments import coders, fit
+from experiments.coders import Method
+from experiments.equal_info import models, plots
 from experiments.equal_info.corpus import Corpus, train_bytes
-from experiments.equal_info.scores import Scores
+from experiments.fit import Fitted
+from experiments.recipe import Plan, Plans, Run, Table, text_of
 from lib import stats
-from lib.data import epochs, pipeline
+from lib.data import epochs, excerpts
 from lib.errors import InputError
-from lib.evals import coding, ngram
+from lib.evals import coding, ngram, token_scores
+from lib.evals.token_scores import Scores
 from lib.models import one_pass
 from lib.models.decoder import LanguageModel
-from lib.report.results import Row, name
+from lib.report.results import Rows, name
 from lib.stats import Estimate
 from lib.tokenizers.coding.stepping import Stepped
 from lib.train.experiment import Variables
 
-TABLE = 'm2'
 LN2 = np.log(2)
 OPAQUE = ('ac', 'static_ac')  # what the paper finds M2 cannot learn
 CLOSE = 0.01  # nats per token from ln V that count as learning nothing
@@ -33,17 +33,21 @@ OPENING = 8  # tokens at the beginning of a stream, where all streams are aligne
 REFERENCES = ('bytes', 'sentencepiece', 'bpe')  # kinds of tokenizers that others are compared with
 # Models that learn next to nothing hardly vary by seed, so they say nothing on the noise of others.
 UNPOOLED = (*OPAQUE, 'gzip')
-TEXT = ',budget=text'  # in the rows of models that read equal bytes in training
+TEXT = {'budget': 'text'}  # in the rows of models that read equal bytes in training
 DECODED = 200  # examples whose windows are decoded
+ALONE = 'paired by seed and document; with a variance of its own'
+
+Size = tuple[str, int, int, int, int]  # one of m2.models
 
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for tokenizers or models that cannot be had."""
   options = config.m2
+  coders.check_m1(config)
   if not options.models:
     raise InputError('m2.models must name at least one model.')
   for size in options.models:
-    models.check(sized(config, size), f'm2.models {size[0]}')
+    fit.check(sized(config, size), f'm2.models {size[0]}')
   methods = chosen(options.methods, 'm2')
   for method in chosen(options.equal_text, 'm2'):
     if method not in methods:
@@ -52,12 +56,12 @@ def check(config: ConfigDict) -> None:
     if options[field] < 1:
       raise InputError(f'm2.{field} must be 1 or more; got {options[field]}.')
   for split in ('train', 'validation', 'test'):
-    texts.stretches(config, split, options.example_bytes, options.example_bytes)
+    excerpts.of_split(config.data.source, split, length=options.example_bytes, total=1)
   for method in methods:  # a token of 1 byte is the least; `fit_all` knows the tokens
     _check_epochs(config, method, 1.0, options.steps)
 
 
-def _check_epochs(config: ConfigDict, method: coders.Method, ratio: float, steps: int) -> None:
+def _check_epochs(config: ConfigDict, method: Method, ratio: float, steps: int) -> None:
   """Raises InputError if M2 reads its text too often, at `ratio` bytes a token."""
   options = config.m2
   rows = steps * options.batch_size
@@ -66,7 +70,7 @@ def _check_epochs(config: ConfigDict, method: coders.Method, ratio: float, steps
   epochs.check('data.source', config.data.source, drawn, config.scale, limit)
 
 
-def chosen(pairs: Sequence[tuple[str, int]], where: str) -> list[coders.Method]:
+def chosen(pairs: Sequence[tuple[str, int]], where: str) -> list[Method]:
   """The tokenizers of (name, bits of a token) pairs; raises InputError where there is none."""
   found = []
   for which, bits in pairs:
@@ -76,26 +80,19 @@ def chosen(pairs: Sequence[tuple[str, int]], where: str) -> list[coders.Method]:
   return found
 
 
-def sized(config: ConfigDict, size: tuple[str, int, int, int, int]) -> ConfigDict:
+def sized(config: ConfigDict, size: Size) -> ConfigDict:
   """The section m2 with the sizes of one of its models."""
   fields = dict(zip(('layers', 'dim', 'heads', 'mlp_dim'), size[1:], strict=True))
   return ConfigDict(config.m2.to_dict() | fields)
 
 
-def make_model(config: ConfigDict, size: tuple, vocab_size: int) -> LanguageModel:
-  """M2 of a size over `vocab_size` ids."""
-  options = sized(config, size)
-  return models.make_model(options, vocab_size, options.length, models.dtype(config))
-
-
-def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
+def plans(config: ConfigDict) -> Plans:
   """The models from the largest, over the largest vocabulary that tokens have."""
   vocab_size = max(config.tokenizers.sentencepiece, *(1 << bits for _, bits in config.m2.methods))
-  batch = pipeline.shapes(config.m2.batch_size, config.m2.length)
 
-  def plan(size: tuple) -> runner.Plan:
+  def plan(size: Size) -> Plan:
     options = sized(config, size)
-    return models.plan(options, make_model(config, size, vocab_size), batch, options.rates[0])
+    return fit.plan(options, models.make_model(config, options, vocab_size))
 
   return {
     f'm2/{name(model=size[0], v=vocab_size)}': functools.partial(plan, size)
@@ -103,199 +100,144 @@ def plans(config: ConfigDict) -> dict[str, Callable[[], runner.Plan]]:
   }
 
 
-def row_of(size: tuple, method: coders.Method) -> str:
+def where_of(size: Size, method: Method) -> dict[str, Any]:
   """The row of a model over a tokenizer."""
-  return f'{name(model=size[0])},{method.row}'
+  return {'model': size[0], **method.where}
 
 
-def fit(
-  config: ConfigDict, run: runner.Run, size: tuple, corpus: Corpus, seed: int, steps: int = 0
-) -> models.Trained:
+def train(config: ConfigDict, run: Run, size: Size, corpus: Corpus, **changes: Any) -> list[Fitted]:
   """M2 over a tokenizer, trained now or by another table of this run.
 
   Args:
     config: of the recipe.
-    run: its workdir keeps the model.
+    run: its workdir keeps the models.
     size: one of m2.models.
     corpus: what M2 reads.
-    seed: of its parameters and of the order of its text.
-    steps: of training; 0 for those of the config.
+    **changes: of the section m2, such as other `steps`.
   """
-  options, row = sized(config, size), row_of(size, corpus.method)
-  if steps not in (0, options.steps):
-    options.steps, row = steps, row + TEXT
-  rate = learning_rate(config, run, size, corpus)
-  return _fit(config, run, size, corpus, seed, options, row, rate)
-
-
-def _fit(
-  config: ConfigDict, run: runner.Run, size: tuple, corpus: Corpus, seed: int,
-  options: ConfigDict, row: str, rate: float,
-) -> models.Trained:  # fmt: skip
-  model = make_model(config, size, corpus.vocab_size)
-  return models.fit(
-    config, run, options, f'm2/{row},{name(seed=seed)}', model, corpus.batches(seed),
-    {'validation': _watch(model, corpus)}, seed, rate,
+  options, where = sized(config, size), where_of(size, corpus.method)
+  steps = changes.get('steps', options.steps)
+  if steps != options.steps:
+    where |= TEXT
+    options.warmup *= options.steps / steps  # as many steps as the others have
+  options.update(changes)
+  model = models.make_model(config, options, corpus.vocab_size)
+  return fit.fit(
+    config, run, options, f'm2/{name(**where)}', model, corpus.batches,
+    scores={'validation': functools.partial(_watch, corpus, model)}, tokenizer=corpus.tokenizer,
   )  # fmt: skip
-
-
-def learning_rate(config: ConfigDict, run: runner.Run, size: tuple, corpus: Corpus) -> float:
-  """The learning rate of a model over a tokenizer, also of that trained on equal text."""
-  row = row_of(size, corpus.method)
-
-  def train(options: ConfigDict, rate: float) -> models.Trained:
-    which = f'{row},{name(rate=rate)}'
-    return _fit(config, run, size, corpus, config.seed, options, which, rate)
-
-  return models.choose_rate(sized(config, size), train, 'validation/bits_per_byte')
 
 
 def fit_all(
-  config: ConfigDict, run: runner.Run, size: tuple, corpus: Corpus, steps: int = 0
-) -> tuple[list[models.Trained], list[Scores]]:
-  """The models of all seeds and their scores on test text; `steps` as in `fit`."""
-  _check_epochs(config, corpus.method, bytes_per_token(corpus), steps or config.m2.steps)
-  score = scoring.scorer(make_model(config, size, corpus.vocab_size))
-  documents = corpus.excerpts('test').documents
-  trained = [
-    fit(config, run, size, corpus, seed, steps) for seed in models.seeds(config, config.m2)
+  config: ConfigDict, run: Run, size: Size, corpus: Corpus, **changes: Any
+) -> tuple[list[Fitted], list[Scores]]:
+  """The models of all seeds and their scores on test text; arguments as of `train`."""
+  steps = changes.get('steps', config.m2.steps)
+  _check_epochs(config, corpus.method, corpus.bytes_per_token, steps)
+  trained = train(config, run, size, corpus, **changes)
+  model = models.make_model(config, sized(config, size), corpus.vocab_size)
+  documents = corpus.texts['test'].documents
+  return trained, [
+    token_scores.score(model, one.variables, corpus.rows(corpus.test), documents) for one in trained
   ]
-  return trained, [score(one.variables, corpus.rows(corpus.test), documents) for one in trained]
 
 
-def read_bytes(corpus: Corpus, steps: int) -> float:
-  """Bytes of text that M2 reads in `steps` training steps."""
-  options = corpus.config.m2
-  return steps * options.batch_size * options.length * bytes_per_token(corpus)
-
-
-def bytes_per_token(corpus: Corpus) -> float:
-  """Bytes of the train corpus per token."""
-  return corpus.train.bytes / corpus.train.tokens.shape[1]
-
-
-def _watch(model, corpus: Corpus) -> Callable[[Variables], Mapping[str, Any]]:
+def _watch(corpus: Corpus, model: LanguageModel, variables: Variables) -> dict[str, Any]:
   """Validation: bits per byte, and accuracy by position in the window where it has several."""
-  score = scoring.scorer(model)
-  documents = corpus.excerpts('validation').documents
-  guess = jax.jit(
-    lambda variables, batch: model.apply(
-      variables, batch, jax.random.key(0), method='logits'
-    ).argmax(axis=-1)
-  )  # fmt: skip
-
-  def evaluate(variables: Variables) -> dict[str, Any]:
-    scores = score(variables, corpus.rows(corpus.validation), documents)
-    values: dict[str, Any] = {'bits_per_byte': scores.nats.sum() / scores.bytes.sum() / LN2}
-    if corpus.window > 1:
-      guesses = [
-        np.asarray(guess(variables, batch))[batch['segments'][:, 0] > 0]
-        for batch in corpus.rows(corpus.validation)
-      ]
-      right = (np.concatenate(guesses) == scores.targets) & scores.real
-      found = by_position(right, scores, corpus.window)
-      values['accuracy_by_position'] = np.array([one.value for one in found])
-      values['sem_by_position'] = np.array([one.sem or 0.0 for one in found])
-    return values
-
-  return evaluate
+  documents, several = corpus.texts['validation'].documents, corpus.window > 1
+  scores = token_scores.score(
+    model, variables, corpus.rows(corpus.validation), documents, guess=several
+  )
+  values: dict[str, Any] = {'bits_per_byte': scores.nats.sum() / scores.bytes.sum() / LN2}
+  if scores.right is not None:
+    found = token_scores.by_position(scores.right, scores, corpus.window)
+    values['accuracy_by_position'] = np.array([one.value for one in found])
+    values['sem_by_position'] = np.array([one.sem or 0.0 for one in found])
+  return values
 
 
-def by_position(values: np.ndarray, scores: Scores, window: int) -> list[Estimate]:
-  """Means over tokens of values [N, T], 0 where there is no token, by position in the window."""
-  where = [scoring.places(values.shape[1], window, k) for k in range(window)]
-  sums = lambda part, w: part[:, w].sum(axis=1)
-  return [stats.ratio(sums(values, w), sums(scores.real, w), scores.documents) for w in where]
-
-
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> Rows:
   """Trains M2 over every tokenizer and scores it on the same held-out text."""
-  rows: list[Row] = []
-  found: dict[tuple, dict[coders.Method, np.ndarray]] = {}
-  lean: dict[tuple[tuple, coders.Method], np.ndarray] = {}  # AC without its ends and rounding
+  rows, steps = Rows('m2', coders.lossy), config.m2.steps
+  found: dict[Size, dict[Method, np.ndarray]] = {}
+  lean: dict[tuple[Size, Method], np.ndarray] = {}  # AC without its ends and rounding
+  rates: dict[tuple[Size, Method], float] = {}
   for method in chosen(config.m2.methods, 'm2'):
     corpus = Corpus(config, run, method)
     for size in config.m2.models:
       trained, scores = fit_all(config, run, size, corpus)
-      found.setdefault(size, {})[method] = scoring.per_byte(scores) / LN2
-      row = row_of(size, method)
-      rows += _loss(row, corpus, scores, config.m2.steps) + _levels(row, corpus, scores)
-      rows += window_levels(TABLE, row, corpus, scores) + _restored(row, corpus)
-      rows += _cost(row, corpus, size, trained[0], scores[0])
-      rate = learning_rate(config, run, size, corpus)
-      rows.append(models.rate_row(TABLE, row, config.m2, rate))
+      found.setdefault(size, {})[method] = token_scores.per_byte(scores) / LN2
+      rates[size, method], where = trained[0].rate, where_of(size, method)
+      _add_loss(rows, where, corpus, scores, steps)
+      _add_levels(rows, where, corpus, scores)
+      add_window_levels(rows, where, corpus, scores)
+      _add_restored(rows, where, corpus)
+      _add_cost(rows, where, corpus, trained[0].model.parameters, size[2], scores[0])
+      fit.add_rate(rows, where, config.m2, trained[0].rate)
       if method.name == 'ac':
-        more, lean[size, method] = _packaging(row, corpus, scores)
-        rows += more
+        lean[size, method] = _add_packaging(rows, where, corpus, scores)
       if method.name in OPAQUE:
-        rows += _opaque(row, corpus, scores)
+        _add_opaque(rows, where, corpus, scores)
   for size, by_method in found.items():
-    rows += _against(size, by_method)
-    rows += _equal_text(config, run, size)
+    _add_against(rows, size, by_method)
+    _add_equal_text(rows, config, run, size, rates)
   for (size, method), one in lean.items():
-    rows += [
-      _paired(row_of(size, method), f'bits_without_end_and_rounding_above_{other.name}',
-              one - found[size][other])
-      for other in found[size] if coders.parse(other.name)[0] in REFERENCES
-    ]  # fmt: skip
+    for other, bits in found[size].items():
+      if other.kind in REFERENCES:
+        column = f'bits_without_end_and_rounding_above_{other.name}'
+        rows.add(where_of(size, method), column, stats.crossed(one - bits), 'bits/byte', ALONE)
   return rows
 
 
-def _loss(row: str, corpus: Corpus, scores: list[Scores], steps: int) -> list[Row]:
+def _add_loss(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores], steps: int) -> None:
   """Bits per byte, with what the model was trained on."""
-  options, train = corpus.config.m2, corpus.train
-  read = read_bytes(corpus, steps)
-  test = corpus.excerpts('test')
+  options, size = corpus.config.m2, corpus.train.bytes
+  read = corpus.read_bytes(steps)
   note = (
-    f'{scores[0].bytes.sum():,} held-out bytes of {test.distinct} documents in examples of '
-    f'{options.example_bytes}; {steps} training steps; one M1'
+    f'{scores[0].bytes.sum():,} held-out bytes of {corpus.texts["test"].distinct} documents in '
+    f'examples of {options.example_bytes}; {steps} training steps; one M1'
   )
   if not corpus.method.lossless:
     note += '; not lossless: texts that share a window are one to this model, and its bits too few'
   if isinstance(corpus.tokenizer, Stepped):
     note += '; M1 read the known text ahead, which gives the streams of the codec but for rounding'
-  source = f'of {train.bytes:,} bytes, so {read / train.bytes:.2f} times over'
-  return [
-    Row.of(TABLE, row, 'bits_per_byte', stats.crossed(scoring.per_byte(scores)).times(1 / LN2),
-           unit='bits/byte', note=note),
-    Row(TABLE, row, 'training_bytes', read, unit='bytes', note=source),
-  ]  # fmt: skip
+  bits = stats.crossed(token_scores.per_byte(scores)).times(1 / LN2)
+  rows.add(where, 'bits_per_byte', bits, 'bits/byte', note)
+  source = f'of {size:,} bytes, so {read / size:.2f} times over'
+  rows.add(where, 'training_bytes', read, 'bytes', source)
 
 
 def _bits(scores: list[Scores], nats: Sequence[np.ndarray]) -> Estimate:
   """Bits per byte of nats [N, T] for each seed."""
-  found = scoring.contributions(scores, nats, [s.bytes for s in scores])
+  found = token_scores.contributions(scores, nats, [s.bytes for s in scores])
   return stats.crossed(found).times(1 / LN2)
 
 
 def _level(scores: Scores, nats: np.ndarray) -> Estimate:
   """Bits per byte of nats [N, T] that depend on the text alone."""
-  [found] = scoring.contributions([scores], [nats], [scores.bytes])
+  [found] = token_scores.contributions([scores], [nats], [scores.bytes])
   return stats.mean(found, 'documents').times(1 / LN2)
 
 
-def _levels(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
+def _add_levels(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]) -> None:
   """What a uniform and a unigram model would score on the same tokens, and M2's gain."""
   first = scores[0]
   uniform = np.log2(corpus.vocab_size) * first.real.sum() / first.bytes.sum()
   counted = ngram.NGram(corpus.train.tokens[0], 0, corpus.vocab_size)
   unigram = np.zeros(first.nats.shape)
   unigram[first.real] = counted.nats(first.targets[first.real])
-  put = functools.partial(Row.of, TABLE, row, unit='bits/byte')
-  return [
-    Row(TABLE, row, 'uniform_bits_per_byte', uniform, unit='bits/byte'),
-    put('unigram_bits_per_byte', _level(first, unigram)),
-    put('bits_below_unigram', _bits(scores, [unigram - s.nats for s in scores]),
-        note='paired on the same tokens'),
-  ]  # fmt: skip
+  gain = _bits(scores, [unigram - s.nats for s in scores])
+  rows.add(where, 'uniform_bits_per_byte', uniform, 'bits/byte')
+  rows.add(where, 'unigram_bits_per_byte', _level(first, unigram), 'bits/byte')
+  rows.add(where, 'bits_below_unigram', gain, 'bits/byte', 'paired on the same tokens')
 
 
-def window_levels(table_: str, row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
+def add_window_levels(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]) -> None:
   """Two unigrams over whole windows, which read nothing before a window, and M2's gain on them."""
   if not corpus.window:
-    return []
-  seeds = models.seeds(corpus.config, corpus.config.m2)
-  steps, test = corpus.config.m2.steps, scores[0].windows(corpus.window)
+    return
+  seeds = fit.seeds(corpus.config, corpus.config.m2)
+  test = scores[0].windows(corpus.window)
 
   def nats(windows: np.ndarray) -> np.ndarray:
     bag = ngram.WindowUnigram(windows, corpus.vocab_size)
@@ -303,69 +245,64 @@ def window_levels(table_: str, row: str, corpus: Corpus, scores: list[Scores]) -
 
   whole = nats(corpus.windows(corpus.train))
   counted = {
-    '': [nats(corpus.windows_read(seed, steps)) for seed in seeds],
+    '': [nats(corpus.windows_read(seed)) for seed in seeds],
     '_whole_corpus': [whole] * len(seeds),
   }
   notes = {
     '': 'counted on the windows that M2 reads in training',
     '_whole_corpus': f'counted on all {corpus.train.bytes:,} bytes of the train corpus',
   }
-  put = functools.partial(Row.of, table_, row, unit='bits/byte')
-  column = 'window_unigram_bits_per_byte'
-  rows = [
-    put(column, _bits(scores, counted['']), note=notes['']),
-    put(f'{column}_whole_corpus', _level(scores[0], whole), note=notes['_whole_corpus']),
-  ]
+  levels = {'': _bits(scores, counted['']), '_whole_corpus': _level(scores[0], whole)}
+  for which, level in levels.items():
+    rows.add(where, f'window_unigram_bits_per_byte{which}', level, 'bits/byte', notes[which])
   stronger = min(counted, key=lambda which: np.sum(counted[which]))
   gain = _bits(scores, [n - s.nats for n, s in zip(counted[stronger], scores, strict=True)])
   note = 'paired on the same tokens; against the stronger unigram, ' + notes[stronger]
-  return [*rows, put('bits_below_window_unigram', gain, note=note)]
+  rows.add(where, 'bits_below_window_unigram', gain, 'bits/byte', note)
 
 
-def _restored(row: str, corpus: Corpus) -> list[Row]:
+def _add_restored(rows: Rows, where: dict, corpus: Corpus) -> None:
   """The share of windows that come back, where that is not all of them."""
   if corpus.method.lossless:
-    return []
-  some = corpus.excerpts('test').where(np.arange(len(corpus.excerpts('test'))) < DECODED)
+    return
+  every = corpus.texts['test']
+  some = every.where(np.arange(len(every)) < DECODED)
   coded = coders.encode(corpus.run, corpus.tokenizer, some.texts)
   same, windows = coding.windows_restored(corpus.tokenizer, some.texts, coded)
   found = stats.ratio(same, windows, some.documents)
-  return [Row.of(TABLE, row, 'windows_restored', found, unit='share', note='not lossless')]
+  rows.add(where, 'windows_restored', found, 'share', 'not lossless')
 
 
-def _cost(
-  row: str, corpus: Corpus, size: tuple, trained: models.Trained, scores: Scores
-) -> list[Row]:
+def _add_cost(
+  rows: Rows, where: dict, corpus: Corpus, parameters: int, width: int, scores: Scores
+) -> None:
   """FLOPs per byte and bytes per step of generation."""
-  tokens = scores.real.sum(axis=1)
-  covered = stats.ratio(scores.bytes.sum(axis=1), tokens, scores.documents)
-  _, bits = coders.parse(corpus.method.name)
+  covered = stats.ratio(scores.bytes.sum(axis=1), scores.real.sum(axis=1), scores.documents)
   coder = coders.m1_flops(corpus.config, corpus.run, corpus.method.name)
-  readout = corpus.vocab_size * size[2]
-  flops = 2 * trained.parameters / covered.value + coder
+  flops = 2 * parameters / covered.value + coder
   note = (
     '2 × parameters without embeddings / (bytes per step), as the paper counts, and 2 × those of '
     f'M1 where it encodes: here {coder / 1e6:.2f} of {flops / 1e6:.2f}'
   )
-  if coder and 0 < bits <= 16:
+  if coder and 0 < coders.parse(corpus.method.name)[1] <= 16:
     note += '; windows of up to 16 bits are a table here, which needs no M1'
-  return [
-    Row.of(TABLE, row, 'bytes_per_step', covered, unit='bytes/token'),
-    Row(TABLE, row, 'mflops_per_byte', flops / 1e6, unit='MFLOP/byte', note=note),
-    Row(TABLE, row, 'mflops_per_byte_with_lm_head', (flops + 2 * readout / covered.value) / 1e6,
-        unit='MFLOP/byte', note='and 2 × the parameters of the LM head'),
-  ]  # fmt: skip
+  with_head = flops + 2 * corpus.vocab_size * width / covered.value
+  rows.add(where, 'bytes_per_step', covered, 'bytes/token')
+  rows.add(where, 'mflops_per_byte', flops / 1e6, 'MFLOP/byte', note)
+  note = 'and 2 × the parameters of the LM head'
+  rows.add(where, 'mflops_per_byte_with_lm_head', with_head / 1e6, 'MFLOP/byte', note)
 
 
-def _packaging(row: str, corpus: Corpus, scores: list[Scores]) -> tuple[list[Row], np.ndarray]:
+def _add_packaging(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]) -> np.ndarray:
   """What end marks and rounding cost in streams as short as ours, and M2's loss without them.
-
-  The loss is given as contributions [S, D] of documents too.
 
   M2 pays for these bits of a stream as for all others, since it cannot tell bits apart. Examples
   longer than a row are cropped, so their ends are not scored.
+
+  Returns:
+    The loss without them, as contributions [S, D] of documents.
   """
-  data = corpus.excerpts('test').texts
+  data = corpus.texts['test'].texts
   assert corpus.method.token_bits
   model = coders.m1(corpus.config, corpus.run)
   lengths = coding.code_lengths(one_pass.probabilities(model, data), data)
@@ -374,83 +311,96 @@ def _packaging(row: str, corpus: Corpus, scores: list[Scores]) -> tuple[list[Row
   end, rounding = (np.where(whole, costs[part], 0) for part in ('end_mark', 'rounding'))
   spread = lambda bits: [bits[:, None] * LN2 * (np.arange(s.nats.shape[1]) == 0) for s in scores]
   rest = [s.nats - cost for s, cost in zip(scores, spread(end + rounding), strict=True)]
-  per_byte = scoring.contributions(scores, rest, [s.bytes for s in scores]) / LN2
-  put = functools.partial(Row.of, TABLE, row, unit='bits/byte')
-  rows = [
-    put('end_mark_bits_per_byte', _level(scores[0], spread(end)[0]),
-        note='the mark that ends each example, of 14 bits'),
-    put('rounding_bits_per_byte', _level(scores[0], spread(rounding)[0]),
-        note='each stream is rounded up to whole tokens'),
-    put('bits_per_byte_without_end_and_rounding', stats.crossed(per_byte),
-        note='to compare with tokenizers that pay for neither'),
-  ]  # fmt: skip
-  return rows, per_byte
+  per_byte = token_scores.contributions(scores, rest, [s.bytes for s in scores]) / LN2
+  for column, found, note in (
+    ('end_mark', _level(scores[0], spread(end)[0]), 'the mark that ends each example, of 14 bits'),
+    ('rounding', _level(scores[0], spread(rounding)[0]),
+     'each stream is rounded up to whole tokens'),
+  ):  # fmt: skip
+    rows.add(where, f'{column}_bits_per_byte', found, 'bits/byte', note)
+  note = 'to compare with tokenizers that pay for neither'
+  lean = stats.crossed(per_byte)
+  rows.add(where, 'bits_per_byte_without_end_and_rounding', lean, 'bits/byte', note)
+  return per_byte
 
 
-def _opaque(row: str, corpus: Corpus, scores: list[Scores]) -> list[Row]:
+def _add_opaque(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]) -> None:
   """How far below ln V the model came: the paper finds that nothing is learned."""
   top = np.log(corpus.vocab_size)
-
-  def gain(first: int) -> Estimate:
+  notes = {
+    0: f'ln {corpus.vocab_size} = {top:.4f} nats is the loss of a model that has learned nothing; '
+    f'within {CLOSE} of it counts as that',
+    OPENING: f'without the first {OPENING} tokens of each stream, where all streams are aligned',
+  }
+  for first, note in notes.items():
     below = [(top * s.real - s.nats)[:, first:] for s in scores]
-    return stats.crossed(scoring.contributions(scores, below, [s.real[:, first:] for s in scores]))
-
-  put = functools.partial(Row.of, TABLE, row, unit='nats/token')
-  return [
-    put('nats_below_ln_v', gain(0), note=f'ln {corpus.vocab_size} = {top:.4f} nats is the loss of '
-        f'a model that has learned nothing; within {CLOSE} of it counts as that'),
-    put(f'nats_below_ln_v_after_{OPENING}', gain(OPENING),
-        note=f'without the first {OPENING} tokens of each stream, where all streams are aligned'),
-  ]  # fmt: skip
+    found = token_scores.contributions(scores, below, [s.real[:, first:] for s in scores])
+    column = 'nats_below_ln_v' + f'_after_{first}' * bool(first)
+    rows.add(where, column, stats.crossed(found), 'nats/token', note)
 
 
-def _against(size: tuple, arms: Mapping[coders.Method, np.ndarray], after: str = '') -> list[Row]:
+def _add_against(
+  rows: Rows, size: Size, arms: Mapping[Method, np.ndarray], also: Mapping[str, str] = {}
+) -> None:
   """Bits per byte of each arm [S, D] above those of the references, paired by seed and document.
 
   Arms whose noise is alike share one residual variance; each of the others has its own. GZip is
   also compared with greedy windows in tokens of the same width.
 
   Args:
+    rows: that get them.
     size: of the models.
     arms: bits per byte of the arms' models, contributions of documents.
-    after: what the names of rows end with.
+    also: further coordinates of the rows.
   """
-  rows = []
-  row = lambda method: row_of(size, method) + after
-  pooled = {row(method): one for method, one in arms.items() if method.name not in UNPOOLED}
+  where = lambda method: where_of(size, method) | dict(also)
+  pooled = {method: one for method, one in arms.items() if method.name not in UNPOOLED}
   alone = {method: one for method, one in arms.items() if method.name in UNPOOLED}
   for method, reference in arms.items():
-    kind, column = coders.parse(method.name)[0], f'bits_above_{method.name}'
-    if kind in REFERENCES and len(pooled) > 1:
+    column = f'bits_above_{method.name}'
+    if method.kind in REFERENCES and len(pooled) > 1:
       note = f'paired by seed and document; residual variance pooled over {len(pooled)} tokenizers'
-      rows += [
-        Row.of(TABLE, which, column, found, unit='bits/byte', note=note)
-        for which, found in stats.arms(pooled, row(method), 'seeds×documents').items()
-      ]
-    rows += [
-      _paired(row(other), column, one - reference)
-      for other, one in alone.items()
-      if kind in REFERENCES or (kind, other) == ('greedy', coders.Method('gzip', method.token_bits))
-    ]
-  return rows
+      for which, found in stats.arms(pooled, method, 'seeds×documents').items():
+        rows.add(where(which), column, found, 'bits/byte', note)
+    for other, one in alone.items():
+      same_width = (method.kind, other) == ('greedy', Method('gzip', method.token_bits))
+      if method.kind in REFERENCES or same_width:
+        rows.add(where(other), column, stats.crossed(one - reference), 'bits/byte', ALONE)
 
 
-def _paired(row: str, column: str, differences: np.ndarray) -> Row:
-  """The mean of differences [S, D] of seeds and documents."""
-  note = 'paired by seed and document; with a variance of its own'
-  return Row.of(TABLE, row, column, stats.crossed(differences), unit='bits/byte', note=note)
-
-
-def _equal_text(config: ConfigDict, run: runner.Run, size: tuple) -> list[Row]:
+def _add_equal_text(
+  rows: Rows, config: ConfigDict, run: Run, size: Size, rates: Mapping[tuple[Size, Method], float]
+) -> None:
   """Models that read equally many bytes in training: what the method of fewest bytes per token
   reads in table m2, so that no method is trained for longer than there."""
   corpora = [Corpus(config, run, method) for method in chosen(config.m2.equal_text, 'm2')]
-  ratios = [bytes_per_token(corpus) for corpus in corpora]
-  rows: list[Row] = []
+  fewest = min((corpus.bytes_per_token for corpus in corpora), default=0.0)
   arms = {}
-  for corpus, ratio in zip(corpora, ratios, strict=True):
-    steps = round(config.m2.steps * min(ratios) / ratio)
-    _, scores = fit_all(config, run, size, corpus, steps)
-    arms[corpus.method] = scoring.per_byte(scores) / LN2
-    rows += _loss(row_of(size, corpus.method) + TEXT, corpus, scores, steps)
-  return rows + _against(size, arms, TEXT)
+  for corpus in corpora:
+    steps = round(config.m2.steps * fewest / corpus.bytes_per_token)
+    rate = rates[size, corpus.method]
+    _, scores = fit_all(config, run, size, corpus, steps=steps, rates=(rate,))
+    arms[corpus.method] = token_scores.per_byte(scores) / LN2
+    _add_loss(rows, where_of(size, corpus.method) | TEXT, corpus, scores, steps)
+  _add_against(rows, size, arms, TEXT)
+
+
+TABLE = Table(
+  'm2',
+  measure,
+  'Language models over tokens, trained on equally many tokens (rows with budget=text: on equally '
+  'many bytes) and scored on the same held-out text, in bits per byte. window_unigram is a unigram '
+  'over whole windows, which reads nothing before a window: only a model below it has learned from '
+  'context. Greedy windows are not lossless, so their bits are too few. ± is one standard error '
+  'over seeds and documents; all rows rest on one M1. Differences are paired by seed and document. '
+  'Their variance over seeds is pooled over the tokenizers that can be learned; AC, StaticAC and '
+  'GZip, which hardly vary by seed, are compared by their own differences alone.',
+  (
+    'bits_per_byte', 'unigram_bits_per_byte', 'uniform_bits_per_byte', 'bits_below_window_unigram',
+    'windows_restored', 'bytes_per_step', 'mflops_per_byte', 'nats_below_ln_v',
+  ),
+  check=check,
+  pictures=lambda rows, config, run: {'m2.png': plots.m2(rows)},
+  plans=plans,
+  sources=text_of,
+)  # fmt: skip

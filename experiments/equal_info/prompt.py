@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 
 from ml_collections import ConfigDict
 
-from experiments import coders, runner
+from experiments import coders
 from experiments.equal_info import m2
 from experiments.equal_info.corpus import Corpus
+from experiments.recipe import Run
 from lib.errors import InputError
 from lib.evals import generation
-from lib.models.reader import Reader
 
 LOSSLESS = ('delay', 'exact', 'numbered', 'top', 'parsed', 'pruned', 'bpe')
 
@@ -19,7 +19,7 @@ LOSSLESS = ('delay', 'exact', 'numbered', 'top', 'parsed', 'pruned', 'bpe')
 def check(config: ConfigDict) -> None:
   """Raises InputError for a tokenizer that cannot speak or go on from every prompt."""
   m2.check(config)
-  method = _method(config)
+  [method] = m2.chosen([config.generate.method], 'generate')
   kind, bits = coders.parse(method.name)
   if kind not in (*LOSSLESS, 'bytes', 'sentencepiece') or bits > 16:
     raise InputError(
@@ -30,23 +30,12 @@ def check(config: ConfigDict) -> None:
     raise InputError('generate.bytes must be 1 or more and generate.temperature 0 or more.')
 
 
-def _method(config: ConfigDict) -> coders.Method:
-  return m2.chosen([config.generate.method], 'generate')[0]
-
-
-def answer(config: ConfigDict, run: runner.Run) -> Iterator[str]:
+def answer(config: ConfigDict, run: Run) -> Iterator[str]:
   """The prompt and what M2 samples after it, window by window."""
-  options, size = config.generate, config.m2.models[0]
-  corpus = Corpus(config, run, _method(config))
-  trained = m2.fit(config, run, size, corpus, config.seed)
-  window = generation.pieces(corpus.tokenizer).tokens.shape[1]
-  read = Reader(
-    trained.model, trained.variables, corpus.vocab_size, config.m2.length, window
-  )  # fmt: skip
-  prompt = config.prompt.encode()
-  sampled = generation.generate(
-    read, corpus.tokenizer, prompt, config.seed, options.temperature
-  )  # fmt: skip
+  options, prompt = config.generate, config.prompt.encode()
+  [method] = m2.chosen([options.method], 'generate')
+  [trained] = m2.train(config, run, config.m2.models[0], Corpus(config, run, method), seeds=1)
+  sampled = trained.model.generate(prompt, seed=config.seed, temperature=options.temperature)
   return generation.as_text(itertools.chain([prompt], _up_to(sampled, options.bytes)))
 
 

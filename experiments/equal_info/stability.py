@@ -9,14 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, runner
+from experiments import coders
 from experiments.equal_info import texts
+from experiments.recipe import Run, Table, text_of
 from lib import stats
+from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.evals import coding
-from lib.report.results import Row
+from lib.report.results import Rows
+from lib.report.results import name as row_name
 
-TABLE = 'stability'
 ORDER = ('sentencepiece', 'greedy', 'ac')  # kinds, few changes to many, in the paper's figure 8
 UNITS = 'documents'
 WORDS = 3000  # most frequent words of which prefixes are drawn
@@ -26,6 +28,7 @@ SHOWN = 40  # tokens in the file of attested texts
 def check(config: ConfigDict) -> None:
   """Raises InputError for unknown tokenizers or text that is not there."""
   options = config.stability
+  coders.check_m1(config)
   coders.widths(options.methods, (options.token_bits,))
   for field in ('prefixes', 'texts', 'examples'):
     if options[field] < 2:
@@ -34,27 +37,36 @@ def check(config: ConfigDict) -> None:
   texts.held_out(config, options.examples, options.length)
 
 
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> Rows:
   """Edit distances of texts after many words (figure 8), and attested texts (table 8)."""
-  options = config.stability
-  rows, shown = [], []
-  changed: dict[str, tuple[str, np.ndarray]] = {}
+  options, rows = config.stability, Rows('stability', coders.lossy)
+  words = _words(config, options.prefixes)
+  excerpts = texts.held_out(config, options.texts, options.text_length).texts
+  prefixed = [word + b' ' + text for text in excerpts for word in words]
   documents = texts.held_out(config, options.examples, options.length).texts
+  note = (
+    f'{options.prefixes} words before each of {len(excerpts)} held-out texts of '
+    f'{options.text_length} bytes, all pairs of words'
+  )
+  shown: list[str] = []
+  changed: dict[coders.Method, np.ndarray] = {}
   for [method] in coders.widths(options.methods, (options.token_bits,)):
-    tokenizer = coders.make(config, run, method)
-    distances, sizes = _prefixes(tokenizer, config, run)
-    changed[method.name] = method.row, distances / sizes
-    rows += _changes(method, distances, sizes, options)
-    meanings = _attested(tokenizer, documents, run)
-    rows += _meanings(method.row, meanings)
-    shown += [method.row, *_lines(meanings), '']
+    tokenizer, where = coders.make(config, run, method), method.where
+    distances, sizes = _changes(coders.encode(run, tokenizer, prefixed), len(words))
+    changed[method] = distances / sizes
+    about = note if method.lossless else note + '; not lossless'
+    rows.add(where, 'edit_distance', stats.mean(distances, UNITS), 'tokens', about)
+    rows.add(where, 'tokens', stats.mean(sizes, UNITS), 'tokens')
+    rows.add(where, 'changed_share', stats.mean(changed[method], UNITS), 'share')
+    meanings = _attested(documents, coders.encode(run, tokenizer, documents))
+    _add_meanings(rows, where, meanings)
+    shown += [row_name(**where), *_lines(meanings), '']
   run.keep('attested.txt', '\n'.join(shown))
-  there = [method for kind in ORDER for method in changed if coders.parse(method)[0] == kind]
+  there = [method for kind in ORDER for method in changed if method.kind == kind]
   for before, after in itertools.pairwise(there):
-    row, shares = changed[after]
-    more = stats.mean(shares - changed[before][1], UNITS)
-    note = 'paired by text'
-    rows.append(Row.of(TABLE, row, f'changed_share_above_{before}', more, unit='share', note=note))
+    more = stats.mean(changed[after] - changed[before], UNITS)
+    column = f'changed_share_above_{before.name}'
+    rows.add(after.where, column, more, 'share', 'paired by text')
   return rows
 
 
@@ -66,65 +78,34 @@ def _words(config: ConfigDict, count: int) -> list[bytes]:
   return [frequent[i] for i in chosen]
 
 
-def _prefixes(tokenizer, config: ConfigDict, run: runner.Run) -> tuple[np.ndarray, np.ndarray]:
+def _changes(coded: Encoded, words: int) -> tuple[np.ndarray, np.ndarray]:
   """Mean Levenshtein distance over all pairs of words before each text, and its mean tokens [N]."""
-  options = config.stability
-  words = _words(config, options.prefixes)
-  excerpts = texts.held_out(config, options.texts, options.text_length)
-  documents = [word + b' ' + text for text in excerpts.texts for word in words]
-  ids = [ids for ids, _ in coders.encode(run, tokenizer, documents)]
-  distances, sizes = [], []
-  for begin in range(0, len(ids), len(words)):
-    of_text = ids[begin : begin + len(words)]
-    pairs = itertools.combinations(of_text, 2)
-    distances.append(np.mean([coding.edit_distance(a, b) for a, b in pairs]))
-    sizes.append(np.mean([x.size for x in of_text]))
-  return np.array(distances), np.array(sizes)
-
-
-def _changes(
-  method: coders.Method, distances: np.ndarray, sizes: np.ndarray, options: ConfigDict
-) -> list[Row]:
-  note = (
-    f'{options.prefixes} words before each of {len(sizes)} held-out texts of '
-    f'{options.text_length} bytes, all pairs of words'
-  )
-  put = lambda column, values, **rest: Row.of(
-    TABLE, method.row, column, stats.mean(values, UNITS), **rest
-  )
-  return [
-    put(
-      'edit_distance',
-      distances,
-      unit='tokens',
-      note=note if method.lossless else note + '; not lossless',
-    ),
-    put('tokens', sizes, unit='tokens'),
-    put('changed_share', distances / sizes, unit='share'),
+  ids = [ids for ids, _ in coded]
+  of_texts = [ids[begin : begin + words] for begin in range(0, len(ids), words)]
+  distances = [
+    np.mean([coding.edit_distance(a, b) for a, b in itertools.combinations(of_text, 2)])
+    for of_text in of_texts
   ]
+  return np.array(distances), np.array([np.mean([x.size for x in one]) for one in of_texts])
 
 
-def _attested(
-  tokenizer, documents: Sequence[bytes], run: runner.Run
-) -> dict[int, collections.Counter]:
+def _attested(documents: Sequence[bytes], coded: Encoded) -> dict[int, collections.Counter]:
   """Which bytes each token that occurs covers, and how often."""
   found: dict[int, collections.Counter] = collections.defaultdict(collections.Counter)
-  for document, (ids, lengths) in zip(documents, coders.encode(run, tokenizer, documents)):
+  for document, (ids, lengths) in zip(documents, coded, strict=True):
     ends = np.cumsum(lengths).tolist()
     for token, begin, end in zip(ids.tolist(), [0, *ends], ends):
       found[token][document[begin:end]] += 1
   return found
 
 
-def _meanings(row: str, meanings: dict[int, collections.Counter]) -> list[Row]:
+def _add_meanings(rows: Rows, where: dict, meanings: dict[int, collections.Counter]) -> None:
   repeated = [len(texts) for texts in meanings.values() if texts.total() > 1]
   note = 'different stretches that a token covers, of those tokens that occur more than once'
   several = stats.mean(repeated, 'tokens').value if repeated else None
-  return [
-    Row(TABLE, row, 'attested_tokens', len(meanings), unit='tokens'),
-    Row(TABLE, row, 'repeated_share', len(repeated) / len(meanings), unit='share'),
-    Row(TABLE, row, 'texts_per_token', several, unit='texts', note=note),
-  ]
+  rows.add(where, 'attested_tokens', len(meanings), 'tokens')
+  rows.add(where, 'repeated_share', len(repeated) / len(meanings), 'share')
+  rows.add(where, 'texts_per_token', several, 'texts', note)
 
 
 def _lines(meanings: dict[int, collections.Counter]) -> list[str]:
@@ -134,3 +115,15 @@ def _lines(meanings: dict[int, collections.Counter]) -> list[str]:
     f'{token:6d}  ' + '  '.join(f'{text!r} x{n}' for text, n in texts.most_common(5))
     for token, texts in often
   ]
+
+
+TABLE = Table(
+  'stability',
+  measure,
+  'How many tokens of a text change when the word before it does (Levenshtein distance over pairs '
+  'of words), and how many different stretches of text one token covers; attested.txt lists the '
+  'texts of frequent tokens. ± is one standard error over texts, each of another document.',
+  ('edit_distance', 'changed_share', 'repeated_share', 'texts_per_token'),
+  check=check,
+  sources=text_of,
+)

@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table windows: what M2 learns of windows of b bits, and where in a window it learns first."""
 
-import functools
 import itertools
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, runner
-from experiments.equal_info import m2
-from experiments.equal_info import scores as scoring
+from experiments import coders
+from experiments.equal_info import m2, plots
 from experiments.equal_info.corpus import Corpus
-from experiments.equal_info.scores import Scores
+from experiments.fit import Fitted
+from experiments.recipe import Run, Table, text_of
 from lib import stats
 from lib.errors import InputError
+from lib.evals import token_scores
+from lib.evals.token_scores import Scores
 from lib.models import byte_coders
-from lib.report.results import Row, name
-from lib.stats import Estimate
+from lib.report.results import Rows
 
-TABLE = 'windows'
 CLEAR = 4  # standard errors above the trivial accuracy that count as learned
 
 
@@ -26,41 +25,39 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for tokenizers that are no equal-info windows, or models as in m2."""
   m2.check(config)
   for method in m2.chosen(config.windows.methods, 'windows'):
-    if coders.parse(method.name)[0] not in byte_coders.WINDOWS:
+    if method.kind not in byte_coders.WINDOWS:
       raise InputError(f'windows.methods {method.name!r} has no windows: use one such as greedy16.')
 
 
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> Rows:
   """The gap to uniform by window, and accuracy by position and step."""
-  rows: list[Row] = []
-  gaps: dict[tuple[str, int | None], dict[int, tuple[str, np.ndarray]]] = {}
+  rows = Rows('windows', coders.lossy)
+  gaps: dict[tuple[str, int | None], dict[int, tuple[dict, np.ndarray]]] = {}
   for method in m2.chosen(config.windows.methods, 'windows'):
     corpus = Corpus(config, run, method)
     trained, scores = m2.fit_all(config, run, config.m2.models[0], corpus)
-    rows += _gap(corpus, scores) + m2.window_levels(TABLE, row_of(corpus), corpus, scores)
-    if corpus.window > 1:
-      rows += _positions(corpus, [one.history for one in trained], scores)
     kind, bits = coders.parse(method.name)
-    gap = row_of(corpus), _below_uniform(corpus, scores)
-    gaps.setdefault((kind, method.token_bits), {})[bits] = gap
+    where = {'b': bits, 'mode': kind, 'v': corpus.vocab_size}
+    gap = _below_uniform(corpus, scores)
+    note = 'log2 V less the bits per token on held-out text'
+    note += '' if method.lossless else '; not lossless'
+    rows.add(where, 'gap_bits_per_token', stats.crossed(gap), 'bits/token', note)
+    per_byte = stats.crossed(token_scores.per_byte(scores)).times(1 / m2.LN2)
+    rows.add(where, 'bits_per_byte', per_byte, 'bits/byte')
+    m2.add_window_levels(rows, where, corpus, scores)
+    if corpus.window > 1:
+      _add_positions(rows, where, corpus, trained, scores)
+    gaps.setdefault((kind, method.token_bits), {})[bits] = where, gap
   for by_bits in gaps.values():
-    for (_, (row, one)), (wider, (_, other)) in itertools.pairwise(sorted(by_bits.items())):
-      rows.append(_above(row, f'b{wider}', one - other))
+    for (_, (where, one)), (wider, (_, other)) in itertools.pairwise(sorted(by_bits.items())):
+      _add_above(rows, where, f'b{wider}', one - other)
   return rows
 
 
-def _above(row: str, other: str, differences: np.ndarray) -> Row:
+def _add_above(rows: Rows, where: dict, other: str, differences: np.ndarray) -> None:
   """How much more of a token is learned than elsewhere, from differences [S, D]."""
-  return Row.of(
-    TABLE, row, f'gap_bits_per_token_above_{other}', stats.crossed(differences),
-    unit='bits/token', note='paired by seed and document',
-  )  # fmt: skip
-
-
-def row_of(corpus: Corpus) -> str:
-  """The row of a window."""
-  kind, bits = coders.parse(corpus.method.name)
-  return name(b=bits, mode=kind, v=corpus.vocab_size)
+  column, note = f'gap_bits_per_token_above_{other}', 'paired by seed and document'
+  rows.add(where, column, stats.crossed(differences), 'bits/token', note)
 
 
 def _below_uniform(
@@ -71,20 +68,7 @@ def _below_uniform(
   Contributions [S, D] of documents.
   """
   gaps = [(np.log2(corpus.vocab_size) * s.real - s.nats / m2.LN2)[:, where] for s in scores]
-  return scoring.contributions(scores, gaps, [s.real[:, where] for s in scores])
-
-
-def _gap(corpus: Corpus, scores: list[Scores]) -> list[Row]:
-  """Bits per token below uniform: the paper's order of windows, which their ratios hide."""
-  note = 'log2 V less the bits per token on held-out text'
-  lossy = '' if corpus.method.lossless else '; not lossless'
-  per_byte = stats.crossed(scoring.per_byte(scores)).times(1 / m2.LN2)
-  put = functools.partial(Row.of, TABLE, row_of(corpus))
-  return [
-    put('gap_bits_per_token', stats.crossed(_below_uniform(corpus, scores)), unit='bits/token',
-        note=note + lossy),
-    put('bits_per_byte', per_byte, unit='bits/byte'),
-  ]  # fmt: skip
+  return token_scores.contributions(scores, gaps, [s.real[:, where] for s in scores])
 
 
 def trivial(corpus: Corpus) -> np.ndarray:
@@ -97,53 +81,50 @@ def trivial(corpus: Corpus) -> np.ndarray:
   return np.array(found)
 
 
-def _positions(corpus: Corpus, histories: list[list[dict]], scores: list[Scores]) -> list[Row]:
+def _add_positions(
+  rows: Rows, where: dict, corpus: Corpus, trained: list[Fitted], scores: list[Scores]
+) -> None:
   """Accuracy by position in the window and step, and when each position is first learned."""
-  lines = [
-    [line for line in history if 'validation/accuracy_by_position' in line] for history in histories
-  ]
-  floor, rows = trivial(corpus), []
-  tokens = scores[0].nats.shape[1]
+  accuracies, errors = (
+    [one.curve(f'validation/{metric}_by_position') for one in trained]
+    for metric in ('accuracy', 'sem')
+  )
+  floor, tokens = trivial(corpus), scores[0].nats.shape[1]
   gaps = [
-    _below_uniform(corpus, scores, scoring.places(tokens, corpus.window, k))
+    _below_uniform(corpus, scores, token_scores.places(tokens, corpus.window, k))
     for k in range(corpus.window)
   ]
   for k in range(corpus.window):
-    put = functools.partial(Row.of, TABLE, f'{row_of(corpus)},{name(position=k + 1)}')
-    rows.append(
-      put(
-        'trivial_accuracy',
-        Estimate(floor[k]),
-        unit='share',
-        note='chance: always the most frequent token of the position',
-      )
-    )
+    here = where | {'position': k + 1}
+    note = 'chance: always the most frequent token of the position'
+    rows.add(here, 'trivial_accuracy', float(floor[k]), 'share', note)
     learned = None
-    for at in zip(*lines):
-      step = at[0]['step']
-      found = stats.mean([line['validation/accuracy_by_position'][k] for line in at])
-      rows.append(put(f'accuracy_at_step_{step}', found, unit='share'))
-      sem = np.mean([line['validation/sem_by_position'][k] for line in at])
+    for step in accuracies[0]:
+      found = stats.mean([one[step][k] for one in accuracies])
+      rows.add(here, f'accuracy_at_step_{step}', found, 'share')
+      sem = np.mean([one[step][k] for one in errors])
       if learned is None and found.value > floor[k] + CLEAR * sem:
         learned = step
     note = (
       f'first evaluation with an accuracy {CLEAR} standard errors (over documents) above the '
       'trivial one'
     )
-    rows.append(
-      Row(
-        TABLE,
-        f'{row_of(corpus)},{name(position=k + 1)}',
-        'learned_at_step',
-        learned,
-        unit='steps',
-        note=note if learned else f'none: no {note}',
-      )
-    )
+    rows.add(here, 'learned_at_step', learned, 'steps', note if learned else f'none: no {note}')
     gap = stats.crossed(gaps[k])
-    rows.append(put('gap_bits_per_token', gap, unit='bits/token', note='on test text'))
-    row = f'{row_of(corpus)},{name(position=k + 1)}'
+    rows.add(here, 'gap_bits_per_token', gap, 'bits/token', 'on test text')
     if k + 1 < corpus.window:
-      rows.append(_above(row, 'the_next', gaps[k] - gaps[k + 1]))
-      rows.append(_above(row, 'the_last', gaps[k] - gaps[-1]))
-  return rows
+      _add_above(rows, here, 'the_next', gaps[k] - gaps[k + 1])
+      _add_above(rows, here, 'the_last', gaps[k] - gaps[-1])
+
+
+TABLE = Table(
+  'windows',
+  measure,
+  'What M2 learns of equal-info windows of b bits, and which token of a window it learns first. '
+  'gap is log2 V less the bits per token; the gain over a unigram of whole windows shows how much '
+  'of it comes from context. ± is one standard error over seeds and documents.',
+  ('gap_bits_per_token', 'bits_below_window_unigram', 'learned_at_step', 'trivial_accuracy'),
+  check=check,
+  pictures=lambda rows, config, run: {'windows.png': plots.windows(rows)},
+  sources=text_of,
+)

@@ -51,6 +51,25 @@ class Excerpts:
     return Excerpts(texts, self.documents[np.asarray(keep, bool)])
 
 
+def of_split(
+  source: str, split: str, *, length: int, total: int, most: int | None = None
+) -> Excerpts:
+  """Stretches of `length` bytes of a split, about `total` bytes in all and at least one.
+
+  Args:
+    source: as `sources.open_source` takes it.
+    split: train, validation or test.
+    length: bytes of a stretch.
+    total: bytes of all; fewer where the split has no more.
+    most: as of `take`.
+
+  Raises:
+    InputError: no document is long enough.
+  """
+  documents, name = sources.open_source(source, split), f'{source} ({split})'
+  return take(documents, length=length, count=max(1, total // length), most=most, name=name)
+
+
 def take(
   source: Documents,
   *,

@@ -8,7 +8,7 @@ A unigram over tokens drops the law of their number, which costs O(log n / n) pe
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -77,6 +77,48 @@ class NGram:
         + (f' from {sequence.min()} to {sequence.max()}.' if sequence.size else '.')
       )
     return sequence.astype(np.uint64)
+
+
+def windows(ids: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
+  """Documents cut into windows of `size` tokens, int64 [W, size]; -1 where one is cut short.
+
+  Args:
+    ids: integer, those of all documents end to end.
+    counts: integer [documents], ids in each.
+    size: tokens of a window.
+  """
+  whole = -(-counts // size)
+  found = np.full(int(whole.sum()) * size, -1, np.int64)
+  starts = np.cumsum(whole * size) - whole * size  # of each document, in whole windows
+  shift = np.repeat(starts - (np.cumsum(counts) - counts), counts)
+  found[np.arange(counts.sum()) + shift] = ids
+  return found.reshape(-1, size)
+
+
+def whole_windows(batches: Iterable[Mapping[str, np.ndarray]], size: int, begin: int) -> np.ndarray:
+  """The windows of `size` tokens that stand whole in rows of training, int64 [W, size].
+
+  A document that a row goes on with begins amid a window; all of its windows are whole at its end,
+  so they are counted from there.
+
+  Args:
+    batches: with targets, inputs, segments and positions, [B, T] each (`lib.data.pipeline`).
+    size: tokens of a window.
+    begin: the id that a document begins with among the inputs.
+  """
+  found = []
+  for batch in batches:
+    targets, segments, positions = batch['targets'], batch['segments'], batch['positions']
+    first = segments == 1
+    goes_on = first & (batch['inputs'][:, :1] != begin)
+    ends = first.sum(axis=1, keepdims=True)
+    place = np.where(goes_on, positions - ends, positions) % size
+    known = (segments > 0) & ~(goes_on & (ends == targets.shape[1]))
+    last = targets.shape[1] - size + 1
+    whole = known[:, :last] & (segments[:, :last] == segments[:, size - 1 :])
+    row, start = np.nonzero(whole & (place[:, :last] == 0))
+    found.append(targets[row[:, None], start[:, None] + np.arange(size)])
+  return np.concatenate(found).astype(np.int64)
 
 
 class WindowUnigram:

@@ -21,7 +21,8 @@ from lib.tokenizers.coding.tabulate import LIMIT_BITS, number, tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 
 WINDOWS = ('greedy', 'delay', 'exact', 'numbered')
-KINDS = ('ac', *WINDOWS, 'top', 'parsed', 'pruned')
+IN_WINDOWS = (*WINDOWS, 'top', 'parsed')  # with a code of so many bits for each text
+KINDS = ('ac', *IN_WINDOWS, 'pruned')
 FROM_TEXT = ('parsed', 'pruned')
 
 stepper = functools.cache(ByteStepper)  # of an M1, which its codecs share, one after the other

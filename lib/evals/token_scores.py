@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model scores on examples of tokens, summed by document."""
+"""What a model scores on examples of tokens, and their sums by document."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +25,7 @@ class Scores:
     real: bool [N, T].
     targets: int32 [N, T].
     documents: int64 [N], the document that each example is cut from.
+    right: bool [N, T], whether the model's best guess is the target, if that was asked for.
   """
 
   nats: np.ndarray
@@ -30,6 +33,7 @@ class Scores:
   real: np.ndarray
   targets: np.ndarray
   documents: np.ndarray
+  right: np.ndarray | None = None
 
   def windows(self, size: int) -> np.ndarray:
     """The targets as windows of `size` tokens, int64 [W, size]; -1 where there is no token."""
@@ -42,26 +46,35 @@ class Scores:
     return nats.reshape(len(self.targets), -1)[:, : self.targets.shape[1]]
 
 
-def scorer(
+def score(
   model: LanguageModel,
-) -> Callable[[Variables, Iterator[Batch], np.ndarray], Scores]:
-  """(variables, batches, documents [N]) -> the scores of the N rows that hold a token."""
-  apply = jax.jit(model.apply)
+  variables: Variables,
+  batches: Iterable[Batch],
+  documents: np.ndarray,
+  guess: bool = False,
+) -> Scores:
+  """The scores of the N rows of all batches that hold a token, of documents [N]."""
+  parts = []
+  for batch in batches:
+    some = batch['segments'][:, 0] > 0
+    real, targets = batch['segments'][some] > 0, batch['targets'][some]
+    nats = np.asarray(_nats(model)(variables, batch, jax.random.key(0)), np.float64)[some]
+    right = np.asarray(_guess(model)(variables, batch))[some] == targets if guess else real
+    parts.append((np.where(real, nats, 0), batch['bytes'][some], real, targets, right & real))
+  nats, covered, real, targets, right = map(np.concatenate, zip(*parts))
+  return Scores(nats, covered, real, targets, documents, right if guess else None)
+
+
+@functools.cache
+def _nats(model: LanguageModel) -> Callable:
+  return jax.jit(model.apply)
+
+
+@functools.cache
+def _guess(model: LanguageModel) -> Callable:
   key = jax.random.key(0)
-
-  def score(variables: Variables, batches: Iterator[Batch], documents: np.ndarray) -> Scores:
-    parts = [[], [], [], []]  # type: ignore[var-annotated]
-    for batch in batches:
-      some = batch['segments'][:, 0] > 0
-      real = batch['segments'][some] > 0
-      nats = np.asarray(apply(variables, batch, key), np.float64)[some]
-      found = (np.where(real, nats, 0), batch['bytes'][some], real, batch['targets'][some])
-      for part, values in zip(parts, found, strict=True):
-        part.append(values)
-    nats, covered, real, targets = map(np.concatenate, parts)
-    return Scores(nats, covered, real, targets, documents)
-
-  return score
+  logits: Callable[..., Any] = functools.partial(model.apply, method='logits')
+  return jax.jit(lambda variables, batch: logits(variables, batch, key).argmax(axis=-1))
 
 
 def contributions(
@@ -79,12 +92,13 @@ def per_byte(seeds: Sequence[Scores]) -> np.ndarray:
   return contributions(seeds, [s.nats for s in seeds], [s.bytes for s in seeds])
 
 
-def per_token(seeds: Sequence[Scores], where: np.ndarray | slice = slice(None)) -> Estimate:
-  """Nats per token, of the tokens at the places `where` of each example."""
-  nats, real = [s.nats[:, where] for s in seeds], [s.real[:, where] for s in seeds]
-  return stats.crossed(contributions(seeds, nats, real))
-
-
 def places(count: int, window: int, position: int) -> np.ndarray:
   """Which of `count` tokens are number `position` (from 0) of their window, bool [count]."""
   return np.arange(count) % window == position
+
+
+def by_position(values: np.ndarray, scores: Scores, window: int) -> list[Estimate]:
+  """Means over tokens of values [N, T], 0 where there is no token, by position in the window."""
+  where = [places(values.shape[1], window, k) for k in range(window)]
+  sums = lambda part, w: part[:, w].sum(axis=1)
+  return [stats.ratio(sums(values, w), sums(scores.real, w), scores.documents) for w in where]
