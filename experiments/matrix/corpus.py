@@ -25,6 +25,7 @@ from experiments.recipe import Run
 from lib import stats
 from lib.data import epochs, excerpts, files, sources
 from lib.data.examples import Examples
+from lib.data.excerpts import Excerpts
 from lib.data.ngram_text import NgramText
 from lib.errors import InputError
 from lib.mesh import batch_devices
@@ -35,22 +36,15 @@ SHORT = 2.0  # bytes a token below which a tokenizer's tokens are short
 MOST = 4  # examples of one held-out document: documents are the units of errors
 
 
-def examples(
-  config: ConfigDict, options: ConfigDict, split: str, total: int | None = None
-) -> excerpts.Excerpts:
+def examples(config: ConfigDict, options: ConfigDict, split: str) -> Excerpts:
   """The text of a split in examples of `example_bytes`, the same for every tokenizer.
 
   Raises:
     InputError: no document is that long.
   """
-  source, length = config.data.source, options.example_bytes
-  return excerpts.take(
-    sources.open_source(source, split),
-    length=length,
-    count=max(1, (total or options[f'{split}_bytes']) // length),
-    most=None if split == 'train' else MOST,
-    name=f'{source} ({split})',
-  )
+  length, total = options.example_bytes, options[f'{split}_bytes']
+  most = None if split == 'train' else MOST
+  return excerpts.of_split(config.data.source, split, length=length, total=total, most=most)
 
 
 def check(config: ConfigDict, options: ConfigDict, where: str) -> None:
@@ -61,7 +55,7 @@ def check(config: ConfigDict, options: ConfigDict, where: str) -> None:
   for split in files.SPLITS:
     source = sources.open_source(config.data.source, split)
     if not isinstance(source, NgramText):  # of which each document takes counting its law first
-      examples(config, options, split, total=1)
+      excerpts.of_split(config.data.source, split, length=options.example_bytes, total=1)
     elif options.example_bytes > source.length:
       raise InputError(
         f'{where}.example_bytes must be at most {source.length}, the length of the documents of '
