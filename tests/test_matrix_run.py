@@ -411,13 +411,13 @@ def test_no_codec_beats_the_entropy_rate_and_differences_are_of_the_rows(smoke):
 
 def test_text_that_would_be_memorised_is_refused():
   config = matrix.get_config('gpu')
-  check(config, config.grid, 'grid')
+  check(config, config.grid)
   config.grid.train_bytes = 2**24
   with pytest.raises(InputError, match=r'1.68e\+07 bytes .* read 13.5 times .* a larger part'):
-    check(config, config.grid, 'grid')
+    check(config, config.grid)
   config.data.source = 'stdlib/prose'
   with pytest.raises(InputError, match=r"data.source 'stdlib/prose' has .* bytes of training text"):
-    check(config, config.grid, 'grid')
+    check(config, config.grid)
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
@@ -442,7 +442,7 @@ def test_every_scale_is_well_formed(scale):
     ('grid.dim', 18, 'grid.dim 18 is no even multiple of 2 heads'),
     ('grid.teraflops', 0.0, 'grid.teraflops must be above 0'),
     ('budget.times', 0.0, 'budget.times must be above 0'),
-    ('data.source', 'ngram:stdlib,length=16', 'example_bytes must be at most 16'),
+    ('data.source', 'ngram:stdlib,length=16', 'is 32 long'),
     ('budget.tokenizers', ('bytes', 'lossy'), "'lossy' is none of bytes"),
     ('markov.bits', (13,), 'markov.bits 13 is not one of 12, 16'),
     ('seed', -1, 'seed must be 0 or more'),

@@ -57,7 +57,7 @@ def check(config: ConfigDict, options: ConfigDict, where: str) -> None:
     raise InputError(f'{where}.teraflops must be above 0; got {options.teraflops}.')
   fit.check(ConfigDict(options.to_dict() | {'steps': 1}), where)
   tokens.check(config, f'{where}.tokenizers', options.tokenizers)
-  corpora.check(config, options, where)
+  corpora.check(config, options)
 
 
 def rows_of(table: str, made: Mapping[str, Tokenizer]) -> Rows:

@@ -9,12 +9,13 @@ is left above H∞ is what windows cost, not M1 and not the packaging. What pack
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import fit
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
 from lib.data import markov
@@ -23,7 +24,7 @@ from lib.evals import ngram, parse
 from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.threads import on_all_cores
-from lib.tokenizers import train_bpe, train_lzw
+from lib.tokenizers import Dictionary, train_bpe, train_lzw
 from lib.tokenizers.coding import known_law
 
 NOTES = {
@@ -54,11 +55,12 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   codes = {order: _codes(config, order) for order in config.orders}
   for order, found in codes.items():
     where, source = {'k': order, 'tokenizer': 'ac'}, _source(config, order)
-    about = 'no end mark, the alphabet of the source'
-    rows.add_loss(where, '', stats.mean(found['nats']), about)
-    for what in ('above_entropy_rate', 'rounding', 'impossible_symbols', 'end_mark'):
-      rows.add_loss(where, what, stats.mean(found[what]), NOTES[what])
+    above = found['nats'] - source.entropy_rate
+    rows.add_loss(where, '', stats.mean(found['nats']), 'no end mark, the alphabet of the source')
+    rows.add_loss(where, 'above_entropy_rate', stats.mean(above), NOTES['above_entropy_rate'])
     rows.add_loss(where, 'entropy_rate', source.entropy_rate)
+    for what in ('rounding', 'impossible_symbols', 'end_mark'):
+      rows.add_loss(where, what, stats.mean(found[what]), NOTES[what])
   jobs = list(itertools.product(config.orders, sizes.bits))
   scored = on_all_cores('markov', lambda *job: _dictionaries(config, *job), jobs)
   notes = {
@@ -66,32 +68,25 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     'lzw': f'exact, for dictionaries learned from up to {sizes.dictionary_chars:,} characters',
     'numbered': 'exact',
   }
-  for (order, bits), (losses, chars, in_bytes) in zip(jobs, scored, strict=True):
-    source = _source(config, order)
-    for kind, nats in losses.items():
+  for (order, bits), scores in zip(jobs, scored, strict=True):
+    rate, in_bytes = _source(config, order).entropy_rate, scores.pop('in_bytes')[0]
+    for kind, (nats, chars) in scores.items():
       where = {'k': order, 'tokenizer': kind, 'd': 1 << bits}
-      columns = {
-        'above_entropy_rate': nats - source.entropy_rate,
-        'above_ac': nats - codes[order]['nats'],
-      }
+      columns = {'above_entropy_rate': nats - rate, 'above_ac': nats - codes[order]['nats']}
       if kind != 'bpe':
-        columns['above_bpe'] = nats - losses['bpe']
+        columns['above_bpe'] = nats - scores['bpe'][0]
       if kind == 'numbered':
         columns['impossible_symbols'] = in_bytes - nats
       rows.add_loss(where, 'unigram', _mean(nats), notes[kind])
       for what, found in columns.items():
         rows.add_loss(where, what, _mean(found), NOTES[what])
-      rows.add_loss(where, 'entropy_rate', source.entropy_rate)
-      rows.add(where, 'chars_per_token', _mean(chars[kind]), 'chars/token')
+      rows.add_loss(where, 'entropy_rate', rate)
+      rows.add(where, 'chars_per_token', _mean(chars), 'chars/token')
   return rows
 
 
 def _source(config: ConfigDict, order: int) -> markov.MarkovSource:
   return markov.make(order, config.seed, **config.source)
-
-
-def _seeds(config: ConfigDict) -> range:
-  return range(config.seed, config.seed + config.markov.seeds)
 
 
 def _mean(found: Any) -> stats.Estimate:
@@ -104,44 +99,41 @@ def _codes(config: ConfigDict, order: int) -> dict[str, np.ndarray]:
   source, sizes = _source(config, order), config.markov
   length = min(sizes.document_chars, sizes.test_chars)
   found = []
-  for seed in _seeds(config):
+  for seed in fit.seeds(config, sizes):
     text = markov.draw(source, sizes.test_chars // length * length, seed, markov.TEST)
     symbols = np.frombuffer(text, np.uint8).astype(np.int64) - source.alphabet[0]
     found.append(known_law.code_lengths(source, symbols.reshape(-1, length)))
-  codes = {what: np.array([one[what] for one in found]) for what in found[0]}
-  return codes | {'above_entropy_rate': codes['nats'] - source.entropy_rate}
+  return {what: np.array([one[what] for one in found]) for what in found[0]}
 
 
-def _dictionaries(
-  config: ConfigDict, order: int, bits: int
-) -> tuple[dict[str, Any], dict[str, Any], float]:
-  """Nats per character and characters per token of BPE, LZW [S] and windows of 2^bits ids.
+def _dictionaries(config: ConfigDict, order: int, bits: int) -> dict[str, Any]:
+  """Dictionary of 2^bits ids -> nats per character and characters per token.
 
-  Last, the nats per character of windows with frequencies for all 256 bytes.
+  [S] of BPE and LZW, and a number of windows over the alphabet of the source and over bytes.
   """
   source, sizes = _source(config, order), config.markov
-  losses: dict[str, Any] = {}
-  chars: dict[str, Any] = {}
-  for learn in (train_bpe, train_lzw):
-    found = []
-    for seed in _seeds(config):
-      text = markov.draw(source, sizes.dictionary_chars, seed, markov.DICTIONARY)
-      tokenizer = learn(text, 1 << bits, source.alphabet)
-      if tokenizer.encoder == 'greedy':
-        exact = parse.exact_unigram(tokenizer, source)
-        found.append((exact.nats_per_char, exact.chars_per_token))
-        continue
-      counted, scored = (
-        tokenizer.encode(markov.draw(source, many, seed, stream))
-        for many, stream in ((sizes.train_chars, markov.TRAIN), (sizes.test_chars, markov.TEST))
-      )
-      nats = ngram.NGram(counted, 0, tokenizer.vocab_size).nats(scored)
-      found.append((nats.sum() / sizes.test_chars, sizes.test_chars / scored.size))
-    losses[tokenizer.family], chars[tokenizer.family] = map(np.array, zip(*found))
-  windows = parse.exact_unigram(known_law.numbered(source, bits), source)
-  losses['numbered'], chars['numbered'] = windows.nats_per_char, windows.chars_per_token
-  in_bytes = parse.exact_unigram(known_law.byte_windows(source, bits), source).nats_per_char
-  return losses, chars, in_bytes
+
+  def learned(learn: Callable, seed: int) -> tuple[float, float]:
+    text = lambda stream, chars: markov.draw(source, chars, seed, stream)
+    tokenizer = learn(text(markov.DICTIONARY, sizes.dictionary_chars), 1 << bits, source.alphabet)
+    if tokenizer.encoder == 'greedy':
+      return exact(tokenizer)
+    counted = tokenizer.encode(text(markov.TRAIN, sizes.train_chars))
+    scored = tokenizer.encode(text(markov.TEST, sizes.test_chars))
+    nats = ngram.NGram(counted, 0, tokenizer.vocab_size).nats(scored).sum()
+    return nats / sizes.test_chars, sizes.test_chars / scored.size
+
+  def exact(tokenizer: Dictionary) -> tuple[float, float]:
+    found = parse.exact_unigram(tokenizer, source)
+    return found.nats_per_char, found.chars_per_token
+
+  seeds = fit.seeds(config, sizes)
+  return {
+    'bpe': np.transpose([learned(train_bpe, seed) for seed in seeds]),
+    'lzw': np.transpose([learned(train_lzw, seed) for seed in seeds]),
+    'numbered': exact(known_law.numbered(source, bits)),
+    'in_bytes': exact(known_law.byte_windows(source, bits)),
+  }
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
@@ -149,12 +141,10 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   panels = []
   for order in config.orders:
     found = select(rows, 'markov', 'above_entropy_rate_nats_per_char', k=order)
-    called = {
-      row.where['tokenizer'] + (f', d={row.where["d"]}' if 'd' in row.where else ''): row
-      for row in found
-    }
-    values = {label: row.measured or 0.0 for label, row in called.items()}
-    errors = {label: row.sem for label, row in called.items()}
+    size = lambda row: f', d={row.where["d"]}' if 'd' in row.where else ''
+    labels = [row.where['tokenizer'] + size(row) for row in found]
+    values = {label: row.measured or 0.0 for label, row in zip(labels, found, strict=True)}
+    errors = {label: row.sem for label, row in zip(labels, found, strict=True)}
     title, x_label = f'Order {order}', 'nats per character above H∞'
     panels.append(plots.ranked(title, x_label, values, {}, '%.4f', errors))
   return {'markov.png': panels}
