@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every config shares: the argument after the colon, the mesh and its rules, training."""
+"""What every config shares: the argument after the colon, the mesh, training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,22 +9,6 @@ from ml_collections import ConfigDict
 from lib.errors import InputError
 
 SCALES = ('smoke', 'cpu', 'gpu', 'paper')
-
-# (expression, spec) pairs; the first whose expression is found in a parameter's path places it.
-# Specs are aligned to the last axes, so a scanned stack of layers keeps its leading axis whole.
-DECODER_RULES = (
-  (r'(probes/|symbols/kernel$)', ()),  # small, and gone after training
-  (r'(query|key|value)/kernel$', ('fsdp', 'tensor', None)),
-  (r'out/kernel$', ('tensor', None, 'fsdp')),
-  (r'(up|gate)/kernel$', ('fsdp', 'tensor')),
-  (r'down/kernel$', ('tensor', 'fsdp')),
-  (r'(table|readout_table)$', ('tensor', 'fsdp')),
-  (r'table/(packed|mean|scales)$', ()),  # of pictures: a bit a pixel
-  (r'readout_bias$', ('tensor',)),
-  (r'embedding/(inner/)*(row_in|row_out|shared|preceding)$', ()),
-  (r'(positions|t5/bias|relative/vectors|begin|scale|bias|input_scale|input_bias)$', ()),
-  (r'^(step|optimizer/)', ()),  # counters and schedules
-)
 
 
 class Scaled(NamedTuple):
@@ -147,7 +131,6 @@ def base(scale: str, tables: Sequence[str]) -> ConfigDict:
       'tables': tuple(tables),
       'seed': 0,
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # devices along each axis; −1 takes the rest
-      'rules': DECODER_RULES,
       'accumulate': 1,  # parts of a batch that are taken one after the other, to hold less at once
       'profile': (),  # (first, last + 1) training steps to trace into WORKDIR/profile
       'dtype': 'float32' if scale in ('smoke', 'cpu') else 'bfloat16',  # of activations

@@ -200,7 +200,7 @@ SECTIONS = {
   'generate': {
     # a pair of m2.methods, lossless
     'method': Scaled(('bytes', 8), ('numbered16', 8), ('exact16', 16), ('exact16', 16)),
-    'bytes': 200,  # at least so many
+    'bytes': 200,  # of the continuation
     'temperature': 0.8,
   },
 }

@@ -107,9 +107,7 @@ def fit(
     one, row = made(attempt.remat), [name, where, *_shown(attempt)]
     try:
       mesh = sharding.make_mesh(attempt.mesh, devices)
-      step = plan.compile_step(
-        one.experiment, one.optimizer, one.batch, config.rules, mesh, attempt.accumulate
-      )
+      step = plan.compile_step(one.experiment, one.optimizer, one.batch, mesh, attempt.accumulate)
     except (InputError, jax.errors.JaxRuntimeError) as error:
       print(_line([*row, *[''] * (len(HEADER) - len(row) - 1), _reason(error)]), flush=True)
       continue

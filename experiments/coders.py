@@ -24,29 +24,24 @@ from ml_collections import ConfigDict
 
 from experiments import fit
 from experiments.recipe import Plan, Run
+from lib import tokenizers
 from lib.data import encoded, epochs, pipeline, sources
 from lib.data.encoded import Encoded
 from lib.errors import InputError
-from lib.models import byte_coders, byte_model, codec_files, one_pass
+from lib.models import byte_coders, byte_model, one_pass
 from lib.models.byte_model import BEGIN, ByteModel, Sizes
 from lib.models.decoder import LanguageModel
-from lib.tokenizers import (
-  Characters,
-  EqualInfo,
-  GZip,
-  documents,
-  train_bpe,
-  train_sentencepiece,
-  train_static_ac,
-)
-from lib.tokenizers.base import Tokenizer
+from lib.tokenizers import Tokenizer
+from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import slices
+from lib.tokenizers.coding.windows import EqualInfo
 from lib.train import processes
 from lib.train.experiment import Batch
 
 PLAIN = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')
 NUMBERED = re.compile(r'(greedy|delay|exact|numbered|top|parsed|pruned|bpe)(\d+)')
 OWN_VOCABULARY = ('bytes', 'sentencepiece', 'pruned', 'bpe')
+FROM_TEXT = ('sentencepiece', 'static_ac', 'bpe', *byte_coders.FROM_TEXT)
 BY_M1 = ('ac', *byte_coders.WINDOWS)  # kinds for which the paper counts the FLOPs of M1
 
 
@@ -120,8 +115,8 @@ def kept(run: Run, name: str, learn: Callable[[], Tokenizer]) -> Tokenizer:
   path = run.workdir / 'tokenizers' / name
   if not processes.agreed(path.exists()):
     tokenizer = learn()
-    processes.once(path, lambda: codec_files.save(tokenizer, path))
-  return codec_files.load(path)
+    processes.once(path, lambda: tokenizers.save(tokenizer, path))
+  return tokenizers.load(path)
 
 
 def make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
@@ -133,29 +128,24 @@ def make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
   if not method.steps_m1:
     return kept(run, name, lambda: _make(config, run, method))
   tokenizer, path = _make(config, run, method), run.workdir / 'tokenizers' / name
-  processes.once(path, lambda: codec_files.save(tokenizer, path))
+  processes.once(path, lambda: tokenizers.save(tokenizer, path))
   return tokenizer
 
 
 def _make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
   (kind, bits), token_bits = parse(method.name), method.token_bits or 8
-  if kind == 'bytes':
-    return Characters()
-  if kind == 'gzip':
-    return GZip(token_bits)
-  if kind == 'static_ac':
-    return train_static_ac(train_documents(config), token_bits)
-  if kind == 'sentencepiece':
-    return train_sentencepiece(train_documents(config), config.tokenizers.sentencepiece, 'unigram')
+  text = train_documents(config) if kind in FROM_TEXT else []
   if kind == 'bpe':
-    return train_bpe(b''.join(train_documents(config)), 1 << bits, bytes(range(256)))
+    return tokenizers.train('bpe_unsplit', [b''.join(text)], 1 << bits)
+  if kind in PLAIN and kind != 'ac':
+    size = config.tokenizers.sentencepiece if kind == 'sentencepiece' else 1 << token_bits
+    return tokenizers.train(kind, text, size)
   if method.token_bits and bits and not method.steps_m1:
     widest = max(width for width in slices.WIDTHS if width <= bits)
     if token_bits != widest:  # the same table, sliced otherwise
       whole = make(config, run, Method(method.name, widest))
       assert isinstance(whole, EqualInfo)
       return EqualInfo(whole.table, token_bits)
-  text = train_documents(config) if kind in byte_coders.FROM_TEXT else ()
   return byte_coders.make(m1(config, run), kind, bits, token_bits, text)
 
 
@@ -175,7 +165,7 @@ def encode(run: Run, tokenizer: Tokenizer, texts: Sequence[bytes], known: bool =
     known: M1 may read them ahead (lib/models/one_pass.py), so that no decoder has to follow.
   """
   ahead = known and one_pass.can_read_ahead(tokenizer)
-  work = functools.partial(one_pass.encode if ahead else documents.encode, tokenizer)
+  work = functools.partial(one_pass.encode, tokenizer) if ahead else tokenizer.cover_batch
   which = 'one pass ' * ahead + tokenizer.fingerprint
   return encoded.encode(run.workdir / 'encoded', which, texts, work)
 
@@ -184,9 +174,8 @@ def check_m1(config: ConfigDict) -> None:
   """Raises InputError for an M1 that cannot be built, or text that is not there."""
   options = config.m1
   fit.check(options, 'm1')
-  for field, least in (('length', 4), ('streams', 1), ('validation_batches', 1)):
-    if options[field] < least:
-      raise InputError(f'm1.{field} must be {least} or more; got {options[field]}.')
+  fit.check_least(options, 'm1', 4, ['length'])
+  fit.check_least(options, 'm1', 1, ['streams', 'validation_batches'])
   for split in ('train', 'validation', 'test'):
     sources.open_source(config.data.source, split)
   read = options.steps * options.batch_size * options.length

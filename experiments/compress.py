@@ -11,21 +11,18 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO
 
-import numpy as np
 import tqdm
 from absl import app, flags
 
 from experiments import corpus
-from lib import atomic
+from lib import atomic, tokenizers
 from lib.data import corpora
 from lib.errors import InputError
 from lib.tokenizers import container
 from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding.model import Stepper
-from lib.tokenizers.coding.stepping import Stepped
 
 COMMANDS = ('encode', 'decode', 'corpus')
 SUFFIX = '.tokens'
@@ -51,8 +48,8 @@ def encode(path: pathlib.Path, out: pathlib.Path, tokenizer: Tokenizer) -> str:
   with _opened(path) as source, _written(out) as target:
     size = os.fstat(source.fileno()).st_size
     verify = VERIFY.value or not tokenizer.lossless
-    with _bar(size, 'encoding', tokenizer, passes=1 + verify) as bar:
-      chunks = _through(container.chunks(source, size, tokenizer), bar, tokenizer, 1 + verify)
+    with _bar(size * (1 + verify), 'encoding', tokenizer):
+      chunks = container.chunks(source, size, tokenizer)
       header = container.write(target, tokenizer, chunks, verify)
   ratio = f'{8 * header.length / header.size:.3f} bits per byte' if header.size else 'no text'
   return f'{out}: {header.size:,} bytes in {header.length:,} ({ratio}, container included)'
@@ -63,8 +60,8 @@ def decode(path: pathlib.Path, out: pathlib.Path, tokenizer: Tokenizer) -> str:
   with _opened(path) as source, _written(out) as target:
     size = container.read_header(source, str(path)).size
     source.seek(0)
-    with _bar(size, 'decoding', tokenizer) as bar:
-      for data in _through(container.read(source, tokenizer, str(path)), bar, tokenizer):
+    with _bar(size, 'decoding', tokenizer):
+      for data in container.read(source, tokenizer, str(path)):
         target.write(data)
   return f'{out}: {size:,} bytes'
 
@@ -90,42 +87,17 @@ def encode_corpus(spec: str) -> str:
   )
 
 
-class _Noted:
-  """M1 with a progress bar for the bytes that it reads."""
-
-  def __init__(self, stepper: Stepper, bar: tqdm.tqdm):
-    self.stepper, self.bar, self.streams = stepper, bar, stepper.streams
-    self.start, self.reset = stepper.start, stepper.reset
-
-  def step(self, symbols: np.ndarray) -> np.ndarray:
-    """Notes a byte of each stream, which in the last steps is more than there are."""
-    self.bar.update(min(self.streams, self.bar.total - self.bar.n))
-    return self.stepper.step(symbols)
-
-
 @contextlib.contextmanager
-def _bar(size: int, what: str, tokenizer: Tokenizer, passes: int = 1) -> Iterator[tqdm.tqdm]:
-  """A bar of bytes, each passing so often, with the time left; M1's steps count by themselves."""
+def _bar(size: int, what: str, tokenizer: Tokenizer) -> Iterator[None]:
+  """A bar of the bytes that the tokenizer goes on by, with the time left."""
   options = dict(desc=what, unit='B', unit_scale=True, delay=1, leave=False, disable=None)
-  with tqdm.tqdm(total=size * passes, **options) as bar:
-    if not isinstance(tokenizer, Stepped):
-      yield bar
-      return
-    stepper = tokenizer.stepper
-    tokenizer.stepper = _Noted(stepper, bar)
+  with tqdm.tqdm(total=size, **options) as bar:
+    # The end of a text can count as a byte.
+    tokenizer.progress = lambda more: bar.update(min(more, bar.total - bar.n))
     try:
-      yield bar
+      yield
     finally:
-      tokenizer.stepper = stepper
-
-
-def _through(
-  items: Iterable[bytes], bar: tqdm.tqdm, tokenizer: Tokenizer, passes: int = 1
-) -> Iterator[bytes]:
-  for item in items:
-    yield item
-    if not isinstance(tokenizer, Stepped):
-      bar.update(len(item) * passes)
+      del tokenizer.progress
 
 
 @contextlib.contextmanager
@@ -169,7 +141,7 @@ def execute(argv: list[str]) -> None:
     return
   path = pathlib.Path(name)
   out = pathlib.Path(OUT.value) if OUT.value else _default_out(command, path)
-  tokenizer = corpus.load(_named(TOKENIZER, 'a tokenizer file'))
+  tokenizer = tokenizers.load(_named(TOKENIZER, 'a tokenizer file'))
   print({'encode': encode, 'decode': decode}[command](path, out, tokenizer))
 
 

@@ -17,10 +17,9 @@ from typing import Any
 
 import tqdm
 
-from lib import atomic, tokenizers
+from lib import tokenizers
 from lib.data import corpora, sources
 from lib.errors import InputError
-from lib.tokenizers import files, foreign
 from lib.tokenizers.base import Tokenizer
 
 TOKENIZER = 'tokenizer'  # the copy of its file in the folder
@@ -43,7 +42,7 @@ class Job:
   def open(self) -> tuple[sources.Source, Tokenizer]:
     """The source and the tokenizer; raises InputError where they are not the plan's."""
     source = sources.open_source(self.plan.source, self.plan.split, self.data_dir)
-    tokenizer = load(pathlib.Path(self.folder) / TOKENIZER)
+    tokenizer = tokenizers.load(pathlib.Path(self.folder) / TOKENIZER)
     if (len(source), tokenizer.fingerprint) != (self.plan.documents, self.plan.fingerprint):
       raise InputError(
         f'{self.plan.source} or the tokenizer of {self.folder} changed since it was begun: '
@@ -52,28 +51,16 @@ class Job:
     return source, tokenizer
 
 
-def load(path: str | os.PathLike) -> Tokenizer:
-  """Any tokenizer from its file, with its M1 if it steps one."""
-  if foreign.recognised(path) or files.read(path)[0] in tokenizers.FAMILIES:
-    return tokenizers.load(path)
-  from lib.models import codec_files  # brings JAX, which the others do without
-
-  return codec_files.load(path)
-
-
 def begin(
   spec: str, split: str, tokenizer: str, folder: str, shards: int | None, data_dir: str | None
 ) -> Job:
   """Sets a folder up, or takes up what an earlier call left in it; see `corpora.begin`."""
-  source, codec = sources.open_source(spec, split, data_dir), load(tokenizer)
+  source, codec = sources.open_source(spec, split, data_dir), tokenizers.load(tokenizer)
   plan = corpora.make_plan(spec, split, source, codec, shards)
   corpora.begin(folder, plan)
   copy = pathlib.Path(folder) / TOKENIZER
   if not copy.exists():
-    if foreign.recognised(tokenizer):
-      tokenizers.save(codec, copy)
-    else:
-      atomic.write(copy, pathlib.Path(tokenizer).read_bytes())
+    tokenizers.save(codec, copy)
   return Job(folder, plan, data_dir)
 
 
@@ -84,12 +71,12 @@ def run(job: Job, workers: int | None = None) -> None:
   """
   if workers is not None and workers < 1:
     raise InputError(f'{workers} workers asked for: use 1 or more')
+  source, tokenizer = job.open()
   if workers is None:
-    workers = (os.cpu_count() or 1) if job.plan.family in tokenizers.FAMILIES else 1
+    workers = (os.cpu_count() or 1) if tokenizer.together == 1 else 1
   workers = min(workers, job.plan.shards)
   with tqdm.tqdm(total=job.plan.documents, unit=' documents', disable=None) as bar:
     if workers == 1:
-      source, tokenizer = job.open()
       for shard in range(job.plan.shards):
         corpora.write_shard(job.folder, job.plan, shard, source, tokenizer, bar.update)
     else:

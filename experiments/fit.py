@@ -14,20 +14,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from experiments import rates
 from experiments.recipe import Plan, Run, plain
-from lib import language_model as artifact
+from lib import language_model
 from lib.data import pipeline
 from lib.errors import InputError
+from lib.evals.held_out import held_out
 from lib.language_model import Provenance, TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.positions import SCHEMES
+from lib.objectives.next_token import next_token
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
-from lib.train import language_model, loop, metrics, optimizer, processes, replicas
+from lib.train import loop, metrics, optimizer, processes, replicas
 from lib.train.experiment import Batch, Experiment, Variables
 from lib.train.state import State
 
@@ -66,9 +67,7 @@ class Fitted:
 
 def check(options: ConfigDict, where: str) -> None:
   """Raises InputError for a section, called `where`, of which no model can be made or trained."""
-  for field in WHOLE:
-    if field in options and options[field] < 1:
-      raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
+  check_least(options, where, 1, [field for field in WHOLE if field in options])
   if not options.rates or min(options.rates) <= 0:
     raise InputError(f'{where}.rates must be positive; got {tuple(options.rates)}.')
   if not 0 < options.rate_share <= 1:
@@ -82,6 +81,13 @@ def check(options: ConfigDict, where: str) -> None:
   make_optimizer(options)
   if options.initial and not (pathlib.Path(options.initial) / 'model.json').exists():
     raise InputError(f'{where}.initial {options.initial} is no folder of a trained model.')
+
+
+def check_least(options: ConfigDict, where: str, least: int, fields: Iterable[str]) -> None:
+  """Raises InputError for the first of these fields of a section `where` that is below `least`."""
+  for field in fields:
+    if options[field] < least:
+      raise InputError(f'{where}.{field} must be {least} or more; got {options[field]}.')
 
 
 def make_decoder(options: ConfigDict, dtype: Any, max_length: int = 1024) -> Decoder:
@@ -104,7 +110,7 @@ def make_decoder(options: ConfigDict, dtype: Any, max_length: int = 1024) -> Dec
   )
 
 
-def make_optimizer(options: ConfigDict) -> optax.GradientTransformation:
+def make_optimizer(options: ConfigDict) -> optimizer.Optimizer:
   """The optax chain of the section, at the first of its rates."""
   warmup = int(options.warmup * options.steps)
   schedule = optimizer.make_schedule(
@@ -240,7 +246,7 @@ def _fit(
   bare: Callable[[Variables], Variables],
 ) -> list[Fitted]:
   """The seeds `these`: one, or several side by side."""
-  start = artifact.load(options.initial) if options.initial else None
+  start = language_model.load(options.initial) if options.initial else None
   count = len(these) if options.side_by_side else 0
   initial = start.variables if start else None
   every = [batches(seed) for seed in these]
@@ -251,8 +257,8 @@ def _fit(
     experiment = dataclasses.replace(experiment, batches=every[0])
   evaluate: dict[str, Callable[[Variables], Mapping[str, Any]]] = {}
   for key, make in evaluations.items():
-    held_out = _stacked([make(seed) for seed in these]) if count else make(these[0])
-    evaluate[key] = language_model.held_out(experiment.loss_fn, held_out)
+    batches_of = _stacked([make(seed) for seed in these]) if count else make(these[0])
+    evaluate[key] = held_out(experiment.loss_fn, batches_of)
   for key, score in scores.items():
     evaluate[key] = functools.partial(_scored, score, bare)
   state, history = train(
@@ -297,7 +303,6 @@ def train(
     steps=options.steps,
     seed=seed,
     mesh=run.mesh,
-    rules=config.rules,
     workdir=run.workdir,
     run=name,
     evaluate_every=options.evaluate_every,
@@ -366,8 +371,7 @@ def commit() -> str:
 
 
 def _experiment(model: LanguageModel) -> Experiment:
-  penalised = bool(getattr(model.embedding, 'z_loss', 0))  # until losses are sown by name
-  return Experiment(*language_model.loss_and_init(model, penalised), batches=())
+  return Experiment(*next_token(model), batches=())
 
 
 def _scored(score: Callable, bare: Callable, variables: Variables) -> Mapping[str, Any]:

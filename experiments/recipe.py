@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -24,6 +23,7 @@ from lib.report.results import Row
 from lib.report.results import name as row_name
 from lib.train import processes
 from lib.train.experiment import Experiment
+from lib.train.optimizer import Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Plan:
 
   Attributes:
     experiment: whose batches need not be there.
-    optimizer: the optax chain.
+    optimizer: an optax chain, or what `lib.train.optimizer.make_optimizer` returns.
     batch: shapes of a batch.
     vocab_size: ids that it may hold.
   """
 
   experiment: Experiment
-  optimizer: optax.GradientTransformation
+  optimizer: Optimizer
   batch: Mapping[str, jax.ShapeDtypeStruct]
   vocab_size: int
 

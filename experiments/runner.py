@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import optax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -26,6 +25,7 @@ from lib.mirror import Mirror
 from lib.report import plots, published, results, tables
 from lib.train import loop, processes, sharding
 from lib.train.experiment import Experiment
+from lib.train.optimizer import Optimizer
 from lib.train.state import State
 
 __all__ = ['Plan', 'Recipe', 'Run', 'main', 'of_maps', 'plain', 'train']  # until recipes use them
@@ -193,7 +193,7 @@ def _stop(*_: Any) -> None:
 # Until the recipes use `fit.train`.
 def train(
   experiment: Experiment,
-  optimizer: optax.GradientTransformation,
+  optimizer: Optimizer,
   config: ConfigDict,
   run: Run,
   options: ConfigDict,
@@ -208,7 +208,6 @@ def train(
     steps=options.steps,
     seed=seed,
     mesh=run.mesh,
-    rules=config.rules,
     workdir=run.workdir,
     run=name,
     evaluate_every=options.evaluate_every,

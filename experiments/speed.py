@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import command, corpus, speed_input, speed_peers, speed_steps
+from experiments import command, speed_input, speed_peers, speed_steps
 from lib import atomic, tokenizers
 from lib.data import sources
 from lib.errors import InputError
@@ -129,7 +129,7 @@ def _codecs() -> dict[str, Tokenizer]:
   paths = sorted(path for path in folder.glob('*') if path.is_file())
   if not paths:
     raise InputError(f'{folder} holds no tokenizers: make them with the recipe equal_info')
-  return {path.name: corpus.load(path) for path in paths}
+  return {path.name: tokenizers.load(path) for path in paths}
 
 
 def _write(rows: list[Row], text: bytes, seconds: float) -> None:

@@ -14,9 +14,11 @@ from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
+from lib.objectives.next_token import next_token
+from lib.parameters import describe_model
 from lib.report.results import Row, name
 from lib.tokenizers.base import Tokenizer
-from lib.train import chips, language_model, plan
+from lib.train import chips
 
 SHAPE = (256, 512)  # rows and tokens of a batch of equal_info, paper, m2
 ROWS = 2  # of the step that is timed: more take longer by as much
@@ -78,7 +80,8 @@ def _appetite(model: tuple, length: int, repeats: int) -> tuple[float, float]:
   decoder = Decoder(
     layers, dim, heads, mlp_dim, position='relative', norm='rms', gated=True, init_std=None
   )
-  init_fn, loss_fn = language_model.loss_and_init(LanguageModel(Learned(VOCAB, dim), decoder))
+  lm = LanguageModel(Learned(VOCAB, dim), decoder)
+  init_fn, loss_fn = next_token(lm)
   ids = np.random.default_rng(0).integers(0, VOCAB, (ROWS, length))
   batch, key = pipeline.whole(ids, VOCAB), jax.random.key(0)
   variables = jax.jit(init_fn)(key, batch)
@@ -89,5 +92,4 @@ def _appetite(model: tuple, length: int, repeats: int) -> tuple[float, float]:
     begin = time.perf_counter()
     jax.block_until_ready(step(variables))
     times.append(time.perf_counter() - begin)
-  flops = plan.formula_flops({'variables': variables}, batch)
-  return ROWS * length / statistics.median(times), flops / (ROWS * length)
+  return ROWS * length / statistics.median(times), 3 * describe_model(lm, length).flops

@@ -12,8 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from lib.errors import InputError
-from lib.train import plan, sharding
-from lib.train.state import compile_lowered, make_step, state_shapes
+from lib.train import plan, sharding, state
 
 
 def load(path: str) -> runner.Recipe:
@@ -42,24 +41,21 @@ class Ready:
     seconds: of compilation.
   """
 
-  def __init__(
-    self, one: runner.Plan, mesh: Mesh, rules: sharding.Rules, seed: int = 0, accumulate: int = 1
-  ):
+  def __init__(self, one: runner.Plan, mesh: Mesh, seed: int = 0, accumulate: int = 1):
     experiment = one.experiment
     with jax.set_mesh(mesh):
       self.batch = sharding.global_batch(one.drawn(), mesh, experiment.batch_axis)
-      make, shapes = state_shapes(experiment, one.optimizer, self.batch, seed, rules, mesh)
-      self.state = make()
-      step = make_step(experiment, one.optimizer, seed, shapes, accumulate)
-      lowered = step.lower(self.state, self.batch)
+      training = state.prepare(experiment, one.optimizer, self.batch, seed, mesh, accumulate)
+      self.state, self._training = training.make(), training
+      lowered = training.step.lower(self.state, self.batch)
       begin = time.perf_counter()
-      self.compiled = compile_lowered(lowered)
+      self.compiled = state.compile_lowered(lowered)
       self.seconds = time.perf_counter() - begin
 
   @functools.cached_property
   def account(self) -> plan.Step:
     """What the step takes, by the compiler."""
-    return plan.account(self.compiled, self.state, self.batch, self.seconds)
+    return plan.account(self.compiled, self._training, self.seconds)
 
   def run(self) -> tuple[float, dict[str, jax.Array]]:
     """Runs the step once, to its end: the seconds that it took, and its metrics."""
@@ -83,4 +79,4 @@ class Ready:
 def prepare(recipe: runner.Recipe, config: ConfigDict, model: str) -> Ready:
   """The step of a recipe's model, on the devices that the config spreads it over."""
   one, mesh = recipe.plans(config)[model](), sharding.make_mesh(config.mesh)
-  return Ready(one, mesh, config.rules, config.seed, config.accumulate)
+  return Ready(one, mesh, config.seed, config.accumulate)

@@ -13,15 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import common, lexinvariant
+from configs import lexinvariant
 from experiments import runner, steps
 from experiments.lexinvariant import models, text
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
+from lib.objectives.next_token import next_token
 from lib.report.results import Row, name
-from lib.train import language_model, optimizer, sharding
+from lib.train import optimizer, sharding
 from lib.train.experiment import Experiment
 
 CAPTIONS = {
@@ -116,11 +117,11 @@ def prepared(case: Case, dtype: str) -> dict[str, Way]:
   from experiments import throughput_torch
 
   model = case.model(jnp.dtype(dtype))
-  experiment = Experiment(*language_model.loss_and_init(model), ())
+  experiment = Experiment(*next_token(model), ())
   chain = optimizer.make_optimizer('adamw', lambda _: RATE, weight_decay=DECAY)
   shapes = pipeline.shapes(case.rows, case.length)
   one = runner.Plan(experiment, chain, shapes, model.embedding.vocab_size)
-  ours = steps.Ready(one, sharding.make_mesh({}, jax.devices()[:1]), common.DECODER_RULES)
+  ours = steps.Ready(one, sharding.make_mesh({}, jax.devices()[:1]))
   params = jax.device_get(ours.state['variables']['params'])
   theirs = {
     way: throughput_torch.step(

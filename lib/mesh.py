@@ -3,7 +3,9 @@
 
 import math
 
-from jax.sharding import AbstractMesh, Mesh
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')  # over which the rows of a batch are spread
@@ -13,3 +15,18 @@ TENSOR = 'tensor'  # over which heads, MLP and vocabulary are
 def batch_devices(mesh: Mesh | AbstractMesh) -> int:
   """How many parts a batch has on a mesh; 1 on the empty one."""
   return math.prod(mesh.shape.get(axis, 1) for axis in BATCH_AXES)
+
+
+def own_rows(rows: int) -> np.ndarray:
+  """Which of the rows of a batch lie on devices of this process, bool [rows].
+
+  It depends on the mesh that is set (`jax.set_mesh`); where none is, all rows do.
+  """
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty or jax.process_count() == 1:
+    return np.ones(rows, bool)
+  found = np.zeros(rows, bool)
+  place = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+  for span in place.addressable_devices_indices_map((rows,)).values():
+    found[span] = True
+  return found

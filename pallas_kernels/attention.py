@@ -165,36 +165,38 @@ def attention(
   return _attention(tile, q, k, v, bias, mask)
 
 
-def attend_next(
-  q_bhk: jax.Array,
-  new_bhk: tuple[jax.Array, jax.Array],
+def attend_with_cache(
+  q: jax.Array,
+  new: tuple[jax.Array, jax.Array],
   old_bhsk: tuple[jax.Array, jax.Array],
-  places: jax.Array,
+  slots: jax.Array,
   bias: jax.Array | None,
   mask: jax.Array,
 ) -> jax.Array:
-  """Attention of the next token of each text over those before it and itself, [B, H, K].
+  """Attention of the next N tokens of each text over a cache and themselves, [B, N, H, K].
 
   The cache is only read, once: copying it would take longer than all else.
 
   Args:
-    q_bhk: queries.
-    new_bhk: the token's own key and value.
-    old_bhsk: keys and values of the tokens before it.
-    places: int32 [B], where in S the new token belongs.
-    bias: [B or 1, H, 1, S] or None.
-    mask: bool [B, 1, 1, S], true where a key is seen, the token's own among them.
+    q: queries [B, N, H, K].
+    new: the tokens' own keys and values [B, N, H, K].
+    old_bhsk: keys and values of the cache.
+    slots: int32 [B, N], the slots that the new tokens will take, one after the other.
+    bias: [B or 1, H, N, S] or None.
+    mask: bool [B, 1, N, S], true where a slot is seen, the token's own among them.
   """
-  (k_new, v_new), (k_old, v_old) = new_bhk, old_bhsk
-  here = (jnp.arange(k_old.shape[2])[None] == places[:, None])[:, None]
-  dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  scores = jnp.where(here, dot('bhk,bhk->bh', q_bhk, k_new)[..., None],
-                     dot('bhk,bhsk->bhs', q_bhk, k_old))  # fmt: skip
-  scores = scores * q_bhk.shape[-1] ** -0.5
+  (k_new, v_new), (k_old, v_old) = new, old_bhsk
+  count, size = q.shape[1], k_old.shape[2]
+  nth = jnp.arange(size)[None] - slots[:, :1]  # which new token takes a slot
+  here = ((nth >= 0) & (nth < count))[:, None, None]
+  own = _dot('bnhk,bmhk->bhnm', q, k_new)
+  if count > 1:
+    own = jnp.take_along_axis(own, jnp.clip(nth, 0, count - 1)[:, None, None], axis=-1)
+  scores = jnp.where(here, own, _dot('bnhk,bhsk->bhns', q, k_old)) * q.shape[-1] ** -0.5
   if bias is not None:
-    scores = scores + bias[:, :, 0].astype(jnp.float32)
-  weights = jax.nn.softmax(jnp.where(mask[:, :, 0], scores, -1e30))
-  own = jnp.where(here, weights, 0.0).sum(axis=-1, keepdims=True)
+    scores = scores + bias.astype(jnp.float32)
+  weights = jax.nn.softmax(jnp.where(mask, scores, -1e30))
+  own = jnp.take_along_axis(weights, slots[:, None, None], axis=-1, mode='clip')
   old = jnp.where(here, 0.0, weights).astype(v_old.dtype)
-  mixed = dot('bhs,bhsk->bhk', old, v_old) + own * v_new
-  return mixed.astype(q_bhk.dtype)
+  mixed = _dot('bhns,bhsk->bnhk', old, v_old) + _dot('bhnm,bmhk->bnhk', own, v_new)
+  return mixed.astype(q.dtype)

@@ -24,7 +24,6 @@ from lib.train.experiment import Experiment
 
 STEPS, ROWS, T = 60, 4, 16
 V = 256
-RULES = [('.*', ())]
 WORDS = b'a run that was killed goes on where it was and reads what it would have read '
 server = multiprocessing.get_context('forkserver')
 server.set_forkserver_preload([__name__])
@@ -74,7 +73,7 @@ def run(workdir, steps=STEPS, mirror=None):
     final, _ = loop.train(
       make(), optax.adamw(1e-2),
       steps=steps, seed=3, mesh=sharding.make_mesh({'data': -1}, jax.devices()[:1]),
-      rules=RULES, workdir=workdir, log_every=1, evaluate_every=10, checkpoint_every=10,
+      workdir=workdir, log_every=1, evaluate_every=10, checkpoint_every=10,
       mirror=mirror,
     )  # fmt: skip
   os.write(record, f'end {int(checkpoint.digest(final)):08x}\n'.encode())
@@ -109,4 +108,4 @@ def shapes():
   experiment = make()
   with jax.set_mesh(mesh):
     batch = sharding.global_batch(next(iter(experiment.batches)), mesh)
-    return state.state_shapes(experiment, optax.adamw(1e-2), batch, 3, RULES, mesh)[1]
+    return state.prepare(experiment, optax.adamw(1e-2), batch, 3, mesh).shapes

@@ -13,7 +13,7 @@ import pytest
 
 from lib import tokenizers
 from lib.errors import InputError
-from lib.models import byte_model, byte_stepper, codec_files
+from lib.models import byte_model, byte_stepper
 from lib.models.byte_model import ByteModel, Sizes
 from lib.models.byte_stepper import ByteStepper
 from lib.tokenizers import base, files
@@ -154,10 +154,10 @@ def codecs(model):
 
 DECODE = """
 import json, sys
-from lib.models import codec_files
+from lib import tokenizers
 rows = json.loads(sys.stdin.read())
 for path, ids in rows.items():
-  codec = codec_files.load(path)
+  codec = tokenizers.load(path)
   print(json.dumps([data.hex() for data, _ in codec.decode_all(ids)]))
 """
 
@@ -166,7 +166,7 @@ def test_another_process_with_another_batch_decodes(model, tmp_path):
   documents = [TEXT, b'', TEXT[:1], bytes(range(256)), TEXT[5:40], b'\xff' * 33]
   sent, expected = {}, []
   for name, codec in codecs(model).items():
-    codec_files.save(codec, tmp_path / name)
+    tokenizers.save(codec, tmp_path / name)
     coded = codec.encode_all(documents)
     order = [4, 3, 0, 1]  # fewer, in another order, in other lanes
     sent[str(tmp_path / name)] = [coded[i].ids.tolist() for i in order]
@@ -181,16 +181,16 @@ def test_another_process_with_another_batch_decodes(model, tmp_path):
 
 def test_codecs_keep_their_m1_in_their_file(model, tmp_path):
   for name, codec in codecs(model).items():
-    codec_files.save(codec, tmp_path / name)
-    again = codec_files.load(tmp_path / name)
+    tokenizers.save(codec, tmp_path / name)
+    again = tokenizers.load(tmp_path / name)
     assert again.fingerprint == codec.fingerprint
     assert type(again) is type(codec)
   # A plain tokenizer is kept as ever.
-  codec_files.save(tokenizers.Characters(), tmp_path / 'bytes')
-  assert isinstance(codec_files.load(tmp_path / 'bytes'), tokenizers.Characters)
+  tokenizers.save(tokenizers.Characters(), tmp_path / 'bytes')
+  assert isinstance(tokenizers.load(tmp_path / 'bytes'), tokenizers.Characters)
   toy = SteppedAC(byte_models.Stepping(byte_models.Uniform(), 2), 'uniform')
   with pytest.raises(InputError, match='cannot be saved with an M1 that is a Stepping'):
-    codec_files.save(toy, tmp_path / 'toy')
+    tokenizers.save(toy, tmp_path / 'toy')
   assert not (tmp_path / 'toy').exists()
 
 

@@ -19,7 +19,7 @@ from tests import byte_models
 
 @functools.cache
 def static_ac(token_bits=8):
-  return tokenizers.train_static_ac([byte_models.sources()[:100_000]], token_bits)
+  return tokenizers.train_static_ac([byte_models.sources()[:100_000]], 1 << token_bits)
 
 
 def codecs():

@@ -30,7 +30,7 @@ def make(name):
   if name == 'gzip':
     return tokenizers.GZip(16)
   if name == 'bpe':
-    return tokenizers.train_bpe(byte_models.sources()[:20_000], 700, BYTES)
+    return tokenizers.train_bpe([byte_models.sources()[:20_000]], 700)
   if name == 'unicode':
     return tokenizers.Unicode(['the', 'th'], vocab_size=0x20000)
   if name in ('exact', 'greedy'):

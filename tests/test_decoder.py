@@ -100,27 +100,6 @@ def test_t5_buckets_are_exact_near_and_shared_far():
     positions.t5_buckets(200, max_distance=16)
 
 
-@pytest.mark.parametrize('options', VARIANTS, ids=str)
-def test_steps_with_a_cache_give_the_logits_of_the_whole(options):
-  # The texts side by side are at different places: the second begins two steps later, and anew.
-  model, batch = make_model(**options), make_batch()
-  variables = jax.jit(model.init)(KEY, batch, KEY)
-  whole = model.apply(variables, batch, KEY, method='logits')
-  step = jax.jit(lambda ids, cache: model.apply(variables, ids, cache, None, method='step'))
-  cache = model.decoder.empty_cache(3, T)
-  for place in range(T):
-    late = place - 2
-    ids = batch['inputs'][:, place].copy()
-    ids[1] = batch['inputs'][1, max(late, 0)]
-    if late == 0:
-      cache = cache._replace(lengths=cache.lengths.at[1].set(0))
-    logits, cache = step(ids, cache)
-    np.testing.assert_allclose(logits[0], whole[0, place], atol=2e-5)
-    if late >= 0:
-      np.testing.assert_allclose(logits[1], whole[1, late], atol=2e-5)
-  assert cache.lengths.tolist() == [T, T - 2, T]
-
-
 def test_gelu_is_exact_and_so_is_its_slope():
   x = jnp.linspace(-8, 8, 1001)
   exact = lambda x: jax.nn.gelu(x, approximate=False)

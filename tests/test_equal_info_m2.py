@@ -11,23 +11,22 @@ import pytest
 from configs import common, equal_info
 from experiments import coders
 from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import corpus, decompress, m2, models, plots, windows
+from experiments.equal_info import corpus, decompress, m2, plots
 from experiments.recipe import Run
 from lib import stats
 from lib.data import encoded, excerpts, pipeline, sources
-from lib.data.encoded import Encoded
 from lib.errors import InputError
-from lib.evals import token_scores
+from lib.evals import ngram, token_scores
 from lib.models import byte_coders, byte_model, one_pass
 from lib.models.byte_stepper import ByteStepper
+from lib.objectives.next_token import next_token
 from lib.report.results import Row, Rows
 from lib.tokenizers import Characters, EqualInfo
-from lib.tokenizers import documents as documents_
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
-from lib.train import language_model, sharding
+from lib.train import sharding
 from lib.train.experiment import Experiment
 from tests import byte_models, intervals
 from tests.test_configs import shape_check
@@ -67,7 +66,7 @@ def test_documents_are_encoded_once_and_damage_is_named(tmp_path, windows16):
   def encode(tokenizer, documents):
     def work(documents):
       calls.append(len(documents))
-      return documents_.encode(tokenizer, documents)
+      return tokenizer.cover_batch(documents)
 
     return encoded.encode(tmp_path, tokenizer.fingerprint, documents, work)
 
@@ -142,9 +141,9 @@ def test_a_loss_counts_only_what_is_scored():
   nats = np.arange(1.0, 7.0).reshape(2, 3)
 
   class Fixed:
-    apply = staticmethod(lambda variables, batch, key: nats)
+    apply = staticmethod(lambda variables, batch, key, mutable: (nats, {}))
 
-  loss_fn = language_model.loss_and_init(Fixed)[1]
+  loss_fn = next_token(Fixed)[1]
   assert loss_fn({}, batch, None)[0] == pytest.approx(3.5)
   scored = {'scored': np.array([[0, 1, 0], [1, 0, 0]])}
   value, sums = loss_fn({}, batch | scored, None)
@@ -347,7 +346,7 @@ def test_what_is_read_before_tells_on_the_bytes_and_the_control_cannot_see_it(st
   other = rows | {'inputs': rows['inputs'].copy()}
   other['inputs'][:, 1] = 256 + (other['inputs'][:, 1] + 1) % 256
   assert (np.abs(decompress.read(model, variables, other)[1] - nats) > 1e-7).all(axis=1).any()
-  loss = language_model.loss_and_init(model)[1]
+  loss = next_token(model)[1]
   assert float(loss(variables, rows, jax.random.key(0))[0]) == pytest.approx(nats.mean(), rel=1e-4)
 
 
@@ -387,14 +386,9 @@ def test_errors_of_accuracy_are_over_documents_not_texts():
 
 
 def test_trivial_guesses_are_the_most_frequent_of_each_position():
-  class Fixed:
-    window, vocab_size = 2, 4
-    windows = corpus.Corpus.windows
-    train = Encoded(np.array([3, 1, 3, 2, 0, 2]), np.ones(6, int), np.array([4, 2]))
-    validation = Encoded(np.array([3, 0, 3, 2]), np.ones(4, int), np.array([4]))
-
-  Fixed = Fixed()
-  assert windows.trivial(Fixed).tolist() == [1.0, 0.5]
+  known = ngram.windows(np.array([3, 1, 3, 2, 0, 2]), np.array([4, 2]), 2)
+  held_out = ngram.windows(np.array([3, 0, 3, 2]), np.array([4]), 2)
+  assert ngram.guessed(known, held_out).tolist() == [1.0, 0.5]
 
 
 def test_stretches_lie_within_documents_and_spread_over_them():
@@ -415,10 +409,10 @@ def test_every_scale_builds_and_steps(scale):
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   widest = max(bits for _, bits in config.m2.methods)
   for size in dict.fromkeys((config.m2.models[0], config.m2.models[-1])):
-    model = models.make_model(config, m2.sized(config, size), 1 << widest)
+    model = m2.make_model(config, m2.sized(config, size), 1 << widest)
     ids = np.zeros((4, config.m2.length), np.int32)
     experiment = Experiment(
-      *language_model.loss_and_init(model), [pipeline.whole(ids, 1 << widest)]
+      *next_token(model), [pipeline.whole(ids, 1 << widest)]
     )  # fmt: skip
     shapes = shape_check(experiment, config, mesh)
     if size[0] != 'tiny':  # it is called by its parameters without embeddings
@@ -430,7 +424,7 @@ def test_every_scale_builds_and_steps(scale):
   options = config.decompress
   row = np.ones((4, options.length), np.int32)
   fields = dict.fromkeys(('targets', 'inputs', 'bytes', 'segments', 'positions', 'scored'), row)
-  shape_check(Experiment(*language_model.loss_and_init(model), [fields]), config, mesh)
+  shape_check(Experiment(*next_token(model), [fields]), config, mesh)
 
 
 @pytest.mark.parametrize(

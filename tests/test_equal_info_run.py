@@ -17,9 +17,10 @@ from configs import common, equal_info
 from experiments import coders
 from experiments.equal_info import __main__ as recipe
 from experiments.equal_info import m2
+from lib import tokenizers
 from lib.data import sources
 from lib.errors import InputError
-from lib.models import byte_model, codec_files
+from lib.models import byte_model
 from lib.models.byte_model import ByteModel
 from lib.report import published
 from lib.report.results import Row
@@ -250,9 +251,9 @@ def test_decompression_is_compared_with_its_control(rows):
 
 def test_kept_tokenizers_open_from_their_files_alone(smoke):
   for name in ('ac-v256', 'exact12-v256', 'parsed12-v4096', 'pruned12', 'sentencepiece'):
-    tokenizer = codec_files.load(smoke / 'tokenizers' / name)
+    tokenizer = tokenizers.load(smoke / 'tokenizers' / name)
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
-  stepped = codec_files.load(smoke / 'tokenizers' / 'ac-v256')
+  stepped = tokenizers.load(smoke / 'tokenizers' / 'ac-v256')
   assert isinstance(stepped, Stepped)
   assert stepped.model == ByteModel.load(smoke / 'm1').fingerprint
 

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from configs.common import DECODER_RULES
 from lib.data import fonts, glyphs
 from lib.embeddings import glyph_rows
 from lib.embeddings.glyph import Given
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
-from lib.train import language_model, loop, optimizer, sharding
+from lib.objectives.next_token import next_token
+from lib.parameters import describe
+from lib.train import loop, optimizer, sharding
 from tests import tiny
 
 TOKENS = [*map(chr, range(32, 127)), 'А', 'О', 'the', 'and', '\n', '<special_1>', '<special_2>']
@@ -142,7 +143,7 @@ ROWS = glyph_rows.gaussian_rows(tiny.V, 16, seed=0)
 def experiment(rows=ROWS):
   embedding = Given(tiny.V, 16, lambda seed: rows)
   decoder = Decoder(layers=2, dim=16, heads=2, mlp_dim=32, max_length=tiny.T)
-  init_fn, loss_fn = language_model.loss_and_init(LanguageModel(embedding, decoder))
+  init_fn, loss_fn = next_token(LanguageModel(embedding, decoder))
   return dataclasses.replace(tiny.make(), init_fn=init_fn, loss_fn=loss_fn, evaluations={})
 
 
@@ -150,9 +151,9 @@ def train(workdir, steps, mesh=None):
   schedule = optimizer.make_schedule('constant', 1e-2, steps, 0, 1.0)
   return loop.train(
     experiment(),
-    optimizer.make_optimizer('adamw', schedule, weight_decay=0.1, decay_pattern=''),
+    optimizer.make_optimizer('adamw', schedule, weight_decay=0.1),
     steps=steps, seed=3, mesh=mesh or sharding.make_mesh({}, jax.devices()[:1]),
-    rules=DECODER_RULES, workdir=workdir, log_every=1, checkpoint_every=4,
+    workdir=workdir, log_every=1, checkpoint_every=4,
   )  # fmt: skip
 
 
@@ -224,8 +225,9 @@ def test_a_table_may_be_held_as_bits():
   for held in (rows, packed):
     embedding = Given(size, 24, lambda seed: held)
     variables = embedding.init(jax.random.key(0), ids, None, method='encode')
-    mesh = sharding.make_mesh({'tensor': 8})
-    assert sharding.shardings({'frozen': variables['frozen']}, DECODER_RULES, mesh)
+    begin = functools.partial(embedding.init, method='encode')
+    declared = describe(lambda key, batch: begin(key, batch['ids'], None), {'ids': ids}).declared
+    assert ('frozen/table' in declared) == (held is rows)
     found.append((variables, embedding.apply(variables, ids, None, method='encode')))
   (plain, expected), (bits, vectors) = found
   assert sum(leaf.nbytes for leaf in jax.tree.leaves(plain['frozen'])) == rows.nbytes

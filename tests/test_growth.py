@@ -13,7 +13,7 @@ from lib.embeddings.glyph import Given
 from lib.embeddings.glyph_rows import gaussian_rows
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.growth import Flops, Stage
-from lib.train import language_model
+from lib.objectives.next_token import next_token
 
 V, D, T, LAYERS = 11, 8, 6, 3
 MODEL = LanguageModel(
@@ -70,7 +70,7 @@ def test_operations_are_those_that_the_compiler_counts():
     Decoder(layers=1, dim=dim, heads=4, mlp_dim=mlp, position='rotary'),
   )
   batch = pipeline.whole(np.zeros((1, length), int), vocab)
-  init, loss = language_model.loss_and_init(model)
+  init, loss = next_token(model)
   shapes = jax.eval_shape(init, KEY, batch)
   value = lambda params, frozen: loss({'params': params, 'frozen': frozen}, batch, KEY)[0]
   count = lambda f: (
@@ -110,8 +110,3 @@ def test_experts_share_documents_and_steps_and_begin_apart(monkeypatch):
   assert seeds.experts() == {f'expert={part}': [trained[part]] for part in range(3)} | {
     'experts': trained
   }
-
-
-def test_given_variables_are_what_the_program_returns():
-  tree = {'a': np.arange(3.0, dtype=np.float32), 'b': {'c': np.ones((2, 2), np.int32)}}
-  jax.tree.map(np.testing.assert_array_equal, jax.jit(lambda: growth._given(tree))(), tree)

@@ -28,7 +28,7 @@ def test_only_a_sentence_comes_out(target, data):
 
 
 def test_every_family_is_tried():
-  assert {hostile.family(name).family for name in hostile.FAMILIES} == set(tokenizers.FAMILIES)
+  assert {hostile.family(name).family for name in hostile.FAMILIES} == set(hostile.FAMILIES)
 
 
 def signed(path, family, payload):

@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """In-context tasks against an independent solver, generation against models that are known."""
 
-import functools
 import itertools
 import math
 import re
 
-import jax
 import numpy as np
 import pytest
 import scipy.stats
 
 from lib import stats
-from lib.data import pipeline
 from lib.data.in_context import (
   FORMAT,
   Example,
@@ -21,10 +18,8 @@ from lib.data.in_context import (
   Permutation,
   Symbols,
 )
-from lib.embeddings.learned import Learned
 from lib.errors import InputError
-from lib.evals.in_context import above_chance, generate, generated_answers, guesses, guessing
-from lib.models.decoder import Decoder, LanguageModel
+from lib.evals.in_context import above_chance, generated_answers, guesses, guessing
 from lib.tokenizers.characters import Characters
 
 LETTERS = b'ABCDEFGHIJKLMNOP0123456789'
@@ -57,27 +52,17 @@ def solutions(prompt: str) -> set[str]:
   }
 
 
-def logits_for(ids: np.ndarray) -> np.ndarray:
-  """Logits [..., V] that choose these ids."""
-  return np.eye(CHARACTERS.vocab_size, dtype=np.float32)[ids]
-
-
-def texts(batch) -> list[str]:
-  """The text that each row of a batch holds."""
-  assert np.all(batch['inputs'][:, 0] == CHARACTERS.vocab_size)
-  counts = batch['segments'].sum(axis=1)
-  rows = zip(batch['inputs'], counts, strict=True)
-  return [CHARACTERS.decode(row[1:count]).decode() for row, count in rows]
-
-
 def answering(write):
-  """The model that goes on with each text as `write` (text -> next byte) says."""
+  """The model that writes, after each text, the next byte that `write` (text -> byte) gives."""
 
-  def step_logits(batch):
-    chosen = [CHARACTERS.alphabet.index(write(text)) for text in texts(batch)]
-    return logits_for(np.repeat(np.array(chosen)[:, None], batch['inputs'].shape[1], axis=1))
+  def generate(prompts, count):
+    texts = [CHARACTERS.decode(prompt).decode() for prompt in prompts]
+    for _ in range(count):
+      texts = [text + write(text).decode() for text in texts]
+    written = [CHARACTERS.encode(text.encode())[-count:] for text in texts]
+    return np.array(written, np.int32)
 
-  return step_logits
+  return generate
 
 
 def solve(text: str) -> bytes:
@@ -199,11 +184,10 @@ def test_what_cannot_be_made_is_refused(wrong):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-@pytest.mark.parametrize('batch_size', [None, 16])
-def test_a_model_that_solves_the_prompt_is_always_right(kind, batch_size):
+def test_a_model_that_solves_the_prompt_is_always_right(kind):
   source = documents(kind, 50)
   examples = [source.example(i) for i in range(50)]
-  score = generated_answers(answering(solve), examples, CHARACTERS, batch_size)
+  score = generated_answers(answering(solve), examples, CHARACTERS)
   assert score.symbols.tolist() == score.answers.tolist() == [1] * 50
 
 
@@ -212,8 +196,8 @@ def test_a_model_that_guesses_is_at_chance(kind):
   rng = np.random.default_rng(3)
   source = documents(kind, 2000)
   examples = [source.example(i) for i in range(2000)]
-  guess = lambda batch: rng.random((*batch['inputs'].shape, CHARACTERS.vocab_size), np.float32)
-  score = generated_answers(guess, examples, CHARACTERS, 500)
+  guess = lambda prompts, count: rng.integers(0, CHARACTERS.vocab_size, (len(prompts), count))
+  score = generated_answers(guess, examples, CHARACTERS)
   chance = 1 / CHARACTERS.vocab_size
   symbols = {'lookup': 1, 'permutation': 2}[kind]
   found = stats.mean(score.symbols)
@@ -235,7 +219,7 @@ def test_a_wrong_first_symbol_is_fed_back():
     return [wrong, ' ', answer[2] if written == f'{wrong} ' else wrong][len(written)].encode()
 
   examples = [source.example(i) for i in range(30)]
-  score = generated_answers(answering(stubborn), examples, CHARACTERS, 8)
+  score = generated_answers(answering(stubborn), examples, CHARACTERS)
   assert set(score.symbols) == {0.5}
   assert set(score.answers) == {0}
 
@@ -299,72 +283,8 @@ def test_guessing_is_taken_out_and_nothing_known_is_not_below_zero():
     above_chance(chance, stats.Estimate(1.0, 0.0))
 
 
-def test_generation_goes_on_from_prompts_of_any_length_in_batches_of_one_shape():
-  shapes = set()
-
-  def successor(batch):
-    shapes.add(batch['inputs'].shape)
-    for field in ('inputs', 'targets', 'positions'):
-      assert np.all(batch[field][batch['segments'] == 0] == 0)
-    return logits_for((batch['inputs'] + 1) % CHARACTERS.vocab_size)
-
-  prompts = [np.array(ids, np.int32) for ids in ([3], [9, 4], [1, 1, 1, 20], [], [7, 0])]
-  found = generate(successor, prompts, 3, CHARACTERS.vocab_size, batch_size=2)
-  # After the begin of document, id V, comes id 1.
-  assert found.tolist() == [[4, 5, 6], [5, 6, 7], [21, 22, 23], [1, 2, 3], [1, 2, 3]]
-  assert shapes == {(2, 7)}
-
-
-def test_prompts_are_laid_out_as_the_documents_that_models_train_on():
-  source = documents('lookup', 1)
-  seen = []
-
-  def record(batch):
-    seen.append(batch)
-    return logits_for(batch['inputs'] % CHARACTERS.vocab_size)
-
-  prompt, _ = source.example(0)
-  generated_answers(record, [source.example(0)], CHARACTERS)
-  [row] = pipeline.batches(
-    [prompt], CHARACTERS, batch_size=1, length=len(prompt), seed=0, pack=False, repeat=False
-  )
-  [batch] = seen
-  # One place more than the document, whose logits give the next token.
-  assert batch['segments'].sum() == len(prompt) + 1
-  for field in ('targets', 'positions', 'segments', 'inputs'):
-    np.testing.assert_array_equal(batch[field][:, : len(prompt)], row[field])
-    assert batch[field].dtype == np.int32
-  assert batch['inputs'][0, len(prompt)] == row['targets'][0, -1]
-
-
-def test_padding_does_not_change_what_a_decoder_generates():
-  size, prompts = 11, [[1, 2, 3, 4], [6, 7, 5], [9, 9, 8]]
-  model = LanguageModel(
-    Learned(size, 16, init_std=1.0),
-    Decoder(layers=1, dim=16, heads=2, mlp_dim=32, position='t5', init_std=None),
-  )
-  key = jax.random.key(0)
-  blank = {name: np.zeros((1, 4), np.int32) for name in pipeline.FIELDS}
-  variables = model.init(key, blank, key)
-  apply = jax.jit(functools.partial(model.apply, variables, method='logits'))
-  found = generate(
-    lambda batch: apply(batch, key), [np.array(p) for p in prompts], 2, size, batch_size=3
-  )
-  for prompt, row in zip(prompts, found, strict=True):
-    text = [size, *prompt]
-    for token in row:
-      batch = {
-        'inputs': np.array([text], np.int32),
-        'targets': np.zeros((1, len(text)), np.int32),
-        'segments': np.ones((1, len(text)), np.int32),
-        'positions': np.arange(len(text), dtype=np.int32)[None],
-      }
-      assert int(np.argmax(apply(batch, key)[0, -1])) == token
-      text.append(int(token))
-
-
 def test_accuracy_refuses_what_it_cannot_count():
   good, empty = Example(b'A->', b'B'), Example(b'A->', b' ')
-  for examples, batch_size in (([], None), ([good, empty], None), ([good], 0)):
+  for examples in ([], [good, empty]):
     with pytest.raises(InputError):
-      generated_answers(answering(solve), examples, CHARACTERS, batch_size)
+      generated_answers(answering(solve), examples, CHARACTERS)

@@ -22,6 +22,7 @@ from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
+from lib.parameters import describe_model
 from lib.train import optimizer
 
 V, B, T, D = 5, 4, 12, 16
@@ -278,8 +279,8 @@ def test_the_taught_model_has_the_nats_of_the_model():
   inner = model(Lexinvariant(V, D))
   taught = Deciphering(inner, layers=2)
   variables = taught.init(KEY, data, KEY)
-  nats, probes = taught.apply(variables, data, KEY)
-  assert probes.shape == (2, B, T)
+  nats, sown = taught.apply(variables, data, KEY, mutable='losses')
+  assert sown['losses']['decipher'][0] > 0
   alone = inner.apply({'params': variables['params']['model']}, data, KEY)
   np.testing.assert_allclose(nats, alone, atol=1e-5)
 
@@ -287,16 +288,17 @@ def test_the_taught_model_has_the_nats_of_the_model():
 def test_muon_orthogonalises_the_blocks_matrices_and_only_those():
   module, data = model(Lexinvariant(V, D)), batch()
   params = jax.jit(module.init)(KEY, data, KEY)['params']
-  views = optimizer.matrices(params)
+  declared = describe_model(module).declared
+  views = optimizer.matrices(declared, params)
   blocks = views['decoder']['blocks']
   for kind, (reduced, out) in {
-    'query': (1, (2, 3)), 'out': ((1, 2), 3), 'up': (1, 2), 'down': (1, 2),
+    'query': ((1,), (2, 3)), 'out': ((1, 2), (3,)), 'up': ((1,), (2,)), 'down': ((1,), (2,)),
   }.items():  # fmt: skip
     assert (blocks[kind]['kernel'].reduction_axis, blocks[kind]['kernel'].output_axis) == (
       reduced, out,
     )  # fmt: skip
   assert views['embedding']['input_scale'] is None
-  chain = optimizer.make_optimizer('muon', lambda step: 0.1)
+  chain = optimizer.make_optimizer('muon', lambda step: 0.1)(declared)
   gradient = module.init(jax.random.key(1), data, KEY)['params']
   updates, _ = chain.update(gradient, chain.init(params), params)
   up = np.asarray(updates['decoder']['blocks']['up']['kernel'])[0]  # D × 32

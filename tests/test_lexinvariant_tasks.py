@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lexinvariant recipe on in-context tasks, names hidden in part, and its largest models."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,16 +136,31 @@ def test_accuracies_are_compared_example_by_example():
   assert certain.sem > 0
 
 
-def test_one_draw_of_rows_serves_all_calls_of_a_reader(config):
-  options = config.regularizer
-  model = models.make_model(options, 'lexinvariant', 40, np.float32)
-  batch = {field: np.zeros((2, 5), np.int32) for field in ('inputs', 'targets', 'positions')}
-  batch['segments'] = np.ones((2, 5), np.int32)
-  variables = jax.jit(model.init)(KEY, batch, KEY)
+@pytest.mark.parametrize('kind', ['learned', 'lexinvariant', 'permuted'])
+def test_answers_are_the_likeliest_under_one_draw_of_rows(config, kind):
+  """Those of whole passes over prompts laid out as documents are in training."""
+  model = models.make_model(config.regularizer, kind, 40, np.float32)
+  blank = pipeline.whole(np.zeros((2, 9), np.int32), 40)
+  variables = jax.tree.map(lambda x: 3 * x, jax.jit(model.init)(KEY, blank, KEY))
   trained = models.Trained(model, variables, [])
-  first, other = models.reader(trained), models.reader(trained, seed=1)
-  np.testing.assert_array_equal(first(batch), first(batch))
-  assert np.abs(first(batch) - other(batch)).max() > 1e-3
+  prompts = [np.array(ids, np.int32) for ids in ([3, 8, 3], [], [9, 4, 9, 4, 9])]
+  options = {'length': 9, 'batch_size': 2, 'concealed': np.float32(1)}
+  generate = lambda seed: models.generator(trained, seed, **options)(prompts, 4)
+  found = generate(0)
+  logits = jax.jit(functools.partial(model.apply, method='logits'))
+  for place, (prompt, ids) in enumerate(zip(prompts, found, strict=True)):
+    known = prompt.tolist()
+    for token in ids:
+      row = np.zeros((2, 9), np.int32)
+      row[:, : len(known)] = known
+      batch = {**pipeline.whole(row, 40), 'concealed': np.float32(1)}
+      given = logits(variables, batch, jax.random.key(0))[place % 2, len(known)]
+      assert int(np.argmax(given)) == token
+      known.append(int(token))
+  np.testing.assert_array_equal(found, generate(0))
+  assert kind == 'learned' or (found != generate(1)).any()
+  with pytest.raises(InputError, match='Prompt and answer take up to 9 tokens; got places for 8'):
+    models.generator(trained, length=8)(prompts, 4)
 
 
 def test_the_best_rate_of_an_arm_is_chosen_by_validation_text(config):
@@ -223,7 +240,7 @@ def test_the_large_models_have_the_papers_sizes_and_no_vocabulary(scale, vocabul
   if scale == 'paper':
     assert (options.optimizer, options.schedule, options.steps) == ('adafactor', 'cosine', 250_000)
     assert (*options.rates, options.rates[0] * options.final) == pytest.approx((0.01, 0.001))
-    chain = optimizer.make_optimizer(options.optimizer, lambda step: 1e-2)
+    chain = optimizer.make_optimizer(options.optimizer, lambda step: 1e-2)({})
     moments = jax.eval_shape(chain.init, params)
     kept = sum(leaf.size for leaf in jax.tree.leaves(moments))
     assert kept < 0.1 * total  # factored

@@ -27,13 +27,14 @@ from lib.data.markov import random_kernel, switching
 from lib.errors import InputError
 from lib.evals import coding, parse
 from lib.models.byte_model import ByteModel
+from lib.objectives.next_token import next_token
 from lib.report import claims
 from lib.report import plots as report_plots
 from lib.report.results import Row, Rows, select
 from lib.tokenizers import Characters, Dictionary, EqualInfo
 from lib.tokenizers.coding import arithmetic, known_law
 from lib.tokenizers.coding.tabulate import tabulate
-from lib.train import language_model, sharding
+from lib.train import sharding
 from tests import addresses
 
 TOKENIZERS = (*matrix.DICTIONARIES, 'numbered12')
@@ -84,7 +85,7 @@ def test_every_cell_builds_and_those_that_the_run_has_not_step(corpora):
     assert nats.shape == batch['targets'].shape
     assert ('frozen' in variables) == (kind in ('glyph', 'random', 'code'))
     if (name, kind) in stepped:
-      init_fn, loss_fn = language_model.loss_and_init(model)
+      init_fn, loss_fn = next_token(model)
       small = lambda leaf: rng.normal(scale=0.02, size=leaf.shape).astype(leaf.dtype)
       step = jax.jit(jax.value_and_grad(lambda v, batch, f=loss_fn: f(v, batch, key)[0]))
       shapes = jax.eval_shape(init_fn, key, batch)

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.common import DECODER_RULES
 from lib import stats
 from lib.data.questions import Question, prompt
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.evals import multiple_choice as mc
 from lib.models.decoder import Decoder, LanguageModel
+from lib.parameters import describe_model
 from lib.tokenizers import Characters, train_bpe
 from lib.train import sharding
 
@@ -160,7 +160,7 @@ def test_every_prompt_is_read_whole_in_any_order_and_batch_size():
 
 
 @pytest.mark.parametrize('tokenizer', [
-  BYTES, train_bpe(b''.join(prompt(q) + b' A\n' for q in QUESTIONS), 300, bytes(range(256))),
+  BYTES, train_bpe([b''.join(prompt(q) + b' A\n' for q in QUESTIONS)], 300),
 ])  # fmt: skip
 def test_a_model_over_eight_devices_says_the_same_as_over_one(tokenizer):
   model = LanguageModel(
@@ -170,10 +170,10 @@ def test_a_model_over_eight_devices_says_the_same_as_over_one(tokenizer):
   ones = np.ones((8, 16), np.int32)
   example = dict.fromkeys(('inputs', 'targets', 'segments', 'positions', 'bytes'), ones)
   variables = jax.jit(model.init)(key, example, key)
-  said = []
+  declared, said = describe_model(model).declared, []
   for devices in (1, 8):
     mesh = sharding.make_mesh({'data': -1}, jax.devices()[:devices])
-    placed = jax.device_put(variables, sharding.shardings(variables, DECODER_RULES, mesh))
+    placed = jax.device_put(variables, sharding.shardings(variables, declared, mesh))
     run = jax.jit(functools.partial(model.apply, method='logits_at'))
     log_probs = lambda batch, places: jax.nn.log_softmax(run(placed, batch, places, key))
     said.append(mc.ask(log_probs, QUESTIONS, tokenizer, mesh, batch_size=16))
@@ -214,6 +214,6 @@ def test_bad_input_gets_one_sentence(questions, options, message):
 
 
 def test_a_tokenizer_without_letters_of_their_own_is_refused():
-  joined = train_bpe(b'the end. the end. the end.', 30, bytes(range(97, 123)) + b'. ')
+  joined = train_bpe([b'the end. the end. the end.'], 30, bytes(range(97, 123)) + b'. ')
   with pytest.raises(InputError):
     mc.letters(joined, 4)

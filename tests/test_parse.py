@@ -93,9 +93,9 @@ def test_greedy_equals_an_independent_solver(source, data):
 @given(kernels, st.integers(0, 100), st.integers(4, 60))
 def test_tokens_cover_every_character(source, seed, size):
   text = source.text(5000, seed)
-  bpe = train_bpe(text, size, alphabet=source.alphabet)
+  bpe = train_bpe([text], size, alphabet=source.alphabet)
   greedy = BPE(bpe.alphabet, bpe.merges, encoder='greedy')
-  for tokenizer in (bpe, greedy, train_lzw(text, size, alphabet=source.alphabet)):
+  for tokenizer in (bpe, greedy, train_lzw([text], size, alphabet=source.alphabet)):
     exact = exact_unigram(tokenizer, source)
     covered = exact.frequencies @ tokenizer.byte_lengths(np.arange(tokenizer.vocab_size))
     assert covered == pytest.approx(exact.chars_per_token, rel=1e-10)
@@ -140,14 +140,14 @@ def test_one_long_token_by_hand():
 def test_exact_loss_agrees_with_samples(p, q, k, size):
   source = markov.switching(p, q, k)
   text = source.text(100_000, seed=0)
-  bpe = train_bpe(text, size)
+  bpe = train_bpe([text], size, None)
   rng = np.random.default_rng(k)
   starts, lengths = rng.integers(0, 99_000, size), rng.integers(2, 9, size)
   cuts = {text[start : start + length] for start, length in zip(starts, lengths, strict=True)}
   tokenizers = {
     'merges': bpe,
     'greedy': BPE(bpe.alphabet, bpe.merges, encoder='greedy'),
-    'lzw': train_lzw(text, size),
+    'lzw': train_lzw([text], size, None),
     'not prefix-closed': Dictionary([b'0', b'1', *sorted(cuts)]),
   }
   for name, tokenizer in tokenizers.items():
@@ -157,8 +157,8 @@ def test_exact_loss_agrees_with_samples(p, q, k, size):
 def test_large_dictionaries_agree_with_samples():
   source = markov.switching(0.8, 0.8, 4)
   text = source.text(1_000_000, seed=0)
-  assert sampled_gap(train_lzw(text, 4096), source, 1_000_000) < 4.5
-  assert sampled_gap(train_bpe(text, 1024), source, 1_000_000) < 4.5
+  assert sampled_gap(train_lzw([text], 4096, None), source, 1_000_000) < 4.5
+  assert sampled_gap(train_bpe([text], 1024, None), source, 1_000_000) < 4.5
 
 
 def test_order_of_the_merges_matters():
@@ -166,7 +166,7 @@ def test_order_of_the_merges_matters():
   source = markov.switching(0.8, 0.8, 3)
   losses = []
   for seed in range(10):
-    bpe = train_bpe(source.text(10_000, seed), 10)
+    bpe = train_bpe([source.text(10_000, seed)], 10, None)
     greedy = BPE(bpe.alphabet, bpe.merges, encoder='greedy')
     losses.append([exact_unigram(t, source).nats_per_char for t in (bpe, greedy)])
   assert np.ptp(losses, axis=1).max() > 0.01

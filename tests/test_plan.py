@@ -8,15 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
+from lib.objectives.next_token import next_token
 from lib.tokenizers import Characters
-from lib.train import chips, language_model, optimizer, plan, sharding
+from lib.train import chips, optimizer, plan, sharding
 from lib.train.experiment import Experiment
-from lib.train.state import make_step, state_shapes
+from lib.train.state import prepare
 from tests import tiny
 
 RECIPES = ('markov', 'lexinvariant', 'equal_info', 'visual_unicode')
@@ -29,21 +29,19 @@ def plans(name, scale):
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_the_largest_model_at_paper_scale_has_its_shapes_without_data(name):
-  config, made = plans(name, 'paper')
+  _, made = plans(name, 'paper')
   first = next(iter(made.values()))()
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
-  state, batch = plan.shapes_of(
-    first.experiment, first.optimizer, first.batch, config.rules, mesh
-  )  # fmt: skip
-  after, metrics = jax.eval_shape(
-    make_step(first.experiment, first.optimizer, 0, state), state, batch
-  )
+  batch = plan.placed_shapes(first.batch, mesh, first.experiment.batch_axis)
+  training = prepare(first.experiment, first.optimizer, batch, 0, mesh)
+  after, metrics = jax.eval_shape(training.step, training.shapes, batch)
   shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
-  assert shapes(after) == shapes(state)
+  assert shapes(after) == shapes(training.shapes)
   assert {'loss', 'nats', 'bytes', 'tokens', 'gradient_norm'} <= set(metrics)
   if name == 'equal_info':  # 24 layers of width 2048 with a gated MLP of 8192, and 65,536 ids twice
     matrices = 24 * (4 * 2048**2 + 3 * 2048 * 8192) + 65_536 * 2048
-    assert plan.parameters(state)[1] == matrices
+    rows, length = batch['targets'].shape
+    assert training.flops == rows * length * (6 * matrices + 12 * length * 24 * 2048)
 
 
 HLO = """HloModule step
@@ -100,8 +98,8 @@ def test_a_step_is_accounted_for(axes, kind):
   experiment, mesh = tiny.make(), sharding.make_mesh(axes)
   batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
   chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
-  step = plan.compile_step(experiment, chain, batch, common.DECODER_RULES, mesh)
-  state, _ = plan.shapes_of(experiment, chain, batch, common.DECODER_RULES, mesh)
+  step = plan.compile_step(experiment, chain, batch, mesh)
+  state = prepare(experiment, chain, batch, 0, mesh).shapes
   here = sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in (*jax.tree.leaves(state), *(x.update(sharding=place) for x, place in zip(
@@ -118,12 +116,10 @@ def test_weights_that_are_spread_are_gathered_and_activations_are_not():
   model = LanguageModel(
     Learned(64, 64), Decoder(layers=2, dim=64, heads=4, mlp_dim=128, max_length=64)
   )
-  experiment = Experiment(*language_model.loss_and_init(model), ())
+  experiment = Experiment(*next_token(model), ())
   chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
   whole, spread = (
-    plan.compile_step(
-      experiment, chain, pipeline.shapes(64, 64), common.DECODER_RULES, sharding.make_mesh(axes)
-    )
+    plan.compile_step(experiment, chain, pipeline.shapes(64, 64), sharding.make_mesh(axes))
     for axes in ({'data': 8}, {'fsdp': 8})
   )
   assert spread.arguments < whole.arguments / 4
@@ -163,8 +159,8 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole():
   placed = sharding.global_batch(batch, mesh)
 
   def after(parts):
-    make, shapes = state_shapes(experiment, chain, placed, 0, common.DECODER_RULES, mesh)
-    return jax.device_get(make_step(experiment, chain, 0, shapes, parts)(make(), placed))
+    training = prepare(experiment, chain, placed, 0, mesh, parts)
+    return jax.device_get(training.step(training.make(), placed))
 
   (whole, told), (parts, summed) = after(1), after(2)
   # Adam's first step divides gradients by their own size, so tiny ones show rounding.
@@ -181,7 +177,7 @@ def test_parts_that_do_not_divide_a_batch_are_refused():
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
   with pytest.raises(InputError, match='batch of 8 does not divide into accumulate=3 parts'):
-    plan.compile_step(experiment, chain, batch, common.DECODER_RULES, mesh, accumulate=3)
+    plan.compile_step(experiment, chain, batch, mesh, accumulate=3)
 
 
 def test_slices_lie_along_data():

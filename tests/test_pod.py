@@ -27,7 +27,7 @@ def losses(config, one, axes):
   """Loss and gradient norm of two steps on a mesh."""
   count = int(np.prod(list(axes.values()))) if axes else 1
   mesh = sharding.make_mesh(axes, jax.devices()[:count])
-  step = steps.Ready(one, mesh, config.rules)
+  step = steps.Ready(one, mesh)
   told = [step.run()[1] for _ in range(2)]
   return [float(metrics[name]) for metrics in told for name in ('loss', 'gradient_norm')]
 

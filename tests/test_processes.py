@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import launch
+from lib.data import pipeline
 from lib.train import sharding
 from tests import tiny
 
@@ -23,7 +24,8 @@ POD = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: see `ma
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
   """Losses of one process with one device."""
-  return tiny.losses(tiny.run(tmp_path_factory.mktemp('alone'), 6)[1])
+  folder = tmp_path_factory.mktemp('alone')
+  return tiny.losses(tiny.run(folder, 6, data=tiny.lane_batches(tiny.Texts()))[1])
 
 
 @pytest.fixture(
@@ -37,7 +39,7 @@ def alone(tmp_path_factory):
 def joined(request, tmp_path_factory):
   """The folder that several processes leave after four steps."""
   count, axes = request.param
-  folder = tmp_path_factory.mktemp('joined')
+  folder = tmp_path_factory.mktemp('joined-' + '-'.join(axes))
   assert launch.run(['-m', 'tests.joined', str(folder), '4', json.dumps(axes)], count) == 0
   return folder
 
@@ -50,11 +52,21 @@ def test_any_number_of_processes_has_the_losses_of_one(joined, alone):
   assert [loss for _, loss in found] == pytest.approx([alone[s] for s, _ in found], rel=1e-5)
 
 
+def test_each_process_reads_the_lanes_of_its_rows(joined, tmp_path, monkeypatch):
+  monkeypatch.setattr(pipeline, '_reading', lambda readers: pipeline.AT_HAND)
+  texts = tiny.Texts()
+  tiny.run(tmp_path, 4, data=tiny.lane_batches(texts))
+  read = [int(path.read_text()) for path in joined.glob('documents-*.txt')]
+  same = 2 if 'tensor' in str(joined) else 1  # processes along a tensor axis have the same rows
+  assert sum(read) == same * texts.read
+  assert max(read) <= 1.5 * same * texts.read / len(read)
+
+
 @pytest.mark.parametrize('devices', [1, 2, 8])
 def test_their_checkpoint_is_gone_on_with_on_any_devices(joined, alone, tmp_path, devices):
   shutil.copytree(joined / 'checkpoints', tmp_path / 'checkpoints')
   mesh = sharding.make_mesh({'fsdp': -1}, jax.devices()[:devices])
-  again = tiny.losses(tiny.run(tmp_path, 6, mesh)[1])
+  again = tiny.losses(tiny.run(tmp_path, 6, mesh, data=tiny.lane_batches(tiny.Texts()))[1])
   assert sorted(again) == [5, 6]
   assert list(again.values()) == pytest.approx([alone[5], alone[6]], rel=1e-5)
 

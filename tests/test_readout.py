@@ -9,7 +9,8 @@ import pytest
 from lib.embeddings import readout
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
-from lib.train import language_model, sharding
+from lib.objectives.next_token import next_token
+from lib.train import sharding
 
 V, B, T, D = 16, 4, 6, 8
 KEY = jax.random.key(0)
@@ -34,7 +35,7 @@ def batch():
 
 
 def loss_and_gradient(batch):
-  init_fn, loss_fn = language_model.loss_and_init(MODEL, penalised=True)
+  init_fn, loss_fn = next_token(MODEL)
   variables = jax.jit(init_fn)(KEY, batch)
   assert list(variables) == ['params']  # what is sown is no state
   both = jax.value_and_grad(loss_fn, has_aux=True)

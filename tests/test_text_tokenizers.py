@@ -196,7 +196,7 @@ def test_a_sentencepiece_model_that_changes_text_is_refused():
 def test_reserved_text_takes_no_line_from_training():
   # The trainer skips sentences with NUL or U+2585, so they are cut there.
   lines = ['zyx wvu\0 zyx wvu ▅ zyx wvu'.encode()] * 20
-  model = tokenizers.train_sentencepiece([*TEXTS, *lines], SIZE)
+  model = tokenizers.train_sentencepiece([*TEXTS, *lines], SIZE, 'bpe')
   assert len(model.encode(b'zyx')) < 3
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import optax
 import pytest
 
-from configs.common import DECODER_RULES
 from lib.errors import InputError, refusal
+from lib.parameters import Declaration
 from lib.train import loop, metrics, optimizer, replicas, sharding
-from lib.train.state import state_shapes
+from lib.train.state import prepare
 from tests import faulty, tiny
 
 
@@ -96,7 +96,7 @@ def test_sigterm_in_the_last_step_is_not_lost(tmp_path, monkeypatch):
 
 def test_sigterm_breaks_off_an_evaluation_which_is_made_up_for(unbroken, tmp_path, monkeypatch):
   _, _, history = unbroken
-  original = tiny.language_model.held_out
+  original = tiny.held_out.held_out
   calls = []
 
   def held_out(*args, **options):
@@ -109,7 +109,7 @@ def test_sigterm_breaks_off_an_evaluation_which_is_made_up_for(unbroken, tmp_pat
 
     return evaluate
 
-  monkeypatch.setattr(tiny.language_model, 'held_out', held_out)
+  monkeypatch.setattr(tiny.held_out, 'held_out', held_out)
   begin = time.monotonic()
   with pytest.raises(loop.Stopped, match='at step 5, saved'):
     tiny.run(tmp_path, 14)
@@ -121,13 +121,13 @@ def test_sigterm_breaks_off_an_evaluation_which_is_made_up_for(unbroken, tmp_pat
 
 def test_seconds_count_every_step_and_no_evaluation(tmp_path, monkeypatch):
   # Evaluations that take a second each must not show, nor swallow the steps around them.
-  slow = tiny.language_model.held_out
+  slow = tiny.held_out.held_out
 
   def held_out(*args, **options):
     evaluate = slow(*args, **options)
     return lambda variables: time.sleep(1) or evaluate(variables)
 
-  monkeypatch.setattr(tiny.language_model, 'held_out', held_out)
+  monkeypatch.setattr(tiny.held_out, 'held_out', held_out)
   _, history = tiny.run(tmp_path, 6)
   assert history[-1]['seconds'] < 1
 
@@ -156,7 +156,7 @@ def test_steps_that_never_come_are_refused(tmp_path, options, message):
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   with pytest.raises(InputError, match=message):
     loop.train(
-      tiny.make(), optax.sgd(0.1), steps=2, seed=0, mesh=mesh, rules=(), workdir=tmp_path,
+      tiny.make(), optax.sgd(0.1), steps=2, seed=0, mesh=mesh, workdir=tmp_path,
       **options,
     )  # fmt: skip
   assert not list(tmp_path.iterdir())
@@ -164,7 +164,7 @@ def test_steps_that_never_come_are_refused(tmp_path, options, message):
 
 def test_a_score_over_nothing_is_refused():
   with pytest.raises(InputError, match='nothing to evaluate on'):
-    tiny.language_model.held_out(lambda *_: (0.0, {}), [])({})
+    tiny.held_out.held_out(lambda *_: (0.0, {}), [])({})
 
 
 def test_nan_stops_the_run_and_names_the_step(tmp_path):
@@ -330,7 +330,7 @@ def test_training_starts_from_given_weights_and_resumes_from_its_own(unbroken, t
   states = []
   for experiment in (constants, dataclasses.replace(tiny.make(), initial=given)):
     batch = next(iter(tiny.batches()))
-    states.append(state_shapes(experiment, chain, batch, 0, DECODER_RULES, mesh)[0]())
+    states.append(prepare(experiment, chain, batch, 0, mesh).make())
   assert equal(*states)
 
 
@@ -342,9 +342,9 @@ def test_given_weights_are_spread_and_cast_as_those_of_the_model(unbroken):
   found = []
   for initial in (None, halves):
     experiment = dataclasses.replace(tiny.make(), initial=initial)
-    make, shapes = state_shapes(experiment, optax.adam(1e-2), batch, 0, DECODER_RULES, mesh)
-    found.append(make())
-    for leaf, shape in zip(jax.tree.leaves(found[-1]), jax.tree.leaves(shapes)):
+    training = prepare(experiment, optax.adam(1e-2), batch, 0, mesh)
+    found.append(training.make())
+    for leaf, shape in zip(jax.tree.leaves(found[-1]), jax.tree.leaves(training.shapes)):
       assert (leaf.dtype, leaf.sharding) == (shape.dtype, shape.sharding)
   like = lambda state: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
   assert like(found[0]) == like(found[1])
@@ -370,14 +370,6 @@ def test_given_weights_of_another_model_are_named(unbroken, tmp_path):
   assert not (tmp_path / 'metrics.jsonl').exists()
 
 
-def test_first_sharding_rule_wins_and_none_is_an_error():
-  rules = (('up/kernel', ('fsdp', 'tensor')), ('kernel', ('tensor',)))
-  assert sharding.spec_for('params/up/kernel', rules) == jax.P('fsdp', 'tensor')
-  assert sharding.spec_for('params/down/kernel', rules) == jax.P('tensor')
-  with pytest.raises(InputError, match='no sharding rule matches params/bias'):
-    sharding.spec_for('params/bias', rules)
-
-
 @pytest.mark.parametrize(
   'axes', [{'data': 3}, {'data': 2}, {'dat': 8}, {'data': -1, 'fsdp': -1}, {'data': 0}]
 )
@@ -396,8 +388,12 @@ def test_an_axis_that_does_not_divide_is_left_out():
 
 
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
-def test_weight_decay_touches_kernels_alone(name):
-  chain = optimizer.make_optimizer(name, lambda _: 1.0, weight_decay=0.5)
+def test_weight_decay_touches_matrices_alone(name):
+  declared = {
+    'params/blocks/up/kernel': Declaration(('fsdp', 'tensor'), inputs=1),
+    'params/table': Declaration(('tensor', 'fsdp')),
+  }
+  chain = optimizer.make_optimizer(name, lambda _: 1.0, weight_decay=0.5)(declared)
   block = {'kernel': np.ones((2, 3, 3), np.float32), 'bias': np.ones(3, np.float32)}
   params = {'blocks': {'up': block}, 'table': np.ones((4, 3), np.float32)}
   zero = jax.tree.map(np.zeros_like, params)

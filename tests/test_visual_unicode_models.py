@@ -14,11 +14,13 @@ from experiments.visual_unicode.__main__ import RECIPE
 from lib.data import fonts, glyphs, pipeline
 from lib.errors import InputError
 from lib.models.growth import Stage
+from lib.objectives.next_token import next_token
+from lib.parameters import path_name
 from lib.tokenizers import Characters
 from lib.tokenizers.strings import token_strings
-from lib.train import language_model, sharding
+from lib.train import sharding
 from lib.train.experiment import Experiment
-from lib.train.state import state_shapes
+from lib.train.state import prepare
 from tests.test_configs import shape_check
 
 SCALE = f'smoke,tables={"+".join(visual_unicode.TABLES)}'
@@ -34,13 +36,13 @@ def test_the_table_is_no_part_of_the_optimiser_and_sharded_like_the_readout(conf
   experiment = recipe(config, 'glyph')
   batch = sharding.global_batch(next(iter(experiment.batches)), mesh, experiment.batch_axis)
   chain = models.make_optimizer(config.loss)
-  _, shapes = state_shapes(experiment, chain, batch, 0, config.rules, mesh)
+  shapes = prepare(experiment, chain, batch, 0, mesh).shapes
   frozen = shapes['variables']['frozen']['embedding']['table']
   readout = shapes['variables']['params']['embedding']['readout_table']
   assert frozen.shape == readout.shape
   assert frozen.sharding == readout.sharding
   assert frozen.sharding.shard_shape(frozen.shape)[1:] == (frozen.shape[1] // 2, 8)
-  paths = [sharding.path_name(path) for path, _ in jax.tree.leaves_with_path(shapes['optimizer'])]
+  paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(shapes['optimizer'])]
   assert any(path.endswith('embedding/readout_table') for path in paths)
   assert not any(path.endswith('embedding/table') for path in paths)
 
@@ -104,14 +106,11 @@ def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
   shape_check(models.make_experiment(model, [batches]), config, mesh)
   model = models.make_model(config.growth, 'code_16', opened.glyphs, dtype)
   stage = Stage(model, config.growth.layers)
-  whole, loss_fn = (
-    language_model.loss_and_init(model)[0],
-    language_model.loss_and_init(growth._Plain(stage))[1],
-  )
-  begin = lambda key, batch: stage.start(whole(key, batch))
-  shapes = shape_check(Experiment(begin, loss_fn, batches), config, mesh)
+  functions = next_token(growth._Plain(stage))
+  shapes = shape_check(Experiment(*functions, batches), config, mesh)
   lower = shapes['variables']['frozen']['lower']['up']['kernel']
   assert lower.shape[0] == config.growth.layers - 1
+  assert lower.sharding.spec == jax.P(None, 'fsdp', 'tensor')
 
 
 def test_starts_of_one_norm_differ_in_what_the_rows_say(config):

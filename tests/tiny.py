@@ -9,10 +9,13 @@ import grain
 import jax
 import numpy as np
 
-from configs.common import DECODER_RULES
+from lib.data import pipeline
 from lib.embeddings.learned import Learned
+from lib.evals import held_out
 from lib.models.decoder import Decoder, LanguageModel
-from lib.train import language_model, loop, optimizer, sharding
+from lib.objectives.next_token import next_token
+from lib.tokenizers import Characters
+from lib.train import loop, optimizer, sharding
 from lib.train.experiment import Experiment
 
 V, T, ROWS = 7, 8, 8
@@ -41,27 +44,51 @@ def batches(**faults):
   return data.to_iter_dataset(options)
 
 
-def make(**faults):
+class Texts:
+  """Documents whose next letter is the last plus one; counts those that are read."""
+
+  def __init__(self, documents=160):
+    self.documents, self.read = documents, 0
+
+  def __len__(self):
+    return self.documents
+
+  def __getitem__(self, index):
+    self.read += 1
+    start, length = np.random.default_rng(int(index)).integers((0, 3), (V, 20))
+    return bytes((start + np.arange(length)) % V)
+
+
+def lane_batches(texts, lanes=4):
+  """Batches of texts, whose rows come from lanes."""
+  data = pipeline.batches(
+    texts, Characters(bytes(range(V))), batch_size=ROWS, length=T, seed=0, lanes=lanes
+  )
+  return data.map(lambda batch: batch | {'scale': np.ones(ROWS, np.float32)})
+
+
+def make(data=None, **faults):
   model = LanguageModel(
     Learned(V, 16), Decoder(layers=2, dim=16, heads=2, mlp_dim=32, max_length=T)
   )
-  init_fn, plain_loss = language_model.loss_and_init(model)
+  init_fn, plain_loss = next_token(model)
 
   def loss_fn(variables, batch, key):
     loss, aux = plain_loss(variables, batch, key)
     return loss * batch['scale'].mean(), aux
 
-  held_out = language_model.held_out(plain_loss, [next(iter(batches()))])
-  return Experiment(init_fn, loss_fn, batches(**faults), {'validation': held_out})
+  score = held_out.held_out(plain_loss, [next(iter(batches()))])
+  data = batches(**faults) if data is None else data
+  return Experiment(init_fn, loss_fn, data, {'validation': score})
 
 
-def run(workdir, steps, mesh=None, profile=None, initial=None, **faults):
+def run(workdir, steps, mesh=None, profile=None, initial=None, data=None, **faults):
   mesh = mesh or sharding.make_mesh({'data': -1}, jax.devices()[:1])
   schedule = optimizer.make_schedule('cosine', 1e-2, 20, 2, 0.1)
   return loop.train(
-    dataclasses.replace(make(**faults), initial=initial),
+    dataclasses.replace(make(data, **faults), initial=initial),
     optimizer.make_optimizer('adamw', schedule, weight_decay=1e-3),
-    steps=steps, seed=3, mesh=mesh, rules=DECODER_RULES, workdir=workdir, profile=profile,
+    steps=steps, seed=3, mesh=mesh, workdir=workdir, profile=profile,
     log_every=1, evaluate_every=5, checkpoint_every=4,
   )  # fmt: skip
 

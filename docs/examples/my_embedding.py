@@ -5,12 +5,12 @@ import sys
 
 from jax import random
 
-from configs.common import DECODER_RULES
 from lib.data import pipeline, sources
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
+from lib.objectives.next_token import next_token
 from lib.tokenizers import Characters
-from lib.train import language_model, loop, optimizer, sharding
+from lib.train import loop, optimizer, sharding
 from lib.train.experiment import Experiment
 
 
@@ -23,8 +23,8 @@ model = LanguageModel(Signs(256, 32), Decoder(layers=1, dim=32, heads=2, mlp_dim
 text = sources.open_source('stdlib/prose', 'train')
 batches = pipeline.batches(text, Characters(), batch_size=8, length=64, seed=0)
 _, history = loop.train(
-  Experiment(*language_model.loss_and_init(model), batches),
+  Experiment(*next_token(model), batches),
   optimizer.make_optimizer('adamw', lambda step: 1e-2), steps=50, seed=0,
-  mesh=sharding.make_mesh({'data': -1}), rules=DECODER_RULES, workdir=sys.argv[1],
+  mesh=sharding.make_mesh({'data': -1}), workdir=sys.argv[1],
 )  # fmt: skip
 print(f'{history[-1]["bits_per_byte"]:.2f} bits per byte after {history[-1]["step"]} steps')

@@ -4,13 +4,13 @@
 import math
 import sys
 
+from lib import tokenizers
 from lib.data import pipeline, sources
 from lib.evals import ngram
-from lib.tokenizers import train_bpe
 
 train = sources.open_source(sys.argv[1], 'train')  # a file, a folder, a glob, tfds:NAME
 text = sources.sample(train, 10_000_000)
-bpe = train_bpe(b''.join(text), 1024, bytes(range(256)))
+bpe = tokenizers.train('bpe_unsplit', text, 1024)
 
 test = sources.sample(sources.open_source(sys.argv[1], 'test'), 1_000_000)
 [nats] = ngram.token_loss(bpe, text, test, [0])

@@ -10,7 +10,7 @@ from lib.tokenizers import documents
 tokenizer = tokenizers.load(sys.argv[1])  # tokenizer.json, a SentencePiece .model, or ours
 text = sources.sample(sources.open_source(sys.argv[2], 'test'), 1_000_000)
 
-tokens = sum(coded.ids.size for coded in documents.encode(tokenizer, text))
+tokens = sum(coded.ids.size for coded in tokenizer.cover_batch(text))
 print(f'{tokenizer.vocab_size:,} ids, {sum(map(len, text)) / tokens:.2f} bytes a token')
 back = documents.restored(tokenizer, text)
 print(

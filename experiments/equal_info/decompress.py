@@ -7,7 +7,7 @@ model that sees them predicts more bytes correctly. Tokens that cannot be read a
 there is a second control: the same model before the tokens of another text.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import models, plots
+from experiments.equal_info import m2, plots
 from experiments.fit import Fitted
 from experiments.recipe import Plan, Run, Table, text_of
 from lib import stats
@@ -25,7 +25,7 @@ from lib.errors import InputError
 from lib.evals import token_scores
 from lib.models.decoder import LanguageModel
 from lib.report.results import Rows, name
-from lib.train.experiment import Batch, Variables
+from lib.train.experiment import Variables
 
 CONTROL = 'none'
 OTHERS = '_of_another_text'  # after a method's name: the second control
@@ -54,9 +54,7 @@ def check(config: ConfigDict) -> None:
   options = config.decompress
   coders.check_m1(config)
   fit.check(options, 'decompress')
-  for field in ('text_bytes', 'train_texts', 'test_texts'):
-    if options[field] < 1:
-      raise InputError(f'decompress.{field} must be 1 or more; got {options[field]}.')
+  fit.check_least(options, 'decompress', 1, ('text_bytes', 'train_texts', 'test_texts'))
   if room(options) < 1:
     raise InputError(
       f'decompress.length must be above decompress.text_bytes {options.text_bytes}, to have room '
@@ -115,24 +113,11 @@ def make_rows(config: ConfigDict, found: Texts, arm: str) -> dict[str, np.ndarra
 
   Ids of tokens come after the 256 of bytes. Bytes begin at one place in every row.
   """
-  size, first = found.data.shape[1], 0 if arm == CONTROL else room(config.decompress)
-  table = np.zeros((5, len(found.data), first + size), np.int32)
-  targets, inputs, covered, segments, scored = table
-  targets[:, first:], covered[:, first:] = found.data, 1
-  segments[:, first:], scored[:, first:] = 1, 1
-  given = found.tokens[arm.removesuffix(OTHERS)] if first else []
+  given = [256 + ids for ids in found.tokens.get(arm.removesuffix(OTHERS), ())]
   if arm.endswith(OTHERS):
     given = [*given[1:], *given[:1]]
-  for i, tokens in enumerate(given):
-    targets[i, : tokens.size], segments[i, : tokens.size] = 256 + tokens, 1
-  inputs[:, 1:], inputs[:, 0] = targets[:, :-1], vocab_size(config)
-  if first:
-    inputs[:, first] = vocab_size(config)  # the bytes begin: not the last token's room
-  positions = np.tile(np.arange(first + size, dtype=np.int32), (len(found.data), 1))
-  return {
-    'targets': targets, 'inputs': inputs, 'bytes': covered, 'segments': segments,
-    'positions': positions, 'scored': scored,
-  }  # fmt: skip
+  first = 0 if arm == CONTROL else room(config.decompress)
+  return pipeline.prefixed(given, found.data, first, vocab_size(config))
 
 
 def vocab_size(config: ConfigDict) -> int:
@@ -142,7 +127,7 @@ def vocab_size(config: ConfigDict) -> int:
 
 def make_model(config: ConfigDict) -> LanguageModel:
   """The model of every arm."""
-  return models.make_model(config, config.decompress, vocab_size(config))
+  return m2.make_model(config, config.decompress, vocab_size(config))
 
 
 def plan(config: ConfigDict) -> Plan:
@@ -157,17 +142,12 @@ def read(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Which bytes of the rows are predicted, bool [N, bytes], and their nats."""
   size, count = int(rows['scored'][0].sum()), len(rows['targets'])
-  found = token_scores.score(model, variables, _parts(rows), np.arange(count), guess=True)
+  # In parts of one size, the last filled up with rows from the begin.
+  parts = [np.arange(start, start + TOGETHER) % count for start in range(0, count, TOGETHER)]
+  batches = [{field: values[part] for field, values in rows.items()} for part in parts]
+  found = token_scores.score(model, variables, batches, np.arange(count), guess=True)
   assert found.right is not None
   return found.right[:count, -size:], found.nats[:count, -size:]
-
-
-def _parts(rows: Mapping[str, np.ndarray]) -> Iterator[Batch]:
-  """Rows in parts of one size, the last filled up with rows from the begin."""
-  count = len(rows['targets'])
-  for start in range(0, count, TOGETHER):
-    picked = np.arange(start, start + TOGETHER) % count
-    yield {field: values[picked] for field, values in rows.items()}
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -247,13 +227,9 @@ def _add_arm(
 def add_against(
   rows: Rows, config: ConfigDict, documents: np.ndarray, right: Mapping[str, np.ndarray]
 ) -> None:
-  """Accuracy of each arm above the controls, paired by seed and document.
+  """Accuracy of arms above the controls, paired by seed and document [N].
 
-  Args:
-    rows: that get it.
-    config: of the recipe.
-    documents: int64 [N], of the texts.
-    right: arm -> which bytes it predicts, [S, N, bytes].
+  `right` tells which bytes an arm predicts, [S, N, bytes].
   """
   for part, half in parts(config.decompress.text_bytes).items():
     by_arm = {arm: contributions(one[..., half], documents) for arm, one in right.items()}

@@ -10,12 +10,13 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import models, plots
+from experiments.equal_info import plots
 from experiments.equal_info.corpus import Corpus, train_bytes
 from experiments.fit import Fitted
 from experiments.recipe import Plan, Plans, Run, Table, text_of
 from lib import stats
 from lib.data import epochs, excerpts
+from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.evals import coding, ngram, token_scores
 from lib.evals.token_scores import Scores
@@ -52,9 +53,8 @@ def check(config: ConfigDict) -> None:
   for method in chosen(options.equal_text, 'm2'):
     if method not in methods:
       raise InputError(f'm2.equal_text {method.name!r} is not one of m2.methods; add it there.')
-  for field in ('example_bytes', 'train_bytes', 'stepped_bytes', 'validation_bytes', 'test_bytes'):
-    if options[field] < 1:
-      raise InputError(f'm2.{field} must be 1 or more; got {options[field]}.')
+  sizes = ('example_bytes', 'train_bytes', 'stepped_bytes', 'validation_bytes', 'test_bytes')
+  fit.check_least(options, 'm2', 1, sizes)
   for split in ('train', 'validation', 'test'):
     excerpts.of_split(config.data.source, split, length=options.example_bytes, total=1)
   for method in methods:  # a token of 1 byte is the least; `fit_all` knows the tokens
@@ -86,13 +86,27 @@ def sized(config: ConfigDict, size: Size) -> ConfigDict:
   return ConfigDict(config.m2.to_dict() | fields)
 
 
+def make_model(config: ConfigDict, options: ConfigDict, vocab_size: int) -> LanguageModel:
+  """The model of a section over `vocab_size` ids: M2, or one that decompresses."""
+  rows = Learned(
+    vocab_size,
+    options.dim,
+    tied=False,
+    init_std=1.0,
+    readout_scale=options.dim**-0.5,
+    z_loss=options.z_loss,
+    dtype=fit.dtype(config),
+  )
+  return LanguageModel(rows, fit.make_decoder(options, fit.dtype(config), options.length))
+
+
 def plans(config: ConfigDict) -> Plans:
   """The models from the largest, over the largest vocabulary that tokens have."""
   vocab_size = max(config.tokenizers.sentencepiece, *(1 << bits for _, bits in config.m2.methods))
 
   def plan(size: Size) -> Plan:
     options = sized(config, size)
-    return fit.plan(options, models.make_model(config, options, vocab_size))
+    return fit.plan(options, make_model(config, options, vocab_size))
 
   return {
     f'm2/{name(model=size[0], v=vocab_size)}': functools.partial(plan, size)
@@ -108,12 +122,7 @@ def where_of(size: Size, method: Method) -> dict[str, Any]:
 def train(config: ConfigDict, run: Run, size: Size, corpus: Corpus, **changes: Any) -> list[Fitted]:
   """M2 over a tokenizer, trained now or by another table of this run.
 
-  Args:
-    config: of the recipe.
-    run: its workdir keeps the models.
-    size: one of m2.models.
-    corpus: what M2 reads.
-    **changes: of the section m2, such as other `steps`.
+  `changes` are of the section m2, such as other `steps`.
   """
   options, where = sized(config, size), where_of(size, corpus.method)
   steps = changes.get('steps', options.steps)
@@ -121,7 +130,7 @@ def train(config: ConfigDict, run: Run, size: Size, corpus: Corpus, **changes: A
     where |= TEXT
     options.warmup *= options.steps / steps  # as many steps as the others have
   options.update(changes)
-  model = models.make_model(config, options, corpus.vocab_size)
+  model = make_model(config, options, corpus.vocab_size)
   return fit.fit(
     config, run, options, f'm2/{name(**where)}', model, corpus.batches,
     scores={'validation': functools.partial(_watch, corpus, model)}, tokenizer=corpus.tokenizer,
@@ -135,7 +144,7 @@ def fit_all(
   steps = changes.get('steps', config.m2.steps)
   _check_epochs(config, corpus.method, corpus.bytes_per_token, steps)
   trained = train(config, run, size, corpus, **changes)
-  model = models.make_model(config, sized(config, size), corpus.vocab_size)
+  model = make_model(config, sized(config, size), corpus.vocab_size)
   documents = corpus.texts['test'].documents
   return trained, [
     token_scores.score(model, one.variables, corpus.rows(corpus.test), documents) for one in trained
@@ -345,13 +354,7 @@ def _add_against(
   """Bits per byte of each arm [S, D] above those of the references, paired by seed and document.
 
   Arms whose noise is alike share one residual variance; each of the others has its own. GZip is
-  also compared with greedy windows in tokens of the same width.
-
-  Args:
-    rows: that get them.
-    size: of the models.
-    arms: bits per byte of the arms' models, contributions of documents.
-    also: further coordinates of the rows.
+  also compared with greedy windows in tokens of the same width. `also` are further coordinates.
   """
   where = lambda method: where_of(size, method) | dict(also)
   pooled = {method: one for method, one in arms.items() if method.name not in UNPOOLED}

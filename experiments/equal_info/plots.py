@@ -8,22 +8,11 @@ from collections.abc import Mapping, Sequence
 from experiments import coders
 from lib.report import plots
 from lib.report.plots import Panel
-from lib.report.results import Row
+from lib.report.results import Row, cells_of
 
 MARKS = 'osD^v<>PX*hp'
 LOSSY = ' (lossy)'  # after the name of a tokenizer that does not give every text back
 RANDOM = 'random bytes, as many as of ac'
-
-Cells = list[tuple[Mapping[str, str], dict[str, float]]]
-
-
-def _cells(rows: Sequence[Row], table: str) -> Cells:
-  """The coordinates of each row of a table, and column -> measured value."""
-  found: dict[str, tuple[Mapping[str, str], dict[str, float]]] = {}
-  for row in rows:
-    if row.table == table and row.measured is not None:
-      found.setdefault(row.row, (row.where, {}))[1][row.column] = row.measured
-  return [*found.values()]
 
 
 def label(where: Mapping[str, str]) -> str:
@@ -55,7 +44,7 @@ def ratio(rows: Sequence[Row]) -> list[Panel]:
   """Bytes a token by method, a panel for each vocabulary, up to what M1 allows."""
   found: dict[str, dict[str, float]] = {}
   most = None
-  for where, cells in _cells(rows, 'ratio'):
+  for where, cells in cells_of(rows, 'ratio'):
     if where.get('method') == 'm1':
       most = cells['bytes_per_token']
     elif 'bytes_per_token' in cells:
@@ -74,7 +63,7 @@ def uniformity(rows: Sequence[Row]) -> list[Panel]:
   panels = []
   for kind, title in (('ngrams', 'strings at every bit'), ('tokens', 'strings end to end')):
     points = []
-    for where, cells in _cells(rows, 'uniformity'):
+    for where, cells in cells_of(rows, 'uniformity'):
       if where['kind'] == kind and cells.get('kl_bits'):
         n, value = int(where['n']), cells['kl_bits']
         points.append((where['method'] + LOSSY * coders.lossy(where), n, value))
@@ -89,7 +78,7 @@ def uniformity(rows: Sequence[Row]) -> list[Panel]:
 
 def m2(rows: Sequence[Row]) -> list[Panel]:
   """Bits per byte against FLOPs per byte and bytes per step; M2 below models without context."""
-  every = [(label(where), found) for where, found in _cells(rows, 'm2') if 'budget' not in where]
+  every = [(label(where), found) for where, found in cells_of(rows, 'm2') if 'budget' not in where]
   if not every:
     return []
   panels = []
@@ -126,7 +115,7 @@ def m2(rows: Sequence[Row]) -> list[Panel]:
 
 def windows(rows: Sequence[Row]) -> list[Panel]:
   """The gap to uniform by width, and accuracy by position and step for each width."""
-  cells = _cells(rows, 'windows')
+  cells = cells_of(rows, 'windows')
   whole = [(where, found) for where, found in cells if 'position' not in where]
   if not whole:
     return []
@@ -151,7 +140,7 @@ def decompress(rows: Sequence[Row]) -> list[Panel]:
   """Accuracy on the text's bytes while training, and at the end by half of the text."""
   cells = [
     ('control: no tokens' if where['method'] == 'none' else label(where), found)
-    for where, found in _cells(rows, 'decompress')
+    for where, found in cells_of(rows, 'decompress')
   ]
   if not cells:
     return []

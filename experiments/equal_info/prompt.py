@@ -2,7 +2,7 @@
 """A text that the user gives, gone on with by an M2 of table m2."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
@@ -10,8 +10,8 @@ from experiments import coders
 from experiments.equal_info import m2
 from experiments.equal_info.corpus import Corpus
 from experiments.recipe import Run
+from lib.decoding import text
 from lib.errors import InputError
-from lib.evals import generation
 
 LOSSLESS = ('delay', 'exact', 'numbered', 'top', 'parsed', 'pruned', 'bpe')
 
@@ -35,14 +35,7 @@ def answer(config: ConfigDict, run: Run) -> Iterator[str]:
   options, prompt = config.generate, config.prompt.encode()
   [method] = m2.chosen([options.method], 'generate')
   [trained] = m2.train(config, run, config.m2.models[0], Corpus(config, run, method), seeds=1)
-  sampled = trained.model.generate(prompt, seed=config.seed, temperature=options.temperature)
-  return generation.as_text(itertools.chain([prompt], _up_to(sampled, options.bytes)))
-
-
-def _up_to(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
-  """Parts until they hold `size` bytes or more."""
-  for part in parts:
-    yield part
-    size -= len(part)
-    if size <= 0:
-      return
+  sampled = trained.model.generate(
+    prompt, max_bytes=options.bytes, seed=config.seed, temperature=options.temperature
+  )
+  return text.as_text(itertools.chain([prompt], sampled))

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders
+from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import plots, texts
+from experiments.equal_info import plots
 from experiments.recipe import Run, Table, text_of
 from lib import stats
+from lib.data import excerpts
 from lib.data.encoded import Encoded
+from lib.data.excerpts import Excerpts
 from lib.evals import coding
 from lib.models import one_pass
 from lib.models.byte_model import ByteModel
@@ -32,13 +34,28 @@ UNITS = 'documents'
 def check(config: ConfigDict) -> None:
   """Raises InputError for unknown tokenizers or text that is not there."""
   coders.widths(config.ratio.methods, config.ratio.token_bits)
-  texts.check(config, 'ratio')
+  check_text(config, 'ratio')
+
+
+def check_text(config: ConfigDict, table: str) -> None:
+  """Raises InputError where M1 cannot be had, or not the excerpts of a table."""
+  options = config[table]
+  coders.check_m1(config)
+  fit.check_least(options, table, 2, ['examples'])
+  fit.check_least(options, table, 16, ['length'])
+  held_out(config, options.examples, options.length)
+
+
+def held_out(config: ConfigDict, examples: int, length: int) -> Excerpts:
+  """The first `length` bytes of `examples` test documents, or of all that are so long."""
+  source, total = config.data.source, examples * length
+  return excerpts.of_split(source, 'test', length=length, total=total, most=1)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
   """Every tokenizer on the same held-out text, one excerpt of each document."""
   options, rows = config.ratio, Rows('ratio', coders.lossy)
-  documents = texts.held_out(config, options.examples, options.length).texts
+  documents = held_out(config, options.examples, options.length).texts
   size = np.array([len(document) for document in documents])
   tokens: dict[Method, np.ndarray] = {}
   for method, *others in coders.widths(options.methods, options.token_bits):

@@ -8,7 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import coders
-from experiments.equal_info import texts, uniformity
+from experiments.equal_info import uniformity
+from experiments.equal_info.ratio import check_text, held_out
 from experiments.recipe import Run, Table, text_of
 from lib import stats
 from lib.evals import coding
@@ -23,7 +24,7 @@ UNITS = 'documents'
 
 def measure(config: ConfigDict, run: Run) -> Rows:
   """Bytes per token, and how far single tokens are from uniform, by how often M1 is reset."""
-  found = texts.held_out(config, config.reset.examples, config.reset.length)
+  found = held_out(config, config.reset.examples, config.reset.length)
   size = np.full(len(found), config.reset.length)
   stepper = byte_coders.stepper(coders.m1(config, run))
   ratios: dict[str, np.ndarray] = {}  # reset -> contributions of documents to bytes per 8 bits
@@ -34,7 +35,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     )
     coded = coders.encode(run, codec, found.texts)
     ratios[label] = stats.contributions(size, coded.counts)
-    counts[label] = coding.string_counts(uniformity.by_document(coded, found.documents), 8, False)
+    counts[label] = coding.string_counts(coding.by_document(coded, found.documents), 8, False)
   rows = Rows('reset', lambda where: True)
   where = lambda label, width: {'reset': label, 'v': 1 << width}
   note = f'windows of {BITS} bits, greedy, not lossless; one excerpt of each held-out document'
@@ -62,6 +63,6 @@ TABLE = Table(
   'With fewer resets more bytes fit into a token, and single tokens are nearer to random bytes. ± '
   'is one standard error over documents.',
   ('bytes_per_token', 'excess_kl_bits'),
-  check=functools.partial(texts.check, table='reset'),
+  check=functools.partial(check_text, table='reset'),
   sources=text_of,
 )

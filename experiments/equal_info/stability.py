@@ -4,17 +4,14 @@
 import collections
 import itertools
 import re
-from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders
-from experiments.equal_info import texts
+from experiments import coders, fit
+from experiments.equal_info.ratio import held_out
 from experiments.recipe import Run, Table, text_of
 from lib import stats
-from lib.data.encoded import Encoded
-from lib.errors import InputError
 from lib.evals import coding
 from lib.report.results import Rows
 from lib.report.results import name as row_name
@@ -30,20 +27,18 @@ def check(config: ConfigDict) -> None:
   options = config.stability
   coders.check_m1(config)
   coders.widths(options.methods, (options.token_bits,))
-  for field in ('prefixes', 'texts', 'examples'):
-    if options[field] < 2:
-      raise InputError(f'stability.{field} must be 2 or more; got {options[field]}.')
-  texts.held_out(config, options.texts, options.text_length)
-  texts.held_out(config, options.examples, options.length)
+  fit.check_least(options, 'stability', 2, ('prefixes', 'texts', 'examples'))
+  held_out(config, options.texts, options.text_length)
+  held_out(config, options.examples, options.length)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
   """Edit distances of texts after many words (figure 8), and attested texts (table 8)."""
   options, rows = config.stability, Rows('stability', coders.lossy)
   words = _words(config, options.prefixes)
-  excerpts = texts.held_out(config, options.texts, options.text_length).texts
+  excerpts = held_out(config, options.texts, options.text_length).texts
   prefixed = [word + b' ' + text for text in excerpts for word in words]
-  documents = texts.held_out(config, options.examples, options.length).texts
+  documents = held_out(config, options.examples, options.length).texts
   note = (
     f'{options.prefixes} words before each of {len(excerpts)} held-out texts of '
     f'{options.text_length} bytes, all pairs of words'
@@ -52,13 +47,16 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   changed: dict[coders.Method, np.ndarray] = {}
   for [method] in coders.widths(options.methods, (options.token_bits,)):
     tokenizer, where = coders.make(config, run, method), method.where
-    distances, sizes = _changes(coders.encode(run, tokenizer, prefixed), len(words))
+    ids = [ids for ids, _ in coders.encode(run, tokenizer, prefixed)]
+    of_texts = [ids[begin : begin + len(words)] for begin in range(0, len(ids), len(words))]
+    distances = np.array([coding.mean_distance(of_text) for of_text in of_texts])
+    sizes = np.array([np.mean([one.size for one in of_text]) for of_text in of_texts])
     changed[method] = distances / sizes
     about = note if method.lossless else note + '; not lossless'
     rows.add(where, 'edit_distance', stats.mean(distances, UNITS), 'tokens', about)
     rows.add(where, 'tokens', stats.mean(sizes, UNITS), 'tokens')
     rows.add(where, 'changed_share', stats.mean(changed[method], UNITS), 'share')
-    meanings = _attested(documents, coders.encode(run, tokenizer, documents))
+    meanings = coding.attested(documents, coders.encode(run, tokenizer, documents))
     _add_meanings(rows, where, meanings)
     shown += [row_name(**where), *_lines(meanings), '']
   run.keep('attested.txt', '\n'.join(shown))
@@ -76,27 +74,6 @@ def _words(config: ConfigDict, count: int) -> list[bytes]:
   frequent = [word for word, _ in collections.Counter(found).most_common(WORDS)]
   chosen = np.random.default_rng(config.seed).permutation(len(frequent))[:count]
   return [frequent[i] for i in chosen]
-
-
-def _changes(coded: Encoded, words: int) -> tuple[np.ndarray, np.ndarray]:
-  """Mean Levenshtein distance over all pairs of words before each text, and its mean tokens [N]."""
-  ids = [ids for ids, _ in coded]
-  of_texts = [ids[begin : begin + words] for begin in range(0, len(ids), words)]
-  distances = [
-    np.mean([coding.edit_distance(a, b) for a, b in itertools.combinations(of_text, 2)])
-    for of_text in of_texts
-  ]
-  return np.array(distances), np.array([np.mean([x.size for x in one]) for one in of_texts])
-
-
-def _attested(documents: Sequence[bytes], coded: Encoded) -> dict[int, collections.Counter]:
-  """Which bytes each token that occurs covers, and how often."""
-  found: dict[int, collections.Counter] = collections.defaultdict(collections.Counter)
-  for document, (ids, lengths) in zip(documents, coded, strict=True):
-    ends = np.cumsum(lengths).tolist()
-    for token, begin, end in zip(ids.tolist(), [0, *ends], ends):
-      found[token][document[begin:end]] += 1
-  return found
 
 
 def _add_meanings(rows: Rows, where: dict, meanings: dict[int, collections.Counter]) -> None:

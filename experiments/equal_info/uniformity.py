@@ -6,12 +6,12 @@ import itertools
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders
-from experiments.equal_info import plots, texts
+from experiments import coders, fit
+from experiments.equal_info import plots
+from experiments.equal_info.ratio import held_out
 from experiments.recipe import Run, Table, text_of
 from lib import stats
 from lib.data import excerpts
-from lib.data.encoded import Encoded
 from lib.errors import InputError
 from lib.evals import coding
 from lib.report.results import Rows
@@ -30,10 +30,8 @@ def check(config: ConfigDict) -> None:
   for bits in options.bits:
     if bits not in (1, 2, 4, 8, 16):
       raise InputError(f'uniformity.bits {bits} is not one of 1, 2, 4, 8, 16.')
-  for field in ('draws', 'most'):
-    if options[field] < 2:
-      raise InputError(f'uniformity.{field} must be 2 or more; got {options[field]}.')
-  if texts.held_out(config, 2, options.length).distinct < 2:
+  fit.check_least(options, 'uniformity', 2, ('draws', 'most'))
+  if held_out(config, 2, options.length).distinct < 2:
     raise InputError(
       f'uniformity wants 2 or more documents of {options.length} bytes in '
       f'{config.data.source} (test): make uniformity.length smaller.'
@@ -49,7 +47,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   streams = {}
   for [one] in coders.widths(options.methods, (8,)):
     coded = coders.encode(run, coders.make(config, run, one), found.texts, known=True)
-    streams[one.name] = by_document(coded, found.documents)
+    streams[one.name] = coding.by_document(coded, found.documents)
   for (kind, overlapping), bits in itertools.product(KINDS.items(), options.bits):
     counts = {
       method: coding.string_counts(parts, bits, overlapping) for method, parts in streams.items()
@@ -66,14 +64,6 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       more = difference(there[method], there[after])
       rows.add(where[method], f'excess_kl_bits_above_{after}', more, 'bits', 'paired by document')
   return rows
-
-
-def by_document(coded: Encoded, documents: np.ndarray) -> list[np.ndarray]:
-  """The token bytes of each document's excerpts end to end, uint8 [bytes] each."""
-  found: dict[int, list[np.ndarray]] = {}
-  for document, (ids, _) in zip(documents.tolist(), coded, strict=True):
-    found.setdefault(document, []).append(ids.astype(np.uint8))
-  return [np.concatenate(parts) for parts in found.values()]
 
 
 def _add(rows: Rows, where: dict, counts: np.ndarray, random: np.ndarray, size: int) -> None:

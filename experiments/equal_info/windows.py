@@ -13,7 +13,7 @@ from experiments.fit import Fitted
 from experiments.recipe import Run, Table, text_of
 from lib import stats
 from lib.errors import InputError
-from lib.evals import token_scores
+from lib.evals import ngram, token_scores
 from lib.evals.token_scores import Scores
 from lib.models import byte_coders
 from lib.report.results import Rows
@@ -71,16 +71,6 @@ def _below_uniform(
   return token_scores.contributions(scores, gaps, [s.real[:, where] for s in scores])
 
 
-def trivial(corpus: Corpus) -> np.ndarray:
-  """Accuracy [window] on validation text of always guessing each position's most frequent token."""
-  trained, held_out = corpus.windows(corpus.train), corpus.windows(corpus.validation)
-  found = []
-  for known, tokens in zip(trained.T, held_out.T, strict=True):
-    guess = np.bincount(known[known >= 0], minlength=corpus.vocab_size).argmax()
-    found.append(float((tokens[tokens >= 0] == guess).mean()))
-  return np.array(found)
-
-
 def _add_positions(
   rows: Rows, where: dict, corpus: Corpus, trained: list[Fitted], scores: list[Scores]
 ) -> None:
@@ -89,7 +79,8 @@ def _add_positions(
     [one.curve(f'validation/{metric}_by_position') for one in trained]
     for metric in ('accuracy', 'sem')
   )
-  floor, tokens = trivial(corpus), scores[0].nats.shape[1]
+  known, held_out = corpus.windows(corpus.train), corpus.windows(corpus.validation)
+  floor, tokens = ngram.guessed(known, held_out), scores[0].nats.shape[1]
   gaps = [
     _below_uniform(corpus, scores, token_scores.places(tokens, corpus.window, k))
     for k in range(corpus.window)

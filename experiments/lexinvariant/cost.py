@@ -60,6 +60,6 @@ def _prepare(config, run, vocab_size, kind, draw_kind) -> steps.Ready:
   options.draw_kind = draw_kind or options.draw_kind
   chain = optimizer.make_optimizer('adamw', optimizer.make_schedule('constant', 1e-3, 1, 0, 1.0))
   one = dataclasses.replace(models.plan(config, options, kind, vocab_size), optimizer=chain)
-  step = steps.Ready(one, run.mesh, config.rules)
+  step = steps.Ready(one, run.mesh)
   step.run()  # warms up
   return step

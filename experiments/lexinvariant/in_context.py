@@ -5,6 +5,7 @@ No model of text was trained on these tasks. The rows `trained=tasks` are of a p
 of table `regularizer`): that is not the paper's experiment.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -38,14 +39,12 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   """Accuracy of both embeddings on the same examples, and what one gains on the other."""
   rows = []
   for corpus in text.corpora(config):
-    readers = {
-      kind: [
-        models.reader(text.fit(config, run, corpus, kind, seed)) for seed in text.seeds(config)
-      ]
+    trained = {
+      kind: [text.fit(config, run, corpus, kind, seed) for seed in text.seeds(config)]
       for kind in models.EMBEDDINGS
     }
     for law in LAWS:
-      rows += _rows(config, corpus, law, readers)
+      rows += _rows(config, corpus, law, trained)
   return [*rows, *_trained_on_tasks(config, run), *audit(rows)]
 
 
@@ -101,7 +100,7 @@ def _rows(
   config: ConfigDict,
   corpus: text.Corpus,
   law: str,
-  readers: Mapping[str, Sequence[scores.Logits]],
+  trained: Mapping[str, Sequence[models.Trained]],
 ) -> list[Row]:
   rows = []
   plain = examples(config, corpus, law)
@@ -115,14 +114,15 @@ def _rows(
     note = f'{len(these)} examples of {_size(config, task)}'
     guesses, chance = _guesses(row, these, commonness(corpus))
     rows += guesses
+    generate = functools.partial(
+      models.generator, length=length, batch_size=_batch_size(config, corpus)
+    )
     found = {
       kind: [
-        scores.generated_answers(reader, asked[task], corpus.tokenizer, length=length,
-                                 batch_size=_batch_size(config, corpus))
-        for reader in several
+        scores.generated_answers(generate(one), asked[task], corpus.tokenizer) for one in several
       ]
-      for kind, several in readers.items()
-    }  # fmt: skip
+      for kind, several in trained.items()
+    }
     rows += _accuracies(row, found, chance, note)
   return rows
 
@@ -171,10 +171,8 @@ def _size(config: ConfigDict, task: str) -> str:
 
 def _trained_on_tasks(config: ConfigDict, run: runner.Run) -> list[Row]:
   """The same decoder under trained and random rows, trained on text and tasks together."""
-  readers = {
-    kind: [
-      models.reader(regularizer.fit(config, run, arm, seed)) for seed in regularizer.seeds(config)
-    ]
+  trained = {
+    kind: [regularizer.fit(config, run, arm, seed) for seed in regularizer.seeds(config)]
     for kind, arm in (('learned', regularizer.STANDARD), ('lexinvariant', regularizer.LEXINVARIANT))
   }
   rows = []
@@ -185,8 +183,8 @@ def _trained_on_tasks(config: ConfigDict, run: runner.Run) -> list[Row]:
       guesses, chance = _guesses(row, these)
       rows += guesses
       found = {
-        kind: [regularizer.answers(config, reader, symbols, these) for reader in several]
-        for kind, several in readers.items()
+        kind: [regularizer.answers(config, one, symbols, these) for one in several]
+        for kind, several in trained.items()
       }
       rows += _accuracies(row, found, chance, note)
   return rows

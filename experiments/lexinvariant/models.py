@@ -8,26 +8,30 @@ each layer the current symbol. The weight of both falls to zero.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
+from numpy.typing import ArrayLike
 
 from experiments import rates, runner
 from lib.data import pipeline
+from lib.decoding import sampling
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
 from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
 from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
+from lib.evals.in_context import Generate
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
+from lib.objectives.next_token import next_token
 from lib.report.results import Row
-from lib.train import language_model, optimizer
+from lib.train import optimizer
 from lib.train.experiment import Batch, Experiment, Variables
 
 EMBEDDINGS = ('learned', 'lexinvariant')  # those that the paper sets side by side
@@ -149,25 +153,19 @@ def make_experiment(
   if taught:
     schedules['decipher'] = optax.linear_schedule(options.decipher, 0.0, steps)
 
-  plain_loss = language_model.loss_and_init(model)[1]
+  plain_init, plain_loss = next_token(model)
+  # The loss 'decipher' of the probes is scheduled by its name.
+  taught_init, taught_loss = next_token(taught) if taught else (None, None)
 
   def init_fn(key: jax.Array, batch: Batch) -> Variables:
-    variables = (taught or model).init(key, batch, key)
-    return variables if taught else {'params': {'model': variables['params']}}
+    if taught_init:
+      return taught_init(key, batch)
+    return {kind: {'model': tree} for kind, tree in plain_init(key, batch).items()}
 
   def loss_fn(variables: Variables, batch: Batch, key: jax.Array):
-    if taught is None or 'decipher' not in batch:  # evaluations
-      return plain_loss({'params': variables['params']['model']}, batch, key)
-    real = batch['segments'] > 0
-    batch = {**batch, 'targets': jnp.where(real, batch['targets'], -1)}
-    nats, probes = cast(tuple[jax.Array, jax.Array], taught.apply(variables, batch, key))
-    read = real & (batch['inputs'] < vocab_size)
-    mean = lambda values, where: jnp.where(where, values, 0.0).sum() / where.sum()
-    decipher = mean(probes.mean(axis=0), read)
-    loss = mean(nats, real) + batch['decipher'] * decipher
-    total = jnp.where(real, nats, 0.0).sum()
-    sums = {'nats': total, 'bytes': batch['bytes'].sum(), 'tokens': real.sum()}
-    return loss, sums | {'decipher_nats': decipher}
+    if taught_loss and 'decipher' in batch:  # else an evaluation
+      return taught_loss(variables, batch, key)
+    return plain_loss({'params': variables['params']['model']}, batch, key)
 
   return Experiment(init_fn, loss_fn, batches, evaluations or {}, schedules=schedules)
 
@@ -310,10 +308,46 @@ def scorer(model: LanguageModel, vocab_size: int, seed: int = 0) -> Callable:
   return score
 
 
-def reader(trained: Trained, seed: int = 0) -> Callable:
-  """batch -> logits [B, T, V] under rows of each place in the batch, the same in every call."""
-  logits, key = _compiled(trained.model), jax.random.key(seed)
-  return lambda batch: logits(trained.variables, dict(batch), key, method='logits')
+def generator(
+  trained: Trained,
+  seed: int = 0,
+  length: int | None = None,
+  batch_size: int | None = None,
+  **fields: ArrayLike,
+) -> Generate:
+  """(prompts, count) -> the likeliest ids after each, under rows of each place in a batch.
+
+  Args:
+    trained: the model.
+    seed: of the rows.
+    length: places of a text, for its prompt and what follows; as many as needed by default.
+    batch_size: prompts in a batch, and so draws of rows; all prompts by default.
+    fields: of the batch that the embedding draws for.
+  """
+  model, variables, key = trained.model, trained.variables, jax.random.key(seed)
+
+  def generate(prompts: Sequence[np.ndarray], count: int) -> np.ndarray:
+    rows = [[model.embedding.vocab_size, *prompt.tolist()] for prompt in prompts]
+    size, needed = batch_size or len(rows), max(map(len, rows)) - 1 + count
+    slots = length or needed
+    if slots < needed:
+      raise InputError(f'Prompt and answer take up to {needed} tokens; got places for {slots}.')
+    rows += [rows[0][:1]] * (-len(rows) % size)  # so that all batches have one shape
+    batch = {'inputs': np.zeros((size, slots), np.int32), **fields}
+    draw = _compiled(model)(variables, key, batch, method=_draw)
+    found: list[np.ndarray] = []
+    for start in range(0, len(rows), size):
+      found += sampling.sample(
+        model, variables, rows[start : start + size], limit=count, slots=slots,
+        keys=jax.random.split(key, size), how=sampling.GREEDY, draw=draw,
+      )  # fmt: skip
+    return np.stack(found[: len(prompts)])
+
+  return generate
+
+
+def _draw(model: LanguageModel, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
+  return model.embedding.draw(key, batch)
 
 
 @functools.cache

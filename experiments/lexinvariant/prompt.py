@@ -8,7 +8,6 @@ from experiments import runner
 from experiments.lexinvariant import cipher, models, text
 from lib.errors import InputError
 from lib.evals import cipher as keys
-from lib.evals import in_context
 
 SHORTEST, LONGEST = 20, 1000  # symbols; too few do not show which is which
 CONTINUED = 40  # symbols
@@ -40,7 +39,7 @@ def answer(config: ConfigDict, run: runner.Run) -> str:
   trained = text.fit(config, run, corpus, 'lexinvariant', config.seed)
   ids = corpus.tokenizer.encode(config.prompt.encode())
   [key] = cipher.solve(reader, np.append(ids, ids[-1])[None])
-  more = in_context.generate(models.reader(trained), [ids], CONTINUED, corpus.vocab_size)[0]
+  [more] = models.generator(trained)([ids], CONTINUED)
   decode, size = corpus.tokenizer.decode, corpus.vocab_size
   plain = lambda part: decode(keys.apply_key(part[None], key[None], size - 1)[0]).decode()
   return (

@@ -111,12 +111,11 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
       models.rate_row('regularizer', arm.row, config.regularizer, chosen(config, run, arm))
     )
     nats[arm.row] = _text_nats(config, list(trained.values()))
-    readers = [models.reader(one) for one in trained.values()]
     given[arm] = {}
     for symbols, tasks in questions.items():
       for task, these in tasks.items():
         found = given[arm][f'{task}_{{}}_{symbols}'] = [
-          answers(config, reader, symbols, these) for reader in readers
+          answers(config, one, symbols, these) for one in trained.values()
         ]
         chance = max(scores.guessing(these).values(), key=lambda one: one.value)
         note = f'of {len(these)} answers over {SYMBOLS[symbols]}'
@@ -301,12 +300,12 @@ def asked(config: ConfigDict, symbols: str) -> dict[str, list[Example]]:
 
 
 def answers(
-  config: ConfigDict, reader: scores.Logits, symbols: str, these: Sequence[Example]
+  config: ConfigDict, trained: models.Trained, symbols: str, these: Sequence[Example]
 ) -> scores.Answers:
   """What a model answers to questions over symbols known, held out or concealed."""
   hidden = np.float32(symbols == 'concealed')
-  logits = lambda batch: reader(dict(batch) | {'concealed': hidden})
-  return scores.generated_answers(logits, these, TOKENIZER, length=config.regularizer.length)
+  generate = models.generator(trained, length=config.regularizer.length, concealed=hidden)
+  return scores.generated_answers(generate, these, TOKENIZER)
 
 
 def _text_nats(config: ConfigDict, trained: Sequence[models.Trained]) -> np.ndarray:

@@ -27,34 +27,18 @@ from lib.errors import InputError
 from lib.models import byte_coders, codec_files
 from lib.tokenizers import (
   Characters,
-  Dictionary,
   Tokenizer,
   train_bpe,
   train_lzw,
   train_restricted,
   train_sentencepiece,
-  train_unicode,
   train_wordpiece,
 )
+from lib.tokenizers.blocks import train_blocks
+from lib.tokenizers.restricted import train_largest
 
 BYTES = bytes(range(256))
 DIGITS = 6  # of a fingerprint in a label
-WHOLE = 0x10000  # ids from which `unicode` is not restricted
-
-
-def train_blocks(documents: Sequence[bytes], vocab_size: int) -> Dictionary:
-  """All bytes and the most frequent blocks of two: fixed blocks, but for what is not among them."""
-  counts: collections.Counter[bytes] = collections.Counter()
-  for document in documents:
-    counts.update(document[i : i + 2] for i in range(0, len(document) - 1, 2))
-  frequent = [block for block, _ in counts.most_common(max(0, vocab_size - 256))]
-  return Dictionary([*(bytes([byte]) for byte in BYTES), *frequent])
-
-
-def _unicode(documents: Sequence[bytes], vocab_size: int) -> Tokenizer:
-  if vocab_size < WHOLE:
-    return train_restricted(documents, vocab_size)
-  return train_unicode(documents)
 
 
 LEARNED: dict[str, Callable[[Sequence[bytes], int], Tokenizer]] = {
@@ -65,7 +49,7 @@ LEARNED: dict[str, Callable[[Sequence[bytes], int], Tokenizer]] = {
   'lzw': lambda documents, size: train_lzw(b''.join(documents), size, BYTES),
   'sentencepiece': lambda documents, size: train_sentencepiece(documents, size, 'unigram'),
   'wordpiece': train_wordpiece,
-  'unicode': _unicode,
+  'unicode': train_largest,
 }
 
 

@@ -256,9 +256,7 @@ class Seeds:
     begin: Variables,
   ) -> Variables:  # fmt: skip
     """Variables after training from those given."""
-    experiment = dataclasses.replace(
-      self._experiment(functions, batches), init_fn=lambda key, batch: _given(begin)
-    )
+    experiment = dataclasses.replace(self._experiment(functions, batches), initial=begin)
     options = ConfigDict(self._options.to_dict() | {'steps': steps})
     seeds = name(seeds=f'{self._seeds[0]}-{self._seeds[-1]}')
     state, _ = runner.train(
@@ -299,22 +297,22 @@ class Seeds:
 
 
 class _Plain:
-  """A stage as `language_model.loss_and_init` takes it; it is never initialised."""
+  """A stage as `language_model.loss_and_init` takes it."""
 
   def __init__(self, stage: Stage):
-    self.apply = stage.nats
+    self._stage = stage
+
+  def init(self, *args: Any, **options: Any) -> Variables:
+    return self._stage.start(self._stage.model.init(*args, **options))
+
+  def apply(self, *args: Any, mutable: Any) -> tuple[jax.Array, dict]:
+    return self._stage.nats(*args), {}
 
 
 @functools.cache
 def _scorer(model: LanguageModel) -> Callable:
   """(variables of several models, held-out text) -> nats of each excerpt by their mean logits."""
   return scores.row_nats(functools.partial(_nats_of_mean_logits, model))
-
-
-def _given(tree: Variables) -> Variables:
-  """Host arrays as the result of a compiled program, without being written into it."""
-  shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
-  return jax.pure_callback(lambda: tree, shapes)
 
 
 def _nats_of_mean_logits(

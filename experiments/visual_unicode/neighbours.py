@@ -76,7 +76,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   opened = text.open_text(config)
   batches = text.held_out(opened, config.loss, 'test', config.loss.test).batches
   ids = frequent(batches, opened.tokenizer.vocab_size, config.neighbours.tokens)
-  written = [opened.tokenizer.decode([i]).decode('utf-8', 'replace') for i in ids]
+  written = [(opened.tokenizer.token_bytes(i) or b'').decode('utf-8', 'replace') for i in ids]
   pictures = models.glyph(opened.glyphs, config.loss.dim)[ids]
   alike = unit(pictures) @ unit(pictures).T
   rows = [
@@ -231,7 +231,7 @@ def occurrences(
   Yields:
     (rows [K] and columns [K] of the places, bool [K, W] which of the words `ids` each is).
   """
-  pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
+  pieces = [tokenizer.token_bytes(i) or b'' for i in range(tokenizer.vocab_size)]
   joins = np.array([re.search(rb'[\w\x80-\xff]$', one) is not None for one in pieces] + [False])
   space = int(tokenizer.encode(b' ')[0])
   for batch in batches:

@@ -24,9 +24,7 @@ from lib import atomic
 from lib.data import token_records
 from lib.data.sources import Source, read_record
 from lib.errors import InputError
-from lib.tokenizers import documents
-from lib.tokenizers.base import Tokenizer
-from lib.tokenizers.coding.stepping import Coded
+from lib.tokenizers.base import Coded, Tokenizer
 
 FORMAT = 1
 Record = TypeVar('Record', 'Plan', 'Shard')
@@ -234,10 +232,10 @@ def _encode(source: Source, indices: Iterable[int], tokenizer: Tokenizer) -> Ite
   group: list[bytes] = []
   for index in indices:
     group.append(source[index])
-    if len(group) == documents.together(tokenizer):
-      yield from documents.encode(tokenizer, group)
+    if len(group) == tokenizer.together:
+      yield from tokenizer.cover_batch(group)
       group = []
-  yield from documents.encode(tokenizer, group)
+  yield from tokenizer.cover_batch(group)
 
 
 def _done(folder: str | os.PathLike, plan: Plan, shard: int) -> pathlib.Path:

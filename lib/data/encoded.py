@@ -10,7 +10,7 @@ import numpy as np
 
 from lib.errors import InputError
 from lib.tokenizers import files
-from lib.tokenizers.coding.stepping import Coded
+from lib.tokenizers.base import Coded
 
 FAMILY = 'encoded'  # of the file
 

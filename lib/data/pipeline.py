@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From documents to batches: tokenize, shift, pack or pad, shuffle, resume exactly.
 
-Every process of a run reads the same batches, whole, and gives its devices their rows
-(`lib.train.sharding.global_batch`): so neither batches nor the place in the data, which a
-checkpoint keeps, depend on how many processes there are. At the speed of a pod this wants tokens
-made before (`Corpus`, `Encoded`), which are only read.
+Neither batches nor the place in the data, which a checkpoint keeps, depend on how many processes
+there are. In training each process reads only the lanes that fill the rows of its devices
+(`lib.data.lanes`).
 
 A row is a dict of int32 arrays [length]:
   targets    token ids
@@ -29,6 +28,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.data import lanes as lane_rows
 from lib.data.corpora import Corpus
 from lib.data.encoded import Encoded
 from lib.data.sources import Source
@@ -40,9 +40,9 @@ FIELDS = ('targets', 'inputs', 'bytes', 'segments', 'positions')
 # read before the first batch: at most this many batches and this many tokens (a few megabytes).
 SHUFFLE_BATCHES = 64
 SHUFFLE_TOKENS = 2**18
+SHUFFLE_ROWS = 16  # of a window of one lane among several, if the batches have as many
 # Threads read and tokenize (compiled tokenizers release the GIL) a few documents ahead of each.
 THREADS = min(16, max(4, os.cpu_count() or 1))
-READ = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=4 * THREADS)
 AT_HAND = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # of what lies in memory
 
 
@@ -57,6 +57,7 @@ def batches(
   context_bytes: int | None = None,
   shuffle: bool = True,
   repeat: bool = True,
+  lanes: int = 1,
 ) -> grain.IterDataset:
   """Batches of rows [batch_size, length].
 
@@ -71,9 +72,12 @@ def batches(
   `repeat=True`, for training, never ends. `repeat=False`, for evaluation, is one pass whose last
   batch is filled up with rows of segments 0.
 
+  `lanes` is the number of lanes that training rows come from; 0 takes `lanes.default`. Evaluation
+  reads all documents in one lane.
+
   Raises:
-    InputError: there are no documents, rows or batches of nothing are asked for, or `pack` and
-      `context_bytes` both.
+    InputError: there are no documents, rows or batches of nothing are asked for, `pack` and
+      `context_bytes` both, or lanes that do not fit the batch or the documents.
   """
   if batch_size < 1 or length < 1:
     raise InputError(
@@ -83,26 +87,46 @@ def batches(
     raise InputError('the source has no document; training wants at least one.')
   if pack and context_bytes is not None:
     raise InputError('context_bytes needs one document a row; set pack=False with it.')
-  documents = grain.MapDataset.source(source).seed(seed)
-  if shuffle:
-    documents = documents.shuffle()
-  if repeat:
-    documents = documents.repeat()
-  tokens = _tokenized(documents, tokenizer, context_bytes)
-  options = AT_HAND if isinstance(source, Encoded) else READ
-  if pack:
-    rows = _Packed(tokens.to_iter_dataset(options), length, len(source))
+  count = (lanes or lane_rows.default(batch_size)) if repeat else 1
+
+  def rows_of(lane: int, readers: int) -> grain.IterDataset:
+    """The rows of a lane; `readers` are open at once."""
+    documents = grain.MapDataset.source(source)
+    if count > 1:
+      documents = documents[lane::count]
+    seed_here, size = lane_rows.seed_of(seed, lane), len(documents)
+    documents = documents.seed(seed_here)
     if shuffle:
-      window = max(1, min(SHUFFLE_BATCHES * batch_size, SHUFFLE_TOKENS // length))
-      rows = _Shuffled(rows, window, seed)
-  else:
-    rows = tokens.map(functools.partial(_padded, length=length)).to_iter_dataset(options)
+      documents = documents.shuffle()
     if repeat:
-      rows = _WithTokens(rows, len(source))
+      documents = documents.repeat()
+    tokens = _tokenized(documents, tokenizer, context_bytes)
+    options = AT_HAND if isinstance(source, Encoded) else _reading(readers)
+    if pack:
+      rows = _Packed(tokens.to_iter_dataset(options), length, size)
+      if not shuffle:
+        return rows
+      within = SHUFFLE_TOKENS // (length * count)
+      if count > 1:  # rows of different lanes are different documents already
+        within = max(within, SHUFFLE_ROWS)
+      window = max(1, min(SHUFFLE_BATCHES * batch_size // count, within))
+      return _Shuffled(rows, window, seed_here)
+    rows = tokens.map(functools.partial(_padded, length=length)).to_iter_dataset(options)
+    return _WithTokens(rows, size) if repeat else rows
+
+  if count != 1:
+    lane_rows.check(count, batch_size, len(source))
+    return lane_rows.Lanes(rows_of, count, batch_size)
   if repeat:
-    return rows.batch(batch_size)
+    return rows_of(0, 1).batch(batch_size)
   fill = functools.partial(grain.experimental.batch_and_pad, batch_size=batch_size)
-  return rows.batch(batch_size, batch_fn=fill)
+  return rows_of(0, 1).batch(batch_size, batch_fn=fill)
+
+
+def _reading(readers: int) -> grain.ReadOptions:
+  """Threads and documents ahead of one of `readers` that share this host."""
+  threads = max(1, THREADS // readers)
+  return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
 
 
 def whole(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
@@ -119,6 +143,33 @@ def whole(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
   return {
     'targets': targets, 'inputs': inputs, 'bytes': ones, 'segments': ones,
     'positions': np.cumsum(ones, axis=-1, dtype=np.int32) - 1,
+  }  # fmt: skip
+
+
+def prefixed(
+  prefixes: Sequence[np.ndarray], ids: np.ndarray, room: int, vocab_size: int
+) -> dict[str, np.ndarray]:
+  """Rows [N, room + T] of a prefix, padded to one length, and then ids that alone are scored.
+
+  Args:
+    prefixes: ids [n] with n up to `room` of each row; none where `room` is 0.
+    ids: integer [N, T], each of one byte.
+    room: places for a prefix; 0 for none.
+    vocab_size: the id before the first of the prefix, and before the first of `ids`.
+  """
+  count, size = ids.shape
+  table = np.zeros((5, count, room + size), np.int32)
+  targets, inputs, covered, segments, scored = table
+  targets[:, room:] = ids
+  covered[:, room:] = segments[:, room:] = scored[:, room:] = 1
+  for row, prefix in enumerate(prefixes):
+    targets[row, : prefix.size], segments[row, : prefix.size] = prefix, 1
+  inputs[:, 1:] = targets[:, :-1]
+  inputs[:, [0, room]] = vocab_size
+  positions = np.tile(np.arange(room + size, dtype=np.int32), (count, 1))
+  return {
+    'targets': targets, 'inputs': inputs, 'bytes': covered, 'segments': segments,
+    'positions': positions, 'scored': scored,
   }  # fmt: skip
 
 

@@ -16,7 +16,10 @@ import numpy as np
 from lib.embeddings import tables as table_pairs
 from lib.embeddings.readout import readout_nats
 from lib.errors import InputError
+from lib.parameters import declare, declare_flops, declared
 from pallas_kernels.glyph_rows import LANES, WORD, glyph_rows, planes
+
+AXES = ('tensor', 'fsdp')  # of tables
 
 
 class Given(nn.Module):
@@ -55,7 +58,8 @@ class Given(nn.Module):
     init = nn.initializers.normal(self.init_std)
     # Before the table, which takes a key only where it is made: so both are equal in all arms.
     self.begin = self.param('begin', init, (self.dim,))
-    self.readout_table = self.param('readout_table', init, (self.vocab_size, self.dim))
+    readout = declared(init, AXES)
+    self.readout_table = self.param('readout_table', readout, (self.vocab_size, self.dim))
     if self.frozen:
       self.table = self.variable(
         'frozen', 'table', lambda: self._rows(self.make_rng('params'))
@@ -64,12 +68,15 @@ class Given(nn.Module):
       self.table = self.param('table', self._rows)
     width = self._shape(self.table)[1]
     if width != self.dim:
+      declare_flops(self, 2 * width * self.dim)
       into = nn.initializers.normal(width**-0.5)
       self.row_in = self.param('row_in', into, (width, self.dim))
 
   def _rows(self, key: jax.Array) -> Any:
-    if self.rows is None:
-      return self._zeros()
+    rows = self._zeros() if self.rows is None else self._made(key)
+    return rows if isinstance(rows, Mapping) else declare(rows, AXES)
+
+  def _made(self, key: jax.Array) -> Any:
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._arrays(0))
     shape = self._shape(like)
     if len(shape) != 2 or shape[0] != self.vocab_size:

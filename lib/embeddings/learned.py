@@ -10,6 +10,7 @@ import numpy as np
 
 from lib.embeddings import tables as table_pairs
 from lib.embeddings.readout import readout_nats
+from lib.parameters import declared
 
 
 class Learned(nn.Module):
@@ -42,12 +43,14 @@ class Learned(nn.Module):
   def setup(self) -> None:
     """Makes the parameters."""
     init = nn.initializers.normal(self.init_std)
-    self.table = self.param('table', init, (self.vocab_size, self.dim))
+    rows = declared(init, ('tensor', 'fsdp'))
+    self.table = self.param('table', rows, (self.vocab_size, self.dim))
     self.begin = self.param('begin', init, (self.dim,))
     if not self.tied:
-      self.readout_table = self.param('readout_table', init, (self.vocab_size, self.dim))
+      self.readout_table = self.param('readout_table', rows, (self.vocab_size, self.dim))
     if self.bias:
-      self.readout_bias = self.param('readout_bias', nn.initializers.zeros, (self.vocab_size,))
+      zeros = declared(nn.initializers.zeros, ('tensor',))
+      self.readout_bias = self.param('readout_bias', zeros, (self.vocab_size,))
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> None:
     """Nothing: trained rows are the same for every sequence."""

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from lib.embeddings.readout import readout_nats
 from lib.errors import InputError
+from lib.parameters import declare_flops, declared
 from pallas_kernels import random_rows
 from pallas_kernels.lexinvariant_cross_entropy import lexinvariant_cross_entropy
 from pallas_kernels.linear_cross_entropy import linear_cross_entropy
@@ -127,6 +128,7 @@ class Lexinvariant(nn.Module):
     self.input_scale = self.param('input_scale', nn.initializers.ones, (self.dim,))
     self.input_bias = self.param('input_bias', nn.initializers.zeros, (self.dim,))
     if self.row_dim:
+      declare_flops(self, 4 * self.row_dim * self.dim)
       into = nn.initializers.normal(self.row_dim**-0.5)
       back = nn.initializers.normal(0.3 * self.dim**-0.5)  # near-uniform predictions at first
       self.row_in = self.param('row_in', into, (self.row_dim, self.dim))
@@ -166,6 +168,8 @@ class Lexinvariant(nn.Module):
   def nats(self, hidden: jax.Array, targets: jax.Array, draw: Draw | Seeds) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
     back = self._back(hidden)
+    if isinstance(draw, Seeds) or draw.rows.ndim == 3:
+      declare_flops(self, 2 * self.vocab_size * self.width)
     if isinstance(draw, Seeds):
       return lexinvariant_cross_entropy(
         back, draw.seeds, targets, vocab_size=self.vocab_size, law=self.law
@@ -213,7 +217,7 @@ class AnnealedLexinvariant(Lexinvariant):
   def setup(self) -> None:
     """Makes the parameters of `Lexinvariant` and the table."""
     super().setup()
-    init = nn.initializers.normal(1.0)
+    init = declared(nn.initializers.normal(1.0), ('tensor', 'fsdp'))
     self.annealed_table = self.param('annealed_table', init, (self.vocab_size, self.width))
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw:

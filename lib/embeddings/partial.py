@@ -21,6 +21,7 @@ from lib.embeddings import tables as table_pairs
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Draw, permutations, rename
 from lib.errors import InputError
+from lib.parameters import declare_flops, declared
 from pallas_kernels.linear_cross_entropy import linear_cross_entropy
 
 PER = ('type', 'occurrence')
@@ -125,7 +126,8 @@ class Mixed(nn.Module):
   def setup(self) -> None:
     """Makes the parameters."""
     init = nn.initializers.normal(1.0)
-    self.table = self.param('table', init, (self.vocab_size, self._table_width()))
+    rows = declared(init, ('tensor', 'fsdp'))
+    self.table = self.param('table', rows, (self.vocab_size, self._table_width()))
     self.begin = self.param('begin', init, (self.dim,))
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Draw:
@@ -156,6 +158,7 @@ class Mixed(nn.Module):
 
   def nats(self, hidden: jax.Array, targets: jax.Array, draw: Draw) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
+    declare_flops(self, 2 * self.vocab_size * self.dim)
     return jax.vmap(linear_cross_entropy)(hidden * self.dim**-0.5, draw.rows, targets)[0]
 
   def logits(self, hidden: jax.Array, draw: Draw) -> jax.Array:

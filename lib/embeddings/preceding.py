@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from lib.embeddings import tables as table_pairs
+from lib.parameters import declare_flops
 
 
 class Preceding(nn.Module):
@@ -45,6 +46,7 @@ class Preceding(nn.Module):
     """Vectors [B, T, D] of ids [B, T] in 0…V."""
     vectors = self.inner.encode(ids, draw)
     length, dim = vectors.shape[1:]
+    declare_flops(self, 2 * self.back * dim**2)
     init = nn.initializers.normal(dim**-0.5)
     maps = self.param('preceding', init, (self.back, dim, dim)).astype(vectors.dtype)
     told = vectors
@@ -52,6 +54,18 @@ class Preceding(nn.Module):
       before = jnp.pad(vectors, ((0, 0), (distance, 0), (0, 0)))[:, :length]
       told = told + before @ maps[distance - 1]
     return told
+
+  def encode_after(self, ids: jax.Array, before: jax.Array, draw: Any) -> jax.Array:
+    """Vectors [B, N, D] of ids [B, N] after the ids `before` [B, N, back], nearest first, or −1."""
+    maps: jax.Array = self.get_variable('params', 'preceding')
+    vectors = self.inner.encode(ids, draw)
+    for distance in range(self.back):
+      known = before[..., distance]
+      earlier = jnp.where(
+        (known >= 0)[..., None], self.inner.encode(jnp.maximum(known, 0), draw), 0
+      )
+      vectors = vectors + earlier @ maps[distance].astype(vectors.dtype)
+    return vectors
 
   def nats(self, hidden: jax.Array, targets: jax.Array, draw: Any) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 
 from lib.mesh import BATCH_AXES, TENSOR, batch_devices
+from lib.parameters import declare_flops
 from pallas_kernels.linear_cross_entropy import (
   linear_cross_entropy,
   preferred,
@@ -25,7 +26,7 @@ def readout_nats(
   """Nats [B, T] (float32) of targets [B, T] under softmax(hidden · tableᵀ + bias).
 
   Where the mesh spreads the vocabulary, each device reads its own rows. What a z-loss adds, [B, T],
-  is sown as `intermediates/…/penalty` of the module.
+  is sown as the loss 'z_loss' of the module.
 
   Args:
     module: the embedding.
@@ -47,6 +48,7 @@ def readout_nats(
     name = 'chunked' if by_kernel else None
     call = functools.partial(linear_cross_entropy, implementation=name)
   nats, penalties = call(hidden, table, targets, bias=bias, z_loss=z_loss)
-  if z_loss:
-    module.sow('intermediates', 'penalty', penalties)
+  declare_flops(module, 2 * table.size)
+  if z_loss and not module.is_initializing():
+    module.sow('losses', 'z_loss', penalties)
   return nats

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What coded text is like: M1's ideal code length, how far bits are from random, edit distance."""
 
+import collections
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -87,6 +89,31 @@ def _windows(text: bytes, lengths: np.ndarray) -> list[bytes]:
   """The texts of the windows of a document, from the bytes that each token covers."""
   ends = np.cumsum(lengths[lengths > 0]).tolist()
   return [text[a:b] for a, b in zip([0, *ends], ends)]
+
+
+def attested(
+  documents: Sequence[bytes], coded: Iterable[np.ndarray]
+) -> dict[int, collections.Counter[bytes]]:
+  """Which bytes each token that occurs covers, and how often; `coded` as in `windows_restored`."""
+  found: dict[int, collections.Counter[bytes]] = collections.defaultdict(collections.Counter)
+  for document, (ids, lengths) in zip(documents, coded, strict=True):
+    ends = np.cumsum(lengths).tolist()
+    for token, begin, end in zip(ids.tolist(), [0, *ends], ends):
+      found[token][document[begin:end]] += 1
+  return found
+
+
+def by_document(coded: Iterable[np.ndarray], documents: np.ndarray) -> list[np.ndarray]:
+  """Tokens of a byte: those of each document's excerpts end to end, uint8 [bytes] each.
+
+  Args:
+    coded: as in `windows_restored`, of N excerpts.
+    documents: int [N], the document of each excerpt.
+  """
+  found: dict[int, list[np.ndarray]] = {}
+  for document, (ids, _) in zip(documents.tolist(), coded, strict=True):
+    found.setdefault(document, []).append(ids.astype(np.uint8))
+  return [np.concatenate(parts) for parts in found.values()]
 
 
 def string_counts(streams: Sequence[np.ndarray], bits: int, overlapping: bool) -> np.ndarray:
@@ -177,3 +204,8 @@ def edit_distance(a: np.ndarray, b: np.ndarray) -> int:
       before = row[j + 1]
       row[j + 1] = min(changed, before + 1, row[j] + 1)
   return row[b.size]
+
+
+def mean_distance(rows: Sequence[np.ndarray]) -> float:
+  """The mean `edit_distance` of all pairs of rows of ids."""
+  return float(np.mean([edit_distance(a, b) for a, b in itertools.combinations(rows, 2)]))

@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from lib.errors import InputError
-from lib.tokenizers import EqualInfo
-from lib.tokenizers.base import Dictionary, Tokenizer
-from lib.tokenizers.coding import slices
+from lib.tokenizers.base import Tokenizer
 
 Read = Callable[[int], np.ndarray]  # reads one more id; logits [V] of the next
 
@@ -43,20 +41,7 @@ def pieces(tokenizer: Tokenizer) -> Pieces:
   Raises:
     InputError: for any other, whose tokens mean nothing without those before them.
   """
-  if isinstance(tokenizer, Dictionary):
-    tokens, texts = np.arange(tokenizer.vocab_size, dtype=np.int32)[:, None], tokenizer.pieces
-  elif isinstance(tokenizer, EqualInfo) and tokenizer.table.bits % tokenizer.token_bits == 0:
-    bits = tokenizer.table.bits
-    stream = slices.pack(np.arange(1 << bits), bits)
-    tokens = slices.unpack(stream, tokenizer.token_bits).reshape(1 << bits, -1)
-    known = tokenizer.table.pieces
-    texts = [known[i] if i >= 0 else b'' for i in tokenizer.table.text.tolist()]
-  else:
-    raise InputError(
-      f'text cannot be sampled from {tokenizer.family} tokens: use a tokenizer whose windows are '
-      'whole numbers of tokens and each have a text of their own, such as equal_info up to 16 bits '
-      'or a dictionary'
-    )
+  tokens, texts = tokenizer.windows()
   some = np.flatnonzero([len(text) > 0 for text in texts])
   return Pieces(tokens[some], [texts[i] for i in some.tolist()])
 
@@ -74,7 +59,7 @@ def hold_back(tokenizer: Tokenizer, prompt: bytes, window: int = 1) -> tuple[np.
   """
   ids = tokenizer.encode(prompt)
   kept = ids.size
-  for byte in tokenizer.alphabet if isinstance(tokenizer, Dictionary) else range(256):
+  for byte in tokenizer.alphabet:
     longer = tokenizer.encode(prompt + bytes([byte]))[: ids.size]
     differ = np.flatnonzero(longer != ids[: longer.size])
     kept = min(kept, longer.size, *differ[:1].tolist())

@@ -5,20 +5,19 @@ The metric is the generated-token accuracy of arXiv 2305.16349, section 3.5 and 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import gmean
 
 from lib.data.in_context import FORMAT, Example
-from lib.data.pipeline import whole
 from lib.errors import InputError
 from lib.stats import Estimate, difference, mean
 from lib.tokenizers.base import Tokenizer
 
-# int32 arrays [B, T] named as in a batch of lib/data/pipeline.py -> logits [B, T, V].
-Logits = Callable[[Mapping[str, np.ndarray]], Any]
+# (prompts, ids [n] each without BOS; count) -> int32 [N, count], the ids that a model writes next.
+Generate = Callable[[Sequence[np.ndarray], int], np.ndarray]
 
 
 class Answers(NamedTuple):
@@ -34,41 +33,30 @@ class Answers(NamedTuple):
 
 
 def generated_answers(
-  step_logits: Logits,
-  examples: Sequence[Example],
-  tokenizer: Tokenizer,
-  batch_size: int | None = None,
-  length: int | None = None,
+  generate: Generate, examples: Sequence[Example], tokenizer: Tokenizer
 ) -> Answers:
   """The answers that a model generates greedily, compared with the right ones.
 
-  Tokens of format bytes alone, such as the space in `D 4`, are generated and fed back, but are no
+  Tokens of format bytes alone, such as the space in `D 4`, are generated and read, but are no
   symbols. Prompt and answer are tokenized apart: where a tokenizer would join them, the answer is
   right only in the tokens that it has by itself.
 
   Args:
-    step_logits: the model, called on batches of one shape. A model that draws its embedding must
-      draw the same in each call, so that an answer is generated under one draw.
+    generate: the model.
     examples: prompts and their right answers.
     tokenizer: of prompts and answers.
-    batch_size: examples a call; all of them by default.
-    length: places a call; by default as many as the longest prompt and answer take.
 
   Raises:
-    InputError: no example, an answer without symbols, a batch size below 1, or too small a length.
+    InputError: no example, or an answer without symbols.
   """
-  if not examples or (batch_size is not None and batch_size < 1):
-    raise InputError(
-      'Accuracy needs at least 1 example and a batch size of at least 1; '
-      f'got {len(examples)} examples, batch size {batch_size}.'
-    )
+  if not examples:
+    raise InputError('Accuracy needs at least 1 example; got none.')
   answers = [tokenizer.encode(example.answer) for example in examples]
   counted = [_symbols(answer, tokenizer) for answer in answers]
   if not all(where.any() for where in counted):
     raise InputError('Each answer needs a symbol, a token that is not format bytes alone.')
   prompts = [tokenizer.encode(example.prompt) for example in examples]
-  longest = max(map(len, answers))
-  generated = generate(step_logits, prompts, longest, tokenizer.vocab_size, batch_size, length)
+  generated = generate(prompts, max(map(len, answers)))
   right = [row[: len(answer)] == answer for row, answer in zip(generated, answers, strict=True)]
   shares = [r[where].mean() for r, where in zip(right, counted, strict=True)]
   return Answers(np.array(shares, np.float64), np.array([r.all() for r in right], np.float64))
@@ -131,38 +119,6 @@ def above_chance(accuracy: Estimate, chance: Estimate) -> Estimate:
   return accuracy._replace(value=max(0.0, found.value / room), sem=sem)
 
 
-def generate(
-  step_logits: Logits,
-  prompts: Sequence[np.ndarray],
-  count: int,
-  vocab_size: int,
-  batch_size: int | None = None,
-  length: int | None = None,
-) -> np.ndarray:
-  """int32 [N, count]: the `count` tokens after each prompt, each the likeliest given those before.
-
-  Every call has the shape [batch_size, length], by default all prompts and the longest of them
-  + count; the last batch is filled up with empty prompts.
-  """
-  size = batch_size or len(prompts)
-  lengths = np.zeros(-(-len(prompts) // size) * size, np.int64)
-  lengths[: len(prompts)] = [len(prompt) for prompt in prompts]
-  needed = int(lengths.max()) + count
-  if length is not None and length < needed:
-    raise InputError(f'Prompt and answer take up to {needed} tokens; got places for {length}.')
-  tokens = np.zeros((len(lengths), length or needed), np.int32)
-  for row, prompt in zip(tokens, prompts):
-    row[: len(prompt)] = prompt
-  rows = np.arange(size)
-  for start in range(0, len(tokens), size):
-    part, known = tokens[start : start + size], lengths[start : start + size]
-    for place in (known + step for step in range(count)):
-      logits = step_logits(_batch(part, place, vocab_size))
-      part[rows, place] = np.argmax(np.asarray(logits[rows, place]), axis=-1)
-  after = lengths[:, None] + np.arange(count)
-  return np.take_along_axis(tokens, after, axis=1)[: len(prompts)]
-
-
 def improvement(standard: ArrayLike, other: ArrayLike) -> dict[str, float]:
   """What "x times better on average" can mean for paired scores: five statistics of the ratios.
 
@@ -192,14 +148,3 @@ def improvement(standard: ArrayLike, other: ArrayLike) -> dict[str, float]:
 def _symbols(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
   """bool [n] which tokens hold more than format bytes."""
   return np.array([bool(tokenizer.decode([i]).translate(None, FORMAT)) for i in ids], bool)
-
-
-def _batch(tokens: np.ndarray, known: np.ndarray, vocab_size: int) -> dict[str, np.ndarray]:
-  """Documents whose first `known` [B] of the tokens [B, T] are there, to be gone on with.
-
-  The input at place `known` is the last known token, so that the logits there are the next one's;
-  its target, not known yet, is 0.
-  """
-  batch = whole(tokens, vocab_size)
-  known_here = (batch['positions'] <= known[:, None]).astype(np.int32)
-  return {name: field * known_here for name, field in batch.items()}

@@ -121,6 +121,20 @@ def whole_windows(batches: Iterable[Mapping[str, np.ndarray]], size: int, begin:
   return np.concatenate(found).astype(np.int64)
 
 
+def guessed(known: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+  """Accuracy [w] of always guessing the most frequent token of each place in a window.
+
+  Args:
+    known: integer [N, w], windows to count; -1 where one is cut short.
+    held_out: windows to guess, likewise.
+  """
+  found = []
+  for counted, tokens in zip(known.T, held_out.T, strict=True):
+    guess = np.bincount(counted[counted >= 0]).argmax()
+    found.append((tokens[tokens >= 0] == guess).mean())
+  return np.array(found)
+
+
 class WindowUnigram:
   """A unigram over whole windows: each token given the earlier tokens of its own window alone.
 

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -31,8 +31,9 @@ from lib import atomic
 from lib.errors import InputError
 from lib.language_model import modules
 from lib.language_model.model import Provenance, TrainedModel, flat
-from lib.models import codec_files
 from lib.models.decoder import LanguageModel
+from lib.parameters import Description, describe_model, path_name
+from lib.tokenizers import registry
 from lib.train import sharding
 from lib.train.state import check_same_shapes
 
@@ -63,28 +64,23 @@ def save(model: TrainedModel, path: str | os.PathLike) -> None:
     arrays = {name: np.asarray(array, order='C') for name, array in flat(model.variables).items()}
     save_file(arrays, partial / WEIGHTS)
     if model.tokenizer is not None:
-      codec_files.save(model.tokenizer, partial / TOKENIZER)
+      registry.save(model.tokenizer, partial / TOKENIZER)
     description['files'] = {file.name: _facts(file) for file in sorted(partial.iterdir())}
     description['sha256'] = _digest(description)
     (partial / MODEL).write_text(json.dumps(description, indent=1))
 
 
-def load(
-  path: str | os.PathLike, mesh: Mesh | None = None, rules: sharding.Rules | None = None
-) -> TrainedModel:
+def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
   """Reads the folder that `TrainedModel.save` wrote.
 
   Args:
     path: of the folder.
     mesh: devices to spread the weights over, array by array: the host has the parts of one array at
       a time. None puts them on one device.
-    rules: where on a mesh each array lies, by its path (`lib.train.sharding`); a mesh needs them.
 
   Raises:
     InputError: there is no such folder, or it is damaged or of another kind.
   """
-  if mesh is not None and rules is None:
-    raise InputError('a mesh needs rules that place the weights on it, such as DECODER_RULES.')
   path = pathlib.Path(path)
   description = _read(path)
   with _rebuilding(path / MODEL):
@@ -95,9 +91,9 @@ def load(
     context, bos = description['context'], description['bos']
     if type(context) is not int or type(bos) is not int:
       raise InputError(f'context and bos must be whole numbers; got {context!r} and {bos!r}.')
-    wanted = _shapes(module)
-  variables = _weights(path / WEIGHTS, wanted, mesh, rules)
-  tokenizer = codec_files.load(path / TOKENIZER) if TOKENIZER in description['files'] else None
+    wanted = _described(module)
+  variables = _weights(path / WEIGHTS, wanted, mesh)
+  tokenizer = registry.load(path / TOKENIZER) if TOKENIZER in description['files'] else None
   with _rebuilding(path / MODEL):
     return TrainedModel(module, variables, tokenizer, context, bos, provenance, mesh)
 
@@ -173,34 +169,30 @@ def _provenance(description: Any) -> Provenance:
   return dataclasses.replace(made, seeds=tuple(made.seeds), changes=tuple(made.changes))
 
 
-@functools.cache
-def _shapes(module: LanguageModel) -> dict[str, Any]:
-  """Names, shapes and dtypes of a module's initial variables."""
-  ids = jnp.zeros((1, 2), jnp.int32)
-  batch = dict.fromkeys(('inputs', 'targets', 'segments', 'positions'), ids)
-  return dict(jax.eval_shape(lambda key: module.init(key, batch, key), jax.random.key(0)))
+_described = functools.cache(describe_model)
 
 
-def _weights(
-  file: pathlib.Path, wanted: dict[str, Any], mesh: Mesh | None, rules: sharding.Rules | None
-) -> dict[str, Any]:
+def _weights(file: pathlib.Path, wanted: Description, mesh: Mesh | None) -> dict[str, Any]:
   """The variables of a safetensors file, if they have the names and shapes that are wanted."""
   try:
     with safe_open(file, framework='numpy') as opened:
       shape_of = lambda name: jax.ShapeDtypeStruct(opened.get_slice(name).get_shape(), np.float32)
       found = {name: shape_of(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-      check_same_shapes(found, wanted, f'the weights in {file}')
+      check_same_shapes(found, wanted.shapes, f'the weights in {file}')
 
-      def read(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        name = sharding.path_name(path)
+      def read(path: tuple, leaf: jax.ShapeDtypeStruct, place: NamedSharding | None) -> jax.Array:
+        name = path_name(path)
         part = opened.get_slice(name)
         if part.get_dtype().startswith(('F', 'BF')) != jnp.issubdtype(leaf.dtype, jnp.floating):
           raise InputError(f'{name} in {file} is {part.get_dtype()}, not {leaf.dtype}.')
-        if mesh is None:
+        if place is None:
           return jnp.asarray(opened.get_tensor(name))
-        place = sharding.fit(sharding.spec_for(name, rules or ()), leaf.shape, mesh)
         return jax.make_array_from_callback(leaf.shape, place, part.__getitem__)
 
-      return jax.tree_util.tree_map_with_path(read, wanted)
+      shapes = wanted.shapes
+      if mesh is None:
+        return jax.tree_util.tree_map_with_path(lambda path, leaf: read(path, leaf, None), shapes)
+      places = sharding.shardings(shapes, wanted.declared, mesh)
+      return jax.tree_util.tree_map_with_path(read, shapes, places)
   except (SafetensorError, OSError) as error:
     raise InputError(f'{file} is no safetensors file: {error}') from error

@@ -7,6 +7,7 @@ Legend: B texts, T tokens, V vocabulary, D model width.
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,20 +20,22 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from lib import stats
+from lib.decoding import text as decoding
+from lib.decoding.sampling import Sampling
 from lib.embeddings import tables as table_pairs
 from lib.embeddings.tables import Tables
 from lib.errors import InputError
-from lib.evals import generation
 from lib.language_model import modules, scoring
 from lib.mesh import batch_devices
 from lib.models.decoder import LanguageModel
-from lib.models.reader import Reader
-from lib.tokenizers import base, documents
+from lib.parameters import path_name
+from lib.tokenizers import base
 from lib.tokenizers.base import Tokenizer
 from lib.train import sharding
 
 LOG_2 = float(np.log(2))
 DRAWN_TOGETHER = 8  # windows whose drawn rows are in memory at once
+SAMPLES = 2**31 - 1  # folded into a text's key, gives the key of its samples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +148,7 @@ class TrainedModel:
     """
     if isinstance(texts, bytes | str) or not all(isinstance(text, bytes) for text in texts):
       raise InputError('texts must be a list of byte strings, one for each document.')
-    coded = documents.encode(self._tokenizer, texts)
+    coded = self._tokenizer.cover_batch(texts)
     losses = self.id_loss([one.ids for one in coded], seed)
     return [TokenLoss(nats, one.byte_lengths, one.ids) for nats, one in zip(losses, coded)]
 
@@ -208,34 +211,62 @@ class TrainedModel:
 
   def generate(
     self,
-    prompt: bytes = b'',
+    prompt: bytes | Sequence[bytes] = b'',
     *,
     max_bytes: int | None = None,
     seed: int = 0,
     temperature: float = 1.0,
-  ) -> Iterator[bytes]:
+    top_k: int = 0,
+    top_p: float = 1.0,
+  ) -> Iterator[Any]:
     """Bytes that follow the prompt, as they are sampled; without a limit the caller stops it.
 
+    Parts are bytes; for several prompts they are lists, with the new bytes of each text. A text
+    depends on its prompt, its place among the prompts and the seed alone.
+
     Args:
-      prompt: any bytes. Its last tokens are sampled again among those that spell its last bytes.
-      max_bytes: the most bytes to give; None for no limit.
-      seed: of the samples, and of the embedding's draw if it draws.
+      prompt: any bytes, or several of them. The last tokens of a prompt are sampled again among
+        those that spell its last bytes.
+      max_bytes: the most bytes of a text; None for no limit.
+      seed: of the samples, and of the embedding's draws if it draws.
       temperature: divides the logits; 0 takes the likeliest token.
+      top_k: draw among this many of the likeliest tokens; 0 for all.
+      top_p: draw among the fewest of the likeliest tokens that have this probability together.
 
     Raises:
-      InputError: a tokenizer whose tokens mean nothing without those before them, or a limit or
-        temperature below 0.
+      InputError: a tokenizer whose tokens mean nothing without those before them, or options out of
+        range.
     """
-    if temperature < 0 or (max_bytes is not None and max_bytes < 0):
-      raise InputError(
-        f'temperature and max_bytes must be 0 or more; got {temperature} and {max_bytes}.'
+    if max_bytes is not None and max_bytes < 0:
+      raise InputError(f'max_bytes must be 0 or more; got {max_bytes}.')
+    prompts = [prompt] if isinstance(prompt, bytes) else list(prompt)
+    seeded = jax.random.key(seed)
+    keys = jax.vmap(lambda i: jax.random.fold_in(seeded, i))(jnp.arange(len(prompts)))
+
+    def sampled(texts: slice, draw: Any) -> Iterator[list[bytes]]:
+      return decoding.generate(
+        self.module,
+        self.variables,
+        self._tokenizer,
+        prompts[texts],
+        bos=self.bos,
+        context=self.context,
+        keys=jax.vmap(lambda key: jax.random.fold_in(key, SAMPLES))(keys[texts]),
+        how=Sampling(temperature, top_k, top_p),
+        max_bytes=max_bytes,
+        draw=draw,
       )
-    window = generation.pieces(self._tokenizer).tokens.shape[1]
+
     with self._on_mesh():
-      draw = _draw(self.module, self.variables, jnp.asarray(0), jax.random.key(seed))
-    read = Reader(self.module, self.variables, self.bos, self.context, window, draw)
-    sampled = generation.generate(read, self._tokenizer, prompt, seed, temperature)
-    return sampled if max_bytes is None else _up_to(sampled, max_bytes)
+      length = self.context
+      draws = [_draw(self.module, self.variables, i, seeded, length) for i in range(len(prompts))]
+    if not prompts or draws[0] is None:
+      parts = sampled(slice(None), None)
+    else:  # rows of several draws are no draw of several texts
+      alone = [sampled(slice(i, i + 1), draw) for i, draw in enumerate(draws)]
+      together = itertools.zip_longest(*alone, fillvalue=[b''])
+      parts = ([part for [part] in one] for one in together)
+    return (part for [part] in parts) if isinstance(prompt, bytes) else parts
 
   def embedding_tables(self) -> Tables:
     """The input and output tables, numpy [V, D], and the output bias [V] or None.
@@ -324,9 +355,11 @@ def _by_text(module: LanguageModel, method: str) -> jax.stages.Wrapped:
   return apply
 
 
-def _draw(module: LanguageModel, variables: Mapping, place: jax.Array, key: jax.Array) -> Any:
+def _draw(
+  module: LanguageModel, variables: Mapping, place: int | jax.Array, key: jax.Array, length: int = 1
+) -> Any:
   """What the embedding draws for the text at a place: None if it draws nothing."""
-  batch = {'inputs': jnp.zeros((1, 1), jnp.int32)}
+  batch = {'inputs': jnp.zeros((1, length), jnp.int32)}
   own = jax.random.fold_in(key, place)
   return module.apply(variables, method=lambda bound: bound.embedding.draw(own, batch))
 
@@ -334,11 +367,4 @@ def _draw(module: LanguageModel, variables: Mapping, place: jax.Array, key: jax.
 def flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Arrays on the host by their path, such as 'params/decoder/final_norm/scale'."""
   leaves = jax.tree_util.tree_leaves_with_path(variables)
-  return {sharding.path_name(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _up_to(parts: Iterator[bytes], size: int) -> Iterator[bytes]:
-  while size > 0:
-    part = next(parts)[:size]
-    size -= len(part)
-    yield part
+  return {path_name(path): np.asarray(leaf) for path, leaf in leaves}

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from lib.models.byte_model import ByteModel
 from lib.models.byte_stepper import ByteStepper
-from lib.tokenizers import Dictionary, EqualInfo
-from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.coding import window_dictionaries
 from lib.tokenizers.coding.model import Remembered
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import LIMIT_BITS, number, tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
+from lib.tokenizers.coding.windows import EqualInfo
 
 WINDOWS = ('greedy', 'delay', 'exact', 'numbered')
 IN_WINDOWS = (*WINDOWS, 'top', 'parsed')  # with a code of so many bits for each text

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.models.byte_model import BEGIN, ByteModel, Sizes, exact, make
-from lib.models.decoder import Cache
+from lib.models.cache import Cache
+from lib.models.decoder import LanguageModel
 
 ANEW = 8  # texts that are read anew at once
 LEAST_ROOM = 64  # places of the cache that a step looks at, or a power of two more
@@ -98,11 +99,22 @@ def _step(
 ) -> tuple[jax.Array, Cache]:
   """One byte more of each text, within so many places: probabilities [N, 256], and the cache."""
   sizes, room = shape
-  part = Cache(cache.keys[..., :room, :], cache.values[..., :room, :], cache.lengths)
+  part = Cache(
+    cache.keys[..., :room, :],
+    cache.values[..., :room, :],
+    cache.ids[:, :room],
+    cache.positions[:, :room],
+    cache.lengths,
+  )
   logits, part = _next(sizes, variables, ids, part)
-  keys = cache.keys.at[..., :room, :].set(part.keys)
-  values = cache.values.at[..., :room, :].set(part.values)
-  return jax.nn.softmax(logits), Cache(keys, values, cache.lengths)
+  cache = Cache(
+    cache.keys.at[..., :room, :].set(part.keys),
+    cache.values.at[..., :room, :].set(part.values),
+    cache.ids.at[:, :room].set(part.ids),
+    cache.positions.at[:, :room].set(part.positions),
+    cache.lengths,
+  )
+  return jax.nn.softmax(logits), cache
 
 
 @functools.partial(exact, donate=3)
@@ -116,13 +128,24 @@ def _refill(
     return part, logits
 
   part, logits = jax.lax.scan(read, _all_begun(first, len(ids)), ids.T)
-  keys, values = cache.keys.at[:, which].set(part.keys), cache.values.at[:, which].set(part.values)
-  return jax.nn.softmax(logits[-1]), Cache(keys, values, cache.lengths)
+  cache = Cache(
+    cache.keys.at[:, which].set(part.keys),
+    cache.values.at[:, which].set(part.values),
+    cache.ids.at[which].set(part.ids),
+    cache.positions.at[which].set(part.positions),
+    cache.lengths,
+  )
+  return jax.nn.softmax(logits[-1]), cache
 
 
 def _next(sizes: Sizes, variables: Any, ids: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-  given = make(sizes).apply(variables, ids, cache, None, method='step')
-  return cast(tuple[jax.Array, Cache], given)
+  """Logits [N, 256] after one more id [N] of each text, and the cache with it."""
+
+  def read(model: LanguageModel) -> tuple[jax.Array, Cache]:
+    hidden, longer = model.extend(ids[:, None], cache.lengths[:, None], None, cache)
+    return model.embedding.logits(hidden, None)[:, 0], longer
+
+  return cast(tuple[jax.Array, Cache], make(sizes).apply(variables, method=read))
 
 
 def _all_begun(first: Cache, streams: int) -> Cache:
@@ -130,5 +153,7 @@ def _all_begun(first: Cache, streams: int) -> Cache:
   return Cache(
     jnp.repeat(first.keys, streams, axis=1),
     jnp.repeat(first.values, streams, axis=1),
+    jnp.repeat(first.ids, streams, axis=0),
+    jnp.repeat(first.positions, streams, axis=0),
     jnp.repeat(first.lengths, streams),
   )

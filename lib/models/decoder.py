@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pre-norm causal decoder of every experiment, and the language model around it.
 
-Legend: B batch, T length, S places of a cache, D model width, H heads, K width of a head,
-F width of the MLP, L layers.
+Legend: B batch, T length, N new tokens, S slots of a cache, D model width, H heads, K width of a
+head, F width of the MLP, L layers.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,9 +16,11 @@ from jax import lax
 
 from lib.errors import InputError
 from lib.models import positions as position_schemes
+from lib.models.cache import Cache
 from lib.models.packed_attention import packed_attention
 from lib.models.spread import by_rows
-from pallas_kernels.attention import attend_next, attention
+from lib.parameters import declare_flops, declared
+from pallas_kernels.attention import attend_with_cache, attention
 from pallas_kernels.causal_attention import preferred
 from pallas_kernels.implementations import backend
 
@@ -41,26 +43,6 @@ ACTIVATIONS: dict[str, Callable] = {
 def _check(name: str, value: str, allowed: Any) -> None:
   if value not in allowed:
     raise InputError(f'{name}={value!r} is not one of {", ".join(allowed)}.')
-
-
-class Cache(NamedTuple):
-  """What attention has read of B texts, so that each can go on token by token.
-
-  Attributes:
-    keys: [L, B, H, S, K].
-    values: [L, B, H, S, K].
-    lengths: int32 [B] tokens read so far, at most S; 0 forgets a text.
-  """
-
-  keys: jax.Array
-  values: jax.Array
-  lengths: jax.Array
-
-  def gone_on(self, keys: jax.Array, values: jax.Array) -> 'Cache':
-    """With one token more of each text, [L, B, H, K]; what has no room is dropped."""
-    place = (slice(None), jnp.arange(len(self.lengths)), slice(None), self.lengths)
-    put = lambda old, new: old.at[place].set(new.swapaxes(0, 1), mode='drop')
-    return Cache(put(self.keys, keys), put(self.values, values), self.lengths + 1)
 
 
 class Block(nn.Module):
@@ -90,16 +72,20 @@ class Block(nn.Module):
     distance: np.ndarray | jax.Array,
     mask: jax.Array,
     bias: jax.Array | None,
+    slots: jax.Array | None,
   ) -> tuple[jax.Array, Any]:
     """One layer in the form that `nn.scan` carries: the new residual stream, and to be stacked.
 
-    With a cache of keys and values [B, H, S, K] there is one token of each text, and its key and
-    value [B, H, K] are stacked; without, the residual stream is. With `starts`, the distances at
-    which buckets begin, attention is the kernel: `mask` is then the segments [B, T], and `bias`
+    With a cache of keys and values [B, H, S, K], whose next slots are `slots` [B, T], the keys and
+    values [B, T, H, K] are stacked; without, the residual stream is. With `starts`, the distances
+    at which buckets begin, attention is the kernel: `mask` is then the segments [B, T], and `bias`
     the table of biases [H, buckets] or None.
     """
+    width = self.heads * self.head_dim
+    kernels = self.dim * (4 * width + (3 if self.gated else 2) * self.mlp_dim)
+    declare_flops(self, 2 * kernels + 4 * x_btd.shape[1] * width)  # scores and their use
     normed = self._norm('attention_norm')(by_rows(x_btd))
-    mixed, cache = self._attention(normed, cache, positions, distance, mask, bias)
+    mixed, cache = self._attention(normed, cache, positions, distance, mask, bias, slots)
     x_btd = by_rows(x_btd + mixed)
     x_btd = by_rows(x_btd + self._mlp(self._norm('mlp_norm')(x_btd)))
     return x_btd, x_btd if cache is None else cache
@@ -107,22 +93,30 @@ class Block(nn.Module):
   def _norm(self, name: str) -> nn.Module:
     return make_norm(self.norm, self.bias, self.dtype, name)
 
-  def _dense(self, features: int | tuple, name: str, axis: int | tuple = -1, scale: float = 1.0):
+  def _dense(
+    self,
+    features: int | tuple,
+    name: str,
+    axes: tuple[str | None, ...],
+    axis: int | tuple = -1,
+    scale: float = 1.0,
+  ):
     # Applied to rows [B·T, …]: XLA for CPU multiplies matrices faster than stacks of them.
     if self.init_std is None:
       init = nn.initializers.variance_scaling(scale**2, 'fan_in', 'truncated_normal')
     else:
       init = nn.initializers.normal(self.init_std * scale)
+    init = declared(init, axes, inputs=np.size(axis))
     return nn.DenseGeneral(
       features, axis, use_bias=self.bias, kernel_init=init, dtype=self.dtype, name=name
     )
 
-  def _attention(self, x_btd, cache, positions, distance, mask, bias):
+  def _attention(self, x_btd, cache, positions, distance, mask, bias, slots):
     batch, length, _ = x_btd.shape
     heads = (self.heads, self.head_dim)
     x_nd = x_btd.reshape(-1, self.dim)
     q, k, v = (
-      self._dense(heads, name)(x_nd).reshape(batch, length, *heads)
+      self._dense(heads, name, ('fsdp', 'tensor', None))(x_nd).reshape(batch, length, *heads)
       for name in ('query', 'key', 'value')
     )
     if self.position == 'rotary':
@@ -140,17 +134,19 @@ class Block(nn.Module):
       implementation = 'tiled' if backend() == 'cpu' else None
       mixed = attention(q, k, v, bias, mask=mask, implementation=implementation)
     else:
-      new = k[:, 0], v[:, 0]
-      mixed, cache = attend_next(q[:, 0], new, cache, positions[:, 0], bias, mask), new
-    out = self._dense(self.dim, 'out', axis=(-2, -1), scale=self.residual_scale)
+      mixed, cache = attend_with_cache(q, (k, v), cache, slots, bias, mask), (k, v)
+    axes = ('tensor', None, 'fsdp')
+    out = self._dense(self.dim, 'out', axes, axis=(-2, -1), scale=self.residual_scale)
     return out(mixed.reshape(-1, *heads)).reshape(x_btd.shape), cache
 
   def _mlp(self, x_btd) -> jax.Array:
     x_nd = x_btd.reshape(-1, self.dim)
-    inner = ACTIVATIONS[self.activation](self._dense(self.mlp_dim, 'up')(x_nd))
+    into, out_of = ('fsdp', 'tensor'), ('tensor', 'fsdp')
+    inner = ACTIVATIONS[self.activation](self._dense(self.mlp_dim, 'up', into)(x_nd))
     if self.gated:
-      inner = inner * self._dense(self.mlp_dim, 'gate')(x_nd)
-    return self._dense(self.dim, 'down', scale=self.residual_scale)(inner).reshape(x_btd.shape)
+      inner = inner * self._dense(self.mlp_dim, 'gate', into)(x_nd)
+    down = self._dense(self.dim, 'down', out_of, scale=self.residual_scale)
+    return down(inner).reshape(x_btd.shape)
 
 
 def make_norm(kind: str, bias: bool, dtype: jnp.dtype, name: str) -> nn.Module:
@@ -203,14 +199,16 @@ class Decoder(nn.Module):
     positions: jax.Array,
     segments: jax.Array | None,
     cache: Cache | None = None,
+    mask: jax.Array | None = None,
   ) -> tuple[jax.Array, Any]:
-    """Hidden vectors [B, T, D], and the residual streams [L, B, T, D] or the cache gone on with.
+    """Hidden vectors [B, T, D], and the residual streams [L, B, T, D] or the longer cache.
 
     Args:
       x_btd: input vectors.
       positions: [B, T] position of each token in its document.
       segments: [B, T] document number in the row; a token sees only its own; 0 is padding.
-      cache: what was read before; then T is 1, positions are its lengths, and segments None.
+      cache: what was read before, with these tokens announced; then segments are None.
+      mask: bool [B, T, S], with a cache: slots that each token sees, its own among them.
     """
     _check('position', self.position, position_schemes.SCHEMES)
     _check('norm', self.norm, NORMS)
@@ -228,13 +226,13 @@ class Decoder(nn.Module):
     if cache is None:
       assert segments is not None
       distance: Any = position_schemes.causal_distances(length)
-      mask: Any = (segments[:, :, None] == segments[:, None, :]) & (distance >= 0)
+      mask = (segments[:, :, None] == segments[:, None, :]) & (distance >= 0)
     else:
-      distance = positions[:, :, None] - jnp.arange(length)[None, None]
-      mask = distance >= 0
+      assert mask is not None
+      distance = positions[:, :, None] - cache.positions[:, None]
     kernel = cache is None and preferred(head_dim, self.dtype) != 'xla'
     starts: tuple[int, ...] | None = () if kernel else None
-    mask = segments if kernel else mask[:, None]
+    visible: Any = segments if kernel else mask[:, None]
     if self.position == 't5':
       t5 = position_schemes.T5Bias(self.heads, max_distance=self.max_distance, name='t5')
       if kernel:
@@ -249,9 +247,9 @@ class Decoder(nn.Module):
     block = nn.remat(Block, prevent_cse=unrolled) if self.remat else Block
     stack = nn.scan(
       block,
-      variable_axes={'params': 0},
+      variable_axes={'params': 0, 'flops': 0, 'losses': 0, 'metrics': 0},
       split_rngs={'params': True},
-      in_axes=(0, *[nn.broadcast] * 4),
+      in_axes=(0, *[nn.broadcast] * 5),
       length=self.layers,
       unroll=self.layers if unrolled else 1,
     )(
@@ -272,15 +270,23 @@ class Decoder(nn.Module):
       name='blocks',
     )
     read = None if cache is None else (cache.keys, cache.values)
-    x_btd, stacked = stack(x_btd, read, positions, distance, mask, bias)
+    slots = None if cache is None else cache.next_slots(x_btd.shape[1])
+    x_btd, stacked = stack(x_btd, read, positions, distance, visible, bias, slots)
     hidden = make_norm(self.norm, self.bias, self.dtype, 'final_norm')(x_btd)
-    return hidden, stacked if cache is None else cache.gone_on(*stacked)
+    return hidden, stacked if cache is None else cache.append(*stacked)
 
   def empty_cache(self, batch: int, length: int) -> Cache:
     """A cache for `batch` texts of up to `length` tokens, none of which has begun."""
     head_dim = self.head_dim or self.dim // self.heads
-    zeros = jnp.zeros((self.layers, batch, self.heads, length, head_dim), self.dtype)
-    return Cache(zeros, zeros, jnp.zeros(batch, jnp.int32))
+    shape = (self.layers, batch, self.heads, length, head_dim)
+    slots = lambda: jnp.zeros((batch, length), jnp.int32)
+    return Cache(
+      jnp.zeros(shape, self.dtype),
+      jnp.zeros(shape, self.dtype),
+      slots(),
+      slots(),
+      jnp.zeros(batch, jnp.int32),
+    )
 
 
 class LanguageModel(nn.Module):
@@ -325,11 +331,42 @@ class LanguageModel(nn.Module):
     vectors = self.embedding.encode(batch['inputs'], draw)
     return self.decoder(vectors, batch['positions'], batch['segments'])
 
-  def step(self, ids: jax.Array, cache: Cache, draw: Any) -> tuple[jax.Array, Cache]:
-    """Logits [B, V] after one more token of each text, ids [B], under a draw; and the new cache.
+  def extend(
+    self,
+    ids: jax.Array,
+    positions: jax.Array,
+    mask: jax.Array | None,
+    cache: Cache,
+    draw: Any = None,
+  ) -> tuple[jax.Array, Cache]:
+    """Reads N more tokens of each text: hidden vectors [B, N, D], and the cache with them.
 
-    A text of S tokens has no room for another: its cache must be emptied by `lengths` 0.
+    Prefill, one step and the verification of a tree of drafts are all this call. The cache must
+    have N empty slots: tokens beyond it are not kept, and their vectors are undefined.
+
+    Args:
+      ids: int32 [B, N], which take the next N slots in this order.
+      positions: int32 [B, N], of each token in its text.
+      mask: bool [B, N, S], slots that each token sees, its own among them; None for all tokens
+        that are not after it.
+      cache: what was read before.
+      draw: the embedding's draw for these texts, if it draws.
     """
-    vectors = self.embedding.encode(ids[:, None], draw)
-    hidden, cache = self.decoder(vectors, cache.lengths[:, None], None, cache)
-    return self.embedding.logits(hidden, draw)[:, 0], cache
+    cache = cache.announce(ids, positions)
+    if mask is None:
+      mask = cache.causal_mask(positions)
+    if back := getattr(self.embedding, 'back', 0):
+      vectors = self.embedding.encode_after(ids, _ids_before(cache, positions, mask, back), draw)
+    else:
+      vectors = self.embedding.encode(ids, draw)
+    return self.decoder(vectors, positions, None, cache, mask)
+
+
+def _ids_before(cache: Cache, positions: jax.Array, mask: jax.Array, back: int) -> jax.Array:
+  """The visible ids 1…`back` positions before each token, int32 [B, N, back]; −1 for none."""
+  found = []
+  for distance in range(1, back + 1):
+    there = mask & (cache.positions[:, None] == positions[:, :, None] - distance)
+    ids = jnp.take_along_axis(cache.ids, jnp.argmax(there, axis=-1), axis=1)
+    found.append(jnp.where(there.any(axis=-1), ids, -1))
+  return jnp.stack(found, axis=-1)

@@ -17,10 +17,10 @@ import numpy as np
 from lib.models.byte_model import BEGIN, TOGETHER, ByteModel, Sizes, exact, make
 from lib.models.byte_stepper import ByteStepper
 from lib.models.decoder import LanguageModel
-from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.base import Coded, Tokenizer
 from lib.tokenizers.coding import arithmetic, slices
 from lib.tokenizers.coding.baselines import ended, token_lengths
-from lib.tokenizers.coding.stepping import Coded, Stepped
+from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 
 SIDE_BY_SIDE = 1024  # documents whose windows are found at once
@@ -45,7 +45,7 @@ def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
     codec = SteppedEqualInfo(
       foreseen, model.fingerprint, tokenizer.bits, tokenizer.mode, tokenizer.token_bits
     )
-    coded += codec.encode_all(part)
+    coded += codec.cover_batch(part)
   return coded
 
 

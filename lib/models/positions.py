@@ -57,11 +57,11 @@ class T5Bias(nn.Module):
 
   def __call__(self, distance_bts: np.ndarray | jax.Array) -> jax.Array:
     """Bias [1 or B, H, T, S] of distances, to be added to attention logits."""
-    bucket_of = t5_buckets(distance_bts.shape[-1], self.buckets, self.max_distance)
+    bucket_of = t5_buckets(self.max_distance + 1, self.buckets, self.max_distance)
     if isinstance(distance_bts, np.ndarray):  # fixed at compile time
-      which = bucket_of[np.maximum(distance_bts, 0)]
+      which = bucket_of[np.clip(distance_bts, 0, self.max_distance)]
     else:
-      which = jnp.asarray(bucket_of)[jnp.maximum(distance_bts, 0)]
+      which = jnp.asarray(bucket_of)[jnp.clip(distance_bts, 0, self.max_distance)]
     return jnp.moveaxis(self.table[:, which], 0, 1)
 
 

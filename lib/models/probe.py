@@ -5,12 +5,14 @@ Legend: B batch, T length, V vocabulary, D model width, L layers.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lib.models.decoder import LanguageModel, make_norm
+from lib.parameters import declare_flops
 
 
 class Probe(nn.Module):
@@ -29,6 +31,7 @@ class Probe(nn.Module):
   def __call__(self, hidden: jax.Array) -> jax.Array:
     """Logits [..., V] (float32) of hidden vectors [..., D]."""
     dim = hidden.shape[-1]
+    declare_flops(self, 2 * dim * (2 * self.mlp_dim + self.vocab_size))
     x_nd = make_norm('rms', False, jnp.float32, 'norm')(hidden.reshape(-1, dim))
     if self.mlp_dim:
       x_nd = nn.Dense(dim, name='down')(nn.relu(nn.Dense(self.mlp_dim, name='up')(x_nd)))
@@ -50,13 +53,17 @@ class Deciphering(nn.Module):
   layers: int
 
   @nn.compact
-  def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Nats [B, T] of the targets, and nats [L, B, T] of the probes for the inputs."""
+  def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
+    """Nats [B, T] of the targets. The probes' mean nats of the inputs are the loss 'decipher'."""
     draw = self.model.embedding.draw(key, batch)
     hidden, streams = self.model.hidden(batch, draw)
-    probes = nn.vmap(Probe, variable_axes={'params': 0}, split_rngs={'params': True})
+    axes: dict[Any, Any] = {'params': 0, 'flops': 0}
+    probes = nn.vmap(Probe, variable_axes=axes, split_rngs={'params': True})
     logits = probes(self.model.embedding.vocab_size, name='probes')(streams)
+    known = batch['inputs'] < logits.shape[-1]
     inputs = jnp.minimum(batch['inputs'], logits.shape[-1] - 1)
     picked = jnp.take_along_axis(logits, inputs[None, ..., None], axis=-1)[..., 0]
-    nats = self.model.embedding.nats(hidden, batch['targets'], draw)
-    return nats, jax.nn.logsumexp(logits, axis=-1) - picked
+    told = (jax.nn.logsumexp(logits, axis=-1) - picked).mean(axis=0)
+    read = (batch['segments'] > 0) & known
+    self.sow('losses', 'decipher', jnp.where(read, told, 0.0).sum() / read.sum())
+    return self.model.embedding.nats(hidden, batch['targets'], draw)

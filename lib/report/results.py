@@ -147,6 +147,15 @@ def select(rows: Sequence[Row], table: str, column: str, **where: Any) -> list[R
   ]
 
 
+def cells_of(rows: Sequence[Row], table: str) -> list[tuple[Mapping[str, str], dict[str, float]]]:
+  """The coordinates of each row of a table, and column -> measured value."""
+  found: dict[str, tuple[Mapping[str, str], dict[str, float]]] = {}
+  for row in rows:
+    if row.table == table and row.measured is not None:
+      found.setdefault(row.row, (row.where, {}))[1][row.column] = row.measured
+  return [*found.values()]
+
+
 def mark_lossy(rows: Sequence[Row], lossy: Callable[[Mapping[str, str]], bool]) -> list[Row]:
   """The rows, with `lossy` set where their coordinates say so.
 

@@ -2,9 +2,11 @@
 """What every tokenizer is: bytes to ids and back, with the bytes that each id covers."""
 
 import abc
+import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -14,19 +16,55 @@ from lib.errors import InputError
 from lib.tokenizers import trie
 
 State = dict[str, np.ndarray]
+BYTES = bytes(range(256))
+
+
+@dataclasses.dataclass(frozen=True)
+class Coded:
+  """A document as tokens.
+
+  Attributes:
+    ids: int32 [n].
+    byte_lengths: int32 [n], bytes that each id covers.
+    size: bytes of the document.
+    crc: their CRC32.
+  """
+
+  ids: np.ndarray
+  byte_lengths: np.ndarray
+  size: int
+  crc: int
 
 
 class Tokenizer(abc.ABC):
-  """Bytes to ids and back; where `lossless`, `decode(encode(x)) == x` for every `x` it accepts."""
+  """Bytes to ids and back; where `lossless`, `decode(encode(x)) == x` for every `x` it accepts.
+
+  Attributes:
+    family: name of the class in files and fingerprints.
+    lossless: see above.
+    alphabet: the bytes that it accepts.
+    unknown_ids: ids that stand for text that the tokenizer cannot.
+    fixed_lengths: whether `byte_lengths` of any ids needs no decoding.
+    progress: called with the bytes by which `encode_batch` or `decode_batch` went on, ends of texts
+      among them; a command puts its bar here.
+  """
 
   family: ClassVar[str]
   lossless: bool = True
-  unknown_ids: frozenset[int] = frozenset()  # ids that stand for text that the tokenizer cannot
+  alphabet: bytes = BYTES
+  unknown_ids: frozenset[int] = frozenset()
+  fixed_lengths: bool = False
+  progress: Callable[[int], object] = staticmethod(lambda size: None)
 
   @property
   @abc.abstractmethod
   def vocab_size(self) -> int:
     """Number of ids: each is in `range(vocab_size)`."""
+
+  @property
+  def together(self) -> int:
+    """Documents that are best handed over at once."""
+    return 1
 
   @abc.abstractmethod
   def encode(self, data: bytes) -> np.ndarray:
@@ -49,6 +87,44 @@ class Tokenizer(abc.ABC):
     ids = self.encode(data)
     return ids, self.byte_lengths(ids)
 
+  def token_bytes(self, token: int) -> bytes | None:
+    """The bytes that an id stands for by itself; None where that depends on the ids before it."""
+    self.check_ids([token])
+    return None
+
+  def windows(self) -> tuple[np.ndarray, list[bytes]]:
+    """The fewest tokens that stand for whole texts, int32 [n, tokens of a window], and the texts.
+
+    Raises:
+      InputError: the tokens mean nothing without those before them.
+    """
+    raise InputError(
+      f'text cannot be sampled from {self.family} tokens: use a tokenizer whose windows are whole '
+      'numbers of tokens and each have a text of their own, such as equal_info up to 16 bits or a '
+      'dictionary'
+    )
+
+  def encode_batch(self, documents: Sequence[bytes]) -> list[np.ndarray]:
+    """The ids of each document, int32 [n] each; raises InputError as `encode` does."""
+    rows = []
+    for document in documents:
+      rows.append(self.encode(document))
+      self.progress(len(document))
+    return rows
+
+  def cover_batch(self, documents: Sequence[bytes]) -> list[Coded]:
+    """`cover` of each document, which can take as long as a decoding."""
+    covered = map(self.cover, documents)
+    return [Coded(*pair, len(x), zlib.crc32(x)) for pair, x in zip(covered, documents, strict=True)]
+
+  def decode_batch(self, rows: Sequence[ArrayLike]) -> list[bytes]:
+    """The bytes of each row of ids; raises InputError as `decode` does."""
+    documents = []
+    for row in rows:
+      documents.append(self.decode(row))
+      self.progress(len(documents[-1]))
+    return documents
+
   def fallback_bytes(self, data: bytes) -> int:
     """Bytes of `data` written one by one because the library behind it cannot stand for them."""
     del data
@@ -61,7 +137,11 @@ class Tokenizer(abc.ABC):
   @classmethod
   @abc.abstractmethod
   def from_state(cls, state: State) -> 'Tokenizer':
-    """Rebuilds a tokenizer from `state()`."""
+    """Rebuilds a tokenizer from `state()` or `file_state()`."""
+
+  def file_state(self) -> State:
+    """What a file holds: the state, and what else it takes to rebuild the tokenizer."""
+    return self.state()
 
   @functools.cached_property
   def fingerprint(self) -> str:
@@ -105,6 +185,7 @@ class Dictionary(Tokenizer):
 
   family = 'dictionary'
   encoders: ClassVar[tuple[str, ...]] = ('greedy', 'minimal')
+  fixed_lengths = True
 
   def __init__(
     self, pieces: Sequence[bytes], encoder: str = 'greedy', alphabet: bytes | None = None
@@ -163,6 +244,14 @@ class Dictionary(Tokenizer):
   def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
     """Bytes in the piece of each of `ids` [n], int32 [n]."""
     return self.lengths[self.check_ids(ids)]
+
+  def token_bytes(self, token: int) -> bytes:
+    """The piece of an id."""
+    return self.pieces[self.check_ids([token])[0]]
+
+  def windows(self) -> tuple[np.ndarray, list[bytes]]:
+    """Each id and its piece."""
+    return np.arange(self.vocab_size, dtype=np.int32)[:, None], self.pieces
 
   def state(self) -> State:
     """Pieces end to end with their lengths, the alphabet and the encoder's name."""

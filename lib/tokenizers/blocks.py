@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixed-length blocks: the toy tokenizer of 'Toward a Theory of Tokenization in LLMs'."""
 
+import collections
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -54,3 +56,16 @@ class Blocks(base.Dictionary):
   def from_state(cls, state: base.State) -> 'Blocks':
     """Rebuilds from `state()`."""
     return cls(state['alphabet'].tobytes(), int(state['r']))
+
+
+def train_blocks(documents: Sequence[bytes], vocab_size: int, r: int = 2) -> base.Dictionary:
+  """All bytes and the most frequent blocks of r: fixed blocks, but for what is not among them."""
+  if vocab_size < 256 or r < 2:
+    raise InputError(
+      f'{vocab_size} ids for blocks of {r}: ask for 256 or more, and for blocks of 2 or more'
+    )
+  counts: collections.Counter[bytes] = collections.Counter()
+  for document in documents:
+    counts.update(document[i : i + r] for i in range(0, len(document) - r + 1, r))
+  frequent = [block for block, _ in counts.most_common(vocab_size - 256)]
+  return base.Dictionary([*(bytes([byte]) for byte in base.BYTES), *frequent])

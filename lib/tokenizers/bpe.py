@@ -3,6 +3,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,17 +53,21 @@ class BPE(pairs.PairDictionary):
 
 
 def train_bpe(
-  data: bytes, vocab_size: int, alphabet: bytes | None = None, min_count: int = 2
+  documents: Sequence[bytes] | bytes,
+  vocab_size: int,
+  alphabet: bytes | None = base.BYTES,
+  min_count: int = 2,
 ) -> BPE:
   """Merges the most frequent pair until there are `vocab_size` tokens or none occurs `min_count`.
 
-  Counts are of occurrences without overlap ('000' holds '00' once); ties go to the lowest
-  (left, right).
+  Pairs are of neighbours in a document, across spaces too. Counts are of occurrences without
+  overlap ('000' holds '00' once); ties go to the lowest (left, right). An `alphabet` of None is the
+  bytes that occur.
 
   Raises:
     InputError: a byte outside `alphabet`, or an alphabet larger than `vocab_size`.
   """
-  alphabet, symbols, size = pairs.prepare(data, vocab_size, alphabet)
+  alphabet, symbols, size = pairs.prepare(documents, vocab_size, alphabet)
   return BPE(alphabet, bpe_learn.learn(symbols, len(alphabet), size, max(min_count, 1)))
 
 

@@ -15,7 +15,7 @@ def learn(symbols: np.ndarray, letters: int, size: int, min_count: int) -> np.nd
   lowest (left, right).
 
   Args:
-    symbols: uint8 [n], all below `letters`.
+    symbols: int16 [n], all below `letters`; -1 between documents, which no pair crosses.
     letters: characters of the alphabet.
     size: tokens wanted, `letters` or more.
     min_count: at least 1.
@@ -27,8 +27,9 @@ def learn(symbols: np.ndarray, letters: int, size: int, min_count: int) -> np.nd
   lengths = np.ones(size, np.int32)
   merges = np.empty((size - letters, 2), np.int32)
   places = np.empty(3 * cells.size, np.int32)  # each merge makes at most two new neighbours
-  keys = cells[:-1] * letters + cells[1:]
-  counts, stops, used = _file(keys, np.arange(keys.size), letters**2, min_count, places, 0)
+  spots = np.flatnonzero((cells[:-1] >= 0) & (cells[1:] >= 0))
+  keys = cells[spots] * letters + cells[spots + 1]
+  counts, stops, used = _file(keys, spots, letters**2, min_count, places, 0)
   # Counts only fall, so the heap holds upper bounds: a pair that comes to the top is counted again.
   # (−bound, left, right, its places: start, stop) of each pair; empty, but numba must see a type.
   heap: list[tuple] = [(0, 0, 0, 0, 0) for _ in range(0)]
@@ -119,11 +120,12 @@ def _neighbours(cells, lengths, joined, made):
   keys, spots = np.empty(2 * joined.size, np.int32), np.empty(2 * joined.size, np.int32)
   count = 0
   for p in joined:
-    if p > 0 and cells[p - 1] != made:  # else the pair is that of the token before
+    # After `made`, the pair is that of the token before.
+    if p > 0 and cells[p - 1] >= 0 and cells[p - 1] != made:
       other = cells[p - 1]
       keys[count], spots[count] = 2 * other, p - lengths[other]
       count += 1
-    if p + lengths[made] < cells.size:
+    if p + lengths[made] < cells.size and cells[p + lengths[made]] >= 0:
       keys[count], spots[count] = 2 * cells[p + lengths[made]] + 1, p
       count += 1
   return keys[:count], spots[:count]

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One token a character: the tokenizer that does nothing."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from lib.errors import InputError
 from lib.tokenizers import base
 
 
@@ -11,7 +14,7 @@ class Characters(base.Dictionary):
 
   family = 'characters'
 
-  def __init__(self, alphabet: bytes = bytes(range(256))):
+  def __init__(self, alphabet: bytes = base.BYTES):
     super().__init__([bytes([byte]) for byte in alphabet], alphabet=alphabet)
 
   def encode(self, data: bytes) -> np.ndarray:
@@ -26,3 +29,11 @@ class Characters(base.Dictionary):
   def from_state(cls, state: base.State) -> 'Characters':
     """Rebuilds from `state()`."""
     return cls(state['alphabet'].tobytes())
+
+
+def train_bytes(documents: Sequence[bytes], vocab_size: int = 256) -> Characters:
+  """An id for each of the 256 bytes, whatever the documents; raises InputError for fewer ids."""
+  del documents
+  if vocab_size < 256:
+    raise InputError(f'{vocab_size} ids do not hold all bytes: ask for 256 or more')
+  return Characters()

@@ -73,8 +73,8 @@ def write(
   verify = verify or not tokenizer.lossless
   out.write(bytes(HEADER.size + CHECK.size))
   count, size, payload, crc = 0, 0, 0, 0
-  for group in _groups(chunks, documents.together(tokenizer)):
-    rows = documents.ids_of(tokenizer, group)
+  for group in _groups(chunks, tokenizer.together):
+    rows = tokenizer.encode_batch(group)
     if verify:
       _verify(tokenizer, group, rows, size)
     for chunk, ids in zip(group, rows, strict=True):
@@ -135,10 +135,10 @@ def read(source: BinaryIO, tokenizer: Tokenizer, name: str = 'the container') ->
     raise InputError(f'{name} is damaged: {header.width} bits an id do not fit its tokenizer')
   entries = _entries(source, header, name)
   size, crc = 0, 0
-  for group in _groups(entries, documents.together(tokenizer)):
+  for group in _groups(entries, tokenizer.together):
     for entry in group:
       documents.check_size(tokenizer, entry.ids, entry.size, f'{name}: the text from byte {size}')
-    found = documents.decode(tokenizer, [entry.ids for entry in group])
+    found = tokenizer.decode_batch([entry.ids for entry in group])
     for data, entry in zip(found, group, strict=True):
       documents.check(data, entry.size, entry.crc, f'{name}: the text from byte {size}')
       size, crc = size + len(data), zlib.crc32(data, crc)
@@ -149,7 +149,7 @@ def read(source: BinaryIO, tokenizer: Tokenizer, name: str = 'the container') ->
 
 def chunks(source: BinaryIO, size: int, tokenizer: Tokenizer) -> Iterator[bytes]:
   """A file of `size` bytes in chunks: short ones where a model reads many of them side by side."""
-  streams = documents.together(tokenizer)
+  streams = tokenizer.together
   length = DOCUMENT if streams == 1 else min(max(-(-size // streams), 1 << 10), 1 << 14)
   while chunk := source.read(length):
     yield chunk
@@ -178,7 +178,7 @@ def _groups(items: Iterable, count: int) -> Iterator[list]:
 
 
 def _verify(tokenizer: Tokenizer, group: list[bytes], rows: list[np.ndarray], begin: int) -> None:
-  for chunk, data in zip(group, documents.decode(tokenizer, rows), strict=True):
+  for chunk, data in zip(group, tokenizer.decode_batch(rows), strict=True):
     if data != chunk:
       raise InputError(
         f'this {tokenizer.family} tokenizer does not give these bytes back (from byte {begin} on): '

@@ -1,52 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many documents through any tokenizer: one by one, or side by side where it runs a model."""
+"""What comes back of documents that went through a tokenizer."""
 
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from lib.errors import InputError
-from lib.tokenizers.base import Dictionary, Tokenizer
-from lib.tokenizers.coding.stepping import Coded, Stepped
-from lib.tokenizers.coding.windows import EqualInfo
-
-
-def together(tokenizer: Tokenizer) -> int:
-  """Documents that are best handed over at once."""
-  return tokenizer.stepper.streams if isinstance(tokenizer, Stepped) else 1
+from lib.tokenizers.base import Coded, Tokenizer
 
 
 def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
-  """Each document as tokens; raises InputError for bytes that the tokenizer cannot stand for."""
-  if isinstance(tokenizer, Stepped):
-    return tokenizer.encode_all(documents)
-  coded = []
-  for document in documents:
-    ids, lengths = tokenizer.cover(document)
-    coded.append(Coded(ids, lengths, len(document), zlib.crc32(document)))
-  return coded
-
-
-def ids_of(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[np.ndarray]:
-  """The ids alone, int32 [n] each: the bytes that an id covers can take as long as a decoding."""
-  if isinstance(tokenizer, Stepped):
-    return [coded.ids for coded in tokenizer.encode_all(documents)]
-  return [tokenizer.encode(document) for document in documents]
-
-
-def decode(tokenizer: Tokenizer, rows: Sequence[ArrayLike]) -> list[bytes]:
-  """The bytes of each row of ids; raises InputError for ids that are no encoding."""
-  if isinstance(tokenizer, Stepped):
-    return [data for data, _ in tokenizer.decode_all(rows)]
-  return [tokenizer.decode(row) for row in rows]
+  """Each document as tokens."""
+  return tokenizer.cover_batch(documents)  # until the recipes use the registry
 
 
 def check_size(tokenizer: Tokenizer, ids: np.ndarray, size: int, name: str) -> None:
   """Raises InputError unless `ids` decode to `size` bytes, where that can be told beforehand."""
-  if isinstance(tokenizer, Dictionary | EqualInfo):
+  if tokenizer.fixed_lengths:
     found = int(tokenizer.byte_lengths(ids).sum(dtype=np.int64))
     if found != size:
       raise InputError(f'{name} comes back as {found} bytes where {size} should be')
@@ -72,8 +44,8 @@ class Restored(NamedTuple):
 
 def restored(tokenizer: Tokenizer, documents: Sequence[bytes]) -> Restored:
   """What comes back of documents that are encoded and decoded, and what is not known as text."""
-  coded = encode(tokenizer, documents)
-  found = decode(tokenizer, [one.ids for one in coded])
+  coded = tokenizer.cover_batch(documents)
+  found = tokenizer.decode_batch([one.ids for one in coded])
   unknown = list(tokenizer.unknown_ids)
   size = max(sum(map(len, documents)), 1)
   per_byte = lambda counts: float(sum(counts) / size)

@@ -33,6 +33,15 @@ def write(path: str | os.PathLike, family: str, state: dict[str, np.ndarray]) ->
   atomic.write(path, f'{line} {_digest(line, payload)}\n'.encode() + payload)
 
 
+def head(path: str | os.PathLike) -> bytes:
+  """The first bytes of a file; raises InputError where it cannot be read."""
+  try:
+    with open(path, 'rb') as file:
+      return file.read(LINE)
+  except OSError as error:
+    raise InputError(f'cannot read the tokenizer file {path}: {error.strerror}') from error
+
+
 def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
   """Returns family and state; raises InputError for a file that is not just as it was written."""
   try:
@@ -40,7 +49,8 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
       fields = file.readline(LINE).decode('ascii', 'replace').removesuffix('\n').split(' ')
       if len(fields) != 5 or fields[0] != MAGIC:
         raise InputError(
-          f'{path} is not a tokenizer file: its first line should begin with {MAGIC!r}'
+          f'{path} is not a tokenizer file: ours begin with {MAGIC!r}, a tokenizer.json with a '
+          'brace, and a SentencePiece .model with a newline'
         )
       _, version, family, size, digest = fields
       found = os.fstat(file.fileno()).st_size - file.tell()

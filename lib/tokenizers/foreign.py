@@ -20,28 +20,25 @@ from lib.tokenizers import base, utf8
 from lib.tokenizers.sentencepiece import SentencePiece
 from lib.tokenizers.wordpiece import byte_characters
 
-KINDS = ('.json', '.model')
 MOST = 1 << 24  # ids: more are damage
 # What tokenizers often change: case, spaces, line ends, compatible and combining characters.
 PROBE = "A  b\r\n\tÀ\u00a0\ufb01 e\u0301\u200d漢\U0001f600 1,234.5 it's\x00 "
 
 
-def recognised(path: str | os.PathLike) -> bool:
-  """Whether a file is one of another project, by its name."""
-  return pathlib.Path(path).suffix in KINDS
+def kind_of(head: bytes) -> str | None:
+  """'.json' or '.model' by the first bytes of a file, None for any other."""
+  if head.lstrip().startswith(b'{'):
+    return '.json'
+  return '.model' if head.startswith(b'\n') else None  # the tag of the first field, its pieces
 
 
-def read(path: str | os.PathLike) -> base.Tokenizer:
+def read(path: str | os.PathLike, kind: str) -> base.Tokenizer:
   """The tokenizer of a `tokenizer.json` or a SentencePiece `.model`, exact where it can be.
 
   Raises:
-    InputError: a file that is not there, or that its library does not read.
+    InputError: a file that its library does not read.
   """
-  try:
-    content = pathlib.Path(path).read_bytes()
-  except OSError as error:
-    raise InputError(f'cannot read the tokenizer file {path}: {error.strerror}') from error
-  kind = pathlib.Path(path).suffix
+  content = pathlib.Path(path).read_bytes()
   exact: Callable[[bytes], base.Tokenizer] = ByteLevel if kind == '.json' else SentencePiece
   whole = Foreign(content, kind)  # first, so that a file that is none is named as such
   try:
@@ -176,6 +173,10 @@ class Foreign(base.Tokenizer):
   def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
     """Bytes of each of `ids` [n] decoded alone, int32 [n]; `cover` counts those of a text."""
     return np.array([len(self.decode([i])) for i in self.check_ids(ids)], np.int32)
+
+  def token_bytes(self, token: int) -> bytes:
+    """The text of an id decoded alone."""
+    return self.decode([token])
 
   def state(self) -> base.State:
     """The file and its kind."""

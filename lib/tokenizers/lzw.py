@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """LZW dictionaries as in 'Toward a Theory of Tokenization in LLMs': phrases without overlap."""
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lib.tokenizers import pairs
+from lib.tokenizers import base, pairs
 
 
 class LZW(pairs.PairDictionary):
@@ -17,16 +19,19 @@ class LZW(pairs.PairDictionary):
     super().__init__(alphabet, merges, encoder)
 
 
-def train_lzw(data: bytes, vocab_size: int, alphabet: bytes | None = None) -> LZW:
-  """Cuts phrases off `data` until it ends or the dictionary has `vocab_size` tokens.
+def train_lzw(
+  documents: Sequence[bytes] | bytes, vocab_size: int, alphabet: bytes | None = base.BYTES
+) -> LZW:
+  """Cuts phrases off the documents until they end or the dictionary has `vocab_size` tokens.
 
   Each phrase is the shortest prefix that was no phrase before (LZ78 parsing; no overlap, unlike
-  the textbook LZW). The alphabet's characters hold the first ids whether cut off or not.
+  the textbook LZW); one that a document's end cuts short is dropped. The alphabet's characters hold
+  the first ids whether cut off or not. An `alphabet` of None is the bytes that occur.
 
   Raises:
     InputError: a byte outside `alphabet`, or an alphabet larger than `vocab_size`.
   """
-  alphabet, symbols, size = pairs.prepare(data, vocab_size, alphabet)
+  alphabet, symbols, size = pairs.prepare(documents, vocab_size, alphabet)
   return LZW(alphabet, _phrases(symbols, len(alphabet), size))
 
 
@@ -39,7 +44,9 @@ def _phrases(symbols, width, size):
   for symbol in symbols:
     if made == size:
       break
-    if token < 0:
+    if symbol < 0:
+      token = -1
+    elif token < 0:
       if begun[symbol]:
         token = symbol
       begun[symbol] = True

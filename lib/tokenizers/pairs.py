@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dictionaries grown from an alphabet, each new piece out of two earlier ones: BPE and LZW."""
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -62,18 +63,30 @@ class PairDictionary(base.Dictionary):
     return cls(state['alphabet'].tobytes(), state['merges'], encoder)
 
 
-def prepare(data: bytes, vocab_size: int, alphabet: bytes | None) -> tuple[bytes, np.ndarray, int]:
-  """The alphabet, the symbols of `data` and the most tokens that training can end with.
+def prepare(
+  documents: Sequence[bytes] | bytes, vocab_size: int, alphabet: bytes | None
+) -> tuple[bytes, np.ndarray, int]:
+  """The alphabet, the symbols of all documents and the most tokens that training can end with.
+
+  Args:
+    documents: to learn from; -1 stands between the symbols of two, int16 [n].
+    vocab_size: the most tokens.
+    alphabet: the bytes that may occur; None takes those of the documents.
 
   Raises:
     InputError: no alphabet, one larger than `vocab_size`, or a byte outside it.
   """
-  alphabet = base.letters(data) if alphabet is None else alphabet
+  if isinstance(documents, bytes):  # until the recipes use the registry
+    documents = [documents]
+  alphabet = base.letters(b''.join(documents)) if alphabet is None else alphabet
   if not alphabet:
     raise InputError('there is no text to train on: give some, or an alphabet')
   if vocab_size < len(alphabet):
     raise InputError(
       f'{vocab_size} tokens cannot hold the alphabet: ask for {len(alphabet)} or more'
     )
-  symbols = characters.Characters(alphabet).symbols(data)
-  return alphabet, symbols, min(vocab_size, len(alphabet) + len(data))
+  parts, gap = [], np.array([-1], np.int16)
+  for document in documents:
+    parts += [gap, characters.Characters(alphabet).symbols(document).astype(np.int16)]
+  symbols = np.concatenate(parts[1:] or [gap[:0]])
+  return alphabet, symbols, min(vocab_size, len(alphabet) + symbols.size)

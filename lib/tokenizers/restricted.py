@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from lib.errors import InputError
 from lib.tokenizers import base, unicode_merge
-from lib.tokenizers.unicode import Unicode, train_unicode
+from lib.tokenizers.unicode import SIZES, Unicode, train_unicode
 
 BYTES = np.r_[:0x80, unicode_merge.BYTES + 0x80 : unicode_merge.BYTES + 0x100]  # id of each byte
 
@@ -113,3 +113,18 @@ def train_restricted(
   counts[certain] = 0
   frequent = np.argsort(-counts, kind='stable')[: vocab_size - certain.size]
   return Restricted(whole, np.union1d(certain, frequent[counts[frequent] > 0]))
+
+
+def train_characters(documents: Sequence[bytes], vocab_size: int, always: str = '') -> Restricted:
+  """The most frequent Unicode characters; see `train_restricted`."""
+  return train_restricted(documents, vocab_size, longest=1, always=always)
+
+
+def train_largest(
+  documents: Sequence[bytes], vocab_size: int, longest: int = 3
+) -> Unicode | Restricted:
+  """Characters and n-grams in at most `vocab_size` ids: restricted where they are below 65,536."""
+  fitting = [size for size in SIZES if size <= vocab_size]
+  if not fitting:
+    return train_restricted(documents, vocab_size, longest)
+  return train_unicode(documents, fitting[-1], longest)

@@ -4,7 +4,7 @@
 import functools
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -76,14 +76,14 @@ class SentencePiece(utf8.TextDictionary):
 
 
 def train_sentencepiece(
-  documents: Iterable[bytes], vocab_size: int, kind: str = 'bpe'
+  documents: Sequence[bytes], vocab_size: int, kind: str = 'unigram'
 ) -> SentencePiece:
   """Trains a model of just `vocab_size` ids; the same documents give the same model.
 
   Args:
     documents: any bytes; what is not UTF-8 is passed over.
     vocab_size: it includes 256 byte tokens and one unused id, <unk>.
-    kind: 'bpe' or 'unigram'.
+    kind: 'unigram' or 'bpe'.
 
   Raises:
     InputError: an unknown kind, no text, or a size that the documents cannot give.
@@ -116,7 +116,7 @@ def train_sentencepiece(
   return SentencePiece(model.getvalue())
 
 
-def _sentences(documents: Iterable[bytes]) -> Iterator[str]:
+def _sentences(documents: Sequence[bytes]) -> Iterator[str]:
   """Lines, each with the newline before it: the trainer strips newlines at the end of a sentence.
 
   Longer lines are cut, since the time of unigram training grows with the square of a sentence.

@@ -16,14 +16,14 @@ def token_strings(tokenizer: Tokenizer, alphabet: str = 'text') -> list[str]:
     alphabet: 'text' (the decoded token; bytes that are no UTF-8 as `\\xNN`) or 'byte_level'
       (GPT-2's printable character for each byte, so that a space becomes Ġ).
 
-  An id that stands for no bytes is written `<special_ID>`.
+  An id that stands for no bytes by itself is written `<special_ID>`.
 
   Raises:
     InputError: another alphabet.
   """
   if alphabet not in ALPHABETS:
     raise InputError(f'alphabet={alphabet!r} is not one of {", ".join(ALPHABETS)}.')
-  pieces = [tokenizer.decode([i]) for i in range(tokenizer.vocab_size)]
+  pieces = [tokenizer.token_bytes(i) or b'' for i in range(tokenizer.vocab_size)]
   if alphabet == 'text':
     written = [piece.decode('utf-8', 'backslashreplace') for piece in pieces]
   else:

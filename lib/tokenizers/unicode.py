@@ -19,7 +19,7 @@ special tokens, so that every byte string comes back.
 
 import functools
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -130,7 +130,7 @@ def ngram_ids(vocab_size: int) -> np.ndarray:
 
 
 def train_unicode(
-  documents: Iterable[bytes], vocab_size: int = SIZES[0], longest: int = 3, min_count: int = 2
+  documents: Sequence[bytes], vocab_size: int = SIZES[0], longest: int = 3, min_count: int = 2
 ) -> Unicode:
   """Takes the most frequent n-grams of 2 to `longest` letters.
 

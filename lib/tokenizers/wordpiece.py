@@ -3,7 +3,7 @@
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -66,7 +66,7 @@ class WordPiece(utf8.TextDictionary):
     return cls(base.split(state['bytes'].tobytes(), state['lengths']), state['continues'])
 
 
-def train_wordpiece(documents: Iterable[bytes], vocab_size: int) -> WordPiece:
+def train_wordpiece(documents: Sequence[bytes], vocab_size: int) -> WordPiece:
   """Trains just `vocab_size` pieces, each seen twice or more; bytes that are no UTF-8 are skipped.
 
   Raises:

@@ -14,7 +14,9 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from lib.data import lanes
 from lib.errors import InputError
+from lib.train import processes
 from lib.train.state import State
 
 KEPT = 2  # the last, and one to go back to if it is damaged
@@ -77,8 +79,9 @@ class Checkpoints:
       OSError and others: what stopped the one before it.
     """
     self.wait()
-    # One position for all processes, which read the same: so any number of them can go on.
-    kept = {'data': data.get_state(), 'progress': dict(progress), 'config': dict(config)}
+    # The places of all lanes, whoever reads them: so any number of processes can go on.
+    place = lanes.merge(processes.gathered(data.get_state()))
+    kept = {'data': place, 'progress': dict(progress), 'config': dict(config)}
     text = json.dumps(kept)
     notes = {'text': text, 'voucher': _voucher(state, text)}
     self._saving = self._manager.save_checkpointables_async(

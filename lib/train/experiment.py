@@ -10,6 +10,7 @@ import jax
 Batch = Mapping[str, Any]  # numpy or jax arrays whose leading axis is the batch
 Variables = Mapping[str, Any]  # Flax collections; only 'params' is trained
 Key = jax.Array
+SUMS = ('nats', 'bytes', 'tokens')  # over the tokens of a batch, which every loss reports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +19,9 @@ class Experiment:
 
   Attributes:
     init_fn: (key, batch) -> variables.
-    loss_fn: (variables, batch, key) -> (nats, aux). `nats` is the scalar to minimise; `aux` holds
-      sums over the batch, at least `nats`, `bytes` and `tokens`, from which the loop reports bits
-      per byte and tokens per second.
+    loss_fn: (variables, batch, key) -> (loss, aux). `loss` is the scalar to minimise; `aux` has
+      sums over the tokens of the batch by name: at least `nats`, `bytes` and `tokens`, from which
+      the loop reports bits per byte and tokens per second. It logs the others as means per token.
     batches: an iterable whose iterator yields batches for this process and can save and set its
       position (grain).
     evaluations: name -> (variables -> {quantity: value}), run on held-out data.

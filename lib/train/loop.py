@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from lib.errors import InputError
@@ -19,7 +18,8 @@ from lib.train import metrics as metric_files
 from lib.train import processes, sharding
 from lib.train.checkpoint import Checkpoints
 from lib.train.experiment import Experiment
-from lib.train.state import State, compile_lowered, make_step, state_shapes
+from lib.train.optimizer import Optimizer
+from lib.train.state import State, compile_lowered, prepare
 from lib.train.stopping import Sigterm, Stopped
 
 
@@ -64,12 +64,11 @@ def check_finite(step: int, values: Mapping[str, Any]) -> None:
 
 def train(
   experiment: Experiment,
-  optimizer: optax.GradientTransformation,
+  optimizer: Optimizer,
   *,
   steps: int,
   seed: int,
   mesh: Mesh,
-  rules: sharding.Rules,
   workdir: str | os.PathLike,
   run: str = 'train',
   log_every: int = 10,
@@ -84,11 +83,10 @@ def train(
 
   Args:
     experiment: what to train.
-    optimizer: the optax chain.
+    optimizer: an optax chain, or what `lib.train.optimizer.make_optimizer` returns.
     steps: steps in all.
     seed: of the initial state and of every step's randomness.
     mesh: devices.
-    rules: ordered (expression, spec) pairs that place every array of the state.
     workdir: gets metrics.jsonl, tensorboard/RUN and checkpoints/RUN.
     run: name of this run; several may share a workdir.
     log_every: steps between lines of metrics.
@@ -128,14 +126,13 @@ def train(
   ):
     first = next(iter(experiment.batches))  # shapes alone; `data` keeps its position
     example = sharding.global_batch(first, mesh, experiment.batch_axis)
-    make, shapes = state_shapes(experiment, optimizer, example, seed, rules, mesh)
-    restored = checkpoints.restore(shapes, data)
-    state, progress = restored or (make(), {'seconds': 0.0, 'evaluated': False})
+    training = prepare(experiment, optimizer, example, seed, mesh, accumulate)
+    restored = checkpoints.restore(training.shapes, data)
+    state, progress = restored or (training.make(), {'seconds': 0.0, 'evaluated': False})
     start, seconds = int(state['step']), progress['seconds']
     evaluated = progress['evaluated']  # is `state` evaluated, where that is due?
     if start < steps:  # a run that is done is only read
-      jitted = make_step(experiment, optimizer, seed, shapes, accumulate)
-      step_fn = compile_lowered(jitted.lower(state, example))
+      step_fn = compile_lowered(training.step.lower(state, example))
     metrics = metric_files.Metrics(workdir, run, start if restored else -1)
     bar = metric_files.progress_bar(run, start, steps)
     profiler = Profiler(workdir / 'profile' / run, profile)

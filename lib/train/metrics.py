@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from lib import atomic
 from lib.train import processes
+from lib.train.experiment import SUMS
 
 LN2 = math.log(2)
 
@@ -80,16 +81,20 @@ def _plain(value: Any) -> Any:
 
 
 def summarise(metrics: Mapping[str, np.ndarray], seconds: float) -> dict[str, Any]:
-  """Rates of one step: loss, gradient norm, bits per byte, tokens per second.
+  """Rates of one step: loss, gradient norm, bits per byte, tokens per second, and the others.
 
-  With replicas, the loss is their mean, bits per byte has an entry for each, and the gradient norm
-  and tokens per second are those of all together.
+  Any other scalar is a sum over tokens, and becomes a mean. With replicas, the loss is their mean,
+  the gradient norm and tokens per second are those of all together, and the rest has an entry for
+  each.
   """
+  others = metrics.keys() - {'loss', 'gradient_norm', *SUMS}
+  scalars = [name for name in others if np.shape(metrics[name]) == np.shape(metrics['tokens'])]
   return {
     'loss': metrics['loss'] / np.size(metrics['nats']),
     'gradient_norm': metrics['gradient_norm'],
     'bits_per_byte': metrics['nats'] / metrics['bytes'] / LN2,
     'tokens_per_second': np.sum(metrics['tokens']) / seconds,
+    **{name: metrics[name] / metrics['tokens'] for name in sorted(scalars)},
   }
 
 

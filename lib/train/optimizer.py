@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learning-rate schedules and the optax chain, from plain arguments."""
 
-import re
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 import optax
 
 from lib.errors import InputError
-from lib.train.sharding import path_name
+from lib.parameters import Declaration, path_name
+from lib.train.sharding import Declared
+
+# An optax chain, or what makes one once it is known which parameters are matrices.
+Optimizer: TypeAlias = (
+  optax.GradientTransformation | Callable[[Declared], optax.GradientTransformation]
+)
+NAMES = ('adamw', 'adafactor', 'muon')
 
 
 def make_schedule(kind: str, peak: float, steps: int, warmup: int, final: float) -> optax.Schedule:
@@ -40,57 +48,67 @@ def make_optimizer(
   *,
   b2: float = 0.95,
   weight_decay: float = 0.0,
-  decay_pattern: str = r'kernel$',
   clip_norm: float | None = None,
-) -> optax.GradientTransformation:
-  """The optax chain of a run.
+) -> Callable[[Declared], optax.GradientTransformation]:
+  """The optax chain of a run, as a function of what modules declare of their parameters.
 
   Args:
     name: 'adamw'; 'adafactor' with T5X's defaults (rates relative to the parameter's scale); or
-      'muon' on the matrices of the decoder's blocks, AdamW (with Nesterov's momentum) at the same
-      rate on the rest.
+      'muon' on matrices, AdamW (with Nesterov's momentum) at the same rate on the rest.
     schedule: learning rate by step.
     b2: second-moment decay of AdamW.
-    weight_decay: times the learning rate. 'adamw' has it on parameters whose path ends in
-      `decay_pattern` (optax alone would decay embeddings, norms and biases too), 'muon' on its
-      matrices, whatever the pattern, 'adafactor' on none.
-    decay_pattern: regular expression searched in paths such as 'decoder/blocks/up/kernel'.
+    weight_decay: times the learning rate, on matrices alone (optax would decay embeddings, norms
+      and biases too); 'adafactor' has none.
     clip_norm: largest global gradient norm, or None.
   """
-  decayed = lambda params: jax.tree_util.tree_map_with_path(
-    lambda path, _: re.search(decay_pattern, path_name(path)) is not None, params
-  )
-  if name == 'adamw':
-    chain = optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decayed)
-  elif name == 'adafactor':
-    chain = optax.adafactor(schedule, decay_rate=0.8, multiply_by_parameter_scale=True)
-  elif name == 'muon':
-    chain = optax.contrib.muon(
-      schedule,
-      adam_b2=b2,
-      weight_decay=weight_decay,
-      muon_weight_dimension_numbers=matrices,
-    )
-  else:
-    raise InputError(f'optimizer {name!r} is not one of adamw, adafactor, muon.')
-  return chain if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), chain)
+  if name not in NAMES:
+    raise InputError(f'optimizer {name!r} is not one of {", ".join(NAMES)}.')
+
+  def make(declared: Declared) -> optax.GradientTransformation:
+    if name == 'adamw':
+      decayed = functools.partial(are_matrices, declared)
+      chain = optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decayed)
+    elif name == 'adafactor':
+      chain = optax.adafactor(schedule, decay_rate=0.8, multiply_by_parameter_scale=True)
+    else:
+      views = functools.partial(matrices, declared)
+      chain = optax.contrib.muon(
+        schedule, adam_b2=b2, weight_decay=weight_decay, muon_weight_dimension_numbers=views
+      )
+    return chain if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), chain)
+
+  return make
 
 
-def matrices(params: Any) -> Any:
-  """How Muon sees each parameter: a block's kernels are matrices under leading stack axes.
+def resolve(optimizer: Optimizer, declared: Declared) -> optax.GradientTransformation:
+  """The optax chain for parameters that are declared so."""
+  if isinstance(optimizer, optax.GradientTransformation):
+    return optimizer
+  return optimizer(declared)
 
-  Heads count with the axis that they were split from: query, key and value are D × (H·K), out is
-  (H·K) × D. Whatever is not a kernel in a block is no matrix.
+
+def matrices(declared: Declared, params: Any) -> Any:
+  """The input and output axes of each parameter that is declared a matrix, and None for others.
+
+  Several axes on one side count as one: of heads and their width, which a query's kernel has as its
+  output, Muon sees the product.
   """
 
   def view(path: tuple, leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-    name, last = path_name(path), leaf.ndim - 1
-    if not re.search(r'blocks/.*kernel$', name):
-      return None
-    if re.search(r'(query|key|value)/kernel$', name):
-      return optax.contrib.MuonDimensionNumbers(last - 2, (last - 1, last))
-    if re.search(r'out/kernel$', name):
-      return optax.contrib.MuonDimensionNumbers((last - 2, last - 1), last)
-    return optax.contrib.MuonDimensionNumbers(last - 1, last)
+    axes, inputs = declaration_of(declared, path)
+    own = tuple(range(leaf.ndim - len(axes), leaf.ndim))
+    return optax.contrib.MuonDimensionNumbers(own[:inputs], own[inputs:]) if inputs else None
 
   return jax.tree_util.tree_map_with_path(view, params)
+
+
+def are_matrices(declared: Declared, params: Any) -> Any:
+  """Whether each parameter is declared a matrix."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: declaration_of(declared, path).inputs > 0, params
+  )
+
+
+def declaration_of(declared: Declared, path: tuple) -> Declaration:
+  """What is declared of the parameter at a path within 'params'."""
+  return declared.get(f'params/{path_name(path)}', Declaration())

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import optax
 from jax.sharding import Mesh
 
 from lib.train import sharding
 from lib.train.experiment import Experiment
-from lib.train.state import State, compile_lowered, make_step, state_shapes
+from lib.train.optimizer import Optimizer
+from lib.train.state import Training, compile_lowered, prepare
 
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
 # What a compiled program calls a Pallas kernel: on TPUs; by Triton up to jaxlib 0.10.2, and after.
@@ -57,7 +57,7 @@ class Step:
     collectives: kind -> what there is of it.
     kernels: places in the program that call a Pallas kernel; one in a loop counts once.
     parameters: trained ones, of the whole model.
-    flops: of all devices by `formula_flops`.
+    flops: of all devices, as modules declare them.
     compiler_flops: of one device by the compiler, which counts the body of a loop once and a kernel
       not at all.
     seconds: of compilation.
@@ -80,27 +80,10 @@ class Step:
     return self.arguments + self.outputs + self.temporaries + self.code
 
 
-def shapes_of(
-  experiment: Experiment,
-  optimizer: optax.GradientTransformation,
-  batch: Mapping[str, jax.ShapeDtypeStruct],
-  rules: sharding.Rules,
-  mesh: Mesh,
-) -> tuple[State, dict[str, jax.ShapeDtypeStruct]]:
-  """State and batch as shapes with their places on the mesh."""
-  places = sharding.batch_shardings(batch, mesh, experiment.batch_axis)
-  placed = {
-    name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=places[name])
-    for name, array in batch.items()
-  }
-  return state_shapes(experiment, optimizer, placed, 0, rules, mesh)[1], placed
-
-
 def compile_step(
   experiment: Experiment,
-  optimizer: optax.GradientTransformation,
+  optimizer: Optimizer,
   batch: Mapping[str, jax.ShapeDtypeStruct],
-  rules: sharding.Rules,
   mesh: Mesh,
   accumulate: int = 1,
 ) -> Step:
@@ -110,20 +93,31 @@ def compile_step(
     InputError: a batch that does not divide among the devices.
     jax.errors.JaxRuntimeError: the compiler refuses it; RESOURCE_EXHAUSTED: it does not fit.
   """
+  placed = placed_shapes(batch, mesh, experiment.batch_axis)
   with jax.set_mesh(mesh):
-    state, placed = shapes_of(experiment, optimizer, batch, rules, mesh)
-    lowered = make_step(experiment, optimizer, 0, state, accumulate).lower(state, placed)
+    training = prepare(experiment, optimizer, placed, 0, mesh, accumulate)
+    lowered = training.step.lower(training.shapes, placed)
     start = time.perf_counter()
     compiled = compile_lowered(lowered)
-  return account(compiled, state, placed, time.perf_counter() - start)
+  return account(compiled, training, time.perf_counter() - start)
 
 
-def account(
-  compiled: jax.stages.Compiled, state: State, batch: Mapping[str, Any], seconds: float
-) -> Step:
-  """What a compiled step of this state and batch (arrays or shapes) takes."""
+def placed_shapes(
+  batch: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh, axis: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes of a batch with their places on the mesh."""
+  places = sharding.batch_shardings(batch, mesh, axis)
+  return {
+    name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=places[name])
+    for name, array in batch.items()
+  }
+
+
+def account(compiled: jax.stages.Compiled, training: Training, seconds: float) -> Step:
+  """What a compiled step takes."""
   memory: Any = compiled.memory_analysis()
   program = compiled.as_text() or ''
+  params = jax.tree.leaves(training.shapes['variables']['params'])
   return Step(
     arguments=memory.argument_size_in_bytes,
     outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
@@ -131,8 +125,8 @@ def account(
     code=memory.generated_code_size_in_bytes,
     collectives=collectives(program),
     kernels=kernels(program),
-    parameters=parameters(state)[0],
-    flops=formula_flops(state, batch),
+    parameters=sum(leaf.size for leaf in params),
+    flops=training.flops,
     compiler_flops=(compiled.cost_analysis() or {}).get('flops', math.nan),
     seconds=seconds,
   )
@@ -233,35 +227,3 @@ def _around(kind: str, group: int) -> float:
   if kind == 'reduce-scatter':
     return group - 1.0
   return 1.0 if kind == 'collective-permute' else (group - 1) / group
-
-
-def parameters(state: Any) -> tuple[int, int]:
-  """Trained parameters, and those of them that a token is multiplied with.
-
-  These are kernels and the readout, which is the input table where there is no other.
-  """
-  params = {
-    sharding.path_name(path): math.prod(leaf.shape)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state['variables']['params'])
-  }
-  tables = [name for name in params if re.search(r'(^|/)(readout_table|row_out)$', name)]
-  tables = tables or [name for name in params if re.search(r'(^|/)table$', name)]
-  kernels = [name for name in params if name.endswith('kernel')]
-  return sum(params.values()), sum(params[name] for name in (*kernels, *tables))
-
-
-def formula_flops(state: Any, batch: Mapping[str, Any]) -> float:
-  """Operations of a step on all devices by the usual count, nothing rematerialised.
-
-  Six for each token and parameter that it is multiplied with (forward, and twice that backward),
-  and 12 · T · width of all heads for each token and layer: scores and their use, T² of them though
-  half are masked.
-  """
-  tokens, length = math.prod(batch['targets'].shape), batch['targets'].shape[-1]
-  replicas = math.prod(batch['targets'].shape[:-2])
-  queries = sum(
-    math.prod(leaf.shape) // leaf.shape[-3]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state['variables']['params'])
-    if sharding.path_name(path).endswith('query/kernel')
-  )
-  return tokens / replicas * (6 * parameters(state)[1] + 12 * length * queries)

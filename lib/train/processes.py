@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes that run one program: how they meet, wait for each other and agree.
 
-All read the same batches and take their devices' share (`sharding.global_batch`), so a run does not
-depend on how many they are. All of these functions do nothing in a process that is alone.
+Each reads the rows of its own devices (`lib.data.lanes`), which do not depend on how many processes
+there are. All of these functions do nothing in a process that is alone.
 """
 
+import json
 import os
 import pathlib
 from collections.abc import Callable
@@ -65,6 +66,18 @@ def agreed(values: Any) -> np.ndarray:
   if jax.process_count() == 1:
     return np.asarray(values)
   return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(values)))
+
+
+def gathered(value: Any) -> list[Any]:
+  """JSON-like values of all processes, in their order; each process gives its own."""
+  if jax.process_count() == 1:
+    return [value]
+  text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.array(text.size))
+  padded = np.zeros(sizes.max(), np.uint8)
+  padded[: text.size] = text
+  every = multihost_utils.process_allgather(padded)
+  return [json.loads(row[:size].tobytes()) for row, size in zip(every, sizes, strict=True)]
 
 
 def stopping(step: int) -> bool:

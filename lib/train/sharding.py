@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One mesh, and ordered rules (expression -> PartitionSpec) that place every array on it."""
+"""One mesh, and the place of every array on it, as modules declare it (`lib.parameters`)."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
 from lib.mesh import AXES, BATCH_AXES, batch_devices
+from lib.parameters import Declaration, path_name
 
-Rules = Sequence[tuple[str, Sequence[str | None]]]
+Declared = Mapping[str, Declaration]  # by the path of a variable
 
 
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -63,23 +63,10 @@ def arrange(shape: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
   )
 
 
-def path_name(path: Sequence[Any]) -> str:
-  """A tree path as 'params/decoder/blocks/up/kernel'."""
-  return '/'.join(str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in path)
-
-
-def spec_for(name: str, rules: Rules) -> PartitionSpec:
-  """The spec of the first rule whose expression is found in `name`; none matching is an error."""
-  for pattern, spec in rules:
-    if re.search(pattern, name):
-      return PartitionSpec(*spec)
-  raise InputError(f'no sharding rule matches {name}: add one (the last is usually (".*", ())).')
-
-
 def fit(spec: PartitionSpec, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
   """The spec on this mesh, less any axis whose size does not divide the array's dimension.
 
-  Specs are aligned to the last dimensions, so one rule serves a layer and a scanned stack of them.
+  Specs are aligned to the last dimensions, so one serves a layer and a scanned stack of them.
   An array of lower rank than the spec (a scalar, a factored moment) is replicated.
   """
   if len(spec) > len(shape):
@@ -92,17 +79,26 @@ def fit(spec: PartitionSpec, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(*kept))
 
 
-def shardings(tree: Any, rules: Rules, mesh: Mesh) -> Any:
-  """A tree of NamedShardings for a tree of arrays or shapes, by the rules.
-
-  Optimiser moments carry their parameter's path at the end of their own, so they follow it.
-  """
+def shardings(variables: Any, declared: Declared, mesh: Mesh) -> Any:
+  """A tree of NamedShardings for variables (arrays or shapes); undeclared ones are replicated."""
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: fit(
-      spec_for(path_name(path), rules) if leaf.ndim else PartitionSpec(), leaf.shape, mesh
-    ),
-    tree,
+    lambda path, leaf: _place(declared.get(path_name(path), Declaration()), leaf, mesh), variables
   )
+
+
+def moment_shardings(moments: Any, declared: Declared, mesh: Mesh) -> Any:
+  """Shardings of an optimizer's state: each array lies as the parameter whose path ends its own."""
+
+  def place(path: tuple, leaf: Any) -> NamedSharding:
+    ends = (f'params/{path_name(path[start:])}' for start in range(len(path)))
+    found = (declared[end] for end in ends if end in declared)
+    return _place(next(found, Declaration()), leaf, mesh)
+
+  return jax.tree_util.tree_map_with_path(place, moments)
+
+
+def _place(declaration: Declaration, leaf: Any, mesh: Mesh) -> NamedSharding:
+  return fit(PartitionSpec(*declaration.axes), leaf.shape, mesh)
 
 
 def put(array: Any, place: NamedSharding) -> jax.Array:

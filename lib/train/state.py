@@ -1,42 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training state (a plain pytree), made sharded, and the donated step that advances it."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from absl import logging
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
+from lib.parameters import Description, describe, path_name
 from lib.train import sharding
 from lib.train.experiment import Batch, Experiment, Variables
+from lib.train.optimizer import Optimizer, resolve
 from pallas_kernels.implementations import backend
 
 State = dict[str, Any]  # {'step': int32 [], 'variables': collections, 'optimizer': optax state}
+LARGE = 2**20  # entries of a parameter that should be spread over the devices
 
 
-def state_shapes(
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """A training state and the step that advances it, on a mesh; nothing is computed yet.
+
+  Attributes:
+    shapes: the state's ShapeDtypeStructs, each with its sharding.
+    make: () -> the initial state; each shard is made on its own device (no host copy).
+    step: the jitted (state, batch) -> (state, metrics); the old state's memory is donated. Its
+      randomness is a function of (seed, step) alone, so a resumed run draws the same.
+    flops: of a step on all devices: three times the forward pass that modules declare
+      (`lib.parameters`), with all T² scores of attention and nothing rematerialised.
+  """
+
+  shapes: State
+  make: Callable[[], State]
+  step: jax.stages.Wrapped
+  flops: float
+
+
+def prepare(
   experiment: Experiment,
-  optimizer: optax.GradientTransformation,
+  optimizer: Optimizer,
   batch: Batch,
   seed: int,
-  rules: sharding.Rules,
   mesh: Mesh,
-) -> tuple[Callable[[], State], State]:
-  """How to make the initial state, and its abstract form with shardings.
+  accumulate: int = 1,
+) -> Training:
+  """The training of an experiment on a mesh.
 
-  Returns:
-    make: () -> state, compiled so that each shard is made on its own device (no host copy).
-    shapes: the state's ShapeDtypeStructs, each with the sharding that the rules give.
+  Args:
+    experiment: what to train.
+    optimizer: an optax chain, or what `lib.train.optimizer.make_optimizer` returns.
+    batch: arrays or shapes of a batch.
+    seed: of the initial state and of every step's randomness.
+    mesh: devices.
+    accumulate: parts in which the batch is taken, see `accumulated`.
 
   Raises:
     InputError: `experiment.initial` does not fit what `experiment.init_fn` makes.
   """
-
-  initial = None if experiment.initial is None else _checked(experiment, batch)
+  description = describe(experiment.init_fn, batch)
+  _warn(description, mesh)
+  chain = resolve(optimizer, description.declared)
+  initial = experiment.initial
+  if initial is not None:
+    initial = _checked(dict(initial), description.shapes)
 
   def init(initial: Variables | None) -> State:
     variables = initial
@@ -48,26 +80,56 @@ def state_shapes(
     return {
       'step': jnp.zeros((), jnp.int32),
       'variables': dict(variables),
-      'optimizer': optimizer.init(variables['params']),
+      'optimizer': chain.init(variables['params']),
     }
 
-  shapes = jax.eval_shape(init, initial)
-  places = sharding.shardings(shapes, rules, mesh)
-  shapes = jax.tree.map(
-    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
-  )
+  shapes = {
+    'step': jax.ShapeDtypeStruct((), jnp.int32),
+    'variables': description.shapes,
+    'optimizer': jax.eval_shape(chain.init, description.shapes['params']),
+  }
+  places = {
+    'step': NamedSharding(mesh, PartitionSpec()),
+    'variables': sharding.shardings(shapes['variables'], description.declared, mesh),
+    'optimizer': sharding.moment_shardings(shapes['optimizer'], description.declared, mesh),
+  }
 
   def make() -> State:
     placed = initial and jax.tree.map(sharding.put, initial, places['variables'])
     return jax.jit(init, out_shardings=places)(placed)
 
-  return make, shapes
+  rows, length = batch['targets'].shape[-2:]
+  return Training(
+    shapes=jax.tree.map(
+      lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+      shapes,
+      places,
+    ),
+    make=make,
+    step=_make_step(experiment, chain, seed, places, accumulate),
+    flops=3 * description.flops * rows * length,
+  )
 
 
-def _checked(experiment: Experiment, batch: Batch) -> Variables:
+def _warn(description: Description, mesh: Mesh) -> None:
+  """Says once which large arrays are whole on every device of a mesh that spreads weights."""
+  if mesh.size == mesh.shape['data']:
+    return
+  leaves = jax.tree_util.tree_leaves_with_path(description.shapes)
+  names = [path_name(path) for path, leaf in leaves if leaf.size >= LARGE]
+  whole = [name for name in names if name not in description.declared]
+  if whole:
+    logging.log_first_n(
+      logging.WARNING,
+      'no axes of the mesh are declared for %s: every device holds a whole copy. '
+      'lib.parameters.declared gives them.',
+      1,
+      ', '.join(whole),
+    )
+
+
+def _checked(initial: Variables, wanted: Variables) -> Variables:
   """The initial variables in the dtypes of the model; raises InputError unless they fit it."""
-  wanted = dict(jax.eval_shape(experiment.init_fn, jax.random.key(0), dict(batch)))
-  initial = dict(experiment.initial or {})
   check_same_shapes(initial, wanted, 'the initial variables')
   return jax.tree.map(lambda array, like: array.astype(like.dtype), initial, wanted)
 
@@ -75,7 +137,7 @@ def _checked(experiment: Experiment, batch: Batch) -> Variables:
 def check_same_shapes(found: Variables, wanted: Variables, what: str) -> None:
   """Raises InputError that names the first array that is missing, unknown or of another shape."""
   one, other = (
-    {sharding.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     for tree in (found, wanted)
   )
   for name in sorted(one.keys() | other.keys()):
@@ -90,21 +152,13 @@ def check_same_shapes(found: Variables, wanted: Variables, what: str) -> None:
       )
 
 
-def make_step(
+def _make_step(
   experiment: Experiment,
-  optimizer: optax.GradientTransformation,
+  chain: optax.GradientTransformation,
   seed: int,
-  shapes: State,
-  accumulate: int = 1,
+  places: Any,
+  accumulate: int,
 ) -> jax.stages.Wrapped:
-  """The jitted step (state, batch) -> (state, metrics); the old state's memory is donated.
-
-  The step's randomness is a function of (seed, step) alone, so a resumed run draws the same.
-  `accumulate` is the number of parts in which the batch is taken, see `accumulated`.
-  """
-
-  places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
-
   def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(seed), state['step'])
     params = state['variables']['params']
@@ -122,7 +176,7 @@ def make_step(
         of_batch, accumulate, experiment.batch_axis, places['variables']['params']
       )
     (nats, aux), gradient = of_batch(batch, key)
-    updates, moments = optimizer.update(gradient, state['optimizer'], params)
+    updates, moments = chain.update(gradient, state['optimizer'], params)
     new = {
       'step': state['step'] + 1,
       'variables': state['variables'] | {'params': optax.apply_updates(params, updates)},

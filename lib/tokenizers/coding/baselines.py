@@ -2,7 +2,7 @@
 """Compression without M1: arithmetic coding by byte frequencies, and gzip's zlib."""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -87,8 +87,13 @@ class StaticAC(base.Tokenizer):
     return cls(state['cumulative'], int(state['token_bits']))
 
 
-def train_static_ac(documents: Iterable[bytes], token_bits: int = 8) -> StaticAC:
-  """Counts the bytes of all documents; raises InputError if there are none."""
+def train_static_ac(documents: Sequence[bytes], vocab_size: int = 256) -> StaticAC:
+  """Counts the bytes of all documents, for tokens of 8, 12 or 16 bits; see `slices.bits_of`.
+
+  Raises:
+    InputError: another `vocab_size`, or no bytes.
+  """
+  token_bits = slices.bits_of(vocab_size)
   counts = np.zeros(256, np.int64)
   for document in documents:
     counts += np.bincount(np.frombuffer(document, np.uint8), minlength=256)
@@ -183,6 +188,12 @@ class GZip(base.Tokenizer):
   def from_state(cls, state: base.State) -> 'GZip':
     """Rebuilds from `state()`."""
     return cls(int(state['token_bits']))
+
+
+def train_gzip(documents: Sequence[bytes], vocab_size: int = 256) -> GZip:
+  """GZip in tokens of 8, 12 or 16 bits, whatever the documents; see `slices.bits_of`."""
+  del documents
+  return GZip(slices.bits_of(vocab_size))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -19,6 +19,14 @@ def check(token_bits: int, window_bits: int | None = None) -> int:
   return token_bits
 
 
+def bits_of(vocab_size: int) -> int:
+  """The bits of tokens of which there are just `vocab_size`; raises InputError for other sizes."""
+  sizes = {1 << bits: bits for bits in WIDTHS}
+  if vocab_size not in sizes:
+    raise InputError(f'{vocab_size} ids for slices of a stream: use one of {tuple(sizes)}')
+  return sizes[vocab_size]
+
+
 def pack(values: np.ndarray, bits: int) -> np.ndarray:
   """Values of 8, 12 or 16 bits end to end, uint8 [bytes]; zero bits fill the last byte."""
   if bits == 8:

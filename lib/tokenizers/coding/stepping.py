@@ -2,35 +2,20 @@
 """Many documents at once through one M1 that reads them side by side, a byte each a step."""
 
 import abc
-import dataclasses
 import zlib
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.errors import InputError
 from lib.tokenizers import base
+from lib.tokenizers.base import Coded
 from lib.tokenizers.coding import arithmetic, slices
 from lib.tokenizers.coding.model import Stepper
 
-
-@dataclasses.dataclass(frozen=True)
-class Coded:
-  """A document as tokens.
-
-  Attributes:
-    ids: int32 [n].
-    byte_lengths: int32 [n], bytes that each id covers.
-    size: bytes of the document.
-    crc: their CRC32.
-  """
-
-  ids: np.ndarray
-  byte_lengths: np.ndarray
-  size: int
-  crc: int
+M1 = 'm1/'  # in a file, before the names of its arrays
 
 
 class Coder(Protocol):
@@ -57,7 +42,9 @@ class Coder(Protocol):
     ...
 
 
-def drive(stepper: Stepper, coder: Coder, jobs: Sequence) -> list:
+def drive(
+  stepper: Stepper, coder: Coder, jobs: Sequence, progress: Callable[[int], object]
+) -> list:
   """Runs all jobs, each in the lane that is free first; their results in order."""
   root = arithmetic.quantise(stepper.start()[None], marks=coder.marks)
   cumulative = np.repeat(root, stepper.streams, axis=0)
@@ -77,6 +64,7 @@ def drive(stepper: Stepper, coder: Coder, jobs: Sequence) -> list:
     if not (job >= 0).any():
       return results
     symbols, forget, done = coder.step(cumulative, job >= 0)
+    progress(int((job >= 0).sum()))
     for lane in np.flatnonzero(done).tolist():
       results[job[lane]] = coder.take(lane)
       job[lane] = -1
@@ -89,8 +77,7 @@ def drive(stepper: Stepper, coder: Coder, jobs: Sequence) -> list:
 class Stepped(base.Tokenizer):
   """A tokenizer that runs M1 over every document, best many at once.
 
-  `lib.tokenizers.save` refuses it, for M1, whose name stands in its fingerprint, is not its own to
-  save; `lib.models.codec_files` puts both into one file.
+  M1's name stands in the fingerprint; a file holds M1 too, where it is a `ByteModel`.
 
   Args:
     stepper: M1.
@@ -108,9 +95,14 @@ class Stepped(base.Tokenizer):
     """Number of ids."""
     return 1 << self.token_bits
 
+  @property
+  def together(self) -> int:
+    """The texts that M1 reads side by side."""
+    return self.stepper.streams
+
   @abc.abstractmethod
-  def encode_all(self, documents: Sequence[bytes]) -> list[Coded]:
-    """Each document as tokens."""
+  def cover_batch(self, documents: Sequence[bytes]) -> list[Coded]:
+    """Each document as tokens, many of them side by side."""
 
   @abc.abstractmethod
   def decode_all(self, ids: Sequence[ArrayLike]) -> list[tuple[bytes, np.ndarray]]:
@@ -120,8 +112,13 @@ class Stepped(base.Tokenizer):
       InputError: an id out of range, or a stream cut short.
     """
 
+  # until the recipes use the registry
+  def encode_all(self, documents: Sequence[bytes]) -> list[Coded]:
+    """The older name of `cover_batch`."""
+    return self.cover_batch(documents)
+
   def restore(self, documents: Sequence[Coded]) -> list[bytes]:
-    """What `encode_all` got; raises InputError for the first that does not come back the same."""
+    """What `cover_batch` got; raises InputError for the first that does not come back the same."""
     found = [data for data, _ in self.decode_all([document.ids for document in documents])]
     for i, (data, document) in enumerate(zip(found, documents, strict=True)):
       if (len(data), zlib.crc32(data)) != (document.size, document.crc):
@@ -134,16 +131,24 @@ class Stepped(base.Tokenizer):
 
   def encode(self, data: bytes) -> np.ndarray:
     """Returns ids, int32 [n]."""
-    return self.encode_all([data])[0].ids
+    return self.cover_batch([data])[0].ids
+
+  def encode_batch(self, documents: Sequence[bytes]) -> list[np.ndarray]:
+    """The ids of each document, int32 [n] each."""
+    return [coded.ids for coded in self.cover_batch(documents)]
 
   def cover(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Returns ids, and how many bytes each covers, int32 [n] both."""
-    [coded] = self.encode_all([data])
+    [coded] = self.cover_batch([data])
     return coded.ids, coded.byte_lengths
 
   def decode(self, ids: ArrayLike) -> bytes:
     """The text of `ids` [n]; raises InputError as `decode_all` does."""
     return self.decode_all([ids])[0][0]
+
+  def decode_batch(self, rows: Sequence[ArrayLike]) -> list[bytes]:
+    """The text of each row; raises InputError as `decode_all` does."""
+    return [data for data, _ in self.decode_all(rows)]
 
   def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
     """Bytes covered by each of `ids` [n], int32 [n], which takes a decoding."""
@@ -154,7 +159,32 @@ class Stepped(base.Tokenizer):
     name = base.byte_array(self.model.encode())
     return {'model': name, 'token_bits': np.array(self.token_bits, np.int32)}
 
+  def file_state(self) -> base.State:
+    """The state, and M1; raises InputError for one that is no `ByteModel`."""
+    from lib.models.byte_stepper import ByteStepper  # brings JAX, which most tokenizers do without
+
+    if not isinstance(self.stepper, ByteStepper):
+      raise InputError(
+        f'a {type(self).__name__} cannot be saved with an M1 that is a '
+        f'{type(self.stepper).__name__}: use a ByteStepper'
+      )
+    return self.state() | {M1 + name: x for name, x in self.stepper.model.state().items()}
+
   @classmethod
-  def from_state(cls, state: base.State) -> 'Stepped':
-    """Raises InputError: the state lacks M1."""
-    raise InputError(f'a {cls.family} tokenizer cannot be rebuilt without its M1: make it anew')
+  def from_state(cls, state: base.State) -> Self:
+    """Rebuilds from `file_state()`; raises InputError without M1, or with another one."""
+    from lib.models.byte_model import ByteModel
+    from lib.models.byte_stepper import ByteStepper
+
+    arrays = {name.removeprefix(M1): x for name, x in state.items() if name.startswith(M1)}
+    if not arrays:
+      raise InputError(f'a {cls.family} tokenizer cannot be rebuilt without its M1: make it anew')
+    model = ByteModel.from_state(arrays)
+    if state['model'].tobytes().decode() != model.fingerprint:
+      raise InputError(f'the M1 in this {cls.family} file is not the one that its codec names')
+    return cls(ByteStepper(model), model.fingerprint, **cls.options(state))
+
+  @classmethod
+  def options(cls, state: base.State) -> dict[str, Any]:
+    """The other arguments of the constructor, by name."""
+    return {'token_bits': int(state['token_bits'])}

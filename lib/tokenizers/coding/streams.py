@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.tokenizers.base import Coded
 from lib.tokenizers.coding import arithmetic, slices
 from lib.tokenizers.coding.baselines import END, check_end, token_lengths
 from lib.tokenizers.coding.model import Stepper
-from lib.tokenizers.coding.stepping import Coded, Stepped, drive
+from lib.tokenizers.coding.stepping import Stepped, drive
 
 
 class SteppedAC(Stepped):
@@ -24,14 +25,16 @@ class SteppedAC(Stepped):
   def __init__(self, stepper: Stepper, model: str, token_bits: int = 8):
     super().__init__(stepper, model, token_bits)
 
-  def encode_all(self, documents: Sequence[bytes]) -> list[Coded]:
+  def cover_batch(self, documents: Sequence[bytes]) -> list[Coded]:
     """Each document as tokens."""
-    return drive(self.stepper, _Encoder(self.stepper.streams, self.token_bits), documents)
+    encoder = _Encoder(self.stepper.streams, self.token_bits)
+    return drive(self.stepper, encoder, documents, self.progress)
 
   def decode_all(self, ids: Sequence[ArrayLike]) -> list[tuple[bytes, np.ndarray]]:
     """The bytes of each row of ids, and how many each id covers; see the base class."""
     rows = [self.check_ids(row) for row in ids]
-    return drive(self.stepper, _Decoder(self.stepper.streams, self.token_bits), rows)
+    decoder = _Decoder(self.stepper.streams, self.token_bits)
+    return drive(self.stepper, decoder, rows, self.progress)
 
 
 class _Encoder:

@@ -3,15 +3,17 @@
 
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.errors import InputError
 from lib.tokenizers import base
+from lib.tokenizers.base import Coded
 from lib.tokenizers.coding import arithmetic, slices, window_steps
 from lib.tokenizers.coding.model import Stepper
-from lib.tokenizers.coding.stepping import Coded, Stepped, drive
+from lib.tokenizers.coding.stepping import Stepped, drive
 
 WINDOWS = (16, 24, 32, 64, 128)
 KEPT = 24  # bytes of the widest window and what `seal` writes beyond
@@ -61,9 +63,9 @@ class SteppedEqualInfo(Stepped):
     self.reset = reset
     self.lossless = mode == 'exact'
 
-  def encode_all(self, documents: Sequence[bytes]) -> list[Coded]:
+  def cover_batch(self, documents: Sequence[bytes]) -> list[Coded]:
     """Each document as tokens."""
-    return drive(self.stepper, _Encoder(self), documents)
+    return drive(self.stepper, _Encoder(self), documents, self.progress)
 
   def decode_all(self, ids: Sequence[ArrayLike]) -> list[tuple[bytes, np.ndarray]]:
     """The bytes of each row of ids, and how many each id covers; see the base class."""
@@ -72,7 +74,7 @@ class SteppedEqualInfo(Stepped):
     rows = [self.check_ids(row) for row in ids]
     for row in rows:
       slices.check_whole(row.size, self.token_bits, self.bits)
-    return drive(self.stepper, _Decoder(self), rows)
+    return drive(self.stepper, _Decoder(self), rows, self.progress)
 
   def token_lengths(self, windows: np.ndarray, count: int) -> np.ndarray:
     """Bytes a token, int32 [count], from those of the windows [n]: a window's last has all."""
@@ -84,6 +86,13 @@ class SteppedEqualInfo(Stepped):
     """M1's name, the widths, the mode and the reset."""
     numbers = np.array([self.bits, self.reset], np.int32)
     return {**super().state(), 'window': numbers, 'mode': base.byte_array(self.mode.encode())}
+
+  @classmethod
+  def options(cls, state: base.State) -> dict[str, Any]:
+    """The other arguments of the constructor, by name."""
+    bits, reset = state['window'].tolist()
+    mode = state['mode'].tobytes().decode()
+    return {**super().options(state), 'bits': bits, 'mode': mode, 'reset': reset}
 
 
 class _Lanes:

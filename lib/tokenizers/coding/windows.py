@@ -33,6 +33,7 @@ class EqualInfo(base.Tokenizer):
   """
 
   family = 'equal_info'
+  fixed_lengths = True
 
   def __init__(self, table: WindowTable, token_bits: int = 16):
     self.table = table
@@ -122,6 +123,26 @@ class EqualInfo(base.Tokenizer):
     lengths = np.zeros(ids.size, np.int32)
     lengths[ends] = self._code_lengths[self.codes(ids)]
     return lengths
+
+  def token_bytes(self, token: int) -> bytes | None:
+    """The text of a window's code, where a token is a whole window."""
+    if self.token_bits < self.table.bits:
+      return super().token_bytes(token)
+    return self._texts[self.check_ids([token])[0]]
+
+  def windows(self) -> tuple[np.ndarray, list[bytes]]:
+    """The tokens of each code, and its text."""
+    bits = self.table.bits
+    if bits % self.token_bits:
+      return super().windows()
+    stream = slices.pack(np.arange(1 << bits), bits)
+    return slices.unpack(stream, self.token_bits).reshape(1 << bits, -1), self._texts
+
+  @functools.cached_property
+  def _texts(self) -> list[bytes]:
+    """The text of each code; empty for one that has none."""
+    known = self.table.pieces
+    return [known[i] if i >= 0 else b'' for i in self.table.text.tolist()]
 
   def state(self) -> base.State:
     """The table's arrays, and mode, window and token bits."""
