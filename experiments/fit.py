@@ -270,8 +270,8 @@ def _fit(
     seed=these[0],
   )
   found = []
-  histories_of = _by_seed(history, options, these)
-  for index, (seed, lines) in enumerate(zip(these, histories_of, strict=True)):
+  mesh = processes.own_mesh(run.mesh)  # the state that `train` returns is whole on each process
+  for index, (seed, lines) in enumerate(zip(these, _by_seed(history, options, these), strict=True)):
     variables, own = state['variables'], tokenizer(seed) if callable(tokenizer) else tokenizer
     if count:
       variables = jax.tree.map(lambda leaf, index=index: leaf[index], variables)
@@ -283,9 +283,7 @@ def _fit(
       steps=options.steps,
       initial=start.fingerprint if start else '',
     )
-    kept = TrainedModel(
-      model, bare(variables), own, options.length, provenance=origin, mesh=run.mesh
-    )
+    kept = TrainedModel(model, bare(variables), own, options.length, provenance=origin, mesh=mesh)
     if ',rate=' not in name:  # a short training for the choice of a rate leaves no model
       path = run.workdir / 'models' / f'{name},seed={seed}'
       processes.once(path, functools.partial(kept.save, path))

@@ -15,7 +15,8 @@ from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import LanguageModel
 from lib.report.results import Rows
-from lib.tokenizers import Characters, train_bpe
+from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.characters import Characters
 from lib.train import sharding
 
 TEXT = [b'abracadabra, said the cat. ' * 3, b'a cadabra is no abra; ' * 4] * 8

@@ -31,9 +31,11 @@ from lib.objectives.next_token import next_token
 from lib.report import claims
 from lib.report import plots as report_plots
 from lib.report.results import Row, Rows, select
-from lib.tokenizers import Characters, Dictionary, EqualInfo
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import arithmetic, known_law
 from lib.tokenizers.coding.tabulate import tabulate
+from lib.tokenizers.coding.windows import EqualInfo
 from lib.train import sharding
 from tests import addresses
 
@@ -436,7 +438,7 @@ def test_every_scale_is_well_formed(scale):
 @pytest.mark.parametrize(
   ('field', 'value', 'message'),
   [
-    ('grid.tokenizers', ('bytes', 'lossy'), "grid.tokenizers: 'lossy' is none of bytes"),
+    ('grid.tokenizers', ('bytes', 'lossy'), "grid.tokenizers: 'lossy' is none of bpe"),
     ('grid.tokenizers', (), 'grid.tokenizers must name at least one'),
     ('grid.tokenizers', ('numbered10',), 'numbered10 has no tokens of tokenizers.token_bits = 12'),
     ('grid.embeddings', ('learnt',), "grid.embeddings: 'learnt' is not one of learned"),
@@ -444,7 +446,7 @@ def test_every_scale_is_well_formed(scale):
     ('grid.teraflops', 0.0, 'grid.teraflops must be above 0'),
     ('budget.times', 0.0, 'budget.times must be above 0'),
     ('data.source', 'ngram:stdlib,length=16', 'is 32 long'),
-    ('budget.tokenizers', ('bytes', 'lossy'), "'lossy' is none of bytes"),
+    ('budget.tokenizers', ('bytes', 'lossy'), "budget.tokenizers: 'lossy' is none of bpe"),
     ('markov.bits', (13,), 'markov.bits 13 is not one of 12, 16'),
     ('seed', -1, 'seed must be 0 or more'),
   ],

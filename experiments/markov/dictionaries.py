@@ -18,8 +18,10 @@ from lib.data.markov import DICTIONARY, TEST, TRAIN, MarkovSource, draw, draw_pa
 from lib.evals import bounds, ngram, parse
 from lib.report.results import Row, Rows, select
 from lib.threads import on_all_cores
-from lib.tokenizers import Blocks, Dictionary, train_bpe, train_lzw, train_sequential_bpe
-from lib.tokenizers.blocks import LIMIT_BITS
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.blocks import LIMIT_BITS, Blocks
+from lib.tokenizers.bpe import train_bpe, train_sequential_bpe
+from lib.tokenizers.lzw import train_lzw
 
 COUNTS = {'dictionary_size': 'tokens', 'chars_per_token': 'chars/token'}
 VACUOUS = 'the bound H∞/(1−ε) exceeds the character unigram here and says nothing'

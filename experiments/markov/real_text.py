@@ -19,7 +19,9 @@ from lib.errors import InputError
 from lib.evals import ngram
 from lib.report.results import Row, Rows, select
 from lib.threads import on_all_cores
-from lib.tokenizers import Characters, train_sentencepiece, train_wordpiece
+from lib.tokenizers.characters import Characters
+from lib.tokenizers.sentencepiece import train_sentencepiece
+from lib.tokenizers.wordpiece import train_wordpiece
 
 SMALLEST = 512  # single bytes of WordPiece; below that a dictionary is the bytes themselves
 

@@ -29,7 +29,9 @@ from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.report import plots
 from lib.report.results import Row, Rows, name, select
-from lib.tokenizers import Characters, Dictionary, train_bpe
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.characters import Characters
 
 STEPS = (0, 100, 200, 300, 400, 500, 1000, 4000, 10_000)  # whose losses are rows
 LOSS = 'validation/nats_per_byte'

@@ -24,8 +24,10 @@ from lib.evals import ngram, parse
 from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.threads import on_all_cores
-from lib.tokenizers import Dictionary, train_bpe, train_lzw
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.bpe import train_bpe
 from lib.tokenizers.coding import known_law
+from lib.tokenizers.lzw import train_lzw
 
 NOTES = {
   'above_entropy_rate': 'the loss less the entropy rate',
