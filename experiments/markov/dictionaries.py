@@ -258,8 +258,8 @@ def bound_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Picture
   """LZW, the toy tokenizer and the bound, a panel for each p."""
   panels = []
   of = lambda column, p: select(rows, 'bound', f'{column}_nats_per_char', p=p)
-  rates = select(rows, 'bound', 'entropy_rate_nats_per_char')
-  for p, rate in {row.where['p']: row.measured or 0.0 for row in rates}.items():
+  for p in dict.fromkeys(row.where['p'] for row in select(rows, 'bound', 'toy_nats_per_char')):
+    rate = of('entropy_rate', p)[0].measured or 0.0
     found = {
       'LZW, exact for each dictionary': of('lzw', p),
       'fixed blocks, closed form': of('toy', p),
