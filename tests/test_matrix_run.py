@@ -32,6 +32,7 @@ from lib.report import claims
 from lib.report import plots as report_plots
 from lib.report.results import Row, Rows, select
 from lib.tokenizers.base import Dictionary
+from lib.tokenizers.blocks import train_blocks
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import arithmetic, known_law
 from lib.tokenizers.coding.tabulate import tabulate
@@ -338,7 +339,7 @@ def test_the_cost_of_m1_is_two_flops_a_parameter(run, smoke):
 
 
 def test_blocks_are_cut_two_by_two():
-  blocks = tokens.train_blocks([b'abababab', b'cd'], 258)
+  blocks = train_blocks([b'abababab', b'cd'], 258)
   assert [blocks.pieces[i] for i in blocks.encode(b'ababcde')] == [b'ab', b'ab', b'cd', b'e']
   assert blocks.vocab_size == 258
 
