@@ -46,7 +46,7 @@ aot: $(INSTALLED) .cache/libtpu  ## Kernels compiled for TPUs that are not there
 	JAX_DISABLE_MOST_OPTIMIZATIONS=false PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/test_aot.py
 
 check: $(INSTALLED)  ## The kernels of this accelerator beside their references.
-	$(BIN)/python -m pallas_kernels.check
+	$(BIN)/python -m pallas_kernels.bench.check
 
 bench: $(INSTALLED) .cache/libtpu  ## The kernels timed on this accelerator, or compiled for TPUs.
 	PYTHONPATH=.cache/libtpu $(BIN)/python -m pallas_kernels.bench

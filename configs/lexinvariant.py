@@ -34,8 +34,8 @@ MODEL = {
   'preceding': 0,  # number of previous symbols that are mixed into each input
   'max_distance': 128,  # the T5 bias has one value for all distances from here on
   'remat': False,
-  'draw_kind': 'per_sequence',  # or seeded, shared, permuted_fixed
-  'law': 'gaussian',  # or orthonormal, rademacher, binomial
+  'draw_kind': 'per_sequence',  # or seeded, shared
+  'law': 'gaussian',  # or orthonormal
   'row_dim': 0,  # 0: dim
   'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
   'reveal': 0.8,  # share of fixed rows at first (see AnnealedLexinvariant); 0 for none

@@ -8,17 +8,6 @@ TPU topologies need libtpu (`make pod` fetches it into .cache/libtpu; then set P
 the answer.
 """
 
-import os
-
-# libtpu would else ask a metadata server for a TPU of this machine's own.
-os.environ.update(
-  JAX_PLATFORMS='cpu',
-  TPU_SKIP_MDS_QUERY='1',
-  TPU_WORKER_HOSTNAMES='localhost',
-  TPU_WORKER_ID='0',
-  ALLOW_MULTIPLE_LIBTPU_LOAD='1',
-)
-
 import dataclasses
 import functools
 import math
@@ -34,7 +23,8 @@ from ml_collections import ConfigDict, config_flags
 from experiments import command, runner, steps
 from lib.errors import InputError
 from lib.mesh import AXES
-from lib.train import chips, plan, sharding
+from lib.train import plan, sharding, topologies
+from pallas_kernels.chips import CHIPS, Chip
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', 'configs/markov.py:paper', 'Config, scale.', lock_config=True
@@ -78,11 +68,12 @@ def execute() -> None:
   """Prints a row for each attempt, up to the first that fits, on each topology."""
   config = CONFIG.value
   recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
+  jax.config.update('jax_platforms', 'cpu')  # also on a machine with an accelerator of its own
   jax.config.update('jax_num_cpu_devices', max(map(_cpus, TOPOLOGY.value), default=1))
   jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
   name = steps.chosen(recipe, config, MODEL.value)
   for topology in TOPOLOGY.value:  # those refused are, before minutes go by for the others
-    chips.devices(topology, SLICES.value)
+    topologies.devices(topology, SLICES.value)
   made = lambda remat: recipe.plans(with_remat(config, remat))[name]()
   print(_head(HEADER), flush=True)
   found = [fit(config, name, made, topology, SLICES.value) for topology in TOPOLOGY.value]
@@ -101,7 +92,7 @@ def fit(
   config: ConfigDict, name: str, made: Making, topology: str, slices: int = 1
 ) -> plan.Step | None:
   """Tries one way after the other until the step fits, and prints what came of each."""
-  devices, chip = chips.devices(topology, slices), chips.chip_of(topology)
+  devices, chip = topologies.devices(topology, slices), topologies.chip_of(topology)
   where = topology if slices == 1 else f'{slices} × {topology}'
   for attempt in attempts(config, rows_of(made(False)), len(devices)):
     one, row = made(attempt.remat), [name, where, *_shown(attempt)]
@@ -156,7 +147,7 @@ def scale(config: ConfigDict, name: str, made: Making) -> None:
 
   for kind in ('strong', 'weak'):
     for topology in SIZES:
-      chip, count = chips.CHIPS['v5p'], len(chips.devices(topology))
+      chip, count = CHIPS['v5p'], len(topologies.devices(topology))
       rows = rows_of(made(False))
       if kind == 'weak':
         rows = max(1, rows * count // REFERENCE)
@@ -204,7 +195,7 @@ def _shown(attempt: Attempt) -> list[str]:
   return [mesh.replace('-1', '−1'), 'yes' if attempt.remat else 'no', str(attempt.accumulate)]
 
 
-def _measured(step: plan.Step, chip: chips.Chip | None, devices: int) -> list[str]:
+def _measured(step: plan.Step, chip: Chip | None, devices: int) -> list[str]:
   parts = (step.arguments, step.outputs, step.temporaries, step.code)
   runs = '; '.join(
     f'{kind} {"≥ " * bool(one.unknown)}{one.count}, {_size(one.bytes)}'

@@ -13,16 +13,12 @@ from lib import memory
 from lib.errors import InputError
 
 
-def main(
-  name: str, execute: Callable[..., None], more: bool = False, keep_freed: bool = True
-) -> None:
+def main(name: str, execute: Callable[..., None], more: bool = False) -> None:
   """Runs a command and exits: 0 done, 1 a fault, 2 bad input, which is said in one sentence.
 
-  With `more`, arguments that are no flags go to `execute`; otherwise they are bad input. Without
-  `keep_freed`, how memory is given back is left to `execute` (lib/memory.py).
+  With `more`, arguments that are no flags go to `execute`; otherwise they are bad input.
   """
-  if keep_freed:
-    memory.keep_freed()
+  memory.keep_freed()
   try:
     app.run(lambda rest: execute(*rest[1:]), flags_parser=flags.FLAGS if more else _parse_flags)
   except (InputError, flags.Error) as error:

@@ -12,17 +12,16 @@ import datetime
 import importlib.metadata
 import pathlib
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import tqdm
 from absl import flags
 
 from experiments import command, speed_input, speed_peers, speed_steps
+from experiments.timing import rates
 from lib import atomic, tokenizers
 from lib.data import sources
 from lib.errors import InputError
@@ -51,38 +50,13 @@ CAPTIONS = {
 TABLES = flags.DEFINE_list('tables', list(CAPTIONS), 'Which of them.')
 
 
-def measure(
-  table: str, row: str, work: Callable[[], Any], column: str, size: int, repeats: int
-) -> tuple[list[Row], Any]:
-  """Rates at `size` bytes a time, wall-clock and processor time, and what the work returned."""
-  result = work()  # compiles
-  walls, spent = [], []
-  for _ in range(repeats):
-    begin, spent_before = time.perf_counter(), time.process_time()
-    work()
-    walls.append(time.perf_counter() - begin)
-    spent.append(time.process_time() - spent_before)
-  wall, own = (size / statistics.median(times) / 1e6 for times in (walls, spent))
-  if table == 'steps':  # on all cores
-    return [Row(table, row, f'{column}_kb_per_s', wall * 1e3, unit='kB/s')], result
-  rows = [
-    Row(table, row, f'{column}_mb_per_s', wall, unit='MB/s'),
-    Row(table, row, f'{column}_mb_per_core_s', own, unit='MB per second of one core'),
-  ]
-  return rows, result
-
-
 def walk(codecs: dict[str, Tokenizer], texts: dict[str, bytes]) -> Iterator[list[Row]]:
   """Every tokenizer without a model on every text, which must come back if it is lossless."""
   for method, codec in codecs.items():
     for kind, text in texts.items():
       row = name(method=method, text=kind)
-      rows, ids = measure(
-        'walk', row, lambda: codec.encode(text), 'encode', len(text), REPEATS.value
-      )
-      more, data = measure(
-        'walk', row, lambda: codec.decode(ids), 'decode', len(text), REPEATS.value
-      )
+      rows, ids = rates('walk', row, lambda: codec.encode(text), 'encode', len(text), REPEATS.value)
+      more, data = rates('walk', row, lambda: codec.decode(ids), 'decode', len(text), REPEATS.value)
       if codec.lossless and data != text:
         raise RuntimeError(f'{method} does not give the {kind} text back')
       ratio = Row('walk', row, 'bytes_per_token', len(text) / len(ids), unit='bytes')
@@ -106,8 +80,8 @@ def execute() -> None:
   peers = speed_peers.peers(plain, held_out) if 'peers' in TABLES.value else {}
   makers: dict[str, Callable[[], Iterator[list[Row]]]] = {
     'walk': lambda: walk(plain, texts),
-    'peers': lambda: speed_peers.table(peers, held_out, repeats, measure),
-    'steps': lambda: speed_steps.table(stepped, held_out, STREAMS.value, min(repeats, 3), measure),
+    'peers': lambda: speed_peers.table(peers, held_out, repeats),
+    'steps': lambda: speed_steps.table(stepped, held_out, STREAMS.value, min(repeats, 3)),
     'input': lambda: speed_input.table(plain, held_out, repeats),
   }
   rows: list[Row] = []

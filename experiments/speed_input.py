@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from configs.equal_info import PAPER
+from experiments.timing import time_calls
 from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.embeddings.learned import Learned
@@ -18,7 +19,7 @@ from lib.objectives.next_token import next_token
 from lib.parameters import describe_model
 from lib.report.results import Row, name
 from lib.tokenizers.base import Tokenizer
-from lib.train import chips
+from pallas_kernels.chips import CHIPS
 
 SHAPE = (256, 512)  # rows and tokens of a batch of equal_info, paper, m2
 ROWS = 2  # of the step that is timed: more take longer by as much
@@ -35,7 +36,7 @@ def table(
 ) -> Iterator[list[Row]]:
   """The step's row, then of each tokenizer how many tokens a second it feeds, read and packed."""
   appetite, flops = _appetite(model, shape[1], repeats)
-  most = chips.CHIPS['h200'].flops / flops
+  most = CHIPS['h200'].flops / flops
   row = name(step=model[0], rows=ROWS, length=shape[1])
   note = 'loss and gradients on all cores'
   yield [Row('input', row, 'tokens_per_s', appetite, unit='tokens/s', note=note)]
@@ -86,10 +87,5 @@ def _appetite(model: tuple, length: int, repeats: int) -> tuple[float, float]:
   batch, key = pipeline.whole(ids, VOCAB), jax.random.key(0)
   variables = jax.jit(init_fn)(key, batch)
   step = jax.jit(jax.grad(lambda variables: loss_fn(variables, batch, key)[0].mean()))
-  jax.block_until_ready(step(variables))
-  times = []
-  for _ in range(repeats):
-    begin = time.perf_counter()
-    jax.block_until_ready(step(variables))
-    times.append(time.perf_counter() - begin)
+  times = time_calls(lambda: step(variables), repeats).wall
   return ROWS * length / statistics.median(times), 3 * describe_model(lm, length).flops

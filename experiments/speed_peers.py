@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.timing import rates
 from lib.errors import InputError
 from lib.report.results import Row, name
 from lib.tokenizers import BPE, SentencePiece, StaticAC
@@ -45,16 +46,14 @@ def peers(plain: dict[str, Tokenizer], text: bytes) -> dict[str, Peer]:
   return found
 
 
-def table(
-  found: dict[str, Peer], text: bytes, repeats: int, measure: Callable[..., tuple[list[Row], Any]]
-) -> Iterator[list[Row]]:
-  """The rows of each peer; `measure` times a piece of work."""
+def table(found: dict[str, Peer], text: bytes, repeats: int) -> Iterator[list[Row]]:
+  """The rows of each peer."""
   for method, peer in found.items():
     part = text[:ROWS] if 'row' in method else text
     row = name(method=method, text='held_out')
-    rows, made = measure('peers', row, lambda: peer.encode(part), 'encode', len(part), repeats)
-    if peer.decode is not None:
-      more, data = measure('peers', row, lambda: peer.decode(made), 'decode', len(part), repeats)
+    rows, made = rates('peers', row, lambda: peer.encode(part), 'encode', len(part), repeats)
+    if (decode := peer.decode) is not None:
+      more, data = rates('peers', row, lambda: decode(made), 'decode', len(part), repeats)
       if data is not None and bytes(data) != part:
         raise RuntimeError(f'{method} does not give the text back')
       rows += more

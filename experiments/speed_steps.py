@@ -2,11 +2,13 @@
 """Codecs that step M1: many texts side by side, against one byte after the other in Python."""
 
 import dataclasses
+import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from experiments.timing import time_calls
 from lib.models.byte_model import BEGIN, ByteModel, whole
 from lib.models.byte_stepper import ByteStepper
 from lib.report.results import Row, name
@@ -19,13 +21,9 @@ LOOP, ANEW = 200, 100  # bytes that the loops code
 
 
 def table(
-  stepped: dict[str, Stepped],
-  text: bytes,
-  streams: int,
-  repeats: int,
-  measure: Callable[..., tuple[list[Row], Any]],
+  stepped: dict[str, Stepped], text: bytes, streams: int, repeats: int
 ) -> Iterator[list[Row]]:
-  """The rows of each codec; `measure` times a piece of work."""
+  """The rows of each codec."""
   documents = [text[i * DOCUMENT :][:DOCUMENT] for i in range(streams)]
   size = sum(map(len, documents))
   for method, codec in stepped.items():
@@ -34,21 +32,28 @@ def table(
     wider = ByteModel(dataclasses.replace(model.sizes, streams=streams), model.variables)
     codec.stepper = ByteStepper(wider)
     row = name(method=method, streams=streams)
-    rows, coded = measure(
-      'steps', row, lambda: codec.encode_all(documents), 'encode', size, repeats
-    )
+    encoding, coded = _rate(row, lambda: codec.encode_all(documents), 'encode', size, repeats)
     ids = [document.ids for document in coded]
-    more, back = measure('steps', row, lambda: codec.decode_all(ids), 'decode', size, repeats)
+    decoding, back = _rate(row, lambda: codec.decode_all(ids), 'decode', size, repeats)
     if [data for data, _ in back] != documents and codec.lossless:
       raise RuntimeError(f'{method} does not give the documents back')
     tokens = sum(map(len, ids))
-    rows += [*more, Row('steps', row, 'bytes_per_token', size / tokens, unit='bytes')]
+    rows = [encoding, decoding, Row('steps', row, 'bytes_per_token', size / tokens, unit='bytes')]
     if isinstance(codec, SteppedEqualInfo):
-      rows += _loops(codec, model, method, text, rows[0].measured or 0, repeats, measure)
+      rows += _loops(codec, model, method, text, encoding.measured or 0, repeats)
     yield rows
 
 
-def _loops(codec, model, method, text, rate, repeats, measure) -> list[Row]:
+def _rate(
+  row: str, work: Callable[[], Any], column: str, size: int, repeats: int
+) -> tuple[Row, Any]:
+  """Kilobytes (10³ bytes) a second of work on `size` bytes on all cores, and what it returned."""
+  timing = time_calls(work, repeats)
+  rate = size / statistics.median(timing.wall) / 1e3
+  return Row('steps', row, f'{column}_kb_per_s', rate, unit='kB/s'), timing.result
+
+
+def _loops(codec, model, method, text, rate, repeats) -> list[Row]:
   """Both loops on a text of their own length, and how many times slower they are."""
   alone = ByteStepper(ByteModel(dataclasses.replace(model.sizes, streams=1), model.variables))
   rows: list[Row] = []
@@ -57,13 +62,16 @@ def _loops(codec, model, method, text, rate, repeats, measure) -> list[Row]:
     ('reading the window anew', ANEW, lambda window: _anew(model, window)),
   ):
     row = name(method=f'{method}: Python loop {kind}')
-    more, windows = measure(
-      'steps', row, lambda: loop(following, text[:size], codec.bits), 'encode', size, repeats
+    encoding, windows = _rate(
+      row, lambda: loop(following, text[:size], codec.bits), 'encode', size, repeats
     )
     tokens = windows * codec.bits / codec.token_bits
-    rows += [*more, Row('steps', row, 'bytes_per_token', size / tokens, unit='bytes')]
-    slower = rate / (more[0].measured or np.nan)
-    rows.append(Row('steps', row, 'times_slower', slower, note='than the codec, encoding'))
+    slower = rate / (encoding.measured or np.nan)
+    rows += [
+      encoding,
+      Row('steps', row, 'bytes_per_token', size / tokens, unit='bytes'),
+      Row('steps', row, 'times_slower', slower, note='than the codec, encoding'),
+    ]
   return rows
 
 

@@ -55,12 +55,11 @@ def execute() -> None:
   """Measures, shows the tables and keeps them."""
   begin = time.perf_counter()
   if PEER.value:
-    memory.keep_freed()
     title, config = 'beside PyTorch', {}
     rows = throughput_peer.table(throughput_peer.cases(), REPEATS.value)
   else:
     recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
-    memory.keep_freed(recipe.large_steps)
+    memory.keep_freed(recipe.large_steps)  # as the recipe does
     model = steps.chosen(recipe, CONFIG.value, MODEL.value)
     if FIRST.value == 'only':
       runner.keep_compiled()
@@ -121,7 +120,7 @@ def keep(folder: pathlib.Path, title: str, found: dict[str, Any]) -> None:
 def shown(title: str, found: dict[str, Any]) -> str:
   """A section of the page."""
   versions = ', '.join(f'{package} {version}' for package, version in found['versions'].items())
-  rows = [Row(**row) for row in found['rows']]
+  rows = results.from_json(found['rows'])
   return '\n'.join([
     f'## {title}\n', f'`{found["command"]}`, {found["made"]}; {versions}.\n',
     tables.markdown(rows, CAPTIONS),
@@ -129,4 +128,4 @@ def shown(title: str, found: dict[str, Any]) -> str:
 
 
 if __name__ == '__main__':
-  command.main('throughput', execute, keep_freed=False)
+  command.main('throughput', execute)

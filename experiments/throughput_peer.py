@@ -5,7 +5,6 @@ import importlib.util
 import os
 import shutil
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from configs import lexinvariant
 from experiments import runner, steps
 from experiments.lexinvariant import models, text
+from experiments.timing import in_turns
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
@@ -93,7 +93,7 @@ def table(found: Mapping[str, Case], repeats: int) -> list[Row]:
     }  # fmt: skip
     losses = {key: (step(), step()) for key, step in made.items()}  # compiles
     check(losses)
-    seconds = timed(made, repeats)
+    seconds = in_turns(made, repeats)
     for (dtype, way), took in seconds.items():
       row = name(model=title, dtype=dtype, way=way)
       over = np.array(seconds[dtype, 'eager']) / np.array(took)
@@ -139,14 +139,3 @@ def check(losses: Mapping[tuple[str, str], tuple[float, ...]]) -> None:
     expected = losses[dtype, 'ours']
     if not np.allclose(values, expected, rtol=TOLERANCE[dtype], atol=0):
       raise RuntimeError(f'losses of {way} in {dtype} are {values}, not {expected} as ours')
-
-
-def timed(made: Mapping[Any, Way], repeats: int) -> dict[Any, list[float]]:
-  """Seconds of each step of each way, which take turns."""
-  seconds: dict[Any, list[float]] = {key: [] for key in made}
-  for _ in range(repeats):
-    for key, step in made.items():
-      begin = time.perf_counter()
-      step()
-      seconds[key].append(time.perf_counter() - begin)
-  return seconds

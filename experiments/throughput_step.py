@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from experiments import steps
+from experiments.timing import time_calls
 from lib.report.results import Row, name
-from lib.train import chips, trace
+from lib.train import trace
+from pallas_kernels.chips import chip_here
 
 CAPTIONS = {
   'step': 'The training step that the recipe runs, on random tokens that lie on the device. '
@@ -143,17 +145,12 @@ def peak_rate(dtype: str) -> tuple[float, str]:
 
   That of a CPU is measured: the best of five products of two square matrices.
   """
-  if chip := chips.chip_here():
+  if chip := chip_here():
     return chip.flops, f'of_peak: of the published {chip.flops / 1e12:,.0f} TFLOP/s in bfloat16'
   size = 2048
   matrix = jnp.ones((size, size), dtype)
   product = jax.jit(lambda a, b: a @ b).lower(matrix, matrix).compile()
-  times = []
-  for _ in range(6):
-    begin = time.perf_counter()
-    jax.block_until_ready(product(matrix, matrix))
-    times.append(time.perf_counter() - begin)
-  best = 2 * size**3 / min(times[1:])
+  best = 2 * size**3 / min(time_calls(lambda: product(matrix, matrix), 5).wall)
   return best, (
     f'of_peak: of {best / 1e9:,.0f} GFLOP/s, here the best of five products of {dtype} matrices '
     f'{size:,}²'

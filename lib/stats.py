@@ -312,16 +312,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
   return adjusted
 
 
-def wilson(hits: float, count: int, level: float = LEVEL) -> tuple[float, float]:
-  """Wilson's (1927) score interval of a share: never empty, even for 0 or `count` hits."""
-  z = stats.norm.ppf(0.5 + level / 2)
-  proportion, extra = hits / count, z**2 / count
-  middle = (proportion + extra / 2) / (1 + extra)
-  spread = math.sqrt(proportion * (1 - proportion) / count + extra / (4 * count))
-  half = z / (1 + extra) * spread
-  return float(max(0.0, middle - half)), float(min(1.0, middle + half))
-
-
 def _df(count: int) -> float | None:
   return float(count - 1) if count > 1 else None
 

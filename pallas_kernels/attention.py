@@ -46,8 +46,12 @@ def _sums(weights):
 
 
 def _on_all_cores(products):
-  """The same numbers. XLA for CPU computes many small products on one core, but where it makes a
-  loop of products and sums, that runs on all of them."""
+  """The same numbers, computed on all cores.
+
+  XLA for CPU computes many small products on one core, but a loop of products and sums on all of
+  them. On two cores the `cpu` step of equal_info takes 53 ms with this and 85 ms without, that of
+  lexinvariant 46 and 66 ms (shortest of three processes).
+  """
   if backend() != 'cpu':
     return products
   return products - 0 * products.sum(axis=-1, keepdims=True)

@@ -9,8 +9,8 @@ RESULTS.md, by `python -m pallas_kernels.bench --kernels causal_attention`. No T
   none; RESULTS.md has the memory that they plan with. The width of a head lies in their lanes, of
   which visual_unicode fills 32 of 128. Here time does.
 * cuDNN takes biases as an array too, the segments as another, in the dtype of the queries, and has
-  a gradient for it in any case. It refuses float32, widths that are no multiple of 8 and, with an
-  array, odd lengths. So it saves no memory where there are biases, and has to be named.
+  a gradient for it in any case. So it saves no memory where there are biases: on an H200 it takes 2
+  to 20 times as long as the kernels, and only the bench calls it.
 
 Legend: B batch, T length, H heads, K width of a head, N buckets of distances, M the last distance
 told apart; tiles of t tokens.
@@ -25,7 +25,7 @@ from pallas_kernels.causal_attention_triton import WIDTHS, triton
 from pallas_kernels.distances import bias_and_mask
 from pallas_kernels.implementations import VECTOR_MEMORY, backend, check_implementation
 
-IMPLEMENTATIONS = ('reference', 'xla', 'cudnn', 'pallas', 'triton')
+IMPLEMENTATIONS = ('reference', 'xla', 'pallas', 'triton')
 DTYPES = ('float32', 'bfloat16')  # of the TPU kernels
 
 
@@ -54,22 +54,6 @@ def xla(
   """What the reference gives, by `pallas_kernels.attention`."""
   bias, mask = bias_and_mask(q, segments, table, vectors, starts)
   return attention(q, k, v, bias, mask=mask)
-
-
-def cudnn(
-  q: jax.Array,
-  k: jax.Array,
-  v: jax.Array,
-  segments: jax.Array,
-  table: jax.Array | None = None,
-  vectors: jax.Array | None = None,
-  starts: tuple[int, ...] = (),
-) -> jax.Array:
-  """What the reference gives, by cuDNN's flash attention, which has biases in q's dtype."""
-  bias, mask = bias_and_mask(q, segments, table, vectors, starts)
-  if bias is not None:
-    bias = bias.astype(q.dtype)
-  return jax.nn.dot_product_attention(q, k, v, bias, mask, is_causal=True, implementation='cudnn')
 
 
 def preferred(width: int, dtype: jnp.dtype) -> str:
@@ -122,7 +106,7 @@ def causal_attention(
     vectors: [M + 1, K], one for each distance, the last for all from M on, or None.
     starts: the least distance in each bucket, [N], rising from 0.
     implementation: 'reference'; 'xla' (`pallas_kernels.attention`, with arrays [B, H, T, T], on
-      any backend); 'cudnn' (on a GPU); 'pallas' (on a TPU) and 'triton' (on a GPU, for heads of 16,
+      any backend); 'pallas' (on a TPU) and 'triton' (on a GPU, for heads of 16,
       32, 64 or 128), which hold a tile [t, t] of each text; or None for 'pallas' on a TPU, 'triton'
       on a GPU with bfloat16, and 'xla' elsewhere and where these cannot run.
     blocks: tiles of 'pallas'; None for the largest that fit, of 512 at most.
@@ -144,5 +128,5 @@ def causal_attention(
     if not interpret and q.shape[3] not in WIDTHS:
       raise ValueError(f'heads of width {q.shape[3]}: the GPU kernels take one of {WIDTHS}.')
     return triton(q, k, v, segments, table, vectors, starts, interpret=bool(interpret))
-  by_name = {'reference': causal_attention_reference, 'xla': xla, 'cudnn': cudnn}
+  by_name = {'reference': causal_attention_reference, 'xla': xla}
   return by_name[chosen](q, k, v, segments, table, vectors, starts)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import jax
 
-BACKENDS = {'pallas': 'tpu', 'triton': 'gpu', 'cudnn': 'gpu'}  # of implementations that need one
+BACKENDS = {'pallas': 'tpu', 'triton': 'gpu'}  # of implementations that need one
 VECTOR_MEMORY = 12 * 2**20  # bytes that a kernel may plan with, of the 16 MiB XLA grants it
 
 

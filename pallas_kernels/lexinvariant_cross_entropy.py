@@ -25,7 +25,7 @@ from pallas_kernels.implementations import (
   check_vector_memory,
 )
 from pallas_kernels.linear_cross_entropy import linear_cross_entropy_reference
-from pallas_kernels.random_rows import GROUP, check, random_rows, random_tile
+from pallas_kernels.random_rows import check, random_rows, random_tile
 
 HELD = 2**26  # numbers of rows and logits that the default may hold: 256 MiB in float32
 UNSEEN = -1e30  # logit of a row past V: with −∞, a tile of them alone would give no number
@@ -44,9 +44,9 @@ class BlockSizes:
   v: int = 256
 
   def __post_init__(self) -> None:
-    if self.t % 128 or self.v % GROUP or min(self.t, self.v) < 1:
+    if self.t % 128 or self.v % 256 or min(self.t, self.v) < 1:
       raise ValueError(
-        f'tiles of {self.t} × {self.v}: positions must be a multiple of 128 and rows of {GROUP}.'
+        f'tiles of {self.t} × {self.v}: positions must be a multiple of 128 and rows of 256.'
       )
 
   @classmethod
@@ -63,13 +63,13 @@ class BlockSizes:
     return read_and_written + 4 * dim * self.t + rows + 2 * 4 * self.t * self.v
 
 
-def _table(seed, ids, hidden, law):
+def _table(seed, ids, hidden):
   """Rows of ids [v] under one seed, as the hidden vectors' dtype holds them."""
-  return random_rows(seed[None], ids, hidden.shape[-1], law).astype(hidden.dtype)
+  return random_rows(seed[None], ids, hidden.shape[-1]).astype(hidden.dtype)
 
 
 def lexinvariant_cross_entropy_reference(
-  hidden: jax.Array, seeds: jax.Array, targets: jax.Array, vocab_size: int, law: str
+  hidden: jax.Array, seeds: jax.Array, targets: jax.Array, vocab_size: int
 ) -> tuple[jax.Array, jax.Array]:
   """The specification: the tables as arrays, then the readout's reference for each sequence.
 
@@ -77,7 +77,7 @@ def lexinvariant_cross_entropy_reference(
   """
 
   def one(h_td, seed, t_t):
-    table = _table(seed, jnp.arange(vocab_size), h_td, law)
+    table = _table(seed, jnp.arange(vocab_size), h_td)
     return linear_cross_entropy_reference(h_td, table, jnp.zeros(vocab_size), t_t)
 
   return jax.vmap(one)(hidden, seeds, targets)
@@ -86,18 +86,18 @@ def lexinvariant_cross_entropy_reference(
 # --- chunked: a scan over the vocabulary, on any backend; tiles are [t, v] ------------------------
 
 
-def _chunk(start, size, vocab_size, law, h_td, seed, targets):
+def _chunk(start, size, vocab_size, h_td, seed, targets):
   """Rows of a chunk, their logits, and where they are the targets'."""
   ids = start + jnp.arange(size)
-  rows = _table(seed, ids, h_td, law)
+  rows = _table(seed, ids, h_td)
   logits = jnp.where((ids < vocab_size)[None], tiles.products(h_td, rows), UNSEEN)
   return rows, logits, tiles.hits(start, targets[:, None], logits.shape, axis=1)
 
 
-def _chunked_forward(vocab_size, law, size, hidden, seeds, targets):
+def _chunked_forward(vocab_size, size, hidden, seeds, targets):
   def one(h_td, seed, t_t):
     def body(carry, start):
-      _, logits, hit = _chunk(start, size, vocab_size, law, h_td, seed, t_t)
+      _, logits, hit = _chunk(start, size, vocab_size, h_td, seed, t_t)
       return tiles.accumulate(logits, hit, *carry, axis=1), None
 
     column = lambda value: jnp.full((h_td.shape[0], 1), value, jnp.float32)
@@ -108,10 +108,10 @@ def _chunked_forward(vocab_size, law, size, hidden, seeds, targets):
   return jax.vmap(one)(hidden, seeds, targets)
 
 
-def _chunked_backward(vocab_size, law, size, hidden, seeds, targets, lse, g_lse, g_picked):
+def _chunked_backward(vocab_size, size, hidden, seeds, targets, lse, g_lse, g_picked):
   def one(h_td, seed, t_t, *columns):
     def body(d_hidden, start):
-      rows, logits, hit = _chunk(start, size, vocab_size, law, h_td, seed, t_t)
+      rows, logits, hit = _chunk(start, size, vocab_size, h_td, seed, t_t)
       slope = tiles.slope(logits, hit, *(x[:, None] for x in columns)).astype(h_td.dtype)
       return d_hidden + jnp.dot(slope, rows, preferred_element_type=jnp.float32), None
 
@@ -124,10 +124,10 @@ def _chunked_backward(vocab_size, law, size, hidden, seeds, targets, lse, g_lse,
 # --- pallas: TPU kernels; tiles are [v, t], so that what is kept for positions lies in rows -------
 
 
-def _tile(vocab_size, law, size, seeds_ref, h_ref, t_ref):
+def _tile(vocab_size, size, seeds_ref, h_ref, t_ref):
   """Rows of this step's tile, their logits, and where they are the targets'."""
   b, start = pl.program_id(0), pl.program_id(2) * size
-  rows = random_tile((seeds_ref[b, 0], seeds_ref[b, 1]), start, size, h_ref.shape[1], law)
+  rows = random_tile((seeds_ref[b, 0], seeds_ref[b, 1]), start, size, h_ref.shape[1])
   rows = rows.astype(h_ref.dtype)
   logits_vt = tiles.products(rows, h_ref[...])
   if vocab_size % size:
@@ -170,11 +170,11 @@ def _specs(blocks, dim):
 
 def _call(options, kernel, outputs, scratch, seeds, hidden, *rows):
   """A kernel over sequences, tiles of positions and tiles of rows; outputs are (spec, shape)s."""
-  vocab_size, law, blocks, interpret = options
+  vocab_size, blocks, interpret = options
   count, length, dim = hidden.shape
   matrix, row = _specs(blocks, dim)
   return pl.pallas_call(
-    functools.partial(kernel, functools.partial(_tile, vocab_size, law, blocks.v)),
+    functools.partial(kernel, functools.partial(_tile, vocab_size, blocks.v)),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=1,
       grid=(count, length // blocks.t, -(-vocab_size // blocks.v)),
@@ -189,7 +189,7 @@ def _call(options, kernel, outputs, scratch, seeds, hidden, *rows):
 
 
 def _pallas_forward(options, hidden, seeds, targets):
-  blocks, length = options[2], hidden.shape[1]
+  blocks, length = options[1], hidden.shape[1]
   h, t = _padded(blocks, hidden, targets)
   row = (_specs(blocks, h.shape[2])[1], jax.ShapeDtypeStruct(t.shape, jnp.float32))
   lse, picked = _call(options, _forward_kernel, [row] * 2, [(1, blocks.t)] * 2, seeds, h, t)
@@ -197,7 +197,7 @@ def _pallas_forward(options, hidden, seeds, targets):
 
 
 def _pallas_backward(options, hidden, seeds, targets, *rows):
-  blocks, length = options[2], hidden.shape[1]
+  blocks, length = options[1], hidden.shape[1]
   h, *padded = _padded(blocks, hidden, targets, *rows)
   matrix = (_specs(blocks, h.shape[2])[0], jax.ShapeDtypeStruct(h.shape, h.dtype))
   scratch = [(blocks.t, h.shape[2])]
@@ -213,7 +213,6 @@ def pallas(
   seeds: jax.Array,
   targets: jax.Array,
   vocab_size: int,
-  law: str,
   blocks: BlockSizes | None = None,
   interpret: bool | pltpu.InterpretParams = False,
 ) -> tuple[jax.Array, jax.Array]:
@@ -224,20 +223,20 @@ def pallas(
   check_vector_memory(
     f'tiles of {blocks.t} × {blocks.v} at width {dim}', blocks.memory(dim, itemsize)
   )
-  options = (vocab_size, law, blocks, interpret)
+  options = (vocab_size, blocks, interpret)
   forward = functools.partial(_pallas_forward, options)
   backward = functools.partial(_pallas_backward, options)
   return tiles.with_gradients(forward, backward, (hidden,), (seeds, targets))
 
 
 def chunked(
-  hidden: jax.Array, seeds: jax.Array, targets: jax.Array, vocab_size: int, law: str
+  hidden: jax.Array, seeds: jax.Array, targets: jax.Array, vocab_size: int
 ) -> tuple[jax.Array, jax.Array]:
   """What the reference gives, with as much held at a time as `HELD` allows, or 128 rows each."""
   count, length, dim = hidden.shape
   size = min(vocab_size, max(128, HELD // (count * (length + dim)) // 128 * 128))
-  forward = functools.partial(_chunked_forward, vocab_size, law, size)
-  backward = functools.partial(_chunked_backward, vocab_size, law, size)
+  forward = functools.partial(_chunked_forward, vocab_size, size)
+  backward = functools.partial(_chunked_backward, vocab_size, size)
   return tiles.with_gradients(forward, backward, (hidden,), (seeds, targets))
 
 
@@ -247,7 +246,6 @@ def lexinvariant_cross_entropy(
   targets: jax.Array,
   *,
   vocab_size: int,
-  law: str = 'gaussian',
   implementation: str | None = None,
   blocks: BlockSizes | None = None,
   interpret: bool | pltpu.InterpretParams = False,
@@ -256,12 +254,11 @@ def lexinvariant_cross_entropy(
 
   Args:
     hidden: [B, T, D] in float32 or bfloat16.
-    seeds: uint32 [B, 2]; the rows are `random_rows(seeds[b], id, D, law)`, rounded to hidden's
+    seeds: uint32 [B, 2]; the rows are `random_rows(seeds[b], id, D)`, rounded to hidden's
       dtype.
     targets: [B, T] int32 ids below V. A negative id is ignored: 0 nats, 0 log, no gradient. An id
       of V or more gives NaN.
     vocab_size: V.
-    law: of the rows' entries; see `random_rows` for what each costs.
     implementation: 'reference' holds the tables [B, V, D] and the logits; 'chunked' holds a part of
       both at a time, on any backend; 'pallas' holds none, on a TPU. None takes the reference
       where it would hold at most 2²⁶ numbers, and 'chunked' beyond.
@@ -272,11 +269,11 @@ def lexinvariant_cross_entropy(
     (nats, log-sum-exp), float32 [B, T].
 
   Raises:
-    ValueError: no such implementation or law, one that this backend cannot run, or tiles that do
+    ValueError: no such implementation, one that this backend cannot run, or tiles that do
       not fit.
   """
   count, length, dim = hidden.shape
-  check(law, vocab_size, dim)
+  check(vocab_size, dim)
   held = count * vocab_size * (length + dim)
   name = implementation or ('reference' if held <= HELD else 'chunked')
   by_name: dict[str, Callable] = {
@@ -286,5 +283,5 @@ def lexinvariant_cross_entropy(
   }
   check_implementation('lexinvariant_cross_entropy', name, by_name, interpret)
   here = (targets >= 0) & (targets < vocab_size)
-  lse, picked = by_name[name](hidden, seeds, jnp.where(here, targets, -1), vocab_size, law)
+  lse, picked = by_name[name](hidden, seeds, jnp.where(here, targets, -1), vocab_size)
   return tiles.nats_and_lse(lse, picked, targets, vocab_size)

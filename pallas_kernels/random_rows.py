@@ -4,22 +4,15 @@
 An entry is a function of a counter, id · D + channel, so that a gather of rows, a tile of a table
 and the whole table agree. The hash is two rounds of `lowbias32` (Wellons), keyed with 64 bits.
 
-| law | entries | operations an entry | same bits everywhere |
-|---|---|---|---|
-| rademacher | signs | a shift, a mask and 3 more (a hash of 18 serves 32 rows) | yes |
-| binomial | Binomial(32, ½), centred, over √8; kurtosis 2.94 | a hash, its population count | yes |
-| gaussian | N(0, 1) by Box–Muller | a hash, 15 for an angle, half a log and a root | to rounding |
-
-What that comes to in a kernel is in RESULTS.md (lexinvariant_cross_entropy, one shape a law).
+Entries are N(0, 1) by Box–Muller: a hash, 15 operations for an angle, half a logarithm and a root
+each. The bits are the same everywhere, the floats to rounding. What that comes to in a kernel is in
+RESULTS.md (lexinvariant_cross_entropy).
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-
-LAWS = ('rademacher', 'binomial', 'gaussian')
-GROUP = 256  # rows whose signs lie in the same words: 8 rows of words, 32 bits each
 
 _u = np.uint32
 
@@ -49,17 +42,10 @@ def _unit(bits):
   return (_float(bits >> _u(8)) + 0.5) * np.float32(2**-24)
 
 
-def _signs(bits):
-  return 1.0 - 2.0 * _float(bits & _u(1))
-
-
-def _centred(bits):
-  return (_float(lax.population_count(bits)) - 16.0) * np.float32(8**-0.5)
-
-
 def _normals(seed, row, dim):
-  """Box–Muller: pairs of entries are the coordinates of a point in the plane.
+  """Rows [..., D] of numbers uint32 [..., 1]; the seed's two words are scalars or [..., 1].
 
+  Pairs of entries are the coordinates of a point in the plane.
   Its angle is within an eighth of a turn of an axis, which two bits choose: there short series are
   cosine and sine to the last bits, and the functions' reduction of any angle is not paid for.
   """
@@ -77,51 +63,27 @@ def _normals(seed, row, dim):
   return jnp.concatenate([radius * each for each in pair], axis=-1)[..., :dim]
 
 
-def check(law: str, vocab_size: int, dim: int) -> None:
-  """Raises ValueError for an unknown law, or a table of more entries than there are counters."""
-  if law not in LAWS:
-    raise ValueError(f'law {law!r} of rows from a seed is not one of {", ".join(LAWS)}.')
+def check(vocab_size: int, dim: int) -> None:
+  """Raises ValueError for a table of more entries than there are counters."""
   if vocab_size * (dim + 1) > 2**32:
     raise ValueError(f'{vocab_size} rows of width {dim} have more than the 2³² entries counted.')
 
 
-def _entries(seed, row, dim, law):
-  """Rows [..., D] of numbers uint32 [..., 1]; the seed's two words are scalars or [..., 1]."""
-  if law == 'gaussian':
-    return _normals(seed, row, dim)
-  if law == 'binomial':
-    return _centred(_bits(seed, row, _columns(row, dim), dim))
-  word = (row >> _u(8)) * _u(8) + (row & _u(7))
-  return _signs(_bits(seed, word, _columns(row, dim), dim) >> (row >> _u(3) & _u(31)))
-
-
-def random_rows(seeds: jax.Array, ids: jax.Array, dim: int, law: str) -> jax.Array:
-  """The rows of ids: independent entries of mean 0 and variance 1, float32 [..., D].
+def random_rows(seeds: jax.Array, ids: jax.Array, dim: int) -> jax.Array:
+  """The rows of ids: independent entries of N(0, 1), float32 [..., D].
 
   Args:
     seeds: uint32 [..., 2] for ids [...], or dimensions of 1 in the place of theirs.
     ids: int32 [...].
     dim: D.
-    law: 'rademacher', 'binomial' or 'gaussian'.
   """
   row = ids[..., None].astype(jnp.uint32)
-  return _entries((seeds[..., :1], seeds[..., 1:]), row, dim, law)
+  return _normals((seeds[..., :1], seeds[..., 1:]), row, dim)
 
 
 def random_tile(
-  seed: tuple[jax.Array, jax.Array], start: jax.Array, size: int, dim: int, law: str
+  seed: tuple[jax.Array, jax.Array], start: jax.Array, size: int, dim: int
 ) -> jax.Array:
-  """`random_rows` of the ids start … start + size − 1 under one seed, [size, D]: for kernels.
-
-  Signs are unpacked from words that rows share; start and size must be multiples of 256 for them.
-  """
-  start = start.astype(jnp.uint32)
-  if law != 'rademacher':
-    return _entries(seed, start + lax.broadcasted_iota(jnp.uint32, (size, 1), 0), dim, law)
-  word = lax.broadcasted_iota(jnp.uint32, (8, 1), 0)
-  parts = []
-  for group in range(size // GROUP):
-    first = ((start >> _u(8)) + _u(group)) * _u(8)
-    bits = _bits(seed, first + word, _columns(word, dim), dim)
-    parts += [_signs(bits >> _u(k)) for k in range(32)]
-  return jnp.concatenate(parts, axis=0)
+  """`random_rows` of the ids start … start + size − 1 under one seed, [size, D]: for kernels."""
+  row = start.astype(jnp.uint32) + lax.broadcasted_iota(jnp.uint32, (size, 1), 0)
+  return _normals(seed, row, dim)

@@ -38,7 +38,7 @@ def faults(paper: str, rows: Sequence[Row], names: Sequence[str] = ()) -> list[s
     if measured == (address in aside):
       found.append(f'published, {"and" if measured else "not"} measured: {address}')
   for rule in (rule for claim in claims.load(paper) for rule in claim.rules):
-    for pattern in rules.addresses(rule):
+    for pattern in addresses(rule):
       whole = re.compile(rules.expression(pattern))
       if any(whole.fullmatch(address) for address in aside):
         found.append(f'matches what no recipe measures: {pattern}')
@@ -60,6 +60,12 @@ def faults(paper: str, rows: Sequence[Row], names: Sequence[str] = ()) -> list[s
       if one.untested == rules.UNFIT:
         found.append(f'{rules.UNFIT}: {one.cell.address}')
   return list(dict.fromkeys(found))
+
+
+def addresses(rule: Mapping[str, Any]) -> list[str]:
+  """The addresses that a rule names, with their wildcards."""
+  sides = [rule.get('left'), rule.get('right'), *rule.get('rises', ()), *rule.get('falls', ())]
+  return [side for side in sides if isinstance(side, str)]
 
 
 def _address(one: Mapping[str, Any]) -> str:

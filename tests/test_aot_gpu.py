@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lib.train import chips, sharding
-from pallas_kernels import bench_cases, causal_attention
-from tests import absent
+from lib.train import sharding, topologies
+from pallas_kernels.bench import cases
 
 PLUGIN = 'jax_plugins.xla_cuda13'
 try:
@@ -19,12 +18,12 @@ try:
 except ModuleNotFoundError:
   found = None
 pytestmark = pytest.mark.skipif(found is None, reason=f"{PLUGIN} is the extra 'cuda'")
-CASES = {(case.kernel, case.shape): case for case in bench_cases.cases() if 'triton' in case.ways}
+CASES = {(case.kernel, case.shape): case for case in cases.cases() if 'triton' in case.ways}
 
 
 def temporaries(step, shapes):
   """Bytes beside arguments and results that a step takes of an H200."""
-  mesh = sharding.make_mesh({}, chips.devices('h200x1'))
+  mesh = sharding.make_mesh({}, topologies.devices('h200x1'))
   whole = NamedSharding(mesh, PartitionSpec())
   with jax.set_mesh(mesh):
     jitted = jax.jit(step, in_shardings=whole, out_shardings=whole)
@@ -47,15 +46,3 @@ def test_kernels_compile_and_hold_no_whole_arrays(kernel, shape):
     batch, length, heads, _ = shapes[0].shape
     scores = 4 * batch * heads * length**2
     assert held < scores
-
-
-@pytest.mark.parametrize('biased', [False, True])
-def test_cudnn_takes_what_attention_asks_of_it(biased):
-  heads = [jax.ShapeDtypeStruct((2, 130, 2, 16), jnp.bfloat16)] * 3
-  segments = jax.ShapeDtypeStruct((2, 130), jnp.int32)
-  vectors = jax.ShapeDtypeStruct((129, 16), jnp.float32) if biased else None
-  total = lambda *of: causal_attention.cudnn(*of).astype(jnp.float32).sum()
-  step = jax.grad(total, argnums=(0, 1, 2))
-  text = absent.lowered_for_gpu(step, *heads, segments, None, vectors)
-  assert text.count('@__cudnn$fmhaScaleBiasSoftmax(') == 1
-  assert text.count('@__cudnn$fmhaScaleBiasSoftmaxBackward(') == 1

@@ -176,23 +176,6 @@ def test_lowers_for_gpu_at_papers_shapes(kinds):
   assert text.count('custom_call @__gpu$xla.gpu.triton') == 3
 
 
-@pytest.mark.parametrize('kinds', [{}, TABLE, VECTORS], ids=str)
-def test_what_cudnn_is_asked_for_is_the_reference(monkeypatch, kinds):
-  # Here JAX's own attention answers in cuDNN's place; test_aot_gpu.py asks the real one.
-  arrays, segments, weight = inputs(2, 130, 2, 16, kinds)
-  expected = run('reference', arrays, segments, weight)
-  attention, asked = jax.nn.dot_product_attention, []
-
-  def instead(*of, implementation, **options):
-    asked.append(implementation)
-    return attention(*of, implementation='xla', **options)
-
-  monkeypatch.setattr(jax.nn, 'dot_product_attention', instead)
-  found = run('cudnn', arrays, segments, weight, interpret=True)
-  assert asked == ['cudnn']
-  assert_same(found, expected, jnp.float32)
-
-
 @pytest.mark.parametrize(
   ('position', 'sizes', 'name'),
   [
@@ -242,7 +225,6 @@ def test_bad_requests_are_refused_with_a_sentence():
   for options, message in (
     ({'implementation': 'flash'}, "no implementation 'flash'"),
     ({'implementation': 'pallas'}, 'runs on a TPU, not on cpu'),
-    ({'implementation': 'cudnn'}, 'runs on a GPU, not on cpu'),
     ({'implementation': 'triton'}, 'runs on a GPU, not on cpu'),
     ({'table': table, 'starts': STARTS[1:]}, 'starts of 31 buckets do not fit a table of 32'),
     ({'table': table, 'starts': STARTS[::-1]}, 'rise from 0'),

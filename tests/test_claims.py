@@ -343,7 +343,7 @@ def test_claims_name_tables_fields_and_numbers_that_exist(paper):
           or rule.get('exact')
           or rule['right'] == float(rule['right'])
         )
-      assert {side.split(rules.SEPARATOR)[0] for side in rules.addresses(rule)} <= tables
+      assert {side.split(rules.SEPARATOR)[0] for side in addresses.addresses(rule)} <= tables
 
 
 def synthetic(paper, change, sem):
@@ -352,7 +352,7 @@ def synthetic(paper, change, sem):
   for claim in claims.load(paper):
     for rule in claim.rules:
       error = None if rule.get('exact') is True else sem
-      for side in rules.addresses(rule):
+      for side in addresses.addresses(rule):
         if not side.startswith('published'):
           table, name, column = (
             re.sub(r'\{([^,}]*)[^}]*\}', r'\1', side).replace('*', '1').split(' / ')

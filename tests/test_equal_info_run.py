@@ -23,7 +23,7 @@ from lib.errors import InputError
 from lib.models import byte_model
 from lib.models.byte_model import ByteModel
 from lib.report import published
-from lib.report.results import Row
+from lib.report.results import from_json
 from lib.report.results import name as row_name
 from lib.tokenizers.coding import slices
 from lib.tokenizers.coding.stepping import Stepped
@@ -65,7 +65,7 @@ def rows(smoke):
 
 
 def test_rules_and_published_numbers_address_rows(rows):
-  assert addresses.faults('equal_info', [Row(**row) for row in rows.values()]) == []
+  assert addresses.faults('equal_info', from_json([*rows.values()])) == []
 
 
 def test_every_table_has_rows_and_plots(smoke, rows):

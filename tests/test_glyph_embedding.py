@@ -14,7 +14,6 @@ from lib.embeddings.glyph import Given
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
-from lib.parameters import describe
 from lib.train import loop, optimizer, sharding
 from tests import tiny
 
@@ -34,11 +33,9 @@ def cosines(rows):
 def test_the_rotation_keeps_cosines():
   pictures = table().pixels().reshape(len(TOKENS), -1).astype(np.float64)
   rows = glyph_rows.glyph_rows(table())
-  plain = glyph_rows.glyph_rows(table(), basis='pixels')
-  assert rows.shape == plain.shape == (len(TOKENS), 256)
-  assert rows.dtype == plain.dtype == np.float32
+  assert rows.shape == (len(TOKENS), 256)
+  assert rows.dtype == np.float32
   expected = cosines(pictures - pictures.mean(axis=0))
-  np.testing.assert_allclose(cosines(plain), expected, atol=1e-5)
   np.testing.assert_allclose(cosines(rows), expected, atol=2e-5)
   np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 
@@ -88,13 +85,9 @@ def test_faithful_rows_collide_and_deduped_rows_do_not():
 
 
 def test_widths_that_pictures_cannot_give_are_named():
-  for options, message in (
-    ({'dim': 257}, '16 × 16 pixels give no rows of width 257'),
-    ({'dim': 8, 'basis': 'pixels'}, 'no rows of width 8 by pixels'),
-    ({'basis': 'polar'}, "'polar' is not one of pca, pixels"),
-  ):
-    with pytest.raises(InputError, match=message):
-      glyph_rows.glyph_rows(table(), **options)
+  for dim in (0, 257):
+    with pytest.raises(InputError, match=f'16 × 16 pixels give no rows of width {dim}'):
+      glyph_rows.glyph_rows(table(), dim)
 
 
 @pytest.mark.parametrize('width', [16, 64])
@@ -214,31 +207,6 @@ def test_rows_of_another_vocabulary_are_named():
   batch = next(iter(wrong.batches))
   with pytest.raises(InputError, match=r'shape \(6, 16\) do not fit 7 ids'):
     wrong.init_fn(jax.random.key(0), batch)
-
-
-def test_a_table_may_be_held_as_bits():
-  pictures, size = table(), len(TOKENS)
-  rows = glyph_rows.with_rms(glyph_rows.glyph_rows(pictures, basis='pixels'), 0.02)
-  packed = glyph_rows.pixel_rows(pictures, rms=0.02)
-  ids = np.arange(size + 1, dtype=np.int32)[None]
-  found = []
-  for held in (rows, packed):
-    embedding = Given(size, 24, lambda seed: held)
-    variables = embedding.init(jax.random.key(0), ids, None, method='encode')
-    begin = functools.partial(embedding.init, method='encode')
-    declared = describe(lambda key, batch: begin(key, batch['ids'], None), {'ids': ids}).declared
-    assert ('frozen/table' in declared) == (held is rows)
-    found.append((variables, embedding.apply(variables, ids, None, method='encode')))
-  (plain, expected), (bits, vectors) = found
-  assert sum(leaf.nbytes for leaf in jax.tree.leaves(plain['frozen'])) == rows.nbytes
-  assert jax.tree.map(np.shape, plain['params']) == jax.tree.map(np.shape, bits['params'])
-  assert set(bits['frozen']['table']) == {'packed', 'mean', 'scales'}
-  assert bits['frozen']['table']['packed'].nbytes <= rows.nbytes / 32 + 512
-  # A scale is 1 / norm, rounded once more: 2⁻²³ of a row; sums of 256 products after it.
-  np.testing.assert_allclose(vectors, expected, rtol=0, atol=2**-18 * np.abs(expected).max())
-  trained = Given(size, 24, lambda seed: packed, frozen=False)
-  with pytest.raises(InputError, match='cannot be trained'):
-    trained.init(jax.random.key(0), ids, None, method='encode')
 
 
 def test_replicas_have_rows_and_parameters_of_their_own():

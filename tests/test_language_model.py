@@ -29,7 +29,6 @@ from lib.models.byte_stepper import ByteStepper
 from lib.models.decoder import Decoder, LanguageModel
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.train import sharding
-from pallas_kernels import glyph_rows as packed_rows
 from tests import byte_models, hostile
 
 DIM, CONTEXT = 16, 10
@@ -42,7 +41,6 @@ EMBEDDINGS = {
   'untied': Learned(V, DIM, tied=False, bias=True, z_loss=1e-4, dtype=jnp.bfloat16),
   'frozen': Given(V, DIM, lambda seed: ROWS[:, :DIM]),
   'frozen of another width': Given(V, DIM, lambda seed: ROWS),
-  'bits': Given(V, DIM, lambda seed: packed_rows_of(ROWS)),
   'trained from rows': Given(V, DIM, lambda seed: ROWS[:, :DIM], frozen=False),
   'lexinvariant': Lexinvariant(V, DIM),
   'lexinvariant per sequence': Lexinvariant(V, DIM, draw_kind='per_sequence', row_dim=24),
@@ -56,12 +54,6 @@ PROVENANCE = Provenance(
   commit='0123abc', config={'steps': 5, 'rules': ['.*']}, text='stdlib/prose', text_digest='ab',
   seeds=(3, 4), steps=5,
 )  # fmt: skip
-
-
-def packed_rows_of(rows):
-  scales = np.linspace(0.5, 2, V).astype(np.float32)
-  mean = np.linspace(0, 1, rows.shape[1]).astype(np.float32)
-  return {'packed': packed_rows.pack((rows > 0).astype(int)), 'mean': mean, 'scales': scales}
 
 
 @functools.cache
@@ -546,9 +538,14 @@ def test_what_cannot_be_sampled_is_named_at_once():
 # --- tables ---------------------------------------------------------------------------------------
 
 WITH_TABLES = [
-  'learned', 'untied', 'frozen', 'frozen of another width', 'bits', 'trained from rows', 'permuted',
+  'learned',
+  'untied',
+  'frozen',
+  'frozen of another width',
+  'trained from rows',
+  'permuted',
   'preceding',
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize('kind', WITH_TABLES)
@@ -559,7 +556,7 @@ def test_a_models_own_tables_change_nothing(kind):
   assert (tables.bias is not None) == (kind == 'untied')
   twin = model.with_tables(tables, BPE)
   assert twin.provenance.changes == ('tables of 300 ids were put in',)
-  if kind in ('frozen of another width', 'bits'):  # whose rows are mapped to the width
+  if kind == 'frozen of another width':  # whose rows are mapped to the width
     ids = np.array([V, 3, 250])
     np.testing.assert_allclose(twin.logits(ids), model.logits(ids), rtol=1e-4, atol=1e-4)
   else:

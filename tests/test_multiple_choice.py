@@ -75,7 +75,6 @@ def test_one_who_knows_but_writes_something_else_is_found_out_by_log_likelihood(
   assert found['accuracy_one_token'] == pytest.approx(0.02, abs=1e-4)
   assert found['accuracy_one_token_given_letter'] == pytest.approx(1, abs=1e-4)
   assert found['accuracy_log_likelihood'] == 1
-  assert stats.wilson(32, 32)[0] > 0.85
 
 
 def test_the_published_pattern_is_chance_times_the_probability_of_a_letter():

@@ -14,7 +14,7 @@ from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
 from lib.tokenizers import Characters
-from lib.train import chips, optimizer, plan, sharding
+from lib.train import optimizer, plan, sharding, topologies
 from lib.train.experiment import Experiment
 from lib.train.state import prepare
 from tests import tiny
@@ -141,7 +141,7 @@ def test_weights_that_are_spread_are_gathered_and_activations_are_not():
 )
 def test_topologies_that_cannot_be_had_are_named(topology, part):
   with pytest.raises(InputError, match=part):
-    chips.devices(topology)
+    topologies.devices(topology)
 
 
 def of_padded_rows():

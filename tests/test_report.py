@@ -190,3 +190,8 @@ def test_rows_of_lossy_tokenizers_are_marked_in_every_form():
 
 def section(rows):
   return sections.Section('x', 'X', 'cpu', {}, 1.0, '', '', [], rows, [['a'], ['b']], {}, [])
+
+
+def test_a_comma_without_a_name_is_of_the_value():
+  row = results.name(op='dot.1', of='bhts,bshk->bhtk')
+  assert results.coordinates(row) == {'op': 'dot.1', 'of': 'bhts,bshk->bhtk'}

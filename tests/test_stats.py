@@ -164,12 +164,6 @@ def test_a_share_always_has_an_error():
     assert found.sem > 0
 
 
-@pytest.mark.parametrize(('hits', 'count'), [(0, 20), (7, 20), (20, 20)])
-def test_wilson_is_scipys(hits, count):
-  low, high = reference.binomtest(hits, count).proportion_ci(method='wilson')
-  assert stats.wilson(hits, count) == pytest.approx((low, high))
-
-
 def test_a_ratio_without_text_is_refused():
   with pytest.raises(InputError, match='positive sum'):
     stats.ratio([1.0], [0.0])

@@ -212,9 +212,9 @@ def _add_arm(
     f'texts need more than {room(options)} tokens and are left out of all arms; one M1'
   )
   of = lambda values: stats.crossed(contributions(values, test.documents))
-  rows.add(where, 'nats_per_byte', of(nats), 'nats/byte')
   for part, half in parts(options.text_bytes).items():
     rows.add(where, f'accuracy{part}', of(right[..., half]), 'share', '' if part else note)
+  rows.add(where, 'nats_per_byte', of(nats), 'nats/byte')
   if arm != CONTROL:
     tokens = np.array([len(ids) for ids in test.tokens[arm.removesuffix(OTHERS)]])
     count = stats.ratio(tokens, np.ones_like(tokens), test.documents)

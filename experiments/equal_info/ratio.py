@@ -168,6 +168,5 @@ TABLE = Table(
   ('bytes_per_token', 'bits_per_byte', 'documents_restored', 'windows_restored', 'excess', 'holds'),
   check=check,
   pictures=lambda rows, config, run: {'ratio.png': plots.ratio(rows)},
-  plans=lambda config: {'m1': lambda: coders.m1_plan(config)},
   sources=text_of,
 )

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from experiments import runner, steps
 from experiments.lexinvariant import models
+from experiments.timing import in_turns
 from lib.errors import InputError
 from lib.report.results import Row, name
 from lib.train import optimizer
@@ -33,10 +34,7 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
   rows = []
   for vocab_size in tqdm(config.cost.vocab_sizes, desc='vocabularies', leave=False):
     prepared = {arm: _prepare(config, run, vocab_size, *how) for arm, how in ARMS.items()}
-    seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    for _ in range(config.cost.repeats):
-      for arm, step in prepared.items():
-        seconds[arm].append(step.run()[0])
+    seconds = in_turns({arm: step.run for arm, step in prepared.items()}, config.cost.repeats)
     accounts = {arm: step.account for arm, step in prepared.items()}
     held = {arm: one.arguments + one.temporaries for arm, one in accounts.items()}
     median = {arm: float(np.median(times)) for arm, times in seconds.items()}

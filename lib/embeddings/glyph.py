@@ -17,7 +17,6 @@ from lib.embeddings import tables as table_pairs
 from lib.embeddings.readout import readout_nats
 from lib.errors import InputError
 from lib.parameters import declare, declare_flops, declared
-from pallas_kernels.glyph_rows import LANES, WORD, glyph_rows, planes
 
 AXES = ('tensor', 'fsdp')  # of tables
 
@@ -34,14 +33,11 @@ class Given(nn.Module):
     dim: D, width of the model.
     rows: seed -> the first rows, float [V, R]. For R ≠ D a trained map without bias takes them to
       D. The seed comes from the module's own key, so that each replica under `vmap` has its own.
-      Rows that are frozen may be the arrays of `pallas_kernels.glyph_rows` by name (`pixel_rows`
-      makes them): then the table is held as bits, and floats are made for the ids of a batch alone.
       None for a module whose rows are in its variables already: they start as zeros.
     frozen: the rows stay; otherwise they are where training starts.
     init_std: standard deviation of the initial readout and begin vector.
     dtype: of the vectors handed to the model.
     width: R where `rows` is None; D where both are.
-    packed: where `rows` is None, the table is held as bits.
   """
 
   vocab_size: int
@@ -51,7 +47,6 @@ class Given(nn.Module):
   init_std: float = 0.02
   dtype: jnp.dtype = jnp.float32
   width: int | None = None
-  packed: bool = False
 
   def setup(self) -> None:
     """Makes the variables; raises InputError for rows of another vocabulary."""
@@ -66,53 +61,35 @@ class Given(nn.Module):
       ).value
     else:
       self.table = self.param('table', self._rows)
-    width = self._shape(self.table)[1]
+    width = self.table.shape[1]
     if width != self.dim:
       declare_flops(self, 2 * width * self.dim)
       into = nn.initializers.normal(width**-0.5)
       self.row_in = self.param('row_in', into, (width, self.dim))
 
   def _rows(self, key: jax.Array) -> Any:
-    rows = self._zeros() if self.rows is None else self._made(key)
-    return rows if isinstance(rows, Mapping) else declare(rows, AXES)
+    return declare(self._made(key), AXES)
 
-  def _made(self, key: jax.Array) -> Any:
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._arrays(0))
-    shape = self._shape(like)
+  def _made(self, key: jax.Array) -> jax.Array:
+    if self.rows is None:
+      return jnp.zeros((self.vocab_size, self.width or self.dim))
+    shape = self._array(0).shape
     if len(shape) != 2 or shape[0] != self.vocab_size:
       raise InputError(
         f'rows of shape {shape} do not fit {self.vocab_size} ids: render them from the '
         'tokens of the tokenizer in use.'
       )
-    if isinstance(like, Mapping) and not self.frozen:
-      raise InputError('rows held as bits cannot be trained: give floats, or freeze them.')
     # A plain array would be written into the compiled program of the initial state.
     return jax.pure_callback(
-      lambda seed: self._arrays(int(seed)),
-      like,
+      lambda seed: self._array(int(seed)),
+      jax.ShapeDtypeStruct(shape, jnp.float32),
       jax.random.bits(key),
       vmap_method='sequential',
     )
 
-  def _arrays(self, seed: int) -> Any:
+  def _array(self, seed: int) -> np.ndarray:
     assert self.rows is not None
-    rows = self.rows(seed)
-    return rows if isinstance(rows, Mapping) else np.asarray(rows, np.float32)
-
-  def _zeros(self) -> Any:
-    width = self.width or self.dim
-    if not self.packed:
-      return jnp.zeros((self.vocab_size, width))
-    words = -(-self.vocab_size // (WORD // planes(width)))
-    packed = jnp.zeros((words, 1, LANES), jnp.int32)
-    return {'packed': packed, 'mean': jnp.zeros(width), 'scales': jnp.zeros(self.vocab_size)}
-
-  @staticmethod
-  def _shape(table: Any) -> tuple[int, ...]:
-    """Of the rows as floats."""
-    if isinstance(table, Mapping):
-      return table['scales'].size, table['mean'].size
-    return table.shape
+    return np.asarray(self.rows(seed), np.float32)
 
   def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> None:
     """Nothing: the rows are the same for every sequence."""
@@ -120,10 +97,7 @@ class Given(nn.Module):
   def encode(self, ids: jax.Array, draw: None) -> jax.Array:
     """Vectors [B, T, D] of ids [B, T] in 0…V."""
     known = jnp.minimum(ids, self.vocab_size - 1)
-    if isinstance(self.table, Mapping):
-      rows = glyph_rows(known, **self.table, dtype=self.dtype)
-    else:
-      rows = self.table[known].astype(self.dtype)
+    rows = self.table[known].astype(self.dtype)
     if rows.shape[-1] != self.dim:
       rows = jnp.dot(rows, self.row_in.astype(self.dtype))
     begin = self.begin.astype(self.dtype)[None, None]
@@ -140,9 +114,8 @@ class Given(nn.Module):
 
   def as_data(self, variables: table_pairs.Variables) -> 'Given':
     """The module without the function that made its rows, which are in `variables`."""
-    table = self._table(variables)
-    width, packed = self._shape(table)[1], isinstance(table, Mapping)
-    return self.clone(rows=None, width=None if width == self.dim else width, packed=packed)
+    width = self._table(variables).shape[1]
+    return self.clone(rows=None, width=None if width == self.dim else width)
 
   def _table(self, variables: table_pairs.Variables) -> Any:
     return variables['frozen' if self.frozen else 'params']['table']
@@ -150,8 +123,6 @@ class Given(nn.Module):
   def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
     """The rows, mapped to the model's width, and the readout; see `lib.embeddings.tables`."""
     params, table = variables['params'], self._table(variables)
-    if isinstance(table, Mapping):
-      table = glyph_rows(jnp.arange(self.vocab_size)[None], **table)[0]
     if 'row_in' in params:
       table = jnp.dot(table, params['row_in'])
     return table_pairs.Tables(np.asarray(table), np.asarray(params['readout_table']))
@@ -167,7 +138,7 @@ class Given(nn.Module):
     dtype = params['readout_table'].dtype
     trained = {'begin': params['begin'], 'readout_table': np.asarray(tables.output, dtype)}
     rows = {'table': np.asarray(tables.input, dtype)}
-    embedding = self.clone(vocab_size=len(tables.input), rows=None, width=None, packed=False)
+    embedding = self.clone(vocab_size=len(tables.input), rows=None, width=None)
     if self.frozen:
       return embedding, {'params': trained, 'frozen': rows}
     return embedding, {'params': trained | rows}

@@ -11,16 +11,13 @@ import numpy as np
 
 from lib.data.glyphs import GlyphTable
 from lib.errors import InputError
-from pallas_kernels import glyph_rows as kernel
 
-BASES = ('pca', 'pixels')
 CHUNK = 8192  # tokens whose pixels are held as floats at once
 
 
 def glyph_rows(
   table: GlyphTable,
   dim: int | None = None,
-  basis: str = 'pca',
   identity: float = 0.0,
   seed: int = 0,
 ) -> np.ndarray:
@@ -29,32 +26,29 @@ def glyph_rows(
   Args:
     table: pictures of cell² pixels.
     dim: D, principal components kept; all cell² where None.
-    basis: 'pca' (the paper) or 'pixels', which leaves out the rotation and needs all of them.
     identity: 0 keeps the paper's collisions: tokens of one picture have one row ('faithful').
       Above 0 each token that shares its picture gets a random direction of its own, this much of
       the glyph's norm, before its row is scaled to norm 1; other rows stay as they are ('deduped').
     seed: of those directions.
 
   Raises:
-    InputError: an unknown basis, or a width that the pictures cannot give.
+    InputError: a width that the pictures cannot give.
   """
   pixels = table.cell**2
   dim = pixels if dim is None else dim
-  if basis not in BASES:
-    raise InputError(f'basis={basis!r} is not one of {", ".join(BASES)}.')
-  if not 0 < dim <= pixels or (basis == 'pixels' and dim < pixels):
+  if not 0 < dim <= pixels:
     raise InputError(
-      f'pictures of {table.cell} × {table.cell} pixels give no rows of width {dim} by {basis}: '
-      f'choose {pixels}, or with pca fewer.'
+      f'pictures of {table.cell} × {table.cell} pixels give no rows of width {dim}: choose '
+      f'{pixels} or fewer.'
     )
   mean, covariance = _moments(table)
-  rotation = principal_axes(covariance, dim).astype(np.float32) if basis == 'pca' else None
+  rotation = principal_axes(covariance, dim).astype(np.float32)
   # Each picture once: a matrix product may round equal rows differently at different places.
   first, which = table.distinct
   rows = np.empty((len(first), dim), np.float32)
   for start in range(0, len(first), CHUNK):
     centred = _floats(table, first[start : start + CHUNK]) - mean.astype(np.float32)
-    rows[start : start + CHUNK] = centred if rotation is None else centred @ rotation
+    rows[start : start + CHUNK] = centred @ rotation
   rows = unit(rows)[which]
   if identity:
     rng = np.random.default_rng(seed)
@@ -62,28 +56,6 @@ def glyph_rows(
     own = unit(rng.standard_normal((alike.size, dim), np.float32))
     rows[alike] = unit(rows[alike] + identity * own)
   return rows
-
-
-def pixel_rows(table: GlyphTable, rms: float | None = None) -> dict[str, np.ndarray]:
-  """The rows of basis 'pixels' as bits, for `pallas_kernels.glyph_rows`.
-
-  The same rows within a rounding or two of float32, for a number is multiplied by 1 / norm there.
-
-  Args:
-    table: pictures of cell² pixels.
-    rms: as in `with_rms`; rows of norm 1 where None.
-  """
-  mean = _moments(table)[0].astype(np.float32)
-  norms = np.empty(len(table.bits), np.float32)
-  for start in range(0, norms.size, CHUNK):
-    norms[start : start + CHUNK] = np.linalg.norm(
-      _floats(table, slice(start, start + CHUNK)) - mean, axis=1
-    )
-  scales = 1 / np.where(norms > 0, norms, 1)
-  if rms is not None:  # a row of norm 1 has mean square 1 / cell²
-    scales *= rms * np.sqrt(mean.size / np.mean(norms > 0))
-  packed = kernel.pack(table.pixels().reshape(norms.size, -1))
-  return {'packed': packed, 'mean': mean, 'scales': scales.astype(np.float32)}
 
 
 def _floats(table: GlyphTable, ids: slice | np.ndarray) -> np.ndarray:

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from lib.embeddings.readout import readout_nats
 from lib.errors import InputError
 from lib.parameters import declare_flops, declared
-from pallas_kernels import random_rows
 from pallas_kernels.lexinvariant_cross_entropy import lexinvariant_cross_entropy
 from pallas_kernels.linear_cross_entropy import linear_cross_entropy
+from pallas_kernels.random_rows import random_rows
 
-LAWS = ('gaussian', 'orthonormal', 'rademacher', 'binomial')
-DRAWS = ('per_sequence', 'seeded', 'shared', 'permuted_fixed')
+LAWS = ('gaussian', 'orthonormal')
+DRAWS = ('per_sequence', 'seeded', 'shared')
 FEW = 2**12  # ids that are permuted by pairs
 
 
@@ -53,9 +53,8 @@ def draw_rows(key: jax.Array, law: str, vocab_size: int, dim: int) -> jax.Array:
 
   Args:
     key: of the draw.
-    law: 'gaussian' (the paper: independent N(0, 1)); 'rademacher' (independent signs); 'binomial'
-      (independent, of 32 coin flips); or 'orthonormal' (Haar: uniform over all V orthogonal
-      vectors of length √R; V ≤ R).
+    law: 'gaussian' (the paper: independent N(0, 1)) or 'orthonormal' (Haar: uniform over all V
+      orthogonal vectors of length √R; V ≤ R).
     vocab_size: V.
     dim: R.
 
@@ -64,11 +63,6 @@ def draw_rows(key: jax.Array, law: str, vocab_size: int, dim: int) -> jax.Array:
   """
   if law == 'gaussian':
     return jax.random.normal(key, (vocab_size, dim))
-  if law == 'rademacher':
-    return jax.random.rademacher(key, (vocab_size, dim), jnp.float32)
-  if law == 'binomial':
-    seed = jax.random.bits(key, (1, 2), jnp.uint32)
-    return random_rows.random_rows(seed, jnp.arange(vocab_size), dim, law)
   if law != 'orthonormal':
     raise InputError(f'law {law!r} of random rows is not one of {", ".join(LAWS)}.')
   if vocab_size > dim:
@@ -96,8 +90,7 @@ class Lexinvariant(nn.Module):
       wherever they are needed: two numbers a sequence, whatever V; not orthonormal);
       'shared' (fresh rows for each call under an independent uniform permutation of the ids for
       each sequence: the same law for each sequence, hence the same expected gradient, at V·R
-      numbers and an ordinary readout); 'permuted_fixed' (the same rows always, permuted so: a
-      model may come to know these rows).
+      numbers and an ordinary readout).
     law: of the rows, see `draw_rows`.
     row_dim: R; D where None. A narrower row is mapped into the model and back by trained maps.
     readout_scale: logits are divided by the square root of the row's width ('dim') or of the
@@ -118,10 +111,8 @@ class Lexinvariant(nn.Module):
     for name, allowed in (('draw_kind', DRAWS), ('readout_scale', ('dim', 'vocabulary'))):
       if getattr(self, name) not in allowed:
         raise InputError(f'{name}={getattr(self, name)!r} is not one of {", ".join(allowed)}.')
-    if self.draw_kind == 'seeded' and self.law not in random_rows.LAWS:
-      raise InputError(
-        f'rows from a seed have no law {self.law!r}: choose one of {", ".join(random_rows.LAWS)}.'
-      )
+    if self.draw_kind == 'seeded' and self.law != 'gaussian':
+      raise InputError(f'rows from a seed have no law {self.law!r}: choose gaussian.')
     self.width = self.row_dim or self.dim
     self.begin = self.param('begin', nn.initializers.normal(1.0), (self.dim,))
     # Appendix B: a trained scale and bias on the result of the embedding, one for each channel.
@@ -144,8 +135,6 @@ class Lexinvariant(nn.Module):
       keys = jax.random.split(for_rows, count)
       rows = jax.vmap(lambda k: draw_rows(k, self.law, self.vocab_size, self.width))(keys)
       return Draw(rows.astype(self.dtype), None)
-    if self.draw_kind == 'permuted_fixed':
-      for_rows = jax.random.key(0)
     rows = draw_rows(for_rows, self.law, self.vocab_size, self.width)
     return Draw(rows.astype(self.dtype), permutations(for_names, count, self.vocab_size))
 
@@ -171,9 +160,7 @@ class Lexinvariant(nn.Module):
     if isinstance(draw, Seeds) or draw.rows.ndim == 3:
       declare_flops(self, 2 * self.vocab_size * self.width)
     if isinstance(draw, Seeds):
-      return lexinvariant_cross_entropy(
-        back, draw.seeds, targets, vocab_size=self.vocab_size, law=self.law
-      )[0]
+      return lexinvariant_cross_entropy(back, draw.seeds, targets, vocab_size=self.vocab_size)[0]
     if draw.rows.ndim == 3:
       return jax.vmap(linear_cross_entropy)(back, draw.rows, targets)[0]
     return readout_nats(self, back, draw.rows, rename(draw.names, targets))
@@ -185,7 +172,7 @@ class Lexinvariant(nn.Module):
 
   def _rows(self, draw: Seeds, ids: jax.Array) -> jax.Array:
     """Rows [B, N, R] of ids [B or 1, N] under each sequence's seed."""
-    rows = random_rows.random_rows(draw.seeds[:, None], ids, self.width, self.law)
+    rows = random_rows(draw.seeds[:, None], ids, self.width)
     return rows.astype(self.dtype)
 
   def tables(self, draw: Draw | Seeds) -> jax.Array:

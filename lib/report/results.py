@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,8 +88,11 @@ def name(**parts: Any) -> str:
 
 
 def coordinates(row: str) -> dict[str, str]:
-  """The coordinates of a row in a file: 'k=2,r=8' is {'k': '2', 'r': '8'}."""
-  return dict(part.split('=', 1) for part in row.split(',')) if row else {}
+  """The coordinates of a row in a file: 'k=2,r=8' is {'k': '2', 'r': '8'}.
+
+  A comma without a name after it is of the value before it, as in 'of=bhts,bshk->bhtk'.
+  """
+  return dict(part.split('=', 1) for part in re.split(',(?=[^,=]+=)', row)) if row else {}
 
 
 parts = coordinates  # until the recipes read `Row.where`

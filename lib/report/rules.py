@@ -202,12 +202,6 @@ def expression(pattern: str) -> str:
   )
 
 
-def addresses(rule: Mapping[str, Any]) -> list[str]:
-  """The addresses that a rule names, with their wildcards."""
-  sides = [rule.get('left'), rule.get('right'), *rule.get('rises', ()), *rule.get('falls', ())]
-  return [side for side in sides if isinstance(side, str)]
-
-
 def judge(rules: Sequence[Mapping[str, Any]], cells: Cells) -> list[Outcome]:
   """What the rules of one claim find, their p-values adjusted together.
 

@@ -17,6 +17,8 @@ from jax.experimental import topologies
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import SingleDeviceSharding
 
+from pallas_kernels.chips import without_a_server
+
 TOPOLOGIES = {'v5e': 'v5e:2x2', 'v5p': 'v5p:2x2x1', 'v6e': 'v6e:2x2'}
 
 
@@ -37,21 +39,6 @@ class Schedule(NamedTuple):
 
 
 @functools.cache
-def _without_a_server() -> None:
-  """Lets libtpu load where no TPU is, asking no metadata server.
-
-  JAX cannot read what is compiled for such a TPU from its cache again: it writes none of it there.
-  """
-  os.environ.update({
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'TPU_WORKER_ID': '0',
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-  })  # fmt: skip
-  jax.config.update('jax_enable_compilation_cache', False)
-
-
-@functools.cache
 def _dump() -> tempfile.TemporaryDirectory:
   """Where libtpu writes schedules, once it is told to."""
   folder = tempfile.TemporaryDirectory(prefix='schedules')
@@ -62,7 +49,7 @@ def _dump() -> tempfile.TemporaryDirectory:
 
 def compile_for(generation: str, function: Callable, shapes: Sequence[jax.ShapeDtypeStruct]) -> Any:
   """The function compiled for one chip of v5e, v5p or v6e; raises what its compiler refuses."""
-  _without_a_server()
+  without_a_server()
   chip = topologies.get_topology_desc(TOPOLOGIES[generation], platform='tpu').devices[0]
   here = SingleDeviceSharding(chip)
   jitted = jax.jit(function, in_shardings=here, out_shardings=here)

@@ -1,27 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the kernels are, at the experiments' own shapes.
+"""Times the kernels on this accelerator, or compiles them for TPUs that are not there."""
 
-  python -m pallas_kernels.bench --kernels=linear_cross_entropy --record
-
-On an accelerator: time of each implementation and peer, forward and with gradients, as a ratio to
-the reference and to the fastest other, the share of what the chip could do, and peak memory. All
-of a kernel are compiled before any is timed, in runs that follow each other.
-Elsewhere times would mean nothing: there all that TPUs can run is compiled for them ahead of time,
-with gradients, and what is printed is the memory that each way plans with and how the kernels'
-static schedules compare with the matrix units alone.
-
---record puts a kernel's rows in the place of those it has of this device in RESULTS.md.
-"""
-
-import argparse
-import importlib.metadata
-import importlib.util
 import itertools
 import math
 import multiprocessing
-import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -30,18 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import aot
-from pallas_kernels.bench_cases import ONE_CARD, Case, cases
+from pallas_kernels.bench import aot
+from pallas_kernels.bench.cases import Case, cases
+from pallas_kernels.chips import chip_here
 
-RESULTS = pathlib.Path(__file__).with_name('RESULTS.md')
-# Published peaks: bfloat16 FLOP/s of a chip, bytes/s of its memory.
-PEAKS = {
-  'TPU v5 lite': (197e12, 0.82e12),
-  'TPU v5': (459e12, 2.77e12),
-  'TPU v6 lite': (918e12, 1.64e12),
-  'NVIDIA H100 80GB HBM3': (989e12, 3.35e12),
-  'NVIDIA H200': (989e12, 4.8e12),
-}
 MEASURED = ('shape', 'pass', 'way', 'ms', '× reference', '× best other', 'of roofline', 'peak GB')
 COMPILED = (
   'shape', 'chip', 'way', 'temporary MB', 'body', 'cycles', 'matrix cycles', 'ratio', 'spills'
@@ -54,17 +29,16 @@ Row = tuple[str, ...]
 
 
 def passes(case: Case) -> dict[str, Callable[[Callable], Callable]]:
-  """Forward, and with gradients where the kernel has any."""
+  """A name and a wrapper of a way for each pass that is timed."""
 
   def with_gradients(way: Callable) -> Callable:
     def total(*arrays: jax.Array) -> jax.Array:
-      return sum(
-        (x.astype(jnp.float32).sum() for x in jax.tree.leaves(way(*arrays))), jnp.zeros(())
-      )
+      sums = (x.astype(jnp.float32).sum() for x in jax.tree.leaves(way(*arrays)))
+      return sum(sums, jnp.zeros(()))
 
     return jax.value_and_grad(total, argnums=case.by)
 
-  return {'forward': lambda way: way} | ({'with gradients': with_gradients} if case.by else {})
+  return {'forward': lambda way: way, 'with gradients': with_gradients}
 
 
 def seconds(compiled: Callable, arrays: Sequence[jax.Array], rounds: int = 5) -> float:
@@ -118,7 +92,7 @@ def measure(case: Case, found: Mapping[tuple[str, str], Any]) -> Iterator[Row]:
     case: at one shape.
     found: its passes and ways, by `compile_here`.
   """
-  peaks = PEAKS.get(jax.devices()[0].device_kind)
+  chip = chip_here()
   arrays = case.inputs()
   for i, name in enumerate(passes(case)):
     times, held = {}, {}
@@ -135,7 +109,7 @@ def measure(case: Case, found: Mapping[tuple[str, str], Any]) -> Iterator[Row]:
     for way, took in times.items():
       others = [other for key, other in times.items() if key != way]
       over = lambda times, took=took: f'{took / min(times):.2f}' if times else ''
-      least = max(case.flops[i] / peaks[0], case.bytes[i] / peaks[1]) if peaks else None
+      least = max(case.flops[i] / chip.flops, case.bytes[i] / chip.bandwidth) if chip else None
       yield (
         case.shape, name, way, f'{took * 1e3:.3f}',
         over([times['reference']] if 'reference' in times else []), over(others),
@@ -166,8 +140,8 @@ def compile_ahead(case: Case, chips: Sequence[str]) -> Iterator[Row]:
 
 
 def _whole(case: Case, way: str) -> Callable:
-  """A way with its gradients, if it has any."""
-  return list(passes(case).values())[-1](case.ways[way])
+  """A way with its gradients."""
+  return passes(case)['with gradients'](case.ways[way])
 
 
 def schedules(kernel: str, shape: str, chip: str) -> list[aot.Schedule]:
@@ -178,57 +152,3 @@ def schedules(kernel: str, shape: str, chip: str) -> list[aot.Schedule]:
 
 def _refusal(error: Exception) -> str:
   return f'no: {(str(error) or repr(error)).splitlines()[0][:80]}'
-
-
-def record(title: str, text: str, path: pathlib.Path = RESULTS) -> None:
-  """Puts a section in the place of the one with its title, or among the others by title."""
-  introduction, *sections = (part.rstrip() for part in path.read_text().split('\n## '))
-  kept = [section for section in sections if section.split('\n')[0] != title]
-  path.write_text('\n\n## '.join([introduction, *sorted([*kept, f'{title}\n\n{text}'])]) + '\n')
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-  """Prints a table for each kernel, row by row, and records it if asked to."""
-  parser = argparse.ArgumentParser(prog='pallas_kernels.bench', description=__doc__.split('\n')[0])
-  known = cases()
-  names = sorted({case.kernel for case in known})
-  parser.add_argument('--kernels', nargs='+', choices=names, default=names)
-  parser.add_argument('--shapes', nargs='+', help='of these kernels; all of them by default')
-  parser.add_argument('--chips', nargs='+', choices=aot.TOPOLOGIES, default=list(aot.TOPOLOGIES))
-  parser.add_argument('--record', action='store_true')
-  given = parser.parse_args(argv)
-  here = jax.default_backend() != 'cpu'
-  if given.record and not here and (given.shapes or len(given.chips) < len(aot.TOPOLOGIES)):
-    parser.error('--record replaces all rows of a kernel: leave out --shapes and --chips.')
-  if not here and not importlib.util.find_spec('libtpu'):
-    sys.exit('There is no accelerator here, nor libtpu to compile for one: `make bench` has it.')
-  columns = MEASURED if here else COMPILED
-  place = f'measured on {jax.devices()[0].device_kind}' if here else 'compiled ahead of time'
-  versions = ', '.join(
-    f'{name} {importlib.metadata.version(name)}' for name in ('jax', *([] if here else ['libtpu']))
-  )
-  for kernel in given.kernels:
-    lines = [' | '.join(columns), ' | '.join('---' for _ in columns)]
-    print(
-      f'\n{kernel}, {place} ({versions})\n\n' + '\n'.join(f'| {x} |' for x in lines), flush=True
-    )
-    asked = [
-      case for case in known if case.kernel == kernel
-      and (case.shape in given.shapes if given.shapes else here or ONE_CARD not in case.shape)
-    ]  # fmt: skip
-    tables: Iterator[Iterator[Row]] = (
-      map(measure, asked, compile_here(asked))
-      if here
-      else (compile_ahead(case, given.chips) for case in asked)
-    )
-    for row in itertools.chain.from_iterable(tables):
-      lines.append(' | '.join(row))
-      print(f'| {lines[-1]} |', flush=True)
-    if given.record:
-      made = versions + (f', of {", ".join(given.shapes)} alone' if given.shapes else '')
-      table = '\n'.join(f'| {line} |' for line in lines)
-      record(f'{kernel}, {place}', f'{made}\n\n{table}')
-
-
-if __name__ == '__main__':
-  main()

@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accelerators by name: what is published of them, and devices to compile for without having any.
+"""Devices by name, to compile a step for whether they are there or not."""
 
-Numbers are the makers': cloud.google.com/tpu/docs (pages v5e, v5p, v6e) and the data sheets of
-H100 (SXM) and H200.
-"""
-
-import dataclasses
 import importlib.util
 import re
 
@@ -13,46 +8,12 @@ import jax
 from jax.experimental import topologies
 
 from lib.errors import InputError
+from pallas_kernels.chips import CHIPS, Chip, without_a_server
 
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-  """One accelerator.
-
-  Attributes:
-    memory: bytes of its high-bandwidth memory; 0 where there is no limit of its own.
-    flops: bfloat16 operations a second at most.
-    bandwidth: bytes a second to and from its memory.
-    links: bytes a second that it sends to its neighbours over all links.
-    axes: pairs of links, one of which a ring along one axis of the mesh uses.
-  """
-
-  memory: float
-  flops: float
-  bandwidth: float
-  links: float
-  axes: int
-
-
-CHIPS = {
-  'v5e': Chip(16e9, 197e12, 819e9, 1600e9 / 8, 2),
-  'v5p': Chip(95e9, 459e12, 2765e9, 4800e9 / 8, 3),
-  'v6e': Chip(32e9, 918e12, 1640e9, 3584e9 / 8, 2),
-  'h100': Chip(80e9, 989e12, 3.35e12, 450e9, 1),
-  'h200': Chip(141e9, 989e12, 4.8e12, 450e9, 1),
-}
-# What JAX calls the kinds of devices.
-KINDS = {
-  'TPU v5 lite': 'v5e',
-  'TPU v5': 'v5p',
-  'TPU v6 lite': 'v6e',
-  'NVIDIA H100 80GB HBM3': 'h100',
-  'NVIDIA H200': 'h200',
-}
 TOPOLOGY = re.compile(
   r'cpu:(?P<cpus>[1-9]\d*)|h200x(?P<cards>[1-9]\d*)|(?P<tpu>v5e|v5p|v6e):\d+(x\d+){1,2}'
 )
-# What XLA for CUDA asks to know of a card; from the same data sheet.
+# What XLA for CUDA asks to know of a card, from the data sheet of the H200.
 H200 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
@@ -72,12 +33,6 @@ device_description_str: "NVIDIA H200"
 def chip_of(topology: str) -> Chip | None:
   """The accelerator of a topology; None for the CPU."""
   return CHIPS.get(re.split('[:x]', topology)[0])
-
-
-def chip_here() -> Chip | None:
-  """This process's accelerator; None for the CPU and for what is not known here."""
-  kind = KINDS.get(jax.devices()[0].device_kind)
-  return CHIPS[kind] if kind else None
 
 
 def devices(topology: str, slices: int = 1) -> list[jax.Device]:
@@ -110,6 +65,7 @@ def devices(topology: str, slices: int = 1) -> list[jax.Device]:
         shape, platform='cuda', target_config=H200, topology=shape
       ).devices
     _needs('libtpu', topology, 'libtpu: `make pod` puts it into .cache/libtpu, for PYTHONPATH')
+    without_a_server()
     return topologies.get_topology_desc(topology, platform='tpu', num_slices=slices).devices
   except (ValueError, jax.errors.JaxRuntimeError) as error:
     raise InputError(f'topology {topology!r} is refused: {str(error).splitlines()[0]}') from error

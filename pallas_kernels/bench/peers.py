@@ -46,12 +46,13 @@ def linear_cross_entropy_peers() -> Ways:
 
 
 def causal_attention_peers(starts: tuple[int, ...], biased: bool) -> Ways:
-  """JAX's kernels for TPUs and GPUs; of biases, the one that takes an array of them.
+  """JAX's kernels for TPUs and GPUs, and cuDNN's; of biases, those that take an array of them.
 
   And cuDNN's without biases or segments, which does less: what biases cost is held against it.
   """
   found: Ways = {
     'flash_attention of JAX': functools.partial(_flash, starts=starts),
+    'cudnn': functools.partial(_cudnn, starts=starts),
     'cudnn without biases': lambda q, k, v, *_: jax.nn.dot_product_attention(
       q, k, v, is_causal=True, implementation='cudnn'
     ),
@@ -70,6 +71,13 @@ def _flash(q, k, v, segments, table, vectors, starts):
   # Its sm_scale would scale the biases too.
   q, k, v = (x.swapaxes(1, 2) for x in (q * width**-0.5, k, v))
   return flash_attention.flash_attention(q, k, v, bias, ids, causal=True).swapaxes(1, 2)
+
+
+def _cudnn(q, k, v, segments, table, vectors, starts):
+  bias, mask = causal.bias_and_mask(q, segments, table, vectors, starts)
+  if bias is not None:
+    bias = bias.astype(q.dtype)
+  return jax.nn.dot_product_attention(q, k, v, bias, mask, is_causal=True, implementation='cudnn')
 
 
 def _splash(q, k, v, segments, table, vectors):

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accelerators by name: published numbers, and how libtpu loads where there is no TPU.
+
+The numbers are the makers': cloud.google.com/tpu/docs (pages v5e, v5p, v6e) and the data sheets of
+H100 (SXM) and H200.
+"""
+
+import dataclasses
+import functools
+import os
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """One accelerator.
+
+  Attributes:
+    memory: bytes of its high-bandwidth memory; 0 where there is no limit of its own.
+    flops: bfloat16 operations a second at most.
+    bandwidth: bytes a second to and from its memory.
+    links: bytes a second that it sends to its neighbours over all links.
+    axes: pairs of links, one of which a ring along one axis of the mesh uses.
+  """
+
+  memory: float
+  flops: float
+  bandwidth: float
+  links: float
+  axes: int
+
+
+CHIPS = {
+  'v5e': Chip(16e9, 197e12, 819e9, 1600e9 / 8, 2),
+  'v5p': Chip(95e9, 459e12, 2765e9, 4800e9 / 8, 3),
+  'v6e': Chip(32e9, 918e12, 1640e9, 3584e9 / 8, 2),
+  'h100': Chip(80e9, 989e12, 3.35e12, 450e9, 1),
+  'h200': Chip(141e9, 989e12, 4.8e12, 450e9, 1),
+}
+# What JAX calls the kinds of devices.
+KINDS = {
+  'TPU v5 lite': 'v5e',
+  'TPU v5': 'v5p',
+  'TPU v6 lite': 'v6e',
+  'NVIDIA H100 80GB HBM3': 'h100',
+  'NVIDIA H200': 'h200',
+}
+
+
+def chip_here() -> Chip | None:
+  """This process's accelerator; None for the CPU and for what is not known here."""
+  kind = KINDS.get(jax.devices()[0].device_kind)
+  return CHIPS[kind] if kind else None
+
+
+@functools.cache
+def without_a_server() -> None:
+  """Lets libtpu load where there is no TPU, without asking a metadata server for one.
+
+  libtpu reads its environment once, so this is for processes that have not touched a TPU. JAX
+  cannot read programs for such a TPU back from its compilation cache, so it writes none there.
+  """
+  os.environ.update(
+    TPU_SKIP_MDS_QUERY='1',
+    TPU_WORKER_HOSTNAMES='localhost',
+    TPU_WORKER_ID='0',
+    ALLOW_MULTIPLE_LIBTPU_LOAD='1',
+  )
+  jax.config.update('jax_enable_compilation_cache', False)
