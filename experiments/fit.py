@@ -28,13 +28,14 @@ from lib.models.positions import SCHEMES
 from lib.objectives.next_token import next_token
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
-from lib.train import loop, optimizer, processes, replicas
+from lib.train import loop, metrics, optimizer, processes, replicas
 from lib.train.experiment import Batch, Experiment, Variables
 from lib.train.state import State
 
 WHOLE = ('layers', 'dim', 'heads', 'length', 'batch_size', 'steps', 'seeds')  # 1 or more
 Batches = Callable[[int], Iterable[Batch]]  # of a seed
 Initial = Callable[[int, Variables], Variables]  # (seed, initialised) -> what training starts from
+Tokens = Tokenizer | Callable[[int], Tokenizer] | None  # the same for all seeds, or of a seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +160,7 @@ def fit(
   evaluations: Mapping[str, Batches] | None = None,
   scores: Mapping[str, Callable[[Variables], Mapping[str, Any]]] | None = None,
   choose_by: str = 'validation/bits_per_byte',
-  tokenizer: Tokenizer | None = None,
+  tokenizer: Tokens = None,
   trained: Callable[[ConfigDict], Experiment] | None = None,
   bare: Callable[[Variables], Variables] = lambda variables: variables,
   initial: Initial | None = None,
@@ -178,7 +179,7 @@ def fit(
     evaluations: name -> (seed -> held-out batches), which the history has bits per byte of.
     scores: name -> (variables of `model` -> further values), for one seed at a time.
     choose_by: the metric in the history by which the rate is chosen; the lowest wins.
-    tokenizer: that made the batches' ids; None for symbols that are no text.
+    tokenizer: that made the batches' ids, or seed -> its own; None for symbols that are no text.
     trained: section -> what is trained instead of the model alone, such as the model with aids of
       training, whose schedules depend on the section's steps.
     bare: variables of `trained` -> those of `model`.
@@ -210,10 +211,30 @@ def fit(
     [one] = of(short, f'{name},rate={short.rates[0]}', [config.seed])
     return one.last(choose_by)
 
-  options, every = choose_rate(options, loss), seeds(config, options)
-  width = options.side_by_side or 1
-  parts = [every[first : first + width] for first in range(0, len(every), width)]
-  return [one for part in parts for one in of(options, name, part)]
+  options = choose_rate(options, loss)
+  return [one for part in _parts(config, options) for one in of(options, name, part)]
+
+
+def histories(
+  config: ConfigDict, run: Run, options: ConfigDict, name: str
+) -> list[list[dict[str, Any]]]:
+  """The metrics of each seed of a model of `fit`, as its workdir has them: for pictures."""
+  return [
+    history
+    for part in _parts(config, options)
+    for history in _by_seed(
+      metrics.read(run.workdir / 'metrics.jsonl', _run_name(options, name, part)), options, part
+    )
+  ]
+
+
+def curves(histories: Iterable[list[dict[str, Any]]], metric: str) -> dict[int, np.ndarray]:
+  """Training step -> metric of each seed [S], where it was measured."""
+  return {
+    lines[0]['step']: np.array([line[metric] for line in lines])
+    for lines in zip(*histories, strict=True)
+    if metric in lines[0]
+  }
 
 
 def _fit(
@@ -226,7 +247,7 @@ def _fit(
   batches: Batches,
   evaluations: Mapping[str, Batches],
   scores: Mapping[str, Callable[[Variables], Mapping[str, Any]]],
-  tokenizer: Tokenizer | None,
+  tokenizer: Tokens,
   experiment: Experiment,
   bare: Callable[[Variables], Variables],
   begin: Initial | None,
@@ -253,21 +274,20 @@ def _fit(
     evaluate[key] = held_out(experiment.loss_fn, batches_of)
   for key, score in scores.items():
     evaluate[key] = functools.partial(_scored, score, bare)
-  where = f'{name},seed={these[0]}' + (f'-{these[-1]}' if count else '')
   state, history = train(
     dataclasses.replace(experiment, evaluations=evaluate, initial=initial),
     config,
     run,
     options,
-    name=where,
+    name=_run_name(options, name, these),
     seed=these[0],
   )
   found = []
-  for index, seed in enumerate(these):
-    variables, lines = state['variables'], history
+  mesh = processes.own_mesh(run.mesh)  # the state that `train` returns is whole on each process
+  for index, (seed, lines) in enumerate(zip(these, _by_seed(history, options, these), strict=True)):
+    variables, own = state['variables'], tokenizer(seed) if callable(tokenizer) else tokenizer
     if count:
       variables = jax.tree.map(lambda leaf, index=index: leaf[index], variables)
-      lines = [_of_replica(line, index, count) for line in history]
     origin = Provenance(
       commit(),
       plain(config),
@@ -276,9 +296,7 @@ def _fit(
       steps=options.steps,
       initial=start.fingerprint if start else '',
     )
-    kept = TrainedModel(
-      model, bare(variables), tokenizer, options.length, provenance=origin, mesh=run.mesh
-    )
+    kept = TrainedModel(model, bare(variables), own, options.length, provenance=origin, mesh=mesh)
     if ',rate=' not in name:  # a short training for the choice of a rate leaves no model
       path = run.workdir / 'models' / f'{name},seed={seed}'
       processes.once(path, functools.partial(kept.save, path))
@@ -377,7 +395,26 @@ def _stacked(every: list[Iterable[Batch]]) -> Iterable[Batch]:
     yield {field: np.stack([one[field] for one in batch]) for field in batch[0]}
 
 
-def _of_replica(line: Mapping[str, Any], index: int, count: int) -> dict[str, Any]:
-  """The metrics of one replica in a line of all of them."""
-  own = lambda value: value[index] if isinstance(value, list) and len(value) == count else value
-  return {key: own(value) for key, value in line.items()}
+def _parts(config: ConfigDict, options: ConfigDict) -> list[range]:
+  """The seeds of a section, those together that train side by side."""
+  every, width = seeds(config, options), options.side_by_side or 1
+  return [every[first : first + width] for first in range(0, len(every), width)]
+
+
+def _run_name(options: ConfigDict, name: str, these: Sequence[int]) -> str:
+  """Of the checkpoints and metrics of seeds that train together."""
+  return f'{name},seed={these[0]}' + (f'-{these[-1]}' if options.side_by_side else '')
+
+
+def _by_seed(
+  history: list[dict[str, Any]], options: ConfigDict, these: Sequence[int]
+) -> list[list[dict[str, Any]]]:
+  """The metrics of each of the seeds `these`, which are lists where seeds train side by side."""
+  if not options.side_by_side:
+    return [history]
+  of_all = lambda value: isinstance(value, list) and len(value) == len(these)
+  own = lambda value, index: value[index] if of_all(value) else value
+  return [
+    [{key: own(value, index) for key, value in line.items()} for line in history]
+    for index in range(len(these))
+  ]

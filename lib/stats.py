@@ -185,6 +185,17 @@ def crossed(values: ArrayLike, over: str = 'seeds×documents') -> Estimate:
   return Estimate(float(found.mean()), sem, f'{seeds}×{documents}', over, df)
 
 
+def deviation(arms: np.ndarray) -> np.ndarray:
+  """Contributions [S, D] to the standard deviation between the means of arms [A, S, D].
+
+  The standard deviation is Σ wᵢ mᵢ with wᵢ = (mᵢ − m) / √((A − 1) Σ (mⱼ − m)²), and to first order
+  that is how it changes with the means. So its contributions are those of this sum.
+  """
+  means = arms.mean(axis=(1, 2))
+  off = means - means.mean()
+  return np.tensordot(off / np.sqrt((len(off) - 1) * (off**2).sum()), arms, 1)
+
+
 def shares(hits: ArrayLike, over: str = 'seeds×examples') -> Estimate:
   """Mean share of hits [S, N] in 0…1: S seeds, each asked the same N yes/no examples.
 

@@ -15,10 +15,12 @@ from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import LanguageModel
 from lib.report.results import Rows
-from lib.tokenizers import Characters
+from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.characters import Characters
 from lib.train import sharding
 
 TEXT = [b'abracadabra, said the cat. ' * 3, b'a cadabra is no abra; ' * 4] * 8
+ALPHABET = bytes(range(256))
 
 
 def config_of(**changes) -> tuple[ConfigDict, ConfigDict]:
@@ -54,6 +56,27 @@ def test_seeds_side_by_side_are_the_seeds_of_their_own_batches_and_models(tmp_pa
     assert kept.fingerprint == found.model.fingerprint
     assert kept.provenance.seeds == (seed,)
     assert kept.bits_per_byte([b'a cat']).value == found.model.bits_per_byte([b'a cat']).value
+
+
+def test_each_seed_can_have_a_tokenizer_and_text_of_its_own(tmp_path):
+  config, options = config_of(seeds=2, side_by_side=2)
+  run = Run(tmp_path, sharding.make_mesh(config.mesh, jax.devices()[:1]))
+  model = LanguageModel(Learned(268, options.dim), fit.make_decoder(options, fit.dtype(config)))
+  own = {seed: train_bpe(b''.join(TEXT[seed::2]), 260 + 8 * seed, ALPHABET) for seed in (0, 1)}
+  batches = lambda seed, repeat=True: pipeline.batches(
+    TEXT, own[seed], batch_size=4, length=options.length, seed=seed, repeat=repeat, pack=False
+  )
+  fitted = fit.fit(
+    config, run, options, 'own', model, batches,
+    evaluations={'validation': lambda seed: batches(seed, False)}, tokenizer=own.__getitem__,
+  )  # fmt: skip
+  kept = [language_model.load(tmp_path / 'models' / f'own,seed={seed}') for seed in (0, 1)]
+  assert [one.tokenizer.fingerprint for one in kept] == [own[0].fingerprint, own[1].fingerprint]
+  assert own[0].fingerprint != own[1].fingerprint
+  # The metrics on disk are those of the models, a curve for each seed.
+  read = fit.curves(fit.histories(config, run, options, 'own'), 'validation/nats_per_byte')
+  assert read.keys() == {0, 2, 4}
+  assert read[4].tolist() == [one.last('validation/nats_per_byte') for one in fitted]
 
 
 def test_a_model_starts_from_the_weights_of_another(tmp_path):

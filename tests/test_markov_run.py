@@ -16,12 +16,12 @@ import pytest
 from matplotlib import figure
 
 from configs import markov
-from experiments.markov import __main__ as recipe
-from experiments.markov import plots, transformer
+from experiments.markov import dictionaries, transformer
 from experiments.markov.__main__ import RECIPE
-from experiments.runner import Run
+from experiments.recipe import Run
+from lib import language_model
 from lib.errors import InputError
-from lib.report.results import Row
+from lib.report.results import Row, from_json, select
 from lib.train import sharding
 from tests import addresses
 
@@ -93,7 +93,7 @@ def test_what_was_read_is_said_once_and_is_in_the_results(smoke):
 
 
 def test_rules_and_published_numbers_address_rows(smoke):
-  found = [Row(**row) for row in json.loads((smoke[0] / 'results.json').read_text())['rows']]
+  found = from_json(json.loads((smoke[0] / 'results.json').read_text())['rows'])
   assert addresses.faults('markov', found) == []
   without = [row for row in found if row.table != 'generalization']
   assert 'no such row: generalization / k=*,dictionary=memorised,text=own / tokens' in (
@@ -117,11 +117,11 @@ def test_report_plots_metrics_and_checkpoints_are_there(smoke):
 def test_a_picture_shows_the_columns_that_its_legend_names():
   columns = {'lzw': 1, 'toy': 2, 'bound': 3, 'entropy_rate': 4}
   made = [
-    Row('bound', f'p=0.8,d={d}', f'{column}_nats_per_char', number / d)
+    Row('bound', {'p': 0.8, 'd': d}, f'{column}_nats_per_char', number / d)
     for d in (16, 4)
     for column, number in columns.items()
   ]
-  [panel] = plots._bound(made)
+  [panel] = dictionaries.BOUND.pictures(made, None, None)['bound.png']
   axis = figure.Figure().subplots()
   panel(axis)
   handles, labels = axis.get_legend_handles_labels()
@@ -366,13 +366,28 @@ def test_rooms_import_only_what_they_may():
 
 
 def test_the_gpu_config_is_accepted_as_it_is():
-  recipe.check(markov.get_config('gpu'))
+  RECIPE.check(markov.get_config('gpu'))
 
 
 def test_an_arm_has_the_rate_of_the_lowest_validation_loss(tmp_path):
   config = markov.get_config('smoke')
-  config.transformer.update(rates=(1e-7, 1e-2), rate_share=1.0, steps=8)
+  config.orders = (1,)
+  config.transformer.update(tokenizers=('bpe',), rates=(1e-7, 1e-2), rate_share=1.0, steps=8)
   place = Run(tmp_path, sharding.make_mesh({'data': -1}, jax.devices()[:1]))
-  arm = transformer.arms(config)[1]
-  assert arm['tokenizer'] == 'bpe'
-  assert transformer.learning_rate(config, place, arm) == 1e-2
+  rows = transformer.measure(config, place)
+  [rate] = select(rows, 'transformer', 'learning_rate', tokenizer='bpe')
+  assert rate.measured == 1e-2
+
+
+def test_each_seed_keeps_its_own_tokenizer(smoke):
+  folder, _ = smoke
+  config = markov.get_config('smoke')
+  arm = transformer.arms(config)[3]
+  assert (arm['k'], arm['tokenizer']) == (2, 'bpe')
+  task = transformer.Task(config, arm)
+  losses = rows(folder, 'transformer')
+  for seed, tokenizer in task.tokenizers.items():
+    kept = language_model.load(folder / 'models' / f'{transformer.run_name(arm)},seed={seed}')
+    assert kept.tokenizer.fingerprint == tokenizer.fingerprint
+    row = f'k=2,tokenizer=bpe,p=0.8,tied=True,seed={seed}'
+    assert task.score(kept, seed)[0] == pytest.approx(losses[row, 'nats_per_char']['measured'])

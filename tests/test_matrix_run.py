@@ -17,11 +17,11 @@ from tokenizers import models as hf_models
 
 from configs import common, matrix
 from experiments.coders import BY_M1
-from experiments.matrix import __main__ as recipe
-from experiments.matrix import cells, grid, markov, models, plots, tokens
-from experiments.matrix.corpus import Corpus, check_epochs, examples
-from experiments.runner import Run
-from lib import tokenizers
+from experiments.matrix import cells, grid, models, tokens
+from experiments.matrix.__main__ import RECIPE
+from experiments.matrix.corpus import Corpus, check, examples
+from experiments.recipe import Run
+from lib import stats, tokenizers
 from lib.data import chain, sources
 from lib.data.markov import random_kernel, switching
 from lib.errors import InputError
@@ -30,10 +30,13 @@ from lib.models.byte_model import ByteModel
 from lib.objectives.next_token import next_token
 from lib.report import claims
 from lib.report import plots as report_plots
-from lib.report.results import Row
-from lib.tokenizers import Characters, Dictionary, EqualInfo
-from lib.tokenizers.coding import arithmetic
+from lib.report.results import Row, Rows, select
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.blocks import train_blocks
+from lib.tokenizers.characters import Characters
+from lib.tokenizers.coding import arithmetic, known_law
 from lib.tokenizers.coding.tabulate import tabulate
+from lib.tokenizers.coding.windows import EqualInfo
 from lib.train import sharding
 from tests import addresses
 
@@ -50,8 +53,8 @@ def run(tmp_path_factory):
 def smoke(run):
   """The rows of a run at smoke scale by table, row and column."""
   config = matrix.get_config('smoke')
-  recipe.check(config)
-  rows = [row for table in recipe.RECIPE.chosen(config) for row in table.measure(config, run)]
+  RECIPE.check(config)
+  rows = [row for table in RECIPE.chosen(config) for row in table.measure(config, run)]
   return {(row.table, row.row, row.column): row for row in rows}
 
 
@@ -101,7 +104,7 @@ def test_tokenizers_meet_the_same_bytes_whole(corpora):
     assert corpus.test_bytes.tolist() == corpora['bytes'].test_bytes.tolist()  # by document
     assert corpus.test_bytes.size > 5
     assert len(corpus.train) == len(corpora['bytes'].train)
-    batches = list(corpus.held_out(corpus.test))
+    batches = list(corpus.validated(0))
     assert sum(int(batch['bytes'].sum()) for batch in batches) == corpus.test.bytes
     for batch in batches:
       for row in range(len(batch['bytes'])):
@@ -115,8 +118,10 @@ def test_tokenizers_meet_the_same_bytes_whole(corpora):
 
 def test_flops_by_hand(corpora):
   # Bytes at smoke: examples of 32 tokens, of which token t sees t; L = 1, D = 16, V = 256.
-  forward = corpora['bytes'].forward(1000)
-  assert forward == pytest.approx(2 * (1000 + 256 * 16) + 4 * 16 * (33 / 2))
+  # The decoder: projections of D² four times, an MLP of 8 D² and three norms of D.
+  parameters = 4 * 16**2 + 8 * 16**2 + 3 * 16
+  forward = corpora['bytes'].forward
+  assert forward == pytest.approx(2 * (parameters + 256 * 16) + 4 * 16 * (33 / 2))
   assert corpora['bytes'].m1_flops == 0
   assert corpora['numbered12'].m1_flops > 0
 
@@ -134,7 +139,7 @@ def test_cells_have_equal_flops(smoke):
 def test_all_cells_are_measured(smoke):
   config = matrix.get_config('smoke')
   for tokenizer, embedding in itertools.product(config.grid.tokenizers, config.grid.embeddings):
-    row = grid.row_of(tokenizer, embedding)
+    row = f'tokenizer={tokenizer},embedding={embedding}'
     bits = smoke['grid', row, 'bits_per_byte']
     single = [smoke['grid', f'{row},seed={seed}', 'bits_per_byte'].measured for seed in (0, 1)]
     assert bits.measured == pytest.approx(np.mean(single))
@@ -155,10 +160,9 @@ def test_all_cells_are_measured(smoke):
 
 def test_tokenizers_are_ranked_by_the_gain_of_learned_rows(smoke):
   names = matrix.get_config('smoke').grid.tokenizers
-  gain = lambda name: (
-    smoke['grid', grid.row_of(name, 'learned'), 'gain_over_unigram_bits_per_byte'].measured
-  )
-  rank = {name: smoke['tokenizers', f'tokenizer={name}', 'rank_by_gain'].measured for name in names}
+  row = 'tokenizer={},embedding=learned'
+  gain = lambda one: smoke['grid', row.format(one), 'gain_over_unigram_bits_per_byte'].measured
+  rank = {one: smoke['tokenizers', f'tokenizer={one}', 'rank_by_gain'].measured for one in names}
   assert sorted(names, key=rank.__getitem__) == sorted(names, key=gain, reverse=True)
 
 
@@ -166,14 +170,17 @@ def test_what_is_not_lossless_has_no_rank():
   rng = np.random.default_rng(0)
 
   def scores(nats, lossless=True):
-    return cells.Scores(rng.normal(nats, 0.1, (2, 5)), np.full(5, 9.0), np.ones(5), lossless)
+    bits = rng.normal(nats, 0.1, (2, 5))
+    return cells.Scores(bits, 9 - bits, lossless)
 
   found = {
     ('words', 'learned'): scores(1, lossless=False),
     ('bpe', 'learned'): scores(3),
     ('bytes', 'learned'): scores(2),
   }
-  ranked = {row.row: row.measured for row in grid.ranks(found)}
+  rows = Rows('tokenizers')
+  grid.add_ranks(rows, found)
+  ranked = {row.row: row.measured for row in rows}
   assert ranked == {'tokenizer=words': None, 'tokenizer=bpe': 2, 'tokenizer=bytes': 1}
 
 
@@ -181,13 +188,13 @@ def test_a_spread_is_the_standard_deviation_and_errs_as_its_derivative():
   rng = np.random.default_rng(0)
   arms = rng.normal(size=(4, 3, 50)) + rng.normal(size=(4, 1, 1))
   means = arms.mean(axis=(1, 2))
-  found = grid.deviation(arms)
+  found = stats.deviation(arms)
   assert found.mean() == pytest.approx(means.std(ddof=1))
   # One unit counted twice moves the spread as much as its contribution says, to first order.
   for seed, document in ((0, 0), (2, 17)):
     moved = arms.copy()
     moved[:, seed, document] += 1e-4 * arms[:, seed, document]
-    change = grid.deviation(moved).mean() - found.mean()
+    change = stats.deviation(moved).mean() - found.mean()
     assert change == pytest.approx(1e-4 * found[seed, document] / found.size, rel=1e-3)
 
 
@@ -230,10 +237,12 @@ def test_what_the_report_says_is_of_rows_that_it_has(smoke):
 
 def test_pictures_are_drawn_impossible_cells_too(smoke, run):
   config = matrix.get_config('smoke')
-  row = grid.row_of('bpe', 'glyph')
-  rows = [cell for cell in smoke.values() if row not in cell.row]
-  rows.append(Row('grid', row, 'bits_per_byte', None, note='impossible: for a reason'))
-  drawn = plots.draw(rows, config, run)
+  cell = grid.where_of('bpe', 'glyph')
+  rows = [row for row in smoke.values() if not cell.items() <= row.where.items()]
+  rows.append(Row('grid', cell, 'bits_per_byte', None, note='impossible: for a reason'))
+  drawn = []
+  for table in RECIPE.tables:
+    drawn += report_plots.save(run.workdir, table.pictures(rows, config, run))
   assert drawn == ['matrix.png', 'pareto.png', 'budget.png', 'markov.png']
   assert all((run.workdir / picture).stat().st_size > 5000 for picture in drawn)
 
@@ -241,8 +250,9 @@ def test_pictures_are_drawn_impossible_cells_too(smoke, run):
 def test_a_cell_that_cannot_be_says_why(run, corpora):
   config = matrix.get_config('smoke')
   config.grid.dim = 24
-  [row], scores = cells.measure(config, run, corpora['bytes'], 'grid', 'row=here', 'code', {})
-  assert scores is None
+  rows = Rows('grid')
+  assert cells.measure(config, run, corpora['bytes'], rows, {'row': 'here'}, 'code', {}) is None
+  [row] = rows
   assert row.measured is None
   assert row.note.startswith('impossible: codes of 16 bits do not fit 256 tokens')
 
@@ -252,7 +262,7 @@ def test_a_tokenizer_file_is_one_of_the_grid(run, tmp_path):
   path = tmp_path / 'mine.tok'
   tokenizers.save(Characters(), path)
   config.grid.tokenizers = (str(path),)
-  recipe.check(config)
+  RECIPE.check(config)
   assert tokens.make(config, run, str(path)).fingerprint == Characters().fingerprint
   assert tokens.labels([str(path)]) == {str(path): 'mine'}
 
@@ -277,7 +287,7 @@ def test_files_of_one_name_are_two_rows_and_two_runs(run, tmp_path):
   tokenizers.save(Characters(), built_in)
   names = (one, two, 'bpe', str(built_in))
   config.grid.tokenizers = names
-  recipe.check(config)
+  RECIPE.check(config)
   labels = tokens.labels(names)
   assert labels['bpe'] == 'bpe'
   assert len(set(labels.values())) == 4
@@ -293,7 +303,7 @@ def test_files_of_one_name_are_two_rows_and_two_runs(run, tmp_path):
   for again in (one, byte_level('the cat sat on the mat ' * 50, tmp_path / 'c' / 'other.json')):
     config.grid.tokenizers = (one, again)
     with pytest.raises(InputError, match=r'the same tokenizer|names a tokenizer twice'):
-      recipe.check(config)
+      RECIPE.check(config)
 
 
 def test_what_is_not_lossless_is_marked(run, tmp_path):
@@ -304,11 +314,15 @@ def test_what_is_not_lossless_is_marked(run, tmp_path):
   made.save(path)
   config.grid.tokenizers = (path,)
   corpus = Corpus(config, run, path, tokens.labels([path])[path], config.grid)
-  measured = grid._tokenizer(config, corpus)
-  rows = {row.column: row for row in cells.marked(measured, {'words': corpus.tokenizer})}
-  assert rows['share_restored'].measured < 1
-  assert all(row.row == 'tokenizer=words' and row.lossy for row in rows.values())
-  assert not any(row.lossy for row in cells.marked(measured, {'bpe': corpus.tokenizer}))
+  rows, others = (
+    cells.rows_of('tokenizers', {label: corpus.tokenizer}) for label in ('words', 'bpe')
+  )
+  grid.add_tokenizer(rows, corpus)
+  grid.add_tokenizer(others, corpus)
+  [restored] = select(rows, 'tokenizers', 'share_restored')
+  assert restored.measured < 1
+  assert all(row.row == 'tokenizer=words' and row.lossy for row in rows)
+  assert not any(row.lossy for row in others)
   points = {'learned': {'words†': (1.0, 1.0), 'bpe': (2.0, 2.0), 'bytes': (3.0, 3.0)}}
   axis = figure.Figure().subplots()
   report_plots.trade('', '', '', points, ['words†'])(axis)
@@ -325,7 +339,7 @@ def test_the_cost_of_m1_is_two_flops_a_parameter(run, smoke):
 
 
 def test_blocks_are_cut_two_by_two():
-  blocks = tokens.train_blocks([b'abababab', b'cd'], 258)
+  blocks = train_blocks([b'abababab', b'cd'], 258)
   assert [blocks.pieces[i] for i in blocks.encode(b'ababcde')] == [b'ab', b'ab', b'cd', b'e']
   assert blocks.vocab_size == 258
 
@@ -349,7 +363,7 @@ def test_windows_over_the_alphabet_of_a_source_are_the_texts_that_fit(source):
         texts[bytes(48 + s for s in longer)] = wide
         pending.append((longer, start, wide))
   kept = sorted(texts, key=lambda text: (len(text) > 1, -texts[text]))[: 2**bits]
-  dictionary = markov.numbered(source, bits)
+  dictionary = known_law.numbered(source, bits)
   assert len(dictionary.pieces) == min(len(texts), 2**bits)
   assert set(dictionary.pieces) <= texts.keys()
   lightest = lambda pieces: min(texts[piece] for piece in pieces if len(piece) > 1)
@@ -361,7 +375,7 @@ def test_windows_over_the_alphabet_of_a_source_are_the_texts_that_fit(source):
 def test_windows_in_bytes_are_the_dictionary_they_are_taken_for():
   source = switching(0.8, 0.8, 2)
   windows = EqualInfo(tabulate(chain.Chain(source), 12, 'numbered'), 12)
-  dictionary = markov.byte_windows(source, 12)
+  dictionary = known_law.byte_windows(source, 12)
   text = source.text(5000, 0)
   pieces = [dictionary.pieces[i] for i in dictionary.encode(text)]
   assert [windows.decode([i]) for i in windows.encode(text)][:-1] == pieces[:-1]
@@ -370,7 +384,7 @@ def test_windows_in_bytes_are_the_dictionary_they_are_taken_for():
 @pytest.mark.parametrize('source', [switching(0.8, 0.7, 2), random_kernel(1, 3, 0)])
 def test_what_packaging_adds_is_what_the_coder_of_bytes_spends(source):
   documents = np.stack([source.sample(300, seed) for seed in range(8)]).astype(np.int64)
-  found = markov.code_lengths(source, documents)
+  found = known_law.code_lengths(source, documents)
   # With frequencies for 256 bytes and an end mark, as the coder of the byte tokenizers has them.
   texts = [bytes(48 + document) for document in documents.astype(np.uint8)]
   lengths = np.arange(documents.shape[1] + 1, dtype=np.int32)
@@ -401,13 +415,13 @@ def test_no_codec_beats_the_entropy_rate_and_differences_are_of_the_rows(smoke):
 
 def test_text_that_would_be_memorised_is_refused():
   config = matrix.get_config('gpu')
-  check_epochs(config, config.grid, 'grid')
+  check(config, config.grid)
   config.grid.train_bytes = 2**24
-  with pytest.raises(InputError, match=r'grid.train_bytes of 1.68e\+07 would be read 13.5 times'):
-    check_epochs(config, config.grid, 'grid')
+  with pytest.raises(InputError, match=r'1.68e\+07 bytes .* read 13.5 times .* a larger part'):
+    check(config, config.grid)
   config.data.source = 'stdlib/prose'
   with pytest.raises(InputError, match=r"data.source 'stdlib/prose' has .* bytes of training text"):
-    check_epochs(config, config.grid, 'grid')
+    check(config, config.grid)
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
@@ -415,7 +429,7 @@ def test_every_scale_is_well_formed(scale):
   config = matrix.get_config(scale)
   if config.data.source.startswith('tfds'):
     config.data.source = 'ngram:stdlib,length=8192'
-  recipe.check(config)
+  RECIPE.check(config)
   json.loads(config.to_json_best_effort())
   tokenizer = Dictionary([bytes([byte]) for byte in range(256)])
   for embedding in ('learned', 'lexinvariant', 'random', 'code'):
@@ -425,15 +439,15 @@ def test_every_scale_is_well_formed(scale):
 @pytest.mark.parametrize(
   ('field', 'value', 'message'),
   [
-    ('grid.tokenizers', ('bytes', 'lossy'), "grid.tokenizers: 'lossy' is none of bytes"),
+    ('grid.tokenizers', ('bytes', 'lossy'), "grid.tokenizers: 'lossy' is none of bpe"),
     ('grid.tokenizers', (), 'grid.tokenizers must name at least one'),
     ('grid.tokenizers', ('numbered10',), 'numbered10 has no tokens of tokenizers.token_bits = 12'),
     ('grid.embeddings', ('learnt',), "grid.embeddings: 'learnt' is not one of learned"),
     ('grid.dim', 18, 'grid.dim 18 is no even multiple of 2 heads'),
     ('grid.teraflops', 0.0, 'grid.teraflops must be above 0'),
     ('budget.times', 0.0, 'budget.times must be above 0'),
-    ('data.source', 'ngram:stdlib,length=16', 'example_bytes must be at most 16'),
-    ('budget.tokenizers', ('bytes', 'lossy'), "'lossy' is none of bytes"),
+    ('data.source', 'ngram:stdlib,length=16', 'is 32 long'),
+    ('budget.tokenizers', ('bytes', 'lossy'), "budget.tokenizers: 'lossy' is none of bpe"),
     ('markov.bits', (13,), 'markov.bits 13 is not one of 12, 16'),
     ('seed', -1, 'seed must be 0 or more'),
   ],
@@ -442,7 +456,7 @@ def test_what_cannot_be_run_is_named(field, value, message):
   config = matrix.get_config('smoke')
   config.update_from_flattened_dict({field: value})
   with pytest.raises(InputError, match=message):
-    recipe.check(config)
+    RECIPE.check(config)
 
 
 def test_endless_text_has_a_floor_and_cells_a_rate(run):
@@ -457,10 +471,12 @@ def test_endless_text_has_a_floor_and_cells_a_rate(run):
     start = source[index].find(text)  # 32 of 64 bytes: the excerpt stands there once
     expected += source.nats(source[index])[start : start + len(text)].sum()
   assert corpus.law.sum() == pytest.approx(expected)
-  rows, scores = cells.measure(config, run, corpus, 'floor', 'tokenizer=bytes', 'learned', {})
+  rows = Rows('floor')
+  scores = cells.measure(config, run, corpus, rows, {'tokenizer': 'bytes'}, 'learned', {})
   by_column = {row.column: row.measured for row in rows if 'seed=' not in row.row}
   assert by_column['learning_rate'] == 1e-2
-  [floor] = cells.law('floor', corpus)
+  cells.add_law(rows, corpus)
+  floor = rows[-1]
   regret = by_column['bits_per_byte'] - floor.measured
   assert by_column['regret_bits_per_byte'] == pytest.approx(regret)
   assert regret > 1  # a model that has hardly been trained

@@ -3,39 +3,32 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.markov.streams import (
-  DICTIONARY,
-  TEST,
-  TRAIN,
-  draw,
-  draw_parts,
-  loss,
-  make_source,
-  on_all_cores,
-  stream_seed,
-)
+from experiments.markov import sources
+from experiments.markov.sources import PER_CHAR, make_source, over_sizes
+from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.data import markov
-from lib.errors import InputError
+from lib.data.markov import DICTIONARY, TEST, TRAIN, MarkovSource, draw, draw_parts
 from lib.evals import bounds, ngram, parse
-from lib.report.results import Row, name
-from lib.tokenizers import Blocks, Dictionary, train_bpe, train_lzw, train_sequential_bpe
-from lib.tokenizers.blocks import LIMIT_BITS
+from lib.report.results import Row, Rows, select
+from lib.threads import on_all_cores
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.blocks import LIMIT_BITS, Blocks
+from lib.tokenizers.bpe import train_bpe, train_sequential_bpe
+from lib.tokenizers.lzw import train_lzw
 
-UNIGRAM = 'unigram'
 COUNTS = {'dictionary_size': 'tokens', 'chars_per_token': 'chars/token'}
+VACUOUS = 'the bound H∞/(1−ε) exceeds the character unigram here and says nothing'
 NOTES = {
   'worse': 'worse than a unigram over characters: each token is charged as if any other could '
   'follow it, and with few tokens and a high order that waste exceeds what a token saves',
   'sparse': 'a bigram worse than the unigram: it has d² counts to learn from the same characters',
-  'vacuous': 'the bound H∞/(1−ε) exceeds the character unigram here and says nothing',
   'unigram_above_exact': 'sampled less exact, paired by seed; above zero at large d, since d '
   'counts learned from N tokens cost about d/2N nats a token',
   'unigram_above_smaller': 'less the next smaller dictionary of the same encoder, paired by seed',
@@ -44,140 +37,119 @@ NOTES = {
 }
 
 
-def check(config: ConfigDict) -> None:
-  """Raises InputError for sources and sizes that no table here can have."""
-  for k in config.orders:
-    source = make_source(config, k)
-    sizes = (*config.token_ngram.sizes, *config.bound.sizes, *config.generalization.sizes)
-    if min(sizes) < source.alphabet_size:
-      raise InputError(
-        f'a dictionary of {min(sizes)} tokens cannot hold {source.alphabet_size} characters.'
-      )
-  if config.source.kind == 'switching':
-    for p in (*config.bound.probabilities, *config.generalization.learned_at):
-      make_source(config, 1, p)
-  for table in ('token_ngram', 'bound'):
-    if config[table].seeds < 1:
-      raise InputError(f'{table}.seeds must be 1 or more; got {config[table].seeds}.')
-
-
-def ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def ngrams(config: ConfigDict, run: Run) -> Rows:
   """Character m-gram models against the closed form, context 0 … k + 1."""
-  sizes = config.ngram
+  sizes, rows = config.ngram, Rows('ngram')
 
-  def measure(k: int) -> list[Row]:
+  def score(k: int) -> list[stats.Estimate]:
     source = make_source(config, k)
-    train = source.sample(sizes.train_chars, stream_seed(config.seed, TRAIN, k))
-    parts = draw_parts(source, sizes.test_chars, config.seed, TEST)
-    test = [np.frombuffer(part, np.uint8) - source.alphabet[0] for part in parts]
-    note = f'counted on {sizes.train_chars:,} characters, scored on {sizes.test_chars:,} others'
-    rows = []
-    for m in range(k + 2):
-      nats = ngram.NGram(train, m, source.alphabet_size).by_document(test)
-      found = stats.ratio(nats, [*map(len, test)], over='texts')
-      rows += loss('ngram', name(k=k, m=m), '', found, note)
-      rows += loss('ngram', name(k=k, m=m), 'closed_form', source.ngram_loss(m))
-    return rows
+    symbols = lambda text: np.frombuffer(text, np.uint8) - source.alphabet[0]
+    train = symbols(draw(source, sizes.train_chars, config.seed, TRAIN))
+    test = [*map(symbols, draw_parts(source, sizes.test_chars, config.seed, TEST))]
+    scores = [ngram.NGram(train, m, source.alphabet_size).by_document(test) for m in range(k + 2)]
+    return [stats.ratio(nats, [*map(len, test)], over='texts') for nats in scores]
 
-  return list(
-    itertools.chain.from_iterable(on_all_cores('ngram', measure, [(k,) for k in config.orders]))
-  )
+  note = f'counted on {sizes.train_chars:,} characters, scored on {sizes.test_chars:,} others'
+  for k, scores in zip(config.orders, on_all_cores('ngram', score, [(k,) for k in config.orders])):
+    for m, found in enumerate(scores):
+      rows.add_loss({'k': k, 'm': m}, '', found, note)
+      rows.add_loss({'k': k, 'm': m}, 'closed_form', make_source(config, k).ngram_loss(m))
+  return rows
 
 
-def blocks_table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def blocks(config: ConfigDict, run: Run) -> Rows:
   """The toy tokenizer: the best unigram over blocks of r characters."""
+  rows = Rows('blocks')
 
-  def measure(k: int, r: int) -> list[Row]:
+  def score(k: int, r: int) -> tuple[stats.Estimate, int]:
     source = make_source(config, k)
-    tokenizer = Blocks(source.alphabet, r)
     train, test = (  # texts of whole blocks
       draw_parts(source, config.blocks.chars, config.seed, stream, multiple=r)
       for stream in (TRAIN, TEST)
     )
-    [found] = ngram.token_loss(tokenizer, train, test, [0], over='texts')
-    row, note = name(k=k, r=r), f'counted and scored on {sum(map(len, test)):,} characters each'
-    return [
-      *loss('blocks', row, '', found, note),
-      *loss('blocks', row, 'closed_form', source.block_entropy(r) / r),
-      Row('blocks', row, 'dictionary_size', source.alphabet_size**r, unit='tokens'),
-    ]
+    [found] = ngram.token_loss(Blocks(source.alphabet, r), train, test, [0], over='texts')
+    return found, sum(map(len, test))
 
   letters = make_source(config, config.orders[0]).alphabet_size
   lengths = [r for r in config.blocks.lengths if r * math.log2(letters) <= LIMIT_BITS]
-  jobs = [(k, r) for k in config.orders for r in lengths]
-  return list(itertools.chain.from_iterable(on_all_cores('blocks', measure, jobs)))
+  jobs = list(itertools.product(config.orders, lengths))
+  for (k, r), (found, chars) in zip(jobs, on_all_cores('blocks', score, jobs), strict=True):
+    where, note = {'k': k, 'r': r}, f'counted and scored on {chars:,} characters each'
+    rows.add_loss(where, '', found, note)
+    rows.add_loss(where, 'closed_form', make_source(config, k).block_entropy(r) / r)
+    rows.add(where, 'dictionary_size', letters**r, 'tokens')
+  return rows
 
 
-def dictionaries(
-  config: ConfigDict, source: markov.MarkovSource, seed: int
-) -> dict[str, tuple[Dictionary, dict[str, str]]]:
-  """Row name -> dictionary, for BPE and LZW of every size and encoder, and for Algorithm 1.
-
-  With each come the rows that it is compared with: the next `smaller` dictionary of the same
-  encoder, and the same dictionary encoded by its `merges`.
-  """
-  sizes, k = config.token_ngram, source.order
-  text = draw(source, sizes.dictionary_chars, seed, DICTIONARY)
-  found: dict[str, tuple[Dictionary, dict[str, str]]] = {}
-  for train in (train_bpe, train_lzw):
-    learned: Any = train(text, max(sizes.sizes), source.alphabet)
-    reached = [size for size in sorted(sizes.sizes) if size <= learned.vocab_size]
-    row_of = lambda encoder, size, family=learned.family: name(
-      k=k, tokenizer=family, encoder=encoder, d=size
-    )
-    for before, size in zip([None, *reached], reached):
-      smaller = learned.smaller(size)
-      for encoder in learned.encoders:
-        others = {'smaller': row_of(encoder, before)} if before else {}
-        if encoder != 'merges' and 'merges' in learned.encoders:
-          others['merges'] = row_of('merges', size)
-        tokenizer = type(learned)(smaller.alphabet, smaller.merges, encoder)
-        found[row_of(encoder, size)] = tokenizer, others
-  row = name(k=k, tokenizer='sequential_bpe', encoder='merges', texts=sizes.sequential_texts)
-  return found | {row: (train_sequential_bpe(text, sizes.sequential_texts), {})}
-
-
-def token_ngram_table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def token_ngrams(config: ConfigDict, run: Run) -> Rows:
   """Unigram and bigram models over tokens, for each dictionary, size and encoder."""
-  sizes, seeds = config.token_ngram, range(config.seed, config.seed + config.token_ngram.seeds)
+  sizes, rows = config.token_ngram, Rows('token_ngram')
+  seeds = range(config.seed, config.seed + sizes.seeds)
 
-  def measure(k: int, seed: int) -> dict[str, dict[str, float]]:
-    """Row name -> quantity -> value, for one source and its dictionaries."""
+  def score(k: int, seed: int) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """Coordinates and quantities of the dictionaries of one source, of every size and encoder."""
     source = make_source(config, k)
-    train = draw(source, sizes.train_chars, seed, TRAIN)
-    test = draw(source, sizes.test_chars, seed, TEST)
-    learned = dictionaries(config, source, seed)
-    values = {
-      row: _token_losses(tokenizer, source, train, test, sizes.exact_merges_up_to)
-      for row, (tokenizer, _) in learned.items()
-    }
-    for row, (_, others) in learned.items():
-      for kind, other in others.items():
-        difference = values[row][UNIGRAM] - values[other][UNIGRAM]
-        values[row][f'unigram_above_{kind}'] = difference
-    return values
+    learn_on, train, test = (
+      draw(source, sizes[f'{what}_chars'], seed, stream)
+      for what, stream in (('dictionary', DICTIONARY), ('train', TRAIN), ('test', TEST))
+    )
+    dense = sizes.exact_merges_up_to
+    measure = lambda tokenizer: _token_losses(tokenizer, source, train, test, dense)
+    found = []
+    for learn in (train_bpe, train_lzw):
+      learned: Any = learn(learn_on, max(sizes.sizes), source.alphabet)
+      before: dict[str, float] = {}  # encoder -> unigram loss of the next smaller dictionary
+      for size in (size for size in sorted(sizes.sizes) if size <= learned.vocab_size):
+        smaller = learned.smaller(size)
+        for encoder in learned.encoders:
+          one = measure(type(learned)(smaller.alphabet, smaller.merges, encoder))
+          if encoder in before:
+            one['unigram_above_smaller'] = one['unigram'] - before[encoder]
+          before[encoder] = one['unigram']
+          if encoder != 'merges' and 'merges' in before:  # which comes first
+            one['unigram_above_merges'] = one['unigram'] - before['merges']
+          where = {'k': k, 'tokenizer': learned.family, 'encoder': encoder, 'd': size}
+          found.append((where, one))
+    where = {'k': k, 'tokenizer': 'sequential_bpe', 'encoder': 'merges'}
+    sequential = train_sequential_bpe(learn_on, sizes.sequential_texts)
+    return [*found, (where | {'texts': sizes.sequential_texts}, measure(sequential))]
 
-  jobs = [(k, seed) for k in config.orders for seed in seeds]
-  measured = on_all_cores('token_ngram', measure, jobs)
-  rows = []
-  for k in config.orders:
-    of_k = [found for (order, _), found in zip(jobs, measured) if order == k]
-    for row in dict.fromkeys(itertools.chain.from_iterable(of_k)):
-      reached = [found[row] for found in of_k if row in found]
-      rows += _token_rows(row, make_source(config, k), reached, len(of_k))
+  by_row: dict[tuple, list[dict[str, float]]] = defaultdict(list)  # coordinates -> seeds
+  jobs = list(itertools.product(config.orders, seeds))
+  for job in on_all_cores('token_ngram', score, jobs):
+    for where, one in job:
+      by_row[tuple(where.items())].append(one)
+  for row, reached in by_row.items():
+    where, source = dict(row), make_source(config, dict(row)['k'])
+    means = {what: stats.mean([values[what] for values in reached]) for what in reached[0]}
+    partly = f'{len(reached)} of {sizes.seeds} dictionaries grew so large'
+    partly *= len(reached) < sizes.seeds
+    notes = {what: NOTES.get(what, partly) for what in means}
+    if means['unigram'].value > source.ngram_loss(0):
+      notes['unigram'] = NOTES['worse']
+    if means['bigram'].value > means['unigram'].value:
+      notes['bigram'] = NOTES['sparse']
+    for what, found in means.items():
+      if what in COUNTS:
+        rows.add(where, what, found, COUNTS[what], notes[what])
+      else:
+        rows.add_loss(where, what, found, notes[what])
+    if (where['tokenizer'], where['encoder']) == ('lzw', 'greedy'):  # those of the theorem
+      _add_bound(rows, where, source, int(means['dictionary_size'].value))
+    rows.add_loss(where, 'entropy_rate', source.entropy_rate)
+    rows.add_loss(where, 'char_unigram', source.ngram_loss(0))
   return rows
 
 
 def _token_losses(
-  tokenizer: Dictionary, source: markov.MarkovSource, train: bytes, test: bytes, dense: int
+  tokenizer: Dictionary, source: MarkovSource, train: bytes, test: bytes, dense: int
 ) -> dict[str, float]:
   """All quantities of one dictionary and encoder, from one pair of streams."""
   unigram, bigram = (found.value for found in ngram.token_loss(tokenizer, [train], [test], [0, 1]))
-  values = {UNIGRAM: unigram, 'bigram': bigram, 'dictionary_size': tokenizer.vocab_size}
+  values = {'unigram': unigram, 'bigram': bigram, 'dictionary_size': tokenizer.vocab_size}
   values['unigram_above_characters'] = unigram - source.ngram_loss(0)
-  if tokenizer.encoder == 'greedy' or (
-    tokenizer.encoder == 'merges' and tokenizer.vocab_size <= dense
-  ):
+  largest = {'greedy': math.inf, 'merges': dense}  # that are solved exactly
+  if tokenizer.vocab_size <= largest.get(tokenizer.encoder, 0):
     exact = parse.exact_unigram(tokenizer, source)
     values |= {'exact_unigram': exact.nats_per_char, 'chars_per_token': exact.chars_per_token}
     values['unigram_above_exact'] = unigram - exact.nats_per_char
@@ -186,52 +158,25 @@ def _token_losses(
   return values
 
 
-def _token_rows(
-  row: str, source: markov.MarkovSource, reached: Sequence[dict], seeds: int
-) -> list[Row]:
-  """Mean and standard error over seeds of the results of `_token_losses`, with the bounds.
-
-  `reached` are the seeds whose dictionary grew to this size, of `seeds` in all.
-  """
-  characters, table = source.ngram_loss(0), 'token_ngram'
-  partly = '' if len(reached) == seeds else f'{len(reached)} of {seeds} dictionaries grew so large'
-  means = {what: stats.mean([values[what] for values in reached]) for what in reached[0]}
-  notes = {what: NOTES.get(what, partly) for what in means}
-  if means[UNIGRAM].value > characters:
-    notes[UNIGRAM] = NOTES['worse']
-  if means['bigram'].value > means[UNIGRAM].value:
-    notes['bigram'] = NOTES['sparse']
-  rows = []
-  for what, found in means.items():
-    if what in COUNTS:
-      rows.append(Row.of(table, row, what, found, unit=COUNTS[what], note=notes[what]))
-    else:
-      rows += loss(table, row, what, found, notes[what])
-  if 'tokenizer=lzw,encoder=greedy' in row:  # the theorem's tokenizer and encoder
-    size = int(means['dictionary_size'].value)
-    bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
-    rows.append(bound_row(table, row, bound, characters))
-  rows += loss(table, row, 'entropy_rate', source.entropy_rate)
-  return rows + loss(table, row, 'char_unigram', characters)
+def _add_bound(
+  rows: Rows, where: Mapping[str, Any], source: MarkovSource, size: int
+) -> float | None:
+  """The theorem's bound, or None where a unigram over characters already meets it."""
+  bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
+  vacuous = bounds.vacuous(bound, source.ngram_loss(0))
+  found, note = (None, VACUOUS) if vacuous else (bound, '')
+  rows.add(where, 'bound_nats_per_char', found, 'nats/char', note)
+  return found
 
 
-def bound_row(table: str, row: str, bound: float, characters: float) -> Row:
-  """The theorem's bound, or nothing where a unigram over characters already meets it."""
-  vacuous = bounds.vacuous(bound, characters)
-  note = NOTES['vacuous'] if vacuous else ''
-  value = None if vacuous else bound
-  return Row(table, row, 'bound_nats_per_char', value, unit='nats/char', note=note)
-
-
-def bound_table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def bound(config: ConfigDict, run: Run) -> Rows:
   """LZW against the theorem's bound H∞/(1 − ε), and the toy tokenizer at the same size.
 
   The loss of a dictionary is computed exactly. What varies is the text that it is learned from.
   """
-  sizes = config.bound
-  probabilities = sizes.probabilities if config.source.kind == 'switching' else (None,)
+  sizes, rows = config.bound, Rows('bound')
 
-  def measure(p: float | None, seed: int) -> dict[int, float]:
+  def score(p: float | None, seed: int) -> dict[int, float]:
     """Dictionary size -> nats per character, for one dictionary."""
     source = make_source(config, 1, p)
     text = draw(source, sizes.chars, seed, DICTIONARY)
@@ -243,76 +188,144 @@ def bound_table(config: ConfigDict, run: runner.Run) -> list[Row]:
     }
 
   seeds = range(config.seed, config.seed + sizes.seeds)
-  jobs = [(p, seed) for p in probabilities for seed in seeds]
-  measured = on_all_cores('bound', measure, jobs)
-  rows = []
-  for p in probabilities:
-    of_p = [found for (other, _), found in zip(jobs, measured) if other == p]
-    for size in sizes.sizes:
-      if values := [found[size] for found in of_p if size in found]:
-        row = name(p=p or config.source.kind, d=size)
-        rows += _bound_rows(make_source(config, 1, p), row, size, stats.mean(values), sizes.chars)
+  jobs = list(itertools.product(sources.probabilities(config, sizes.probabilities), seeds))
+  by_row: dict[tuple, list[float]] = defaultdict(list)
+  for (p, _), found in zip(jobs, on_all_cores('bound', score, jobs), strict=True):
+    for size, nats in found.items():
+      by_row[p, size].append(nats)
+  text = f'learned from up to {sizes.chars:,} characters'
+  for (p, size), values in by_row.items():
+    source, where = make_source(config, 1, p), {'p': p or config.source.kind, 'd': size}
+    lzw = stats.mean(values)
+    length = max(1, int(math.log(size) / math.log(source.alphabet_size) + 1e-9))
+    rows.add_loss(where, 'lzw', lzw, f'computed exactly; a dictionary a seed, each {text}')
+    rows.add_loss(where, 'toy', source.block_entropy(length) / length)
+    rows.add_loss(where, 'entropy_rate', source.entropy_rate)
+    limit = _add_bound(rows, where, source, size)
+    holds = None if limit is None else float(lzw.value <= limit)
+    rows.add(where, 'holds', holds, '1 = loss ≤ bound', VACUOUS if limit is None else '')
   return rows
 
 
-def _bound_rows(
-  source: markov.MarkovSource, row: str, size: int, lzw: stats.Estimate, chars: int
-) -> list[Row]:
-  characters, table = source.ngram_loss(0), 'bound'
-  bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
-  vacuous = bounds.vacuous(bound, characters)
-  length = max(1, int(math.log(size) / math.log(source.alphabet_size) + 1e-9))
-  note = f'computed exactly; a dictionary a seed, each learned from up to {chars:,} characters'
-  return [
-    *loss(table, row, 'lzw', lzw, note),
-    *loss(table, row, 'toy', source.block_entropy(length) / length),
-    *loss(table, row, 'entropy_rate', source.entropy_rate),
-    bound_row(table, row, bound, characters),
-    Row(table, row, 'holds', None if vacuous else float(lzw.value <= bound),
-        unit='1 = loss ≤ bound', note=NOTES['vacuous'] if vacuous else ''),
-  ]  # fmt: skip
-
-
-def generalization_table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def generalization(config: ConfigDict, run: Run) -> Rows:
   """What a dictionary learned on one text or source is worth on another."""
-  rows = []
+  rows, seed, sizes = Rows('generalization'), config.seed, config.generalization
   for k in config.orders:
     source = make_source(config, k)
-    rows += _memorised(config, source, k)
-    for size in config.generalization.sizes:
-      rows += _shifted(config, source, k, size)
+    train, test = (draw_parts(source, sizes.chars, seed, stream) for stream in (TRAIN, TEST))
+    # The dictionary {whole training text} ∪ alphabet: one token there, characters anywhere else.
+    text = draw(source, min(sizes.chars, 200_000), seed, DICTIONARY)
+    letters = [bytes([letter]) for letter in source.alphabet]
+    memorised = Dictionary([*letters, text], alphabet=source.alphabet)
+    [found] = ngram.token_loss(memorised, train, test, [0], over='texts')
+    own, fresh = ({'k': k, 'dictionary': 'memorised', 'text': of} for of in ('own', 'fresh'))
+    rows.add(own, 'tokens', len(memorised.encode(text)), 'tokens')
+    rows.add(fresh, 'tokens', sum(len(memorised.encode(part)) for part in test), 'tokens')
+    rows.add_loss(fresh, '', found, f'memorised {len(text):,} characters, fresh {sizes.chars:,}')
+    rows.add_loss(fresh, 'char_unigram', source.ngram_loss(0))
+    elsewhere = sizes.learned_at if config.source.kind == 'switching' else ()
+    for size, learned_at in itertools.product(sizes.sizes, (None, *elsewhere)):
+      learn_on = draw(make_source(config, k, learned_at), sizes.chars, seed, DICTIONARY)
+      bpe = train_bpe(learn_on, size, source.alphabet)
+      [found] = ngram.token_loss(bpe, train, test, [0], over='texts')
+      where = {'k': k, 'dictionary': 'bpe', 'd': size, 'learned_at': learned_at or 'here'}
+      rows.add_loss(where, '', found, '' if learned_at else 'learned on this source')
+      rows.add_loss(where, 'exact', parse.exact_unigram(bpe, source).nats_per_char)
   return rows
 
 
-def _memorised(config: ConfigDict, source: markov.MarkovSource, k: int) -> list[Row]:
-  """The dictionary {whole training text} ∪ alphabet: one token there, characters anywhere else."""
-  seed, chars = config.seed, config.generalization.chars
-  text = draw(source, min(chars, 200_000), seed, DICTIONARY)
-  letters = [bytes([letter]) for letter in source.alphabet]
-  tokenizer = Dictionary([*letters, text], alphabet=source.alphabet)
-  train, test = (draw_parts(source, chars, seed, stream) for stream in (TRAIN, TEST))
-  [found] = ngram.token_loss(tokenizer, train, test, [0], over='texts')
-  own, fresh = (name(k=k, dictionary='memorised', text=of) for of in ('own', 'fresh'))
-  table = 'generalization'
-  return [
-    Row(table, own, 'tokens', len(tokenizer.encode(text)), unit='tokens'),
-    Row(table, fresh, 'tokens', sum(len(tokenizer.encode(part)) for part in test), unit='tokens'),
-    *loss(table, fresh, '', found, f'memorised {len(text):,} characters, fresh {chars:,}'),
-    *loss(table, fresh, 'char_unigram', source.ngram_loss(0)),
-  ]
+def token_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """Loss against dictionary size, a panel for each order."""
+  panels = []
+  for k in config.orders:
+    of = lambda column, tokenizer, encoder, k=k: select(
+      rows, 'token_ngram', f'{column}_nats_per_char', k=k, tokenizer=tokenizer, encoder=encoder
+    )
+    found = {
+      'BPE, merges: unigram': of('unigram', 'bpe', 'merges'),
+      'BPE, greedy: unigram': of('unigram', 'bpe', 'greedy'),
+      'BPE, minimal: unigram': of('unigram', 'bpe', 'minimal'),
+      'LZW, greedy: unigram': of('unigram', 'lzw', 'greedy'),
+      'BPE, merges: bigram': of('bigram', 'bpe', 'merges'),
+      'bound for LZW, where not vacuous': of('bound', 'lzw', 'greedy'),
+    }
+    across = sources.levels(make_source(config, k))
+    panels += over_sizes(f'order k = {k}', PER_CHAR, found, across)
+  return {'token_ngram.png': panels}
 
 
-def _shifted(config: ConfigDict, source: markov.MarkovSource, k: int, size: int) -> list[Row]:
-  """BPE learned at p = q = p′, counted and scored on this source."""
-  seed, chars, table = config.seed, config.generalization.chars, 'generalization'
-  train, test = (draw_parts(source, chars, seed, stream) for stream in (TRAIN, TEST))
-  rows = []
-  elsewhere = config.generalization.learned_at if config.source.kind == 'switching' else ()
-  for learned_at in (None, *elsewhere):
-    other = make_source(config, k, learned_at) if learned_at else source
-    bpe = train_bpe(draw(other, chars, seed, DICTIONARY), size, source.alphabet)
-    [found] = ngram.token_loss(bpe, train, test, [0], over='texts')
-    row = name(k=k, dictionary='bpe', d=size, learned_at=learned_at or 'here')
-    rows += loss(table, row, '', found, '' if learned_at else 'learned on this source')
-    rows += loss(table, row, 'exact', parse.exact_unigram(bpe, source).nats_per_char)
-  return rows
+def bound_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """LZW, the toy tokenizer and the bound, a panel for each p."""
+  panels = []
+  of = lambda column, p: select(rows, 'bound', f'{column}_nats_per_char', p=p)
+  for p in dict.fromkeys(row.where['p'] for row in select(rows, 'bound', 'toy_nats_per_char')):
+    rate = of('entropy_rate', p)[0].measured or 0.0
+    found = {
+      'LZW, exact for each dictionary': of('lzw', p),
+      'fixed blocks, closed form': of('toy', p),
+      'bound H∞/(1−ε), where not vacuous': of('bound', p),
+    }
+    panels += over_sizes(f'order 1, p = {p}', PER_CHAR, found, {'entropy rate H∞': rate})
+  return {'bound.png': panels}
+
+
+def check_sizes(config: ConfigDict, table: str) -> None:
+  """Raises InputError for dictionaries smaller than their alphabet, or sources that cannot be."""
+  options = config[table]
+  sources.check(config, options.sizes, options.get('seeds', 1))
+  for p in sources.probabilities(
+    config, options.get('probabilities') or options.get('learned_at') or ()
+  ):
+    make_source(config, 1, p)
+
+
+NGRAM = Table(
+  'ngram',
+  ngrams,
+  caption='Character models with m characters of context on order-k sources: ln 2 until m = k, '
+  'the entropy rate from there.',
+  shown=('nats_per_char', 'closed_form_nats_per_char'),
+  check=sources.check,
+)
+BLOCKS = Table(
+  'blocks',
+  blocks,
+  caption='The toy tokenizer: the best unigram over blocks of r characters.',
+  shown=('nats_per_char', 'closed_form_nats_per_char'),
+  check=sources.check,
+)
+TOKEN_NGRAM = Table(
+  'token_ngram',
+  token_ngrams,
+  caption='Models over tokens, mean ± one standard error over seeds (each with its own '
+  'dictionary and streams). `exact_unigram` is computed, not sampled.',
+  shown=(
+    'unigram_nats_per_char',
+    'exact_unigram_nats_per_char',
+    'bigram_nats_per_char',
+    'entropy_rate_nats_per_char',
+  ),
+  rows=lambda where: (
+    (where['tokenizer'], where['encoder']) in (('bpe', 'merges'), ('lzw', 'greedy'))
+    or 'texts' in where
+  ),
+  check=lambda config: check_sizes(config, 'token_ngram'),
+  pictures=token_pictures,
+)
+BOUND = Table(
+  'bound',
+  bound,
+  caption='LZW dictionaries against the main theorem (its constant recalled, not read). The loss '
+  'of a dictionary is computed exactly; ± is one standard error over dictionaries.',
+  shown=('lzw_nats_per_char', 'toy_nats_per_char', 'bound_nats_per_char', 'holds'),
+  check=lambda config: check_sizes(config, 'bound'),
+  pictures=bound_pictures,
+)
+GENERALIZATION = Table(
+  'generalization',
+  generalization,
+  caption='A dictionary that memorises its training text; BPE learned at p = q = '
+  '`learned_at` and used on this source.',
+  shown=('tokens', 'nats_per_char', 'exact_nats_per_char'),
+  check=lambda config: check_sizes(config, 'generalization'),
+)

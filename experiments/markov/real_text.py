@@ -5,27 +5,24 @@ All three learn within words: `bpe` is SentencePiece's, whose pieces do not cros
 counts, which read their text once at every scale, so no number of epochs applies.
 """
 
+import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.markov.streams import LN2, on_all_cores
+from experiments.markov.sources import over_sizes
+from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
 from lib.data import sources
 from lib.errors import InputError
 from lib.evals import ngram
-from lib.report.results import Row, name
-from lib.tokenizers import Characters, train_sentencepiece, train_wordpiece
+from lib.report.results import Row, Rows, select
+from lib.threads import on_all_cores
+from lib.tokenizers.characters import Characters
+from lib.tokenizers.sentencepiece import train_sentencepiece
+from lib.tokenizers.wordpiece import train_wordpiece
 
-TABLE = 'real_text'
-OTHERS = {  # what a dictionary is compared with
-  'smaller': 'less the next smaller dictionary of the same family',
-  'byte_unigram': 'less a unigram over bytes',
-  'byte_bigram': 'less a byte model with one byte of context',
-}
 SMALLEST = 512  # single bytes of WordPiece; below that a dictionary is the bytes themselves
 
 
@@ -41,7 +38,7 @@ def check(config: ConfigDict) -> None:
     sources.open_source(config.data.source, split)
 
 
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def measure(config: ConfigDict, run: Run) -> Rows:
   """Unigrams over the tokens of real text against dictionary size, and character m-grams."""
   sizes, source = config.real_text, config.data.source
   train, test = (
@@ -54,63 +51,79 @@ def table(config: ConfigDict, run: runner.Run) -> list[Row]:
     'wordpiece': lambda size: train_wordpiece(train, size),
   }
 
-  def measure(family: str, size: int) -> Scores | str:
-    """The scores of a dictionary, or why there is none."""
+  def score(family: str, size: int) -> tuple[np.ndarray, int] | str:
+    """Nats [D] of the test documents and their tokens, or why there is no such dictionary."""
     try:
       tokenizer = families[family](size)
     except InputError as error:
       return str(error)
     [nats] = ngram.token_nats(tokenizer, train, test, [0])
-    return Scores(nats, sum(len(tokenizer.encode(document)) for document in test))
+    return nats, sum(len(tokenizer.encode(document)) for document in test)
 
-  jobs = [(family, size) for family in families for size in sizes.sizes]
-  measured = dict(zip(jobs, on_all_cores('real_text', measure, jobs), strict=True))
-  bytes_scored = [*map(len, test)]
+  jobs = list(itertools.product(families, sizes.sizes))
+  measured = dict(zip(jobs, on_all_cores('real_text', score, jobs), strict=True))
+  by_order = dict(zip(sizes.orders, ngram.token_nats(Characters(), train, test, sizes.orders)))
+  lengths = [*map(len, test)]
   note = (
-    f'{source}: {sum(map(len, train)):,} bytes to learn and count on, {sum(bytes_scored):,} of '
+    f'{source}: {sum(map(len, train)):,} bytes to learn and count on, {sum(lengths):,} of '
     f'{len(test)} other documents to score'
   )
-  by_order = dict(zip(sizes.orders, ngram.token_nats(Characters(), train, test, sizes.orders)))
-  rows = []
+  rows = Rows('real_text')
+
+  def add(where: dict, nats: np.ndarray, tokens: int) -> None:
+    rows.add_loss(where, '', stats.ratio(nats, lengths), note, per='byte')
+    rows.add(where, 'bytes_per_token', sum(lengths) / tokens, 'bytes/token')
+
   for order, nats in by_order.items():
-    row = name(tokenizer='bytes', order=order)
-    rows += _rows(row, Scores(nats, sum(bytes_scored)), bytes_scored, note)
-  for (family, size), found in measured.items():
-    row = name(tokenizer=family, d=size)
-    if isinstance(found, str):
-      rows.append(Row(TABLE, row, 'nats_per_byte', None, note=f'not learned: {found}'))
-      continue
-    rows += _rows(row, found, bytes_scored, note)
-    smaller = [measured[family, other] for other in sizes.sizes if other < size]
-    others = {
-      'smaller': next((one.nats for one in smaller[::-1] if isinstance(one, Scores)), None),
-      'byte_unigram': by_order.get(0),
-      'byte_bigram': by_order.get(1),
-    }
-    for what, nats in others.items():
-      if nats is not None:
-        gap = stats.ratio(found.nats - nats, bytes_scored).times(1 / LN2)
-        rows.append(Row.of(TABLE, row, f'above_{what}_bits_per_byte', gap, unit='bits/byte',
-                           note=f'{OTHERS[what]}, paired by document'))  # fmt: skip
+    add({'tokenizer': 'bytes', 'order': order}, nats, sum(lengths))
+  for family in families:
+    smaller = None
+    for size in sorted(sizes.sizes):
+      where, found = {'tokenizer': family, 'd': size}, measured[family, size]
+      if isinstance(found, str):
+        rows.add(where, 'nats_per_byte', None, note=f'not learned: {found}')
+        continue
+      nats, tokens = found
+      add(where, nats, tokens)
+      for what, (other, of) in {
+        'smaller': (smaller, 'the next smaller dictionary of the same family'),
+        'byte_unigram': (by_order.get(0), 'a unigram over bytes'),
+        'byte_bigram': (by_order.get(1), 'a byte model with one byte of context'),
+      }.items():
+        if other is not None:
+          gap = stats.ratio(nats - other, lengths).times(1 / np.log(2))
+          about = f'less {of}, paired by document'
+          rows.add(where, f'above_{what}_bits_per_byte', gap, 'bits/byte', about)
+      smaller = nats
   return rows
 
 
-class Scores(NamedTuple):
-  """A model's score of the test documents.
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """Unigram loss against dictionary size, with character m-grams as levels."""
+  of = lambda tokenizer: select(rows, 'real_text', 'bits_per_byte', tokenizer=tokenizer)
+  found = {
+    'unigram over BPE (within words) tokens': of('bpe'),
+    'unigram over Unigram tokens': of('unigram'),
+    'unigram over WordPiece tokens': of('wordpiece'),
+  }
+  levels = {f'bytes, {row.where["order"]}-byte context': row.measured or 0.0 for row in of('bytes')}
+  title = f'{config.data.source}, held-out documents'
+  return {'real_text.png': over_sizes(title, 'bits per byte', found, levels)}
 
-  Attributes:
-    nats: float64 [D], of each document.
-    tokens: in all of them.
-  """
 
-  nats: np.ndarray
-  tokens: int
-
-
-def _rows(row: str, scores: Scores, bytes_scored: Sequence[int], note: str) -> list[Row]:
-  loss = stats.ratio(scores.nats, bytes_scored)
-  return [
-    Row.of(TABLE, row, 'nats_per_byte', loss, unit='nats/byte', note=note),
-    Row.of(TABLE, row, 'bits_per_byte', loss.times(1 / LN2), unit='bits/byte'),
-    Row(TABLE, row, 'bytes_per_token', sum(bytes_scored) / scores.tokens, unit='bytes/token'),
-  ]
+TABLE = Table(
+  'real_text',
+  measure,
+  caption='Unigrams over tokens of real text, and m-grams over bytes (order 0 is the '
+  'dictionary of 256). `bpe` is BPE within words (by SentencePiece), as `unigram` and `wordpiece` '
+  'are. ± is one standard error over documents; differences are paired by document.',
+  shown=(
+    'bits_per_byte',
+    'above_smaller_bits_per_byte',
+    'above_byte_bigram_bits_per_byte',
+    'bytes_per_token',
+  ),
+  check=check,
+  pictures=pictures,
+  sources=text_of,
+)

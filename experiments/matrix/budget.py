@@ -5,24 +5,79 @@ At the grid's budget a model over BPE begins below where one over bytes ends, so
 tokenizers says more about unigrams than about models.
 """
 
+from collections.abc import Sequence
+
 from ml_collections import ConfigDict
 
-from experiments import runner
-from experiments.matrix import cells, models, tokens
+from experiments.matrix import cells, tokens
 from experiments.matrix.corpus import Corpus
+from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
 from lib.errors import InputError
-from lib.report.results import Row, name
+from lib.report import plots
+from lib.report.results import Row, Rows, select
+from lib.tokenizers import Tokenizer
 
-TABLE = 'budget'
-CAPTION = (
-  'Learned rows at `times` the FLOPs of the grid, each at a learning rate of its own. ± is one '
-  'standard error over seeds × documents; differences from bytes are paired by seed and document.'
-  + cells.ABOUT_NAMES
-)
-SUMMARY = (
-  '',
-  (
+BYTES = 'bytes'
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for a table that cannot be."""
+  if not config.budget.times > 0:
+    raise InputError(f'budget.times must be above 0; got {config.budget.times}.')
+  cells.check(config, options_of(config), 'budget')
+
+
+def options_of(config: ConfigDict) -> ConfigDict:
+  """The section grid with what this table changes."""
+  changed = config.budget.to_dict()
+  changed['teraflops'] = config.grid.teraflops * changed.pop('times')
+  return ConfigDict(config.grid.to_dict() | changed)
+
+
+def measure(config: ConfigDict, run: Run) -> Rows:
+  """Trains and scores all models, and compares them with those over bytes."""
+  options, bits = options_of(config), {}
+  made: dict[str, Tokenizer] = {}
+  rows = cells.rows_of('budget', made)
+  for tokenizer, label in tokens.labels(options.tokenizers).items():
+    corpus, where = Corpus(config, run, tokenizer, label, options), {'tokenizer': label}
+    made[label] = corpus.tokenizer
+    if not rows:
+      cells.add_law(rows, corpus)
+    scores = cells.measure(config, run, corpus, rows, where, 'learned', chosen={})
+    assert scores is not None, 'any tokenizer has learned rows'
+    bits[label] = scores.bits
+    corpus.add_costs(rows, where)
+    rows.add(where, 'times', config.budget.times, '× the FLOPs of the grid')
+  if BYTES in bits:
+    for label, gap in stats.arms(bits, BYTES, 'seeds×documents').items():
+      column, note = 'above_bytes_bits_per_byte', 'less bytes, paired'
+      rows.add({'tokenizer': label}, column, gap, 'bits/byte', note)
+  return rows
+
+
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """Bits per byte of the unigram and of the models, with errors."""
+  labels = {'unigram_bits_per_byte': 'unigram over its tokens', cells.BITS: 'model, learned rows'}
+  groups = [row.where['tokenizer'] for row in select(rows, 'budget', 'times')]
+  found = {
+    label: [select(rows, 'budget', column, tokenizer=one)[0] for one in groups]
+    for column, label in labels.items()
+  }
+  series = {label: [row.measured or 0.0 for row in of] for label, of in found.items()}
+  errors = {label: [row.sem for row in of] for label, of in found.items()}
+  title = f'At {config.budget.times:g} times the FLOPs of the grid'
+  return {'budget.png': [plots.bars(title, 'bits per byte', groups, series, {}, errors)]}
+
+
+TABLE = Table(
+  'budget',
+  measure,
+  caption='Learned rows at `times` the FLOPs of the grid, each at a learning rate of its own. ± is '
+  'one standard error over seeds × documents; differences from bytes are paired by seed and '
+  'document.' + cells.ABOUT_NAMES,
+  shown=(
     cells.BITS,
     'unigram_bits_per_byte',
     cells.GAIN,
@@ -33,41 +88,7 @@ SUMMARY = (
     'steps',
     'times',
   ),
+  check=check,
+  pictures=pictures,
+  sources=text_of,
 )
-EMBEDDING, BYTES = 'learned', 'bytes'
-
-
-def check(config: ConfigDict) -> None:
-  """Raises InputError for a table that cannot be."""
-  if not config.budget.times > 0:
-    raise InputError(f'budget.times must be above 0; got {config.budget.times}.')
-  cells.check(config, options_of(config), TABLE)
-
-
-def options_of(config: ConfigDict) -> ConfigDict:
-  """The section grid with what this table changes."""
-  changed = config.budget.to_dict()
-  changed['teraflops'] = config.grid.teraflops * changed.pop('times')
-  return ConfigDict(config.grid.to_dict() | changed)
-
-
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
-  """Trains and scores all models, and compares them with those over bytes."""
-  options = options_of(config)
-  rows: list[Row] = []
-  bits, made = {}, {}
-  for tokenizer, label in tokens.labels(options.tokenizers).items():
-    corpus = Corpus(config, run, tokenizer, label, options)
-    made[label], row = corpus.tokenizer, name(tokenizer=label)
-    found, scores = cells.measure(config, run, corpus, TABLE, row, EMBEDDING, chosen={})
-    assert scores is not None, 'any tokenizer has learned rows'
-    bits[label] = scores.bits
-    size = cells.parameters(models.make(config, corpus.tokenizer, EMBEDDING), corpus)
-    law = [] if rows else cells.law(TABLE, corpus)
-    rows += law + found + corpus.costs(TABLE, row, size)
-    rows.append(Row(TABLE, row, 'times', config.budget.times, unit='× the FLOPs of the grid'))
-  if BYTES in bits:
-    for label, gap in stats.arms(bits, BYTES, 'seeds×documents').items():
-      rows.append(Row.of(TABLE, name(tokenizer=label), 'above_bytes_bits_per_byte', gap,
-                         unit='bits/byte', note='less bytes, paired'))  # fmt: skip
-  return cells.marked(rows, made)

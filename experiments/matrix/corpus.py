@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same bytes as rows of any tokenizer's tokens, and what a model pays to read them.
 
-Text is cut into examples of `grid.example_bytes` bytes wherever they end, and each is read alone:
-so every tokenizer has equally many bytes of context, and every byte is scored. Rows are as long as
-the longest example and have as many whole examples as fit (`lib.data.pipeline.fitted`); attention
-and positions stop at their borders. A step reads about `grid.batch_bytes` bytes.
+Text is cut into examples of `grid.example_bytes` bytes (`lib.data.examples`). A step reads about
+`grid.batch_bytes` bytes.
 
 FLOPs are counted by formula, from the tokens of the examples themselves, padding left out: forward,
 2 for each parameter of the decoder and each entry of the readout and token, and 4·L·D for each pair
@@ -13,97 +11,58 @@ parameter and byte come on top, once in reading and once in training. To look up
 of an embedding counts as nothing.
 """
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
+from typing import Any
 
-import grain
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, runner
+from experiments import coders, fit
 from experiments.matrix import tokens
+from experiments.recipe import Run
 from lib import stats
-from lib.data import epochs, excerpts, files, pipeline, sources
+from lib.data import epochs, excerpts, files, sources
+from lib.data.examples import Examples
+from lib.data.excerpts import Excerpts
 from lib.data.ngram_text import NgramText
-from lib.errors import InputError
-from lib.evals import ngram
 from lib.mesh import batch_devices
-from lib.report.results import Row
-from lib.tokenizers import Tokenizer
-from lib.train.experiment import Batch
+from lib.report.results import Rows
 
 BYTES_A_TOKEN = 4  # about the most that tokens of the grid cover
 SHORT = 2.0  # bytes a token below which a tokenizer's tokens are short
 MOST = 4  # examples of one held-out document: documents are the units of errors
 
 
-def examples(config: ConfigDict, options: ConfigDict, split: str) -> excerpts.Excerpts:
+def examples(config: ConfigDict, options: ConfigDict, split: str) -> Excerpts:
   """The text of a split in examples of `example_bytes`, the same for every tokenizer.
 
   Raises:
     InputError: no document is that long.
   """
-  source, length = config.data.source, options.example_bytes
-  return excerpts.take(
-    sources.open_source(source, split),
-    length=length,
-    count=max(1, options[f'{split}_bytes'] // length),
-    most=None if split == 'train' else MOST,
-    name=f'{source} ({split})',
-  )
+  length, total = options.example_bytes, options[f'{split}_bytes']
+  most = None if split == 'train' else MOST
+  return excerpts.of_split(config.data.source, split, length=length, total=total, most=most)
 
 
-def check_examples(config: ConfigDict, options: ConfigDict, where: str) -> None:
-  """Raises InputError where no document is as long as an example."""
-  one = ConfigDict(options.to_dict() | {f'{split}_bytes': 1 for split in files.SPLITS})
-  for split in files.SPLITS:
-    source = sources.open_source(config.data.source, split)
-    if not isinstance(source, NgramText):  # of which each document takes counting its law first
-      examples(config, one, split)
-    elif options.example_bytes > source.length:
-      raise InputError(
-        f'{where}.example_bytes must be at most {source.length}, the length of the documents of '
-        f'{config.data.source}; got {options.example_bytes}.'
-      )
-
-
-def law_nats(config: ConfigDict, found: excerpts.Excerpts) -> np.ndarray | None:
-  """Nats [N] of held-out examples under the law that wrote their text; None if it is unknown.
-
-  The law also sees the document before the example, so no model of the example alone is better on
-  average.
-  """
-  source = sources.open_source(config.data.source, 'test')
-  if not isinstance(source, NgramText):
-    return None
-  nats = []
-  for index, text in zip(found.documents, found.texts, strict=True):
-    document, size = source[int(index)], len(text)
-    [start, *_] = (
-      one for one in range(0, len(document), size) if document[one : one + size] == text
-    )
-    nats.append(source.nats(document)[start : start + size].sum())
-  return np.array(nats)
-
-
-def check_epochs(config: ConfigDict, options: ConfigDict, where: str) -> None:
-  """Raises InputError where training at `gpu` or `paper` scale would repeat its text too often.
+def check(config: ConfigDict, options: ConfigDict) -> None:
+  """Raises InputError where no document is as long as an example, or text is read too often.
 
   Tokens are not made yet, so a token is taken to cover BYTES_A_TOKEN bytes.
   """
+  length = options.example_bytes
+  for split in files.SPLITS:
+    # To read documents of endless text would take counting its law first; it says their length.
+    if getattr(sources.open_source(config.data.source, split), 'length', 0) < length:
+      excerpts.of_split(config.data.source, split, length=length, total=1)
   weights = 12 * options.layers * options.dim**2 + config.tokenizers.vocab_size * options.dim
   read = options.teraflops * 1e12 * BYTES_A_TOKEN / (6 * weights)
-  epochs.check('data.source', config.data.source, read, config.scale)
-  times = read / options.train_bytes
-  if config.scale in epochs.REFUSED_AT and times > epochs.MOST:
-    raise InputError(
-      f'{where}.train_bytes of {options.train_bytes:.3g} would be read {times:.3g} times over, '
-      f'which a model memorises; at most {epochs.MOST} epochs are right: set it higher.'
-    )
+  epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
 
 
-class Corpus:
-  """The text of the grid as tokens of one tokenizer.
+class Corpus(Examples):
+  """The text of the grid as tokens of one tokenizer, and what they cost.
 
   Args:
     config: of the recipe.
@@ -111,87 +70,37 @@ class Corpus:
     name: the tokenizer.
     label: what rows call it.
     options: the section of the config with the text and the models, such as config.grid.
+
+  Attributes:
+    m1_flops: a byte, of M1 where it makes the tokens.
+    law: nats [D] of the documents under the law that wrote them, or None if it is unknown.
+    forward: FLOPs per byte to read training text, without M1.
+    steps: of training, as many as the section's `teraflops` allow.
   """
 
-  def __init__(
-    self, config: ConfigDict, run: runner.Run, name: str, label: str, options: ConfigDict
-  ):
-    self._config, self._run, self.name, self.options = config, run, name, options
-    self.tokenizer: Tokenizer = tokens.make(config, run, name)
-    self.label = label
-    encode = lambda found: coders.encode(run, self.tokenizer, found.texts, known=True)
-    train, chosen_by, held_out = (examples(config, options, split) for split in files.SPLITS)
-    self.train, self.validation, self.test = map(encode, (train, chosen_by, held_out))
-    self.validation_bytes = len(chosen_by) * options.example_bytes
-    self.train_bytes = len(train) * options.example_bytes
-    self.test_examples: Sequence[bytes] = held_out.texts
-    _, documents = np.unique(held_out.documents, return_inverse=True)
-    self._document = np.repeat(documents, self.test.counts)  # of each held-out token
-    self.test_bytes = np.bincount(documents) * float(options.example_bytes)  # [D]
-    law = law_nats(config, held_out)
-    self.law = None if law is None else np.bincount(documents, law)  # nats [D] of the text's law
-    longest = max(int(part.counts.max()) for part in (self.train, self.validation, self.test))
-    self.length = -(-longest // 8) * 8
-
-  def by_document(self, nats: np.ndarray) -> np.ndarray:
-    """Sums [D] over the tokens of each held-out document of `nats` [tokens], in their order."""
-    return np.bincount(self._document, nats, minlength=self.test_bytes.size)
-
-  @functools.cached_property
-  def _rows(self) -> dict[str, np.ndarray]:
-    return pipeline.fitted(self.train, self.tokenizer.vocab_size, self.length)
-
-  @functools.cached_property
-  def batch_size(self) -> int:
-    """Rows of a step, a multiple of the devices that share it."""
-    devices = batch_devices(self._run.mesh)
-    row_bytes = self.train_bytes / len(self._rows['targets'])
-    return max(1, round(self.options.batch_bytes / row_bytes / devices)) * devices
-
-  @property
-  def step_bytes(self) -> float:
-    """Bytes of text that a step reads, on average."""
-    return self.train_bytes * self.batch_size / len(self._rows['targets'])
-
-  def batches(self, seed: int) -> grain.IterDataset:
-    """Training batches, in a new order in each epoch."""
-    return pipeline.rows(self._rows, batch_size=self.batch_size, seed=seed)
-
-  def held_out(self, text: pipeline.Encoded) -> Iterator[Batch]:
-    """One pass over `test` or `validation`; the last batch is filled up with empty rows."""
-    found = pipeline.fitted(text, self.tokenizer.vocab_size, self.length)
-    missing = -len(found['targets']) % self.batch_size
-    whole = {field: np.pad(values, ((0, missing), (0, 0))) for field, values in found.items()}
-    for start in range(0, len(whole['targets']), self.batch_size):
-      part = slice(start, start + self.batch_size)
-      yield {field: values[part] for field, values in whole.items()}
-
-  @property
-  def bytes_per_token(self) -> float:
-    """Of the test text."""
-    return float(self.test_bytes.sum() / self.test.tokens.shape[1])
-
-  def forward(self, parameters: int) -> float:
-    """FLOPs per byte to read training text with a decoder of this number of parameters."""
-    options, counts = self.options, self.train.counts
-    weights = parameters + self.tokenizer.vocab_size * options.dim
+  def __init__(self, config: ConfigDict, run: Run, name: str, label: str, options: ConfigDict):
+    self.name, self.label, self.options = name, label, options
+    tokenizer = tokens.make(config, run, name)
+    text = {split: examples(config, options, split) for split in files.SPLITS}
+    encode = lambda texts: coders.encode(run, tokenizer, texts, known=True)
+    super().__init__(tokenizer, text, encode, options.batch_bytes, batch_devices(run.mesh))
+    source = sources.open_source(config.data.source, 'test')
+    self.law = None
+    if isinstance(source, NgramText):
+      self.law = self.by_document(source.excerpt_nats(text['test']))
+    self.m1_flops = tokens.m1_flops(config, run, name)
+    weights = _parameters(options) + tokenizer.vocab_size * options.dim
+    counts = self.train.counts
     pairs = (counts * (counts + 1) // 2).sum()
     flops = 2 * weights * counts.sum() + 4 * options.layers * options.dim * pairs
-    return float(flops / self.train_bytes)
+    self.forward = float(flops / self.train_bytes)
+    self._training = 3 * self.forward + self.m1_flops
+    self.steps = max(1, round(options.teraflops * 1e12 / (self._training * self.step_bytes)))
 
-  @functools.cached_property
-  def m1_flops(self) -> int:
-    """FLOPs a byte of M1, where it makes the tokens."""
-    return tokens.m1_flops(self._config, self._run, self.name)
-
-  def steps(self, parameters: int) -> int:
-    """Training steps that the section's `teraflops` allow."""
-    flops = (3 * self.forward(parameters) + self.m1_flops) * self.step_bytes
-    return max(1, round(self.options.teraflops * 1e12 / flops))
-
-  def mflops(self, parameters: int) -> float:
-    """MFLOP to read a byte with a decoder of this number of parameters, M1 included."""
-    return (self.forward(parameters) + self.m1_flops) / 1e6
+  @property
+  def mflops(self) -> float:
+    """MFLOP to read a byte, M1 included."""
+    return (self.forward + self.m1_flops) / 1e6
 
   @property
   def family(self) -> str:
@@ -204,33 +113,21 @@ class Corpus:
       return 'windows'
     return 'short' if self.bytes_per_token < SHORT else 'long'
 
-  @property
-  def about_test(self) -> str:
-    """What is scored, for a note."""
-    options = self.options
-    return (
-      f'{int(self.test_bytes.sum()):,} bytes of {self.test_bytes.size} held-out documents, in '
-      f'examples of {options.example_bytes}'
-    )
+  def add_costs(self, rows: Rows, where: Mapping[str, Any]) -> None:
+    """Adds what training reads and spends, and the bits of a unigram."""
+    read = self.steps * self.step_bytes
+    note = f'{read / self.train_bytes:.2g} times {self.train_bytes:,} bytes of text'
+    rows.add(where, 'steps', self.steps, 'steps')
+    rows.add(where, 'training_bytes', read, 'bytes', note)
+    rows.add(where, 'training_gflops', self._training * read / 1e9, 'GFLOP')
+    bits = stats.ratio(self.unigram, self.test_bytes).times(1 / np.log(2))
+    note = 'over the tokens, counted on the training text'
+    rows.add(where, 'unigram_bits_per_byte', bits, 'bits/byte', note)
 
-  def costs(self, table: str, row: str, parameters: int) -> list[Row]:
-    """Rows of what training reads and spends, and of the bits of a unigram."""
-    forward, steps = self.forward(parameters), self.steps(parameters)
-    read = steps * self.step_bytes
-    spent = (3 * forward + self.m1_flops) * read
-    times = read / self.train_bytes
-    note = f'{times:.2g} times {self.train_bytes:,} bytes of text'
-    nats = stats.ratio(self.unigram, self.test_bytes)
-    return [
-      Row(table, row, 'steps', steps, unit='steps'),
-      Row(table, row, 'training_bytes', read, unit='bytes', note=note),
-      Row(table, row, 'training_gflops', spent / 1e9, unit='GFLOP'),
-      Row.of(table, row, 'unigram_bits_per_byte', nats.times(1 / np.log(2)), unit='bits/byte',
-             note='over the tokens, counted on the training text'),
-    ]  # fmt: skip
 
-  @functools.cached_property
-  def unigram(self) -> np.ndarray:
-    """Nats [D] of each held-out document under a unigram counted on the training text."""
-    model = ngram.NGram(self.train.tokens[0], 0, self.tokenizer.vocab_size)
-    return self.by_document(model.nats(self.test.tokens[0]))
+def _parameters(options: ConfigDict) -> int:
+  """Of the decoder, without embedding and readout."""
+  x, places = jnp.zeros((1, 1, options.dim)), jnp.zeros((1, 1), jnp.int32)
+  init = fit.make_decoder(options, x.dtype).init
+  shapes = jax.eval_shape(init, jax.random.key(0), x, places, places)['params']
+  return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))

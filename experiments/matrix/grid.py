@@ -5,55 +5,26 @@ Embeddings over one tokenizer are compared in pairs, by seed and document. Token
 the gain of learned rows over their own unigram (`cells`).
 """
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runner
 from experiments.matrix import cells, models, tokens
-from experiments.matrix.cells import BITS, GAIN, Scores, row_of
+from experiments.matrix.cells import BITS, GAIN, Scores
 from experiments.matrix.corpus import Corpus
+from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
 from lib.errors import InputError
-from lib.report.results import Row, name
-from lib.tokenizers import documents
+from lib.report import plots
+from lib.report.results import LOSSY, Row, Rows, name, select
+from lib.tokenizers import Tokenizer, documents
 
-GRID, TOKENIZERS, UNTRIED = 'grid', 'tokenizers', 'untried'
-CAPTIONS = {
-  GRID: 'Bits per byte of held-out text, and the gain over a unigram over the same tokens. '
-  'Tokenizers meet the same examples of equally many bytes, each scored to its last byte, and all '
-  'cells have equal FLOPs of training by formula. ± is one standard error over seeds × documents. '
-  'Learning rates are chosen by validation text for each embedding over short, long and window '
-  'tokens; FLOPs of the choice do not count. '
-  'Where the law of the text is known, `law` has its bits and a cell its regret. '
-  '`spread` is the standard deviation of gains between tokenizers, or between embeddings that are '
-  'trained or frozen. A cell that cannot be says why.' + cells.ABOUT_NAMES,
-  TOKENIZERS: 'What each tokenizer makes of the text, what a byte costs to read, M1 included, the '
-  'steps that equal FLOPs leave it, and its rank by the gain of learned rows over its own unigram.'
-  + cells.ABOUT_NAMES,
-  UNTRIED: 'Cells that no paper known to us measured: random rows or glyphs for windows of '
-  'compressed text, glyphs for subwords; less learned rows over the same tokens, and less the same '
-  'embedding over the tokens that its paper used, paired by seed and document. Taken from the '
-  'models of the grid.' + cells.ABOUT_NAMES,
-}
-SUMMARY = {
-  GRID: ('', (GAIN, BITS, 'regret_bits_per_byte', 'above_learned_bits_per_byte', 'learning_rate',
-             'gain_spread_bits_per_byte', 'law_bits_per_byte')),
-  TOKENIZERS: (
-    '',
-    ('vocab_size', 'bytes_per_token', 'mflops_per_byte', 'steps', 'unigram_bits_per_byte',
-     'rank_by_gain', 'share_restored', 'share_unknown'),
-  ),
-  UNTRIED: (
-    '', (BITS, 'above_learned_bits_per_byte', 'above_usual_bits_per_byte', 'learning_rate')
-  ),
-}  # fmt: skip
 USUAL = {'lexinvariant': 'characters', 'glyph': 'unicode'}  # the tokens of an embedding's paper
 LEARNED = 'learned'
 SPREAD = ('learned', 'glyph', 'random', 'code')  # lexinvariant rows hardly train at this budget
 PAIRED = 'seeds×documents'
+UNRANKED = f'{LOSSY} not lossless, not ranked'
 
 Cells = Mapping[tuple[str, str], Scores]  # (label of the tokenizer, embedding)
 
@@ -62,72 +33,71 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for cells that are none, and sizes that cannot be."""
   if not config.grid.embeddings:
     raise InputError('grid.embeddings must name at least one.')
-  cells.check(config, config.grid, GRID)
+  cells.check(config, config.grid, 'grid')
   models.check(config)
 
 
-def table(config: ConfigDict, run: runner.Run) -> list[Row]:
+def where_of(tokenizer: str, embedding: str) -> dict[str, str]:
+  """The coordinates of a cell; `tokenizer` is a label."""
+  return {'tokenizer': tokenizer, 'embedding': embedding}
+
+
+def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Trains all cells, tokenizer by tokenizer; rows of the tables grid, tokenizers and untried."""
-  rows: list[Row] = []
   found: dict[tuple[str, str], Scores] = {}
-  made = {}
+  made: dict[str, Tokenizer] = {}
   chosen: cells.Chosen = {}
+  rows, costs, untried = (cells.rows_of(of, made) for of in ('grid', 'tokenizers', 'untried'))
   names = tokens.labels(config.grid.tokenizers)
   for tokenizer, label in names.items():
     corpus = Corpus(config, run, tokenizer, label, config.grid)
     made[label] = corpus.tokenizer
-    rows += _tokenizer(config, corpus) + (cells.law(GRID, corpus) if not rows else [])
+    add_tokenizer(costs, corpus)
+    if not rows:
+      cells.add_law(rows, corpus)
     for embedding in config.grid.embeddings:
-      row = row_of(label, embedding)
-      more, scores = cells.measure(config, run, corpus, GRID, row, embedding, chosen)
-      rows += more
-      if scores:
+      where = where_of(label, embedding)
+      if scores := cells.measure(config, run, corpus, rows, where, embedding, chosen):
         found[label, embedding] = scores
-  apart = above_learned(found)
-  rows += [*apart, *spread(found), *ranks(found), *untried(found, rows + apart, names)]
-  return cells.marked(rows, made)
+  add_above_learned(rows, found)
+  add_spread(rows, found)
+  add_ranks(costs, found)
+  add_untried(untried, rows, found, names)
+  return [*rows, *costs, *untried]
 
 
-def _tokenizer(config: ConfigDict, corpus: Corpus) -> list[Row]:
-  """What a tokenizer is and costs, whatever the embedding."""
-  tokenizer, row = corpus.tokenizer, name(tokenizer=corpus.label)
-  size = cells.parameters(models.make(config, tokenizer, 'random'), corpus)
-  put = lambda column, value, unit='', note='': Row(
-    TOKENIZERS, row, column, value, unit=unit, note=note
-  )
-  lossy = '' if tokenizer.lossless else (
-    'not lossless: different texts share tokens, so the bits are too few'
-  )  # fmt: skip
+def add_tokenizer(rows: Rows, corpus: Corpus) -> None:
+  """Adds what a tokenizer is and costs, whatever the embedding."""
+  tokenizer, where = corpus.tokenizer, {'tokenizer': corpus.label}
+  lossy = 'not lossless: different texts share tokens, so the bits are too few'
+  rows.add(where, 'vocab_size', tokenizer.vocab_size, 'ids', '' if tokenizer.lossless else lossy)
+  rows.add(where, 'bytes_per_token', corpus.bytes_per_token, 'bytes/token')
+  back = documents.restored(tokenizer, corpus.text['test'].texts)
+  note = 'of the bytes of the held-out examples'
+  rows.add(where, 'share_restored', back.share_bytes, note=note)
+  rows.add(where, 'share_unknown', back.share_unknown)
+  rows.add(where, 'share_fallback', back.share_fallback)
   m1 = f'; {corpus.m1_flops / 1e6:.3f} of M1' if corpus.m1_flops else ''
-  back = documents.restored(tokenizer, corpus.test_examples)
-  return [
-    put('vocab_size', tokenizer.vocab_size, 'ids', lossy),
-    put('bytes_per_token', corpus.bytes_per_token, 'bytes/token'),
-    put('share_restored', back.share_bytes, note='of the bytes of the held-out examples'),
-    put('share_unknown', back.share_unknown),
-    put('share_fallback', back.share_fallback),
-    put('mflops_per_byte', corpus.mflops(size), 'MFLOP/byte', 'to read a byte, forward' + m1),
-    put('row_tokens', corpus.length, 'tokens'),
-    *corpus.costs(TOKENIZERS, row, size),
-    put('uniform_bits_per_byte', np.log2(tokenizer.vocab_size) / corpus.bytes_per_token,
-        'bits/byte'),
-  ]  # fmt: skip
+  note = f'to read a byte, forward{m1}'
+  rows.add(where, 'mflops_per_byte', corpus.mflops, 'MFLOP/byte', note)
+  rows.add(where, 'row_tokens', corpus.length, 'tokens')
+  corpus.add_costs(rows, where)
+  uniform = np.log2(tokenizer.vocab_size) / corpus.bytes_per_token
+  rows.add(where, 'uniform_bits_per_byte', uniform, 'bits/byte')
 
 
-def above_learned(found: Cells) -> list[Row]:
-  """How far each embedding is above learned rows over the same tokens."""
-  rows = []
+def add_above_learned(rows: Rows, found: Cells) -> None:
+  """Adds how far each embedding is above learned rows over the same tokens."""
   for label in dict.fromkeys(label for label, _ in found):
     bits = {kind: scores.bits for (other, kind), scores in found.items() if other == label}
     if LEARNED in bits:
+      note = f'less {name(**where_of(label, LEARNED))}'
       for kind, gap in stats.arms(bits, LEARNED, PAIRED).items():
-        rows.append(Row.of(GRID, row_of(label, kind), 'above_learned_bits_per_byte', gap,
-                           unit='bits/byte', note=f'less {row_of(label, LEARNED)}'))  # fmt: skip
-  return rows
+        rows.add(where_of(label, kind), 'above_learned_bits_per_byte', gap, 'bits/byte', note)
 
 
-def spread(found: Cells) -> list[Row]:
-  """How much gains differ between tokenizers, and between embeddings, and the difference of both.
+def add_spread(rows: Rows, found: Cells) -> None:
+  """Adds how much gains differ between tokenizers, between embeddings, and how much more.
 
   A tokenizer's gain is the mean over embeddings, an embedding's the mean over tokenizers. Only
   lossless tokenizers with all embeddings of SPREAD count.
@@ -139,71 +109,137 @@ def spread(found: Cells) -> list[Row]:
     if all((label, kind) in found and found[label, kind].lossless for kind in kinds)
   ]
   if min(len(labels), len(kinds)) < 2:
-    return []
+    return
   gains = np.array([[found[label, kind].gain for kind in kinds] for label in labels])
-  parts = {
-    'tokenizers': deviation(gains.mean(axis=1)),
-    'embeddings': deviation(gains.mean(axis=0)),
-  }
-  parts['tokenizers_less_embeddings'] = parts['tokenizers'] - parts['embeddings']
+  tokenizers, embeddings = (stats.deviation(gains.mean(axis=axis)) for axis in (1, 0))
   note = f'standard deviation; {len(labels)} tokenizers under {", ".join(kinds)}'
-  return [
-    Row.of(GRID, name(spread=what), 'gain_spread_bits_per_byte', stats.crossed(values),
-           unit='bits/byte', note=note)
-    for what, values in parts.items()
-  ]  # fmt: skip
+  for what, values in {
+    'tokenizers': tokenizers,
+    'embeddings': embeddings,
+    'tokenizers_less_embeddings': tokenizers - embeddings,
+  }.items():
+    spread = stats.crossed(values)
+    rows.add({'spread': what}, 'gain_spread_bits_per_byte', spread, 'bits/byte', note)
 
 
-def deviation(arms: np.ndarray) -> np.ndarray:
-  """Contributions [S, D] to the standard deviation between the means of arms [A, S, D].
-
-  The standard deviation is Σ wᵢ mᵢ with wᵢ = (mᵢ − m) / √((A − 1) Σ (mⱼ − m)²), and to first order
-  that is how it changes with the means. So its contributions are those of this sum.
-  """
-  means = arms.mean(axis=(1, 2))
-  off = means - means.mean()
-  return np.tensordot(off / np.sqrt((len(off) - 1) * (off**2).sum()), arms, 1)
-
-
-def ranks(found: Cells) -> list[Row]:
-  """The place of each tokenizer by the gain of learned rows; what is not lossless has none."""
+def add_ranks(rows: Rows, found: Cells) -> None:
+  """Adds the place of each tokenizer by the gain of learned rows; what is not lossless has none."""
   gains = {label: scores.gain for (label, kind), scores in found.items() if kind == LEARNED}
   lossless = [label for label in gains if found[label, LEARNED].lossless]
   order = sorted(lossless, key=lambda label: -gains[label].mean())
-  note = 'by the gain of learned rows over its own unigram; 1 is the largest'
-  return [
-    Row(TOKENIZERS, name(tokenizer=label), 'rank_by_gain', order.index(label) + 1.0, note=note)
-    if label in order
-    else Row(TOKENIZERS, name(tokenizer=label), 'rank_by_gain', None, note='not lossless')
-    for label in gains
-  ]
+  for label in gains:
+    rank, note = None, 'not lossless'
+    if label in order:
+      rank = order.index(label) + 1.0
+      note = 'by the gain of learned rows over its own unigram; 1 is the largest'
+    rows.add({'tokenizer': label}, 'rank_by_gain', rank, note=note)
 
 
-def untried(found: Cells, rows: list[Row], labels: Mapping[str, str]) -> list[Row]:
-  """The rows of cells that no paper measured, from the models of the grid.
+def add_untried(rows: Rows, grid: Rows, found: Cells, labels: Mapping[str, str]) -> None:
+  """Adds the rows of cells that no paper measured, from the models of the grid.
 
   Args:
+    rows: of the table.
+    grid: the rows of the grid.
     found: the scores of all cells.
-    rows: of the grid.
     labels: name of each tokenizer in the config -> its label.
   """
-  there = {(row.row, row.column): row for row in rows if row.table == GRID}
-  new_rows = []
   for embedding, usual in USUAL.items():
     for tokenizer, label in labels.items():
       new = tokens.by_windows(tokenizer) or (embedding == 'glyph' and tokenizer == 'bpe')
       if not new or (label, embedding) not in found:
         continue
-      row, own = row_of(label, embedding), found[label, embedding]
+      where = where_of(label, embedding)
       for column in (BITS, 'above_learned_bits_per_byte', 'learning_rate'):
-        if same := there.get((row, column)):
-          new_rows.append(dataclasses.replace(same, table=UNTRIED))
-      column, other = 'above_usual_bits_per_byte', row_of(usual, embedding)
-      if (usual, embedding) not in found:
-        new_rows.append(Row(UNTRIED, row, column, None, unit='bits/byte',
-                            note=f'{other} was not measured'))  # fmt: skip
-        continue
-      pair = {'own': own.bits, 'usual': found[usual, embedding].bits}
-      gap = stats.arms(pair, 'usual', PAIRED)['own']
-      new_rows.append(Row.of(UNTRIED, row, column, gap, unit='bits/byte', note=f'less {other}'))
-  return new_rows
+        for same in grid:
+          if (same.where, same.column) == (where, column):
+            rows.add(where, column, same.estimate, same.unit, same.note)
+      other, column = name(**where_of(usual, embedding)), 'above_usual_bits_per_byte'
+      if (usual, embedding) in found:
+        pair = {'own': found[label, embedding].bits, 'usual': found[usual, embedding].bits}
+        gap = stats.arms(pair, 'usual', PAIRED)['own']
+        rows.add(where, column, gap, 'bits/byte', f'less {other}')
+      else:
+        rows.add(where, column, None, 'bits/byte', f'{other} was not measured')
+
+
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """The grid as heat maps of gains and bits, and its bits against FLOPs a byte."""
+  lossy = {row.where['tokenizer'] for row in rows if row.table == 'tokenizers' and row.lossy}
+  labels = tokens.labels(config.grid.tokenizers).values()
+  shown = {label: label + LOSSY * (label in lossy) for label in labels}
+  embeddings = config.grid.embeddings
+
+  def value(column: str, label: str, kind: str) -> float | None:
+    found = select(rows, 'grid', column, **where_of(label, kind))
+    return next((row.measured for row in found if 'seed' not in row.where), None)
+
+  heat = []
+  for column, title, unit in (
+    (GAIN, 'What a model gains over a unigram', 'bits per byte below the unigram'),
+    (BITS, 'Every tokenizer under every embedding', 'bits per byte'),
+  ):
+    values = [[value(column, label, kind) for kind in embeddings] for label in labels]
+    legend = UNRANKED if lossy else ''
+    heat.append(plots.heat_map(title, values, [*shown.values()], embeddings, unit, legend))
+  points: dict[str, dict[str, tuple[float, float]]] = {}
+  for kind in embeddings:
+    for label in labels:
+      cost, bits = value('mflops_per_byte', label, kind), value(BITS, label, kind)
+      if cost is not None and bits is not None:
+        points.setdefault(kind, {})[shown[label]] = (cost, bits)
+  title = 'Bits and cost of a byte, at equal FLOPs of training'
+  x_label = 'MFLOP to read a byte' + f' ({UNRANKED})' * bool(lossy)
+  unranked = [shown[label] for label in labels if label in lossy]
+  trade = [plots.trade(title, x_label, 'bits per byte', points, unranked)] if points else []
+  return {'matrix.png': heat, 'pareto.png': trade}
+
+
+TABLE = Table(
+  'grid',
+  measure,
+  caption='Bits per byte of held-out text, and the gain over a unigram over the same tokens. '
+  'Tokenizers meet the same examples of equally many bytes, each scored to its last byte, and all '
+  'cells have equal FLOPs of training by formula. ± is one standard error over seeds × documents. '
+  'Learning rates are chosen by validation text for each embedding over short, long and window '
+  'tokens; FLOPs of the choice do not count. '
+  'Where the law of the text is known, `law` has its bits and a cell its regret. '
+  '`spread` is the standard deviation of gains between tokenizers, or between embeddings that are '
+  'trained or frozen. A cell that cannot be says why.' + cells.ABOUT_NAMES,
+  shown=(
+    GAIN,
+    BITS,
+    'regret_bits_per_byte',
+    'above_learned_bits_per_byte',
+    'learning_rate',
+    'gain_spread_bits_per_byte',
+    'law_bits_per_byte',
+  ),
+  check=check,
+  pictures=pictures,
+  sources=text_of,
+  also={
+    'tokenizers': (
+      'What each tokenizer makes of the text, what a byte costs to read, M1 included, the '
+      'steps that equal FLOPs leave it, and its rank by the gain of learned rows over its own '
+      'unigram.' + cells.ABOUT_NAMES,
+      (
+        'vocab_size',
+        'bytes_per_token',
+        'mflops_per_byte',
+        'steps',
+        'unigram_bits_per_byte',
+        'rank_by_gain',
+        'share_restored',
+        'share_unknown',
+      ),
+    ),
+    'untried': (
+      'Cells that no paper known to us measured: random rows or glyphs for windows of '
+      'compressed text, glyphs for subwords; less learned rows over the same tokens, and less the '
+      'same embedding over the tokens that its paper used, paired by seed and document. Taken from '
+      'the models of the grid.' + cells.ABOUT_NAMES,
+      (BITS, 'above_learned_bits_per_byte', 'above_usual_bits_per_byte', 'learning_rate'),
+    ),
+  },
+)

@@ -16,11 +16,10 @@ import functools
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.visual_unicode.models import make_decoder
+from experiments import fit
 from lib.data import fonts, glyphs
 from lib.embeddings import glyph_rows
 from lib.embeddings.glyph import Given
@@ -36,15 +35,12 @@ CODE_BITS = 16
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for an embedding that is none, or a decoder that cannot be built."""
-  options = config.grid
-  for embedding in options.embeddings:
+  """Raises InputError for an embedding that is none, or a font that is not there."""
+  for embedding in config.grid.embeddings:
     if embedding not in EMBEDDINGS:
       raise InputError(f'grid.embeddings: {embedding!r} is not one of {", ".join(EMBEDDINGS)}.')
-  if 'glyph' in options.embeddings:
+  if 'glyph' in config.grid.embeddings:
     fonts.find_font(config.glyphs.font)
-  if options.dim % options.heads or options.dim // options.heads % 2:
-    raise InputError(f'grid.dim {options.dim} is no even multiple of {options.heads} heads.')
 
 
 def make(config: ConfigDict, tokenizer: Tokenizer, embedding: str) -> LanguageModel:
@@ -53,9 +49,9 @@ def make(config: ConfigDict, tokenizer: Tokenizer, embedding: str) -> LanguageMo
   Raises:
     InputError: the embedding has no rows for these tokens; the sentence says why.
   """
-  dtype = jnp.dtype(config.dtype)
+  dtype = fit.dtype(config)
   rows = _embedding(config, tokenizer, embedding, dtype)
-  return LanguageModel(rows, make_decoder(config.grid, dtype))
+  return LanguageModel(rows, fit.make_decoder(config.grid, dtype))
 
 
 def _embedding(config: ConfigDict, tokenizer: Tokenizer, kind: str, dtype: Any) -> nn.Module:

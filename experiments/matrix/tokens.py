@@ -17,39 +17,22 @@ import collections
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from experiments import coders, runner
+from experiments import coders
+from experiments.recipe import Run
+from lib import tokenizers
 from lib.errors import InputError
-from lib.models import byte_coders, codec_files
-from lib.tokenizers import (
-  Characters,
-  Tokenizer,
-  train_bpe,
-  train_lzw,
-  train_restricted,
-  train_sentencepiece,
-  train_wordpiece,
-)
-from lib.tokenizers.blocks import train_blocks
-from lib.tokenizers.restricted import train_largest
+from lib.models import byte_coders
+from lib.tokenizers import Tokenizer, registry
 
-BYTES = bytes(range(256))
+# Learned by a trainer of the registry; those of JOINED on all text as one document. Plain `bpe` is
+# `bpe_unsplit` until there is BPE within words.
+LEARNED = ('bpe', *(name for name in registry.trainable() if name not in ('gzip', 'static_ac')))
+JOINED = ('bpe', 'bpe_unsplit', 'lzw')
 DIGITS = 6  # of a fingerprint in a label
-
-
-LEARNED: dict[str, Callable[[Sequence[bytes], int], Tokenizer]] = {
-  'bytes': lambda documents, size: Characters(),
-  'characters': lambda documents, size: train_restricted(documents, size, longest=1),
-  'blocks': train_blocks,
-  'bpe': lambda documents, size: train_bpe(b''.join(documents), size, BYTES),
-  'lzw': lambda documents, size: train_lzw(b''.join(documents), size, BYTES),
-  'sentencepiece': lambda documents, size: train_sentencepiece(documents, size, 'unigram'),
-  'wordpiece': train_wordpiece,
-  'unicode': train_largest,
-}
 
 
 def check(config: ConfigDict, where: str, names: Sequence[str]) -> None:
@@ -58,22 +41,28 @@ def check(config: ConfigDict, where: str, names: Sequence[str]) -> None:
   prints: dict[str, str] = {}
   for name in names:
     if is_file(name):
-      twin = prints.setdefault(codec_files.load(name).fingerprint, name)
+      twin = prints.setdefault(tokenizers.load(name).fingerprint, name)
       if twin != name:
         raise InputError(f'{where}: {twin} and {name} are the same tokenizer; name it once.')
     elif name not in LEARNED:
-      _method(config, name)
+      _method(config, where, name)
   if len(set(names)) < len(names):
     raise InputError(f'{where} names a tokenizer twice: {", ".join(names)}.')
 
 
-def make(config: ConfigDict, run: runner.Run, name: str) -> Tokenizer:
+def make(config: ConfigDict, run: Run, name: str) -> Tokenizer:
   """The tokenizer, made now or read from WORKDIR/tokenizers."""
   if is_file(name):
-    return codec_files.load(name)
+    return tokenizers.load(name)
   if name not in LEARNED:
-    return coders.make(config, run, _method(config, name))
-  learn = lambda: LEARNED[name](coders.train_documents(config), config.tokenizers.vocab_size)
+    return coders.make(config, run, _method(config, 'tokenizers', name))
+
+  def learn() -> Tokenizer:
+    documents = coders.train_documents(config)
+    text = [b''.join(documents)] if name in JOINED else documents
+    family = 'bpe_unsplit' if name == 'bpe' else name
+    return tokenizers.train(family, text, config.tokenizers.vocab_size)
+
   return coders.kept(run, name, learn)
 
 
@@ -91,12 +80,11 @@ def labels(names: Sequence[str]) -> dict[str, str]:
   stems = {name: pathlib.Path(name).stem if is_file(name) else name for name in names}
   stems = {name: re.sub(r'[^\w.+-]', '_', stem) for name, stem in stems.items()}
   shared = collections.Counter(stems.values())
-  found = {}
+  built_in = lambda stem: stem in LEARNED or stem in coders.PLAIN or coders.NUMBERED.fullmatch(stem)
   for name, stem in stems.items():
-    clashes = is_file(name) and (shared[stem] > 1 or stem in LEARNED or _is_method(stem))
-    digits = f'-{codec_files.load(name).fingerprint[:DIGITS]}' if clashes else ''
-    found[name] = stem + digits
-  return found
+    if is_file(name) and (shared[stem] > 1 or built_in(stem)):
+      stems[name] = f'{stem}-{tokenizers.load(name).fingerprint[:DIGITS]}'
+  return stems
 
 
 def by_windows(name: str) -> bool:
@@ -104,28 +92,20 @@ def by_windows(name: str) -> bool:
   return re.fullmatch(rf'({"|".join(byte_coders.WINDOWS)})\d+', name) is not None
 
 
-def m1_flops(config: ConfigDict, run: runner.Run, name: str) -> int:
+def m1_flops(config: ConfigDict, run: Run, name: str) -> int:
   """FLOPs of M1 for each byte that the tokenizer reads, or none without M1."""
   return 0 if name in LEARNED or is_file(name) else coders.m1_flops(config, run, name)
 
 
-def _is_method(name: str) -> bool:
-  try:
-    coders.parse(name)
-  except InputError:
-    return False
-  return True
-
-
-def _method(config: ConfigDict, name: str) -> coders.Method:
+def _method(config: ConfigDict, where: str, name: str) -> coders.Method:
   bits = config.tokenizers.token_bits
   try:
     found = coders.widths([name], [bits])
   except InputError as error:
     raise InputError(
-      f'grid.tokenizers: {name!r} is none of {", ".join(LEARNED)}, nor one by M1 such as '
+      f'{where}: {name!r} is none of {", ".join(LEARNED)}, nor one by M1 such as '
       'numbered12, nor the file of a saved tokenizer.'
     ) from error
   if not found:
-    raise InputError(f'grid.tokenizers: {name} has no tokens of tokenizers.token_bits = {bits}.')
+    raise InputError(f'{where}: {name} has no tokens of tokenizers.token_bits = {bits}.')
   return found[0][0]

@@ -2,9 +2,11 @@
 """Markov sources of any order over a small alphabet: exact entropies and fast samples.
 
 All entropies and losses are in nats. Symbol s is written as the byte 48 + s: b'0', b'1', ...
+A seed gives several streams of a source that share no text (`stream_seed`).
 """
 
 import functools
+from collections.abc import Iterator
 
 import numba
 import numpy as np
@@ -12,6 +14,9 @@ from scipy.special import entr
 
 from lib.errors import InputError
 
+# Streams: to learn dictionaries from, to count or train on, to score, to validate by.
+DICTIONARY, TRAIN, TEST, VALIDATION = range(4)
+PARTS = 20  # independent texts that are scored where an error is over texts, not over seeds
 _MAX_CONTEXTS = 4096  # the stationary law is solved densely
 _MAX_ALPHABET = 208  # bytes 48 .. 255
 _CHUNK = 1 << 20  # uniforms held in memory at once while sampling
@@ -129,6 +134,9 @@ class MarkovDocuments:
   def __len__(self) -> int:
     return self.count
 
+  def __iter__(self) -> Iterator[bytes]:
+    return (self[index] for index in range(self.count))
+
   def __getitem__(self, index: int) -> bytes:
     if not 0 <= index < self.count:
       raise IndexError(f'Document {index} of {self.count}.')
@@ -140,6 +148,44 @@ class MarkovDocuments:
     """int32 [count, length] symbols of all documents."""
     texts = [np.frombuffer(self[i], np.uint8) for i in range(self.count)]
     return np.stack(texts).astype(np.int32) - 48
+
+
+def stream_seed(seed: int, stream: int, order: int) -> int:
+  """The seed of one stream of one source: another for every (seed, stream, order), order < 64."""
+  return (seed * 64 + order) * 4 + stream
+
+
+def draw(source: MarkovSource, chars: int, seed: int, stream: int) -> bytes:
+  """A text of the source, from the named stream of a seed."""
+  return source.text(chars, stream_seed(seed, stream, source.order))
+
+
+def draw_parts(
+  source: MarkovSource, chars: int, seed: int, stream: int, multiple: int = 1
+) -> list[bytes]:
+  """A text of about `chars` characters as PARTS independent texts, the units of its error.
+
+  Their length is a multiple of `multiple`.
+  """
+  length = max(1, chars // PARTS // multiple) * multiple
+  return list(MarkovDocuments(source, length, PARTS, stream_seed(seed, stream, source.order)))
+
+
+def make(
+  order: int, seed: int, *, kind: str, p: float, q: float, alphabet_size: int, delta: float
+) -> MarkovSource:
+  """The source of a kind: 'switching' (p, q), 'random' (alphabet_size) or 'interpolated' (delta).
+
+  Raises:
+    InputError: another kind, or what the kind cannot have.
+  """
+  if kind == 'switching':
+    return switching(p, q, order)
+  if kind == 'random':
+    return random_kernel(order, alphabet_size, seed)
+  if kind == 'interpolated':
+    return interpolated(p, q, order, delta, seed)
+  raise InputError(f'source.kind {kind!r} is not one of switching, random, interpolated.')
 
 
 def switching(p: float, q: float, order: int) -> MarkovSource:

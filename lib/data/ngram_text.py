@@ -20,6 +20,7 @@ import numba
 import numpy as np
 
 from lib.data import ciphers, files, sources
+from lib.data.excerpts import Excerpts
 from lib.errors import InputError
 
 PREFIX = 'ngram:'
@@ -159,6 +160,21 @@ class NgramText:
         f'the document has bytes outside of the alphabet {self.alphabet!r}; fold it first.'
       )
     return self.law.nats(symbols)
+
+  def excerpt_nats(self, found: Excerpts) -> np.ndarray:
+    """Nats [N] of excerpts of this text under its law.
+
+    The law also sees the document before the excerpt, so no model of the excerpt alone is better on
+    average.
+    """
+    nats = []
+    for index, text in zip(found.documents, found.texts, strict=True):
+      document, size = self[int(index)], len(text)
+      [start, *_] = (
+        one for one in range(0, len(document), size) if document[one : one + size] == text
+      )
+      nats.append(self.nats(document)[start : start + size].sum())
+    return np.array(nats)
 
   def folded(self, alphabet: bytes) -> 'NgramText':
     """Text of the law of the folded corpus, which is an n-gram law over `alphabet` again."""

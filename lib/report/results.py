@@ -124,6 +124,20 @@ class Rows(list[Row]):
     row = Row.of(self.table, where, column, found, unit=unit, note=note)
     self.append(dataclasses.replace(row, lossy=self.lossy(row.where)))
 
+  def add_loss(
+    self,
+    where: Mapping[str, Any],
+    what: str,
+    nats: Estimate | float,
+    note: str = '',
+    per: str = 'char',
+  ) -> None:
+    """Adds a loss in nats and in bits per character or byte; `what` names it ('' = the loss)."""
+    found = nats if isinstance(nats, Estimate) else Estimate(nats)
+    prefix = f'{what}_' if what else ''
+    self.add(where, f'{prefix}nats_per_{per}', found, f'nats/{per}', note)
+    self.add(where, f'{prefix}bits_per_{per}', found.times(1 / math.log(2)), f'bits/{per}')
+
 
 def select(rows: Sequence[Row], table: str, column: str, **where: Any) -> list[Row]:
   """The measured rows of a table and column that have these coordinates, among others."""

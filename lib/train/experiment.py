@@ -28,7 +28,6 @@ class Experiment:
     schedules: name -> (step -> coefficient). In training every batch carries the values of its step
       under these names, as scalars; evaluations see none.
     batch_axis: the axis of every leaf of a batch that is split over processes and devices.
-    tables: (variables, history) -> rows of results, from what `train` returns.
     initial: variables that training starts from instead of those of `init_fn`, such as another
       model's: numpy or jax arrays. They must have the names and shapes that `init_fn` gives, which
       is then only traced, and are cast to its dtypes. A run that resumes starts from its own
@@ -43,5 +42,4 @@ class Experiment:
   )
   schedules: Mapping[str, Callable[[jax.Array], Any]] = dataclasses.field(default_factory=dict)
   batch_axis: int = 0
-  tables: Callable[[Variables, list[dict[str, Any]]], list] = lambda variables, history: []
   initial: Variables | None = None

@@ -17,8 +17,7 @@ def replicate(experiment: Experiment, count: int, batches: Iterable[Batch]) -> E
   that works on each entry alone (AdamW without clipping) trains each as if it were alone.
 
   Args:
-    experiment: one replica; its evaluations, tables and `initial` must know the replica axis
-      already.
+    experiment: one replica; its evaluations and `initial` must know the replica axis already.
     count: R, replicas.
     batches: batches whose leaves have a leading axis R.
   """
