@@ -20,7 +20,8 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import command, runner, steps
+from experiments import command, steps
+from experiments.recipe import Plan
 from lib.errors import InputError
 from lib.mesh import AXES
 from lib.train import plan, sharding, topologies
@@ -47,7 +48,7 @@ ESTIMATES = (
 )  # fmt: skip
 SIZES = ('v5p:2x2x2', 'v5p:4x4x4', 'v5p:8x8x4', 'v5p:8x8x16')
 REFERENCE = 256  # chips on which weak scaling has the config's batch
-Making = Callable[[bool], runner.Plan]  # whether to rematerialise -> the plan
+Making = Callable[[bool], Plan]  # whether to rematerialise -> the plan
 
 
 class Attempt(NamedTuple):
@@ -109,7 +110,7 @@ def fit(
   return None
 
 
-def rows_of(one: runner.Plan) -> int:
+def rows_of(one: Plan) -> int:
   """Rows of a batch."""
   return one.batch['targets'].shape[one.experiment.batch_axis]
 
@@ -163,7 +164,7 @@ def scale(config: ConfigDict, name: str, made: Making) -> None:
   print('\n'.join([_head(ESTIMATES), *map(_line, estimates)]), flush=True)
 
 
-def _resized(made: Making, rows: int, remat: bool) -> runner.Plan:
+def _resized(made: Making, rows: int, remat: bool) -> Plan:
   """The plan with so many rows a batch."""
   one = made(remat)
   axis = one.experiment.batch_axis

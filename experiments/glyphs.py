@@ -18,6 +18,7 @@ from lib import atomic, tokenizers
 from lib.data import fonts, glyphs
 from lib.errors import InputError
 from lib.tokenizers.strings import ALPHABETS, token_strings
+from lib.tokenizers.unicode import Unicode
 
 FONT = flags.DEFINE_string(
   'font', 'auto', 'auto (GNU Unifont if found), dejavu, or a .hex, .hex.gz, .ttf or .otf file.'
@@ -39,7 +40,7 @@ def execute() -> None:
   """Draws, says what came of it, and writes both files."""
   font = fonts.find_font(FONT.value)
   chosen = TOKENIZER.value
-  tokenizer = tokenizers.Unicode() if chosen == 'unicode' else tokenizers.load(chosen)
+  tokenizer = Unicode() if chosen == 'unicode' else tokenizers.load(chosen)
   start = time.perf_counter()
   tokens = token_strings(tokenizer, ALPHABET.value)
   table = glyphs.render(tokens, font, CELL.value, COMPOSITION.value)

@@ -4,7 +4,6 @@
 import dataclasses
 import json
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,6 @@ from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.report.plots import Panel
 from lib.report.results import Row
-from lib.report.results import name as row_name
 from lib.train import processes
 from lib.train.experiment import Experiment
 from lib.train.optimizer import Optimizer
@@ -139,7 +137,6 @@ class Recipe:
   check_prompt: Callable[[ConfigDict], None] = lambda config: None
   large_steps: bool = True
   largest: str = ''
-  plots: Callable[..., list[str]] | None = None  # until the tables have their pictures
 
   def chosen(self, config: ConfigDict) -> list[Table]:
     """The tables that a config names, in the order of the report."""
@@ -172,38 +169,3 @@ class Recipe:
       if row.table in (table.name, *table.also) and row.column in columns:
         return 'seed' not in row.where and table.rows(row.where)
     return False
-
-
-def of_maps(
-  *, name, title, tables, captions, summary, check, plots, facts,
-  plans=lambda config: {}, answer=None, sources=None,
-  descriptions=lambda config: (), large_steps=True,
-) -> Recipe:  # fmt: skip
-  """A recipe of maps by table, until all have objects."""
-  if sources is None:
-    sources = lambda config: (config.data.source,) if 'data' in config else ()
-
-  def only(config: ConfigDict, table: str) -> ConfigDict:
-    alone = config.copy_and_resolve_references()
-    alone.tables = (table,)
-    return alone
-
-  def table_of(index: int, table: str) -> Table:
-    pattern, columns = summary.get(table, ('', ()))
-    also = {key: (captions[key], summary[key][1]) for key in captions if key not in tables}
-    return Table(
-      table, tables[table], captions[table], columns,
-      rows=lambda where: re.search(pattern, row_name(**where)) is not None,
-      check=(lambda config: None),
-      plans=plans if index == 0 else (lambda config: {}),
-      sources=lambda config: sources(only(config, table)),
-      descriptions=lambda config: descriptions(only(config, table)),
-      also=also if index == 0 else {},
-    )  # fmt: skip
-
-  class Old(Recipe):
-    def check(self, config: ConfigDict) -> None:
-      check(config)
-
-  objects = [table_of(index, table) for index, table in enumerate(tables)]
-  return Old(name, title, objects, facts, answer, large_steps=large_steps, plots=plots)

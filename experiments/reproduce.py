@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from configs.common import SCALES
 from experiments import command, runner
+from experiments.recipe import Recipe
 from lib import atomic
 from lib.errors import InputError
 from lib.report import claims, page, published, results, tables
@@ -103,7 +104,7 @@ def _stop(*_: Any) -> None:
   raise KeyboardInterrupt
 
 
-def recipe_of(name: str) -> runner.Recipe:
+def recipe_of(name: str) -> Recipe:
   """The recipe of a name."""
   return importlib.import_module(f'experiments.{name}.__main__').RECIPE
 
@@ -257,7 +258,7 @@ def _contents(folder: pathlib.Path) -> dict[str, Any]:
     'config': config,
     'devices': [],
     'seconds': sum(table['seconds'] for table in kept),
-    'rows': [vars(row) for row in published.attach(rows, folder.name, facts)],
+    'rows': [results.as_line(row) for row in published.attach(rows, folder.name, facts)],
   }
 
 

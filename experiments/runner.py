@@ -15,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
-from experiments.recipe import Plan, Recipe, Run, Table, of_maps, plain
+from experiments.recipe import Recipe, Run, Table, plain
 from lib import atomic, cache, errors, memory
 from lib.data import sources
 from lib.data.description import Description
@@ -24,11 +24,7 @@ from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.report import plots, published, results, tables
 from lib.train import loop, processes, sharding
-from lib.train.experiment import Experiment
-from lib.train.optimizer import Optimizer
-from lib.train.state import State
 
-__all__ = ['Plan', 'Recipe', 'Run', 'main', 'of_maps', 'plain', 'train']  # until recipes use them
 ASIDE = (
   'tables',
   'mesh',
@@ -190,35 +186,6 @@ def _stop(*_: Any) -> None:
   raise loop.Stopped('stopped by SIGTERM; the same command goes on after the last finished table.')
 
 
-# Until the recipes use `fit.train`.
-def train(
-  experiment: Experiment,
-  optimizer: Optimizer,
-  config: ConfigDict,
-  run: Run,
-  options: ConfigDict,
-  *,
-  name: str,
-  seed: int,
-) -> tuple[State, list[dict[str, Any]]]:
-  """Trains by the one loop as the section `options` says, under a name in the run's workdir."""
-  return loop.train(
-    experiment,
-    optimizer,
-    steps=options.steps,
-    seed=seed,
-    mesh=run.mesh,
-    workdir=run.workdir,
-    run=name,
-    evaluate_every=options.evaluate_every,
-    checkpoint_every=options.checkpoint_every,
-    profile=config.profile or None,
-    accumulate=config.accumulate,
-    config=plain(config),
-    mirror=run.mirror,
-  )
-
-
 def _open_workdir(workdir: str | os.PathLike, config: ConfigDict) -> pathlib.Path:
   """Makes the folder, or takes up a run of the same config that lies there."""
   folder = pathlib.Path(workdir)
@@ -276,13 +243,10 @@ def _write(
   rows = [row for table in measured for row in table['rows']] + _data_rows(described)
   rows = published.attach(rows, recipe.name, recipe.facts(config))
   seconds = sum(table['seconds'] for table in measured)
-  if recipe.plots:
-    pictures = recipe.plots(rows, config, run)
-  else:
-    drawn = [table.pictures(rows, config, run) for table in chosen]
-    pictures = plots.save(
-      run.workdir, {name: panels for one in drawn for name, panels in one.items()}
-    )
+  drawn = [table.pictures(rows, config, run) for table in chosen]
+  pictures = plots.save(
+    run.workdir, {name: panels for one in drawn for name, panels in one.items()}
+  )
   apart = published.attach(published.unmeasured(recipe.name), recipe.name, recipe.facts(config))
   devices = [f'{device.platform}:{device.device_kind}' for device in jax.devices()]
   results.write_results(

@@ -26,9 +26,10 @@ from lib import atomic, tokenizers
 from lib.data import sources
 from lib.errors import InputError
 from lib.report import results, tables
-from lib.report.results import Row, name
+from lib.report.results import Row
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding.stepping import Stepped
+from lib.tokenizers.unicode import train_unicode
 
 CODECS = flags.DEFINE_string('codecs', 'runs/equal_info/tokenizers', 'Folder of tokenizer files.')
 SOURCE = flags.DEFINE_string('source', 'stdlib', 'Its held-out text is timed (docs/data.md).')
@@ -54,7 +55,7 @@ def walk(codecs: dict[str, Tokenizer], texts: dict[str, bytes]) -> Iterator[list
   """Every tokenizer without a model on every text, which must come back if it is lossless."""
   for method, codec in codecs.items():
     for kind, text in texts.items():
-      row = name(method=method, text=kind)
+      row = dict(method=method, text=kind)
       rows, ids = rates('walk', row, lambda: codec.encode(text), 'encode', len(text), REPEATS.value)
       more, data = rates('walk', row, lambda: codec.decode(ids), 'decode', len(text), REPEATS.value)
       if codec.lossless and data != text:
@@ -75,7 +76,7 @@ def execute() -> None:
   loaded = _codecs()
   stepped = {method: codec for method, codec in loaded.items() if isinstance(codec, Stepped)}
   plain = {method: codec for method, codec in loaded.items() if method not in stepped}
-  plain['unicode'] = tokenizers.train_unicode([train])
+  plain['unicode'] = train_unicode([train])
   repeats = REPEATS.value
   peers = speed_peers.peers(plain, held_out) if 'peers' in TABLES.value else {}
   makers: dict[str, Callable[[], Iterator[list[Row]]]] = {

@@ -17,7 +17,7 @@ from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
 from lib.parameters import describe_model
-from lib.report.results import Row, name
+from lib.report.results import Row
 from lib.tokenizers.base import Tokenizer
 from pallas_kernels.chips import CHIPS
 
@@ -37,14 +37,14 @@ def table(
   """The step's row, then of each tokenizer how many tokens a second it feeds, read and packed."""
   appetite, flops = _appetite(model, shape[1], repeats)
   most = CHIPS['h200'].flops / flops
-  row = name(step=model[0], rows=ROWS, length=shape[1])
+  row = dict(step=model[0], rows=ROWS, length=shape[1])
   note = 'loss and gradients on all cores'
   yield [Row('input', row, 'tokens_per_s', appetite, unit='tokens/s', note=note)]
   documents = [text[start : start + DOCUMENT] for start in range(0, len(text), DOCUMENT)]
   for method, codec in plain.items():
     for source, data in (('text', documents), ('tokens', _encoded(codec, documents))):
       rate = _rate(data, codec, repeats, shape)
-      row = name(method=method, source=source)
+      row = dict(method=method, source=source)
       yield [
         Row('input', row, 'tokens_per_s', rate, unit='tokens/s'),
         Row('input', row, 'times_appetite', rate / appetite, note='of the step above'),

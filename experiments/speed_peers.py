@@ -8,10 +8,12 @@ import numpy as np
 
 from experiments.timing import rates
 from lib.errors import InputError
-from lib.report.results import Row, name
-from lib.tokenizers import BPE, SentencePiece, StaticAC
+from lib.report.results import Row
 from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.bpe import BPE
 from lib.tokenizers.coding import arithmetic
+from lib.tokenizers.coding.baselines import StaticAC
+from lib.tokenizers.sentencepiece import SentencePiece
 
 ROWS = 50_000  # symbols that get a row of frequencies each
 
@@ -50,7 +52,7 @@ def table(found: dict[str, Peer], text: bytes, repeats: int) -> Iterator[list[Ro
   """The rows of each peer."""
   for method, peer in found.items():
     part = text[:ROWS] if 'row' in method else text
-    row = name(method=method, text='held_out')
+    row = dict(method=method, text='held_out')
     rows, made = rates('peers', row, lambda: peer.encode(part), 'encode', len(part), repeats)
     if (decode := peer.decode) is not None:
       more, data = rates('peers', row, lambda: decode(made), 'decode', len(part), repeats)

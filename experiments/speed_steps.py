@@ -3,7 +3,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from experiments.timing import time_calls
 from lib.models.byte_model import BEGIN, ByteModel, whole
 from lib.models.byte_stepper import ByteStepper
-from lib.report.results import Row, name
+from lib.report.results import Row
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
@@ -31,8 +31,8 @@ def table(
     model = codec.stepper.model
     wider = ByteModel(dataclasses.replace(model.sizes, streams=streams), model.variables)
     codec.stepper = ByteStepper(wider)
-    row = name(method=method, streams=streams)
-    encoding, coded = _rate(row, lambda: codec.encode_all(documents), 'encode', size, repeats)
+    row = dict(method=method, streams=streams)
+    encoding, coded = _rate(row, lambda: codec.cover_batch(documents), 'encode', size, repeats)
     ids = [document.ids for document in coded]
     decoding, back = _rate(row, lambda: codec.decode_all(ids), 'decode', size, repeats)
     if [data for data, _ in back] != documents and codec.lossless:
@@ -45,7 +45,7 @@ def table(
 
 
 def _rate(
-  row: str, work: Callable[[], Any], column: str, size: int, repeats: int
+  row: Mapping[str, Any], work: Callable[[], Any], column: str, size: int, repeats: int
 ) -> tuple[Row, Any]:
   """Kilobytes (10³ bytes) a second of work on `size` bytes on all cores, and what it returned."""
   timing = time_calls(work, repeats)
@@ -61,7 +61,7 @@ def _loops(codec, model, method, text, rate, repeats) -> list[Row]:
     ('with a cache', LOOP, lambda window: _cached(alone, window)),
     ('reading the window anew', ANEW, lambda window: _anew(model, window)),
   ):
-    row = name(method=f'{method}: Python loop {kind}')
+    row = dict(method=f'{method}: Python loop {kind}')
     encoding, windows = _rate(
       row, lambda: loop(following, text[:size], codec.bits), 'encode', size, repeats
     )

@@ -10,18 +10,18 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments.recipe import Plan, Recipe
 from lib.errors import InputError
 from lib.train import plan, sharding, state
 
 
-def load(path: str) -> runner.Recipe:
+def load(path: str) -> Recipe:
   """The recipe of a config file."""
   name = pathlib.Path(path.partition(':')[0]).stem
   return importlib.import_module(f'experiments.{name}.__main__').RECIPE
 
 
-def chosen(recipe: runner.Recipe, config: ConfigDict, model: str) -> str:
+def chosen(recipe: Recipe, config: ConfigDict, model: str) -> str:
   """The model asked for, or the largest; raises InputError that lists all for one that is none."""
   names = list(recipe.plans(config))
   if not names:
@@ -41,7 +41,7 @@ class Ready:
     seconds: of compilation.
   """
 
-  def __init__(self, one: runner.Plan, mesh: Mesh, seed: int = 0, accumulate: int = 1):
+  def __init__(self, one: Plan, mesh: Mesh, seed: int = 0, accumulate: int = 1):
     experiment = one.experiment
     with jax.set_mesh(mesh):
       self.batch = sharding.global_batch(one.drawn(), mesh, experiment.batch_axis)
@@ -76,7 +76,7 @@ class Ready:
     return (time.perf_counter() - begin) / count
 
 
-def prepare(recipe: runner.Recipe, config: ConfigDict, model: str) -> Ready:
+def prepare(recipe: Recipe, config: ConfigDict, model: str) -> Ready:
   """The step of a recipe's model, on the devices that the config spreads it over."""
   one, mesh = recipe.plans(config)[model](), sharding.make_mesh(config.mesh)
   return Ready(one, mesh, config.seed, config.accumulate)

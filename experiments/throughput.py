@@ -21,6 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import command, runner, steps, throughput_peer, throughput_step
+from experiments.recipe import Recipe
 from lib import atomic, memory
 from lib.errors import InputError
 from lib.report import results, tables
@@ -79,7 +80,7 @@ def execute() -> None:
   print(tables.markdown(rows, CAPTIONS))
 
 
-def measure(recipe: runner.Recipe, model: str) -> list[Row]:
+def measure(recipe: Recipe, model: str) -> list[Row]:
   """The rows of a model in every dtype asked for."""
   dtypes = DTYPES.value or [CONFIG.value.dtype]
   # By other processes, before this one takes the device for itself.
@@ -97,7 +98,7 @@ def measure(recipe: runner.Recipe, model: str) -> list[Row]:
     config.dtype = dtype
     print(f'{name(dtype=dtype)}: making the state and compiling the step', flush=True)
     step = steps.prepare(recipe, config, model)
-    rows += throughput_step.table(step, name(dtype=dtype), dtype, REPEATS.value, seconds)
+    rows += throughput_step.table(step, {'dtype': dtype}, dtype, REPEATS.value, seconds)
   return rows
 
 

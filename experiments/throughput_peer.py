@@ -13,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import lexinvariant
-from experiments import runner, steps
+from experiments import steps
 from experiments.lexinvariant import models, text
+from experiments.recipe import Plan
 from experiments.timing import in_turns
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
-from lib.report.results import Row, name
+from lib.report.results import Row
 from lib.train import optimizer, sharding
 from lib.train.experiment import Experiment
 
@@ -95,7 +96,7 @@ def table(found: Mapping[str, Case], repeats: int) -> list[Row]:
     check(losses)
     seconds = in_turns(made, repeats)
     for (dtype, way), took in seconds.items():
-      row = name(model=title, dtype=dtype, way=way)
+      row = dict(model=title, dtype=dtype, way=way)
       over = np.array(seconds[dtype, 'eager']) / np.array(took)
       rate = case.rows * case.length / statistics.median(took)
       rows += [
@@ -107,7 +108,7 @@ def table(found: Mapping[str, Case], repeats: int) -> list[Row]:
         ),
       ]
     if 'compiled' in case.ways and not shutil.which('g++'):
-      row = name(model=title, way='compiled')
+      row = dict(model=title, way='compiled')
       rows.append(Row('peer', row, 'tokens_per_s', None, note=NO_COMPILER))
   return rows
 
@@ -120,7 +121,7 @@ def prepared(case: Case, dtype: str) -> dict[str, Way]:
   experiment = Experiment(*next_token(model), ())
   chain = optimizer.make_optimizer('adamw', lambda _: RATE, weight_decay=DECAY)
   shapes = pipeline.shapes(case.rows, case.length)
-  one = runner.Plan(experiment, chain, shapes, model.embedding.vocab_size)
+  one = Plan(experiment, chain, shapes, model.embedding.vocab_size)
   ours = steps.Ready(one, sharding.make_mesh({}, jax.devices()[:1]))
   params = jax.device_get(ours.state['variables']['params'])
   theirs = {

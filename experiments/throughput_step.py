@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ TRACES = 3
 
 
 def table(
-  step: steps.Ready, row: str, dtype: str, repeats: int, first: Mapping[str, float]
+  step: steps.Ready, row: Mapping[str, Any], dtype: str, repeats: int, first: Mapping[str, float]
 ) -> list[Row]:
   """Rows of all tables of a step, named `row`.
 
@@ -59,8 +60,10 @@ def table(
     repeats: steps of a round that is timed.
     first: 'cold' and 'warm' -> seconds to a first step.
   """
+  title = name(**row)
   print(
-    f'{row}: compiled in {step.seconds:.0f} s; next {WARM_UP + ROUNDS * repeats} steps', flush=True
+    f'{title}: compiled in {step.seconds:.0f} s; next {WARM_UP + ROUNDS * repeats} steps',
+    flush=True,
   )
   step.pace(WARM_UP)
   took = statistics.median(step.pace(repeats) for _ in range(ROUNDS))
@@ -68,7 +71,7 @@ def table(
   peak, whose = peak_rate(dtype)
   rate = step.account.flops / took / len(jax.devices())
   print(
-    f'{row}: {tokens / took:,.0f} tokens/s, {rate / peak:.1%} of the peak; next {TRACES} traces',
+    f'{title}: {tokens / took:,.0f} tokens/s, {rate / peak:.1%} of the peak; next {TRACES} traces',
     flush=True,
   )
   of = lambda column, value, unit, note='': Row('step', row, column, value, unit=unit, note=note)
@@ -87,7 +90,7 @@ def table(
   return rows + taken_apart(step, row)
 
 
-def taken_apart(step: steps.Ready, row: str) -> list[Row]:
+def taken_apart(step: steps.Ready, row: Mapping[str, Any]) -> list[Row]:
   """The tables `parts` and `ops`, from the trace of the fastest of some steps.
 
   The profiler takes memory too, and then a step on a CPU meets pages that it must touch for the
@@ -109,14 +112,14 @@ def taken_apart(step: steps.Ready, row: str) -> list[Row]:
     for column in (direction(found.path), 'products' if found.product else ''):
       shares[column] = shares.get(column, 0.0) + seconds / total
   rows = [
-    Row('parts', f'{row},{name(part=part)}', column, shares.get(column, 0.0), unit='of the time')
+    Row('parts', {**row, 'part': part}, column, shares.get(column, 0.0), unit='of the time')
     for part, shares in parts.items()
     if shares
     for column in ('forward', 'backward', 'neither', 'products')
   ]
   longest = sorted(spent, key=lambda op: -spent[op])[:TOP]
   return rows + [
-    Row('ops', f'{row},{name(op=op, of=short(known.get(op, nothing).path))}', 'share',
+    Row('ops', {**row, 'op': op, 'of': short(known.get(op, nothing).path)}, 'share',
         spent[op] / total, unit='of the time')
     for op in longest
   ]  # fmt: skip

@@ -51,7 +51,7 @@ def in_turns(works: Mapping[K, Callable[[], Any]], repeats: int) -> dict[K, list
 
 
 def rates(
-  table: str, row: str, work: Callable[[], Any], column: str, size: int, repeats: int
+  table: str, row: Mapping[str, Any], work: Callable[[], Any], column: str, size: int, repeats: int
 ) -> tuple[list[Row], Any]:
   """Rows of the megabytes (10⁶ bytes) a second of work on `size` bytes, and what it returned.
 

@@ -18,7 +18,7 @@ import optax
 from absl import logging
 
 from lib.data import pipeline
-from lib.tokenizers import Characters
+from lib.tokenizers.characters import Characters
 from lib.train import checkpoint, loop, sharding, state
 from lib.train.experiment import Experiment
 

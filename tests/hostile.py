@@ -14,7 +14,19 @@ import numpy as np
 from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers import container, files, registry
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.blocks import Blocks
+from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import tabulate
+from lib.tokenizers.coding.baselines import GZip, train_static_ac
+from lib.tokenizers.coding.windows import EqualInfo
+from lib.tokenizers.foreign import ByteLevel, Foreign
+from lib.tokenizers.lzw import train_lzw
+from lib.tokenizers.restricted import train_restricted
+from lib.tokenizers.sentencepiece import train_sentencepiece
+from lib.tokenizers.unicode import Unicode
+from lib.tokenizers.wordpiece import train_wordpiece
 
 TEXT = (
   'A text of words, the same words again, \u00e9t\u00e9 \u4e2d\u6587 the words 0123\n'.encode() * 8
@@ -74,20 +86,20 @@ def family(name: str) -> tokenizers.Tokenizer:
   singles = [letters[i : i + 1] for i in letters]
   pieces = sorted({TEXT[i : i + n] for i in range(60) for n in (2, 3, 4)})
   make = {
-    'bpe': lambda: tokenizers.train_bpe([TEXT], 300),
-    'byte_level': lambda: tokenizers.ByteLevel(tokenizer_json()),
-    'foreign': lambda: tokenizers.Foreign(tokenizer_json(lower=True), '.json'),
-    'blocks': lambda: tokenizers.Blocks(b'01', 3),
-    'characters': tokenizers.Characters,
-    'dictionary': lambda: tokenizers.Dictionary(singles + pieces, 'minimal'),
-    'equal_info': lambda: tokenizers.EqualInfo(tabulate.number({*singles, *pieces}, 12), 12),
-    'gzip': lambda: tokenizers.GZip(16),
-    'lzw': lambda: tokenizers.train_lzw([TEXT], 300),
-    'restricted': lambda: tokenizers.train_restricted([TEXT], 400),
-    'sentencepiece': lambda: tokenizers.train_sentencepiece([TEXT * 20], 330, 'bpe'),
-    'static_ac': lambda: tokenizers.train_static_ac([TEXT]),
-    'unicode': lambda: tokenizers.Unicode(['the', 'th']),
-    'wordpiece': lambda: tokenizers.train_wordpiece([TEXT * 20], 530),
+    'bpe': lambda: train_bpe([TEXT], 300),
+    'byte_level': lambda: ByteLevel(tokenizer_json()),
+    'foreign': lambda: Foreign(tokenizer_json(lower=True), '.json'),
+    'blocks': lambda: Blocks(b'01', 3),
+    'characters': Characters,
+    'dictionary': lambda: Dictionary(singles + pieces, 'minimal'),
+    'equal_info': lambda: EqualInfo(tabulate.number({*singles, *pieces}, 12), 12),
+    'gzip': lambda: GZip(16),
+    'lzw': lambda: train_lzw([TEXT], 300),
+    'restricted': lambda: train_restricted([TEXT], 400),
+    'sentencepiece': lambda: train_sentencepiece([TEXT * 20], 330, 'bpe'),
+    'static_ac': lambda: train_static_ac([TEXT]),
+    'unicode': lambda: Unicode(['the', 'th']),
+    'wordpiece': lambda: train_wordpiece([TEXT * 20], 530),
   }
   return make[name]()
 

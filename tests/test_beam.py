@@ -12,6 +12,7 @@ from apache_beam.testing import test_pipeline, util
 from experiments import corpus, corpus_beam
 from lib import tokenizers
 from lib.data import corpora, sources
+from lib.tokenizers.coding.baselines import train_static_ac
 from tests import byte_models
 
 
@@ -20,7 +21,7 @@ def folders(tmp_path_factory):
   """The folder that a process leaves and that a pipeline leaves, which found a shard done."""
   folder = tmp_path_factory.mktemp('corpus')
   (folder / 'text').write_bytes(byte_models.sources() * 3)
-  tokenizers.save(tokenizers.train_static_ac([byte_models.sources()]), folder / 'codec')
+  tokenizers.save(train_static_ac([byte_models.sources()]), folder / 'codec')
   for name in ('process', 'pipeline'):
     job = corpus.begin(
       str(folder / 'text'), 'train', str(folder / 'codec'), str(folder / name), 4, None

@@ -18,7 +18,7 @@ from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.language_model import TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
-from lib.tokenizers import Characters
+from lib.tokenizers.characters import Characters
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / 'docs/examples').glob('*.py'))

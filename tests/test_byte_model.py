@@ -17,6 +17,7 @@ from lib.models import byte_model, byte_stepper
 from lib.models.byte_model import ByteModel, Sizes
 from lib.models.byte_stepper import ByteStepper
 from lib.tokenizers import base, files
+from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.model import Remembered
 from lib.tokenizers.coding.streams import SteppedAC
@@ -112,7 +113,7 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
   (tmp_path / 'm1').write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
   with pytest.raises(InputError, match='damaged'):
     ByteModel.load(tmp_path / 'm1')
-  tokenizers.save(tokenizers.Characters(), tmp_path / 'bytes')
+  tokenizers.save(Characters(), tmp_path / 'bytes')
   with pytest.raises(InputError, match="holds a 'characters', not an M1"):
     ByteModel.load(tmp_path / 'bytes')
   files.write(tmp_path / 'odd', byte_model.FAMILY, {'sizes': base.byte_array(b'{}')})
@@ -167,7 +168,7 @@ def test_another_process_with_another_batch_decodes(model, tmp_path):
   sent, expected = {}, []
   for name, codec in codecs(model).items():
     tokenizers.save(codec, tmp_path / name)
-    coded = codec.encode_all(documents)
+    coded = codec.cover_batch(documents)
     order = [4, 3, 0, 1]  # fewer, in another order, in other lanes
     sent[str(tmp_path / name)] = [coded[i].ids.tolist() for i in order]
     expected.append([documents[i].hex() for i in order])
@@ -186,8 +187,8 @@ def test_codecs_keep_their_m1_in_their_file(model, tmp_path):
     assert again.fingerprint == codec.fingerprint
     assert type(again) is type(codec)
   # A plain tokenizer is kept as ever.
-  tokenizers.save(tokenizers.Characters(), tmp_path / 'bytes')
-  assert isinstance(tokenizers.load(tmp_path / 'bytes'), tokenizers.Characters)
+  tokenizers.save(Characters(), tmp_path / 'bytes')
+  assert isinstance(tokenizers.load(tmp_path / 'bytes'), Characters)
   toy = SteppedAC(byte_models.Stepping(byte_models.Uniform(), 2), 'uniform')
   with pytest.raises(InputError, match='cannot be saved with an M1 that is a Stepping'):
     tokenizers.save(toy, tmp_path / 'toy')

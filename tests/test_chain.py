@@ -6,10 +6,10 @@ import pytest
 
 from lib.data import markov
 from lib.data.chain import Chain
-from lib.tokenizers import EqualInfo
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
+from lib.tokenizers.coding.windows import EqualInfo
 
 SOURCES = {
   'order1': markov.switching(0.8, 0.7, 1),
@@ -59,7 +59,7 @@ def test_a_coder_that_knows_the_source_spends_its_entropy():
   source = SOURCES['order3']
   documents = [source.text(200, seed) for seed in range(8)]
   codec = SteppedAC(Chain(source, streams=8), 'chain', 8)
-  coded = codec.encode_all(documents)
+  coded = codec.cover_batch(documents)
   assert codec.restore(coded) == documents
   chain = Chain(source)
   ideal = 0.0

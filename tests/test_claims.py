@@ -15,7 +15,7 @@ from experiments.reproduce import RECIPES
 from lib import stats
 from lib.report import claims, page, published, rules, sections, tables
 from lib.report.claims import Claim, Verdict
-from lib.report.results import Row
+from lib.report.results import Row, coordinates
 from lib.report.rules import Cells
 from lib.report.sections import Section
 from lib.stats import Estimate
@@ -25,7 +25,15 @@ from tests import addresses
 def row(name, column, value, sem=None, n='10', df=9.0, **rest):
   over = 'documents' if sem is not None else ''
   return Row(
-    't', name, column, value, sem, n=n, over=over, df=df if sem is not None else None, **rest
+    't',
+    coordinates(name),
+    column,
+    value,
+    sem,
+    n=n,
+    over=over,
+    df=None if sem is None else df,
+    **rest,
   )
 
 
@@ -124,7 +132,7 @@ REASONS = {
 def test_without_an_error_nothing_is_decided_by_values(reason):
   sem, n, df = REASONS[reason]
   over = 'seeds×documents' if '×' in n else 'documents'
-  alone = Row('t', 'a=1', 'x', 0.5, sem, n=n, over=over, df=df)
+  alone = Row('t', {'a': 1}, 'x', 0.5, sem, n=n, over=over, df=df)
   for other in (0.5, 0.4, 0.6):
     [one] = find('above', {'left': 't / a=1 / x', 'right': other}, [alone]).comparisons
     assert one.untested == reason
@@ -139,8 +147,8 @@ def test_without_an_error_nothing_is_decided_by_values(reason):
 def test_zero_hits_against_zero_hits_says_nothing_and_against_all_hits_much():
   none, every = stats.share(np.zeros(1000)), stats.share(np.ones(1000))
   cells = [
-    Row.of('t', 'a=1', 'x', none), Row.of('t', 'a=2', 'x', none), Row.of('t', 'a=3', 'x', every)
-  ]  # fmt: skip
+    Row.of('t', {'a': a}, 'x', found) for a, found in enumerate((none, none, every), start=1)
+  ]
   assert find('above', {'left': 't / a=1 / x', 'right': 't / a=2 / x'}, cells).holds is None
   assert find('above', {'left': 't / a=3 / x', 'right': 't / a=2 / x'}, cells).holds
 
@@ -161,14 +169,14 @@ def test_comparisons_are_those_of_student_and_welch():
   assert one.p == pytest.approx(2 * scipy_stats.t.sf(0.1 / 0.01 / math.sqrt(2), 18))
   rng = np.random.default_rng(0)
   left, right = rng.normal(0, 1, 7), rng.normal(1, 3, 5)
-  cells = [Row.of('t', f'a={i}', 'x', stats.mean(side)) for i, side in enumerate((left, right))]
+  cells = [Row.of('t', {'a': i}, 'x', stats.mean(side)) for i, side in enumerate((left, right))]
   [one] = find('above', {'left': 't / a=0 / x', 'right': 't / a=1 / x'}, cells).comparisons
   assert one.p == pytest.approx(scipy_stats.ttest_ind(left, right, equal_var=False).pvalue)
 
 
 def test_an_equivalence_holds_exactly_if_the_interval_lies_inside_the_margins():
   for value in np.linspace(-0.1, 0.1, 41):
-    cell = Row('t', 'a=1', 'x', value, 0.01, n='5', df=4.0)
+    cell = Row('t', {'a': 1}, 'x', value, 0.01, n='5', df=4.0)
     [one] = find(
       'equivalent', {'left': 't / a=1 / x', 'right': 0, 'margin': 0.05}, [cell]
     ).comparisons
@@ -212,7 +220,7 @@ def test_only_seeds_are_paired_and_other_wildcards_stay_apart():
 
 
 def test_equal_values_are_neither_above_nor_below_and_rounding_is_no_difference():
-  cell = Row('t', 'a=1', 'x', 0.1 + 0.2)
+  cell = Row('t', {'a': 1}, 'x', 0.1 + 0.2)
   fields = {'left': 't / a=1 / x', 'right': 0.3, 'exact': True}
   for kind in ('above', 'below'):
     assert find(kind, fields, [cell]).holds is False
@@ -281,7 +289,7 @@ def test_a_true_claim_of_many_comparisons_is_rarely_called_false_and_one_failure
   rule = {'kind': 'above', 'left': 't / a=* / x', 'right': 0}
 
   def false(samples):
-    rows = [Row.of('t', f'a={i}', 'x', stats.mean(one)) for i, one in enumerate(samples)]
+    rows = [Row.of('t', {'a': i}, 'x', stats.mean(one)) for i, one in enumerate(samples)]
     return rules.judge([rule], Cells(rows, []))[0].holds is False
 
   equal = rng.normal(0, 1, (300, 12, 5))  # on the edge of the claim
@@ -360,7 +368,8 @@ def synthetic(paper, change, sem):
           value = 1.0 + change * len(found)
           bare = error is None or (rule.get('exact') == 'right' and side == rule['right'])
           cell = Estimate(value) if bare else Estimate(value, error, '9', 'seeds', 8.0)
-          found.setdefault((table, name, column), Row.of(table, name, column, cell))
+          where = coordinates(name if '=' in name else f'any={name}')
+          found.setdefault((table, name, column), Row.of(table, where, column, cell))
   return list(found.values())
 
 
@@ -408,7 +417,7 @@ def test_no_claim_fails_on_the_numbers_of_its_own_paper(paper, reproduced):
     if entry['where'].get('scale', 'paper') == 'paper' and isinstance(entry['value'], (int, float))
   ]  # fmt: skip
   rows = [
-    Row(entry['table'], entry['row'], entry['column'], float(entry['value']),
+    Row(entry['table'], coordinates(entry['row']), entry['column'], float(entry['value']),
         None if entry['column'] == 'tokens' else 1e-6, n='9', df=8.0,
         published=float(entry['value']))
     for entry in entries

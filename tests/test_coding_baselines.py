@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from lib import tokenizers
 from lib.errors import InputError
-from lib.tokenizers import GZip, StaticAC
 from lib.tokenizers.coding import arithmetic
+from lib.tokenizers.coding.baselines import GZip, StaticAC, train_static_ac
 from tests import byte_models
 
 
 @functools.cache
 def static_ac(token_bits=8):
-  return tokenizers.train_static_ac([byte_models.sources()[:100_000]], 1 << token_bits)
+  return train_static_ac([byte_models.sources()[:100_000]], 1 << token_bits)
 
 
 def codecs():
@@ -113,4 +113,4 @@ def test_bad_frequencies_and_no_text_are_refused():
   with pytest.raises(InputError, match='must rise from 0 to 16384'):
     StaticAC(np.arange(258, dtype=np.uint16))
   with pytest.raises(InputError, match='no text to count'):
-    tokenizers.train_static_ac([b''])
+    train_static_ac([b''])

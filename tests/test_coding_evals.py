@@ -46,7 +46,7 @@ def test_what_ac_spends_beyond_m1_adds_up_and_is_rounded_by_less_than_a_token_an
   documents = [text[:700], text[700:720], b'']
   found = coding.code_lengths([after_each_byte(model, one) for one in documents], documents)
   codec = SteppedAC(byte_models.Stepping(model, 3), 'n-gram', 8)
-  spent = np.array([8 * len(coded.ids) for coded in codec.encode_all(documents)])
+  spent = np.array([8 * len(coded.ids) for coded in codec.cover_batch(documents)])
   parts = found.excess(spent)
   np.testing.assert_allclose(sum(parts.values()), spent - found.exact)
   assert set(parts) == {'frequencies', 'end_mark', 'rounding'}

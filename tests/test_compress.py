@@ -14,8 +14,11 @@ from absl import flags
 from experiments import compress, speed_steps
 from lib import tokenizers
 from lib.errors import InputError
+from lib.tokenizers.characters import Characters
+from lib.tokenizers.coding.baselines import train_static_ac
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
+from lib.tokenizers.coding.windows import EqualInfo
 from tests import byte_models
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -26,10 +29,10 @@ def codecs(tmp_path_factory):
   """Files of a lossless tokenizer, one that is not, and another."""
   folder = tmp_path_factory.mktemp('codecs')
   table = {
-    'exact': tokenizers.EqualInfo(tabulate(byte_models.ngram(), 12, 'exact'), 12),
-    'greedy': tokenizers.EqualInfo(tabulate(byte_models.ngram(), 12, 'greedy'), 12),
-    'static_ac': tokenizers.train_static_ac([byte_models.sources()]),
-    'letters': tokenizers.Characters(b'abc'),
+    'exact': EqualInfo(tabulate(byte_models.ngram(), 12, 'exact'), 12),
+    'greedy': EqualInfo(tabulate(byte_models.ngram(), 12, 'greedy'), 12),
+    'static_ac': train_static_ac([byte_models.sources()]),
+    'letters': Characters(b'abc'),
   }
   for name, tokenizer in table.items():
     tokenizers.save(tokenizer, folder / name)

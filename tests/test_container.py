@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers import container
+from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.coding.baselines import GZip, train_static_ac
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
+from lib.tokenizers.coding.windows import EqualInfo
+from lib.tokenizers.unicode import Unicode
 from tests import byte_models
 
 BYTES = bytes(range(256))
@@ -26,15 +29,15 @@ BYTES = bytes(range(256))
 def make(name):
   """One tokenizer a way of being written: widths of 1 to 17 bits, and M1 step by step."""
   if name == 'static_ac':
-    return tokenizers.train_static_ac([byte_models.sources()[:50_000]])
+    return train_static_ac([byte_models.sources()[:50_000]])
   if name == 'gzip':
-    return tokenizers.GZip(16)
+    return GZip(16)
   if name == 'bpe':
-    return tokenizers.train_bpe([byte_models.sources()[:20_000]], 700)
+    return train_bpe([byte_models.sources()[:20_000]], 700)
   if name == 'unicode':
-    return tokenizers.Unicode(['the', 'th'], vocab_size=0x20000)
+    return Unicode(['the', 'th'], vocab_size=0x20000)
   if name in ('exact', 'greedy'):
-    return tokenizers.EqualInfo(tabulate(byte_models.ngram(), 12, name), token_bits=12)
+    return EqualInfo(tabulate(byte_models.ngram(), 12, name), token_bits=12)
   stepper = byte_models.Stepping(byte_models.ngram(), streams=3)
   if name == 'stepped_ac':
     return SteppedAC(stepper, 'ngram')

@@ -19,6 +19,7 @@ from experiments import compress, corpus
 from lib import tokenizers
 from lib.data import corpora, pipeline, sources
 from lib.errors import InputError
+from lib.tokenizers.coding.baselines import GZip, train_static_ac
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from tests import byte_models
 
@@ -42,7 +43,7 @@ def text(tmp_path_factory):
 @pytest.fixture(scope='module')
 def codec(tmp_path_factory):
   path = tmp_path_factory.mktemp('codec') / 'codec'
-  tokenizers.save(tokenizers.train_static_ac([byte_models.sources()]), path)
+  tokenizers.save(train_static_ac([byte_models.sources()]), path)
   return str(path)
 
 
@@ -179,7 +180,7 @@ def test_shards_hold_consecutive_documents_and_as_many_as_others():
 
 def test_other_plans_and_bad_requests_are_named(whole, text, codec, tmp_path):
   other = tmp_path / 'other'
-  tokenizers.save(tokenizers.GZip(), other)
+  tokenizers.save(GZip(), other)
   for options, words in [
     (dict(shards=3), f'{SHARDS} shards'),
     (dict(codec=other, shards=SHARDS), 'under the static_ac tokenizer'),
@@ -201,9 +202,9 @@ def test_other_plans_and_bad_requests_are_named(whole, text, codec, tmp_path):
 
 def test_reading_with_another_tokenizer_or_another_split_is_named(whole):
   with pytest.raises(InputError, match='was made by the tokenizer'):
-    corpora.Corpus(whole, 'train', tokenizers.GZip())
+    corpora.Corpus(whole, 'train', GZip())
   with pytest.raises(InputError, match="no whole encoded split 'test'"):
-    corpora.Corpus(whole, 'test', tokenizers.GZip())
+    corpora.Corpus(whole, 'test', GZip())
 
 
 def test_a_split_that_was_begun_and_not_finished_is_named(whole, text, codec, tmp_path):

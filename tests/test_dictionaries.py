@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import tokenizers
 from lib.errors import InputError
-from lib.tokenizers import Blocks, Dictionary
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.blocks import Blocks
+from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.lzw import train_lzw
 from tests.strings import markov, texts
 
 # LZW
@@ -29,22 +31,22 @@ def naive_phrases(data, size, alphabet):
 
 def test_lzw_on_the_example_of_the_paper():
   # 0|1|00|11|1: each phrase is the shortest prefix not yet there; the last '1' is no new phrase.
-  lzw = tokenizers.train_lzw([b'0100111'], 10, None)
+  lzw = train_lzw([b'0100111'], 10, None)
   assert lzw.pieces == [b'0', b'1', b'00', b'11']
   # Greedy on the same text: 0|1|00|11|1.
   assert lzw.encode(b'0100111').tolist() == [0, 1, 2, 3, 1]
-  assert tokenizers.train_lzw([b'0100111'], 3, None).pieces == [b'0', b'1', b'00']
+  assert train_lzw([b'0100111'], 3, None).pieces == [b'0', b'1', b'00']
 
 
 @settings(max_examples=200, deadline=None)
 @given(texts(b'abc'), st.integers(3, 20))
 def test_lzw_learns_the_phrases_of_the_plain_parser(data, size):
-  lzw = tokenizers.train_lzw([data], size, b'abc')
+  lzw = train_lzw([data], size, b'abc')
   assert lzw.pieces == [b'a', b'b', b'c', *naive_phrases(data, size, b'abc')]
   assert {piece[:-1] for piece in lzw.pieces[3:]} <= set(lzw.pieces)
 
 
-@pytest.mark.parametrize('train', [tokenizers.train_bpe, tokenizers.train_lzw])
+@pytest.mark.parametrize('train', [train_bpe, train_lzw])
 def test_one_training_serves_smaller_dictionaries(train):
   data = markov(20_000, 0.2, seed=3)
   large = train([data], 100, None)

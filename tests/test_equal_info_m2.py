@@ -21,11 +21,12 @@ from lib.models import byte_coders, byte_model, one_pass
 from lib.models.byte_stepper import ByteStepper
 from lib.objectives.next_token import next_token
 from lib.report.results import Row, Rows
-from lib.tokenizers import Characters, EqualInfo
+from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
+from lib.tokenizers.coding.windows import EqualInfo
 from lib.train import sharding
 from lib.train.experiment import Experiment
 from tests import byte_models, intervals
@@ -101,7 +102,7 @@ def test_streams_made_in_one_pass_are_those_of_the_stepping_codec():
   codec = SteppedAC(stepper, model.fingerprint, 8)
   same = 0
   for one, other in zip(
-    one_pass.encode_all(model, documents, 8), codec.encode_all(documents), strict=True
+    one_pass.encode_all(model, documents, 8), codec.cover_batch(documents), strict=True
   ):
     assert (one.size, one.crc, one.byte_lengths.sum()) == (other.size, other.crc, one.size)
     assert abs(one.ids.size - other.ids.size) <= 1
@@ -114,7 +115,7 @@ def test_streams_made_in_one_pass_are_those_of_the_stepping_codec():
   ahead = one_pass.Foreseen(model, some, 5)  # windows are longer than that, and than M1 sees
   unstepped = SteppedEqualInfo(ahead, model.fingerprint, 32, 'greedy', 8)
   same = 0
-  for one, other in zip(unstepped.encode_all(some), stepped.encode_all(some), strict=True):
+  for one, other in zip(unstepped.cover_batch(some), stepped.cover_batch(some), strict=True):
     assert one.byte_lengths.sum() == one.size
     same += one.ids.tolist() == other.ids.tolist()
   assert same >= 4

@@ -16,7 +16,9 @@ from lib import tokenizers
 from lib.data import encoded, pipeline
 from lib.errors import InputError
 from lib.evals import ngram
-from lib.tokenizers import ByteLevel, Foreign, documents
+from lib.tokenizers import documents
+from lib.tokenizers.foreign import ByteLevel, Foreign
+from lib.tokenizers.sentencepiece import train_sentencepiece
 from tests import hostile
 
 EXACT = hostile.family('byte_level')
@@ -124,9 +126,7 @@ def test_every_byte_stays_in_the_denominator(tmp_path):
   for pack in (True, False):
     found = list(pipeline.batches(test, words, pack=pack, **options))
     assert sum(batch['bytes'].sum() for batch in found) == 10
-  kept = encoded.encode(
-    tmp_path, words.fingerprint, test, lambda texts: documents.encode(words, texts)
-  )
+  kept = encoded.encode(tmp_path, words.fingerprint, test, words.cover_batch)
   assert kept.bytes == 10
 
 
@@ -193,7 +193,7 @@ def test_any_sentencepiece_model_is_read(tmp_path):
   ids, lengths = tokenizer.cover(line)
   assert lengths.sum() == len(line)
   assert tokenizer.decode(ids) == 'A text of été words'.encode()  # one space
-  exact = tokenizers.train_sentencepiece([TEXT * 20], 330, 'bpe')
+  exact = train_sentencepiece([TEXT * 20], 330, 'bpe')
   found = tokenizers.load(written(tmp_path, exact.model_proto, 'exact.model'))
   assert found.fingerprint == exact.fingerprint
 

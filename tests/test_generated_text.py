@@ -15,8 +15,11 @@ from lib.decoding import constraints, sampling, text
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
-from lib.tokenizers import Characters, Dictionary, EqualInfo, GZip
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.characters import Characters
+from lib.tokenizers.coding.baselines import GZip
 from lib.tokenizers.coding.tabulate import tabulate
+from lib.tokenizers.coding.windows import EqualInfo
 from tests import byte_models
 
 PROMPT = byte_models.held_out()[:400]

@@ -18,6 +18,7 @@ from lib import tokenizers
 from lib.data import fonts, glyphs
 from lib.data.look_alikes import confusables, look_alikes
 from lib.errors import InputError
+from lib.tokenizers.characters import Characters
 
 # A 6 × 10 frame whose ink ends on the baseline, a 16 × 16 square, and a hyphen.
 HEX = f"""0041:{'00' * 4}{'7E'}{'42' * 8}{'7E'}{'00' * 2}
@@ -239,7 +240,7 @@ def command(*arguments):
 
 
 def test_the_command_leaves_a_table_and_a_sheet(font, tmp_path):
-  tokenizers.save(tokenizers.Characters(b'A- x\n'), tmp_path / 'tokenizer')
+  tokenizers.save(Characters(b'A- x\n'), tmp_path / 'tokenizer')
   out = tmp_path / 'new/out'
   options = f'--font={tmp_path}/tiny.hex', f'--tokenizer={tmp_path}/tokenizer', f'--out={out}'
   done = command(*options, '--cell=16')

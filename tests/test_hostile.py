@@ -16,7 +16,11 @@ from lib import tokenizers
 from lib.data import fonts, glyphs
 from lib.errors import InputError
 from lib.tokenizers import container, files
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.bpe import BPE
 from lib.tokenizers.coding import slices
+from lib.tokenizers.coding.baselines import GZip, StaticAC
+from lib.tokenizers.coding.windows import EqualInfo
 from tests import fuzz, hostile
 
 
@@ -82,7 +86,7 @@ def test_the_size_is_checked_before_the_file_is_read(tmp_path):
 def test_merges_that_double_without_end_are_refused():
   rows = np.array([(0, 0), *((i, i) for i in range(1, 60))], np.int32)
   with pytest.raises(InputError, match='longer than'):
-    tokenizers.BPE.from_state({
+    BPE.from_state({
       'alphabet': np.frombuffer(b'a', np.uint8), 'merges': rows,
       'encoder': np.frombuffer(b'greedy', np.uint8),
     })  # fmt: skip
@@ -96,7 +100,7 @@ def test_windows_that_lead_out_of_their_table_are_refused(field, place, value):
   state[field] = state[field].copy()
   state[field][place] = value
   with pytest.raises(InputError, match='no table of windows'):
-    tokenizers.EqualInfo.from_state(state)
+    EqualInfo.from_state(state)
 
 
 def test_a_stream_that_unpacks_without_end_is_refused(monkeypatch):
@@ -106,16 +110,16 @@ def test_a_stream_that_unpacks_without_end_is_refused(monkeypatch):
   bomb = zlib.compress(bytes(1 << 20))
   ids = slices.unpack(np.frombuffer(bomb, np.uint8), 16)
   with pytest.raises(InputError, match='unpack to 4,096 bytes or more'):
-    tokenizers.GZip(16).decode(ids)
+    GZip(16).decode(ids)
   steps = np.append(np.arange(257), 1 << 14).astype(np.uint16)
   steps[-2] = (1 << 14) - 1  # byte 255 costs next to nothing
   with pytest.raises(InputError, match='unpack to 4,096 bytes or more'):
-    tokenizers.StaticAC(steps).decode([200] * 2000)
+    StaticAC(steps).decode([200] * 2000)
 
 
 def test_a_container_whose_ids_unpack_to_more_is_refused_before_they_do(monkeypatch):
   pieces = [b'a' * 1000, b'b']
-  chosen = tokenizers.Dictionary(pieces)
+  chosen = Dictionary(pieces)
   content = bytearray(container.to_bytes(chosen, b'b' * 8))
   content[-1] = 0  # all eight ids are the long piece now
   start = bytes(content[72:84])

@@ -10,7 +10,7 @@ import pytest
 from lib.data import lanes, pipeline
 from lib.data.encoded import Encoded
 from lib.errors import InputError
-from lib.tokenizers import Characters
+from lib.tokenizers.characters import Characters
 
 B, T = 16, 24
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from lib import language_model, tokenizers
+from lib import language_model
 from lib.embeddings import glyph_rows
 from lib.embeddings.glyph import Given
 from lib.embeddings.learned import Learned
@@ -27,6 +27,8 @@ from lib.models.byte_model import ByteModel, Sizes
 from lib.models.byte_model import variables as byte_model_variables
 from lib.models.byte_stepper import ByteStepper
 from lib.models.decoder import Decoder, LanguageModel
+from lib.tokenizers.characters import Characters
+from lib.tokenizers.coding.baselines import GZip
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.train import sharding
 from tests import byte_models, hostile
@@ -442,7 +444,7 @@ def test_streams_of_a_byte_model_are_scored_side_by_side():
   module = around(Learned(256, DIM))
   model = TrainedModel(module, filled(module), codec, CONTEXT)
   texts = [b'abc', b'some more', b'x']
-  for text, loss, coded in zip(texts, model.token_loss(texts), codec.encode_all(texts)):
+  for text, loss, coded in zip(texts, model.token_loss(texts), codec.cover_batch(texts)):
     assert loss.ids.tolist() == coded.ids.tolist()
     assert loss.bytes.sum() == len(text)
     assert loss.nats.shape == coded.ids.shape
@@ -513,7 +515,7 @@ def test_several_prompts_are_sampled_apart(kind):
 
 
 def test_the_likeliest_sample_follows_the_logits():
-  tokens = tokenizers.Characters(b'abcdefgh')
+  tokens = Characters(b'abcdefgh')
   module = around(Learned(8, DIM))
   model = TrainedModel(module, filled(module, seed=1), tokens, 12)
   ids = [8, 0]
@@ -527,7 +529,7 @@ def test_the_likeliest_sample_follows_the_logits():
 
 def test_what_cannot_be_sampled_is_named_at_once():
   module = around(Learned(256, DIM))
-  model = TrainedModel(module, filled(module), tokenizers.GZip(), CONTEXT)
+  model = TrainedModel(module, filled(module), GZip(), CONTEXT)
   with pytest.raises(InputError, match='cannot be sampled from gzip tokens'):
     model.generate(b'a')
   for options in ({'temperature': -1.0}, {'max_bytes': -1}, {'top_k': -1}, {'top_p': 0.0}):
@@ -581,7 +583,7 @@ def test_tables_are_what_the_model_reads_and_predicts_by():
 
 @pytest.mark.parametrize('kind', ['learned', 'frozen', 'preceding'])
 def test_another_vocabulary_saves_and_loads(kind, tmp_path):
-  model, tokens = make(kind), tokenizers.Characters(b'abcd')
+  model, tokens = make(kind), Characters(b'abcd')
   rows = np.arange(4 * DIM, dtype=np.float32).reshape(4, DIM) / 50
   changed = model.with_tables(Tables(rows, rows[::-1]), tokens)
   assert changed.bos == 4

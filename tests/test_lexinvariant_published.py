@@ -13,7 +13,7 @@ from experiments.lexinvariant import theory
 from lib.errors import InputError
 from lib.evals.in_context import improvement
 from lib.report import published
-from lib.report.results import Row
+from lib.report.results import Row, coordinates
 
 NOTES = pathlib.Path(__file__).parents[2] / 'shared/papers/lexinvariant.md'
 
@@ -112,11 +112,11 @@ def paper_tokens(d: int, epsilon: float, delta: float) -> float:
 
 def test_paper_numbers_stand_beside_rows_of_the_paper_scale_alone():
   name = 'data=pile,vocabulary=char,symbols=uniform,task=lookup,embedding=lexinvariant'
-  row = Row('in_context', name, 'accuracy', 0.9)
+  row = Row('in_context', coordinates(name), 'accuracy', 0.9)
   [attached] = published.attach([row], 'lexinvariant', {'scale': 'paper'})
   [apart] = published.attach([row], 'lexinvariant', {'scale': 'cpu'})
   assert attached.published == pytest.approx(0.918)
   assert apart.published is None
   assert 'published 0.918 at scale=paper' in apart.note
-  bound = Row('theory', 'd=6', 'bound_l1_at_64', 0.17)
+  bound = Row('theory', {'d': 6}, 'bound_l1_at_64', 0.17)
   assert published.attach([bound], 'lexinvariant', {'scale': 'cpu'})[0].published == 0.4534

@@ -344,27 +344,6 @@ def test_bpe_reaches_the_entropy_rate_within_240_steps(tmp_path):
   assert reached['measured'] <= 240
 
 
-def test_rooms_import_only_what_they_may():
-  # design: lib never imports experiments or configs; data and tokenizers do not import models;
-  # pallas_kernels imports none of lib; only models and embeddings import flax.
-  forbidden = {
-    'lib': ('experiments', 'configs'),
-    'lib/data': ('lib.models', 'lib.embeddings', 'flax'),
-    'lib/tokenizers': ('lib.models', 'lib.embeddings', 'flax', 'jax'),
-    'lib/evals': ('flax',),
-    'lib/train': ('flax', 'lib.models', 'lib.embeddings'),
-    'lib/report': ('flax', 'jax'),
-    'pallas_kernels': ('lib', 'flax'),
-  }
-  for room, names in forbidden.items():
-    for path in (ROOT / room).rglob('*.py'):
-      for line in path.read_text().splitlines():
-        words = line.strip().split()
-        if words[:1] in (['import'], ['from']):
-          for name in names:
-            assert not (words[1] + '.').startswith(name + '.'), f'{path}: {line}'
-
-
 def test_the_gpu_config_is_accepted_as_it_is():
   RECIPE.check(markov.get_config('gpu'))
 

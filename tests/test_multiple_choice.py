@@ -15,7 +15,8 @@ from lib.errors import InputError
 from lib.evals import multiple_choice as mc
 from lib.models.decoder import Decoder, LanguageModel
 from lib.parameters import describe_model
-from lib.tokenizers import Characters, train_bpe
+from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.characters import Characters
 from lib.train import sharding
 
 BYTES = Characters(bytes(range(256)))

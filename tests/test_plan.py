@@ -13,7 +13,7 @@ from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
-from lib.tokenizers import Characters
+from lib.tokenizers.characters import Characters
 from lib.train import optimizer, plan, sharding, topologies
 from lib.train.experiment import Experiment
 from lib.train.state import prepare

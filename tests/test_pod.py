@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from configs import markov
-from experiments import aot, launch, runner, steps
+from experiments import aot, launch, steps
+from experiments.recipe import Plan
 from lib.train import optimizer, sharding
 from tests import tiny
 from tests.test_plan import RECIPES, plans
@@ -121,7 +122,7 @@ def test_scaling_is_estimated_from_compiled_steps(monkeypatch, capsys):
   monkeypatch.setattr(aot, 'SIZES', ('cpu:2', 'cpu:8'))
   batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
   chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
-  one = runner.Plan(tiny.make(), chain, batch, tiny.V)
+  one = Plan(tiny.make(), chain, batch, tiny.V)
   aot.scale(markov.get_config('smoke'), 'tiny', lambda remat: one)
   table = capsys.readouterr().out.rpartition('An estimate: nothing of it ran.')[2]
   rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in table.split('\n')[4:-1]]

@@ -10,10 +10,10 @@ import pytest
 from experiments.recipe import Recipe, Table
 from lib import stats
 from lib.report import page, published, results, sections, tables
-from lib.report.results import Row, Rows, select
+from lib.report.results import Row, Rows, coordinates, select
 from lib.stats import Estimate
 
-ROW = Row('ngram', 'k=2,m=2', 'nats_per_char', 0.5003, 0.0004)
+ROW = Row('ngram', {'k': 2, 'm': 2}, 'nats_per_char', 0.5003, 0.0004)
 HERE = {'p': 0.8, 'q': 0.8, 'kind': 'switching'}
 
 
@@ -53,7 +53,7 @@ def test_a_derived_number_is_not_called_published():
   [apart] = published.attach([ROW], 'markov', HERE | {'p': 0.9})
   assert 'derived 0.5' in apart.note
   for evidence, word in (('', 'published'), ('recalled', 'recalled'), ('secondary', 'secondary')):
-    one = Row('t', 'a=1', 'x', 1.5, published=2.5, evidence=evidence)
+    one = Row('t', {'a': 1}, 'x', 1.5, published=2.5, evidence=evidence)
     assert tables.cell(one) == f'1.5000 ({word} 2.5000)'
 
 
@@ -72,7 +72,7 @@ def test_what_no_recipe_measures_has_rows_of_its_own(paper):
 
 
 def test_rows_survive_their_file_and_infinities_become_null(tmp_path):
-  odd = Row('t', 'a=1', 'x', math.inf, math.nan)
+  odd = Row('t', {'a': 1}, 'x', math.inf, math.nan)
   results.write_rows(tmp_path / 'rows.json', [ROW, odd], 1.5)
   assert 'Infinity' not in (tmp_path / 'rows.json').read_text()
   content = results.read_rows(tmp_path / 'rows.json')
@@ -84,9 +84,9 @@ def test_rows_survive_their_file_and_infinities_become_null(tmp_path):
 
 def test_a_row_holds_its_estimate_and_is_written_with_its_units(tmp_path):
   estimate = stats.crossed([[1.0, 2, 3], [1.5, 2, 4]])
-  row = Row.of('t', 'a=1', 'x', estimate, unit='nats', note='a note')
+  row = Row.of('t', {'a': 1}, 'x', estimate, unit='nats', note='a note')
   assert row.estimate == estimate
-  assert Row('t', 'a=1', 'x', None).estimate is None
+  assert Row('t', {'a': 1}, 'x', None).estimate is None
   results.write_rows(tmp_path / 'rows.json', [row], 1.0)
   [written] = json.loads((tmp_path / 'rows.json').read_text())['rows']
   assert list(written) == list(results.FIELDS)
@@ -104,9 +104,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_a_table_shows_error_published_number_and_notes():
   rows = [
-    Row('t', 'k=1', 'nats', 0.5, 0.01, 0.49, note='as the paper'),
-    Row('t', 'k=2', 'nats', None, note='not measured'),
-    Row('t', 'k=1', 'size', 4096),
+    Row('t', {'k': 1}, 'nats', 0.5, 0.01, 0.49, note='as the paper'),
+    Row('t', {'k': 2}, 'nats', None, note='not measured'),
+    Row('t', {'k': 1}, 'size', 4096),
   ]
   text = tables.markdown(rows, {'t': 'A caption.'})
   assert '0.5000 ± 0.01 (published 0.4900)' in text
@@ -117,10 +117,10 @@ def test_a_table_shows_error_published_number_and_notes():
 
 
 def test_a_table_says_what_its_errors_are_over():
-  of = lambda name, *estimate: Row.of('t', name, 'x', Estimate(1.0, *estimate))
+  of = lambda name, *estimate: Row.of('t', coordinates(name), 'x', Estimate(1.0, *estimate))
   rows = [
     of('k=1', 0.1, '3×57', 'seeds×documents', 2.5), of('k=2', 0.1, '10×57', 'seeds×documents', 9.1),
-    of('k=3', 0.1, '5', 'seeds', 4.0), of('k=4'), Row('u', 'k=1', 'x', 4096),
+    of('k=3', 0.1, '5', 'seeds', 4.0), of('k=4'), Row('u', {'k': 1}, 'x', 4096),
   ]  # fmt: skip
   assert tables.errors(rows)[1:] == [
     ['t', 'seeds×documents', '3×57, 10×57', '2.5, 9.1'],
@@ -174,9 +174,9 @@ def test_rows_are_found_by_their_coordinates():
 
 def test_rows_of_lossy_tokenizers_are_marked_in_every_form():
   rows = [
-    Row('t', 'tokenizer=words', 'bits', 1.0),
-    Row('t', 'tokenizer=bpe', 'bits', 2.0, 0.1, n='3', over='seeds', df=2.0),
-    Row('t', 'tokenizer=words', 'share_restored', 0.5),
+    Row('t', {'tokenizer': 'words'}, 'bits', 1.0),
+    Row('t', {'tokenizer': 'bpe'}, 'bits', 2.0, 0.1, n='3', over='seeds', df=2.0),
+    Row('t', {'tokenizer': 'words'}, 'share_restored', 0.5),
   ]
   found = results.mark_lossy(rows, lambda parts: parts['tokenizer'] == 'words')
   assert [row.lossy for row in found] == [True, False, True]

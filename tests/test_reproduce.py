@@ -18,21 +18,21 @@ from configs import markov
 from experiments import reproduce, runner
 from lib.errors import InputError
 from lib.report import page, published, results
-from lib.report.results import Row
+from lib.report.results import Row, coordinates
 from lib.stats import Estimate
 from tests import browser
 
 
 def estimated(table, row, column, value, sem):
   """A row with an error over 20 texts."""
-  return Row.of(table, row, column, Estimate(value, sem, '20', 'texts', 19.0))
+  return Row.of(table, coordinates(row), column, Estimate(value, sem, '20', 'texts', 19.0))
 
 
 ROWS = [
   estimated('ngram', 'k=1,m=0', 'nats_per_char', 0.6932, 1e-4),
-  Row('ngram', 'k=1,m=0', 'closed_form_nats_per_char', 0.693147, note='a < b & "c"'),
+  Row('ngram', {'k': 1, 'm': 0}, 'closed_form_nats_per_char', 0.693147, note='a < b & "c"'),
   estimated('bound', 'p=0.8,d=1024', 'lzw_nats_per_char', 0.5337, 0.001),
-  Row('bound', 'p=0.8,d=1024', 'bound_nats_per_char', 0.5),
+  Row('bound', {'p': '0.8', 'd': 1024}, 'bound_nats_per_char', 0.5),
   *(Row(table, {'k': 1}, 'y', 1.0) for table in reproduce.MINUTES['markov']),
 ]
 

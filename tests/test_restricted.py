@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lib import tokenizers
 from lib.errors import InputError
-from lib.tokenizers import Restricted, Unicode, train_restricted, train_unicode
+from lib.tokenizers.restricted import Restricted, train_restricted
+from lib.tokenizers.unicode import Unicode, train_unicode
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = [path.read_bytes() for path in sorted((ROOT / 'lib/tokenizers').glob('*.py'))]

@@ -12,9 +12,10 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import cache, tokenizers
+from lib import cache
 from lib.data import files, overlap, sources, stdlib_text
 from lib.errors import InputError
+from lib.tokenizers.bpe import train_bpe
 from tests.slow_overlap import share
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -293,7 +294,7 @@ def test_folders_of_three_languages_give_a_bpe_equal_shares(tmp_path):
   }
   shares = np.array(list(sizes.values())) / sum(sizes.values())
   assert shares == pytest.approx(np.full(3, 1 / 3), abs=0.05)
-  bpe = tokenizers.train_bpe([b''.join(documents)], 600)
+  bpe = train_bpe([b''.join(documents)], 600)
   written = [set(piece.decode('utf-8', 'ignore')) for piece in bpe.pieces[256:]]
   learned = {
     language: sum(bool(one & set(of)) for one in written) for language, of in letters.items()

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import speed_input, timing
 from lib.report.results import name
-from lib.tokenizers import Characters
+from lib.tokenizers.characters import Characters
 
 
 def test_feeds_are_compared_with_the_step(monkeypatch):

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers import utf8, wordpiece
+from lib.tokenizers.sentencepiece import SentencePiece, train_sentencepiece
+from lib.tokenizers.wordpiece import WordPiece, train_wordpiece
 
 ROOT = pathlib.Path(__file__).parents[1]
 CORPORA = ROOT.parent / 'shared/corpora'
@@ -42,8 +44,8 @@ AWKWARD = [
 
 def train(name: str, documents, size: int):
   if name == 'wordpiece':
-    return tokenizers.train_wordpiece(documents, size)
-  return tokenizers.train_sentencepiece(documents, size, name)
+    return train_wordpiece(documents, size)
+  return train_sentencepiece(documents, size, name)
 
 
 @functools.cache
@@ -173,7 +175,7 @@ def test_no_text_and_unknown_kinds_are_named(name):
     with pytest.raises(InputError, match=r'no text|too large .* 512 or less'):
       train(name, nothing, SIZE)
   with pytest.raises(InputError, match='bpe or unigram'):
-    tokenizers.train_sentencepiece(TEXTS, SIZE, 'word')
+    train_sentencepiece(TEXTS, SIZE, 'word')
 
 
 def test_a_sentencepiece_model_that_changes_text_is_refused():
@@ -188,33 +190,33 @@ def test_a_sentencepiece_model_that_changes_text_is_refused():
     minloglevel=2,
   )
   with pytest.raises(InputError, match='changes text'):
-    tokenizers.SentencePiece(model.getvalue())
+    SentencePiece(model.getvalue())
   with pytest.raises(InputError, match='7 bytes are no SentencePiece model'):
-    tokenizers.SentencePiece(b'nothing')
+    SentencePiece(b'nothing')
 
 
 def test_reserved_text_takes_no_line_from_training():
   # The trainer skips sentences with NUL or U+2585, so they are cut there.
   lines = ['zyx wvu\0 zyx wvu ▅ zyx wvu'.encode()] * 20
-  model = tokenizers.train_sentencepiece([*TEXTS, *lines], SIZE, 'bpe')
+  model = train_sentencepiece([*TEXTS, *lines], SIZE, 'bpe')
   assert len(model.encode(b'zyx')) < 3
 
 
 def test_wordpiece_needs_every_byte_twice_and_no_piece_twice():
   single = [bytes([byte]) for byte in range(256)]
   continues = [False] * 256 + [True] * 256
-  plain = tokenizers.WordPiece([*single, *single], continues)
+  plain = WordPiece([*single, *single], continues)
   # 'ab c' is the word ab, then the word ' c': a starts, b continues; ' ' starts, c continues.
   assert plain.encode(b'ab c').tolist() == [97, 256 + 98, 32, 256 + 99]
   for wrong in ([*single, *single[1:], b'\1'], [*single, *single[1:], b'ab']):
     with pytest.raises(InputError, match='every byte'):
-      tokenizers.WordPiece(wrong, continues)
+      WordPiece(wrong, continues)
 
 
 def test_wordpiece_takes_the_longest_piece_of_the_word():
   single = [bytes([byte]) for byte in range(256)]
   pieces = [*single, *single, b'ab', b'b##', b'##b', b' a']
-  model = tokenizers.WordPiece(pieces, [False] * 256 + [True] * 256 + [False, True, False, False])
+  model = WordPiece(pieces, [False] * 256 + [True] * 256 + [False, True, False, False])
   # The word abc: 'ab' starts, 'c' continues; the words '##' and 'b' are no '##b'.
   assert [model.pieces[i] for i in model.encode(b'abc ab ##b')] == [
     b'ab', b'c', b' a', b'b', b' ', b'#', b'#', b'b'
@@ -286,7 +288,7 @@ def test_sentences_to_train_on_are_short():
   seconds = []
   for documents in ([text], [text.replace(b'. ', b'\n')]):
     begin = time.process_time()
-    tokenizers.train_sentencepiece(documents, SIZE, 'unigram')
+    train_sentencepiece(documents, SIZE, 'unigram')
     seconds.append(time.process_time() - begin)
   assert seconds[0] < 10 * seconds[1]
 
@@ -295,7 +297,7 @@ def test_sentences_to_train_on_are_short():
 def test_sentencepiece_learns_from_text_without_a_space(kind):
   parts = np.random.default_rng(0).choice(['ab', 'cd', 'ef', '\n'], 1000)
   words = [''.join(parts).encode()]
-  model = tokenizers.train_sentencepiece(words, 280, kind)
+  model = train_sentencepiece(words, 280, kind)
   for text in (words[0], b' a word  and more ', 'кот ▁ы '.encode()):
     assert model.decode(model.encode(text)) == text
   assert b' ' in model.pieces

@@ -26,7 +26,7 @@ def test_the_first_call_compiles_and_gives_the_result(monkeypatch):
 
 def test_rates_are_megabytes_a_second(monkeypatch):
   clocks(monkeypatch)
-  rows, result = timing.rates('walk', 'method=a', lambda: 'ids', 'encode', 3_000_000, 2)
+  rows, result = timing.rates('walk', {'method': 'a'}, lambda: 'ids', 'encode', 3_000_000, 2)
   assert result == 'ids'
   assert {row.column: row.measured for row in rows} == {
     'encode_mb_per_s': pytest.approx(1.5),

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from lib import tokenizers
 from lib.errors import InputError
-from lib.tokenizers import Unicode, files, train_unicode
+from lib.tokenizers import files
+from lib.tokenizers.characters import Characters
 from lib.tokenizers.strings import token_strings
-from lib.tokenizers.unicode import ngram_ids
+from lib.tokenizers.unicode import Unicode, ngram_ids, train_unicode
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = [path.read_bytes() for path in sorted((ROOT / 'lib/tokenizers').glob('*.py'))]
@@ -207,7 +208,7 @@ def test_every_id_has_a_string_to_draw():
   assert strings[0xD800] == TRAINED.ngrams[0]
   assert strings[0xE000] == '<special_57344>'
   assert strings[0xE0FF] == '\\xff'
-  characters = tokenizers.Characters()
+  characters = Characters()
   assert token_strings(characters, 'byte_level')[ord(' ')] == 'Ġ'
   assert token_strings(characters)[ord(' ')] == ' '
   assert len(set(token_strings(characters, 'byte_level'))) == 256

@@ -19,7 +19,7 @@ from lib.errors import InputError
 from lib.models.growth import Stage
 from lib.objectives.next_token import next_token
 from lib.parameters import path_name
-from lib.tokenizers import Characters
+from lib.tokenizers.characters import Characters
 from lib.tokenizers.strings import token_strings
 from lib.train import replicas, sharding
 from lib.train.experiment import Experiment

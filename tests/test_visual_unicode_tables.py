@@ -13,7 +13,6 @@ from configs import visual_unicode
 from experiments import fit
 from experiments.fit import Fitted
 from experiments.visual_unicode import loss, models, neighbours, text, unseen_script
-from lib import tokenizers
 from lib.data import letter_names, look_alikes, sources
 from lib.data.word_classes import ENGLISH, word_classes
 from lib.embeddings import row_kinds
@@ -21,6 +20,8 @@ from lib.embeddings.glyph_rows import unit
 from lib.evals import neighbours as spaces
 from lib.report import published
 from lib.report.results import Row, Rows
+from lib.tokenizers.restricted import Restricted, train_restricted
+from lib.tokenizers.unicode import Unicode
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTES = ROOT.parent / 'shared/papers/visual_unicode.md'
@@ -99,7 +100,7 @@ def test_letters_to_be_tested_are_in_no_training_line(config):
 
 def test_only_names_are_scored(config):
   seen, _, _ = unseen_script.split(config)
-  tokenizer = tokenizers.Restricted(tokenizers.Unicode(), [ord(letter) for letter in seen])
+  tokenizer = Restricted(Unicode(), [ord(letter) for letter in seen])
   batch = letter_names.rows(tokenizer, seen[:5], 80)
   for i, letter in enumerate(seen[:5]):
     scored = batch['targets'][i][batch['bytes'][i] > 0]
@@ -242,7 +243,7 @@ def test_hidden_states_are_means_over_occurrences():
 
 def test_states_of_words_are_those_after_whole_words_and_their_spaces():
   documents = [b'the of in is at by '] * 2
-  tokenizer = tokenizers.train_restricted(documents, 300, 3)
+  tokenizer = train_restricted(documents, 300, 3)
   ids = tokenizer.encode(b'the other the is (is) is the_ ')
   inputs = np.concatenate([[tokenizer.vocab_size], ids])[None]
   batch = {'inputs': inputs, 'segments': np.ones_like(inputs)}

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.tokenizers import Dictionary, EqualInfo
+from lib.tokenizers.base import Dictionary
 from lib.tokenizers.coding import arithmetic, tabulate, window_dictionaries
+from lib.tokenizers.coding.windows import EqualInfo
 from tests import byte_models
 
 BITS = 12

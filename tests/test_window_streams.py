@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers.coding import arithmetic, tabulate
+from lib.tokenizers.coding.baselines import train_static_ac
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.window_streams import WINDOWS, SteppedEqualInfo
 from lib.tokenizers.coding.windows import EqualInfo
@@ -43,7 +44,7 @@ def test_stepping_and_the_table_agree_token_for_token(model, mode, token_bits):
   table = EqualInfo(tabulate.tabulate(MODELS[model](), 16, mode), token_bits)
   codec = windows(16, mode, model, token_bits=token_bits)
   documents = DOCUMENTS if model == 'n-gram' else [text[:60] for text in DOCUMENTS]
-  coded = codec.encode_all(documents)
+  coded = codec.cover_batch(documents)
   for text, document in zip(documents, coded, strict=True):
     assert document.ids.tolist() == table.encode(text).tolist()
     assert document.byte_lengths.sum() == document.size == len(text)
@@ -80,7 +81,7 @@ def windows_by_trying(text, bits):
 @pytest.mark.parametrize('bits', [24, 64, 128])
 def test_wide_windows_are_those_of_big_integers(bits):
   text = HELD_OUT[:250]
-  coded = windows(bits, 'greedy', token_bits=8).encode_all([text])[0]
+  coded = windows(bits, 'greedy', token_bits=8).cover_batch([text])[0]
   expected = windows_by_trying(text, bits)
   stream = bytes(coded.ids.tolist())
   assert stream == b''.join(code.to_bytes(bits // 8, 'big') for _, code in expected)
@@ -99,7 +100,7 @@ def codecs(model):
 @given(st.lists(st.binary(max_size=25), max_size=4))
 def test_any_bytes_come_back(model, documents):
   for codec in codecs(model):
-    coded = codec.encode_all(documents)
+    coded = codec.cover_batch(documents)
     assert codec.lossless
     assert codec.restore(coded) == documents
     decoded = codec.decode_all([document.ids for document in coded])
@@ -112,9 +113,9 @@ def test_any_bytes_come_back(model, documents):
 
 @pytest.mark.parametrize('make', [ac, functools.partial(windows, 32)])
 def test_the_number_of_streams_changes_nothing(make):
-  expected = [document.ids.tolist() for document in make(streams=1).encode_all(DOCUMENTS)]
+  expected = [document.ids.tolist() for document in make(streams=1).cover_batch(DOCUMENTS)]
   for streams in (2, 7):
-    coded = make(streams=streams).encode_all(DOCUMENTS)
+    coded = make(streams=streams).cover_batch(DOCUMENTS)
     assert [document.ids.tolist() for document in coded] == expected
     assert make(streams=8 - streams).restore(coded) == DOCUMENTS
   codec = make(streams=3)
@@ -125,7 +126,7 @@ def test_the_number_of_streams_changes_nothing(make):
 
 def test_the_wider_the_window_the_fewer_bits_and_a_stream_needs_fewest():
   text = HELD_OUT
-  static = tokenizers.train_static_ac([byte_models.sources()[:100_000]])
+  static = train_static_ac([byte_models.sources()[:100_000]])
   bits = [8 * len(static.encode(text))]
   bits += [8 * len(windows(b, 'greedy', token_bits=8).encode(text)) for b in WINDOWS]
   bits.append(8 * len(ac().encode(text)))
@@ -170,7 +171,7 @@ def drifting(make):
 @pytest.mark.parametrize('make', [ac, functools.partial(windows, 64)])
 def test_a_model_that_drifts_and_damage_are_named(make):
   codec = drifting(make)
-  coded = codec.encode_all([b'', HELD_OUT[:600]])
+  coded = codec.cover_batch([b'', HELD_OUT[:600]])
   codec.stepper.drift = 1e-9  # moves no integer
   assert codec.restore(coded)[1] == HELD_OUT[:600]
   codec.stepper.drift = 0.1
@@ -193,7 +194,7 @@ def test_greedy_windows_do_not_all_come_back():
   codec = windows(32, 'greedy')
   assert not codec.lossless
   with pytest.raises(InputError, match='document 0 decodes to'):
-    codec.restore(codec.encode_all([HELD_OUT[:1500]]))
+    codec.restore(codec.cover_batch([HELD_OUT[:1500]]))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lib import tokenizers
 from lib.errors import InputError
-from lib.tokenizers import EqualInfo
 from lib.tokenizers.coding import arithmetic, slices, tabulate, walk
+from lib.tokenizers.coding.windows import EqualInfo
 from tests import byte_models, intervals
 
 LOSSLESS = ('delay', 'exact', 'numbered')

@@ -14,7 +14,7 @@ from lib.embeddings.learned import Learned
 from lib.evals import held_out
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
-from lib.tokenizers import Characters
+from lib.tokenizers.characters import Characters
 from lib.train import loop, optimizer, sharding
 from lib.train.experiment import Experiment
 

@@ -3,27 +3,27 @@
 
 from configs import common
 from experiments import runner
+from experiments.recipe import Recipe, Table, text_of
 from lib.data import sources
 from lib.evals import ngram
-from lib.report.results import Row, name
-from lib.tokenizers import Characters
+from lib.report.results import Rows
+from lib.tokenizers.characters import Characters
 
 
 def get_config(arg='cpu'):
-  config = common.base(*common.parse(arg, ('orders',)))
-  config.data, config.orders = {'source': 'stdlib/prose'}, (0, 1, 2)
-  return config
+  return common.build(arg, ('orders',), {'data': {'source': 'stdlib/prose'}, 'orders': (0, 1, 2)})
 
 
-def orders(config, run):
-  text = [sources.open_source(config.data.source, split) for split in ('train', 'test')]
-  found = ngram.token_loss(Characters(), *(sources.sample(t, 200_000) for t in text), config.orders)
-  return [Row.of('orders', name(m=m), 'nats', loss) for m, loss in zip(config.orders, found)]
+def measure(config, run):
+  rows, text = Rows('orders'), {}
+  for split in ('train', 'test'):
+    text[split] = sources.sample(sources.open_source(config.data.source, split), 200_000)
+  for m, loss in zip(config.orders, ngram.token_loss(Characters(), *text.values(), config.orders)):
+    rows.add({'m': m}, 'nats', loss, 'nats/byte')
+  return rows
 
+
+ORDERS = Table('orders', measure, 'Models with m bytes of context.', ('nats',), sources=text_of)
 
 if __name__ == '__main__':
-  runner.main(runner.Recipe(
-    name='my_paper', title='My paper', tables={'orders': orders},
-    captions={'orders': 'Nats a byte of models with m bytes of context.'}, summary={},
-    check=lambda config: None, plots=lambda *_: [], facts=lambda config: {},
-  ))  # fmt: skip
+  runner.main(Recipe('my_paper', 'My paper', [ORDERS]))

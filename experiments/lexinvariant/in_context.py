@@ -135,7 +135,7 @@ def audit(rows: Sequence[Row]) -> Rows:
         pairs = [
           (one.measured, other.measured)
           for one in accuracy(cells, where | {'embedding': 'learned'})
-          for other in accuracy(cells, one.where | {'embedding': 'lexinvariant'})
+          for other in accuracy(cells, {**one.where, 'embedding': 'lexinvariant'})
         ]
         note = f'lexinvariant over standard, {len(pairs)} pairs'
         averages = scores.improvement(*zip(*pairs, strict=True)) if pairs else {}

@@ -97,7 +97,7 @@ def token_ngrams(config: ConfigDict, run: Run) -> Rows:
     measure = lambda tokenizer: _token_losses(tokenizer, source, train, test, dense)
     found = []
     for learn in (train_bpe, train_lzw):
-      learned: Any = learn(learn_on, max(sizes.sizes), source.alphabet)
+      learned: Any = learn([learn_on], max(sizes.sizes), source.alphabet)
       before: dict[str, float] = {}  # encoder -> unigram loss of the next smaller dictionary
       for size in (size for size in sorted(sizes.sizes) if size <= learned.vocab_size):
         smaller = learned.smaller(size)
@@ -180,7 +180,7 @@ def bound(config: ConfigDict, run: Run) -> Rows:
     """Dictionary size -> nats per character, for one dictionary."""
     source = make_source(config, 1, p)
     text = draw(source, sizes.chars, seed, DICTIONARY)
-    learned = train_lzw(text, max(sizes.sizes), source.alphabet)
+    learned = train_lzw([text], max(sizes.sizes), source.alphabet)
     return {
       size: parse.exact_unigram(learned.smaller(size), source).nats_per_char
       for size in sizes.sizes
@@ -226,7 +226,7 @@ def generalization(config: ConfigDict, run: Run) -> Rows:
     elsewhere = sizes.learned_at if config.source.kind == 'switching' else ()
     for size, learned_at in itertools.product(sizes.sizes, (None, *elsewhere)):
       learn_on = draw(make_source(config, k, learned_at), sizes.chars, seed, DICTIONARY)
-      bpe = train_bpe(learn_on, size, source.alphabet)
+      bpe = train_bpe([learn_on], size, source.alphabet)
       [found] = ngram.token_loss(bpe, train, test, [0], over='texts')
       where = {'k': k, 'dictionary': 'bpe', 'd': size, 'learned_at': learned_at or 'here'}
       rows.add_loss(where, '', found, '' if learned_at else 'learned on this source')

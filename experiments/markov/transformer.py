@@ -73,7 +73,7 @@ def make_tokenizer(
     return Characters(source.alphabet)
   if kind == 'bpe':
     text = markov.draw(source, options.dictionary_chars, seed, markov.DICTIONARY)
-    return train_bpe(text, options.vocab_size, source.alphabet)
+    return train_bpe([text], options.vocab_size, source.alphabet)
   raise InputError(f'transformer.tokenizers {kind!r} is not one of characters, bpe.')
 
 

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from experiments import fit
 from experiments.fit import Batches, Fitted
 from experiments.recipe import Plan, Plans, Run
-from experiments.visual_unicode.old import Trained, fit_model, make_decoder  # noqa: F401
 from experiments.visual_unicode.text import Text
 from lib import stats
 from lib.data.glyphs import GlyphTable

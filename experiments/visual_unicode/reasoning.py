@@ -20,7 +20,6 @@ from experiments import fit, recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from experiments.visual_unicode.text import Text
-from lib import tokenizers
 from lib.data import facts, pipeline, questions
 from lib.data.questions import Question
 from lib.errors import InputError
@@ -31,6 +30,8 @@ from lib.models.decoder import LanguageModel
 from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.restricted import train_restricted
+from lib.tokenizers.unicode import train_unicode
 from lib.train import processes
 
 TRAININGS = ('none', 'sentences', 'questions')
@@ -101,7 +102,7 @@ def open_text(config: ConfigDict) -> Text:
 
 @functools.cache
 def _tokenizer(sample: tuple[bytes, ...], kind: str, vocab_size: int, longest: int) -> Tokenizer:
-  train = tokenizers.train_unicode if kind == 'unicode' else tokenizers.train_restricted
+  train = train_unicode if kind == 'unicode' else train_restricted
   return train(sample, vocab_size, longest)
 
 

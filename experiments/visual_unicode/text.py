@@ -17,7 +17,10 @@ from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.characters import Characters
+from lib.tokenizers.restricted import train_restricted
 from lib.tokenizers.strings import token_strings
+from lib.tokenizers.unicode import train_unicode
 
 find_font = functools.cache(fonts.find_font)
 strings_of = functools.cache(token_strings)
@@ -125,15 +128,15 @@ def _tokenizer(
 ) -> Tokenizer:  # fmt: skip
   """Learned from the train split alone."""
   if kind == 'bytes':
-    return tokenizers.Characters()
+    return Characters()
   if kind not in KINDS:
     return tokenizers.load(kind)
   documents = sources.sample(sources.open_source(source, 'train'), train_bytes)
   if kind == 'unicode':
     # A restricted vocabulary is smaller: it is cut from this one.
-    return tokenizers.train_unicode(documents, max(vocab_size, 0x10000), longest)
+    return train_unicode(documents, max(vocab_size, 0x10000), longest)
   kept = [others for listed in alike(font, tolerance).values() for others in listed.values()]
-  return tokenizers.train_restricted(documents, vocab_size, longest, always=''.join(kept))
+  return train_restricted(documents, vocab_size, longest, always=''.join(kept))
 
 
 @functools.cache

@@ -25,8 +25,9 @@ from lib.errors import InputError
 from lib.language_model import TrainedModel
 from lib.report import plots
 from lib.report.results import Row, Rows, select
-from lib.tokenizers import Restricted, Unicode
 from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.restricted import Restricted
+from lib.tokenizers.unicode import Unicode
 
 AT_ONCE = 64  # lines that are scored at once
 OVER = 'seeds×letters'

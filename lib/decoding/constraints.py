@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.errors import InputError
-from lib.tokenizers import EqualInfo
 from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.coding import slices
+from lib.tokenizers.coding.windows import EqualInfo
 
 
 class Constraint(NamedTuple):

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lib.report.results import Row
+from lib.report.results import Row, coordinates
 
 UNPUBLISHED = 'the paper gives no such number'
 # What a number is evidence of, where it is not printed in the paper itself.
@@ -55,7 +55,9 @@ def unmeasured(paper: str) -> list[Row]:
     place = entry['table'], entry['row'], entry['column']
     why = [why for why, form in reasons if fnmatch.fnmatchcase(' / '.join(place), form)]
     if why:
-      rows.append(Row(*place, None, unit=entry['unit'], note=f'not measured: {why[0]}'))
+      note = f'not measured: {why[0]}'
+      where = coordinates(entry['row'])
+      rows.append(Row(entry['table'], where, entry['column'], None, unit=entry['unit'], note=note))
   return rows
 
 

@@ -45,7 +45,7 @@ class Row:
   """
 
   table: str
-  where: Any  # a mapping; a text too until the recipes give mappings
+  where: Mapping[str, Any]
   column: str
   measured: float | None
   sem: float | None = None
@@ -59,12 +59,13 @@ class Row:
   lossy: bool = False
 
   def __post_init__(self) -> None:
-    # A text is read until the recipes give mappings.
-    where = coordinates(self.where) if isinstance(self.where, str) else self.where
-    object.__setattr__(self, 'where', {key: str(value) for key, value in where.items()})
+    where = {key: str(value) for key, value in self.where.items()}
+    object.__setattr__(self, 'where', where)
 
   @classmethod
-  def of(cls, table: str, where: Any, column: str, estimate: Estimate, **rest: Any) -> 'Row':
+  def of(
+    cls, table: str, where: Mapping[str, Any], column: str, estimate: Estimate, **rest: Any
+  ) -> 'Row':
     """The row of an estimate; `rest` is unit and note."""
     value, sem, n, over, df = estimate
     return cls(table, where, column, value, sem, n=n, over=over, df=df, **rest)
@@ -93,9 +94,6 @@ def coordinates(row: str) -> dict[str, str]:
   A comma without a name after it is of the value before it, as in 'of=bhts,bshk->bhtk'.
   """
   return dict(part.split('=', 1) for part in re.split(',(?=[^,=]+=)', row)) if row else {}
-
-
-parts = coordinates  # until the recipes read `Row.where`
 
 
 class Rows(list[Row]):
@@ -207,7 +205,8 @@ FIELDS = (
 )  # fmt: skip
 
 
-def _plain(row: Row) -> dict[str, Any]:
+def as_line(row: Row) -> dict[str, Any]:
+  """The row as files have it."""
   number = lambda x: None if x is None or not math.isfinite(x) else float(x)
   values = dataclasses.asdict(row) | {'row': row.row}
   values |= {key: number(values[key]) for key in ('measured', 'sem', 'published', 'df')}
@@ -215,15 +214,14 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-  """The rows of a file; raises KeyError or TypeError for what are none."""
-  return [
-    Row(**{'where' if key == 'row' else key: value for key, value in row.items()}) for row in rows
-  ]
+  """The rows of a file; raises KeyError, TypeError or ValueError for what are none."""
+  fields = [dict(row) for row in rows]
+  return [Row(where=coordinates(one.pop('row')), **one) for one in fields]
 
 
 def write_rows(path: str | os.PathLike, rows: Sequence[Row], seconds: float) -> None:
   """Writes what a finished table leaves, so that a restart need not repeat it."""
-  write_json(path, {'seconds': seconds, 'rows': [_plain(row) for row in rows]})
+  write_json(path, {'seconds': seconds, 'rows': [as_line(row) for row in rows]})
 
 
 def read_rows(path: str | os.PathLike) -> dict[str, Any]:
@@ -259,7 +257,7 @@ def content(
     'versions': {'python': platform.python_version()} | versions,
     'devices': list(devices),
     'seconds': round(seconds, 1),
-    'rows': [_plain(row) for row in rows],
+    'rows': [as_line(row) for row in rows],
   }
 
 

@@ -53,7 +53,7 @@ class BPE(pairs.PairDictionary):
 
 
 def train_bpe(
-  documents: Sequence[bytes] | bytes,
+  documents: Sequence[bytes],
   vocab_size: int,
   alphabet: bytes | None = base.BYTES,
   min_count: int = 2,

@@ -8,12 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.errors import InputError
-from lib.tokenizers.base import Coded, Tokenizer
-
-
-def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
-  """Each document as tokens."""
-  return tokenizer.cover_batch(documents)  # until the recipes use the registry
+from lib.tokenizers.base import Tokenizer
 
 
 def check_size(tokenizer: Tokenizer, ids: np.ndarray, size: int, name: str) -> None:

@@ -20,7 +20,7 @@ class LZW(pairs.PairDictionary):
 
 
 def train_lzw(
-  documents: Sequence[bytes] | bytes, vocab_size: int, alphabet: bytes | None = base.BYTES
+  documents: Sequence[bytes], vocab_size: int, alphabet: bytes | None = base.BYTES
 ) -> LZW:
   """Cuts phrases off the documents until they end or the dictionary has `vocab_size` tokens.
 

@@ -64,7 +64,7 @@ class PairDictionary(base.Dictionary):
 
 
 def prepare(
-  documents: Sequence[bytes] | bytes, vocab_size: int, alphabet: bytes | None
+  documents: Sequence[bytes], vocab_size: int, alphabet: bytes | None
 ) -> tuple[bytes, np.ndarray, int]:
   """The alphabet, the symbols of all documents and the most tokens that training can end with.
 
@@ -76,8 +76,6 @@ def prepare(
   Raises:
     InputError: no alphabet, one larger than `vocab_size`, or a byte outside it.
   """
-  if isinstance(documents, bytes):  # until the recipes use the registry
-    documents = [documents]
   alphabet = base.letters(b''.join(documents)) if alphabet is None else alphabet
   if not alphabet:
     raise InputError('there is no text to train on: give some, or an alphabet')

@@ -112,11 +112,6 @@ class Stepped(base.Tokenizer):
       InputError: an id out of range, or a stream cut short.
     """
 
-  # until the recipes use the registry
-  def encode_all(self, documents: Sequence[bytes]) -> list[Coded]:
-    """The older name of `cover_batch`."""
-    return self.cover_batch(documents)
-
   def restore(self, documents: Sequence[Coded]) -> list[bytes]:
     """What `cover_batch` got; raises InputError for the first that does not come back the same."""
     found = [data for data, _ in self.decode_all([document.ids for document in documents])]
