@@ -117,7 +117,8 @@ def _dictionaries(config: ConfigDict, order: int, bits: int) -> dict[str, Any]:
 
   def learned(learn: Callable, seed: int) -> tuple[float, float]:
     text = lambda stream, chars: markov.draw(source, chars, seed, stream)
-    tokenizer = learn(text(markov.DICTIONARY, sizes.dictionary_chars), 1 << bits, source.alphabet)
+    documents = [text(markov.DICTIONARY, sizes.dictionary_chars)]
+    tokenizer = learn(documents, 1 << bits, source.alphabet)
     if tokenizer.encoder == 'greedy':
       return exact(tokenizer)
     counted = tokenizer.encode(text(markov.TRAIN, sizes.train_chars))

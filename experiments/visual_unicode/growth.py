@@ -200,7 +200,7 @@ class Training:
       stage = Stage(model, depth)
       model, stream, trained, frozen = stage.so_far, depth - 1, 1, depth - 1
       experiment = Experiment(*next_token(stage), ())
-      more = {'trained': experiment, 'bare': stage.joined}
+      more = {'trained': lambda options: experiment, 'bare': stage.joined}
       for one in below:
         before = [of_seed.variables for [of_seed] in one.models]
         more['initial'] = lambda seed, new: stage.above(before[seed - config.seed], new)
