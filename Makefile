@@ -26,7 +26,7 @@ demo: $(INSTALLED)  ## A table and a picture of each paper, and what its claims 
 	  --gather=runs/demo/markov,runs/demo/lexinvariant,runs/demo/equal_info,runs/demo/visual_unicode
 CODERS := "static_ac","greedy16","greedy24","greedy32","greedy64","greedy128","ac","delay16","numbered16"
 
-test: $(INSTALLED)  ## Everything, in under ten minutes on two cores; TESTS=tests/test_bpe.py for a part.
+test: $(INSTALLED)  ## Everything, in under ten minutes on two cores; TESTS=tests/tokenizers/test_bpe.py for a part.
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 mutants: $(INSTALLED)  ## Ten changes at random places, and the test that catches each; SEED=1 COUNT=3 MINUTES=10.
@@ -43,7 +43,7 @@ fuzz: $(INSTALLED)  ## Mutated input for every reader; SECONDS_EACH=600 for long
 	PYTHONPATH=.cache/atheris $(BIN)/python -m tests.fuzz
 
 aot: $(INSTALLED) .cache/libtpu  ## Kernels compiled for TPUs that are not there.
-	JAX_DISABLE_MOST_OPTIMIZATIONS=false PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/test_aot.py
+	JAX_DISABLE_MOST_OPTIMIZATIONS=false PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/kernels/test_aot.py
 
 check: $(INSTALLED)  ## The kernels of this accelerator beside their references.
 	$(BIN)/python -m pallas_kernels.bench.check
@@ -52,7 +52,7 @@ bench: $(INSTALLED) .cache/libtpu  ## The kernels timed on this accelerator, or 
 	PYTHONPATH=.cache/libtpu $(BIN)/python -m pallas_kernels.bench
 
 throughput: $(INSTALLED) .cache/torch  ## A decoder's training step beside PyTorch's, on the CPU.
-	PYTHONPATH=.cache/torch $(BIN)/python -m pytest tests/test_throughput.py
+	PYTHONPATH=.cache/torch $(BIN)/python -m pytest tests/experiments/test_throughput.py
 	JAX_PLATFORMS=cpu PYTHONPATH=.cache/torch $(BIN)/python -m experiments.throughput --peer
 
 # uv takes the wheel for CPUs; UV_FIND_LINKS=DIR TORCH_FROM= takes one that is there already.
@@ -62,10 +62,10 @@ TORCH_FROM ?= --index https://download.pytorch.org/whl/cpu
 	touch $@
 
 processes: $(INSTALLED)  ## Two and four processes on this machine have the losses of one.
-	POD=1 $(BIN)/python -m pytest tests/test_processes.py
+	POD=1 $(BIN)/python -m pytest tests/train/test_processes.py
 
 pod: processes .cache/libtpu  ## What else a pod needs, without one, in minutes: docs/pod.md.
-	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/test_pod.py
+	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/experiments/test_pod.py
 
 # The libtpu that the installed JAX names in its extra `tpu`.
 LIBTPU := from importlib.metadata import requires; \
@@ -80,7 +80,7 @@ beam: $(INSTALLED)  ## The corpus runner on Apache Beam, which the lock cannot h
 	grep -E '^(absl-py|array-record|importlib-resources|numba|pytest|tensorflow-datasets|tqdm)==' \
 	  requirements.lock > .cache/beam/requirements.txt
 	VIRTUAL_ENV=.cache/beam $(BIN)/uv pip install --quiet 'apache-beam==2.77.0' -r .cache/beam/requirements.txt
-	.cache/beam/bin/python -m pytest --noconftest tests/test_beam.py
+	.cache/beam/bin/python -m pytest --noconftest tests/data/test_beam.py
 
 site: $(INSTALLED)  ## The documents as a site in .cache/site; any warning stops it.
 	test -x .cache/docs/bin/python || $(BIN)/python -m venv --without-pip .cache/docs

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from tests import faulty
+from tests.helpers import faulty
 
 ROOT = pathlib.Path(__file__).parents[1]
 KILLS = int(os.environ.get('KILLS', '20'))
@@ -128,7 +128,7 @@ def joined(workdir, steps):
   with (workdir / 'log').open('w') as log:
     return subprocess.Popen(
       [sys.executable, '-m', 'experiments.launch', '--processes=2', '--grace=10', '--',
-       '-m', 'tests.joined', str(workdir), str(steps), '{"data": 2}'],
+       '-m', 'tests.helpers.joined', str(workdir), str(steps), '{"data": 2}'],
       cwd=ROOT, stderr=log,
     )  # fmt: skip
 

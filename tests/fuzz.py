@@ -28,8 +28,8 @@ from lib.errors import InputError
 from lib.report import results
 from lib.tokenizers import files as tokenizer_files
 from lib.train import metrics
-from tests import hostile
-from tests.hostile import edited, folder, written
+from tests.helpers import hostile
+from tests.helpers.hostile import edited, folder, written
 
 # Compiled loops that check each index, and so have a cache of their own.
 CHECKED = {'NUMBA_BOUNDSCHECK': '1', 'NUMBA_CACHE_DIR': '.cache/numba-checked'}

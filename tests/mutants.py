@@ -102,7 +102,7 @@ def likely(module: str) -> list[list[str]]:
   words = lambda name: set(re.split(r'[._]', name)) - {'tests'}
   far = lambda test: steps.get(test, 99)
   order = lambda test: (far(test), -len(words(test) & words(module)), test)
-  tests = sorted((test for test in imported if test.startswith('tests.test_')), key=order)
+  tests = sorted((test for test in imported if '.test_' in test), key=order)
   groups = itertools.groupby(tests, lambda test: (far(test) > 1, far(test) == 99))
   return [[test.replace('.', '/') + '.py' for test in group] for _, group in groups]
 

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report over all recipes: runs, what is gathered, the page."""
+
+import ast
+import importlib
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from configs import markov
+from experiments import reproduce, runner
+from lib.errors import InputError
+from lib.report import page, published, results
+from lib.report.results import Row, coordinates
+from lib.stats import Estimate
+from tests.helpers import browser
+
+
+def estimated(table, row, column, value, sem):
+  """A row with an error over 20 texts."""
+  return Row.of(table, coordinates(row), column, Estimate(value, sem, '20', 'texts', 19.0))
+
+
+ROWS = [
+  estimated('ngram', 'k=1,m=0', 'nats_per_char', 0.6932, 1e-4),
+  Row('ngram', {'k': 1, 'm': 0}, 'closed_form_nats_per_char', 0.693147, note='a < b & "c"'),
+  estimated('bound', 'p=0.8,d=1024', 'lzw_nats_per_char', 0.5337, 0.001),
+  Row('bound', {'p': '0.8', 'd': 1024}, 'bound_nats_per_char', 0.5),
+  *(Row(table, {'k': 1}, 'y', 1.0) for table in reproduce.MINUTES['markov']),
+]
+
+
+def leave_run(folder, scale='smoke', rows=ROWS, **changes):
+  """A finished run of markov with these rows, and a picture wider than a phone."""
+  folder.mkdir(parents=True, exist_ok=True)
+  config = markov.get_config(scale)
+  config.update_from_flattened_dict(changes)
+  facts = {'p': 0.8, 'q': 0.8, 'kind': 'switching'}
+  results.write_results(
+    folder / 'results.json', published.attach(rows, 'markov', facts), experiment='markov',
+    config=runner.plain(config), overrides={}, devices=['cpu:cpu'], seconds=60.0,
+  )  # fmt: skip
+  Image.new('RGB', (1500, 40), 'navy').save(folder / 'wide.png')
+  return folder
+
+
+@pytest.fixture
+def report(tmp_path):
+  """The report of a run, and its section."""
+  folder = leave_run(tmp_path / 'markov')
+  reproduce.report({folder: ''}, tmp_path)
+  return tmp_path, reproduce.read(folder)
+
+
+def test_a_gathered_run_is_judged(report):
+  folder, section = report
+  verdicts = {one.claim.claim: one.verdict for one in section.judged}
+  [ngram] = [verdict for claim, verdict in verdicts.items() if 'stuck at ln 2' in claim]
+  [bound] = [verdict for claim, verdict in verdicts.items() if 'LZW dictionary of d' in claim]
+  assert (ngram, bound) == ('agrees with the theorem', 'does not hold here')
+  text = (folder / 'report.md').read_text()
+  assert '- **does not hold here**: Over an LZW dictionary' in text
+  # 0.0337 ± 2.093 × 0.001: Student's t with 19 degrees of freedom
+  assert (
+    'no: `bound / p=0.8,d=1024 / lzw_nats_per_char` 0.5337 ± 0.001 (n 20) against 0.5000; '
+    'difference +0.0337 [+0.0316, +0.0358], p < 0.0001'
+  ) in text
+  assert 'not run: transformer / ' in text
+  assert re.search(r'\| markov +\| the paper +\| smoke +\| 0 +\| 1 +\| 0 +\| 1 +\| 0 +\|', text)
+  assert re.search(r'\| bound +\| texts +\| 20 +\| 19 +\|', text)
+
+
+class Tags(HTMLParser):
+  """Checks that tags close in order, and keeps what the page refers to."""
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.found = [], []
+
+  def handle_starttag(self, tag, attrs):
+    self.found += [value for key, value in attrs if key in ('src', 'href')]
+    if tag not in ('meta', 'img', 'wbr'):
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+def test_the_page_is_one_file(report):
+  folder, _ = report
+  parser = Tags()
+  parser.feed((folder / 'report.html').read_text())
+  assert not parser.open
+  assert len(parser.found) == 3
+  assert all(one.startswith(('#', 'data:image/png;base64,')) for one in parser.found)
+
+
+def test_the_page_fits_a_phone(report):
+  if not browser.CHROMIUM:
+    pytest.skip('no Chromium here (Debian: apt-get install --no-install-recommends chromium)')
+  folder, _ = report
+  found, console = browser.look(folder / 'report.html', folder)
+  assert found['needed'] <= found['width'] <= 390
+  assert found['fetched'] == []
+  assert found['unseen'] == 0
+  assert console == ''
+
+
+def test_what_is_other_than_the_scale_is_said_and_reproduces_nothing_but_theory(tmp_path):
+  falls = {'bpe,d=512': 'byte_unigram', 'bpe,d=1024': 'smaller', 'bpe,d=16384': 'byte_bigram'}
+  rows = ROWS + [
+    estimated('real_text', f'tokenizer={row}', f'above_{other}_bits_per_byte', -1.0, 0.01)
+    for row, other in falls.items()
+  ]
+  paper = reproduce.read(leave_run(tmp_path / 'a', 'paper', rows))
+  changed = reproduce.read(
+    leave_run(tmp_path / 'b', 'paper', rows, **{'transformer.steps': 7, 'seed': 1})
+  )
+  assert not paper.changed
+  assert changed.changed == {'seed': '1', 'transformer.steps': '7'}
+  assert 'transformer.steps = 7' in page.markdown([changed], [])
+  for section, verdict in (
+    (paper, 'reproduced'),
+    (changed, 'direction holds at this scale'),
+  ):
+    verdicts = {one.claim.claim[:12]: one.verdict for one in section.claims}
+    assert verdicts['On real text'] == verdict
+    assert verdicts['A model of f'] == 'agrees with the theorem'
+
+
+def test_a_folder_without_a_run_is_bad_input(tmp_path):
+  with pytest.raises(InputError, match=r'holds no results\.json'):
+    reproduce.report({tmp_path: ''}, tmp_path / 'report')
+  assert not (tmp_path / 'report').exists()
+
+
+COMMAND = """
+import shutil, sys
+print('[1/2] ngram', 'bar |', '[2/2] bound', sep='\\n', file=sys.stderr)
+sys.exit({code}) if {code} else shutil.copytree({there!r}, {folder!r}, dirs_exist_ok=True)
+"""
+
+
+@pytest.fixture
+def commands(monkeypatch, tmp_path_factory):
+  """Recipes are scripts that end as `codes` says; what was run is kept in `ran`."""
+  codes, ran = {}, []
+
+  def command_of(name, scale, folder):
+    ran.append(name)
+    there = leave_run(tmp_path_factory.mktemp(name), scale)
+    values = {'code': codes.get(name, 0), 'there': str(there), 'folder': str(folder)}
+    return [sys.executable, '-c', COMMAND.format(**values)]
+
+  monkeypatch.setattr(reproduce, 'command_of', command_of)
+  return codes, ran
+
+
+def demo():
+  """The commands of `make demo`, each as a list of words; none of those that install."""
+  done = subprocess.run(
+    ['make', '--dry-run', 'demo'], cwd=reproduce.ROOT, capture_output=True, text=True, check=True
+  )
+  lines = done.stdout.replace('\\\n', ' ').splitlines()
+  return [shlex.split(line) for line in lines if '-m experiments.' in line]
+
+
+def test_the_demo_runs_a_part_of_every_paper_and_its_report_gathers_them():
+  *runs, last = demo()
+  folders = []
+  for words in runs:
+    given = dict(word.removeprefix('--').split('=', 1) for word in words[3:])
+    name = words[2].removeprefix('experiments.')
+    config = importlib.import_module(f'configs.{name}').get_config(given['config'].split(':')[1])
+    for field, value in given.items():
+      if field.startswith('config.'):
+        config.update_from_flattened_dict({field[7:]: ast.literal_eval(value)})
+    reproduce.recipe_of(name).check(config)
+    folders.append(given['workdir'])
+  papers = [name for name in reproduce.RECIPES if name != 'matrix']
+  assert [pathlib.Path(folder).name for folder in folders] == papers
+  assert f'--gather={",".join(folders)}' in last
+
+
+@pytest.mark.parametrize('name', reproduce.RECIPES)
+def test_every_table_has_a_weight(name):
+  tables = importlib.import_module(f'configs.{name}').TABLES
+  assert tuple(reproduce.MINUTES[name]) == tables
+
+
+def test_recipes_run_once_and_say_how_far_they_are(commands, tmp_path, capfd):
+  _, ran = commands
+  found = reproduce.run_all(['markov'], 'cpu', tmp_path)
+  assert found == {tmp_path / 'markov': ''}
+  said = capfd.readouterr().err
+  assert re.search('== markov, ngram: table 1 of 7; .* so far, about 10 minutes left', said)
+  assert 'bar |' in said
+  assert reproduce.run_all(['markov'], 'cpu', tmp_path) == found
+  assert ran == ['markov']  # the second time nothing ran
+
+
+def test_an_interrupted_recipe_is_ended(monkeypatch, tmp_path):
+  waits = 'import sys, time; print("[1/2] ngram", file=sys.stderr, flush=True); time.sleep(600)'
+  monkeypatch.setattr(reproduce, 'command_of', lambda *_: [sys.executable, '-c', waits])
+  jobs = []
+  begin = subprocess.Popen
+  monkeypatch.setattr(subprocess, 'Popen', lambda *a, **k: jobs.append(begin(*a, **k)) or jobs[0])
+  monkeypatch.setattr(reproduce.Progress, 'reaches', lambda *_: reproduce._stop())
+  with pytest.raises(KeyboardInterrupt):
+    reproduce.run_all(['markov'], 'cpu', tmp_path)
+  assert jobs[0].returncode == -signal.SIGTERM
+
+
+def test_a_run_of_another_scale_is_not_taken_for_this_one(commands, tmp_path):
+  leave_run(tmp_path / 'markov', 'smoke')
+  assert reproduce.finished('markov', 'smoke', tmp_path / 'markov')
+  assert not reproduce.finished('markov', 'cpu', tmp_path / 'markov')
+  leave_run(tmp_path / 'markov', 'smoke', rows=ROWS[:4])  # some of its tables
+  assert not reproduce.finished('markov', 'smoke', tmp_path / 'markov')
+
+
+def test_a_failing_recipe_is_named_and_the_others_are_reported(commands, tmp_path, capsys):
+  codes, _ = commands
+  codes['visual_unicode'] = 3
+  found = reproduce.run_all(['visual_unicode', 'markov'], 'smoke', tmp_path)
+  fault = found[tmp_path / 'visual_unicode']
+  assert fault.startswith('visual_unicode ended with exit code 3')
+  reproduce.report(found, tmp_path)
+  text = (tmp_path / 'report.md').read_text()
+  assert fault in text
+  assert '## Toward a Theory of Tokenization' in text
+  assert 'markov' in capsys.readouterr().out
+
+
+def test_tables_of_an_unfinished_run_are_reported(tmp_path):
+  folder = tmp_path / 'markov'
+  config = runner.plain(markov.get_config('smoke'))
+  (folder / 'tables').mkdir(parents=True)
+  results.write_json(folder / 'config.json', {k: v for k, v in config.items() if k != 'tables'})
+  results.write_rows(folder / 'tables' / 'ngram.json', ROWS[:2], 30.0)
+  section = reproduce.read(folder, 'markov ended with exit code 1.')
+  assert section.minutes == 0.5
+  assert section.facts[-1] == 'markov ended with exit code 1.'
+  assert next(one.verdict for one in section.judged) == 'agrees with the theorem'
