@@ -39,6 +39,9 @@ MODEL = {
 TRAINING = {
   'length': 32,  # tokens of a row
   'batch_size': 8,
+  # Lanes of documents that the rows of a batch come from (`lib.data.lanes`); 0: as many as divide
+  # the batch, up to 64. A process reads only those of its devices' rows.
+  'lanes': Scaled(1, 1, 0, 0),
   'steps': 6,
   'optimizer': 'adamw',  # or muon, adafactor
   'rates': (3e-3,),  # learning rates at their peak; of several the best by validation text

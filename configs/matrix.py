@@ -25,7 +25,7 @@ DICTIONARIES = (
   'bytes', 'characters', 'blocks', 'bpe', 'lzw', 'sentencepiece', 'wordpiece', 'unicode',
 )  # fmt: skip
 # The tokens of a cell and `teraflops` say what these are.
-BY_TOKENS = ('length', 'batch_size', 'steps', 'evaluate_every')
+BY_TOKENS = ('length', 'batch_size', 'lanes', 'steps', 'evaluate_every')
 EMBEDDINGS = ('learned', 'lexinvariant', 'glyph', 'random', 'code')
 
 

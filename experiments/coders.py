@@ -244,6 +244,7 @@ def m1_batches(config: ConfigDict, split: str) -> grain.IterDataset:
     batch_size=config.m1.batch_size,
     length=config.m1.length,
     seed=config.seed,
+    lanes=config.m1.lanes,
   )
   return rows.map(_begun)
 

@@ -80,6 +80,10 @@ def check(options: ConfigDict, where: str) -> None:
   if options.position == 'rotary' and (options.head_dim or options.dim // options.heads) % 2:
     raise InputError(f'{where}.dim {options.dim} is no even multiple of {options.heads} heads.')
   make_optimizer(options)
+  if options.get('lanes') and options.batch_size % options.lanes:
+    raise InputError(
+      f'{where}.lanes must divide the batch of {options.batch_size}, or be 0; got {options.lanes}.'
+    )
   if options.initial and not (pathlib.Path(options.initial) / 'model.json').exists():
     raise InputError(f'{where}.initial {options.initial} is no folder of a trained model.')
 

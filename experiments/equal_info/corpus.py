@@ -64,7 +64,7 @@ class Corpus:
     options = self.config.m2
     return pipeline.batches(
       self.train, self.tokenizer, batch_size=options.batch_size, length=options.length, seed=seed,
-      pack=options.pack,
+      pack=options.pack, lanes=options.lanes,
     )  # fmt: skip
 
   def windows(self, examples: Encoded) -> np.ndarray:

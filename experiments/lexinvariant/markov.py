@@ -175,6 +175,7 @@ def batches_of(config: ConfigDict, source: MarkovSource, seed: int) -> grain.Ite
     batch_size=options.batch_size,
     length=options.length,
     seed=seed,
+    lanes=options.lanes,
     pack=False,
     shuffle=False,  # the documents are independent draws
   )

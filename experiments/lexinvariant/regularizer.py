@@ -187,6 +187,7 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
     length=options.length,
     seed=seed,
     pack=False,
+    lanes=options.lanes,
   )
   if arm.embedding == 'lexinvariant':
     return plain

@@ -191,6 +191,7 @@ def batches(options: ConfigDict, corpus: Corpus, seed: int) -> grain.IterDataset
     batch_size=options.batch_size,
     length=options.length,
     seed=seed,
+    lanes=options.lanes,
   )
 
 

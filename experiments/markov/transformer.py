@@ -123,6 +123,7 @@ class Task:
       batch_size=batch_size,
       length=self.options.length,
       seed=seed,
+      lanes=self.options.lanes,
       pack=False,
       context_bytes=self._context,
       shuffle=False,  # the documents are independent draws

@@ -211,6 +211,7 @@ class Training:
       batch_size=options.batch_size,
       length=options.length,
       seed=seed + (stream - part) * ANOTHER,
+      lanes=options.lanes,
     )
     short = ConfigDict(options.to_dict() | {'steps': steps})
     path = f'growth/{label}{self.ending}'

@@ -119,6 +119,7 @@ def train(
       batch_size=options.batch_size,
       length=options.length,
       seed=seed,
+      lanes=options.lanes,
     )
 
   if training == 'none':

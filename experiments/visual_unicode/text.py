@@ -47,7 +47,7 @@ class Text(NamedTuple):
     """Training batches: documents end to end in rows of one length."""
     source, size = sources.open_source(self.source, 'train'), options.batch_size
     return pipeline.batches(
-      source, self.tokenizer, batch_size=size, length=options.length, seed=seed
+      source, self.tokenizer, batch_size=size, length=options.length, seed=seed, lanes=options.lanes
     )
 
   def held_out(self, options: ConfigDict, split: str, count: int = 0) -> HeldOut:

@@ -2,12 +2,14 @@
 """Bits per byte of a model on held-out batches, for the history of its training."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
 
 from lib.errors import InputError
+from lib.train import processes
 from lib.train.experiment import SUMS, Batch, Variables
 
 
@@ -17,13 +19,18 @@ def held_out(
   """An evaluation: nats per byte, bits per byte and bytes per token over all of `batches`.
 
   Works on replicas too: sums with a leading axis give an array for each quantity. The batches are
-  not independent, so there is no standard error here: score documents one by one for that.
+  not independent, so there is no standard error here: score documents one by one for that. Each of
+  several processes scores its share of the batches; all have the same result.
 
   Raises:
     InputError: when it is called, if there are no batches.
   """
   key = jax.random.key(seed)
-  fixed = functools.cache(lambda: [jax.device_put(dict(batch)) for batch in batches])
+
+  @functools.cache
+  def own() -> list[Batch]:
+    share = itertools.islice(batches, jax.process_index(), None, jax.process_count())
+    return [jax.device_put(dict(batch)) for batch in share]
 
   @jax.jit
   def sums(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
@@ -31,12 +38,13 @@ def held_out(
     return {name: found[name] for name in SUMS}
 
   def evaluate(variables: Variables) -> dict[str, np.ndarray]:
-    parts = jax.device_get([sums(variables, batch) for batch in fixed()])
+    scored = jax.device_get([sums(variables, batch) for batch in own()])
+    shares = processes.gathered([[part[name].tolist() for name in SUMS] for part in scored])
+    # Batch i was scored by process i mod their number: back into one order, for equal sums.
+    parts = [part for turn in itertools.zip_longest(*shares) for part in turn if part is not None]
     if not parts:
       raise InputError('there is nothing to evaluate on: ask for one held-out batch or more.')
-    nats, size, tokens = (
-      np.stack([np.asarray(part[name], np.float64) for part in parts]) for name in SUMS
-    )
+    nats, size, tokens = (np.array(values, np.float64) for values in zip(*parts, strict=True))
     rate = nats.sum(0) / size.sum(0)
     return {
       'nats_per_byte': rate,

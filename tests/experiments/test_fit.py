@@ -24,8 +24,8 @@ ALPHABET = bytes(range(256))
 
 
 def config_of(**changes) -> tuple[ConfigDict, ConfigDict]:
-  config = common.base('smoke', ('t',))
-  config.one = common.MODEL | common.TRAINING | {'steps': 4, 'evaluate_every': 2} | changes
+  section = common.MODEL | common.TRAINING | {'steps': 4, 'evaluate_every': 2} | changes
+  config = common.build('smoke', ('t',), {'one': section})
   return config, config.one
 
 
@@ -132,6 +132,7 @@ def test_the_best_of_several_rates_is_chosen_and_only_its_models_are_kept(tmp_pa
     ({'heads': 3}, 'no multiple of 3 heads'),
     ({'dim': 6}, 'no even multiple'),
     ({'optimizer': 'nope'}, 'nope'),
+    ({'lanes': 3}, 'one.lanes must divide the batch of 8'),
     ({'schedule': 'nope'}, 'nope'),
     ({'initial': '/nowhere'}, 'no folder of a trained model'),
   ],
