@@ -45,7 +45,9 @@ def over_sizes(
   title: str, y_label: str, found: Mapping[str, Sequence[Row]], levels: Mapping[str, float]
 ) -> list[plots.Panel]:
   """A panel of rows by label over their dictionary sizes d, or none where there are no rows."""
-  series, errors = plots.over('d', found)
+  points = {
+    label: [(float(row.where['d']), row) for row in some] for label, some in found.items() if some
+  }
   x_label = 'dictionary size d (± one standard error)'
-  drawn = plots.curves(title, x_label, y_label, series, levels, log_x=True, errors=errors)
-  return [drawn] if series else []
+  panel = plots.row_curves(title, x_label, y_label, points, levels=levels, log_x=True)
+  return [panel] if points else []

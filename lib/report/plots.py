@@ -99,25 +99,6 @@ def row_curves(
   return curves(title, x_label, y_label, series, errors=errors, **rest)
 
 
-def over(
-  coordinate: str, found: Mapping[str, Sequence[Row]]
-) -> tuple[dict[str, Series], dict[str, Errors]]:
-  """Measured rows as curves over a coordinate that is a number, with their errors, for `curves`.
-
-  Args:
-    coordinate: such as 'd'.
-    found: label -> its rows; a label without rows has no curve.
-  """
-  series: dict[str, Series] = {}
-  errors: dict[str, Errors] = {}
-  for label, rows in found.items():
-    if ordered := sorted(rows, key=lambda row: float(row.where[coordinate])):
-      places = [float(row.where[coordinate]) for row in ordered]
-      series[label] = places, [row.measured or 0.0 for row in ordered]
-      errors[label] = [row.sem for row in ordered]
-  return series, errors
-
-
 def bars(
   title: str,
   y_label: str,
