@@ -22,7 +22,7 @@ from lib.language_model import TrainedModel
 from lib.report.results import Row
 from lib.tokenizers.sentencepiece import train_sentencepiece
 from lib.train import optimizer, sharding
-from tests.experiments.test_configs import shape_check
+from tests.helpers import shapes as shape_of
 
 KEY = jax.random.key(0)
 
@@ -262,7 +262,7 @@ def test_every_arm_builds_and_steps_at_the_scale_of_accelerators(embedding):
   size = regularizer.TOKENIZER.vocab_size
   batches = regularizer.batches(config, regularizer.Arm(embedding, 0.2), 0)
   experiment = models.make_experiment(options, embedding, size, jnp.bfloat16)
-  shape_check(dataclasses.replace(experiment, batches=batches), config, mesh)
+  shape_of.check(dataclasses.replace(experiment, batches=batches), mesh)
 
 
 @pytest.mark.parametrize('scale', ['gpu', 'paper'])
@@ -273,4 +273,4 @@ def test_text_models_build_and_step_at_the_scale_of_accelerators(scale):
   batch = pipeline.whole(np.zeros((options.batch_size, options.length), np.int32), 32_000)
   for kind in models.EMBEDDINGS:
     experiment = models.make_experiment(options, kind, 32_000, jnp.bfloat16)
-    shape_check(dataclasses.replace(experiment, batches=[batch]), config, mesh)
+    shape_of.check(dataclasses.replace(experiment, batches=[batch]), mesh)
