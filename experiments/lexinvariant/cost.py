@@ -5,10 +5,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import fit, steps
+from experiments import fit
 from experiments.lexinvariant import models
 from experiments.recipe import Run, Table
-from experiments.timing import in_turns
+from experiments.tools import steps
+from experiments.tools.timing import in_turns
 from lib.errors import InputError
 from lib.report.results import Rows
 

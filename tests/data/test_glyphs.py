@@ -234,7 +234,7 @@ def test_unifont_draws_the_plane_alike_from_both_formats():
 
 def command(*arguments):
   return subprocess.run(
-    [sys.executable, '-m', 'experiments.glyphs', *map(str, arguments)],
+    [sys.executable, '-m', 'experiments.tools.glyphs', *map(str, arguments)],
     cwd=pathlib.Path(__file__).parents[2], env=os.environ, capture_output=True, text=True,
   )  # fmt: skip
 

@@ -122,7 +122,7 @@ def f():
   assert found >= {'a.b', 'c', 'c.d', 'experiments.lexinvariant', 'p.coding.windows'}
   assert recipe_edges({'experiments.markov.plots': found}) == {('markov', 'lexinvariant')}
   assert (
-    recipe_edges({'experiments.lexinvariant.plots': found, 'experiments.speed': found}) == set()
+    recipe_edges({'experiments.lexinvariant.plots': found, 'experiments.tools': found}) == set()
   )
   graph = {'root': {'p.a'}, 'p': set(), 'p.a': {'p.b', 'numpy'}, 'p.b': set(), 'p.c': {'p.a'}}
   assert reached(graph, {'root'}) == {'root', 'p', 'p.a', 'p.b'}

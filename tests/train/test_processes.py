@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import launch
+from experiments.tools import launch
 from lib.data import pipeline
 from lib.train import sharding
 from tests.helpers import tiny
@@ -84,7 +84,7 @@ def test_sigterm_reaches_all_processes():
     'import os; os.write(1, b"up\\n"); time.sleep(60)'
   )
   started = subprocess.Popen(
-    [sys.executable, '-m', 'experiments.launch', '--processes=2', '--', '-c', program],
+    [sys.executable, '-m', 'experiments.tools.launch', '--processes=2', '--', '-c', program],
     stdout=subprocess.PIPE, text=True,
   )  # fmt: skip
   assert [started.stdout.readline() for _ in range(2)] == ['up\n'] * 2

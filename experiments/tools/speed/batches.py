@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from configs.equal_info import PAPER
-from experiments.timing import time_calls
+from experiments.tools.timing import time_calls
 from lib.data import pipeline
 from lib.data.encoded import Encoded
 from lib.embeddings.learned import Learned

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run is doing, seen from outside: `python -m experiments.status WORKDIR`.
+"""How a run is doing, seen from outside: `python -m experiments.tools.status WORKDIR`.
 
 Reads what the run leaves in its workdir, which may be in a bucket, and writes nothing there, so it
 may be asked at any time. Exits with 2 if it is no workdir.
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import command
+from experiments.tools import command
 from lib import mirror
 from lib.errors import InputError
 from lib.train import metrics
@@ -114,7 +114,7 @@ def outline(url: str, folder: pathlib.Path) -> pathlib.Path:
 def execute(*places: str) -> None:
   """Prints the report of the one workdir that was named; raises InputError if it is none."""
   if len(places) != 1:
-    raise InputError('which run? Name its folder: python -m experiments.status WORKDIR.')
+    raise InputError('which run? Name its folder: python -m experiments.tools.status WORKDIR.')
   with tempfile.TemporaryDirectory() as own:
     here = '://' not in places[0]
     folder = pathlib.Path(places[0]) if here else outline(places[0], pathlib.Path(own))

@@ -6,7 +6,8 @@ import types
 
 import pytest
 
-from experiments import speed_input, timing
+from experiments.tools import timing
+from experiments.tools.speed import batches
 from lib.report.results import name
 from lib.tokenizers.characters import Characters
 
@@ -14,12 +15,12 @@ from lib.tokenizers.characters import Characters
 def test_feeds_are_compared_with_the_step(monkeypatch):
   clock = itertools.count()  # every timing takes a second
   fake = types.SimpleNamespace(perf_counter=lambda: next(clock), process_time=lambda: 0)
-  for module in (speed_input, timing):
+  for module in (batches, timing):
     monkeypatch.setattr(module, 'time', fake)
-  monkeypatch.setattr(speed_input, 'VOCAB', 300)
+  monkeypatch.setattr(batches, 'VOCAB', 300)
   text = bytes(range(256)) * 40
   found = list(
-    speed_input.table({'bytes': Characters()}, text, 3, shape=(4, 32), model=('tiny', 1, 8, 2, 8))
+    batches.table({'bytes': Characters()}, text, 3, shape=(4, 32), model=('tiny', 1, 8, 2, 8))
   )
   rows = {(row.row, row.column): row.measured for part in found for row in part}
   assert rows[name(step='tiny', rows=2, length=32), 'tokens_per_s'] == 2 * 32

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.timing import rates
+from experiments.tools.timing import rates
 from lib.errors import InputError
 from lib.report.results import Row
 from lib.tokenizers.base import Tokenizer

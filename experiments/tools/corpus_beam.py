@@ -6,7 +6,7 @@ Every worker must reach the source and the folder under the same names, such as 
 
 from collections.abc import Iterator, Sequence
 
-from experiments.corpus import Job
+from experiments.tools.corpus import Job
 from lib.data import corpora
 from lib.errors import InputError
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes of one command on this machine, joined as the hosts of a pod are.
 
-python -m experiments.launch --processes=4 -- -m experiments.markov --workdir=runs/markov
+python -m experiments.tools.launch --processes=4 -- -m experiments.markov --workdir=runs/markov
 
 They run on CPU devices, `--devices` each, and talk through gloo: a way to try out what a pod does.
 The processes of a real one are started by what manages it (docs/pod.md).
@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import command
+from experiments.tools import command
 from lib.errors import InputError
 
 PROCESSES = flags.DEFINE_integer('processes', 2, 'Processes.', lower_bound=1)

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import lexinvariant
-from experiments import steps
 from experiments.lexinvariant import models, text
 from experiments.recipe import Plan
-from experiments.timing import in_turns
+from experiments.tools import steps
+from experiments.tools.timing import in_turns
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
@@ -115,7 +115,7 @@ def table(found: Mapping[str, Case], repeats: int) -> list[Row]:
 
 def prepared(case: Case, dtype: str) -> dict[str, Way]:
   """What runs a step in each way that can be had here, all from equal weights."""
-  from experiments import throughput_torch
+  from experiments.tools.throughput import torch_decoder
 
   model = case.model(jnp.dtype(dtype))
   experiment = Experiment(*next_token(model), ())
@@ -125,7 +125,7 @@ def prepared(case: Case, dtype: str) -> dict[str, Way]:
   ours = steps.Ready(one, sharding.make_mesh({}, jax.devices()[:1]))
   params = jax.device_get(ours.state['variables']['params'])
   theirs = {
-    way: throughput_torch.step(
+    way: torch_decoder.step(
       model, params, one.drawn(), rate=RATE, decay=DECAY, dtype=dtype, compiled=way == 'compiled'
     )
     for way in case.ways

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws a glyph table once: `python -m experiments.glyphs --out=DIR`.
+"""Draws a glyph table once: `python -m experiments.tools.glyphs --out=DIR`.
 
 Leaves glyphs.table (for `lib.data.glyphs.load`) and glyphs.png, some of its pictures, in DIR, and
 prints how much of the vocabulary the font covers and how many tokens share a picture. On 65,536
@@ -13,7 +13,7 @@ import time
 import numpy as np
 from absl import flags
 
-from experiments import command
+from experiments.tools import command
 from lib import atomic, tokenizers
 from lib.data import fonts, glyphs
 from lib.errors import InputError

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import steps
-from experiments.timing import time_calls
+from experiments.tools import steps
+from experiments.tools.timing import time_calls
 from lib.report.results import Row, name
 from lib.train import trace
 from pallas_kernels.chips import chip_here

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.timing import time_calls
+from experiments.tools.timing import time_calls
 from lib.models.byte_model import BEGIN, ByteModel, whole
 from lib.models.byte_stepper import ByteStepper
 from lib.report.results import Row

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `experiments.status` tells of a run's folder."""
+"""What `experiments.tools.status` tells of a run's folder."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from experiments import status
+from experiments.tools import status
 from lib.errors import InputError
 from lib.mirror import Mirror
 from tests.helpers import faulty

@@ -9,7 +9,7 @@ pytest.importorskip('apache_beam', reason='Apache Beam is in an environment of i
 
 from apache_beam.testing import test_pipeline, util
 
-from experiments import corpus, corpus_beam
+from experiments.tools import corpus, corpus_beam
 from lib import tokenizers
 from lib.data import corpora, sources
 from lib.tokenizers.coding.baselines import train_static_ac

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long training waits for a checkpoint: `python -m experiments.stall --megabytes=64`.
+"""How long training waits for a checkpoint: `python -m experiments.tools.stall --megabytes=64`.
 
 Takes steps of a model of that size without a checkpoint, then with one in flight, and prints what
 a step takes, how long the loop stands while one begins, and how long it is in flight.
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags, logging
 
-from experiments import command
+from experiments.tools import command
 from lib.train.checkpoint import Checkpoints
 from lib.train.state import State
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import throughput_peer, throughput_step
+from experiments.tools.throughput import peer, timed_step
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
 from lib.train import trace
@@ -115,15 +115,15 @@ def test_a_real_trace_names_the_ops_of_the_program():
   ],
 )  # fmt: skip
 def test_paths_tell_the_part_and_the_pass(path, part, way, said):
-  assert throughput_step.part_of(path) == part
-  assert throughput_step.direction(path) == way
-  assert throughput_step.short(path) == said
+  assert timed_step.part_of(path) == part
+  assert timed_step.direction(path) == way
+  assert timed_step.short(path) == said
 
 
 def test_the_command_measures_a_recipe_and_keeps_other_sections(tmp_path):
   (tmp_path / 'throughput.json').write_text('{}')
   command = [
-    sys.executable, '-m', 'experiments.throughput', f'--out={tmp_path}', '--repeats=2',
+    sys.executable, '-m', 'experiments.tools.throughput', f'--out={tmp_path}', '--repeats=2',
     '--first_step=left_out',
     f'--config={ROOT}/configs/equal_info.py:smoke',
   ]  # fmt: skip
@@ -141,11 +141,11 @@ def test_the_command_measures_a_recipe_and_keeps_other_sections(tmp_path):
 
 
 def test_the_first_step_of_a_process_is_timed_twice():
-  found = throughput_step.first_steps(['-c', 'print(1)'])
+  found = timed_step.first_steps(['-c', 'print(1)'])
   assert list(found) == ['cold', 'warm']
   assert min(found.values()) > 0
   with pytest.raises(RuntimeError, match='ended with 3'):
-    throughput_step.first_steps(['-c', 'raise SystemExit(3)'])
+    timed_step.first_steps(['-c', 'raise SystemExit(3)'])
 
 
 def tiny(position, **options):
@@ -161,9 +161,9 @@ def tiny(position, **options):
 )
 def test_the_decoder_in_pytorch_has_our_losses():
   t5 = tiny('t5', norm='rms', gated=True, activation='silu', init_std=None)
-  cases = {'gpt2': throughput_peer.Case(tiny('learned', init_std=0.3), 4, 8, ('eager',)),
-           't5': throughput_peer.Case(t5, 4, 8, ('eager',))}  # fmt: skip
-  rows = throughput_peer.table(cases, 1)  # raises where losses differ
+  cases = {'gpt2': peer.Case(tiny('learned', init_std=0.3), 4, 8, ('eager',)),
+           't5': peer.Case(t5, 4, 8, ('eager',))}  # fmt: skip
+  rows = peer.table(cases, 1)  # raises where losses differ
   assert {row.row for row in rows} == {
     f'model={model},dtype={dtype},way={way}'
     for model in cases for dtype in ('float32', 'bfloat16') for way in ('ours', 'eager')
@@ -173,4 +173,4 @@ def test_the_decoder_in_pytorch_has_our_losses():
 def test_other_losses_than_ours_are_refused():
   losses = {('float32', 'ours'): (2.0, 1.9), ('float32', 'eager'): (2.0, 1.91)}
   with pytest.raises(RuntimeError, match='losses of eager in float32'):
-    throughput_peer.check(losses)
+    peer.check(losses)

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from experiments import timing
+from experiments.tools import timing
 
 
 def clocks(monkeypatch):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""How fast a recipe trains: its real step timed, accounted for and taken apart, op by op.
 
-  python -m experiments.throughput --config=configs/lexinvariant.py:paper
-  python -m experiments.throughput --config=configs/equal_info.py:paper \
+  python -m experiments.tools.throughput --config=configs/lexinvariant.py:paper
+  python -m experiments.tools.throughput --config=configs/equal_info.py:paper \
     --model=m2/model=113m,v=65536
-  python -m experiments.throughput --peer    # two decoders beside PyTorch's (`make throughput`)
+  python -m experiments.tools.throughput --peer    # decoders beside PyTorch's (`make throughput`)
 
 Writes throughput.md and throughput.json into --out; what is there of other models or devices stays.
 """
@@ -20,8 +20,10 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import command, runner, steps, throughput_peer, throughput_step
+from experiments import runner
 from experiments.recipe import Recipe
+from experiments.tools import command, steps
+from experiments.tools.throughput import peer, timed_step
 from lib import atomic, memory
 from lib.errors import InputError
 from lib.report import results, tables
@@ -43,12 +45,12 @@ FIRST = flags.DEFINE_enum(
   'first_step', 'timed', ['timed', 'left_out', 'only'],
   'From the start of a process; `only` comes to it, says so and ends.',
 )  # fmt: skip
-CAPTIONS = throughput_step.CAPTIONS | throughput_peer.CAPTIONS
+CAPTIONS = timed_step.CAPTIONS | peer.CAPTIONS
 HEAD = """# Throughput
 
-Training steps as the recipes run them, by `python -m experiments.throughput`: each section says by
-which command, when and where. Of the same title the last run stays. Where the load is above the
-number of cores others ran too: rates and seconds are then of a shared machine.
+Training steps as the recipes run them, by `python -m experiments.tools.throughput`: each section
+says by which command, when and where. Of the same title the last run stays. Where the load is above
+the number of cores others ran too: rates and seconds are then of a shared machine.
 """
 
 
@@ -57,7 +59,7 @@ def execute() -> None:
   begin = time.perf_counter()
   if PEER.value:
     title, config = 'beside PyTorch', {}
-    rows = throughput_peer.table(throughput_peer.cases(), REPEATS.value)
+    rows = peer.table(peer.cases(), REPEATS.value)
   else:
     recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
     memory.keep_freed(recipe.large_steps)  # as the recipe does
@@ -74,7 +76,7 @@ def execute() -> None:
     rows, experiment='throughput', config=config, overrides={}, devices=devices,
     seconds=time.perf_counter() - begin,
   )  # fmt: skip
-  found['command'] = ' '.join(['python -m experiments.throughput', *sys.argv[1:]])
+  found['command'] = ' '.join(['python -m experiments.tools.throughput', *sys.argv[1:]])
   found['made'] = f'{datetime.date.today()}, {command.machine()}'
   keep(pathlib.Path(OUT.value), f'{title}, on {devices[0]}', found)
   print(tables.markdown(rows, CAPTIONS))
@@ -84,11 +86,9 @@ def measure(recipe: Recipe, model: str) -> list[Row]:
   """The rows of a model in every dtype asked for."""
   dtypes = DTYPES.value or [CONFIG.value.dtype]
   # By other processes, before this one takes the device for itself.
-  again = ['-m', 'experiments.throughput', *sys.argv[1:], '--first_step=only']
+  again = ['-m', 'experiments.tools.throughput', *sys.argv[1:], '--first_step=only']
   first = [
-    throughput_step.first_steps([*again, f'--config.dtype={dtype}'])
-    if FIRST.value == 'timed'
-    else {}
+    timed_step.first_steps([*again, f'--config.dtype={dtype}']) if FIRST.value == 'timed' else {}
     for dtype in dtypes
   ]
   jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
@@ -98,7 +98,7 @@ def measure(recipe: Recipe, model: str) -> list[Row]:
     config.dtype = dtype
     print(f'{name(dtype=dtype)}: making the state and compiling the step', flush=True)
     step = steps.prepare(recipe, config, model)
-    rows += throughput_step.table(step, {'dtype': dtype}, dtype, REPEATS.value, seconds)
+    rows += timed_step.table(step, {'dtype': dtype}, dtype, REPEATS.value, seconds)
   return rows
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles a recipe's training step for accelerators that are not there, and says what it takes.
 
-python -m experiments.aot --config=configs/equal_info.py:paper --topology=v5p:8x8x4
+python -m experiments.tools.aot --config=configs/equal_info.py:paper --topology=v5p:8x8x4
 
 TPU topologies need libtpu (`make pod` fetches it into .cache/libtpu; then set PYTHONPATH to that),
 `h200x8` the CUDA plugin of the extra `cuda`; `cpu:8` needs nothing. docs/pod.md says how to read
@@ -20,8 +20,8 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import command, steps
 from experiments.recipe import Plan
+from experiments.tools import command, steps
 from lib.errors import InputError
 from lib.mesh import AXES
 from lib.train import plan, sharding, topologies

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import compress, speed_steps
+from experiments.tools import compress
+from experiments.tools.speed import stepped
 from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers.characters import Characters
@@ -154,7 +155,7 @@ def test_other_bad_input_is_named(codecs, tmp_path):
 
 
 def command(*arguments):
-  return [sys.executable, '-m', 'experiments.compress', *map(str, arguments)]
+  return [sys.executable, '-m', 'experiments.tools.compress', *map(str, arguments)]
 
 
 def test_the_command_line_exits_with_2_and_one_sentence(codecs, tmp_path):
@@ -198,4 +199,4 @@ def test_the_loop_of_the_speed_table_makes_the_windows_of_the_codec():
     np.frombuffer(window or b'\0', np.uint8)[None], np.array([len(window)])
   )[0]
   ids = codec.encode(text)
-  assert speed_steps.loop(following, text, 32) == len(ids) * codec.token_bits // 32
+  assert stepped.loop(following, text, 32) == len(ids) * codec.token_bits // 32

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files and corpora as tokens, with any trained tokenizer (docs/compress.md).
 
-python -m experiments.compress encode FILE --tokenizer=PATH [--out=PATH --force]
-python -m experiments.compress decode FILE --tokenizer=PATH [--out=PATH --force]
-python -m experiments.compress corpus SOURCE --tokenizer=PATH --out=DIR [--split=train]
+python -m experiments.tools.compress encode FILE --tokenizer=PATH [--out=PATH --force]
+python -m experiments.tools.compress decode FILE --tokenizer=PATH [--out=PATH --force]
+python -m experiments.tools.compress corpus SOURCE --tokenizer=PATH --out=DIR [--split=train]
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import BinaryIO
 import tqdm
 from absl import app, flags
 
-from experiments import corpus
+from experiments.tools import corpus
 from lib import atomic, tokenizers
 from lib.data import corpora
 from lib.errors import InputError
@@ -71,7 +71,7 @@ def encode_corpus(spec: str) -> str:
   tokenizer, out = _named(TOKENIZER, 'a tokenizer file'), _named(OUT, 'a folder')
   job = corpus.begin(spec, SPLIT.value, tokenizer, out, SHARDS.value, DATA_DIR.value)
   if RUNNER.value == 'beam':
-    from experiments import corpus_beam
+    from experiments.tools import corpus_beam
 
     corpus_beam.run(job, BEAM.value)
   else:

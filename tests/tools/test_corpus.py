@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from experiments import compress, corpus
+from experiments.tools import compress, corpus
 from lib import tokenizers
 from lib.data import corpora, pipeline, sources
 from lib.errors import InputError
@@ -80,7 +80,7 @@ def test_a_damaged_shard_is_said_in_a_sentence(whole, codec, tmp_path):
 
 def command(text, codec, folder, *more):
   return [
-    sys.executable, '-m', 'experiments.compress', 'corpus', text, f'--tokenizer={codec}',
+    sys.executable, '-m', 'experiments.tools.compress', 'corpus', text, f'--tokenizer={codec}',
     f'--out={folder}', f'--shards={SHARDS}', '--workers=2', *more,
   ]  # fmt: skip
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from configs import markov
-from experiments import aot, launch, steps
 from experiments.recipe import Plan
+from experiments.tools import aot, launch, steps
 from lib.train import optimizer, sharding
 from tests.helpers import tiny
 from tests.train.test_plan import RECIPES, plans
@@ -105,7 +105,7 @@ def test_the_mesh_flag_spreads_a_run_over_eight_devices(tmp_path):
   ],
 )
 def test_the_largest_model_of_every_paper_fits_a_pod(name, topology, mesh):
-  command = ['-m', 'experiments.aot', f'--config={ROOT}/configs/{name}.py:paper', *mesh]
+  command = ['-m', 'experiments.tools.aot', f'--config={ROOT}/configs/{name}.py:paper', *mesh]
   done = subprocess.run(
     [sys.executable, *command, f'--topology={topology}'],
     cwd=ROOT, env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': 'false'},

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast the tokenizers are, beside other libraries, in one table.
 
-  python -m experiments.speed --codecs=runs/equal_info/tokenizers --out=docs
+  python -m experiments.tools.speed --codecs=runs/equal_info/tokenizers --out=docs
 
 --codecs is a folder that the recipe equal_info leaves. Writes speed.md and speed.json. Megabytes
 are 10⁶ bytes of text; medians over repeats, wall-clock, with the time that the processor itself
@@ -20,8 +20,9 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import command, speed_input, speed_peers, speed_steps
-from experiments.timing import rates
+from experiments.tools import command
+from experiments.tools.speed import batches, libraries, stepped
+from experiments.tools.timing import rates
 from lib import atomic, tokenizers
 from lib.data import sources
 from lib.errors import InputError
@@ -74,16 +75,16 @@ def execute() -> None:
   noise = np.random.default_rng(0).bytes(len(held_out) // 4)
   texts = {'held_out': held_out, 'random': noise}
   loaded = _codecs()
-  stepped = {method: codec for method, codec in loaded.items() if isinstance(codec, Stepped)}
-  plain = {method: codec for method, codec in loaded.items() if method not in stepped}
+  by_m1 = {method: codec for method, codec in loaded.items() if isinstance(codec, Stepped)}
+  plain = {method: codec for method, codec in loaded.items() if method not in by_m1}
   plain['unicode'] = train_unicode([train])
   repeats = REPEATS.value
-  peers = speed_peers.peers(plain, held_out) if 'peers' in TABLES.value else {}
+  peers = libraries.peers(plain, held_out) if 'peers' in TABLES.value else {}
   makers: dict[str, Callable[[], Iterator[list[Row]]]] = {
     'walk': lambda: walk(plain, texts),
-    'peers': lambda: speed_peers.table(peers, held_out, repeats),
-    'steps': lambda: speed_steps.table(stepped, held_out, STREAMS.value, min(repeats, 3)),
-    'input': lambda: speed_input.table(plain, held_out, repeats),
+    'peers': lambda: libraries.table(peers, held_out, repeats),
+    'steps': lambda: stepped.table(by_m1, held_out, STREAMS.value, min(repeats, 3)),
+    'input': lambda: batches.table(plain, held_out, repeats),
   }
   rows: list[Row] = []
   with tqdm.tqdm(disable=None) as bar:
@@ -123,7 +124,7 @@ def _write(rows: list[Row], text: bytes, seconds: float) -> None:
     out / 'speed.json', rows, experiment='speed', config=settings, overrides={},
     devices=[machine], seconds=seconds,
   )  # fmt: skip
-  command_line = ' '.join(['python -m experiments.speed', *sys.argv[1:]])
+  command_line = ' '.join(['python -m experiments.tools.speed', *sys.argv[1:]])
   lines = [
     '# Speed\n',
     f'`{command_line}`, {datetime.date.today()}, on {machine}; Python '
