@@ -62,7 +62,7 @@ TORCH_FROM ?= --index https://download.pytorch.org/whl/cpu
 	touch $@
 
 processes: $(INSTALLED)  ## Two and four processes on this machine have the losses of one.
-	POD=1 $(BIN)/python -m pytest tests/train/test_processes.py
+	POD=1 $(BIN)/python -m pytest tests/parallel/test_processes.py
 
 pod: processes .cache/libtpu  ## What else a pod needs, without one, in minutes: docs/pod.md.
 	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/tools/test_pod.py

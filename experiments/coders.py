@@ -31,11 +31,11 @@ from lib.errors import InputError
 from lib.models import byte_coders, byte_model, one_pass
 from lib.models.byte_model import BEGIN, ByteModel, Sizes
 from lib.models.decoder import LanguageModel
+from lib.parallel import processes
 from lib.tokenizers import Tokenizer
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import slices
 from lib.tokenizers.coding.windows import EqualInfo
-from lib.train import processes
 from lib.train.experiment import Batch
 
 PLAIN = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')

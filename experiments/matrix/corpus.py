@@ -27,7 +27,7 @@ from lib.data import epochs, excerpts, files, sources
 from lib.data.examples import Examples
 from lib.data.excerpts import Excerpts
 from lib.data.ngram_text import NgramText
-from lib.mesh import batch_devices
+from lib.parallel.mesh import batch_devices
 from lib.report.results import Rows
 
 BYTES_A_TOKEN = 4  # about the most that tokens of the grid cover

@@ -23,8 +23,9 @@ from ml_collections import ConfigDict, config_flags
 from experiments.recipe import Plan
 from experiments.tools import command, steps
 from lib.errors import InputError
-from lib.mesh import AXES
-from lib.train import plan, sharding, topologies
+from lib.parallel import sharding
+from lib.parallel.mesh import AXES
+from lib.profiling import compiled_step, topologies
 from pallas_kernels.chips import CHIPS, Chip
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -91,7 +92,7 @@ def _cpus(topology: str) -> int:
 
 def fit(
   config: ConfigDict, name: str, made: Making, topology: str, slices: int = 1
-) -> plan.Step | None:
+) -> compiled_step.Step | None:
   """Tries one way after the other until the step fits, and prints what came of each."""
   devices, chip = topologies.devices(topology, slices), topologies.chip_of(topology)
   where = topology if slices == 1 else f'{slices} × {topology}'
@@ -99,7 +100,9 @@ def fit(
     one, row = made(attempt.remat), [name, where, *_shown(attempt)]
     try:
       mesh = sharding.make_mesh(attempt.mesh, devices)
-      step = plan.compile_step(one.experiment, one.optimizer, one.batch, mesh, attempt.accumulate)
+      step = compiled_step.compile_step(
+        one.experiment, one.optimizer, one.batch, mesh, attempt.accumulate
+      )
     except (InputError, jax.errors.JaxRuntimeError) as error:
       print(_line([*row, *[''] * (len(HEADER) - len(row) - 1), _reason(error)]), flush=True)
       continue
@@ -143,7 +146,7 @@ def scale(config: ConfigDict, name: str, made: Making) -> None:
   estimates = []
 
   @functools.cache
-  def compiled(topology: str, rows: int) -> plan.Step | None:
+  def compiled(topology: str, rows: int) -> compiled_step.Step | None:
     return fit(config, name, functools.partial(_resized, made, rows), topology)
 
   for kind in ('strong', 'weak'):
@@ -196,7 +199,7 @@ def _shown(attempt: Attempt) -> list[str]:
   return [mesh.replace('-1', '−1'), 'yes' if attempt.remat else 'no', str(attempt.accumulate)]
 
 
-def _measured(step: plan.Step, chip: Chip | None, devices: int) -> list[str]:
+def _measured(step: compiled_step.Step, chip: Chip | None, devices: int) -> list[str]:
   parts = (step.arguments, step.outputs, step.temporaries, step.code)
   runs = '; '.join(
     f'{kind} {"≥ " * bool(one.unknown)}{one.count}, {_size(one.bytes)}'

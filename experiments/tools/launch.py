@@ -30,7 +30,7 @@ GRACE = flags.DEFINE_float(
 
 
 def environment(process: int, processes: int, devices: int, port: int) -> dict[str, str]:
-  """The variables by which a process finds the others (`lib.train.processes.join`)."""
+  """The variables by which a process finds the others (`lib.parallel.processes.join`)."""
   return os.environ | {
     'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
     'JAX_NUM_PROCESSES': str(processes),

@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 
 from experiments.recipe import Plan, Recipe
 from lib.errors import InputError
-from lib.train import plan, sharding, state
+from lib.parallel import sharding
+from lib.profiling import compiled_step
+from lib.train import state
 
 
 def load(path: str) -> Recipe:
@@ -53,9 +55,9 @@ class Ready:
       self.seconds = time.perf_counter() - begin
 
   @functools.cached_property
-  def account(self) -> plan.Step:
+  def account(self) -> compiled_step.Step:
     """What the step takes, by the compiler."""
-    return plan.account(self.compiled, self._training, self.seconds)
+    return compiled_step.account(self.compiled, self._training, self.seconds)
 
   def run(self) -> tuple[float, dict[str, jax.Array]]:
     """Runs the step once, to its end: the seconds that it took, and its metrics."""

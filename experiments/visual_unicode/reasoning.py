@@ -27,12 +27,12 @@ from lib.evals import multiple_choice as choice
 from lib.evals.choice_rows import PROTOCOLS, Case
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
+from lib.parallel import processes
 from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.restricted import train_restricted
 from lib.tokenizers.unicode import train_unicode
-from lib.train import processes
 
 TRAININGS = ('none', 'sentences', 'questions')
 CASES = (('asked', 'train'), ('asked', 'test'), ('told', 'test'), ('unseen', 'test'))

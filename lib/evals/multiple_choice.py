@@ -26,9 +26,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lib.data.questions import LETTERS, Question, prompt
 from lib.errors import InputError
+from lib.parallel import sharding
 from lib.stats import Estimate
 from lib.tokenizers.base import Tokenizer
-from lib.train import sharding
 
 # What is summed above and below the line, [N] and [N]: the score is the quotient of the sums.
 Ratio = tuple[np.ndarray, np.ndarray]

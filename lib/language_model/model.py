@@ -26,12 +26,12 @@ from lib.embeddings import tables as table_pairs
 from lib.embeddings.tables import Tables
 from lib.errors import InputError
 from lib.language_model import modules, scoring
-from lib.mesh import batch_devices
 from lib.models.decoder import LanguageModel
+from lib.parallel import sharding
+from lib.parallel.mesh import batch_devices
 from lib.parameters import path_name
 from lib.tokenizers import base
 from lib.tokenizers.base import Tokenizer
-from lib.train import sharding
 
 LOG_2 = float(np.log(2))
 DRAWN_TOGETHER = 8  # windows whose drawn rows are in memory at once

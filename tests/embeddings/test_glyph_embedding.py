@@ -14,7 +14,8 @@ from lib.embeddings.glyph import Given
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
-from lib.train import loop, optimizer, sharding
+from lib.parallel import sharding
+from lib.train import loop, optimizer
 from tests.helpers import tiny
 
 TOKENS = [*map(chr, range(32, 127)), 'А', 'О', 'the', 'and', '\n', '<special_1>', '<special_2>']

@@ -14,10 +14,10 @@ from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.evals import multiple_choice as mc
 from lib.models.decoder import Decoder, LanguageModel
+from lib.parallel import sharding
 from lib.parameters import describe_model
 from lib.tokenizers.bpe import train_bpe
 from lib.tokenizers.characters import Characters
-from lib.train import sharding
 
 BYTES = Characters(bytes(range(256)))
 QUESTIONS = [Question(f'Is it {i}?', ('one', 'two', 'three', 'four'), i * 7 % 4) for i in range(32)]

@@ -20,6 +20,7 @@ from lib.evals import ngram, token_scores
 from lib.models import byte_coders, byte_model, one_pass
 from lib.models.byte_stepper import ByteStepper
 from lib.objectives.next_token import next_token
+from lib.parallel import sharding
 from lib.report.results import Row, Rows
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import arithmetic
@@ -27,7 +28,6 @@ from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.tokenizers.coding.windows import EqualInfo
-from lib.train import sharding
 from lib.train.experiment import Experiment
 from tests.experiments.test_configs import shape_check
 from tests.helpers import byte_models, intervals

@@ -22,12 +22,12 @@ from lib.data import sources
 from lib.errors import InputError
 from lib.models import byte_model
 from lib.models.byte_model import ByteModel
+from lib.parallel import sharding
 from lib.report import published
 from lib.report.results import from_json
 from lib.report.results import name as row_name
 from lib.tokenizers.coding import slices
 from lib.tokenizers.coding.stepping import Stepped
-from lib.train import sharding
 from tests.experiments.test_configs import shape_check
 from tests.helpers import addresses, byte_models
 

@@ -17,8 +17,8 @@ from experiments.lexinvariant.__main__ import RECIPE
 from lib.data.markov import MarkovDocuments
 from lib.errors import InputError
 from lib.evals import renaming
+from lib.parallel import sharding
 from lib.report.results import Rows, from_json
-from lib.train import sharding
 from tests.experiments.test_configs import shape_check
 from tests.helpers import addresses
 

@@ -19,9 +19,10 @@ from lib.data.in_context import FORMAT, Symbols, folded
 from lib.errors import InputError
 from lib.evals.sequences import generator
 from lib.language_model import TrainedModel
+from lib.parallel import sharding
 from lib.report.results import Row
 from lib.tokenizers.sentencepiece import train_sentencepiece
-from lib.train import optimizer, sharding
+from lib.train import optimizer
 from tests.experiments.test_configs import shape_check
 
 KEY = jax.random.key(0)

@@ -28,6 +28,7 @@ from lib.errors import InputError
 from lib.evals import coding, parse
 from lib.models.byte_model import ByteModel
 from lib.objectives.next_token import next_token
+from lib.parallel import sharding
 from lib.report import claims
 from lib.report import plots as report_plots
 from lib.report.results import Row, Rows, select
@@ -37,7 +38,6 @@ from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import arithmetic, known_law
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.windows import EqualInfo
-from lib.train import sharding
 from tests.helpers import addresses
 
 TOKENIZERS = (*matrix.DICTIONARIES, 'numbered12')

@@ -18,10 +18,11 @@ from lib.embeddings import row_kinds
 from lib.errors import InputError
 from lib.models.growth import Stage
 from lib.objectives.next_token import next_token
+from lib.parallel import sharding
 from lib.parameters import path_name
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.strings import token_strings
-from lib.train import replicas, sharding
+from lib.train import replicas
 from lib.train.experiment import Experiment
 from lib.train.state import prepare
 from tests.experiments.test_configs import shape_check

@@ -15,8 +15,8 @@ from experiments.recipe import Run
 from experiments.visual_unicode import coverage, growth, loss, reasoning, text
 from lib.embeddings import row_kinds
 from lib.evals import choice_rows
+from lib.parallel import sharding
 from lib.report.results import from_json
-from lib.train import sharding
 from tests.helpers import addresses
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -27,10 +27,10 @@ from lib.models.byte_model import ByteModel, Sizes
 from lib.models.byte_model import variables as byte_model_variables
 from lib.models.byte_stepper import ByteStepper
 from lib.models.decoder import Decoder, LanguageModel
+from lib.parallel import sharding
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding.baselines import GZip
 from lib.tokenizers.coding.streams import SteppedAC
-from lib.train import sharding
 from tests.helpers import byte_models, hostile
 
 DIM, CONTEXT = 16, 10

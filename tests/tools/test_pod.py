@@ -15,9 +15,10 @@ import pytest
 from configs import markov
 from experiments.recipe import Plan
 from experiments.tools import aot, launch, steps
-from lib.train import optimizer, sharding
+from lib.parallel import sharding
+from lib.train import optimizer
 from tests.helpers import tiny
-from tests.train.test_plan import RECIPES, plans
+from tests.profiling.test_compiled_step import RECIPES, plans
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: see `make pod`')

@@ -15,7 +15,7 @@ import pytest
 from experiments.tools.throughput import peer, timed_step
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
-from lib.train import trace
+from lib.profiling import trace
 
 ROOT = pathlib.Path(__file__).parents[2]
 

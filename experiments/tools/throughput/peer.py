@@ -22,8 +22,9 @@ from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
+from lib.parallel import sharding
 from lib.report.results import Row
-from lib.train import optimizer, sharding
+from lib.train import optimizer
 from lib.train.experiment import Experiment
 
 CAPTIONS = {

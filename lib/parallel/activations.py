@@ -4,7 +4,7 @@
 import jax
 from jax.sharding import PartitionSpec
 
-from lib.mesh import BATCH_AXES, batch_devices
+from lib.parallel.mesh import BATCH_AXES, batch_devices
 
 
 def by_rows(x: jax.Array) -> jax.Array:

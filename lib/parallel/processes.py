@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
-from lib.train import sharding
+from lib.parallel import sharding
 
 
 def join() -> None:

@@ -11,7 +11,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
-from lib.mesh import AXES, BATCH_AXES, batch_devices
+from lib.parallel.mesh import AXES, BATCH_AXES, batch_devices
 from lib.parameters import Declaration, path_name
 
 Declared = Mapping[str, Declaration]  # by the path of a variable

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lib.train.plan import computations
+from lib.profiling.compiled_step import computations
 
 PRODUCT = re.compile(r' (dot|convolution)\(|custom_call_target="[^"]*(matmul|gemm|dot)')
 INSTRUCTION = re.compile(r'\s+(?:ROOT )?%?([\w.\-]+) = ')

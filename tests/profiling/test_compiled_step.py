@@ -13,8 +13,10 @@ from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
+from lib.parallel import sharding
+from lib.profiling import compiled_step, topologies
 from lib.tokenizers.characters import Characters
-from lib.train import optimizer, plan, sharding, topologies
+from lib.train import optimizer
 from lib.train.experiment import Experiment
 from lib.train.state import prepare
 from tests.helpers import tiny
@@ -32,7 +34,7 @@ def test_the_largest_model_at_paper_scale_has_its_shapes_without_data(name):
   _, made = plans(name, 'paper')
   first = next(iter(made.values()))()
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
-  batch = plan.placed_shapes(first.batch, mesh, first.experiment.batch_axis)
+  batch = compiled_step.placed_shapes(first.batch, mesh, first.experiment.batch_axis)
   training = prepare(first.experiment, first.optimizer, batch, 0, mesh)
   after, metrics = jax.eval_shape(training.step, training.shapes, batch)
   shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
@@ -76,19 +78,19 @@ ENTRY %main (x: f32[16]) -> f32[16] {
 
 
 def test_kernels_are_counted_by_what_a_program_calls():
-  called = [*plan.KERNELS, 'Sharding', '__cublas$gemm', plan.KERNELS[0]]
+  called = [*compiled_step.KERNELS, 'Sharding', '__cublas$gemm', compiled_step.KERNELS[0]]
   hlo = '\n'.join(f'  %x = f32[4] custom-call(%a), custom_call_target="{name}"' for name in called)
-  assert plan.kernels(hlo) == 4
+  assert compiled_step.kernels(hlo) == 4
 
 
 def test_collectives_count_as_often_as_their_loops_turn():
-  found = plan.collectives(HLO)
+  found = compiled_step.collectives(HLO)
   # 12 turns, 5, and one of the loop that does not say, 4·8 of 2 bytes each; and 8 of 2 bytes.
   gathered = found['all-gather']
   assert (gathered.count, gathered.bytes, gathered.unknown) == (19, 18 * 64 + 16, 1)
   assert gathered.sent == pytest.approx(gathered.bytes * 3 / 4)
   # 16 of 4 bytes between two: each sends as much as it has.
-  assert found['all-reduce'] == plan.Collectives(1, 64, 64.0)
+  assert found['all-reduce'] == compiled_step.Collectives(1, 64, 64.0)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_a_step_is_accounted_for(axes, kind):
   experiment, mesh = tiny.make(), sharding.make_mesh(axes)
   batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
   chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
-  step = plan.compile_step(experiment, chain, batch, mesh)
+  step = compiled_step.compile_step(experiment, chain, batch, mesh)
   state = prepare(experiment, chain, batch, 0, mesh).shapes
   here = sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
@@ -119,7 +121,7 @@ def test_weights_that_are_spread_are_gathered_and_activations_are_not():
   experiment = Experiment(*next_token(model), ())
   chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
   whole, spread = (
-    plan.compile_step(experiment, chain, pipeline.shapes(64, 64), sharding.make_mesh(axes))
+    compiled_step.compile_step(experiment, chain, pipeline.shapes(64, 64), sharding.make_mesh(axes))
     for axes in ({'data': 8}, {'fsdp': 8})
   )
   assert spread.arguments < whole.arguments / 4
@@ -177,7 +179,7 @@ def test_parts_that_do_not_divide_a_batch_are_refused():
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
   with pytest.raises(InputError, match='batch of 8 does not divide into accumulate=3 parts'):
-    plan.compile_step(experiment, chain, batch, mesh, accumulate=3)
+    compiled_step.compile_step(experiment, chain, batch, mesh, accumulate=3)
 
 
 def test_slices_lie_along_data():

@@ -15,7 +15,7 @@ import pytest
 
 from experiments.tools import launch
 from lib.data import pipeline
-from lib.train import sharding
+from lib.parallel import sharding
 from tests.helpers import tiny
 
 POD = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: see `make processes`')

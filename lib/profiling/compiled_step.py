@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from lib.train import sharding
+from lib.parallel import sharding
 from lib.train.experiment import Experiment
 from lib.train.optimizer import Optimizer
 from lib.train.state import Training, compile_lowered, prepare
