@@ -23,8 +23,9 @@ import types
 
 import numpy as np
 
-from lib.data import corpora, encoded, files, fonts, glyphs, questions
+from lib.data import corpora, encoded, files, questions
 from lib.errors import InputError
+from lib.glyphs import fonts, rendering
 from lib.report import results
 from lib.tokenizers import files as tokenizer_files
 from lib.train import metrics
@@ -38,8 +39,8 @@ SECONDS = float(os.environ.get('SECONDS_EACH', '20'))
 
 @functools.cache
 def table() -> bytes:
-  chosen = glyphs.render(['a', 'b', 'ab', b'\xff'], fonts.find_font('dejavu'), 16)
-  glyphs.save(chosen, folder() / 'glyphs')
+  chosen = rendering.render(['a', 'b', 'ab', b'\xff'], fonts.find_font('dejavu'), 16)
+  rendering.save(chosen, folder() / 'glyphs')
   return (folder() / 'glyphs').read_bytes()
 
 
@@ -50,7 +51,7 @@ def glyph_table(data: bytes) -> None:
     line = b' '.join(line.split(b' ')[:5])
     digest = hashlib.sha256(line + b'\n' + payload).hexdigest().encode()
     content = line + b' ' + digest + b'\n' + payload
-  loaded = glyphs.load(written(content, 'glyphs'))
+  loaded = rendering.load(written(content, 'glyphs'))
   loaded.pixels()
   assert loaded.shared.shape == loaded.covered.shape
 

@@ -20,12 +20,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from lib.data import fonts, glyphs
-from lib.embeddings import glyph_rows
 from lib.embeddings.glyph import Given
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Lexinvariant
 from lib.errors import InputError
+from lib.glyphs import fonts, pixel_rows, rendering
 from lib.models.decoder import LanguageModel
 from lib.tokenizers import Tokenizer
 from lib.tokenizers.strings import token_strings
@@ -61,17 +60,17 @@ def _embedding(config: ConfigDict, tokenizer: Tokenizer, kind: str, dtype: Any) 
   if kind == 'lexinvariant':
     return Lexinvariant(size, dim, draw_kind='shared', dtype=dtype)
   if kind == 'random':
-    rows = lambda seed: glyph_rows.gaussian_rows(size, dim, seed)
+    rows = lambda seed: pixel_rows.gaussian_rows(size, dim, seed)
   else:
     if kind == 'glyph':
       fixed = _glyphs(tokenizer, config.glyphs.font, config.glyphs.cell, dim)
     else:
-      fixed = glyph_rows.id_code_rows(size, dim, CODE_BITS)
+      fixed = pixel_rows.id_code_rows(size, dim, CODE_BITS)
     rows = lambda seed: fixed
   return Given(size, dim, rows, dtype=dtype)
 
 
 @functools.lru_cache(maxsize=1)
 def _glyphs(tokenizer: Tokenizer, font: str, cell: int, dim: int) -> np.ndarray:
-  drawn = glyphs.render(token_strings(tokenizer), fonts.find_font(font), cell)
-  return glyph_rows.glyph_rows(drawn, dim)
+  drawn = rendering.render(token_strings(tokenizer), fonts.find_font(font), cell)
+  return pixel_rows.glyph_rows(drawn, dim)

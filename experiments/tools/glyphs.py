@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws a glyph table once: `python -m experiments.tools.glyphs --out=DIR`.
 
-Leaves glyphs.table (for `lib.data.glyphs.load`) and glyphs.png, some of its pictures, in DIR, and
-prints how much of the vocabulary the font covers and how many tokens share a picture. On 65,536
+Leaves glyphs.table (for `lib.glyphs.rendering.load`) and glyphs.png, some of its pictures, in DIR,
+and prints how much of the vocabulary the font covers and how many tokens share a picture. On 65,536
 tokens it takes seconds. GNU Unifont (Debian: `unifont`) covers the Basic Multilingual Plane; the
 embedded DejaVu Sans covers about a tenth of it.
 """
@@ -15,8 +15,8 @@ from absl import flags
 
 from experiments.tools import command
 from lib import atomic, tokenizers
-from lib.data import fonts, glyphs
 from lib.errors import InputError
+from lib.glyphs import fonts, rendering
 from lib.tokenizers.strings import ALPHABETS, token_strings
 from lib.tokenizers.unicode import Unicode
 
@@ -31,7 +31,7 @@ CELL = flags.DEFINE_integer(
   'cell', 32, f'Pixels along an edge: {", ".join(map(str, fonts.CELLS))}.'
 )
 COMPOSITION = flags.DEFINE_enum(
-  'composition', 'squeeze', glyphs.COMPOSITIONS, 'How several characters become one picture.'
+  'composition', 'squeeze', rendering.COMPOSITIONS, 'How several characters become one picture.'
 )
 OUT = flags.DEFINE_string('out', 'runs/glyphs', 'Folder for the table and the contact sheet.')
 
@@ -43,14 +43,14 @@ def execute() -> None:
   tokenizer = Unicode() if chosen == 'unicode' else tokenizers.load(chosen)
   start = time.perf_counter()
   tokens = token_strings(tokenizer, ALPHABET.value)
-  table = glyphs.render(tokens, font, CELL.value, COMPOSITION.value)
+  table = rendering.render(tokens, font, CELL.value, COMPOSITION.value)
   seconds = time.perf_counter() - start
   folder = pathlib.Path(OUT.value)
   path = folder / 'glyphs.table'
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    glyphs.save(table, path)
-    atomic.write(folder / 'glyphs.png', glyphs.contact_sheet(table, tokens))
+    rendering.save(table, path)
+    atomic.write(folder / 'glyphs.png', rendering.contact_sheet(table, tokens))
   except OSError as error:
     raise InputError(f'cannot write to {folder}: {error.strerror}') from error
   # Ids that stand for nothing are drawn too, but say little about the font.

@@ -17,11 +17,11 @@ from experiments import fit, recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from lib import stats
-from lib.embeddings import row_kinds
-from lib.embeddings.glyph_rows import unit
 from lib.errors import InputError
 from lib.evals import neighbours as spaces
 from lib.evals.neighbours import NEAREST, Words
+from lib.glyphs import row_kinds
+from lib.glyphs.pixel_rows import unit
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.report import plots

@@ -2,7 +2,7 @@
 """Input rows that are given, frozen or as the start of training, beside a trained readout.
 
 What the rows hold is not this module's concern: glyphs and their controls are in
-`lib.embeddings.glyph_rows`, and all arms of arXiv 2507.04886 are this one module.
+`lib.glyphs.pixel_rows`, and all arms of arXiv 2507.04886 are this one module.
 """
 
 from collections.abc import Callable, Mapping

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lib.data.word_classes import word_classes
-from lib.embeddings.glyph_rows import unit
+from lib.glyphs.pixel_rows import unit
 from lib.tokenizers.base import Tokenizer
 
 NEAREST = 3  # neighbours whose word classes are compared with the word's

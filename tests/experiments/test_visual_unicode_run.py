@@ -13,8 +13,8 @@ import pytest
 from configs import visual_unicode
 from experiments.recipe import Run
 from experiments.visual_unicode import coverage, growth, loss, reasoning, text
-from lib.embeddings import row_kinds
 from lib.evals import choice_rows
+from lib.glyphs import row_kinds
 from lib.parallel import sharding
 from lib.report.results import from_json
 from tests.helpers import addresses

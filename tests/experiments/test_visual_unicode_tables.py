@@ -13,11 +13,11 @@ from configs import visual_unicode
 from experiments import fit
 from experiments.fit import Fitted
 from experiments.visual_unicode import loss, models, neighbours, text, unseen_script
-from lib.data import letter_names, look_alikes, sources
+from lib.data import sources
 from lib.data.word_classes import ENGLISH, word_classes
-from lib.embeddings import row_kinds
-from lib.embeddings.glyph_rows import unit
 from lib.evals import neighbours as spaces
+from lib.glyphs import letter_names, look_alikes, row_kinds
+from lib.glyphs.pixel_rows import unit
 from lib.report import published
 from lib.report.results import Row, Rows
 from lib.tokenizers.restricted import Restricted, train_restricted

@@ -20,6 +20,7 @@ HEAVY = {
   'lib.data': {'lib.models', 'lib.embeddings', 'flax'},
   'lib.tokenizers': {'lib.models', 'lib.embeddings', 'flax', 'jax'},
   'lib.evals': {'flax'},
+  'lib.glyphs': {'lib.models', 'lib.embeddings', 'flax', 'jax'},
   'lib.parallel': {'flax', 'lib.models', 'lib.embeddings', 'lib.train'},
   'lib.profiling': {'flax', 'lib.models', 'lib.embeddings'},
   'lib.train': {'flax', 'lib.models', 'lib.embeddings'},

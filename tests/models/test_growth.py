@@ -12,7 +12,7 @@ from configs import visual_unicode
 from experiments.visual_unicode import growth, text
 from lib.data import pipeline, sources, token_excerpts
 from lib.embeddings.glyph import Given
-from lib.embeddings.glyph_rows import gaussian_rows
+from lib.glyphs.pixel_rows import gaussian_rows
 from lib.language_model import TrainedModel, ensemble
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.growth import Flops, Stage

@@ -21,11 +21,11 @@ from lib.report.results import Row, name
 from pallas_kernels.chips import chip_here
 
 CAPTIONS = {
-  'step': 'The training step that the recipe runs, on random tokens that lie on the device. of_peak is '
-  'by the usual count of operations (lib/profiling/compiled_step.py). planned_gb: state, batch, '
-  'temporaries and program of one device, by the compiler. compile_s: XLA alone, nothing kept '
-  'from before. first_step: from the start of a process to the end of its first step, with an '
-  'empty compilation cache and with a warm one.',
+  'step': 'The training step that the recipe runs, on random tokens that lie on the device. '
+  'of_peak is by the usual count of operations (lib/profiling/compiled_step.py). planned_gb: '
+  'state, batch, temporaries and program of one device, by the compiler. compile_s: XLA alone, '
+  'nothing kept from before. first_step: from the start of a process to the end of its first '
+  'step, with an empty compilation cache and with a warm one.',
   'parts': 'Shares of the time of all ops of the step, by the part of the model that they are of: '
   'forward, backward or neither; and how much of these is in ops that multiply matrices.',
   'ops': 'The same by single op: XLA’s name of it, and the line of the model that gave it.',

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lib.data.glyphs import GlyphTable
-from lib.embeddings import glyph_rows
+from lib.glyphs import pixel_rows
+from lib.glyphs.rendering import GlyphTable
 
 Kind = Callable[[GlyphTable, int, int], np.ndarray]
 IDENTITY = 0.5  # of the glyph's norm: a random direction for each token of 'glyph_deduped'
@@ -19,18 +19,18 @@ IDENTITY = 0.5  # of the glyph's norm: a random direction for each token of 'gly
 @functools.cache
 def glyph(table: GlyphTable, dim: int) -> np.ndarray:
   """The paper's rows [V, D]: centred pixels, rotated, of norm 1; look-alikes share one."""
-  return glyph_rows.glyph_rows(table, dim)
+  return pixel_rows.glyph_rows(table, dim)
 
 
 @functools.lru_cache(maxsize=2)
 def deduped(table: GlyphTable, dim: int, seed: int) -> np.ndarray:
   """The paper's rows; each row that tokens share gets a random direction for each of them."""
-  return glyph_rows.glyph_rows(table, dim, identity=IDENTITY, seed=seed)
+  return pixel_rows.glyph_rows(table, dim, identity=IDENTITY, seed=seed)
 
 
 def of_rms(rms: float) -> Kind:
   """The paper's rows at the scale of a trained table."""
-  return lambda table, dim, seed: glyph_rows.with_rms(glyph(table, dim), rms)
+  return lambda table, dim, seed: pixel_rows.with_rms(glyph(table, dim), rms)
 
 
 def normal(std: float) -> Kind:
@@ -42,7 +42,7 @@ def normal(std: float) -> Kind:
 
 def code(width: int) -> Kind:
   """Random binary codes, no two alike."""
-  return lambda table, dim, seed: glyph_rows.random_code_rows(len(table.bits), dim, width, seed)
+  return lambda table, dim, seed: pixel_rows.random_code_rows(len(table.bits), dim, width, seed)
 
 
 KINDS: dict[str, Kind] = {
@@ -51,10 +51,10 @@ KINDS: dict[str, Kind] = {
   # A trained table's first rows have this root mean square: the frozen table at its scale.
   'glyph_rms_0.02': of_rms(0.02),
   'glyph_rms_1': of_rms(1.0),
-  'shuffled': lambda table, dim, seed: glyph_rows.shuffled(glyph(table, dim), seed),
-  'random': lambda table, dim, seed: glyph_rows.gaussian_rows(len(table.bits), dim, seed),
+  'shuffled': lambda table, dim, seed: pixel_rows.shuffled(glyph(table, dim), seed),
+  'random': lambda table, dim, seed: pixel_rows.gaussian_rows(len(table.bits), dim, seed),
   # 16 bits are the token's id in binary, as in the paper; wider codes are random.
-  'code_16': lambda table, dim, seed: glyph_rows.id_code_rows(len(table.bits), dim, 16),
+  'code_16': lambda table, dim, seed: pixel_rows.id_code_rows(len(table.bits), dim, 16),
   'code_64': code(64),
   'code_256': code(256),
   'code_1024': code(1024),

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from lib.data import pipeline
-from lib.data.fonts import CELLS, Font
-from lib.data.glyphs import render
+from lib.glyphs.fonts import CELLS, Font
+from lib.glyphs.rendering import render
 from lib.tokenizers.base import Tokenizer
 
 LETTERS = ('Lu', 'Ll', 'Lt', 'Lm', 'Lo', 'Nl')

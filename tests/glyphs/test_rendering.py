@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from lib import tokenizers
-from lib.data import fonts, glyphs
-from lib.data.look_alikes import confusables, look_alikes
 from lib.errors import InputError
+from lib.glyphs import fonts, rendering
+from lib.glyphs.look_alikes import confusables, look_alikes
 from lib.tokenizers.characters import Characters
 
 # A 6 × 10 frame whose ink ends on the baseline, a 16 × 16 square, and a hyphen.
@@ -104,18 +104,18 @@ def test_the_embedded_font_draws_as_pillow_does():
 @pytest.mark.parametrize('k', range(1, 8))
 def test_squeezing_is_what_pillow_does_to_a_bitmap(k):
   ink = np.random.default_rng(k).random((k, 32, 32)) < 0.3
-  bits = glyphs._composed(ink, np.arange(k), np.array([k]), 'squeeze')
+  bits = rendering._composed(ink, np.arange(k), np.array([k]), 'squeeze')
   strip = Image.fromarray(np.hstack(list(ink))).convert('1')
   expected = np.asarray(strip.resize((32, 32), Image.Resampling.BILINEAR))
   assert (np.unpackbits(bits[0]).reshape(32, 32) == expected).all()
-  area = glyphs._composed(ink, np.arange(k), np.array([k]), 'area')
+  area = rendering._composed(ink, np.arange(k), np.array([k]), 'area')
   means = np.hstack(list(ink)).reshape(32, 32, k).mean(axis=2)
   assert (np.unpackbits(area[0]).reshape(32, 32) == (means >= 0.5)).all()
 
 
 def test_a_table_holds_every_token_packed(font):
   tokens = ['A', '-', 'A-', '', 'Ax', b'-A', b'\xff', ' ', '\n', '\n\n']
-  table = glyphs.render(tokens, font, cell=16)
+  table = rendering.render(tokens, font, cell=16)
   assert table.bits.shape == (10, 32)
   assert table.covered.tolist() == [1, 1, 1, 0, 0, 1, 0, 1, 1, 1]
   pixels = table.pixels()
@@ -126,7 +126,7 @@ def test_a_table_holds_every_token_packed(font):
   assert (table.pixels(np.array([5])) == np.hstack(pixels[[1, 0]])[None, :, 1::2]).all()
   # A blank newline looks like a space, and like nothing; with the font's sign it does not.
   assert table.shared.tolist() == [0, 0, 0, 1, 0, 0, 1, 1, 1, 1]
-  apart = glyphs.render(tokens, font, cell=16, blank='')
+  apart = rendering.render(tokens, font, cell=16, blank='')
   assert apart.pixels()[8].any()
   assert apart.shared.tolist() == [0, 0, 0, 1, 0, 0, 1, 1, 0, 0]
 
@@ -134,7 +134,7 @@ def test_a_table_holds_every_token_packed(font):
 def test_shared_rows_are_counted_exactly(font):
   rng = np.random.default_rng(0)
   tokens = [''.join(rng.choice(['A', '-', ' ', '■'], size)) for size in rng.integers(1, 9, 500)]
-  table = glyphs.render(tokens, font, 16)
+  table = rendering.render(tokens, font, 16)
   rows = [row.tobytes() for row in table.bits]
   assert table.shared.tolist() == [rows.count(row) > 1 for row in rows]
   assert 0 < table.shared.sum() < 500
@@ -142,16 +142,16 @@ def test_shared_rows_are_counted_exactly(font):
 
 def test_the_fingerprint_covers_font_tokens_and_options(font):
   tokens = ['A', '-A']
-  first, again = (glyphs.render(tokens, font, 16) for _ in range(2))
+  first, again = (rendering.render(tokens, font, 16) for _ in range(2))
   assert first.fingerprint == again.fingerprint
   assert (first.bits == again.bits).all()
   others = [
-    glyphs.render(['A-', 'A'], font, 16),
-    glyphs.render(['A', '-A'][::-1], font, 16),
-    glyphs.render(tokens, font, 32),
-    glyphs.render(tokens, font, 16, 'area'),
-    glyphs.render(tokens, font, 16, blank=''),
-    glyphs.render(tokens, fonts.find_font('dejavu'), 16),
+    rendering.render(['A-', 'A'], font, 16),
+    rendering.render(['A', '-A'][::-1], font, 16),
+    rendering.render(tokens, font, 32),
+    rendering.render(tokens, font, 16, 'area'),
+    rendering.render(tokens, font, 16, blank=''),
+    rendering.render(tokens, fonts.find_font('dejavu'), 16),
   ]
   assert len({table.fingerprint for table in (first, *others)}) == 7
 
@@ -164,25 +164,25 @@ def test_what_cannot_be_drawn_is_named(font):
     (['漢字', '漢'], {}, 'tiny.hex has none of the 2 characters'),
   ):
     with pytest.raises(InputError, match=message):
-      glyphs.render(tokens, font, **options)
+      rendering.render(tokens, font, **options)
 
 
 def test_a_saved_table_comes_back_mapped(font, tmp_path):
-  table = glyphs.render(['A', 'x', '-'], font, 16)
+  table = rendering.render(['A', 'x', '-'], font, 16)
   path = tmp_path / 'table.glyphs'
-  glyphs.save(table, path)
-  twin = glyphs.load(path, table.fingerprint)
+  rendering.save(table, path)
+  twin = rendering.load(path, table.fingerprint)
   assert isinstance(twin.bits, np.memmap)
   for field in dataclasses.fields(table):
     assert np.array_equal(getattr(twin, field.name), getattr(table, field.name))
   with pytest.raises(InputError, match='another font, other tokens'):
-    glyphs.load(path, '0' * 64)
+    rendering.load(path, '0' * 64)
   assert [p.name for p in tmp_path.iterdir() if 'partial' in p.name] == []
 
 
 def test_a_damaged_table_is_refused(font, tmp_path):
   path = tmp_path / 'table.glyphs'
-  glyphs.save(glyphs.render(['A', 'x', '-'], font, 16), path)
+  rendering.save(rendering.render(['A', 'x', '-'], font, 16), path)
   content = path.read_bytes()
   for place in range(len(content)):
     flipped = bytearray(content)
@@ -190,7 +190,7 @@ def test_a_damaged_table_is_refused(font, tmp_path):
     for wrong in (bytes(flipped), content[:place]):
       path.write_bytes(wrong)
       with pytest.raises(InputError, match=r'damaged|no glyph table|cannot read'):
-        glyphs.load(path)
+        rendering.load(path)
 
 
 def test_65536_tokens_take_seconds(tmp_path):
@@ -202,7 +202,7 @@ def test_65536_tokens_take_seconds(tmp_path):
   tokens = [chr(i) for i in range(0xD800)]
   tokens += [chr(i) * (2 + i % 2) for i in range(0x4E00, 0x4E00 + 65536 - len(tokens))]
   start = time.process_time()
-  table = glyphs.render(tokens, fonts.HexFont(path), 32)
+  table = rendering.render(tokens, fonts.HexFont(path), 32)
   assert time.process_time() - start < 5
   assert table.bits.shape == (65536, 128)
   assert table.covered.all()
@@ -210,11 +210,11 @@ def test_65536_tokens_take_seconds(tmp_path):
 
 def test_a_contact_sheet_shows_the_pictures(font):
   tokens = ['A', '-', 'A-']
-  table = glyphs.render(tokens, font, 16)
-  sheet = np.asarray(Image.open(io.BytesIO(glyphs.contact_sheet(table, tokens, [2]))))
+  table = rendering.render(tokens, font, 16)
+  sheet = np.asarray(Image.open(io.BytesIO(rendering.contact_sheet(table, tokens, [2]))))
   shown = sheet[4:68:4, 4:68:4] < 128
   assert (shown == table.pixels()[2]).all()
-  assert glyphs.contact_sheet(table, tokens) == glyphs.contact_sheet(table, tokens, [0, 1, 2])
+  assert rendering.contact_sheet(table, tokens) == rendering.contact_sheet(table, tokens, [0, 1, 2])
 
 
 def test_unifont_draws_the_plane_alike_from_both_formats():
@@ -247,8 +247,8 @@ def test_the_command_leaves_a_table_and_a_sheet(font, tmp_path):
   assert done.returncode == 0, done.stderr
   assert 'tiny.hex covers 4 of 5 tokens that stand for text (80.00%)' in done.stdout
   assert '3 of them share their picture' in done.stdout  # the space, the newline and the x
-  expected = glyphs.render(['A', '-', ' ', 'x', '\n'], font, 16)
-  table = glyphs.load(out / 'glyphs.table', expected.fingerprint)
+  expected = rendering.render(['A', '-', ' ', 'x', '\n'], font, 16)
+  table = rendering.load(out / 'glyphs.table', expected.fingerprint)
   assert (table.bits == expected.bits).all()
   assert Image.open(out / 'glyphs.png').size[0] > 0
   assert sorted(path.name for path in out.iterdir()) == ['glyphs.png', 'glyphs.table']
@@ -310,6 +310,6 @@ def test_confusables_are_letters_of_unicodes_list_that_the_font_has():
 def test_the_fingerprint_is_known_before_drawing(font):
   tokens = ['A', 'AA', '-']
   for options in ({}, {'cell': 16}, {'composition': 'area'}, {'blank': ''}):
-    drawn = glyphs.render(tokens, font, **options).fingerprint
-    assert glyphs.fingerprint(tokens, font, **options) == drawn
-  assert glyphs.fingerprint(['A', 'A', 'A-'], font) != glyphs.fingerprint(tokens, font)
+    drawn = rendering.render(tokens, font, **options).fingerprint
+    assert rendering.fingerprint(tokens, font, **options) == drawn
+  assert rendering.fingerprint(['A', 'A', 'A-'], font) != rendering.fingerprint(tokens, font)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lib import atomic
-from lib.data.fonts import CELLS, Font
 from lib.errors import InputError
+from lib.glyphs.fonts import CELLS, Font
 
 COMPOSITIONS = ('squeeze', 'area')
 # What Pillow leaves blank for the paper whatever the font has, so that these share one picture.

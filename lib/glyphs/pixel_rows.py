@@ -9,8 +9,8 @@ import functools
 
 import numpy as np
 
-from lib.data.glyphs import GlyphTable
 from lib.errors import InputError
+from lib.glyphs.rendering import GlyphTable
 
 CHUNK = 8192  # tokens whose pixels are held as floats at once
 

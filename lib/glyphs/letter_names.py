@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import grain
 import numpy as np
 
-from lib.data import fonts, pipeline
-from lib.data.look_alikes import LETTERS
+from lib.data import pipeline
+from lib.glyphs import fonts
+from lib.glyphs.look_alikes import LETTERS
 from lib.tokenizers.base import Tokenizer
 
 
