@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 
 from experiments import coders
 from experiments.recipe import Run
+from lib.compression import byte_coders
 from lib.data import excerpts, files, pipeline
 from lib.data.encoded import Encoded
 from lib.evals import ngram
-from lib.models import byte_coders
 from lib.train.experiment import Batch
 
 

@@ -12,10 +12,10 @@ from experiments.equal_info.corpus import Corpus
 from experiments.fit import Fitted
 from experiments.recipe import Run, Table, text_of
 from lib import stats
+from lib.compression import byte_coders
 from lib.errors import InputError
 from lib.evals import ngram, token_scores
 from lib.evals.token_scores import Scores
-from lib.models import byte_coders
 from lib.report.results import Rows
 
 CLEAR = 4  # standard errors above the trivial accuracy that count as learned

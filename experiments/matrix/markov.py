@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from experiments import fit
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
+from lib.compression import known_law
 from lib.data import markov
 from lib.errors import InputError
 from lib.evals import ngram, parse
@@ -26,7 +27,6 @@ from lib.report.results import Row, Rows, select
 from lib.threads import on_all_cores
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.bpe import train_bpe
-from lib.tokenizers.coding import known_law
 from lib.tokenizers.lzw import train_lzw
 
 NOTES = {

@@ -14,11 +14,11 @@ from experiments.equal_info import __main__ as recipe
 from experiments.equal_info import corpus, decompress, m2, plots
 from experiments.recipe import Run
 from lib import stats
+from lib.compression import byte_coders, byte_model, one_pass
+from lib.compression.byte_stepper import ByteStepper
 from lib.data import encoded, excerpts, pipeline, sources
 from lib.errors import InputError
 from lib.evals import ngram, token_scores
-from lib.models import byte_coders, byte_model, one_pass
-from lib.models.byte_stepper import ByteStepper
 from lib.objectives.next_token import next_token
 from lib.parallel import sharding
 from lib.report.results import Row, Rows

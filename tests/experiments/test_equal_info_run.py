@@ -18,10 +18,10 @@ from experiments import coders
 from experiments.equal_info import __main__ as recipe
 from experiments.equal_info import m2
 from lib import tokenizers
+from lib.compression import byte_model
+from lib.compression.byte_model import ByteModel
 from lib.data import sources
 from lib.errors import InputError
-from lib.models import byte_model
-from lib.models.byte_model import ByteModel
 from lib.parallel import sharding
 from lib.report import published
 from lib.report.results import from_json

@@ -22,11 +22,12 @@ from experiments.matrix.__main__ import RECIPE
 from experiments.matrix.corpus import Corpus, check, examples
 from experiments.recipe import Run
 from lib import stats, tokenizers
-from lib.data import chain, sources
+from lib.compression import coded_text, known_law
+from lib.compression.byte_model import ByteModel
+from lib.data import sources
 from lib.data.markov import random_kernel, switching
 from lib.errors import InputError
-from lib.evals import coding, parse
-from lib.models.byte_model import ByteModel
+from lib.evals import parse
 from lib.objectives.next_token import next_token
 from lib.parallel import sharding
 from lib.report import claims
@@ -35,7 +36,7 @@ from lib.report.results import Row, Rows, select
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import train_blocks
 from lib.tokenizers.characters import Characters
-from lib.tokenizers.coding import arithmetic, known_law
+from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.windows import EqualInfo
 from tests.helpers import addresses
@@ -348,7 +349,7 @@ def test_blocks_are_cut_two_by_two():
 def test_windows_over_the_alphabet_of_a_source_are_the_texts_that_fit(source):
   # All texts whose interval encloses a cell of 2^-9, by exact fractions; they are few enough that
   # none is left out.
-  bits, laws = 9, [arithmetic.quantise(law) for law in chain.laws(source)]
+  bits, laws = 9, [arithmetic.quantise(law) for law in known_law.laws(source)]
   texts, pending = {}, [((), Fraction(0), Fraction(1))]
   while pending:
     text, low, width = pending.pop()
@@ -374,7 +375,7 @@ def test_windows_over_the_alphabet_of_a_source_are_the_texts_that_fit(source):
 
 def test_windows_in_bytes_are_the_dictionary_they_are_taken_for():
   source = switching(0.8, 0.8, 2)
-  windows = EqualInfo(tabulate(chain.Chain(source), 12, 'numbered'), 12)
+  windows = EqualInfo(tabulate(known_law.Chain(source), 12, 'numbered'), 12)
   dictionary = known_law.byte_windows(source, 12)
   text = source.text(5000, 0)
   pieces = [dictionary.pieces[i] for i in dictionary.encode(text)]
@@ -391,8 +392,8 @@ def test_what_packaging_adds_is_what_the_coder_of_bytes_spends(source):
   beginnings = lambda text: np.where(
     np.arange(len(text)) < lengths[:, None], np.frombuffer(text, np.uint8), 0
   ).astype(np.uint8)
-  given = (chain.Chain(source)(beginnings(text), lengths) for text in texts)
-  coded = coding.code_lengths(given, texts)
+  given = (known_law.Chain(source)(beginnings(text), lengths) for text in texts)
+  coded = coded_text.code_lengths(given, texts)
   spent = coded.integer.sum() + coded.end.sum()
   whole = found['nats'] - found['rounding'] + found['impossible_symbols'] + found['end_mark']
   assert whole == pytest.approx(spent * math.log(2) / documents.size, rel=1e-4)

@@ -17,8 +17,8 @@ FORBIDDEN = {
 }
 # What the import of a room must not bring, by the first statements of its files.
 HEAVY = {
-  'lib.data': {'lib.models', 'lib.embeddings', 'flax'},
-  'lib.tokenizers': {'lib.models', 'lib.embeddings', 'flax', 'jax'},
+  'lib.data': {'lib.models', 'lib.embeddings', 'lib.compression', 'flax'},
+  'lib.tokenizers': {'lib.models', 'lib.embeddings', 'lib.compression', 'flax', 'jax'},
   'lib.evals': {'flax'},
   'lib.glyphs': {'lib.models', 'lib.embeddings', 'flax', 'jax'},
   'lib.parallel': {'flax', 'lib.models', 'lib.embeddings', 'lib.train'},

@@ -15,6 +15,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lib import language_model
+from lib.compression.byte_model import ByteModel, Sizes
+from lib.compression.byte_model import variables as byte_model_variables
+from lib.compression.byte_stepper import ByteStepper
 from lib.embeddings.glyph import Given
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
@@ -23,9 +26,6 @@ from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
 from lib.glyphs import pixel_rows
 from lib.language_model import Provenance, Tables, TrainedModel, modules
-from lib.models.byte_model import ByteModel, Sizes
-from lib.models.byte_model import variables as byte_model_variables
-from lib.models.byte_stepper import ByteStepper
 from lib.models.decoder import Decoder, LanguageModel
 from lib.parallel import sharding
 from lib.tokenizers.characters import Characters

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from experiments.tools.timing import time_calls
-from lib.models.byte_model import BEGIN, ByteModel, whole
-from lib.models.byte_stepper import ByteStepper
+from lib.compression.byte_model import BEGIN, ByteModel, whole
+from lib.compression.byte_stepper import ByteStepper
 from lib.report.results import Row
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.stepping import Stepped

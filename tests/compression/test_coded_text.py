@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib.compression import coded_text
 from lib.errors import InputError
-from lib.evals import coding
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.streams import SteppedAC
 from tests.helpers import byte_models
@@ -26,7 +26,7 @@ def test_code_lengths_are_those_of_the_probabilities_and_of_the_frequencies():
   model, text = byte_models.ngram(), byte_models.held_out()
   documents = [text[:200], b'', text[200:230], text[300:301]]
   rows = [after_each_byte(model, document) for document in documents]
-  found = coding.code_lengths(rows, documents)
+  found = coded_text.code_lengths(rows, documents)
   assert (found.end == 14).all()  # the mark of the end has 1 of 2^14
   for i, (document, after) in enumerate(zip(documents, rows)):
     exact = sum(-math.log2(row[byte]) for row, byte in zip(after, document))
@@ -44,7 +44,7 @@ def test_code_lengths_are_those_of_the_probabilities_and_of_the_frequencies():
 def test_what_ac_spends_beyond_m1_adds_up_and_is_rounded_by_less_than_a_token_and_two_bits():
   model, text = byte_models.ngram(), byte_models.held_out()
   documents = [text[:700], text[700:720], b'']
-  found = coding.code_lengths([after_each_byte(model, one) for one in documents], documents)
+  found = coded_text.code_lengths([after_each_byte(model, one) for one in documents], documents)
   codec = SteppedAC(byte_models.Stepping(model, 3), 'n-gram', 8)
   spent = np.array([8 * len(coded.ids) for coded in codec.cover_batch(documents)])
   parts = found.excess(spent)
@@ -55,7 +55,7 @@ def test_what_ac_spends_beyond_m1_adds_up_and_is_rounded_by_less_than_a_token_an
 
 
 def divergence(stream, bits, overlapping, corrected=True):
-  return coding.divergence(coding.string_counts([stream], bits, overlapping)[0], corrected)
+  return coded_text.divergence(coded_text.string_counts([stream], bits, overlapping)[0], corrected)
 
 
 def test_uniform_and_constant_streams_lie_at_the_ends():
@@ -70,12 +70,12 @@ def test_strings_are_read_from_every_bit_highest_first():
   text = ''.join(f'{byte:08b}' for byte in stream)
   for bits in range(1, 17):
     expected = [int(text[i : i + bits], 2) for i in range(24 - bits + 1)]
-    assert coding.strings(stream, bits).tolist() == expected
+    assert coded_text.strings(stream, bits).tolist() == expected
 
 
 @pytest.mark.parametrize('overlapping', [True, False])
 def test_the_correction_takes_the_bias_of_counting(overlapping):
-  random = coding.random_divergence([1500, 500], 8, overlapping, seed=1, draws=40)
+  random = coded_text.random_divergence([1500, 500], 8, overlapping, seed=1, draws=40)
   mean, spread = random.mean(), random.std(ddof=1)
   assert abs(mean) < 4 * spread / 40**0.5
   stream = np.random.default_rng(2).integers(0, 256, 2000, np.uint8)
@@ -93,7 +93,7 @@ def test_the_error_over_documents_is_the_spread_of_repeated_samples():
   def sample():
     shares = rng.beta(6, 3, 40)
     streams = [np.packbits(rng.random(800) < share) for share in shares]
-    return coding.divergence_by_stream(coding.string_counts(streams, 1, False))
+    return coded_text.divergence_by_stream(coded_text.string_counts(streams, 1, False))
 
   found = np.stack([sample() for _ in range(150)])
   claimed = found.std(axis=1, ddof=1) / 40**0.5
@@ -108,19 +108,19 @@ def test_the_error_over_documents_is_the_spread_of_repeated_samples():
 
 def test_counts_of_streams_are_of_strings_within_them():
   streams = [np.array([0b10110000], np.uint8), np.array([0b00000001, 0xFF], np.uint8)]
-  counts = coding.string_counts(streams, 8, False)
+  counts = coded_text.string_counts(streams, 8, False)
   assert counts.sum(axis=1).tolist() == [1, 2]
   assert counts[0, 0b10110000] == counts[1, 1] == counts[1, 255] == 1
-  assert coding.string_counts(streams, 8, True).sum(axis=1).tolist() == [1, 9]
+  assert coded_text.string_counts(streams, 8, True).sum(axis=1).tolist() == [1, 9]
 
 
 def test_strings_that_cannot_be_counted_are_named():
   with pytest.raises(InputError, match='strings of 3 bits'):
-    coding.string_counts([np.zeros(9, np.uint8)], 3, False)
+    coded_text.string_counts([np.zeros(9, np.uint8)], 3, False)
   with pytest.raises(InputError, match='strings of 17 bits'):
-    coding.string_counts([np.zeros(9, np.uint8)], 17, True)
+    coded_text.string_counts([np.zeros(9, np.uint8)], 17, True)
   with pytest.raises(InputError, match='1 bytes hold no string of 16 bits'):
-    coding.string_counts([np.zeros(1, np.uint8)], 16, True)
+    coded_text.string_counts([np.zeros(1, np.uint8)], 16, True)
 
 
 def by_definition(a, b):
@@ -137,5 +137,5 @@ def by_definition(a, b):
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=9), st.lists(st.integers(0, 3), max_size=9))
 def test_edit_distance_is_levenshteins(a, b):
-  found = coding.edit_distance(np.array(a, np.int32), np.array(b, np.int32))
+  found = coded_text.edit_distance(np.array(a, np.int32), np.array(b, np.int32))
   assert found == by_definition(a, b)

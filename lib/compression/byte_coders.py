@@ -10,8 +10,8 @@ top, parsed, pruned      dictionaries of 2^bits texts that M1 chooses
 import functools
 from collections.abc import Sequence
 
-from lib.models.byte_model import ByteModel
-from lib.models.byte_stepper import ByteStepper
+from lib.compression.byte_model import ByteModel
+from lib.compression.byte_stepper import ByteStepper
 from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.coding import window_dictionaries
 from lib.tokenizers.coding.model import Remembered

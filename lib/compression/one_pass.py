@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.models.byte_model import BEGIN, TOGETHER, ByteModel, Sizes, exact, make
-from lib.models.byte_stepper import ByteStepper
+from lib.compression.byte_model import BEGIN, TOGETHER, ByteModel, Sizes, exact, make
+from lib.compression.byte_stepper import ByteStepper
 from lib.models.decoder import LanguageModel
 from lib.tokenizers.base import Coded, Tokenizer
 from lib.tokenizers.coding import arithmetic, slices

@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
+from lib.compression.known_law import Chain
 from lib.data import markov
-from lib.data.chain import Chain
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate

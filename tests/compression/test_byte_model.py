@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from lib import tokenizers
+from lib.compression import byte_model, byte_stepper
+from lib.compression.byte_model import ByteModel, Sizes
+from lib.compression.byte_stepper import ByteStepper
 from lib.errors import InputError
-from lib.models import byte_model, byte_stepper
-from lib.models.byte_model import ByteModel, Sizes
-from lib.models.byte_stepper import ByteStepper
 from lib.tokenizers import base, files
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import arithmetic

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.models.byte_model import BEGIN, ByteModel, Sizes, exact, make
+from lib.compression.byte_model import BEGIN, ByteModel, Sizes, exact, make
 from lib.models.cache import Cache
 from lib.models.decoder import LanguageModel
 
