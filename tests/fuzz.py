@@ -23,10 +23,11 @@ import types
 
 import numpy as np
 
-from lib.data import corpora, encoded, files, questions
+from lib.data import corpora, encoded, files
 from lib.errors import InputError
 from lib.glyphs import fonts, rendering
 from lib.report import results
+from lib.tasks import questions
 from lib.tokenizers import files as tokenizer_files
 from lib.train import metrics
 from tests.helpers import hostile

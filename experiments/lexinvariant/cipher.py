@@ -15,15 +15,15 @@ from experiments import fit
 from experiments.lexinvariant import models, text
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.data import ciphers, sources
+from lib.data import sources
 from lib.errors import InputError
-from lib.evals import cipher
-from lib.evals.in_context import above_chance
 from lib.evals.probing import Probing
 from lib.language_model import TrainedModel
 from lib.models.probe import Probe
 from lib.report import plots
 from lib.report.results import Row, Rows, name, series
+from lib.tasks import ciphers
+from lib.tasks.look_up import above_chance
 from lib.train.experiment import Variables
 
 KEY_SEED = 1 << 20  # of the test ciphers
@@ -157,16 +157,16 @@ def _add(
   known = sources.sample(corpus.documents('train'), TRAIN_BYTES)
   train_ids = np.concatenate([corpus.tokenizer.encode(document) for document in known])
   frequency = np.bincount(train_ids, minlength=size)
-  bigrams = cipher.bigram_table(train_ids, size)
-  votes = lambda logits, at: cipher.window_votes(logits, ids, at, width)
-  shares = lambda logits, at: cipher.window_probabilities(logits, ids, at, width)
-  matched = functools.cache(lambda at: cipher.frequency_matching(ids, frequency, at, width))
+  bigrams = ciphers.bigram_table(train_ids, size)
+  votes = lambda logits, at: ciphers.window_votes(logits, ids, at, width)
+  shares = lambda logits, at: ciphers.window_probabilities(logits, ids, at, width)
+  matched = functools.cache(lambda at: ciphers.frequency_matching(ids, frequency, at, width))
   solvers: dict[str, Callable[[int], list[np.ndarray]]] = {
-    'majority': lambda at: [cipher.majority_key(votes(logits, at)) for logits in read],
-    'assignment': lambda at: [cipher.assignment_key(shares(logits, at)) for logits in read],
-    'untrained_majority': lambda at: [cipher.majority_key(votes(logits, at)) for logits in blank],
+    'majority': lambda at: [ciphers.majority_key(votes(logits, at)) for logits in read],
+    'assignment': lambda at: [ciphers.assignment_key(shares(logits, at)) for logits in read],
+    'untrained_majority': lambda at: [ciphers.majority_key(votes(logits, at)) for logits in blank],
     'frequency_matching': lambda at: [matched(at)],
-    'hill_climbing': lambda at: [cipher.hill_climb(ids, matched(at), bigrams, at, width)],
+    'hill_climbing': lambda at: [ciphers.hill_climb(ids, matched(at), bigrams, at, width)],
   }
   precisions: dict[str, np.ndarray] = {}  # in the last window, by solver
   of_keys = f'share of the window’s symbols whose key is right; {len(ids)} texts, a key each'
@@ -174,9 +174,9 @@ def _add(
     where, precision = corpus.where | {'solver': solver}, {}
     estimate = functools.partial(_estimate, texts, seeds=solver not in SEEDLESS)
     for at in _starts(config):
-      keys, seen = solve(at), cipher.seen_symbols(ids, size, at, width)
-      precision[at] = np.stack([cipher.precision(key, texts.truth, seen) for key in keys])
-      right = np.stack([cipher.accuracy(key, texts.truth, ids, at, width) for key in keys])
+      keys, seen = solve(at), ciphers.seen_symbols(ids, size, at, width)
+      precision[at] = np.stack([ciphers.precision(key, texts.truth, seen) for key in keys])
+      right = np.stack([ciphers.accuracy(key, texts.truth, ids, at, width) for key in keys])
       rows.add(where, f'precision_at_{at}', estimate(precision[at]), 'fraction', of_keys)
       rows.add(where, f'accuracy_at_{at}', estimate(right), 'fraction', 'share of characters')
     precisions[solver] = last = precision[max(precision)]
@@ -216,10 +216,10 @@ def _add_pooled(
   """Votes of the last windows of all texts under one key, taken together (Figure 4b)."""
   ids, found = texts.ids[:, :-1], []
   for one in logits:
-    votes = cipher.window_votes(one, ids, _starts(config)[-1], config.text.window)
+    votes = ciphers.window_votes(one, ids, _starts(config)[-1], config.text.window)
     votes = votes.sum(axis=0, keepdims=True)
-    key, seen = cipher.majority_key(votes), votes.any(axis=-1)
-    found.append(cipher.precision(key, texts.truth[:1], seen).item())
+    key, seen = ciphers.majority_key(votes), votes.any(axis=-1)
+    found.append(ciphers.precision(key, texts.truth[:1], seen).item())
   where = corpus.where | {'solver': 'pooled_majority'}
   note = f'votes of the last windows of {len(ids)} texts under one key'
   rows.add(where, 'precision_at_last_window', stats.mean(found), 'fraction', note)
@@ -232,7 +232,7 @@ def _key_matrices(
   ids, width, matrices = texts.ids[:, :-1], min(50, config.text.window), {}
   for at in (0, 50, 100, 200):
     if at + width <= ids.shape[1]:
-      sums = cipher.window_probabilities(logits, ids, at, width).sum(axis=0)
+      sums = ciphers.window_probabilities(logits, ids, at, width).sum(axis=0)
       ordered = sums[np.argsort(texts.truth[0])]  # the right key is the diagonal
       shares = ordered / np.maximum(ordered.sum(axis=-1, keepdims=True), 1e-9)
       matrices[f'{corpus.data} at {at}'] = shares
@@ -245,9 +245,9 @@ def _letter(corpus: text.Corpus, texts: Texts, reader: Reader) -> str:
   parts = []
   for one, key in zip(texts.ids[:3], texts.truth[:3]):
     found = solve(reader, one[None])
-    seen = cipher.seen_symbols(one[None], len(key), 0, len(one))
-    [right] = cipher.precision(found, key, seen)
-    [plain] = cipher.apply_key(one[None], found, 0)
+    seen = ciphers.seen_symbols(one[None], len(key), 0, len(one))
+    [right] = ciphers.precision(found, key, seen)
+    [plain] = ciphers.apply_key(one[None], found, 0)
     parts.append(
       f'=== {name(**corpus.where)}\n--- cipher text\n{shown(one)}\n--- recovered\n{shown(plain)}\n'
       f'--- true\n{shown(key[one])}\n--- key: {right:.0%} of its symbols right\n'
@@ -258,7 +258,7 @@ def _letter(corpus: text.Corpus, texts: Texts, reader: Reader) -> str:
 
 def solve(reader: Reader, ids: np.ndarray) -> np.ndarray:
   """One-to-one keys [N, V] of cipher texts [N, T]."""
-  return cipher.late_key(reader(ids), ids[:, :-1])
+  return ciphers.late_key(reader(ids), ids[:, :-1])
 
 
 def key_lines(corpus: text.Corpus, key: np.ndarray) -> str:

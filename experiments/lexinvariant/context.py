@@ -12,11 +12,11 @@ from experiments.lexinvariant import models, text
 from experiments.lexinvariant.markov import bins
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.evals import renaming
 from lib.evals.sequences import token_nats
 from lib.report import plots
 from lib.report.results import Row, Rows, select, series
 from lib.stats import Estimate
+from lib.tasks.markov import renaming
 
 COUNTING = ('counting_unigram', 'counting_bigram')  # in context, by their order
 LEARNED, RANDOM = (('embedding', kind) for kind in models.EMBEDDINGS)

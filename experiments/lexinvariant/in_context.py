@@ -14,12 +14,12 @@ from experiments import fit
 from experiments.lexinvariant import models, regularizer, text
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.data import in_context, sources
-from lib.data.in_context import Example, Symbols
-from lib.evals import in_context as scores
+from lib.data import sources
 from lib.evals.sequences import generator
 from lib.report import plots, published
 from lib.report.results import Row, Rows, coordinates, select
+from lib.tasks import look_up
+from lib.tasks.look_up import Example, Symbols
 
 LAWS = ('uniform', 'frequency')  # how symbols are drawn
 AUDIT = 'in_context_audit'
@@ -50,7 +50,7 @@ def symbols_of(corpus: text.Corpus, law: str) -> Symbols:
   documents = None
   if law == 'frequency':
     documents = sources.sample(corpus.documents('train'), 2**22)
-  return in_context.symbols_of(corpus.tokenizer, documents)
+  return look_up.symbols_of(corpus.tokenizer, documents)
 
 
 def _ask(
@@ -65,7 +65,7 @@ def _ask(
   frequent = symbols_of(corpus, 'frequency')
   known = dict(zip(frequent.known, frequent.weights.tolist()))
   plain = regularizer.examples(options, symbols_of(corpus, law))
-  fold = lambda these: [in_context.folded(one, corpus.alphabet) for one in these]
+  fold = lambda these: [look_up.folded(one, corpus.alphabet) for one in these]
   asked = {task: fold(these) for task, these in plain.items()}
   pairs = [list(map(tokenizer.encode, one)) for these in asked.values() for one in these]
   length = max(len(prompt) for prompt, _ in pairs) + max(len(answer) for _, answer in pairs)
@@ -77,7 +77,7 @@ def _ask(
     hits = {}
     for kind, several in trained.items():
       writers = [generator(one.model, length=length, batch_size=size) for one in several]
-      hits[kind] = scores.right_shares(writers, asked[task], tokenizer)
+      hits[kind] = look_up.right_shares(writers, asked[task], tokenizer)
     where = corpus.where | {'symbols': law, 'task': task}
     _add(rows, where, these, hits, f'{len(these)} examples of {shown}', known)
 
@@ -110,7 +110,7 @@ def _add(
 
   `hits` are shares [S, N] by embedding; `known` is how frequent each symbol is in training text.
   """
-  guesses = scores.guessing(these, known)
+  guesses = look_up.guessing(these, known)
   for way, one in guesses.items():
     guess = 'a guess among the values shown, or the symbols of the line asked about'
     rows.add({**where, 'predictor': way}, 'accuracy', one, 'fraction', guess)
@@ -138,7 +138,7 @@ def audit(rows: Sequence[Row]) -> Rows:
           for other in accuracy(cells, {**one.where, 'embedding': 'lexinvariant'})
         ]
         note = f'lexinvariant over standard, {len(pairs)} pairs'
-        averages = scores.improvement(*zip(*pairs, strict=True)) if pairs else {}
+        averages = look_up.improvement(*zip(*pairs, strict=True)) if pairs else {}
         for column, value in averages.items():
           none = '' if np.isfinite(value) else '; no number where a standard accuracy is 0'
           found.add(source | where, column, None if none else value, 'ratio', note + none)

@@ -13,13 +13,13 @@ from experiments import fit
 from experiments.lexinvariant import models
 from experiments.recipe import Pictures, Plans, Run, Table
 from lib import stats
-from lib.data import markov, pipeline
-from lib.data.markov import MarkovDocuments, MarkovSource
+from lib.data import pipeline
 from lib.errors import InputError
-from lib.evals import renaming
 from lib.evals.sequences import token_nats
 from lib.report import plots
 from lib.report.results import Row, Rows, series
+from lib.tasks.markov import chains, renaming
+from lib.tasks.markov.chains import MarkovDocuments, MarkovSource
 from lib.tokenizers.characters import Characters
 
 # Seeds of streams that never share text.
@@ -43,7 +43,7 @@ def make_source(config: ConfigDict, seed: int) -> MarkovSource:
   """The chain of a seed, which its model and the exact predictor both know."""
   options = config.markov
   chain = options.chain_seed + seed
-  return markov.random_kernel(1, options.alphabet, chain, options.concentration)
+  return chains.random_kernel(1, options.alphabet, chain, options.concentration)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:

@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 from experiments.lexinvariant import cipher, text
 from experiments.recipe import Run
 from lib.errors import InputError
-from lib.evals import cipher as keys
 from lib.evals.sequences import generator
+from lib.tasks import ciphers
 
 SHORTEST, LONGEST = 20, 1000  # symbols; too few do not show which is which
 CONTINUED = 40  # symbols
@@ -42,7 +42,7 @@ def answer(config: ConfigDict, run: Run) -> str:
   ids = corpus.tokenizer.encode(config.prompt.encode())
   [key] = cipher.solve(read, np.append(ids, ids[-1])[None])
   [more] = generator(model)([ids], CONTINUED)
-  plain = lambda part: decode(keys.apply_key(part[None], key[None], size - 1)[0]).decode()
+  plain = lambda part: decode(ciphers.apply_key(part[None], key[None], size - 1)[0]).decode()
   return (
     f'\nKey found (cipher above, plain below):\n{cipher.key_lines(corpus, key)}\n\n'
     f'Deciphered: {plain(ids)}\n\nContinuation by the model: {decode(more).decode()}\n'

@@ -18,18 +18,18 @@ from experiments import fit
 from experiments.lexinvariant import models, text
 from experiments.recipe import Pictures, Plans, Run, Table
 from lib import stats
-from lib.data import epochs, excerpts, files, folded, in_context, pipeline, sources
-from lib.data.in_context import Example, ExampleDocuments, Symbols
+from lib.data import epochs, excerpts, files, folded, pipeline, sources
 from lib.errors import InputError
-from lib.evals import in_context as scores
 from lib.evals.sequences import generator, token_nats
 from lib.language_model import TrainedModel
 from lib.report import plots
 from lib.report.results import Row, Rows, name, select, series
+from lib.tasks import look_up
+from lib.tasks.look_up import Example, ExampleDocuments, Symbols
 from lib.tokenizers.characters import Characters
 
 HELD_OUT = b'0123456789'  # symbols that no training document holds
-TOKENIZER = Characters(text.LETTERS + in_context.FORMAT + HELD_OUT)
+TOKENIZER = Characters(text.LETTERS + look_up.FORMAT + HELD_OUT)
 TEXT = 'letters'  # the vocabulary that text is folded into
 TRAIN, TEST = 1 << 20, 3 << 20  # seeds of examples; sizes were chosen on others
 SYMBOLS = {  # how the symbols of a task are known to the model
@@ -111,7 +111,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       for task, these in tasks.items():
         column = f'{task}_{{}}_{symbols}'
         hits[arm][column] = found = answers(config, trained, symbols, these)
-        chance = max(scores.guessing(these).values(), key=lambda one: one.value)
+        chance = max(look_up.guessing(these).values(), key=lambda one: one.value)
         note = f'of {len(these)} answers over {SYMBOLS[symbols]}'
         add_accuracies(rows, arm.where, column, found, chance, note)
     curves = [one.curve('validation/row_norm') for one in trained]
@@ -196,11 +196,11 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
   )
 
 
-def _training_tasks(config: ConfigDict) -> list[in_context.Task]:
+def _training_tasks(config: ConfigDict) -> list[look_up.Task]:
   """The tasks of training documents, in turn."""
   options, symbols = config.regularizer, Symbols(text.LETTERS)
-  lookup = in_context.LookUp(symbols, options.pairs, options.questions)
-  return [lookup, lookup, in_context.Permutation(symbols, options.demonstrations)]
+  lookup = look_up.LookUp(symbols, options.pairs, options.questions)
+  return [lookup, lookup, look_up.Permutation(symbols, options.demonstrations)]
 
 
 def _documents(config: ConfigDict, split: str) -> sources.Source:
@@ -229,11 +229,11 @@ def _stretches(config: ConfigDict, split: str) -> excerpts.Excerpts:
 
 def examples(options: ConfigDict, symbols: Symbols) -> dict[str, list[Example]]:
   """Questions of each task, from seeds that no training example has."""
-  tasks: dict[str, in_context.Task] = {
-    'lookup': in_context.LookUp(symbols, options.pairs),
-    'permutation': in_context.Permutation(symbols, options.demonstrations),
+  tasks: dict[str, look_up.Task] = {
+    'lookup': look_up.LookUp(symbols, options.pairs),
+    'permutation': look_up.Permutation(symbols, options.demonstrations),
   }
-  return {task: in_context.examples(law, options.examples, TEST) for task, law in tasks.items()}
+  return {task: look_up.examples(law, options.examples, TEST) for task, law in tasks.items()}
 
 
 def asked(config: ConfigDict, symbols: str) -> dict[str, list[Example]]:
@@ -248,7 +248,7 @@ def answers(
   """Shares [S, N] of the symbols that models answer rightly, over symbols of a kind of SYMBOLS."""
   hidden, length = np.float32(symbols == 'concealed'), config.regularizer.length
   writers = [generator(one.model, length=length, concealed=hidden) for one in trained]
-  return scores.right_shares(writers, these, TOKENIZER)
+  return look_up.right_shares(writers, these, TOKENIZER)
 
 
 def _text_nats(config: ConfigDict, trained: Sequence[fit.Fitted]) -> np.ndarray:
@@ -277,7 +277,7 @@ def add_accuracies(
     f'(accuracy − {chance.value:.3f}) / (1 − {chance.value:.3f}), the best guess’s accuracy taken '
     'out; 0 at least'
   )
-  above = scores.above_chance(right, chance)
+  above = look_up.above_chance(right, chance)
   rows.add(where, column.format('accuracy_above_chance'), above, 'fraction', note)
 
 

@@ -14,9 +14,10 @@ from experiments.markov import sources
 from experiments.markov.sources import PER_CHAR, make_source, over_sizes
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.data.markov import DICTIONARY, TEST, TRAIN, MarkovSource, draw, draw_parts
-from lib.evals import bounds, ngram, parse
+from lib.evals import ngram
 from lib.report.results import Row, Rows, select
+from lib.tasks.markov import dictionary_loss
+from lib.tasks.markov.chains import DICTIONARY, TEST, TRAIN, MarkovSource, draw, draw_parts
 from lib.threads import on_all_cores
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import LIMIT_BITS, Blocks
@@ -150,7 +151,7 @@ def _token_losses(
   values['unigram_above_characters'] = unigram - source.ngram_loss(0)
   largest = {'greedy': math.inf, 'merges': dense}  # that are solved exactly
   if tokenizer.vocab_size <= largest.get(tokenizer.encoder, 0):
-    exact = parse.exact_unigram(tokenizer, source)
+    exact = dictionary_loss.exact_unigram(tokenizer, source)
     values |= {'exact_unigram': exact.nats_per_char, 'chars_per_token': exact.chars_per_token}
     values['unigram_above_exact'] = unigram - exact.nats_per_char
   else:
@@ -162,8 +163,8 @@ def _add_bound(
   rows: Rows, where: Mapping[str, Any], source: MarkovSource, size: int
 ) -> float | None:
   """The theorem's bound, or None where a unigram over characters already meets it."""
-  bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
-  vacuous = bounds.vacuous(bound, source.ngram_loss(0))
+  bound = dictionary_loss.dictionary_bound(source.entropy_rate, source.min_probability, size)
+  vacuous = dictionary_loss.vacuous(bound, source.ngram_loss(0))
   found, note = (None, VACUOUS) if vacuous else (bound, '')
   rows.add(where, 'bound_nats_per_char', found, 'nats/char', note)
   return found
@@ -182,7 +183,7 @@ def bound(config: ConfigDict, run: Run) -> Rows:
     text = draw(source, sizes.chars, seed, DICTIONARY)
     learned = train_lzw([text], max(sizes.sizes), source.alphabet)
     return {
-      size: parse.exact_unigram(learned.smaller(size), source).nats_per_char
+      size: dictionary_loss.exact_unigram(learned.smaller(size), source).nats_per_char
       for size in sizes.sizes
       if size <= learned.vocab_size
     }
@@ -230,7 +231,7 @@ def generalization(config: ConfigDict, run: Run) -> Rows:
       [found] = ngram.token_loss(bpe, train, test, [0], over='texts')
       where = {'k': k, 'dictionary': 'bpe', 'd': size, 'learned_at': learned_at or 'here'}
       rows.add_loss(where, '', found, '' if learned_at else 'learned on this source')
-      rows.add_loss(where, 'exact', parse.exact_unigram(bpe, source).nats_per_char)
+      rows.add_loss(where, 'exact', dictionary_loss.exact_unigram(bpe, source).nats_per_char)
   return rows
 
 

@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from lib.data import markov
 from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import Row
+from lib.tasks.markov import chains
 
 PER_CHAR = 'nats per character'
 
 
-def make_source(config: ConfigDict, order: int, p: float | None = None) -> markov.MarkovSource:
+def make_source(config: ConfigDict, order: int, p: float | None = None) -> chains.MarkovSource:
   """The source of a config at one order; `p` overrides both switching probabilities."""
   both = {} if p is None else {'p': p, 'q': p}
-  return markov.make(order, config.seed, **config.source.to_dict() | both)
+  return chains.make(order, config.seed, **config.source.to_dict() | both)
 
 
 def probabilities(config: ConfigDict, given: Sequence[float]) -> Sequence[float | None]:
@@ -36,7 +36,7 @@ def check(config: ConfigDict, sizes: Sequence[int] = (), seeds: int = 1) -> None
       raise InputError(f'a dictionary of {min(sizes)} tokens cannot hold {letters} characters.')
 
 
-def levels(source: markov.MarkovSource) -> dict[str, float]:
+def levels(source: chains.MarkovSource) -> dict[str, float]:
   """What losses on a source are drawn over."""
   return {'entropy rate H∞': source.entropy_rate, 'character unigram': source.ngram_loss(0)}
 

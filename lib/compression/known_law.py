@@ -13,7 +13,7 @@ source's own alphabet; what frequencies for all 256 bytes cost can be compared.
 
 import numpy as np
 
-from lib.data.markov import MarkovSource
+from lib.tasks.markov.chains import MarkovSource
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.model import Remembered

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text folded into a small alphabet (`lib.data.ciphers`), its held-out splits cut again."""
+"""Text folded into a small alphabet (`lib.data.alphabets`), its held-out splits cut again."""
 
 import functools
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
-from lib.data import ciphers, description, files, ngram_text, overlap, sources
+from lib.data import alphabets, description, files, ngram_text, overlap, sources
 from lib.data.ngram_text import NgramText
 
 
@@ -33,7 +33,7 @@ def open_folded(source: str, alphabet: bytes) -> Folded:
   if source.startswith(ngram_text.PREFIX):
     return Folded({s: cast(NgramText, one).folded(alphabet) for s, one in found.items()}, {})
   documents: dict[str, sources.Source]
-  documents = {split: ciphers.Folded(one, alphabet) for split, one in found.items()}
+  documents = {split: alphabets.Folded(one, alphabet) for split, one in found.items()}
   if source.startswith('tfds:'):
     return Folded(documents, {})
   cuts = overlap.clean(**documents)

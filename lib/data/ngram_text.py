@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import numba
 import numpy as np
 
-from lib.data import ciphers, files, sources
+from lib.data import alphabets, files, sources
 from lib.data.excerpts import Excerpts
 from lib.errors import InputError
 
@@ -219,7 +219,7 @@ _COUNTING = threading.Lock()
 def _law(source: str, order: int, alphabet: bytes) -> NgramLaw:
   text = b''.join(sources.sample(sources.open_source(source, 'train'), LIMIT_BYTES))
   if alphabet != BYTES:
-    text = ciphers.fold(text, alphabet)
+    text = alphabets.fold(text, alphabet)
     ranks = bytes(max(0, alphabet.find(byte)) for byte in range(256))
     text = text.translate(ranks)
   return NgramLaw(np.frombuffer(text, np.uint8), order, len(alphabet))

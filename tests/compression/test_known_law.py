@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 
 from lib.compression.known_law import Chain
-from lib.data import markov
+from lib.tasks.markov import chains
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.windows import EqualInfo
 
 SOURCES = {
-  'order1': markov.switching(0.8, 0.7, 1),
-  'order2': markov.random_kernel(2, 3, 0),
-  'order3': markov.interpolated(0.8, 0.7, 3, 0.5, 0),
+  'order1': chains.switching(0.8, 0.7, 1),
+  'order2': chains.random_kernel(2, 3, 0),
+  'order3': chains.interpolated(0.8, 0.7, 3, 0.5, 0),
 }
 
 

@@ -14,11 +14,11 @@ import pytest
 from configs import common, lexinvariant
 from experiments.lexinvariant import markov, models
 from experiments.lexinvariant.__main__ import RECIPE
-from lib.data.markov import MarkovDocuments
 from lib.errors import InputError
-from lib.evals import renaming
 from lib.parallel import sharding
 from lib.report.results import Rows, from_json
+from lib.tasks.markov import renaming
+from lib.tasks.markov.chains import MarkovDocuments
 from tests.experiments.test_configs import shape_check
 from tests.helpers import addresses
 

@@ -15,12 +15,12 @@ from configs import lexinvariant
 from experiments.lexinvariant import in_context, models, regularizer, text
 from lib import stats
 from lib.data import pipeline, sources
-from lib.data.in_context import FORMAT, Symbols, folded
 from lib.errors import InputError
 from lib.evals.sequences import generator
 from lib.language_model import TrainedModel
 from lib.parallel import sharding
 from lib.report.results import Row
+from lib.tasks.look_up import FORMAT, Symbols, folded
 from lib.tokenizers.sentencepiece import train_sentencepiece
 from lib.train import optimizer
 from tests.experiments.test_configs import shape_check

@@ -11,15 +11,15 @@ from ml_collections import ConfigDict
 from configs import lexinvariant
 from experiments.lexinvariant import cipher, context, draws, models, prompt, text
 from lib import stats
-from lib.data import ciphers, overlap, pipeline, sources
+from lib.data import alphabets, overlap, pipeline, sources
 from lib.data.files import SPLITS
 from lib.data.ngram_text import NgramText
 from lib.errors import InputError
-from lib.evals import cipher as keys
-from lib.evals import renaming
 from lib.evals.sequences import token_nats
 from lib.language_model import TrainedModel
 from lib.report.results import Rows, name
+from lib.tasks import ciphers
+from lib.tasks.markov import renaming
 from lib.tokenizers.characters import Characters
 from tests.helpers import slow_overlap
 
@@ -61,9 +61,8 @@ def test_held_out_text_is_of_its_split_alone(corpus):
 
 def test_folded_held_out_text_shares_next_to_nothing_with_training_text(config, corpus):
   splits = {split: sources.sample(corpus.documents(split)) for split in SPLITS}
-  whole = [
-    ciphers.fold(one, LETTERS) for one in sources.sample(sources.open_source(corpus.source, 'test'))
-  ]
+  unfolded = sources.sample(sources.open_source(corpus.source, 'test'))
+  whole = [alphabets.fold(one, LETTERS) for one in unfolded]
   before, after = (slow_share(held, splits['train']) for held in (whole, splits['test']))
   assert after <= overlap.LIMIT < before  # folding made text equal that was not
   assert slow_share(splits['validation'], splits['train']) <= overlap.LIMIT
@@ -183,7 +182,7 @@ def test_true_keys_give_the_plain_text_back_and_move_letters_alone(config, corpu
   ids, truth, documents = cipher.enciphered(config, corpus)
   plain = text.held_out(corpus, 'test', config.text.length, config.cipher.texts).ids
   assert len(documents) == len(ids)
-  np.testing.assert_array_equal(keys.apply_key(ids, truth, 0), plain)
+  np.testing.assert_array_equal(ciphers.apply_key(ids, truth, 0), plain)
   assert len({key.tobytes() for key in truth}) == len(truth)
   assert (ids != plain).mean() > 0.5
   space, newline = corpus.tokenizer.encode(b' \n')
@@ -235,10 +234,10 @@ def test_a_reader_that_is_mostly_right_solves_long_texts(corpus):
   ])  # fmt: skip
   truth = corpus.tokenizer.encode(ciphers.decipher(corpus.alphabet, key, corpus.alphabet))
   found = cipher.solve(reader_that(np.repeat(truth[None], 5, 0), 0.7, rng), ids)
-  solved = keys.accuracy(found, truth, ids, 0, 400)
+  solved = ciphers.accuracy(found, truth, ids, 0, 400)
   guessed = cipher.solve(reader_that(np.repeat(truth[None], 5, 0), 0.0, rng), ids)
   assert solved.mean() > 0.95
-  assert keys.accuracy(guessed, truth, ids, 0, 400).mean() < 0.3
+  assert ciphers.accuracy(guessed, truth, ids, 0, 400).mean() < 0.3
 
 
 def test_a_probe_of_another_model_is_named(tmp_path):

@@ -25,14 +25,14 @@ from lib import stats, tokenizers
 from lib.compression import coded_text, known_law
 from lib.compression.byte_model import ByteModel
 from lib.data import sources
-from lib.data.markov import random_kernel, switching
 from lib.errors import InputError
-from lib.evals import parse
 from lib.objectives.next_token import next_token
 from lib.parallel import sharding
 from lib.report import claims
 from lib.report import plots as report_plots
 from lib.report.results import Row, Rows, select
+from lib.tasks.markov import dictionary_loss
+from lib.tasks.markov.chains import random_kernel, switching
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import train_blocks
 from lib.tokenizers.characters import Characters
@@ -369,7 +369,7 @@ def test_windows_over_the_alphabet_of_a_source_are_the_texts_that_fit(source):
   assert set(dictionary.pieces) <= texts.keys()
   lightest = lambda pieces: min(texts[piece] for piece in pieces if len(piece) > 1)
   assert lightest(dictionary.pieces) == lightest(kept)
-  exact = parse.exact_unigram(dictionary, source)
+  exact = dictionary_loss.exact_unigram(dictionary, source)
   assert exact.nats_per_char >= source.entropy_rate
 
 

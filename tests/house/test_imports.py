@@ -23,6 +23,7 @@ HEAVY = {
   'lib.glyphs': {'lib.models', 'lib.embeddings', 'flax', 'jax'},
   'lib.parallel': {'flax', 'lib.models', 'lib.embeddings', 'lib.train'},
   'lib.profiling': {'flax', 'lib.models', 'lib.embeddings'},
+  'lib.tasks': {'flax'},
   'lib.train': {'flax', 'lib.models', 'lib.embeddings'},
   'lib.report': {'flax', 'jax'},
 }

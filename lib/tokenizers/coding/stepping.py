@@ -156,9 +156,8 @@ class Stepped(base.Tokenizer):
 
   def file_state(self) -> base.State:
     """The state, and M1; raises InputError for one that is no `ByteModel`."""
-    from lib.compression.byte_stepper import (
-      ByteStepper,  # brings JAX, which most tokenizers do without
-    )
+    # Brings JAX, which most tokenizers do without.
+    from lib.compression.byte_stepper import ByteStepper
 
     if not isinstance(self.stepper, ByteStepper):
       raise InputError(

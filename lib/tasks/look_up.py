@@ -14,20 +14,26 @@ uniformly or by token frequency; how many lines, how long and how distinct is le
   Permutation  4 demonstrations, then the question; a uniform arrangement of 2 out of 3 places for
                each example (that may keep their order); symbols are distinct within a line, so
                that one demonstration tells the arrangement, and may recur in other lines
+
+Answers that a model generates are scored by the generated-token accuracy of the same section.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import gmean
 
-from lib.data.ciphers import fold
+from lib.data.alphabets import fold
 from lib.errors import InputError
-from lib.tokenizers import Tokenizer
+from lib.stats import Estimate, difference, mean
+from lib.tokenizers.base import Tokenizer
 
 FORMAT = b'-> \n'  # bytes of the formats, hence never symbols
+# (prompts, ids [n] each without BOS; count) -> int32 [N, count], the ids that a model writes next.
+Generate = Callable[[Sequence[np.ndarray], int], np.ndarray]
 
 
 class Example(NamedTuple):
@@ -214,3 +220,141 @@ class ExampleDocuments:
     # A spawn key, unlike entropy [seed, index], can never repeat the stream of a plain seed.
     sequence = np.random.SeedSequence(self.seed, spawn_key=(int(index),))
     return self.task.example(np.random.default_rng(sequence))
+
+
+class Answers(NamedTuple):
+  """What a model got right of each example.
+
+  Attributes:
+    symbols: float64 [N] share of the answer's symbols generated right, each in its place.
+    answers: float64 [N] 1 where the answer is right from end to end, format bytes and all, else 0.
+  """
+
+  symbols: np.ndarray
+  answers: np.ndarray
+
+
+def generated_answers(
+  generate: Generate, examples: Sequence[Example], tokenizer: Tokenizer
+) -> Answers:
+  """The answers that a model generates greedily, compared with the right ones.
+
+  Tokens of format bytes alone, such as the space in `D 4`, are generated and read, but are no
+  symbols. Prompt and answer are tokenized apart: where a tokenizer would join them, the answer is
+  right only in the tokens that it has by itself.
+
+  Args:
+    generate: the model.
+    examples: prompts and their right answers.
+    tokenizer: of prompts and answers.
+
+  Raises:
+    InputError: no example, or an answer without symbols.
+  """
+  if not examples:
+    raise InputError('Accuracy needs at least 1 example; got none.')
+  answers = [tokenizer.encode(example.answer) for example in examples]
+  counted = [_symbols(answer, tokenizer) for answer in answers]
+  if not all(where.any() for where in counted):
+    raise InputError('Each answer needs a symbol, a token that is not format bytes alone.')
+  prompts = [tokenizer.encode(example.prompt) for example in examples]
+  generated = generate(prompts, max(map(len, answers)))
+  right = [row[: len(answer)] == answer for row, answer in zip(generated, answers, strict=True)]
+  shares = [r[where].mean() for r, where in zip(right, counted, strict=True)]
+  return Answers(np.array(shares, np.float64), np.array([r.all() for r in right], np.float64))
+
+
+def right_shares(
+  models: Sequence[Generate], examples: Sequence[Example], tokenizer: Tokenizer
+) -> np.ndarray:
+  """float64 [S, N] shares of N answers' symbols that S models generate right, each in its place."""
+  answers = [generated_answers(one, examples, tokenizer) for one in models]
+  return np.stack([one.symbols for one in answers])
+
+
+def guesses(example: Example, commonness: Mapping[bytes, float] | None = None) -> dict[str, float]:
+  """Expected share of an answer that is right by guessing, without looking anything up.
+
+  The candidates are the values shown for LookUp (one symbol is asked), and the symbols of the last
+  line for Permutation.
+
+  Args:
+    example: of LookUp or Permutation.
+    commonness: how frequent each symbol is in the training text, by default all alike.
+
+  Returns:
+    'any_candidate': one of the candidates at random; 'majority': the one that the prompt has most
+    often; 'frequency': the one most frequent in the training text. Ties are broken at random.
+  """
+  *shown, asked = example.prompt.split(b'\n')
+  line = asked.removesuffix(b'->').split(b' ')
+  if len(line) > 1:
+    candidates, wanted = line, example.answer.split(b' ')
+  else:
+    candidates, wanted = [one.split(b'->')[1] for one in shown], [example.answer]
+  known = commonness or {}
+  tokens = example.prompt.replace(b'->', b' ').replace(b'\n', b' ').split(b' ')
+  weights = {
+    'any_candidate': dict.fromkeys(candidates, 0.0),
+    'majority': {one: float(tokens.count(one)) for one in candidates},
+    'frequency': {one: known.get(one, 0.0) for one in candidates},
+  }
+  return {way: _best(candidates, weight, wanted) for way, weight in weights.items()}
+
+
+def _best(candidates: list[bytes], weight: Mapping[bytes, float], wanted: list[bytes]) -> float:
+  """Share of the wanted symbols that a random one of the heaviest candidates is."""
+  heaviest = [one for one in candidates if weight[one] == max(weight.values())]
+  return sum(heaviest.count(one) for one in wanted) / len(heaviest) / len(wanted)
+
+
+def guessing(
+  examples: Sequence[Example], commonness: Mapping[bytes, float] | None = None
+) -> dict[str, Estimate]:
+  """Accuracy of each way of `guesses` over examples."""
+  each = [guesses(example, commonness) for example in examples]
+  return {way: mean([one[way] for one in each], 'examples') for way in each[0]}
+
+
+def above_chance(accuracy: Estimate, chance: Estimate) -> Estimate:
+  """(accuracy − chance) / (1 − chance): 0 for guessing or worse, 1 for all right.
+
+  A model that does worse than guessing has not learned to answer; how far below it is says nothing.
+  """
+  room = 1 - chance.value
+  if room <= 0:
+    raise InputError('guessing is always right: these examples ask nothing.')
+  found = difference(accuracy, chance)
+  sem = None if found.sem is None else found.sem / room
+  return accuracy._replace(value=max(0.0, found.value / room), sem=sem)
+
+
+def improvement(standard: ArrayLike, other: ArrayLike) -> dict[str, float]:
+  """What "x times better on average" can mean for paired scores: five statistics of the ratios.
+
+  The ratios are other / standard, cell by cell; a standard score of 0 makes its ratio infinite
+  (or NaN, if the other is 0 too) and with it each statistic that depends on it.
+
+  Raises:
+    InputError: scores that are not paired, or negative.
+  """
+  below, above = np.asarray(standard, np.float64), np.asarray(other, np.float64)
+  if below.shape != above.shape or not below.size or min(below.min(), above.min()) < 0:
+    raise InputError(
+      'An improvement needs equally many scores of 0 or more on both sides; '
+      f'got shapes {below.shape} and {above.shape}.'
+    )
+  with np.errstate(divide='ignore', invalid='ignore'):
+    ratios = above / below
+    return {
+      'mean_ratio': float(ratios.mean()),
+      'geometric_mean_ratio': float(gmean(ratios, axis=None)),
+      'ratio_of_means': float(above.mean() / below.mean()),
+      'median_ratio': float(np.median(ratios)),
+      'largest_ratio': float(ratios.max()),
+    }
+
+
+def _symbols(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+  """bool [n] which tokens hold more than format bytes."""
+  return np.array([bool(tokenizer.decode([i]).translate(None, FORMAT)) for i in ids], bool)

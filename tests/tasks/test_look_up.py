@@ -10,16 +10,19 @@ import pytest
 import scipy.stats
 
 from lib import stats
-from lib.data.in_context import (
+from lib.errors import InputError
+from lib.tasks.look_up import (
   FORMAT,
   Example,
   ExampleDocuments,
   LookUp,
   Permutation,
   Symbols,
+  above_chance,
+  generated_answers,
+  guesses,
+  guessing,
 )
-from lib.errors import InputError
-from lib.evals.in_context import above_chance, generated_answers, guesses, guessing
 from lib.tokenizers.characters import Characters
 
 LETTERS = b'ABCDEFGHIJKLMNOP0123456789'

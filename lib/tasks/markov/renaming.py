@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from lib.data.markov import MarkovSource
 from lib.errors import InputError
+from lib.tasks.markov.chains import MarkovSource
 
 MAX_ALPHABET = 8  # 8! = 40,320 renamings
 

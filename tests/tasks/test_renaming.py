@@ -11,17 +11,16 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from lib import stats
-from lib.data import markov
 from lib.errors import InputError
-from lib.evals import renaming
+from lib.tasks.markov import chains, renaming
 
-chains = st.builds(
-  markov.random_kernel, st.just(1), st.integers(2, 4), st.integers(0, 99), st.floats(0.3, 3)
+some_chain = st.builds(
+  chains.random_kernel, st.just(1), st.integers(2, 4), st.integers(0, 99), st.floats(0.3, 3)
 )
 
 
 def sample(source, count, length, seed=0):
-  documents = markov.MarkovDocuments(source, length, count, seed)
+  documents = chains.MarkovDocuments(source, length, count, seed)
   return np.stack([np.frombuffer(documents[i], np.uint8) - 48 for i in range(count)])
 
 
@@ -36,7 +35,7 @@ def log_likelihoods(source, sequence):
 
 
 @settings(max_examples=30, deadline=None)
-@given(chains, st.data())
+@given(some_chain, st.data())
 def test_every_prefix_has_its_mean_likelihood_over_all_renamings(source, data):
   # Any sequence of the alphabet, likely or not.
   symbols = st.lists(st.integers(0, source.alphabet_size - 1), min_size=1, max_size=12)
@@ -49,7 +48,7 @@ def test_every_prefix_has_its_mean_likelihood_over_all_renamings(source, data):
 
 def test_a_renaming_as_unlikely_as_e_to_the_minus_1000_comes_back():
   # 3,000 zeros leave the other renaming e^-1067 (0 as a float); the ones that follow restore it.
-  source = markov.MarkovSource(np.array([[0.999, 0.001], [0.3, 0.7]]))
+  source = chains.MarkovSource(np.array([[0.999, 0.001], [0.3, 0.7]]))
   sequence = np.repeat([0, 1, 0], [3000, 4000, 100])
   nats = renaming.exact_bayes(source, sequence[None]).nats[0]
   each = log_likelihoods(source, sequence)
@@ -60,7 +59,7 @@ def test_a_renaming_as_unlikely_as_e_to_the_minus_1000_comes_back():
 
 @pytest.mark.parametrize('predictor', [renaming.exact_bayes, renaming.informed])
 def test_laws_sum_to_one_and_give_the_nats(predictor):
-  source = markov.random_kernel(1, 5, seed=3)
+  source = chains.random_kernel(1, 5, seed=3)
   sequences = sample(source, 6, 40)
   laws, nats = predictor(source, sequences)
   np.testing.assert_allclose(laws.sum(-1), 1, rtol=1e-12)
@@ -69,7 +68,7 @@ def test_laws_sum_to_one_and_give_the_nats(predictor):
 
 
 def test_informed_is_the_law_of_the_source():
-  source = markov.random_kernel(1, 3, seed=5)
+  source = chains.random_kernel(1, 3, seed=5)
   sequences = sample(source, 4, 20)
   identity = [log_likelihoods(source, sequence)[0] for sequence in sequences]
   nats = renaming.informed(source, sequences).nats
@@ -79,7 +78,7 @@ def test_informed_is_the_law_of_the_source():
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(range(5)), st.integers(0, 99))
 def test_names_do_not_matter(names, seed):
-  source = markov.random_kernel(1, 5, seed, concentration=0.5)
+  source = chains.random_kernel(1, 5, seed, concentration=0.5)
   sequences, names = sample(source, 3, 60, seed), np.array(names)
   plain = renaming.exact_bayes(source, sequences)
   renamed = renaming.exact_bayes(source, names[sequences])
@@ -92,7 +91,7 @@ def test_names_do_not_matter(names, seed):
 
 @pytest.mark.parametrize(('size', 'concentration'), [(4, 0.3), (5, 1.0), (6, 1.0), (6, 20.0)])
 def test_regret_is_at_most_log_d_factorial_at_every_prefix(size, concentration):
-  source = markov.random_kernel(1, size, seed=1, concentration=concentration)
+  source = chains.random_kernel(1, size, seed=1, concentration=concentration)
   likely = sample(source, 24, 256)
   uniform = np.random.default_rng(0).integers(size, size=likely.shape)  # sure means any sequence
   sequences = np.concatenate([likely, uniform])
@@ -104,7 +103,7 @@ def test_regret_is_at_most_log_d_factorial_at_every_prefix(size, concentration):
 @pytest.mark.parametrize('size', [4, 6])
 def test_a_telling_chain_pays_the_whole_budget_and_then_nothing(size):
   # With rows this distinct π is known after 256 symbols: regret log d!, and total L1 finite.
-  source = markov.random_kernel(1, size, seed=1)
+  source = chains.random_kernel(1, size, seed=1)
   sequences = sample(source, 24, 512)
   bayes, true = renaming.exact_bayes(source, sequences), renaming.informed(source, sequences)
   regret = np.cumsum(bayes.nats - true.nats, axis=1)
@@ -117,7 +116,7 @@ def test_a_telling_chain_pays_the_whole_budget_and_then_nothing(size):
 
 def test_distance_stays_below_the_likely_bound():
   # √((4 log d! + 8 log(1/δ))/T), which fails for a fraction δ of sequences at most.
-  source, size, length, delta = markov.random_kernel(1, 5, seed=2, concentration=3), 5, 128, 0.1
+  source, size, length, delta = chains.random_kernel(1, 5, seed=2, concentration=3), 5, 128, 0.1
   sequences = sample(source, 200, length)
   bayes, true = renaming.exact_bayes(source, sequences), renaming.informed(source, sequences)
   overlap = np.log(np.sqrt(bayes.laws * true.laws).sum(-1)).sum(1)
@@ -133,7 +132,7 @@ def test_distance_stays_below_the_likely_bound():
 def test_nothing_is_lost_where_names_mean_nothing():
   # Rows that any renaming maps on each other: P(x|x) = .4, all other symbols alike.
   for kernel in (np.full((4, 4), 0.25), np.full((4, 4), 0.2) + 0.2 * np.eye(4)):
-    source = markov.MarkovSource(kernel)
+    source = chains.MarkovSource(kernel)
     sequences = sample(source, 3, 30)
     bayes, true = renaming.exact_bayes(source, sequences), renaming.informed(source, sequences)
     np.testing.assert_allclose(bayes.laws, true.laws, atol=1e-12)
@@ -155,7 +154,7 @@ def test_counting_equals_a_plain_count(sequence, order, smoothing):
 
 
 def test_exact_bayes_beats_counting_which_knows_no_chain():
-  source = markov.random_kernel(1, 6, seed=0, concentration=0.3)
+  source = chains.random_kernel(1, 6, seed=0, concentration=0.3)
   sequences = sample(source, 50, 200)
   bayes = renaming.exact_bayes(source, sequences).nats.mean()
   unigram, bigram = (renaming.counting_nats(sequences, 6, order).mean() for order in (0, 1))
@@ -210,7 +209,7 @@ def mixture(source, weight):
 
 
 def test_a_leak_is_seen_in_a_model_that_is_far_from_exact_bayes():
-  source = markov.random_kernel(1, 6, seed=3, concentration=0.3)
+  source = chains.random_kernel(1, 6, seed=3, concentration=0.3)
   sequences = sample(source, 300, 64)
   bayes, true = (of(source, sequences).nats for of in (renaming.exact_bayes, renaming.informed))
   ideal = (bayes - true).sum(axis=1).mean()
@@ -228,16 +227,16 @@ def test_a_leak_is_seen_in_a_model_that_is_far_from_exact_bayes():
       assert gain.p_value() < 1e-6
 
 
-SMALL = markov.random_kernel(1, 3, seed=0)
+SMALL = chains.random_kernel(1, 3, seed=0)
 TEXT = np.array([[0, 1, 2]])
 
 
 @pytest.mark.parametrize(
   ('call', 'words'),
   [
-    (lambda: renaming.exact_bayes(markov.random_kernel(1, 9, seed=0), TEXT), '9! = 3.63e'),
-    (lambda: renaming.exact_bayes(markov.switching(0.8, 0.8, 2), TEXT % 2), 'order 1'),
-    (lambda: renaming.informed(markov.switching(0.8, 0.8, 2), TEXT % 2), 'order 1'),
+    (lambda: renaming.exact_bayes(chains.random_kernel(1, 9, seed=0), TEXT), '9! = 3.63e'),
+    (lambda: renaming.exact_bayes(chains.switching(0.8, 0.8, 2), TEXT % 2), 'order 1'),
+    (lambda: renaming.informed(chains.switching(0.8, 0.8, 2), TEXT % 2), 'order 1'),
     (lambda: renaming.exact_bayes(SMALL, TEXT + 1), 'from 1 to 3'),
     (lambda: renaming.exact_bayes(SMALL, TEXT[0]), r'\[N, T\]'),
     (lambda: renaming.exact_bayes(SMALL, TEXT / 2), 'float64'),

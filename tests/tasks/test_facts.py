@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from lib.data import facts
-from lib.data.questions import LETTERS, prompt
 from lib.errors import InputError
+from lib.tasks import facts
+from lib.tasks.questions import LETTERS, prompt
 
 BASE = facts.FactBase(entities=30, attributes=3, values=6)
 DOCUMENTS = facts.FactDocuments(BASE, 3000, 0)

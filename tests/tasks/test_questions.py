@@ -7,8 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from lib.data import sources
-from lib.data.questions import Question, prompt, read_questions
 from lib.errors import InputError
+from lib.tasks.questions import Question, prompt, read_questions
 
 PLANET = Question('Which planet is the largest?', ('Mars', 'Venus', 'Jupiter', 'Earth'), 2)
 RED = Question('Say "red", or:\nblue?', ('a, b', 'red', 'blue', 'c'), 1)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import stats
-from lib.data import markov
 from lib.errors import InputError
-from lib.evals.parse import exact_unigram
+from lib.tasks.markov import chains
+from lib.tasks.markov.dictionary_loss import exact_unigram
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import Blocks
 from lib.tokenizers.bpe import BPE, train_bpe
@@ -21,7 +21,7 @@ from lib.tokenizers.lzw import train_lzw
 LN2 = math.log(2)
 
 
-def greedy_by_hand(pieces: list[bytes], source: markov.MarkovSource) -> np.ndarray:
+def greedy_by_hand(pieces: list[bytes], source: chains.MarkovSource) -> np.ndarray:
   """Tokens per character from the chain over (pending string, context), all strings and dense."""
   prefixes = {piece[:stop] for piece in pieces for stop in range(1, len(piece) + 1)}
 
@@ -55,7 +55,7 @@ def greedy_by_hand(pieces: list[bytes], source: markov.MarkovSource) -> np.ndarr
   return rates
 
 
-def sampled_gap(tokenizer: Dictionary, source: markov.MarkovSource, length: int) -> float:
+def sampled_gap(tokenizer: Dictionary, source: chains.MarkovSource, length: int) -> float:
   """Exact loss minus that of the exact frequencies on a sample, in its standard errors."""
   exact = exact_unigram(tokenizer, source)
   ids = tokenizer.encode(source.text(length, seed=99))[20:-20]  # its ends are cut unlike the rest
@@ -71,7 +71,7 @@ def sampled_gap(tokenizer: Dictionary, source: markov.MarkovSource, length: int)
 
 
 kernels = st.builds(
-  lambda shape, seed: markov.random_kernel(*shape, seed),
+  lambda shape, seed: chains.random_kernel(*shape, seed),
   st.sampled_from([(1, 2), (2, 2), (3, 2), (1, 3)]),
   st.integers(0, 10**6),
 )
@@ -103,7 +103,7 @@ def test_tokens_cover_every_character(source, seed, size):
     assert exact.nats_per_char >= source.entropy_rate - 1e-12  # no code beats the entropy rate
 
 
-@pytest.mark.parametrize('source', [markov.switching(0.8, 0.8, 3), markov.random_kernel(2, 3, 0)])
+@pytest.mark.parametrize('source', [chains.switching(0.8, 0.8, 3), chains.random_kernel(2, 3, 0)])
 def test_characters_pay_the_entropy_of_the_marginal(source):
   exact = exact_unigram(Characters(source.alphabet), source)
   assert exact.nats_per_char == pytest.approx(source.ngram_loss(0), abs=1e-12)
@@ -114,7 +114,7 @@ def test_characters_pay_the_entropy_of_the_marginal(source):
 @pytest.mark.parametrize('k', [1, 2, 3, 4])
 @pytest.mark.parametrize(('p', 'q'), [(0.8, 0.8), (0.5, 0.8)])
 def test_blocks_equal_the_closed_form(p, q, k):
-  source = markov.switching(p, q, k)
+  source = chains.switching(p, q, k)
   for r in (1, 2, 3, 5, 8, 12):
     exact = exact_unigram(Blocks(source.alphabet, r), source)
     assert exact.nats_per_char == pytest.approx(source.block_entropy(r) / r, abs=1e-9)
@@ -125,7 +125,7 @@ def test_one_long_token_by_hand():
   # A fair coin with tokens 0, 1, 00: a cut is before each 1 and inside runs of 0 at even places.
   # After a cut: 1 (1/2), 00 (1/4), or 0 and then, with no choice, 1 (1/4). So 5 tokens in 4 draws
   # that cover (1/2 * 1 + 1/4 * 2 + 1/4 * 2) * 4 = 6 characters; 0 : 1 : 00 = 1 : 3 : 1.
-  source = markov.switching(0.5, 0.5, 1)
+  source = chains.switching(0.5, 0.5, 1)
   for tokenizer in (Dictionary([b'0', b'1', b'00']), BPE(b'01', [(0, 0)])):
     exact = exact_unigram(tokenizer, source)
     np.testing.assert_allclose(exact.frequencies, [0.2, 0.6, 0.2], atol=1e-14)
@@ -138,7 +138,7 @@ def test_one_long_token_by_hand():
 @pytest.mark.parametrize(('p', 'q'), [(0.8, 0.8), (0.5, 0.8)])
 @pytest.mark.parametrize('size', [10, 64])
 def test_exact_loss_agrees_with_samples(p, q, k, size):
-  source = markov.switching(p, q, k)
+  source = chains.switching(p, q, k)
   text = source.text(100_000, seed=0)
   bpe = train_bpe([text], size, None)
   rng = np.random.default_rng(k)
@@ -155,7 +155,7 @@ def test_exact_loss_agrees_with_samples(p, q, k, size):
 
 
 def test_large_dictionaries_agree_with_samples():
-  source = markov.switching(0.8, 0.8, 4)
+  source = chains.switching(0.8, 0.8, 4)
   text = source.text(1_000_000, seed=0)
   assert sampled_gap(train_lzw([text], 4096, None), source, 1_000_000) < 4.5
   assert sampled_gap(train_bpe([text], 1024, None), source, 1_000_000) < 4.5
@@ -163,7 +163,7 @@ def test_large_dictionaries_agree_with_samples():
 
 def test_order_of_the_merges_matters():
   # At k = 3 the notes measure .612 for BPE of 10 tokens against .576 for the same pieces, greedy.
-  source = markov.switching(0.8, 0.8, 3)
+  source = chains.switching(0.8, 0.8, 3)
   losses = []
   for seed in range(10):
     bpe = train_bpe([source.text(10_000, seed)], 10, None)
@@ -174,7 +174,7 @@ def test_order_of_the_merges_matters():
 
 @pytest.mark.parametrize('k', [1, 3])
 def test_memorising_the_training_text_certifies_nothing(k):
-  source = markov.switching(0.8, 0.8, k)
+  source = chains.switching(0.8, 0.8, k)
   text = source.text(50_000, seed=0)
   tokenizer = Dictionary([b'0', b'1', text])
   assert tokenizer.encode(text).size == 1
@@ -182,7 +182,7 @@ def test_memorising_the_training_text_certifies_nothing(k):
 
 
 def test_symbols_beyond_the_source_are_never_read():
-  source = markov.switching(0.7, 0.4, 2)
+  source = chains.switching(0.7, 0.4, 2)
   pieces = [b'0', b'1', b'01', b'110', b'1101']
   small = exact_unigram(Dictionary(pieces), source)
   large = exact_unigram(Dictionary([b'2', b'021', *pieces, b'12', b'1102', b'2222']), source)
@@ -196,7 +196,7 @@ def test_symbols_beyond_the_source_are_never_read():
 @pytest.mark.parametrize('rare', [0.02, 0.98])
 def test_rare_symbols_do_not_cost_precision(rare):
   # '0' x 40 has probability .02^40 at one end, and fills nearly all of the text at the other.
-  source = markov.switching(rare, 1 - rare, 1)
+  source = chains.switching(rare, 1 - rare, 1)
   runs = [b'0' * 2**i for i in range(1, 6)] + [b'1' * 2**i for i in range(1, 6)]
   merges = [(0, 0), *((i, i) for i in range(2, 6)), (1, 1), *((i, i) for i in range(7, 11))]
   ordered, greedy = BPE(b'01', merges), Dictionary([b'0', b'1', *runs])
@@ -208,7 +208,7 @@ def test_rare_symbols_do_not_cost_precision(rare):
 
 
 def test_bad_input_is_named():
-  source = markov.switching(0.8, 0.8, 1)
+  source = chains.switching(0.8, 0.8, 1)
   with pytest.raises(InputError, match='minimal'):
     exact_unigram(Dictionary([b'0', b'1'], encoder='minimal'), source)
   with pytest.raises(InputError, match='source symbol'):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys of substitution ciphers, read from a probe or solved without a model, and their scores.
+"""Substitution ciphers (section 3.3 of arXiv 2305.16349): keys made, read or solved, and scored.
 
-Section 3.3 of arXiv 2305.16349. A key maps cipher symbols to plain ones: key[n, c] is the plain
-symbol of cipher symbol c in sequence n, -1 where it is unknown. A window is the positions `start`
-to `start + width`, end excluded; the solvers without a model read all text up to the window's end,
-as a causal model does.
+A key that enciphers is bytes [256]. A key that is read from a probe or solved without a model maps
+cipher symbols to plain ones: key[n, c] is the plain symbol of cipher symbol c in sequence n, -1
+where it is unknown. A window is the positions `start` to `start + width`, end excluded; the solvers
+without a model read all text up to the window's end, as a causal model does.
 
 Legend: N sequences, T length, V symbols, cipher and plain alike.
 """
@@ -14,10 +14,42 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, special
 
+from lib.data.alphabets import check_distinct
 from lib.errors import InputError
 from lib.evals.ngram import NGram
 
 KICK_SWAPS = 10  # random exchanges before each further climb
+
+
+def random_key(alphabet: bytes, movable: bytes, seed: int) -> bytes:
+  """A substitution cipher: the byte that enciphers each byte, bytes [256].
+
+  The bytes of `movable` are permuted, uniformly among all permutations, so that some may keep
+  their place; all others stay. The paper permutes the lower-case letters. Over the ids of
+  `alphabet` the true key is that of `decipher(alphabet, key, alphabet)`.
+
+  Raises:
+    InputError: a byte repeated, or one of `movable` outside of `alphabet`, named with its place.
+  """
+  check_distinct(alphabet, 'The alphabet')
+  check_distinct(movable, 'The set of movable bytes')
+  _check_inside(movable, alphabet)
+  permuted = np.random.default_rng(seed).permutation(np.frombuffer(movable, np.uint8))
+  return bytes.maketrans(movable, permuted.tobytes())
+
+
+def encipher(text: bytes, key: bytes, alphabet: bytes) -> bytes:
+  """The cipher text of `text` by a key from `random_key`; InputError for a byte outside."""
+  _check_key(key)
+  _check_inside(text, alphabet)
+  return text.translate(key)
+
+
+def decipher(text: bytes, key: bytes, alphabet: bytes) -> bytes:
+  """The plain text of `text` by the key that enciphered it; InputError for a byte outside."""
+  _check_key(key)
+  _check_inside(text, alphabet)
+  return text.translate(bytes.maketrans(key, bytes(range(256))))
 
 
 def seen_symbols(ids: ArrayLike, vocab_size: int, start: int, width: int) -> np.ndarray:
@@ -299,3 +331,16 @@ def _window(ids: ArrayLike, vocab_size: int, start: int, width: int) -> np.ndarr
       f'got {window.min()} to {window.max()}.'
     )
   return window.astype(np.int64)
+
+
+def _check_inside(text: bytes, alphabet: bytes) -> None:
+  if foreign := text.translate(None, alphabet):
+    raise InputError(
+      f'Byte {foreign[:1]!r} at position {text.index(foreign[0])} is outside the alphabet '
+      f'{alphabet!r}; fold the text first.'
+    )
+
+
+def _check_key(key: bytes) -> None:
+  if sorted(key) != list(range(256)):
+    raise InputError(f'A key must be a permutation of the 256 bytes; got {len(key)} bytes.')

@@ -6,9 +6,12 @@ every token in an endless text, and the loss of the best unigram over tokens is 
 character) * (entropy of those frequencies), in nats per character.
 
 Each chain is solved up to scale, with the weight of one frequent state fixed to 1.
+
+`dictionary_bound` is the paper's bound on good dictionaries (arXiv 2404.08335).
 """
 
 import dataclasses
+import math
 
 import numba
 import numpy as np
@@ -17,8 +20,8 @@ from scipy.linalg import lu_factor, lu_solve
 from scipy.sparse.linalg import splu
 from scipy.special import entr
 
-from lib.data.markov import MarkovSource
 from lib.errors import InputError
+from lib.tasks.markov.chains import MarkovSource
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.bpe import BPE
 
@@ -238,3 +241,23 @@ def _spell(pieces: list[bytes], source: MarkovSource) -> tuple[np.ndarray, np.nd
       chance[i] *= source.kernel[after[i], symbol] if symbol >= 0 else 0
       after[i] = source.next_contexts[after[i], symbol]
   return chance, after
+
+
+def dictionary_bound(entropy_rate: float, delta: float, size: int) -> float:
+  """H / (1-eps), eps = ln(1/delta) / (0.99 ln d): nats per character that some d-token unigram has.
+
+  Recalled from the main theorem of arXiv 2404.08335, where every transition probability is at
+  least delta; check it against the paper before quoting. Infinite where eps >= 1. It says nothing
+  (see `vacuous`) until d is large: at delta = .2 and H = .5004 only d >= 346 brings it below ln 2.
+  """
+  if size < 2 or not 0 < delta < 1:
+    raise InputError(
+      f'The bound needs a dictionary of at least 2 tokens and delta in (0, 1); got {size}, {delta}.'
+    )
+  epsilon = math.log(1 / delta) / (0.99 * math.log(size))
+  return entropy_rate / (1 - epsilon) if epsilon < 1 else math.inf
+
+
+def vacuous(bound: float, unigram: float) -> bool:
+  """Whether a bound admits losses that a unigram over characters already has."""
+  return bound >= unigram

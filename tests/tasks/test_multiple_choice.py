@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from lib import stats
-from lib.data.questions import Question, prompt
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
-from lib.evals import multiple_choice as mc
 from lib.models.decoder import Decoder, LanguageModel
 from lib.parallel import sharding
 from lib.parameters import describe_model
+from lib.tasks import multiple_choice
+from lib.tasks.multiple_choice import quantities
+from lib.tasks.questions import Question, prompt
 from lib.tokenizers.bpe import train_bpe
 from lib.tokenizers.characters import Characters
 
@@ -48,9 +49,9 @@ def right(read):
 
 
 def scores(speak, questions=QUESTIONS, **options):
-  answers = mc.ask(speaker(speak), questions, BYTES, MESH, **options)
-  found = mc.quantities(answers, questions)
-  return {name: mc.value(ratio) for name, ratio in found.items()}, answers
+  answers = multiple_choice.ask(speaker(speak), questions, BYTES, MESH, **options)
+  found = quantities(answers, questions)
+  return {name: multiple_choice.value(ratio) for name, ratio in found.items()}, answers
 
 
 def test_a_space_before_the_letter_costs_one_token_all_and_two_nothing():
@@ -96,8 +97,8 @@ def test_lower_case_letters_count_and_other_blanks_are_shown():
 
 def test_always_the_same_letter_gets_its_share_and_a_balanced_score_of_chance():
   questions = [q._replace(answer=min(i % 8, 3)) for i, q in enumerate(QUESTIONS)]
-  answers = mc.ask(speaker(lambda read: {b'D': 1.0}), questions, BYTES, MESH)
-  found = {k: mc.value(v) for k, v in mc.quantities(answers, questions).items()}
+  answers = multiple_choice.ask(speaker(lambda read: {b'D': 1.0}), questions, BYTES, MESH)
+  found = {k: multiple_choice.value(v) for k, v in quantities(answers, questions).items()}
   assert found['accuracy_log_likelihood'] == found['best_constant'] == 5 / 8
   assert found['balanced_accuracy'] == pytest.approx(0.25)
   assert found['chosen_D'] == 1
@@ -107,8 +108,8 @@ def test_questions_may_have_different_numbers_of_options():
   questions = [q._replace(options=('x', 'y'), answer=i % 2) if i % 2 else q
                for i, q in enumerate(QUESTIONS)]  # fmt: skip
   letters = dict.fromkeys((b'A', b'B', b'C', b'D'), 0.25)
-  answers = mc.ask(speaker(lambda read: letters), questions, BYTES, MESH)
-  found = {k: mc.value(v) for k, v in mc.quantities(answers, questions).items()}
+  answers = multiple_choice.ask(speaker(lambda read: letters), questions, BYTES, MESH)
+  found = {k: multiple_choice.value(v) for k, v in quantities(answers, questions).items()}
   assert found['chance'] == found['accuracy_log_likelihood'] == pytest.approx(0.375)
   assert found['p_valid_letter'] == pytest.approx(0.75, abs=1e-4)  # C and D answer no such question
 
@@ -127,7 +128,7 @@ def test_the_expectation_is_that_of_generating_tokens_and_reading_them():
       for tokens in (1, 2):
         text = b''.join(said[:tokens]).decode().strip().upper()
         hits[tokens - 1, run] += (text[:1] == letter) / len(QUESTIONS)
-  drawn = mc.sampled(answers, QUESTIONS, runs=400, seed=1)
+  drawn = multiple_choice.sampled(answers, QUESTIONS, runs=400, seed=1)
   for row, name in enumerate(('accuracy_one_token', 'accuracy_two_tokens')):
     for values in (hits[row], drawn[row]):
       error = values.std(ddof=1) / np.sqrt(len(values))
@@ -176,7 +177,7 @@ def test_a_model_over_eight_devices_says_the_same_as_over_one(tokenizer):
     placed = jax.device_put(variables, sharding.shardings(variables, declared, mesh))
     run = jax.jit(functools.partial(model.apply, method='logits_at'))
     log_probs = lambda batch, places: jax.nn.log_softmax(run(placed, batch, places, key))
-    said.append(mc.ask(log_probs, QUESTIONS, tokenizer, mesh, batch_size=16))
+    said.append(multiple_choice.ask(log_probs, QUESTIONS, tokenizer, mesh, batch_size=16))
   for one, other in zip(*said):
     np.testing.assert_allclose(one, other, atol=1e-5)
   batch = dict(example, inputs=np.arange(128, dtype=np.int32).reshape(8, 16) % 64)
@@ -187,17 +188,17 @@ def test_a_model_over_eight_devices_says_the_same_as_over_one(tokenizer):
 
 
 def test_with_guessing_taken_out_a_share_known_is_the_share():
-  known = lambda accuracy: mc.above_chance(stats.Estimate(accuracy, 0.03), 0.25)
+  known = lambda accuracy: multiple_choice.above_chance(stats.Estimate(accuracy, 0.03), 0.25)
   # Half of the facts are known, the rest guessed among four.
   assert known(0.5 + 0.5 * 0.25).value == pytest.approx(0.5)
   assert known(0.25).value == 0
   assert [round(known(x).value, 2) for x in (0.5, 0.62, 0.9)] == [0.33, 0.49, 0.87]
   assert known(0.5).sem == pytest.approx(0.04)
-  assert mc.above_chance(stats.Estimate(0.5), 0.25).sem is None
+  assert multiple_choice.above_chance(stats.Estimate(0.5), 0.25).sem is None
 
 
 def test_a_score_of_nothing_is_not_a_number():
-  assert np.isnan(mc.value((np.zeros(3), np.zeros(3))))
+  assert np.isnan(multiple_choice.value((np.zeros(3), np.zeros(3))))
 
 
 @pytest.mark.parametrize(
@@ -210,10 +211,10 @@ def test_a_score_of_nothing_is_not_a_number():
 )
 def test_bad_input_gets_one_sentence(questions, options, message):
   with pytest.raises(InputError, match=message):
-    mc.ask(speaker(lambda read: {b'A': 1.0}), questions, BYTES, MESH, **options)
+    multiple_choice.ask(speaker(lambda read: {b'A': 1.0}), questions, BYTES, MESH, **options)
 
 
 def test_a_tokenizer_without_letters_of_their_own_is_refused():
   joined = train_bpe([b'the end. the end. the end.'], 30, bytes(range(97, 123)) + b'. ')
   with pytest.raises(InputError):
-    mc.letters(joined, 4)
+    multiple_choice.letters(joined, 4)

@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.data.questions import LETTERS, Question, prompt
 from lib.errors import InputError
+from lib.tasks.questions import LETTERS, Question, prompt
 
 _WORDS = {
   'colour': 'red blue green black white yellow brown grey pink purple orange silver',
@@ -162,7 +162,7 @@ class FactDocuments:
     seed: of this stream of documents.
     questions: share of documents that are questions; the rest are sentences.
     spaced: share of questions in which a space stands before the answer's letter.
-    layout: of questions (`lib.data.questions.LAYOUTS`).
+    layout: of questions (`lib.tasks.questions.LAYOUTS`).
 
   Raises:
     InputError: sizes that cannot be had, or a base of which training shows nothing.
