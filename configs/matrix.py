@@ -2,7 +2,7 @@
 """Every tokenizer under every embedding, on the same bytes.
 
 Claim: any tokenizer runs under any embedding, and bits per byte, FLOPs per byte and bytes per token
-compare them, at equal bytes of context and equal FLOPs of training (experiments/matrix/corpus.py
+compare them, at equal bytes of context and equal FLOPs of training (experiments/matrix/reading.py
 has the definitions). Among the cells are some that no paper known to us measured: lexinvariant rows
 over compressed text, glyphs over subwords.
 

@@ -23,12 +23,12 @@ import types
 
 import numpy as np
 
-from lib.data import corpora, encoded, files
+from lib.data import corpora, encoded, own_files
 from lib.errors import InputError
 from lib.glyphs import fonts, rendering
 from lib.report import results
 from lib.tasks import questions
-from lib.tokenizers import files as tokenizer_files
+from lib.tokenizers import files
 from lib.train import metrics
 from tests.helpers import hostile
 from tests.helpers.hostile import edited, folder, written
@@ -115,19 +115,19 @@ def encoded_file(data: bytes) -> None:
     path.unlink()
   encoded.encode(place, 'ab', [b'abc', b'abd'], none)
   (path,) = place.iterdir()
-  _, state = tokenizer_files.read(path)
+  _, state = files.read(path)
   name = sorted(state)[data[0] % 3] if data else 'ids'
   raw = edited(state[name].tobytes(), data[1:])
   itemsize = state[name].dtype.itemsize
   state[name] = np.frombuffer(raw[: len(raw) // itemsize * itemsize], state[name].dtype)
-  tokenizer_files.write(path, encoded.FAMILY, state)
+  files.write(path, encoded.FAMILY, state)
   for document in encoded.encode(place, 'ab', [b'abc', b'abd'], none):
     assert document.shape[0] == 2
 
 
 def own_text(data: bytes) -> None:
   path = written(data, 'own.txt')
-  parts = [files.open_files(str(path), split) for split in files.SPLITS]
+  parts = [own_files.open_files(str(path), split) for split in own_files.SPLITS]
   rest = iter(data)  # but for a byte order mark and repeated text
   assert all(byte in rest for part in parts for i in range(len(part)) for byte in part[i])
   assert len(data) > 100 or sum(part.size for part in parts) >= len(data) - 3

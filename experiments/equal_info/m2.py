@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import plots
-from experiments.equal_info.corpus import Corpus, train_bytes
+from experiments.equal_info import pictures
+from experiments.equal_info.m2_text import Corpus, train_bytes
 from experiments.fit import Fitted
 from experiments.recipe import Plan, Plans, Run, Table, text_of
 from lib import stats
@@ -403,7 +403,7 @@ TABLE = Table(
     'windows_restored', 'bytes_per_step', 'mflops_per_byte', 'nats_below_ln_v',
   ),
   check=check,
-  pictures=lambda rows, config, run: {'m2.png': plots.m2(rows)},
+  pictures=lambda rows, config, run: {'m2.png': pictures.m2(rows)},
   plans=plans,
   sources=text_of,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import plots
+from experiments.equal_info import pictures
 from experiments.recipe import Run, Table, text_of
 from lib import stats
 from lib.compression import coded_text, one_pass
@@ -166,6 +166,6 @@ TABLE = Table(
   'how many windows come back. ± is one standard error over documents.',
   ('bytes_per_token', 'bits_per_byte', 'documents_restored', 'windows_restored', 'excess', 'holds'),
   check=check,
-  pictures=lambda rows, config, run: {'ratio.png': plots.ratio(rows)},
+  pictures=lambda rows, config, run: {'ratio.png': pictures.ratio(rows)},
   sources=text_of,
 )

@@ -13,8 +13,7 @@ from experiments.equal_info.ratio import held_out
 from experiments.recipe import Run, Table, text_of
 from lib import stats
 from lib.compression import coded_text
-from lib.report.results import Rows
-from lib.report.results import name as row_name
+from lib.report.results import Rows, name
 
 ORDER = ('sentencepiece', 'greedy', 'ac')  # kinds, few changes to many, in the paper's figure 8
 UNITS = 'documents'
@@ -58,7 +57,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     rows.add(where, 'changed_share', stats.mean(changed[method], UNITS), 'share')
     meanings = coded_text.attested(documents, coders.encode(run, tokenizer, documents))
     _add_meanings(rows, where, meanings)
-    shown += [row_name(**where), *_lines(meanings), '']
+    shown += [name(**where), *_lines(meanings), '']
   run.keep('attested.txt', '\n'.join(shown))
   there = [method for kind in ORDER for method in changed if method.kind == kind]
   for before, after in itertools.pairwise(there):

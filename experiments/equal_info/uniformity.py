@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import coders, fit
-from experiments.equal_info import plots
+from experiments.equal_info import pictures
 from experiments.equal_info.ratio import held_out
 from experiments.recipe import Run, Table, text_of
 from lib import stats
@@ -99,7 +99,7 @@ TABLE = Table(
   ('kl_bits_corrected', 'kl_bits_random', 'excess_kl_bits'),
   rows=lambda where: (where['kind'], where['n']) == ('tokens', '8'),
   check=check,
-  pictures=lambda rows, config, run: {'uniformity.png': plots.uniformity(rows)},
+  pictures=lambda rows, config, run: {'uniformity.png': pictures.uniformity(rows)},
   plans=lambda config: {'m1': lambda: coders.m1_plan(config)},  # M2's are larger
   sources=text_of,
 )

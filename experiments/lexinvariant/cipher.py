@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.lexinvariant import models, text
+from experiments.lexinvariant import decoders, text_models
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
 from lib.data import sources
@@ -49,7 +49,7 @@ class Texts(NamedTuple):
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text, models or ciphers that cannot be had."""
-  text.check(config)
+  text_models.check(config)
   fit.check_counts(config.cipher, 'cipher', 'probe_dim', 'steps', 'texts')
 
 
@@ -57,10 +57,10 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   """Enciphers test text, a key for each, and scores every way to find the keys."""
   rows, letters = Rows('cipher'), []
   matrices: dict[str, np.ndarray] = {}
-  for corpus in text.corpora(config):
+  for corpus in text_models.corpora(config):
     if not corpus.alphabet:
       continue  # the paper's ciphers are of characters
-    trained = [one.model for one in text.train(config, run, corpus, 'lexinvariant')]
+    trained = [one.model for one in text_models.train(config, run, corpus, 'lexinvariant')]
     readers = make_readers(config, run, corpus, trained)
     blank = make_readers(config, run, corpus, _untrained(config, corpus), trained=False)
     texts = enciphered(config, corpus)
@@ -77,25 +77,25 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   return rows
 
 
-def _untrained(config: ConfigDict, corpus: text.Corpus) -> list[TrainedModel]:
+def _untrained(config: ConfigDict, corpus: text_models.Corpus) -> list[TrainedModel]:
   """Models of random parameters."""
   options, size = config.text, corpus.tokenizer.vocab_size
-  model = models.make_model(options, 'lexinvariant', size, fit.dtype(config))
-  first = next(iter(text.batches(options, corpus, config.seed)))
+  model = decoders.make_model(options, 'lexinvariant', size, fit.dtype(config))
+  first = next(iter(text_models.batches(options, corpus, config.seed)))
   return fit.untrained(model, first, fit.seeds(config, options), options.length, corpus.tokenizer)
 
 
 def make_readers(
   config: ConfigDict,
   run: Run,
-  corpus: text.Corpus,
+  corpus: text_models.Corpus,
   frozen: Sequence[TrainedModel],
   trained: bool = True,
 ) -> list[Reader]:
   """Trains a probe on each frozen model, or takes it up."""
   options = config.cipher
   found: list[Reader] = []
-  held = text.held_out(corpus, 'validation', config.text.length, 64).ids
+  held = text_models.held_out(corpus, 'validation', config.text.length, 64).ids
   for seed, model in zip(fit.seeds(config, config.text), frozen):
     probing = Probing(model, Probe(corpus.tokenizer.vocab_size, options.probe_dim))
 
@@ -105,7 +105,7 @@ def make_readers(
 
     experiment = dataclasses.replace(
       probing.experiment,
-      batches=text.batches(options, corpus, seed + 1),
+      batches=text_models.batches(options, corpus, seed + 1),
       evaluations={'validation': accuracy},
     )
     run_name = f'cipher/{name(**corpus.where, trained=trained, seed=seed)}'
@@ -125,12 +125,12 @@ def check_same(run: Run, probe: str, kept: Any, model: Any) -> None:
     )
 
 
-def enciphered(config: ConfigDict, corpus: text.Corpus, one_key: bool = False) -> Texts:
+def enciphered(config: ConfigDict, corpus: text_models.Corpus, one_key: bool = False) -> Texts:
   """Test text under random keys, one for all or one for each."""
-  held = text.held_out(corpus, 'test', config.text.length, config.cipher.texts)
+  held = text_models.held_out(corpus, 'test', config.text.length, config.cipher.texts)
   alphabet, tokenizer = corpus.alphabet or b'', corpus.tokenizer
   seeds = [KEY_SEED + (0 if one_key else n) for n in range(len(held))]
-  keys = [ciphers.random_key(alphabet, text.LETTERS, seed) for seed in seeds]
+  keys = [ciphers.random_key(alphabet, text_models.LETTERS, seed) for seed in seeds]
   plain = [tokenizer.decode(one) for one in held.texts]
   texts = [ciphers.encipher(one, key, alphabet) for one, key in zip(plain, keys)]
   truth = [ciphers.decipher(alphabet, key, alphabet) for key in keys]
@@ -146,7 +146,7 @@ def _starts(config: ConfigDict) -> list[int]:
 def _add(
   rows: Rows,
   config: ConfigDict,
-  corpus: text.Corpus,
+  corpus: text_models.Corpus,
   texts: Texts,
   readers: Sequence[Reader],
   untrained: Sequence[Reader],
@@ -211,7 +211,11 @@ def add_compared(
 
 
 def _add_pooled(
-  rows: Rows, config: ConfigDict, corpus: text.Corpus, texts: Texts, logits: Sequence[np.ndarray]
+  rows: Rows,
+  config: ConfigDict,
+  corpus: text_models.Corpus,
+  texts: Texts,
+  logits: Sequence[np.ndarray],
 ) -> None:
   """Votes of the last windows of all texts under one key, taken together (Figure 4b)."""
   ids, found = texts.ids[:, :-1], []
@@ -226,7 +230,7 @@ def _add_pooled(
 
 
 def _key_matrices(
-  config: ConfigDict, corpus: text.Corpus, texts: Texts, logits: np.ndarray
+  config: ConfigDict, corpus: text_models.Corpus, texts: Texts, logits: np.ndarray
 ) -> dict[str, np.ndarray]:
   """Probability of each plain symbol (columns) for each cipher symbol, by window (Figure 5)."""
   ids, width, matrices = texts.ids[:, :-1], min(50, config.text.window), {}
@@ -239,7 +243,7 @@ def _key_matrices(
   return matrices
 
 
-def _letter(corpus: text.Corpus, texts: Texts, reader: Reader) -> str:
+def _letter(corpus: text_models.Corpus, texts: Texts, reader: Reader) -> str:
   """A few test texts, enciphered and deciphered, for a person to read."""
   shown = lambda ids: _shown(corpus.tokenizer.decode(ids))
   parts = []
@@ -261,7 +265,7 @@ def solve(reader: Reader, ids: np.ndarray) -> np.ndarray:
   return ciphers.late_key(reader(ids), ids[:, :-1])
 
 
-def key_lines(corpus: text.Corpus, key: np.ndarray) -> str:
+def key_lines(corpus: text_models.Corpus, key: np.ndarray) -> str:
   """The key as two lines: cipher letters above, plain letters below, · where unknown."""
   decode = lambda i: _shown(corpus.tokenizer.decode([i])) if i >= 0 else '·'
   known = [i for i in range(len(key)) if key[i] >= 0]
@@ -281,7 +285,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     by_corpus.setdefault(title, {})[where['solver']] = curve
   label = 'first symbol of the window'
   panels = [plots.curves(title, label, 'precision', each) for title, each in by_corpus.items()]
-  alphabet = text.ALPHABETS[config.text.vocabularies[0]]
+  alphabet = text_models.ALPHABETS[config.text.vocabularies[0]]
   labels = [chr(byte) for byte in alphabet.replace(b' ', b'_').replace(b'\n', b'/')]
   labels = labels if len(labels) <= 64 else []
   matrix = lambda title, values: plots.matrix(title, values, labels, 'read as', 'plain symbol')
@@ -306,6 +310,6 @@ TABLE = Table(
   ),
   check=check,
   pictures=pictures,
-  sources=text.read,
-  descriptions=text.describe,
+  sources=text_models.read,
+  descriptions=text_models.describe,
 )

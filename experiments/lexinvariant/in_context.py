@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.lexinvariant import models, regularizer, text
+from experiments.lexinvariant import decoders, regularizer, text_models
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
 from lib.data import sources
@@ -27,17 +27,17 @@ AUDIT = 'in_context_audit'
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text, models or tasks that cannot be had."""
-  text.check(config)
+  text_models.check(config)
   regularizer.check(config)
   fit.check_counts(config.in_context, 'in_context', 'examples')
-  regularizer.examples(config.in_context, Symbols(text.LETTERS))
+  regularizer.examples(config.in_context, Symbols(text_models.LETTERS))
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Accuracy of both embeddings on the same examples, and what one gains on the other."""
   rows = Rows('in_context')
-  for corpus in text.corpora(config):
-    trained = {kind: text.train(config, run, corpus, kind) for kind in models.EMBEDDINGS}
+  for corpus in text_models.corpora(config):
+    trained = {kind: text_models.train(config, run, corpus, kind) for kind in decoders.EMBEDDINGS}
     for law in LAWS:
       _ask(rows, config, corpus, law, trained)
   audited = audit(rows)
@@ -45,7 +45,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   return [*rows, *audited]
 
 
-def symbols_of(corpus: text.Corpus, law: str) -> Symbols:
+def symbols_of(corpus: text_models.Corpus, law: str) -> Symbols:
   """The vocabulary's symbols, all alike or as frequent as in the training text."""
   documents = None
   if law == 'frequency':
@@ -56,7 +56,7 @@ def symbols_of(corpus: text.Corpus, law: str) -> Symbols:
 def _ask(
   rows: Rows,
   config: ConfigDict,
-  corpus: text.Corpus,
+  corpus: text_models.Corpus,
   law: str,
   trained: Mapping[str, Sequence[fit.Fitted]],
 ) -> None:
@@ -171,8 +171,8 @@ TABLE = Table(
   ('accuracy', 'accuracy_above_chance', 'accuracy_above_learned'),
   check=check,
   pictures=pictures,
-  sources=text.read,
-  descriptions=text.describe,
+  sources=text_models.read,
+  descriptions=text_models.describe,
   also={
     AUDIT: (
       'What "on average 4 times better" comes to, by five statistics of the pairs.',

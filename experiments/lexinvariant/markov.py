@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.lexinvariant import models
+from experiments.lexinvariant import decoders
 from experiments.recipe import Pictures, Plans, Run, Table
 from lib import stats
 from lib.data import pipeline
@@ -36,7 +36,7 @@ def check(config: ConfigDict) -> None:
     )
   fit.check_counts(config.markov, 'markov', 'test_sequences')
   make_source(config, config.seed)
-  models.check(config.markov, 'markov', config.markov.alphabet)
+  decoders.check(config.markov, 'markov', config.markov.alphabet)
 
 
 def make_source(config: ConfigDict, seed: int) -> MarkovSource:
@@ -159,7 +159,7 @@ def train(config: ConfigDict, run: Run, source: MarkovSource, seed: int) -> fit.
   regret = lambda model: {'regret_nats': (token_nats(model, held) - true).sum(axis=1).mean()}
   of_seed = lambda seed: batches_of(alone, source, seed)
   tokenizer, kind = Characters(source.alphabet), 'lexinvariant'
-  [found] = models.train(
+  [found] = decoders.train(
     alone, run, options, f'markov/{kind}', kind, tokenizer, of_seed, regret, 'regret_nats'
   )
   return found
@@ -184,7 +184,7 @@ def batches_of(config: ConfigDict, source: MarkovSource, seed: int) -> grain.Ite
 def plans(config: ConfigDict) -> Plans:
   """The model of a chain."""
   options = config.markov
-  make = functools.partial(models.plan, config, options, 'lexinvariant', options.alphabet)
+  make = functools.partial(decoders.plan, config, options, 'lexinvariant', options.alphabet)
   return {'markov': make}
 
 

@@ -4,7 +4,7 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.lexinvariant import cipher, text
+from experiments.lexinvariant import cipher, text_models
 from experiments.recipe import Run
 from lib.errors import InputError
 from lib.evals.sequences import generator
@@ -17,7 +17,7 @@ CONTINUED = 40  # symbols
 def check(config: ConfigDict) -> None:
   """Raises InputError for a prompt that the first corpus's alphabet cannot hold."""
   cipher.check(config)
-  alphabet = text.ALPHABETS.get(config.text.vocabularies[0])
+  alphabet = text_models.ALPHABETS.get(config.text.vocabularies[0])
   if alphabet is None:
     raise InputError('a prompt needs text.vocabularies to begin with characters, such as letters.')
   data = config.prompt.encode()
@@ -35,9 +35,9 @@ def check(config: ConfigDict) -> None:
 
 def answer(config: ConfigDict, run: Run) -> str:
   """The key that the probe finds, the plain text, and the model's continuation in the cipher."""
-  corpus = text.corpora(config)[0]
+  corpus = text_models.corpora(config)[0]
   decode, size = corpus.tokenizer.decode, corpus.tokenizer.vocab_size
-  model = text.train(config, run, corpus, 'lexinvariant')[0].model
+  model = text_models.train(config, run, corpus, 'lexinvariant')[0].model
   [read] = cipher.make_readers(config, run, corpus, [model])
   ids = corpus.tokenizer.encode(config.prompt.encode())
   [key] = cipher.solve(read, np.append(ids, ids[-1])[None])

@@ -15,10 +15,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.lexinvariant import models, text
+from experiments.lexinvariant import decoders, text_models
 from experiments.recipe import Pictures, Plans, Run, Table
 from lib import stats
-from lib.data import epochs, excerpts, files, folded, pipeline, sources
+from lib.data import epochs, excerpts, folded, own_files, pipeline, sources
 from lib.errors import InputError
 from lib.evals.sequences import generator, token_nats
 from lib.language_model import TrainedModel
@@ -29,7 +29,7 @@ from lib.tasks.look_up import Example, ExampleDocuments, Symbols
 from lib.tokenizers.characters import Characters
 
 HELD_OUT = b'0123456789'  # symbols that no training document holds
-TOKENIZER = Characters(text.LETTERS + look_up.FORMAT + HELD_OUT)
+TOKENIZER = Characters(text_models.LETTERS + look_up.FORMAT + HELD_OUT)
 TEXT = 'letters'  # the vocabulary that text is folded into
 TRAIN, TEST = 1 << 20, 3 << 20  # seeds of examples; sizes were chosen on others
 SYMBOLS = {  # how the symbols of a task are known to the model
@@ -67,12 +67,12 @@ STANDARD, LEXINVARIANT = Arm('permuted'), Arm('lexinvariant')
 def check(config: ConfigDict) -> None:
   """Raises InputError for models, text or tasks that cannot be had."""
   options = config.regularizer
-  models.check(options, 'regularizer', TOKENIZER.vocab_size)
+  decoders.check(options, 'regularizer', TOKENIZER.vocab_size)
   for arm in arms(config):
-    if arm.embedding not in (*models.PARTIAL, 'lexinvariant') or not 0 <= arm.p <= 1:
+    if arm.embedding not in (*decoders.PARTIAL, 'lexinvariant') or not 0 <= arm.p <= 1:
       raise InputError(
         f'regularizer.arms: {tuple(arm)} is not (embedding, p, per) with an embedding of '
-        f'{", ".join(models.PARTIAL)}, lexinvariant and p in 0…1.'
+        f'{", ".join(decoders.PARTIAL)}, lexinvariant and p in 0…1.'
       )
   fit.check_counts(options, 'regularizer', 'examples', 'test_sequences')
   examples(options, Symbols(HELD_OUT))  # too few symbols for the task are named here
@@ -81,7 +81,7 @@ def check(config: ConfigDict) -> None:
     raise InputError(
       f'regularizer.length {options.length} is too short for a task of {longest} symbols.'
     )
-  for split in files.SPLITS:
+  for split in own_files.SPLITS:
     sources.open_source(options.source, split)
   epochs.check('regularizer.source', options.source, _text_bytes(config), config.scale)
 
@@ -140,7 +140,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 def plans(config: ConfigDict) -> Plans:
   """The arms; all are of about one size."""
-  plan = functools.partial(models.plan, config, config.regularizer)
+  plan = functools.partial(decoders.plan, config, config.regularizer)
   return {
     f'regularizer/{name(**arm.where)}': functools.partial(
       plan, arm.embedding, TOKENIZER.vocab_size, arm.per
@@ -160,13 +160,13 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> list[fit.Fitted]:
     while 'inner' in embedding:
       embedding = embedding['inner']
     if (table := embedding.get('table')) is not None:  # of the letters, which training text holds
-      norms = np.linalg.norm(np.asarray(table)[: len(text.LETTERS)], axis=1)
+      norms = np.linalg.norm(np.asarray(table)[: len(text_models.LETTERS)], axis=1)
       found['row_norm'] = float(norms.mean() / table.shape[1] ** 0.5)
     return found
 
   run_name, of_seed = f'regularizer/{name(**arm.where)}', functools.partial(batches, config, arm)
   how = arm.embedding, TOKENIZER, of_seed, score, 'nats_per_symbol', arm.per
-  return models.train(config, run, options, run_name, *how)
+  return decoders.train(config, run, options, run_name, *how)
 
 
 def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
@@ -198,13 +198,13 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
 
 def _training_tasks(config: ConfigDict) -> list[look_up.Task]:
   """The tasks of training documents, in turn."""
-  options, symbols = config.regularizer, Symbols(text.LETTERS)
+  options, symbols = config.regularizer, Symbols(text_models.LETTERS)
   lookup = look_up.LookUp(symbols, options.pairs, options.questions)
   return [lookup, lookup, look_up.Permutation(symbols, options.demonstrations)]
 
 
 def _documents(config: ConfigDict, split: str) -> sources.Source:
-  return folded.open_folded(config.regularizer.source, text.ALPHABETS[TEXT]).documents[split]
+  return folded.open_folded(config.regularizer.source, text_models.ALPHABETS[TEXT]).documents[split]
 
 
 def _texts(config: ConfigDict, seed: int) -> list[bytes]:
@@ -221,7 +221,7 @@ def _stretches(config: ConfigDict, split: str) -> excerpts.Excerpts:
     _documents(config, split),
     length=options.length,
     count=options.test_sequences,
-    most=text.of_one_document(options.test_sequences),
+    most=text_models.of_one_document(options.test_sequences),
     prepare=TOKENIZER.encode,
     name=f'{options.source} ({split})',
   )
@@ -238,7 +238,7 @@ def examples(options: ConfigDict, symbols: Symbols) -> dict[str, list[Example]]:
 
 def asked(config: ConfigDict, symbols: str) -> dict[str, list[Example]]:
   """The questions of each task over symbols known, held out or concealed."""
-  alphabet = HELD_OUT if symbols == 'held_out' else text.LETTERS
+  alphabet = HELD_OUT if symbols == 'held_out' else text_models.LETTERS
   return examples(config.regularizer, Symbols(alphabet))
 
 
@@ -329,6 +329,6 @@ TABLE = Table(
   plans=plans,
   sources=lambda config: (config.regularizer.source,),
   descriptions=lambda config: folded.describe(
-    config.regularizer.source, text.ALPHABETS[TEXT], TEXT
+    config.regularizer.source, text_models.ALPHABETS[TEXT], TEXT
   ),
 )

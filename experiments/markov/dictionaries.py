@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.markov import sources
-from experiments.markov.sources import PER_CHAR, make_source, over_sizes
+from experiments.markov import markov_source
+from experiments.markov.markov_source import PER_CHAR, make_source, over_sizes
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
 from lib.evals import ngram
@@ -189,7 +189,7 @@ def bound(config: ConfigDict, run: Run) -> Rows:
     }
 
   seeds = range(config.seed, config.seed + sizes.seeds)
-  jobs = list(itertools.product(sources.probabilities(config, sizes.probabilities), seeds))
+  jobs = list(itertools.product(markov_source.probabilities(config, sizes.probabilities), seeds))
   by_row: dict[tuple, list[float]] = defaultdict(list)
   for (p, _), found in zip(jobs, on_all_cores('bound', score, jobs), strict=True):
     for size, nats in found.items():
@@ -250,7 +250,7 @@ def token_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Picture
       'BPE, merges: bigram': of('bigram', 'bpe', 'merges'),
       'bound for LZW, where not vacuous': of('bound', 'lzw', 'greedy'),
     }
-    across = sources.levels(make_source(config, k))
+    across = markov_source.levels(make_source(config, k))
     panels += over_sizes(f'order k = {k}', PER_CHAR, found, across)
   return {'token_ngram.png': panels}
 
@@ -273,8 +273,8 @@ def bound_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Picture
 def check_sizes(config: ConfigDict, table: str) -> None:
   """Raises InputError for dictionaries smaller than their alphabet, or sources that cannot be."""
   options = config[table]
-  sources.check(config, options.sizes, options.get('seeds', 1))
-  for p in sources.probabilities(
+  markov_source.check(config, options.sizes, options.get('seeds', 1))
+  for p in markov_source.probabilities(
     config, options.get('probabilities') or options.get('learned_at') or ()
   ):
     make_source(config, 1, p)
@@ -286,14 +286,14 @@ NGRAM = Table(
   caption='Character models with m characters of context on order-k sources: ln 2 until m = k, '
   'the entropy rate from there.',
   shown=('nats_per_char', 'closed_form_nats_per_char'),
-  check=sources.check,
+  check=markov_source.check,
 )
 BLOCKS = Table(
   'blocks',
   blocks,
   caption='The toy tokenizer: the best unigram over blocks of r characters.',
   shown=('nats_per_char', 'closed_form_nats_per_char'),
-  check=sources.check,
+  check=markov_source.check,
 )
 TOKEN_NGRAM = Table(
   'token_ngram',

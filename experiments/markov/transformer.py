@@ -17,8 +17,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.markov import sources
-from experiments.markov.sources import PER_CHAR, make_source
+from experiments.markov import markov_source
+from experiments.markov.markov_source import PER_CHAR, make_source
 from experiments.recipe import Pictures, Plan, Plans, Run, Table
 from lib import stats
 from lib.data import pipeline
@@ -44,7 +44,7 @@ Arm = dict[str, Any]  # k, tokenizer, p, tied
 def check(config: ConfigDict) -> None:
   """Raises InputError for sizes that no arm can have."""
   fit.check(config.transformer, 'transformer')
-  sources.check(config, (config.transformer.vocab_size,))
+  markov_source.check(config, (config.transformer.vocab_size,))
   for arm in arms(config):
     make_source(config, arm['k'], arm['p'])
 
@@ -52,7 +52,7 @@ def check(config: ConfigDict) -> None:
 def arms(config: ConfigDict) -> list[Arm]:
   """Every combination of order, tokenizer, p and tying."""
   options = config.transformer
-  given = sources.probabilities(config, options.probabilities)
+  given = markov_source.probabilities(config, options.probabilities)
   return [
     {'k': k, 'tokenizer': tokenizer, 'p': p, 'tied': tied}
     for p, tied, k, tokenizer in itertools.product(
@@ -252,7 +252,7 @@ def _curves(config: ConfigDict, run: Run) -> list[plots.Panel]:
       styles[label] = {'color': color, 'linestyle': STROKES[arm['tokenizer']]}
       errors[label] = [found.sem for found in curve.values()]
       by_step[label], by_second[label] = ([*curve], nats), (times, nats)
-    levels = sources.levels(make_source(config, config.orders[0], p))
+    levels = markov_source.levels(make_source(config, config.orders[0], p))
     title = f'p = q = {p}, {"tied" if tied else "untied"}' if p else config.source.kind
     panels += [
       plots.curves(title + more, x_label, PER_CHAR, series, levels, styles=styles, errors=errors)

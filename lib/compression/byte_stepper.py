@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.compression.byte_model import BEGIN, ByteModel, Sizes, exact, make
-from lib.models.cache import Cache
 from lib.models.decoder import LanguageModel
+from lib.models.kv_cache import Cache
 
 ANEW = 8  # texts that are read anew at once
 LEAST_ROOM = 64  # places of the cache that a step looks at, or a power of two more

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.embeddings import tables as table_pairs
+from lib.embeddings import table_pairs
 from lib.embeddings.readout import readout_nats
 from lib.errors import InputError
 from lib.parameters import declare, declare_flops, declared
@@ -121,7 +121,7 @@ class Given(nn.Module):
     return variables['frozen' if self.frozen else 'params']['table']
 
   def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
-    """The rows, mapped to the model's width, and the readout; see `lib.embeddings.tables`."""
+    """The rows, mapped to the model's width, and the readout; see `lib.embeddings.table_pairs`."""
     params, table = variables['params'], self._table(variables)
     if 'row_in' in params:
       table = jnp.dot(table, params['row_in'])

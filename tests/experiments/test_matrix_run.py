@@ -17,9 +17,9 @@ from tokenizers import models as hf_models
 
 from configs import common, matrix
 from experiments.coders import BY_M1
-from experiments.matrix import cells, grid, models, tokens
+from experiments.matrix import cells, embeddings, grid, tokens
 from experiments.matrix.__main__ import RECIPE
-from experiments.matrix.corpus import Corpus, check, examples
+from experiments.matrix.reading import Corpus, check, examples
 from experiments.recipe import Run
 from lib import stats, tokenizers
 from lib.compression import coded_text, known_law
@@ -28,8 +28,7 @@ from lib.data import sources
 from lib.errors import InputError
 from lib.objectives.next_token import next_token
 from lib.parallel import sharding
-from lib.report import claims
-from lib.report import plots as report_plots
+from lib.report import claims, plots
 from lib.report.results import Row, Rows, select
 from lib.tasks.markov import dictionary_loss
 from lib.tasks.markov.chains import random_kernel, switching
@@ -79,9 +78,9 @@ def test_every_cell_builds_and_those_that_the_run_has_not_step(corpora):
   stepped = {('bpe', 'lexinvariant'), *((name, 'learned') for name in TOKENIZERS)}
   stepped -= set(itertools.product(config.grid.tokenizers, config.grid.embeddings))
   assert len(stepped) == 8
-  for name, kind in itertools.product(TOKENIZERS, models.EMBEDDINGS):
+  for name, kind in itertools.product(TOKENIZERS, embeddings.EMBEDDINGS):
     tokenizer, batch = corpora[name].tokenizer, next(iter(corpora[name].batches(0)))
-    model = models.make(config, tokenizer, kind)
+    model = embeddings.make(config, tokenizer, kind)
     make = lambda model=model, batch=batch: model.embedding.init_with_output(
       key, batch, key, method=both_ends
     )
@@ -243,7 +242,7 @@ def test_pictures_are_drawn_impossible_cells_too(smoke, run):
   rows.append(Row('grid', cell, 'bits_per_byte', None, note='impossible: for a reason'))
   drawn = []
   for table in RECIPE.tables:
-    drawn += report_plots.save(run.workdir, table.pictures(rows, config, run))
+    drawn += plots.save(run.workdir, table.pictures(rows, config, run))
   assert drawn == ['matrix.png', 'pareto.png', 'budget.png', 'markov.png']
   assert all((run.workdir / picture).stat().st_size > 5000 for picture in drawn)
 
@@ -326,7 +325,7 @@ def test_what_is_not_lossless_is_marked(run, tmp_path):
   assert not any(row.lossy for row in others)
   points = {'learned': {'words†': (1.0, 1.0), 'bpe': (2.0, 2.0), 'bytes': (3.0, 3.0)}}
   axis = figure.Figure().subplots()
-  report_plots.trade('', '', '', points, ['words†'])(axis)
+  plots.trade('', '', '', points, ['words†'])(axis)
   line = next(line for line in axis.get_lines() if line.get_label() == 'the best for less')
   assert line.get_xydata().tolist() == [[2, 2]]
 
@@ -434,7 +433,7 @@ def test_every_scale_is_well_formed(scale):
   json.loads(config.to_json_best_effort())
   tokenizer = Dictionary([bytes([byte]) for byte in range(256)])
   for embedding in ('learned', 'lexinvariant', 'random', 'code'):
-    models.make(config, tokenizer, embedding)
+    embeddings.make(config, tokenizer, embedding)
 
 
 @pytest.mark.parametrize(

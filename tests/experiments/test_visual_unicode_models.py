@@ -16,7 +16,7 @@ from experiments.visual_unicode.__main__ import RECIPE
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.glyphs import fonts, rendering, row_kinds
-from lib.models.growth import Stage
+from lib.models.stages import Stage
 from lib.objectives.next_token import next_token
 from lib.parallel import sharding
 from lib.parameters import path_name

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import lexinvariant
-from experiments.lexinvariant import models, text
+from experiments.lexinvariant import decoders, text_models
 from experiments.recipe import Plan
 from experiments.tools import steps
 from experiments.tools.timing import in_turns
@@ -60,11 +60,11 @@ def cases() -> dict[str, Case]:
   The latter is not compiled: `torch.compile` takes minutes for the gradient of its T5 biases.
   """
   options = lexinvariant.get_config('cpu').text
-  letters = text.vocab_sizes()['letters']
+  letters = text_models.vocab_sizes()['letters']
   gpt2 = lambda dtype: LanguageModel(
     Learned(256, 256, dtype=dtype), Decoder(4, 256, 4, 1024, max_length=256, dtype=dtype)
   )
-  trained = lambda dtype: models.make_model(options, 'learned', letters, dtype)
+  trained = lambda dtype: decoders.make_model(options, 'learned', letters, dtype)
   return {
     'gpt2': Case(gpt2, 32, 256, ('eager', 'compiled')),
     'lexinvariant': Case(trained, options.batch_size, options.length, ('eager',)),

@@ -20,10 +20,10 @@ from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
 from lib import stats
-from lib.decoding import text as decoding
+from lib.decoding import generated_text
 from lib.decoding.sampling import Sampling
-from lib.embeddings import tables as table_pairs
-from lib.embeddings.tables import Tables
+from lib.embeddings import table_pairs
+from lib.embeddings.table_pairs import Tables
 from lib.errors import InputError
 from lib.language_model import modules, scoring
 from lib.models.decoder import LanguageModel
@@ -249,7 +249,7 @@ class TrainedModel:
     keys = jax.vmap(lambda i: jax.random.fold_in(seeded, i))(jnp.arange(len(prompts)))
 
     def sampled(texts: slice, draw: Any) -> Iterator[list[bytes]]:
-      return decoding.generate(
+      return generated_text.generate(
         self.module,
         self.variables,
         self._tokenizer,

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from experiments import coders
 from experiments.recipe import Run
 from lib.compression import byte_coders
-from lib.data import excerpts, files, pipeline
+from lib.data import excerpts, own_files, pipeline
 from lib.data.encoded import Encoded
 from lib.evals import ngram
 from lib.train.experiment import Batch
@@ -41,7 +41,7 @@ class Corpus:
     sizes = [train_bytes(options, method), options.validation_bytes, options.test_bytes]
     self.texts = {
       split: excerpts.of_split(config.data.source, split, length=options.example_bytes, total=size)
-      for split, size in zip(files.SPLITS, sizes, strict=True)
+      for split, size in zip(own_files.SPLITS, sizes, strict=True)
     }
     self.train, self.validation, self.test = (
       coders.encode(run, self.tokenizer, found.texts, known=True) for found in self.texts.values()

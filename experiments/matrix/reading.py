@@ -23,7 +23,7 @@ from experiments import coders, fit
 from experiments.matrix import tokens
 from experiments.recipe import Run
 from lib import stats
-from lib.data import epochs, excerpts, files, sources
+from lib.data import epochs, excerpts, own_files, sources
 from lib.data.examples import Examples
 from lib.data.excerpts import Excerpts
 from lib.data.ngram_text import NgramText
@@ -52,7 +52,7 @@ def check(config: ConfigDict, options: ConfigDict) -> None:
   Tokens are not made yet, so a token is taken to cover BYTES_A_TOKEN bytes.
   """
   length = options.example_bytes
-  for split in files.SPLITS:
+  for split in own_files.SPLITS:
     # To read documents of endless text would take counting its law first; it says their length.
     if getattr(sources.open_source(config.data.source, split), 'length', 0) < length:
       excerpts.of_split(config.data.source, split, length=length, total=1)
@@ -81,7 +81,7 @@ class Corpus(Examples):
   def __init__(self, config: ConfigDict, run: Run, name: str, label: str, options: ConfigDict):
     self.name, self.label, self.options = name, label, options
     tokenizer = tokens.make(config, run, name)
-    text = {split: examples(config, options, split) for split in files.SPLITS}
+    text = {split: examples(config, options, split) for split in own_files.SPLITS}
     encode = lambda texts: coders.encode(run, tokenizer, texts, known=True)
     super().__init__(tokenizer, text, encode, options.batch_bytes, batch_devices(run.mesh))
     source = sources.open_source(config.data.source, 'test')

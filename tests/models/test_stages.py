@@ -15,7 +15,7 @@ from lib.embeddings.glyph import Given
 from lib.glyphs.pixel_rows import gaussian_rows
 from lib.language_model import TrainedModel, ensemble
 from lib.models.decoder import Decoder, LanguageModel
-from lib.models.growth import Flops, Stage
+from lib.models.stages import Flops, Stage
 from lib.objectives.next_token import next_token
 
 V, D, T, LAYERS = 11, 8, 6, 3

@@ -10,9 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments import fit
-from experiments.lexinvariant import models
+from experiments.lexinvariant import decoders
 from experiments.recipe import Plans, Run
-from lib.data import epochs, excerpts, files, folded, pipeline, sources
+from lib import tokenizers
+from lib.data import epochs, excerpts, folded, own_files, pipeline, sources
 from lib.data.description import Description
 from lib.data.ngram_text import NgramText
 from lib.errors import InputError
@@ -20,7 +21,6 @@ from lib.evals.sequences import token_nats
 from lib.language_model import TrainedModel
 from lib.report.results import name
 from lib.tokenizers import Tokenizer
-from lib.tokenizers import train as train_tokenizer
 from lib.tokenizers.characters import Characters
 
 LETTERS = bytes(range(ord('a'), ord('z') + 1))
@@ -75,7 +75,7 @@ def check(config: ConfigDict) -> None:
   for vocabulary in options.vocabularies:
     if vocabulary not in sizes:
       raise InputError(f'text.vocabularies {vocabulary!r} is not one of {", ".join(sizes)}.')
-    models.check(options, 'text', sizes[vocabulary])
+    decoders.check(options, 'text', sizes[vocabulary])
   if not options.corpora or not options.vocabularies:
     raise InputError('text.corpora and text.vocabularies must each name at least one.')
   fit.check_counts(options, 'text', 'test_sequences', 'window')
@@ -85,7 +85,7 @@ def check(config: ConfigDict) -> None:
       'within a sequence.'
     )
   for _, source in options.corpora:
-    for split in files.SPLITS:
+    for split in own_files.SPLITS:
       sources.open_source(source, split)
     for vocabulary in options.vocabularies:
       epochs_note(config, source, vocabulary)
@@ -123,11 +123,11 @@ def plans(config: ConfigDict) -> Plans:
   """The models of text: of the largest vocabulary first, trained rows before random ones."""
   return {
     f'text/{name(vocabulary=key, embedding=kind)}': functools.partial(
-      models.plan, config, config.text, kind, size
+      decoders.plan, config, config.text, kind, size
     )
     for key, size in vocab_sizes().items()
     if key in config.text.vocabularies
-    for kind in models.EMBEDDINGS
+    for kind in decoders.EMBEDDINGS
   }
 
 
@@ -145,7 +145,7 @@ def _tokenizer(source: str, vocabulary: str) -> Tokenizer:
   if alphabet := ALPHABETS.get(vocabulary):
     return Characters(alphabet)
   text = sources.sample(sources.open_source(source, 'train'), 2**25)
-  return train_tokenizer('sentencepiece', text, SENTENCEPIECE[vocabulary])
+  return tokenizers.train('sentencepiece', text, SENTENCEPIECE[vocabulary])
 
 
 def train(config: ConfigDict, run: Run, corpus: Corpus, kind: str) -> list[fit.Fitted]:
@@ -178,7 +178,7 @@ def _train(
 
   of_seed = lambda seed: batches(options, corpus, seed)
   tokenizer = corpus.tokenizer
-  return models.train(
+  return decoders.train(
     config, run, options, f'text/{run_name}', kind, tokenizer, of_seed, score, 'nats'
   )
 
