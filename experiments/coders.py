@@ -136,7 +136,7 @@ def _make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
   (kind, bits), token_bits = parse(method.name), method.token_bits or 8
   text = train_documents(config) if kind in FROM_TEXT else []
   if kind == 'bpe':
-    return tokenizers.train('bpe_unsplit', [b''.join(text)], 1 << bits)
+    return tokenizers.train('bpe_unsplit', text, 1 << bits)
   if kind in PLAIN and kind != 'ac':
     size = config.tokenizers.sentencepiece if kind == 'sentencepiece' else 1 << token_bits
     return tokenizers.train(kind, text, size)

@@ -195,29 +195,16 @@ def fit(
     A model for each seed config.seed, config.seed + 1, …
   """
 
-  def of(options: ConfigDict, name: str, these: Sequence[int]) -> list[Fitted]:
-    return _fit(
-      config,
-      run,
-      options,
-      name,
-      these,
-      model,
-      batches,
-      evaluations or {},
-      scores or {},
-      tokenizer,
-      trained(options) if trained else _experiment(model),
-      bare,
-      initial,
-    )
+  job = _Job(
+    config, run, model, batches, evaluations or {}, scores or {}, tokenizer, trained, bare, initial
+  )
 
   def loss(short: ConfigDict) -> float:
-    [one] = of(short, f'{name},rate={short.rates[0]}', [config.seed])
+    [one] = job.train(short, f'{name},rate={short.rates[0]}', [config.seed], keep=False)
     return one.last(choose_by)
 
   options = choose_rate(options, loss)
-  return [one for part in _parts(config, options) for one in of(options, name, part)]
+  return [one for part in _parts(config, options) for one in job.train(options, name, part)]
 
 
 def histories(
@@ -242,71 +229,91 @@ def curves(histories: Iterable[list[dict[str, Any]]], metric: str) -> dict[int, 
   }
 
 
-def _fit(
-  config: ConfigDict,
-  run: Run,
-  options: ConfigDict,
-  name: str,
-  these: Sequence[int],
-  model: LanguageModel,
-  batches: Batches,
-  evaluations: Mapping[str, Batches],
-  scores: Mapping[str, Callable[[Variables], Mapping[str, Any]]],
-  tokenizer: Tokens,
-  experiment: Experiment,
-  bare: Callable[[Variables], Variables],
-  begin: Initial | None,
-) -> list[Fitted]:
-  """The seeds `these`: one, or several side by side."""
-  start = language_model.load(options.initial) if options.initial else None
-  count = len(these) if options.side_by_side else 0
-  initial = start.variables if start else None
-  every = [batches(seed) for seed in these]
-  if count:
-    experiment = replicas.replicate(experiment, count, pipeline.stack(every))
-    initial = initial and jax.tree.map(lambda leaf: np.stack([leaf] * count), initial)
-  else:
-    experiment = dataclasses.replace(experiment, batches=every[0])
-  if begin is not None:
-    batch = dict(next(iter(experiment.batches)))
-    new = jax.device_get(jax.jit(experiment.init_fn)(jax.random.key(these[0]), batch))
-    of = lambda index: jax.tree.map(lambda leaf: leaf[index], new) if count else new
-    begun = [begin(seed, of(index)) for index, seed in enumerate(these)]
-    initial = jax.tree.map(lambda *leaves: np.stack(leaves), *begun) if count else begun[0]
-  evaluate: dict[str, Callable[[Variables], Mapping[str, Any]]] = {}
-  for key, make in evaluations.items():
-    batches_of = _stacked([make(seed) for seed in these]) if count else make(these[0])
-    evaluate[key] = held_out(experiment.loss_fn, batches_of)
-  for key, score in scores.items():
-    evaluate[key] = functools.partial(_scored, score, bare)
-  state, history = train(
-    dataclasses.replace(experiment, evaluations=evaluate, initial=initial),
-    config,
-    run,
-    options,
-    name=_run_name(options, name, these),
-    seed=these[0],
-  )
-  found = []
-  mesh = processes.own_mesh(run.mesh)  # the state that `train` returns is whole on each process
-  for index, (seed, lines) in enumerate(zip(these, _by_seed(history, options, these), strict=True)):
-    variables, own = state['variables'], tokenizer(seed) if callable(tokenizer) else tokenizer
-    if count:
-      variables = jax.tree.map(lambda leaf, index=index: leaf[index], variables)
-    origin = Provenance(
+@dataclasses.dataclass(frozen=True)
+class _Job:
+  """The arguments of `fit`, for each of its trainings."""
+
+  config: ConfigDict
+  run: Run
+  model: LanguageModel
+  batches: Batches
+  evaluations: Mapping[str, Batches]
+  scores: Mapping[str, Callable[[Variables], Mapping[str, Any]]]
+  tokenizer: Tokens
+  trained: Callable[[ConfigDict], Experiment] | None
+  bare: Callable[[Variables], Variables]
+  initial: Initial | None
+
+  def train(
+    self, options: ConfigDict, name: str, these: Sequence[int], keep: bool = True
+  ) -> list[Fitted]:
+    """The seeds `these`, one or several side by side; `keep` leaves each model in the workdir."""
+    start = language_model.load(options.initial) if options.initial else None
+    state, history = train(
+      self._experiment(options, these, start),
+      self.config,
+      self.run,
+      options,
+      name=_run_name(options, name, these),
+      seed=these[0],
+    )
+    found = []
+    for index, (seed, lines) in enumerate(zip(these, _by_seed(history, options, these))):
+      variables = state['variables']
+      if options.side_by_side:
+        variables = jax.tree.map(lambda leaf, index=index: leaf[index], variables)
+      kept = TrainedModel(
+        self.model,
+        self.bare(variables),
+        self.tokenizer(seed) if callable(self.tokenizer) else self.tokenizer,
+        options.length,
+        provenance=self._provenance(options, seed, start),
+        mesh=processes.own_mesh(self.run.mesh),  # the state is whole on each process
+      )
+      if keep:
+        path = self.run.workdir / 'models' / f'{name},seed={seed}'
+        processes.once(path, functools.partial(kept.save, path))
+      found.append(Fitted(kept, lines, options.rates[0]))
+    return found
+
+  def _experiment(
+    self, options: ConfigDict, these: Sequence[int], start: TrainedModel | None
+  ) -> Experiment:
+    """One seed, or several as replicas, with their batches, evaluations and initial variables."""
+    together = bool(options.side_by_side)
+    experiment = self.trained(options) if self.trained else _experiment(self.model)
+    every = [self.batches(seed) for seed in these]
+    if together:
+      experiment = replicas.replicate(experiment, len(these), pipeline.stack(every))
+    else:
+      experiment = dataclasses.replace(experiment, batches=every[0])
+    joined = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+    initial = start.variables if start else None
+    if self.initial is not None:
+      batch = dict(next(iter(experiment.batches)))
+      new = jax.device_get(jax.jit(experiment.init_fn)(jax.random.key(these[0]), batch))
+      of = lambda index: jax.tree.map(lambda leaf: leaf[index], new) if together else new
+      begun = [self.initial(seed, of(index)) for index, seed in enumerate(these)]
+      initial = joined(begun) if together else begun[0]
+    elif together and initial:
+      initial = joined([initial] * len(these))
+    evaluations: dict[str, Callable[[Variables], Mapping[str, Any]]] = {}
+    for key, make in self.evaluations.items():
+      batches = _stacked([make(seed) for seed in these]) if together else make(these[0])
+      evaluations[key] = held_out(experiment.loss_fn, batches)
+    for key, score in self.scores.items():
+      evaluations[key] = functools.partial(_scored, score, self.bare)
+    return dataclasses.replace(experiment, evaluations=evaluations, initial=initial)
+
+  def _provenance(self, options: ConfigDict, seed: int, start: TrainedModel | None) -> Provenance:
+    return Provenance(
       commit(),
-      plain(config),
-      config.data.source if 'data' in config else '',
+      plain(self.config),
+      self.config.data.source if 'data' in self.config else '',
       seeds=(seed,),
       steps=options.steps,
       initial=start.fingerprint if start else '',
     )
-    kept = TrainedModel(model, bare(variables), own, options.length, provenance=origin, mesh=mesh)
-    if ',rate=' not in name:  # a short training for the choice of a rate leaves no model
-      path = run.workdir / 'models' / f'{name},seed={seed}'
-      processes.once(path, functools.partial(kept.save, path))
-    found.append(Fitted(kept, lines, options.rates[0]))
-  return found
 
 
 def train(

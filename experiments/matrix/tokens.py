@@ -28,10 +28,8 @@ from lib.compression import byte_coders
 from lib.errors import InputError
 from lib.tokenizers import Tokenizer, registry
 
-# Learned by a trainer of the registry; those of JOINED on all text as one document. Plain `bpe` is
-# `bpe_unsplit` until there is BPE within words.
+# Learned by a trainer of the registry. Plain `bpe` is `bpe_unsplit`; BPE within words is to come.
 LEARNED = ('bpe', *(name for name in registry.trainable() if name not in ('gzip', 'static_ac')))
-JOINED = ('bpe', 'bpe_unsplit', 'lzw')
 DIGITS = 6  # of a fingerprint in a label
 
 
@@ -58,8 +56,7 @@ def make(config: ConfigDict, run: Run, name: str) -> Tokenizer:
     return coders.make(config, run, _method(config, 'tokenizers', name))
 
   def learn() -> Tokenizer:
-    documents = coders.train_documents(config)
-    text = [b''.join(documents)] if name in JOINED else documents
+    text = coders.train_documents(config)
     family = 'bpe_unsplit' if name == 'bpe' else name
     return tokenizers.train(family, text, config.tokenizers.vocab_size)
 

@@ -29,8 +29,8 @@ from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.tokenizers.coding.windows import EqualInfo
 from lib.train.experiment import Experiment
-from tests.experiments.test_configs import shape_check
 from tests.helpers import byte_models, intervals
+from tests.helpers import shapes as shape_of
 
 TEXT = byte_models.held_out()
 
@@ -415,7 +415,7 @@ def test_every_scale_builds_and_steps(scale):
     experiment = Experiment(
       *next_token(model), [pipeline.whole(ids, 1 << widest)]
     )  # fmt: skip
-    shapes = shape_check(experiment, config, mesh)
+    shapes = shape_of.check(experiment, mesh)
     if size[0] != 'tiny':  # it is called by its parameters without embeddings
       count = sum(math.prod(x.shape) for x in jax.tree.leaves(
         shapes['variables']['params']['decoder']))  # fmt: skip
@@ -425,7 +425,7 @@ def test_every_scale_builds_and_steps(scale):
   options = config.decompress
   row = np.ones((4, options.length), np.int32)
   fields = dict.fromkeys(('targets', 'inputs', 'bytes', 'segments', 'positions', 'scored'), row)
-  shape_check(Experiment(*next_token(model), [fields]), config, mesh)
+  shape_of.check(Experiment(*next_token(model), [fields]), mesh)
 
 
 @pytest.mark.parametrize(

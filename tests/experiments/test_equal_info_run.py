@@ -26,8 +26,8 @@ from lib.parallel import sharding
 from lib.report import published, results
 from lib.tokenizers.coding import slices
 from lib.tokenizers.coding.stepping import Stepped
-from tests.experiments.test_configs import shape_check
 from tests.helpers import addresses, byte_models
+from tests.helpers import shapes as shape_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 TABLES = equal_info.TABLES
@@ -360,7 +360,7 @@ def test_every_scale_builds_and_steps(scale):
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   batch = next(iter(coders.m1_batches(config, 'train')))
   experiment = dataclasses.replace(coders.m1_plan(config).experiment, batches=[batch])
-  shapes = shape_check(experiment, config, mesh)
+  shapes = shape_of.check(experiment, mesh)
   if scale == 'paper':
     count = sum(x.size for x in jax.tree.leaves(shapes['variables']['params']['decoder']))
     assert count / 3.15e6 == pytest.approx(1, abs=0.01)

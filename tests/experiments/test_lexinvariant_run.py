@@ -19,8 +19,8 @@ from lib.parallel import sharding
 from lib.report.results import Rows, from_json
 from lib.tasks.markov import renaming
 from lib.tasks.markov.chains import MarkovDocuments
-from tests.experiments.test_configs import shape_check
 from tests.helpers import addresses
+from tests.helpers import shapes as shape_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -201,4 +201,4 @@ def test_every_scale_builds_and_steps(scale):
   dtype = jax.numpy.dtype(config.dtype)
   experiment = decoders.make_experiment(options, 'lexinvariant', options.alphabet, dtype)
   batches = markov.batches_of(config, markov.make_source(config, 0), 0)
-  shape_check(dataclasses.replace(experiment, batches=batches), config, mesh)
+  shape_of.check(dataclasses.replace(experiment, batches=batches), mesh)

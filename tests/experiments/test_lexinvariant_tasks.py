@@ -23,7 +23,7 @@ from lib.report.results import Row
 from lib.tasks.look_up import FORMAT, Symbols, folded
 from lib.tokenizers.sentencepiece import train_sentencepiece
 from lib.train import optimizer
-from tests.experiments.test_configs import shape_check
+from tests.helpers import shapes as shape_of
 
 KEY = jax.random.key(0)
 
@@ -263,7 +263,7 @@ def test_every_arm_builds_and_steps_at_the_scale_of_accelerators(embedding):
   size = regularizer.TOKENIZER.vocab_size
   batches = regularizer.batches(config, regularizer.Arm(embedding, 0.2), 0)
   experiment = decoders.make_experiment(options, embedding, size, jnp.bfloat16)
-  shape_check(dataclasses.replace(experiment, batches=batches), config, mesh)
+  shape_of.check(dataclasses.replace(experiment, batches=batches), mesh)
 
 
 @pytest.mark.parametrize('scale', ['gpu', 'paper'])
@@ -274,4 +274,4 @@ def test_text_models_build_and_step_at_the_scale_of_accelerators(scale):
   batch = pipeline.whole(np.zeros((options.batch_size, options.length), np.int32), 32_000)
   for kind in decoders.EMBEDDINGS:
     experiment = decoders.make_experiment(options, kind, 32_000, jnp.bfloat16)
-    shape_check(dataclasses.replace(experiment, batches=[batch]), config, mesh)
+    shape_of.check(dataclasses.replace(experiment, batches=[batch]), mesh)

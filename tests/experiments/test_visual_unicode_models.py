@@ -25,7 +25,7 @@ from lib.tokenizers.strings import token_strings
 from lib.train import replicas
 from lib.train.experiment import Experiment
 from lib.train.state import prepare
-from tests.experiments.test_configs import shape_check
+from tests.helpers import shapes as shape_of
 
 SCALE = f'smoke,tables={"+".join(visual_unicode.TABLES)}'
 
@@ -83,7 +83,7 @@ def test_every_scale_builds_and_steps(scale):
   config.tokenizer.train_bytes = 200_000
   config.loss.batch_size = 4
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
-  shapes = shape_check(recipe(config, 'code_16'), config, mesh)
+  shapes = shape_of.check(recipe(config, 'code_16'), mesh)
   size = lambda tree: sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
   if scale == 'paper':  # 335.5 million: two tables and 16 layers, less norms and begin
     total = size(shapes['variables'])
@@ -108,10 +108,10 @@ def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
   batches = pipeline.batches(
     reasoning.documents(config, 0), opened.tokenizer, batch_size=4, length=length, seed=0
   )
-  shape_check(Experiment(*next_token(model), batches), config, mesh)
+  shape_of.check(Experiment(*next_token(model), batches), mesh)
   model = models.make_model(config, config.growth, 'code_16', opened.glyphs)
   stage = Stage(model, config.growth.layers)
-  shapes = shape_check(Experiment(*next_token(stage), batches), config, mesh)
+  shapes = shape_of.check(Experiment(*next_token(stage), batches), mesh)
   lower = shapes['variables']['frozen']['lower']['up']['kernel']
   assert lower.shape[0] == config.growth.layers - 1
   assert lower.sharding.spec == jax.P(None, 'fsdp', 'tensor')

@@ -4,6 +4,7 @@
 import ast
 
 from tests import mutants
+from tests.mutants import ROOT
 
 CODE = b'''
 def f(x: int = 2) -> int | None:
@@ -28,8 +29,8 @@ def test_each_change_is_another_program_and_the_rest_of_the_file_stays():
 
 def test_tests_that_import_a_module_come_before_those_that_reach_it():
   groups = mutants.likely('lib.report.tables')
-  assert 'tests/test_report.py' in groups[0]
-  assert 'tests/test_reproduce.py' in groups[1]
-  assert 'tests/test_attention.py' in groups[-1]
-  files = sorted(f'tests/{path.name}' for path in mutants.ROOT.glob('tests/test_*.py'))
+  assert 'tests/report/test_report.py' in groups[0]
+  assert 'tests/experiments/test_reproduce.py' in groups[1]
+  assert 'tests/models/test_attention.py' in groups[-1]
+  files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'tests').rglob('test_*.py'))
   assert sorted(file for group in groups for file in group) == files

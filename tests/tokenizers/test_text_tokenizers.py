@@ -146,10 +146,10 @@ def test_training_is_quiet_and_repeats_itself(name, capfd):
   first = train(name, TEXTS, SIZE)
   assert capfd.readouterr() == ('', '')
   program = (
-    'import test_text_tokenizers as test\n'
+    'from tests.tokenizers import test_text_tokenizers as test\n'
     f'print(test.train({name!r}, test.TEXTS, test.SIZE).fingerprint)'
   )
-  path = {'PYTHONPATH': f'{ROOT}:{ROOT / "tests"}', 'PYTHONHASHSEED': '1'}
+  path = {'PYTHONPATH': str(ROOT), 'PYTHONHASHSEED': '1'}
   out = subprocess.run(
     [sys.executable, '-c', program], env=path, capture_output=True, text=True, check=True
   )

@@ -82,7 +82,7 @@ def test_a_saved_tokenizer_comes_back_the_same(name, tmp_path):
 def test_fingerprints_tell_tokenizers_apart_and_agree_over_processes():
   prints = {name: tokenizer.fingerprint for name, tokenizer in examples().items()}
   assert len(set(prints.values())) == len(prints)
-  program = 'from lib.tokenizers import Blocks; print(Blocks(b"10", 3).fingerprint)'
+  program = 'from lib.tokenizers.blocks import Blocks; print(Blocks(b"10", 3).fingerprint)'
   out = subprocess.run(
     [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True
   )
