@@ -135,7 +135,7 @@ def own_text(data: bytes) -> None:
 
 @functools.cache
 def checkpoint() -> dict[str, bytes]:
-  from tests import faulty
+  from tests.helpers import faulty
 
   faulty.run(folder(), 10)
   place = folder() / 'checkpoints/train/10'
@@ -148,7 +148,7 @@ def checkpoint() -> dict[str, bytes]:
 def checkpoint_files(data: bytes) -> None:
   """One file of a checkpoint is another: it is refused, or gives the very same state."""
   from lib.train import checkpoint as module
-  from tests import faulty
+  from tests.helpers import faulty
 
   contents = checkpoint()
   names = list(contents)

@@ -95,7 +95,7 @@ def test_sigterm_reaches_all_processes():
 def test_a_process_that_finds_no_others_says_what_it_wants():
   # In a process of its own: JAX joins others only before any device is asked for.
   environment = {k: v for k, v in os.environ.items() if k != 'JAX_COORDINATOR_ADDRESS'}
-  program = 'from lib.train import processes; processes.join()'
+  program = 'from lib.parallel import processes; processes.join()'
   done = subprocess.run(
     [sys.executable, '-c', program], env=environment, capture_output=True, text=True
   )
