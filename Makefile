@@ -52,8 +52,8 @@ bench: $(INSTALLED) .cache/libtpu  ## The kernels timed on this accelerator, or 
 	PYTHONPATH=.cache/libtpu $(BIN)/python -m pallas_kernels.bench
 
 throughput: $(INSTALLED) .cache/torch  ## A decoder's training step beside PyTorch's, on the CPU.
-	PYTHONPATH=.cache/torch $(BIN)/python -m pytest tests/experiments/test_throughput.py
-	JAX_PLATFORMS=cpu PYTHONPATH=.cache/torch $(BIN)/python -m experiments.throughput --peer
+	PYTHONPATH=.cache/torch $(BIN)/python -m pytest tests/tools/test_throughput.py
+	JAX_PLATFORMS=cpu PYTHONPATH=.cache/torch $(BIN)/python -m experiments.tools.throughput --peer
 
 # uv takes the wheel for CPUs; UV_FIND_LINKS=DIR TORCH_FROM= takes one that is there already.
 TORCH_FROM ?= --index https://download.pytorch.org/whl/cpu
@@ -62,10 +62,10 @@ TORCH_FROM ?= --index https://download.pytorch.org/whl/cpu
 	touch $@
 
 processes: $(INSTALLED)  ## Two and four processes on this machine have the losses of one.
-	POD=1 $(BIN)/python -m pytest tests/train/test_processes.py
+	POD=1 $(BIN)/python -m pytest tests/parallel/test_processes.py
 
 pod: processes .cache/libtpu  ## What else a pod needs, without one, in minutes: docs/pod.md.
-	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/experiments/test_pod.py
+	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/tools/test_pod.py
 
 # The libtpu that the installed JAX names in its extra `tpu`.
 LIBTPU := from importlib.metadata import requires; \
@@ -80,7 +80,7 @@ beam: $(INSTALLED)  ## The corpus runner on Apache Beam, which the lock cannot h
 	grep -E '^(absl-py|array-record|importlib-resources|numba|pytest|tensorflow-datasets|tqdm)==' \
 	  requirements.lock > .cache/beam/requirements.txt
 	VIRTUAL_ENV=.cache/beam $(BIN)/uv pip install --quiet 'apache-beam==2.77.0' -r .cache/beam/requirements.txt
-	.cache/beam/bin/python -m pytest --noconftest tests/data/test_beam.py
+	.cache/beam/bin/python -m pytest --noconftest tests/tools/test_corpus_beam.py
 
 site: $(INSTALLED)  ## The documents as a site in .cache/site; any warning stops it.
 	test -x .cache/docs/bin/python || $(BIN)/python -m venv --without-pip .cache/docs

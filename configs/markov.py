@@ -19,7 +19,7 @@ from configs.common import MODEL, TRAINING, Scaled
 
 TABLES = ('ngram', 'blocks', 'token_ngram', 'bound', 'transformer', 'generalization', 'real_text')
 
-SOURCE = {  # of Markov text (lib.data.markov.make)
+SOURCE = {  # of Markov text (lib.tasks.markov.chains.make)
   'kind': 'switching',  # or 'random', 'interpolated'
   'p': 0.8,  # P(1|0)
   'q': 0.8,  # P(0|1)

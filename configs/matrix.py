@@ -2,7 +2,7 @@
 """Every tokenizer under every embedding, on the same bytes.
 
 Claim: any tokenizer runs under any embedding, and bits per byte, FLOPs per byte and bytes per token
-compare them, at equal bytes of context and equal FLOPs of training (experiments/matrix/corpus.py
+compare them, at equal bytes of context and equal FLOPs of training (experiments/matrix/reading.py
 has the definitions). Among the cells are some that no paper known to us measured: lexinvariant rows
 over compressed text, glyphs over subwords.
 
@@ -66,7 +66,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'token_bits': Scaled(12, 12, 16, 16),  # of tokens by M1, at most
       'train_bytes': Scaled(100_000, 2**21, 2**26, 2**30),  # of the train split, to learn on
     },
-    # Names of tokenizers and embeddings: experiments/matrix/tokens.py and models.py.
+    # Names of tokenizers and embeddings: experiments/matrix/tokens.py and embeddings.py.
     'grid': MODEL
     | {field: value for field, value in TRAINING.items() if field not in BY_TOKENS}
     | {

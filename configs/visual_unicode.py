@@ -55,7 +55,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'cell': Scaled(16, 32, 32, 32),  # pixels along an edge
       'composition': 'squeeze',  # of n-grams; or area
       'alphabet': 'text',  # or byte_level
-      'table': '',  # a table that experiments.glyphs drew, instead of drawing it
+      'table': '',  # a table that experiments.tools.glyphs drew, instead of drawing it
     },
     'tokenizer': {
       # or bytes, or the file of a saved tokenizer

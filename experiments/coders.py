@@ -4,7 +4,7 @@
   bytes, sentencepiece, static_ac, gzip   baselines
   bpeB                                    byte-pair encoding of 2^B ids
   ac, greedyB, exactB, delayB, numberedB, topB, parsedB, prunedB
-                                          by the byte model M1 (lib/models/byte_coders.py), B bits
+                                          by the byte model M1 (`byte_coders`), B bits
 
 A name and the width of a token make a tokenizer; those with a vocabulary of their own (bytes,
 sentencepiece, prunedB, bpeB) have no other width. A config with such tokenizers has the sections
@@ -25,17 +25,17 @@ from ml_collections import ConfigDict
 from experiments import fit
 from experiments.recipe import Plan, Run
 from lib import tokenizers
+from lib.compression import byte_coders, byte_model, one_pass
+from lib.compression.byte_model import BEGIN, ByteModel, Sizes
 from lib.data import encoded, epochs, pipeline, sources
 from lib.data.encoded import Encoded
 from lib.errors import InputError
-from lib.models import byte_coders, byte_model, one_pass
-from lib.models.byte_model import BEGIN, ByteModel, Sizes
 from lib.models.decoder import LanguageModel
+from lib.parallel import processes
 from lib.tokenizers import Tokenizer
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import slices
 from lib.tokenizers.coding.windows import EqualInfo
-from lib.train import processes
 from lib.train.experiment import Batch
 
 PLAIN = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')
@@ -162,7 +162,7 @@ def encode(run: Run, tokenizer: Tokenizer, texts: Sequence[bytes], known: bool =
     run: whose workdir keeps them.
     tokenizer: that makes them.
     texts: the documents.
-    known: M1 may read them ahead (lib/models/one_pass.py), so that no decoder has to follow.
+    known: M1 may read them ahead (lib/compression/one_pass.py), so that no decoder has to follow.
   """
   ahead = known and one_pass.can_read_ahead(tokenizer)
   work = functools.partial(one_pass.encode, tokenizer) if ahead else tokenizer.cover_batch

@@ -26,9 +26,10 @@ from lib.language_model import Provenance, TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.positions import SCHEMES
 from lib.objectives.next_token import next_token
+from lib.parallel import processes
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
-from lib.train import loop, metrics, optimizer, processes, replicas
+from lib.train import loop, metrics, optimizer, replicas
 from lib.train.experiment import Batch, Experiment, Variables
 from lib.train.state import State
 

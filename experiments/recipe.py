@@ -17,9 +17,9 @@ from lib.data import pipeline
 from lib.data.description import Description
 from lib.errors import InputError
 from lib.mirror import Mirror
+from lib.parallel import processes
 from lib.report.plots import Panel
 from lib.report.results import Row
-from lib.train import processes
 from lib.train.experiment import Experiment
 from lib.train.optimizer import Optimizer
 

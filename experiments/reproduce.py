@@ -26,8 +26,9 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs.common import SCALES
-from experiments import command, runner
+from experiments import runner
 from experiments.recipe import Recipe
+from experiments.tools import command
 from lib import atomic
 from lib.errors import InputError
 from lib.report import claims, page, published, results, tables

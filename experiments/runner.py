@@ -22,8 +22,9 @@ from lib.data.description import Description
 from lib.data.overlap import STRETCH
 from lib.errors import InputError
 from lib.mirror import Mirror
+from lib.parallel import processes, sharding
 from lib.report import plots, published, results, tables
-from lib.train import loop, processes, sharding
+from lib.train import loop
 
 ASIDE = (
   'tables',

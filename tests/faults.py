@@ -127,7 +127,7 @@ def joined(workdir, steps):
   workdir.mkdir(exist_ok=True)
   with (workdir / 'log').open('w') as log:
     return subprocess.Popen(
-      [sys.executable, '-m', 'experiments.launch', '--processes=2', '--grace=10', '--',
+      [sys.executable, '-m', 'experiments.tools.launch', '--processes=2', '--grace=10', '--',
        '-m', 'tests.helpers.joined', str(workdir), str(steps), '{"data": 2}'],
       cwd=ROOT, stderr=log,
     )  # fmt: skip

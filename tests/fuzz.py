@@ -23,10 +23,12 @@ import types
 
 import numpy as np
 
-from lib.data import corpora, encoded, files, fonts, glyphs, questions
+from lib.data import corpora, encoded, own_files
 from lib.errors import InputError
+from lib.glyphs import fonts, rendering
 from lib.report import results
-from lib.tokenizers import files as tokenizer_files
+from lib.tasks import questions
+from lib.tokenizers import files
 from lib.train import metrics
 from tests.helpers import hostile
 from tests.helpers.hostile import edited, folder, written
@@ -38,8 +40,8 @@ SECONDS = float(os.environ.get('SECONDS_EACH', '20'))
 
 @functools.cache
 def table() -> bytes:
-  chosen = glyphs.render(['a', 'b', 'ab', b'\xff'], fonts.find_font('dejavu'), 16)
-  glyphs.save(chosen, folder() / 'glyphs')
+  chosen = rendering.render(['a', 'b', 'ab', b'\xff'], fonts.find_font('dejavu'), 16)
+  rendering.save(chosen, folder() / 'glyphs')
   return (folder() / 'glyphs').read_bytes()
 
 
@@ -50,7 +52,7 @@ def glyph_table(data: bytes) -> None:
     line = b' '.join(line.split(b' ')[:5])
     digest = hashlib.sha256(line + b'\n' + payload).hexdigest().encode()
     content = line + b' ' + digest + b'\n' + payload
-  loaded = glyphs.load(written(content, 'glyphs'))
+  loaded = rendering.load(written(content, 'glyphs'))
   loaded.pixels()
   assert loaded.shared.shape == loaded.covered.shape
 
@@ -113,19 +115,19 @@ def encoded_file(data: bytes) -> None:
     path.unlink()
   encoded.encode(place, 'ab', [b'abc', b'abd'], none)
   (path,) = place.iterdir()
-  _, state = tokenizer_files.read(path)
+  _, state = files.read(path)
   name = sorted(state)[data[0] % 3] if data else 'ids'
   raw = edited(state[name].tobytes(), data[1:])
   itemsize = state[name].dtype.itemsize
   state[name] = np.frombuffer(raw[: len(raw) // itemsize * itemsize], state[name].dtype)
-  tokenizer_files.write(path, encoded.FAMILY, state)
+  files.write(path, encoded.FAMILY, state)
   for document in encoded.encode(place, 'ab', [b'abc', b'abd'], none):
     assert document.shape[0] == 2
 
 
 def own_text(data: bytes) -> None:
   path = written(data, 'own.txt')
-  parts = [files.open_files(str(path), split) for split in files.SPLITS]
+  parts = [own_files.open_files(str(path), split) for split in own_files.SPLITS]
   rest = iter(data)  # but for a byte order mark and repeated text
   assert all(byte in rest for part in parts for i in range(len(part)) for byte in part[i])
   assert len(data) > 100 or sum(part.size for part in parts) >= len(data) - 3
@@ -133,7 +135,7 @@ def own_text(data: bytes) -> None:
 
 @functools.cache
 def checkpoint() -> dict[str, bytes]:
-  from tests import faulty
+  from tests.helpers import faulty
 
   faulty.run(folder(), 10)
   place = folder() / 'checkpoints/train/10'
@@ -146,7 +148,7 @@ def checkpoint() -> dict[str, bytes]:
 def checkpoint_files(data: bytes) -> None:
   """One file of a checkpoint is another: it is refused, or gives the very same state."""
   from lib.train import checkpoint as module
-  from tests import faulty
+  from tests.helpers import faulty
 
   contents = checkpoint()
   names = list(contents)

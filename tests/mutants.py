@@ -123,7 +123,7 @@ def run(tests: list[str], change: dict[pathlib.Path, bytes], stop: float) -> tup
       command, env={'JAX_COMPILATION_CACHE_DIR': f'{ROOT}/.cache/jax'} | dict(os.environ) | own,
       cwd=tree, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
-  named = r'^(?:FAILED |ERROR )?(tests/\w+\.py(?:::\w+(?:\[.*?\](?= |$))?)?)'
+  named = r'^(?:FAILED |ERROR )?(tests/[\w/]+\.py(?:::\w+(?:\[.*?\](?= |$))?)?)'
   met = re.findall(named, done.stdout, re.MULTILINE)
   return done.returncode, met[-1] if met else 'collecting', done.stdout.count(' PASSED')
 

@@ -9,8 +9,9 @@ from lib.data import pipeline, sources
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
+from lib.parallel import sharding
 from lib.tokenizers.characters import Characters
-from lib.train import loop, optimizer, sharding
+from lib.train import loop, optimizer
 from lib.train.experiment import Experiment
 
 

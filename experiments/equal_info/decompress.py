@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import m2, plots
+from experiments.equal_info import m2, pictures
 from experiments.fit import Fitted
 from experiments.recipe import Plan, Run, Table, text_of
 from lib import stats
@@ -262,7 +262,7 @@ TABLE = Table(
     'accuracy_above_control_second_half', 'accuracy_above_another_text_second_half',
   ),
   check=check,
-  pictures=lambda rows, config, run: {'decompress.png': plots.decompress(rows)},
+  pictures=lambda rows, config, run: {'decompress.png': pictures.decompress(rows)},
   plans=lambda config: {'decompress': lambda: plan(config)},
   sources=text_of,
 )  # fmt: skip

@@ -10,17 +10,17 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import plots
-from experiments.equal_info.corpus import Corpus, train_bytes
+from experiments.equal_info import pictures
+from experiments.equal_info.m2_text import Corpus, train_bytes
 from experiments.fit import Fitted
 from experiments.recipe import Plan, Plans, Run, Table, text_of
 from lib import stats
+from lib.compression import coded_text, one_pass
 from lib.data import epochs, excerpts
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
-from lib.evals import coding, ngram, token_scores
+from lib.evals import ngram, token_scores
 from lib.evals.token_scores import Scores
-from lib.models import one_pass
 from lib.models.decoder import LanguageModel
 from lib.report.results import Rows, name
 from lib.stats import Estimate
@@ -277,7 +277,7 @@ def _add_restored(rows: Rows, where: dict, corpus: Corpus) -> None:
   every = corpus.texts['test']
   some = every.where(np.arange(len(every)) < DECODED)
   coded = coders.encode(corpus.run, corpus.tokenizer, some.texts)
-  same, windows = coding.windows_restored(corpus.tokenizer, some.texts, coded)
+  same, windows = coded_text.windows_restored(corpus.tokenizer, some.texts, coded)
   found = stats.ratio(same, windows, some.documents)
   rows.add(where, 'windows_restored', found, 'share', 'not lossless')
 
@@ -314,7 +314,7 @@ def _add_packaging(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]
   data = corpus.texts['test'].texts
   assert corpus.method.token_bits
   model = coders.m1(corpus.config, corpus.run)
-  lengths = coding.code_lengths(one_pass.probabilities(model, data), data)
+  lengths = coded_text.code_lengths(one_pass.probabilities(model, data), data)
   costs = lengths.excess(corpus.test.counts * corpus.method.token_bits)
   whole = corpus.test.counts <= corpus.config.m2.length
   end, rounding = (np.where(whole, costs[part], 0) for part in ('end_mark', 'rounding'))
@@ -403,7 +403,7 @@ TABLE = Table(
     'windows_restored', 'bytes_per_step', 'mflops_per_byte', 'nats_below_ln_v',
   ),
   check=check,
-  pictures=lambda rows, config, run: {'m2.png': plots.m2(rows)},
+  pictures=lambda rows, config, run: {'m2.png': pictures.m2(rows)},
   plans=plans,
   sources=text_of,
 )  # fmt: skip

@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 
 from experiments import coders
 from experiments.equal_info import m2
-from experiments.equal_info.corpus import Corpus
+from experiments.equal_info.m2_text import Corpus
 from experiments.recipe import Run
-from lib.decoding import text
+from lib.decoding import generated_text
 from lib.errors import InputError
 
 LOSSLESS = ('delay', 'exact', 'numbered', 'top', 'parsed', 'pruned', 'bpe')
@@ -38,4 +38,4 @@ def answer(config: ConfigDict, run: Run) -> Iterator[str]:
   sampled = trained.model.generate(
     prompt, max_bytes=options.bytes, seed=config.seed, temperature=options.temperature
   )
-  return text.as_text(itertools.chain([prompt], sampled))
+  return generated_text.as_text(itertools.chain([prompt], sampled))

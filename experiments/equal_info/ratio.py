@@ -9,15 +9,14 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.coders import Method
-from experiments.equal_info import plots
+from experiments.equal_info import pictures
 from experiments.recipe import Run, Table, text_of
 from lib import stats
+from lib.compression import coded_text, one_pass
+from lib.compression.byte_model import ByteModel
 from lib.data import excerpts
 from lib.data.encoded import Encoded
 from lib.data.excerpts import Excerpts
-from lib.evals import coding
-from lib.models import one_pass
-from lib.models.byte_model import ByteModel
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding import slices
@@ -91,11 +90,11 @@ def _add_restored(
 ) -> None:
   """The share of documents that come back, and of windows where several texts have one code."""
   if tokenizer.lossless:
-    found = coding.decode(tokenizer, [ids for ids, _ in coded])
+    found = coded_text.decode(tokenizer, [ids for ids, _ in coded])
     same = [a == b for (a, _), b in zip(found, documents, strict=True)]
     rows.add(method.where, 'documents_restored', float(np.mean(same)), 'share')
     return
-  restored, windows = coding.windows_restored(tokenizer, documents, coded)
+  restored, windows = coded_text.windows_restored(tokenizer, documents, coded)
   note = 'not lossless: several texts have one code'
   whole = stats.share(restored == windows, UNITS)
   rows.add(method.where, 'documents_restored', whole, 'share', note)
@@ -106,7 +105,7 @@ def _add_ideal(
   rows: Rows, model: ByteModel, documents: Sequence[bytes], tokens: Mapping[Method, np.ndarray]
 ) -> None:
   """M1's own code length of the documents, and what AC takes beyond it."""
-  lengths = coding.code_lengths(one_pass.probabilities(model, documents), documents)
+  lengths = coded_text.code_lengths(one_pass.probabilities(model, documents), documents)
   size = np.array([len(document) for document in documents])
   where = {'method': 'm1'}
   note = 'the ideal code length: -log2 of the probabilities of the bytes'
@@ -119,7 +118,7 @@ def _add_ideal(
     _add_excess(rows, lengths, tokens[method] * method.token_bits)
 
 
-def _add_excess(rows: Rows, lengths: coding.CodeLengths, spent: np.ndarray) -> None:
+def _add_excess(rows: Rows, lengths: coded_text.CodeLengths, spent: np.ndarray) -> None:
   """AC's bits beyond -log2 p of M1, as a share of these, and its three parts, which add up."""
   where = {'check': 'ac_is_ideal'}
   over = stats.ratio(spent - lengths.exact, lengths.exact)
@@ -167,6 +166,6 @@ TABLE = Table(
   'how many windows come back. ± is one standard error over documents.',
   ('bytes_per_token', 'bits_per_byte', 'documents_restored', 'windows_restored', 'excess', 'holds'),
   check=check,
-  pictures=lambda rows, config, run: {'ratio.png': plots.ratio(rows)},
+  pictures=lambda rows, config, run: {'ratio.png': pictures.ratio(rows)},
   sources=text_of,
 )

@@ -12,8 +12,7 @@ from experiments.equal_info import uniformity
 from experiments.equal_info.ratio import check_text, held_out
 from experiments.recipe import Run, Table, text_of
 from lib import stats
-from lib.evals import coding
-from lib.models import byte_coders
+from lib.compression import byte_coders, coded_text
 from lib.report.results import Rows
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 
@@ -35,7 +34,9 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     )
     coded = coders.encode(run, codec, found.texts)
     ratios[label] = stats.contributions(size, coded.counts)
-    counts[label] = coding.string_counts(coding.by_document(coded, found.documents), 8, False)
+    counts[label] = coded_text.string_counts(
+      coded_text.by_document(coded, found.documents), 8, False
+    )
   rows = Rows('reset', lambda where: True)
   where = lambda label, width: {'reset': label, 'v': 1 << width}
   note = f'windows of {BITS} bits, greedy, not lossless; one excerpt of each held-out document'
@@ -44,7 +45,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     for width in (8, 16):
       here = where(label, width)
       rows.add(here, 'bytes_per_token', ratio.times(width / 8), 'bytes/token', note)
-    excess = stats.mean(coding.divergence_by_stream(counts[label]), UNITS)
+    excess = stats.mean(coded_text.divergence_by_stream(counts[label]), UNITS)
     about = 'KL divergence of single tokens from uniform, the bias of counting taken out'
     rows.add(where(label, 8), 'excess_kl_bits', excess, 'bits', about)
   for before, label in itertools.pairwise(RESETS):

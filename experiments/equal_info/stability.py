@@ -12,9 +12,8 @@ from experiments import coders, fit
 from experiments.equal_info.ratio import held_out
 from experiments.recipe import Run, Table, text_of
 from lib import stats
-from lib.evals import coding
-from lib.report.results import Rows
-from lib.report.results import name as row_name
+from lib.compression import coded_text
+from lib.report.results import Rows, name
 
 ORDER = ('sentencepiece', 'greedy', 'ac')  # kinds, few changes to many, in the paper's figure 8
 UNITS = 'documents'
@@ -49,16 +48,16 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     tokenizer, where = coders.make(config, run, method), method.where
     ids = [ids for ids, _ in coders.encode(run, tokenizer, prefixed)]
     of_texts = [ids[begin : begin + len(words)] for begin in range(0, len(ids), len(words))]
-    distances = np.array([coding.mean_distance(of_text) for of_text in of_texts])
+    distances = np.array([coded_text.mean_distance(of_text) for of_text in of_texts])
     sizes = np.array([np.mean([one.size for one in of_text]) for of_text in of_texts])
     changed[method] = distances / sizes
     about = note if method.lossless else note + '; not lossless'
     rows.add(where, 'edit_distance', stats.mean(distances, UNITS), 'tokens', about)
     rows.add(where, 'tokens', stats.mean(sizes, UNITS), 'tokens')
     rows.add(where, 'changed_share', stats.mean(changed[method], UNITS), 'share')
-    meanings = coding.attested(documents, coders.encode(run, tokenizer, documents))
+    meanings = coded_text.attested(documents, coders.encode(run, tokenizer, documents))
     _add_meanings(rows, where, meanings)
-    shown += [row_name(**where), *_lines(meanings), '']
+    shown += [name(**where), *_lines(meanings), '']
   run.keep('attested.txt', '\n'.join(shown))
   there = [method for kind in ORDER for method in changed if method.kind == kind]
   for before, after in itertools.pairwise(there):

@@ -7,13 +7,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import coders, fit
-from experiments.equal_info import plots
+from experiments.equal_info import pictures
 from experiments.equal_info.ratio import held_out
 from experiments.recipe import Run, Table, text_of
 from lib import stats
+from lib.compression import coded_text
 from lib.data import excerpts
 from lib.errors import InputError
-from lib.evals import coding
 from lib.report.results import Rows
 
 # From far to near in the paper's figures, all under one M1 but for GZip.
@@ -47,10 +47,11 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   streams = {}
   for [one] in coders.widths(options.methods, (8,)):
     coded = coders.encode(run, coders.make(config, run, one), found.texts, known=True)
-    streams[one.name] = coding.by_document(coded, found.documents)
+    streams[one.name] = coded_text.by_document(coded, found.documents)
   for (kind, overlapping), bits in itertools.product(KINDS.items(), options.bits):
     counts = {
-      method: coding.string_counts(parts, bits, overlapping) for method, parts in streams.items()
+      method: coded_text.string_counts(parts, bits, overlapping)
+      for method, parts in streams.items()
     }
     there = {  # fewer strings than kinds of them say nothing
       method: one for method, one in counts.items() if one.sum() >= 1 << bits
@@ -58,7 +59,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     where = {method: {'method': method, 'kind': kind, 'n': bits} for method in there}
     for method in there:
       sizes = [part.size for part in streams[method]]
-      random = coding.random_divergence(sizes, bits, overlapping, config.seed, options.draws)
+      random = coded_text.random_divergence(sizes, bits, overlapping, config.seed, options.draws)
       _add(rows, where[method], there[method], random, sum(sizes))
     for method, after in itertools.pairwise(method for method in ORDER if method in there):
       more = difference(there[method], there[after])
@@ -73,19 +74,19 @@ def _add(rows: Rows, where: dict, counts: np.ndarray, random: np.ndarray, size: 
   note = (
     f'{8 * size:,} bits of tokens; as many random bits have a standard deviation of {spread:.2g}'
   )
-  alone, corrected = (float(coding.divergence(total, one)) for one in (False, True))
+  alone, corrected = (float(coded_text.divergence(total, one)) for one in (False, True))
   rows.add(where, 'kl_bits', alone, 'bits', note)
   rows.add(where, 'kl_bits_corrected', corrected, 'bits')
   note = 'corrected; 0 but for chance'
   rows.add(where, 'kl_bits_random', stats.mean(random, 'draws'), 'bits', note)
-  excess = stats.mean(coding.divergence_by_stream(counts), UNITS)
+  excess = stats.mean(coded_text.divergence_by_stream(counts), UNITS)
   note = 'the bias of counting taken out (jackknife), so 0 for random bytes'
   rows.add(where, 'excess_kl_bits', excess, 'bits', note)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> stats.Estimate:
   """Divergence of `one` less that of `other`, counts [D, V] of the same documents."""
-  found = coding.divergence_by_stream(one) - coding.divergence_by_stream(other)
+  found = coded_text.divergence_by_stream(one) - coded_text.divergence_by_stream(other)
   return stats.mean(found, UNITS)
 
 
@@ -98,7 +99,7 @@ TABLE = Table(
   ('kl_bits_corrected', 'kl_bits_random', 'excess_kl_bits'),
   rows=lambda where: (where['kind'], where['n']) == ('tokens', '8'),
   check=check,
-  pictures=lambda rows, config, run: {'uniformity.png': plots.uniformity(rows)},
+  pictures=lambda rows, config, run: {'uniformity.png': pictures.uniformity(rows)},
   plans=lambda config: {'m1': lambda: coders.m1_plan(config)},  # M2's are larger
   sources=text_of,
 )

@@ -7,15 +7,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import coders
-from experiments.equal_info import m2, plots
-from experiments.equal_info.corpus import Corpus
+from experiments.equal_info import m2, pictures
+from experiments.equal_info.m2_text import Corpus
 from experiments.fit import Fitted
 from experiments.recipe import Run, Table, text_of
 from lib import stats
+from lib.compression import byte_coders
 from lib.errors import InputError
 from lib.evals import ngram, token_scores
 from lib.evals.token_scores import Scores
-from lib.models import byte_coders
 from lib.report.results import Rows
 
 CLEAR = 4  # standard errors above the trivial accuracy that count as learned
@@ -116,6 +116,6 @@ TABLE = Table(
   'of it comes from context. ± is one standard error over seeds and documents.',
   ('gap_bits_per_token', 'bits_below_window_unigram', 'learned_at_step', 'trivial_accuracy'),
   check=check,
-  pictures=lambda rows, config, run: {'windows.png': plots.windows(rows)},
+  pictures=lambda rows, config, run: {'windows.png': pictures.windows(rows)},
   sources=text_of,
 )

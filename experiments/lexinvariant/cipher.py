@@ -12,18 +12,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.lexinvariant import models, text
+from experiments.lexinvariant import decoders, text_models
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.data import ciphers, sources
+from lib.data import sources
 from lib.errors import InputError
-from lib.evals import cipher
-from lib.evals.in_context import above_chance
 from lib.evals.probing import Probing
 from lib.language_model import TrainedModel
 from lib.models.probe import Probe
 from lib.report import plots
 from lib.report.results import Row, Rows, name, series
+from lib.tasks import ciphers
+from lib.tasks.look_up import above_chance
 from lib.train.experiment import Variables
 
 KEY_SEED = 1 << 20  # of the test ciphers
@@ -49,7 +49,7 @@ class Texts(NamedTuple):
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text, models or ciphers that cannot be had."""
-  text.check(config)
+  text_models.check(config)
   fit.check_counts(config.cipher, 'cipher', 'probe_dim', 'steps', 'texts')
 
 
@@ -57,10 +57,10 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   """Enciphers test text, a key for each, and scores every way to find the keys."""
   rows, letters = Rows('cipher'), []
   matrices: dict[str, np.ndarray] = {}
-  for corpus in text.corpora(config):
+  for corpus in text_models.corpora(config):
     if not corpus.alphabet:
       continue  # the paper's ciphers are of characters
-    trained = [one.model for one in text.train(config, run, corpus, 'lexinvariant')]
+    trained = [one.model for one in text_models.train(config, run, corpus, 'lexinvariant')]
     readers = make_readers(config, run, corpus, trained)
     blank = make_readers(config, run, corpus, _untrained(config, corpus), trained=False)
     texts = enciphered(config, corpus)
@@ -77,25 +77,25 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   return rows
 
 
-def _untrained(config: ConfigDict, corpus: text.Corpus) -> list[TrainedModel]:
+def _untrained(config: ConfigDict, corpus: text_models.Corpus) -> list[TrainedModel]:
   """Models of random parameters."""
   options, size = config.text, corpus.tokenizer.vocab_size
-  model = models.make_model(options, 'lexinvariant', size, fit.dtype(config))
-  first = next(iter(text.batches(options, corpus, config.seed)))
+  model = decoders.make_model(options, 'lexinvariant', size, fit.dtype(config))
+  first = next(iter(text_models.batches(options, corpus, config.seed)))
   return fit.untrained(model, first, fit.seeds(config, options), options.length, corpus.tokenizer)
 
 
 def make_readers(
   config: ConfigDict,
   run: Run,
-  corpus: text.Corpus,
+  corpus: text_models.Corpus,
   frozen: Sequence[TrainedModel],
   trained: bool = True,
 ) -> list[Reader]:
   """Trains a probe on each frozen model, or takes it up."""
   options = config.cipher
   found: list[Reader] = []
-  held = text.held_out(corpus, 'validation', config.text.length, 64).ids
+  held = text_models.held_out(corpus, 'validation', config.text.length, 64).ids
   for seed, model in zip(fit.seeds(config, config.text), frozen):
     probing = Probing(model, Probe(corpus.tokenizer.vocab_size, options.probe_dim))
 
@@ -105,7 +105,7 @@ def make_readers(
 
     experiment = dataclasses.replace(
       probing.experiment,
-      batches=text.batches(options, corpus, seed + 1),
+      batches=text_models.batches(options, corpus, seed + 1),
       evaluations={'validation': accuracy},
     )
     run_name = f'cipher/{name(**corpus.where, trained=trained, seed=seed)}'
@@ -125,12 +125,12 @@ def check_same(run: Run, probe: str, kept: Any, model: Any) -> None:
     )
 
 
-def enciphered(config: ConfigDict, corpus: text.Corpus, one_key: bool = False) -> Texts:
+def enciphered(config: ConfigDict, corpus: text_models.Corpus, one_key: bool = False) -> Texts:
   """Test text under random keys, one for all or one for each."""
-  held = text.held_out(corpus, 'test', config.text.length, config.cipher.texts)
+  held = text_models.held_out(corpus, 'test', config.text.length, config.cipher.texts)
   alphabet, tokenizer = corpus.alphabet or b'', corpus.tokenizer
   seeds = [KEY_SEED + (0 if one_key else n) for n in range(len(held))]
-  keys = [ciphers.random_key(alphabet, text.LETTERS, seed) for seed in seeds]
+  keys = [ciphers.random_key(alphabet, text_models.LETTERS, seed) for seed in seeds]
   plain = [tokenizer.decode(one) for one in held.texts]
   texts = [ciphers.encipher(one, key, alphabet) for one, key in zip(plain, keys)]
   truth = [ciphers.decipher(alphabet, key, alphabet) for key in keys]
@@ -146,7 +146,7 @@ def _starts(config: ConfigDict) -> list[int]:
 def _add(
   rows: Rows,
   config: ConfigDict,
-  corpus: text.Corpus,
+  corpus: text_models.Corpus,
   texts: Texts,
   readers: Sequence[Reader],
   untrained: Sequence[Reader],
@@ -157,16 +157,16 @@ def _add(
   known = sources.sample(corpus.documents('train'), TRAIN_BYTES)
   train_ids = np.concatenate([corpus.tokenizer.encode(document) for document in known])
   frequency = np.bincount(train_ids, minlength=size)
-  bigrams = cipher.bigram_table(train_ids, size)
-  votes = lambda logits, at: cipher.window_votes(logits, ids, at, width)
-  shares = lambda logits, at: cipher.window_probabilities(logits, ids, at, width)
-  matched = functools.cache(lambda at: cipher.frequency_matching(ids, frequency, at, width))
+  bigrams = ciphers.bigram_table(train_ids, size)
+  votes = lambda logits, at: ciphers.window_votes(logits, ids, at, width)
+  shares = lambda logits, at: ciphers.window_probabilities(logits, ids, at, width)
+  matched = functools.cache(lambda at: ciphers.frequency_matching(ids, frequency, at, width))
   solvers: dict[str, Callable[[int], list[np.ndarray]]] = {
-    'majority': lambda at: [cipher.majority_key(votes(logits, at)) for logits in read],
-    'assignment': lambda at: [cipher.assignment_key(shares(logits, at)) for logits in read],
-    'untrained_majority': lambda at: [cipher.majority_key(votes(logits, at)) for logits in blank],
+    'majority': lambda at: [ciphers.majority_key(votes(logits, at)) for logits in read],
+    'assignment': lambda at: [ciphers.assignment_key(shares(logits, at)) for logits in read],
+    'untrained_majority': lambda at: [ciphers.majority_key(votes(logits, at)) for logits in blank],
     'frequency_matching': lambda at: [matched(at)],
-    'hill_climbing': lambda at: [cipher.hill_climb(ids, matched(at), bigrams, at, width)],
+    'hill_climbing': lambda at: [ciphers.hill_climb(ids, matched(at), bigrams, at, width)],
   }
   precisions: dict[str, np.ndarray] = {}  # in the last window, by solver
   of_keys = f'share of the window’s symbols whose key is right; {len(ids)} texts, a key each'
@@ -174,9 +174,9 @@ def _add(
     where, precision = corpus.where | {'solver': solver}, {}
     estimate = functools.partial(_estimate, texts, seeds=solver not in SEEDLESS)
     for at in _starts(config):
-      keys, seen = solve(at), cipher.seen_symbols(ids, size, at, width)
-      precision[at] = np.stack([cipher.precision(key, texts.truth, seen) for key in keys])
-      right = np.stack([cipher.accuracy(key, texts.truth, ids, at, width) for key in keys])
+      keys, seen = solve(at), ciphers.seen_symbols(ids, size, at, width)
+      precision[at] = np.stack([ciphers.precision(key, texts.truth, seen) for key in keys])
+      right = np.stack([ciphers.accuracy(key, texts.truth, ids, at, width) for key in keys])
       rows.add(where, f'precision_at_{at}', estimate(precision[at]), 'fraction', of_keys)
       rows.add(where, f'accuracy_at_{at}', estimate(right), 'fraction', 'share of characters')
     precisions[solver] = last = precision[max(precision)]
@@ -211,43 +211,47 @@ def add_compared(
 
 
 def _add_pooled(
-  rows: Rows, config: ConfigDict, corpus: text.Corpus, texts: Texts, logits: Sequence[np.ndarray]
+  rows: Rows,
+  config: ConfigDict,
+  corpus: text_models.Corpus,
+  texts: Texts,
+  logits: Sequence[np.ndarray],
 ) -> None:
   """Votes of the last windows of all texts under one key, taken together (Figure 4b)."""
   ids, found = texts.ids[:, :-1], []
   for one in logits:
-    votes = cipher.window_votes(one, ids, _starts(config)[-1], config.text.window)
+    votes = ciphers.window_votes(one, ids, _starts(config)[-1], config.text.window)
     votes = votes.sum(axis=0, keepdims=True)
-    key, seen = cipher.majority_key(votes), votes.any(axis=-1)
-    found.append(cipher.precision(key, texts.truth[:1], seen).item())
+    key, seen = ciphers.majority_key(votes), votes.any(axis=-1)
+    found.append(ciphers.precision(key, texts.truth[:1], seen).item())
   where = corpus.where | {'solver': 'pooled_majority'}
   note = f'votes of the last windows of {len(ids)} texts under one key'
   rows.add(where, 'precision_at_last_window', stats.mean(found), 'fraction', note)
 
 
 def _key_matrices(
-  config: ConfigDict, corpus: text.Corpus, texts: Texts, logits: np.ndarray
+  config: ConfigDict, corpus: text_models.Corpus, texts: Texts, logits: np.ndarray
 ) -> dict[str, np.ndarray]:
   """Probability of each plain symbol (columns) for each cipher symbol, by window (Figure 5)."""
   ids, width, matrices = texts.ids[:, :-1], min(50, config.text.window), {}
   for at in (0, 50, 100, 200):
     if at + width <= ids.shape[1]:
-      sums = cipher.window_probabilities(logits, ids, at, width).sum(axis=0)
+      sums = ciphers.window_probabilities(logits, ids, at, width).sum(axis=0)
       ordered = sums[np.argsort(texts.truth[0])]  # the right key is the diagonal
       shares = ordered / np.maximum(ordered.sum(axis=-1, keepdims=True), 1e-9)
       matrices[f'{corpus.data} at {at}'] = shares
   return matrices
 
 
-def _letter(corpus: text.Corpus, texts: Texts, reader: Reader) -> str:
+def _letter(corpus: text_models.Corpus, texts: Texts, reader: Reader) -> str:
   """A few test texts, enciphered and deciphered, for a person to read."""
   shown = lambda ids: _shown(corpus.tokenizer.decode(ids))
   parts = []
   for one, key in zip(texts.ids[:3], texts.truth[:3]):
     found = solve(reader, one[None])
-    seen = cipher.seen_symbols(one[None], len(key), 0, len(one))
-    [right] = cipher.precision(found, key, seen)
-    [plain] = cipher.apply_key(one[None], found, 0)
+    seen = ciphers.seen_symbols(one[None], len(key), 0, len(one))
+    [right] = ciphers.precision(found, key, seen)
+    [plain] = ciphers.apply_key(one[None], found, 0)
     parts.append(
       f'=== {name(**corpus.where)}\n--- cipher text\n{shown(one)}\n--- recovered\n{shown(plain)}\n'
       f'--- true\n{shown(key[one])}\n--- key: {right:.0%} of its symbols right\n'
@@ -258,10 +262,10 @@ def _letter(corpus: text.Corpus, texts: Texts, reader: Reader) -> str:
 
 def solve(reader: Reader, ids: np.ndarray) -> np.ndarray:
   """One-to-one keys [N, V] of cipher texts [N, T]."""
-  return cipher.late_key(reader(ids), ids[:, :-1])
+  return ciphers.late_key(reader(ids), ids[:, :-1])
 
 
-def key_lines(corpus: text.Corpus, key: np.ndarray) -> str:
+def key_lines(corpus: text_models.Corpus, key: np.ndarray) -> str:
   """The key as two lines: cipher letters above, plain letters below, · where unknown."""
   decode = lambda i: _shown(corpus.tokenizer.decode([i])) if i >= 0 else '·'
   known = [i for i in range(len(key)) if key[i] >= 0]
@@ -281,7 +285,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     by_corpus.setdefault(title, {})[where['solver']] = curve
   label = 'first symbol of the window'
   panels = [plots.curves(title, label, 'precision', each) for title, each in by_corpus.items()]
-  alphabet = text.ALPHABETS[config.text.vocabularies[0]]
+  alphabet = text_models.ALPHABETS[config.text.vocabularies[0]]
   labels = [chr(byte) for byte in alphabet.replace(b' ', b'_').replace(b'\n', b'/')]
   labels = labels if len(labels) <= 64 else []
   matrix = lambda title, values: plots.matrix(title, values, labels, 'read as', 'plain symbol')
@@ -306,6 +310,6 @@ TABLE = Table(
   ),
   check=check,
   pictures=pictures,
-  sources=text.read,
-  descriptions=text.describe,
+  sources=text_models.read,
+  descriptions=text_models.describe,
 )

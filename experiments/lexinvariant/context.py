@@ -8,18 +8,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.lexinvariant import models, text
+from experiments.lexinvariant import decoders, text_models
 from experiments.lexinvariant.markov import bins
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.evals import renaming
 from lib.evals.sequences import token_nats
 from lib.report import plots
 from lib.report.results import Row, Rows, select, series
 from lib.stats import Estimate
+from lib.tasks.markov import renaming
 
 COUNTING = ('counting_unigram', 'counting_bigram')  # in context, by their order
-LEARNED, RANDOM = (('embedding', kind) for kind in models.EMBEDDINGS)
+LEARNED, RANDOM = (('embedding', kind) for kind in decoders.EMBEDDINGS)
 LAW = ('predictor', 'law')
 # (embedding or predictor, its name) -> nats [S, N, T] of S models; S = 1 where none is trained.
 Scores = dict[tuple[str, str], np.ndarray]
@@ -28,11 +28,11 @@ Scores = dict[tuple[str, str], np.ndarray]
 def measure(config: ConfigDict, run: Run) -> Rows:
   """Trains a pair of models a corpus, vocabulary and seed; all score the same test text."""
   rows, options = Rows('context'), config.text
-  for place, corpus in enumerate(text.corpora(config)):
-    held = text.held_out(corpus, 'test', options.length, options.test_sequences)
+  for place, corpus in enumerate(text_models.corpora(config)):
+    held = text_models.held_out(corpus, 'test', options.length, options.test_sequences)
     scores: Scores = {}
-    for kind in models.EMBEDDINGS:
-      trained = dict(zip(fit.seeds(config, options), text.train(config, run, corpus, kind)))
+    for kind in decoders.EMBEDDINGS:
+      trained = dict(zip(fit.seeds(config, options), text_models.train(config, run, corpus, kind)))
       if place == 0:  # the corpus that the rate is chosen on
         fit.add_rate(rows, {'embedding': kind}, options, trained[config.seed].rate)
       scores['embedding', kind] = np.stack(
@@ -46,14 +46,14 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       for order, predictor in enumerate(COUNTING):
         counted = renaming.counting_nats(held.ids, corpus.tokenizer.vocab_size, order)
         scores['predictor', predictor] = counted[None]
-    if (exact := text.law_nats(corpus, held.ids)) is not None:
+    if (exact := text_models.law_nats(corpus, held.ids)) is not None:
       scores[LAW] = exact[None]
     rows += of_scores(config, corpus, scores, held.documents)
   return rows
 
 
 def of_scores(
-  config: ConfigDict, corpus: text.Corpus, scores: Scores, documents: np.ndarray
+  config: ConfigDict, corpus: text_models.Corpus, scores: Scores, documents: np.ndarray
 ) -> Rows:
   """All rows of a corpus, whose sequences are of `documents` [N].
 
@@ -66,7 +66,7 @@ def of_scores(
     estimate = mean if key in (LEARNED, RANDOM) else untrained
     _add_by_position(rows, where | dict([key]), options, nats, estimate)
   learned, random = scores[LEARNED], scores[RANDOM]
-  note = text.epochs_note(config, corpus.source, corpus.vocabulary)
+  note = text_models.epochs_note(config, corpus.source, corpus.vocabulary)
   _add_gap(rows, where, options, learned, random, documents, note)
   for key in [key for key in scores if key[1] in COUNTING]:
     counted = np.repeat(scores[key], len(learned), axis=0)
@@ -202,9 +202,9 @@ TABLE = Table(
     'regret_nats',
     'log_v_factorial_nats',
   ),
-  check=text.check,
+  check=text_models.check,
   pictures=pictures,
-  plans=text.plans,
-  sources=text.read,
-  descriptions=text.describe,
+  plans=text_models.plans,
+  sources=text_models.read,
+  descriptions=text_models.describe,
 )

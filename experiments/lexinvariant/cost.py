@@ -5,10 +5,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import fit, steps
-from experiments.lexinvariant import models
+from experiments import fit
+from experiments.lexinvariant import decoders
 from experiments.recipe import Run, Table
-from experiments.timing import in_turns
+from experiments.tools import steps
+from experiments.tools.timing import in_turns
 from lib.errors import InputError
 from lib.report.results import Rows
 
@@ -20,7 +21,7 @@ def check(config: ConfigDict) -> None:
   fit.check_counts(config.cost, 'cost', 'repeats')
   if not config.cost.vocab_sizes:
     raise InputError('cost.vocab_sizes must not be empty.')
-  models.check(config.cost, 'cost', max(config.cost.vocab_sizes))
+  decoders.check(config.cost, 'cost', max(config.cost.vocab_sizes))
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -51,7 +52,7 @@ def _prepare(config: ConfigDict, run: Run, vocab_size: int, arm: str) -> steps.R
   options, kind = config.cost.copy_and_resolve_references(), 'learned'
   if arm in DRAWN:
     options.draw_kind, kind = arm, 'lexinvariant'
-  step = steps.Ready(models.plan(config, options, kind, vocab_size), run.mesh)
+  step = steps.Ready(decoders.plan(config, options, kind, vocab_size), run.mesh)
   step.run()  # warms up
   return step
 

@@ -5,7 +5,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy.special import logsumexp
 
-from experiments.lexinvariant import text
+from experiments.lexinvariant import text_models
 from experiments.recipe import Run, Table
 from lib import stats
 from lib.errors import InputError
@@ -15,7 +15,7 @@ from lib.report.results import Rows
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text, models or numbers of draws that cannot be had."""
-  text.check(config)
+  text_models.check(config)
   if not config.draws.counts or min(config.draws.counts) < 1:
     raise InputError(f'draws.counts must name numbers of 1 or more; got {config.draws.counts}.')
 
@@ -23,18 +23,18 @@ def check(config: ConfigDict) -> None:
 def measure(config: ConfigDict, run: Run) -> Rows:
   """Nats of the mean of K predictions, on test text, against those of single draws."""
   rows = Rows('draws')
-  for corpus in text.corpora(config):
-    held = text.held_out(corpus, 'test', config.text.length, config.text.test_sequences)
+  for corpus in text_models.corpora(config):
+    held = text_models.held_out(corpus, 'test', config.text.length, config.text.test_sequences)
     nats = [
       [token_nats(one.model, held.ids, draw) for draw in range(max(config.draws.counts))]
-      for one in text.train(config, run, corpus, 'lexinvariant')
+      for one in text_models.train(config, run, corpus, 'lexinvariant')
     ]
     rows += of_nats(config, corpus, np.array(nats), held.documents)
   return rows
 
 
 def of_nats(
-  config: ConfigDict, corpus: text.Corpus, nats: np.ndarray, documents: np.ndarray
+  config: ConfigDict, corpus: text_models.Corpus, nats: np.ndarray, documents: np.ndarray
 ) -> Rows:
   """`nats` [S, K, N, T] of S models under K draws; gains are of the same sequences."""
   rows, late = Rows('draws'), config.text.window
@@ -62,6 +62,6 @@ TABLE = Table(
   'Predictions averaged over K draws of the random rows: what one draw loses.',
   ('nats_per_symbol', 'gain_nats_per_symbol', 'spread_nats'),
   check=check,
-  sources=text.read,
-  descriptions=text.describe,
+  sources=text_models.read,
+  descriptions=text_models.describe,
 )

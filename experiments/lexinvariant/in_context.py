@@ -11,15 +11,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.lexinvariant import models, regularizer, text
+from experiments.lexinvariant import decoders, regularizer, text_models
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.data import in_context, sources
-from lib.data.in_context import Example, Symbols
-from lib.evals import in_context as scores
+from lib.data import sources
 from lib.evals.sequences import generator
 from lib.report import plots, published
 from lib.report.results import Row, Rows, coordinates, select
+from lib.tasks import look_up
+from lib.tasks.look_up import Example, Symbols
 
 LAWS = ('uniform', 'frequency')  # how symbols are drawn
 AUDIT = 'in_context_audit'
@@ -27,17 +27,17 @@ AUDIT = 'in_context_audit'
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for text, models or tasks that cannot be had."""
-  text.check(config)
+  text_models.check(config)
   regularizer.check(config)
   fit.check_counts(config.in_context, 'in_context', 'examples')
-  regularizer.examples(config.in_context, Symbols(text.LETTERS))
+  regularizer.examples(config.in_context, Symbols(text_models.LETTERS))
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Accuracy of both embeddings on the same examples, and what one gains on the other."""
   rows = Rows('in_context')
-  for corpus in text.corpora(config):
-    trained = {kind: text.train(config, run, corpus, kind) for kind in models.EMBEDDINGS}
+  for corpus in text_models.corpora(config):
+    trained = {kind: text_models.train(config, run, corpus, kind) for kind in decoders.EMBEDDINGS}
     for law in LAWS:
       _ask(rows, config, corpus, law, trained)
   audited = audit(rows)
@@ -45,18 +45,18 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   return [*rows, *audited]
 
 
-def symbols_of(corpus: text.Corpus, law: str) -> Symbols:
+def symbols_of(corpus: text_models.Corpus, law: str) -> Symbols:
   """The vocabulary's symbols, all alike or as frequent as in the training text."""
   documents = None
   if law == 'frequency':
     documents = sources.sample(corpus.documents('train'), 2**22)
-  return in_context.symbols_of(corpus.tokenizer, documents)
+  return look_up.symbols_of(corpus.tokenizer, documents)
 
 
 def _ask(
   rows: Rows,
   config: ConfigDict,
-  corpus: text.Corpus,
+  corpus: text_models.Corpus,
   law: str,
   trained: Mapping[str, Sequence[fit.Fitted]],
 ) -> None:
@@ -65,7 +65,7 @@ def _ask(
   frequent = symbols_of(corpus, 'frequency')
   known = dict(zip(frequent.known, frequent.weights.tolist()))
   plain = regularizer.examples(options, symbols_of(corpus, law))
-  fold = lambda these: [in_context.folded(one, corpus.alphabet) for one in these]
+  fold = lambda these: [look_up.folded(one, corpus.alphabet) for one in these]
   asked = {task: fold(these) for task, these in plain.items()}
   pairs = [list(map(tokenizer.encode, one)) for these in asked.values() for one in these]
   length = max(len(prompt) for prompt, _ in pairs) + max(len(answer) for _, answer in pairs)
@@ -77,7 +77,7 @@ def _ask(
     hits = {}
     for kind, several in trained.items():
       writers = [generator(one.model, length=length, batch_size=size) for one in several]
-      hits[kind] = scores.right_shares(writers, asked[task], tokenizer)
+      hits[kind] = look_up.right_shares(writers, asked[task], tokenizer)
     where = corpus.where | {'symbols': law, 'task': task}
     _add(rows, where, these, hits, f'{len(these)} examples of {shown}', known)
 
@@ -110,7 +110,7 @@ def _add(
 
   `hits` are shares [S, N] by embedding; `known` is how frequent each symbol is in training text.
   """
-  guesses = scores.guessing(these, known)
+  guesses = look_up.guessing(these, known)
   for way, one in guesses.items():
     guess = 'a guess among the values shown, or the symbols of the line asked about'
     rows.add({**where, 'predictor': way}, 'accuracy', one, 'fraction', guess)
@@ -138,7 +138,7 @@ def audit(rows: Sequence[Row]) -> Rows:
           for other in accuracy(cells, {**one.where, 'embedding': 'lexinvariant'})
         ]
         note = f'lexinvariant over standard, {len(pairs)} pairs'
-        averages = scores.improvement(*zip(*pairs, strict=True)) if pairs else {}
+        averages = look_up.improvement(*zip(*pairs, strict=True)) if pairs else {}
         for column, value in averages.items():
           none = '' if np.isfinite(value) else '; no number where a standard accuracy is 0'
           found.add(source | where, column, None if none else value, 'ratio', note + none)
@@ -171,8 +171,8 @@ TABLE = Table(
   ('accuracy', 'accuracy_above_chance', 'accuracy_above_learned'),
   check=check,
   pictures=pictures,
-  sources=text.read,
-  descriptions=text.describe,
+  sources=text_models.read,
+  descriptions=text_models.describe,
   also={
     AUDIT: (
       'What "on average 4 times better" comes to, by five statistics of the pairs.',

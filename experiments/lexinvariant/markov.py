@@ -10,16 +10,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.lexinvariant import models
+from experiments.lexinvariant import decoders
 from experiments.recipe import Pictures, Plans, Run, Table
 from lib import stats
-from lib.data import markov, pipeline
-from lib.data.markov import MarkovDocuments, MarkovSource
+from lib.data import pipeline
 from lib.errors import InputError
-from lib.evals import renaming
 from lib.evals.sequences import token_nats
 from lib.report import plots
 from lib.report.results import Row, Rows, series
+from lib.tasks.markov import chains, renaming
+from lib.tasks.markov.chains import MarkovDocuments, MarkovSource
 from lib.tokenizers.characters import Characters
 
 # Seeds of streams that never share text.
@@ -36,14 +36,14 @@ def check(config: ConfigDict) -> None:
     )
   fit.check_counts(config.markov, 'markov', 'test_sequences')
   make_source(config, config.seed)
-  models.check(config.markov, 'markov', config.markov.alphabet)
+  decoders.check(config.markov, 'markov', config.markov.alphabet)
 
 
 def make_source(config: ConfigDict, seed: int) -> MarkovSource:
   """The chain of a seed, which its model and the exact predictor both know."""
   options = config.markov
   chain = options.chain_seed + seed
-  return markov.random_kernel(1, options.alphabet, chain, options.concentration)
+  return chains.random_kernel(1, options.alphabet, chain, options.concentration)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -159,7 +159,7 @@ def train(config: ConfigDict, run: Run, source: MarkovSource, seed: int) -> fit.
   regret = lambda model: {'regret_nats': (token_nats(model, held) - true).sum(axis=1).mean()}
   of_seed = lambda seed: batches_of(alone, source, seed)
   tokenizer, kind = Characters(source.alphabet), 'lexinvariant'
-  [found] = models.train(
+  [found] = decoders.train(
     alone, run, options, f'markov/{kind}', kind, tokenizer, of_seed, regret, 'regret_nats'
   )
   return found
@@ -184,7 +184,7 @@ def batches_of(config: ConfigDict, source: MarkovSource, seed: int) -> grain.Ite
 def plans(config: ConfigDict) -> Plans:
   """The model of a chain."""
   options = config.markov
-  make = functools.partial(models.plan, config, options, 'lexinvariant', options.alphabet)
+  make = functools.partial(decoders.plan, config, options, 'lexinvariant', options.alphabet)
   return {'markov': make}
 
 

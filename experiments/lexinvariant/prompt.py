@@ -4,11 +4,11 @@
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.lexinvariant import cipher, text
+from experiments.lexinvariant import cipher, text_models
 from experiments.recipe import Run
 from lib.errors import InputError
-from lib.evals import cipher as keys
 from lib.evals.sequences import generator
+from lib.tasks import ciphers
 
 SHORTEST, LONGEST = 20, 1000  # symbols; too few do not show which is which
 CONTINUED = 40  # symbols
@@ -17,7 +17,7 @@ CONTINUED = 40  # symbols
 def check(config: ConfigDict) -> None:
   """Raises InputError for a prompt that the first corpus's alphabet cannot hold."""
   cipher.check(config)
-  alphabet = text.ALPHABETS.get(config.text.vocabularies[0])
+  alphabet = text_models.ALPHABETS.get(config.text.vocabularies[0])
   if alphabet is None:
     raise InputError('a prompt needs text.vocabularies to begin with characters, such as letters.')
   data = config.prompt.encode()
@@ -35,14 +35,14 @@ def check(config: ConfigDict) -> None:
 
 def answer(config: ConfigDict, run: Run) -> str:
   """The key that the probe finds, the plain text, and the model's continuation in the cipher."""
-  corpus = text.corpora(config)[0]
+  corpus = text_models.corpora(config)[0]
   decode, size = corpus.tokenizer.decode, corpus.tokenizer.vocab_size
-  model = text.train(config, run, corpus, 'lexinvariant')[0].model
+  model = text_models.train(config, run, corpus, 'lexinvariant')[0].model
   [read] = cipher.make_readers(config, run, corpus, [model])
   ids = corpus.tokenizer.encode(config.prompt.encode())
   [key] = cipher.solve(read, np.append(ids, ids[-1])[None])
   [more] = generator(model)([ids], CONTINUED)
-  plain = lambda part: decode(keys.apply_key(part[None], key[None], size - 1)[0]).decode()
+  plain = lambda part: decode(ciphers.apply_key(part[None], key[None], size - 1)[0]).decode()
   return (
     f'\nKey found (cipher above, plain below):\n{cipher.key_lines(corpus, key)}\n\n'
     f'Deciphered: {plain(ids)}\n\nContinuation by the model: {decode(more).decode()}\n'

@@ -15,21 +15,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.lexinvariant import models, text
+from experiments.lexinvariant import decoders, text_models
 from experiments.recipe import Pictures, Plans, Run, Table
 from lib import stats
-from lib.data import epochs, excerpts, files, folded, in_context, pipeline, sources
-from lib.data.in_context import Example, ExampleDocuments, Symbols
+from lib.data import epochs, excerpts, folded, own_files, pipeline, sources
 from lib.errors import InputError
-from lib.evals import in_context as scores
 from lib.evals.sequences import generator, token_nats
 from lib.language_model import TrainedModel
 from lib.report import plots
 from lib.report.results import Row, Rows, name, select, series
+from lib.tasks import look_up
+from lib.tasks.look_up import Example, ExampleDocuments, Symbols
 from lib.tokenizers.characters import Characters
 
 HELD_OUT = b'0123456789'  # symbols that no training document holds
-TOKENIZER = Characters(text.LETTERS + in_context.FORMAT + HELD_OUT)
+TOKENIZER = Characters(text_models.LETTERS + look_up.FORMAT + HELD_OUT)
 TEXT = 'letters'  # the vocabulary that text is folded into
 TRAIN, TEST = 1 << 20, 3 << 20  # seeds of examples; sizes were chosen on others
 SYMBOLS = {  # how the symbols of a task are known to the model
@@ -67,12 +67,12 @@ STANDARD, LEXINVARIANT = Arm('permuted'), Arm('lexinvariant')
 def check(config: ConfigDict) -> None:
   """Raises InputError for models, text or tasks that cannot be had."""
   options = config.regularizer
-  models.check(options, 'regularizer', TOKENIZER.vocab_size)
+  decoders.check(options, 'regularizer', TOKENIZER.vocab_size)
   for arm in arms(config):
-    if arm.embedding not in (*models.PARTIAL, 'lexinvariant') or not 0 <= arm.p <= 1:
+    if arm.embedding not in (*decoders.PARTIAL, 'lexinvariant') or not 0 <= arm.p <= 1:
       raise InputError(
         f'regularizer.arms: {tuple(arm)} is not (embedding, p, per) with an embedding of '
-        f'{", ".join(models.PARTIAL)}, lexinvariant and p in 0…1.'
+        f'{", ".join(decoders.PARTIAL)}, lexinvariant and p in 0…1.'
       )
   fit.check_counts(options, 'regularizer', 'examples', 'test_sequences')
   examples(options, Symbols(HELD_OUT))  # too few symbols for the task are named here
@@ -81,7 +81,7 @@ def check(config: ConfigDict) -> None:
     raise InputError(
       f'regularizer.length {options.length} is too short for a task of {longest} symbols.'
     )
-  for split in files.SPLITS:
+  for split in own_files.SPLITS:
     sources.open_source(options.source, split)
   epochs.check('regularizer.source', options.source, _text_bytes(config), config.scale)
 
@@ -111,7 +111,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       for task, these in tasks.items():
         column = f'{task}_{{}}_{symbols}'
         hits[arm][column] = found = answers(config, trained, symbols, these)
-        chance = max(scores.guessing(these).values(), key=lambda one: one.value)
+        chance = max(look_up.guessing(these).values(), key=lambda one: one.value)
         note = f'of {len(these)} answers over {SYMBOLS[symbols]}'
         add_accuracies(rows, arm.where, column, found, chance, note)
     curves = [one.curve('validation/row_norm') for one in trained]
@@ -140,7 +140,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 def plans(config: ConfigDict) -> Plans:
   """The arms; all are of about one size."""
-  plan = functools.partial(models.plan, config, config.regularizer)
+  plan = functools.partial(decoders.plan, config, config.regularizer)
   return {
     f'regularizer/{name(**arm.where)}': functools.partial(
       plan, arm.embedding, TOKENIZER.vocab_size, arm.per
@@ -160,13 +160,13 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> list[fit.Fitted]:
     while 'inner' in embedding:
       embedding = embedding['inner']
     if (table := embedding.get('table')) is not None:  # of the letters, which training text holds
-      norms = np.linalg.norm(np.asarray(table)[: len(text.LETTERS)], axis=1)
+      norms = np.linalg.norm(np.asarray(table)[: len(text_models.LETTERS)], axis=1)
       found['row_norm'] = float(norms.mean() / table.shape[1] ** 0.5)
     return found
 
   run_name, of_seed = f'regularizer/{name(**arm.where)}', functools.partial(batches, config, arm)
   how = arm.embedding, TOKENIZER, of_seed, score, 'nats_per_symbol', arm.per
-  return models.train(config, run, options, run_name, *how)
+  return decoders.train(config, run, options, run_name, *how)
 
 
 def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
@@ -196,15 +196,15 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
   )
 
 
-def _training_tasks(config: ConfigDict) -> list[in_context.Task]:
+def _training_tasks(config: ConfigDict) -> list[look_up.Task]:
   """The tasks of training documents, in turn."""
-  options, symbols = config.regularizer, Symbols(text.LETTERS)
-  lookup = in_context.LookUp(symbols, options.pairs, options.questions)
-  return [lookup, lookup, in_context.Permutation(symbols, options.demonstrations)]
+  options, symbols = config.regularizer, Symbols(text_models.LETTERS)
+  lookup = look_up.LookUp(symbols, options.pairs, options.questions)
+  return [lookup, lookup, look_up.Permutation(symbols, options.demonstrations)]
 
 
 def _documents(config: ConfigDict, split: str) -> sources.Source:
-  return folded.open_folded(config.regularizer.source, text.ALPHABETS[TEXT]).documents[split]
+  return folded.open_folded(config.regularizer.source, text_models.ALPHABETS[TEXT]).documents[split]
 
 
 def _texts(config: ConfigDict, seed: int) -> list[bytes]:
@@ -221,7 +221,7 @@ def _stretches(config: ConfigDict, split: str) -> excerpts.Excerpts:
     _documents(config, split),
     length=options.length,
     count=options.test_sequences,
-    most=text.of_one_document(options.test_sequences),
+    most=text_models.of_one_document(options.test_sequences),
     prepare=TOKENIZER.encode,
     name=f'{options.source} ({split})',
   )
@@ -229,16 +229,16 @@ def _stretches(config: ConfigDict, split: str) -> excerpts.Excerpts:
 
 def examples(options: ConfigDict, symbols: Symbols) -> dict[str, list[Example]]:
   """Questions of each task, from seeds that no training example has."""
-  tasks: dict[str, in_context.Task] = {
-    'lookup': in_context.LookUp(symbols, options.pairs),
-    'permutation': in_context.Permutation(symbols, options.demonstrations),
+  tasks: dict[str, look_up.Task] = {
+    'lookup': look_up.LookUp(symbols, options.pairs),
+    'permutation': look_up.Permutation(symbols, options.demonstrations),
   }
-  return {task: in_context.examples(law, options.examples, TEST) for task, law in tasks.items()}
+  return {task: look_up.examples(law, options.examples, TEST) for task, law in tasks.items()}
 
 
 def asked(config: ConfigDict, symbols: str) -> dict[str, list[Example]]:
   """The questions of each task over symbols known, held out or concealed."""
-  alphabet = HELD_OUT if symbols == 'held_out' else text.LETTERS
+  alphabet = HELD_OUT if symbols == 'held_out' else text_models.LETTERS
   return examples(config.regularizer, Symbols(alphabet))
 
 
@@ -248,7 +248,7 @@ def answers(
   """Shares [S, N] of the symbols that models answer rightly, over symbols of a kind of SYMBOLS."""
   hidden, length = np.float32(symbols == 'concealed'), config.regularizer.length
   writers = [generator(one.model, length=length, concealed=hidden) for one in trained]
-  return scores.right_shares(writers, these, TOKENIZER)
+  return look_up.right_shares(writers, these, TOKENIZER)
 
 
 def _text_nats(config: ConfigDict, trained: Sequence[fit.Fitted]) -> np.ndarray:
@@ -277,7 +277,7 @@ def add_accuracies(
     f'(accuracy − {chance.value:.3f}) / (1 − {chance.value:.3f}), the best guess’s accuracy taken '
     'out; 0 at least'
   )
-  above = scores.above_chance(right, chance)
+  above = look_up.above_chance(right, chance)
   rows.add(where, column.format('accuracy_above_chance'), above, 'fraction', note)
 
 
@@ -329,6 +329,6 @@ TABLE = Table(
   plans=plans,
   sources=lambda config: (config.regularizer.source,),
   descriptions=lambda config: folded.describe(
-    config.regularizer.source, text.ALPHABETS[TEXT], TEXT
+    config.regularizer.source, text_models.ALPHABETS[TEXT], TEXT
   ),
 )

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from experiments import fit
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.data.markov import MarkovDocuments, MarkovSource, random_kernel
 from lib.errors import InputError
-from lib.evals import renaming
 from lib.report import plots
 from lib.report.results import Row, Rows, series
+from lib.tasks.markov import renaming
+from lib.tasks.markov.chains import MarkovDocuments, MarkovSource, random_kernel
 
 LENGTHS = (16, 64, 256, 1024)
 EPSILON, DELTA = 0.2, 0.1  # for the lengths that the bounds ask for

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.markov import sources
-from experiments.markov.sources import PER_CHAR, make_source, over_sizes
+from experiments.markov import markov_source
+from experiments.markov.markov_source import PER_CHAR, make_source, over_sizes
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.data.markov import DICTIONARY, TEST, TRAIN, MarkovSource, draw, draw_parts
-from lib.evals import bounds, ngram, parse
+from lib.evals import ngram
 from lib.report.results import Row, Rows, select
+from lib.tasks.markov import dictionary_loss
+from lib.tasks.markov.chains import DICTIONARY, TEST, TRAIN, MarkovSource, draw, draw_parts
 from lib.threads import on_all_cores
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import LIMIT_BITS, Blocks
@@ -150,7 +151,7 @@ def _token_losses(
   values['unigram_above_characters'] = unigram - source.ngram_loss(0)
   largest = {'greedy': math.inf, 'merges': dense}  # that are solved exactly
   if tokenizer.vocab_size <= largest.get(tokenizer.encoder, 0):
-    exact = parse.exact_unigram(tokenizer, source)
+    exact = dictionary_loss.exact_unigram(tokenizer, source)
     values |= {'exact_unigram': exact.nats_per_char, 'chars_per_token': exact.chars_per_token}
     values['unigram_above_exact'] = unigram - exact.nats_per_char
   else:
@@ -162,8 +163,8 @@ def _add_bound(
   rows: Rows, where: Mapping[str, Any], source: MarkovSource, size: int
 ) -> float | None:
   """The theorem's bound, or None where a unigram over characters already meets it."""
-  bound = bounds.dictionary_bound(source.entropy_rate, source.min_probability, size)
-  vacuous = bounds.vacuous(bound, source.ngram_loss(0))
+  bound = dictionary_loss.dictionary_bound(source.entropy_rate, source.min_probability, size)
+  vacuous = dictionary_loss.vacuous(bound, source.ngram_loss(0))
   found, note = (None, VACUOUS) if vacuous else (bound, '')
   rows.add(where, 'bound_nats_per_char', found, 'nats/char', note)
   return found
@@ -182,13 +183,13 @@ def bound(config: ConfigDict, run: Run) -> Rows:
     text = draw(source, sizes.chars, seed, DICTIONARY)
     learned = train_lzw([text], max(sizes.sizes), source.alphabet)
     return {
-      size: parse.exact_unigram(learned.smaller(size), source).nats_per_char
+      size: dictionary_loss.exact_unigram(learned.smaller(size), source).nats_per_char
       for size in sizes.sizes
       if size <= learned.vocab_size
     }
 
   seeds = range(config.seed, config.seed + sizes.seeds)
-  jobs = list(itertools.product(sources.probabilities(config, sizes.probabilities), seeds))
+  jobs = list(itertools.product(markov_source.probabilities(config, sizes.probabilities), seeds))
   by_row: dict[tuple, list[float]] = defaultdict(list)
   for (p, _), found in zip(jobs, on_all_cores('bound', score, jobs), strict=True):
     for size, nats in found.items():
@@ -230,7 +231,7 @@ def generalization(config: ConfigDict, run: Run) -> Rows:
       [found] = ngram.token_loss(bpe, train, test, [0], over='texts')
       where = {'k': k, 'dictionary': 'bpe', 'd': size, 'learned_at': learned_at or 'here'}
       rows.add_loss(where, '', found, '' if learned_at else 'learned on this source')
-      rows.add_loss(where, 'exact', parse.exact_unigram(bpe, source).nats_per_char)
+      rows.add_loss(where, 'exact', dictionary_loss.exact_unigram(bpe, source).nats_per_char)
   return rows
 
 
@@ -249,7 +250,7 @@ def token_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Picture
       'BPE, merges: bigram': of('bigram', 'bpe', 'merges'),
       'bound for LZW, where not vacuous': of('bound', 'lzw', 'greedy'),
     }
-    across = sources.levels(make_source(config, k))
+    across = markov_source.levels(make_source(config, k))
     panels += over_sizes(f'order k = {k}', PER_CHAR, found, across)
   return {'token_ngram.png': panels}
 
@@ -272,8 +273,8 @@ def bound_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Picture
 def check_sizes(config: ConfigDict, table: str) -> None:
   """Raises InputError for dictionaries smaller than their alphabet, or sources that cannot be."""
   options = config[table]
-  sources.check(config, options.sizes, options.get('seeds', 1))
-  for p in sources.probabilities(
+  markov_source.check(config, options.sizes, options.get('seeds', 1))
+  for p in markov_source.probabilities(
     config, options.get('probabilities') or options.get('learned_at') or ()
   ):
     make_source(config, 1, p)
@@ -285,14 +286,14 @@ NGRAM = Table(
   caption='Character models with m characters of context on order-k sources: ln 2 until m = k, '
   'the entropy rate from there.',
   shown=('nats_per_char', 'closed_form_nats_per_char'),
-  check=sources.check,
+  check=markov_source.check,
 )
 BLOCKS = Table(
   'blocks',
   blocks,
   caption='The toy tokenizer: the best unigram over blocks of r characters.',
   shown=('nats_per_char', 'closed_form_nats_per_char'),
-  check=sources.check,
+  check=markov_source.check,
 )
 TOKEN_NGRAM = Table(
   'token_ngram',

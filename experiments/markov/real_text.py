@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.markov.sources import over_sizes
+from experiments.markov.markov_source import over_sizes
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
 from lib.data import sources

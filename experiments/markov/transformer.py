@@ -17,11 +17,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.markov import sources
-from experiments.markov.sources import PER_CHAR, make_source
+from experiments.markov import markov_source
+from experiments.markov.markov_source import PER_CHAR, make_source
 from experiments.recipe import Pictures, Plan, Plans, Run, Table
 from lib import stats
-from lib.data import markov, pipeline
+from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.evals import ngram
@@ -29,6 +29,7 @@ from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.report import plots
 from lib.report.results import Row, Rows, name, select
+from lib.tasks.markov import chains
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.bpe import train_bpe
 from lib.tokenizers.characters import Characters
@@ -43,7 +44,7 @@ Arm = dict[str, Any]  # k, tokenizer, p, tied
 def check(config: ConfigDict) -> None:
   """Raises InputError for sizes that no arm can have."""
   fit.check(config.transformer, 'transformer')
-  sources.check(config, (config.transformer.vocab_size,))
+  markov_source.check(config, (config.transformer.vocab_size,))
   for arm in arms(config):
     make_source(config, arm['k'], arm['p'])
 
@@ -51,7 +52,7 @@ def check(config: ConfigDict) -> None:
 def arms(config: ConfigDict) -> list[Arm]:
   """Every combination of order, tokenizer, p and tying."""
   options = config.transformer
-  given = sources.probabilities(config, options.probabilities)
+  given = markov_source.probabilities(config, options.probabilities)
   return [
     {'k': k, 'tokenizer': tokenizer, 'p': p, 'tied': tied}
     for p, tied, k, tokenizer in itertools.product(
@@ -66,13 +67,13 @@ def run_name(arm: Arm) -> str:
 
 
 def make_tokenizer(
-  options: ConfigDict, source: markov.MarkovSource, kind: str, seed: int
+  options: ConfigDict, source: chains.MarkovSource, kind: str, seed: int
 ) -> Dictionary:
   """Characters, or BPE learned from this seed's own stream."""
   if kind == 'characters':
     return Characters(source.alphabet)
   if kind == 'bpe':
-    text = markov.draw(source, options.dictionary_chars, seed, markov.DICTIONARY)
+    text = chains.draw(source, options.dictionary_chars, seed, chains.DICTIONARY)
     return train_bpe([text], options.vocab_size, source.alphabet)
   raise InputError(f'transformer.tokenizers {kind!r} is not one of characters, bpe.')
 
@@ -97,7 +98,7 @@ class Task:
     self._chars = self._context + 4 * longest
     # Tokens of a row: the most that 200 documents need, and a tenth more. Training and validation
     # crop a document that needs still more; its scored characters are counted all the same.
-    some = self._documents(0, markov.TRAIN, 200)
+    some = self._documents(0, chains.TRAIN, 200)
     most = max(len(self._tokens(seed, text)[0]) for seed in self.tokenizers for text in some)
     length = min(self._context, -(-int(1.1 * most) // 8) * 8)
     self.options = ConfigDict(options.to_dict() | {'length': length})
@@ -105,9 +106,9 @@ class Task:
     embedding = Learned(ids, options.dim, tied=arm['tied'], bias=True, dtype=dtype)
     self.model = LanguageModel(embedding, fit.make_decoder(options, dtype, max_length=length))
 
-  def _documents(self, seed: int, stream: int, count: int) -> markov.MarkovDocuments:
-    drawn = markov.stream_seed(seed, stream, self.source.order)
-    return markov.MarkovDocuments(self.source, self._chars, count, drawn)
+  def _documents(self, seed: int, stream: int, count: int) -> chains.MarkovDocuments:
+    drawn = chains.stream_seed(seed, stream, self.source.order)
+    return chains.MarkovDocuments(self.source, self._chars, count, drawn)
 
   def _tokens(self, seed: int, document: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Ids [n] of a document within the context, and the characters [n] that each covers."""
@@ -127,15 +128,15 @@ class Task:
       pack=False,
       context_bytes=self._context,
       shuffle=False,  # the documents are independent draws
-      repeat=stream == markov.TRAIN,
+      repeat=stream == chains.TRAIN,
     )
 
   def train(self, config: ConfigDict, run: Run, arm: Arm) -> list[fit.Fitted]:
     """Trains the model of every seed."""
     size, held_out = self.options.batch_size, self.options.validation_documents
-    fresh = functools.partial(self.batches, markov.TRAIN, self.options.steps * size, size)
+    fresh = functools.partial(self.batches, chains.TRAIN, self.options.steps * size, size)
     scored = functools.partial(
-      self.batches, markov.VALIDATION, held_out, min(64, -(-held_out // 16))
+      self.batches, chains.VALIDATION, held_out, min(64, -(-held_out // 16))
     )
     return fit.fit(
       config,
@@ -150,7 +151,7 @@ class Task:
 
   def score(self, model: TrainedModel, seed: int) -> tuple[float, float]:
     """Nats per character of fresh documents, and characters per token."""
-    drawn = self._documents(seed, markov.TEST, self.options.test_documents)
+    drawn = self._documents(seed, chains.TEST, self.options.test_documents)
     ids, covered = zip(*(self._tokens(seed, document) for document in drawn), strict=True)
     chars = sum(part.sum() for part in covered)
     return sum(nats.sum() for nats in model.id_loss(ids)) / chars, chars / sum(map(len, ids))
@@ -160,8 +161,8 @@ class Task:
     scores = []
     for seed, tokenizer in self.tokenizers.items():
       counted, scored = (
-        markov.draw(self.source, self.options.ngram_chars, seed, stream)
-        for stream in (markov.TRAIN, markov.TEST)
+        chains.draw(self.source, self.options.ngram_chars, seed, stream)
+        for stream in (chains.TRAIN, chains.TEST)
       )
       found = ngram.token_loss(tokenizer, [counted], [scored], [0, 1])
       scores.append([one.value for one in found])
@@ -251,7 +252,7 @@ def _curves(config: ConfigDict, run: Run) -> list[plots.Panel]:
       styles[label] = {'color': color, 'linestyle': STROKES[arm['tokenizer']]}
       errors[label] = [found.sem for found in curve.values()]
       by_step[label], by_second[label] = ([*curve], nats), (times, nats)
-    levels = sources.levels(make_source(config, config.orders[0], p))
+    levels = markov_source.levels(make_source(config, config.orders[0], p))
     title = f'p = q = {p}, {"tied" if tied else "untied"}' if p else config.source.kind
     panels += [
       plots.curves(title + more, x_label, PER_CHAR, series, levels, styles=styles, errors=errors)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from experiments.matrix import cells, tokens
-from experiments.matrix.corpus import Corpus
+from experiments.matrix.reading import Corpus
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
 from lib.errors import InputError

@@ -13,9 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.matrix import corpus as corpora
-from experiments.matrix import models, tokens
-from experiments.matrix.corpus import Corpus
+from experiments.matrix import embeddings, reading, tokens
+from experiments.matrix.reading import Corpus
 from experiments.recipe import Run
 from lib import stats
 from lib.errors import InputError
@@ -57,7 +56,7 @@ def check(config: ConfigDict, options: ConfigDict, where: str) -> None:
     raise InputError(f'{where}.teraflops must be above 0; got {options.teraflops}.')
   fit.check(ConfigDict(options.to_dict() | {'steps': 1}), where)
   tokens.check(config, f'{where}.tokenizers', options.tokenizers)
-  corpora.check(config, options)
+  reading.check(config, options)
 
 
 def rows_of(table: str, made: Mapping[str, Tokenizer]) -> Rows:
@@ -97,7 +96,7 @@ def measure(
       count; that of a new kind of cell is added.
   """
   try:
-    model = models.make(config, corpus.tokenizer, embedding)
+    model = embeddings.make(config, corpus.tokenizer, embedding)
   except InputError as error:
     rows.add(where, BITS, None, 'bits/byte', f'impossible: {error}')
     return None

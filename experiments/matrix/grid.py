@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.matrix import cells, models, tokens
+from experiments.matrix import cells, embeddings, tokens
 from experiments.matrix.cells import BITS, GAIN, Scores
-from experiments.matrix.corpus import Corpus
+from experiments.matrix.reading import Corpus
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
 from lib.errors import InputError
@@ -34,7 +34,7 @@ def check(config: ConfigDict) -> None:
   if not config.grid.embeddings:
     raise InputError('grid.embeddings must name at least one.')
   cells.check(config, config.grid, 'grid')
-  models.check(config)
+  embeddings.check(config)
 
 
 def where_of(tokenizer: str, embedding: str) -> dict[str, str]:

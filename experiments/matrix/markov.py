@@ -18,15 +18,15 @@ from ml_collections import ConfigDict
 from experiments import fit
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
-from lib.data import markov
+from lib.compression import known_law
 from lib.errors import InputError
-from lib.evals import ngram, parse
+from lib.evals import ngram
 from lib.report import plots
 from lib.report.results import Row, Rows, select
+from lib.tasks.markov import chains, dictionary_loss
 from lib.threads import on_all_cores
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.bpe import train_bpe
-from lib.tokenizers.coding import known_law
 from lib.tokenizers.lzw import train_lzw
 
 NOTES = {
@@ -87,8 +87,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   return rows
 
 
-def _source(config: ConfigDict, order: int) -> markov.MarkovSource:
-  return markov.make(order, config.seed, **config.source)
+def _source(config: ConfigDict, order: int) -> chains.MarkovSource:
+  return chains.make(order, config.seed, **config.source)
 
 
 def _mean(found: Any) -> stats.Estimate:
@@ -102,7 +102,7 @@ def _codes(config: ConfigDict, order: int) -> dict[str, np.ndarray]:
   length = min(sizes.document_chars, sizes.test_chars)
   found = []
   for seed in fit.seeds(config, sizes):
-    text = markov.draw(source, sizes.test_chars // length * length, seed, markov.TEST)
+    text = chains.draw(source, sizes.test_chars // length * length, seed, chains.TEST)
     symbols = np.frombuffer(text, np.uint8).astype(np.int64) - source.alphabet[0]
     found.append(known_law.code_lengths(source, symbols.reshape(-1, length)))
   return {what: np.array([one[what] for one in found]) for what in found[0]}
@@ -116,18 +116,18 @@ def _dictionaries(config: ConfigDict, order: int, bits: int) -> dict[str, Any]:
   source, sizes = _source(config, order), config.markov
 
   def learned(learn: Callable, seed: int) -> tuple[float, float]:
-    text = lambda stream, chars: markov.draw(source, chars, seed, stream)
-    documents = [text(markov.DICTIONARY, sizes.dictionary_chars)]
+    text = lambda stream, chars: chains.draw(source, chars, seed, stream)
+    documents = [text(chains.DICTIONARY, sizes.dictionary_chars)]
     tokenizer = learn(documents, 1 << bits, source.alphabet)
     if tokenizer.encoder == 'greedy':
       return exact(tokenizer)
-    counted = tokenizer.encode(text(markov.TRAIN, sizes.train_chars))
-    scored = tokenizer.encode(text(markov.TEST, sizes.test_chars))
+    counted = tokenizer.encode(text(chains.TRAIN, sizes.train_chars))
+    scored = tokenizer.encode(text(chains.TEST, sizes.test_chars))
     nats = ngram.NGram(counted, 0, tokenizer.vocab_size).nats(scored).sum()
     return nats / sizes.test_chars, sizes.test_chars / scored.size
 
   def exact(tokenizer: Dictionary) -> tuple[float, float]:
-    found = parse.exact_unigram(tokenizer, source)
+    found = dictionary_loss.exact_unigram(tokenizer, source)
     return found.nats_per_char, found.chars_per_token
 
   seeds = fit.seeds(config, sizes)

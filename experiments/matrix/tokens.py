@@ -24,8 +24,8 @@ from ml_collections import ConfigDict
 from experiments import coders
 from experiments.recipe import Run
 from lib import tokenizers
+from lib.compression import byte_coders
 from lib.errors import InputError
-from lib.models import byte_coders
 from lib.tokenizers import Tokenizer, registry
 
 # Learned by a trainer of the registry. Plain `bpe` is `bpe_unsplit`; BPE within words is to come.

@@ -9,8 +9,7 @@ from ml_collections import ConfigDict
 from experiments import recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import text
-from lib.data import fonts, glyphs
-from lib.embeddings import glyph_rows, row_kinds
+from lib.glyphs import fonts, pixel_rows, rendering, row_kinds
 from lib.report.results import Row, Rows
 
 FORMS = ('faithful', 'deduped')  # of the rows
@@ -62,7 +61,7 @@ def _add_vocabulary(rows: Rows, config: ConfigDict, title: str, font: str, kind:
     column: [int(tokenizer.encode(one.encode())[-1]) for one in pair]
     for column, pair in PAIRS.items()
   }
-  deduped = glyph_rows.glyph_rows(table, min(64, table.cell**2), identity=row_kinds.IDENTITY)
+  deduped = pixel_rows.glyph_rows(table, min(64, table.cell**2), identity=row_kinds.IDENTITY)
   for form, vectors in zip(FORMS, (table.bits, deduped)):
     where = of_font | {'rows': form}
     distinct, sharing = shared(vectors)
@@ -74,7 +73,7 @@ def _add_vocabulary(rows: Rows, config: ConfigDict, title: str, font: str, kind:
     rows.add(where, 'tokens_sharing_a_row', sharing)
     for column, (one, other) in pairs.items():
       rows.add(where, column, one != other and np.array_equal(vectors[one], vectors[other]))
-  kept = glyph_rows.variance_kept(table)
+  kept = pixel_rows.variance_kept(table)
   for dim in (2**power for power in range(3, 13)):
     if dim <= kept.size:
       rows.add(of_font | {'dim': dim}, 'variance_kept', kept[dim - 1], 'ratio')
@@ -91,7 +90,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Some tokens as the models see them."""
   opened = text.open_text(config)
   tokens = text.strings_of(opened.tokenizer, config.glyphs.alphabet)
-  return {'glyphs.png': glyphs.contact_sheet(opened.glyphs, tokens)}
+  return {'glyphs.png': rendering.contact_sheet(opened.glyphs, tokens)}
 
 
 TABLE = recipe.Table(

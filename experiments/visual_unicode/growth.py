@@ -2,7 +2,7 @@
 """Growth on a frozen substrate (arXiv 2507.07129): layers one by one, and experts side by side.
 
 All models share the frozen rows, and the training compute of the monolithic one, counted as in
-`lib.models.growth.Flops`.
+`lib.models.stages.Flops`.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from lib.data import pipeline, sources
 from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
 from lib.language_model import TrainedModel, ensemble
-from lib.models.growth import Flops, Stage
+from lib.models.stages import Flops, Stage
 from lib.objectives.next_token import next_token
 from lib.report import plots
 from lib.report.results import Row, name, select

@@ -2,8 +2,8 @@
 """Look-alike letters in the context: who reads on, visual, trained or byte-level rows?
 
 Some letters of a text are replaced by look-alikes; the model reads the replaced text and is asked,
-wherever a token of the clean text begins, for that token (`lib.data.look_alikes.aligned`). So what
-is asked for is the same text, and bits are counted over its bytes; only the context differs.
+wherever a token of the clean text begins, for that token (`lib.glyphs.look_alikes.aligned`). So
+what is asked for is the same text, and bits are counted over its bytes; only the context differs.
 """
 
 import collections
@@ -16,9 +16,10 @@ from experiments import recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from lib import stats
-from lib.data import excerpts, look_alikes, sources, token_excerpts
+from lib.data import excerpts, sources, token_excerpts
 from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
+from lib.glyphs import look_alikes
 from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.tokenizers.base import Tokenizer

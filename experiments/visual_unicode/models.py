@@ -17,10 +17,10 @@ from experiments.fit import Batches, Fitted
 from experiments.recipe import Plan, Plans, Run
 from experiments.visual_unicode.text import Text
 from lib import stats
-from lib.data.glyphs import GlyphTable
-from lib.embeddings import row_kinds
 from lib.embeddings.glyph import Given
 from lib.errors import InputError
+from lib.glyphs import row_kinds
+from lib.glyphs.rendering import GlyphTable
 from lib.models.decoder import LanguageModel
 from lib.report.results import name
 from lib.stats import Estimate
@@ -32,7 +32,7 @@ class Arm(NamedTuple):
 
   Attributes:
     label: in plots.
-    rows: of `lib.embeddings.row_kinds`.
+    rows: of `lib.glyphs.row_kinds`.
     frozen: whether they stay as they are.
   """
 

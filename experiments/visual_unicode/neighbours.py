@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nearest neighbours of tokens by form, and of words by word class (`lib.evals.neighbours`).
+"""Nearest neighbours of tokens by form, and of words by word class (`lib.evals.nearest`).
 
 The class of a word cannot be seen in its letters. Hidden states are compared with three baselines
 that have the form and no learned meaning.
@@ -17,11 +17,11 @@ from experiments import fit, recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from lib import stats
-from lib.embeddings import row_kinds
-from lib.embeddings.glyph_rows import unit
 from lib.errors import InputError
-from lib.evals import neighbours as spaces
-from lib.evals.neighbours import NEAREST, Words
+from lib.evals import nearest
+from lib.evals.nearest import NEAREST, Words
+from lib.glyphs import row_kinds
+from lib.glyphs.pixel_rows import unit
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.report import plots
@@ -44,17 +44,17 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Neighbours in the spaces of every arm; keeps a map of the first seed's for the picture."""
   opened, options = text.open_text(config), config.neighbours
   batches = opened.held_out(config.loss, 'test').batches
-  ids = spaces.frequent(batches, opened.tokenizer.vocab_size, options.tokens)
+  ids = nearest.frequent(batches, opened.tokenizer.vocab_size, options.tokens)
   written = [(opened.tokenizer.token_bytes(i) or b'').decode('utf-8', 'replace') for i in ids]
   drawn = row_kinds.glyph(opened.glyphs, config.loss.dim)[ids]
   alike = unit(drawn) @ unit(drawn).T
   rows = text.rows(config, 'neighbours')
-  for column, value in spaces.chance(alike, written).items():
+  for column, value in nearest.chance(alike, written).items():
     rows.add({'space': 'chance'}, column, value, _unit(column))
-  maps = {'glyph rows': spaces.plane(drawn)}
-  judged = lambda several: [spaces.judge(one, alike, written) for one in several]
+  maps = {'glyph rows': nearest.plane(drawn)}
+  judged = lambda several: [nearest.judge(one, alike, written) for one in several]
   _add_space(rows, {'space': 'glyph_rows'}, judged([drawn]))
-  words = spaces.known_words(opened.tokenizer, batches, options.occurrences)
+  words = nearest.known_words(opened.tokenizer, batches, options.occurrences)
   enough, random = len(words.written) > NEAREST, {'space': 'chance', 'of': 'words'}
   if enough:
     rows.add(random, 'same_word_class', words.chance, 'ratio', about(words))
@@ -67,16 +67,16 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
     tables = [np.asarray(one.embedding_tables().input, np.float32) for one in trained]
     if not models.ARMS[arm].frozen:
       _add_space(rows, {'space': 'rows', 'arm': arm}, judged([table[ids] for table in tables]))
-      maps[f'{label}: rows'] = spaces.plane(tables[0][ids])
-    states = [spaces.token_states(batches, ids, hidden(one)) for one in trained]
+      maps[f'{label}: rows'] = nearest.plane(tables[0][ids])
+    states = [nearest.token_states(batches, ids, hidden(one)) for one in trained]
     _add_space(rows, {'space': 'hidden', 'arm': arm}, judged(states))
-    maps[f'{label}: hidden states'] = spaces.plane(states[0])
+    maps[f'{label}: hidden states'] = nearest.plane(states[0])
     if enough:
       model = models.make_model(config, config.loss, arm, opened.glyphs)
       seeds = fit.seeds(config, config.loss)
       before = fit.untrained(model, batches[0], seeds, config.loss.length, opened.tokenizer)
       after, untrained = (
-        [spaces.word_states(opened.tokenizer, batches, words, hidden(one)) for one in several]
+        [nearest.word_states(opened.tokenizer, batches, words, hidden(one)) for one in several]
         for several in (trained, before)
       )
       add_words(rows, arm, words, after, [table[words.ids] for table in tables], untrained)
@@ -86,7 +86,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   return rows
 
 
-def hidden(model: TrainedModel) -> spaces.Hidden:
+def hidden(model: TrainedModel) -> nearest.Hidden:
   """Batch -> final hidden vectors [B, T, D]."""
   return functools.partial(_hidden(model.module), model.variables)
 
@@ -122,8 +122,8 @@ def add_words(
 ) -> None:
   """Word classes in each space, and hidden states less each baseline, paired by seed and word."""
   pairs = list(zip(tables, states, strict=True))
-  to_rows = [spaces.similarity(*pair) for pair in pairs]
-  noise = [spaces.noisy(table, to_rows[seed], seed) for seed, table in enumerate(tables)]
+  to_rows = [nearest.similarity(*pair) for pair in pairs]
+  noise = [nearest.noisy(table, to_rows[seed], seed) for seed, table in enumerate(tables)]
   found = {
     space: np.stack([words.agreement(vectors) for vectors in several])
     for space, several in zip(('hidden', *BASELINES), (states, tables, noise, untrained))

@@ -20,19 +20,19 @@ from experiments import fit, recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from experiments.visual_unicode.text import Text
-from lib.data import facts, pipeline, questions
-from lib.data.questions import Question
+from lib.data import pipeline
 from lib.errors import InputError
-from lib.evals import multiple_choice as choice
-from lib.evals.choice_rows import PROTOCOLS, Case
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
+from lib.parallel import processes
 from lib.report import plots
 from lib.report.results import Row, Rows, select
+from lib.tasks import facts, multiple_choice, questions
+from lib.tasks.multiple_choice import PROTOCOLS, Case
+from lib.tasks.questions import Question
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.restricted import train_restricted
 from lib.tokenizers.unicode import train_unicode
-from lib.train import processes
 
 TRAININGS = ('none', 'sentences', 'questions')
 CASES = (('asked', 'train'), ('asked', 'test'), ('told', 'test'), ('unseen', 'test'))
@@ -55,7 +55,7 @@ def check(config: ConfigDict) -> None:
     raise InputError(f'reasoning.validation must be 1 or more; got {options.validation}.')
   draft = text.draft(config)
   draft.reasoning.sample = min(options.sample, CHECKED)
-  choice.letters(open_text(draft).tokenizer, options.options)
+  multiple_choice.letters(open_text(draft).tokenizer, options.options)
   if options.questions:
     own_questions(config)
     loss.check(config)
@@ -193,12 +193,12 @@ def ask(
   run: Run,
   trained: Sequence[TrainedModel],
   asked: Sequence[Sequence[Question]],
-) -> list[choice.Answers]:
+) -> list[multiple_choice.Answers]:
   """What each model answers to its questions."""
   options, tokenizer = config.reasoning, trained[0].tokenizer
   assert tokenizer is not None
   return [
-    choice.ask(
+    multiple_choice.ask(
       functools.partial(_speaker(one.module), one.variables),
       some,
       tokenizer,

@@ -10,11 +10,12 @@ import grain
 from ml_collections import ConfigDict
 
 from lib import tokenizers
-from lib.data import epochs, fonts, glyphs, look_alikes, pipeline, sources, token_excerpts
-from lib.data.glyphs import GlyphTable
+from lib.data import epochs, pipeline, sources, token_excerpts
 from lib.data.ngram_text import PREFIX
 from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
+from lib.glyphs import fonts, look_alikes, rendering
+from lib.glyphs.rendering import GlyphTable
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.characters import Characters
@@ -111,8 +112,8 @@ def open_text(config: ConfigDict, kind: str = '') -> Text:
   if not config.glyphs.table or kind:
     return Text(config.data.source, tokenizer, draw(config, tokenizer))
   tokens, font = strings_of(tokenizer, config.glyphs.alphabet), find_font(config.glyphs.font)
-  due = glyphs.fingerprint(tokens, font, config.glyphs.cell, config.glyphs.composition)
-  return Text(config.data.source, tokenizer, glyphs.load(config.glyphs.table, due))
+  due = rendering.fingerprint(tokens, font, config.glyphs.cell, config.glyphs.composition)
+  return Text(config.data.source, tokenizer, rendering.load(config.glyphs.table, due))
 
 
 def rows(config: ConfigDict, table: str) -> Rows:
@@ -163,7 +164,7 @@ def draw(config: ConfigDict, tokenizer: Tokenizer, font: str = '') -> GlyphTable
 def _draw(
   tokenizer: Tokenizer, font: str, cell: int, composition: str, alphabet: str
 ) -> GlyphTable:
-  return glyphs.render(strings_of(tokenizer, alphabet), find_font(font), cell, composition)
+  return rendering.render(strings_of(tokenizer, alphabet), find_font(font), cell, composition)
 
 
 def epochs_read(config: ConfigDict, options: ConfigDict) -> str:

@@ -2,7 +2,7 @@
 """Letters that were never read: glyphs are known, trained rows are where they began.
 
 An LM head that never saw a letter cannot write it, whatever the input is. So letters are only read
-here, and what is asked for is Latin: the names of the letters (`lib.data.letter_names`).
+here, and what is asked for is Latin: the names of the letters (`lib.glyphs.letter_names`).
 
 Where texts in other scripts are given, the models of `loss` are scored on them as well.
 """
@@ -19,9 +19,10 @@ from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from experiments.visual_unicode.text import Text
 from lib import stats
-from lib.data import letter_names, sources, token_excerpts
+from lib.data import sources, token_excerpts
 from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
+from lib.glyphs import letter_names
 from lib.language_model import TrainedModel
 from lib.report import plots
 from lib.report.results import Row, Rows, select

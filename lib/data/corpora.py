@@ -206,7 +206,7 @@ class Corpus:
     if split not in found or builder is None or split not in builder.info.splits:
       raise InputError(
         f'{folder} holds no whole encoded split {split!r}: make it, or its rest, with '
-        '`experiments.compress corpus`'
+        '`experiments.tools.compress corpus`'
       )
     if found[split].fingerprint != tokenizer.fingerprint:
       raise InputError(

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text folded into a small alphabet (`lib.data.ciphers`), its held-out splits cut again."""
+"""Text folded into a small alphabet (`lib.data.alphabets`), its held-out splits cut again."""
 
 import functools
 from collections.abc import Mapping
 from typing import NamedTuple, cast
 
-from lib.data import ciphers, description, files, ngram_text, overlap, sources
+from lib.data import alphabets, description, ngram_text, overlap, own_files, sources
 from lib.data.ngram_text import NgramText
 
 
@@ -29,11 +29,11 @@ def open_folded(source: str, alphabet: bytes) -> Folded:
   before (`lib.data.overlap`) overlaps again. TFDS sets keep their own splits, and endless text is
   sampled from the law of the folded text.
   """
-  found = {split: sources.open_source(source, split) for split in files.SPLITS}
+  found = {split: sources.open_source(source, split) for split in own_files.SPLITS}
   if source.startswith(ngram_text.PREFIX):
     return Folded({s: cast(NgramText, one).folded(alphabet) for s, one in found.items()}, {})
   documents: dict[str, sources.Source]
-  documents = {split: ciphers.Folded(one, alphabet) for split, one in found.items()}
+  documents = {split: alphabets.Folded(one, alphabet) for split, one in found.items()}
   if source.startswith('tfds:'):
     return Folded(documents, {})
   cuts = overlap.clean(**documents)

@@ -15,7 +15,7 @@ import grain
 import numpy as np
 
 from lib.errors import InputError
-from lib.mesh import own_rows
+from lib.parallel.mesh import own_rows
 
 MOST = 64  # lanes, where nothing else is asked for
 KEY = 'lanes'  # in the state of an iterator: lane -> its place
@@ -42,7 +42,7 @@ class Lanes(grain.IterDataset):
   """Endless batches [batch_size, …] of the rows of all lanes.
 
   On a mesh of several processes only the rows of this process's devices are filled
-  (`lib.mesh.own_rows`); the others are 0, and nobody reads them.
+  (`lib.parallel.mesh.own_rows`); the others are 0, and nobody reads them.
 
   Args:
     rows: the rows of a lane, endless.

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 import numba
 import numpy as np
 
-from lib.data import ciphers, files, sources
+from lib.data import alphabets, own_files, sources
 from lib.data.excerpts import Excerpts
 from lib.errors import InputError
 
@@ -116,7 +116,7 @@ class NgramText:
     length: int = OPTIONS['length'],
     alphabet: bytes = BYTES,
   ):
-    if split not in files.SPLITS:
+    if split not in own_files.SPLITS:
       raise InputError(f'split {split!r} of {PREFIX}{source} is not one of {", ".join(COUNTS)}.')
     if seed < 0 or length < 1:
       raise InputError(
@@ -126,7 +126,7 @@ class NgramText:
     sources.open_source(source, 'train')  # says what is wrong with it before anything is counted
     self._about = (source, split, order, seed, length)
     self.alphabet, self.length = alphabet, length
-    self._count, self._split = COUNTS[split], files.SPLITS.index(split)
+    self._count, self._split = COUNTS[split], own_files.SPLITS.index(split)
     self._seed = seed
     self._to_bytes = np.frombuffer(alphabet, np.uint8)
     self._to_symbols = np.full(256, len(alphabet), np.int64)
@@ -219,7 +219,7 @@ _COUNTING = threading.Lock()
 def _law(source: str, order: int, alphabet: bytes) -> NgramLaw:
   text = b''.join(sources.sample(sources.open_source(source, 'train'), LIMIT_BYTES))
   if alphabet != BYTES:
-    text = ciphers.fold(text, alphabet)
+    text = alphabets.fold(text, alphabet)
     ranks = bytes(max(0, alphabet.find(byte)) for byte in range(256))
     text = text.translate(ranks)
   return NgramLaw(np.frombuffer(text, np.uint8), order, len(alphabet))

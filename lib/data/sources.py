@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
 from lib import cache
-from lib.data import description, files, overlap
+from lib.data import description, overlap, own_files
 from lib.data.description import Description
 from lib.data.overlap import Overlap
 from lib.errors import InputError
@@ -91,7 +91,7 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
       f'source {spec!r} does not exist; choose stdlib, stdlib/prose or stdlib/source '
       '(own files in a folder of that name: ./stdlib/...).'
     )
-  return files.open_files(spec, split)
+  return own_files.open_files(spec, split)
 
 
 def describe(spec: str, data_dir: str | os.PathLike | None = None) -> Description:
@@ -105,12 +105,12 @@ def describe(spec: str, data_dir: str | os.PathLike | None = None) -> Descriptio
   """
   if spec.startswith('tfds:'):
     there = open_prepared(spec.removeprefix('tfds:'), data_dir).info.splits
-    return _describe_sample(spec, [split for split in files.SPLITS if split in there], data_dir)
+    return _describe_sample(spec, [split for split in own_files.SPLITS if split in there], data_dir)
   if spec.startswith('ngram:'):
-    return _describe_sample(spec, files.SPLITS, data_dir)
+    return _describe_sample(spec, own_files.SPLITS, data_dir)
   if spec in STDLIB:
     builder = _stdlib(spec, data_dir)
-    texts = {split: sample(Records(open_records(builder, split))) for split in files.SPLITS}
+    texts = {split: sample(Records(open_records(builder, split))) for split in own_files.SPLITS}
     figures = builder.info.metadata['overlaps']
     overlaps = {split: Overlap(*figures[split]) for split in figures}
     return description.kept(
@@ -118,7 +118,7 @@ def describe(spec: str, data_dir: str | os.PathLike | None = None) -> Descriptio
       lambda: [[document] for split in texts.values() for document in split],
       lambda: texts['train'],
     )
-  corpus = files.open_corpus(spec)
+  corpus = own_files.open_corpus(spec)
   return description.kept(
     Description(
       spec,
@@ -129,7 +129,7 @@ def describe(spec: str, data_dir: str | os.PathLike | None = None) -> Descriptio
       len(corpus.files),
       corpus.copies,
     ),
-    lambda: map(files.blocks, corpus.files),
+    lambda: map(own_files.blocks, corpus.files),
     lambda: sample(corpus.splits['train'], HELD_SAMPLE),
   )
 

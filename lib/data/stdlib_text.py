@@ -24,7 +24,7 @@ import tqdm
 from etils import epath
 
 from lib.data import overlap
-from lib.data.files import SPLITS
+from lib.data.own_files import SPLITS
 from lib.errors import InputError
 
 KINDS = {  # config -> kinds of document

@@ -16,8 +16,8 @@ import numpy as np
 
 from lib.decoding.constraints import Constraint, allow
 from lib.errors import InputError
-from lib.models.cache import Cache
 from lib.models.decoder import LanguageModel
+from lib.models.kv_cache import Cache
 
 CHUNK = 16  # most tokens of a text that are sampled before the host sees them
 UNLIMITED = np.iinfo(np.int32).max

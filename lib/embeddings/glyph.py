@@ -2,7 +2,7 @@
 """Input rows that are given, frozen or as the start of training, beside a trained readout.
 
 What the rows hold is not this module's concern: glyphs and their controls are in
-`lib.embeddings.glyph_rows`, and all arms of arXiv 2507.04886 are this one module.
+`lib.glyphs.pixel_rows`, and all arms of arXiv 2507.04886 are this one module.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.embeddings import tables as table_pairs
+from lib.embeddings import table_pairs
 from lib.embeddings.readout import readout_nats
 from lib.errors import InputError
 from lib.parameters import declare, declare_flops, declared
@@ -121,7 +121,7 @@ class Given(nn.Module):
     return variables['frozen' if self.frozen else 'params']['table']
 
   def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
-    """The rows, mapped to the model's width, and the readout; see `lib.embeddings.tables`."""
+    """The rows, mapped to the model's width, and the readout; see `lib.embeddings.table_pairs`."""
     params, table = variables['params'], self._table(variables)
     if 'row_in' in params:
       table = jnp.dot(table, params['row_in'])

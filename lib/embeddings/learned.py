@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.embeddings import tables as table_pairs
+from lib.embeddings import table_pairs
 from lib.embeddings.readout import readout_nats
 from lib.parameters import declared
 
@@ -85,7 +85,7 @@ class Learned(nn.Module):
     return table, self.readout_bias if self.bias else None
 
   def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
-    """The trained tables; see `lib.embeddings.tables`."""
+    """The trained tables; see `lib.embeddings.table_pairs`."""
     params = {name: np.asarray(array) for name, array in variables['params'].items()}
     table = params['table']
     return table_pairs.Tables(table, params.get('readout_table', table), params.get('readout_bias'))

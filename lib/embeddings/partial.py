@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lib.embeddings import tables as table_pairs
+from lib.embeddings import table_pairs
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Draw, permutations, rename
 from lib.errors import InputError
@@ -96,7 +96,7 @@ class PermutedIds(nn.Module):
     return jnp.take_along_axis(logits, draw.names[:, None], axis=-1)
 
   def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
-    """Those of `inner`; see `lib.embeddings.tables`."""
+    """Those of `inner`; see `lib.embeddings.table_pairs`."""
     return table_pairs.get_tables(self.inner, table_pairs.part_of(variables, 'inner'))
 
   def put_tables(

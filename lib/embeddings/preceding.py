@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lib.embeddings import tables as table_pairs
+from lib.embeddings import table_pairs
 from lib.parameters import declare_flops
 
 
@@ -76,7 +76,7 @@ class Preceding(nn.Module):
     return self.inner.logits(hidden, draw)
 
   def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
-    """Those of `inner`; see `lib.embeddings.tables`."""
+    """Those of `inner`; see `lib.embeddings.table_pairs`."""
     return table_pairs.get_tables(self.inner, table_pairs.part_of(variables, 'inner'))
 
   def put_tables(

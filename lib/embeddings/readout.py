@@ -6,7 +6,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from lib.mesh import BATCH_AXES, TENSOR, batch_devices
+from lib.parallel.mesh import BATCH_AXES, TENSOR, batch_devices
 from lib.parameters import declare_flops
 from pallas_kernels.linear_cross_entropy import (
   linear_cross_entropy,

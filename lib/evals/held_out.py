@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from lib.errors import InputError
-from lib.train import processes
+from lib.parallel import processes
 from lib.train.experiment import SUMS, Batch, Variables
 
 

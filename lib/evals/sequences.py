@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike
 from lib.data import pipeline
 from lib.decoding import sampling
 from lib.errors import InputError
-from lib.evals.in_context import Generate
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
+from lib.tasks.look_up import Generate
 
 
 def token_nats(model: TrainedModel, ids: np.ndarray, seed: int = 0) -> np.ndarray:

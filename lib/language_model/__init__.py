@@ -9,9 +9,9 @@ fields, the weights, the tokenizer and the provenance (`lib.language_model.folde
   model.with_tables(tables, tokenizer).save('runs/transplanted')
 """
 
-from lib.embeddings.tables import Tables
+from lib.embeddings.table_pairs import Tables
 from lib.language_model.folder import load
-from lib.language_model.model import Provenance, TokenLoss, TrainedModel
 from lib.language_model.modules import register
+from lib.language_model.trained_model import Provenance, TokenLoss, TrainedModel
 
 __all__ = ['Provenance', 'Tables', 'TokenLoss', 'TrainedModel', 'load', 'register']

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.language_model.model import TrainedModel
+from lib.language_model.trained_model import TrainedModel
 from lib.models.decoder import LanguageModel
 
 Batch = Mapping[str, Any]

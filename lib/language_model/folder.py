@@ -30,11 +30,11 @@ from safetensors.numpy import save_file
 from lib import atomic
 from lib.errors import InputError
 from lib.language_model import modules
-from lib.language_model.model import Provenance, TrainedModel, flat
+from lib.language_model.trained_model import Provenance, TrainedModel, flat
 from lib.models.decoder import LanguageModel
+from lib.parallel import sharding
 from lib.parameters import Description, describe_model, path_name
 from lib.tokenizers import registry
-from lib.train import sharding
 from lib.train.state import check_same_shapes
 
 FORMAT, VERSION = 'language-model', 1

@@ -20,7 +20,7 @@ from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
 from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
 from lib.embeddings.preceding import Preceding
-from lib.embeddings.tables import part_of
+from lib.embeddings.table_pairs import part_of
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 

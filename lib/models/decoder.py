@@ -16,9 +16,9 @@ from jax import lax
 
 from lib.errors import InputError
 from lib.models import positions as position_schemes
-from lib.models.cache import Cache
+from lib.models.kv_cache import Cache
 from lib.models.packed_attention import packed_attention
-from lib.models.spread import by_rows
+from lib.parallel.activations import by_rows
 from lib.parameters import declare_flops, declared
 from pallas_kernels.attention import attend_with_cache, attention
 from pallas_kernels.causal_attention import preferred

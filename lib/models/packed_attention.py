@@ -6,7 +6,7 @@ import math
 import jax
 from jax.sharding import PartitionSpec
 
-from lib.mesh import BATCH_AXES, TENSOR, batch_devices
+from lib.parallel.mesh import BATCH_AXES, TENSOR, batch_devices
 from pallas_kernels.causal_attention import causal_attention
 
 

@@ -16,7 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from lib.data import lanes
 from lib.errors import InputError
-from lib.train import processes
+from lib.parallel import processes
 from lib.train.state import State
 
 KEPT = 2  # the last, and one to go back to if it is damaged

@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 
 from lib.errors import InputError
 from lib.mirror import Mirror
+from lib.parallel import processes, sharding
 from lib.train import metrics as metric_files
-from lib.train import processes, sharding
 from lib.train.checkpoint import Checkpoints
 from lib.train.experiment import Experiment
 from lib.train.optimizer import Optimizer

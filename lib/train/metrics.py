@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lib import atomic
-from lib.train import processes
+from lib.parallel import processes
 from lib.train.experiment import SUMS
 
 LN2 = math.log(2)

@@ -9,8 +9,8 @@ import jax
 import optax
 
 from lib.errors import InputError
+from lib.parallel.sharding import Declared
 from lib.parameters import Declaration, path_name
-from lib.train.sharding import Declared
 
 # An optax chain, or what makes one once it is known which parameters are matrices.
 Optimizer: TypeAlias = (

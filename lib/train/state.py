@@ -13,8 +13,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
+from lib.parallel import sharding
 from lib.parameters import Description, describe, path_name
-from lib.train import sharding
 from lib.train.experiment import Batch, Experiment, Variables
 from lib.train.optimizer import Optimizer, resolve
 from pallas_kernels.implementations import backend

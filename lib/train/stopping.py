@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from lib.train import processes
+from lib.parallel import processes
 
 
 class Stopped(BaseException):

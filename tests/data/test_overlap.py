@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.data import files, overlap, sources
+from lib.data import overlap, own_files, sources
 from tests.helpers.slow_overlap import reference, share
 
 few_letters = st.lists(st.binary(max_size=40).map(lambda data: data.translate(b'ab' * 128)))
@@ -122,15 +122,15 @@ def test_own_files_share_nothing_and_train_is_untouched(tmp_path, monkeypatch):
   for i, text in enumerate(texts):
     (folder / f'{i}.txt').write_bytes(text)
   found = {}
-  for split in files.SPLITS:
+  for split in own_files.SPLITS:
     source = sources.open_source(str(folder), split)
     found[split] = [source[i] for i in range(len(source))]
   assert all(text in texts for text in found['train'])
-  assert [len(found[split]) for split in files.SPLITS] == [24, 3, 3]
+  assert [len(found[split]) for split in own_files.SPLITS] == [24, 3, 3]
   for split in ('validation', 'test'):
     assert share(found[split], found['train']) == 0
     assert all(licence + text in texts for text in found[split])
-  figures = files.open_corpus(str(folder)).overlaps['test']
+  figures = own_files.open_corpus(str(folder)).overlaps['test']
   assert figures.before == pytest.approx(len(licence) / np.mean([*map(len, texts)]), rel=0.1)
   assert figures.after == 0
   # The result is kept by content, and a damaged file is made again.
@@ -138,9 +138,9 @@ def test_own_files_share_nothing_and_train_is_untouched(tmp_path, monkeypatch):
   content = kept.read_text()
   assert json.loads(content).keys() == {'validation', 'test'}
   kept.write_text(content[:100])
-  files._corpus.cache_clear()
-  assert files.open_corpus(str(folder)).overlaps['test'] == figures
+  own_files._corpus.cache_clear()
+  assert own_files.open_corpus(str(folder)).overlaps['test'] == figures
   assert kept.read_text() == content
   monkeypatch.setattr(overlap, 'clean', None)  # not asked again
-  files._corpus.cache_clear()
-  assert files.open_corpus(str(folder)).overlaps['test'] == figures
+  own_files._corpus.cache_clear()
+  assert own_files.open_corpus(str(folder)).overlaps['test'] == figures

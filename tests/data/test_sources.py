@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib import cache
-from lib.data import files, overlap, sources, stdlib_text
+from lib.data import overlap, own_files, sources, stdlib_text
 from lib.errors import InputError
 from lib.tokenizers.bpe import train_bpe
 from tests.helpers.slow_overlap import share
@@ -54,10 +54,10 @@ def test_two_processes_prepare_at_once_without_tensorflow(data_dir):
 
 def test_stdlib_splits_share_no_module_and_lose_nothing_but_shared_text(corpus, data_dir):
   whole, cleaned = corpus
-  texts = [document['text'] for split in files.SPLITS for document in whole[split]]
+  texts = [document['text'] for split in own_files.SPLITS for document in whole[split]]
   assert len(set(texts)) == len(texts)
   split_of = {}
-  for split in files.SPLITS:
+  for split in own_files.SPLITS:
     expected = whole['train'] if split == 'train' else [d for d in cleaned[split] if d['text']]
     source = sources.open_source('stdlib', split, data_dir)
     found = [
@@ -67,7 +67,7 @@ def test_stdlib_splits_share_no_module_and_lose_nothing_but_shared_text(corpus, 
     assert sorted(found, key=by_name) == sorted(expected, key=by_name)
     for document in found:
       assert split_of.setdefault(document['name'], split) == split
-  sizes = [sum(s == split for s in split_of.values()) / len(split_of) for split in files.SPLITS]
+  sizes = [sum(s == split for s in split_of.values()) / len(split_of) for split in own_files.SPLITS]
   assert sizes == pytest.approx([0.8, 0.1, 0.1], abs=0.05)
 
 
@@ -215,7 +215,7 @@ def test_tiny_shakespeare_is_prepared_without_tensorflow_or_network(tmp_path):
   assert done.stdout.endswith('False\n')
   found = [
     b''.join(sources.sample(sources.open_source('tfds:tiny_shakespeare', split, tmp_path)))
-    for split in files.SPLITS
+    for split in own_files.SPLITS
   ]
   assert [len(part) for part in found] == [1_003_854, 55_770, 55_770]
   assert b''.join(found) == (corpus / 'input.txt').read_bytes()

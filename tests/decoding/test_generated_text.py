@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lib.data import pipeline
-from lib.decoding import constraints, sampling, text
+from lib.decoding import constraints, generated_text, sampling
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
@@ -42,7 +42,7 @@ def make(vocab_size):
 
 def generate(tokenizer, prompts, seed=0, variables=None, **options):
   model, random = make(tokenizer.vocab_size)
-  return text.generate(
+  return generated_text.generate(
     model, variables or random, tokenizer, prompts, bos=tokenizer.vocab_size, context=256,
     keys=jax.random.split(jax.random.key(seed), len(prompts)), **options,
   )  # fmt: skip
@@ -149,7 +149,7 @@ def test_a_text_is_the_same_whatever_is_sampled_next_to_it():
 
 def test_text_streams_with_invalid_utf8_replaced():
   parts = [b'caf', b'\xc3', b'\xa9 ', b'\xff', b'ok', b'\xe2\x82']
-  texts = list(text.as_text(parts))
+  texts = list(generated_text.as_text(parts))
   assert ''.join(texts) == 'café \ufffdok\ufffd'
   assert texts[:2] == ['caf', 'é ']  # a character comes once it is whole
 

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from lib.data import fonts, glyphs
-from lib.embeddings import glyph_rows
 from lib.embeddings.glyph import Given
 from lib.errors import InputError
+from lib.glyphs import fonts, pixel_rows, rendering
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
-from lib.train import loop, optimizer, sharding
+from lib.parallel import sharding
+from lib.train import loop, optimizer
 from tests.helpers import tiny
 
 TOKENS = [*map(chr, range(32, 127)), 'А', 'О', 'the', 'and', '\n', '<special_1>', '<special_2>']
@@ -22,17 +22,17 @@ TOKENS = [*map(chr, range(32, 127)), 'А', 'О', 'the', 'and', '\n', '<special_1
 
 @functools.cache
 def table(cell=16):
-  return glyphs.render(TOKENS, fonts.find_font('dejavu'), cell)
+  return rendering.render(TOKENS, fonts.find_font('dejavu'), cell)
 
 
 def cosines(rows):
-  rows = glyph_rows.unit(np.asarray(rows, np.float64))
+  rows = pixel_rows.unit(np.asarray(rows, np.float64))
   return rows @ rows.T
 
 
 def test_the_rotation_keeps_cosines():
   pictures = table().pixels().reshape(len(TOKENS), -1).astype(np.float64)
-  rows = glyph_rows.glyph_rows(table())
+  rows = pixel_rows.glyph_rows(table())
   assert rows.shape == (len(TOKENS), 256)
   assert rows.dtype == np.float32
   expected = cosines(pictures - pictures.mean(axis=0))
@@ -43,9 +43,9 @@ def test_the_rotation_keeps_cosines():
 def test_fewer_components_are_the_leading_ones():
   pictures = table().pixels().reshape(len(TOKENS), -1).astype(np.float64)
   _, _, axes = np.linalg.svd(pictures - pictures.mean(axis=0))
-  expected = glyph_rows.unit((pictures - pictures.mean(axis=0)) @ axes[:12].T)
-  rows = glyph_rows.glyph_rows(table(), 12)
-  assert (rows == glyph_rows.glyph_rows(table(), 12)).all()
+  expected = pixel_rows.unit((pictures - pictures.mean(axis=0)) @ axes[:12].T)
+  rows = pixel_rows.glyph_rows(table(), 12)
+  assert (rows == pixel_rows.glyph_rows(table(), 12)).all()
   signs = np.sign((rows * expected).sum(axis=0))
   np.testing.assert_allclose(rows, expected * signs, atol=1e-4)
 
@@ -53,7 +53,7 @@ def test_fewer_components_are_the_leading_ones():
 def test_signs_of_axes_are_fixed():
   rng = np.random.default_rng(0)
   covariance = np.cov(rng.standard_normal((20, 100)) * np.arange(1, 21)[:, None])
-  axes = glyph_rows.principal_axes(covariance, 5)
+  axes = pixel_rows.principal_axes(covariance, 5)
   assert (axes[np.abs(axes).argmax(axis=0), range(5)] > 0).all()
   variances = np.diag(axes.T @ covariance @ axes)
   np.testing.assert_allclose(variances, np.linalg.eigvalsh(covariance)[::-1][:5])
@@ -62,7 +62,7 @@ def test_signs_of_axes_are_fixed():
 def test_variance_kept_is_that_of_the_singular_values():
   pictures = table().pixels().reshape(len(TOKENS), -1).astype(np.float64)
   scale = np.linalg.svd(pictures - pictures.mean(axis=0), compute_uv=False)
-  kept = glyph_rows.variance_kept(table())
+  kept = pixel_rows.variance_kept(table())
   assert kept.shape == (256,)
   np.testing.assert_allclose(kept[: scale.size], np.cumsum(scale**2) / (scale**2).sum(), atol=1e-9)
 
@@ -73,8 +73,8 @@ def test_faithful_rows_collide_and_deduped_rows_do_not():
   assert shared[0]
   assert shared[TOKENS.index('\n')]
   assert shared[TOKENS.index('A')]  # Latin and Cyrillic A look alike
-  faithful = glyph_rows.glyph_rows(table())
-  deduped = glyph_rows.glyph_rows(table(), identity=0.1)
+  faithful = pixel_rows.glyph_rows(table())
+  deduped = pixel_rows.glyph_rows(table(), identity=0.1)
   distinct = lambda rows: len(np.unique(rows, axis=0))
   assert distinct(faithful) <= len(TOKENS) - shared.sum() // 2
   assert distinct(deduped) == len(TOKENS)
@@ -87,50 +87,50 @@ def test_faithful_rows_collide_and_deduped_rows_do_not():
 def test_widths_that_pictures_cannot_give_are_named():
   for dim in (0, 257):
     with pytest.raises(InputError, match=f'16 × 16 pixels give no rows of width {dim}'):
-      glyph_rows.glyph_rows(table(), dim)
+      pixel_rows.glyph_rows(table(), dim)
 
 
 @pytest.mark.parametrize('width', [16, 64])
 def test_random_codes_are_unique_and_repeated(width):
-  rows = glyph_rows.random_code_rows(5000, 256, width, seed=1)
+  rows = pixel_rows.random_code_rows(5000, 256, width, seed=1)
   bits = rows[:, :: 256 // width]
   assert set(np.unique(rows)) == {0, 1}
   assert (rows == np.repeat(bits, 256 // width, axis=1)).all()
   assert len(np.unique(bits, axis=0)) == 5000
   assert abs(bits.mean() - 0.5) < 0.02
-  assert (rows != glyph_rows.random_code_rows(5000, 256, width, seed=2)).any()
+  assert (rows != pixel_rows.random_code_rows(5000, 256, width, seed=2)).any()
 
 
 def test_codes_with_hardly_more_values_than_tokens_are_found():
   # 40,000 draws of 25 bits hold some 24 pairs: drawn all anew, one draw in e²⁴ would do.
-  codes = glyph_rows.random_code_rows(40_000, 25, 25, seed=0)
+  codes = pixel_rows.random_code_rows(40_000, 25, 25, seed=0)
   assert len(np.unique(np.packbits(codes.astype(bool), axis=1), axis=0)) == 40_000
 
 
 def test_id_codes_count_in_binary():
-  rows = glyph_rows.id_code_rows(70, 14, 7)
+  rows = pixel_rows.id_code_rows(70, 14, 7)
   assert rows[69].tolist() == [1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1]  # 1000101
   for size, dim, width in ((129, 14, 7), (70, 15, 7)):
     with pytest.raises(InputError, match=r'7 bits do not fit .* choose [78] bits or more'):
-      glyph_rows.id_code_rows(size, dim, width)
+      pixel_rows.id_code_rows(size, dim, width)
 
 
 def test_controls_keep_what_they_should():
-  rows = glyph_rows.glyph_rows(table(), 24)
-  dealt = glyph_rows.shuffled(rows, seed=0)
+  rows = pixel_rows.glyph_rows(table(), 24)
+  dealt = pixel_rows.shuffled(rows, seed=0)
   assert sorted(map(tuple, dealt)) == sorted(map(tuple, rows))
   assert (dealt != rows).any(axis=1).mean() > 0.9
-  gaussian = glyph_rows.gaussian_rows(400, 64, seed=0)
+  gaussian = pixel_rows.gaussian_rows(400, 64, seed=0)
   np.testing.assert_allclose(np.linalg.norm(gaussian, axis=1), 1, atol=1e-6)
-  scaled = glyph_rows.with_rms(rows, 0.02)
+  scaled = pixel_rows.with_rms(rows, 0.02)
   assert np.sqrt(np.mean(scaled**2)) == pytest.approx(0.02, rel=1e-5)
   np.testing.assert_allclose(cosines(scaled), cosines(rows), atol=1e-6)
-  assert (glyph_rows.unit(np.zeros((2, 3), np.float32)) == 0).all()
+  assert (pixel_rows.unit(np.zeros((2, 3), np.float32)) == 0).all()
 
 
 # --- the module -----------------------------------------------------------------------------------
 
-ROWS = glyph_rows.gaussian_rows(tiny.V, 16, seed=0)
+ROWS = pixel_rows.gaussian_rows(tiny.V, 16, seed=0)
 
 
 def experiment(rows=ROWS):
@@ -187,7 +187,7 @@ def test_rows_may_be_where_training_starts():
 
 
 def test_another_width_gets_a_trained_map_and_begin_a_vector():
-  rows = glyph_rows.gaussian_rows(tiny.V, 24, seed=0)
+  rows = pixel_rows.gaussian_rows(tiny.V, 24, seed=0)
   embedding = Given(tiny.V, 16, lambda seed: rows)
   ids = np.array([[tiny.V, 0, 6]], np.int32)
   variables = embedding.init(jax.random.key(0), ids, None, method='encode')
@@ -210,7 +210,7 @@ def test_rows_of_another_vocabulary_are_named():
 
 
 def test_replicas_have_rows_and_parameters_of_their_own():
-  embedding = Given(tiny.V, 16, lambda seed: glyph_rows.gaussian_rows(tiny.V, 16, seed))
+  embedding = Given(tiny.V, 16, lambda seed: pixel_rows.gaussian_rows(tiny.V, 16, seed))
   ids = np.array([[tiny.V, 0]], np.int32)
   init = jax.vmap(lambda key: embedding.init(key, ids, None, method='encode'))
   variables = init(jax.random.split(jax.random.key(0), 3))
@@ -229,7 +229,7 @@ def test_replicas_have_rows_and_parameters_of_their_own():
 
 
 def test_no_compiled_program_holds_the_rows():
-  rows = glyph_rows.gaussian_rows(tiny.V, 2**15, seed=0)  # 917 kB
+  rows = pixel_rows.gaussian_rows(tiny.V, 2**15, seed=0)  # 917 kB
   whole = experiment(rows=rows)
   batch = next(iter(whole.batches))
   program = jax.jit(whole.init_fn).lower(jax.random.key(0), batch).as_text()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.lexinvariant.models import bare
+from experiments.lexinvariant.decoders import bare
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import (
   DRAWS,

@@ -10,7 +10,7 @@ from lib.embeddings import readout
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
-from lib.train import sharding
+from lib.parallel import sharding
 
 V, B, T, D = 16, 4, 6, 8
 KEY = jax.random.key(0)

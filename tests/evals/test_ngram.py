@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import stats
-from lib.data import markov
 from lib.errors import InputError
 from lib.evals import ngram
+from lib.tasks.markov import chains
 from lib.tokenizers.blocks import Blocks
 from lib.tokenizers.characters import Characters
 
@@ -60,7 +60,7 @@ def test_first_symbols_are_scored_by_lower_orders(train, test, order):
 def test_ladder_on_a_switching_source(k):
   # With 1M characters each side the test's own standard error is .0005; the 2^m contexts that are
   # learnt cost under 2^5 / 2M = 2e-5 more.
-  source = markov.switching(0.8, 0.8, k)
+  source = chains.switching(0.8, 0.8, k)
   train, test = source.sample(1_000_000, 0), source.sample(1_000_000, 1)
   for order in range(k + 2):
     nats = ngram.NGram(train, order, 2).nats(test)
@@ -73,8 +73,8 @@ def test_ladder_on_a_switching_source(k):
 @pytest.mark.parametrize(('k', 'r'), [(1, 4), (2, 3), (3, 8), (4, 6)])
 def test_blocks_meet_the_closed_form_to_three_digits(k, r):
   # 8M characters: 0.555 / √8M = .0002 a character; learning 2^r counts costs under 2e-5.
-  source, tokenizer = markov.switching(0.8, 0.8, k), Blocks(b'01', r)
-  train, test = ([*markov.MarkovDocuments(source, 400_000 // r * r, 20, seed)] for seed in (0, 1))
+  source, tokenizer = chains.switching(0.8, 0.8, k), Blocks(b'01', r)
+  train, test = ([*chains.MarkovDocuments(source, 400_000 // r * r, 20, seed)] for seed in (0, 1))
   [found] = ngram.token_loss(tokenizer, train, test, [0], over='texts')
   closed = (min(r, k) * math.log(2) + max(r - k, 0) * source.entropy_rate) / r
   assert found.value == pytest.approx(closed, abs=0.0008)
@@ -84,7 +84,7 @@ def test_blocks_meet_the_closed_form_to_three_digits(k, r):
 
 def test_sparse_symbols_of_a_large_vocabulary():
   # The four symbols 0, a, 2a, 3a tell the same story as 0..3, but for the unigram's unseen mass.
-  source = markov.random_kernel(2, 4, seed=1)
+  source = chains.random_kernel(2, 4, seed=1)
   train, test = source.sample(300_000, 0), source.sample(100_000, 1)
   spread = 2**19 - 7
   dense = ngram.NGram(train, 2, 4).nats(test).mean()

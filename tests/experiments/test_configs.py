@@ -6,7 +6,7 @@ import pytest
 from configs import common, markov
 from experiments.markov import transformer
 from lib.errors import InputError
-from lib.train import sharding
+from lib.parallel import sharding
 from tests.helpers.shapes import check
 
 

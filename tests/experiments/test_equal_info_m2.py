@@ -11,15 +11,16 @@ import pytest
 from configs import common, equal_info
 from experiments import coders
 from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import corpus, decompress, m2, plots
+from experiments.equal_info import decompress, m2, m2_text, pictures
 from experiments.recipe import Run
 from lib import stats
+from lib.compression import byte_coders, byte_model, one_pass
+from lib.compression.byte_stepper import ByteStepper
 from lib.data import encoded, excerpts, pipeline, sources
 from lib.errors import InputError
 from lib.evals import ngram, token_scores
-from lib.models import byte_coders, byte_model, one_pass
-from lib.models.byte_stepper import ByteStepper
 from lib.objectives.next_token import next_token
+from lib.parallel import sharding
 from lib.report.results import Row, Rows
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import arithmetic
@@ -27,7 +28,6 @@ from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.tokenizers.coding.windows import EqualInfo
-from lib.train import sharding
 from lib.train.experiment import Experiment
 from tests.helpers import byte_models, intervals
 from tests.helpers import shapes as shape_of
@@ -234,7 +234,7 @@ def test_the_windows_that_m2_reads_are_those_of_its_batches(tmp_path, windows16)
   config.m2.update(batch_size=2, length=80, steps=40, example_bytes=40, train_bytes=800)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(coders, 'make', lambda *_: windows16)
-    found = corpus.Corpus(config, Run(tmp_path, None), coders.Method('greedy16', 8))
+    found = m2_text.Corpus(config, Run(tmp_path, None), coders.Method('greedy16', 8))
   assert found.window == 2
   every = found.windows(found.train)
   assert every.size == found.train.tokens.shape[1]
@@ -454,13 +454,14 @@ def test_pictures_come_from_rows_alone():
              'unigram_bits_per_byte')  # fmt: skip
   text = Row('m2', {'model': 'tiny', 'method': 'bytes', 'budget': 'text'}, 'bits_per_byte', 1.0)
   rows = [*(Row('m2', where, column, 1.0) for column in columns), text]
-  assert [len(draw(rows)) for draw in (plots.m2, plots.windows, plots.decompress)] == [3, 0, 0]
+  drawn = [pictures.m2(rows), pictures.windows(rows), pictures.decompress(rows)]
+  assert [len(panels) for panels in drawn] == [3, 0, 0]
 
 
 def test_tokenizers_that_lose_text_are_marked_in_pictures():
   where = {'model': 'tiny', 'method': 'greedy16', 'v': '256'}
-  assert plots.label(where) == 'greedy16, v=256 (lossy)'
+  assert pictures.label(where) == 'greedy16, v=256 (lossy)'
   where = {'method': 'ac_of_another_text', 'v': '256'}
-  assert plots.label(where) == 'ac_of_another_text, v=256'
+  assert pictures.label(where) == 'ac_of_another_text, v=256'
   lossless = [coders.Method(f'{kind}16', 16).lossless for kind in byte_coders.WINDOWS]
   assert lossless == [False, True, True, True]

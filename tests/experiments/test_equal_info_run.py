@@ -18,16 +18,14 @@ from experiments import coders
 from experiments.equal_info import __main__ as recipe
 from experiments.equal_info import m2
 from lib import tokenizers
+from lib.compression import byte_model
+from lib.compression.byte_model import ByteModel
 from lib.data import sources
 from lib.errors import InputError
-from lib.models import byte_model
-from lib.models.byte_model import ByteModel
-from lib.report import published
-from lib.report.results import from_json
-from lib.report.results import name as row_name
+from lib.parallel import sharding
+from lib.report import published, results
 from lib.tokenizers.coding import slices
 from lib.tokenizers.coding.stepping import Stepped
-from lib.train import sharding
 from tests.helpers import addresses, byte_models
 from tests.helpers import shapes as shape_of
 
@@ -65,7 +63,7 @@ def rows(smoke):
 
 
 def test_rules_and_published_numbers_address_rows(rows):
-  assert addresses.faults('equal_info', from_json([*rows.values()])) == []
+  assert addresses.faults('equal_info', results.from_json([*rows.values()])) == []
 
 
 def test_every_table_has_rows_and_plots(smoke, rows):
@@ -81,7 +79,7 @@ def test_every_table_has_rows_and_plots(smoke, rows):
 def test_ratios_and_bits_say_the_same(rows):
   config = equal_info.get_config('smoke')
   for [method, *_] in coders.widths(config.ratio.methods, config.ratio.token_bits):
-    value = lambda column, method=method: rows['ratio', row_name(**method.where), column][
+    value = lambda column, method=method: rows['ratio', results.name(**method.where), column][
       'measured'
     ]
     assert value('bytes_per_token') > 0
@@ -158,7 +156,7 @@ def test_m2_is_scored_on_all_bytes_beside_its_levels(rows):
   config = equal_info.get_config('smoke')
   [size] = config.m2.models
   for method in m2.chosen(config.m2.methods, 'm2'):
-    row = row_name(**m2.where_of(size, method))
+    row = results.name(**m2.where_of(size, method))
     value = lambda column, row=row: rows['m2', row, column]['measured']
     bits = {'sentencepiece': 9, 'bpe12': 12}.get(method.name, 8)
     assert value('uniform_bits_per_byte') == pytest.approx(bits / value('bytes_per_step'))

@@ -14,10 +14,10 @@ from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import LanguageModel
+from lib.parallel import sharding
 from lib.report.results import Rows
 from lib.tokenizers.bpe import train_bpe
 from lib.tokenizers.characters import Characters
-from lib.train import sharding
 
 TEXT = [b'abracadabra, said the cat. ' * 3, b'a cadabra is no abra; ' * 4] * 8
 ALPHABET = bytes(range(256))

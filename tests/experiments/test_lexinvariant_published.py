@@ -11,9 +11,9 @@ import pytest
 
 from experiments.lexinvariant import theory
 from lib.errors import InputError
-from lib.evals.in_context import improvement
 from lib.report import published
 from lib.report.results import Row, coordinates
+from lib.tasks.look_up import improvement
 
 NOTES = pathlib.Path(__file__).parents[3] / 'shared/papers/lexinvariant.md'
 

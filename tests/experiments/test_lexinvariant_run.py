@@ -12,13 +12,13 @@ import jax
 import pytest
 
 from configs import common, lexinvariant
-from experiments.lexinvariant import markov, models
+from experiments.lexinvariant import decoders, markov
 from experiments.lexinvariant.__main__ import RECIPE
-from lib.data.markov import MarkovDocuments
 from lib.errors import InputError
-from lib.evals import renaming
+from lib.parallel import sharding
 from lib.report.results import Rows, from_json
-from lib.train import sharding
+from lib.tasks.markov import renaming
+from lib.tasks.markov.chains import MarkovDocuments
 from tests.helpers import addresses
 from tests.helpers import shapes as shape_of
 
@@ -150,10 +150,10 @@ def test_a_predictor_that_sees_names_is_found_out():
 
 def test_evaluation_drops_the_aids_and_keeps_what_a_model_needs():
   table = {'table': 1, 'begin': 2}
-  kept = models.bare({'params': {'model': {'embedding': table}, 'probes': 3}})
+  kept = decoders.bare({'params': {'model': {'embedding': table}, 'probes': 3}})
   assert kept == {'params': {'embedding': table}}
   random = {'begin': 2, 'annealed_table': 1}
-  kept = models.bare({'params': {'model': {'embedding': random}}})
+  kept = decoders.bare({'params': {'model': {'embedding': random}}})
   assert kept == {'params': {'embedding': {'begin': 2}}}
 
 
@@ -199,6 +199,6 @@ def test_every_scale_builds_and_steps(scale):
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   options = config.markov
   dtype = jax.numpy.dtype(config.dtype)
-  experiment = models.make_experiment(options, 'lexinvariant', options.alphabet, dtype)
+  experiment = decoders.make_experiment(options, 'lexinvariant', options.alphabet, dtype)
   batches = markov.batches_of(config, markov.make_source(config, 0), 0)
   shape_of.check(dataclasses.replace(experiment, batches=batches), mesh)

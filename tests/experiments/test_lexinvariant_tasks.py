@@ -12,16 +12,17 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import lexinvariant
-from experiments.lexinvariant import in_context, models, regularizer, text
+from experiments.lexinvariant import decoders, in_context, regularizer, text_models
 from lib import stats
 from lib.data import pipeline, sources
-from lib.data.in_context import FORMAT, Symbols, folded
 from lib.errors import InputError
 from lib.evals.sequences import generator
 from lib.language_model import TrainedModel
+from lib.parallel import sharding
 from lib.report.results import Row
+from lib.tasks.look_up import FORMAT, Symbols, folded
 from lib.tokenizers.sentencepiece import train_sentencepiece
-from lib.train import optimizer, sharding
+from lib.train import optimizer
 from tests.helpers import shapes as shape_of
 
 KEY = jax.random.key(0)
@@ -33,8 +34,8 @@ def config() -> ConfigDict:
 
 
 @pytest.fixture(scope='module')
-def corpus(config) -> text.Corpus:
-  return text.corpora(config)[0]
+def corpus(config) -> text_models.Corpus:
+  return text_models.corpora(config)[0]
 
 
 def first_batches(config, arm, count, seed=0):
@@ -66,7 +67,7 @@ def test_training_documents_hold_text_and_both_tasks_and_no_held_out_symbol(conf
 def test_questions_of_the_test_are_asked_nowhere_in_training(config):
   seen = documents(first_batches(config, regularizer.STANDARD, 6))
   options = ConfigDict(config.regularizer.to_dict() | {'examples': 20})
-  for examples in regularizer.examples(options, Symbols(text.LETTERS)).values():
+  for examples in regularizer.examples(options, Symbols(text_models.LETTERS)).values():
     assert not {b'%b%b\n' % example for example in examples} & set(seen)
 
 
@@ -82,7 +83,7 @@ def test_folded_into_letters_an_example_still_tells_its_answer(config, corpus):
   assert alphabet is not None
   for law in in_context.LAWS:
     symbols = in_context.symbols_of(corpus, law)
-    assert b''.join(symbols.known) == text.LETTERS
+    assert b''.join(symbols.known) == text_models.LETTERS
     for task, these in regularizer.examples(config.in_context, symbols).items():
       for example in these:
         found = folded(example, alphabet)
@@ -90,14 +91,14 @@ def test_folded_into_letters_an_example_still_tells_its_answer(config, corpus):
         assert found.prompt.replace(b'  ', b'->') == example.prompt, task
         assert found.answer == example.answer
   weights = in_context.symbols_of(corpus, 'frequency').weights
-  by_letter = dict(zip(map(chr, text.LETTERS), weights, strict=True))
+  by_letter = dict(zip(map(chr, text_models.LETTERS), weights, strict=True))
   assert by_letter['e'] > by_letter['z'] > 0
 
 
 def test_symbols_of_pieces_are_single_tokens_in_an_example(config):
   sample = sources.sample(sources.open_source('stdlib/prose', 'train'), 40_000)
   tokenizer = train_sentencepiece(sample, 500, 'unigram')
-  corpus = text.Corpus('prose', '32k', 'stdlib/prose', tokenizer)
+  corpus = text_models.Corpus('prose', '32k', 'stdlib/prose', tokenizer)
   symbols = in_context.symbols_of(corpus, 'uniform')
   assert len(symbols) > 256 - len(FORMAT)  # pieces of several bytes are among them
   assert not set(b''.join(symbols.known)) & set(FORMAT)
@@ -144,7 +145,7 @@ def test_accuracies_are_compared_example_by_example():
 @pytest.mark.parametrize('kind', ['learned', 'lexinvariant', 'permuted'])
 def test_answers_are_the_likeliest_under_one_draw_of_rows(config, kind):
   """Those of whole passes over prompts laid out as documents are in training."""
-  model = models.make_model(config.regularizer, kind, 40, np.float32)
+  model = decoders.make_model(config.regularizer, kind, 40, np.float32)
   blank = pipeline.whole(np.zeros((2, 9), np.int32), 40)
   variables = jax.tree.map(lambda x: 3 * x, jax.jit(model.init)(KEY, blank, KEY))
   trained = TrainedModel(model, variables, None, 9)
@@ -179,26 +180,26 @@ def test_the_rate_of_a_kind_of_rows_is_chosen_on_the_first_corpus_alone(monkeypa
     loss = abs(np.log(options.rates[0] / 2e-2))
     return [types.SimpleNamespace(last=lambda metric: loss)]
 
-  monkeypatch.setattr(text, '_train', train)
+  monkeypatch.setattr(text_models, '_train', train)
   run = object()
-  for corpus in text.corpora(config):
-    text.train(config, run, corpus, 'learned')
+  for corpus in text_models.corpora(config):
+    text_models.train(config, run, corpus, 'learned')
   short = [('prose', 20, (rate,), 20) for rate in (1e-3, 1e-2, 1e-1)]
   every = config.text.evaluate_every
   assert seen == [*short, ('prose', 100, (1e-2,), every), ('code', 100, (1e-2,), every)]
   config.text.rates = (0.0,)
   with pytest.raises(InputError, match=r'text.rates must be positive'):
-    text.check(config)
+    text_models.check(config)
 
 
 @pytest.mark.parametrize('field', ['text', 'regularizer'])
 def test_text_is_read_at_most_four_times_at_large_scales(field):
   config = lexinvariant.get_config('gpu')
-  (text if field == 'text' else regularizer).check(config)  # endless
+  (text_models if field == 'text' else regularizer).check(config)  # endless
   if field == 'text':
     config.text.corpora = (('prose', 'stdlib/prose'),)
     with pytest.raises(InputError, match=r'text.corpora .* times over.*ngram:stdlib/prose'):
-      text.check(config)
+      text_models.check(config)
   else:
     config.regularizer.source = 'stdlib/prose'
     with pytest.raises(InputError, match=r'regularizer.source .* times over'):
@@ -235,7 +236,7 @@ def test_the_large_models_have_the_papers_sizes_and_no_vocabulary(scale, vocabul
   assert options.batch_size == 64
   assert config.dtype == 'bfloat16'
   for vocab_size in vocabularies:
-    model = models.make_model(options, 'lexinvariant', vocab_size, np.dtype(config.dtype))
+    model = decoders.make_model(options, 'lexinvariant', vocab_size, np.dtype(config.dtype))
     batch = {field: np.ones((1, 8), np.int32) for field in ('inputs', 'targets', 'positions')}
     batch['segments'] = batch['inputs']
     params = jax.eval_shape(model.init, KEY, batch, KEY)['params']
@@ -254,14 +255,14 @@ def test_the_large_models_have_the_papers_sizes_and_no_vocabulary(scale, vocabul
     assert kept < 0.1 * total  # factored
 
 
-@pytest.mark.parametrize('embedding', [*models.PARTIAL, 'lexinvariant'])
+@pytest.mark.parametrize('embedding', [*decoders.PARTIAL, 'lexinvariant'])
 def test_every_arm_builds_and_steps_at_the_scale_of_accelerators(embedding):
   config = lexinvariant.get_config('gpu')
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   options = config.regularizer
   size = regularizer.TOKENIZER.vocab_size
   batches = regularizer.batches(config, regularizer.Arm(embedding, 0.2), 0)
-  experiment = models.make_experiment(options, embedding, size, jnp.bfloat16)
+  experiment = decoders.make_experiment(options, embedding, size, jnp.bfloat16)
   shape_of.check(dataclasses.replace(experiment, batches=batches), mesh)
 
 
@@ -271,6 +272,6 @@ def test_text_models_build_and_step_at_the_scale_of_accelerators(scale):
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   options = config.text
   batch = pipeline.whole(np.zeros((options.batch_size, options.length), np.int32), 32_000)
-  for kind in models.EMBEDDINGS:
-    experiment = models.make_experiment(options, kind, 32_000, jnp.bfloat16)
+  for kind in decoders.EMBEDDINGS:
+    experiment = decoders.make_experiment(options, kind, 32_000, jnp.bfloat16)
     shape_of.check(dataclasses.replace(experiment, batches=[batch]), mesh)

@@ -9,21 +9,21 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import lexinvariant
-from experiments.lexinvariant import cipher, context, draws, models, prompt, text
+from experiments.lexinvariant import cipher, context, decoders, draws, prompt, text_models
 from lib import stats
-from lib.data import ciphers, overlap, pipeline, sources
-from lib.data.files import SPLITS
+from lib.data import alphabets, overlap, pipeline, sources
 from lib.data.ngram_text import NgramText
+from lib.data.own_files import SPLITS
 from lib.errors import InputError
-from lib.evals import cipher as keys
-from lib.evals import renaming
 from lib.evals.sequences import token_nats
 from lib.language_model import TrainedModel
 from lib.report.results import Rows, name
+from lib.tasks import ciphers
+from lib.tasks.markov import renaming
 from lib.tokenizers.characters import Characters
 from tests.helpers import slow_overlap
 
-LETTERS = text.ALPHABETS['letters']
+LETTERS = text_models.ALPHABETS['letters']
 
 
 @pytest.fixture(scope='module')
@@ -32,8 +32,8 @@ def config() -> ConfigDict:
 
 
 @pytest.fixture(scope='module')
-def corpus(config) -> text.Corpus:
-  return text.corpora(config)[0]
+def corpus(config) -> text_models.Corpus:
+  return text_models.corpora(config)[0]
 
 
 def by_column(rows, where):
@@ -46,11 +46,11 @@ def test_held_out_text_is_of_its_split_alone(corpus):
     split: b'\n'.join(documents[i] for i in range(len(documents)))
     for split, documents in splits.items()
   }
-  held = text.held_out(corpus, 'test', 200, 20)
+  held = text_models.held_out(corpus, 'test', 200, 20)
   ids, documents = held.ids, held.documents
   assert ids.shape == (20, 200)
   assert len(set(documents.tolist())) == 20  # as many documents as can be
-  np.testing.assert_array_equal(ids, text.held_out(corpus, 'test', 200, 20).ids)
+  np.testing.assert_array_equal(ids, text_models.held_out(corpus, 'test', 200, 20).ids)
   for one, document in zip(ids, documents, strict=True):
     assert corpus.tokenizer.decode(one) in splits['test'][int(document)]
     stretch = corpus.tokenizer.decode(one)
@@ -61,14 +61,13 @@ def test_held_out_text_is_of_its_split_alone(corpus):
 
 def test_folded_held_out_text_shares_next_to_nothing_with_training_text(config, corpus):
   splits = {split: sources.sample(corpus.documents(split)) for split in SPLITS}
-  whole = [
-    ciphers.fold(one, LETTERS) for one in sources.sample(sources.open_source(corpus.source, 'test'))
-  ]
+  unfolded = sources.sample(sources.open_source(corpus.source, 'test'))
+  whole = [alphabets.fold(one, LETTERS) for one in unfolded]
   before, after = (slow_share(held, splits['train']) for held in (whole, splits['test']))
   assert after <= overlap.LIMIT < before  # folding made text equal that was not
   assert slow_share(splits['validation'], splits['train']) <= overlap.LIMIT
   assert all(set(one) <= set(LETTERS) for one in splits['test'])
-  [described] = text.describe(config)
+  [described] = text_models.describe(config)
   assert described.overlaps['test'].before == pytest.approx(before)
   assert described.overlaps['test'].after == pytest.approx(after)
   assert described.bytes['test'] == sum(map(len, splits['test']))
@@ -83,7 +82,7 @@ def slow_share(held, train):
 
 def test_documents_of_endless_text_are_longer_than_sequences():
   config = lexinvariant.get_config('gpu')
-  for corpus in text.corpora(config):
+  for corpus in text_models.corpora(config):
     source = corpus.documents('test')
     assert isinstance(source, NgramText)
     assert source.length >= config.text.length
@@ -92,7 +91,7 @@ def test_documents_of_endless_text_are_longer_than_sequences():
 
 def test_text_without_a_long_document_is_named(corpus):
   with pytest.raises(InputError, match='is 10000000 long: choose shorter'):
-    text.held_out(corpus, 'test', 10_000_000, 1)
+    text_models.held_out(corpus, 'test', 10_000_000, 1)
 
 
 def test_windows_begin_at_the_papers_places_and_end_at_the_last_symbol():
@@ -150,10 +149,10 @@ def test_errors_of_gaps_are_over_documents_and_seeds(config, corpus):
 
 
 def test_endless_text_has_a_floor_that_no_model_can_beat():
-  corpus = text.Corpus('prose', 'letters', 'ngram:stdlib/prose,order=2', Characters(LETTERS))
-  held = text.held_out(corpus, 'test', 64, 50)
+  corpus = text_models.Corpus('prose', 'letters', 'ngram:stdlib/prose,order=2', Characters(LETTERS))
+  held = text_models.held_out(corpus, 'test', 64, 50)
   assert len(set(held.documents.tolist())) == 50
-  floor = text.law_nats(corpus, held.ids)
+  floor = text_models.law_nats(corpus, held.ids)
   assert floor is not None
   assert floor.shape == held.ids.shape
   source = corpus.documents('test')
@@ -161,11 +160,11 @@ def test_endless_text_has_a_floor_that_no_model_can_beat():
   for order in (0, 1):
     counted = renaming.counting_nats(held.ids, corpus.tokenizer.vocab_size, order)
     assert (counted - floor).sum(axis=1).mean() > 20
-  assert text.law_nats(corpus._replace(source='stdlib/prose'), held.ids) is None
+  assert text_models.law_nats(corpus._replace(source='stdlib/prose'), held.ids) is None
 
 
 def test_rows_of_the_scorer_are_drawn_for_each_sequence(config):
-  model = models.make_model(config.text, 'lexinvariant', 28, np.float32)
+  model = decoders.make_model(config.text, 'lexinvariant', 28, np.float32)
   ids = np.tile(np.random.default_rng(0).integers(0, 28, 32), (40, 1))  # one text, 40 times
   batch, key = pipeline.whole(ids[:1], 28), jax.random.key(0)
   trained = TrainedModel(model, model.init(key, batch, key), None, 32)
@@ -181,9 +180,9 @@ def test_rows_of_the_scorer_are_drawn_for_each_sequence(config):
 
 def test_true_keys_give_the_plain_text_back_and_move_letters_alone(config, corpus):
   ids, truth, documents = cipher.enciphered(config, corpus)
-  plain = text.held_out(corpus, 'test', config.text.length, config.cipher.texts).ids
+  plain = text_models.held_out(corpus, 'test', config.text.length, config.cipher.texts).ids
   assert len(documents) == len(ids)
-  np.testing.assert_array_equal(keys.apply_key(ids, truth, 0), plain)
+  np.testing.assert_array_equal(ciphers.apply_key(ids, truth, 0), plain)
   assert len({key.tobytes() for key in truth}) == len(truth)
   assert (ids != plain).mean() > 0.5
   space, newline = corpus.tokenizer.encode(b' \n')
@@ -227,18 +226,18 @@ def reader_that(truth, share, rng):
 
 def test_a_reader_that_is_mostly_right_solves_long_texts(corpus):
   rng = np.random.default_rng(0)
-  plain = text.held_out(corpus, 'test', 400, 5).ids
-  key = ciphers.random_key(corpus.alphabet, text.LETTERS, 3)
+  plain = text_models.held_out(corpus, 'test', 400, 5).ids
+  key = ciphers.random_key(corpus.alphabet, text_models.LETTERS, 3)
   ids = np.stack([
     corpus.tokenizer.encode(ciphers.encipher(corpus.tokenizer.decode(one), key, corpus.alphabet))
     for one in plain
   ])  # fmt: skip
   truth = corpus.tokenizer.encode(ciphers.decipher(corpus.alphabet, key, corpus.alphabet))
   found = cipher.solve(reader_that(np.repeat(truth[None], 5, 0), 0.7, rng), ids)
-  solved = keys.accuracy(found, truth, ids, 0, 400)
+  solved = ciphers.accuracy(found, truth, ids, 0, 400)
   guessed = cipher.solve(reader_that(np.repeat(truth[None], 5, 0), 0.0, rng), ids)
   assert solved.mean() > 0.95
-  assert keys.accuracy(guessed, truth, ids, 0, 400).mean() < 0.3
+  assert ciphers.accuracy(guessed, truth, ids, 0, 400).mean() < 0.3
 
 
 def test_a_probe_of_another_model_is_named(tmp_path):

@@ -21,8 +21,8 @@ from experiments.markov.__main__ import RECIPE
 from experiments.recipe import Run
 from lib import language_model
 from lib.errors import InputError
+from lib.parallel import sharding
 from lib.report.results import Row, from_json, select
-from lib.train import sharding
 from tests.helpers import addresses
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -17,27 +17,27 @@ from tokenizers import models as hf_models
 
 from configs import common, matrix
 from experiments.coders import BY_M1
-from experiments.matrix import cells, grid, models, tokens
+from experiments.matrix import cells, embeddings, grid, tokens
 from experiments.matrix.__main__ import RECIPE
-from experiments.matrix.corpus import Corpus, check, examples
+from experiments.matrix.reading import Corpus, check, examples
 from experiments.recipe import Run
 from lib import stats, tokenizers
-from lib.data import chain, sources
-from lib.data.markov import random_kernel, switching
+from lib.compression import coded_text, known_law
+from lib.compression.byte_model import ByteModel
+from lib.data import sources
 from lib.errors import InputError
-from lib.evals import coding, parse
-from lib.models.byte_model import ByteModel
 from lib.objectives.next_token import next_token
-from lib.report import claims
-from lib.report import plots as report_plots
+from lib.parallel import sharding
+from lib.report import claims, plots
 from lib.report.results import Row, Rows, select
+from lib.tasks.markov import dictionary_loss
+from lib.tasks.markov.chains import random_kernel, switching
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import train_blocks
 from lib.tokenizers.characters import Characters
-from lib.tokenizers.coding import arithmetic, known_law
+from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.windows import EqualInfo
-from lib.train import sharding
 from tests.helpers import addresses
 
 TOKENIZERS = (*matrix.DICTIONARIES, 'numbered12')
@@ -78,9 +78,9 @@ def test_every_cell_builds_and_those_that_the_run_has_not_step(corpora):
   stepped = {('bpe', 'lexinvariant'), *((name, 'learned') for name in TOKENIZERS)}
   stepped -= set(itertools.product(config.grid.tokenizers, config.grid.embeddings))
   assert len(stepped) == 8
-  for name, kind in itertools.product(TOKENIZERS, models.EMBEDDINGS):
+  for name, kind in itertools.product(TOKENIZERS, embeddings.EMBEDDINGS):
     tokenizer, batch = corpora[name].tokenizer, next(iter(corpora[name].batches(0)))
-    model = models.make(config, tokenizer, kind)
+    model = embeddings.make(config, tokenizer, kind)
     make = lambda model=model, batch=batch: model.embedding.init_with_output(
       key, batch, key, method=both_ends
     )
@@ -242,7 +242,7 @@ def test_pictures_are_drawn_impossible_cells_too(smoke, run):
   rows.append(Row('grid', cell, 'bits_per_byte', None, note='impossible: for a reason'))
   drawn = []
   for table in RECIPE.tables:
-    drawn += report_plots.save(run.workdir, table.pictures(rows, config, run))
+    drawn += plots.save(run.workdir, table.pictures(rows, config, run))
   assert drawn == ['matrix.png', 'pareto.png', 'budget.png', 'markov.png']
   assert all((run.workdir / picture).stat().st_size > 5000 for picture in drawn)
 
@@ -325,7 +325,7 @@ def test_what_is_not_lossless_is_marked(run, tmp_path):
   assert not any(row.lossy for row in others)
   points = {'learned': {'words†': (1.0, 1.0), 'bpe': (2.0, 2.0), 'bytes': (3.0, 3.0)}}
   axis = figure.Figure().subplots()
-  report_plots.trade('', '', '', points, ['words†'])(axis)
+  plots.trade('', '', '', points, ['words†'])(axis)
   line = next(line for line in axis.get_lines() if line.get_label() == 'the best for less')
   assert line.get_xydata().tolist() == [[2, 2]]
 
@@ -348,7 +348,7 @@ def test_blocks_are_cut_two_by_two():
 def test_windows_over_the_alphabet_of_a_source_are_the_texts_that_fit(source):
   # All texts whose interval encloses a cell of 2^-9, by exact fractions; they are few enough that
   # none is left out.
-  bits, laws = 9, [arithmetic.quantise(law) for law in chain.laws(source)]
+  bits, laws = 9, [arithmetic.quantise(law) for law in known_law.laws(source)]
   texts, pending = {}, [((), Fraction(0), Fraction(1))]
   while pending:
     text, low, width = pending.pop()
@@ -368,13 +368,13 @@ def test_windows_over_the_alphabet_of_a_source_are_the_texts_that_fit(source):
   assert set(dictionary.pieces) <= texts.keys()
   lightest = lambda pieces: min(texts[piece] for piece in pieces if len(piece) > 1)
   assert lightest(dictionary.pieces) == lightest(kept)
-  exact = parse.exact_unigram(dictionary, source)
+  exact = dictionary_loss.exact_unigram(dictionary, source)
   assert exact.nats_per_char >= source.entropy_rate
 
 
 def test_windows_in_bytes_are_the_dictionary_they_are_taken_for():
   source = switching(0.8, 0.8, 2)
-  windows = EqualInfo(tabulate(chain.Chain(source), 12, 'numbered'), 12)
+  windows = EqualInfo(tabulate(known_law.Chain(source), 12, 'numbered'), 12)
   dictionary = known_law.byte_windows(source, 12)
   text = source.text(5000, 0)
   pieces = [dictionary.pieces[i] for i in dictionary.encode(text)]
@@ -391,8 +391,8 @@ def test_what_packaging_adds_is_what_the_coder_of_bytes_spends(source):
   beginnings = lambda text: np.where(
     np.arange(len(text)) < lengths[:, None], np.frombuffer(text, np.uint8), 0
   ).astype(np.uint8)
-  given = (chain.Chain(source)(beginnings(text), lengths) for text in texts)
-  coded = coding.code_lengths(given, texts)
+  given = (known_law.Chain(source)(beginnings(text), lengths) for text in texts)
+  coded = coded_text.code_lengths(given, texts)
   spent = coded.integer.sum() + coded.end.sum()
   whole = found['nats'] - found['rounding'] + found['impossible_symbols'] + found['end_mark']
   assert whole == pytest.approx(spent * math.log(2) / documents.size, rel=1e-4)
@@ -433,7 +433,7 @@ def test_every_scale_is_well_formed(scale):
   json.loads(config.to_json_best_effort())
   tokenizer = Dictionary([bytes([byte]) for byte in range(256)])
   for embedding in ('learned', 'lexinvariant', 'random', 'code'):
-    models.make(config, tokenizer, embedding)
+    embeddings.make(config, tokenizer, embedding)
 
 
 @pytest.mark.parametrize(

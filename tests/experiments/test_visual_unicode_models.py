@@ -13,15 +13,16 @@ from experiments import fit
 from experiments.fit import Fitted
 from experiments.visual_unicode import growth, loss, models, reasoning, text
 from experiments.visual_unicode.__main__ import RECIPE
-from lib.data import fonts, glyphs, pipeline
-from lib.embeddings import row_kinds
+from lib.data import pipeline
 from lib.errors import InputError
-from lib.models.growth import Stage
+from lib.glyphs import fonts, rendering, row_kinds
+from lib.models.stages import Stage
 from lib.objectives.next_token import next_token
+from lib.parallel import sharding
 from lib.parameters import path_name
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.strings import token_strings
-from lib.train import replicas, sharding
+from lib.train import replicas
 from lib.train.experiment import Experiment
 from lib.train.state import prepare
 from tests.helpers import shapes as shape_of
@@ -240,8 +241,8 @@ def wrong(tmp_path_factory):
   (folder / 'torn.ttf').write_bytes(b'\0\1\0\0 no font')
   (folder / 'greek.hex').write_text('0391:' + '00' * 16 + '\n')
   other = Characters()
-  table = glyphs.render(token_strings(other), fonts.find_font('dejavu'), 16)
-  glyphs.save(table, folder / 'other.table')
+  table = rendering.render(token_strings(other), fonts.find_font('dejavu'), 16)
+  rendering.save(table, folder / 'other.table')
   return folder
 
 
@@ -300,7 +301,7 @@ def test_the_default_text_of_large_scales_is_accepted_and_short_text_refused(tmp
 
 def test_a_table_that_was_drawn_before_is_taken(config, tmp_path):
   drawn = text.open_text(config)
-  glyphs.save(drawn.glyphs, tmp_path / 'mine.table')
+  rendering.save(drawn.glyphs, tmp_path / 'mine.table')
   again = visual_unicode.get_config(SCALE)
   again.glyphs.table = str(tmp_path / 'mine.table')
   taken = text.open_text(again).glyphs

@@ -13,10 +13,10 @@ import pytest
 from configs import visual_unicode
 from experiments.recipe import Run
 from experiments.visual_unicode import coverage, growth, loss, reasoning, text
-from lib.embeddings import row_kinds
-from lib.evals import choice_rows
+from lib.glyphs import row_kinds
+from lib.parallel import sharding
 from lib.report.results import from_json
-from lib.train import sharding
+from lib.tasks import multiple_choice
 from tests.helpers import addresses
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -208,7 +208,7 @@ def test_every_case_has_every_protocol_and_nothing_leaks(smoke):
   cases = [f'facts={kind},wording={wording}' for kind, wording in reasoning.CASES]
   for arm in ('glyph', 'trainable_0.02'):
     for training in ('none', 'questions'):
-      for protocol in choice_rows.PROTOCOLS:
+      for protocol in multiple_choice.PROTOCOLS:
         for case in cases:
           assert f'arm={arm},training={training},{case},protocol={protocol}' in rows
       row = f'arm={arm},training={training},facts=unseen,wording=test'

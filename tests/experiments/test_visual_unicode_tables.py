@@ -13,11 +13,11 @@ from configs import visual_unicode
 from experiments import fit
 from experiments.fit import Fitted
 from experiments.visual_unicode import loss, models, neighbours, text, unseen_script
-from lib.data import letter_names, look_alikes, sources
+from lib.data import sources
 from lib.data.word_classes import ENGLISH, word_classes
-from lib.embeddings import row_kinds
-from lib.embeddings.glyph_rows import unit
-from lib.evals import neighbours as spaces
+from lib.evals import nearest
+from lib.glyphs import letter_names, look_alikes, row_kinds
+from lib.glyphs.pixel_rows import unit
 from lib.report import published
 from lib.report.results import Row, Rows
 from lib.tokenizers.restricted import Restricted, train_restricted
@@ -220,12 +220,12 @@ def test_neighbours_are_judged_by_picture_and_form():
   vectors = unit(np.array([[1, 0.1], [1, 0], [0.8, 0.6], [0, 1], [-0.1, 1]]))
   alike = np.full((5, 5), 0.5)
   alike[0, 1] = alike[1, 0] = 1.0
-  found = spaces.judge(vectors, alike, written)
+  found = nearest.judge(vectors, alike, written)
   # a-A, A-a, b-a, 1-2, 2-1
   assert found['case_pair'].tolist() == [1, 1]
   assert found['same_form'].tolist() == [0, 0, 1, 1, 1]
   assert found['alike'].tolist() == [1, 1, 0.5, 0.5, 0.5]
-  chance = spaces.chance(alike, written)
+  chance = nearest.chance(alike, written)
   assert chance['case_pair'] == pytest.approx(1 / 4)
   assert chance['same_form'] == pytest.approx(4 / 20)
 
@@ -236,9 +236,9 @@ def test_hidden_states_are_means_over_occurrences():
     'segments': np.array([[1, 1, 1, 0]]),
   }
   vectors = np.array([[[9.0, 9], [1, 2], [5, 6], [100, 100]]])
-  means = spaces.token_states([batch], np.array([3, 4]), lambda batch: vectors)
+  means = nearest.token_states([batch], np.array([3, 4]), lambda batch: vectors)
   np.testing.assert_allclose(means, [[-2, -2], [2, 2]])
-  assert spaces.frequent([batch], 9, 5).tolist() == [3, 4]
+  assert nearest.frequent([batch], 9, 5).tolist() == [3, 4]
 
 
 def test_states_of_words_are_those_after_whole_words_and_their_spaces():
@@ -247,12 +247,12 @@ def test_states_of_words_are_those_after_whole_words_and_their_spaces():
   ids = tokenizer.encode(b'the other the is (is) is the_ ')
   inputs = np.concatenate([[tokenizer.vocab_size], ids])[None]
   batch = {'inputs': inputs, 'segments': np.ones_like(inputs)}
-  words = spaces.known_words(tokenizer, [batch], 1)
+  words = nearest.known_words(tokenizer, [batch], 1)
   assert dict(zip(words.written, words.ids)) == {
     word: tokenizer.encode(word.encode())[0] for word in ('the', 'is')
   }
   places = np.arange(inputs.size, dtype=float)[None, :, None]
-  states = spaces.word_states(tokenizer, [batch], words, lambda batch: places)
+  states = nearest.word_states(tokenizer, [batch], words, lambda batch: places)
   read = [tokenizer.decode([i]) for i in ids]
   the = [i for i, piece in enumerate(read) if piece == b'the']
   found = dict(zip(words.written, states[:, 0]))
@@ -264,7 +264,7 @@ def test_states_of_words_are_those_after_whole_words_and_their_spaces():
 def made_up():
   """Sixty words of one form in six classes, and their rows."""
   rng = np.random.default_rng(0)
-  words = spaces.Words(['abc'] * 60, np.arange(60), np.arange(60) % 6)
+  words = nearest.Words(['abc'] * 60, np.arange(60), np.arange(60) % 6)
   return words, rng.standard_normal((60, 32))
 
 
@@ -304,13 +304,13 @@ def test_states_arranged_by_word_class_are_meaning(made_up):
 @pytest.mark.parametrize('target', [0.9, 0.5, 0.1])
 def test_noise_takes_rows_as_far_as_asked(made_up, target):
   _, rows = made_up
-  found = spaces.noisy(rows, target, seed=1)
-  assert spaces.similarity(rows, found) == pytest.approx(target, abs=1e-6)
+  found = nearest.noisy(rows, target, seed=1)
+  assert nearest.similarity(rows, found) == pytest.approx(target, abs=1e-6)
 
 
 def test_neighbours_are_sought_among_words_of_one_form():
   # Of one class are the long words; the nearest vector of each is a short word.
-  words = spaces.Words(['of', 'in', 'through', 'without'], np.arange(4), np.array([0, 1, 2, 2]))
+  words = nearest.Words(['of', 'in', 'through', 'without'], np.arange(4), np.array([0, 1, 2, 2]))
   vectors = np.array([[1, 0.0, 0], [0, 1, 0], [1, 0.1, 0], [0, 1, 0.1]])
   assert words.agreement(vectors).tolist() == [0, 0, 1, 1]
 

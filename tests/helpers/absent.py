@@ -6,7 +6,7 @@ import contextlib
 import jax
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
-from lib.mesh import AXES
+from lib.parallel.mesh import AXES
 
 KINDS = {'cpu': 'cpu', 'tpu': 'TPU v5 lite', 'gpu': 'NVIDIA H200'}  # as JAX names devices
 

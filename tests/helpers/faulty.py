@@ -18,8 +18,9 @@ import optax
 from absl import logging
 
 from lib.data import pipeline
+from lib.parallel import sharding
 from lib.tokenizers.characters import Characters
-from lib.train import checkpoint, loop, sharding, state
+from lib.train import checkpoint, loop, state
 from lib.train.experiment import Experiment
 
 STEPS, ROWS, T = 60, 4, 16

@@ -12,7 +12,7 @@ import sys
 import jax
 
 from lib.data import pipeline
-from lib.train import processes, sharding
+from lib.parallel import processes, sharding
 from tests.helpers import tiny
 
 if __name__ == '__main__':

@@ -3,7 +3,8 @@
 
 import jax
 
-from lib.train import optimizer, sharding
+from lib.parallel import sharding
+from lib.train import optimizer
 from lib.train.state import prepare
 
 

@@ -14,8 +14,9 @@ from lib.embeddings.learned import Learned
 from lib.evals import held_out
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
+from lib.parallel import sharding
 from lib.tokenizers.characters import Characters
-from lib.train import loop, optimizer, sharding
+from lib.train import loop, optimizer
 from lib.train.experiment import Experiment
 
 V, T, ROWS = 7, 8, 8

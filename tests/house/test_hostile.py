@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib import tokenizers
-from lib.data import fonts, glyphs
 from lib.errors import InputError
+from lib.glyphs import fonts, rendering
 from lib.tokenizers import container, files
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.bpe import BPE
@@ -140,9 +140,9 @@ def test_a_font_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('fields', ['0 16', '99999999999 16', '4 0', 'x 16', '4 1000000'])
 def test_a_glyph_table_of_impossible_sizes_is_refused(tmp_path, fields):
-  line, payload = f'{glyphs.MAGIC} {glyphs.VERSION} {fields} abc', bytes(132)
+  line, payload = f'{rendering.MAGIC} {rendering.VERSION} {fields} abc', bytes(132)
   digest = hashlib.sha256(f'{line}\n'.encode() + payload).hexdigest()
   path = tmp_path / 'table'
   path.write_bytes(f'{line} {digest}\n'.encode() + payload)
   with pytest.raises(InputError, match='is damaged'):
-    glyphs.load(path)
+    rendering.load(path)

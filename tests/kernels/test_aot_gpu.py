@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lib.train import sharding, topologies
+from lib.parallel import sharding
+from lib.profiling import topologies
 from pallas_kernels.bench import cases
 
 PLUGIN = 'jax_plugins.xla_cuda13'

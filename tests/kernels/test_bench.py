@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import equal_info, lexinvariant, visual_unicode
-from experiments.lexinvariant.text import SENTENCEPIECE
+from experiments.lexinvariant.text_models import SENTENCEPIECE
 from pallas_kernels import linear_cross_entropy
 from pallas_kernels.bench import __main__ as command
 from pallas_kernels.bench import cases as bench_cases

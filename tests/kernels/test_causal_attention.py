@@ -12,7 +12,7 @@ from jax.experimental.pallas import tpu as pltpu
 from lib.models.decoder import Decoder
 from lib.models.packed_attention import packed_attention
 from lib.models.positions import T5Bias
-from lib.train import sharding
+from lib.parallel import sharding
 from pallas_kernels import causal_attention as kernel
 from pallas_kernels import distances
 from tests.helpers import absent

@@ -11,7 +11,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lib.train import sharding
+from lib.parallel import sharding
 from pallas_kernels import linear_cross_entropy as kernel
 from pallas_kernels import linear_cross_entropy_triton
 from tests.helpers import absent

@@ -15,29 +15,29 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from lib import language_model
-from lib.embeddings import glyph_rows
+from lib.compression.byte_model import ByteModel, Sizes
+from lib.compression.byte_model import variables as byte_model_variables
+from lib.compression.byte_stepper import ByteStepper
 from lib.embeddings.glyph import Given
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
 from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
 from lib.embeddings.preceding import Preceding
 from lib.errors import InputError
+from lib.glyphs import pixel_rows
 from lib.language_model import Provenance, Tables, TrainedModel, modules
-from lib.models.byte_model import ByteModel, Sizes
-from lib.models.byte_model import variables as byte_model_variables
-from lib.models.byte_stepper import ByteStepper
 from lib.models.decoder import Decoder, LanguageModel
+from lib.parallel import sharding
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding.baselines import GZip
 from lib.tokenizers.coding.streams import SteppedAC
-from lib.train import sharding
 from tests.helpers import byte_models, hostile
 
 DIM, CONTEXT = 16, 10
 BPE = hostile.family('bpe')
 V = BPE.vocab_size
 TEXTS = [hostile.TEXT[:60], b'', b'the words', hostile.TEXT[7:29]]
-ROWS = glyph_rows.gaussian_rows(V, 24, seed=0)
+ROWS = pixel_rows.gaussian_rows(V, 24, seed=0)
 EMBEDDINGS = {
   'learned': Learned(V, DIM, init_std=0.3, readout_scale=0.25),
   'untied': Learned(V, DIM, tied=False, bias=True, z_loss=1e-4, dtype=jnp.bfloat16),

@@ -20,11 +20,13 @@ from lib.embeddings.partial import Interchangeable, Mixed
 from lib.embeddings.preceding import Preceding
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
+from lib.parallel import sharding
 from lib.parameters import Declaration, declare_flops, declared, describe, describe_model, path_name
-from lib.train import optimizer, plan, sharding, state
+from lib.profiling import compiled_step
+from lib.train import optimizer, state
 from lib.train.experiment import Experiment
 from lib.train.replicas import replicate
-from tests.train.test_plan import RECIPES, plans
+from tests.profiling.test_compiled_step import RECIPES, plans
 
 KEY = jax.random.key(0)
 # Written by the regular expressions on names that declarations replaced: for each model a layout
@@ -49,7 +51,7 @@ def test_declarations_say_what_rules_on_names_said(name):
   for key, make in made.items():
     index, flops = KNOWN['models'][f'{name}/{key}']
     layout, one = KNOWN['layouts'][index], make()
-    batch = plan.placed_shapes(one.batch, mesh, one.experiment.batch_axis)
+    batch = compiled_step.placed_shapes(one.batch, mesh, one.experiment.batch_axis)
     found = describe(one.experiment.init_fn, batch)
     training = state.prepare(one.experiment, one.optimizer, batch, 0, mesh)
     variables = one_by_one(training.shapes['variables'])

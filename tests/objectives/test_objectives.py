@@ -14,7 +14,8 @@ import pytest
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.objectives.next_token import next_token
-from lib.train import loop, replicas, sharding
+from lib.parallel import sharding
+from lib.train import loop, replicas
 from lib.train.experiment import Experiment
 from tests.helpers import tiny
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-from experiments import corpus
+from experiments.tools import corpus
 from lib import tokenizers
 from lib.data import encoded, pipeline
 from lib.errors import InputError

@@ -13,8 +13,8 @@ import pytest
 from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers import container, documents, files, registry, strings
+from tests.compression.test_byte_model import codecs, random_model
 from tests.helpers import byte_models, hostile
-from tests.models.test_byte_model import codecs, random_model
 
 DOCUMENTS = [byte_models.sources()[i : i + 5000] for i in range(0, 60_000, 5000)]
 TEXT = byte_models.sources()[60_000:61_000]

@@ -18,8 +18,9 @@ import optax
 import pytest
 
 from lib.errors import InputError, refusal
+from lib.parallel import sharding
 from lib.parameters import Declaration
-from lib.train import loop, metrics, optimizer, replicas, sharding
+from lib.train import loop, metrics, optimizer, replicas
 from lib.train.state import prepare
 from tests.helpers import faulty, tiny
 

@@ -156,7 +156,8 @@ class Stepped(base.Tokenizer):
 
   def file_state(self) -> base.State:
     """The state, and M1; raises InputError for one that is no `ByteModel`."""
-    from lib.models.byte_stepper import ByteStepper  # brings JAX, which most tokenizers do without
+    # Brings JAX, which most tokenizers do without.
+    from lib.compression.byte_stepper import ByteStepper
 
     if not isinstance(self.stepper, ByteStepper):
       raise InputError(
@@ -168,8 +169,8 @@ class Stepped(base.Tokenizer):
   @classmethod
   def from_state(cls, state: base.State) -> Self:
     """Rebuilds from `file_state()`; raises InputError without M1, or with another one."""
-    from lib.models.byte_model import ByteModel
-    from lib.models.byte_stepper import ByteStepper
+    from lib.compression.byte_model import ByteModel
+    from lib.compression.byte_stepper import ByteStepper
 
     arrays = {name.removeprefix(M1): x for name, x in state.items() if name.startswith(M1)}
     if not arrays:

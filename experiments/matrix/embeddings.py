@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embeddings of the grid by name, around one decoder.
+
+  learned        one trained row for each id, for input and readout
+  lexinvariant   random rows for input and readout, drawn in each step and assigned to the ids
+                 at random in each row of the batch; none is trained
+  glyph          frozen pictures of the tokens' texts, and a trained readout
+  random         frozen random directions, and a trained readout
+  code           the id in binary, frozen, and a trained readout
+
+Any tokenizer can be under any embedding but for two reasons, which `make` gives: rows of glyphs
+need tokens that stand for text, and a code needs bits enough for all ids.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import fit
+from lib.embeddings.glyph import Given
+from lib.embeddings.learned import Learned
+from lib.embeddings.lexinvariant import Lexinvariant
+from lib.errors import InputError
+from lib.glyphs import fonts, pixel_rows, rendering
+from lib.models.decoder import LanguageModel
+from lib.tokenizers import Tokenizer
+from lib.tokenizers.strings import token_strings
+
+EMBEDDINGS = ('learned', 'lexinvariant', 'glyph', 'random', 'code')
+CODE_BITS = 16
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for an embedding that is none, or a font that is not there."""
+  for embedding in config.grid.embeddings:
+    if embedding not in EMBEDDINGS:
+      raise InputError(f'grid.embeddings: {embedding!r} is not one of {", ".join(EMBEDDINGS)}.')
+  if 'glyph' in config.grid.embeddings:
+    fonts.find_font(config.glyphs.font)
+
+
+def make(config: ConfigDict, tokenizer: Tokenizer, embedding: str) -> LanguageModel:
+  """The model of a cell of the grid.
+
+  Raises:
+    InputError: the embedding has no rows for these tokens; the sentence says why.
+  """
+  dtype = fit.dtype(config)
+  rows = _embedding(config, tokenizer, embedding, dtype)
+  return LanguageModel(rows, fit.make_decoder(config.grid, dtype))
+
+
+def _embedding(config: ConfigDict, tokenizer: Tokenizer, kind: str, dtype: Any) -> nn.Module:
+  size, dim = tokenizer.vocab_size, config.grid.dim
+  if kind == 'learned':
+    return Learned(size, dim, dtype=dtype)
+  if kind == 'lexinvariant':
+    return Lexinvariant(size, dim, draw_kind='shared', dtype=dtype)
+  if kind == 'random':
+    rows = lambda seed: pixel_rows.gaussian_rows(size, dim, seed)
+  else:
+    if kind == 'glyph':
+      fixed = _glyphs(tokenizer, config.glyphs.font, config.glyphs.cell, dim)
+    else:
+      fixed = pixel_rows.id_code_rows(size, dim, CODE_BITS)
+    rows = lambda seed: fixed
+  return Given(size, dim, rows, dtype=dtype)
+
+
+@functools.lru_cache(maxsize=1)
+def _glyphs(tokenizer: Tokenizer, font: str, cell: int, dim: int) -> np.ndarray:
+  drawn = rendering.render(token_strings(tokenizer), fonts.find_font(font), cell)
+  return pixel_rows.glyph_rows(drawn, dim)

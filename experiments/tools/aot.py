@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles a recipe's training step for accelerators that are not there, and says what it takes.
+
+python -m experiments.tools.aot --config=configs/equal_info.py:paper --topology=v5p:8x8x4
+
+TPU topologies need libtpu (`make pod` fetches it into .cache/libtpu; then set PYTHONPATH to that),
+`h200x8` the CUDA plugin of the extra `cuda`; `cpu:8` needs nothing. docs/pod.md says how to read
+the answer.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments.recipe import Plan
+from experiments.tools import command, steps
+from lib.errors import InputError
+from lib.parallel import sharding
+from lib.parallel.mesh import AXES
+from lib.profiling import compiled_step, topologies
+from pallas_kernels.chips import CHIPS, Chip
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config', 'configs/markov.py:paper', 'Config, scale.', lock_config=True
+)
+TOPOLOGY = flags.DEFINE_list(
+  'topology',
+  ['cpu:8'],
+  'v5p:8x8x4, v5e:16x16, v6e:16x16, h200x8, cpu:8; empty for --scaling alone.',
+)
+SLICES = flags.DEFINE_integer('slices', 1, 'TPU slices, joined by the network.', lower_bound=1)
+MODEL = flags.DEFINE_string('model', '', 'Which of the recipe; the largest if not given.')
+SCALING = flags.DEFINE_bool('scaling', False, 'Estimate scaling from 8 to 1,024 v5p chips too.')
+HEADER = (
+  'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'parameters',
+  'state and batch', 'returned', 'temporaries', 'program', 'of memory', 'collectives a step',
+  'kernels', 'TFLOP a chip', 'by the compiler', 'compiled in', 'fits',
+)  # fmt: skip
+ESTIMATES = (
+  'scaling', 'chips', 'rows', 'computing, ms', 'sending, ms', 'rows a second', 'of full rate',
+)  # fmt: skip
+SIZES = ('v5p:2x2x2', 'v5p:4x4x4', 'v5p:8x8x4', 'v5p:8x8x16')
+REFERENCE = 256  # chips on which weak scaling has the config's batch
+Making = Callable[[bool], Plan]  # whether to rematerialise -> the plan
+
+
+class Attempt(NamedTuple):
+  """One way of placing a step on the devices.
+
+  Attributes:
+    mesh: sizes of its axes.
+    remat: whether layers are computed again in the backward pass.
+    accumulate: parts of a batch.
+  """
+
+  mesh: Mapping[str, int]
+  remat: bool
+  accumulate: int
+
+
+def execute() -> None:
+  """Prints a row for each attempt, up to the first that fits, on each topology."""
+  config = CONFIG.value
+  recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
+  jax.config.update('jax_platforms', 'cpu')  # also on a machine with an accelerator of its own
+  jax.config.update('jax_num_cpu_devices', max(map(_cpus, TOPOLOGY.value), default=1))
+  jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
+  name = steps.chosen(recipe, config, MODEL.value)
+  for topology in TOPOLOGY.value:  # those refused are, before minutes go by for the others
+    topologies.devices(topology, SLICES.value)
+  made = lambda remat: recipe.plans(with_remat(config, remat))[name]()
+  print(_head(HEADER), flush=True)
+  found = [fit(config, name, made, topology, SLICES.value) for topology in TOPOLOGY.value]
+  if SCALING.value:
+    scale(config, name, made)
+  if None in found:
+    sys.exit(1)
+
+
+def _cpus(topology: str) -> int:
+  kind, _, count = topology.partition(':')
+  return int(count) if kind == 'cpu' and count.isdigit() else 1
+
+
+def fit(
+  config: ConfigDict, name: str, made: Making, topology: str, slices: int = 1
+) -> compiled_step.Step | None:
+  """Tries one way after the other until the step fits, and prints what came of each."""
+  devices, chip = topologies.devices(topology, slices), topologies.chip_of(topology)
+  where = topology if slices == 1 else f'{slices} × {topology}'
+  for attempt in attempts(config, rows_of(made(False)), len(devices)):
+    one, row = made(attempt.remat), [name, where, *_shown(attempt)]
+    try:
+      mesh = sharding.make_mesh(attempt.mesh, devices)
+      step = compiled_step.compile_step(
+        one.experiment, one.optimizer, one.batch, mesh, attempt.accumulate
+      )
+    except (InputError, jax.errors.JaxRuntimeError) as error:
+      print(_line([*row, *[''] * (len(HEADER) - len(row) - 1), _reason(error)]), flush=True)
+      continue
+    fits = chip is None or step.bytes <= chip.memory
+    print(_line([*row, *_measured(step, chip, len(devices)), 'yes' if fits else 'no']), flush=True)
+    if fits:
+      return step
+  return None
+
+
+def rows_of(one: Plan) -> int:
+  """Rows of a batch."""
+  return one.batch['targets'].shape[one.experiment.batch_axis]
+
+
+def attempts(config: ConfigDict, batch: int, devices: int) -> list[Attempt]:
+  """The config's own way, then other meshes, then rematerialisation, then accumulation.
+
+  A batch of B rows reaches gcd(B, devices) of them; `tensor` takes the rest. `fsdp` holds less a
+  device than `data`, and sends more.
+  """
+  rows = math.gcd(batch, devices)
+  own = Attempt(config.mesh.to_dict(), any(_remats(config)), config.accumulate)
+  split = {'data': 1, 'fsdp': 1, 'tensor': devices // rows}
+  found = [own, *(own._replace(mesh=split | {axis: rows}) for axis in ('data', 'fsdp'))]
+  if rows == devices and own.mesh == {'data': -1, 'fsdp': 1, 'tensor': 1}:
+    del found[1]  # is the first
+  if _remats(config):
+    found.append(found[-1]._replace(remat=True))
+  while batch % (2 * found[-1].accumulate * rows) == 0:
+    found.append(found[-1]._replace(accumulate=2 * found[-1].accumulate))
+  return found
+
+
+def scale(config: ConfigDict, name: str, made: Making) -> None:
+  """Prints an estimate of strong and weak scaling, from steps compiled for each size.
+
+  Each chip is taken to compute at its full rate and to send over the links of one axis, one after
+  the other: what is hidden behind computation, and what stalls, are both left out.
+  """
+  estimates = []
+
+  @functools.cache
+  def compiled(topology: str, rows: int) -> compiled_step.Step | None:
+    return fit(config, name, functools.partial(_resized, made, rows), topology)
+
+  for kind in ('strong', 'weak'):
+    for topology in SIZES:
+      chip, count = CHIPS['v5p'], len(topologies.devices(topology))
+      rows = rows_of(made(False))
+      if kind == 'weak':
+        rows = max(1, rows * count // REFERENCE)
+      if (step := compiled(topology, rows)) is None:
+        continue
+      compute = step.flops / count / chip.flops
+      send = sum(one.sent for one in step.collectives.values()) / (chip.links / chip.axes)
+      estimates.append(
+        [kind, str(count), str(rows), *(f'{1e3 * t:.3g}' for t in (compute, send)),
+         f'{rows / (compute + send):,.0f}', f'{compute / (compute + send):.0%}']
+      )  # fmt: skip
+  print('\nAn estimate: nothing of it ran.\n')
+  print('\n'.join([_head(ESTIMATES), *map(_line, estimates)]), flush=True)
+
+
+def _resized(made: Making, rows: int, remat: bool) -> Plan:
+  """The plan with so many rows a batch."""
+  one = made(remat)
+  axis = one.experiment.batch_axis
+  resize = lambda shape: (*shape[:axis], rows, *shape[axis + 1 :])
+  batch = {
+    field: jax.ShapeDtypeStruct(resize(array.shape), array.dtype)
+    for field, array in one.batch.items()
+  }
+  return dataclasses.replace(one, batch=batch)
+
+
+def _remats(config: ConfigDict) -> list[bool]:
+  """What the sections of models say of rematerialisation."""
+  sections = [section for section in config.values() if isinstance(section, ConfigDict)]
+  return [section.remat for section in sections if 'remat' in section]
+
+
+def with_remat(config: ConfigDict, remat: bool) -> ConfigDict:
+  """The config with `remat` in all sections that have it."""
+  changed = config.copy_and_resolve_references()
+  for section in changed.values():
+    if isinstance(section, ConfigDict) and 'remat' in section:
+      section.remat = remat
+  return changed
+
+
+def _shown(attempt: Attempt) -> list[str]:
+  mesh = ' × '.join(str(attempt.mesh.get(axis, 1)) for axis in AXES)
+  return [mesh.replace('-1', '−1'), 'yes' if attempt.remat else 'no', str(attempt.accumulate)]
+
+
+def _measured(step: compiled_step.Step, chip: Chip | None, devices: int) -> list[str]:
+  parts = (step.arguments, step.outputs, step.temporaries, step.code)
+  runs = '; '.join(
+    f'{kind} {"≥ " * bool(one.unknown)}{one.count}, {_size(one.bytes)}'
+    for kind, one in sorted(step.collectives.items())
+  )
+  return [
+    f'{step.parameters:,}',
+    *map(_size, parts),
+    f'{step.bytes / chip.memory:.0%} of {_size(chip.memory)}' if chip else '',
+    runs or 'none',
+    str(step.kernels),
+    f'{step.flops / devices / 1e12:.3g}',
+    f'{step.compiler_flops / 1e12:.3g}',
+    f'{step.seconds:.0f} s',
+  ]
+
+
+def _size(count: float) -> str:
+  for unit, scale in (('GB', 1e9), ('MB', 1e6)):
+    if count >= scale:
+      return f'{count / scale:.3g} {unit}'
+  return f'{count / 1e3:.3g} kB'
+
+
+def _reason(error: Exception) -> str:
+  """Why an attempt came to nothing, in one cell."""
+  text = str(error)
+  if used := re.search(r'Used (\S+) of (\S+) hbm', text):
+    return f'no: {used[1]} of {used[2]}'
+  return f'no: {text.splitlines()[0][:160]}'.replace('|', '/')
+
+
+def _head(titles: Sequence[str]) -> str:
+  return _line(titles) + '\n' + '|---' * len(titles) + '|'
+
+
+def _line(cells: Sequence[str]) -> str:
+  return f'| {" | ".join(cells)} |'
+
+
+if __name__ == '__main__':
+  command.main('aot', execute)

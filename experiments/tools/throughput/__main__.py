@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""How fast a recipe trains: its real step timed, accounted for and taken apart, op by op.
+
+  python -m experiments.tools.throughput --config=configs/lexinvariant.py:paper
+  python -m experiments.tools.throughput --config=configs/equal_info.py:paper \
+    --model=m2/model=113m,v=65536
+  python -m experiments.tools.throughput --peer    # decoders beside PyTorch's (`make throughput`)
+
+Writes throughput.md and throughput.json into --out; what is there of other models or devices stays.
+"""
+
+import datetime
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import runner
+from experiments.recipe import Recipe
+from experiments.tools import command, steps
+from experiments.tools.throughput import peer, timed_step
+from lib import atomic, memory
+from lib.errors import InputError
+from lib.report import results, tables
+from lib.report.results import Row, name
+
+CONFIG = config_flags.DEFINE_config_file(
+  'config', 'configs/lexinvariant.py:cpu', 'Config, scale.', lock_config=True
+)
+MODEL = flags.DEFINE_string('model', '', 'Which of the recipe; the largest if not given.')
+DTYPES = flags.DEFINE_multi_enum(
+  'dtype', [], ['float32', 'bfloat16'], 'Of activations; that of the config if not given.'
+)
+REPEATS = flags.DEFINE_integer(
+  'repeats', 4, 'Steps of a round that is timed; with --peer, rounds.', lower_bound=1
+)
+PEER = flags.DEFINE_bool('peer', False, 'Instead: two decoders beside the same in PyTorch.')
+OUT = flags.DEFINE_string('out', 'runs/throughput', 'Folder for throughput.md and .json.')
+FIRST = flags.DEFINE_enum(
+  'first_step', 'timed', ['timed', 'left_out', 'only'],
+  'From the start of a process; `only` comes to it, says so and ends.',
+)  # fmt: skip
+CAPTIONS = timed_step.CAPTIONS | peer.CAPTIONS
+HEAD = """# Throughput
+
+Training steps as the recipes run them, by `python -m experiments.tools.throughput`: each section
+says by which command, when and where. Of the same title the last run stays. Where the load is above
+the number of cores others ran too: rates and seconds are then of a shared machine.
+"""
+
+
+def execute() -> None:
+  """Measures, shows the tables and keeps them."""
+  begin = time.perf_counter()
+  if PEER.value:
+    title, config = 'beside PyTorch', {}
+    rows = peer.table(peer.cases(), REPEATS.value)
+  else:
+    recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
+    memory.keep_freed(recipe.large_steps)  # as the recipe does
+    model = steps.chosen(recipe, CONFIG.value, MODEL.value)
+    if FIRST.value == 'only':
+      runner.keep_compiled()
+      steps.prepare(recipe, CONFIG.value, model).run()
+      print('The first step is done.', flush=True)
+      return
+    title, config = f'{recipe.name}, {CONFIG.value.scale}: {model}', runner.plain(CONFIG.value)
+    rows = measure(recipe, model)
+  devices = [device.device_kind for device in jax.devices()]
+  found = results.content(
+    rows, experiment='throughput', config=config, overrides={}, devices=devices,
+    seconds=time.perf_counter() - begin,
+  )  # fmt: skip
+  found['command'] = ' '.join(['python -m experiments.tools.throughput', *sys.argv[1:]])
+  found['made'] = f'{datetime.date.today()}, {command.machine()}'
+  keep(pathlib.Path(OUT.value), f'{title}, on {devices[0]}', found)
+  print(tables.markdown(rows, CAPTIONS))
+
+
+def measure(recipe: Recipe, model: str) -> list[Row]:
+  """The rows of a model in every dtype asked for."""
+  dtypes = DTYPES.value or [CONFIG.value.dtype]
+  # By other processes, before this one takes the device for itself.
+  again = ['-m', 'experiments.tools.throughput', *sys.argv[1:], '--first_step=only']
+  first = [
+    timed_step.first_steps([*again, f'--config.dtype={dtype}']) if FIRST.value == 'timed' else {}
+    for dtype in dtypes
+  ]
+  jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
+  rows: list[Row] = []
+  for dtype, seconds in zip(dtypes, first):
+    config = CONFIG.value.copy_and_resolve_references()
+    config.dtype = dtype
+    print(f'{name(dtype=dtype)}: making the state and compiling the step', flush=True)
+    step = steps.prepare(recipe, config, model)
+    rows += timed_step.table(step, {'dtype': dtype}, dtype, REPEATS.value, seconds)
+  return rows
+
+
+def keep(folder: pathlib.Path, title: str, found: dict[str, Any]) -> None:
+  """Puts a section into both files, in the place of the one with its title."""
+  path = folder / 'throughput.json'
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    sections = json.loads(path.read_text()) if path.exists() else {}
+  except OSError as error:
+    raise InputError(f'cannot write to {folder}: {error.strerror}') from error
+  except ValueError as error:
+    raise InputError(f'{path} is damaged ({error}): delete it, and measure again.') from error
+  sections = dict(sorted((sections | {title: found}).items()))
+  results.write_json(path, sections)
+  page = [HEAD, *(shown(*section) for section in sections.items())]
+  atomic.write(folder / 'throughput.md', '\n'.join(page))
+
+
+def shown(title: str, found: dict[str, Any]) -> str:
+  """A section of the page."""
+  versions = ', '.join(f'{package} {version}' for package, version in found['versions'].items())
+  rows = results.from_json(found['rows'])
+  return '\n'.join([
+    f'## {title}\n', f'`{found["command"]}`, {found["made"]}; {versions}.\n',
+    tables.markdown(rows, CAPTIONS),
+  ])  # fmt: skip
+
+
+if __name__ == '__main__':
+  command.main('throughput', execute)

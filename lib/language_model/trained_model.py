@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained language model: score texts, sample text, take its tables and give it others.
+
+Legend: B texts, T tokens, V vocabulary, D model width.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import ArrayLike
+
+from lib import stats
+from lib.decoding import generated_text
+from lib.decoding.sampling import Sampling
+from lib.embeddings import table_pairs
+from lib.embeddings.table_pairs import Tables
+from lib.errors import InputError
+from lib.language_model import modules, scoring
+from lib.models.decoder import LanguageModel
+from lib.parallel import sharding
+from lib.parallel.mesh import batch_devices
+from lib.parameters import path_name
+from lib.tokenizers import base
+from lib.tokenizers.base import Tokenizer
+
+LOG_2 = float(np.log(2))
+DRAWN_TOGETHER = 8  # windows whose drawn rows are in memory at once
+SAMPLES = 2**31 - 1  # folded into a text's key, gives the key of its samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+  """Where a model comes from; what is unknown is empty.
+
+  Attributes:
+    commit: of the code that trained it.
+    config: of the training run, JSON-like.
+    text: the source that it was trained on, as the config names it.
+    text_digest: sha256, in hex, of that text.
+    seeds: of its training.
+    steps: of its training.
+    initial: fingerprint of the model whose weights training started from.
+    changes: what was done to the model after training, in words.
+  """
+
+  commit: str = ''
+  config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  text: str = ''
+  text_digest: str = ''
+  seeds: tuple[int, ...] = ()
+  steps: int = 0
+  initial: str = ''
+  changes: tuple[str, ...] = ()
+
+
+class TokenLoss(NamedTuple):
+  """The loss of a text, token by token.
+
+  Attributes:
+    nats: float64 [n], −log of each token's probability among all V ids.
+    bytes: int32 [n], bytes of the text that each token covers.
+    ids: int32 [n].
+  """
+
+  nats: np.ndarray
+  bytes: np.ndarray
+  ids: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel:
+  """A module with its weights, its tokenizer and its provenance.
+
+  Some embeddings draw random rows. Each text is then scored, or sampled, under one draw, the same
+  in all its windows: that of the key `fold_in(key(seed), place of the text among the texts)`.
+  Nothing is averaged over draws.
+
+  Attributes:
+    module: ids to nats. Fields that only make initial variables are dropped (`modules.as_data`).
+    variables: collections of arrays, such as 'params' and 'frozen'.
+    tokenizer: bytes to ids; None for a model of symbols that are no text.
+    context: inputs that the model reads at most, BOS among them: its length in training.
+    bos: the id that begins a document; by default the tokenizer's `vocab_size`.
+    provenance: where it comes from.
+    mesh: devices that the variables are spread over; None for one device.
+  """
+
+  module: LanguageModel
+  variables: Mapping[str, Any]
+  tokenizer: Tokenizer | None
+  context: int
+  bos: int = -1
+  provenance: Provenance = Provenance()
+  mesh: Mesh | None = None
+
+  def __post_init__(self) -> None:
+    size = self.module.embedding.vocab_size
+    if self.context < 2:
+      raise InputError(f'the context of a model must be 2 tokens or more; got {self.context}.')
+    if self.tokenizer is not None and self.tokenizer.vocab_size > size:
+      raise InputError(
+        f'a model of {size} ids does not fit a tokenizer of {self.tokenizer.vocab_size}.'
+      )
+    if self.bos > size:
+      raise InputError(f'the BOS id {self.bos} is out of range: this model reads ids 0 to {size}.')
+    if self.bos < 0:
+      bos = size if self.tokenizer is None else self.tokenizer.vocab_size
+      object.__setattr__(self, 'bos', bos)
+    object.__setattr__(self, 'module', modules.as_data(self.module, self.variables))
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """The sha256, in hex, of module, weights and tokenizer: equal exactly for equal models."""
+    parts = [modules.to_json(self.module), self.context, self.bos, self._tokenizer_fingerprint]
+    return base.digest(json.dumps(parts, sort_keys=True), flat(self.variables))
+
+  @property
+  def _tokenizer_fingerprint(self) -> str:
+    return '' if self.tokenizer is None else self.tokenizer.fingerprint
+
+  @property
+  def parameters(self) -> int:
+    """Numbers that the decoder has, without embedding and LM head."""
+    return sum(leaf.size for leaf in jax.tree.leaves(self.variables['params']['decoder']))
+
+  def token_loss(self, texts: Sequence[bytes], seed: int = 0) -> list[TokenLoss]:
+    """The loss of every token of each text, in nats.
+
+    A text begins with BOS. A text longer than the context is read in windows with half a context of
+    overlap, and each token is scored once (`lib.language_model.scoring`).
+
+    Args:
+      texts: the documents.
+      seed: of the embedding's draws, if it draws.
+
+    Raises:
+      InputError: bytes that the tokenizer does not take.
+    """
+    if isinstance(texts, bytes | str) or not all(isinstance(text, bytes) for text in texts):
+      raise InputError('texts must be a list of byte strings, one for each document.')
+    coded = self._tokenizer.cover_batch(texts)
+    losses = self.id_loss([one.ids for one in coded], seed)
+    return [TokenLoss(nats, one.byte_lengths, one.ids) for nats, one in zip(losses, coded)]
+
+  def id_loss(self, documents: Sequence[ArrayLike], seed: int = 0) -> list[np.ndarray]:
+    """As `token_loss`, of documents given as ids [n] without BOS: nats, float64 [n] each."""
+    rows = [np.asarray(ids).astype(np.int32) for ids in documents]
+    size = self.module.embedding.vocab_size
+    for ids in rows:
+      if ids.ndim != 1 or (ids.size and not 0 <= ids.min() <= ids.max() < size):
+        raise InputError(f'a document must be ids [n] from 0 to {size - 1}; got {ids}.')
+    losses = [np.zeros(len(ids)) for ids in rows]
+    devices = 1 if self.mesh is None else batch_devices(self.mesh)
+    for batch in scoring.batches(rows, self.bos, self.context, devices):
+      nats = self._apply('__call__', batch.arrays, batch.documents, seed)
+      for row, window in enumerate(batch.windows):
+        scored = nats[row, window.first - window.start : window.stop - window.start]
+        losses[window.document][window.first : window.stop] = scored
+    return losses
+
+  def row_loss(self, batch: Mapping[str, np.ndarray], seed: int = 0) -> np.ndarray:
+    """Nats [B, T] of the targets of rows as training reads them (`lib.data.pipeline`)."""
+    fields = {name: batch[name] for name in ('inputs', 'targets', 'segments', 'positions')}
+    return self._apply('__call__', fields, np.arange(len(fields['inputs'])), seed)
+
+  def bits_per_byte(self, texts: Sequence[bytes], seed: int = 0) -> stats.Estimate:
+    """Bits of all tokens over bytes of all texts, with its error over documents.
+
+    The bytes are those of the texts, whatever the tokenizer drops. Empty texts do not count.
+
+    Raises:
+      InputError: there is no text, or as `token_loss`.
+    """
+    losses = self.token_loss(texts, seed)
+    nats = [loss.nats.sum() for loss, text in zip(losses, texts) if text]
+    sizes = [len(text) for text in texts if text]
+    if not sizes:
+      raise InputError('there is no text to score: give one document that is not empty, or more.')
+    return stats.ratio(nats, sizes).times(1 / LOG_2)
+
+  def logits(self, ids: ArrayLike, seed: int = 0) -> np.ndarray:
+    """Logits [..., T, V] (float32) after each of ids [T] or [B, T], which are taken as they are.
+
+    A document's ids begin with `bos`.
+
+    Raises:
+      InputError: ids out of range, or more than the context.
+    """
+    rows = np.asarray(ids)
+    size = self.module.embedding.vocab_size
+    if rows.ndim not in (1, 2) or not rows.size or rows.dtype.kind not in 'iu':
+      raise InputError(f'ids must be integers [T] or [B, T]; got {rows.dtype} {rows.shape}.')
+    if rows.shape[-1] > self.context or rows.min() < 0 or rows.max() > size:
+      raise InputError(
+        f'this model takes up to {self.context} ids from 0 to {size}; got {rows.shape[-1]} from '
+        f'{rows.min()} to {rows.max()}.'
+      )
+    inputs = np.atleast_2d(rows).astype(np.int32)
+    places = np.broadcast_to(np.arange(inputs.shape[1], dtype=np.int32)[None], inputs.shape)
+    arrays = {
+      'inputs': inputs, 'targets': np.zeros_like(inputs), 'segments': np.ones_like(inputs),
+      'positions': places,
+    }  # fmt: skip
+    found = self._apply('logits', arrays, np.arange(len(inputs), dtype=np.int32), seed)
+    return found.reshape(*rows.shape, -1)
+
+  def generate(
+    self,
+    prompt: bytes | Sequence[bytes] = b'',
+    *,
+    max_bytes: int | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+  ) -> Iterator[Any]:
+    """Bytes that follow the prompt, as they are sampled; without a limit the caller stops it.
+
+    Parts are bytes; for several prompts they are lists, with the new bytes of each text. A text
+    depends on its prompt, its place among the prompts and the seed alone.
+
+    Args:
+      prompt: any bytes, or several of them. The last tokens of a prompt are sampled again among
+        those that spell its last bytes.
+      max_bytes: the most bytes of a text; None for no limit.
+      seed: of the samples, and of the embedding's draws if it draws.
+      temperature: divides the logits; 0 takes the likeliest token.
+      top_k: draw among this many of the likeliest tokens; 0 for all.
+      top_p: draw among the fewest of the likeliest tokens that have this probability together.
+
+    Raises:
+      InputError: a tokenizer whose tokens mean nothing without those before them, or options out of
+        range.
+    """
+    if max_bytes is not None and max_bytes < 0:
+      raise InputError(f'max_bytes must be 0 or more; got {max_bytes}.')
+    prompts = [prompt] if isinstance(prompt, bytes) else list(prompt)
+    seeded = jax.random.key(seed)
+    keys = jax.vmap(lambda i: jax.random.fold_in(seeded, i))(jnp.arange(len(prompts)))
+
+    def sampled(texts: slice, draw: Any) -> Iterator[list[bytes]]:
+      return generated_text.generate(
+        self.module,
+        self.variables,
+        self._tokenizer,
+        prompts[texts],
+        bos=self.bos,
+        context=self.context,
+        keys=jax.vmap(lambda key: jax.random.fold_in(key, SAMPLES))(keys[texts]),
+        how=Sampling(temperature, top_k, top_p),
+        max_bytes=max_bytes,
+        draw=draw,
+      )
+
+    with self._on_mesh():
+      length = self.context
+      draws = [_draw(self.module, self.variables, i, seeded, length) for i in range(len(prompts))]
+    if not prompts or draws[0] is None:
+      parts = sampled(slice(None), None)
+    else:  # rows of several draws are no draw of several texts
+      alone = [sampled(slice(i, i + 1), draw) for i, draw in enumerate(draws)]
+      together = itertools.zip_longest(*alone, fillvalue=[b''])
+      parts = ([part for [part] in one] for one in together)
+    return (part for [part] in parts) if isinstance(prompt, bytes) else parts
+
+  def embedding_tables(self) -> Tables:
+    """The input and output tables, numpy [V, D], and the output bias [V] or None.
+
+    Raises:
+      InputError: an embedding that draws its rows.
+    """
+    part = table_pairs.part_of(self.variables, 'embedding')
+    return table_pairs.get_tables(self.module.embedding, part)
+
+  def with_tables(self, tables: Tables, tokenizer: Tokenizer) -> 'TrainedModel':
+    """The same decoder over other tables, for another tokenizer: a new model.
+
+    The BOS vector stays; its id becomes the new tokenizer's `vocab_size`.
+
+    Raises:
+      InputError: tables that do not fit the tokenizer or the model.
+    """
+    if len(tables.input) < tokenizer.vocab_size:
+      raise InputError(
+        f'tables of {len(tables.input)} rows do not fit a tokenizer of {tokenizer.vocab_size} ids.'
+      )
+    old = table_pairs.part_of(self.variables, 'embedding')
+    embedding, part = table_pairs.put_tables(self.module.embedding, old, tables)
+    changes = (*self.provenance.changes, f'tables of {tokenizer.vocab_size} ids were put in')
+    return TrainedModel(
+      self.module.clone(embedding=embedding),
+      table_pairs.with_part(self.variables, 'embedding', part),
+      tokenizer,
+      self.context,
+      provenance=dataclasses.replace(self.provenance, changes=changes),
+      mesh=self.mesh,
+    )
+
+  def save(self, path: str | os.PathLike) -> None:
+    """Writes the folder that `lib.language_model.load` reads, whole or not at all.
+
+    Raises:
+      InputError: there is something at `path` already, or the model has a class or a tokenizer that
+        cannot be saved.
+    """
+    from lib.language_model import folder  # which imports this module
+
+    folder.save(self, path)
+
+  @property
+  def _tokenizer(self) -> Tokenizer:
+    if self.tokenizer is None:
+      raise InputError('this model has no tokenizer: its symbols are no text.')
+    return self.tokenizer
+
+  def _on_mesh(self) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+  def _apply(
+    self, method: str, arrays: Mapping[str, np.ndarray], places: np.ndarray, seed: int
+  ) -> np.ndarray:
+    """What a method of the module gives for a batch whose rows belong to texts at `places` [B]."""
+    batch: dict[str, Any] = {**arrays, 'places': places}
+    if self.mesh is not None and len(places) % batch_devices(self.mesh) == 0:
+      batch = sharding.global_batch(batch, self.mesh)
+    with self._on_mesh():
+      found = _by_text(self.module, method)(self.variables, batch, jax.random.key(seed))
+    return np.asarray(found)
+
+
+@functools.cache
+def _by_text(module: LanguageModel, method: str) -> jax.stages.Wrapped:
+  """(variables, batch, key) -> what the method gives for each row; compiled once a module."""
+
+  @jax.jit
+  def apply(variables: Mapping, batch: Mapping[str, jax.Array], key: jax.Array) -> Any:
+    fields = {name: values for name, values in batch.items() if name != 'places'}
+    drawn = jax.eval_shape(lambda: _draw(module, variables, batch['places'][0], key))
+    if drawn is None:
+      return module.apply(variables, fields, key, method=method)
+
+    def of_row(row: tuple) -> jax.Array:  # a draw depends on the shape and place in a batch
+      place, one = row
+      alone = {name: values[None] for name, values in one.items()}
+      own = jax.random.fold_in(key, place)
+      return cast(jax.Array, module.apply(variables, alone, own, method=method))[0]
+
+    return jax.lax.map(of_row, (batch['places'], fields), batch_size=DRAWN_TOGETHER)
+
+  return apply
+
+
+def _draw(
+  module: LanguageModel, variables: Mapping, place: int | jax.Array, key: jax.Array, length: int = 1
+) -> Any:
+  """What the embedding draws for the text at a place: None if it draws nothing."""
+  batch = {'inputs': jnp.zeros((1, length), jnp.int32)}
+  own = jax.random.fold_in(key, place)
+  return module.apply(variables, method=lambda bound: bound.embedding.draw(own, batch))
+
+
+def flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Arrays on the host by their path, such as 'params/decoder/final_norm/scale'."""
+  leaves = jax.tree_util.tree_leaves_with_path(variables)
+  return {path_name(path): np.asarray(leaf) for path, leaf in leaves}

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions from files and TFDS sets; what is no question is named with its file and line."""
+
+import json
+
+import pytest
+import tensorflow_datasets as tfds
+
+from lib.data import sources
+from lib.errors import InputError
+from lib.tasks.questions import Question, prompt, read_questions
+
+PLANET = Question('Which planet is the largest?', ('Mars', 'Venus', 'Jupiter', 'Earth'), 2)
+RED = Question('Say "red", or:\nblue?', ('a, b', 'red', 'blue', 'c'), 1)
+
+
+def write(path, text):
+  path.write_text(text, 'utf-8')
+  return str(path)
+
+
+def test_the_template_is_the_published_one():
+  assert prompt(PLANET) == (
+    b'Question: Which planet is the largest?\n'
+    b'Options: A) Mars B) Venus C) Jupiter D) Earth\nAnswer:'
+  )
+  assert prompt(PLANET._replace(options=('x', 'y')), 'lines').endswith(b'A) x\nB) y\nAnswer:')
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'Which planet is the largest?,Mars,Venus,Jupiter,Earth,C\n'
+    '"Say ""red"", or:\nblue?","a, b",red,blue,c,B\n',
+    'question,A,B,C,D,answer\nWhich planet is the largest?,Mars,Venus,Jupiter,Earth,C\n\n'
+    '"Say ""red"", or:\nblue?","a, b",red,blue,c,b\n',
+    'id,Answer,Option D,Option C,Option B,Option A,Question\n'
+    '7,Jupiter,Earth,Jupiter,Venus,Mars,Which planet is the largest?\n'
+    '8,B,c,blue,red,"a, b","Say ""red"", or:\nblue?"\n',
+  ],
+)
+def test_csv_with_and_without_a_header(tmp_path, text):
+  found = read_questions(write(tmp_path / 'planets_test.csv', text))
+  assert found == [PLANET._replace(subject='planets'), RED._replace(subject='planets')]
+
+
+def test_a_folder_is_read_file_by_file_with_subjects(tmp_path):
+  for subject in ('history', 'art'):
+    write(tmp_path / f'{subject}_test.csv', f'Is it {subject}?,yes,no,A\n')
+  found = read_questions(str(tmp_path))
+  assert [question.subject for question in found] == ['art', 'history']
+  assert found[0].options == ('yes', 'no')
+
+
+STEM = {'id': '1', 'answerKey': 'C', 'question': {'stem': PLANET.text, 'choices': [
+  {'label': 'ABCD'[i], 'text': option} for i, option in enumerate(PLANET.options)]}}  # fmt: skip
+COLUMNS = {'question': PLANET.text, 'answerKey': '3',
+           'choices': {'label': ['1', '2', '3', '4'], 'text': list(PLANET.options)}}  # fmt: skip
+OPEN_BOOK = {'answerKey': 'C', 'question': {'stem': PLANET.text} | {
+  f'choice_{"ABCD"[i]}': option for i, option in enumerate(PLANET.options)}}  # fmt: skip
+MMLU = {'question': PLANET.text, 'choices': list(PLANET.options), 'answer': 2, 'subject': ''}
+PLAIN = {'question': PLANET.text, 'options': list(PLANET.options), 'answer': 'Jupiter'}
+RECORDS = [STEM, COLUMNS, OPEN_BOOK, MMLU, PLAIN]
+
+
+def test_json_in_every_layout(tmp_path):
+  lines = '\n'.join(json.dumps(record) for record in RECORDS) + '\n\n'
+  assert read_questions(write(tmp_path / 'q.jsonl', lines)) == [PLANET] * 5
+  whole = json.dumps(RECORDS, indent=1)
+  assert read_questions(write(tmp_path / 'q.json', whole)) == [PLANET] * 5
+  separator = json.dumps(PLAIN | {'question': 'a\u2028b'}, ensure_ascii=False)  # ends no line
+  assert read_questions(write(tmp_path / 's.jsonl', separator))[0].text == 'a\u2028b'
+
+
+@pytest.mark.parametrize(
+  ('name', 'text', 'where', 'message'),
+  [
+    ('q.csv', 'a,b,c,A\nq,x,y,C\n', 'line 2', "'C' is no answer; give a letter from A to B"),
+    ('q.csv', '"a\nb",x,y,B\nq,x,A\n', 'line 3', '1 options; give 2 to 26'),
+    ('q.csv', 'a,b,,A\n', 'line 1', "'' is no option"),
+    ('q.csv', ' ,b,c,A\n', 'line 1', 'there is no question'),
+    ('q.csv', 'a,b,c,A\n"q"x,y,z,A\n', 'line 2', 'this is no CSV'),
+    ('q.csv', 'a,b,c,A\n"q,y,z,A\n', 'line 2', 'this is no CSV'),
+    ('q.csv', 'question,A,B,answer\nq,x,y\n', 'line 2', '3 fields, but the header has 4'),
+    ('q.csv', 'question,first,second,answer\n', 'line 1', 'call their columns A, B, C'),
+    ('q.csv', '\n', 'q.csv', 'holds no question'),
+    ('q.jsonl', json.dumps(MMLU) + '\n{"question"\n', 'line 2', 'this is no JSON'),
+    ('q.jsonl', '3\n', 'line 1', '3 is no object'),
+    ('q.json', '[{"question": "q"}]', 'item 0', '0 options'),
+    ('q.json', '[{"question": "q",\n}]', 'line 2', 'this is no JSON'),
+    ('q.jsonl', json.dumps(MMLU | {'answer': 4}), 'line 1', 'an index from 0 to 3'),
+    ('q.jsonl', json.dumps(MMLU | {'answer': True}), 'line 1', 'True is no answer'),
+    ('q.jsonl', json.dumps(MMLU | {'choices': ['x', 3]}), 'line 1', '3 is no option'),
+    ('q.jsonl', json.dumps(MMLU | {'question': None}), 'line 1', 'there is no question'),
+  ],
+)
+def test_what_is_no_question_is_named_with_its_place(tmp_path, name, text, where, message):
+  path = write(tmp_path / name, text)
+  with pytest.raises(InputError) as error:
+    read_questions(path)
+  sentence = str(error.value)
+  assert path in sentence
+  assert where in sentence
+  assert message in sentence
+  assert '\n' not in sentence
+
+
+def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path):
+  (tmp_path / 'q.csv').write_bytes(b'caf\xe9,x,y,A\n')
+  with pytest.raises(InputError, match=r'q\.csv is no UTF-8 text \(byte 3\)'):
+    read_questions(str(tmp_path / 'q.csv'))
+  with pytest.raises(InputError, match='no file matches'):
+    read_questions(str(tmp_path / 'none.csv'))
+  with pytest.raises(InputError, match='no prepared TFDS set'):
+    read_questions('tfds:ai2_arc/ARC-Nowhere', data_dir=tmp_path)
+
+
+class ToyArc(tfds.core.GeneratorBasedBuilder):
+  """The features of ai2_arc."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    letters = tfds.features.ClassLabel(names=list('ABCDE'))
+    return tfds.core.DatasetInfo(
+      builder=self,
+      features=tfds.features.FeaturesDict({
+        'id': tfds.features.Text(),
+        'question': tfds.features.Text(),
+        'choices': tfds.features.Sequence({'text': tfds.features.Text(), 'label': letters}),
+        'answerKey': letters,
+      }),
+    )  # fmt: skip
+
+  def _split_generators(self, dl_manager):
+    return {'validation': self._generate_examples()}
+
+  def _generate_examples(self):
+    choices = {'text': list(PLANET.options), 'label': list('ABCD')}
+    for i in range(3):
+      yield i, {'id': str(i), 'question': PLANET.text, 'choices': choices, 'answerKey': 'C'}
+
+
+def test_a_prepared_tfds_set_is_read_without_its_code(tmp_path):
+  ToyArc(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+  assert read_questions('tfds:toy_arc', 'validation', tmp_path) == [PLANET] * 3
+  with pytest.raises(InputError, match="has no split 'test'; it has validation"):
+    read_questions('tfds:toy_arc', 'test', tmp_path)
+
+
+class Damaged(list):
+  """Records of a file that array_record finds to be damaged."""
+
+  def __getitem__(self, index):
+    raise RuntimeError('DATA_LOSS: checksum; at byte 9')
+
+
+@pytest.mark.parametrize(
+  ('records', 'message'),
+  [
+    (Damaged([{}]), 'record 0 of the data cannot be read'),
+    (
+      [{'question': b'caf\xe9'}],
+      r'record 0 of tfds:some \(test\): the text is no UTF-8 \(byte 3\)',
+    ),
+  ],
+)
+def test_damaged_records_are_named(monkeypatch, records, message):
+  monkeypatch.setattr(sources, 'open_prepared', lambda *_: None)
+  monkeypatch.setattr(sources, 'open_records', lambda *_: records)
+  with pytest.raises(InputError, match=message):
+    read_questions('tfds:some')

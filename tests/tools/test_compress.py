@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files through the command: every one comes back, and what is refused leaves nothing behind."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments.tools import compress
+from experiments.tools.speed import stepped
+from lib import tokenizers
+from lib.errors import InputError
+from lib.tokenizers.characters import Characters
+from lib.tokenizers.coding.baselines import train_static_ac
+from lib.tokenizers.coding.tabulate import tabulate
+from lib.tokenizers.coding.window_streams import SteppedEqualInfo
+from lib.tokenizers.coding.windows import EqualInfo
+from tests.helpers import byte_models
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def codecs(tmp_path_factory):
+  """Files of a lossless tokenizer, one that is not, and another."""
+  folder = tmp_path_factory.mktemp('codecs')
+  table = {
+    'exact': EqualInfo(tabulate(byte_models.ngram(), 12, 'exact'), 12),
+    'greedy': EqualInfo(tabulate(byte_models.ngram(), 12, 'greedy'), 12),
+    'static_ac': train_static_ac([byte_models.sources()]),
+    'letters': Characters(b'abc'),
+  }
+  for name, tokenizer in table.items():
+    tokenizers.save(tokenizer, folder / name)
+  return folder
+
+
+def call(*arguments, **options):
+  """The command in this process: exit code and its two outputs would need a second to start."""
+  given = [f'--{name}={value}' for name, value in options.items()]
+  flags.FLAGS.unparse_flags()
+  for name in ('tokenizer', 'out', 'force', 'verify'):
+    flags.FLAGS[name].unparse()
+  compress.execute(compress._parse_flags(['compress', *map(str, arguments), *given]))
+
+
+def refused(folder, *arguments, **options):
+  """The sentence of a refusal, which left the folder as it was."""
+  before = {path: path.read_bytes() for path in folder.iterdir()}
+  with pytest.raises(InputError) as caught:
+    call(*arguments, **options)
+  assert {path: path.read_bytes() for path in folder.iterdir()} == before
+  assert '\n' not in str(caught.value)
+  return str(caught.value)
+
+
+FILES = {
+  'empty': b'',
+  'one_byte': b'\x80',
+  'text': byte_models.held_out(),
+  'binary': bytes(range(256)) * 50,
+  'invalid_utf8': 'Grüße'.encode() + b'\xc3\x28\xff\xfe' + '漢字'.encode()[:-1],
+  'ten_megabytes': np.random.default_rng(0).bytes(10_000_000),
+}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_every_file_comes_back(name, codecs, tmp_path, capsys):
+  path = tmp_path / name
+  path.write_bytes(FILES[name])
+  call('encode', path, tokenizer=codecs / 'exact')
+  packed = tmp_path / f'{name}.tokens'
+  said = capsys.readouterr().out
+  assert f'{len(FILES[name]):,} bytes in {packed.stat().st_size:,}' in said
+  if FILES[name]:
+    assert f'{8 * packed.stat().st_size / len(FILES[name]):.3f} bits per byte' in said
+  path.unlink()
+  call('decode', packed, tokenizer=codecs / 'exact')
+  assert path.read_bytes() == FILES[name]
+  assert sorted(tmp_path.iterdir()) == sorted([path, packed])
+
+
+def test_text_is_smaller_by_what_the_tokenizer_says(codecs, tmp_path):
+  path = tmp_path / 'text'
+  path.write_bytes(byte_models.held_out())
+  call('encode', path, tokenizer=codecs / 'exact', out=tmp_path / 'out', verify=True)
+  codec = tokenizers.load(codecs / 'exact')
+  ids = codec.encode(byte_models.held_out())
+  assert (tmp_path / 'out').stat().st_size == 72 + 16 + -(-ids.size * 12 // 8)
+
+
+def test_what_is_there_stays_unless_forced(codecs, tmp_path):
+  path, out = tmp_path / 'text', tmp_path / 'out'
+  path.write_bytes(b'some text')
+  out.write_bytes(b'precious')
+  options = dict(tokenizer=codecs / 'static_ac', out=out)
+  assert 'is there already' in refused(tmp_path, 'encode', path, **options)
+  call('encode', path, **options, force=True)
+  options['out'] = path
+  assert 'is there already' in refused(tmp_path, 'decode', out, **options)
+  call('decode', out, **options, force=True)
+  assert path.read_bytes() == b'some text'
+
+
+def test_a_file_that_greedy_windows_do_not_give_back_is_refused(codecs, tmp_path):
+  good, bad = tmp_path / 'good', tmp_path / 'bad'
+  good.write_bytes(b'a')
+  bad.write_bytes(byte_models.held_out()[:20_000])
+  options = dict(tokenizer=codecs / 'greedy', out=tmp_path / 'out')
+  words = refused(tmp_path, 'encode', bad, **options)
+  assert 'does not give these bytes back' in words
+  assert 'lossless' in words
+  call('encode', good, **options)
+  call('decode', tmp_path / 'out', tokenizer=codecs / 'greedy', out=tmp_path / 'back')
+  assert (tmp_path / 'back').read_bytes() == b'a'
+
+
+def test_truncated_damaged_and_foreign_streams_are_refused(codecs, tmp_path):
+  # All of them are in test_container.py; here: two of a megabyte, so that the first is decoded.
+  path = tmp_path / 'text'
+  path.write_bytes(b'some text ' * 150_000)
+  call('encode', path, tokenizer=codecs / 'exact', out=tmp_path / 'out')
+  content = (tmp_path / 'out').read_bytes()
+  options = dict(tokenizer=codecs / 'exact', out=tmp_path / 'back')
+  for name, changed, words in [
+    ('cut', content[:-1], 'is cut short'),
+    ('flipped', content[:-1] + bytes([content[-1] ^ 1]), 'document 1 differs'),
+    ('empty', b'', 'no container'),
+    ('foreign', b'PK' + content, 'no container'),
+  ]:
+    (tmp_path / name).write_bytes(changed)
+    assert words in refused(tmp_path, 'decode', tmp_path / name, **options)
+  options['tokenizer'] = codecs / 'static_ac'
+  assert 'another tokenizer' in refused(tmp_path, 'decode', tmp_path / 'out', **options)
+
+
+def test_other_bad_input_is_named(codecs, tmp_path):
+  path = tmp_path / 'text'
+  path.write_bytes(b'abd')
+  codec = codecs / 'exact'
+  assert '--tokenizer=PATH' in refused(tmp_path, 'encode', path)
+  assert 'outside the alphabet' in refused(tmp_path, 'encode', path, tokenizer=codecs / 'letters')
+  assert 'not a tokenizer file' in refused(tmp_path, 'encode', path, tokenizer=path)
+  assert 'No such file' in refused(tmp_path, 'encode', tmp_path / 'none', tokenizer=codec)
+  assert 'directory' in refused(tmp_path, 'encode', tmp_path, tokenizer=codec)
+  out = tmp_path / 'no' / 'folder'
+  assert 'cannot write' in refused(tmp_path, 'encode', path, tokenizer=codec, out=out)
+  assert 'give one of encode' in refused(tmp_path, 'squeeze', path, tokenizer=codec)
+  assert 'give one of encode' in refused(tmp_path, 'encode')
+
+
+def command(*arguments):
+  return [sys.executable, '-m', 'experiments.tools.compress', *map(str, arguments)]
+
+
+def test_the_command_line_exits_with_2_and_one_sentence(codecs, tmp_path):
+  (tmp_path / 'text').write_bytes(b'text')
+  done = subprocess.run(
+    command('decode', tmp_path / 'text', f'--tokenizer={codecs / "exact"}', '--nonsense=1'),
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert (done.returncode, done.stdout) == (2, '')
+  assert done.stderr.startswith('compress: ')
+  assert 'Traceback' not in done.stderr
+  done = subprocess.run(
+    command('decode', tmp_path / 'text', f'--tokenizer={codecs / "exact"}'),
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert (done.returncode, done.stdout) == (2, '')
+  assert done.stderr.count('\n') == 1
+  assert list(tmp_path.iterdir()) == [tmp_path / 'text']
+
+
+def test_stopped_by_a_signal_nothing_half_written_stays(codecs, tmp_path):
+  path = tmp_path / 'text'
+  path.write_bytes(FILES['ten_megabytes'] * 10)
+  process = subprocess.Popen(
+    command('encode', path, f'--tokenizer={codecs / "exact"}', '--verify'), cwd=ROOT
+  )
+  while process.poll() is None and len(list(tmp_path.iterdir())) == 1:
+    time.sleep(0.005)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait() == 143
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_loop_of_the_speed_table_makes_the_windows_of_the_codec():
+  # What the table calls a Python loop does the same work: greedy windows, one byte after the other.
+  text = byte_models.held_out()[:400]
+  model = byte_models.ngram()
+  stepper = byte_models.Stepping(model, streams=1)
+  codec = SteppedEqualInfo(stepper, 'ngram', bits=32, mode='greedy')
+  following = lambda window: model(
+    np.frombuffer(window or b'\0', np.uint8)[None], np.array([len(window)])
+  )[0]
+  ids = codec.encode(text)
+  assert stepped.loop(following, text, 32) == len(ids) * codec.token_bits // 32
