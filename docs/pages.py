@@ -14,7 +14,7 @@ ROOMS = ('lib', 'pallas_kernels', 'experiments', 'configs')
 FRONT = {
   'index.md': 'README.md',
   'contributing.md': 'CONTRIBUTING.md',
-  'results.md': 'pallas_kernels/RESULTS.md',
+  'kernels.md': 'pallas_kernels/RESULTS.md',
 }
 
 
@@ -37,12 +37,13 @@ def linked(text: str) -> str:
   for mark in ('](', '<img src="'):
     text = text.replace(f'{mark}docs/', mark)
   text = re.sub(r'\]\((\.\./)?CONTRIBUTING.md', '](contributing.md', text)
-  text = re.sub(r'\]\((\.\./)?pallas_kernels/RESULTS.md', '](results.md', text)
+  text = text.replace('](../README.md', '](index.md')
+  text = re.sub(r'\]\((\.\./)?pallas_kernels/RESULTS.md', '](kernels.md', text)
   return re.sub(r'\]\(LICENSE\)', '](https://www.apache.org/licenses/LICENSE-2.0)', text)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-  """The navigation: guides in the order of their names, then the modules, folder by folder."""
+  """The navigation: the guides of mkdocs.yml, written results, then the modules by folder."""
   tree: dict = {}
   for module in modules():
     *folders, name = module.parts
@@ -50,12 +51,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for folder in folders:
       at = at.setdefault(folder, {})
     at[name] = page(module)
-  guides = sorted(path.name for path in (ROOT / 'docs').glob('*.md'))
-  config.nav = [
-    {'Home': 'index.md'},
-    {'Guides': [*guides, 'results.md', 'contributing.md']},
-    *_nested(tree),
-  ]
+  results = sorted(f'results/{path.name}' for path in (ROOT / 'docs/results').glob('*.md'))
+  config.nav = [*config.nav, *([{'Results': results}] if results else []), *_nested(tree)]
   return config
 
 

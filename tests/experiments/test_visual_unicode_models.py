@@ -161,7 +161,7 @@ def at_three_rates(table):
 def test_the_learning_rate_of_an_arm_is_that_of_the_lowest_validation_loss(table, monkeypatch):
   changed, asked = at_three_rates(table), []
 
-  def trained(config, run, options, name, seeds, *rest):
+  def trained(job, options, name, seeds, keep=True):
     [rate] = options.rates
     asked.append((rate, len(seeds), options.steps, name))
     history = [
@@ -170,7 +170,7 @@ def test_the_learning_rate_of_an_arm_is_that_of_the_lowest_validation_loss(table
     ]
     return [Fitted(None, history, rate)]
 
-  monkeypatch.setattr(fit, '_fit', trained)
+  monkeypatch.setattr(fit._Job, 'train', trained)
   if table == 'loss':
     [one], folder = loss.train(changed, None, 'glyph'), 'loss'
     rate = one.rate
