@@ -24,8 +24,7 @@ model = LanguageModel(Signs(256, 32), Decoder(layers=1, dim=32, heads=2, mlp_dim
 text = sources.open_source('stdlib/prose', 'train')
 batches = pipeline.batches(text, Characters(), batch_size=8, length=64, seed=0)
 _, history = loop.train(
-  Experiment(*next_token(model), batches),
-  optimizer.make_optimizer('adamw', lambda step: 1e-2), steps=50, seed=0,
-  mesh=sharding.make_mesh({'data': -1}), workdir=sys.argv[1],
+  Experiment(*next_token(model), batches), optimizer.make_optimizer('adamw', lambda step: 1e-2),
+  steps=50, seed=0, mesh=sharding.make_mesh({'data': -1}), workdir=sys.argv[1],
 )  # fmt: skip
 print(f'{history[-1]["bits_per_byte"]:.2f} bits per byte after {history[-1]["step"]} steps')
