@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eight CPU devices, no silent rank promotion, quick compilation, caches of the tests' own."""
 
+import collections
+import itertools
 import os
 import pathlib
+import re
+import resource
 
 import jaxlib.version
+import pytest
 
+RECIPE = re.compile(r'test_(markov|lexinvariant|equal_info|visual_unicode|matrix)_')
 CACHE = pathlib.Path(__file__).parents[1] / '.cache'
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'jax'))
@@ -37,3 +43,34 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
   """Whole runs of a recipe come first: one that came last would leave the other cores idle."""
   items.sort(key=lambda item: not item.path.stem.endswith('_run'))
+
+
+def _spent():
+  """Processor seconds of this process and of those that it has waited for."""
+  both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+  return sum(one.ru_utime + one.ru_stime for one in both)
+
+
+_last = _spent()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+  """Notes what a test, or its set-up, took: most of it may be in other processes."""
+  global _last
+  report = yield
+  now = _spent()
+  report.user_properties, _last = [*report.user_properties, ('core_seconds', now - _last)], now
+  return report
+
+
+def pytest_terminal_summary(terminalreporter):
+  """Prints core-seconds by recipe and by room of the tests."""
+  spent = collections.Counter()
+  reports = itertools.chain(*terminalreporter.stats.values())
+  for report in (one for one in reports if hasattr(one, 'user_properties')):
+    *_, room, file = ('', *report.nodeid.partition('::')[0].split('/'))
+    recipe = RECIPE.match(file) if room == 'experiments' else None
+    spent[recipe[1] if recipe else room] += dict(report.user_properties).get('core_seconds', 0.0)
+  found = ', '.join(f'{name} {seconds:.0f}' for name, seconds in spent.most_common())
+  terminalreporter.write_line(f'core-seconds: {sum(spent.values()):.0f} ({found})')

@@ -6,8 +6,6 @@ import itertools
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -26,7 +24,7 @@ from lib.parallel import sharding
 from lib.report import published, results
 from lib.tokenizers.coding import slices
 from lib.tokenizers.coding.stepping import Stepped
-from tests.helpers import addresses, byte_models
+from tests.helpers import addresses, byte_models, recipes
 from tests.helpers import shapes as shape_of
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,14 +33,7 @@ TEXT = byte_models.held_out()[:150]
 
 
 def run(workdir, *flags, tables=TABLES):
-  return subprocess.run(
-    [
-      sys.executable, '-m', 'experiments.equal_info',
-      f'--config={ROOT}/configs/equal_info.py:smoke,tables={"+".join(tables)}',
-      f'--workdir={workdir}', *flags,
-    ],
-    cwd=ROOT, capture_output=True, text=True, check=False,
-  )  # fmt: skip
+  return recipes.run('equal_info', workdir, *flags, config=f'smoke,tables={"+".join(tables)}')
 
 
 @pytest.fixture(scope='module')

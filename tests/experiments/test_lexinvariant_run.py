@@ -2,11 +2,10 @@
 """The lexinvariant recipe from the command line, at smoke scale."""
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -19,20 +18,13 @@ from lib.parallel import sharding
 from lib.report.results import Rows, from_json
 from lib.tasks.markov import renaming
 from lib.tasks.markov.chains import MarkovDocuments
-from tests.helpers import addresses
+from tests.helpers import addresses, recipes
 from tests.helpers import shapes as shape_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def run(workdir, *flags):
-  return subprocess.run(
-    [
-      sys.executable, '-m', 'experiments.lexinvariant',
-      f'--config={ROOT}/configs/lexinvariant.py:smoke', f'--workdir={workdir}', *flags,
-    ],
-    cwd=ROOT, capture_output=True, text=True, check=False,
-  )  # fmt: skip
+run = functools.partial(recipes.run, 'lexinvariant')
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The markov recipe from the command line: results, errors, resumption, what is imported."""
 
+import functools
 import json
 import math
 import os
@@ -8,7 +9,6 @@ import pathlib
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import jax
@@ -23,24 +23,14 @@ from lib import language_model
 from lib.errors import InputError
 from lib.parallel import sharding
 from lib.report.results import Row, from_json, select
-from tests.helpers import addresses
+from tests.helpers import addresses, recipes
 
 ROOT = pathlib.Path(__file__).parents[2]
 TABLES = 'ngram', 'blocks', 'token_ngram', 'bound', 'transformer', 'generalization', 'real_text'
 
 
-def command(workdir, *flags, config='smoke'):
-  return [
-    sys.executable, '-m', 'experiments.markov',
-    f'--config={ROOT}/configs/markov.py:{config}', f'--workdir={workdir}', *flags,
-  ]  # fmt: skip
-
-
-def run(workdir, *flags, config='smoke', **environment):
-  return subprocess.run(
-    command(workdir, *flags, config=config), cwd=ROOT, env=os.environ | environment,
-    capture_output=True, text=True, check=False,
-  )  # fmt: skip
+command = functools.partial(recipes.command, 'markov')
+run = functools.partial(recipes.run, 'markov')
 
 
 @pytest.fixture(scope='module')

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe of frozen visual Unicode from the command line, at smoke scale."""
 
+import functools
 import json
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -17,7 +16,7 @@ from lib.glyphs import row_kinds
 from lib.parallel import sharding
 from lib.report.results import from_json
 from lib.tasks import multiple_choice
-from tests.helpers import addresses
+from tests.helpers import addresses, recipes
 
 ROOT = pathlib.Path(__file__).parents[2]
 TABLES = visual_unicode.TABLES
@@ -25,14 +24,7 @@ OWN = 'Is it 1?,yes,no,perhaps,never,A\nIs it 2?,no,yes,perhaps,never,B\n'
 SCALE = f'smoke,tables={"+".join(TABLES)}'
 
 
-def run(workdir, *flags):
-  return subprocess.run(
-    [
-      sys.executable, '-m', 'experiments.visual_unicode',
-      f'--config={ROOT}/configs/visual_unicode.py:{SCALE}', f'--workdir={workdir}', *flags,
-    ],
-    cwd=ROOT, capture_output=True, text=True, check=False,
-  )  # fmt: skip
+run = functools.partial(recipes.run, 'visual_unicode', config=SCALE)
 
 
 @pytest.fixture(scope='module')
