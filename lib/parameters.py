@@ -105,7 +105,7 @@ def describe(init_fn: Callable, batch: Mapping[str, Any]) -> Description:
   """
   token = _describing.set(True)
   try:  # the function is new to JAX, so that no trace without declarations is taken for it
-    noted = jax.eval_shape(lambda key, batch: init_fn(key, batch), jax.random.key(0), dict(batch))
+    noted = jax.eval_shape(lambda batch: init_fn(jax.random.key(0), batch), dict(batch))
   finally:
     _describing.reset(token)
   noted = dict(noted)
