@@ -234,9 +234,9 @@ def _sizes(options: ConfigDict) -> Sizes:
 
 
 def m1_batches(config: ConfigDict, split: str) -> grain.IterDataset:
-  """Rows of documents end to end, each begun as if the text began there.
+  """Rows of documents end to end; the first input of each row is the BOS token.
 
-  So M1 learns what follows a begin amid a document, even amid a word, as windows need it.
+  So M1 learns to predict after a BOS token in the middle of a document or word, as windows need it.
   """
   rows = pipeline.batches(
     sources.open_source(config.data.source, split),

@@ -41,7 +41,7 @@ Tokens = Tokenizer | Callable[[int], Tokenizer] | None  # the same for all seeds
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-  """A model that was trained, with the story of its training.
+  """A trained model with the history of its training.
 
   Attributes:
     model: with the variables of one seed.
@@ -81,6 +81,11 @@ def check(options: ConfigDict, where: str) -> None:
   if options.position == 'rotary' and (options.head_dim or options.dim // options.heads) % 2:
     raise InputError(f'{where}.dim {options.dim} is no even multiple of {options.heads} heads.')
   make_optimizer(options)
+  if options.side_by_side > 1 and options.clip_norm:
+    raise InputError(
+      f'{where}.clip_norm must be 0 for seeds that train side by side, whose gradients would be '
+      f'clipped together; got {options.clip_norm}.'
+    )
   if options.get('lanes') and options.batch_size % options.lanes:
     raise InputError(
       f'{where}.lanes must divide the batch of {options.batch_size}, or be 0; got {options.lanes}.'
@@ -170,7 +175,7 @@ def fit(
   bare: Callable[[Variables], Variables] = lambda variables: variables,
   initial: Initial | None = None,
 ) -> list[Fitted]:
-  """Trains the seeds of a model, or takes each up where it stands, and keeps them in the workdir.
+  """Trains the seeds of a model, resuming each from its checkpoint, and saves them in the workdir.
 
   Of several learning rates the best one is chosen first, with one seed (`choose_rate`).
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches whose rows come from lanes, of which each process reads only its own.
+"""Batches whose rows come from lanes; each process reads only the lanes of its own rows.
 
 The documents of a source are dealt out to L lanes: lane k has documents k, k + L, k + 2L, … Each
 lane shuffles, packs and keeps its place by itself. Of a batch of B rows, lane k fills the rows from
@@ -42,7 +42,7 @@ class Lanes(grain.IterDataset):
   """Endless batches [batch_size, …] of the rows of all lanes.
 
   On a mesh of several processes only the rows of this process's devices are filled
-  (`lib.parallel.mesh.own_rows`); the others are 0, and nobody reads them.
+  (`lib.parallel.mesh.own_rows`). The other rows are 0 and are not used.
 
   Args:
     rows: the rows of a lane, endless.

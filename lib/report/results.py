@@ -40,7 +40,7 @@ class Row:
     df: degrees of freedom of Student's t; None where a rule can decide nothing.
     evidence: what the published number is, if the paper does not print it: a key of
       lib.report.published.EVIDENCE.
-    lossy: the row is about a tokenizer that does not give every text back (`mark_lossy`). Tables
+    lossy: the row is about a tokenizer that does not give every text back. Tables
       show it with LOSSY, and it is never the best of several.
   """
 
@@ -177,16 +177,6 @@ def series(
     if (match := re.fullmatch(pattern, row.column))
   )
   return [x for x, _ in found], [y for _, y in found]
-
-
-def mark_lossy(rows: Sequence[Row], lossy: Callable[[Mapping[str, str]], bool]) -> list[Row]:
-  """The rows, with `lossy` set where their coordinates say so.
-
-  Args:
-    rows: of any tables.
-    lossy: coordinates, such as {'tokenizer': 'bpe'} -> whether that tokenizer loses text.
-  """
-  return [dataclasses.replace(row, lossy=lossy(row.where)) for row in rows]
 
 
 def as_json(content: Any) -> str:

@@ -132,6 +132,7 @@ def test_the_best_of_several_rates_is_chosen_and_only_its_models_are_kept(tmp_pa
     ({'heads': 3}, 'no multiple of 3 heads'),
     ({'dim': 6}, 'no even multiple'),
     ({'optimizer': 'nope'}, 'nope'),
+    ({'side_by_side': 2, 'clip_norm': 1.0}, 'one.clip_norm must be 0 for seeds'),
     ({'lanes': 3}, 'one.lanes must divide the batch of 8'),
     ({'schedule': 'nope'}, 'nope'),
     ({'initial': '/nowhere'}, 'no folder of a trained model'),

@@ -173,12 +173,11 @@ def test_rows_are_found_by_their_coordinates():
 
 
 def test_rows_of_lossy_tokenizers_are_marked_in_every_form():
-  rows = [
-    Row('t', {'tokenizer': 'words'}, 'bits', 1.0),
-    Row('t', {'tokenizer': 'bpe'}, 'bits', 2.0, 0.1, n='3', over='seeds', df=2.0),
-    Row('t', {'tokenizer': 'words'}, 'share_restored', 0.5),
-  ]
-  found = results.mark_lossy(rows, lambda parts: parts['tokenizer'] == 'words')
+  rows, found = Rows('t'), Rows('t', lossy=lambda where: where['tokenizer'] == 'words')
+  for some in (rows, found):
+    some.add({'tokenizer': 'words'}, 'bits', 1.0)
+    some.add({'tokenizer': 'bpe'}, 'bits', Estimate(2.0, 0.1, '3', 'seeds', 2.0))
+    some.add({'tokenizer': 'words'}, 'share_restored', 0.5)
   assert [row.lossy for row in found] == [True, False, True]
   assert [line[0] for line in tables.grid(found)] == ['row', 'tokenizer=words †', 'tokenizer=bpe']
   for text in (tables.markdown(found), page.html([section(found)], [])):
