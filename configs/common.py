@@ -54,6 +54,9 @@ TRAINING = {
   'clip_norm': 0.0,  # 0: none
   'seeds': 1,
   'side_by_side': 0,  # seeds that train at once, as replicas; 0: one after the other
+  # How they train at once: vmap (on all devices together), pmap (on one device each), or auto: pmap
+  # if there are enough devices.
+  'replicas': Scaled('vmap', 'vmap', 'auto', 'auto'),
   'initial': '',  # folder of a trained model to start from
   'evaluate_every': 100,
   'checkpoint_every': 1000,

@@ -26,13 +26,14 @@ from lib.language_model import Provenance, TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.positions import SCHEMES
 from lib.objectives.next_token import next_token
-from lib.parallel import processes
+from lib.parallel import processes, sharding
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
 from lib.train import loop, metrics, optimizer, replicas
 from lib.train.experiment import Batch, Experiment, Variables
 from lib.train.state import State
 
+REPLICAS = ('vmap', 'pmap', 'auto')  # how seeds train side by side
 WHOLE = ('layers', 'dim', 'heads', 'length', 'batch_size', 'steps', 'seeds')  # 1 or more
 Batches = Callable[[int], Iterable[Batch]]  # of a seed
 Initial = Callable[[int, Variables], Variables]  # (seed, initialised) -> what training starts from
@@ -81,10 +82,19 @@ def check(options: ConfigDict, where: str) -> None:
   if options.position == 'rotary' and (options.head_dim or options.dim // options.heads) % 2:
     raise InputError(f'{where}.dim {options.dim} is no even multiple of {options.heads} heads.')
   make_optimizer(options)
-  if options.side_by_side > 1 and options.clip_norm:
+  if options.replicas not in REPLICAS:
+    raise InputError(f'{where}.replicas {options.replicas!r} is not one of {", ".join(REPLICAS)}.')
+  if options.replicas == 'pmap' and jax.process_count() > 1:
+    raise InputError(f'{where}.replicas must be vmap or auto for several processes; got pmap.')
+  if options.replicas == 'pmap' and _width(options) > jax.device_count():
+    raise InputError(
+      f'{where}.side_by_side must be at most {jax.device_count()}, the number of devices, for '
+      f'replicas=pmap; got {options.side_by_side}.'
+    )
+  if options.replicas != 'pmap' and options.side_by_side > 1 and options.clip_norm:
     raise InputError(
       f'{where}.clip_norm must be 0 for seeds that train side by side, whose gradients would be '
-      f'clipped together; got {options.clip_norm}.'
+      f'clipped together; got {options.clip_norm}. Or choose {where}.replicas=pmap.'
     )
   if options.get('lanes') and options.batch_size % options.lanes:
     raise InputError(
@@ -136,6 +146,16 @@ def make_optimizer(options: ConfigDict) -> optimizer.Optimizer:
   )
 
 
+def way(options: ConfigDict, run: Run) -> str:
+  """How the seeds of a section train side by side, `vmap` or `pmap`; '' for one after the other."""
+  if not options.side_by_side:
+    return ''
+  if options.replicas != 'auto':
+    return options.replicas
+  fits = jax.process_count() == 1 and 1 < _width(options) <= run.mesh.size
+  return 'pmap' if fits else 'vmap'
+
+
 def seeds(config: ConfigDict, options: ConfigDict) -> range:
   """Seeds of the models of a section."""
   return range(config.seed, config.seed + options.seeds)
@@ -151,7 +171,7 @@ def plan(
   experiment = trained or _experiment(model)
   batch = pipeline.shapes(options.batch_size, options.length) | dict(more or {})
   if options.side_by_side:
-    count = min(options.seeds, options.side_by_side)
+    count = _width(options)
     experiment = replicas.replicate(experiment, count, ())
     batch = {
       field: jax.ShapeDtypeStruct((count, *one.shape), one.dtype) for field, one in batch.items()
@@ -260,8 +280,10 @@ class _Job:
       self.run,
       options,
       name=_run_name(options, name, these),
-      seed=these[0],
+      seed=these if way(options, self.run) == 'pmap' else these[0],
     )
+    if way(options, self.run) == 'pmap':  # from a device each to where the models are evaluated
+      state['variables'] = jax.tree.map(jnp.asarray, jax.device_get(state['variables']))
     found = []
     for index, (seed, lines) in enumerate(zip(these, _by_seed(history, options, these))):
       variables = state['variables']
@@ -285,10 +307,12 @@ class _Job:
     self, options: ConfigDict, these: Sequence[int], start: TrainedModel | None
   ) -> Experiment:
     """One seed, or several as replicas, with their batches, evaluations and initial variables."""
-    together = bool(options.side_by_side)
+    together, each = bool(options.side_by_side), way(options, self.run) == 'pmap'
     experiment = self.trained(options) if self.trained else _experiment(self.model)
     every = [self.batches(seed) for seed in these]
-    if together:
+    if each:
+      experiment = dataclasses.replace(experiment, batches=pipeline.stack(every))
+    elif together:
       experiment = replicas.replicate(experiment, len(these), pipeline.stack(every))
     else:
       experiment = dataclasses.replace(experiment, batches=every[0])
@@ -296,7 +320,10 @@ class _Job:
     initial = start.variables if start else None
     if self.initial is not None:
       batch = dict(next(iter(experiment.batches)))
-      new = jax.device_get(jax.jit(experiment.init_fn)(jax.random.key(these[0]), batch))
+      key, init_fn = jax.random.key(these[0]), experiment.init_fn
+      if each:
+        key, init_fn = jax.vmap(jax.random.key)(np.array(these)), jax.vmap(init_fn)
+      new = jax.device_get(jax.jit(init_fn)(key, batch))
       of = lambda index: jax.tree.map(lambda leaf: leaf[index], new) if together else new
       begun = [self.initial(seed, of(index)) for index, seed in enumerate(these)]
       initial = joined(begun) if together else begun[0]
@@ -305,7 +332,9 @@ class _Job:
     evaluations: dict[str, Callable[[Variables], Mapping[str, Any]]] = {}
     for key, make in self.evaluations.items():
       batches = _stacked([make(seed) for seed in these]) if together else make(these[0])
-      evaluations[key] = held_out(experiment.loss_fn, batches)
+      evaluations[key] = held_out(
+        experiment.loss_fn, batches, compiled=jax.pmap if each else jax.jit
+      )
     for key, score in self.scores.items():
       evaluations[key] = functools.partial(_scored, score, self.bare)
     return dataclasses.replace(experiment, evaluations=evaluations, initial=initial)
@@ -322,15 +351,27 @@ class _Job:
 
 
 def train(
-  experiment: Experiment, config: ConfigDict, run: Run, options: ConfigDict, *, name: str, seed: int
+  experiment: Experiment,
+  config: ConfigDict,
+  run: Run,
+  options: ConfigDict,
+  *,
+  name: str,
+  seed: int | Sequence[int],
 ) -> tuple[State, list[dict[str, Any]]]:
-  """Trains by the one loop as the section `options` says, under a name in the run's workdir."""
+  """Trains by the one loop as the section `options` says, under a name in the run's workdir.
+
+  Several seeds train on a device each; a single one is on all of the run's.
+  """
+  mesh = run.mesh
+  if not isinstance(seed, int):
+    mesh = sharding.make_mesh({'data': -1}, mesh.devices.ravel().tolist()[: len(seed)])
   return loop.train(
     experiment,
     make_optimizer(options),
     steps=options.steps,
     seed=seed,
-    mesh=run.mesh,
+    mesh=mesh,
     workdir=run.workdir,
     run=name,
     evaluate_every=options.evaluate_every,
@@ -414,8 +455,13 @@ def _stacked(every: list[Iterable[Batch]]) -> Iterable[Batch]:
 
 def _parts(config: ConfigDict, options: ConfigDict) -> list[range]:
   """The seeds of a section, those together that train side by side."""
-  every, width = seeds(config, options), options.side_by_side or 1
+  every, width = seeds(config, options), _width(options)
   return [every[first : first + width] for first in range(0, len(every), width)]
+
+
+def _width(options: ConfigDict) -> int:
+  """Seeds that train at once, at most."""
+  return min(options.seeds, options.side_by_side) or 1
 
 
 def _run_name(options: ConfigDict, name: str, these: Sequence[int]) -> str:

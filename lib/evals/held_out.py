@@ -14,13 +14,14 @@ from lib.train.experiment import SUMS, Batch, Variables
 
 
 def held_out(
-  loss_fn: Callable, batches: Iterable[Batch], seed: int = 0
+  loss_fn: Callable, batches: Iterable[Batch], seed: int = 0, compiled: Callable = jax.jit
 ) -> Callable[[Variables], Mapping[str, np.ndarray]]:
   """An evaluation: nats per byte, bits per byte and bytes per token over all of `batches`.
 
-  Works on replicas too: sums with a leading axis give an array for each quantity. The batches are
-  not independent, so there is no standard error here: score documents one by one for that. Each of
-  several processes scores its share of the batches; all have the same result.
+  Works on replicas too: sums with a leading axis give an array for each quantity, as `loss_fn` of
+  one model does if `compiled` is `jax.pmap`. The batches are not independent, so there is no
+  standard error here: score documents one by one for that. Each of several processes scores its
+  share of the batches; all have the same result.
 
   Raises:
     InputError: when it is called, if there are no batches.
@@ -32,7 +33,7 @@ def held_out(
     share = itertools.islice(batches, jax.process_index(), None, jax.process_count())
     return [jax.device_put(dict(batch)) for batch in share]
 
-  @jax.jit
+  @compiled
   def sums(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
     found = loss_fn(variables, batch, key)[1]
     return {name: found[name] for name in SUMS}

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The attention kernel of packed rows, on whatever mesh is in force."""
 
-import math
-
 import jax
 from jax.sharding import PartitionSpec
 
@@ -29,7 +27,7 @@ def packed_attention(
     return causal_attention(q, k, v, segments, table=table, vectors=vectors, starts=starts)
 
   mesh = jax.sharding.get_abstract_mesh()
-  if math.prod(mesh.shape.values()) == 1:
+  if batch_devices(mesh) * mesh.shape.get(TENSOR, 1) == 1:
     return local(q, k, v, segments, table, vectors)
   head_axis = TENSOR if q.shape[2] % mesh.shape[TENSOR] == 0 else None
   batch_axes = BATCH_AXES if q.shape[0] % batch_devices(mesh) == 0 else None

@@ -5,7 +5,7 @@ import contextlib
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -67,7 +67,7 @@ def train(
   optimizer: Optimizer,
   *,
   steps: int,
-  seed: int,
+  seed: int | Sequence[int],
   mesh: Mesh,
   workdir: str | os.PathLike,
   run: str = 'train',
@@ -85,7 +85,8 @@ def train(
     experiment: what to train.
     optimizer: an optax chain, or what `lib.train.optimizer.make_optimizer` returns.
     steps: steps in all.
-    seed: of the initial state and of every step's randomness.
+    seed: of the initial state and of every step's randomness. Of several seeds each device of the
+      mesh trains one by `jax.pmap`; batches and metrics then have an entry for each.
     mesh: devices.
     workdir: gets metrics.jsonl, tensorboard/RUN and checkpoints/RUN.
     run: name of this run; several may share a workdir.
@@ -119,8 +120,9 @@ def train(
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   data = iter(experiment.batches)
+  shared = mesh if isinstance(seed, int) else Mesh(np.empty((), object), ())  # by what is computed
   with (
-    jax.set_mesh(mesh),
+    jax.set_mesh(shared),
     Sigterm() as sigterm,
     Checkpoints(f'{mirror.url if mirror else workdir}/checkpoints/{run}') as checkpoints,
   ):
@@ -146,7 +148,7 @@ def train(
       measure = lambda: found.update(
         (name, of(variables)) for name, of in experiment.evaluations.items()
       )
-      with jax.set_mesh(processes.own_mesh(mesh)):
+      with jax.set_mesh(processes.own_mesh(shared)):
         evaluated = sigterm.undisturbed(measure)
       for name, values in found.items() if evaluated else ():
         metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})

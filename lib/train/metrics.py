@@ -83,14 +83,14 @@ def _plain(value: Any) -> Any:
 def summarise(metrics: Mapping[str, np.ndarray], seconds: float) -> dict[str, Any]:
   """Rates of one step: loss, gradient norm, bits per byte, tokens per second, and the others.
 
-  Any other scalar is a sum over tokens, and becomes a mean. With replicas, the loss is their mean,
-  the gradient norm and tokens per second are those of all together, and the rest has an entry for
-  each.
+  Any other scalar is a sum over tokens, and becomes a mean. With replicas, tokens per second are
+  those of all together, and the rest has an entry for each. Under `vmap` they have one loss, the
+  sum, of which the mean is reported, and one gradient norm.
   """
   others = metrics.keys() - {'loss', 'gradient_norm', *SUMS}
   scalars = [name for name in others if np.shape(metrics[name]) == np.shape(metrics['tokens'])]
   return {
-    'loss': metrics['loss'] / np.size(metrics['nats']),
+    'loss': metrics['loss'] * np.size(metrics['loss']) / np.size(metrics['nats']),
     'gradient_norm': metrics['gradient_norm'],
     'bits_per_byte': metrics['nats'] / metrics['bytes'] / LN2,
     'tokens_per_second': np.sum(metrics['tokens']) / seconds,

@@ -2,11 +2,13 @@
 """The training state (a plain pytree), made sharded, and the donated step that advances it."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 from jax import lax
@@ -14,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lib.errors import InputError
 from lib.parallel import sharding
+from lib.parallel.mesh import BATCH_AXES
 from lib.parameters import Description, describe, path_name
 from lib.train.experiment import Batch, Experiment, Variables
 from lib.train.optimizer import Optimizer, resolve
@@ -21,6 +24,7 @@ from pallas_kernels.implementations import backend
 
 State = dict[str, Any]  # {'step': int32 [], 'variables': collections, 'optimizer': optax state}
 LARGE = 2**20  # entries of a parameter that should be spread over the devices
+SEEDS = 'seeds'  # the axis of `jax.pmap`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,23 +50,27 @@ def prepare(
   experiment: Experiment,
   optimizer: Optimizer,
   batch: Batch,
-  seed: int,
+  seed: int | Sequence[int],
   mesh: Mesh,
   accumulate: int = 1,
 ) -> Training:
-  """The training of an experiment on a mesh.
+  """The training of an experiment on a mesh, or of one model a device by `jax.pmap`.
 
   Args:
     experiment: what to train.
     optimizer: an optax chain, or what `lib.train.optimizer.make_optimizer` returns.
     batch: arrays or shapes of a batch.
-    seed: of the initial state and of every step's randomness.
+    seed: of the initial state and of every step's randomness. Of several seeds each device of the
+      mesh trains one, as if it were alone. Then the leading axis of the batch, of
+      `experiment.initial` and of the state is that of the seeds; counts of steps have none.
     mesh: devices.
     accumulate: parts in which the batch is taken, see `accumulated`.
 
   Raises:
     InputError: `experiment.initial` does not fit what `experiment.init_fn` makes.
   """
+  if not isinstance(seed, int):
+    return _prepare_each(experiment, optimizer, batch, seed, mesh, accumulate)
   description = describe(experiment.init_fn, batch)
   _warn(description, mesh)
   chain = resolve(optimizer, description.declared)
@@ -70,24 +78,7 @@ def prepare(
   if initial is not None:
     initial = _checked(dict(initial), description.shapes)
 
-  def init(initial: Variables | None) -> State:
-    variables = initial
-    if variables is None:
-      example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
-      variables = experiment.init_fn(jax.random.key(seed), example)
-    else:  # a copy, since the step gives the memory of the state away
-      variables = jax.tree.map(jnp.copy, variables)
-    return {
-      'step': jnp.zeros((), jnp.int32),
-      'variables': dict(variables),
-      'optimizer': chain.init(variables['params']),
-    }
-
-  shapes = {
-    'step': jax.ShapeDtypeStruct((), jnp.int32),
-    'variables': description.shapes,
-    'optimizer': jax.eval_shape(chain.init, description.shapes['params']),
-  }
+  shapes = _shapes(description, chain)
   places = {
     'step': NamedSharding(mesh, PartitionSpec()),
     'variables': sharding.shardings(shapes['variables'], description.declared, mesh),
@@ -96,9 +87,11 @@ def prepare(
 
   def make() -> State:
     placed = initial and jax.tree.map(sharding.put, initial, places['variables'])
+    init = functools.partial(_init, experiment, chain, batch, seed)
     return jax.jit(init, out_shardings=places)(placed)
 
-  rows, length = batch['targets'].shape[-2:]
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  step = _make_step(experiment, chain, lambda: seed, places['variables']['params'], accumulate)
   return Training(
     shapes=jax.tree.map(
       lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -106,9 +99,90 @@ def prepare(
       places,
     ),
     make=make,
-    step=_make_step(experiment, chain, seed, places, accumulate),
-    flops=3 * description.flops * rows * length,
+    step=jax.jit(step, donate_argnums=0, out_shardings=(places, everywhere)),
+    flops=_flops(description, batch),
   )
+
+
+def _prepare_each(
+  experiment: Experiment,
+  optimizer: Optimizer,
+  batch: Batch,
+  seeds: Sequence[int],
+  mesh: Mesh,
+  accumulate: int,
+) -> Training:
+  """`prepare` for several seeds, one on each device of the mesh."""
+  every, devices = np.array(seeds), list(mesh.devices.flat)
+  first = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in batch.items()}
+  description = describe(experiment.init_fn, first)
+  chain = resolve(optimizer, description.declared)
+  one = _shapes(description, chain)
+  count = lambda leaf: leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, jnp.integer)
+  axes = {
+    'step': None,
+    'variables': 0,
+    'optimizer': jax.tree.map(lambda leaf: None if count(leaf) else 0, one['optimizer']),
+  }
+  spread, whole = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in ([BATCH_AXES], []))
+
+  def stacked(axis: int | None, shapes: Any) -> Any:
+    if axis is None:
+      return jax.ShapeDtypeStruct(shapes.shape, shapes.dtype, sharding=whole)
+    return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct((len(every), *leaf.shape), leaf.dtype, sharding=spread),
+      shapes,
+    )
+
+  shapes = jax.tree.map(stacked, axes, one, is_leaf=lambda axis: axis is None)
+  initial = experiment.initial
+  if initial is not None:
+    initial = _checked(dict(initial), shapes['variables'])
+  init = functools.partial(_init, experiment, chain, first)
+  step = _make_step(
+    experiment, chain, lambda: jnp.asarray(every)[lax.axis_index(SEEDS)], None, accumulate
+  )
+  return Training(
+    shapes=shapes,
+    make=lambda: jax.pmap(init, SEEDS, out_axes=axes, devices=devices)(every, initial),
+    step=jax.pmap(
+      step, SEEDS, in_axes=(axes, 0), out_axes=(axes, 0), donate_argnums=0, devices=devices
+    ),
+    flops=len(every) * _flops(description, first),
+  )
+
+
+def _shapes(description: Description, chain: optax.GradientTransformation) -> State:
+  return {
+    'step': jax.ShapeDtypeStruct((), jnp.int32),
+    'variables': description.shapes,
+    'optimizer': jax.eval_shape(chain.init, description.shapes['params']),
+  }
+
+
+def _flops(description: Description, batch: Batch) -> float:
+  rows, length = batch['targets'].shape[-2:]
+  return 3 * description.flops * rows * length
+
+
+def _init(
+  experiment: Experiment,
+  chain: optax.GradientTransformation,
+  batch: Batch,
+  seed: int | jax.Array,
+  initial: Variables | None,
+) -> State:
+  variables = initial
+  if variables is None:
+    example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
+    variables = experiment.init_fn(jax.random.key(seed), example)
+  else:  # a copy, since the step gives the memory of the state away
+    variables = jax.tree.map(jnp.copy, variables)
+  return {
+    'step': jnp.zeros((), jnp.int32),
+    'variables': dict(variables),
+    'optimizer': chain.init(variables['params']),
+  }
 
 
 def _warn(description: Description, mesh: Mesh) -> None:
@@ -155,12 +229,14 @@ def check_same_shapes(found: Variables, wanted: Variables, what: str) -> None:
 def _make_step(
   experiment: Experiment,
   chain: optax.GradientTransformation,
-  seed: int,
+  seed: Callable[[], int | jax.Array],
   places: Any,
   accumulate: int,
-) -> jax.stages.Wrapped:
+) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
+  """The step of one model; `places` are the shardings of its parameters, None on one device."""
+
   def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-    key = jax.random.fold_in(jax.random.key(seed), state['step'])
+    key = jax.random.fold_in(jax.random.key(seed()), state['step'])
     params = state['variables']['params']
     coefficients = {name: f(state['step']) for name, f in experiment.schedules.items()}
 
@@ -172,9 +248,7 @@ def _make_step(
       return jax.value_and_grad(loss, has_aux=True)(params)
 
     if accumulate > 1:
-      of_batch = accumulated(
-        of_batch, accumulate, experiment.batch_axis, places['variables']['params']
-      )
+      of_batch = accumulated(of_batch, accumulate, experiment.batch_axis, places)
     (nats, aux), gradient = of_batch(batch, key)
     updates, moments = chain.update(gradient, state['optimizer'], params)
     new = {
@@ -184,8 +258,7 @@ def _make_step(
     }
     return new, {'loss': nats, 'gradient_norm': optax.tree.norm(gradient)} | dict(aux)
 
-  everywhere = NamedSharding(places['step'].mesh, PartitionSpec())
-  return jax.jit(step, donate_argnums=0, out_shardings=(places, everywhere))
+  return step
 
 
 def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
@@ -210,7 +283,7 @@ def accumulated(of_batch: Callable, parts: int, axis: int, places: Any) -> Calla
       then is the leading axis of the gradient.
     parts: in how many.
     axis: of the batch in its arrays.
-    places: shardings of the gradient.
+    places: shardings of the gradient; None on one device.
 
   Raises:
     InputError: the parts do not divide the batch.
@@ -239,7 +312,9 @@ def accumulated(of_batch: Callable, parts: int, axis: int, places: Any) -> Calla
     dealt = jax.tree.map(deal, dict(batch)), jax.random.split(key, parts)
     begin = jax.eval_shape(of_part, *jax.tree.map(lambda leaf: leaf[0], dealt))
     loss, sums, gradient = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), begin)
-    total = loss, sums, lax.with_sharding_constraint(gradient, places)
+    if places is not None:
+      gradient = lax.with_sharding_constraint(gradient, places)
+    total = loss, sums, gradient
     add = lambda total, part: (jax.tree.map(jnp.add, total, of_part(*part)), None)
     (loss, sums, gradient), _ = lax.scan(add, total, dealt)
     tokens = sums['tokens']

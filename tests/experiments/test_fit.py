@@ -35,9 +35,10 @@ def batches(options: ConfigDict, seed: int, repeat: bool = True):
   )
 
 
-def trained(tmp_path, name='m', begin=None, **changes):
+def trained(tmp_path, name='m', begin=None, devices=1, first=0, **changes):
   config, options = config_of(**changes)
-  run = Run(tmp_path, sharding.make_mesh(config.mesh, jax.devices()[:1]))
+  config.seed = first
+  run = Run(tmp_path, sharding.make_mesh(config.mesh, jax.devices()[:devices]))
   model = LanguageModel(Learned(256, options.dim), fit.make_decoder(options, fit.dtype(config)))
   return fit.fit(
     config, run, options, name, model, lambda seed: batches(options, seed),
@@ -56,6 +57,36 @@ def test_seeds_side_by_side_are_the_seeds_of_their_own_batches_and_models(tmp_pa
     assert kept.fingerprint == found.model.fingerprint
     assert kept.provenance.seeds == (seed,)
     assert kept.bits_per_byte([b'a cat']).value == found.model.bits_per_byte([b'a cat']).value
+
+
+def test_a_seed_a_device_by_pmap_is_that_seed_alone(tmp_path):
+  # Gradients are clipped, each seed's by its own norm.
+  changes = {'clip_norm': 1e-2, 'replicas': 'pmap', 'devices': 2}
+  apart = trained(tmp_path / 'apart', seeds=2, side_by_side=2, **changes)
+  [alone] = trained(tmp_path / 'alone', first=1, **changes)
+  found = apart[1]
+  assert found.model.provenance.seeds == alone.model.provenance.seeds == (1,)
+  # Another program, float32, four steps: relative 1e-5 of metrics, 1e-5 of weights.
+  for metric in ('loss', 'gradient_norm', 'bits_per_byte', 'validation/nats_per_byte'):
+    assert found.curve(metric).keys() == alone.curve(metric).keys()
+    assert found.last(metric) == pytest.approx(alone.last(metric), rel=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found.variables, alone.variables
+  )
+  # The checkpoint is one that vmap reads.
+  read = trained(
+    tmp_path / 'apart', seeds=2, side_by_side=2, **changes | {'replicas': 'vmap', 'devices': 1}
+  )
+  assert [one.model.fingerprint for one in read] == [one.model.fingerprint for one in apart]
+
+
+def test_seeds_have_a_device_each_if_there_are_as_many(tmp_path):
+  config, options = config_of(seeds=5, side_by_side=3, replicas='auto')
+  for devices, wanted in ((8, 'pmap'), (3, 'pmap'), (2, 'vmap')):
+    run = Run(tmp_path, sharding.make_mesh(config.mesh, jax.devices()[:devices]))
+    assert fit.way(options, run) == wanted
+  options.side_by_side = 0
+  assert fit.way(options, run) == ''
 
 
 def test_each_seed_can_have_a_tokenizer_and_text_of_its_own(tmp_path):
@@ -93,8 +124,8 @@ def test_a_model_starts_from_the_weights_of_another(tmp_path):
       )  # fmt: skip
 
 
-@pytest.mark.parametrize('side_by_side', [0, 2])
-def test_each_seed_starts_from_variables_given_in_memory(tmp_path, side_by_side):
+@pytest.mark.parametrize(('side_by_side', 'replicas'), [(0, 'vmap'), (2, 'vmap'), (2, 'pmap')])
+def test_each_seed_starts_from_variables_given_in_memory(tmp_path, side_by_side, replicas):
   asked = {}
 
   def initial(seed, new):
@@ -102,6 +133,7 @@ def test_each_seed_starts_from_variables_given_in_memory(tmp_path, side_by_side)
     return jax.tree.map(lambda leaf: leaf + seed, new)
 
   changes = {'rates': (1e-12,), 'steps': 2, 'seeds': 2, 'side_by_side': side_by_side}
+  changes |= {'replicas': replicas, 'devices': 2 if replicas == 'pmap' else 1}
   plain = trained(tmp_path, 'plain', **changes)
   found = trained(tmp_path, 'given', initial, **changes)
   table = lambda variables: variables['params']['embedding']['table']
@@ -133,6 +165,8 @@ def test_the_best_of_several_rates_is_chosen_and_only_its_models_are_kept(tmp_pa
     ({'dim': 6}, 'no even multiple'),
     ({'optimizer': 'nope'}, 'nope'),
     ({'side_by_side': 2, 'clip_norm': 1.0}, 'one.clip_norm must be 0 for seeds'),
+    ({'replicas': 'nope'}, "one.replicas 'nope' is not one of vmap, pmap, auto"),
+    ({'seeds': 9, 'side_by_side': 9, 'replicas': 'pmap'}, 'must be at most 8, the number of dev'),
     ({'lanes': 3}, 'one.lanes must divide the batch of 8'),
     ({'schedule': 'nope'}, 'nope'),
     ({'initial': '/nowhere'}, 'no folder of a trained model'),

@@ -83,13 +83,17 @@ def make(data=None, **faults):
   return Experiment(init_fn, loss_fn, data, {'validation': score})
 
 
-def run(workdir, steps, mesh=None, profile=None, initial=None, data=None, **faults):
+def run(workdir, steps, mesh=None, profile=None, initial=None, data=None, seed=3, **faults):
   mesh = mesh or sharding.make_mesh({'data': -1}, jax.devices()[:1])
   schedule = optimizer.make_schedule('cosine', 1e-2, 20, 2, 0.1)
+  experiment = dataclasses.replace(make(data, **faults), initial=initial)
+  if not isinstance(seed, int):  # a device each, for all the same batches
+    each = {'batches': pipeline.stack([batches() for _ in seed]), 'evaluations': {}}
+    experiment = dataclasses.replace(experiment, **each)
   return loop.train(
-    dataclasses.replace(make(data, **faults), initial=initial),
+    experiment,
     optimizer.make_optimizer('adamw', schedule, weight_decay=1e-3),
-    steps=steps, seed=3, mesh=mesh, workdir=workdir, profile=profile,
+    steps=steps, seed=seed, mesh=mesh, workdir=workdir, profile=profile,
     log_every=1, evaluate_every=5, checkpoint_every=4,
   )  # fmt: skip
 
