@@ -138,6 +138,7 @@ def base(scale: str, tables: Sequence[str]) -> ConfigDict:
       'seed': 0,
       'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # devices along each axis; −1 takes the rest
       'accumulate': 1,  # parts of a batch that are taken one after the other, to hold less at once
+      'token_cache': '',  # folder that keeps training text as tokens for later epochs; '': none
       'profile': (),  # (first, last + 1) training steps to trace into WORKDIR/profile
       'dtype': 'float32' if scale in ('smoke', 'cpu') else 'bfloat16',  # of activations
     }

@@ -320,10 +320,10 @@ class _Job:
     initial = start.variables if start else None
     if self.initial is not None:
       batch = dict(next(iter(experiment.batches)))
-      key, init_fn = jax.random.key(these[0]), experiment.init_fn
+      begin, init_fn = jax.random.key(these[0]), experiment.init_fn
       if each:
-        key, init_fn = jax.vmap(jax.random.key)(np.array(these)), jax.vmap(init_fn)
-      new = jax.device_get(jax.jit(init_fn)(key, batch))
+        begin, init_fn = jax.vmap(jax.random.key)(np.array(these)), jax.vmap(init_fn)
+      new = jax.device_get(jax.jit(init_fn)(begin, batch))
       of = lambda index: jax.tree.map(lambda leaf: leaf[index], new) if together else new
       begun = [self.initial(seed, of(index)) for index, seed in enumerate(these)]
       initial = joined(begun) if together else begun[0]

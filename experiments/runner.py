@@ -30,6 +30,7 @@ ASIDE = (
   'tables',
   'mesh',
   'accumulate',
+  'token_cache',
   'profile',
   'prompt',
   'generate',

@@ -13,9 +13,11 @@ from experiments import fit
 from experiments.lexinvariant import decoders
 from experiments.recipe import Plans, Run
 from lib import tokenizers
-from lib.data import epochs, excerpts, folded, own_files, pipeline, sources
+from lib.data import epochs, excerpts, folded, own_files, pipeline, sources, token_cache
 from lib.data.description import Description
 from lib.data.ngram_text import NgramText
+from lib.data.sources import Source
+from lib.data.token_cache import TokenCache
 from lib.errors import InputError
 from lib.evals.sequences import token_nats
 from lib.language_model import TrainedModel
@@ -39,12 +41,14 @@ class Corpus(NamedTuple):
     vocabulary: name of its symbols.
     source: what `open_source` takes.
     tokenizer: text to ids.
+    token_cache: folder that keeps tokens of training documents, or ''.
   """
 
   data: str
   vocabulary: str
   source: str
   tokenizer: Tokenizer
+  token_cache: str = ''
 
   @property
   def where(self) -> dict[str, str]:
@@ -134,7 +138,7 @@ def plans(config: ConfigDict) -> Plans:
 def corpora(config: ConfigDict) -> list[Corpus]:
   """Every corpus in every vocabulary."""
   return [
-    Corpus(data, vocabulary, source, _tokenizer(source, vocabulary))
+    Corpus(data, vocabulary, source, _tokenizer(source, vocabulary), config.token_cache)
     for data, source in config.text.corpora
     for vocabulary in config.text.vocabularies
   ]
@@ -185,8 +189,11 @@ def _train(
 
 def batches(options: ConfigDict, corpus: Corpus, seed: int) -> grain.IterDataset:
   """Training batches: documents end to end in rows of one length."""
+  documents: Source | TokenCache = corpus.documents('train')
+  if corpus.alphabet is None:  # else a byte is a token
+    documents = token_cache.open_tokens(corpus.token_cache, corpus.source, corpus.tokenizer)
   return pipeline.batches(
-    corpus.documents('train'),
+    documents,
     corpus.tokenizer,
     batch_size=options.batch_size,
     length=options.length,

@@ -204,7 +204,7 @@ class Training:
       for one in below:
         before = [of_seed.variables for [of_seed] in one.models]
         more['initial'] = lambda seed, new: stage.above(before[seed - config.seed], new)
-    source = sources.Part(sources.open_source(self.opened.source, 'train'), part, parts)
+    source = sources.Part(self.opened.documents, part, parts)
     batches = lambda seed: pipeline.batches(
       source,
       tokenizer,

@@ -10,8 +10,10 @@ import grain
 from ml_collections import ConfigDict
 
 from lib import tokenizers
-from lib.data import epochs, pipeline, sources, token_excerpts
+from lib.data import epochs, pipeline, sources, token_cache, token_excerpts
 from lib.data.ngram_text import PREFIX
+from lib.data.sources import Source
+from lib.data.token_cache import TokenCache
 from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
 from lib.glyphs import fonts, look_alikes, rendering
@@ -38,17 +40,28 @@ class Text(NamedTuple):
     source: what `open_source` takes.
     tokenizer: of V ids.
     glyphs: a picture for each id.
+    token_cache: folder that keeps tokens of training documents, or ''.
   """
 
   source: str
   tokenizer: Tokenizer
   glyphs: GlyphTable
+  token_cache: str = ''
+
+  @property
+  def documents(self) -> Source | TokenCache:
+    """Of training, as tokens if there is a cache of them."""
+    return token_cache.open_tokens(self.token_cache, self.source, self.tokenizer)
 
   def batches(self, options: ConfigDict, seed: int) -> grain.IterDataset:
     """Training batches: documents end to end in rows of one length."""
-    source, size = sources.open_source(self.source, 'train'), options.batch_size
     return pipeline.batches(
-      source, self.tokenizer, batch_size=size, length=options.length, seed=seed, lanes=options.lanes
+      self.documents,
+      self.tokenizer,
+      batch_size=options.batch_size,
+      length=options.length,
+      seed=seed,
+      lanes=options.lanes,
     )
 
   def held_out(self, options: ConfigDict, split: str, count: int = 0) -> HeldOut:
@@ -110,10 +123,11 @@ def open_text(config: ConfigDict, kind: str = '') -> Text:
     config.homoglyphs.tolerance,
   )
   if not config.glyphs.table or kind:
-    return Text(config.data.source, tokenizer, draw(config, tokenizer))
+    return Text(config.data.source, tokenizer, draw(config, tokenizer), config.token_cache)
   tokens, font = strings_of(tokenizer, config.glyphs.alphabet), find_font(config.glyphs.font)
   due = rendering.fingerprint(tokens, font, config.glyphs.cell, config.glyphs.composition)
-  return Text(config.data.source, tokenizer, rendering.load(config.glyphs.table, due))
+  glyphs = rendering.load(config.glyphs.table, due)
+  return Text(config.data.source, tokenizer, glyphs, config.token_cache)
 
 
 def rows(config: ConfigDict, table: str) -> Rows:

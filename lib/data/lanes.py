@@ -71,12 +71,18 @@ class _LanesIterator(grain.DatasetIterator):
     found: dict[str, np.ndarray] = {}
     for lane, reader in self._readers.items():
       for row in range(lane * self._each, (lane + 1) * self._each):
-        for field, values in next(reader).items():
+        for field, values in self._next(lane, reader).items():
           if field not in found:
             shape = (self._lanes * self._each, *values.shape)
             found[field] = np.zeros(shape, values.dtype)
           found[field][row] = values
     return found
+
+  def _next(self, lane: int, reader: grain.DatasetIterator) -> dict[str, np.ndarray]:
+    try:
+      return next(reader)
+    except InputError as error:
+      raise InputError(f'lane {lane} of {self._lanes}: {error}') from error
 
   def _open(self) -> None:
     """Begins to read the lanes that have a row on a device of this process."""

@@ -32,6 +32,7 @@ from lib.data import lanes as lane_rows
 from lib.data.corpora import Corpus
 from lib.data.encoded import Encoded
 from lib.data.sources import Source
+from lib.data.token_cache import TokenCache
 from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
 
@@ -47,7 +48,7 @@ AT_HAND = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # of what li
 
 
 def batches(
-  source: Source | Encoded | Corpus,
+  source: Source | Encoded | Corpus | TokenCache,
   tokenizer: Tokenizer,
   *,
   batch_size: int,
@@ -67,7 +68,7 @@ def batches(
   bytes, so that tokenizers meet equal text. The last token may reach beyond: leaving it out would
   favour short tokens, since long ones, which cost less a byte, are the likelier to cross the end.
 
-  Documents of an `Encoded` source or a `Corpus` are tokens already, of this tokenizer.
+  Documents of an `Encoded` source, a `Corpus` or a `TokenCache` are tokens of this tokenizer.
 
   `repeat=True`, for training, never ends. `repeat=False`, for evaluation, is one pass whose last
   batch is filled up with rows of segments 0.

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
+import numpy as np
+
 from lib import cache
-from lib.data import description, overlap, own_files
+from lib.data import description, overlap, own_files, token_records
 from lib.data.description import Description
 from lib.data.overlap import Overlap
 from lib.errors import InputError
@@ -15,6 +17,7 @@ from lib.tokenizers import utf8
 
 STDLIB = {'stdlib': 'all', 'stdlib/prose': 'prose', 'stdlib/source': 'source'}  # spec -> config
 
+ENDS = 2**16  # bytes of a file at either end by which it is identified
 TRAIN_SAMPLE, HELD_SAMPLE = 4_000_000, 500_000  # bytes that describe a stream
 
 
@@ -57,7 +60,7 @@ class Records:
 class Part:
   """Every `count`-th document of a source, from `first`."""
 
-  def __init__(self, source: Source, first: int, count: int):
+  def __init__(self, source: Any, first: int, count: int):
     self._source, self._first, self._count = source, first, count
 
   def __len__(self) -> int:
@@ -165,6 +168,32 @@ def _describe_sample(
   )
 
 
+def identify(spec: str, split: str) -> str:
+  """A digest (hex) of the documents of a split, or of what tells one version of them from another.
+
+  Own files and the embedded corpus are read whole. Of a TFDS set it is the size, the beginning and
+  the end, where its index is, of each file.
+
+  Raises:
+    InputError: as by `open_source`, or for endless text.
+  """
+  if spec.startswith('ngram:'):
+    raise InputError(f'{spec} is endless text, which is never read twice: give no token_cache.')
+  if not spec.startswith(('tfds:', *STDLIB)):
+    return f'{own_files.open_corpus(spec).digest} {split}'
+  if spec in STDLIB:
+    return description.digest({split: sample(open_source(spec, split))})
+  info = open_prepared(spec.removeprefix('tfds:')).info.splits[split]
+  found = hashlib.sha256(repr(info.shard_lengths).encode())
+  for path in info.filepaths:
+    with path.open('rb') as file:
+      size = file.seek(0, os.SEEK_END)
+      for start in (0, max(0, size - ENDS)):
+        file.seek(start)
+        found.update(b'%d ' % size + file.read(ENDS))
+  return found.hexdigest()
+
+
 def _counts(splits: Mapping[str, Sized]) -> dict[str, int]:
   return {split: len(documents) for split, documents in splits.items()}
 
@@ -234,15 +263,16 @@ def read_record(records: Any, index: int) -> Mapping[str, Any]:
   """One record of `open_records`, whose reader verifies the checksums in its file.
 
   Raises:
-    InputError: the file is damaged or cut short.
+    InputError: the file is damaged or cut short; the sentence names it and the record in it.
   """
   try:
     return records[index]
-  except RuntimeError as error:
-    reason = str(error).split('; ')[0]
-    raise InputError(
-      f'record {index} of the data cannot be read ({reason}): make or fetch its file again.'
-    ) from error
+  except (RuntimeError, ValueError) as error:
+    split = records.dataset_info.splits[records.split]
+    ends = np.cumsum(split.shard_lengths)
+    shard = int(np.searchsorted(ends, index, side='right'))
+    record = index - int(ends[shard] - split.shard_lengths[shard])
+    raise token_records.damaged(split.filepaths[shard], record, error) from error
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike | None = None) -> Any:

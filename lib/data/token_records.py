@@ -2,16 +2,20 @@
 """Documents as tokens in the files of a TFDS set: array_record shards, with its metadata."""
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
+from lib.errors import InputError
 from lib.tokenizers.coding.stepping import Coded
 
 NAME = 'tokens'  # of the set
+FIELDS = ('ids', 'byte_lengths', 'size', 'crc')  # of a record
 
 
 def shard_name(split: str, shard: int, shards: int) -> str:
@@ -27,13 +31,12 @@ def writing(path: pathlib.Path) -> Iterator[Callable[[Coded], int]]:
   """
   from array_record.python.array_record_module import ArrayRecordWriter
 
-  serialise = _serialiser()
   partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
   try:
     writer = ArrayRecordWriter(os.fspath(partial), 'group_size:1')
 
     def add(coded: Coded) -> int:
-      record = serialise(coded)
+      record = _serialise(coded)
       writer.write(record)
       return len(record)
 
@@ -48,10 +51,47 @@ def writing(path: pathlib.Path) -> Iterator[Callable[[Coded], int]]:
     partial.unlink(missing_ok=True)
 
 
+class Shard:
+  """Random access to the documents of one file.
+
+  Raises:
+    InputError: on reading, a damaged file, which the sentence names with the record.
+  """
+
+  def __init__(self, path: os.PathLike):
+    self._path = os.fspath(path)
+
+  @functools.cached_property
+  def _records(self) -> Any:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    return ArrayRecordDataSource([self._path])
+
+  def __getitem__(self, index: int) -> Coded:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    try:
+      example = tf_example_pb2.Example.FromString(self._records[index])
+    except (RuntimeError, ValueError, DecodeError) as error:
+      raise damaged(self._path, index, error) from error
+    return read(
+      {name: np.array(one.int64_list.value) for name, one in example.features.feature.items()}
+    )
+
+
+def damaged(path: str | os.PathLike, record: int, error: Exception) -> InputError:
+  """The refusal of a record that cannot be read."""
+  reason = str(error).split('; ')[0] or 'the file is damaged'
+  return InputError(
+    f'record {record} of {os.fspath(path)} cannot be read ({reason}): make or fetch this file '
+    'again.'
+  )
+
+
 def read(record: Mapping[str, Any]) -> Coded:
-  """The document of a record as TFDS reads it."""
+  """The document of a record: arrays by the names of its fields."""
   ids, byte_lengths = record['ids'].astype(np.int32), record['byte_lengths'].astype(np.int32)
-  return Coded(ids, byte_lengths, int(record['size']), int(record['crc']))
+  return Coded(ids, byte_lengths, *(np.asarray(record[field]).item() for field in ('size', 'crc')))
 
 
 def write_info(
@@ -102,17 +142,12 @@ def _features():
   )
 
 
-def _serialiser() -> Callable[[Coded], bytes]:
-  from tensorflow_datasets.core import example_serializer
+def _serialise(coded: Coded) -> bytes:
+  from tensorflow_datasets.proto import tf_example_pb2
 
-  features = _features()
-  serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-
-  def serialise(coded: Coded) -> bytes:
-    example = serializer.get_tf_example(
-      features.encode_example({field: getattr(coded, field) for field in features})
-    )
-    # The fields are a map, which every process would write in an order of its own.
-    return example.SerializeToString(deterministic=True)
-
-  return serialise
+  example = tf_example_pb2.Example()
+  for field in FIELDS:
+    values = np.atleast_1d(getattr(coded, field)).tolist()
+    example.features.feature[field].int64_list.value.extend(values)
+  # The fields are a map, which every process would write in an order of its own.
+  return example.SerializeToString(deterministic=True)

@@ -74,7 +74,7 @@ def test_a_damaged_shard_is_said_in_a_sentence(whole, codec, tmp_path):
   tokenizer = tokenizers.load(codec)
   source = corpora.Corpus(folder, 'train', tokenizer)
   batches = pipeline.batches(source, tokenizer, batch_size=8, length=2**14, seed=0, repeat=False)
-  with pytest.raises(InputError, match=r'record \d+ of the data cannot be read'):
+  with pytest.raises(InputError, match=rf'record \d+ of {shard} cannot be read'):
     list(batches)
 
 
