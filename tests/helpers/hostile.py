@@ -16,7 +16,7 @@ from lib.errors import InputError
 from lib.tokenizers import container, files, registry
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import Blocks
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import tabulate
 from lib.tokenizers.coding.baselines import GZip, train_static_ac
@@ -86,7 +86,7 @@ def family(name: str) -> tokenizers.Tokenizer:
   singles = [letters[i : i + 1] for i in letters]
   pieces = sorted({TEXT[i : i + n] for i in range(60) for n in (2, 3, 4)})
   make = {
-    'bpe': lambda: train_bpe([TEXT], 300),
+    'bpe': lambda: train_bpe_unsplit([TEXT], 300),
     'byte_level': lambda: ByteLevel(tokenizer_json()),
     'foreign': lambda: Foreign(tokenizer_json(lower=True), '.json'),
     'blocks': lambda: Blocks(b'01', 3),
