@@ -378,7 +378,9 @@ def test_what_a_file_is_its_content_says_alone(name, tmp_path):
 
 
 def test_a_model_with_rules_for_characters_is_not_lossless(tmp_path):
-  options = dict(vocab_size=330, byte_fallback=True, required_chars='\u2581', remove_extra_whitespaces=False)
+  options = dict(
+    vocab_size=330, byte_fallback=True, required_chars='\u2581', remove_extra_whitespaces=False
+  )
   options |= dict(add_dummy_prefix=False, allow_whitespace_only_pieces=True)
   (tmp_path / 'rules.tsv').write_text('D A\tA\n')
   rules = trained_model(normalization_rule_tsv=str(tmp_path / 'rules.tsv'), **options)
