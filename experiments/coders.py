@@ -2,13 +2,14 @@
 """What a workdir has once: tokenizers by name, the tokens of texts, and M1.
 
   bytes, sentencepiece, static_ac, gzip   baselines
-  bpeB, bpe_unsplitB                      byte-pair encoding of 2^B ids within words, and across spaces
+  bpeB, bpe_unsplitB                      BPE of 2^B ids, within words and across spaces
   ac, greedyB, exactB, delayB, numberedB, topB, parsedB, prunedB
                                           by the byte model M1 (`byte_coders`), B bits
 
 A name and the width of a token make a tokenizer; those with a vocabulary of their own (bytes,
-sentencepiece, prunedB, bpeB, bpe_unsplitB) have no other width. A config with such tokenizers has the sections
-`data`, `m1` (`configs.common.M1`) and `tokenizers` (`train_bytes` and `sentencepiece`).
+sentencepiece, prunedB, bpeB, bpe_unsplitB) have no other width. A config with such tokenizers has
+the sections `data`, `m1` (`configs.common.M1`) and `tokenizers` (`train_bytes` and
+`sentencepiece`).
 """
 
 import functools

@@ -231,7 +231,7 @@ def _index(tables, kept):
 
 @numba.njit(cache=True, nogil=True)
 def own(tables: Tables, data: np.ndarray) -> np.ndarray:
-  """Which tokens are the encoding of their own bytes, bool [d]; `data` is `tables.words` as bytes."""
+  """Which tokens encode their own bytes, bool [d]; `data` is `tables.words` as bytes."""
   found = np.zeros(tables.lengths.size, np.bool_)
   most = max(np.max(tables.lengths) if tables.lengths.size else 0, 1)
   ids, ranks = np.empty(most, np.int32), np.empty(most, np.int64)
@@ -356,7 +356,7 @@ def _by_heap(data, start, stop, tables, ids, begin):
 
 @numba.njit(cache=True, nogil=True)
 def note(heap: np.ndarray, count: int, rank: int, place: int) -> int:
-  """Puts rank · 2³² + place into a heap of `count` entries, unless NONE; returns how many there are."""
+  """Puts rank · 2³² + place, unless NONE, into a heap of `count`; returns the new count."""
   if rank == NONE:
     return count
   key = rank << 32 | place
@@ -505,11 +505,11 @@ def boundaries(tables: Tables) -> np.ndarray:
 def _meets(tables, a, b):
   # Undoes the merges inside a and b from the last: x and y are what touches the boundary until
   # the merges that make x_end and y_end take them away from it.
-  parts, none = tables.parts, np.int64(len(tables.parts))
-  x, y, x_end, y_end = np.int64(a), np.int64(b), none, none
+  parts, none = tables.parts, len(tables.parts)
+  x, y, x_end, y_end = a, b, none, none
   while True:
     rank = tables.pairs[slot_of(tables.pairs, x, y), 2]
-    made = np.int64(tables.made[rank]) if rank >= 0 else none
+    made = tables.made[rank] if rank >= 0 else none
     # Where one merge would take x from both sides (a run of x), the left side comes first; where
     # it would take y from both sides, the left side is across the boundary.
     if made < x_end and made <= y_end and made < none:
@@ -518,6 +518,6 @@ def _meets(tables, a, b):
     if x_byte and y_byte:
       return True
     if not x_byte and (x > y or y_byte):
-      x, x_end = np.int64(parts[x, 1]), x
+      x, x_end = parts[x, 1], x
     else:
-      y, y_end = np.int64(parts[y, 0]), y
+      y, y_end = parts[y, 0], y

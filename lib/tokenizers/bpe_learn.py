@@ -90,7 +90,7 @@ def _learn(
   known = {np.uint64(0): np.int64(0)}
   if shared:
     for token in range(letters):
-      known[hashes[token, 0]] = token
+      known[hashes[token, 0]] = np.int64(token)
   places = np.empty(3 * cells.size, np.int32)  # each merge makes at most two new neighbours
   counts, weighed = np.zeros(2 * size + 2, np.int64), np.zeros(2 * size + 2, np.int64)
   # Counts only fall, so the heap holds upper bounds: a pair that comes to the top is counted again.
@@ -107,7 +107,7 @@ def _learn(
     hashed = hashes[left, 0] * hashes[right, 1] + hashes[right, 0]
     token = made
     if shared and hashed in known:
-      token = known[hashed]
+      token = int(known[hashed])
       if lengths[token] != lengths[left] + lengths[right]:
         continue  # of other cells than before: the cells could not be read
     if rows == len(merges):
@@ -116,7 +116,7 @@ def _learn(
     rows += 1
     if token == made:
       if shared:
-        known[hashed] = token
+        known[hashed] = np.int64(token)
       lengths[made] = lengths[left] + lengths[right]
       hashes[made, 0], hashes[made, 1] = hashed, hashes[left, 1] * hashes[right, 1]
       _join_features(features, left, right, made)

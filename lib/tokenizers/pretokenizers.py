@@ -163,8 +163,8 @@ def _split(pattern: str):
     raise InputError(f'{pattern!r} is no regular expression for pretokens: {error}') from error
 
 
-# A rule is a machine over the classes of characters. In a state it goes on to the next, or first cuts
-# before the character (CUT), or calls on one of the actions.
+# A rule is a machine over the classes of characters. In a state it goes on to the next, or first
+# cuts before the character (CUT), or calls on one of the actions.
 CUT, ACTION = 128, 64
 RUN, CONTRACTION, SUFFIX, BACK, FROM_RIGHT, MARKS, BLANKS = range(ACTION, ACTION + 7)
 START, LEAD, CAPITALS = range(3)  # states after an action: 'start', 'mark' and 'capitals'
@@ -222,7 +222,7 @@ def _words(rule: str) -> tuple[Targets, dict[str, Targets]]:
   more: Targets = {**_to(marks, 'marks'), NEWLINE: 'tail'}
   first = word | _to(marks, 'mark')
   first |= {NUMBER: 'one', SPACE: 'space', NEWLINE: 'line', BLANK: 'blank'}
-  goes = {
+  goes: dict[str, Targets] = {
     'word': word,
     'mark': more | word,  # a mark may lead a word
     'marks': more,
@@ -256,7 +256,8 @@ def _words(rule: str) -> tuple[Targets, dict[str, Targets]]:
 
 
 def _to(classes: Iterable[int], target: str | int) -> Targets:
-  return dict.fromkeys(classes, target)
+  found: Targets = dict.fromkeys(classes, target)
+  return found
 
 
 @numba.njit(cache=True, nogil=True)

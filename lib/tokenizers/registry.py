@@ -29,9 +29,9 @@ class Family(NamedTuple):
   train: str = ''
 
 
-# A file of `bpe` says by which rule text is cut first: `bpe_unsplit` has none, as older files. A file
-# of `characters` has an id a byte, as `bytes` has, while
-# training by that name gives Unicode characters, the most frequent, in a file of `restricted`.
+# A file of `bpe` holds the rule by which text is cut first; that of `bpe_unsplit` is `none`, as in
+# older files. A file of `characters` has an id a byte, as `bytes` has, while training by that name
+# gives Unicode characters, the most frequent, in a file of `restricted`.
 FAMILIES: dict[str, Family] = {
   'ac': Family('coding.streams:SteppedAC'),
   'blocks': Family('blocks:Blocks', 'blocks:train_blocks'),

@@ -85,9 +85,7 @@ def merge(
       cells[p] = cells[end - 1] = whole
       if p > start:
         other = cells[p - 1]
-        count = bpe_apply.note(
-          heap, count, bpe_apply.rank_of(table, other, whole), p - lengths[other]
-        )
+        count = note(heap, count, rank_of(table, other, whole), p - lengths[other])
       if end < stop:
         count = note(heap, count, rank_of(table, whole, cells[end]), p)
     start = max(stop, start + 1)

@@ -125,7 +125,10 @@ def test_ordered_merges_equal_the_pass_rule_by_rule(data, merges):
 @settings(max_examples=150, deadline=None)
 @given(texts(b'ab', 150), merge_lists(2), st.booleans())
 def test_long_pieces_are_merged_as_short_ones(data, merges, shared):
-  bpe = BPE(b'ab', merges, shared=shared)
+  bpe = BPE(b'ab', merges if not shared else [], shared=shared)
+  for pair in merges if shared else []:  # there are fewer ids where a token is made twice
+    rows = [*pairs(bpe.merges), tuple(i % bpe.vocab_size for i in pair)]
+    bpe = BPE(b'ab', rows, shared=True)
   expected = lowest_rank_first(data, bpe)
   assert bpe.encode(data).tolist() == expected
   if bpe.shared:
@@ -228,7 +231,7 @@ def test_the_rule_is_part_of_a_tokenizer():
 @pytest.mark.parametrize('rule', ['none', 'words', 'gpt2'])
 def test_encoding_is_linear_on_runs(rule):
   bpe = train_bpe([b'a' * 4000, b' ' * 4000, byte_models.sources()[:30_000]], 600, rule)
-  noise = np.random.default_rng(0).bytes(1 << 20)
+  noise = np.random.default_rng(0).bytes(1 << 16)
   for data in (b'a' * (1 << 20), b' ' * (1 << 20), noise):  # quadratic, this would take hours
     assert bpe.decode(bpe.encode(data)) == data
   assert bpe.apply(noise, cache=False).tolist() == bpe.apply(noise).tolist()
