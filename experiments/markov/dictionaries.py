@@ -204,7 +204,7 @@ def bound(config: ConfigDict, run: Run) -> Rows:
     rows.add_loss(where, 'entropy_rate', source.entropy_rate)
     limit = _add_bound(rows, where, source, size)
     holds = None if limit is None else float(lzw.value <= limit)
-    rows.add(where, 'holds', holds, '1 = loss ≤ bound', VACUOUS if limit is None else '')
+    rows.add(where, 'holds', holds, 'yes/no', VACUOUS if limit is None else '')
   return rows
 
 

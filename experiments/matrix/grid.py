@@ -132,7 +132,7 @@ def add_ranks(rows: Rows, found: Cells) -> None:
     if label in order:
       rank = order.index(label) + 1.0
       note = 'by the gain of learned rows over its own unigram; 1 is the largest'
-    rows.add({'tokenizer': label}, 'rank_by_gain', rank, note=note)
+    rows.add({'tokenizer': label}, 'rank_by_gain', rank, 'rank', note)
 
 
 def add_untried(rows: Rows, grid: Rows, found: Cells, labels: Mapping[str, str]) -> None:

@@ -87,13 +87,14 @@ def _add_lists(rows: Rows, config: ConfigDict, lists: Lists) -> None:
   for listed, alike in lists.items():
     where, imitations = {'list': listed}, {one for _, one in pairs[listed]}
     examples = ', '.join(f'{letter} U+{ord(others[0]):04X}' for letter, others in alike.items())
-    rows.add(where, 'letters_with_look_alikes', len(alike), note=f'such as {examples[:60]} …')
-    rows.add(where, 'look_alikes', len(imitations))
-    rows.add(where, 'pairs', len(pairs[listed]), note='of a letter and a look-alike')
-    rows.add(where, 'pairs_alike_in_pixels', len(pairs[listed] & pairs['pixels']))
+    note = f'such as {examples[:60]} …'
+    rows.add(where, 'letters_with_look_alikes', len(alike), 'letters', note)
+    rows.add(where, 'look_alikes', len(imitations), 'characters')
+    rows.add(where, 'pairs', len(pairs[listed]), 'pairs', 'of a letter and a look-alike')
+    rows.add(where, 'pairs_alike_in_pixels', len(pairs[listed] & pairs['pixels']), 'pairs')
     occurrences = sum(counts[one] for one in imitations)
-    rows.add(where, 'look_alikes_in_training_text', occurrences, note='occurrences')
-    rows.add(where, 'characters_of_training_text', counts.total())
+    rows.add(where, 'look_alikes_in_training_text', occurrences, 'characters', 'occurrences')
+    rows.add(where, 'characters_of_training_text', counts.total(), 'characters')
 
 
 def passages(config: ConfigDict) -> excerpts.Excerpts:

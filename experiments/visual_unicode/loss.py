@@ -97,7 +97,7 @@ def _add_arm(
   fit.add_rate(rows, where, options, trained[0].rate)
   for kind, collection in (('trained', 'params'), ('frozen', 'frozen')):
     leaves = jax.tree.leaves(trained[0].variables.get(collection, {}))
-    rows.add(where, f'{kind}_parameters', sum(leaf.size for leaf in leaves))
+    rows.add(where, f'{kind}_parameters', sum(leaf.size for leaf in leaves), 'parameters')
   curves = [one.curve('validation/bits_per_byte') for one in trained]
   for step in curves[0]:
     values = stats.mean([curve[step] for curve in curves], 'seeds')

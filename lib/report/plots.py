@@ -19,8 +19,8 @@ Series = tuple[Sequence[float], Sequence[float]]  # x, y
 Errors = Sequence[float | None]  # of each point
 
 
-def save(folder: pathlib.Path, pictures: Mapping[str, Sequence[Panel] | bytes]) -> list[str]:
-  """Writes each picture (file name -> panels, or a PNG) that has panels; the names of those."""
+def save(folder: pathlib.Path, pictures: Mapping[str, Sequence[Panel] | bytes]) -> dict[str, str]:
+  """Writes each picture (file name -> panels, or a PNG) that has panels; their captions."""
   drawn = [picture for picture, panels in pictures.items() if panels]
   for picture in drawn:
     panels = pictures[picture]
@@ -28,7 +28,7 @@ def save(folder: pathlib.Path, pictures: Mapping[str, Sequence[Panel] | bytes]) 
       atomic.write(folder / picture, panels)
     else:
       _save(folder / picture, panels)
-  return drawn
+  return {name: name.removesuffix('.png').replace('_', ' ') for name in drawn}
 
 
 def _save(path: pathlib.Path, panels: Sequence[Panel]) -> None:

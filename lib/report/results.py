@@ -237,8 +237,12 @@ def content(
   overrides: Mapping[str, Any],
   devices: Sequence[str],
   seconds: float,
+  pictures: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-  """The content of results.json: rows with the config, versions and devices that gave them."""
+  """The content of results.json: rows with the config, versions and devices that gave them.
+
+  `pictures` are the names of its PNG files, with what they show.
+  """
   versions = {package: importlib.metadata.version(package) for package in PACKAGES}
   return {
     'experiment': experiment,
@@ -247,6 +251,7 @@ def content(
     'versions': {'python': platform.python_version()} | versions,
     'devices': list(devices),
     'seconds': round(seconds, 1),
+    'pictures': dict(pictures or {}),
     'rows': [as_line(row) for row in rows],
   }
 
