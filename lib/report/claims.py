@@ -80,8 +80,9 @@ class Judged:
 
 
 def load(paper: str) -> list[Claim]:
-  """The claims of `claims/PAPER.json`, and what audits found."""
-  return [Claim(**entry) for entry in json.loads((FOLDER / f'{paper}.json').read_text())]
+  """The claims of `claims/PAPER.json`, and what audits found; none where there is no such file."""
+  path = FOLDER / f'{paper}.json'
+  return [Claim(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
 
 
 def judge_all(paper: str, rows: Sequence[Row], *, same_sizes: bool) -> list[Judged]:

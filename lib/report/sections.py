@@ -318,4 +318,5 @@ def terminal(section: Section) -> str:
       lines.append(wrapped(f'{one.verdict.upper()}: {one.claim.claim}{finding}', '* ', '  '))
       if evidence := _evidence(one):
         lines.append(wrapped(evidence, '    ', '    '))
-  return '\n'.join([*lines, '', wrapped(f'{section.title}: {section.outcome}', '', '')])
+  end = wrapped(f'{section.title}: {section.outcome or "no claims."}', '', '')
+  return '\n'.join([*lines, *[''] * bool(lines), end])

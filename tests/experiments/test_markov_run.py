@@ -97,9 +97,10 @@ def test_report_plots_metrics_and_checkpoints_are_there(smoke):
   assert all(f'### {table}' in report for table in TABLES)
   for picture in ('token_ngram', 'bound', 'transformer', 'gain', 'real_text'):
     assert (folder / f'{picture}.png').read_bytes().startswith(b'\x89PNG')
-    assert f'![{picture}.png]({picture}.png)' in report
+    assert f']({picture}.png)' in report
   assert (folder / 'metrics.jsonl').exists()
   assert (folder / 'checkpoints').is_dir()
+  assert {path.stem for path in (folder / 'tables').glob('*.csv')} == {*TABLES, 'data'}
   assert not list(folder.rglob('*.partial'))
   assert 'report.md' in done.stdout
 
