@@ -21,7 +21,7 @@ from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.parallel import processes
 from lib.report import claims, tables
-from lib.report.plots import Panel
+from lib.report.plots import Picture
 from lib.report.results import Row
 from lib.report.sections import Section
 from lib.train.experiment import Experiment
@@ -84,7 +84,7 @@ ABOUT_DATA = (
   '`share_kept` is the share of the bytes that the cut left.'
 )
 Plans = Mapping[str, Callable[[], Plan]]
-Pictures = Mapping[str, Sequence[Panel] | bytes]  # file name -> its panels, or a PNG
+Pictures = Mapping[str, Picture]  # by file name
 
 
 def text_of(config: ConfigDict) -> Sequence[str]:

@@ -10,6 +10,7 @@ from experiments import recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import text
 from lib.glyphs import fonts, pixel_rows, rendering, row_kinds
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows
 
 FORMS = ('faithful', 'deduped')  # of the rows
@@ -91,7 +92,8 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Some tokens as the models see them."""
   opened = text.open_text(config)
   tokens = text.strings_of(opened.tokenizer, config.glyphs.alphabet)
-  return {'glyphs.png': rendering.contact_sheet(opened.glyphs, tokens)}
+  caption = 'Some tokens as the models see them.'
+  return {'glyphs.png': Picture(caption, rendering.contact_sheet(opened.glyphs, tokens))}
 
 
 TABLE = recipe.Table(

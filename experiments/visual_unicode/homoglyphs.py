@@ -21,6 +21,7 @@ from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
 from lib.glyphs import look_alikes
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 from lib.tokenizers.base import Tokenizer
 
@@ -137,14 +138,16 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     nothing = Row('homoglyphs', {'rate': 0}, 'extra_bits_per_byte', 0.0)
     points = series.setdefault(at['list'], {}).setdefault(label, [(0.0, nothing)])
     points.append((float(at['rate']), row))
-  label = 'extra bits per byte ± standard error'
+  titles = {'pixels': 'Letters that the font draws alike', 'confusables': 'Unicode’s look-alikes'}
+  axes = 'share of the letters that are replaced', 'extra bits per byte'
   panels = [
-    plots.row_curves(
-      f'Cost of look-alikes in the context ({listed})', 'letters replaced', label, points
-    )
-    for listed, points in series.items()
+    plots.row_curves(titles.get(listed, listed), *axes, points) for listed, points in series.items()
   ]
-  return {'homoglyphs.png': panels}
+  caption = (
+    'What look-alikes in the context cost models over several kinds of rows. Bars: one standard '
+    'error over seeds and documents.'
+  )
+  return {'homoglyphs.png': Picture(caption, panels)}
 
 
 TABLE = recipe.Table(

@@ -113,7 +113,7 @@ def test_a_picture_shows_the_columns_that_its_legend_names():
     for d in (16, 4)
     for column, number in columns.items()
   ]
-  [panel] = dictionaries.BOUND.pictures(made, None, None)['bound.png']
+  [panel] = dictionaries.BOUND.pictures(made, None, None)['bound.png'].panels
   axis = figure.Figure().subplots()
   panel(axis)
   handles, labels = axis.get_legend_handles_labels()
