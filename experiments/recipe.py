@@ -20,6 +20,7 @@ from lib.data.overlap import STRETCH
 from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.parallel import processes
+from lib.provenance import Identity
 from lib.report import claims, tables
 from lib.report.plots import Picture
 from lib.report.results import Row
@@ -30,11 +31,19 @@ from lib.train.optimizer import Optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """Where a recipe works: its folder and its devices; the folder may be a bucket's copy."""
+  """Where a recipe works: its folder and its devices; the folder may be a bucket's copy.
+
+  Attributes:
+    workdir: the folder.
+    mesh: the devices.
+    mirror: the bucket, if there is one.
+    identity: of the run (`lib.provenance`); whatever is kept in the folder is compared with it.
+  """
 
   workdir: pathlib.Path
   mesh: Mesh
   mirror: Mirror | None = None
+  identity: Identity = dataclasses.field(default_factory=dict)
 
   def send(self) -> None:
     """Sends what is new in the folder to the bucket, if there is one."""
