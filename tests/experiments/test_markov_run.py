@@ -253,7 +253,7 @@ def test_another_config_in_the_same_workdir_is_refused(smoke):
   folder, _ = smoke
   done = run(folder, '--config.seed=7')
   assert done.returncode == 2
-  assert 'another config' in done.stderr
+  assert 'holds another run: seed is 0 there and 7 here' in done.stderr
 
 
 def test_a_finished_run_is_not_run_again(smoke):
@@ -264,6 +264,9 @@ def test_a_finished_run_is_not_run_again(smoke):
   assert done.returncode == 0
   assert after['rows'] == before['rows']
   assert after['seconds'] == before['seconds']  # of measuring, whenever that was
+  assert after['seconds_by_table'].keys() == set(TABLES)
+  assert after['command'].startswith('python -m experiments.markov ')
+  assert all(after[what] for what in ('commit', 'host', 'date'))
   assert done.stderr.count('kept from an earlier call') == len(TABLES)
 
 
