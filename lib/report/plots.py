@@ -11,9 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
@@ -77,18 +75,15 @@ def _png(panels: Sequence[Panel]) -> bytes:
   columns = 1 if len(panels) <= 3 else 2
   lines = [panels[first : first + columns] for first in range(0, len(panels), columns)]
   heights = [max(panel.height for panel in line) for line in lines]
-  with plt.rc_context(STYLE):
-    figure, axes = plt.subplots(
-      len(lines), columns, figsize=(6.8 if columns == 1 else 11, sum(heights)), squeeze=False,
-      layout='constrained', gridspec_kw={'height_ratios': heights},
-    )  # fmt: skip
+  with matplotlib.rc_context(STYLE):
+    figure = Figure(figsize=(6.8 if columns == 1 else 11, sum(heights)), layout='constrained')
+    axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
     for axis in axes.flat[len(panels) :]:
       axis.remove()
     for axis, panel in zip(axes.flat, panels):
       panel(axis)
     picture = io.BytesIO()
     figure.savefig(picture, format='png')
-    plt.close(figure)
   return picture.getvalue()
 
 
@@ -208,7 +203,8 @@ def bars(
     axis.set_xticks(range(len(groups)), names)
     if crowded:
       axis.tick_params('x', rotation=30)
-      plt.setp(axis.get_xticklabels(), ha='right', rotation_mode='anchor')
+      for name in axis.get_xticklabels():
+        name.set(ha='right', rotation_mode='anchor')
     _finish(axis, title, '', y_label, above=crowded, ticks=max(one.count('\n') for one in groups))
 
   return Panel(draw, 3.5 + _legend_height(labels) + 0.9 * crowded)
