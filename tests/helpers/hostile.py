@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damaged and hostile tokenizers, containers, texts and ids for `tests.fuzz`."""
 
+import base64
 import contextlib
 import functools
 import hashlib
@@ -133,6 +134,21 @@ def use(tokenizer: tokenizers.Tokenizer) -> None:
 def tokenizer_file(data: bytes) -> None:
   name, edits = pick(data)
   use(tokenizers.load(written(edited(saved(name), edits), 'tokenizer')))
+
+
+@functools.cache
+def foreign_contents() -> tuple[bytes, ...]:
+  """Files of other projects that `load` reads or refuses by name."""
+  ranks = b''.join(base64.b64encode(bytes([i])) + b' %d\n' % i for i in range(256))
+  model = family('sentencepiece').state()['model_proto'].tobytes()
+  others = ranks, b'#version: 0.2\na b\n', b'{"a": 0, "b": 1}', b'{"tokenizer_class": "A"}'
+  return tokenizer_json(), tokenizer_json(lower=True), model, *others
+
+
+def foreign_file(data: bytes) -> None:
+  contents = foreign_contents()
+  content = contents[data[0] % len(contents)] if data else contents[0]
+  use(tokenizers.load(written(edited(content, data[1:]), 'foreign')))
 
 
 def tokenizer_arrays(data: bytes) -> None:
