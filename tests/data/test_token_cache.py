@@ -22,7 +22,7 @@ def text(tmp_path):
 
 
 def codec(merges=40):
-  tokenizer, read = train_bpe([b''.join(TEXT[:50])], 256 + merges, bytes(range(256))), []
+  tokenizer, read = train_bpe(TEXT[:50], 256 + merges, alphabet=bytes(range(256))), []
   plain = tokenizer.cover
   tokenizer.cover = lambda data: (read.append(data), plain(data))[1]
   tokenizer.read = read
