@@ -67,6 +67,9 @@ class TokenCache:
   """
 
   def __init__(self, folder: pathlib.Path, source: Source, tokenizer: Tokenizer):
+    # Here, not in a thread that reads: while TFDS is imported it replaces what `import` does.
+    import tensorflow_datasets.proto  # noqa: F401
+
     self._folder, self._source, self._tokenizer = folder, source, tokenizer
     self._places = np.full((len(source), 2), -1, np.int32)  # of each document: shard, record
     self._shards: list[pathlib.Path] = []
