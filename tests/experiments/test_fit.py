@@ -93,8 +93,14 @@ def test_a_model_starts_from_the_weights_of_another(tmp_path):
       )  # fmt: skip
 
 
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+  """Two seeds whose training leaves their variables as they began."""
+  return trained(tmp_path_factory.mktemp('plain'), rates=(1e-12,), steps=2, seeds=2)
+
+
 @pytest.mark.parametrize('side_by_side', [0, 2])
-def test_each_seed_starts_from_variables_given_in_memory(tmp_path, side_by_side):
+def test_each_seed_starts_from_variables_given_in_memory(tmp_path, plain, side_by_side):
   asked = {}
 
   def initial(seed, new):
@@ -102,7 +108,6 @@ def test_each_seed_starts_from_variables_given_in_memory(tmp_path, side_by_side)
     return jax.tree.map(lambda leaf: leaf + seed, new)
 
   changes = {'rates': (1e-12,), 'steps': 2, 'seeds': 2, 'side_by_side': side_by_side}
-  plain = trained(tmp_path, 'plain', **changes)
   found = trained(tmp_path, 'given', initial, **changes)
   table = lambda variables: variables['params']['embedding']['table']
   for seed, (one, without) in enumerate(zip(found, plain, strict=True)):
