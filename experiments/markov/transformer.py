@@ -32,7 +32,7 @@ from lib.report.plots import Panel, Picture
 from lib.report.results import Row, Rows, name, select
 from lib.tasks.markov import chains
 from lib.tokenizers.base import Dictionary
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 
 STEPS = (0, 100, 200, 300, 400, 500, 1000, 4000, 10_000)  # whose losses are rows
@@ -45,7 +45,7 @@ Arm = dict[str, Any]  # k, tokenizer, p, tied
 def check(config: ConfigDict) -> None:
   """Raises InputError for sizes that no arm can have."""
   fit.check(config.transformer, 'transformer')
-  markov_source.check(config, (config.transformer.vocab_size,))
+  markov_source.check(config, (config.transformer.vocab_size,), 'transformer.vocab_size')
   for arm in arms(config):
     make_source(config, arm['k'], arm['p'])
 
@@ -75,7 +75,7 @@ def make_tokenizer(
     return Characters(source.alphabet)
   if kind == 'bpe':
     text = chains.draw(source, options.dictionary_chars, seed, chains.DICTIONARY)
-    return train_bpe([text], options.vocab_size, source.alphabet)
+    return train_bpe_unsplit([text], options.vocab_size, source.alphabet)
   raise InputError(f'transformer.tokenizers {kind!r} is not one of characters, bpe.')
 
 
