@@ -123,15 +123,30 @@ def test_the_page_is_one_file(report):
   assert all(one.startswith(('#', 'data:image/png;base64,')) for one in parser.found)
 
 
-def test_the_page_fits_a_phone(report):
-  if not browser.CHROMIUM:
-    pytest.skip('no Chromium here (Debian: apt-get install --no-install-recommends chromium)')
+needs_a_browser = pytest.mark.skipif(
+  not browser.CHROMIUM,
+  reason='no Chromium here (Debian: apt-get install --no-install-recommends chromium)',
+)
+
+
+@needs_a_browser
+@pytest.mark.parametrize('width', [390, 1280])
+def test_the_page_fits_a_phone_and_a_screen(report, width):
   folder, _ = report
-  found, console = browser.look(folder / 'report.html', folder)
-  assert found['needed'] <= found['width'] <= 390
+  found, console = browser.look(folder / 'report.html', folder, width)
+  assert found['needed'] <= found['width'] <= width
   assert found['fetched'] == []
   assert found['unseen'] == 0
   assert console == ''
+
+
+@needs_a_browser
+def test_what_is_folded_on_a_screen_is_printed(report):
+  folder, _ = report
+  text = (folder / 'report.html').read_text()
+  without = folder / 'without.html'
+  without.write_text(re.sub('<details>.*?</details>', '', text, flags=re.DOTALL))
+  assert browser.printed(folder / 'report.html', folder) > browser.printed(without, folder) > 0
 
 
 def test_what_is_other_than_the_scale_is_said_and_reproduces_nothing_but_theory(tmp_path):
