@@ -212,7 +212,7 @@ def test_the_demo_runs_a_part_of_every_paper_and_its_report_gathers_them():
   *runs, last = demo()
   folders = []
   for words in runs:
-    given = dict(word.removeprefix('--').split('=', 1) for word in words[3:])
+    given = dict(word[2:].split('=', 1) for word in words[3:] if word.startswith('--'))
     name = words[2].removeprefix('experiments.')
     config = importlib.import_module(f'configs.{name}').get_config(given['config'].split(':')[1])
     for field, value in given.items():
