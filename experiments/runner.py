@@ -272,7 +272,9 @@ def _write(
   print(tables.narrow(section.rows))
   print(sections.terminal(section))
   print(
-    f'\n{seconds / 60:.1f} minutes of measuring. In {run.workdir}: report.md (verdicts, tables, '
-    f'pictures), tables/*.csv, results.json, {len(pictures)} PNG files.\n'
-    f'Curves of training: tensorboard --logdir {run.workdir / "tensorboard"}'
+    f'\n{seconds / 60:.1f} minutes of measuring. In {run.workdir}:\n'
+    '  report.md (verdicts, tables, pictures), tables/*.csv, results.json, '
+    f'{len(pictures)} PNG files'
   )
+  if (curves := run.workdir / 'tensorboard').exists():
+    print(f'Curves of training: tensorboard --logdir {curves}')
