@@ -30,11 +30,11 @@ MODEL = {
   'gated': True,
   'activation': 'silu',
   'init_std': 0.0,
-  'preceding': 0,  # number of previous symbols that are mixed into each input
-  'draw_kind': 'per_sequence',  # or seeded, shared
+  'short_conv': 0,  # number of previous symbols that are mixed into each input
+  'row_sampling': 'per_sequence',  # or seeded, shared
   'law': 'gaussian',  # or orthonormal
   'row_dim': 0,  # 0: dim
-  'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
+  'logit_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
   'reveal': 0.8,  # share of fixed rows at first (see AnnealedLexinvariant); 0 for none
   'anneal': (0.05, 0.6),  # when that begins to fall, and when it is 0, as fractions of the steps
   'decipher': 0.3,  # weight of the probes' loss at the first step, falling to 0; 0 for none
@@ -65,7 +65,7 @@ TEXT = {
   'seeds': Scaled(1, 3, 3, 1),  # models of each kind
   'window': Scaled(16, 100, 100, 100),  # symbols over which perplexity and votes are taken
   'test_sequences': Scaled(64, 256, 1000, 1000),
-  'draw_kind': 'shared',
+  'row_sampling': 'shared',
   'law': Scaled('gaussian', 'orthonormal', 'gaussian', 'gaussian'),
   'row_dim': Scaled(32, 32, 0, 0),
   'reveal': Scaled(0.9, 0.9, 0.9, 0.0),
@@ -145,8 +145,8 @@ SECTIONS = {
     'demonstrations': 4,  # of Permutation
     'examples': Scaled(6, 300, 1000, 1000),  # of each task
     'test_sequences': Scaled(8, 1000, 4000, 4000),  # of text
-    'preceding': 3,
-    'draw_kind': 'shared',
+    'short_conv': 3,
+    'row_sampling': 'shared',
     'law': Scaled('gaussian', *('orthonormal',) * 3),  # V = 40 in width 16 is too much
     'anneal': (0.1, 0.6),  # of the lexinvariant arm alone, as are reveal and decipher
     'reveal': Scaled(0.0, 0.9, 0.9, 0.9),

@@ -130,10 +130,10 @@ def execute(recipe: Recipe) -> None:
     place = mirror.folder
   run = Run(_open_workdir(place, config), mesh, mirror)
   # Tables that an earlier call left in this workdir stay in its report.
-  there = processes.agreed([_kept(run, table).exists() for table in recipe.tables])
+  there = processes.broadcast([_kept(run, table).exists() for table in recipe.tables])
   kept = {table.name for table, exists in zip(recipe.tables, there, strict=True) if exists}
   chosen = [table for table in recipe.tables if table.name in {*config.tables, *kept}]
-  described = _describe(chosen, config) if processes.first() else []
+  described = _describe(chosen, config) if processes.is_primary() else []
   for index, table in enumerate(chosen, start=1):
     _tell(f'[{index}/{len(chosen)}] {table.name}')
     if table.name in kept:
@@ -141,7 +141,7 @@ def execute(recipe: Recipe) -> None:
     else:
       _measure(table, config, run)
       run.send()
-  if processes.first():
+  if processes.is_primary():
     _write(recipe, config, run, chosen, described)
     run.send()
   if recipe.answer and config.prompt:
@@ -200,7 +200,7 @@ def _open_workdir(workdir: str | os.PathLike, config: ConfigDict) -> pathlib.Pat
   processes.wait('the workdir is looked at')
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    if processes.first():
+    if processes.is_primary():
       results.write_json(known, settings)
   except OSError as error:
     raise InputError(f'cannot write to the workdir {folder}: {error.strerror}.') from error
@@ -215,20 +215,20 @@ def _measure(table: Table, config: ConfigDict, run: Run) -> None:
   """Measures a table on all processes together; the first keeps its rows and seconds."""
   start = time.perf_counter()
   rows = table.measure(config, run)
-  if processes.first():
+  if processes.is_primary():
     kept = _kept(run, table)
     kept.parent.mkdir(exist_ok=True)
     results.write_rows(kept, rows, time.perf_counter() - start)
 
 
 def _tell(line: str) -> None:
-  if processes.first():
+  if processes.is_primary():
     print(line, file=sys.stderr, flush=True)
 
 
 def _print(parts: Iterable[str]) -> None:
   for part in itertools.chain(parts, ['\n']):
-    if processes.first():
+    if processes.is_primary():
       print(part, end='', flush=True)
 
 

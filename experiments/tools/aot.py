@@ -20,7 +20,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments.recipe import Plan
+from experiments.recipe import TrainSpec
 from experiments.tools import command, steps
 from lib.errors import InputError
 from lib.parallel import sharding
@@ -49,7 +49,7 @@ ESTIMATES = (
 )  # fmt: skip
 SIZES = ('v5p:2x2x2', 'v5p:4x4x4', 'v5p:8x8x4', 'v5p:8x8x16')
 REFERENCE = 256  # chips on which weak scaling has the config's batch
-Making = Callable[[bool], Plan]  # whether to rematerialise -> the plan
+Making = Callable[[bool], TrainSpec]  # whether to rematerialise -> the plan
 
 
 class Attempt(NamedTuple):
@@ -76,7 +76,7 @@ def execute() -> None:
   name = steps.chosen(recipe, config, MODEL.value)
   for topology in TOPOLOGY.value:  # those refused are, before minutes go by for the others
     topologies.devices(topology, SLICES.value)
-  made = lambda remat: recipe.plans(with_remat(config, remat))[name]()
+  made = lambda remat: recipe.train_specs(with_remat(config, remat))[name]()
   print(_head(HEADER), flush=True)
   found = [fit(config, name, made, topology, SLICES.value) for topology in TOPOLOGY.value]
   if SCALING.value:
@@ -113,7 +113,7 @@ def fit(
   return None
 
 
-def rows_of(one: Plan) -> int:
+def rows_of(one: TrainSpec) -> int:
   """Rows of a batch."""
   return one.batch['targets'].shape[one.experiment.batch_axis]
 
@@ -167,7 +167,7 @@ def scale(config: ConfigDict, name: str, made: Making) -> None:
   print('\n'.join([_head(ESTIMATES), *map(_line, estimates)]), flush=True)
 
 
-def _resized(made: Making, rows: int, remat: bool) -> Plan:
+def _resized(made: Making, rows: int, remat: bool) -> TrainSpec:
   """The plan with so many rows a batch."""
   one = made(remat)
   axis = one.experiment.batch_axis

@@ -36,7 +36,7 @@ class Job:
   """
 
   folder: str
-  plan: corpora.Plan
+  plan: corpora.ShardPlan
   data_dir: str | None = None
 
   def open(self) -> tuple[sources.Source, Tokenizer]:

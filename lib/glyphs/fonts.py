@@ -50,7 +50,7 @@ class Font(Protocol):
   name: str
   identity: str
 
-  def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
+  def render(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
     """Ink, bool [N, cell, cell], of code points [N], and which the font has, bool [N].
 
     A character that it has not leaves a blank cell.
@@ -110,8 +110,8 @@ class HexFont:
     self.identity = f'hex {hashlib.sha256(content).hexdigest()}'
     self._points, self._rows = _parse(content.decode('ascii', 'replace'), path)
 
-  def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and presence; see `Font.draw`. Pixels are doubled for larger cells."""
+  def render(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ink and presence; see `Font.render`. Pixels are doubled for larger cells."""
     place = np.searchsorted(self._points, points).clip(max=self._points.size - 1)
     known = self._points[place] == points
     rows = np.where(known[:, None], self._rows[place], 0).astype('>u2')
@@ -196,8 +196,8 @@ class OutlineFont:
     # BASIC never reorders or joins characters, nor fails on odd control characters.
     return ImageFont.truetype(self._path, cell, layout_engine=ImageFont.Layout.BASIC)
 
-  def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and presence; see `Font.draw`."""
+  def render(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ink and presence; see `Font.render`."""
     from PIL import Image, ImageDraw
 
     font = self._sized(cell)
@@ -235,7 +235,7 @@ def blocks(font: Font) -> dict[str, tuple[int, int]]:
   points = np.arange(0x10000)
   categories = np.array([unicodedata.category(chr(point)) for point in points])
   assigned = ~np.isin(categories, ('Cn', 'Cs', 'Co'))
-  known = font.draw(points, CELLS[0])[1] & assigned
+  known = font.render(points, CELLS[0])[1] & assigned
   found = {}
   for first, last, block in zip(Blocks.RANGES, Blocks.RANGES[1:], Blocks.VALUES):
     if assigned[first:last].any():

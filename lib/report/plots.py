@@ -64,7 +64,7 @@ def curves(
   `styles` are matplotlib's; `errors` are drawn as bars of ± that much, None as no bar.
   """
 
-  def draw(axis: Any) -> None:
+  def plot(axis: Any) -> None:
     for label, (x, y) in series.items():
       style = {'marker': 'o' if len(x) < 20 else None, 'markersize': 3.5}
       bars = _lengths((errors or {}).get(label))
@@ -80,7 +80,7 @@ def curves(
       axis.set_yscale('log')
     _finish(axis, title, x_label, y_label)
 
-  return draw
+  return plot
 
 
 def row_curves(
@@ -112,7 +112,7 @@ def bars(
   `errors` are drawn as lines of ± that much, None as no line.
   """
 
-  def draw(axis: Any) -> None:
+  def plot(axis: Any) -> None:
     width = 0.8 / len(series)
     for index, (label, values) in enumerate(series.items()):
       places = [group + (index - (len(series) - 1) / 2) * width for group in range(len(groups))]
@@ -126,7 +126,7 @@ def bars(
     if crowded:  # upright names take the legend's place
       axis.legend(fontsize=8, loc='upper right', frameon=False)
 
-  return draw
+  return plot
 
 
 def row_bars(
@@ -162,7 +162,7 @@ def ranked(
   `errors` are drawn as lines of ± that much, None as no line.
   """
 
-  def draw(axis: Any) -> None:
+  def plot(axis: Any) -> None:
     lengths = _lengths([errors.get(label) for label in values]) if errors else None
     bars = axis.barh(
       range(len(values)), list(values.values()), xerr=lengths, capsize=2, label='measured'
@@ -174,7 +174,7 @@ def ranked(
       axis.axvline(level, color='0.35', linestyle='--', label=label)
     _finish(axis, title, x_label, '')
 
-  return draw
+  return plot
 
 
 def intervals(
@@ -182,7 +182,7 @@ def intervals(
 ) -> Panel:
   """A panel of means with their intervals (mean, low, high), one a line, over a band ± margin."""
 
-  def draw(axis: Any) -> None:
+  def plot(axis: Any) -> None:
     axis.axvspan(-margin, margin, color='0.9', label=f'within {margin:g}')
     axis.axvline(0, color='0.5', linewidth=0.8)
     for place, (mean, low, high) in enumerate([*found.values()][::-1]):
@@ -191,13 +191,13 @@ def intervals(
     axis.set_yticks(range(len(found)), [*found][::-1], fontsize=7)
     _finish(axis, title, x_label, '')
 
-  return draw
+  return plot
 
 
 def words(title: str, places: Any, written: Sequence[str]) -> Panel:
   """A panel of words at places [N, 2]."""
 
-  def draw(axis: Any) -> None:
+  def plot(axis: Any) -> None:
     axis.scatter(places[:, 0], places[:, 1], s=0)
     for (x, y), word in zip(places, written, strict=True):
       axis.text(x, y, word, fontsize=7, ha='center', va='center', parse_math=False)
@@ -205,13 +205,13 @@ def words(title: str, places: Any, written: Sequence[str]) -> Panel:
     axis.set_xticks([])
     axis.set_yticks([])
 
-  return draw
+  return plot
 
 
 def matrix(title: str, values: Any, labels: Sequence[str], x_label: str, y_label: str) -> Panel:
   """A panel of a square matrix of shares, from white (0) to dark (1)."""
 
-  def draw(axis: Any) -> None:
+  def plot(axis: Any) -> None:
     axis.imshow(values, vmin=0, vmax=1, cmap='Blues', interpolation='nearest')
     for ticks in (axis.set_xticks, axis.set_yticks):
       ticks(range(len(labels)), labels, fontsize=6)
@@ -219,7 +219,7 @@ def matrix(title: str, values: Any, labels: Sequence[str], x_label: str, y_label
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
 
-  return draw
+  return plot
 
 
 def heat_map(
@@ -235,7 +235,7 @@ def heat_map(
   `legend` is a line of text below the panel.
   """
 
-  def draw(axis: Any) -> None:
+  def plot(axis: Any) -> None:
     known = [value for line in values for value in line if value is not None]
     grid = [[float('nan') if value is None else value for value in line] for line in values]
     image = axis.imshow(grid, cmap='Blues', aspect='auto', interpolation='nearest')
@@ -251,7 +251,7 @@ def heat_map(
     axis.set_xlabel(legend)
     axis.figure.colorbar(image, ax=axis, label=label)
 
-  return draw
+  return plot
 
 
 def trade(
@@ -267,7 +267,7 @@ def trade(
   once, above its points.
   """
 
-  def draw(axis: Any) -> None:
+  def plot(axis: Any) -> None:
     every = sorted(point for named in points.values() for point in named.values())
     ranked = sorted(
       point for named in points.values() for name, point in named.items() if name not in unranked
@@ -294,7 +294,7 @@ def trade(
     axis.margins(x=0.08)
     _finish(axis, title, x_label, y_label)
 
-  return draw
+  return plot
 
 
 def _finish(axis: Any, title: str, x_label: str, y_label: str) -> None:

@@ -141,18 +141,18 @@ def train(
 
     def evaluate(step: int) -> None:
       nonlocal evaluated
-      variables = processes.own(state['variables'], mesh)
+      variables = processes.gather_to_host(state['variables'], mesh)
       found: dict[str, Mapping[str, Any]] = {}
       measure = lambda: found.update(
         (name, of(variables)) for name, of in experiment.evaluations.items()
       )
-      with jax.set_mesh(processes.own_mesh(mesh)):
+      with jax.set_mesh(processes.local_mesh(mesh)):
         evaluated = sigterm.undisturbed(measure)
       for name, values in found.items() if evaluated else ():
         metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})
 
     def save(step: int) -> None:
-      if mirror and processes.first():
+      if mirror and processes.is_primary():
         mirror.send()
       progress = {'seconds': seconds, 'evaluated': evaluated}
       checkpoints.save(step, state, data, progress, config or {})
@@ -205,6 +205,6 @@ def train(
         checkpoints.wait()
       if sigterm.stops(steps):
         raise Stopped(f'stopped by SIGTERM after step {steps}, saved; the same command goes on.')
-    state = state | {'variables': processes.own(state['variables'], mesh)}
+    state = state | {'variables': processes.gather_to_host(state['variables'], mesh)}
     processes.wait(f'{run} is trained')  # its history is written by the first
   return state, metric_files.read(workdir / 'metrics.jsonl', run)

@@ -43,7 +43,7 @@ class Metrics:
 
   def __init__(self, folder: str | os.PathLike, run: str, step: int):
     self._run = run
-    self._writes = processes.first()
+    self._writes = processes.is_primary()
     if not self._writes:
       return
     from tensorboardX import SummaryWriter  # slow to import, and only process 0 needs it
@@ -103,7 +103,7 @@ def progress_bar(label: str, step: int, steps: int) -> tqdm:
   bar = tqdm(
     total=steps, initial=step, desc=label, unit='step', mininterval=0.5, dynamic_ncols=True,
     bar_format='{desc}: {percentage:3.0f}%|{bar:10}| {n}/{total} [{remaining} left{postfix}]',
-    disable=not processes.first() or step >= steps,  # a run that is done is only read
+    disable=not processes.is_primary() or step >= steps,  # a run that is done is only read
   )  # fmt: skip
   if not bar.disable:  # tqdm reads the wall clock: set back an hour, it would stand for an hour
     bar._time = time.monotonic

@@ -83,7 +83,7 @@ def test_my_embedding(tmp_path, monkeypatch, capsys):
 def test_my_model(tmp_path, monkeypatch, capsysbinary):
   tokenizer = Characters()
   module = LanguageModel(Learned(256, 16), Decoder(layers=1, dim=16, heads=2, mlp_dim=16))
-  batch, key = pipeline.whole([[1, 2]], 256), jax.random.key(0)
+  batch, key = pipeline.batch_from_ids([[1, 2]], 256), jax.random.key(0)
   model = TrainedModel(module, jax.jit(module.init)(key, batch, key), tokenizer, context=16)
   model.save(tmp_path / 'model')
   (tmp_path / 'book.txt').write_text('The cat sat.\n\nThe mat lay.\n\nAnd so on.\n')

@@ -14,10 +14,10 @@ from tests.helpers.shapes import check
 def test_markov_builds_and_steps(scale):
   config = markov.get_config(scale)
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
-  made = [*transformer.plans(config).values()]
-  for plan in (*made[:2], *made[-2:]):  # one step of each by shapes alone
-    one = plan()
-    shapes = check(one.experiment, mesh, one.drawn())
+  made = [*transformer.train_specs(config).values()]
+  for train_spec in (*made[:2], *made[-2:]):  # one step of each by shapes alone
+    one = train_spec()
+    shapes = check(one.experiment, mesh, one.random_batch())
     assert shapes['variables']['params']['embedding']['table'].shape[0] == config.transformer.seeds
 
 

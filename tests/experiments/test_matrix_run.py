@@ -66,8 +66,8 @@ def corpora(run, smoke):
 
 
 def both_ends(embedding, batch, key):
-  draw = embedding.draw(key, batch)
-  return embedding.nats(embedding.encode(batch['inputs'], draw), batch['targets'], draw)
+  draw = embedding.sample_rows(key, batch)
+  return embedding.token_loss(embedding.encode(batch['inputs'], draw), batch['targets'], draw)
 
 
 def test_every_cell_builds_and_those_that_the_run_has_not_step(corpora):

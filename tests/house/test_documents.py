@@ -89,7 +89,7 @@ def test_the_program_of_the_readme_runs(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   pathlib.Path('book.txt').write_text(''.join(lines))
   module = LanguageModel(Learned(256, 16), Decoder(layers=1, dim=16, heads=2, mlp_dim=16))
-  batch, key = pipeline.whole([[1, 2]], 256), jax.random.key(0)
+  batch, key = pipeline.batch_from_ids([[1, 2]], 256), jax.random.key(0)
   variables = jax.jit(module.init)(key, batch, key)
   TrainedModel(module, variables, Characters(), context=128).save('MODEL')
   exec(compile(program, 'README.md', 'exec'), {})

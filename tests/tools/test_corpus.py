@@ -172,7 +172,7 @@ def test_stepped_codecs_fill_their_streams(text, tmp_path):
 
 def test_shards_hold_consecutive_documents_and_as_many_as_others():
   for documents, count in [(7, 3), (64, 40), (5, 5), (9, 1)]:
-    plan = corpora.Plan('', 'train', documents, count, '', 1, '')
+    plan = corpora.ShardPlan('', 'train', documents, count, '', 1, '')
     spans = [plan.span(shard) for shard in range(count)]
     assert [i for span in spans for i in span] == list(range(documents))
     assert len({len(span) for span in spans}) <= 2
