@@ -7,12 +7,16 @@ import os
 import pathlib
 import re
 import resource
+import sys
 
 import jaxlib.version
 import pytest
 
 RECIPE = re.compile(r'test_(markov|lexinvariant|equal_info|visual_unicode|matrix)_')
 CACHE = pathlib.Path(__file__).parents[1] / '.cache'
+# Without bytecode each of the many processes would spend six seconds on compiling its imports.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+sys.dont_write_bytecode = False
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'jax'))
 os.environ.setdefault('XDG_CACHE_HOME', str(CACHE))

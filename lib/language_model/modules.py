@@ -35,14 +35,14 @@ DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
 INHERITED = ('parent', 'name')  # fields that Flax adds
 # What folders of earlier versions call classes, fields and weights.
 RENAMED = {
-  'Given': 'FixedRows',
-  'Mixed': 'PartlyRandom',
-  'Preceding': 'ShortConv',
-  'readout_scale': 'logit_scale',
-  'draw_kind': 'row_sampling',
+  'FixedRows': 'FixedRows',
+  'PartlyRandom': 'PartlyRandom',
+  'ShortConv': 'ShortConv',
+  'logit_scale': 'logit_scale',
+  'row_sampling': 'row_sampling',
   'begin': 'bos',
-  'readout_table': 'lm_head_table',
-  'readout_bias': 'lm_head_bias',
+  'lm_head_table': 'lm_head_table',
+  'lm_head_bias': 'lm_head_bias',
   'preceding': 'short_conv',
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lib.errors import InputError
-from lib.tokenizers import files, foreign
+from lib.tokenizers import files, foreign, kinds
 from lib.tokenizers.base import Tokenizer
 
 
@@ -110,7 +110,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
   Raises:
     InputError: any other or a damaged file.
   """
-  if kind := foreign.kind_of(files.head(path)):
+  if kind := kinds.kind_of(files.head(path)):
     return foreign.read(path, kind)
   family, state = files.read(path)
   found = _class_of(family)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from lib import stats
 from lib.embeddings.learned import Learned
@@ -19,6 +20,7 @@ from lib.tasks.multiple_choice import quantities
 from lib.tasks.questions import Question, prompt
 from lib.tokenizers.bpe import train_bpe
 from lib.tokenizers.characters import Characters
+from lib.tokenizers.foreign import Foreign
 
 BYTES = Characters(bytes(range(256)))
 QUESTIONS = [Question(f'Is it {i}?', ('one', 'two', 'three', 'four'), i * 7 % 4) for i in range(32)]
@@ -218,3 +220,38 @@ def test_a_tokenizer_without_letters_of_their_own_is_refused():
   joined = train_bpe([b'the end. the end. the end.'], 30, bytes(range(97, 123)) + b'. ')
   with pytest.raises(InputError):
     multiple_choice.letters(joined, 4)
+
+
+def characters(*rules, letters='ABCD ') -> Foreign:
+  """A tokenizer with an id for each character, after rules that change text."""
+  vocab = {letter: i for i, letter in enumerate(letters)} | {'?': len(letters)}
+  library = Tokenizer(models.WordLevel(vocab, unk_token='?'))
+  library.normalizer = normalizers.Sequence(list(rules))
+  library.pre_tokenizer = pre_tokenizers.Split(Regex('(?m).'), 'isolated')
+  return Foreign(library.to_str().encode(), '.json')
+
+
+@pytest.mark.parametrize(
+  'tokenizer',
+  [
+    characters(letters=' '),
+    characters(letters='ABC '),
+    characters(letters='ABCD'),
+    characters(normalizers.Replace('B', 'A')),
+    characters(normalizers.Replace('B', '')),
+    characters(normalizers.Replace(' ', '')),
+    characters(normalizers.Replace(' ', 'D')),
+    characters(normalizers.Replace(Regex('.'), '')),
+  ],
+  ids=['unknown', 'one unknown', 'no space', 'equal', 'absent', 'space absent', 'space D', 'empty'],
+)
+def test_letters_that_are_not_read_as_themselves_are_refused(tokenizer):
+  with pytest.raises(InputError, match='ABCD as one token of its own'):
+    multiple_choice.letters(tokenizer, 4)
+
+
+def test_lower_case_letters_are_letters():
+  lower = characters(normalizers.Lowercase(), letters='abcd ')
+  known = multiple_choice.letters(lower, 4)
+  assert known.bare.tolist() == known.spaced.tolist() == [0, 1, 2, 3]
+  assert known.reading.tolist() == [0, 1, 2, 3, 4, 5]
