@@ -107,7 +107,7 @@ def _stop(*_: Any) -> None:
 
 def recipe_of(name: str) -> Recipe:
   """The recipe of a name."""
-  return importlib.import_module(f'experiments.{name}.__main__').RECIPE
+  return importlib.import_module(f'experiments.{name}.recipe').RECIPE
 
 
 def settings_of(name: str, scale: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every recipe shares: flags, start-up, the workdir, results and how a run ends."""
+"""What every recipe shares: start-up, the workdir, results and how a run ends."""
 
 import itertools
 import os
@@ -15,6 +15,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
+from experiments import command_line
 from experiments.recipe import Recipe, Run, Table, plain
 from lib import atomic, cache, errors, memory
 from lib.data import sources
@@ -50,8 +51,8 @@ def main(recipe: Recipe) -> None:
   # What orbax reports it also raises, and it warns of strings in checkpoints.
   logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
   try:
-    _define_flags(recipe.name)
-    app.run(lambda _: execute(recipe), flags_parser=_parse_flags)
+    command_line.parse(recipe.name)
+    app.run(lambda _: execute(recipe), flags_parser=lambda arguments: arguments)
   except (InputError, flags.Error) as error:
     sys.exit(_say(recipe, error, 2))
   except loop.Diverged as error:
@@ -78,39 +79,6 @@ def _refused(why: str, path: str | None) -> InputError:
     f'cannot read or write {place}: {why}; mend that, and the same command goes on from the last '
     'save.'
   )
-
-
-def _define_flags(name: str) -> None:
-  default = pathlib.Path(__file__).parents[1] / 'configs' / f'{name}.py'
-  try:  # ml_collections reads overrides of the config as soon as it is defined
-    config_flags.DEFINE_config_file('config', f'{default}:cpu', 'Config, scale.', lock_config=True)
-  except AttributeError as error:
-    raise _no_such_field(error) from error
-  flags.DEFINE_string('workdir', f'runs/{name}', 'Folder for everything this run writes.')
-  flags.DEFINE_bool(
-    'distributed',
-    'JAX_COORDINATOR_ADDRESS' in os.environ,
-    'This is one of several processes that see one workdir (docs/pod.md).',
-  )
-
-
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-  try:
-    rest = flags.FLAGS(argv)
-    flags.FLAGS.config.lock()  # a config file that is not there shows only when it is used
-  except AttributeError as error:
-    raise _no_such_field(error) from error
-  except OSError as error:
-    raise InputError('there is no such --config file; it is configs/NAME.py:SCALE.') from error
-  if len(rest) > 1:
-    raise InputError(f'argument {rest[1]!r} is not a flag; flags look like --workdir=DIR.')
-  return rest
-
-
-def _no_such_field(error: AttributeError) -> InputError:
-  # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?
-  words = str(error).strip('"\'').replace("\\'", '').replace('\\n', '. ')
-  return InputError(f'the config has no field {words}')
 
 
 def execute(recipe: Recipe) -> None:

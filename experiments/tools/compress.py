@@ -22,7 +22,7 @@ from typing import BinaryIO
 import tqdm
 from absl import app, flags
 
-from experiments.tools import corpus
+from experiments.tools import command, corpus
 from lib import atomic, tokenizers
 from lib.data import corpora
 from lib.errors import InputError
@@ -193,6 +193,8 @@ def execute(argv: list[str]) -> None:
 
 def main() -> None:
   """Runs the command and exits: 0 done, 1 a fault, 2 bad input, 130 stopped."""
+  if command.help_shown():
+    return
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing half-written stays
   try:
     app.run(execute, flags_parser=_parse_flags)

@@ -20,7 +20,7 @@ from lib.train import state
 def load(path: str) -> Recipe:
   """The recipe of a config file."""
   name = pathlib.Path(path.partition(':')[0]).stem
-  return importlib.import_module(f'experiments.{name}.__main__').RECIPE
+  return importlib.import_module(f'experiments.{name}.recipe').RECIPE
 
 
 def chosen(recipe: Recipe, config: ConfigDict, model: str) -> str:

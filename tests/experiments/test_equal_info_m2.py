@@ -10,8 +10,7 @@ import pytest
 
 from configs import common, equal_info
 from experiments import coders
-from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import decompress, m2, m2_text, pictures
+from experiments.equal_info import decompress, m2, m2_text, pictures, recipe
 from experiments.recipe import Run
 from lib import stats
 from lib.compression import byte_coders, byte_model, teacher_forced

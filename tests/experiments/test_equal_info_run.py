@@ -13,8 +13,7 @@ import pytest
 
 from configs import common, equal_info
 from experiments import coders
-from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import m2
+from experiments.equal_info import m2, recipe
 from lib import tokenizers
 from lib.compression import byte_model
 from lib.compression.byte_model import ByteModel

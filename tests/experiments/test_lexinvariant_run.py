@@ -12,7 +12,7 @@ import pytest
 
 from configs import common, lexinvariant
 from experiments.lexinvariant import decoders, markov
-from experiments.lexinvariant.__main__ import RECIPE
+from experiments.lexinvariant.recipe import RECIPE
 from lib.errors import InputError
 from lib.parallel import sharding
 from lib.report.results import Rows, from_json

@@ -17,7 +17,7 @@ from matplotlib import figure
 
 from configs import markov
 from experiments.markov import dictionaries, transformer
-from experiments.markov.__main__ import RECIPE
+from experiments.markov.recipe import RECIPE
 from experiments.recipe import Run
 from lib import language_model
 from lib.errors import InputError

@@ -18,8 +18,8 @@ from tokenizers import models as hf_models
 from configs import common, matrix
 from experiments.coders import BY_M1
 from experiments.matrix import cells, embeddings, grid, tokens
-from experiments.matrix.__main__ import RECIPE
 from experiments.matrix.reading import Corpus, check, examples
+from experiments.matrix.recipe import RECIPE
 from experiments.recipe import Run
 from lib import stats, tokenizers
 from lib.compression import coded_text, known_law

@@ -12,7 +12,7 @@ from configs import common, visual_unicode
 from experiments import fit
 from experiments.fit import Fitted
 from experiments.visual_unicode import growth, loss, models, reasoning, text
-from experiments.visual_unicode.__main__ import RECIPE
+from experiments.visual_unicode.recipe import RECIPE
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.glyphs import fonts, rendering, row_kinds

@@ -26,7 +26,7 @@ RECIPES = ('markov', 'lexinvariant', 'equal_info', 'visual_unicode')
 
 def train_specs(name, scale):
   config = importlib.import_module(f'configs.{name}').get_config(scale)
-  return config, importlib.import_module(f'experiments.{name}.__main__').RECIPE.train_specs(config)
+  return config, importlib.import_module(f'experiments.{name}.recipe').RECIPE.train_specs(config)
 
 
 @pytest.mark.parametrize('name', RECIPES)
