@@ -13,16 +13,16 @@ INSTALLED := $(VENV)/.installed
 # A part of each recipe that takes a minute or two; what is smaller than at `cpu` the report says.
 demo: $(INSTALLED)  ## A table and a picture of each paper, and what its claims come to, in minutes.
 	$(BIN)/python -m experiments.markov --workdir=runs/demo/markov \
-	  --config=configs/markov.py:cpu,tables=ngram+token_ngram+bound+transformer \
+	  --config=markov:cpu,tables=ngram+token_ngram+bound+transformer \
 	  '--config.orders=(2,)' --config.token_ngram.seeds=4 --config.bound.chars=1000000
 	$(BIN)/python -m experiments.lexinvariant --workdir=runs/demo/lexinvariant \
-	  --config=configs/lexinvariant.py:cpu,tables=theory+markov --config.markov.alphabet=4 \
+	  --config=lexinvariant:cpu,tables=theory+markov --config.markov.alphabet=4 \
 	  --config.markov.length=48 --config.markov.batch_size=32 --config.markov.steps=800 --config.markov.seeds=1
 	$(BIN)/python -m experiments.equal_info --workdir=runs/demo/equal_info \
-	  --config=configs/equal_info.py:cpu,tables=ratio --config.m1.steps=300 --config.tokenizers.train_bytes=1000000 \
+	  --config=equal_info:cpu,tables=ratio --config.m1.steps=300 --config.tokenizers.train_bytes=1000000 \
 	  --config.ratio.examples=8 --config.ratio.length=1024 '--config.ratio.methods=("bytes","sentencepiece","gzip",$(CODERS))'
 	$(BIN)/python -m experiments.visual_unicode --workdir=runs/demo/visual_unicode \
-	  --config=configs/visual_unicode.py:cpu,tables=coverage+loss+neighbours --config.loss.seeds=3 --config.loss.steps=160 \
+	  --config=visual_unicode:cpu,tables=coverage+loss+neighbours --config.loss.seeds=3 --config.loss.steps=160 \
 	  '--config.loss.arms=("trainable_0.02","glyph","random")' '--config.loss.references=("trainable_0.02",)'
 	$(BIN)/python -m experiments.reproduce --workdir=runs/demo \
 	  --gather=runs/demo/markov,runs/demo/lexinvariant,runs/demo/equal_info,runs/demo/visual_unicode

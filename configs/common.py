@@ -22,44 +22,44 @@ class Scaled(NamedTuple):
 
 # A decoder; the sections of a config say what differs (`experiments.fit.make_decoder`).
 MODEL = {
-  'layers': 1,
-  'dim': 16,
-  'heads': 2,
-  'head_dim': 0,  # 0: dim / heads
-  'mlp_dim': 0,  # 0: four times dim
-  'position': 'rotary',  # or learned, t5, relative
-  'max_distance': 128,  # that t5 and relative tell apart
-  'norm': 'layer',  # or rms
-  'gated': False,
-  'activation': 'gelu',  # or relu, silu
-  'init_std': 0.02,  # of kernels; 0: by fan-in
-  'remat': False,  # recompute each layer in the backward pass, to hold less
+  'layers': 1,  # number of layers
+  'dim': 16,  # width of the model
+  'heads': 2,  # attention heads
+  'head_dim': 0,  # width of a head; 0: dim / heads
+  'mlp_dim': 0,  # width of the MLP; 0: four times dim
+  'position': 'rotary',  # position encoding: rotary, learned, t5 or relative
+  'max_distance': 128,  # largest distance in tokens that t5 and relative distinguish
+  'norm': 'layer',  # layer or rms
+  'gated': False,  # whether the MLP is gated
+  'activation': 'gelu',  # gelu, relu or silu
+  'init_std': 0.02,  # standard deviation of initial kernels; 0: by fan-in
+  'remat': False,  # recompute each layer in the backward pass to save memory
 }
 # Its training (`experiments.fit`).
 TRAINING = {
   'length': 32,  # tokens of a row
-  'batch_size': 8,
-  # Lanes of documents that the rows of a batch come from (`lib.data.lanes`); 0: as many as divide
-  # the batch, up to 64. A process reads only those of its devices' rows.
+  'batch_size': 8,  # rows of a batch
+  # Parts of the source that fill fixed rows of a batch (`lib.data.lanes`); 0: as many as divide the
+  # batch, up to 64. A process reads only the lanes of its devices.
   'lanes': Scaled(1, 1, 0, 0),
-  'steps': 6,
-  'optimizer': 'adamw',  # or muon, adafactor
-  'rates': (3e-3,),  # learning rates at their peak; of several the best by validation text
-  'rate_share': 0.2,  # of the steps, after which rates are compared
-  'schedule': 'cosine',  # or rsqrt, constant
-  'warmup': 0.05,  # share of the steps
+  'steps': 6,  # training steps
+  'optimizer': 'adamw',  # adamw, muon or adafactor
+  'rates': (3e-3,),  # peak learning rates; of several, the best on validation text is used
+  'rate_share': 0.2,  # share of the steps after which rates are compared
+  'schedule': 'cosine',  # of the learning rate: cosine, rsqrt or constant
+  'warmup': 0.05,  # linear warm-up, as a share of the steps
   'final': 0.1,  # last rate of the cosine, as a share of the peak
-  'b2': 0.95,
-  'weight_decay': 0.0,
-  'clip_norm': 0.0,  # 0: none
-  'seeds': 1,
+  'b2': 0.95,  # second-moment decay of AdamW
+  'weight_decay': 0.0,  # on matrices alone, times the learning rate
+  'clip_norm': 0.0,  # largest global norm of the gradient; 0: no clipping
+  'seeds': 1,  # models that differ in their seed alone
   'side_by_side': 0,  # seeds that train at once, as replicas; 0: one after the other
   'initial': '',  # folder of a trained model to start from
-  'evaluate_every': 100,
-  'checkpoint_every': 1000,
+  'evaluate_every': 100,  # steps
+  'checkpoint_every': 1000,  # steps
 }
-# M1, the byte model of the tokenizers driven by one (`experiments.coders`). Its norm is RMS and its
-# kernels begin by fan-in: its file has no other.
+# M1, the byte model of the neural codecs (`experiments.coders`). Its norm is RMS and its initial
+# kernels are scaled by fan-in.
 M1 = {
   **{key: value for key, value in MODEL.items() if key not in ('norm', 'init_std')},
   **TRAINING,
@@ -68,15 +68,15 @@ M1 = {
   'position': 't5',
   'gated': True,
   'activation': 'relu',
-  'length': 32,  # bytes of a training row and of what M1 sees at most, its begin counted
-  'streams': 8,  # texts that a codec reads side by side
+  'length': 32,  # tokens of a training row and the most that M1 sees, BOS included
+  'streams': 8,  # texts that a codec reads in parallel
   'optimizer': 'muon',
   'rates': (2e-2,),
   'final': 0.01,
   'b2': 0.98,
   'clip_norm': 1.0,
   'z_loss': 1e-4,  # weight of the squared log of the softmax's denominator
-  'validation_batches': 1,
+  'validation_batches': 1,  # batches of validation text
 }
 
 
@@ -130,13 +130,18 @@ def base(scale: str, tables: Sequence[str]) -> ConfigDict:
   """The sections that every experiment has."""
   return ConfigDict(
     {
-      'scale': scale,
-      'tables': tuple(tables),
-      'seed': 0,
-      'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # devices along each axis; −1 takes the rest
-      'accumulate': 1,  # parts of a batch that are taken one after the other, to hold less at once
+      'scale': scale,  # smoke, cpu, gpu or paper
+      'tables': tuple(tables),  # what to measure; usually given as SCALE,tables=A+B
+      'seed': 0,  # of everything that is random
+      'mesh': {  # devices along each axis; −1 takes the rest (docs/pod.md)
+        'data': -1,  # of different rows of a batch
+        'fsdp': 1,  # of different rows, and of different parts of the parameters
+        'tensor': 1,  # of different heads, MLP columns and ids
+      },
+      'accumulate': 1,  # parts of a batch, processed one after the other to save memory
       'profile': (),  # (first, last + 1) training steps to trace into WORKDIR/profile
-      'dtype': 'float32' if scale in ('smoke', 'cpu') else 'bfloat16',  # of activations
+      # of activations: float32 or bfloat16
+      'dtype': 'float32' if scale in ('smoke', 'cpu') else 'bfloat16',
     }
   )
 

@@ -11,7 +11,7 @@ that shrinks with context. At `gpu` the text is endless, from an n-gram law: the
 models is exact, and nothing can be memorised.
 Cost: smoke about a minute; see the README for cpu.
 
-  python -m experiments.lexinvariant --config=configs/lexinvariant.py:cpu --workdir=runs/lex
+  python -m experiments.lexinvariant --config=lexinvariant:cpu --workdir=runs/lex
 """
 
 from ml_collections import ConfigDict

@@ -10,7 +10,7 @@ Expected: no number is published. Codecs that know a Markov source's law are abo
 by what windows forget and by the room that they keep for other bytes.
 Cost: cpu is sized for at most 25 minutes on two quiet cores.
 
-  python -m experiments.matrix --config=configs/matrix.py:cpu --workdir=runs/matrix
+  python -m experiments.matrix --config=matrix:cpu --workdir=runs/matrix
 """
 
 from ml_collections import ConfigDict

@@ -53,7 +53,7 @@ def parse(name: str) -> None:
   """
   if 'config' in flags.FLAGS:
     return
-  sys.argv = [*sys.argv[:1], *_resolved(sys.argv[1:])]
+  sys.argv = [*sys.argv[:1], *resolved(sys.argv[1:])]
   try:  # ml_collections reads overrides of the config as soon as it is defined
     define_flags(name)
     rest = flags.FLAGS(sys.argv)
@@ -109,7 +109,7 @@ def config_file(value: str) -> str:
   return f'{CONFIGS / name}.py{colon}{rest}'
 
 
-def _resolved(arguments: Sequence[str]) -> list[str]:
+def resolved(arguments: Sequence[str]) -> list[str]:
   """Arguments whose --config names a file that is there."""
   found: list[str] = []
   for argument in arguments:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles a recipe's training step for accelerators that are not there, and says what it takes.
 
-python -m experiments.tools.aot --config=configs/equal_info.py:paper --topology=v5p:8x8x4
+python -m experiments.tools.aot --config=equal_info:paper --topology=v5p:8x8x4
 
 TPU topologies need libtpu (`make pod` fetches it into .cache/libtpu; then set PYTHONPATH to that),
 `h200x8` the CUDA plugin of the extra `cuda`; `cpu:8` needs nothing. docs/pod.md says how to read
@@ -20,6 +20,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments.command_line import CONFIGS
 from experiments.recipe import TrainSpec
 from experiments.tools import command, steps
 from lib.errors import InputError
@@ -29,7 +30,7 @@ from lib.profiling import compiled_step, topologies
 from pallas_kernels.chips import CHIPS, Chip
 
 CONFIG = config_flags.DEFINE_config_file(
-  'config', 'configs/markov.py:paper', 'Config, scale.', lock_config=True
+  'config', f'{CONFIGS}/markov.py:paper', 'NAME:SCALE or FILE.py:SCALE.', lock_config=True
 )
 TOPOLOGY = flags.DEFINE_list(
   'topology',

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from experiments.command_line import HELP
+from experiments.command_line import HELP, resolved
 from lib import memory
 from lib.errors import InputError
 
@@ -23,6 +23,7 @@ def main(name: str, execute: Callable[..., None], more: bool = False) -> None:
     return
   memory.keep_freed()
   try:
+    sys.argv = [*sys.argv[:1], *resolved(sys.argv[1:])]
     app.run(lambda rest: execute(*rest[1:]), flags_parser=flags.FLAGS if more else _parse_flags)
   except (InputError, flags.Error) as error:
     print(f'{name}: {error}', file=sys.stderr)
