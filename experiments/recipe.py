@@ -18,6 +18,7 @@ from lib.data.description import Description
 from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.parallel import processes
+from lib.provenance import Identity
 from lib.report.plots import Panel
 from lib.report.results import Row
 from lib.train.experiment import Experiment
@@ -26,11 +27,19 @@ from lib.train.optimizer import Optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """Where a recipe works: its folder and its devices; the folder may be a bucket's copy."""
+  """Where a recipe works: its folder and its devices; the folder may be a bucket's copy.
+
+  Attributes:
+    workdir: the folder.
+    mesh: the devices.
+    mirror: the bucket, if there is one.
+    identity: of the run (`lib.provenance`); whatever is kept in the folder is compared with it.
+  """
 
   workdir: pathlib.Path
   mesh: Mesh
   mirror: Mirror | None = None
+  identity: Identity = dataclasses.field(default_factory=dict)
 
   def send(self) -> None:
     """Sends what is new in the folder to the bucket, if there is one."""

@@ -26,10 +26,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs.common import SCALES
-from experiments import runner
-from experiments.recipe import Recipe
+from experiments.recipe import Recipe, plain
 from experiments.tools import command
-from lib import atomic
+from experiments.workdir import ASIDE, settings
+from lib import atomic, provenance
 from lib.errors import InputError
 from lib.report import claims, page, published, results, tables
 from lib.report.sections import Section, overview
@@ -113,7 +113,7 @@ def recipe_of(name: str) -> Recipe:
 def settings_of(name: str, scale: str) -> dict[str, Any]:
   """The config of a recipe at a scale, as its run keeps it."""
   config = importlib.import_module(f'configs.{name}').get_config(scale)
-  return {key: value for key, value in runner.plain(config).items() if key not in runner.ASIDE}
+  return settings(plain(config))
 
 
 def run_all(names: Sequence[str], scale: str, workdir: pathlib.Path) -> dict[pathlib.Path, str]:
@@ -265,22 +265,12 @@ def _contents(folder: pathlib.Path) -> dict[str, Any]:
 
 def changed(config: Mapping[str, Any], scale: Mapping[str, Any]) -> dict[str, str]:
   """Fields in which a run's config differs from the scale's, with the run's values."""
-  one, other = _flat(config), _flat(scale)
+  one, other = provenance.flat(config), provenance.flat(scale)
   return {
     key: json.dumps(one[key], ensure_ascii=False) if key in one else 'unknown to this run'
     for key in sorted(one.keys() | other.keys())
-    if one.get(key) != other.get(key) and key.split('.')[0] not in runner.ASIDE
+    if one.get(key) != other.get(key) and key.split('.')[0] not in ASIDE
   }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  found: dict[str, Any] = {}
-  for key, value in values.items():
-    if isinstance(value, Mapping):
-      found |= _flat(value, f'{prefix}{key}.')
-    else:
-      found[prefix + key] = value
-  return found
 
 
 if __name__ == '__main__':

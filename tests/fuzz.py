@@ -89,7 +89,9 @@ def metrics_lines(data: bytes) -> None:
 
 def table_rows(data: bytes) -> None:
   path = folder() / 'rows.json'
-  results.write_rows(path, [results.Row('t', {'k': 1}, 'nats', 1.0, 0.1, None, '', 'note')], 2.0)
+  results.write_rows(
+    path, [results.Row('t', {'k': 1}, 'nats', 1.0, 0.1, None, '', 'note')], 2.0, {}
+  )
   path.write_bytes(edited(path.read_bytes(), data))
   results.read_rows(path)
 
@@ -159,7 +161,7 @@ def checkpoint_files(data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(edited(content, data[1:]) if file == name else content)
   with module.Checkpoints(folder() / 'damaged') as checkpoints:
-    found = checkpoints.restore(faulty.shapes(), iter(faulty.make().batches))
+    found = checkpoints.restore(faulty.shapes(), iter(faulty.make().batches), {})
   assert found is not None
   assert f'end {int(module.digest(found[0])):08x}' == faulty.record(folder())[-1]
 

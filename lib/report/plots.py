@@ -6,10 +6,7 @@ import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from lib import atomic
 from lib.report.results import Row
@@ -35,16 +32,14 @@ def _save(path: pathlib.Path, panels: Sequence[Panel]) -> None:
   """Draws one panel a function on a grid of two columns and writes the PNG atomically."""
   columns = min(2, len(panels))
   lines = -(-len(panels) // columns)
-  figure, axes = plt.subplots(
-    lines, columns, figsize=(6.4 * columns, 5.2 * lines), squeeze=False, layout='constrained'
-  )
+  figure = Figure(figsize=(6.4 * columns, 5.2 * lines), layout='constrained')
+  axes = figure.subplots(lines, columns, squeeze=False)
   for axis, panel in zip(axes.flat, panels):
     panel(axis)
   for axis in axes.flat[len(panels) :]:
     axis.set_visible(False)
   picture = io.BytesIO()
   figure.savefig(picture, format='png', dpi=110)
-  plt.close(figure)
   atomic.write(path, picture.getvalue())
 
 

@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lib import atomic
+from lib import atomic, provenance
 from lib.errors import InputError
+from lib.provenance import Identity
 from lib.stats import Estimate
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'numba',
@@ -209,20 +210,24 @@ def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
   return [Row(where=coordinates(one.pop('row')), **one) for one in fields]
 
 
-def write_rows(path: str | os.PathLike, rows: Sequence[Row], seconds: float) -> None:
+def write_rows(
+  path: str | os.PathLike, rows: Sequence[Row], seconds: float, identity: Identity
+) -> None:
   """Writes what a finished table leaves, so that a restart need not repeat it."""
-  write_json(path, {'seconds': seconds, 'rows': [as_line(row) for row in rows]})
+  lines = [as_line(row) for row in rows]
+  write_json(path, {'identity': identity, 'seconds': seconds, 'rows': lines})
 
 
 def read_rows(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads what `write_rows` wrote: {'seconds', 'rows'}.
+  """Reads what `write_rows` wrote: {'identity', 'seconds', 'rows'}.
 
   Raises:
     InputError: a damaged file.
   """
   try:
     content = json.loads(pathlib.Path(path).read_text())
-    return {'seconds': float(content['seconds']), 'rows': from_json(content['rows'])}
+    seconds, identity = float(content['seconds']), dict(content['identity'])
+    return {'identity': identity, 'seconds': seconds, 'rows': from_json(content['rows'])}
   except (KeyError, TypeError, ValueError, RecursionError) as error:
     raise InputError(
       f'{path} is damaged ({error}): delete it, and its table is measured again.'
@@ -236,17 +241,22 @@ def content(
   config: Mapping[str, Any],
   overrides: Mapping[str, Any],
   devices: Sequence[str],
-  seconds: float,
+  seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-  """The content of results.json: rows with the config, versions and devices that gave them."""
+  """The content of results.json: rows with the config, code, versions and devices that gave them.
+
+  `seconds` are of measuring, by table.
+  """
   versions = {package: importlib.metadata.version(package) for package in PACKAGES}
   return {
     'experiment': experiment,
+    **provenance.about(),
     'config': dict(config),
     'overrides': dict(overrides),
     'versions': {'python': platform.python_version()} | versions,
     'devices': list(devices),
-    'seconds': round(seconds, 1),
+    'seconds': round(sum(seconds.values()), 1),
+    'seconds_by_table': {table: round(one, 1) for table, one in seconds.items()},
     'rows': [as_line(row) for row in rows],
   }
 

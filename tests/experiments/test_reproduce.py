@@ -45,7 +45,7 @@ def leave_run(folder, scale='smoke', rows=ROWS, **changes):
   facts = {'p': 0.8, 'q': 0.8, 'kind': 'switching'}
   results.write_results(
     folder / 'results.json', published.attach(rows, 'markov', facts), experiment='markov',
-    config=runner.plain(config), overrides={}, devices=['cpu:cpu'], seconds=60.0,
+    config=runner.plain(config), overrides={}, devices=['cpu:cpu'], seconds={'ngram': 60.0},
   )  # fmt: skip
   Image.new('RGB', (1500, 40), 'navy').save(folder / 'wide.png')
   return folder
@@ -244,7 +244,7 @@ def test_tables_of_an_unfinished_run_are_reported(tmp_path):
   config = runner.plain(markov.get_config('smoke'))
   (folder / 'tables').mkdir(parents=True)
   results.write_json(folder / 'config.json', {k: v for k, v in config.items() if k != 'tables'})
-  results.write_rows(folder / 'tables' / 'ngram.json', ROWS[:2], 30.0)
+  results.write_rows(folder / 'tables' / 'ngram.json', ROWS[:2], 30.0, {})
   section = reproduce.read(folder, 'markov ended with exit code 1.')
   assert section.minutes == 0.5
   assert section.facts[-1] == 'markov ended with exit code 1.'
