@@ -209,8 +209,8 @@ def tokenizer_page() -> str:
     MADE.format('the docstrings in `lib/tokenizers`'),
     '`lib.tokenizers.train(NAME, documents, vocab_size, **options)` trains one. '
     '`lib.tokenizers.load(PATH)` reads the file of any of them, a `tokenizer.json` of Hugging '
-    'Face, or a SentencePiece `.model`. *Lossless* means that `decode(encode(x)) == x` for every byte string '
-    '([concepts](concepts.md#tokenizer)).\n',
+    'Face, or a SentencePiece `.model`. *Lossless* means that `decode(encode(x)) == x` for every '
+    'byte string ([concepts](concepts.md#tokenizer)).\n',
   ]
   for name, family in registry.FAMILIES.items():
     kind = registry.resolve(family.tokenizer)

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
 from experiments import command_line, workdir
-from experiments.recipe import Recipe, Run, Table, plain
+from experiments.recipe import DATA, Recipe, Run, Table, plain
 from lib import atomic, cache, errors, memory, provenance
 from lib.data import overlap, sources
 from lib.data.description import Description
@@ -26,15 +26,8 @@ from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.parallel import processes, sharding
 from lib.provenance import Identity
-from lib.report import plots, published, results, tables
+from lib.report import page, plots, published, results, sections, tables
 from lib.train import loop
-
-DATA = 'data'  # a table that every recipe with real text has
-CAPTION = (
-  'Held-out text. `overlap` is the share of its bytes that lie inside exact stretches of at least '
-  f'{overlap.STRETCH} bytes that also stand in the training text, after such text was cut out; '
-  '`share_kept` is the share of the bytes that the cut left.'
-)
 
 
 def main(recipe: Recipe) -> None:
@@ -199,7 +192,7 @@ def _write(
   chosen: Sequence[Table],
   described: Sequence[Description],
 ) -> None:
-  """Leaves plots, results.json and report.md, and shows the summary."""
+  """Leaves plots, results.json, tables as CSV and report.md, and shows the verdicts."""
   measured = [results.read_rows(workdir.table_of(run, table)) for table in chosen]
   rows = [row for table in measured for row in table['rows']] + _data_rows(described)
   rows = published.attach(rows, recipe.name, recipe.facts(config))
@@ -210,29 +203,36 @@ def _write(
     run.workdir, {name: panels for one in drawn for name, panels in one.items()}
   )
   apart = published.attach(published.unmeasured(recipe.name), recipe.name, recipe.facts(config))
-  devices = [f'{device.platform}:{device.device_kind}' for device in jax.devices()]
-  results.write_results(
-    run.workdir / 'results.json',
+  overrides = config_flags.get_override_values(flags.FLAGS['config'])
+  content = results.content(
     [*rows, *apart],
     experiment=recipe.name,
     config=plain(config),
-    overrides=config_flags.get_override_values(flags.FLAGS['config']),
-    devices=devices,
+    overrides=overrides,
+    devices=[f'{device.platform}:{device.device_kind}' for device in jax.devices()],
     seconds=by_table,
+    pictures=pictures,
   )
+  results.write_json(run.workdir / 'results.json', content)
+  (run.workdir / 'tables').mkdir(exist_ok=True)
+  for table in dict.fromkeys(row.table for row in rows):
+    of_it = [row for row in rows if row.table == table]
+    atomic.write(run.workdir / 'tables' / f'{table}.csv', tables.as_csv(of_it))
+  aside = workdir.ASIDE
+  changed = {key: str(value) for key, value in overrides.items() if key.split('.')[0] not in aside}
+  section = recipe.section(content, rows, changed, run.workdir)
+  more = f'{len(apart)} published numbers are not measured by any table; results.json has them.'
   report = [
-    f'# {recipe.title}\n',
-    f'Scale `{config.scale}`, {seconds / 60:.1f} minutes on {len(devices)} × {devices[0]}.\n',
-    tables.markdown(rows, {**recipe.captions, DATA: CAPTION}),
-    f'{len(apart)} published numbers are not measured by any table here; results.json lists them.\n'
-    if apart
-    else '',
-    *(f'![{picture}]({picture})\n' for picture in pictures),
+    page.Heading(recipe.title, 1),
+    *sections.run(section),
+    *sections.whole_tables(section, rows),
+    *[page.Text(more)] * bool(apart),
   ]
-  atomic.write(run.workdir / 'report.md', '\n'.join(report))
-  print(tables.markdown([row for row in rows if recipe.shown(row)], recipe.captions))
+  atomic.write(run.workdir / 'report.md', page.markdown(report, run.workdir))
+  print(tables.narrow(section.rows))
+  print(sections.terminal(section))
   print(
-    f'{seconds / 60:.1f} minutes of measuring. All rows and columns: '
-    f'{run.workdir / "report.md"}; numbers: {run.workdir / "results.json"}; '
-    f'plots: {", ".join(pictures) or "none"}'
+    f'\n{seconds / 60:.1f} minutes of measuring. In {run.workdir}: report.md (verdicts, tables, '
+    f'pictures), tables/*.csv, results.json, {len(pictures)} PNG files.\n'
+    f'Curves of training: tensorboard --logdir {run.workdir / "tensorboard"}'
   )

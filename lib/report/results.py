@@ -150,19 +150,19 @@ def select(rows: Sequence[Row], table: str, column: str, **where: Any) -> list[R
   ]
 
 
-def cells_of(rows: Sequence[Row], table: str) -> list[tuple[Mapping[str, str], dict[str, float]]]:
-  """The coordinates of each row of a table, and column -> measured value."""
-  found: dict[str, tuple[Mapping[str, str], dict[str, float]]] = {}
+def cells_of(rows: Sequence[Row], table: str) -> list[tuple[Mapping[str, str], dict[str, Row]]]:
+  """The coordinates of each row of a table, and column -> its measured row."""
+  found: dict[str, tuple[Mapping[str, str], dict[str, Row]]] = {}
   for row in rows:
     if row.table == table and row.measured is not None:
-      found.setdefault(row.row, (row.where, {}))[1][row.column] = row.measured
+      found.setdefault(row.row, (row.where, {}))[1][row.column] = row
   return [*found.values()]
 
 
 def series(
   rows: Sequence[Row], table: str, pattern: str, where: Mapping[str, Any]
-) -> tuple[list[int], list[float]]:
-  """(numbers, values) of the columns of one row, by the number in a column's name.
+) -> list[tuple[float, Row]]:
+  """The measured columns of one row that have a number in their names, by that number.
 
   Args:
     rows: of any tables.
@@ -171,13 +171,13 @@ def series(
     where: all coordinates of the row.
   """
   exact = {key: str(value) for key, value in where.items()}
-  found = sorted(
-    (int(match[1]), row.measured)
+  found = [
+    (float(match[1]), row)
     for row in rows
     if (row.table, row.where) == (table, exact) and row.measured is not None
     if (match := re.fullmatch(pattern, row.column))
-  )
-  return [x for x, _ in found], [y for _, y in found]
+  ]
+  return sorted(found, key=lambda point: point[0])
 
 
 def as_json(content: Any) -> str:
@@ -242,10 +242,11 @@ def content(
   overrides: Mapping[str, Any],
   devices: Sequence[str],
   seconds: Mapping[str, float],
+  pictures: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
   """The content of results.json: rows with the config, code, versions and devices that gave them.
 
-  `seconds` are of measuring, by table.
+  `seconds` are of measuring, by table; `pictures` are the PNG files, with what they show.
   """
   versions = {package: importlib.metadata.version(package) for package in PACKAGES}
   return {
@@ -257,6 +258,7 @@ def content(
     'devices': list(devices),
     'seconds': round(sum(seconds.values()), 1),
     'seconds_by_table': {table: round(one, 1) for table, one in seconds.items()},
+    'pictures': dict(pictures or {}),
     'rows': [as_line(row) for row in rows],
   }
 

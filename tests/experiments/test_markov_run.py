@@ -55,7 +55,8 @@ def test_results_hold_every_table_in_the_common_format(smoke):
   folder, _ = smoke
   results = json.loads((folder / 'results.json').read_text())
   assert set(results) == {
-    'experiment', 'config', 'overrides', 'versions', 'devices', 'seconds', 'rows',
+    'experiment', 'commit', 'date', 'host', 'command', 'config', 'overrides', 'versions',
+    'devices', 'seconds', 'seconds_by_table', 'pictures', 'rows',
   }  # fmt: skip
   assert results['experiment'] == 'markov'
   assert tuple(dict.fromkeys(row['table'] for row in results['rows'])) == (*TABLES, 'data')
@@ -98,9 +99,10 @@ def test_report_plots_metrics_and_checkpoints_are_there(smoke):
   assert all(f'### {table}' in report for table in TABLES)
   for picture in ('token_ngram', 'bound', 'transformer', 'gain', 'real_text'):
     assert (folder / f'{picture}.png').read_bytes().startswith(b'\x89PNG')
-    assert f'![{picture}.png]({picture}.png)' in report
+    assert f']({picture}.png)' in report
   assert (folder / 'metrics.jsonl').exists()
   assert (folder / 'checkpoints').is_dir()
+  assert {path.stem for path in (folder / 'tables').glob('*.csv')} == {*TABLES, 'data'}
   assert not list(folder.rglob('*.partial'))
   assert 'report.md' in done.stdout
 
@@ -112,7 +114,7 @@ def test_a_picture_shows_the_columns_that_its_legend_names():
     for d in (16, 4)
     for column, number in columns.items()
   ]
-  [panel] = dictionaries.BOUND.pictures(made, None, None)['bound.png']
+  [panel] = dictionaries.BOUND.pictures(made, None, None)['bound.png'].panels
   axis = figure.Figure().subplots()
   panel(axis)
   handles, labels = axis.get_legend_handles_labels()
