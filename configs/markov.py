@@ -104,7 +104,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'checkpoint_every': Scaled(3, 200, 2_000, 2_000),
       'validation_documents': Scaled(16, 256, 512, 512),
       'test_documents': Scaled(16, 2048, 4096, 4096),
-      'within': 0.02,  # nats a character above H∞ that count as reached
+      'within': 0.02,  # nats per character above H∞ that count as reached
     },
   }
   return common.build(arg, TABLES, sections)

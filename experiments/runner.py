@@ -46,7 +46,7 @@ def main(recipe: Recipe) -> None:
   except loop.Stopped as error:
     sys.exit(_say(recipe, error, 0))
   except KeyboardInterrupt:
-    stopped = loop.Stopped('stopped by Ctrl-C; the same command goes on from the last save.')
+    stopped = loop.Stopped('stopped by Ctrl-C; the same command resumes from the last save.')
     sys.exit(_say(recipe, stopped, 130))
   except Exception as error:
     if (why := errors.refusal(error)) is None:
@@ -62,7 +62,7 @@ def _say(recipe: Recipe, error: BaseException, code: int) -> int:
 def _refused(why: str, path: str | None) -> InputError:
   place = path or f'the workdir {flags.FLAGS.workdir}'
   return InputError(
-    f'cannot read or write {place}: {why}; mend that, and the same command goes on from the last '
+    f'cannot read or write {place}: {why}; fix that, and the same command goes on from the last '
     'save.'
   )
 
@@ -161,7 +161,7 @@ def keep_compiled() -> None:
 
 
 def _stop(*_: Any) -> None:
-  raise loop.Stopped('stopped by SIGTERM; the same command goes on after the last finished table.')
+  raise loop.Stopped('stopped by SIGTERM; the same command resumes after the last finished table.')
 
 
 def _measure(table: Table, config: ConfigDict, run: Run) -> None:

@@ -65,7 +65,7 @@ def check(config: ConfigDict) -> None:
       raise InputError(f'decompress.mismatched {method!r} is not one of decompress.methods.')
   for method in options.methods:
     if not coders.widths([method], [options.token_bits])[0][0].token_bits:
-      raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
+      raise InputError(f'decompress.methods: {method!r} has its own vocabulary; use others.')
   for split in ('train', 'validation', 'test'):
     excerpts.of_split(config.data.source, split, length=options.text_bytes, total=1)
   read = options.steps * options.batch_size

@@ -22,7 +22,7 @@ from lib.tasks.markov.chains import DICTIONARY, TEST, TRAIN, MarkovSource, sampl
 from lib.threads import on_all_cores
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import LIMIT_BITS, Blocks
-from lib.tokenizers.bpe import train_bpe, train_sequential_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit, train_sequential_bpe
 from lib.tokenizers.lzw import train_lzw
 
 COUNTS = {'dictionary_size': 'tokens', 'chars_per_token': 'chars/token'}
@@ -98,7 +98,7 @@ def token_ngrams(config: ConfigDict, run: Run) -> Rows:
     dense = sizes.exact_merges_up_to
     measure = lambda tokenizer: _token_losses(tokenizer, source, train, test, dense)
     found = []
-    for learn in (train_bpe, train_lzw):
+    for learn in (train_bpe_unsplit, train_lzw):
       learned: Any = learn([learn_on], max(sizes.sizes), source.alphabet)
       before: dict[str, float] = {}  # encoder -> unigram loss of the next smaller dictionary
       for size in (size for size in sorted(sizes.sizes) if size <= learned.vocab_size):
@@ -228,7 +228,7 @@ def generalization(config: ConfigDict, run: Run) -> Rows:
     elsewhere = sizes.learned_at if config.source.kind == 'switching' else ()
     for size, learned_at in itertools.product(sizes.sizes, (None, *elsewhere)):
       learn_on = sample_text(make_source(config, k, learned_at), sizes.chars, seed, DICTIONARY)
-      bpe = train_bpe([learn_on], size, source.alphabet)
+      bpe = train_bpe_unsplit([learn_on], size, source.alphabet)
       [found] = ngram.token_loss(bpe, train, test, [0], over='texts')
       where = {'k': k, 'dictionary': 'bpe', 'd': size, 'learned_at': learned_at or 'here'}
       rows.add_loss(where, '', found, '' if learned_at else 'learned on this source')

@@ -32,7 +32,7 @@ from lib.report.plots import Panel, Picture
 from lib.report.results import Row, Rows, name, select
 from lib.tasks.markov import chains
 from lib.tokenizers.base import Dictionary
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 
 STEPS = (0, 100, 200, 300, 400, 500, 1000, 4000, 10_000)  # whose losses are rows
@@ -75,7 +75,7 @@ def make_tokenizer(
     return Characters(source.alphabet)
   if kind == 'bpe':
     text = chains.sample_text(source, options.dictionary_chars, seed, chains.DICTIONARY)
-    return train_bpe([text], options.vocab_size, source.alphabet)
+    return train_bpe_unsplit([text], options.vocab_size, source.alphabet)
   raise InputError(f'transformer.tokenizers {kind!r} is not one of characters, bpe.')
 
 

@@ -27,7 +27,7 @@ from lib.report.results import Row, Rows, select
 from lib.tasks.markov import chains, dictionary_loss
 from lib.threads import on_all_cores
 from lib.tokenizers.base import Dictionary
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.lzw import train_lzw
 
 NOTES = {
@@ -133,7 +133,7 @@ def _dictionaries(config: ConfigDict, order: int, bits: int) -> dict[str, Any]:
 
   seeds = fit.seeds(config, sizes)
   return {
-    'bpe': np.transpose([learned(train_bpe, seed) for seed in seeds]),
+    'bpe': np.transpose([learned(train_bpe_unsplit, seed) for seed in seeds]),
     'lzw': np.transpose([learned(train_lzw, seed) for seed in seeds]),
     'numbered': exact(known_law.numbered(source, bits)),
     'in_bytes': exact(known_law.byte_windows(source, bits)),

@@ -31,7 +31,7 @@ from lib.parallel.mesh import batch_devices
 from lib.report.results import Rows
 
 BYTES_A_TOKEN = 4  # about the most that tokens of the grid cover
-SHORT = 2.0  # bytes a token below which a tokenizer's tokens are short
+SHORT = 2.0  # bytes per token below which a tokenizer's tokens are short
 MOST = 4  # examples of one held-out document: documents are the units of errors
 
 

@@ -198,7 +198,7 @@ class ByteModel:
     return cls(sizes, found)
 
   def save(self, path: str | os.PathLike) -> None:
-    """Writes one file with a checksum, whole or not at all."""
+    """Writes one file with a checksum, atomically."""
     files.write(path, FAMILY, self.state())
 
   @classmethod
@@ -206,7 +206,7 @@ class ByteModel:
     """Reads what `save` wrote; raises InputError for any other or damaged file."""
     family, state = files.read(path)
     if family != FAMILY:
-      raise InputError(f'{path} holds a {family!r}, not an M1')
+      raise InputError(f'{path} contains a {family!r}, not a byte model')
     with files.rebuilding(path, 'M1'):
       return cls.from_state(state)
 

@@ -205,7 +205,7 @@ class Corpus:
     builder = tfds.builder_from_directory(folder) if known else None
     if split not in found or builder is None or split not in builder.info.splits:
       raise InputError(
-        f'{folder} holds no whole encoded split {split!r}: make it, or its rest, with '
+        f'{folder} contains no complete encoded split {split!r}: make it, or its rest, with '
         '`experiments.tools.compress corpus`'
       )
     if found[split].fingerprint != tokenizer.fingerprint:
@@ -256,5 +256,5 @@ def _read_json(kind: type[Record], path: pathlib.Path) -> Record:
     return content
   except (OSError, TypeError, ValueError, RecursionError) as error:
     raise InputError(
-      f'{path} cannot be read ({error}): delete it, and the shard is made anew'
+      f'{path} cannot be read ({error}): delete it, and the shard is made again'
     ) from error

@@ -88,7 +88,7 @@ class Lexinvariant(nn.Module):
     dim: D, width of the model.
     row_sampling: 'per_sequence' (the paper: independent rows for each sequence, B·V·R numbers);
       'seeded' (the same, but a sequence holds a seed of 64 bits, from which rows are computed
-      wherever they are needed: two numbers a sequence, whatever V; not orthonormal);
+      wherever they are needed: two numbers per sequence, whatever V; not orthonormal);
       'shared' (fresh rows for each call under an independent uniform permutation of the ids for
       each sequence: the same law for each sequence, hence the same expected gradient, at V·R
       numbers and an ordinary LM head).

@@ -142,7 +142,7 @@ def _parse(text: str, path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         '32 or 64 hex digits'
       )
   if not points:
-    raise InputError(f'{path} holds no glyph')
+    raise InputError(f'{path} contains no glyph')
   narrow = np.array([len(bitmap) == HEX_SIZE for bitmap in bitmaps])
   rows = np.empty((len(points), HEX_SIZE), np.uint16)
   for chosen, dtype, shift in ((narrow, '>u1', HEX_SIZE // 4), (~narrow, '>u2', 0)):

@@ -151,7 +151,7 @@ def _composed(
 
 
 def save(table: GlyphTable, path: str | os.PathLike) -> None:
-  """Writes a table to one file, whole or not at all.
+  """Writes a table to one file, atomically.
 
   The first line is `glyph-table VERSION TOKENS CELL FINGERPRINT SHA256`; after it come the pictures
   and one byte a token, 1 where covered. SHA256 is of the line before it and those bytes.

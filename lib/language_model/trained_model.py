@@ -309,7 +309,7 @@ class TrainedModel:
     )
 
   def save(self, path: str | os.PathLike) -> None:
-    """Writes the folder that `lib.language_model.load` reads, whole or not at all.
+    """Writes the folder that `lib.language_model.load` reads, atomically.
 
     Raises:
       InputError: there is something at `path` already, or the model has a class or a tokenizer that

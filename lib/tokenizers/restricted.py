@@ -37,7 +37,7 @@ class Restricted(base.Dictionary):
     self.kept = np.union1d(whole.check_ids(kept), BYTES)
     if np.any(whole.lengths[self.kept] == 0):
       empty = self.kept[whole.lengths[self.kept] == 0][0]
-      raise InputError(f'id {empty} stands for nothing: keep ids of characters and n-grams')
+      raise InputError(f'id {empty} has no text: keep ids of characters and n-grams')
     super().__init__([whole.pieces[i] for i in self.kept])
 
   def encode(self, data: bytes) -> np.ndarray:

@@ -188,7 +188,7 @@ def train(
             save(step)
           if sigterm.came:
             checkpoints.wait()
-            raise Stopped(f'stopped by SIGTERM at step {step}, saved; the same command goes on.')
+            raise Stopped(f'stopped by SIGTERM at step {step}, saved; the same command resumes it.')
           clock = time.perf_counter()
         with profiler.step(step):
           batch = sharding.global_batch(next(data), mesh, experiment.batch_axis)
@@ -205,7 +205,7 @@ def train(
         save(steps)
         checkpoints.wait()
       if sigterm.stops(steps):
-        raise Stopped(f'stopped by SIGTERM after step {steps}, saved; the same command goes on.')
+        raise Stopped(f'stopped by SIGTERM after step {steps}, saved; the same command resumes it.')
     state = state | {'variables': processes.gather_to_host(state['variables'], mesh)}
     processes.wait(f'{run} is trained')  # its history is written by the first
   return state, metric_files.read(workdir / 'metrics.jsonl', run)

@@ -114,10 +114,10 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
   with pytest.raises(InputError, match='damaged'):
     ByteModel.load(tmp_path / 'm1')
   tokenizers.save(Characters(), tmp_path / 'bytes')
-  with pytest.raises(InputError, match="holds a 'characters', not an M1"):
+  with pytest.raises(InputError, match="contains a 'characters', not a byte model"):
     ByteModel.load(tmp_path / 'bytes')
   files.write(tmp_path / 'odd', byte_model.FAMILY, {'sizes': base.byte_array(b'{}')})
-  with pytest.raises(InputError, match='odd holds arrays that make no M1'):
+  with pytest.raises(InputError, match='odd contains arrays that are not a valid M1'):
     ByteModel.load(tmp_path / 'odd')
 
 

@@ -72,7 +72,7 @@ def test_fonts_that_are_none_are_named(tmp_path):
     ('0041:00\n', 'line 1 of .* is no glyph'),
     (HEX + '0042:' + 'G' * 32, 'line 6 of .* is no glyph'),
     ('x:' + '0' * 32, 'line 1 of .* is no glyph'),
-    ('', 'holds no glyph'),
+    ('', 'contains no glyph'),
   ):
     path.write_text(content)
     with pytest.raises(InputError, match=message):

@@ -18,7 +18,7 @@ from lib.parameters import describe_model
 from lib.tasks import multiple_choice
 from lib.tasks.multiple_choice import quantities
 from lib.tasks.questions import Question, prompt
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.foreign import Foreign
 
@@ -163,7 +163,7 @@ def test_every_prompt_is_read_whole_in_any_order_and_batch_size():
 
 
 @pytest.mark.parametrize('tokenizer', [
-  BYTES, train_bpe([b''.join(prompt(q) + b' A\n' for q in QUESTIONS)], 300),
+  BYTES, train_bpe_unsplit([b''.join(prompt(q) + b' A\n' for q in QUESTIONS)], 300),
 ])  # fmt: skip
 def test_a_model_over_eight_devices_says_the_same_as_over_one(tokenizer):
   model = LanguageModel(
@@ -217,7 +217,7 @@ def test_bad_input_gets_one_sentence(questions, options, message):
 
 
 def test_a_tokenizer_without_letters_of_their_own_is_refused():
-  joined = train_bpe([b'the end. the end. the end.'], 30, bytes(range(97, 123)) + b'. ')
+  joined = train_bpe_unsplit([b'the end. the end. the end.'], 30, bytes(range(97, 123)) + b'. ')
   with pytest.raises(InputError):
     multiple_choice.letters(joined, 4)
 
