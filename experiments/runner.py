@@ -62,8 +62,8 @@ def _say(recipe: Recipe, error: BaseException, code: int) -> int:
 def _refused(why: str, path: str | None) -> InputError:
   place = path or f'the workdir {flags.FLAGS.workdir}'
   return InputError(
-    f'cannot read or write {place}: {why}; fix that, and the same command goes on from the last '
-    'save.'
+    f'cannot read or write {place}: {why}; fix that, and the same command resumes from the '
+    'last save.'
   )
 
 

@@ -39,8 +39,8 @@ def opened(folder: pathlib.Path, identity: Identity) -> Iterator[None]:
   """The folder, new or with the run of the same identity, locked for this process.
 
   Raises:
-    InputError: it contains another run (the sentence names what differs), another process runs in it,
-      or it cannot be written.
+    InputError: it contains another run (the sentence names what differs), another process runs in
+      it, or it cannot be written.
   """
   _check(folder, identity)
   processes.wait('the workdir is looked at')

@@ -94,9 +94,7 @@ def _failed(processes: Sequence[subprocess.Popen]) -> int:
 def execute(*arguments: str) -> None:
   """Runs what stands after `--` and exits as it does."""
   if not arguments:
-    raise InputError(
-      'there is no command to run. Give it after --, as in: -- -m experiments.markov.'
-    )
+    raise InputError('give a command after --, as in: -- -m experiments.markov.')
   code = run(arguments, PROCESSES.value, DEVICES.value, GRACE.value)
   sys.exit(128 - code if code < 0 else code)
 
