@@ -203,14 +203,14 @@ def test_other_plans_and_bad_requests_are_named(whole, text, codec, tmp_path):
 def test_reading_with_another_tokenizer_or_another_split_is_named(whole):
   with pytest.raises(InputError, match='was made by the tokenizer'):
     corpora.Corpus(whole, 'train', GZip())
-  with pytest.raises(InputError, match="no whole encoded split 'test'"):
+  with pytest.raises(InputError, match="no complete encoded split 'test'"):
     corpora.Corpus(whole, 'test', GZip())
 
 
 def test_a_split_that_was_begun_and_not_finished_is_named(whole, text, codec, tmp_path):
   folder = shutil.copytree(whole, tmp_path / 'folder')
   corpus.begin(text, 'validation', codec, str(folder), None, None)
-  with pytest.raises(InputError, match="no whole encoded split 'validation'"):
+  with pytest.raises(InputError, match="no complete encoded split 'validation'"):
     corpora.Corpus(folder, 'validation', tokenizers.load(codec))
 
 
