@@ -6,11 +6,9 @@ import dataclasses
 import itertools
 import os
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -19,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from configs.common import check_tables
 from experiments import command_line, workdir
 from experiments.recipe import DATA, Recipe, Run, Table, plain
-from lib import atomic, cache, errors, memory, provenance
+from lib import atomic, cache, errors, memory, provenance, signals
 from lib.data import overlap, sources
 from lib.data.description import Description
 from lib.errors import InputError
@@ -31,7 +29,9 @@ from lib.train import loop
 
 
 def main(recipe: Recipe) -> None:
-  """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input."""
+  """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input, 130 Ctrl-C, 143
+  SIGTERM."""
+  signals.listen(recipe.name)
   memory.keep_freed(recipe.large_steps)
   logging.set_verbosity(logging.ERROR)
   # What orbax reports it also raises, and it warns of strings in checkpoints.
@@ -44,10 +44,7 @@ def main(recipe: Recipe) -> None:
   except loop.Diverged as error:
     sys.exit(_say(recipe, error, 1))
   except loop.Stopped as error:
-    sys.exit(_say(recipe, error, 0))
-  except KeyboardInterrupt:
-    stopped = loop.Stopped('stopped by Ctrl-C; the same command resumes from the last save.')
-    sys.exit(_say(recipe, stopped, 130))
+    sys.exit(_say(recipe, error, error.code))
   except Exception as error:
     if (why := errors.refusal(error)) is None:
       raise
@@ -69,7 +66,6 @@ def _refused(why: str, path: str | None) -> InputError:
 
 def execute(recipe: Recipe) -> None:
   """Measures the chosen tables, keeping each finished one, and writes the report."""
-  signal.signal(signal.SIGTERM, _stop)  # the training loop has its own, which saves first
   if flags.FLAGS.distributed:
     processes.join()
   config = flags.FLAGS.config
@@ -158,10 +154,6 @@ def keep_compiled() -> None:
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     jax.config.update('jax_compilation_cache_dir', os.fspath(cache.folder('jax')))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-
-
-def _stop(*_: Any) -> None:
-  raise loop.Stopped('stopped by SIGTERM; the same command resumes after the last finished table.')
 
 
 def _measure(table: Table, config: ConfigDict, run: Run) -> None:
