@@ -19,7 +19,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from configs import common  # noqa: E402 - after the path
+from configs import common, fields  # noqa: E402 - after the path
 from experiments.command_line import configs  # noqa: E402
 from lib.tokenizers import registry  # noqa: E402
 
@@ -32,11 +32,13 @@ class Comments:
 
   def __init__(self, module: Any):
     source = pathlib.Path(module.__file__).read_text()
-    self.module, self.found, self._names = module, {}, {}
+    self.found: dict[str, str] = {}
+    self._names: dict[str, list[ast.expr]] = {}
+    self._known: set[str] = set()  # names that were read
     self._lines = dict(_comments(source))
     for node in ast.walk(ast.parse(source)):
       if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        self._names[node.targets[0].id] = node.value
+        self._names.setdefault(node.targets[0].id, []).append(node.value)
 
   def read(self, node: ast.AST, prefix: str = '') -> dict[str, str]:
     """Adds the fields of an expression that makes a dict, with all that it is joined from."""
@@ -53,16 +55,22 @@ class Comments:
       self.read(node.right, prefix)
     elif isinstance(node, ast.DictComp):
       self.read(node.generators[0].iter.func.value, prefix)
+    elif isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'Section':
+      for argument in node.args:
+        self.read(argument, prefix)
     elif isinstance(node, ast.Name) and node.id in self._names:
-      self.read(self._names[node.id], prefix)
+      self._known.add(node.id)
+      for value in self._names.pop(node.id):  # a name may be assigned from itself
+        self.read(value, prefix)
     elif isinstance(node, ast.Name | ast.Attribute):
       name = node.id if isinstance(node, ast.Name) else node.attr
-      self.found |= {prefix + field: text for field, text in shared(name).items()}
+      if name not in self._known:
+        self.found |= {prefix + field: text for field, text in shared(name).items()}
     return self.found
 
   def of(self, name: str) -> dict[str, str]:
     """The fields of the dict that is assigned to a name."""
-    return self.read(self._names[name])
+    return self.read(ast.Name(name))
 
   def _next_to(self, key: ast.expr, value: ast.expr) -> str:
     above, line = [], key.lineno - 1
@@ -103,30 +111,32 @@ def config_page() -> str:
     "`'--config.orders=(1,2)'`. An unknown field is refused. A value that differs by scale is "
     'given for `smoke` / `cpu` / `gpu` / `paper`; … marks a list that is longer.\n',
     '## Every config\n',
-    *_table(_by_scale(common.base), Comments(common).read(_returned('base')), {}),
+    *_table(_by_scale(common.base((), ())), Comments(common).read(_returned('base')), {}),
     '## A model\n',
     'Fields of every section that is marked *model*.\n',
-    *_table(_by_scale(lambda *_: common.MODEL), shared('MODEL'), {}),
+    *_table(_by_scale(common.MODEL), _meanings(common.MODEL, shared('MODEL')), {}),
     '## Its training\n',
     'Fields of every section that is marked *training*.\n',
-    *_table(_by_scale(lambda *_: common.TRAINING), shared('TRAINING'), {}),
+    *_table(_by_scale(common.TRAINING), _meanings(common.TRAINING, shared('TRAINING')), {}),
   ]
   for name in configs():
     module = importlib.import_module(f'configs.{name}')
+    declared = module.get_config().declared
     values = {scale: _flat(module.get_config(scale).to_dict()) for scale in common.SCALES}
     comments = Comments(module)
     text = comments.of('SECTIONS' if hasattr(module, 'SECTIONS') else 'sections')
+    choices = {name: field.choices for name, field in declared.items() if field.choices}
     title = module.__doc__.strip().splitlines()[0].removesuffix('.')
     lines += [f'## {name}\n', f'{title} …\n' if len(title) > 80 else f'{title}.\n']
     lines += [f'Tables: {", ".join(f"`{table}`" for table in module.TABLES)}.\n']
-    fields = dict.fromkeys(field for one in values.values() for field in one)
-    top = [f for f in fields if '.' not in f and f not in _flat(common.base('cpu', ()).to_dict())]
+    every = dict.fromkeys(field for one in values.values() for field in one)
+    top = [f for f in every if '.' not in f and f not in _by_scale(common.base((), ()))]
     at = lambda field, values=values: [values[scale].get(field) for scale in common.SCALES]
     lines += _table({field: at(field) for field in top}, text, {})
-    for section in dict.fromkeys(field.partition('.')[0] for field in fields if '.' in field):
+    for section in dict.fromkeys(field.partition('.')[0] for field in every if '.' in field):
       if section == 'mesh':
         continue
-      inside = {f.partition('.')[2]: at(f) for f in fields if f.partition('.')[0] == section}
+      inside = {f.partition('.')[2]: at(f) for f in every if f.partition('.')[0] == section}
       kinds = [
         kind
         for kind, known in (('model', model), ('training', training))
@@ -135,7 +145,7 @@ def config_page() -> str:
       usual = {}
       for kind in kinds:
         defaults = common.MODEL if kind == 'model' else common.TRAINING
-        usual |= _by_scale(lambda *_, defaults=defaults: defaults)
+        usual |= _by_scale(defaults)
       marks = f' (*{"*, *".join(kinds)}*)' if kinds else ''
       about = text.get(section, '')
       lines += [f'### {name}: {section}{marks}\n', *([f'{about}\n'] if about else [])]
@@ -144,25 +154,37 @@ def config_page() -> str:
         or (shared('MODEL') | shared('TRAINING')).get(field, '') * bool(kinds)
         for field in inside
       }
+      meanings = {f: _with_choices(t, choices.get(f'{section}.{f}')) for f, t in meanings.items()}
       lines += _table(inside, meanings, usual)
   return '\n'.join(lines)
+
+
+def _meanings(section: Mapping, text: Mapping[str, str]) -> dict[str, str]:
+  declared = fields.build(section, 'cpu').declared
+  return {
+    name: _with_choices(text.get(name, ''), field.choices) for name, field in declared.items()
+  }
+
+
+def _with_choices(text: str, choices: tuple | None) -> str:
+  if not choices:
+    return text
+  return (
+    f'{text}: {", ".join(map(str, choices))}' if text else f'one of {", ".join(map(str, choices))}'
+  )
 
 
 def _returned(function: str) -> ast.expr:
   """The dict in what a function of configs.common returns."""
   tree = ast.parse(pathlib.Path(common.__file__).read_text())
   [found] = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function]
-  return found.body[-1].value.args[0]
+  return found.body[-1].value
 
 
-def _by_scale(make: Any) -> dict[str, list]:
-  """field -> its value at each scale."""
-  found: dict[str, list] = {}
-  for index, scale in enumerate(common.SCALES):
-    for field, value in _flat(make(scale, ())).items():
-      value = value[index] if isinstance(value, common.Scaled) else value
-      found.setdefault(field, []).append(value)
-  return found
+def _by_scale(section: Mapping) -> dict[str, list]:
+  """(section.)field -> its value at each scale."""
+  declared = fields.build(section, 'cpu').declared
+  return {name: [field.at(scale) for scale in common.SCALES] for name, field in declared.items()}
 
 
 def _flat(section: Any, prefix: str = '') -> dict[str, Any]:
@@ -175,12 +197,12 @@ def _flat(section: Any, prefix: str = '') -> dict[str, Any]:
   return found
 
 
-def _table(fields: Mapping[str, list], text: Mapping[str, str], usual: Mapping[str, list]) -> list:
+def _table(rows_of: Mapping[str, list], text: Mapping[str, str], usual: Mapping[str, list]) -> list:
   """Lines of a table of fields; without those that have their usual values."""
-  shown = [field for field in fields if list(fields[field]) != list(usual.get(field, [object]))]
+  shown = [field for field in rows_of if list(rows_of[field]) != list(usual.get(field, [object]))]
   if not shown:
     return []
-  rows = [f'| `{f}` | {_values(fields[f])} | {_cell(text.get(f, ""))} |' for f in shown]
+  rows = [f'| `{f}` | {_values(rows_of[f])} | {_cell(text.get(f, ""))} |' for f in shown]
   return ['| field | value | meaning |', '|---|---|---|', *rows, '']
 
 

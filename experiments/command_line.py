@@ -7,10 +7,8 @@ So `--help`, an unknown scale, table or field is answered at once.
 import importlib
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from absl import flags  # `app` defines the flags of absl
 from ml_collections import config_flags
@@ -24,7 +22,6 @@ HELP = {'--help', '-help', '-h', '-?', '--helpshort', '--helpfull'}
 
 def main(name: str) -> None:
   """Runs the recipe `experiments.NAME.recipe` from the command line, and exits as `runner.main`."""
-  signal.signal(signal.SIGINT, _stop)  # a library that is interrupted while it loads fails oddly
   if HELP.intersection(sys.argv[1:]):
     print(help_text(name))
     return
@@ -35,13 +32,7 @@ def main(name: str) -> None:
     sys.exit(2)
   recipe = importlib.import_module(f'experiments.{name}.recipe').RECIPE
   runner = importlib.import_module('experiments.runner')
-  signal.signal(signal.SIGINT, signal.default_int_handler)
   runner.main(recipe)
-
-
-def _stop(*_: Any) -> None:
-  print('stopped by Ctrl-C before anything was written.', file=sys.stderr)
-  os._exit(130)
 
 
 def parse(name: str) -> None:
@@ -86,9 +77,7 @@ def define_flags(name: str) -> None:
 
 def configs() -> list[str]:
   """Names of the built-in configs."""
-  return sorted(
-    path.stem for path in CONFIGS.glob('*.py') if path.stem not in ('__init__', 'common')
-  )
+  return sorted(p.stem for p in CONFIGS.glob('*.py') if 'def get_config(' in p.read_text())
 
 
 def config_file(value: str) -> str:

@@ -77,7 +77,8 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
     if not failed and (failed := _failed(started)):
       if not told:
         print(
-          f'launch: a process ended with code {failed}: the others cannot continue and are stopped.',
+          f'launch: a process ended with code {failed}: the others cannot continue '
+          'and are stopped.',
           file=sys.stderr,
           flush=True,
         )

@@ -83,7 +83,7 @@ def test_renaming_ids_and_rows_together_changes_nothing(row_sampling, law, row_d
   module = model(Lexinvariant(V, D, row_sampling=row_sampling, law=law, row_dim=row_dim))
   data, names = batch(), np.array([2, 0, 4, 1, 3])
   variables = initial(module)
-  draw = module.apply(variables, method=lambda m: m.embedding.sample_rows(KEY, data))
+  rows = module.apply(variables, method=lambda m: m.embedding.sample_rows(KEY, data))
   before = np.argsort(names)  # the id that now has this name
   if row_sampling == 'seeded':  # the same rows as arrays
     moved = SampledRows(
