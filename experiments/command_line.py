@@ -68,6 +68,7 @@ def define_flags(name: str) -> None:
     lock_config=True,
   )
   flags.DEFINE_string('workdir', f'runs/{name}', 'Folder for everything this run writes.')
+  flags.DEFINE_bool('quiet', False, 'Print nothing but results and errors.')
   flags.DEFINE_bool(
     'distributed',
     'JAX_COORDINATOR_ADDRESS' in os.environ,
@@ -129,7 +130,10 @@ def help_text(name: str) -> str:
     f'Tables: {", ".join(config.TABLES)} (default: all).',
     '',
     'Flags:',
-    *(f'  --{flag}: {flags.FLAGS[flag].help}' for flag in ('config', 'workdir', 'distributed')),
+    *(
+      f'  --{flag}: {flags.FLAGS[flag].help}'
+      for flag in ('config', 'workdir', 'quiet', 'distributed')
+    ),
     *prompt,
     '',
     'Examples:',

@@ -15,7 +15,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
-from experiments import workdir
+from experiments import command_line, workdir
 from experiments.minutes import MINUTES, TimeLeft
 from experiments.recipe import DATA, Recipe, Run, Table, plain
 from lib import atomic, cache, errors, memory, progress, provenance, signals
@@ -27,8 +27,6 @@ from lib.parallel import processes, sharding
 from lib.provenance import Identity
 from lib.report import page, plots, published, results, sections, tables
 from lib.train import loop
-
-QUIET = flags.DEFINE_bool('quiet', False, 'Say nothing but results and errors.')
 
 
 def main(recipe: Recipe) -> None:
@@ -69,7 +67,7 @@ def execute(recipe: Recipe) -> None:
   """Measures the chosen tables, keeping each finished one, and writes the report."""
   if flags.FLAGS.distributed:
     processes.join()
-  progress.be_quiet(QUIET.value)
+  progress.be_quiet(flags.FLAGS.quiet)
   config = flags.FLAGS.config
   check_tables(config.tables, [table.name for table in recipe.tables])
   recipe.check(config)
