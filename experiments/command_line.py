@@ -17,6 +17,7 @@ from configs.common import SCALES
 from lib.errors import InputError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+FLAGS = ('config', 'workdir', 'quiet', 'distributed')
 HELP = {'--help', '-help', '-h', '-?', '--helpshort', '--helpfull'}
 
 
