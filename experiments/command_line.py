@@ -131,10 +131,7 @@ def help_text(name: str) -> str:
     f'Tables: {", ".join(config.TABLES)} (default: all).',
     '',
     'Flags:',
-    *(
-      f'  --{flag}: {flags.FLAGS[flag].help}'
-      for flag in ('config', 'workdir', 'quiet', 'distributed')
-    ),
+    *(f'  --{flag}: {flags.FLAGS[flag].help}' for flag in FLAGS),
     *prompt,
     '',
     'Examples:',
