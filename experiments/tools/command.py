@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
+from experiments.command_line import HELP, resolved
 from lib import memory, progress
 from lib.errors import InputError
 
