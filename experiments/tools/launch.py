@@ -85,7 +85,8 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
     if not failed and (failed := _failed(started)):
       if not told:
         print(
-          f'launch: a process ended with code {failed}: the others cannot go on and are stopped.',
+          f'launch: a process ended with code {failed}: the others cannot continue '
+          'and are stopped.',
           file=sys.stderr,
           flush=True,
         )
@@ -117,7 +118,7 @@ def _failed(processes: Sequence[subprocess.Popen]) -> int:
 def execute(*arguments: str) -> None:
   """Runs what stands after `--` and exits as it does."""
   if not arguments:
-    raise InputError('what shall run? Give it after --, as in: -- -m experiments.markov.')
+    raise InputError('give a command after --, as in: -- -m experiments.markov.')
   code = run(arguments, PROCESSES.value, DEVICES.value, GRACE.value)
   sys.exit(128 - code if code < 0 else code)
 
