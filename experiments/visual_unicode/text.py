@@ -123,7 +123,8 @@ def open_text(config: ConfigDict, kind: str = '') -> Text:
     config.homoglyphs.tolerance,
   )
   if not config.glyphs.table or kind:
-    return Text(config.data.source, tokenizer, draw(config, tokenizer), config.token_cache)
+    glyphs = render_tokens(config, tokenizer)
+    return Text(config.data.source, tokenizer, glyphs, config.token_cache)
   tokens, font = strings_of(tokenizer, config.glyphs.alphabet), find_font(config.glyphs.font)
   due = rendering.fingerprint(tokens, font, config.glyphs.cell, config.glyphs.composition)
   glyphs = rendering.load(config.glyphs.table, due)
@@ -168,7 +169,7 @@ def alike(font: str, tolerance: float) -> dict[str, dict[str, str]]:
   }
 
 
-def draw(config: ConfigDict, tokenizer: Tokenizer, font: str = '') -> GlyphTable:
+def render_tokens(config: ConfigDict, tokenizer: Tokenizer, font: str = '') -> GlyphTable:
   """Pictures of a tokenizer's tokens, drawn once, in the config's font or in another."""
   options = config.glyphs
   return _draw(tokenizer, font or options.font, options.cell, options.composition, options.alphabet)

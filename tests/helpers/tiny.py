@@ -90,7 +90,7 @@ def run(
   schedule = optimizer.make_schedule('cosine', 1e-2, 20, 2, 0.1)
   experiment = dataclasses.replace(make(data, **faults), initial=initial)
   if not isinstance(seed, int):  # a device each, for all the same batches
-    each = {'batches': pipeline.stack([batches() for _ in seed]), 'evaluations': {}}
+    each = {'batches': pipeline.stack_replicas([batches() for _ in seed]), 'evaluations': {}}
     experiment = dataclasses.replace(experiment, **each)
   return loop.train(
     experiment,
