@@ -1,34 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The speed table of batches: a row for the step, and two for each tokenizer."""
+"""The speed table of batches: three rows for each tokenizer, and what hosts must feed."""
 
 import itertools
 import types
 
 import pytest
 
-from experiments.tools import timing
 from experiments.tools.speed import batches
 from lib.report.results import name
 from lib.tokenizers.characters import Characters
 
 
-def test_feeds_are_compared_with_the_step(monkeypatch):
+def test_feeds_are_compared_with_what_models_take(monkeypatch):
   clock = itertools.count()  # every timing takes a second
-  fake = types.SimpleNamespace(perf_counter=lambda: next(clock), process_time=lambda: 0)
-  for module in (batches, timing):
-    monkeypatch.setattr(module, 'time', fake)
-  monkeypatch.setattr(batches, 'VOCAB', 300)
+  monkeypatch.setattr(batches, 'time', types.SimpleNamespace(process_time=lambda: next(clock)))
   text = bytes(range(256)) * 40
-  found = list(
-    batches.table({'bytes': Characters()}, text, 3, shape=(4, 32), model=('tiny', 1, 8, 2, 8))
-  )
+  found = list(batches.table({'bytes': Characters()}, text, 3, (4, 32), {'m/size=1,k=2': 1e9}))
   rows = {(row.row, row.column): row.measured for part in found for row in part}
-  assert rows[name(step='tiny', rows=2, length=32), 'tokens_per_s'] == 2 * 32
-  for source in ('text', 'tokens'):
-    assert rows[name(method='bytes', source=source), 'tokens_per_s'] == 3 * 4 * 32
-    assert rows[name(method='bytes', source=source), 'times_appetite'] == 6
-    # A layer of width 8 with a gated MLP of 8 and 300 ids; scores of 32 positions, 8 wide.
-    flops = 6 * (4 * 8 * 8 + 3 * 8 * 8 + 300 * 8) + 12 * 32 * 8
-    found = rows[name(method='bytes', source=source), 'times_h200']
-    assert found == pytest.approx(3 * 4 * 32 * flops / 989e12)
-  assert len(rows) == 7
+  for source in ('text', 'tokens on disk', 'tokens in memory'):
+    assert rows[name(method='bytes', source=source), 'tokens_per_core_s'] == 3 * 4 * 32
+  # Eight chips at half of 989e12 operations a second, fed by 224 cores.
+  fed = name(model='m/size 1;k 2', host='8 h200')
+  assert rows[fed, 'tokens_per_s'] == pytest.approx(8 * 0.5 * 989e12 / 1e9)
+  assert rows[fed, 'times_tokens_on_disk'] == pytest.approx(
+    224 * 3 * 4 * 32 / rows[fed, 'tokens_per_s']
+  )
+  assert len(rows) == 3 + 2 * 4

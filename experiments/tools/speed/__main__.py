@@ -45,9 +45,9 @@ CAPTIONS = {
   'frequencies, merges or model.',
   'steps': 'Windows that need M1 at every byte, many texts side by side on all cores, beside a '
   'Python loop that takes one byte after the other.',
-  'input': 'Batches of 256 rows of 512 tokens from text or from tokens made before, tokenized and '
-  'packed, beside a step of the 25m model on the same cores, and beside an H200 at its peak, which '
-  'no step reaches.',
+  'input': 'Batches of 256 rows of 512 tokens, read and packed, for each second of processor time; '
+  'and what one host must feed to its chips, at 50 % of their peak rate, for the fastest and the '
+  'largest model of each recipe at `paper`.',
 }
 TABLES = flags.DEFINE_list('tables', list(CAPTIONS), 'Which of them.')
 

@@ -1,30 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast batches are made at the papers' shapes, beside a training step that would eat them."""
+"""How fast one core makes batches, and how many tokens the models of the `paper` configs take."""
 
+import importlib
 import itertools
-import statistics
+import pathlib
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 
-from configs.equal_info import PAPER
-from experiments.tools.timing import time_calls
+from experiments.recipe import Plan
+from experiments.tools import steps
 from lib.data import pipeline
 from lib.data.encoded import Encoded
-from lib.embeddings.learned import Learned
-from lib.models.decoder import Decoder, LanguageModel
-from lib.objectives.next_token import next_token
-from lib.parameters import describe_model
+from lib.data.token_cache import TokenCache
+from lib.parameters import describe
 from lib.report.results import Row
 from lib.tokenizers.base import Tokenizer
 from pallas_kernels.chips import CHIPS
 
 SHAPE = (256, 512)  # rows and tokens of a batch of equal_info, paper, m2
-ROWS = 2  # of the step that is timed: more take longer by as much
 DOCUMENT = 4096  # bytes
-VOCAB = 2**16
+RECIPES = ('markov', 'lexinvariant', 'equal_info', 'visual_unicode')
+SHARE = 0.5  # of its peak rate, at which a chip is taken to train
+# Chips and virtual cores of a host: Google's ct5p-hightpu-4t and a3-ultragpu-8g.
+HOSTS = {'v5p': (4, 208), 'h200': (8, 224)}
 
 
 def table(
@@ -32,24 +34,63 @@ def table(
   text: bytes,
   repeats: int,
   shape: tuple[int, int] = SHAPE,
-  model: tuple = PAPER[0],
+  models: Mapping[str, float] | None = None,
 ) -> Iterator[list[Row]]:
-  """The step's row, then of each tokenizer how many tokens a second it feeds, read and packed."""
-  appetite, flops = _appetite(model, shape[1], repeats)
-  most = CHIPS['h200'].flops / flops
-  row = dict(step=model[0], rows=ROWS, length=shape[1])
-  note = 'loss and gradients on all cores'
-  yield [Row('input', row, 'tokens_per_s', appetite, unit='tokens/s', note=note)]
+  """Tokens that one core makes of each tokenizer, then the hosts' share of what models take.
+
+  Args:
+    plain: tokenizers by name.
+    text: of the batches.
+    repeats: batches that are timed.
+    shape: rows and tokens of a batch.
+    models: name -> training FLOPs for each token; by default those of the `paper` configs.
+  """
   documents = [text[start : start + DOCUMENT] for start in range(0, len(text), DOCUMENT)]
-  for method, codec in plain.items():
-    for source, data in (('text', documents), ('tokens', _encoded(codec, documents))):
-      rate = _rate(data, codec, repeats, shape)
-      row = dict(method=method, source=source)
+  slowest: dict[str, float] = {}
+  with tempfile.TemporaryDirectory() as folder:
+    for method, codec in plain.items():
+      cache = TokenCache(pathlib.Path(folder) / method, documents, codec)
+      for index in range(len(cache)):
+        cache[index]
+      for source, data in (
+        ('text', documents),
+        ('tokens on disk', cache),
+        ('tokens in memory', _encoded(codec, documents)),
+      ):
+        rate = _rate(data, codec, repeats, shape)
+        slowest[source] = min(rate, slowest.get(source, rate))
+        where = dict(method=method, source=source)
+        yield [Row('input', where, 'tokens_per_core_s', rate, unit='tokens/s')]
+  for model, flops in (paper_models() if models is None else models).items():
+    for chip, (chips, cores) in HOSTS.items():
+      taken = chips * SHARE * CHIPS[chip].flops / flops
+      where = dict(model=model.replace(',', ';').replace('=', ' '), host=f'{chips} {chip}')
       yield [
-        Row('input', row, 'tokens_per_s', rate, unit='tokens/s'),
-        Row('input', row, 'times_appetite', rate / appetite, note='of the step above'),
-        Row('input', row, 'times_h200', rate / most, note='of what an H200 takes at its peak'),
-      ]
+        Row('input', where, 'tokens_per_s', taken, unit='tokens/s', note='that the host must feed'),
+        *(
+          Row('input', where, f'times_{source.replace(" ", "_")}', rate * cores / taken,
+              note=f'that {cores} such cores make, with the slowest tokenizer')
+          for source, rate in slowest.items()
+        ),
+      ]  # fmt: skip
+
+
+def paper_models() -> dict[str, float]:
+  """The fastest and the largest model of each recipe at `paper` -> FLOPs for each token."""
+  found = {}
+  for name in RECIPES:
+    config = importlib.import_module(f'configs.{name}').get_config('paper')
+    plans = steps.load(f'configs/{name}.py').plans(config)
+    costs = {f'{name} {model}': _token_flops(build()) for model, build in plans.items()}
+    for chosen in (min(costs, key=costs.__getitem__), max(costs, key=costs.__getitem__)):
+      found[chosen] = costs[chosen]
+  return found
+
+
+def _token_flops(one: Plan) -> float:
+  """Of a training step, for each token; replicas count as one model."""
+  replicas = one.batch['targets'].shape[0] if one.experiment.batch_axis else 1
+  return 3 * describe(one.experiment.init_fn, one.batch).flops / replicas
 
 
 def _encoded(codec: Tokenizer, documents: Sequence[bytes]) -> Encoded:
@@ -60,14 +101,18 @@ def _encoded(codec: Tokenizer, documents: Sequence[bytes]) -> Encoded:
   return Encoded(np.concatenate(ids), np.concatenate(lengths), counts)
 
 
-def _rate(source, codec: Tokenizer, repeats: int, shape: tuple[int, int]) -> float:
-  """Tokens a second, from the second batch on: with the first the window of shuffling is filled."""
+def _rate(source: Any, codec: Tokenizer, repeats: int, shape: tuple[int, int]) -> float:
+  """Tokens for each second of processor time, threads that read ahead among it.
+
+  Counted from the second batch on: with the first the window of shuffling is filled.
+  """
   batch_size, length = shape
   batches = iter(pipeline.batches(source, codec, batch_size=batch_size, length=length, seed=0))
   next(batches)
-  begin = time.perf_counter()
+  begin = time.process_time()
   for _ in itertools.islice(batches, repeats):
     pass
+<<<<<<< HEAD
   return repeats * batch_size * length / (time.perf_counter() - begin)
 
 
@@ -89,3 +134,6 @@ def _appetite(model: tuple, length: int, repeats: int) -> tuple[float, float]:
   step = jax.jit(jax.grad(lambda variables: loss_fn(variables, batch, key)[0].mean()))
   times = time_calls(lambda: step(variables), repeats).wall
   return ROWS * length / statistics.median(times), 3 * describe_model(lm, length).flops
+=======
+  return repeats * batch_size * length / (time.process_time() - begin)
+>>>>>>> pod-next
