@@ -112,28 +112,4 @@ def _rate(source: Any, codec: Tokenizer, repeats: int, shape: tuple[int, int]) -
   begin = time.process_time()
   for _ in itertools.islice(batches, repeats):
     pass
-<<<<<<< HEAD
-  return repeats * batch_size * length / (time.perf_counter() - begin)
-
-
-def _appetite(model: tuple, length: int, repeats: int) -> tuple[float, float]:
-  """Of a model (name, layers, width, heads, MLP): what its loss and gradients take.
-
-  Returns:
-    tokens a second here, and operations a token by the usual count.
-  """
-  _, layers, dim, heads, mlp_dim = model
-  decoder = Decoder(
-    layers, dim, heads, mlp_dim, position='relative', norm='rms', gated=True, init_std=None
-  )
-  lm = LanguageModel(Learned(VOCAB, dim), decoder)
-  init_fn, loss_fn = next_token(lm)
-  ids = np.random.default_rng(0).integers(0, VOCAB, (ROWS, length))
-  batch, key = pipeline.batch_from_ids(ids, VOCAB), jax.random.key(0)
-  variables = jax.jit(init_fn)(key, batch)
-  step = jax.jit(jax.grad(lambda variables: loss_fn(variables, batch, key)[0].mean()))
-  times = time_calls(lambda: step(variables), repeats).wall
-  return ROWS * length / statistics.median(times), 3 * describe_model(lm, length).flops
-=======
   return repeats * batch_size * length / (time.process_time() - begin)
->>>>>>> pod-next
