@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.recipe import Plan
+from experiments.recipe import TrainSpec
 from experiments.tools import steps
 from lib.data import pipeline
 from lib.data.encoded import Encoded
@@ -80,14 +80,14 @@ def paper_models() -> dict[str, float]:
   found = {}
   for name in RECIPES:
     config = importlib.import_module(f'configs.{name}').get_config('paper')
-    plans = steps.load(f'configs/{name}.py').plans(config)
-    costs = {f'{name} {model}': _token_flops(build()) for model, build in plans.items()}
+    specs = steps.load(f'configs/{name}.py').train_specs(config)
+    costs = {f'{name} {model}': _token_flops(build()) for model, build in specs.items()}
     for chosen in (min(costs, key=costs.__getitem__), max(costs, key=costs.__getitem__)):
       found[chosen] = costs[chosen]
   return found
 
 
-def _token_flops(one: Plan) -> float:
+def _token_flops(one: TrainSpec) -> float:
   """Of a training step, for each token; replicas count as one model."""
   replicas = one.batch['targets'].shape[0] if one.experiment.batch_axis else 1
   return 3 * describe(one.experiment.init_fn, one.batch).flops / replicas
