@@ -108,6 +108,8 @@ class TokenCache:
   def _add(self, index: int, coded: Coded) -> None:
     """Keeps a document, and writes a shard if there are enough, or all."""
     with self._lock:
+      if index in self._new or self._places[index, 0] >= 0:
+        return  # another thread read it at the same moment
       self._new[index] = coded
       self._tokens += coded.ids.size
       if self._tokens >= SHARD_TOKENS or len(self._new) >= self._missing:
