@@ -443,7 +443,7 @@ def test_every_scale_is_well_formed(scale):
     ('grid.tokenizers', (), 'grid.tokenizers must be a tuple of 1 or more'),
     ('grid.tokenizers', ('numbered10',), 'numbered10 has no tokens of tokenizers.token_bits = 12'),
     ('grid.embeddings', ('learnt',), 'grid.embeddings must be .* one of learned'),
-    ('grid.dim', 18, 'grid.dim 18 is no even multiple of 2 heads'),
+    ('grid.dim', 18, 'grid.dim 18 is not an even multiple of 2 heads'),
     ('grid.teraflops', 0.0, 'grid.teraflops must be above 0'),
     ('budget.times', 0.0, 'budget.times must be above 0'),
     ('data.source', 'ngram:stdlib,length=16', 'is 32 long'),
