@@ -10,7 +10,7 @@ from collections.abc import Callable
 from absl import app, flags
 
 from experiments.command_line import HELP, resolved
-from lib import memory
+from lib import memory, progress
 from lib.errors import InputError
 
 
@@ -22,6 +22,7 @@ def main(name: str, execute: Callable[..., None], more: bool = False) -> None:
   if help_shown():
     return
   memory.keep_freed()
+  progress.silence_libraries()
   try:
     sys.argv = [*sys.argv[:1], *resolved(sys.argv[1:])]
     app.run(lambda rest: execute(*rest[1:]), flags_parser=flags.FLAGS if more else _parse_flags)
