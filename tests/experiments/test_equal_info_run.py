@@ -328,7 +328,7 @@ def test_text_that_m2_is_given_counts_not_all_that_there_is():
   config.m2.equal_text = ()
   m2.check(config)
   config.m2.train_bytes = 2**30  # half of the rows that are cut from it
-  with pytest.raises(InputError, match=r'would be read 7\.32 times over'):
+  with pytest.raises(InputError, match=r'would be read 7\.32 times'):
     m2.check(config)
 
 
