@@ -212,7 +212,7 @@ IDENTITY = bytes(range(256))
 @pytest.mark.parametrize(
   ('call', 'sentence'),
   [
-    (lambda: alphabets.fold_table(b''), 'alphabet must hold at least one byte'),
+    (lambda: alphabets.fold_table(b''), 'alphabet must contain at least one byte'),
     (lambda: alphabets.fold_table(b'aab '), "each only once; got b'aab '"),
     (lambda: alphabets.Folded([], b'ab'), "one byte of the alphabet b'ab'; got b' '"),
     (lambda: alphabets.fold(b'a', b'ab', b'ab'), "got b'ab'"),
