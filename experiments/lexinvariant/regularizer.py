@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments import fit
 from experiments.lexinvariant import decoders, text_models
-from experiments.recipe import Pictures, Plans, Run, Table
+from experiments.recipe import Pictures, Run, Table, TrainSpecs
 from lib import stats
 from lib.data import epochs, excerpts, folded, own_files, pipeline, sources
 from lib.errors import InputError
@@ -75,7 +75,6 @@ def check(config: ConfigDict) -> None:
         f'regularizer.arms: {tuple(arm)} is not (embedding, p, per) with an embedding of '
         f'{", ".join(decoders.PARTIAL)}, lexinvariant and p in 0…1.'
       )
-  fit.check_counts(options, 'regularizer', 'examples', 'test_sequences')
   examples(options, Symbols(HELD_OUT))  # too few symbols for the task are named here
   longest = max(len(ExampleDocuments(task, 1, 0)[0]) for task in _training_tasks(config))
   if longest > options.length:
@@ -83,8 +82,13 @@ def check(config: ConfigDict) -> None:
       f'regularizer.length {options.length} is too short for a task of {longest} symbols.'
     )
   for split in own_files.SPLITS:
-    sources.open_source(options.source, split)
-  epochs.check('regularizer.source', options.source, _text_bytes(config), config.scale)
+    sources.open_source(source_of(config), split)
+  epochs.check('regularizer.source', source_of(config), _text_bytes(config), config.scale)
+
+
+def source_of(config: ConfigDict) -> str:
+  """The source of text, for which the user's `data.source` may stand."""
+  return config.data.source or config.regularizer.source
 
 
 def _text_bytes(config: ConfigDict) -> int:
@@ -139,12 +143,12 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   return rows
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The arms; all are of about one size."""
-  plan = functools.partial(decoders.plan, config, config.regularizer)
+  train_spec = functools.partial(decoders.train_spec, config, config.regularizer)
   return {
     f'regularizer/{name(**arm.where)}': functools.partial(
-      plan, arm.embedding, TOKENIZER.vocab_size, arm.per
+      train_spec, arm.embedding, TOKENIZER.vocab_size, arm.per
     )
     for arm in arms(config)
   }
@@ -193,7 +197,7 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
   if arm.embedding == 'lexinvariant':
     return plain
   return plain.map(
-    lambda batch: batch | {'concealed': np.full(len(batch['inputs']), arm.p, np.float32)}
+    lambda batch: batch | {'hidden_probability': np.full(len(batch['inputs']), arm.p, np.float32)}
   )
 
 
@@ -205,7 +209,7 @@ def _training_tasks(config: ConfigDict) -> list[look_up.Task]:
 
 
 def _documents(config: ConfigDict, split: str) -> sources.Source:
-  return folded.open_folded(config.regularizer.source, text_models.ALPHABETS[TEXT]).documents[split]
+  return folded.open_folded(source_of(config), text_models.ALPHABETS[TEXT]).documents[split]
 
 
 def _texts(config: ConfigDict, seed: int) -> list[bytes]:
@@ -224,7 +228,7 @@ def _stretches(config: ConfigDict, split: str) -> excerpts.Excerpts:
     count=options.test_sequences,
     most=text_models.of_one_document(options.test_sequences),
     prepare=TOKENIZER.encode,
-    name=f'{options.source} ({split})',
+    name=f'{source_of(config)} ({split})',
   )
 
 
@@ -248,7 +252,7 @@ def answers(
 ) -> np.ndarray:
   """Shares [S, N] of the symbols that models answer rightly, over symbols of a kind of SYMBOLS."""
   hidden, length = np.float32(symbols == 'concealed'), config.regularizer.length
-  writers = [generator(one.model, length=length, concealed=hidden) for one in trained]
+  writers = [generator(one.model, length=length, hidden_probability=hidden) for one in trained]
   return look_up.right_shares(writers, these, TOKENIZER)
 
 
@@ -333,9 +337,7 @@ TABLE = Table(
   ),
   check=check,
   pictures=pictures,
-  plans=plans,
-  sources=lambda config: (config.regularizer.source,),
-  descriptions=lambda config: folded.describe(
-    config.regularizer.source, text_models.ALPHABETS[TEXT], TEXT
-  ),
+  train_specs=train_specs,
+  sources=lambda config: (source_of(config),),
+  descriptions=lambda config: folded.describe(source_of(config), text_models.ALPHABETS[TEXT], TEXT),
 )

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -59,11 +60,21 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
   """
   port = free_port()
   started = [
-    subprocess.Popen([sys.executable, *arguments], env=environment(i, processes, devices, port))
+    subprocess.Popen(
+      [sys.executable, *arguments],
+      env=environment(i, processes, devices, port),
+      stdout=subprocess.PIPE,
+    )
     for i in range(processes)
   ]
+  readers = [threading.Thread(target=_print, args=(one,), daemon=True) for one in started]
+  for reader in readers:
+    reader.start()
+
+  told = []
 
   def pass_on(*_: Any) -> None:
+    told.append(True)
     for one in started:
       one.terminate()
 
@@ -72,18 +83,31 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
   while running := [one for one in started if one.poll() is None]:
     time.sleep(0.05)
     if not failed and (failed := _failed(started)):
-      print(
-        f'launch: a process ended with code {failed}: the others cannot go on and are stopped.',
-        file=sys.stderr,
-        flush=True,
-      )
+      if not told:
+        print(
+          f'launch: a process ended with code {failed}: the others cannot continue '
+          'and are stopped.',
+          file=sys.stderr,
+          flush=True,
+        )
       deadline = time.monotonic() + grace
     if time.monotonic() > deadline:
       for one in running:
         end(one)
       deadline, end = time.monotonic() + grace, subprocess.Popen.kill
   signal.signal(signal.SIGTERM, before)
+  for reader in readers:
+    reader.join(grace)
   return failed or _failed(started)
+
+
+def _print(process: subprocess.Popen) -> None:
+  """Passes on what a process prints, without what gloo says of its connections."""
+  assert process.stdout
+  for line in process.stdout:
+    if not line.startswith(b'[Gloo]'):
+      sys.stdout.write(line.decode(errors='replace'))
+      sys.stdout.flush()
 
 
 def _failed(processes: Sequence[subprocess.Popen]) -> int:
@@ -94,7 +118,7 @@ def _failed(processes: Sequence[subprocess.Popen]) -> int:
 def execute(*arguments: str) -> None:
   """Runs what stands after `--` and exits as it does."""
   if not arguments:
-    raise InputError('what shall run? Give it after --, as in: -- -m experiments.markov.')
+    raise InputError('give a command after --, as in: -- -m experiments.markov.')
   code = run(arguments, PROCESSES.value, DEVICES.value, GRACE.value)
   sys.exit(128 - code if code < 0 else code)
 

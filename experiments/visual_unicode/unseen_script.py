@@ -48,9 +48,9 @@ def check(config: ConfigDict) -> None:
         'word of Unicode names, such as LATIN, CYRILLIC or ARMENIAN.'
       )
   shares = options.held_out, options.validation
-  if min(shares) <= 0 or sum(shares) >= 1:
+  if sum(shares) >= 1:
     raise InputError(
-      'unseen_script.held_out and unseen_script.validation must be above 0 and below 1 together; '
+      'unseen_script.held_out and unseen_script.validation must be below 1 together; '
       f'got {shares[0]} and {shares[1]}.'
     )
   if both := set(options.trained) & set(options.tested):
@@ -86,7 +86,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   seen, validation, groups = split(config)
   every = [*seen, *validation, *(letter for group in groups.values() for letter in group)]
   tokenizer = Restricted(Unicode(), [ord(letter) for letter in every])
-  opened = Text('names', tokenizer, text.draw(config, tokenizer))
+  opened = Text('names', tokenizer, text.render_tokens(config, tokenizer))
   lines, validated = (
     letter_names.rows(tokenizer, some, options.length) for some in (seen, validation)
   )

@@ -12,7 +12,7 @@ import pytest
 
 from configs import common, lexinvariant
 from experiments.lexinvariant import decoders, markov
-from experiments.lexinvariant.__main__ import RECIPE
+from experiments.lexinvariant.recipe import RECIPE
 from lib.errors import InputError
 from lib.parallel import sharding
 from lib.report.results import Rows, from_json
@@ -141,12 +141,12 @@ def test_a_predictor_that_sees_names_is_found_out():
 
 
 def test_evaluation_drops_the_aids_and_keeps_what_a_model_needs():
-  table = {'table': 1, 'begin': 2}
+  table = {'table': 1, 'bos': 2}
   kept = decoders.bare({'params': {'model': {'embedding': table}, 'probes': 3}})
   assert kept == {'params': {'embedding': table}}
-  random = {'begin': 2, 'annealed_table': 1}
+  random = {'bos': 2, 'annealed_table': 1}
   kept = decoders.bare({'params': {'model': {'embedding': random}}})
-  assert kept == {'params': {'embedding': {'begin': 2}}}
+  assert kept == {'params': {'embedding': {'bos': 2}}}
 
 
 def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path):
@@ -162,7 +162,7 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path):
   [
     ('markov.alphabet', 9, 'markov.alphabet 9 is too large for exact Bayes'),
     ('markov.anneal', (0.5, 0.5), 'markov.anneal must be two rising fractions'),
-    ('theory.alphabets', (9,), 'theory.alphabets must lie between 2 and 8 symbols'),
+    ('theory.alphabets', (9,), 'theory.alphabets must be at most 8 symbols'),
     ('in_context.pairs', 27, 'needs a symbol for each key'),
   ],
 )
