@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kind of file a tokenizer is in, told by its content, never by its name."""
+"""The kind of a tokenizer file, by its content, never by its name."""
 
 import base64
 import binascii
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 
 BOM = b'\xef\xbb\xbf'
-HEAD = 1 << 14  # bytes that tell a file that is no JSON
+HEAD = 1 << 14  # first bytes that identify other files than JSON
 USE = 'give the tokenizer.json of the same model'
 SETTINGS = 'has the settings of a tokenizer alone: give the tokenizer.json next to it'
 # A key of a JSON object -> what file has it.
@@ -28,9 +28,9 @@ def kind_of(head: bytes) -> str | None:
 
 
 def other(content: bytes) -> str | None:
-  """What a file is that tokenizers come with and that cannot be used, and what to give instead.
+  """A sentence on a known file that is not a tokenizer, and what to give instead.
 
-  None for a file of no known kind, and for a tokenizer.json, sound or not.
+  None for a file of unknown kind, and for any tokenizer.json.
   """
   if content.startswith(b'version https://git-lfs'):
     return 'is a pointer of Git LFS, not the file: fetch it with `git lfs pull`'
