@@ -36,8 +36,11 @@ def other(content: bytes) -> str | None:
     return 'is a pointer of Git LFS, not the file: fetch it with `git lfs pull`'
   if content.startswith((b'#version', b'#Version')):
     return 'has the merges of a BPE alone (merges.txt): give the tokenizer.json next to it'
-  if _has_ranks(content):
-    return f'has ranks of tiktoken, without the rule that splits text: {USE}'
+  if has_ranks(content):
+    return (
+      f'has ranks of tiktoken, without the rule that splits text: {USE}, or add the '
+      'rule by `python -m experiments.tools.tokenizer export FILE OUT --rule=cl100k`'
+    )
   return _of_json(content) if kind_of(content) == '.json' else None
 
 
@@ -54,7 +57,7 @@ def _of_json(content: bytes) -> str | None:
   return found[0] if found else "is JSON, but no tokenizer.json: it has no 'model'"
 
 
-def _has_ranks(content: bytes) -> bool:
+def has_ranks(content: bytes) -> bool:
   """Whether the first lines are each a token in base64 and its number."""
   lines = content[:HEAD].split(b'\n')
   return len(lines) > 1 and all(map(_is_rank, lines[:-1]))
