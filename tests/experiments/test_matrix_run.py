@@ -447,7 +447,11 @@ def test_every_scale_is_well_formed(scale):
     ('grid.teraflops', 0.0, 'grid.teraflops must be above 0'),
     ('budget.times', 0.0, 'budget.times must be above 0'),
     ('data.source', 'ngram:stdlib,length=16', 'is 32 long'),
-    ('budget.tokenizers', ('bytes', 'lossy'), "budget.tokenizers: 'lossy' is not one of blocks, bpe"),
+    (
+      'budget.tokenizers',
+      ('bytes', 'lossy'),
+      "budget.tokenizers: 'lossy' is not one of blocks, bpe",
+    ),
     ('markov.bits', (13,), 'markov.bits must be .* one of 12, 16'),
     ('seed', -1, 'seed must be 0 or more'),
   ],
