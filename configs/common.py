@@ -30,7 +30,7 @@ MODEL = Section() | {
 }
 # Its training (`experiments.fit`).
 TRAINING = Section() | {
-  'length': 32,  # tokens of a row
+  'length': Field(32, most=2**24),  # tokens of a row
   'batch_size': 8,
   # Lanes of documents that the rows of a batch come from (`lib.data.lanes`); 0: as many as divide
   # the batch, up to 64. A process reads only those of its devices' rows.

@@ -45,6 +45,8 @@ def main(recipe: Recipe) -> None:
     sys.exit(_say(recipe, error, 1))
   except loop.Stopped as error:
     sys.exit(_say(recipe, error, error.code))
+  except MemoryError as error:
+    sys.exit(_say(recipe, InputError(f'no memory is left ({error}): choose smaller sizes.'), 2))
   except Exception as error:
     if (why := errors.refusal(error)) is None:
       raise
@@ -68,8 +70,10 @@ def _define_flags(name: str) -> None:
   default = pathlib.Path(__file__).parents[1] / 'configs' / f'{name}.py'
   try:  # ml_collections reads overrides of the config as soon as it is defined
     config_flags.DEFINE_config_file('config', f'{default}:cpu', 'Config, scale.', lock_config=True)
-  except AttributeError as error:
+  except (AttributeError, KeyError) as error:
     raise _no_such_field(error) from error
+  except (SyntaxError, UnicodeDecodeError) as error:
+    raise _no_config(error) from error
   flags.DEFINE_string('workdir', f'runs/{name}', 'Folder for everything this run writes.')
   flags.DEFINE_bool(
     'distributed',
@@ -82,8 +86,10 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
     flags.FLAGS.config.lock()  # a config file that is not there shows only when it is used
-  except AttributeError as error:
+  except (AttributeError, KeyError) as error:
     raise _no_such_field(error) from error
+  except (SyntaxError, UnicodeDecodeError) as error:
+    raise _no_config(error) from error
   except OSError as error:
     raise InputError('there is no such --config file; it is configs/NAME.py:SCALE.') from error
   if len(rest) > 1:
@@ -91,9 +97,15 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   return rest
 
 
-def _no_such_field(error: AttributeError) -> InputError:
-  # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?
+def _no_config(error: Exception) -> InputError:
+  return InputError(f'the --config file is no Python ({error}); it is configs/NAME.py:SCALE.')
+
+
+def _no_such_field(error: Exception) -> InputError:
+  # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?, or ends
+  # with: Attempting to lookup: seed.x
   words = str(error).strip('"\'').replace("\\'", '').replace('\\n', '. ')
+  words = words.rpartition('Attempting to lookup: ')[2]
   return InputError(f'the config has no field {words}')
 
 
@@ -103,8 +115,11 @@ def execute(recipe: Recipe) -> None:
     processes.join()
   config = flags.FLAGS.config
   check_tables(config.tables, [table.name for table in recipe.tables])
+  workdir.check_place(flags.FLAGS.workdir)
   recipe.check(config)
   mesh = sharding.make_mesh(config.mesh)
+  changed = config_flags.get_override_values(flags.FLAGS['config'])
+  recipe.check_sizes(config, mesh, weigh=bool(changed) or config.scale not in ('smoke', 'cpu'))
   keep_compiled()
   with contextlib.ExitStack() as held:
     place, mirror = flags.FLAGS.workdir, None
