@@ -127,6 +127,6 @@ def base(chosen: Sequence[str], tables: Sequence[str]) -> Section:
     'profile': Field((), least=0, like=(0, 1)),
     'dtype': Field(  # of activations
       Scaled('float32', 'float32', 'bfloat16', 'bfloat16'),
-      choices=('float32', 'bfloat16', 'float16'),
+      choices=('float32', 'bfloat16'),
     ),
   }
