@@ -52,17 +52,17 @@ class Run:
 
   def send(self) -> None:
     """Sends what is new in the folder to the bucket, if there is one."""
-    if self.mirror and processes.first():
+    if self.mirror and processes.is_primary():
       self.mirror.send()
 
   def keep(self, name: str, content: bytes | str) -> None:
     """Leaves a file in the workdir, whole and once, however many processes have its content."""
-    if processes.first():
+    if processes.is_primary():
       atomic.write(self.workdir / name, content)
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TrainSpec:
   """A model that a recipe trains, as far as it is known without data: enough to compile its step.
 
   Attributes:
@@ -77,11 +77,11 @@ class Plan:
   batch: Mapping[str, jax.ShapeDtypeStruct]
   vocab_size: int
 
-  def drawn(self) -> dict[str, np.ndarray]:
+  def random_batch(self) -> dict[str, np.ndarray]:
     """A batch of random tokens without padding, each scored; further fields are 0."""
     size = self.batch['targets'].shape
     ids = np.random.default_rng(0).integers(0, self.vocab_size, size)
-    known = pipeline.whole(ids, self.vocab_size) | {'scored': np.ones(size, np.int32)}
+    known = pipeline.batch_from_ids(ids, self.vocab_size) | {'scored': np.ones(size, np.int32)}
     zeros = lambda one: np.zeros(one.shape, one.dtype)
     return {name: known.get(name, zeros(one)) for name, one in self.batch.items()}
 
@@ -97,7 +97,7 @@ ABOUT_DATA = (
   f'{STRETCH} bytes that also stand in the training text, after such text was cut out; '
   '`share_kept` is the share of the bytes that the cut left.'
 )
-Plans = Mapping[str, Callable[[], Plan]]
+TrainSpecs = Mapping[str, Callable[[], TrainSpec]]
 Pictures = Mapping[str, Picture]  # by file name
 
 
@@ -129,7 +129,8 @@ class Table:
     rows: which rows the terminal shows, by their coordinates; single seeds never are.
     check: raises InputError for a config that the table cannot be measured with.
     pictures: (rows of all tables, config, run) -> what is drawn from them.
-    plans: config -> the models that it trains, the largest first, where they do not depend on data.
+    train_specs: config -> the models that it trains, the largest first, where they do not depend
+      on data.
     sources: config -> the sources of text (`lib.data.sources`) that it reads.
     descriptions: config -> what text holds that it makes from its sources, such as folded text.
     also: further tables that `measure` gives rows of: name -> (caption, shown).
@@ -142,7 +143,7 @@ class Table:
   rows: Callable[[Mapping[str, str]], bool] = lambda where: True
   check: Callable[[ConfigDict], None] = lambda config: None
   pictures: Callable[[Sequence[Row], ConfigDict, Run], Pictures] = lambda rows, config, run: {}
-  plans: Callable[[ConfigDict], Plans] = lambda config: {}
+  train_specs: Callable[[ConfigDict], TrainSpecs] = lambda config: {}
   sources: Callable[[ConfigDict], Sequence[str]] = lambda config: ()
   descriptions: Callable[[ConfigDict], Sequence[Description]] = lambda config: ()
   also: Mapping[str, tuple[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
@@ -201,20 +202,22 @@ class Recipe:
       weigh: whether models are measured too, which takes about a second each.
     """
     for table in self.chosen(config):
-      for make in itertools.islice(table.plans(config).values(), 1):
+      for make in itertools.islice(table.train_specs(config).values(), 1):
         with naming(table.name):
-          plan = make()
-          axis = plan.experiment.batch_axis
-          sharding.batch_shardings(plan.batch, mesh, axis)
-          if plan.batch['targets'].shape[axis] % config.accumulate:
+          spec = make()
+          axis = spec.experiment.batch_axis
+          sharding.batch_shardings(spec.batch, mesh, axis)
+          if spec.batch['targets'].shape[axis] % config.accumulate:
             raise InputError(f'accumulate={config.accumulate} does not divide the batch.')
           if weigh:
-            _check_memory(plan)
+            _check_memory(spec)
 
-  def plans(self, config: ConfigDict) -> Plans:
+  def train_specs(self, config: ConfigDict) -> TrainSpecs:
     """The models of all tables, the largest first."""
     tables = sorted(self.tables, key=lambda table: table.name != self.largest)
-    return {name: plan for table in tables for name, plan in table.plans(config).items()}
+    return {
+      name: train_spec for table in tables for name, train_spec in table.train_specs(config).items()
+    }
 
   @property
   def captions(self) -> dict[str, str]:
@@ -268,15 +271,15 @@ class Recipe:
     )
 
 
-def _check_memory(plan: Plan) -> None:
+def _check_memory(spec: TrainSpec) -> None:
   """Raises InputError where a model's training state and a batch are more than all memory."""
-  shapes = describe(plan.experiment.init_fn, plan.batch).shapes
+  shapes = describe(spec.experiment.init_fn, spec.batch).shapes
   size = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
   parameters = size(shapes['params'])
   # In float32: parameters, their gradient and the arrays of a batch.
-  needed, free = 4 * (2 * parameters + size(dict(plan.batch))), memory.free()
+  needed, free = 4 * (2 * parameters + size(dict(spec.batch))), memory.free()
   if needed > free:
     raise InputError(
-      f'{parameters:,} parameters and a batch of {plan.batch["targets"].shape} take '
+      f'{parameters:,} parameters and a batch of {spec.batch["targets"].shape} take '
       f'{needed / 1e9:,.0f} GB at least, and {free / 1e9:,.0f} GB are free: choose smaller sizes.'
     )
