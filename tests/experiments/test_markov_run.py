@@ -215,7 +215,7 @@ def test_transformer_arms_say_whether_they_reached_the_entropy_rate(smoke):
     ('real_text.sizes', (), 'smoke', 'dictionary of 0 tokens'),
     ('transformer.vocab_size', 1, 'smoke', 'dictionary of 1 tokens'),
     ('data.source', '/nowhere/*.txt', 'smoke', r'/nowhere/\*.txt'),
-    ('transformer.dim', 9, 'smoke', 'no multiple of 2 heads'),
+    ('transformer.dim', 9, 'smoke', 'not a multiple of 2 heads'),
     ('transformer.seeds', 0, 'smoke', 'seeds must be 1 or more'),
     ('transformer.heads', 0, 'smoke', 'heads must be 1 or more'),
     ('bound.probabilities', (0.8, 1.0), 'smoke', 'bound.probabilities must be .* below 1'),
