@@ -239,6 +239,7 @@ def test_bad_fields_are_named_before_anything_is_written(field, value, config, m
     (["--config.tables=('nope',)"], 'smoke', "table 'nope' is not one of ngram"),
     ([], 'giant', "scale 'giant' is not one of"),
     (['--config.seedz=3'], 'smoke', 'Did you mean "seed"'),
+    (['--config.seed.x=3'], 'smoke', 'the config has no field seed.x'),
     (['--config.mesh.data=3'], 'smoke,tables=ngram', 'mesh'),
     (['extra'], 'smoke', "argument 'extra' is not a flag"),
   ],
