@@ -42,7 +42,7 @@ def batches(folder, text, tokenizer, lanes=2):
 
 
 def several_epochs(made):
-  return list(itertools.islice(made, 250))
+  return list(itertools.islice(made, 1000))
 
 
 def test_batches_are_the_same_with_and_without(text, tmp_path):
