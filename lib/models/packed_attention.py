@@ -22,7 +22,7 @@ def packed_attention(
   """`causal_attention` by a kernel, each device with its own texts and heads.
 
   A compiler cannot split a kernel: over several devices it is told what each of them has. Texts or
-  heads that do not divide among theirs are the same on all of these.
+  heads of keys that do not divide among theirs are the same on all of these.
   """
 
   def local(q, k, v, segments, table, vectors):
@@ -31,7 +31,7 @@ def packed_attention(
   mesh = jax.sharding.get_abstract_mesh()
   if math.prod(mesh.shape.values()) == 1:
     return local(q, k, v, segments, table, vectors)
-  head_axis = TENSOR if q.shape[2] % mesh.shape[TENSOR] == 0 else None
+  head_axis = TENSOR if k.shape[2] % mesh.shape[TENSOR] == 0 else None
   batch_axes = BATCH_AXES if q.shape[0] % batch_devices(mesh) == 0 else None
   batch = PartitionSpec(batch_axes)
   heads = PartitionSpec(batch_axes, None, head_axis)

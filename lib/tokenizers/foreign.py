@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +22,7 @@ from lib.tokenizers.sentencepiece import SentencePiece
 from lib.tokenizers.wordpiece import byte_characters
 
 MOST = 1 << 24  # ids: more are damage
+BOS = '<|bos|>'  # an added token
 # What tokenizers often change: case, spaces, line ends, compatible and combining characters.
 PROBE = "A  b\r\n\tÀ\u00a0\ufb01 e\u0301\u200d漢\U0001f600 1,234.5 it's\x00 "
 
@@ -230,6 +232,57 @@ class _Model:
 
   def decode(self, ids: list[int]) -> str:
     return self._processor.decode(ids)
+
+
+def to_json(tokenizer: base.Tokenizer, bos: int | None) -> bytes:
+  """A tokenizer.json that cuts text as the tokenizer does.
+
+  Args:
+    tokenizer: one that was read from such a file, bytes, or BPE of all bytes without words.
+    bos: the id of BOS. Where it is the one after the tokenizer's ids, it becomes an added token.
+
+  Raises:
+    InputError: any other tokenizer, or a BOS in the midst of nothing.
+  """
+  import tokenizers
+
+  made: Any
+  if isinstance(tokenizer, ByteLevel) or getattr(tokenizer, 'kind', '') == '.json':
+    made = tokenizers.Tokenizer.from_str(tokenizer.content.decode())  # type: ignore[attr-defined]
+  else:
+    made = _byte_pairs(tokenizer)
+  if bos is not None and bos >= tokenizer.vocab_size:
+    made.add_special_tokens([tokenizers.AddedToken(BOS, special=True, normalized=False)])
+    if made.token_to_id(BOS) != bos:
+      raise InputError(
+        f'the BOS id {bos} cannot be added to a tokenizer.json of {tokenizer.vocab_size} ids.'
+      )
+  elif made is not None and hasattr(tokenizer, 'content'):
+    return tokenizer.content
+  return made.to_str().encode()
+
+
+def _byte_pairs(tokenizer: base.Tokenizer) -> Any:
+  """Merges over the characters of bytes, across words, as a `tokenizers` object."""
+  from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+  merges = getattr(tokenizer, 'merges', np.zeros((0, 2), int))
+  pieces = getattr(tokenizer, 'pieces', [])
+  known = tokenizer.family == 'characters' or (
+    tokenizer.family == 'bpe' and getattr(tokenizer, 'encoder', '') == 'merges'
+  )
+  if not known or len(tokenizer.alphabet) < 256 or len(set(pieces)) < len(pieces):
+    raise InputError(
+      f'this {tokenizer.family} tokenizer cannot be written as a tokenizer.json: use bytes, '
+      'bpe_unsplit over all bytes, or one that was read from such a file.'
+    )
+  characters = byte_characters()
+  written = [''.join(characters[byte] for byte in piece) for piece in pieces]
+  pairs = [(written[left], written[right]) for left, right in np.asarray(merges).tolist()]
+  made = Tokenizer(models.BPE({piece: i for i, piece in enumerate(written)}, pairs))
+  made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+  made.decoder = decoders.ByteLevel()
+  return made
 
 
 def _library(content: bytes):
