@@ -1,6 +1,8 @@
 # Each target sets itself up on a fresh machine with Python 3.11 or later: `make demo`, `make test`;
 # with another Python than the first found: `make test PYTHON=python3.13`.
 SHELL := /bin/bash
+# Without bytecode each process would spend six seconds on compiling its imports.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

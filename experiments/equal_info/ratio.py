@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, fit
+from experiments import coders
 from experiments.coders import Method
 from experiments.equal_info import pictures
-from experiments.recipe import Run, Table, text_of
+from experiments.recipe import Run, Table, naming, text_of
 from lib import stats
 from lib.compression import coded_text, one_pass
 from lib.compression.byte_model import ByteModel
@@ -32,7 +32,8 @@ UNITS = 'documents'
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for unknown tokenizers or text that is not there."""
-  coders.widths(config.ratio.methods, config.ratio.token_bits)
+  with naming('ratio.methods'):
+    coders.widths(config.ratio.methods, config.ratio.token_bits)
   check_text(config, 'ratio')
 
 
@@ -40,9 +41,8 @@ def check_text(config: ConfigDict, table: str) -> None:
   """Raises InputError where M1 cannot be had, or not the excerpts of a table."""
   options = config[table]
   coders.check_m1(config)
-  fit.check_counts(options, table, 'examples', least=2)
-  fit.check_counts(options, table, 'length', least=16)
-  held_out(config, options.examples, options.length)
+  with naming(f'{table}.length'):
+    held_out(config, options.examples, options.length)
 
 
 def held_out(config: ConfigDict, examples: int, length: int) -> Excerpts:
@@ -125,7 +125,7 @@ def _add_excess(rows: Rows, lengths: coded_text.CodeLengths, spent: np.ndarray) 
   note = f'AC takes {spent.sum():,} bits and -log2 p of M1 is {lengths.exact.sum():,.1f}'
   rows.add(where, 'excess', over, 'share', note)
   bar = f'at most {CLOSE:.0%} longer than -log2 p of M1; 257 of 16,384 are reserved'
-  rows.add(where, 'holds', float(over.value <= CLOSE), note=bar)
+  rows.add(where, 'holds', float(over.value <= CLOSE), 'yes/no', bar)
   notes = {
     'frequencies': '14-bit frequencies, each at least 1 of 16,384',
     'end_mark': 'the mark that ends a stream, of 14 bits',

@@ -5,12 +5,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import fit
 from experiments.lexinvariant import decoders
 from experiments.recipe import Run, Table
 from experiments.tools import steps
 from experiments.tools.timing import in_turns
-from lib.errors import InputError
 from lib.report.results import Rows
 
 DRAWN = ('shared', 'per_sequence', 'seeded')  # ways in which rows are drawn
@@ -18,9 +16,6 @@ DRAWN = ('shared', 'per_sequence', 'seeded')  # ways in which rows are drawn
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for a model that cannot be built."""
-  fit.check_counts(config.cost, 'cost', 'repeats')
-  if not config.cost.vocab_sizes:
-    raise InputError('cost.vocab_sizes must not be empty.')
   decoders.check(config.cost, 'cost', max(config.cost.vocab_sizes))
 
 

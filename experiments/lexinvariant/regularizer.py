@@ -23,6 +23,7 @@ from lib.errors import InputError
 from lib.evals.sequences import generator, token_nats
 from lib.language_model import TrainedModel
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, name, select, series
 from lib.tasks import look_up
 from lib.tasks.look_up import Example, ExampleDocuments, Symbols
@@ -74,7 +75,6 @@ def check(config: ConfigDict) -> None:
         f'regularizer.arms: {tuple(arm)} is not (embedding, p, per) with an embedding of '
         f'{", ".join(decoders.PARTIAL)}, lexinvariant and p in 0…1.'
       )
-  fit.check_counts(options, 'regularizer', 'examples', 'test_sequences')
   examples(options, Symbols(HELD_OUT))  # too few symbols for the task are named here
   longest = max(len(ExampleDocuments(task, 1, 0)[0]) for task in _training_tasks(config))
   if longest > options.length:
@@ -82,8 +82,13 @@ def check(config: ConfigDict) -> None:
       f'regularizer.length {options.length} is too short for a task of {longest} symbols.'
     )
   for split in own_files.SPLITS:
-    sources.open_source(options.source, split)
-  epochs.check('regularizer.source', options.source, _text_bytes(config), config.scale)
+    sources.open_source(source_of(config), split)
+  epochs.check('regularizer.source', source_of(config), _text_bytes(config), config.scale)
+
+
+def source_of(config: ConfigDict) -> str:
+  """The source of text, for which the user's `data.source` may stand."""
+  return config.data.source or config.regularizer.source
 
 
 def _text_bytes(config: ConfigDict) -> int:
@@ -204,7 +209,7 @@ def _training_tasks(config: ConfigDict) -> list[look_up.Task]:
 
 
 def _documents(config: ConfigDict, split: str) -> sources.Source:
-  return folded.open_folded(config.regularizer.source, text_models.ALPHABETS[TEXT]).documents[split]
+  return folded.open_folded(source_of(config), text_models.ALPHABETS[TEXT]).documents[split]
 
 
 def _texts(config: ConfigDict, seed: int) -> list[bytes]:
@@ -223,7 +228,7 @@ def _stretches(config: ConfigDict, split: str) -> excerpts.Excerpts:
     count=options.test_sequences,
     most=text_models.of_one_document(options.test_sequences),
     prepare=TOKENIZER.encode,
-    name=f'{options.source} ({split})',
+    name=f'{source_of(config)} ({split})',
   )
 
 
@@ -284,29 +289,35 @@ def add_accuracies(
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """What B_p gives and costs by p, and how long trained rows grow."""
   mine = [row for row in rows if row.table == 'regularizer' and row.measured is not None]
-  by_p: dict[str, plots.Series] = {}
+  by_p: dict[str, plots.Points] = {}
   for column in dict.fromkeys(row.column for row in mine):
     found = select(rows, 'regularizer', column, embedding='permuted', per='type')
-    found = [row for row in found if 'seed' not in row.where]
-    by_p[column] = [float(row.where['p']) for row in found], [row.measured or 0.0 for row in found]
+    by_p[column] = [(float(row.where['p']), row) for row in found if 'seed' not in row.where]
   accuracy = {
-    column.replace('_accuracy_', ', ').replace('_', ' '): curve
+    column.replace('_accuracy_', ', ').replace('_', ' ') + ' symbols': curve
     for column, curve in by_p.items()
     if '_accuracy_' in column and '_above_' not in column
   }
   norms = {}
   for arm in arms(config):
     where = arm.where | {'seed': config.seed}
-    if (curve := series(rows, 'regularizer', r'row_norm_at_step_(\d+)', where))[0]:
-      norms[name(**arm.where)] = curve
-  text_nats = {'B_p per type': by_p['text_nats_per_symbol']}
-  return {
-    'regularizer.png': [
-      plots.curves('Tasks by how many names are hidden', 'p', 'accuracy', accuracy),
-      plots.curves('Text under its own names', 'p', 'nats per symbol', text_nats),
-      plots.curves('Length of trained rows', 'step', 'over √width', norms, {'random rows': 1.0}),
-    ]
-  }
+    if curve := series(rows, 'regularizer', r'row_norm_at_step_(\d+)', where):
+      said = [f'{key} = {value}' for key, value in arm.where.items() if key != 'embedding']
+      norms[', '.join([str(arm.where['embedding']), *said])] = curve
+  text_nats = {'permuted names (B_p)': by_p['text_nats_per_symbol']}
+  x_label, y_label = 'share p of hidden names', 'norm over √width'
+  panels = [
+    plots.row_curves('Tasks by how many names are hidden', x_label, 'accuracy', accuracy),
+    plots.row_curves('Text under its own names', x_label, 'nats per symbol', text_nats),
+    plots.row_curves(
+      'Length of trained rows', 'training step', y_label, norms, levels={'random rows': 1.0}
+    ),
+  ]
+  caption = (
+    'What hiding names in a share p of the places gives on two tasks, what it costs on text, and '
+    'how long trained rows grow next to random ones. Bars: one standard error.'
+  )
+  return {'regularizer.png': Picture(caption, panels)}
 
 
 TABLE = Table(
@@ -327,8 +338,6 @@ TABLE = Table(
   check=check,
   pictures=pictures,
   plans=plans,
-  sources=lambda config: (config.regularizer.source,),
-  descriptions=lambda config: folded.describe(
-    config.regularizer.source, text_models.ALPHABETS[TEXT], TEXT
-  ),
+  sources=lambda config: (source_of(config),),
+  descriptions=lambda config: folded.describe(source_of(config), text_models.ALPHABETS[TEXT], TEXT),
 )

@@ -25,6 +25,7 @@ from lib.language_model import TrainedModel, ensemble
 from lib.models.stages import Flops, Stage
 from lib.objectives.next_token import next_token
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, name, select
 from lib.train.experiment import Experiment
 
@@ -59,10 +60,9 @@ def check(config: ConfigDict) -> None:
   text.check(config)
   models.check(options, 'growth')
   text.check_sizes(config, options)
-  if options.layers < 2 or options.experts < 2 or options.steps < options.experts:
+  if options.steps < options.experts:
     raise InputError(
-      'growth needs 2 layers, 2 experts and a step for each expert, or more; got '
-      f'{options.layers} layers, {options.experts} experts and {options.steps} steps.'
+      f'growth.steps must be growth.experts {options.experts} or more; got {options.steps}.'
     )
   if options.initial:
     raise InputError('growth.initial must be empty: a model grows from its first layer.')
@@ -230,16 +230,28 @@ def _together(
   )
 
 
+LABELS = {  # in the picture
+  'monolithic': 'one model',
+  'grown': 'grown layer by layer',
+  'experts': 'experts together',
+  'expert': 'an expert alone',
+}
+
+
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte against training compute; the grown model after each layer."""
   bits = {row.row: row for row in select(rows, 'growth', 'bits_per_byte')}
   points: dict[str, list[tuple[float, Row]]] = {}
   for row in select(rows, 'growth', 'training_flops'):
-    label = row.where['model'].partition('=')[0]
-    points.setdefault(label, []).append((row.measured or 0.0, bits[row.row]))
-  label = 'bits per byte ± standard error'
-  panel = plots.row_curves('Growth', 'operations of training', label, points)
-  return {'growth.png': [panel]}
+    label = LABELS[row.where['model'].partition('=')[0]]
+    points.setdefault(label, []).append(((row.measured or 0.0) / 1e9, bits[row.row]))
+  x_label = 'GFLOP of training'
+  panel = plots.row_curves('Loss by compute of training', x_label, 'bits per byte', points)
+  caption = (
+    'A model grown layer by layer, one model of equal compute, and experts whose logits are '
+    'averaged. Bars: one standard error over seeds and documents.'
+  )
+  return {'growth.png': Picture(caption, [panel])}
 
 
 TABLE = recipe.Table(

@@ -17,7 +17,6 @@ from experiments import fit, recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from lib import stats
-from lib.errors import InputError
 from lib.evals import nearest
 from lib.evals.nearest import NEAREST, Words
 from lib.glyphs import row_kinds
@@ -25,6 +24,7 @@ from lib.glyphs.pixel_rows import unit
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows
 
 MAPS = 'neighbours.npz'  # in the workdir, for the pictures
@@ -36,8 +36,6 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for arms and counts that cannot be had, and whatever `loss` cannot have."""
   loss.check(config)
   models.check_arms(config.neighbours.arms, 'neighbours.arms')
-  if config.neighbours.tokens < 2:
-    raise InputError(f'neighbours.tokens must be 2 or more; got {config.neighbours.tokens}.')
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:
@@ -149,8 +147,14 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Tokens in the plane of two principal components, in each space."""
   with np.load(run.workdir / MAPS) as maps:
     written = [repr(str(token))[1:-1].replace(' ', '␣') for token in maps['tokens']]
-    panels = [plots.words(title, maps[title], written) for title in maps.files if title != 'tokens']
-  return {'neighbours.png': panels}
+    axes = 'first principal component', 'second principal component'
+    titles = [title for title in maps.files if title != 'tokens']
+    panels = [plots.words(title, maps[title], written, *axes) for title in titles]
+  caption = (
+    'Frequent tokens in the plane of the two principal components of each space. Dots without a '
+    'word are tokens whose words would cover others.'
+  )
+  return {'neighbours.png': Picture(caption, panels)}
 
 
 TABLE = recipe.Table(

@@ -47,6 +47,7 @@ class Tokenizer(abc.ABC):
     fixed_lengths: whether `byte_lengths` of any ids needs no decoding.
     progress: called with the bytes by which `encode_batch` or `decode_batch` went on, ends of texts
       among them; a command puts its bar here.
+    fell_back: called by `encode` with the number of bytes that it wrote one by one.
   """
 
   family: ClassVar[str]
@@ -55,6 +56,7 @@ class Tokenizer(abc.ABC):
   unknown_ids: frozenset[int] = frozenset()
   fixed_lengths: bool = False
   progress: Callable[[int], object] = staticmethod(lambda size: None)
+  fell_back: Callable[[int], object] = staticmethod(lambda size: None)
 
   @property
   @abc.abstractmethod
@@ -198,12 +200,13 @@ class Dictionary(Tokenizer):
       )
     self.pieces = list(pieces)
     self.encoder = encoder
-    self.alphabet = letters(b''.join(pieces)) if alphabet is None else alphabet
+    joined = b''.join(filter(None, pieces))
+    self.alphabet = letters(joined) if alphabet is None else alphabet
     if len(set(self.alphabet)) < len(self.alphabet):
       raise InputError(f'alphabet {self.alphabet!r} repeats a byte: each may occur once')
-    if stray := b''.join(pieces).translate(None, self.alphabet):
+    if stray := joined.translate(None, self.alphabet):
       raise InputError(f'byte {stray[0]:#04x} occurs in a piece but not in the alphabet')
-    self.lengths = np.array([len(piece) for piece in pieces], np.int32)
+    self.lengths = np.fromiter(map(len, pieces), np.int32, len(pieces))
     self._symbol_table = bytes(max(self.alphabet.find(byte), 0) for byte in range(256))
 
   @property

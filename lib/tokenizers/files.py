@@ -14,6 +14,7 @@ import numpy as np
 
 from lib import atomic
 from lib.errors import InputError
+from lib.tokenizers import kinds
 
 MAGIC, VERSION = 'tokenizer-file', 1
 LINE = 256  # bytes of the longest first line
@@ -48,10 +49,12 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
     with open(path, 'rb') as file:
       fields = file.readline(LINE).decode('ascii', 'replace').removesuffix('\n').split(' ')
       if len(fields) != 5 or fields[0] != MAGIC:
-        raise InputError(
-          f'{path} is not a tokenizer file: ours begin with {MAGIC!r}, a tokenizer.json with a '
-          'brace, and a SentencePiece .model with a newline'
+        file.seek(0)
+        what = kinds.other(file.read(kinds.HEAD)) or (
+          f'is not a tokenizer file: ours begin with {MAGIC!r}, a tokenizer.json with a brace, and '
+          'a SentencePiece .model with a newline'
         )
+        raise InputError(f'{path} {what}')
       _, version, family, size, digest = fields
       found = os.fstat(file.fileno()).st_size - file.tell()
       if size != str(found):

@@ -3,6 +3,7 @@
 
 Those that cut bytes as they are become dictionaries, exact for every byte string. All others
 (lowercase, added or dropped spaces, unknown words) are taken as they are, and are not lossless.
+Which of the two a file is, its rules decide; no text is tried.
 """
 
 import contextlib
@@ -10,28 +11,20 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.errors import InputError
-from lib.tokenizers import base, utf8
+from lib.tokenizers import base, kinds, pretokenizers, sentencepiece, utf8
 from lib.tokenizers.sentencepiece import SentencePiece
 from lib.tokenizers.wordpiece import byte_characters
 
 MOST = 1 << 24  # ids: more are damage
 BOS = '<|bos|>'  # an added token
-# What tokenizers often change: case, spaces, line ends, compatible and combining characters.
-PROBE = "A  b\r\n\tÀ\u00a0\ufb01 e\u0301\u200d漢\U0001f600 1,234.5 it's\x00 "
-
-
-def kind_of(head: bytes) -> str | None:
-  """'.json' or '.model' by the first bytes of a file, None for any other."""
-  if head.lstrip().startswith(b'{'):
-    return '.json'
-  return '.model' if head.startswith(b'\n') else None  # the tag of the first field, its pieces
+CUTS = ('Digits', 'FixedLength', 'Punctuation', 'Split', 'UnicodeScripts')  # rules that cut text
 
 
 def read(path: str | os.PathLike, kind: str) -> base.Tokenizer:
@@ -42,7 +35,10 @@ def read(path: str | os.PathLike, kind: str) -> base.Tokenizer:
   """
   content = pathlib.Path(path).read_bytes()
   exact: Callable[[bytes], base.Tokenizer] = ByteLevel if kind == '.json' else SentencePiece
-  whole = Foreign(content, kind)  # first, so that a file that is none is named as such
+  try:
+    whole = Foreign(content, kind)  # first, so that a file that is none is named as such
+  except InputError as error:
+    raise InputError(f'{path} {kinds.other(content) or f"cannot be used: {error}"}') from error
   try:
     return exact(content)
   except InputError:
@@ -52,14 +48,14 @@ def read(path: str | os.PathLike, kind: str) -> base.Tokenizer:
 class ByteLevel(utf8.TextDictionary):
   """A `tokenizer.json` whose tokens are written in GPT-2's characters for bytes, as it cuts them.
 
-  A text that it does not give back in its pieces (where an added token takes spaces with it) is
-  written in single bytes, so that every byte string comes back; `fallback_bytes` counts them.
+  Where a token does not come back (an added one that takes spaces with it), single bytes stand for
+  what is missing, so every byte string comes back; `fallback_bytes` counts them.
 
   Args:
     content: of the file.
 
   Raises:
-    InputError: it changes text, or has no token for some byte.
+    InputError: its rules change text, or it has no token for some byte.
   """
 
   family = 'byte_level'
@@ -67,46 +63,36 @@ class ByteLevel(utf8.TextDictionary):
   def __init__(self, content: bytes):
     self.content = content
     self._tokenizer = _library(content)
+    if not _cuts_bytes(json.loads(content.decode('utf-8-sig'))):
+      raise InputError('the rules of this tokenizer.json change text')
     added = {i: token.content for i, token in self._tokenizer.get_added_tokens_decoder().items()}
-    written = {i: token for token, i in self._tokenizer.get_vocab().items()}
     of_byte = {character: byte for byte, character in enumerate(byte_characters())}
-    pieces = []
-    for i in range(_size(self._tokenizer)):
-      if i in added or i not in written:
-        pieces.append(added.get(i, '').encode())
-      elif set(written[i]) <= of_byte.keys():
-        pieces.append(bytes(of_byte[character] for character in written[i]))
+    pieces = [b''] * _size(self._tokenizer)
+    for token, i in self._tokenizer.get_vocab().items():
+      if i in added:
+        pieces[i] = added[i].encode()
+      elif set(token) <= of_byte.keys():
+        pieces[i] = bytes(of_byte[character] for character in token)
       else:
-        raise InputError(f'token {written[i]!r} is not written in the characters of bytes')
+        raise InputError(f'token {token!r} is not written in the characters of bytes')
     super().__init__(pieces)
-    self._first = {piece: i for i, piece in reversed(list(enumerate(pieces)))}
-    missing = [byte for byte in range(256) if bytes([byte]) not in self._first]
-    if missing or self._tokenizer.normalizer is not None or not self._keeps(PROBE):
-      raise InputError('this tokenizer.json changes text, or has no token for some byte')
-
-  def _keeps(self, text: str) -> bool:
-    return self._joined(self._cut(text)) == text.encode()
-
-  def _cut(self, text: str) -> list[int]:
-    with _refusals('cut this text'):
-      return self._tokenizer.encode(text, add_special_tokens=False).ids
-
-  def _joined(self, ids: list[int]) -> bytes:
-    return b''.join(map(self.pieces.__getitem__, ids))
+    self._single = {pieces[i]: i for i in np.flatnonzero(self.lengths == 1)[::-1].tolist()}
+    if len(self._single) < len(base.BYTES):
+      raise InputError('this tokenizer.json has no token for some byte')
 
   @functools.cached_property
   def byte_ids(self) -> np.ndarray:
     """The id of each single byte, int32 [256]."""
-    return np.array([self._first[bytes([byte])] for byte in range(256)], np.int32)
+    return np.array([self._single[bytes([byte])] for byte in base.BYTES], np.int32)
 
   def encode_text(self, text: str) -> list[int]:
-    """The library's ids, or those of the bytes."""
-    ids, data = self._cut(text), text.encode()
-    return ids if self._joined(ids) == data else self.byte_ids[base.byte_array(data)].tolist()
+    """The library's ids."""
+    with _refusals('cut this text'):
+      return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-  def text_fallback(self, text: str) -> int:
-    """All bytes of a text of which a part does not come back."""
-    return 0 if self._keeps(text) else len(text.encode())
+  def encode_places(self, text: str) -> tuple[list[int], list[int]]:
+    """The library's ids, and the character after the last of each."""
+    return _places(self._tokenizer, text)
 
   def state(self) -> base.State:
     """The file."""
@@ -154,16 +140,18 @@ class Foreign(base.Tokenizer):
 
   def cover(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Ids, int32 [n], and the bytes of `data` that each covers, int32 [n]."""
-    parts = [part if isinstance(part, str) else '\ufffd' * len(part) for part in utf8.cut(data)]
-    widths = [
-      width
-      for part in utf8.cut(data)
-      for width in ([len(c.encode()) for c in part] if isinstance(part, str) else [1] * len(part))
-    ]
-    ids, stops = self._library.encode(''.join(parts))
-    if parts and not ids:
-      ids, stops = [self._library.unknown or 0], [len(widths)]
-    ends = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])[np.array(stops, int)]
+    text, widths = '', [np.zeros(1, np.int64)]
+    for part in utf8.cut(data):
+      if isinstance(part, str):
+        text += part
+        widths.append(np.diff(utf8.character_ends(part)))
+      else:
+        text += '\ufffd' * len(part)
+        widths.append(np.ones(len(part), np.int64))
+    ids, stops = self._library.encode(text)
+    if text and not ids:
+      ids, stops = [self._library.unknown or 0], [len(text)]
+    ends = np.cumsum(np.concatenate(widths))[np.array(stops, int)]
     ends = np.maximum.accumulate(ends) if ends.size else ends
     ends[-1:] = len(data)
     return np.array(ids, np.int32), np.diff(ends, prepend=0).astype(np.int32)
@@ -195,16 +183,14 @@ class _Json:
   def __init__(self, content: bytes):
     self._tokenizer = _library(content)
     self.vocab_size = _size(self._tokenizer)
-    model = json.loads(content)['model']
+    model = json.loads(content.decode('utf-8-sig'))['model']
     self.unknown = model.get('unk_id')  # as Unigram has it; all others name the token
     if self.unknown is None and model.get('unk_token') is not None:
       self.unknown = self._tokenizer.token_to_id(model['unk_token'])
 
   def encode(self, text: str) -> tuple[list[int], list[int]]:
     """Ids, and the character after the last of each."""
-    with _refusals('cut this text'):
-      found = self._tokenizer.encode(text, add_special_tokens=False)
-    return found.ids, [stop for _, stop in found.offsets]
+    return _places(self._tokenizer, text)
 
   def decode(self, ids: list[int]) -> str:
     with _refusals('join these ids'):
@@ -213,36 +199,28 @@ class _Json:
 
 class _Model:
   def __init__(self, content: bytes):
-    import sentencepiece
-
-    try:
-      self._processor = sentencepiece.SentencePieceProcessor(model_proto=content)
-    except RuntimeError as error:
-      raise InputError(f'these {len(content)} bytes are no SentencePiece model') from error
+    self._processor = sentencepiece.processor(content)
     self.vocab_size = self._processor.vocab_size()
     unknown = self._processor.unk_id()
     self.unknown = unknown if unknown >= 0 else None
 
   def encode(self, text: str) -> tuple[list[int], list[int]]:
     """Ids, and the character after the last of each."""
-    pieces = self._processor.encode(text, return_type='proto').pieces
-    ends = np.cumsum([len(character.encode()) for character in text])  # its places are of UTF-8
-    stops = np.searchsorted(ends, [piece.end for piece in pieces], side='right')
-    return [piece.id for piece in pieces], stops.tolist()
+    return sentencepiece.places(self._processor, text)
 
   def decode(self, ids: list[int]) -> str:
     return self._processor.decode(ids)
 
 
 def to_json(tokenizer: base.Tokenizer, bos: int | None) -> bytes:
-  """A tokenizer.json that cuts text as the tokenizer does.
+  """A tokenizer.json that cuts UTF-8 as the tokenizer does.
 
   Args:
-    tokenizer: one that was read from such a file, bytes, or BPE of all bytes without words.
+    tokenizer: one that was read from such a file, bytes, or BPE over all bytes.
     bos: the id of BOS. Where it is the one after the tokenizer's ids, it becomes an added token.
 
   Raises:
-    InputError: any other tokenizer, or a BOS in the midst of nothing.
+    InputError: any other tokenizer, or a BOS that is not the next id.
   """
   import tokenizers
 
@@ -263,8 +241,8 @@ def to_json(tokenizer: base.Tokenizer, bos: int | None) -> bytes:
 
 
 def _byte_pairs(tokenizer: base.Tokenizer) -> Any:
-  """Merges over the characters of bytes, across words, as a `tokenizers` object."""
-  from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+  """Merges over the characters of bytes, within the pieces of a rule, as a `tokenizers` object."""
+  from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
   merges = getattr(tokenizer, 'merges', np.zeros((0, 2), int))
   pieces = getattr(tokenizer, 'pieces', [])
@@ -274,26 +252,65 @@ def _byte_pairs(tokenizer: base.Tokenizer) -> Any:
   if not known or len(tokenizer.alphabet) < 256 or len(set(pieces)) < len(pieces):
     raise InputError(
       f'this {tokenizer.family} tokenizer cannot be written as a tokenizer.json: use bytes, '
-      'bpe_unsplit over all bytes, or one that was read from such a file.'
+      'BPE over all bytes, or one that was read from such a file.'
     )
   characters = byte_characters()
   written = [''.join(characters[byte] for byte in piece) for piece in pieces]
   pairs = [(written[left], written[right]) for left, right in np.asarray(merges).tolist()]
   made = Tokenizer(models.BPE({piece: i for i, piece in enumerate(written)}, pairs))
-  made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+  patterns = pretokenizers.patterns(getattr(tokenizer, 'rule', 'none'))
+  made.pre_tokenizer = pre_tokenizers.Sequence([  # type: ignore[assignment]
+    *(pre_tokenizers.Split(Regex(pattern), 'isolated') for pattern in patterns),
+    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+  ])  # fmt: skip
   made.decoder = decoders.ByteLevel()
   return made
 
 
 def _library(content: bytes):
-  """The `tokenizers` object, without what it would cut off or fill up."""
+  """The `tokenizers` object, without what it would cut off, fill up, add or leave to chance."""
+  os.environ['RUST_BACKTRACE'] = '0'  # whatever fails there is told in a sentence
   import tokenizers
 
   with _refusals('read this as a tokenizer.json'):
-    tokenizer = tokenizers.Tokenizer.from_str(content.decode())
+    tokenizer = tokenizers.Tokenizer.from_str(content.decode('utf-8-sig'))
   tokenizer.no_truncation()
   tokenizer.no_padding()
+  tokenizer.post_processor = None  # it would trim the places of tokens
+  for chance in ('dropout', 'alpha'):  # of BPE and Unigram
+    if getattr(tokenizer.model, chance, None) is not None:
+      setattr(tokenizer.model, chance, None)
   return tokenizer
+
+
+def _places(tokenizer, text: str) -> tuple[list[int], list[int]]:
+  """The ids of a text, and the character after the last of each."""
+  with _refusals('cut this text'):
+    found = tokenizer.encode(text, add_special_tokens=False)
+  return found.ids, [stop for _, stop in found.offsets]
+
+
+def _cuts_bytes(rules: Mapping[str, Any]) -> bool:
+  """Whether a tokenizer.json writes bytes as characters, and only cuts and joins them."""
+  cuts, model = _steps(rules.get('pre_tokenizer')), rules['model']
+  kept = lambda cut: cut['type'] in CUTS and cut.get('behavior') != 'Removed'
+  as_bytes = [cut for cut in cuts if cut['type'] == 'ByteLevel']
+  return (
+    not _steps(rules.get('normalizer'))
+    and len(as_bytes) == 1
+    and not as_bytes[0].get('add_prefix_space', True)
+    and all(kept(cut) or cut in as_bytes for cut in cuts)
+    and model.get('type', 'BPE') in ('BPE', 'Unigram')
+    and not (model.get('continuing_subword_prefix') or model.get('end_of_word_suffix'))
+  )
+
+
+def _steps(rule: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+  """The rules of a sequence, also of one in another; a single one by itself."""
+  if rule is None or rule['type'] != 'Sequence':
+    return [] if rule is None else [rule]
+  inner = rule.get('pretokenizers', rule.get('normalizers', []))
+  return [step for one in inner for step in _steps(one)]
 
 
 def _size(tokenizer) -> int:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SentencePiece (BPE and unigram LM) over bytes: exact for every byte string, with no unknown."""
+"""SentencePiece (BPE and unigram LM) over bytes: exact for every byte string, with no unknown.
+
+A model that normalises text, adds or drops spaces or lacks byte tokens is no such tokenizer. What
+it does is written in the model itself; no text is tried.
+"""
 
 import functools
 import io
@@ -14,7 +18,6 @@ from lib.tokenizers import base, utf8
 SPACE = '\u2581'  # how SentencePiece writes a space, so the two look alike to it
 SKIPPED = SPACE + '\u2585\0'  # its trainer skips sentences with the last two
 SENTENCE = 4096  # bytes of the longest sentence to train on
-PROBE = ' \ufb01  \u00a0a\n\t\u212b '.encode()  # a model that normalises or strips would change it
 
 
 class SentencePiece(utf8.TextDictionary):
@@ -31,15 +34,14 @@ class SentencePiece(utf8.TextDictionary):
   refused = SPACE
 
   def __init__(self, model_proto: bytes):
-    import sentencepiece
-
     self.model_proto = model_proto
+    self._processor = processor(model_proto)
     try:
-      self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
-    except RuntimeError as error:
-      raise InputError(f'these {len(model_proto)} bytes are no SentencePiece model') from error
-    super().__init__([self._piece(i) for i in range(self._processor.vocab_size())])
-    if np.any(self.byte_ids < 0) or self.decode(self.encode(PROBE)) != PROBE:
+      pieces = [self._piece(i) for i in range(self._processor.vocab_size())]
+    except ValueError as error:  # no text, or no number of a byte
+      raise InputError(f'a piece of this SentencePiece model is damaged: {error}') from error
+    super().__init__(pieces)
+    if np.any(self.byte_ids < 0) or changes_text(model_proto):
       raise InputError(
         'this SentencePiece model changes text: train it with byte_fallback, identity '
         'normalisation, no dummy prefix and all whitespace kept'
@@ -65,6 +67,10 @@ class SentencePiece(utf8.TextDictionary):
     """Returns the model's ids."""
     return self._processor.encode(text)
 
+  def encode_places(self, text: str) -> tuple[list[int], list[int]]:
+    """The same ids, and the character after the last of each."""
+    return places(self._processor, text)
+
   def state(self) -> base.State:
     """The serialised model."""
     return {'model_proto': base.byte_array(self.model_proto)}
@@ -73,6 +79,39 @@ class SentencePiece(utf8.TextDictionary):
   def from_state(cls, state: base.State) -> 'SentencePiece':
     """Rebuilds from `state()`."""
     return cls(state['model_proto'].tobytes())
+
+
+def processor(model_proto: bytes):
+  """The library's object for a model; raises InputError for bytes that are no model."""
+  import sentencepiece
+
+  try:
+    return sentencepiece.SentencePieceProcessor(model_proto=model_proto)
+  except (RuntimeError, ValueError) as error:
+    raise InputError(f'these {len(model_proto)} bytes are no SentencePiece model') from error
+
+
+def places(model, text: str) -> tuple[list[int], list[int]]:
+  """The ids of a text, and the character after the last of each."""
+  pieces = model.encode(text, return_type='proto').pieces
+  ends = utf8.character_ends(text)[1:]  # the library's places are of UTF-8
+  stops = np.searchsorted(ends, [piece.end for piece in pieces], side='right')
+  return [piece.id for piece in pieces], stops.tolist()
+
+
+def changes_text(model_proto: bytes) -> bool:
+  """Whether a model has rules for characters, or adds or drops spaces."""
+  from sentencepiece import sentencepiece_model_pb2
+
+  # The module makes its classes when it is imported.
+  model = sentencepiece_model_pb2.ModelProto.FromString(model_proto)  # type: ignore[attr-defined]
+  rules = model.normalizer_spec
+  return bool(
+    rules.precompiled_charsmap
+    or rules.add_dummy_prefix
+    or rules.remove_extra_whitespaces
+    or model.denormalizer_spec.precompiled_charsmap
+  )
 
 
 def train_sentencepiece(

@@ -45,17 +45,31 @@ def pieces(text: str, size: int) -> Iterator[str]:
     start = stop
 
 
+def character_ends(text: str) -> np.ndarray:
+  """The bytes of UTF-8 before each character and at the end, int64 [characters + 1]."""
+  points = np.frombuffer(text.encode('utf-32-le'), np.uint32)
+  widths = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
+  return np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
+
+
 class TextDictionary(base.Dictionary):
   """A dictionary whose text is cut by a library, and which has a token for each single byte.
 
-  Subclasses set `refused`, the characters that the library does not give back.
+  It is lossless whatever the library does: a token of the library is kept where it stands for the
+  text at its place, and all else is written in single bytes, which `fallback_bytes` counts.
+  Subclasses set `refused`, the characters that the library never gives back.
   """
 
   refused = ''
 
   @abc.abstractmethod
   def encode_text(self, text: str) -> list[int]:
-    """Returns ids whose pieces join to the UTF-8 of `text`, which has no `refused` character."""
+    """Returns the library's ids of a text that has no `refused` character."""
+
+  def encode_places(self, text: str) -> tuple[list[int], list[int]]:
+    """The same ids, and the character after the last of each."""
+    ids = self.encode_text(text)
+    return ids, [len(text)] * len(ids)
 
   @functools.cached_property
   @abc.abstractmethod
@@ -64,22 +78,45 @@ class TextDictionary(base.Dictionary):
 
   def encode(self, data: bytes) -> np.ndarray:
     """Returns ids, int32 [n]."""
-    parts = [np.zeros(0, np.int32)]
-    for part in cut(data, self.refused):
-      if isinstance(part, str):
-        parts.append(np.array(self.encode_text(part), np.int32))
-      else:
-        parts.append(self.byte_ids[base.byte_array(part)])
-    return np.concatenate(parts)
+    ids, single = self._encode(data)
+    self.fell_back(single)
+    return ids
 
   def fallback_bytes(self, data: bytes) -> int:
-    """Bytes that are no UTF-8, that the library refuses, or in text that it does not give back."""
-    return sum(
-      self.text_fallback(part) if isinstance(part, str) else len(part)
-      for part in cut(data, self.refused)
-    )
+    """Bytes that are no UTF-8, that the library refuses, or where a token does not come back."""
+    return self._encode(data)[1]
 
-  def text_fallback(self, text: str) -> int:
-    """Bytes of text that is written in single bytes because the library does not give it back."""
-    del text
-    return 0
+  def _encode(self, data: bytes) -> tuple[np.ndarray, int]:
+    """Ids, int32 [n], and the number of bytes that are written one by one."""
+    parts, single = [np.zeros(0, np.int32)], 0
+    for part in cut(data, self.refused):
+      if isinstance(part, bytes):
+        ids, kept = self.byte_ids[base.byte_array(part)], 0
+        size = len(part)
+      else:
+        ids, kept = self._kept(part)
+        size = len(part.encode())
+      parts.append(ids)
+      single += size - kept
+    return np.concatenate(parts), single
+
+  def _kept(self, text: str) -> tuple[np.ndarray, int]:
+    """Ids that join to the text, int32 [n], and the bytes that the library's among them cover."""
+    ids, data = self.encode_text(text), text.encode()
+    if b''.join(map(self.pieces.__getitem__, ids)) == data:
+      return np.array(ids, np.int32), len(data)
+    ids, stops = self.encode_places(text)
+    ends = character_ends(text)[stops].tolist()
+    one_by_one = lambda start, stop: self.byte_ids[base.byte_array(data[start:stop])].tolist()
+    found: list[int] = []
+    kept, done, start = 0, 0, 0
+    for i, stop in zip(ids, ends, strict=True):
+      piece = self.pieces[i]
+      at = data.find(piece, start, stop) if piece else -1
+      if at < 0:
+        start = max(start, stop)  # nothing is searched twice
+        continue
+      found += [*one_by_one(done, at), i]
+      kept += len(piece)
+      done = start = at + len(piece)
+    return np.array(found + one_by_one(done, len(data)), np.int32), kept

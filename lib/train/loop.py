@@ -20,7 +20,7 @@ from lib.train.checkpoint import Checkpoints
 from lib.train.experiment import Experiment
 from lib.train.optimizer import Optimizer
 from lib.train.state import State, compile_lowered, prepare
-from lib.train.stopping import Sigterm, Stopped
+from lib.train.stopping import Stopped, StopSignals
 
 
 class Diverged(FloatingPointError):
@@ -76,7 +76,7 @@ def train(
   checkpoint_every: int = 1000,
   profile: tuple[int, int] | None = None,
   accumulate: int = 1,
-  config: Mapping[str, Any] | None = None,
+  identity: Mapping[str, Any] | None = None,
   mirror: Mirror | None = None,
 ) -> tuple[State, list[dict[str, Any]]]:
   """Trains to `steps`, from the newest checkpoint if there is one.
@@ -94,7 +94,8 @@ def train(
     checkpoint_every: steps between checkpoints; the last state is always saved.
     profile: (first, last + 1) steps to trace into workdir/profile/RUN, or None.
     accumulate: parts in which each batch is taken, to hold the activations of one at a time.
-    config: kept in each checkpoint.
+    identity: of the run (`lib.provenance`), kept in each checkpoint. A checkpoint of another is
+      refused.
     mirror: where workdir is the copy of one in a bucket; checkpoints go there at once, and files
       are sent before each of them, so that no line of metrics before it can be lost.
 
@@ -106,7 +107,7 @@ def train(
   Raises:
     InputError: no part of a batch, steps between lines, evaluations or checkpoints that are fewer
       than 1, or a profile of no steps.
-    Stopped: after SIGTERM, with the state saved.
+    Stopped: after SIGTERM or Ctrl-C in a step or an evaluation, with the state saved.
     Diverged: the loss became NaN or infinite.
   """
   if min(log_every, evaluate_every, checkpoint_every, accumulate) < 1:
@@ -119,15 +120,15 @@ def train(
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   data = iter(experiment.batches)
+  stop = StopSignals()
   with (
     jax.set_mesh(mesh),
-    Sigterm() as sigterm,
     Checkpoints(f'{mirror.url if mirror else workdir}/checkpoints/{run}') as checkpoints,
   ):
     first = next(iter(experiment.batches))  # shapes alone; `data` keeps its position
     example = sharding.global_batch(first, mesh, experiment.batch_axis)
     training = prepare(experiment, optimizer, example, seed, mesh, accumulate)
-    restored = checkpoints.restore(training.shapes, data)
+    restored = checkpoints.restore(training.shapes, data, identity or {})
     state, progress = restored or (training.make(), {'seconds': 0.0, 'evaluated': False})
     start, seconds = int(state['step']), progress['seconds']
     evaluated = progress['evaluated']  # is `state` evaluated, where that is due?
@@ -147,7 +148,7 @@ def train(
         (name, of(variables)) for name, of in experiment.evaluations.items()
       )
       with jax.set_mesh(processes.own_mesh(mesh)):
-        evaluated = sigterm.undisturbed(measure)
+        evaluated = stop.undisturbed(measure)
       for name, values in found.items() if evaluated else ():
         metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})
 
@@ -155,7 +156,7 @@ def train(
       if mirror and processes.first():
         mirror.send()
       progress = {'seconds': seconds, 'evaluated': evaluated}
-      checkpoints.save(step, state, data, progress, config or {})
+      checkpoints.save(step, state, data, progress, identity or {})
 
     def settle() -> None:
       """Waits for the step in flight, checks its loss and reports it with its time."""
@@ -172,22 +173,30 @@ def train(
         metric_files.show(bar, line)
         metrics.write(step + 1, line | {'seconds': seconds, 'steps': steps})
 
-    with contextlib.closing(metrics), contextlib.closing(bar), contextlib.closing(profiler):
+    with (
+      contextlib.closing(metrics),
+      contextlib.closing(bar),
+      contextlib.closing(profiler),
+      stop,
+    ):
       for step in range(start, steps):
         # NOTE: keep this order. Evaluate and save the *old* state, then take the next batch: so a
         # checkpoint at step s holds the data position of batch s, and step 0 is covered. Before
         # either, settle: a state may be kept only once its own loss is known to be finite.
         due_save = step > start and step % checkpoint_every == 0
         due_evaluation = step % evaluate_every == 0 and not evaluated
-        if sigterm.stops(step) or due_save or due_evaluation:
+        if stop.stops(step) or due_save or due_evaluation:
           settle()
           if due_evaluation:
             evaluate(step)
-          if sigterm.came or due_save:
+          if stop.number or due_save:
             save(step)
-          if sigterm.came:
+          if stop.number:
             checkpoints.wait()
-            raise Stopped(f'stopped by SIGTERM at step {step}, saved; the same command goes on.')
+            raise Stopped(
+              f'stopped by {stop.name} at step {step}, saved; the same command goes on.',
+              stop.number,
+            )
           clock = time.perf_counter()
         with profiler.step(step):
           batch = sharding.global_batch(next(data), mesh, experiment.batch_axis)
@@ -203,8 +212,11 @@ def train(
         evaluate(steps)
         save(steps)
         checkpoints.wait()
-      if sigterm.stops(steps):
-        raise Stopped(f'stopped by SIGTERM after step {steps}, saved; the same command goes on.')
+      if stop.stops(steps):
+        raise Stopped(
+          f'stopped by {stop.name} after step {steps}, saved; the same command goes on.',
+          stop.number,
+        )
     state = state | {'variables': processes.own(state['variables'], mesh)}
     processes.wait(f'{run} is trained')  # its history is written by the first
   return state, metric_files.read(workdir / 'metrics.jsonl', run)

@@ -1,24 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokenizers of other projects: exact where they cut bytes as they are, else as they are."""
 
+import base64
 import copy
 import io
+import json
+import re
+import time
 
 import numpy as np
 import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
+from tokenizers import (
+  AddedToken,
+  Regex,
+  Tokenizer,
+  models,
+  normalizers,
+  pre_tokenizers,
+  processors,
+)
 
 from experiments.tools import corpus
 from lib import tokenizers
 from lib.data import encoded, pipeline
 from lib.errors import InputError
 from lib.evals import ngram
-from lib.tokenizers import documents
+from lib.tokenizers import container, documents
 from lib.tokenizers.foreign import ByteLevel, Foreign
 from lib.tokenizers.sentencepiece import train_sentencepiece
+from lib.tokenizers.wordpiece import WordPiece
 from tests.helpers import hostile
 
 EXACT = hostile.family('byte_level')
@@ -81,14 +94,123 @@ def test_truncation_padding_and_special_tokens_are_left_out():
   assert more.decode(more.encode(b'a [CLS] b')) == b'a [CLS] b'
 
 
-def test_a_token_that_takes_spaces_with_it_is_written_in_bytes():
-  greedy = AddedToken('<x>', lstrip=True, rstrip=True)
-  tokenizer = ByteLevel(changed(lambda t: t.add_tokens([greedy])))
-  assert tokenizer.decode(tokenizer.encode(b'the  <x> words')) == b'the  <x> words'
-  # The whole text is written in bytes for one token, and counted.
+NASTY = "A  b\r\n\tÀ\u00a0\ufb01 e\u0301\u200d漢\U0001f600 1,234.5 it's\x00 \u2581_ "
+PREFIX = pre_tokenizers.ByteLevel(add_prefix_space=False)
+CUTS = {
+  'bytes': [PREFIX],
+  'regex': [
+    pre_tokenizers.Split(Regex(r'\s+|\w+'), 'isolated'),
+    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+  ],
+  'digits': [pre_tokenizers.Digits(True), pre_tokenizers.Punctuation('contiguous'), PREFIX],
+  'blocks': [pre_tokenizers.Sequence([pre_tokenizers.UnicodeScripts(), PREFIX])],
+}
+CHANGES = {
+  'a space before': [pre_tokenizers.ByteLevel()],
+  'no spaces': [pre_tokenizers.WhitespaceSplit(), PREFIX],
+  'no numbers': [pre_tokenizers.Split(Regex(r'\d'), 'removed'), PREFIX],
+  'no punctuation': [pre_tokenizers.Punctuation('removed'), PREFIX],
+  'Metaspace': [pre_tokenizers.Metaspace(prepend_scheme='never'), PREFIX],
+  'bytes of bytes': [PREFIX, PREFIX],
+}
+
+
+@pytest.mark.parametrize('name', [*CUTS, *CHANGES])
+def test_the_rules_of_a_file_say_whether_it_keeps_every_text(name, tmp_path):
+  steps = pre_tokenizers.Sequence((CUTS | CHANGES)[name])
+  content = changed(lambda t: setattr(t, 'pre_tokenizer', steps))
+  found = tokenizers.load(written(tmp_path, content))
+  assert found.lossless == (name in CUTS)
+  library = Tokenizer.from_str(content.decode())
+  ids = library.encode(NASTY).ids
+  # By the library itself, which is not asked: its tokens join to the text where the rules say so.
+  joined = b''.join(EXACT.pieces[i] for i in ids)
+  assert (joined == NASTY.encode()) == (name in CUTS)
+  if found.lossless:
+    assert found.encode(NASTY.encode()).tolist() == ids
+    assert found.fallback_bytes(NASTY.encode()) == 0
+
+
+@pytest.mark.parametrize(
+  'normalizer',
+  [
+    normalizers.Lowercase(), normalizers.NFKC(), normalizers.Strip(), normalizers.Replace('漢', ''),
+    normalizers.Sequence([normalizers.Sequence([normalizers.StripAccents()])]),
+  ],
+  ids=lambda one: type(one).__name__,
+)  # fmt: skip
+def test_a_file_that_normalizes_is_not_lossless(normalizer, tmp_path):
+  content = changed(lambda t: setattr(t, 'normalizer', normalizer))
+  assert not tokenizers.load(written(tmp_path, content)).lossless
+  content = changed(lambda t: setattr(t, 'normalizer', normalizers.Sequence([])))
+  assert tokenizers.load(written(tmp_path, content)).lossless
+
+
+def test_dropout_and_sampling_of_a_file_are_off(tmp_path):
+  file = json.loads(hostile.tokenizer_json())
+  file['model']['dropout'] = 0.5
+  found = tokenizers.load(written(tmp_path, json.dumps(file).encode()))
+  assert found.encode(TEXT).tolist() == EXACT.encode(TEXT).tolist()
+  pieces = [('a', -1.0), ('aa', -1.5), ('<unk>', -9.0)]
+  library = Tokenizer(models.Unigram(pieces, 2))
+  library.model.alpha, library.model.nbest_size = 0.1, 64
+  sampled = tokenizers.load(written(tmp_path, library.to_str().encode()))
+  assert len({tuple(sampled.encode(b'a' * 40)) for _ in range(9)}) == 1
+
+
+TAKING = AddedToken('<x>', lstrip=True, rstrip=True)
+WITH_X = ByteLevel(changed(lambda t: t.add_tokens([TAKING])))
+
+
+def test_only_the_spaces_that_a_token_takes_are_written_in_bytes():
+  library = changed(lambda t: t.add_tokens([TAKING]))
+  text = TEXT * 20 + b'. <x>'
+  ids = Tokenizer.from_str(library.decode()).encode(text.decode()).ids
+  assert WITH_X.encode(text).tolist() == [*ids[:-1], WITH_X.byte_ids[ord(' ')], ids[-1]]
   texts = [b'the  <x> words', b'the words', b'the \xff words', b'']
-  assert [tokenizer.fallback_bytes(text) for text in texts] == [14, 0, 1, 0]
-  assert documents.restored(tokenizer, texts) == (1, 1, 0, 15 / 34)
+  assert [WITH_X.fallback_bytes(text) for text in texts] == [3, 0, 1, 0]
+  assert documents.restored(WITH_X, texts) == (1, 1, 0, 4 / 34)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(['<x>', ' ', 'the', '\n', 'é漢', '\U0001f600', 'w']), max_size=12))
+def test_whatever_stands_around_such_tokens_comes_back(parts):
+  text = ''.join(parts).encode()
+  ids, lengths = WITH_X.cover(text)
+  assert WITH_X.decode(ids) == text
+  assert lengths.sum() == len(text)
+  spaces = len(b''.join(re.findall(rb'\s*<x>\s*', text))) - 3 * text.count(b'<x>')
+  assert WITH_X.fallback_bytes(text) == spaces
+  assert np.count_nonzero(ids == WITH_X.vocab_size - 1) == text.count(b'<x>')
+
+
+def test_tokens_without_places_of_their_own_are_found_in_order():
+  class Odd(WordPiece):
+    def encode_text(self, text):
+      return [i for i in super().encode_text(text) if self.pieces[i] != b'b']
+
+  whole = hostile.family('wordpiece')
+  odd = Odd(whole.pieces, whole.continues)
+  text = b'a b the \xc3\xa9 b'
+  assert odd.decode(odd.encode(text)) == text
+  assert odd.fallback_bytes(text) > 0
+
+
+def test_a_huge_id_is_cheap():
+  file = json.loads(hostile.tokenizer_json())
+  file['model']['vocab']['zz'] = 2**24 - 1
+  start = time.process_time()
+  assert ByteLevel(json.dumps(file).encode()).vocab_size == 2**24
+  assert time.process_time() - start < 8  # once 15
+
+
+def test_an_expression_without_end_gets_a_sentence_and_no_backtrace(tmp_path, capfd):
+  steps = [pre_tokenizers.Split(Regex('(a+)+$'), 'isolated'), *CUTS['regex'][1:]]
+  content = changed(lambda t: setattr(t, 'pre_tokenizer', pre_tokenizers.Sequence(steps)))
+  tokenizer = tokenizers.load(written(tmp_path, content))
+  with pytest.raises(InputError, match=r'cannot cut this text: .*retry-limit'):
+    tokenizer.encode(b'a' * 60 + b'!')
+  assert 'stack backtrace' not in capfd.readouterr().err
 
 
 def test_unknown_text_is_counted_and_text_without_tokens_is_the_unknown_token():
@@ -177,11 +299,14 @@ def test_bits_per_byte_of_what_is_not_lossless_are_of_the_text_as_it_was():
   assert batch['bytes'].sum() == len(text)
 
 
+RANKS = b''.join(base64.b64encode(bytes([i])) + b' %d\n' % i for i in range(256))
+
+
 def trained_model(**options) -> bytes:
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
-    sentence_iterator=iter(TEXT.decode().splitlines() * 20), model_writer=model, vocab_size=40,
-    hard_vocab_limit=False, minloglevel=2, **options,
+    sentence_iterator=iter(TEXT.decode().splitlines() * 20), model_writer=model,
+    hard_vocab_limit=False, minloglevel=2, **{'vocab_size': 40} | options,
   )  # fmt: skip
   return model.getvalue()
 
@@ -223,9 +348,46 @@ def test_kept_in_a_file_of_ours_and_copied(tokenizer, tmp_path):
     ('a.model', b'\nno model', 'are no SentencePiece model'),
     ('a.json', Tokenizer(models.BPE()).to_str().encode(), 'has 0 ids'),
     ('a.json', None, 'No such file'),
+    ('a.json', b'{"config": {"pattern": "a"}, "vocab": [{"rank": 0}]}', 'tekken file of Mistral'),
+    ('a.json', b'{"tokenizer_class": "GPT2Tokenizer"}', 'settings of a tokenizer alone'),
+    ('a.json', b'{"a": 0, "b": 1}', 'a vocabulary alone'),
+    ('a.json', b'{"model_type": "llama"}', 'the config.json of a model'),
+    ('a.json', b'{"model": "llama"}', "has no 'model'|is JSON, but no"),
+    ('a.model', RANKS, 'ranks of tiktoken'),
+    ('a.model', b'#version: 0.2\na b\n', 'the merges of a BPE alone'),
+    ('a.model', b'version https://git-lfs.github.com/spec/v1\noid', 'git lfs pull'),
   ],
 )
 def test_what_is_no_tokenizer_is_named(tmp_path, name, content, message):
   path = written(tmp_path, content, name) if content is not None else tmp_path / name
-  with pytest.raises(InputError, match=message):
+  with pytest.raises(InputError, match=message) as caught:
     tokenizers.load(path)
+  assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  'name', ['mine.json', 'mine.model', 'tokenizer.JSON', 'tokenizer.model.v1']
+)
+def test_what_a_file_is_its_content_says_alone(name, tmp_path):
+  mine = hostile.family('bpe')
+  tokenizers.save(mine, tmp_path / name)
+  assert tokenizers.load(tmp_path / name).fingerprint == mine.fingerprint
+  model = hostile.family('sentencepiece')
+  for content in (b'\xef\xbb\xbf' + hostile.tokenizer_json(), model.model_proto):
+    assert tokenizers.load(written(tmp_path, content, name)).lossless
+
+
+def test_a_model_with_rules_for_characters_is_not_lossless(tmp_path):
+  options = dict(
+    vocab_size=330, byte_fallback=True, required_chars='\u2581', remove_extra_whitespaces=False
+  )
+  options |= dict(add_dummy_prefix=False, allow_whitespace_only_pieces=True)
+  (tmp_path / 'rules.tsv').write_text('D A\tA\n')
+  rules = trained_model(normalization_rule_tsv=str(tmp_path / 'rules.tsv'), **options)
+  found = tokenizers.load(written(tmp_path, rules, 'spiece.model'))
+  assert found.decode(found.encode(b'some\r\nwords')) == b'some\nwords'
+  assert not found.lossless
+  with pytest.raises(InputError, match='does not give these bytes back'):
+    container.to_bytes(found, b'some\r\nwords')
+  same = trained_model(normalization_rule_name='identity', **options)
+  assert tokenizers.load(written(tmp_path, same, 'spiece.model')).lossless

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What kind of file a tokenizer is in, told by its content, never by its name."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+
+BOM = b'\xef\xbb\xbf'
+HEAD = 1 << 14  # bytes that tell a file that is no JSON
+USE = 'give the tokenizer.json of the same model'
+SETTINGS = 'has the settings of a tokenizer alone: give the tokenizer.json beside it'
+# A key of a JSON object -> what file has it.
+KEYS = {
+  'vocab': f'is a tekken file of Mistral: {USE}',
+  'tokenizer_class': SETTINGS,
+  'added_tokens_decoder': SETTINGS,
+  'model_type': 'is the config.json of a model: give the tokenizer.json beside it',
+}
+
+
+def kind_of(head: bytes) -> str | None:
+  """'.json' or '.model' (SentencePiece) by the first bytes of a file, None for any other."""
+  if head.removeprefix(BOM).lstrip().startswith(b'{'):
+    return '.json'
+  return '.model' if head.startswith(b'\n') else None  # the tag of the first field, its pieces
+
+
+def other(content: bytes) -> str | None:
+  """What a file is that tokenizers come with and that cannot be used, and what to give instead.
+
+  None for a file of no known kind, and for a tokenizer.json, sound or not.
+  """
+  if content.startswith(b'version https://git-lfs'):
+    return 'is a pointer of Git LFS, not the file: fetch it with `git lfs pull`'
+  if content.startswith((b'#version', b'#Version')):
+    return 'has the merges of a BPE alone (merges.txt): give the tokenizer.json beside it'
+  if _has_ranks(content):
+    return f'has ranks of tiktoken, without the rule that splits text: {USE}'
+  return _of_json(content) if kind_of(content) == '.json' else None
+
+
+def _of_json(content: bytes) -> str | None:
+  try:
+    fields = json.loads(content.decode('utf-8-sig'))
+  except (ValueError, RecursionError):
+    return None
+  if not isinstance(fields, Mapping) or isinstance(fields.get('model'), Mapping):
+    return None
+  if fields and all(isinstance(value, int) for value in fields.values()):
+    return 'has a vocabulary alone (vocab.json): give the tokenizer.json beside it'
+  found = [what for key, what in KEYS.items() if key in fields]
+  return found[0] if found else "is JSON, but no tokenizer.json: it has no 'model'"
+
+
+def _has_ranks(content: bytes) -> bool:
+  """Whether the first lines are each a token in base64 and its number."""
+  lines = content[:HEAD].split(b'\n')
+  return len(lines) > 1 and all(map(_is_rank, lines[:-1]))
+
+
+def _is_rank(line: bytes) -> bool:
+  found = re.fullmatch(rb'(\S+) \d+\r?', line)
+  try:
+    return found is not None and bool(base64.b64decode(found[1], validate=True))
+  except binascii.Error:
+    return False
