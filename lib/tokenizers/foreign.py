@@ -259,7 +259,7 @@ def _byte_pairs(tokenizer: base.Tokenizer) -> Any:
   pairs = [(written[left], written[right]) for left, right in np.asarray(merges).tolist()]
   made = Tokenizer(models.BPE({piece: i for i, piece in enumerate(written)}, pairs))
   patterns = pretokenizers.patterns(getattr(tokenizer, 'rule', 'none'))
-  made.pre_tokenizer = pre_tokenizers.Sequence([  # type: ignore[assignment]
+  made.pre_tokenizer = pre_tokenizers.Sequence([
     *(pre_tokenizers.Split(Regex(pattern), 'isolated') for pattern in patterns),
     pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
   ])  # fmt: skip

@@ -123,16 +123,14 @@ OWN = {
 }
 
 
-def own(tokenizer=None, vocab_size=0, scale=1.0, dtype=jnp.float32, **options):
+def own(tokenizer=None, vocab_size=0, scale=1.0, **options):
   tokenizer = tokenizer or hostile.family('bpe')
-  embedding = Learned(vocab_size or tokenizer.vocab_size, 16, readout_scale=scale, init_std=0.3)
-  decoder = Decoder(
-    **dict(layers=2, dim=16, heads=2, mlp_dim=24, max_length=32, init_std=0.3) | options
-  )
+  embedding = Learned(vocab_size or tokenizer.vocab_size, 16, readout_scale=scale)
+  decoder = Decoder(**dict(layers=2, dim=16, heads=2, mlp_dim=24, max_length=32) | options)
   module = LanguageModel(embedding, decoder)
-  batch = {name: jnp.zeros((1, 2), int) for name in ('inputs', 'targets', 'segments', 'positions')}
-  key = jax.random.key(0)
-  variables = jax.tree.map(lambda x: x.astype(dtype), module.init(key, batch, key))
+  random = np.random.default_rng(0)
+  draw = lambda leaf: random.normal(scale=0.3, size=leaf.shape).astype(np.float32)
+  variables = jax.tree.map(draw, huggingface.described(module).shapes)
   return TrainedModel(module, variables, tokenizer, 32)
 
 
