@@ -17,6 +17,7 @@ from lib.compression.byte_model import ByteModel
 from lib.data import excerpts
 from lib.data.encoded import Encoded
 from lib.data.excerpts import Excerpts
+from lib.progress import Bar
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding import slices
@@ -57,7 +58,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   documents = held_out(config, options.examples, options.length).texts
   size = np.array([len(document) for document in documents])
   tokens: dict[Method, np.ndarray] = {}
-  for method, *others in coders.widths(options.methods, options.token_bits):
+  for method, *others in Bar(coders.widths(options.methods, options.token_bits), desc='tokenizers'):
     tokenizer = coders.make(config, run, method)
     coded = coders.encode(run, tokenizer, documents)
     tokens[method] = coded.counts

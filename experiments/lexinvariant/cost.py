@@ -3,12 +3,12 @@
 
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from experiments.lexinvariant import decoders
 from experiments.recipe import Run, Table
 from experiments.tools import steps
 from experiments.tools.timing import in_turns
+from lib.progress import Bar
 from lib.report.results import Rows
 
 DRAWN = ('shared', 'per_sequence', 'seeded')  # ways in which rows are drawn
@@ -26,7 +26,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   """
   rows, options = Rows('cost'), config.cost
   shape = f'{options.batch_size} × {options.length} tokens, width {options.dim}'
-  for vocab_size in tqdm(options.vocab_sizes, desc='vocabularies', leave=False):
+  for vocab_size in Bar(options.vocab_sizes, desc='vocabularies'):
     prepared = {arm: _prepare(config, run, vocab_size, arm) for arm in ('learned', *DRAWN)}
     seconds = in_turns({arm: step.run for arm, step in prepared.items()}, options.repeats)
     accounts = {arm: step.account for arm, step in prepared.items()}

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 from ml_collections import ConfigDict
 from scipy.special import rel_entr
-from tqdm import tqdm
 
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
 from lib.errors import InputError
+from lib.progress import Bar
 from lib.report import plots
 from lib.report.plots import Picture
 from lib.report.results import Row, Rows, series
@@ -40,7 +40,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   """Regret and distance of the exact predictor, by alphabet."""
   del run
   rows = Rows('theory')
-  for size in tqdm(config.theory.alphabets, desc='alphabets', leave=False):
+  for size in Bar(config.theory.alphabets, desc='alphabets'):
     _add(rows, config, size)
   return rows
 

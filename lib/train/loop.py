@@ -124,7 +124,9 @@ def train(
   with (
     jax.set_mesh(mesh),
     Checkpoints(f'{mirror.url if mirror else workdir}/checkpoints/{run}') as checkpoints,
+    contextlib.closing(metric_files.progress_bar(run, steps)) as bar,
   ):
+    bar.phase('compiling')
     first = next(iter(experiment.batches))  # shapes alone; `data` keeps its position
     example = sharding.global_batch(first, mesh, experiment.batch_axis)
     training = prepare(experiment, optimizer, example, seed, mesh, accumulate)
@@ -135,13 +137,15 @@ def train(
     if start < steps:  # a run that is done is only read
       step_fn = compile_lowered(training.step.lower(state, example))
     metrics = metric_files.Metrics(workdir, run, start if restored else -1)
-    bar = metric_files.progress_bar(run, start, steps)
+    bar.begin(start)
+    bar.phase('first step')
     profiler = Profiler(workdir / 'profile' / run, profile)
     pending: tuple[int, Mapping[str, jax.Array]] | None = None
     clock = time.perf_counter()  # when the last step was done, or the loop went on after a pause
 
     def evaluate(step: int) -> None:
       nonlocal evaluated
+      bar.phase('evaluating')
       variables = processes.own(state['variables'], mesh)
       found: dict[str, Mapping[str, Any]] = {}
       measure = lambda: found.update(
@@ -168,17 +172,14 @@ def train(
       elapsed, clock = time.perf_counter() - clock, time.perf_counter()
       seconds += elapsed
       check_finite(step, host)
+      if step == start:
+        bar.restart()  # it took long: something was compiled
       if step % log_every == 0 or step == steps - 1:
         line = metric_files.summarise(host, elapsed)
         metric_files.show(bar, line)
         metrics.write(step + 1, line | {'seconds': seconds, 'steps': steps})
 
-    with (
-      contextlib.closing(metrics),
-      contextlib.closing(bar),
-      contextlib.closing(profiler),
-      stop,
-    ):
+    with contextlib.closing(metrics), contextlib.closing(profiler), stop:
       for step in range(start, steps):
         # NOTE: keep this order. Evaluate and save the *old* state, then take the next batch: so a
         # checkpoint at step s holds the data position of batch s, and step 0 is covered. Before

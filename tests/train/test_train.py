@@ -247,8 +247,8 @@ def test_a_clock_that_is_set_back_changes_nothing(record, tmp_path, monkeypatch)
 
 
 def test_the_bar_goes_on_when_the_clock_is_set_back(monkeypatch):
-  bar = metrics.progress_bar('train', 0, 10)
-  bar.mininterval = 0
+  bar = metrics.progress_bar('train', 10)
+  bar.mininterval = bar.delay = 0
   monkeypatch.setattr(time, 'time', lambda: 0.0)
   bar.update()
   assert bar.last_print_n == 1
