@@ -111,7 +111,8 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     content = file.read_bytes()
   except OSError as error:
     raise InputError(
-      f'{path} is no trained model: it has neither {MODEL} ({error.strerror}) nor config.json.'
+      f'{path} is no trained model: cannot read its {MODEL} ({error.strerror}), and there is no '
+      'config.json.'
     ) from error
   try:
     description = json.loads(content)
