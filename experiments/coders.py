@@ -24,10 +24,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.recipe import Plan, Run
+from experiments.recipe import Run, TrainSpec
 from lib import tokenizers
-from lib.compression import byte_coders, byte_model, one_pass
-from lib.compression.byte_model import BEGIN, ByteModel, Sizes
+from lib.compression import byte_coders, byte_model, teacher_forced
+from lib.compression.byte_model import BOS, ByteModel, Sizes
 from lib.data import encoded, epochs, pipeline, sources
 from lib.data.encoded import Encoded
 from lib.errors import InputError
@@ -114,9 +114,9 @@ def kept(run: Run, name: str, learn: Callable[[], Tokenizer]) -> Tokenizer:
   All processes learn it, as they may have to train a model for it.
   """
   path = run.workdir / 'tokenizers' / name
-  if not processes.agreed(path.exists()):
+  if not processes.broadcast(path.exists()):
     tokenizer = learn()
-    processes.once(path, lambda: tokenizers.save(tokenizer, path))
+    processes.first_only(path, lambda: tokenizers.save(tokenizer, path))
   return tokenizers.load(path)
 
 
@@ -129,7 +129,7 @@ def make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
   if not method.steps_m1:
     return kept(run, name, lambda: _make(config, run, method))
   tokenizer, path = _make(config, run, method), run.workdir / 'tokenizers' / name
-  processes.once(path, lambda: tokenizers.save(tokenizer, path))
+  processes.first_only(path, lambda: tokenizers.save(tokenizer, path))
   return tokenizer
 
 
@@ -163,10 +163,11 @@ def encode(run: Run, tokenizer: Tokenizer, texts: Sequence[bytes], known: bool =
     run: whose workdir keeps them.
     tokenizer: that makes them.
     texts: the documents.
-    known: M1 may read them ahead (lib/compression/one_pass.py), so that no decoder has to follow.
+    known: the byte model may read them in one pass (lib/compression/teacher_forced.py): nothing
+      has to be decoded.
   """
-  ahead = known and one_pass.can_read_ahead(tokenizer)
-  work = functools.partial(one_pass.encode, tokenizer) if ahead else tokenizer.cover_batch
+  ahead = known and teacher_forced.can_read_ahead(tokenizer)
+  work = functools.partial(teacher_forced.encode, tokenizer) if ahead else tokenizer.cover_batch
   which = 'one pass ' * ahead + tokenizer.fingerprint
   return encoded.encode(run.workdir / 'encoded', which, texts, work)
 
@@ -184,7 +185,7 @@ def check_m1(config: ConfigDict) -> None:
 def m1(config: ConfigDict, run: Run) -> ByteModel:
   """M1, the small byte model of this workdir: trained now, or by an earlier table or call."""
   path = run.workdir / 'm1'
-  if not processes.agreed(path.exists()):
+  if not processes.broadcast(path.exists()):
     watched = lambda seed: itertools.islice(
       m1_batches(config, 'validation'), config.m1.validation_batches
     )
@@ -199,7 +200,7 @@ def m1(config: ConfigDict, run: Run) -> ByteModel:
       tokenizer=Characters(),
     )
     model = ByteModel(_sizes(config.m1), jax.device_get(trained.variables))
-    processes.once(path, lambda: model.save(path))
+    processes.first_only(path, lambda: model.save(path))
   return _load(path)
 
 
@@ -220,9 +221,9 @@ def m1_module(config: ConfigDict) -> LanguageModel:
   return byte_model.make(_sizes(options), fit.dtype(config), options.remat, options.z_loss)
 
 
-def m1_plan(config: ConfigDict) -> Plan:
+def m1_spec(config: ConfigDict) -> TrainSpec:
   """M1 and its training, without data."""
-  return fit.plan(config.m1, m1_module(config))
+  return fit.train_spec(config.m1, m1_module(config))
 
 
 def _sizes(options: ConfigDict) -> Sizes:
@@ -250,5 +251,5 @@ def m1_batches(config: ConfigDict, split: str) -> grain.IterDataset:
 
 def _begun(batch: Batch) -> Batch:
   inputs = np.array(batch['inputs'])
-  inputs[:, 0] = BEGIN
+  inputs[:, 0] = BOS
   return {**batch, 'inputs': inputs}

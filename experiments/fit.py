@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import rates
-from experiments.recipe import Plan, Run, plain
+from experiments.recipe import Run, TrainSpec, plain
 from lib import language_model, provenance
 from lib.data import pipeline
 from lib.errors import InputError
@@ -125,12 +125,12 @@ def seeds(config: ConfigDict, options: ConfigDict) -> range:
   return range(config.seed, config.seed + options.seeds)
 
 
-def plan(
+def train_spec(
   options: ConfigDict,
   model: LanguageModel,
   trained: Experiment | None = None,
   more: Mapping[str, jax.ShapeDtypeStruct] | None = None,
-) -> Plan:
+) -> TrainSpec:
   """What `fit` would train, without data; `more` are further fields of a batch."""
   experiment = trained or _experiment(model)
   batch = pipeline.shapes(options.batch_size, options.length) | dict(more or {})
@@ -140,7 +140,7 @@ def plan(
     batch = {
       field: jax.ShapeDtypeStruct((count, *one.shape), one.dtype) for field, one in batch.items()
     }
-  return Plan(experiment, make_optimizer(options), batch, model.embedding.vocab_size)
+  return TrainSpec(experiment, make_optimizer(options), batch, model.embedding.vocab_size)
 
 
 def fit(
@@ -257,11 +257,11 @@ class _Job:
         self.tokenizer(seed) if callable(self.tokenizer) else self.tokenizer,
         options.length,
         provenance=self._provenance(options, seed, start),
-        mesh=processes.own_mesh(self.run.mesh),  # the state is whole on each process
+        mesh=processes.local_mesh(self.run.mesh),  # the state is whole on each process
       )
       if keep:
         path = self.run.workdir / 'models' / f'{name},seed={seed}'
-        processes.once(path, functools.partial(kept.save, path))
+        processes.first_only(path, functools.partial(kept.save, path))
       found.append(Fitted(kept, lines, options.rates[0]))
     return found
 
@@ -273,7 +273,7 @@ class _Job:
     experiment = self.trained(options) if self.trained else _experiment(self.model)
     every = [self.batches(seed) for seed in these]
     if together:
-      experiment = replicas.replicate(experiment, len(these), pipeline.stack(every))
+      experiment = replicas.replicate(experiment, len(these), pipeline.stack_replicas(every))
     else:
       experiment = dataclasses.replace(experiment, batches=every[0])
     joined = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)

@@ -49,17 +49,17 @@ class Run:
 
   def send(self) -> None:
     """Sends what is new in the folder to the bucket, if there is one."""
-    if self.mirror and processes.first():
+    if self.mirror and processes.is_primary():
       self.mirror.send()
 
   def keep(self, name: str, content: bytes | str) -> None:
     """Leaves a file in the workdir, whole and once, however many processes have its content."""
-    if processes.first():
+    if processes.is_primary():
       atomic.write(self.workdir / name, content)
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TrainSpec:
   """A model that a recipe trains, as far as it is known without data: enough to compile its step.
 
   Attributes:
@@ -74,11 +74,11 @@ class Plan:
   batch: Mapping[str, jax.ShapeDtypeStruct]
   vocab_size: int
 
-  def drawn(self) -> dict[str, np.ndarray]:
+  def random_batch(self) -> dict[str, np.ndarray]:
     """A batch of random tokens without padding, each scored; further fields are 0."""
     size = self.batch['targets'].shape
     ids = np.random.default_rng(0).integers(0, self.vocab_size, size)
-    known = pipeline.whole(ids, self.vocab_size) | {'scored': np.ones(size, np.int32)}
+    known = pipeline.batch_from_ids(ids, self.vocab_size) | {'scored': np.ones(size, np.int32)}
     zeros = lambda one: np.zeros(one.shape, one.dtype)
     return {name: known.get(name, zeros(one)) for name, one in self.batch.items()}
 
@@ -94,7 +94,7 @@ ABOUT_DATA = (
   f'{STRETCH} bytes that also stand in the training text, after such text was cut out; '
   '`share_kept` is the share of the bytes that the cut left.'
 )
-Plans = Mapping[str, Callable[[], Plan]]
+TrainSpecs = Mapping[str, Callable[[], TrainSpec]]
 Pictures = Mapping[str, Picture]  # by file name
 
 
@@ -124,7 +124,8 @@ class Table:
     rows: which rows the terminal shows, by their coordinates; single seeds never are.
     check: raises InputError for a config that the table cannot be measured with.
     pictures: (rows of all tables, config, run) -> what is drawn from them.
-    plans: config -> the models that it trains, the largest first, where they do not depend on data.
+    train_specs: config -> the models that it trains, the largest first, where they do not depend
+      on data.
     sources: config -> the sources of text (`lib.data.sources`) that it reads.
     descriptions: config -> what text holds that it makes from its sources, such as folded text.
     also: further tables that `measure` gives rows of: name -> (caption, shown).
@@ -137,7 +138,7 @@ class Table:
   rows: Callable[[Mapping[str, str]], bool] = lambda where: True
   check: Callable[[ConfigDict], None] = lambda config: None
   pictures: Callable[[Sequence[Row], ConfigDict, Run], Pictures] = lambda rows, config, run: {}
-  plans: Callable[[ConfigDict], Plans] = lambda config: {}
+  train_specs: Callable[[ConfigDict], TrainSpecs] = lambda config: {}
   sources: Callable[[ConfigDict], Sequence[str]] = lambda config: ()
   descriptions: Callable[[ConfigDict], Sequence[Description]] = lambda config: ()
   also: Mapping[str, tuple[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
@@ -185,10 +186,12 @@ class Recipe:
     if self.answer and config.prompt:
       self.check_prompt(config)
 
-  def plans(self, config: ConfigDict) -> Plans:
+  def train_specs(self, config: ConfigDict) -> TrainSpecs:
     """The models of all tables, the largest first."""
     tables = sorted(self.tables, key=lambda table: table.name != self.largest)
-    return {name: plan for table in tables for name, plan in table.plans(config).items()}
+    return {
+      name: train_spec for table in tables for name, train_spec in table.train_specs(config).items()
+    }
 
   @property
   def captions(self) -> dict[str, str]:

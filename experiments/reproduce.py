@@ -59,7 +59,7 @@ def execute() -> None:
     try:
       found = run_all(ONLY.value, SCALE.value, workdir)
     except KeyboardInterrupt:
-      print('reproduce: stopped; the same command goes on where it was.', file=sys.stderr)
+      print('reproduce: stopped; the same command resumes it.', file=sys.stderr)
       sys.exit(130)
   report(found, workdir)
   if failed := [fault for fault in found.values() if fault]:
@@ -102,7 +102,7 @@ def _stop(*_: Any) -> None:
 
 def recipe_of(name: str) -> Recipe:
   """The recipe of a name."""
-  return importlib.import_module(f'experiments.{name}.__main__').RECIPE
+  return importlib.import_module(f'experiments.{name}.recipe').RECIPE
 
 
 def settings_of(name: str, scale: str) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def read(folder: pathlib.Path, fault: str = '') -> Section:
     rows = results.from_json(content['rows'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(
-      f'{folder} holds no results.json of a recipe; let its command finish, or leave it out.'
+      f'{folder} contains no results.json of a recipe; let its command finish, or leave it out.'
     ) from error
   other = changed(config, settings_of(name, config['scale']))
   return recipe_of(name).section(content, rows, other, folder, fault)

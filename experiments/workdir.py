@@ -39,15 +39,15 @@ def opened(folder: pathlib.Path, identity: Identity) -> Iterator[None]:
   """The folder, new or with the run of the same identity, locked for this process.
 
   Raises:
-    InputError: it holds another run (the sentence names what differs), another process runs in it,
-      or it cannot be written.
+    InputError: it contains another run (the sentence names what differs), another process runs in
+      it, or it cannot be written.
   """
   _check(folder, identity)
   processes.wait('the workdir is looked at')
   with contextlib.ExitStack() as held:
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      if processes.first():
+      if processes.is_primary():
         held.enter_context(locked(folder / 'lock', folder))
         results.write_json(folder / 'config.json', identity['config'])
         results.write_json(folder / KNOWN, identity)
@@ -89,7 +89,7 @@ def _check(folder: pathlib.Path, identity: Identity) -> None:
     for there in _identities(folder):
       if other := provenance.difference(there, identity):
         raise InputError(
-          f'{folder} holds another run: {other}; choose a new --workdir, or delete it.'
+          f'{folder} contains another run: {other}; choose a new --workdir, or delete it.'
         )
 
 

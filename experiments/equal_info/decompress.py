@@ -17,7 +17,7 @@ from experiments import coders, fit
 from experiments.coders import Method
 from experiments.equal_info import m2, pictures
 from experiments.fit import Fitted
-from experiments.recipe import Plan, Run, Table, naming, text_of
+from experiments.recipe import Run, Table, TrainSpec, naming, text_of
 from lib import stats
 from lib.data import epochs, excerpts, pipeline
 from lib.data.encoded import Encoded
@@ -66,7 +66,7 @@ def check(config: ConfigDict) -> None:
     with naming('decompress.methods'):
       [one, *_] = coders.widths([method], [options.token_bits])
     if not one[0].token_bits:
-      raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
+      raise InputError(f'decompress.methods: {method!r} has its own vocabulary; use others.')
   with naming('decompress.text_bytes'):
     for split in ('train', 'validation', 'test'):
       excerpts.of_split(config.data.source, split, length=options.text_bytes, total=1)
@@ -132,11 +132,11 @@ def make_model(config: ConfigDict) -> LanguageModel:
   return m2.make_model(config, config.decompress, vocab_size(config))
 
 
-def plan(config: ConfigDict) -> Plan:
+def train_spec(config: ConfigDict) -> TrainSpec:
   """The model of any arm but the control, whose rows are shorter."""
   options = config.decompress
   scored = pipeline.shapes(options.batch_size, options.length)['segments']
-  return fit.plan(options, make_model(config), more={'scored': scored})
+  return fit.train_spec(options, make_model(config), more={'scored': scored})
 
 
 def read(
@@ -168,7 +168,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
     where = where_of(config, arm)
     # Arms of one seed see the same texts in the same order.
-    batches = lambda seed, known=known: pipeline.rows(
+    batches = lambda seed, known=known: pipeline.batches_of_rows(
       known['train'], batch_size=options.batch_size, seed=seed
     )
     trained = fit.fit(
@@ -265,6 +265,6 @@ TABLE = Table(
   ),
   check=check,
   pictures=lambda rows, config, run: {'decompress.png': pictures.decompress(rows)},
-  plans=lambda config: {'decompress': lambda: plan(config)},
+  train_specs=lambda config: {'decompress': lambda: train_spec(config)},
   sources=text_of,
 )  # fmt: skip

@@ -13,9 +13,9 @@ from experiments.coders import Method
 from experiments.equal_info import pictures
 from experiments.equal_info.m2_text import Corpus, train_bytes
 from experiments.fit import Fitted
-from experiments.recipe import Plan, Plans, Run, Table, naming, text_of
+from experiments.recipe import Run, Table, TrainSpec, TrainSpecs, naming, text_of
 from lib import stats
-from lib.compression import coded_text, one_pass
+from lib.compression import coded_text, teacher_forced
 from lib.data import epochs, excerpts
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
@@ -65,7 +65,7 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_epochs(config: ConfigDict, method: Method, ratio: float, steps: int) -> None:
-  """Raises InputError if M2 reads its text too often, at `ratio` bytes a token."""
+  """Raises InputError if M2 reads its text too often, at `ratio` bytes per token."""
   options = config.m2
   rows = steps * options.batch_size
   drawn = rows * (options.length * ratio if options.pack else options.example_bytes)
@@ -96,23 +96,23 @@ def make_model(config: ConfigDict, options: ConfigDict, vocab_size: int) -> Lang
     options.dim,
     tied=False,
     init_std=1.0,
-    readout_scale=options.dim**-0.5,
+    logit_scale=options.dim**-0.5,
     z_loss=options.z_loss,
     dtype=fit.dtype(config),
   )
   return LanguageModel(rows, fit.make_decoder(options, fit.dtype(config), options.length))
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The models from the largest, over the largest vocabulary that tokens have."""
   vocab_size = max(config.tokenizers.sentencepiece, *(1 << bits for _, bits in config.m2.methods))
 
-  def plan(size: Size) -> Plan:
+  def train_spec(size: Size) -> TrainSpec:
     options = sized(config, size)
-    return fit.plan(options, make_model(config, options, vocab_size))
+    return fit.train_spec(options, make_model(config, options, vocab_size))
 
   return {
-    f'm2/{name(model=size[0], v=vocab_size)}': functools.partial(plan, size)
+    f'm2/{name(model=size[0], v=vocab_size)}': functools.partial(train_spec, size)
     for size in reversed(config.m2.models)
   }
 
@@ -317,7 +317,7 @@ def _add_packaging(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]
   data = corpus.texts['test'].texts
   assert corpus.method.token_bits
   model = coders.m1(corpus.config, corpus.run)
-  lengths = coded_text.code_lengths(one_pass.probabilities(model, data), data)
+  lengths = coded_text.code_lengths(teacher_forced.probabilities(model, data), data)
   costs = lengths.excess(corpus.test.counts * corpus.method.token_bits)
   whole = corpus.test.counts <= corpus.config.m2.length
   end, rounding = (np.where(whole, costs[part], 0) for part in ('end_mark', 'rounding'))
@@ -407,6 +407,6 @@ TABLE = Table(
   ),
   check=check,
   pictures=lambda rows, config, run: {'m2.png': pictures.m2(rows)},
-  plans=plans,
+  train_specs=train_specs,
   sources=text_of,
 )  # fmt: skip

@@ -12,7 +12,7 @@ from experiments.coders import Method
 from experiments.equal_info import pictures
 from experiments.recipe import Run, Table, naming, text_of
 from lib import stats
-from lib.compression import coded_text, one_pass
+from lib.compression import coded_text, teacher_forced
 from lib.compression.byte_model import ByteModel
 from lib.data import excerpts
 from lib.data.encoded import Encoded
@@ -106,7 +106,7 @@ def _add_ideal(
   rows: Rows, model: ByteModel, documents: Sequence[bytes], tokens: Mapping[Method, np.ndarray]
 ) -> None:
   """M1's own code length of the documents, and what AC takes beyond it."""
-  lengths = coded_text.code_lengths(one_pass.probabilities(model, documents), documents)
+  lengths = coded_text.code_lengths(teacher_forced.probabilities(model, documents), documents)
   size = np.array([len(document) for document in documents])
   where = {'method': 'm1'}
   note = 'the ideal code length: -log2 of the probabilities of the bytes'

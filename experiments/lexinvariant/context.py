@@ -216,7 +216,7 @@ TABLE = Table(
   ),
   check=text_models.check,
   pictures=pictures,
-  plans=text_models.plans,
+  train_specs=text_models.train_specs,
   sources=text_models.read,
   descriptions=text_models.describe,
 )

@@ -46,8 +46,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 def _prepare(config: ConfigDict, run: Run, vocab_size: int, arm: str) -> steps.Ready:
   options, kind = config.cost.copy_and_resolve_references(), 'learned'
   if arm in DRAWN:
-    options.draw_kind, kind = arm, 'lexinvariant'
-  step = steps.Ready(decoders.plan(config, options, kind, vocab_size), run.mesh)
+    options.row_sampling, kind = arm, 'lexinvariant'
+  step = steps.Ready(decoders.train_spec(config, options, kind, vocab_size), run.mesh)
   step.run()  # warms up
   return step
 

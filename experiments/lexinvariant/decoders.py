@@ -16,11 +16,11 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.recipe import Plan, Run
+from experiments.recipe import Run, TrainSpec
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
-from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
-from lib.embeddings.preceding import Preceding
+from lib.embeddings.partial import Interchangeable, PartlyRandom, PermutedIds
+from lib.embeddings.short_conv import ShortConv
 from lib.errors import InputError
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
@@ -66,26 +66,26 @@ def make_model(
   embedding: Any
   if kind == 'lexinvariant':
     form = AnnealedLexinvariant if training and options.reveal else Lexinvariant
-    shared = options.draw_kind == 'shared' and not training
+    shared = options.row_sampling == 'shared' and not training
     embedding = form(
       vocab_size,
       options.dim,
-      draw_kind='per_sequence' if shared else options.draw_kind,
+      row_sampling='per_sequence' if shared else options.row_sampling,
       law=options.law,
       row_dim=options.row_dim or None,
-      readout_scale=options.readout_scale,
+      logit_scale=options.logit_scale,
       dtype=dtype,
     )
   elif kind in ('mixed', 'interchangeable'):
-    partial = {'mixed': Mixed, 'interchangeable': Interchangeable}[kind]
+    partial = {'mixed': PartlyRandom, 'interchangeable': Interchangeable}[kind]
     embedding = partial(vocab_size, options.dim, dtype=dtype)
   else:
     scale = options.dim**-0.5
-    embedding = Learned(vocab_size, options.dim, init_std=1.0, readout_scale=scale, dtype=dtype)
+    embedding = Learned(vocab_size, options.dim, init_std=1.0, logit_scale=scale, dtype=dtype)
     if kind == 'permuted':
       embedding = PermutedIds(embedding, per=per)
-  if options.preceding:
-    embedding = Preceding(embedding, options.preceding)
+  if options.short_conv:
+    embedding = ShortConv(embedding, options.short_conv)
   return LanguageModel(embedding, fit.make_decoder(options, dtype))
 
 
@@ -114,13 +114,13 @@ def bare(variables: Variables) -> Variables:
   return {'params': traverse_util.unflatten_dict(kept)}
 
 
-def plan(
+def train_spec(
   config: ConfigDict, options: ConfigDict, kind: str, vocab_size: int, per: str = 'type'
-) -> Plan:
+) -> TrainSpec:
   """What `train` would train."""
   dtype = fit.dtype(config)
-  hidden = {'concealed': jax.ShapeDtypeStruct((options.batch_size,), np.float32)}
-  return fit.plan(
+  hidden = {'hidden_probability': jax.ShapeDtypeStruct((options.batch_size,), np.float32)}
+  return fit.train_spec(
     options,
     make_model(options, kind, vocab_size, dtype, per=per),
     make_experiment(options, kind, vocab_size, dtype, per),

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import fit
 from experiments.lexinvariant import decoders
-from experiments.recipe import Pictures, Plans, Run, Table
+from experiments.recipe import Pictures, Run, Table, TrainSpecs
 from lib import stats
 from lib.data import pipeline
 from lib.errors import InputError
@@ -181,10 +181,10 @@ def batches_of(config: ConfigDict, source: MarkovSource, seed: int) -> grain.Ite
   )
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The model of a chain."""
   options = config.markov
-  make = functools.partial(decoders.plan, config, options, 'lexinvariant', options.alphabet)
+  make = functools.partial(decoders.train_spec, config, options, 'lexinvariant', options.alphabet)
   return {'markov': make}
 
 
@@ -225,5 +225,5 @@ TABLE = Table(
   ('regret_nats', 'regret_over_log_d_factorial', 'late_excess', 'label_leak_nats'),
   check=check,
   pictures=pictures,
-  plans=plans,
+  train_specs=train_specs,
 )

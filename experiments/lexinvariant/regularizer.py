@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments import fit
 from experiments.lexinvariant import decoders, text_models
-from experiments.recipe import Pictures, Plans, Run, Table
+from experiments.recipe import Pictures, Run, Table, TrainSpecs
 from lib import stats
 from lib.data import epochs, excerpts, folded, own_files, pipeline, sources
 from lib.errors import InputError
@@ -143,12 +143,12 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   return rows
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The arms; all are of about one size."""
-  plan = functools.partial(decoders.plan, config, config.regularizer)
+  train_spec = functools.partial(decoders.train_spec, config, config.regularizer)
   return {
     f'regularizer/{name(**arm.where)}': functools.partial(
-      plan, arm.embedding, TOKENIZER.vocab_size, arm.per
+      train_spec, arm.embedding, TOKENIZER.vocab_size, arm.per
     )
     for arm in arms(config)
   }
@@ -197,7 +197,7 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
   if arm.embedding == 'lexinvariant':
     return plain
   return plain.map(
-    lambda batch: batch | {'concealed': np.full(len(batch['inputs']), arm.p, np.float32)}
+    lambda batch: batch | {'hidden_probability': np.full(len(batch['inputs']), arm.p, np.float32)}
   )
 
 
@@ -252,7 +252,7 @@ def answers(
 ) -> np.ndarray:
   """Shares [S, N] of the symbols that models answer rightly, over symbols of a kind of SYMBOLS."""
   hidden, length = np.float32(symbols == 'concealed'), config.regularizer.length
-  writers = [generator(one.model, length=length, concealed=hidden) for one in trained]
+  writers = [generator(one.model, length=length, hidden_probability=hidden) for one in trained]
   return look_up.right_shares(writers, these, TOKENIZER)
 
 
@@ -337,7 +337,7 @@ TABLE = Table(
   ),
   check=check,
   pictures=pictures,
-  plans=plans,
+  train_specs=train_specs,
   sources=lambda config: (source_of(config),),
   descriptions=lambda config: folded.describe(source_of(config), text_models.ALPHABETS[TEXT], TEXT),
 )

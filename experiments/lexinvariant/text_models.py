@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments import fit
 from experiments.lexinvariant import decoders
-from experiments.recipe import Plans, Run
+from experiments.recipe import Run, TrainSpecs
 from lib import tokenizers
 from lib.data import epochs, excerpts, folded, own_files, pipeline, sources
 from lib.data.description import Description
@@ -116,11 +116,11 @@ def vocab_sizes() -> dict[str, int]:
   return SENTENCEPIECE | {key: len(ALPHABETS[key]) for key in ('bytes', 'char', 'letters')}
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The models of text: of the largest vocabulary first, trained rows before random ones."""
   return {
     f'text/{name(vocabulary=key, embedding=kind)}': functools.partial(
-      decoders.plan, config, config.text, kind, size
+      decoders.train_spec, config, config.text, kind, size
     )
     for key, size in vocab_sizes().items()
     if key in config.text.vocabularies

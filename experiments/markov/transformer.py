@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from experiments import fit
 from experiments.markov import markov_source
 from experiments.markov.markov_source import PER_CHAR, make_source
-from experiments.recipe import Pictures, Plan, Plans, Run, Table
+from experiments.recipe import Pictures, Run, Table, TrainSpec, TrainSpecs
 from lib import stats
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
@@ -74,7 +74,7 @@ def make_tokenizer(
   if kind == 'characters':
     return Characters(source.alphabet)
   if kind == 'bpe':
-    text = chains.draw(source, options.dictionary_chars, seed, chains.DICTIONARY)
+    text = chains.sample_text(source, options.dictionary_chars, seed, chains.DICTIONARY)
     return train_bpe_unsplit([text], options.vocab_size, source.alphabet)
   raise InputError(f'transformer.tokenizers {kind!r} is not one of characters, bpe.')
 
@@ -83,7 +83,7 @@ class Task:
   """An arm: documents in the tokens of each seed's own tokenizer, and a model of them.
 
   Of a document the tokens count that begin within the context. The model is the official code's
-  GPT-2: pre-norm without biases, but a bias on the readout.
+  GPT-2: pre-norm without biases, but a bias on the LM head.
   """
 
   def __init__(self, config: ConfigDict, arm: Arm):
@@ -162,7 +162,7 @@ class Task:
     scores = []
     for seed, tokenizer in self.tokenizers.items():
       counted, scored = (
-        chains.draw(self.source, self.options.ngram_chars, seed, stream)
+        chains.sample_text(self.source, self.options.ngram_chars, seed, stream)
         for stream in (chains.TRAIN, chains.TEST)
       )
       found = ngram.token_loss(tokenizer, [counted], [scored], [0, 1])
@@ -170,14 +170,14 @@ class Task:
     return dict(zip(('unigram', 'bigram'), np.transpose(scores), strict=True))
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The arms; all are of about one size."""
 
-  def plan(arm: Arm) -> Plan:
+  def train_spec(arm: Arm) -> TrainSpec:
     task = Task(config, arm)
-    return fit.plan(task.options, task.model)
+    return fit.train_spec(task.options, task.model)
 
-  return {run_name(arm): functools.partial(plan, arm) for arm in arms(config)}
+  return {run_name(arm): functools.partial(train_spec, arm) for arm in arms(config)}
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -315,5 +315,5 @@ TABLE = Table(
   ),
   check=check,
   pictures=pictures,
-  plans=plans,
+  train_specs=train_specs,
 )

@@ -96,7 +96,7 @@ def _codes(config: ConfigDict, order: int) -> dict[str, np.ndarray]:
   length = min(sizes.document_chars, sizes.test_chars)
   found = []
   for seed in fit.seeds(config, sizes):
-    text = chains.draw(source, sizes.test_chars // length * length, seed, chains.TEST)
+    text = chains.sample_text(source, sizes.test_chars // length * length, seed, chains.TEST)
     symbols = np.frombuffer(text, np.uint8).astype(np.int64) - source.alphabet[0]
     found.append(known_law.code_lengths(source, symbols.reshape(-1, length)))
   return {what: np.array([one[what] for one in found]) for what in found[0]}
@@ -110,7 +110,7 @@ def _dictionaries(config: ConfigDict, order: int, bits: int) -> dict[str, Any]:
   source, sizes = _source(config, order), config.markov
 
   def learned(learn: Callable, seed: int) -> tuple[float, float]:
-    text = lambda stream, chars: chains.draw(source, chars, seed, stream)
+    text = lambda stream, chars: chains.sample_text(source, chars, seed, stream)
     documents = [text(chains.DICTIONARY, sizes.dictionary_chars)]
     tokenizer = learn(documents, 1 << bits, source.alphabet)
     if tokenizer.encoder == 'greedy':

@@ -5,7 +5,7 @@ Text is cut into examples of `grid.example_bytes` bytes (`lib.data.examples`). A
 `grid.batch_bytes` bytes.
 
 FLOPs are counted by formula, from the tokens of the examples themselves, padding left out: forward,
-2 for each parameter of the decoder and each entry of the readout and token, and 4·L·D for each pair
+2 for each parameter of the decoder and each entry of the LM head and token, and 4·L·D for each pair
 of a token and one that it sees; training, three times that. Where M1 makes the tokens, its 2 a
 parameter and byte come on top, once in reading and once in training. To look up or to draw rows
 of an embedding counts as nothing.
@@ -31,7 +31,7 @@ from lib.parallel.mesh import batch_devices
 from lib.report.results import Rows
 
 BYTES_A_TOKEN = 4  # about the most that tokens of the grid cover
-SHORT = 2.0  # bytes a token below which a tokenizer's tokens are short
+SHORT = 2.0  # bytes per token below which a tokenizer's tokens are short
 MOST = 4  # examples of one held-out document: documents are the units of errors
 
 
@@ -127,7 +127,7 @@ class Corpus(Examples):
 
 
 def _parameters(options: ConfigDict) -> int:
-  """Of the decoder, without embedding and readout."""
+  """Of the decoder, without embedding and LM head."""
   x, places = jnp.zeros((1, 1, options.dim)), jnp.zeros((1, 1), jnp.int32)
   init = fit.make_decoder(options, x.dtype).init
   shapes = jax.eval_shape(init, jax.random.key(0), x, places, places)['params']

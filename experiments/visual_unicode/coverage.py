@@ -56,7 +56,7 @@ def _add_blocks(rows: Rows, title: str, font: fonts.Font) -> None:
 def _add_vocabulary(rows: Rows, config: ConfigDict, title: str, font: str, kind: str) -> None:
   """Tokens that share a row, and the variance that fewer components keep."""
   tokenizer = text.open_text(config, kind).tokenizer
-  table = text.draw(config, tokenizer, font)
+  table = text.render_tokens(config, tokenizer, font)
   of_font = {'font': title, 'vocabulary': kind}
   pairs = {
     column: [int(tokenizer.encode(one.encode())[-1]) for one in pair]

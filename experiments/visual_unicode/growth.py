@@ -274,6 +274,6 @@ TABLE = recipe.Table(
   ),
   check=check,
   pictures=pictures,
-  plans=lambda config: models.plans(config, 'growth', config.tokenizer.vocab_size),
+  train_specs=lambda config: models.train_specs(config, 'growth', config.tokenizer.vocab_size),
   sources=recipe.text_of,
 )

@@ -14,7 +14,7 @@ from lib.compression.byte_model import ByteModel
 from lib.compression.byte_stepper import ByteStepper
 from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.coding import window_dictionaries
-from lib.tokenizers.coding.model import Remembered
+from lib.tokenizers.coding.model import MemoizedModel
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import LIMIT_BITS, number, tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
@@ -26,7 +26,7 @@ KINDS = ('ac', *IN_WINDOWS, 'pruned')
 FROM_TEXT = ('parsed', 'pruned')
 
 stepper = functools.cache(ByteStepper)  # of an M1, which its codecs share, one after the other
-_remembered = functools.cache(Remembered)
+_memoized = functools.cache(MemoizedModel)
 
 
 def steps(kind: str, bits: int) -> bool:
@@ -52,7 +52,7 @@ def make(
     InputError: bits that the kind does not have.
   """
   if kind == 'pruned':
-    candidates, _ = window_dictionaries.likely(_remembered(model), window_dictionaries.POOL << bits)
+    candidates, _ = window_dictionaries.likely(_memoized(model), window_dictionaries.POOL << bits)
     pieces = window_dictionaries.pruned(candidates, b''.join(documents), bits, 'minimal')
     return Dictionary(pieces, 'minimal', bytes(range(256)))
   if kind == 'ac':
@@ -60,10 +60,10 @@ def make(
   if bits > LIMIT_BITS:
     return SteppedEqualInfo(stepper(model), model.fingerprint, bits, kind, token_bits)
   if kind == 'top':
-    table = number(window_dictionaries.top(_remembered(model), bits), bits)
+    table = number(window_dictionaries.top(_memoized(model), bits), bits)
   elif kind == 'parsed':
     text = b''.join(documents)
-    table = number(window_dictionaries.parsed(_remembered(model), text, bits), bits)
+    table = number(window_dictionaries.parsed(_memoized(model), text, bits), bits)
   else:
-    table = tabulate(_remembered(model), bits, kind)
+    table = tabulate(_memoized(model), bits, kind)
   return EqualInfo(table, token_bits)

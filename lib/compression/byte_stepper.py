@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.compression.byte_model import BEGIN, ByteModel, Sizes, exact, make
+from lib.compression.byte_model import BOS, ByteModel, Sizes, exact, make
 from lib.models.decoder import LanguageModel
 from lib.models.kv_cache import Cache
 
-ANEW = 8  # texts that are read anew at once
+REFILL_BATCH = 8  # texts that are read anew at once
 LEAST_ROOM = 64  # places of the cache that a step looks at, or a power of two more
 
 
@@ -32,7 +32,7 @@ class ByteStepper:
     self.model, self.streams = model, model.sizes.streams
     self._half = model.sizes.context // 2
     self._recent = np.zeros((self.streams, self._half), np.uint8)  # last bytes, newest last
-    self._read = np.ones(self.streams, np.int64)  # tokens in the cache, the begin among them
+    self._read = np.ones(self.streams, np.int64)  # tokens in the cache, BOS included
     start, self._first = _begin(model.sizes, model.on_device)
     self._start = np.asarray(start)
     self._cache = _all_begun(self._first, self.streams)
@@ -43,7 +43,7 @@ class ByteStepper:
 
   def reset(self, which: np.ndarray) -> None:
     """Forgets the texts where `which` [N] is true: they are empty again."""
-    self._read[which] = 1  # every cache has the begin at its first place, for good
+    self._read[which] = 1  # the first slot of every cache is BOS
 
   def step(self, symbols: np.ndarray) -> np.ndarray:
     """Appends one byte to each text, uint8 [N]; next-byte probabilities, float32 [N, 256]."""
@@ -64,7 +64,7 @@ class ByteStepper:
       rows[here] = np.asarray(given)[here]
     self._read += 1
     if full.size:
-      together = min(ANEW, self.streams)
+      together = min(REFILL_BATCH, self.streams)
       for begin in range(0, full.size, together):
         which = np.resize(full[begin : begin + together], together)  # the last ones come twice
         rows[which] = self._refill(which)
@@ -89,7 +89,7 @@ class ByteStepper:
 def _begin(sizes: Sizes, variables: Any) -> tuple[jax.Array, Cache]:
   """Probabilities [256] of the empty text, and the cache of one text that has begun."""
   cache = make(sizes).decoder.empty_cache(1, sizes.context)
-  logits, cache = _next(sizes, variables, jnp.full(1, BEGIN), cache)
+  logits, cache = _next(sizes, variables, jnp.full(1, BOS), cache)
   return jax.nn.softmax(logits[0]), cache
 
 

@@ -46,7 +46,7 @@ def code_lengths(probabilities: Iterable[np.ndarray], documents: Sequence[bytes]
 
   Args:
     probabilities: next-byte probabilities after 0, 1, … all bytes of each document, [n + 1, 256],
-      as `one_pass.probabilities` yields them.
+      as `teacher_forced.probabilities` yields them.
     documents: N texts.
   """
   found = []

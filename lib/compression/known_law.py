@@ -16,7 +16,7 @@ import numpy as np
 from lib.tasks.markov.chains import MarkovSource
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.coding import arithmetic
-from lib.tokenizers.coding.model import Remembered
+from lib.tokenizers.coding.model import MemoizedModel
 from lib.tokenizers.coding.tabulate import heaviest, tabulate
 
 
@@ -127,7 +127,7 @@ def numbered(source: MarkovSource, bits: int) -> Dictionary:
 
 def byte_windows(source: MarkovSource, bits: int) -> Dictionary:
   """The same with frequencies for all 256 bytes, less the texts that the source never writes."""
-  table = tabulate(Remembered(Chain(source)), bits, 'numbered')
+  table = tabulate(MemoizedModel(Chain(source)), bits, 'numbered')
   pieces = [piece for piece in table.pieces if set(piece) <= set(source.alphabet)]
   return Dictionary(pieces, 'greedy', source.alphabet)
 

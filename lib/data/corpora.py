@@ -27,12 +27,12 @@ from lib.errors import InputError
 from lib.tokenizers.base import Coded, Tokenizer
 
 FORMAT = 1
-Record = TypeVar('Record', 'Plan', 'Shard')
+Record = TypeVar('Record', 'ShardPlan', 'Shard')
 Note = Callable[[int], None]  # is told how many more documents are done
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class ShardPlan:
   """What one split of an encoded corpus is made of.
 
   Attributes:
@@ -79,7 +79,7 @@ class Shard:
 
 def make_plan(
   spec: str, split: str, source: Source, tokenizer: Tokenizer, shards: int | None = None
-) -> Plan:
+) -> ShardPlan:
   """The plan for a source; by default a shard has some 256 documents, and there are at most 1,024.
 
   Raises:
@@ -90,12 +90,12 @@ def make_plan(
     shards = min(-(-count // 256), 1024)
   if not 1 <= shards <= min(count, 99_999):
     raise InputError(f'{shards} shards for {count} documents: choose 1 to {min(count, 99_999)}')
-  return Plan(
+  return ShardPlan(
     spec, split, count, shards, tokenizer.family, tokenizer.vocab_size, tokenizer.fingerprint
   )
 
 
-def begin(folder: str | os.PathLike, plan: Plan) -> None:
+def begin(folder: str | os.PathLike, plan: ShardPlan) -> None:
   """Makes the folder, or takes up what lies there.
 
   Raises:
@@ -125,12 +125,12 @@ def begin(folder: str | os.PathLike, plan: Plan) -> None:
     raise InputError(f'cannot write to {folder}: {error.strerror}') from error
 
 
-def plans(folder: str | os.PathLike) -> list[Plan]:
+def plans(folder: str | os.PathLike) -> list[ShardPlan]:
   """The plans of all splits that were begun in a folder."""
-  return [_read_json(Plan, path) for path in sorted(pathlib.Path(folder).glob('*.plan.json'))]
+  return [_read_json(ShardPlan, path) for path in sorted(pathlib.Path(folder).glob('*.plan.json'))]
 
 
-def finished(folder: str | os.PathLike, plan: Plan, shard: int) -> Shard | None:
+def finished(folder: str | os.PathLike, plan: ShardPlan, shard: int) -> Shard | None:
   """A shard's counts if it is there, else None."""
   note = _done(folder, plan, shard)
   if note.exists() and (pathlib.Path(folder) / plan.shard_name(shard)).exists():
@@ -140,7 +140,7 @@ def finished(folder: str | os.PathLike, plan: Plan, shard: int) -> Shard | None:
 
 def write_shard(
   folder: str | os.PathLike,
-  plan: Plan,
+  plan: ShardPlan,
   shard: int,
   source: Source,
   tokenizer: Tokenizer,
@@ -205,7 +205,7 @@ class Corpus:
     builder = tfds.builder_from_directory(folder) if known else None
     if split not in found or builder is None or split not in builder.info.splits:
       raise InputError(
-        f'{folder} holds no whole encoded split {split!r}: make it, or its rest, with '
+        f'{folder} contains no complete encoded split {split!r}: make it, or its rest, with '
         '`experiments.tools.compress corpus`'
       )
     if found[split].fingerprint != tokenizer.fingerprint:
@@ -238,11 +238,11 @@ def _encode(source: Source, indices: Iterable[int], tokenizer: Tokenizer) -> Ite
   yield from tokenizer.cover_batch(group)
 
 
-def _done(folder: str | os.PathLike, plan: Plan, shard: int) -> pathlib.Path:
+def _done(folder: str | os.PathLike, plan: ShardPlan, shard: int) -> pathlib.Path:
   return pathlib.Path(folder) / 'done' / f'{plan.split}-{shard:05}.json'
 
 
-def _json(content: Plan | Shard) -> str:
+def _json(content: ShardPlan | Shard) -> str:
   return json.dumps(dataclasses.asdict(content), indent=1) + '\n'
 
 
@@ -256,5 +256,5 @@ def _read_json(kind: type[Record], path: pathlib.Path) -> Record:
     return content
   except (OSError, TypeError, ValueError, RecursionError) as error:
     raise InputError(
-      f'{path} cannot be read ({error}): delete it, and the shard is made anew'
+      f'{path} cannot be read ({error}): delete it, and the shard is made again'
     ) from error

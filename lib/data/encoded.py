@@ -56,7 +56,7 @@ def encode(
   """The documents as tokens: made now, or read from the file in `folder` that an earlier call left.
 
   Args:
-    folder: gets one file, whole or not at all, named by what it is made of.
+    folder: gets one file, atomically, named by what it is made of.
     fingerprint: of the tokenizer.
     documents: to be encoded.
     encode_all: all documents as tokens.

@@ -3,8 +3,8 @@
 
 Text is cut into examples of equally many bytes, wherever they end, each read alone and whole:
 so every tokenizer has equally many bytes of context, and every byte is scored. Rows are as long as
-the longest example and have as many whole examples as fit (`pipeline.fitted`); attention and
-positions stop at their borders.
+the longest example and have as many whole examples as fit (`pipeline.pack_whole_documents`);
+attention and positions stop at their borders.
 """
 
 import functools
@@ -56,14 +56,14 @@ class Examples:
     self.test_bytes = np.bincount(self._documents) * float(size)
     longest = max(int(part.counts.max()) for part in (self.train, self.validation, self.test))
     self.length = -(-longest // 8) * 8
-    self._rows = pipeline.fitted(self.train, tokenizer.vocab_size, self.length)
+    self._rows = pipeline.pack_whole_documents(self.train, tokenizer.vocab_size, self.length)
     rows = len(self._rows['targets'])
     self.batch_size = max(1, round(batch_bytes / (self.train_bytes / rows) / devices)) * devices
     self.step_bytes = self.train_bytes * self.batch_size / rows
 
   def batches(self, seed: int) -> grain.IterDataset:
     """Training batches, in a new order in each epoch."""
-    return pipeline.rows(self._rows, batch_size=self.batch_size, seed=seed)
+    return pipeline.batches_of_rows(self._rows, batch_size=self.batch_size, seed=seed)
 
   def validated(self, seed: int) -> grain.IterDataset:
     """One pass over the validation text, an example a row, the same for every seed."""

@@ -128,7 +128,7 @@ def _reading(readers: int) -> grain.ReadOptions:
   return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
 
 
-def whole(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
+def batch_from_ids(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
   """A batch of whole documents of equal length: one byte a token, no padding.
 
   Args:
@@ -172,7 +172,9 @@ def prefixed(
   }  # fmt: skip
 
 
-def rows(arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int) -> grain.IterDataset:
+def batches_of_rows(
+  arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int
+) -> grain.IterDataset:
   """Endless shuffled batches [batch_size, length] of rows that were made before.
 
   Args:
@@ -190,7 +192,7 @@ def rows(arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int) -> gra
   )
 
 
-def fitted(documents: Encoded, vocab_size: int, length: int) -> dict[str, np.ndarray]:
+def pack_whole_documents(documents: Encoded, vocab_size: int, length: int) -> dict[str, np.ndarray]:
   """Rows [N, length] of whole documents, each row of as many as fit it in their order.
 
   So no document is cut, and its tokens have the same context in every tokenizer's rows.
@@ -220,7 +222,7 @@ def shapes(batch_size: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
   return dict.fromkeys(FIELDS, jax.ShapeDtypeStruct((batch_size, length), np.int32))
 
 
-def stack(datasets: Sequence[grain.IterDataset]) -> grain.IterDataset:
+def stack_replicas(datasets: Sequence[grain.IterDataset]) -> grain.IterDataset:
   """Batches of several data sets side by side, [replica, batch, length]: one seed each."""
   return grain.experimental.ZipIterDataset(datasets).map(
     lambda replicas: {field: np.stack([r[field] for r in replicas]) for field in replicas[0]}

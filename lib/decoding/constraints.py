@@ -75,7 +75,7 @@ def pieces(tokenizer: Tokenizer) -> Pieces:
   else:
     raise InputError(
       f'text cannot be sampled from {tokenizer.family} tokens: use a tokenizer whose windows are '
-      'whole numbers of tokens and each have a text of their own, such as equal_info up to 16 bits '
+      'whole numbers of tokens and each have their own text, such as equal_info up to 16 bits '
       'or a dictionary'
     )
   some = np.flatnonzero([len(text) > 0 for text in texts])

@@ -37,7 +37,7 @@ def generate(
   how: Sampling = sampling.PLAIN,
   max_bytes: int | None = None,
   ends: Sequence[int] = (),
-  draw: Any = None,
+  rows: Any = None,
 ) -> Iterator[list[bytes]]:
   """The bytes that follow each prompt, as they are sampled; without a limit the caller stops it.
 
@@ -54,7 +54,7 @@ def generate(
     how: temperature, top-k and top-p.
     max_bytes: the most bytes of each text.
     ends: ids that end a text; they have no bytes.
-    draw: the embedding's draw for these texts, if it draws, made for `context` places.
+    rows: the embedding's sampled rows for these texts and `context` places, if it samples any.
 
   Raises:
     InputError: a tokenizer whose tokens mean nothing without those before them, no windows that
@@ -91,7 +91,7 @@ def generate(
     ends=ends,
     limit=limit,
     window=window,
-    draw=draw,
+    rows=rows,
   )
   if windows is None:
     found = _decoded(sampled, tokenizer, [kept.tolist() for kept, _ in parts], frozenset(ends))

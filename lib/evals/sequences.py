@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole sequences of one length, scored and continued by a model that may draw random rows.
+"""Sequences of one length, scored and continued by a model that may sample random rows.
 
 Each sequence has rows of its own, drawn by its place in its batch. `TrainedModel.id_loss` draws by
 the place among all sequences, so that its rows are others.
@@ -33,7 +33,9 @@ def token_nats(model: TrainedModel, ids: np.ndarray, seed: int = 0) -> np.ndarra
   found = []
   for part, key in zip(parts, keys):
     full = np.resize(part, (size, ids.shape[1]))  # one shape, compiled once
-    nats = _compiled(model.module)(model.variables, pipeline.whole(full, model.first_id), key)
+    nats = _compiled(model.module)(
+      model.variables, pipeline.batch_from_ids(full, model.first_id), key
+    )
     found.append(np.asarray(nats)[: len(part)])
   return np.concatenate(found)
 
@@ -64,20 +66,20 @@ def generator(
       raise InputError(f'Prompt and answer take up to {needed} tokens; got places for {slots}.')
     rows += [rows[0][:1]] * (-len(rows) % size)  # so that all batches have one shape
     batch = {'inputs': np.zeros((size, slots), np.int32), **fields}
-    draw = _compiled(module)(variables, key, batch, method=_draw)
+    rows = _compiled(module)(variables, key, batch, method=_sample_rows)
     found: list[np.ndarray] = []
     for start in range(0, len(rows), size):
       found += sampling.sample(
         module, variables, rows[start : start + size], limit=count, slots=slots,
-        keys=jax.random.split(key, size), how=sampling.GREEDY, draw=draw,
+        keys=jax.random.split(key, size), how=sampling.GREEDY, rows=rows,
       )  # fmt: skip
     return np.stack(found[: len(prompts)])
 
   return generate
 
 
-def _draw(module: LanguageModel, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
-  return module.embedding.draw(key, batch)
+def _sample_rows(module: LanguageModel, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
+  return module.embedding.sample_rows(key, batch)
 
 
 @functools.cache

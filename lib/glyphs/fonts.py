@@ -53,7 +53,7 @@ class Font(Protocol):
   identity: str
   points: np.ndarray
 
-  def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
+  def render(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
     """Ink, bool [N, cell, cell], of code points [N], and which the font has, bool [N].
 
     A character that it has not leaves a blank cell.
@@ -78,7 +78,7 @@ def find_font(name: str = 'auto') -> Font:
     name = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
   font: Font = HexFont(name) if name.removesuffix('.gz').endswith('.hex') else OutlineFont(name)
   starts = range(0, font.points.size, SOME)
-  if not any(font.draw(font.points[at : at + SOME], CELLS[0])[0].any() for at in starts):
+  if not any(font.render(font.points[at : at + SOME], CELLS[0])[0].any() for at in starts):
     raise InputError(f'{name} draws nothing: all its characters are blank; give another font')
   return font
 
@@ -115,8 +115,8 @@ class HexFont:
     self.identity = f'hex {hashlib.sha256(content).hexdigest()}'
     self.points, self._rows = _parse(content.decode('ascii', 'replace'), path)
 
-  def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and presence; see `Font.draw`. Pixels are doubled for larger cells."""
+  def render(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ink and presence; see `Font.render`. Pixels are doubled for larger cells."""
     place = np.searchsorted(self.points, points).clip(max=self.points.size - 1)
     known = self.points[place] == points
     rows = np.where(known[:, None], self._rows[place], 0).astype('>u2')
@@ -142,7 +142,7 @@ def _parse(text: str, path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         '32 or 64 hex digits'
       )
   if not points:
-    raise InputError(f'{path} holds no glyph')
+    raise InputError(f'{path} contains no glyph')
   narrow = np.array([len(bitmap) == HEX_SIZE for bitmap in bitmaps])
   rows = np.empty((len(points), HEX_SIZE), np.uint16)
   for chosen, dtype, shift in ((narrow, '>u1', HEX_SIZE // 4), (~narrow, '>u2', 0)):
@@ -201,8 +201,8 @@ class OutlineFont:
     # BASIC never reorders or joins characters, nor fails on odd control characters.
     return ImageFont.truetype(self._path, cell, layout_engine=ImageFont.Layout.BASIC)
 
-  def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and presence; see `Font.draw`."""
+  def render(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ink and presence; see `Font.render`."""
     from PIL import Image, ImageDraw
 
     font = self._sized(cell)

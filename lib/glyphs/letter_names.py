@@ -26,7 +26,7 @@ def letters(font: fonts.Font, script: str) -> list[str]:
     if unicodedata.category(chr(point)) in LETTERS
     and unicodedata.name(chr(point), '').startswith(f'{script} ')
   ]
-  known = font.draw(np.array(found, np.int64), fonts.CELLS[0])[1]
+  known = font.render(np.array(found, np.int64), fonts.CELLS[0])[1]
   return [chr(point) for point in np.array(found)[known]]
 
 

@@ -72,7 +72,7 @@ def confusables(characters: str, font: Font, most: int = 4) -> dict[str, str]:
       if len(one) == 1 and 0x80 <= ord(one) < 0x10000 and unicodedata.category(one) in LETTERS
     )
     if letters:
-      known = font.draw(np.array([ord(one) for one in letters], np.int64), CELLS[0])[1]
+      known = font.render(np.array([ord(one) for one in letters], np.int64), CELLS[0])[1]
       letters = [one for one, there in zip(letters, known, strict=True) if there]
     if letters:
       found[character] = ''.join(letters[:most])

@@ -43,7 +43,7 @@ LARGEST = 2**26  # bytes of a JSON file
 FILE = 2**31  # bytes of the largest file of weights that is written, but for a larger tensor
 DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
 UNUSED = ('.rotary_emb.inv_freq', '.attn.bias', '.attn.masked_bias')  # tensors of older files
-BOS_VECTOR = 'params/embedding/begin'
+BOS_VECTOR = 'params/embedding/bos'
 described = functools.cache(describe_model)
 
 
@@ -144,7 +144,7 @@ def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
     variables = _variables(path, shape, tensors, mesh)
   if shape.bos is not None:
     embedding = variables['params']['embedding']
-    embedding['begin'] = embedding['table'][shape.bos]
+    embedding['bos'] = embedding['table'][shape.bos]
   tokenizer = registry.load(path / TOKENIZER) if (path / TOKENIZER).exists() else None
   changes = (f'read from a Hugging Face folder of the layout {shape.layout}',)
   provenance = Provenance(config=shape.config, changes=changes)
@@ -336,7 +336,7 @@ def _plain(model: TrainedModel) -> tuple[LanguageModel, dict[str, Any], int | No
   tables = model.embedding_tables()
   if tables.bias is not None:
     raise InputError('no layout can say an LM head with a bias.')
-  scale = getattr(embedding, 'readout_scale', 1.0)
+  scale = getattr(embedding, 'logit_scale', 1.0)
   tied = getattr(embedding, 'tied', False) and scale == 1
   rows, head = np.asarray(tables.input), np.asarray(tables.output)
   if scale != 1:
@@ -353,7 +353,7 @@ def _plain(model: TrainedModel) -> tuple[LanguageModel, dict[str, Any], int | No
     f'params/decoder/{path_name(key)}': leaf
     for key, leaf in jax.tree_util.tree_leaves_with_path(model.variables['params']['decoder'])
   }
-  params |= {'params/embedding/table': rows, 'params/embedding/readout_table': head}
+  params |= {'params/embedding/table': rows, 'params/embedding/lm_head_table': head}
   return LanguageModel(plain, model.module.decoder), params, bos
 
 

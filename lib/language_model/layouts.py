@@ -112,7 +112,7 @@ def _llama(
   mlp = ('up', 'gate_proj'), ('gate', 'up_proj'), ('down', 'down_proj')  # the activated one is up
   weights = {
     'embedding/table': 'model.embed_tokens',
-    'embedding/readout_table': 'lm_head',
+    'embedding/lm_head_table': 'lm_head',
     'decoder/final_norm': 'model.norm',
     'decoder/blocks/attention_norm': f'{layer}input_layernorm',
     'decoder/blocks/mlp_norm': f'{layer}post_attention_layernorm',
@@ -167,7 +167,7 @@ LAYOUTS: Mapping[str, Layout] = {
     },
     weights={
       'embedding/table': 'transformer.wte',
-      'embedding/readout_table': 'lm_head',
+      'embedding/lm_head_table': 'lm_head',
       'decoder/positions': 'transformer.wpe',
       'decoder/final_norm': 'transformer.ln_f',
       'decoder/blocks/attention_norm': f'{GPT2_LAYER}ln_1',

@@ -55,8 +55,8 @@ class Deciphering(nn.Module):
   @nn.compact
   def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
     """Nats [B, T] of the targets. The probes' mean nats of the inputs are the loss 'decipher'."""
-    draw = self.model.embedding.draw(key, batch)
-    hidden, streams = self.model.hidden(batch, draw)
+    rows = self.model.embedding.sample_rows(key, batch)
+    hidden, streams = self.model.hidden(batch, rows)
     axes: dict[Any, Any] = {'params': 0, 'flops': 0}
     probes = nn.vmap(Probe, variable_axes=axes, split_rngs={'params': True})
     logits = probes(self.model.embedding.vocab_size, name='probes')(streams)
@@ -66,4 +66,4 @@ class Deciphering(nn.Module):
     told = (jax.nn.logsumexp(logits, axis=-1) - picked).mean(axis=0)
     read = (batch['segments'] > 0) & known
     self.sow('losses', 'decipher', jnp.where(read, told, 0.0).sum() / read.sum())
-    return self.model.embedding.nats(hidden, batch['targets'], draw)
+    return self.model.embedding.token_loss(hidden, batch['targets'], rows)

@@ -43,14 +43,14 @@ def join() -> None:
     ) from error
 
 
-def first() -> bool:
+def is_primary() -> bool:
   """Whether this is the process that writes what there is one of."""
   return jax.process_index() == 0
 
 
-def once(path: pathlib.Path, make: Callable[[], None]) -> None:
+def first_only(path: pathlib.Path, make: Callable[[], None]) -> None:
   """Lets the first process make a file that is not there; all return when it is."""
-  if first() and not path.exists():
+  if is_primary() and not path.exists():
     make()
   wait(f'{path} is made')
 
@@ -61,7 +61,7 @@ def wait(what: str) -> None:
     multihost_utils.sync_global_devices(what)
 
 
-def agreed(values: Any) -> np.ndarray:
+def broadcast(values: Any) -> np.ndarray:
   """What the first process holds, given an array of the same shape on each."""
   if jax.process_count() == 1:
     return np.asarray(values)
@@ -88,16 +88,16 @@ def stopping(step: int) -> bool:
   return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
 
 
-def own_mesh(mesh: Mesh) -> Mesh:
+def local_mesh(mesh: Mesh) -> Mesh:
   """Where this process computes by itself: on one device of its own, if there are others."""
   return mesh if jax.process_count() == 1 else sharding.make_mesh({}, jax.local_devices()[:1])
 
 
-def own(tree: Any, mesh: Mesh) -> Any:
+def gather_to_host(tree: Any, mesh: Mesh) -> Any:
   """Arrays over the devices of all processes as whole arrays on a device of this one."""
   if jax.process_count() == 1:
     return tree
   everywhere = NamedSharding(mesh, PartitionSpec())
   whole = jax.jit(lambda leaves: leaves, out_shardings=everywhere)(tree)
-  with jax.set_mesh(own_mesh(mesh)):
+  with jax.set_mesh(local_mesh(mesh)):
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), whole)

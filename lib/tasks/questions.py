@@ -83,7 +83,7 @@ def read_questions(
     read = _read_json if path.lower().endswith(JSON_SUFFIXES) else _read_csv
     questions = list(read(path))
     if not questions:
-      raise InputError(f'{path} holds no question; give a CSV or JSON file that does.')
+      raise InputError(f'{path} contains no question; give a CSV or JSON file with questions.')
     found += questions
   return found
 

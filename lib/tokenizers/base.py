@@ -102,7 +102,7 @@ class Tokenizer(abc.ABC):
     """
     raise InputError(
       f'text cannot be sampled from {self.family} tokens: use a tokenizer whose windows are whole '
-      'numbers of tokens and each have a text of their own, such as equal_info up to 16 bits or a '
+      'numbers of tokens and each have their own text, such as equal_info up to 16 bits or a '
       'dictionary'
     )
 

@@ -21,7 +21,7 @@ LINE = 256  # bytes of the longest first line
 
 
 def write(path: str | os.PathLike, family: str, state: dict[str, np.ndarray]) -> None:
-  """Writes `state` to `path`, whole or not at all.
+  """Writes `state` to `path`, atomically.
 
   The first line is `tokenizer-file VERSION FAMILY SIZE SHA256`: SIZE counts the bytes after the
   line, an npz archive, and SHA256 covers the line before it and those bytes.
@@ -69,7 +69,7 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
   try:
     return family, _arrays(payload)
   except Exception as error:  # whoever can count SHA256 can put anything there
-    raise InputError(f'{path} holds no arrays: {error}') from error
+    raise InputError(f'{path} contains no arrays: {error}') from error
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def rebuilding(path: str | os.PathLike, what: str) -> Iterator[None]:
   except InputError:
     raise
   except Exception as error:
-    raise InputError(f'{path} holds arrays that make no {what}: {error}') from error
+    raise InputError(f'{path} contains arrays that are not a valid {what}: {error}') from error
 
 
 def _arrays(payload: bytes) -> dict[str, np.ndarray]:
@@ -98,7 +98,7 @@ def _arrays(payload: bytes) -> dict[str, np.ndarray]:
           raise ValueError(f'{entry.filename} has a header of another version')
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
-          raise ValueError(f'{entry.filename} has another size than its header says')
+          raise ValueError(f'{entry.filename} differs in size from its header')
   with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
     return dict(arrays)
 

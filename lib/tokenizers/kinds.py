@@ -10,13 +10,13 @@ from collections.abc import Mapping
 BOM = b'\xef\xbb\xbf'
 HEAD = 1 << 14  # bytes that tell a file that is no JSON
 USE = 'give the tokenizer.json of the same model'
-SETTINGS = 'has the settings of a tokenizer alone: give the tokenizer.json beside it'
+SETTINGS = 'has the settings of a tokenizer alone: give the tokenizer.json next to it'
 # A key of a JSON object -> what file has it.
 KEYS = {
   'vocab': f'is a tekken file of Mistral: {USE}',
   'tokenizer_class': SETTINGS,
   'added_tokens_decoder': SETTINGS,
-  'model_type': 'is the config.json of a model: give the tokenizer.json beside it',
+  'model_type': 'is the config.json of a model: give the tokenizer.json next to it',
 }
 
 
@@ -35,7 +35,7 @@ def other(content: bytes) -> str | None:
   if content.startswith(b'version https://git-lfs'):
     return 'is a pointer of Git LFS, not the file: fetch it with `git lfs pull`'
   if content.startswith((b'#version', b'#Version')):
-    return 'has the merges of a BPE alone (merges.txt): give the tokenizer.json beside it'
+    return 'has the merges of a BPE alone (merges.txt): give the tokenizer.json next to it'
   if _has_ranks(content):
     return f'has ranks of tiktoken, without the rule that splits text: {USE}'
   return _of_json(content) if kind_of(content) == '.json' else None
@@ -49,7 +49,7 @@ def _of_json(content: bytes) -> str | None:
   if not isinstance(fields, Mapping) or isinstance(fields.get('model'), Mapping):
     return None
   if fields and all(isinstance(value, int) for value in fields.values()):
-    return 'has a vocabulary alone (vocab.json): give the tokenizer.json beside it'
+    return 'has a vocabulary alone (vocab.json): give the tokenizer.json next to it'
   found = [what for key, what in KEYS.items() if key in fields]
   return found[0] if found else "is JSON, but no tokenizer.json: it has no 'model'"
 

@@ -88,7 +88,7 @@ def train(name: str, documents: Sequence[bytes], vocab_size: int, **options: Any
 
 
 def save(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
-  """Writes the tokenizer to one file with a checksum, whole or not at all.
+  """Writes the tokenizer to one file with a checksum, atomically.
 
   Raises:
     InputError: its class is not the one that FAMILIES names for its family, so that `load` could
@@ -96,7 +96,7 @@ def save(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
   """
   if _class_of(tokenizer.family) is not type(tokenizer):
     raise InputError(
-      f'{type(tokenizer).__name__} cannot be saved: give it a family of its own and add it to '
+      f'{type(tokenizer).__name__} cannot be saved: give it its own family and add it to '
       'FAMILIES in lib/tokenizers/registry.py'
     )
   files.write(path, tokenizer.family, tokenizer.file_state())
@@ -115,7 +115,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
   family, state = files.read(path)
   found = _class_of(family)
   if found is None:
-    raise InputError(f'{path} holds a {family!r} tokenizer: known are {", ".join(readable())}')
+    raise InputError(f'{path} contains a {family!r} tokenizer: known are {", ".join(readable())}')
   with files.rebuilding(path, f'{family} tokenizer'):
     return found.from_state(state)
 

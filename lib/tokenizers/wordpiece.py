@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""WordPiece over bytes through Hugging Face tokenizers: exact for every byte string."""
+"""WordPiece over bytes (arXiv 1609.08144), trained by Hugging Face tokenizers: lossless."""
 
 import functools
 import re
@@ -18,14 +18,14 @@ CHUNK = 2**15  # characters; on longer texts the library slows down
 
 
 class WordPiece(utf8.TextDictionary):
-  """Words are cut as in GPT-2, then every 64 bytes, then into the longest pieces from the left.
+  """Splits text as GPT-2 does, then every 64 bytes, then into the longest pieces from the left.
 
   Args:
     pieces: the bytes of each id.
-    continues: bool [d], which pieces continue a word; the others start one.
+    continues: bool [d], whether a piece continues a word; the others start one.
 
   Raises:
-    InputError: a piece given twice, or a byte that no piece starts or continues with.
+    InputError: a repeated piece, or a byte that lacks a piece for the start or inside of a word.
   """
 
   family = 'wordpiece'
@@ -67,10 +67,10 @@ class WordPiece(utf8.TextDictionary):
 
 
 def train_wordpiece(documents: Sequence[bytes], vocab_size: int) -> WordPiece:
-  """Trains just `vocab_size` pieces, each seen twice or more; bytes that are no UTF-8 are skipped.
+  """Trains exactly `vocab_size` pieces, each seen twice or more; invalid UTF-8 is skipped.
 
   Raises:
-    InputError: fewer than 512 pieces asked for, or more than the documents give.
+    InputError: fewer than 512 pieces, or more than the documents yield.
   """
   from tokenizers import trainers
 

@@ -145,6 +145,6 @@ class Checkpoints:
     if steps:
       raise InputError(
         f'every checkpoint in {self._manager.directory} is damaged, or of a version that read its '
-        'data otherwise: delete it to train anew.'
+        'data otherwise: delete it to train again.'
       )
     return None

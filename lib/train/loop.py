@@ -146,18 +146,18 @@ def train(
     def evaluate(step: int) -> None:
       nonlocal evaluated
       bar.phase('evaluating')
-      variables = processes.own(state['variables'], mesh)
+      variables = processes.gather_to_host(state['variables'], mesh)
       found: dict[str, Mapping[str, Any]] = {}
       measure = lambda: found.update(
         (name, of(variables)) for name, of in experiment.evaluations.items()
       )
-      with jax.set_mesh(processes.own_mesh(mesh)):
+      with jax.set_mesh(processes.local_mesh(mesh)):
         evaluated = stop.undisturbed(measure)
       for name, values in found.items() if evaluated else ():
         metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})
 
     def save(step: int) -> None:
-      if mirror and processes.first():
+      if mirror and processes.is_primary():
         mirror.send()
       progress = {'seconds': seconds, 'evaluated': evaluated}
       checkpoints.save(step, state, data, progress, identity or {})
@@ -195,7 +195,7 @@ def train(
           if stop.number:
             checkpoints.wait()
             raise Stopped(
-              f'stopped by {stop.name} at step {step}, saved; the same command goes on.',
+              f'stopped by {stop.name} at step {step}, saved; the same command resumes it.',
               stop.number,
             )
           clock = time.perf_counter()
@@ -215,9 +215,9 @@ def train(
         checkpoints.wait()
       if stop.stops(steps):
         raise Stopped(
-          f'stopped by {stop.name} after step {steps}, saved; the same command goes on.',
+          f'stopped by {stop.name} after step {steps}, saved; the same command resumes it.',
           stop.number,
         )
-    state = state | {'variables': processes.own(state['variables'], mesh)}
+    state = state | {'variables': processes.gather_to_host(state['variables'], mesh)}
     processes.wait(f'{run} is trained')  # its history is written by the first
   return state, metric_files.read(workdir / 'metrics.jsonl', run)

@@ -42,7 +42,7 @@ class Metrics:
 
   def __init__(self, folder: str | os.PathLike, run: str, step: int):
     self._run = run
-    self._writes = processes.first()
+    self._writes = processes.is_primary()
     if not self._writes:
       return
     from tensorboardX import SummaryWriter  # slow to import, and only process 0 needs it
@@ -99,7 +99,7 @@ def summarise(metrics: Mapping[str, np.ndarray], seconds: float) -> dict[str, An
 
 def progress_bar(label: str, steps: int) -> Bar:
   """A bar that shows steps, rate and time left; silent on processes other than 0."""
-  return Bar(total=steps, desc=label, unit='step', disable=not processes.first())
+  return Bar(total=steps, desc=label, unit='step', disable=not processes.is_primary())
 
 
 def show(bar: Bar, values: Mapping[str, Any]) -> None:

@@ -167,7 +167,7 @@ def test_processes_at_different_places_are_noticed():
 
 
 def test_replicas_keep_the_lanes_of_each(monkeypatch):
-  stacked = lambda: pipeline.stack([batches(Counting(100)), batches(Counting(50))])
+  stacked = lambda: pipeline.stack_replicas([batches(Counting(100)), batches(Counting(50))])
   alone = iter(stacked())
   wanted = [next(alone) for _ in range(6)]
   found, states = [], []

@@ -13,8 +13,7 @@ import pytest
 
 from configs import common, equal_info
 from experiments import coders
-from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import m2
+from experiments.equal_info import m2, recipe
 from lib import tokenizers
 from lib.compression import byte_model
 from lib.compression.byte_model import ByteModel
@@ -255,7 +254,7 @@ def test_m2_goes_on_from_the_very_bytes_of_a_prompt(smoke):
 
 def test_training_rows_begin_anew_wherever_they_begin():
   batch = next(iter(coders.m1_batches(equal_info.get_config('smoke'), 'train')))
-  assert (batch['inputs'][:, 0] == byte_model.BEGIN).all()
+  assert (batch['inputs'][:, 0] == byte_model.BOS).all()
   inside = batch['segments'][:, 1:] == batch['segments'][:, :-1]
   np.testing.assert_array_equal(
     batch['inputs'][:, 1:][inside], batch['targets'][:, :-1][inside]
@@ -350,7 +349,7 @@ def test_every_scale_builds_and_steps(scale):
     config.data.source = 'stdlib'  # the paper's is not here, and shapes do not depend on it
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   batch = next(iter(coders.m1_batches(config, 'train')))
-  experiment = dataclasses.replace(coders.m1_plan(config).experiment, batches=[batch])
+  experiment = dataclasses.replace(coders.m1_spec(config).experiment, batches=[batch])
   shapes = shape_of.check(experiment, mesh)
   if scale == 'paper':
     count = sum(x.size for x in jax.tree.leaves(shapes['variables']['params']['decoder']))

@@ -18,8 +18,8 @@ from tokenizers import models as hf_models
 from configs import common, matrix
 from experiments.coders import BY_M1
 from experiments.matrix import cells, embeddings, grid, tokens
-from experiments.matrix.__main__ import RECIPE
 from experiments.matrix.reading import Corpus, check, examples
+from experiments.matrix.recipe import RECIPE
 from experiments.recipe import Run
 from lib import stats, tokenizers
 from lib.compression import coded_text, known_law
@@ -66,8 +66,8 @@ def corpora(run, smoke):
 
 
 def both_ends(embedding, batch, key):
-  draw = embedding.draw(key, batch)
-  return embedding.nats(embedding.encode(batch['inputs'], draw), batch['targets'], draw)
+  draw = embedding.sample_rows(key, batch)
+  return embedding.token_loss(embedding.encode(batch['inputs'], draw), batch['targets'], draw)
 
 
 def test_every_cell_builds_and_those_that_the_run_has_not_step(corpora):

@@ -125,7 +125,7 @@ OWN = {
 
 def own(tokenizer=None, vocab_size=0, scale=1.0, **options):
   tokenizer = tokenizer or hostile.family('bpe')
-  embedding = Learned(vocab_size or tokenizer.vocab_size, 16, readout_scale=scale)
+  embedding = Learned(vocab_size or tokenizer.vocab_size, 16, logit_scale=scale)
   decoder = Decoder(**dict(layers=2, dim=16, heads=2, mlp_dim=24, max_length=32) | options)
   module = LanguageModel(embedding, decoder)
   random = np.random.default_rng(0)

@@ -147,7 +147,7 @@ def test_json_in_every_layout(tmp_path):
     ('q.csv', 'a,b,c,A\n"q,y,z,A\n', 'line 2', 'this is no CSV'),
     ('q.csv', 'question,A,B,answer\nq,x,y\n', 'line 2', '3 fields, but the header has 4'),
     ('q.csv', 'question,first,second,answer\n', 'line 1', 'call their columns A, B, C'),
-    ('q.csv', '\n', 'q.csv', 'holds no question'),
+    ('q.csv', '\n', 'q.csv', 'contains no question'),
     ('q.jsonl', json.dumps(MMLU) + '\n{"question"\n', 'line 2', 'this is no JSON'),
     ('q.jsonl', '3\n', 'line 1', '3 is no object'),
     ('q.json', '[{"question": "q"}]', 'item 0', '0 options'),

@@ -122,7 +122,7 @@ def test_long_streams_come_within_a_twentieth_of_a_percent_of_the_ideal():
   code, bits = arithmetic.encode(text, cdfs)
   assert ideal <= bits < ideal * 1.0005
   assert len(code) == -(-bits // 8)
-  # The frequencies cost less than the worst case, log2(2^14 / (2^14 - 256)) = 0.0227 bits a byte.
+  # The frequencies cost less than the worst case, log2(2^14 / (2^14 - 256)) = 0.0227 bits per byte.
   assert ideal + np.log2(rows[np.arange(text.size), text]).sum() < 0.0227 * text.size
 
 

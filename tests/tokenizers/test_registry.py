@@ -211,7 +211,7 @@ def test_a_container_of_an_older_commit_is_read():
 def test_a_family_of_files_that_is_no_more_is_refused_by_name(tmp_path):
   for name in ('unheard-of', 'bytes', 'bpe_unsplit'):  # the latter two are names to train by
     files.write(tmp_path / 'file', name, hostile.family('bpe').state())
-    with pytest.raises(InputError, match=f"holds a '{name}' tokenizer: known are ac, blocks"):
+    with pytest.raises(InputError, match=f"contains a '{name}' tokenizer: known are ac, blocks"):
       tokenizers.load(tmp_path / 'file')
 
 

@@ -380,7 +380,7 @@ def test_given_weights_of_another_model_are_named(unbroken, tmp_path):
     return variables
 
   for change, message in (
-    (lambda tree: tree.pop('begin'), r'lack params/embedding/begin \(16,\)'),
+    (lambda tree: tree.pop('bos'), r'lack params/embedding/bos \(16,\)'),
     (lambda tree: tree.update(more=np.zeros(3)), r'contain params/embedding/more \(3,\), which'),
     (lambda tree: tree.update(table=np.zeros((8, 16))), r'table of shape \(8, 16\); .* \(7, 16\)'),
   ):

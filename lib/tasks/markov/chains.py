@@ -155,12 +155,12 @@ def stream_seed(seed: int, stream: int, order: int) -> int:
   return (seed * 64 + order) * 4 + stream
 
 
-def draw(source: MarkovSource, chars: int, seed: int, stream: int) -> bytes:
+def sample_text(source: MarkovSource, chars: int, seed: int, stream: int) -> bytes:
   """A text of the source, from the named stream of a seed."""
   return source.text(chars, stream_seed(seed, stream, source.order))
 
 
-def draw_parts(
+def sample_parts(
   source: MarkovSource, chars: int, seed: int, stream: int, multiple: int = 1
 ) -> list[bytes]:
   """A text of about `chars` characters as PARTS independent texts, the units of its error.

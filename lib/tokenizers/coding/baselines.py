@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compression without M1: arithmetic coding by byte frequencies, and gzip's zlib."""
+"""Compression without a byte model: static arithmetic coding, and gzip (arXiv 2404.03626)."""
 
 import zlib
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ END = 256  # the symbol after a text's last byte
 
 
 class StaticAC(base.Tokenizer):
-  """StaticAC: one arithmetic-coded stream a text, with fixed frequencies of single bytes.
+  """StaticAC: one arithmetic-coded stream per text, with fixed frequencies of single bytes.
 
-  A symbol of the least frequency ends the text, so a stream says where it stops: about 14 bits a
-  text, and 0.0001 bits a byte, that the paper does not spend. Zero bits fill the last token. A byte
-  belongs to the token that holds the last of the whole bits of information up to its end.
+  An end symbol of the lowest frequency ends the text. It costs about 14 bits per text, and 0.0001
+  bits per byte, which the paper does not spend. Zero bits fill the last token. A byte belongs to
+  the token with the last whole bit of the information up to the byte's end.
 
   Args:
     cumulative: uint16 [258], of the 256 bytes and the end, up to 2^14.
@@ -88,7 +88,7 @@ class StaticAC(base.Tokenizer):
 
 
 def train_static_ac(documents: Sequence[bytes], vocab_size: int = 256) -> StaticAC:
-  """Counts the bytes of all documents, for tokens of 8, 12 or 16 bits; see `slices.bits_of`.
+  """Counts the bytes of all documents; `vocab_size` is 2**8, 2**12 or 2**16.
 
   Raises:
     InputError: another `vocab_size`, or no bytes.
@@ -98,7 +98,7 @@ def train_static_ac(documents: Sequence[bytes], vocab_size: int = 256) -> Static
   for document in documents:
     counts += np.bincount(np.frombuffer(document, np.uint8), minlength=256)
   if not counts.any():
-    raise InputError('there is no text to count: give some')
+    raise InputError('there is no text to count: give documents with text')
   return StaticAC(arithmetic.quantise(counts[None].astype(np.float64), marks=1)[0], token_bits)
 
 
@@ -133,10 +133,10 @@ def check_end(ended: bool, left: int, count: int, token_bits: int) -> None:
 
 
 class GZip(base.Tokenizer):
-  """GZip: each text by zlib at its default level, header and checksum kept.
+  """GZip: zlib's default level, applied to each text, with header and checksum.
 
-  Tokens of 16 bits get a zero byte after an odd number of bytes; zlib's stream says where it ends.
-  A token covers the bytes that can be told once it is read.
+  An odd number of bytes is padded with a zero byte for tokens of 16 bits; zlib's stream marks its
+  own end. A token covers the bytes that can be decoded once it is read.
   """
 
   family = 'gzip'
@@ -191,7 +191,7 @@ class GZip(base.Tokenizer):
 
 
 def train_gzip(documents: Sequence[bytes], vocab_size: int = 256) -> GZip:
-  """GZip in tokens of 8, 12 or 16 bits, whatever the documents; see `slices.bits_of`."""
+  """GZip; nothing is learned, and `vocab_size` is 2**8, 2**12 or 2**16."""
   del documents
   return GZip(slices.bits_of(vocab_size))
 

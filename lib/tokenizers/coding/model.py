@@ -46,7 +46,7 @@ class Stepper(Protocol):
     ...
 
 
-class Remembered:
+class MemoizedModel:
   """A `NextByte` that keeps what it gave, a kilobyte a text: tables of one M1 ask much the same.
 
   Args:

@@ -174,7 +174,7 @@ class Stepped(base.Tokenizer):
 
     arrays = {name.removeprefix(M1): x for name, x in state.items() if name.startswith(M1)}
     if not arrays:
-      raise InputError(f'a {cls.family} tokenizer cannot be rebuilt without its M1: make it anew')
+      raise InputError(f'a {cls.family} tokenizer cannot be rebuilt without its M1: make it again')
     model = ByteModel.from_state(arrays)
     if state['model'].tobytes().decode() != model.fingerprint:
       raise InputError(f'the M1 in this {cls.family} file is not the one that its codec names')

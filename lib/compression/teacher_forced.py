@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.compression.byte_model import BEGIN, TOGETHER, ByteModel, Sizes, exact, make
+from lib.compression.byte_model import BATCH_TOKENS, BOS, ByteModel, Sizes, exact, make
 from lib.compression.byte_stepper import ByteStepper
 from lib.models.decoder import LanguageModel
 from lib.tokenizers.base import Coded, Tokenizer
@@ -41,9 +41,9 @@ def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
   coded: list[Coded] = []
   for begin in range(0, len(documents), SIDE_BY_SIDE):
     part = documents[begin : begin + SIDE_BY_SIDE]
-    foreseen = Foreseen(model, part, tokenizer.bits // 2)
+    stepper = TeacherForcedStepper(model, part, tokenizer.bits // 2)
     codec = SteppedEqualInfo(
-      foreseen, model.fingerprint, tokenizer.bits, tokenizer.mode, tokenizer.token_bits
+      stepper, model.fingerprint, tokenizer.bits, tokenizer.mode, tokenizer.token_bits
     )
     coded += codec.cover_batch(part)
   return coded
@@ -65,14 +65,14 @@ def probabilities(model: ByteModel, documents: Sequence[bytes]) -> Iterator[np.n
   """Next-byte probabilities after 0, 1, … all bytes of each document, float32 [n + 1, 256]."""
   longest = max(map(len, documents), default=0)
   width = min(longest + 1, model.sizes.context)
-  rows = max(TOGETHER // width, 8)
-  waiting = [views(model, len(document)) for document in documents]
+  rows = max(BATCH_TOKENS // width, 8)
+  waiting = [context_spans(model, len(document)) for document in documents]
   given = _read_all(model, documents, waiting, width, rows)
   for parts in waiting:
-    yield np.concatenate([next(given)[held : held + count] for _, held, count in parts])
+    yield np.concatenate([next(given)[visible : visible + count] for _, visible, count in parts])
 
 
-class Foreseen:
+class TeacherForcedStepper:
   """A `Stepper` of texts that are known: what follows is read ahead, in one pass for many texts.
 
   For coders that reset M1 within its context and give text i to stream i, as `drive` does where
@@ -106,40 +106,40 @@ class Foreseen:
     """Goes on by one byte in each text; next-byte probabilities, float32 [N, 256]."""
     fresh = np.flatnonzero(self._begin == self._place)
     self._place = np.minimum(self._place + 1, self._data.shape[1])
-    held = self._place - self._begin
+    visible = self._place - self._begin
     self._read_ahead(fresh)
-    given = self._rows[np.arange(self.streams), np.minimum(held, self._ahead)]
-    far = np.flatnonzero(held > self._ahead)
+    given = self._rows[np.arange(self.streams), np.minimum(visible, self._ahead)]
+    far = np.flatnonzero(visible > self._ahead)
     if far.size:
       texts = [self._data[i, self._begin[i] : self._place[i]] for i in far]
       prefixes = np.zeros((far.size, max(map(len, texts))), np.uint8)
       for row, text in zip(prefixes, texts):
         row[: text.size] = text
-      given[far] = self.model(prefixes, held[far].astype(np.int32))
+      given[far] = self.model(prefixes, visible[far].astype(np.int32))
     return given
 
   def _read_ahead(self, fresh: np.ndarray) -> None:
     """Probabilities after each of the next bytes of the texts `fresh` [n]."""
-    together = max(TOGETHER // (self._ahead + 1), 8)
+    together = max(BATCH_TOKENS // (self._ahead + 1), 8)
     offsets = np.arange(self._ahead)
     for begin in range(0, fresh.size, together):
       which = fresh[begin : begin + together]
       ids = np.zeros((together, self._ahead + 1), np.int32)
-      ids[:, 0] = BEGIN
+      ids[:, 0] = BOS
       places = np.minimum(self._begin[which, None] + offsets, self._data.shape[1] - 1)
       ids[: which.size, 1:] = self._data[which[:, None], places]
       given = np.asarray(_all(self.model.sizes, self.model.on_device, ids))
       self._rows[which] = given[: which.size]
 
 
-def views(model: ByteModel, size: int) -> list[tuple[int, int, int]]:
+def context_spans(model: ByteModel, size: int) -> list[tuple[int, int, int]]:
   """What M1 reads of `size` bytes: (first byte, bytes in view at first, how many lengths)."""
   found: list[tuple[int, int, int]] = []
   length = 0
   while length <= size:
-    held = int(model.held(np.array([length]))[0])
-    count = min(model.sizes.context - held, size + 1 - length)
-    found.append((length - held, held, count))
+    visible = int(model.visible_bytes(np.array([length]))[0])
+    count = min(model.sizes.context - visible, size + 1 - length)
+    found.append((length - visible, visible, count))
     length += count
   return found
 
@@ -152,11 +152,11 @@ def _read_all(
   rows: int,
 ) -> Iterator[np.ndarray]:
   """Probabilities [width, 256] of each view, `rows` of them read at once."""
-  jobs = [(i, first, held + count - 1) for i, parts in enumerate(waiting)
-          for first, held, count in parts]  # fmt: skip
+  jobs = [(i, first, visible + count - 1) for i, parts in enumerate(waiting)
+          for first, visible, count in parts]  # fmt: skip
   for begin in range(0, len(jobs), rows):
     ids = np.zeros((rows, width), np.int32)
-    ids[:, 0] = BEGIN
+    ids[:, 0] = BOS
     part = jobs[begin : begin + rows]
     for row, (i, first, size) in zip(ids, part):
       row[1 : size + 1] = np.frombuffer(documents[i], np.uint8)[first : first + size]
