@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a workdir has once: tokenizers by name, the tokens of texts, and M1.
+"""The shared parts of a workdir: tokenizers by name, the tokens of texts, and the byte model M1.
 
   bytes, sentencepiece, static_ac, gzip   baselines
   bpeB, bpe_unsplitB                      BPE of 2^B ids, within words and across spaces
   ac, greedyB, exactB, delayB, numberedB, topB, parsedB, prunedB
                                           by the byte model M1 (`byte_coders`), B bits
 
-A name and the width of a token make a tokenizer; those with a vocabulary of their own (bytes,
-sentencepiece, prunedB, bpeB, bpe_unsplitB) have no other width. A config with such tokenizers has
+A tokenizer has a name and a token width; those with their own vocabulary (bytes, sentencepiece,
+prunedB, bpeB, bpe_unsplitB) have no width. A config with such tokenizers has
 the sections `data`, `m1` (`configs.common.M1`) and `tokenizers` (`train_bytes` and
 `sentencepiece`).
 """
@@ -51,7 +51,7 @@ class Method(NamedTuple):
 
   Attributes:
     name: such as greedy16.
-    token_bits: 8, 12 or 16; None for a vocabulary of its own.
+    token_bits: 8, 12 or 16; None for a tokenizer with its own vocabulary.
   """
 
   name: str
@@ -64,7 +64,7 @@ class Method(NamedTuple):
 
   @property
   def lossless(self) -> bool:
-    """Whether every text comes back; of greedy windows several texts share a code."""
+    """Whether it is lossless; several texts share a code of greedy windows."""
     return not self.name.startswith('greedy')
 
   @property
@@ -109,7 +109,7 @@ def widths(names: Sequence[str], token_bits: Sequence[int]) -> list[list[Method]
 
 
 def kept(run: Run, name: str, learn: Callable[[], Tokenizer]) -> Tokenizer:
-  """The tokenizer in the file WORKDIR/tokenizers/NAME: learned now, or by an earlier call.
+  """The tokenizer in the file WORKDIR/tokenizers/NAME, which is trained if it is missing.
 
   All processes learn it, as they may have to train a model for it.
   """
@@ -123,7 +123,7 @@ def kept(run: Run, name: str, learn: Callable[[], Tokenizer]) -> Tokenizer:
 def make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
   """The tokenizer of a method, made now or read from WORKDIR/tokenizers.
 
-  Those that step M1 share one stepper, so that only one may be at work at a time.
+  Stepped tokenizers share one stepper, so only one can run at a time.
   """
   name = '-'.join([method.name, *(f'v{1 << t}' for t in [method.token_bits] if t)])
   if not method.steps_m1:
@@ -157,11 +157,11 @@ def train_documents(config: ConfigDict) -> list[bytes]:
 
 
 def encode(run: Run, tokenizer: Tokenizer, texts: Sequence[bytes], known: bool = False) -> Encoded:
-  """Ids of each text and the bytes of it that each stands for, kept in WORKDIR/encoded.
+  """Ids of each text and the bytes that each id covers, kept in WORKDIR/encoded.
 
   Args:
     run: whose workdir keeps them.
-    tokenizer: that makes them.
+    tokenizer: of the ids.
     texts: the documents.
     known: the byte model may read them in one pass (lib/compression/teacher_forced.py): nothing
       has to be decoded.
@@ -173,7 +173,7 @@ def encode(run: Run, tokenizer: Tokenizer, texts: Sequence[bytes], known: bool =
 
 
 def check_m1(config: ConfigDict) -> None:
-  """Raises InputError for an M1 that cannot be built, or text that is not there."""
+  """Raises InputError for an M1 that cannot be built, or missing text."""
   options = config.m1
   fit.check(options, 'm1')
   for split in ('train', 'validation', 'test'):
@@ -208,7 +208,7 @@ _load = functools.cache(ByteModel.load)
 
 
 def m1_flops(config: ConfigDict, run: Run, name: str) -> int:
-  """FLOPs of M1 for each byte that a tokenizer reads: 2 a parameter, or none without M1.
+  """FLOPs of M1 for each byte that a tokenizer reads: 2 per parameter, or 0 without M1.
 
   Counted as in the paper, though windows of up to 16 bits are a table that needs no M1.
   """

@@ -81,7 +81,7 @@ def execute(recipe: Recipe) -> None:
       mirror.fetch()
       place = mirror.folder
     run = Run(pathlib.Path(place), mesh, mirror)
-    # Tables that an earlier call left in this workdir stay in its report.
+    # Tables of earlier calls in this workdir stay in its report.
     there = processes.broadcast([workdir.table_of(run, table).exists() for table in recipe.tables])
     kept = {table.name for table, exists in zip(recipe.tables, there, strict=True) if exists}
     chosen = [table for table in recipe.tables if table.name in {*config.tables, *kept}]
@@ -99,7 +99,7 @@ def _run(
   kept: Collection[str],
   described: Sequence[Description],
 ) -> None:
-  """Measures the chosen tables but those that are kept, and writes the report."""
+  """Measures the chosen tables that are not finished, and writes the report."""
   minutes = MINUTES.get(recipe.name, {})
   weights = {
     table.name: minutes.get(table.name, 1.0) * (table.name not in kept) for table in chosen
@@ -121,7 +121,7 @@ def _run(
 
 
 def _describe(chosen: Sequence[Table], config: ConfigDict) -> list[Description]:
-  """What the sources of the tables hold, said in one line each."""
+  """The contents of the tables' sources, printed in one line each."""
   read = dict.fromkeys(source for table in chosen for source in table.sources(config))
   found = []
   for one in itertools.chain(
@@ -141,7 +141,7 @@ def _identity(config: ConfigDict, described: Sequence[Description]) -> Identity:
 
 
 def _data_rows(described: Sequence[Description]) -> results.Rows:
-  """How much held-out text there is, and how much of it stands in training text."""
+  """The amount of held-out text, and its overlap with training text."""
   rows = results.Rows(DATA)
   for one in described:
     note = 'of a sample, not cut: a lower bound' if one.sampled else ''
@@ -155,7 +155,7 @@ def _data_rows(described: Sequence[Description]) -> results.Rows:
 
 
 def keep_compiled() -> None:
-  """Keeps what takes long to compile for later runs, unless the environment says where."""
+  """Caches compiled programs for later runs, unless the environment sets a folder."""
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     jax.config.update('jax_compilation_cache_dir', os.fspath(cache.folder('jax')))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

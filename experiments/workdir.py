@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: one process at a time writes there, and only one run ever does."""
+"""The folder of a run, locked for one process, and reserved for one run."""
 
 import contextlib
 import errno
@@ -84,7 +84,7 @@ def table_of(run: Run, table: Table) -> pathlib.Path:
 
 
 def _check(folder: pathlib.Path, identity: Identity) -> None:
-  """Raises InputError that names what differs from the run that lies in the folder, if one does."""
+  """Raises InputError if the folder contains another run; the sentence names the difference."""
   if any((folder / part).exists() for part in BEGUN):
     for there in _identities(folder):
       if other := provenance.difference(there, identity):

@@ -29,8 +29,12 @@ from lib.objectives.next_token import next_token
 from lib.tokenizers.base import Tokenizer
 from lib.train.experiment import Batch, Experiment, Variables
 
-EMBEDDINGS = ('learned', 'lexinvariant')  # those that the paper sets side by side
-PARTIAL = ('permuted', 'mixed', 'interchangeable')  # names hidden as far as the batch says
+EMBEDDINGS = ('learned', 'lexinvariant')  # those that the paper compares
+PARTIAL = (
+  'permuted',
+  'mixed',
+  'interchangeable',
+)  # identities are hidden with the batch's probability
 
 
 def check(options: ConfigDict, where: str, vocab_size: int) -> None:
@@ -59,9 +63,9 @@ def make_model(
 ) -> LanguageModel:
   """The decoder of a section around an embedding of a kind (EMBEDDINGS or PARTIAL).
 
-  `per` says whether 'permuted' chooses types or occurrences. The form for training may anneal its
-  rows, and show one table to all sequences of a batch. In the form that is evaluated each sequence
-  has rows of its own: under a shared table the scores of a batch would vary together.
+  `per`: whether 'permuted' chooses types or occurrences. In training, rows may be annealed, and all
+  sequences of a batch may share one table. In evaluation each sequence has its own rows: under a
+  shared table the scores of a batch would be dependent.
   """
   embedding: Any
   if kind == 'lexinvariant':
@@ -92,7 +96,7 @@ def make_model(
 def make_experiment(
   options: ConfigDict, kind: str, vocab_size: int, dtype: Any, per: str = 'type'
 ) -> Experiment:
-  """What is trained, without its batches: the model, or the model under 'model' and its probes."""
+  """The experiment without batches: the model alone, or the model as 'model' with its probes."""
   model = make_model(options, kind, vocab_size, dtype, per=per, training=True)
   aided = kind == 'lexinvariant'
   taught = aided and options.decipher
@@ -100,14 +104,14 @@ def make_experiment(
   if aided and options.reveal:
     first, last = (int(part * options.steps) for part in options.anneal)
     schedules['revealed'] = optax.linear_schedule(options.reveal, 0.0, max(1, last - first), first)
-  if taught:  # the loss of the probes goes by this name
+  if taught:  # name of the probes' loss
     schedules['decipher'] = optax.linear_schedule(options.decipher, 0.0, options.steps)
   trained = Deciphering(model, options.layers) if taught else model
   return Experiment(*next_token(trained), batches=(), schedules=schedules)
 
 
 def bare(variables: Variables) -> Variables:
-  """The evaluated model's variables out of those that were trained, without the aids."""
+  """The variables of the evaluated model, without the training aids."""
   params = variables['params']
   leaves = traverse_util.flatten_dict(params.get('model', params))
   kept = {path: leaf for path, leaf in leaves.items() if path[-1] != 'annealed_table'}

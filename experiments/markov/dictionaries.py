@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables without a network: m-gram models over characters and over tokens of Markov text."""
+"""The tables without neural networks: m-gram models over characters and tokens of Markov text."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ from lib.tokenizers.bpe import train_bpe_unsplit, train_sequential_bpe
 from lib.tokenizers.lzw import train_lzw
 
 COUNTS = {'dictionary_size': 'tokens', 'chars_per_token': 'chars/token'}
-VACUOUS = 'the bound H∞/(1−ε) exceeds the character unigram here and says nothing'
+VACUOUS = 'the bound H∞/(1−ε) exceeds the character unigram here and is vacuous'
 NOTES = {
   'worse': 'worse than a unigram over characters: each token is charged as if any other could '
   'follow it, and with few tokens and a high order that waste exceeds what a token saves',
@@ -163,7 +163,7 @@ def _token_losses(
 def _add_bound(
   rows: Rows, where: Mapping[str, Any], source: MarkovSource, size: int
 ) -> float | None:
-  """The theorem's bound, or None where a unigram over characters already meets it."""
+  """The theorem's bound, or None if a unigram over characters already meets it."""
   bound = dictionary_loss.dictionary_bound(source.entropy_rate, source.min_probability, size)
   vacuous = dictionary_loss.vacuous(bound, source.ngram_loss(0))
   found, note = (None, VACUOUS) if vacuous else (bound, '')
@@ -210,7 +210,7 @@ def bound(config: ConfigDict, run: Run) -> Rows:
 
 
 def generalization(config: ConfigDict, run: Run) -> Rows:
-  """What a dictionary learned on one text or source is worth on another."""
+  """The loss of a dictionary learned on one text or source on another."""
   rows, seed, sizes = Rows('generalization'), config.seed, config.generalization
   for k in config.orders:
     source = make_source(config, k)
@@ -280,7 +280,7 @@ def bound_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Picture
 
 
 def check_sizes(config: ConfigDict, table: str) -> None:
-  """Raises InputError for dictionaries smaller than their alphabet, or sources that cannot be."""
+  """Raises InputError for dictionaries smaller than their alphabet, or invalid sources."""
   options = config[table]
   markov_source.check(config, options.sizes, f'{table}.sizes')
   for p in markov_source.probabilities(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's transformer on a Markov source, with and without tokens (section 6).
 
-Each arm trains several seeds at once. A seed draws its own dictionary, model and documents, so
-that errors over seeds include all three. In each step all arms see the same number of characters,
-in documents of the same number of characters. At one seed they read the same characters, so that
-arms are compared in pairs. Each arm has a learning rate of its own, chosen by validation text.
+Each arm trains several seeds at once. Each seed has its own dictionary, model and documents, so
+standard errors over seeds include all three. In each step all arms see the same number of
+characters, in documents of the same number of characters. At one seed they read the same
+characters, so that arms are compared in pairs. Each arm has its own learning rate, chosen by
+validation text.
 """
 
 import functools
@@ -43,7 +44,7 @@ Arm = dict[str, Any]  # k, tokenizer, p, tied
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for sizes that no arm can have."""
+  """Raises InputError for invalid sizes."""
   fit.check(config.transformer, 'transformer')
   markov_source.check(config, (config.transformer.vocab_size,), 'transformer.vocab_size')
   for arm in arms(config):
@@ -63,7 +64,7 @@ def arms(config: ConfigDict) -> list[Arm]:
 
 
 def run_name(arm: Arm) -> str:
-  """Where the arm's checkpoints and metrics lie in the workdir."""
+  """The name of the arm's checkpoints and metrics in the workdir."""
   return f'transformer/{name(**arm)}'
 
 
@@ -82,7 +83,7 @@ def make_tokenizer(
 class Task:
   """An arm: documents in the tokens of each seed's own tokenizer, and a model of them.
 
-  Of a document the tokens count that begin within the context. The model is the official code's
+  The tokens that begin within the context count. The model is the official code's
   GPT-2: pre-norm without biases, but a bias on the LM head.
   """
 
@@ -118,7 +119,7 @@ class Task:
     return ids[begun], covered[begun]
 
   def batches(self, stream: int, count: int, batch_size: int, seed: int) -> grain.IterDataset:
-    """[batch, length] batches of a seed's own documents; those of TRAIN never end."""
+    """[batch, length] batches of a seed's own documents; those of TRAIN are endless."""
     return pipeline.batches(
       self._documents(seed, stream, count),
       self.tokenizers[seed],
@@ -128,7 +129,7 @@ class Task:
       lanes=self.options.lanes,
       pack=False,
       context_bytes=self._context,
-      shuffle=False,  # the documents are independent draws
+      shuffle=False,  # the documents are independent samples
       repeat=stream == chains.TRAIN,
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a font draws of Unicode, which tokens it draws alike, and what fewer components keep."""
+"""Unicode coverage of a font, tokens with equal pictures, and variance in fewer components."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ PAIRS = {
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:
-  """Measures every font that there is: DejaVu, GNU Unifont, and the config's."""
+  """Measures every available font: DejaVu, GNU Unifont, and the config's."""
   found = {text.find_font(font).name: font for font in ('dejavu', 'auto', config.glyphs.font)}
   rows = Rows('coverage')
   for title, font in found.items():

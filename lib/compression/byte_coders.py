@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokenizers that a byte model M1 drives, by kind.
+"""Tokenizers that a byte model drives, by kind.
 
-ac                       one arithmetic stream a document, no windows
-greedy, exact            equal-info windows; of 12 and 16 bits as a table, else by stepping M1
-delay, numbered          the paper's lossless variant, and greedy's texts numbered: tables
-top, parsed, pruned      dictionaries of 2^bits texts that M1 chooses
+ac                       one arithmetic-coded stream per document, no windows
+greedy, exact            equal-info windows; tabulated for 12 and 16 bits, else by stepping the byte
+model delay, numbered          the paper's lossless variant, and a numbering of greedy's texts:
+tables top, parsed, pruned      dictionaries of 2^bits texts that the byte model chooses
 """
 
 import functools
@@ -21,31 +21,33 @@ from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.tokenizers.coding.windows import EqualInfo
 
 WINDOWS = ('greedy', 'delay', 'exact', 'numbered')
-IN_WINDOWS = (*WINDOWS, 'top', 'parsed')  # with a code of so many bits for each text
+IN_WINDOWS = (*WINDOWS, 'top', 'parsed')  # tables whose codes have `bits` bits
 KINDS = ('ac', *IN_WINDOWS, 'pruned')
 FROM_TEXT = ('parsed', 'pruned')
 
-stepper = functools.cache(ByteStepper)  # of an M1, which its codecs share, one after the other
+stepper = functools.cache(ByteStepper)  # of a byte model, shared by its codecs, one at a time
 _memoized = functools.cache(MemoizedModel)
 
 
 def steps(kind: str, bits: int) -> bool:
-  """Whether M1 steps through a text to encode it: all of AC, and windows without a table."""
+  """Whether the byte model steps through a text to encode it: all of AC, and windows without a
+  table.
+  """
   return kind == 'ac' or (kind in ('greedy', 'exact') and bits > LIMIT_BITS)
 
 
 def make(
   model: ByteModel, kind: str, bits: int, token_bits: int, documents: Sequence[bytes] = ()
 ) -> Tokenizer:
-  """A tokenizer by M1.
+  """A tokenizer by the byte model.
 
-  Those that step M1 share one stepper of it, so that only one may be at work at a time.
+  Stepped tokenizers share one stepper, so only one can run at a time.
 
   Args:
-    model: M1.
+    model: the byte model.
     kind: one of KINDS.
-    bits: of a window, or of the number of texts; of no meaning for `ac`.
-    token_bits: 8, 12 or 16; of no meaning for `pruned`, whose ids are its texts.
+    bits: of a window, or log2 of the number of texts; ignored for `ac`.
+    token_bits: 8, 12 or 16; ignored for `pruned`, whose ids are its texts.
     documents: the text that the kinds in FROM_TEXT count on.
 
   Raises:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""M1: a decoder over bytes that gives an arithmetic coder its probabilities.
+"""The byte model: a decoder over bytes whose probabilities drive an arithmetic coder.
 
-Encoder and decoder must see the same floats, so M1 runs in float32 at the highest precision, always
-with the shapes that its file names, and what it gives for a text depends on that text alone: rows
-never mix, and a cache keeps a text's bytes in places that only the text decides.
+Encoder and decoder must see the same floats. So the model runs in float32 at the highest precision,
+always with the shapes in its file, and its results for a text never depend on the batch: rows do
+  not
+interact, and cache slots depend only on the text.
 
-A text may be longer than the context. When M1 has read as much as it was trained on, it forgets and
-begins anew with the newer half of that, so both ends see the same part of the text at each byte,
-and never a distance that training did not show.
+A text may be longer than the context. When the context is full, the model is reset and reads the
+newer half again. So both ends see the same part of the text at each byte, and no distance is larger
+than in training.
 """
 
 import dataclasses
@@ -27,21 +28,21 @@ from lib.models.decoder import Decoder, LanguageModel
 from lib.tokenizers import base, files
 
 FAMILY = 'byte_model'  # of its file
-BOS = 256  # the id that a text begins with
-BATCH_TOKENS = 2048  # tokens of texts that are read whole at once
+BOS = 256  # the id that begins a text
+BATCH_TOKENS = 2048  # tokens of a batch of whole texts
 PARAMETER = 'parameter:'  # before the path of a parameter in a file
 STORED = {'embedding/bos': 'embedding/begin'}  # paths in a file, fixed by old fingerprints
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """The decoder of M1; the paper's is 3 layers of width 256 with 'relative' positions.
+  """The decoder of the byte model; the paper's is 3 layers of width 256 with 'relative' positions.
 
   Attributes:
     layers, dim, heads, mlp_dim, head_dim, position, max_distance, gated, activation: see Decoder;
       head_dim 0 is dim / heads.
-    context: the most tokens that M1 reads, BOS included: its length in training.
-    streams: texts that it steps side by side.
+    context: the most tokens that the byte model reads, BOS included: its length in training.
+    streams: texts that it steps in parallel.
   """
 
   layers: int
@@ -61,7 +62,7 @@ class Sizes:
 def make(
   sizes: Sizes, dtype: Any = jnp.float32, remat: bool = False, z_loss: float = 0.0
 ) -> LanguageModel:
-  """The module of M1: what is trained, and in float32 what codes.
+  """The module of the byte model, for training, and in float32 for coding.
 
   Args:
     sizes: of the module.
@@ -92,7 +93,8 @@ def make(
 
 
 class ByteModel:
-  """M1 with its weights: a `NextByte` of many texts at once, and the maker of `Stepper`s.
+  """The byte model with its weights: a `NextByte` of many texts at once, from which `ByteStepper`s
+  are made.
 
   Args:
     sizes: of the module.
@@ -119,7 +121,7 @@ class ByteModel:
     return base.digest('', self.state())
 
   def visible_bytes(self, lengths: np.ndarray) -> np.ndarray:
-    """How many of a text's last bytes M1 has in view, int [N], of its length [N]."""
+    """Number of last bytes that the byte model sees, int [N], of texts of lengths [N]."""
     half = self.sizes.context // 2
     over = lengths - self.sizes.context
     return np.where(over < 0, lengths, half + over % (self.sizes.context - half))
@@ -163,11 +165,11 @@ class ByteModel:
 
   @functools.cached_property
   def on_device(self) -> Any:
-    """The weights where M1 runs."""
+    """The weights where the byte model runs."""
     return jax.device_put(self.variables)
 
   def state(self) -> base.State:
-    """The arrays that define M1."""
+    """The arrays that define the byte model."""
     leaves = jax.tree_util.tree_flatten_with_path(self.variables['params'])[0]
     sizes = json.dumps(dataclasses.asdict(self.sizes), sort_keys=True)
     paths = ['/'.join(str(key.key) for key in path) for path, _ in leaves]

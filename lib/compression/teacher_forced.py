@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codes of texts that are known, at a fraction of the cost of stepping M1 through them.
+"""Codes of known texts in one forward pass, at a fraction of the cost of stepping the byte model.
 
-M1 reads many bytes in one pass, by the stepper's rule of what it has in view. Floats of another
-shape differ by rounding, so now and then a stream is not the codec's to the bit, and no decoder can
-follow it. As tokens to learn from or to measure on these streams are as good.
+The model sees the same context as the stepper. Floats of another shape differ by rounding, so
+occasionally a stream differs from the codec's in some bits, and cannot be decoded. For training and
+measurement these streams are equivalent.
 """
 
 import zlib
@@ -23,11 +23,11 @@ from lib.tokenizers.coding.baselines import ended, token_lengths
 from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 
-SIDE_BY_SIDE = 1024  # documents whose windows are found at once
+SIDE_BY_SIDE = 1024  # documents that are coded at once
 
 
 def can_read_ahead(tokenizer: Tokenizer) -> bool:
-  """Whether `encode` takes this tokenizer: it steps a `ByteModel` through a text."""
+  """Whether `encode` supports this tokenizer, which steps a `ByteModel`."""
   return isinstance(tokenizer, Stepped) and isinstance(tokenizer.stepper, ByteStepper)
 
 
@@ -73,15 +73,15 @@ def probabilities(model: ByteModel, documents: Sequence[bytes]) -> Iterator[np.n
 
 
 class TeacherForcedStepper:
-  """A `Stepper` of texts that are known: what follows is read ahead, in one pass for many texts.
+  """A `Stepper` of known texts, which computes the next probabilities in one pass for many texts.
 
-  For coders that reset M1 within its context and give text i to stream i, as `drive` does where
-  there are as many streams as texts.
+  For coders that reset the byte model within its context and give text i to stream i, as `drive`
+  does if the numbers of streams and texts are equal.
 
   Args:
-    model: M1.
+    model: the byte model.
     documents: the texts.
-    ahead: bytes that are read at once.
+    ahead: bytes of a pass.
   """
 
   def __init__(self, model: ByteModel, documents: Sequence[bytes], ahead: int):
@@ -92,7 +92,7 @@ class TeacherForcedStepper:
     self._ahead = min(ahead, model.sizes.context - 1)
     self._rows = np.zeros((self.streams, self._ahead + 1, 256), np.float32)
     self._place = np.zeros(self.streams, np.int64)  # bytes of the text that were appended
-    self._begin = np.zeros(self.streams, np.int64)  # the first byte that M1 has not forgotten
+    self._begin = np.zeros(self.streams, np.int64)  # the first byte that the byte model sees
 
   def start(self) -> np.ndarray:
     """Next-byte probabilities of the empty text, float32 [256]."""
@@ -103,7 +103,7 @@ class TeacherForcedStepper:
     self._begin[which] = self._place[which]
 
   def step(self, symbols: np.ndarray) -> np.ndarray:
-    """Goes on by one byte in each text; next-byte probabilities, float32 [N, 256]."""
+    """Moves on by one byte in each text; next-byte probabilities, float32 [N, 256]."""
     fresh = np.flatnonzero(self._begin == self._place)
     self._place = np.minimum(self._place + 1, self._data.shape[1])
     visible = self._place - self._begin
@@ -133,7 +133,9 @@ class TeacherForcedStepper:
 
 
 def context_spans(model: ByteModel, size: int) -> list[tuple[int, int, int]]:
-  """What M1 reads of `size` bytes: (first byte, bytes in view at first, how many lengths)."""
+  """The spans of `size` bytes that the byte model reads: (first byte, visible bytes at first,
+  number of lengths).
+  """
   found: list[tuple[int, int, int]] = []
   length = 0
   while length <= size:
@@ -151,7 +153,7 @@ def _read_all(
   width: int,
   rows: int,
 ) -> Iterator[np.ndarray]:
-  """Probabilities [width, 256] of each view, `rows` of them read at once."""
+  """Probabilities [width, 256] of each span, `rows` spans at once."""
   jobs = [(i, first, visible + count - 1) for i, parts in enumerate(waiting)
           for first, visible, count in parts]  # fmt: skip
   for begin in range(0, len(jobs), rows):

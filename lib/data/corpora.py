@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A corpus as tokens, made once: array_record shards with TFDS's metadata, restartable by shard.
 
-A folder holds any splits of one source under one tokenizer:
+A folder contains splits of one source under one tokenizer:
 
   SPLIT.plan.json                                   what the split is made of, written first
-  tokens-SPLIT.array_record-00000-of-00004          documents in the source's order, whole or absent
-  done/SPLIT-00000.json                             its counts, written after the shard
-  dataset_info.json, features.json                  TFDS's, once a split is whole
+  tokens-SPLIT.array_record-00000-of-00004          documents in the source's order, complete or
+  absent done/SPLIT-00000.json                             its counts, written after the shard
+  dataset_info.json, features.json                  TFDS's, once a split is complete
 
-A shard depends on the plan and its number alone, so whoever writes it again writes the same bytes.
+A shard depends on the plan and its number alone, so writing it again gives the same bytes.
 """
 
 import dataclasses
@@ -28,18 +28,18 @@ from lib.tokenizers.base import Coded, Tokenizer
 
 FORMAT = 1
 Record = TypeVar('Record', 'ShardPlan', 'Shard')
-Note = Callable[[int], None]  # is told how many more documents are done
+Note = Callable[[int], None]  # called with the number of further documents that are done
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan:
-  """What one split of an encoded corpus is made of.
+  """The parameters of one split of an encoded corpus.
 
   Attributes:
     source: the spec of `lib.data.sources`.
     split: of the source.
-    documents: how many it has.
-    shards: files they go to, as many to each as to the others, or one more.
+    documents: their number.
+    shards: number of files; their numbers of documents differ by one at most.
     family, vocab_size, fingerprint: the tokenizer's.
     format: of the folder.
   """
@@ -96,10 +96,10 @@ def make_plan(
 
 
 def begin(folder: str | os.PathLike, plan: ShardPlan) -> None:
-  """Makes the folder, or takes up what lies there.
+  """Makes the folder, or continues an existing one.
 
   Raises:
-    InputError: a folder that holds another plan for the split, or another source or tokenizer.
+    InputError: a folder with another plan for the split, or another source or tokenizer.
   """
   folder = pathlib.Path(folder)
   try:
@@ -111,11 +111,11 @@ def begin(folder: str | os.PathLike, plan: ShardPlan) -> None:
       elif known.documents != plan.documents:
         raise InputError(
           f'{plan.source} has {plan.documents} documents where it had {known.documents} when '
-          f'{folder} was begun: choose a new folder'
+          f'{folder} was started: choose a new folder'
         )
       if same != plan:
         raise InputError(
-          f'{folder} holds {known.source} in {known.shards} shards under the {known.family} '
+          f'{folder} contains {known.source} in {known.shards} shards under the {known.family} '
           f'tokenizer {known.fingerprint[:12]}: name those again, or choose a new folder'
         )
     path = folder / f'{plan.split}.plan.json'
@@ -126,7 +126,7 @@ def begin(folder: str | os.PathLike, plan: ShardPlan) -> None:
 
 
 def plans(folder: str | os.PathLike) -> list[ShardPlan]:
-  """The plans of all splits that were begun in a folder."""
+  """The plans of all splits in a folder."""
   return [_read_json(ShardPlan, path) for path in sorted(pathlib.Path(folder).glob('*.plan.json'))]
 
 
@@ -163,9 +163,9 @@ def write_shard(
 
 
 def finish(folder: str | os.PathLike) -> dict[str, list[Shard]]:
-  """Writes TFDS's metadata of all splits that are whole; returns their shards.
+  """Writes TFDS's metadata of all complete splits; returns their shards.
 
-  What a kill left of them half-written is deleted.
+  Metadata that a killed process left incomplete is deleted.
   """
   folder = pathlib.Path(folder)
   whole: dict[str, list[Shard]] = {}
@@ -194,7 +194,7 @@ class Corpus:
   """A source whose documents are int32 [2, n]: ids, and the bytes that each covers.
 
   Raises:
-    InputError: a folder without a whole split of that name, or made by another tokenizer.
+    InputError: a folder without a complete split of that name, or made by another tokenizer.
   """
 
   def __init__(self, folder: str | os.PathLike, split: str, tokenizer: Tokenizer):
@@ -211,7 +211,7 @@ class Corpus:
     if found[split].fingerprint != tokenizer.fingerprint:
       raise InputError(
         f'{folder} was made by the tokenizer {found[split].fingerprint[:12]}; this one is '
-        f'{tokenizer.fingerprint[:12]}: name the file that it was made with'
+        f'{tokenizer.fingerprint[:12]}: give the file that it was made with'
       )
     self.plan = found[split]
     self._records = builder.as_data_source(split)
@@ -247,7 +247,7 @@ def _json(content: ShardPlan | Shard) -> str:
 
 
 def _read_json(kind: type[Record], path: pathlib.Path) -> Record:
-  """What `_json` wrote: every field of its own type."""
+  """Reads what `_json` wrote, with a check of the type of every field."""
   try:
     content = kind(**json.loads(path.read_text()))
     for field in dataclasses.fields(kind):

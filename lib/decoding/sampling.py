@@ -19,17 +19,17 @@ from lib.errors import InputError
 from lib.models.decoder import LanguageModel
 from lib.models.kv_cache import Cache
 
-CHUNK = 16  # most tokens of a text that are sampled before the host sees them
+CHUNK = 16  # most tokens of a text that are sampled between reads by the host
 UNLIMITED = np.iinfo(np.int32).max
 
 
 class Sampling(NamedTuple):
-  """How an id is drawn from the model's distribution.
+  """How an id is sampled from the model's distribution.
 
   Attributes:
     temperature: divides the logits; 0 takes the likeliest id.
-    top_k: draw among this many of the likeliest ids; 0 for all.
-    top_p: draw among the fewest of the likeliest ids whose probabilities sum to this or more.
+    top_k: sample among this many of the likeliest ids; 0 for all.
+    top_p: sample among the fewest of the likeliest ids whose probabilities sum to this or more.
   """
 
   temperature: float = 1.0
@@ -50,7 +50,7 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def log_probabilities(logits: jax.Array, allowed: jax.Array, how: Sampling) -> jax.Array:
-  """Log-probabilities [B, V] of the id to be drawn, −inf for ids that cannot be.
+  """Log-probabilities [B, V] of the next id; −inf for excluded ids.
 
   The logits of the allowed ids are divided by the temperature; then the `top_k` likeliest are kept;
   then, of these, the fewest whose probabilities sum to `top_p`. Of equally likely ids the lower
@@ -100,7 +100,7 @@ class Rules(NamedTuple):
 
 
 class Texts(NamedTuple):
-  """Where each text is.
+  """The state of each text.
 
   Attributes:
     last: int32 [B], the last token sampled, which the model has not read yet.
@@ -141,20 +141,19 @@ def stream(
   window: int = 1,
   rows: Any = None,
 ) -> Iterator[list[np.ndarray]]:
-  """What follows each prompt, as it is sampled: up to `CHUNK` more ids [n] of each text at a time.
+  """The continuation of each prompt as it is sampled, in parts of up to `CHUNK` ids [n] per text.
 
-  When a text fills its slots, it is forgotten except for its newer half, which is read again as a
-  text of its own, as the model has seen texts begin in training.
+  When a text fills its slots, only its newer half is kept, and read again as a new text.
 
   Args:
     model: the module.
     variables: of the model.
     prompts: ids of each, of which the first is BOS.
-    slots: tokens that the cache has room for, BOS included: at most those of training.
+    slots: tokens in the cache, BOS included: at most the context of training.
     keys: random keys [B], one for each text.
     how: temperature, top-k and top-p.
     constraint: the ids allowed; all by default.
-    ends: ids that end a text; they are given too.
+    ends: ids that end a text; they are returned too.
     limit: the most ids of each text; no limit by default.
     window: tokens of a window; what is kept of a full cache begins where a window does.
     rows: the embedding's sampled rows for these texts and `slots` places, if it samples any.
@@ -180,7 +179,7 @@ def stream(
 def _stream(model, variables, prompts, slots, rules, start, window, rows):
   """`stream`, once its arguments have been checked."""
   prefill, step = _compiled(model)
-  known = [[int(i) for i in prompt] for prompt in prompts]  # in view; the last may be unread
+  known = [[int(i) for i in prompt] for prompt in prompts]  # visible ids; the last may be unread
   forgotten = -(-slots // 2 // window) * window  # whole windows
   zeros = jnp.zeros(len(known), jnp.int32)
   going = np.asarray(rules.limits) > 0
@@ -217,7 +216,7 @@ def sample(
   slots: int | None = None,
   **options: Any,
 ) -> list[np.ndarray]:
-  """The ids [at most `limit`] that follow each prompt; by default nothing is ever forgotten.
+  """The ids [at most `limit`] that follow each prompt; by default the cache has room for all of it.
 
   Arguments are those of `stream`.
   """
@@ -249,10 +248,12 @@ def _compiled(model: LanguageModel) -> tuple[Callable, Callable]:
 
   @functools.partial(jax.jit, donate_argnums=6)
   def prefill(variables, rows, rules, ids, counts, which, cache, texts):
-    """Reads ids [B, N], `counts` [B] of each, of the texts `which` [B] anew; samples a token."""
+    """Reads ids [B, N], `counts` [B] of each, into the empty slots of the texts `which` [B];
+    samples a
+    token."""
     places = jnp.broadcast_to(jnp.arange(ids.shape[1])[None], ids.shape)
     empty = cache.rollback(jnp.where(which, 0, cache.lengths))
-    # Rows of other texts write behind their slots in use, where nothing is.
+    # Rows of other texts write to empty slots, after those in use.
     logits, longer = read(variables, ids, places, counts - 1, empty, rows)
     lengths = jnp.where(which, counts, cache.lengths)
     return longer.rollback(lengths), texts.sample_next(logits, rules, which)

@@ -60,7 +60,7 @@ def exchangeable_rows(key: jax.Array, law: str, vocab_size: int, dim: int) -> ja
     dim: R.
 
   Raises:
-    InputError: an unknown law, or more rows than dimensions can hold at right angles.
+    InputError: an unknown law, or more orthogonal rows than dimensions.
   """
   if law == 'gaussian':
     return jax.random.normal(key, (vocab_size, dim))
@@ -72,8 +72,8 @@ def exchangeable_rows(key: jax.Array, law: str, vocab_size: int, dim: int) -> ja
       f'{vocab_size} or more, or law gaussian.'
     )
   q, r = jnp.linalg.qr(jax.random.normal(key, (dim, vocab_size)))
-  # LAPACK fixes the signs of R's diagonal, which would tell the columns apart: with them undone the
-  # columns are Haar distributed, hence exchangeable.
+  # LAPACK fixes the signs of R's diagonal, which would distinguish the columns. Without these signs
+  # the columns are Haar distributed and exchangeable.
   return (q * jnp.sign(jnp.diagonal(r))[None]).T * dim**0.5
 
 
@@ -87,8 +87,8 @@ class Lexinvariant(nn.Module):
     vocab_size: V, ids that can be predicted. Nothing trained depends on it.
     dim: D, width of the model.
     row_sampling: 'per_sequence' (the paper: independent rows for each sequence, B·V·R numbers);
-      'seeded' (the same, but a sequence holds a seed of 64 bits, from which rows are computed
-      wherever they are needed: two numbers per sequence, whatever V; not orthonormal);
+      'seeded' (the same, but a sequence has a seed of 64 bits, from which rows are computed where
+      they are needed: two numbers per sequence for any V; not orthonormal);
       'shared' (fresh rows for each call under an independent uniform permutation of the ids for
       each sequence: the same law for each sequence, hence the same expected gradient, at V·R
       numbers and an ordinary LM head).
@@ -192,13 +192,13 @@ class Lexinvariant(nn.Module):
 
 
 class AnnealedLexinvariant(Lexinvariant):
-  """Random rows that training reaches by degrees, from rows that tell which symbol they stand for.
+  """Annealing from trained rows, which identify their symbol, to random rows.
 
-  From random rows alone a small model stays long on a plateau. Here a row is
+  On random rows alone a small model stays on a plateau for long. Here a row is
   c F(v) + √(1 − c²) E(v) with a trained table F (rows of norm √R) and a coefficient c for each
-  sequence, uniform in 0…`batch['revealed']`. A schedule takes the bound to 0: the hint that a row
-  gives of its symbol, about c √R standard deviations of chance, fades, and the context must make
-  up for it. At c = 0 (or without a bound) F plays no part: the parameters, less `annealed_table`,
+  sequence, uniform in 0…`batch['revealed']`. A schedule takes the bound to 0: the information of
+  a row about its symbol, about c √R standard deviations of chance, fades, and the model must use
+  the context. At c = 0 (or without a bound) F plays no part: the parameters, less `annealed_table`,
   are those of a `Lexinvariant`, which is what to evaluate. The rows of a batch take B·V·R numbers
   in every mode.
   """
@@ -226,7 +226,7 @@ def permutations(key: jax.Array, count: int, size: int) -> jax.Array:
   if size <= FEW:
     return jax.vmap(lambda k: jax.random.permutation(k, size))(keys)
   # XLA for CPU sorts pairs, as `permutation` does, five times more slowly than single integers: so
-  # each integer holds its place in its low bits and random ones above. Sorting what was sorted puts
+  # each integer has its place in the low bits and random bits above. Sorting what was sorted puts
   # new random digits before the old ones; two of the whole random numbers agree in less than one
   # sequence of a million.
   low = (size - 1).bit_length()

@@ -17,7 +17,7 @@ from lib.models.decoder import LanguageModel
 from lib.models.probe import Probe
 from lib.train.experiment import Batch, Experiment, Variables
 
-TOGETHER = 128  # sequences that are read at once
+TOGETHER = 128  # sequences of a batch
 
 
 class Probing:
@@ -29,7 +29,9 @@ class Probing:
   """
 
   def __init__(self, model: TrainedModel, probe: Probe):
-    self.frozen = jax.device_get(model.variables['params'])  # to join a state on whatever mesh
+    self.frozen = jax.device_get(
+      model.variables['params']
+    )  # a state that can be sharded on any mesh
     self._size = size = model.module.embedding.vocab_size
 
     @jax.jit

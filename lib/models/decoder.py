@@ -29,7 +29,7 @@ BIASES = (False, True, 'qkv')
 
 
 def gelu(x: jax.Array) -> jax.Array:
-  """x Φ(x), as PyTorch computes it: `jax.nn.gelu` takes erfc, which on a CPU takes longer."""
+  """x Φ(x), as PyTorch computes it; `jax.nn.gelu` uses erfc, which is slower on a CPU."""
   wide = x.astype(jnp.float32)
   return (0.5 * wide * (1 + lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
@@ -193,7 +193,7 @@ class Decoder(nn.Module):
     init_std: of all kernels, or None for variance scaling by fan-in; kernels that write to the
       residual stream are scaled by 1/√(2L) (GPT-2).
     max_length: rows of the learned position table.
-    max_distance: last distance told apart by 't5' and 'relative'.
+    max_distance: largest distance that 't5' and 'relative' distinguish.
     remat: recompute each block in the backward pass.
     dtype: of activations; parameters stay float32.
   """
@@ -336,7 +336,9 @@ class LanguageModel(nn.Module):
   decoder: nn.Module
 
   def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
-    """Nats [B, T] of `batch['targets']`, of which −1 is none; segment 0 is padding without sense.
+    """Nats [B, T] of `batch['targets']`.
+
+    Targets of −1 are ignored. Outputs at padding (segment 0) are undefined.
 
     Args:
       batch: int32 arrays [B, T] named inputs, targets, segments, positions.
@@ -348,7 +350,7 @@ class LanguageModel(nn.Module):
   def logits(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
     """Logits [B, T, V] after each input, for decoding and probes.
 
-    The same key and batch size give the same rows, so that decoding can go on with them.
+    The same key and batch size give the same rows, so that decoding can continue with them.
     """
     rows = self.embedding.sample_rows(key, batch)
     return self.embedding.logits(self.hidden(batch, rows)[0], rows)
@@ -356,7 +358,7 @@ class LanguageModel(nn.Module):
   def logits_at(
     self, batch: Mapping[str, jax.Array], places: jax.Array, key: jax.Array
   ) -> jax.Array:
-    """Logits [B, P, V] after the inputs at places [B, P]: no more of them are ever held."""
+    """Logits [B, P, V] after the inputs at places [B, P]; no other logits are computed."""
     rows = self.embedding.sample_rows(key, batch)
     hidden = jnp.take_along_axis(self.hidden(batch, rows)[0], places[..., None], axis=1)
     return self.embedding.logits(hidden, rows)

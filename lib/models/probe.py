@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hidden vectors know of the symbols behind random rows: probes, and a model taught by them.
+"""Probes that read the symbols behind random rows from hidden vectors, also as a training aid.
 
 Legend: B batch, T length, V vocabulary, D model width, L layers.
 """
@@ -16,7 +16,7 @@ from lib.parameters import declare_flops
 
 
 class Probe(nn.Module):
-  """Which of V symbols a hidden vector stands for: a norm and a trained matrix.
+  """Predicts the symbol from a hidden vector: a norm and a trained matrix.
 
   Attributes:
     vocab_size: V.
@@ -40,9 +40,9 @@ class Probe(nn.Module):
 
 
 class Deciphering(nn.Module):
-  """A language model taught to decipher too: each layer tells the current symbol to a probe.
+  """A language model with an auxiliary loss: a probe predicts the current symbol from each layer.
 
-  The probes have a vocabulary axis and serve training alone; `params['model']` is the model.
+  The probes have a vocabulary axis and are used in training alone; `params['model']` is the model.
 
   Attributes:
     model: over random rows.

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Growing a decoder layer by layer, each trained on frozen ones below (arXiv 2507.07129).
+"""Growing a decoder: each layer is trained on top of frozen ones (arXiv 2507.07129).
 
 The paper trains one block, freezes it, adds another and trains that alone. Here the LM head and the
 last norm are trained at every stage, and the other parameters of its input (the BOS vector) in
 the first stage alone. The paper's LoRA on older layers, from the third on, is left out.
 
-Variables of a stage of depth d, beside those of the language model of d layers:
+Variables of a stage of depth d, and the corresponding ones of a language model of d layers:
 
   params/embedding            params/embedding
   params/decoder/blocks       the last of params/decoder/blocks
@@ -28,10 +28,10 @@ Variables = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One layer in training above those that are done; trained like a Flax module.
+  """One layer in training above the frozen ones; trained like a Flax module.
 
   Attributes:
-    model: of all layers that there will be; without learned positions, which lower layers share.
+    model: with all layers of the last stage; without learned positions, which lower layers share.
     depth: layers in use, from 1.
   """
 
@@ -39,15 +39,15 @@ class Stage:
   depth: int
 
   def init(self, *args: Any, **options: Any) -> Variables:
-    """Variables of this stage, all layers new: those that the whole model has before training."""
+    """Initial variables of this stage, which are those of the whole model before training."""
     return self.start(self.model.init(*args, **options))
 
   def apply(self, *args: Any, mutable: Any) -> tuple[jax.Array, dict]:
-    """`nats`, and nothing that is sown."""
+    """`nats`, and no sown values."""
     return self.nats(*args), {}
 
   def start(self, variables: Variables) -> Variables:
-    """Variables of this stage, from those of a model of its layers or more."""
+    """Variables of this stage, from those of a model with at least its layers."""
     params, place = variables['params'], self.depth - 1
     cut = lambda part: jax.tree.map(lambda leaf: leaf[part], params['decoder']['blocks'])
     top = params['decoder'] | {'blocks': cut(slice(place, place + 1))}
@@ -84,7 +84,7 @@ class Stage:
     return {'params': params | {'decoder': decoder}} | ({'frozen': frozen} if frozen else {})
 
   def nats(self, variables: Variables, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
-    """Nats [B, T] as of the language model; gradients know the top layer alone."""
+    """Nats [B, T] as of the language model; only the top layer has gradients."""
     params, frozen = variables['params'], variables['frozen']
     embedding = {'params': params['embedding'], 'frozen': frozen.get('embedding', {})}
 
@@ -110,12 +110,12 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Flops:
-  """Floating-point operations of training, per token: matrix products alone, 2 a multiply-add.
+  """Floating-point operations of training, per token: matrix products alone, 2 per multiply-add.
 
   A forward pass through a block of width D with an MLP of M is 2·(4D² + 2DM), its attention over T
   places 4TD (masked places are computed too); the LM head of V rows is 2VD. Backward is twice the
-  forward, for what is trained; what is frozen below has none. Inputs, norms and the optimiser,
-  which are small beside these, are left out.
+  forward for trained layers, and nothing for frozen ones below. Inputs, norms and the optimiser are
+  small and left out.
   """
 
   dim: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tokenizer in one file: a line of text that vouches for the arrays after it."""
+"""A tokenizer in one file: a line of text with a checksum, and arrays."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from lib.errors import InputError
 from lib.tokenizers import kinds
 
 MAGIC, VERSION = 'tokenizer-file', 1
-LINE = 256  # bytes of the longest first line
+LINE = 256  # length of the longest first line in bytes
 
 
 def write(path: str | os.PathLike, family: str, state: dict[str, np.ndarray]) -> None:
@@ -44,7 +44,7 @@ def head(path: str | os.PathLike) -> bytes:
 
 
 def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
-  """Returns family and state; raises InputError for a file that is not just as it was written."""
+  """Returns family and state; raises InputError for a damaged file."""
   try:
     with open(path, 'rb') as file:
       fields = file.readline(LINE).decode('ascii', 'replace').removesuffix('\n').split(' ')
@@ -68,15 +68,15 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
     raise InputError(f'{path} has format version {version}; this program reads version {VERSION}')
   try:
     return family, _arrays(payload)
-  except Exception as error:  # whoever can count SHA256 can put anything there
+  except Exception as error:  # a checksum does not authenticate the author
     raise InputError(f'{path} contains no arrays: {error}') from error
 
 
 @contextlib.contextmanager
 def rebuilding(path: str | os.PathLike, what: str) -> Iterator[None]:
-  """InputError for whatever goes wrong while `what` is made of arrays that were read.
+  """Turns any error while `what` is made from arrays into an InputError.
 
-  The checksum tells damage from what was written, not who wrote it.
+  The checksum detects damage, but does not authenticate the author.
   """
   try:
     yield
@@ -87,7 +87,7 @@ def rebuilding(path: str | os.PathLike, what: str) -> Iterator[None]:
 
 
 def _arrays(payload: bytes) -> dict[str, np.ndarray]:
-  """The arrays of an npz archive that holds just their bytes, checked before memory is taken."""
+  """The arrays of an uncompressed npz archive, checked before memory is allocated."""
   with zipfile.ZipFile(io.BytesIO(payload)) as archive:
     entries = archive.infolist()
     if sum(entry.file_size for entry in entries) > len(payload):

@@ -274,7 +274,7 @@ def test_slices_of_one_stream_are_those_of_its_other_widths():
   [
     ('ratio', 'methods', ('greedy16', 'lossy'), "tokenizer 'lossy' is unknown"),
     ('m1', 'length', 3, 'm1.length must be 4 or more; got 3'),
-    ('m1', 'dim', 33, 'm1.dim 33 is no multiple of 2 heads'),
+    ('m1', 'dim', 33, 'm1.dim 33 is not a multiple of 2 heads'),
     ('m1', 'position', 'sinusoidal', "m1.position must be one of .* got 'sinusoidal'"),
     ('uniformity', 'bits', (3,), 'uniformity.bits must be .* each value one of 1, 2, 4, 8, 16'),
     ('stability', 'texts', 1, 'stability.texts must be 2 or more'),
@@ -295,7 +295,7 @@ def test_uniformity_wants_two_documents_that_are_long_enough():
   config.uniformity.length = sorted(len(texts[i]) for i in range(len(texts)))[-2]
   recipe.RECIPE.check(config)
   config.uniformity.length += 1
-  with pytest.raises(InputError, match='uniformity wants 2 or more documents of'):
+  with pytest.raises(InputError, match='uniformity needs 2 or more documents of'):
     recipe.RECIPE.check(config)
 
 
@@ -328,7 +328,7 @@ def test_text_that_m2_is_given_counts_not_all_that_there_is():
   config.m2.equal_text = ()
   m2.check(config)
   config.m2.train_bytes = 2**30  # half of the rows that are cut from it
-  with pytest.raises(InputError, match=r'would be read 7\.32 times over'):
+  with pytest.raises(InputError, match=r'would be read 7\.32 times'):
     m2.check(config)
 
 

@@ -264,7 +264,7 @@ def wrong(tmp_path_factory):
     ),
     (['--config.loss.rate_share=0.0'], 'loss.rate_share must be above 0'),
     (['--config.loss.length=100000'], 'is 100001 long: choose shorter excerpts'),
-    (['--config.loss.dim=9'], 'loss.dim 9 is no multiple of 2 heads'),
+    (['--config.loss.dim=9'], 'loss.dim 9 is not a multiple of 2 heads'),
     (['--config.homoglyphs.rates=(0.0,)'], 'homoglyphs.rates must be a tuple'),
     (["--config.unseen_script.tested=('KLINGON',)"], "no letters of the script 'KLINGON'"),
     (['--config.data.source=/nowhere/*.txt'], '/nowhere/*.txt'),

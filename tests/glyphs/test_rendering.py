@@ -99,7 +99,7 @@ def test_a_font_that_draws_nothing_is_refused(tmp_path):
   blank.setupPost()
   blank.save(tmp_path / 'blank.ttf')
   for name in ('blank.hex', 'blank.ttf'):
-    with pytest.raises(InputError, match=rf'{name} draws nothing'):
+    with pytest.raises(InputError, match=rf'{name} has only blank'):
       fonts.find_font(str(tmp_path / name))
   (tmp_path / 'blank.hex').write_text(f'0041:{"0" * 32}\n10FFFF:{"0" * 63}1\n')
   assert fonts.find_font(str(tmp_path / 'blank.hex')).name == 'blank.hex'

@@ -182,7 +182,7 @@ def test_ties_go_to_the_lowest_symbol_and_rows_do_not_mix():
 def test_rows_without_a_distribution_are_named(wrong):
   rows = np.full((3, 4), 0.25, np.float32)
   rows[2] = 0 if wrong == 'zeros' else [0.5, 0.5, 0.1, wrong]
-  with pytest.raises(InputError, match='row 2 of the probabilities is no distribution'):
+  with pytest.raises(InputError, match='row 2 of the probabilities is not a distribution'):
     arithmetic.quantise(rows)
 
 

@@ -108,13 +108,13 @@ def ended(data: bytes) -> np.ndarray:
 
 
 def token_lengths(places: np.ndarray, token_bits: int, count: int) -> np.ndarray:
-  """Bytes a token, int32 [count], of bytes that end at `places` bits [n] of a stream."""
+  """Bytes of each token, int32 [count], of bytes that end at `places` bits [n] of a stream."""
   tokens = np.maximum(-(-places // token_bits), 1) - 1
   return np.bincount(tokens, minlength=count).astype(np.int32)
 
 
 def check_length(size: int, count: int) -> None:
-  """Raises InputError for a text of LONGEST bytes: what unpacks so far is there to fill memory."""
+  """Raises InputError for a text of LONGEST bytes: it would only fill memory."""
   if size >= LONGEST:
     raise InputError(f'{count} token ids unpack to {LONGEST:,} bytes or more')
 
@@ -129,7 +129,7 @@ def check_end(ended: bool, left: int, count: int, token_bits: int) -> None:
   if not ended:
     raise InputError(f'{count} token ids are cut short: the end of the text is not among them')
   if left > token_bits:
-    raise InputError(f'{count} token ids go on after the end of the text')
+    raise InputError(f'{count} token ids continue after the end of the text')
 
 
 class GZip(base.Tokenizer):
@@ -154,7 +154,7 @@ class GZip(base.Tokenizer):
     return slices.unpack(np.frombuffer(zlib.compress(data), np.uint8), self.token_bits)
 
   def decode(self, ids: ArrayLike) -> bytes:
-    """The text; raises InputError for ids out of range or that are no stream of zlib."""
+    """The text; raises InputError for ids out of range or not a zlib stream."""
     return b''.join(self._read(ids)[0])
 
   def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
@@ -164,7 +164,7 @@ class GZip(base.Tokenizer):
     return token_lengths(places, self.token_bits, count)
 
   def _read(self, ids: ArrayLike) -> tuple[list[bytes], int]:
-    """What each byte of the stream adds to the text, and the number of ids."""
+    """Bytes of text that each byte of the stream adds, and the number of ids."""
     ids = self.check_ids(ids)
     if ids.size == 0:
       return [], 0
@@ -176,7 +176,7 @@ class GZip(base.Tokenizer):
         size += len(parts[-1])
         check_length(size, ids.size)
     except zlib.error as error:
-      raise InputError(f'{ids.size} token ids are no stream of zlib: {error}') from error
+      raise InputError(f'{ids.size} token ids are not a zlib stream: {error}') from error
     check_end(reader.eof, 8 * len(reader.unused_data) + 1, ids.size, self.token_bits)
     return parts, ids.size
 
@@ -198,7 +198,7 @@ def train_gzip(documents: Sequence[bytes], vocab_size: int = 256) -> GZip:
 
 @numba.njit(cache=True, nogil=True)
 def _decode(state, stream, cumulative, size, limit):
-  """At most `limit` symbols, and where each ends: with the end, or as far as `size` bits tell."""
+  """At most `limit` symbols, and where each ends, up to the end mark or to `size` bits."""
   lane, capacity, count = state[0], 1024, 0
   symbols, places = np.empty(capacity, np.uint16), np.empty(capacity, np.int64)
   arithmetic.fill(lane, stream)

@@ -33,8 +33,8 @@ class SteppedEqualInfo(Stepped):
     bits: b, one of WINDOWS.
     mode: 'greedy' or 'exact'.
     token_bits: 8, 12 or 16, at most b.
-    reset: M1 forgets all at every so manieth window's begin; 0 = never. Greedy only has a choice,
-      and is decoded for 1 only, since its decoder reads beyond a window before it knows its end.
+    reset: the byte model is reset every `reset` windows (0: never). Only greedy has a choice, and
+      it can be decoded for 1 only, since its decoder reads beyond a window before it knows its end.
   """
 
   family = 'stepped_equal_info'
@@ -83,7 +83,7 @@ class SteppedEqualInfo(Stepped):
     return lengths
 
   def state(self) -> base.State:
-    """M1's name, the widths, the mode and the reset."""
+    """The byte model's name, the widths, the mode and the reset."""
     numbers = np.array([self.bits, self.reset], np.int32)
     return {**super().state(), 'window': numbers, 'mode': base.byte_array(self.mode.encode())}
 
@@ -96,7 +96,7 @@ class SteppedEqualInfo(Stepped):
 
 
 class _Lanes:
-  """What encoder and decoder have in common: N rows of data, coders, and room for results."""
+  """The common part of encoder and decoder: N rows of data, coders, and space for results."""
 
   marks = 0
 
