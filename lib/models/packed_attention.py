@@ -21,8 +21,8 @@ def packed_attention(
 ) -> jax.Array:
   """`causal_attention` by a kernel, each device with its own texts and heads.
 
-  A compiler cannot split a kernel, so `shard_map` gives each device its part. Texts or heads of keys that
-  do not divide over their axes are replicated along them.
+  A compiler cannot split a kernel, so `shard_map` gives each device its part. Texts or heads of
+  keys that do not divide over their axes are replicated along them.
   """
 
   def local(q, k, v, segments, table, vectors):
