@@ -198,8 +198,8 @@ class TrainedModel:
   def bits_per_byte(self, texts: Sequence[bytes], seed: int = 0) -> stats.Estimate:
     """Bits of all tokens over bytes of all texts, with its error over documents.
 
-    The bytes are those of the texts, whatever the tokenizer drops, but for what the first token
-    covers of a model without BOS. Texts without a byte that is scored do not count.
+    The bytes are those of the texts, including bytes that the tokenizer drops, but not those of the
+    first token if the model has no BOS. Texts without a scored byte do not count.
 
     Raises:
       InputError: there is no text, or as `token_loss`.

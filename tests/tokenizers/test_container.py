@@ -94,7 +94,7 @@ def test_every_truncation_and_every_addition_is_refused(name):
   content = container.to_bytes(make(name), b'some text, a few tokens')
   for size in range(len(content)):
     words = refusal(make(name), content[:size])
-    assert 'cut short' in words if size else 'no container' in words
+    assert 'cut short' in words if size else 'not a container' in words
   assert 'after its end' in refusal(make(name), content + b'\0')
 
 
