@@ -158,6 +158,9 @@ def _variables(
   path: pathlib.Path, shape: layouts.Shape, tensors: Mapping[str, Tensor], mesh: Mesh | None
 ) -> dict[str, Any]:
   """The variables of a model, each array on its devices."""
+  layers = shape.module.decoder.layers
+  if layers > len(tensors):  # before there is a name for each
+    raise InputError(f'{layers} layers cannot be in {path}: it has {len(tensors)} tensors.')
   with _refusals(f'{path / CONFIG} makes no model'):
     wanted = described(shape.module)
   at = lambda key, leaf: place_of(shape.layout, key, leaf, wanted.declared)

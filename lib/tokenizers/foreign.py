@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.errors import InputError
-from lib.tokenizers import base, kinds, pretokenizers, sentencepiece, utf8
+from lib.tokenizers import base, kinds, sentencepiece, utf8
 from lib.tokenizers.sentencepiece import SentencePiece
 from lib.tokenizers.wordpiece import byte_characters
 
@@ -214,58 +214,41 @@ class _Model:
 
 
 def to_json(tokenizer: base.Tokenizer, bos: int | None) -> bytes:
-  """A tokenizer.json that cuts UTF-8 as the tokenizer does.
+  """A tokenizer.json that gives UTF-8 text the same ids.
 
   Args:
     tokenizer: one that was read from such a file, bytes, or BPE over all bytes.
-    bos: the id of BOS. Where it is the one after the tokenizer's ids, it becomes an added token.
+    bos: the id of BOS. If it is the one after the tokenizer's ids, it becomes an added token.
 
   Raises:
     InputError: any other tokenizer, or a BOS that is not the next id.
   """
   import tokenizers
 
-  made: Any
-  if isinstance(tokenizer, ByteLevel) or getattr(tokenizer, 'kind', '') == '.json':
-    made = tokenizers.Tokenizer.from_str(tokenizer.content.decode())  # type: ignore[attr-defined]
+  from lib.tokenizers import bpe
+
+  if isinstance(tokenizer, ByteLevel) or (
+    isinstance(tokenizer, Foreign) and tokenizer.kind == '.json'
+  ):
+    content = tokenizer.content
+  elif isinstance(tokenizer, bpe.BPE):
+    content = tokenizer.to_json().encode()
+  elif tokenizer.family == 'characters':
+    content = bpe.BPE(tokenizer.alphabet, np.zeros((0, 2), np.int32)).to_json().encode()
   else:
-    made = _byte_pairs(tokenizer)
-  if bos is not None and bos >= tokenizer.vocab_size:
-    made.add_special_tokens([tokenizers.AddedToken(BOS, special=True, normalized=False)])
-    if made.token_to_id(BOS) != bos:
-      raise InputError(
-        f'the BOS id {bos} cannot be added to a tokenizer.json of {tokenizer.vocab_size} ids.'
-      )
-  elif made is not None and hasattr(tokenizer, 'content'):
-    return tokenizer.content
-  return made.to_str().encode()
-
-
-def _byte_pairs(tokenizer: base.Tokenizer) -> Any:
-  """Merges over the characters of bytes, within the pieces of a rule, as a `tokenizers` object."""
-  from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-
-  merges = getattr(tokenizer, 'merges', np.zeros((0, 2), int))
-  pieces = getattr(tokenizer, 'pieces', [])
-  known = tokenizer.family == 'characters' or (
-    tokenizer.family == 'bpe' and getattr(tokenizer, 'encoder', '') == 'merges'
-  )
-  if not known or len(tokenizer.alphabet) < 256 or len(set(pieces)) < len(pieces):
     raise InputError(
-      f'this {tokenizer.family} tokenizer cannot be written as a tokenizer.json: use bytes, '
-      'BPE over all bytes, or one that was read from such a file.'
+      f'this {tokenizer.family} tokenizer cannot be written as a tokenizer.json: use bytes, BPE '
+      'over all bytes, or one that was read from such a file.'
     )
-  characters = byte_characters()
-  written = [''.join(characters[byte] for byte in piece) for piece in pieces]
-  pairs = [(written[left], written[right]) for left, right in np.asarray(merges).tolist()]
-  made = Tokenizer(models.BPE({piece: i for i, piece in enumerate(written)}, pairs))
-  patterns = pretokenizers.patterns(getattr(tokenizer, 'rule', 'none'))
-  made.pre_tokenizer = pre_tokenizers.Sequence([
-    *(pre_tokenizers.Split(Regex(pattern), 'isolated') for pattern in patterns),
-    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-  ])  # fmt: skip
-  made.decoder = decoders.ByteLevel()
-  return made
+  if bos is None or bos < tokenizer.vocab_size:
+    return content
+  made = tokenizers.Tokenizer.from_str(content.decode())
+  made.add_special_tokens([tokenizers.AddedToken(BOS, special=True, normalized=False)])
+  if made.token_to_id(BOS) != bos:
+    raise InputError(
+      f'the BOS id {bos} cannot be added to a tokenizer.json of {tokenizer.vocab_size} ids.'
+    )
+  return made.to_str().encode()
 
 
 def _library(content: bytes):
