@@ -238,7 +238,8 @@ def damage(kind, folder):
   elif kind == 'an oversized header':
     file.write_bytes((2**62).to_bytes(8, 'little') + data[8:])
   elif kind == 'overlapping offsets':
-    header['lm_head.weight']['data_offsets'] = [0, 288 * 24 * 4]
+    same = header['lm_head.weight']['data_offsets']
+    header['model.embed_tokens.weight']['data_offsets'] = same
     write(json.dumps(header).encode())
   elif kind == 'another shape':
     header['lm_head.weight']['shape'] = [24, 288]
