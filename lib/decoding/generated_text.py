@@ -127,19 +127,19 @@ def _decoded(
 ) -> Iterator[list[bytes]]:
   """What a library writes for the sampled ids after those known; whole characters alone.
 
-  The last ids of a text are decoded again with the new ones, for a library may write a token in
-  another way at the beginning of a text.
+  All ids of a text are decoded again with the new ones, for a library may write a token in another
+  way after others.
   """
-  last = [ids[-8:] for ids in known]
+  whole = [list(ids) for ids in known]
+  written = [tokenizer.decode(ids) for ids in known]
   for ids in sampled:
     given = []
     for i, new in enumerate(ids):
-      longer = last[i] + [token for token in new.tolist() if token not in ends]
-      before, after = tokenizer.decode(last[i]), tokenizer.decode(longer)
-      if len(new) and after.endswith(BROKEN):  # a character has begun
-        after = before
-      given.append(after[len(before) :])
-      last[i] = longer if after == before else longer[-8:]
+      whole[i] += [token for token in new.tolist() if token not in ends]
+      longer = tokenizer.decode(whole[i])
+      broken = longer.endswith(BROKEN)  # a character has begun
+      given.append(b'' if broken else longer[len(written[i]) :])
+      written[i] = written[i] if broken else longer
     yield given
 
 
