@@ -11,14 +11,14 @@ whitespace and on three more characters.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from lib.errors import InputError
-from lib.tokenizers import bpe_apply, unicode_classes, utf8
+from lib.tokenizers import bpe_apply, unicode_classes
 from lib.tokenizers.unicode_classes import (
   BLANK,
   END,
@@ -113,34 +113,26 @@ def count(documents: Sequence[bytes], rule: str) -> Pieces:
 
 
 def _cut_all(documents: Sequence[bytes], joined: bytes, rule: str) -> np.ndarray:
-  parts = [part for document in documents for part in _parts(document)]
-  ends = np.cumsum([size for size, _ in parts], dtype=np.int64)
+  data = np.frombuffer(joined, np.uint8)
+  ends = np.cumsum(list(filter(None, map(len, documents))), dtype=np.int64)
+  names = [] if rule.startswith(REGEX) else [name for name in _names(rule) if name != 'none']
+  if rule.startswith(REGEX) or names:
+    ends, broken = _texts(data, ends)
   if rule.startswith(REGEX):
-    split, stops = _split(rule.removeprefix(REGEX)), [ends[:0]]
-    for (size, text), end in zip(parts, ends.tolist(), strict=True):
-      pieces = [piece for piece, _ in split.pre_tokenize_str(text)] if text else ['x' * size]
-      stops.append(end - size + np.cumsum([len(piece.encode()) for piece in pieces]))
+    split, stops, start = _split(rule.removeprefix(REGEX)), [ends[:0]], 0
+    for end, bad in zip(ends.tolist(), broken.tolist(), strict=True):
+      text = joined[start:end].decode(errors='replace')
+      pieces = [text[a:b].encode() for _, (a, b) in split.pre_tokenize_str(text)]
+      sizes = [end - start] if bad else list(map(len, pieces))
+      stops.append(start + np.cumsum(sizes))
+      start = end
     return np.concatenate(stops)
-  broken = np.array([not text for _, text in parts], bool)
-  for name in _names(rule):
-    if name != 'none':
-      ends, broken = _cut(
-        np.frombuffer(joined, np.uint8), ends, broken, unicode_classes.table(), _machine(name),
-        line=name != 'gpt2', tail=name in ('gpt2', 'cl100k'), any_case=name != 'gpt2',
-      )  # fmt: skip
+  for name in names:
+    ends, broken = _cut(
+      data, ends, broken, unicode_classes.table(), _machine(name),
+      line=name != 'gpt2', tail=name in ('gpt2', 'cl100k'), any_case=name != 'gpt2',
+    )  # fmt: skip
   return ends
-
-
-def _parts(data: bytes) -> Iterator[tuple[int, str]]:
-  """The size and text of each part that is UTF-8; '' for a run of bytes that are not."""
-  try:
-    text = data.decode()
-  except UnicodeDecodeError:
-    for part in utf8.cut(data):
-      yield (len(part), '') if isinstance(part, bytes) else (len(part.encode()), part)
-  else:
-    if data:
-      yield len(data), text
 
 
 def _names(rule: str) -> list[str]:
@@ -322,6 +314,45 @@ def _char(data, i, classes):
   if byte < 0xF0:
     return classes[point], i + 3
   return classes[point << 6 | data[i + 3] & 0x3F], i + 4
+
+
+@numba.njit(cache=True, nogil=True)
+def _texts(data, ends):
+  """Where each run of UTF-8, and of bytes that are none, ends; and which are none, bool [n]."""
+  stops, broken = np.empty(data.size + 1, np.int64), np.empty(data.size + 1, np.bool_)
+  count, i = 0, 0
+  for end in ends:
+    start = i
+    while i < end:
+      size = _size(data, i, end)
+      bad = size == 0
+      if i > start and bad != broken[count]:
+        stops[count] = i
+        count += 1
+      broken[count] = bad
+      i += max(size, 1)
+    stops[count] = end
+    count += 1
+  return stops[:count].copy(), broken[:count].copy()
+
+
+@numba.njit(inline='always')
+def _size(data, i, end):
+  """Bytes of the character at `i`; 0 where there is none (Unicode, table 3-7)."""
+  byte = data[i]
+  if byte < 0x80:
+    return 1
+  size = 2 + (byte >= 0xE0) + (byte >= 0xF0)
+  if byte < 0xC2 or byte > 0xF4 or i + size > end:
+    return 0
+  low = 0xA0 if byte == 0xE0 else 0x90 if byte == 0xF0 else 0x80
+  high = 0x9F if byte == 0xED else 0x8F if byte == 0xF4 else 0xBF
+  if data[i + 1] < low or data[i + 1] > high:
+    return 0
+  for at in range(i + 2, i + size):
+    if data[at] & 0xC0 != 0x80:
+      return 0
+  return size
 
 
 @numba.njit(cache=True, nogil=True)

@@ -220,6 +220,8 @@ def test_the_rule_is_part_of_a_tokenizer():
   again = BPE.from_state(bpe.state())
   assert (again.rule, again.fingerprint) == ('words', bpe.fingerprint)
   unsplit = BPE(bpe.alphabet, bpe.merges)
+  broken = train_bpe_unsplit([b'\xff a\xff a\xff a'], 300)  # bytes that are no UTF-8 are joined too
+  assert broken.encode(b'\xff a').size == 1
   assert 'rule' not in unsplit.state()
   assert unsplit.fingerprint != bpe.fingerprint
   with pytest.raises(InputError, match='is unknown: use none, words'):
