@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from lib.errors import InputError
+
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[BinaryIO]:
@@ -60,6 +62,13 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
   """Writes a file whole, as `writing` does; text is written as UTF-8."""
   with writing(path) as file:
     file.write(content.encode() if isinstance(content, str) else content)
+
+
+def check_free(path: str | os.PathLike) -> None:
+  """Raises InputError unless a new `folder` can take this name."""
+  path = pathlib.Path(path)
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise InputError(f'there is something at {path} already: choose another path, or delete it.')
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masked softmax attention with an additive bias that is trained.
 
-Legend: B batch, T queries, S keys, H heads, K width of a head.
+A head of keys and values serves as many heads of queries as there are of these for each of those,
+one after the other. Nothing is repeated: its queries lie in one row of heads.
+
+Legend: B batch, T queries, S keys, H heads, G heads of keys and values, K width of a head.
 """
 
 import functools
@@ -32,10 +35,16 @@ def _tiles(tile, queries, keys):
     yield slice(start, end), slice(0, keys - queries + end)
 
 
+def _by_group(x, groups):
+  """Rows [B, H, T, …] of all heads that share keys, end to end: [B, G, H/G T, …]."""
+  return x.reshape(x.shape[0], groups, -1, *x.shape[3:])
+
+
 def _weights(q, k, bias, mask):
   """Weights [B, H, T, S] before they are normalised."""
+  scores = _dot('bhtk,bhsk->bhts', _by_group(q, k.shape[1]), k).reshape(*q.shape[:3], -1)
   # With a mask that is added, XLA for CPU makes one loop of all this, on all cores.
-  scores = _dot('bhtk,bhsk->bhts', q, k) * q.shape[-1] ** -0.5 + jnp.where(mask, 0.0, -1e30)
+  scores = scores * q.shape[-1] ** -0.5 + jnp.where(mask, 0.0, -1e30)
   if bias is not None:
     scores = scores + bias.astype(jnp.float32)
   return jnp.exp(scores - scores.max(axis=-1, keepdims=True)).astype(q.dtype)
@@ -65,7 +74,8 @@ def _forward(tile, q, k, v, bias, mask):
     weights = _weights(
       q[:, :, mine], k[:, :, theirs], None if bias is None else bias[places], mask[places]
     )
-    mixed = _dot('bhts,bhsk->bhtk', weights, v[:, :, theirs]) / _sums(weights)
+    mixed = _dot('bhts,bhsk->bhtk', _by_group(weights, v.shape[1]), v[:, :, theirs])
+    mixed = mixed.reshape(*weights.shape[:3], -1) / _sums(weights)
     parts.append((weights, mixed))
   out = jnp.concatenate([mixed for _, mixed in parts], axis=2).astype(q.dtype)
   return out.transpose(0, 2, 1, 3), (q, k, v, bias, parts)
@@ -75,21 +85,24 @@ def _backward(tile, saved, d_out):
   q, k, v, bias, parts = saved
   d_out = d_out.transpose(0, 2, 1, 3)
   d_q, d_k, d_v, d_bias = [], [], [], []
-  # XLA for CPU multiplies faster where the left factor's last axis is summed over.
-  q_columns = q.swapaxes(2, 3)
+  by_group = lambda x: _by_group(x, k.shape[1])
 
   for (mine, theirs), (weights, mixed) in zip(_tiles(tile, q.shape[2], k.shape[2]), parts):
     weights = jax.lax.optimization_barrier(weights)  # else the sums leave the loop made forward
     d_mixed = d_out[:, :, mine] / _sums(weights)
     inner = (d_mixed * mixed).sum(axis=-1, keepdims=True)
     d_mixed = d_mixed.astype(q.dtype)
-    d_weights = _dot('bhtk,bhsk->bhts', d_mixed, v[:, :, theirs])
+    d_mixed = by_group(d_mixed)
+    d_weights = _dot('bhtk,bhsk->bhts', d_mixed, v[:, :, theirs]).reshape(weights.shape)
     d_scores = weights * (d_weights - inner)
-    narrow = d_scores.astype(q.dtype)
-    d_q.append(_on_all_cores(_dot('bhts,bhsk->bhtk', narrow, k[:, :, theirs])))
-    d_k.append(_on_all_cores(_dot('bhkt,bhts->bhks', q_columns[..., mine], narrow)))
+    narrow = by_group(d_scores.astype(q.dtype))
+    products = _on_all_cores(_dot('bhts,bhsk->bhtk', narrow, k[:, :, theirs]))
+    d_q.append(products.reshape(mixed.shape))
+    # XLA for CPU multiplies faster where the left factor's last axis is summed over.
+    q_columns = by_group(q[:, :, mine]).swapaxes(2, 3)
+    d_k.append(_on_all_cores(_dot('bhkt,bhts->bhks', q_columns, narrow)))
     # Which XLA computes in another way: with a sum it would take longer.
-    d_v.append(_dot('bhkt,bhts->bhks', d_mixed.swapaxes(2, 3), weights))
+    d_v.append(_dot('bhkt,bhts->bhks', d_mixed.swapaxes(2, 3), by_group(weights)))
     if bias is not None:
       later = bias.shape[3] - d_scores.shape[3]
       d_bias.append(jnp.pad(_sum_to(d_scores, bias.shape[0]), [(0, 0)] * 3 + [(0, later)]))
@@ -104,7 +117,7 @@ def _backward(tile, saved, d_out):
 
 
 def _of_all_keys(parts):
-  """The sum of arrays [B, H, K, keys up to some], each of more keys than the one before."""
+  """The sum of arrays [B, G, K, keys up to some], each of more keys than the one before."""
   ends = [part.shape[3] for part in parts]
   pieces = [
     sum(part[..., start:end] for part in parts[first:])
@@ -131,6 +144,12 @@ def _attention(tile, q, k, v, bias, mask):
 _attention.defvjp(_forward, _backward)
 
 
+def check_heads(q: jax.Array, k: jax.Array) -> None:
+  """Raises ValueError unless the heads of queries [B, T, H, K] are a multiple of those of keys."""
+  if q.shape[2] % k.shape[2]:
+    raise ValueError(f'{q.shape[2]} heads of queries are no multiple of {k.shape[2]} of keys.')
+
+
 def attention(
   q: jax.Array,
   k: jax.Array,
@@ -144,8 +163,8 @@ def attention(
 
   Args:
     q: queries [B, T, H, K].
-    k: keys [B, S, H, K].
-    v: values [B, S, H, K].
+    k: keys [B, S, G, K]; G divides H, and head h of queries sees head h // (H / G) of keys.
+    v: values [B, S, G, K].
     bias: [1 or B, H, T, S], added to the scores, or None.
     mask: bool [1 or B, 1, T, S], true where a query may see a key; each query must see one.
     implementation: 'reference'; 'xla' (the same with its gradient written out, which takes half
@@ -155,11 +174,13 @@ def attention(
       after it); or None for 'xla'.
 
   Raises:
-    ValueError: an unknown implementation, or a bias whose shape is not of the scores.
+    ValueError: an unknown implementation, heads that do not divide, or a bias whose shape is not of
+      the scores.
   """
   chosen = implementation or 'xla'
   if chosen not in IMPLEMENTATIONS:
     raise ValueError(f'implementation={chosen!r} is not one of {", ".join(IMPLEMENTATIONS)}.')
+  check_heads(q, k)
   scores = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
   if bias is not None and bias.shape not in (scores, (1, *scores[1:])):
     raise ValueError(f'a bias {bias.shape} does not fit scores {scores}; its batch may be 1.')
@@ -183,24 +204,38 @@ def attend_with_cache(
 
   Args:
     q: queries [B, N, H, K].
-    new: the tokens' own keys and values [B, N, H, K].
-    old_bhsk: keys and values of the cache.
+    new: the tokens' own keys and values [B, N, G, K].
+    old_bhsk: keys and values of the cache, [B, G, S, K].
     slots: int32 [B, N], the slots that the new tokens will take, one after the other.
     bias: [B or 1, H, N, S] or None.
     mask: bool [B, 1, N, S], true where a slot is seen, the token's own among them.
   """
   (k_new, v_new), (k_old, v_old) = new, old_bhsk
-  count, size = q.shape[1], k_old.shape[2]
+  (batch, count, heads, width), (groups, size) = q.shape, k_old.shape[1:3]
+  sharing = heads // groups  # heads of queries with the same keys; their rows lie side by side
+  rows = q.reshape(batch, count, groups, sharing, width).swapaxes(2, 3)
+  rows = rows.reshape(batch, -1, groups, width)
+  by_head = lambda x: (  # [B, G, N H/G, …] -> [B, H, N, …]
+    x.reshape(batch, groups, count, sharing, -1).swapaxes(2, 3).reshape(batch, heads, count, -1)
+  )
+  by_group = lambda x: (
+    x.reshape(batch, groups, sharing, count, -1)
+    .swapaxes(2, 3)
+    .reshape(batch, groups, rows.shape[1], -1)
+  )
   nth = jnp.arange(size)[None] - slots[:, :1]  # which new token takes a slot
   here = ((nth >= 0) & (nth < count))[:, None, None]
-  own = _dot('bnhk,bmhk->bhnm', q, k_new)
+  own = by_head(_dot('bnhk,bmhk->bhnm', rows, k_new))
   if count > 1:
     own = jnp.take_along_axis(own, jnp.clip(nth, 0, count - 1)[:, None, None], axis=-1)
-  scores = jnp.where(here, own, _dot('bnhk,bhsk->bhns', q, k_old)) * q.shape[-1] ** -0.5
+  old = by_head(_dot('bnhk,bhsk->bhns', rows, k_old))
+  scores = jnp.where(here, own, old) * width**-0.5
   if bias is not None:
     scores = scores + bias.astype(jnp.float32)
   weights = jax.nn.softmax(jnp.where(mask, scores, -1e30))
   own = jnp.take_along_axis(weights, slots[:, None, None], axis=-1, mode='clip')
   old = jnp.where(here, 0.0, weights).astype(v_old.dtype)
+  old, own = by_group(old), by_group(own)
   mixed = _dot('bhns,bhsk->bnhk', old, v_old) + _dot('bhnm,bmhk->bnhk', own, v_new)
-  return mixed.astype(q.dtype)
+  mixed = mixed.reshape(batch, count, sharing, groups, width).swapaxes(2, 3)
+  return mixed.reshape(q.shape).astype(q.dtype)

@@ -12,14 +12,14 @@ RESULTS.md, by `python -m pallas_kernels.bench --kernels causal_attention`. No T
   a gradient for it in any case. So it saves no memory where there are biases: on an H200 it takes 2
   to 20 times as long as the kernels, and only the bench calls it.
 
-Legend: B batch, T length, H heads, K width of a head, N buckets of distances, M the last distance
-told apart; tiles of t tokens.
+Legend: B batch, T length, H heads, G heads of keys and values, K width of a head, N buckets of
+distances, M the last distance told apart; tiles of t tokens.
 """
 
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels.attention import attention, attention_reference
+from pallas_kernels.attention import attention, attention_reference, check_heads
 from pallas_kernels.causal_attention_tpu import BlockSizes, pallas
 from pallas_kernels.causal_attention_triton import WIDTHS, triton
 from pallas_kernels.distances import bias_and_mask
@@ -99,8 +99,8 @@ def causal_attention(
 
   Args:
     q: queries [B, T, H, K].
-    k: keys [B, T, H, K].
-    v: values [B, T, H, K].
+    k: keys [B, T, G, K]; G divides H, and head h of queries sees head h // (H / G) of keys.
+    v: values [B, T, G, K].
     segments: int32 [B, T], the document that each token is of, none below 0.
     table: biases [H, N], one for each bucket of distances, or None.
     vectors: [M + 1, K], one for each distance, the last for all from M on, or None.
@@ -119,6 +119,7 @@ def causal_attention(
   """
   chosen = implementation or preferred(q.shape[3], q.dtype)
   check_implementation('causal_attention', chosen, IMPLEMENTATIONS, interpret)
+  check_heads(q, k)
   _check(q, table, vectors, starts)
   if chosen == 'pallas':
     if q.dtype.name not in DTYPES:

@@ -9,6 +9,7 @@ Legend: B batch, T length, H heads, K width of a head; tiles of t tokens, s the 
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -143,14 +144,15 @@ def _query_kernel(structure, trained, *refs):
     d_q_ref[0, 0] = (sum_ref[...] * d_q_ref.shape[2] ** -0.5).astype(d_q_ref.dtype)
 
 
-def _key_kernel(structure, *refs):
+def _key_kernel(structure, tiles, *refs):
   inputs, refs = refs[:8], refs[8:]
   biases = jax.tree.unflatten(structure, refs[: structure.num_leaves])
   d_k_ref, d_v_ref, sum_k_ref, sum_v_ref, *spare = refs[structure.num_leaves :]
   q_ref, d_out_ref = inputs[0], inputs[-1]
-  j, i = pl.program_id(2), pl.program_id(3)
+  j, step = pl.program_id(2), pl.program_id(3)  # over the tiles of all heads that see these keys
+  i = lax.rem(step, tiles)
 
-  @pl.when(i == 0)
+  @pl.when(step == 0)
   def _():
     sum_k_ref[...] = jnp.zeros_like(sum_k_ref)
     sum_v_ref[...] = jnp.zeros_like(sum_v_ref)
@@ -161,23 +163,31 @@ def _key_kernel(structure, *refs):
     sum_v_ref[...] += product(d_out_ref[0, 0], weights_st.astype(d_out_ref.dtype), 1, 1)
     sum_k_ref[...] += product(q_ref[0, 0], d_scores_st.astype(q_ref.dtype), 1, 1)
 
-  @pl.when(i == pl.num_programs(3) - 1)
+  @pl.when(step == pl.num_programs(3) - 1)
   def _():
     d_k_ref[0, 0] = (sum_k_ref[...] * d_k_ref.shape[2] ** -0.5).astype(d_k_ref.dtype)
     d_v_ref[0, 0] = sum_v_ref[...].astype(d_v_ref.dtype)
 
 
-def _specs(q, tile, keys_outside):
+def _specs(q, k, tile, keys_outside):
   """Specs of queries, keys, a number for each query, the two rows of segments; and of a bias.
 
-  The grid is (heads, texts, tiles, tiles): the last is that summed over, of keys, or of queries
-  where the tiles of keys are outside.
+  The grid is (heads, texts, tiles, tiles): the last is that summed over, of keys. Where the tiles
+  of keys are outside it is (heads of keys, texts, tiles, tiles of all heads that see them).
   """
+  sharing, tiles = q.shape[1] // k.shape[1], q.shape[3] // tile
   # Keys after all queries of a tile give nothing: then what was loaded stays, and nothing is.
+  place: Callable
   if keys_outside:
-    spec = lambda shape, at: pl.BlockSpec(shape, lambda h, b, j, i: at(h, b, jnp.maximum(i, j), j))
+    place = lambda g, b, j, step: (
+      g * sharing + lax.div(step, tiles),
+      b,
+      jnp.maximum(lax.rem(step, tiles), j),
+      j,
+    )
   else:
-    spec = lambda shape, at: pl.BlockSpec(shape, lambda h, b, i, j: at(h, b, i, jnp.minimum(i, j)))
+    place = lambda h, b, i, j: (h, b, i, jnp.minimum(i, j))
+  spec = lambda shape, at: pl.BlockSpec(shape, lambda *ids: at(*place(*ids)))
 
   def bias(array):
     """A head's own where there are three dimensions, else the whole."""
@@ -187,7 +197,7 @@ def _specs(q, tile, keys_outside):
 
   return (
     spec((1, 1, q.shape[2], tile), lambda h, b, i, j: (b, h, 0, i)),
-    spec((1, 1, q.shape[2], tile), lambda h, b, i, j: (b, h, 0, j)),
+    spec((1, 1, q.shape[2], tile), lambda h, b, i, j: (b, lax.div(h, sharing), 0, j)),
     spec((1, 1, 1, tile), lambda h, b, i, j: (b, h, 0, i)),
     [
       spec((1, 1, tile), lambda h, b, i, j: (b, 0, i)),
@@ -197,11 +207,11 @@ def _specs(q, tile, keys_outside):
   )
 
 
-def _call(kernel, q, tile, in_specs, out_specs, outputs, scratch, interpret):
+def _call(kernel, q, tile, in_specs, out_specs, outputs, scratch, interpret, sharing=1):
   batch, heads, _, length = q.shape
   return pl.pallas_call(
     kernel,
-    grid=(heads, batch, length // tile, length // tile),
+    grid=(heads // sharing, batch, length // tile, sharing * length // tile),
     in_specs=in_specs,
     out_specs=out_specs,
     out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in outputs],
@@ -215,7 +225,7 @@ def _call(kernel, q, tile, in_specs, out_specs, outputs, scratch, interpret):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _flash(tile, interpret, q, k, v, segments, biases):
-  """[B, H, K, T] of q, k and v of that shape; segments [B, 1, T]; T whole tiles."""
+  """[B, H, K, T] of q of that shape, k and v [B, G, K, T], segments [B, 1, T]; T whole tiles."""
   return _forward(tile, interpret, q, k, v, segments, biases)[0]
 
 
@@ -226,7 +236,7 @@ def _spare(tile, biases):
 
 def _forward(tile, interpret, q, k, v, segments, biases):
   given, structure = jax.tree.flatten(biases)
-  query, key, row, places, bias = _specs(q, tile, keys_outside=False)
+  query, key, row, places, bias = _specs(q, k, tile, keys_outside=False)
   numbers = jax.ShapeDtypeStruct((*q.shape[:2], 1, q.shape[3]), jnp.float32)
   out, lse = _call(
     functools.partial(_forward_kernel, structure),
@@ -250,7 +260,7 @@ def _backward(tile, interpret, saved, d_out):
   width, scale = q.shape[2], q.shape[2] ** -0.5
   by_head = lambda x: jax.ShapeDtypeStruct((q.shape[1], *x.shape[-2:]), jnp.float32)
   summed, trained = jax.tree.flatten(jax.tree.map(by_head, biases._replace(ends=None)))
-  query, key, row, places, bias = _specs(q, tile, keys_outside=False)
+  query, key, row, places, bias = _specs(q, k, tile, keys_outside=False)
   d_q, *found = _call(
     functools.partial(_query_kernel, structure, trained),
     q, tile,
@@ -260,15 +270,16 @@ def _backward(tile, interpret, saved, d_out):
     [(width, tile), *_spare(tile, biases)],
     interpret,
   )(*inputs)  # fmt: skip
-  query, key, row, places, bias = _specs(q, tile, keys_outside=True)
+  query, key, row, places, bias = _specs(q, k, tile, keys_outside=True)
   d_k, d_v = _call(
-    functools.partial(_key_kernel, structure),
+    functools.partial(_key_kernel, structure, q.shape[3] // tile),
     q, tile,
     [query, key, key, *places, row, row, query, *map(bias, given)],
     [key, key],
     [k, v],
     [(width, tile), (width, tile), *_spare(tile, biases)],
     interpret,
+    sharing=q.shape[1] // k.shape[1],
   )(*inputs)  # fmt: skip
   none = lambda x: None if x is None else np.zeros(x.shape, jax.dtypes.float0)
   d_biases = jax.tree.unflatten(trained, found)._replace(ends=none(biases.ends))

@@ -10,8 +10,10 @@ the same for all queries take one strip for each head; products of queries with 
 
 A score is q · k + bias √K; its exponential is one multiplication and 2ˣ.
 
-Legend: B batch, T length, H heads, K width of a head, P distances that have a bias, L = P + t keys
-of a strip; tiles of t queries and as many keys.
+Heads of queries that share keys each find a part of the keys' gradient; XLA adds up the parts.
+
+Legend: B batch, T length, H heads, G heads of keys and values, K width of a head, P distances that
+have a bias, L = P + t keys of a strip; tiles of t queries and as many keys.
 """
 
 import functools
@@ -168,14 +170,14 @@ def strips_of(
   return rows.swapaxes(2, 3).reshape(batch, length, heads, -1)
 
 
-def _spec(x: Any) -> pl.BlockSpec:
-  """All that a head of a text has of an array; where all have the same, that."""
+def _spec(x: Any, heads: int) -> pl.BlockSpec:
+  """All that one of the heads of a text has of an array; where several have the same, that."""
   if x.ndim == 2:  # segments [B, T]
     return pl.BlockSpec((None, x.shape[1]), lambda i, h, b: (b, 0))
   if x.ndim == 3:  # [B, H, T]
     return pl.BlockSpec((None, None, x.shape[2]), lambda i, h, b: (b, h, 0))
-  own_text, own_head = x.shape[0] > 1, x.shape[2] > 1
-  place = lambda i, h, b: (b if own_text else 0, 0, h if own_head else 0, 0)
+  own_text, sharing = x.shape[0] > 1, heads // x.shape[2]
+  place = lambda i, h, b: (b if own_text else 0, 0, lax.div(h, sharing), 0)
   return pl.BlockSpec((None, x.shape[1], None, x.shape[3]), place)
 
 
@@ -185,8 +187,8 @@ def _call(kernel: Callable, interpret: bool, arrays: Sequence, outputs: Sequence
   return pl.pallas_call(
     kernel,
     grid=(length // TILE, heads, batch),
-    in_specs=[_spec(x) for x in arrays],
-    out_specs=[_spec(x) for x in outputs],
+    in_specs=[_spec(x, heads) for x in arrays],
+    out_specs=[_spec(x, heads) for x in outputs],
     out_shape=outputs,
     compiler_params=plgpu.CompilerParams(num_warps=WARPS, num_stages=STAGES),
     interpret=interpret,
@@ -215,7 +217,12 @@ def _backward(starts, interpret, residuals, d_out):
   strips, pull = jax.vjp(functools.partial(strips_of, starts=starts), q, table, vectors)
   inner = jnp.einsum('bthk,bthk->bht', d_out, out, preferred_element_type=jnp.float32)
   arrays, size = (q, k, v, d_out, segments, strips, lse, inner), strips.shape[3]
-  d_k, d_v = _call(_key_kernel, interpret, arrays, (_like(k), _like(v)))
+  (batch, length, heads, width), groups = q.shape, k.shape[2]
+  part = jax.ShapeDtypeStruct(q.shape, k.dtype if heads == groups else jnp.float32)
+  parts = _call(_key_kernel, interpret, arrays, (part, part))
+  if heads != groups:
+    parts = [x.reshape(batch, length, groups, -1, width).sum(axis=3) for x in parts]
+  d_k, d_v = parts[0].astype(k.dtype), parts[1].astype(v.dtype)
   trained = [jax.ShapeDtypeStruct((*q.shape[:3], size), q.dtype)] if size > TILE else []
   d_q, *d_strips = _call(_query_kernel, interpret, arrays, (_like(q), *trained))
   if not trained:

@@ -33,7 +33,9 @@ def token_nats(model: TrainedModel, ids: np.ndarray, seed: int = 0) -> np.ndarra
   found = []
   for part, key in zip(parts, keys):
     full = np.resize(part, (size, ids.shape[1]))  # one shape, compiled once
-    nats = _compiled(model.module)(model.variables, pipeline.batch_from_ids(full, model.bos), key)
+    nats = _compiled(model.module)(
+      model.variables, pipeline.batch_from_ids(full, model.first_id), key
+    )
     found.append(np.asarray(nats)[: len(part)])
   return np.concatenate(found)
 
@@ -57,7 +59,7 @@ def generator(
   module, variables, key = model.module, model.variables, jax.random.key(seed)
 
   def generate(prompts: Sequence[np.ndarray], count: int) -> np.ndarray:
-    rows = [[model.bos, *prompt.tolist()] for prompt in prompts]
+    rows = [[model.first_id, *prompt.tolist()] for prompt in prompts]
     size, needed = batch_size or len(rows), max(map(len, rows)) - 1 + count
     slots = length or needed
     if slots < needed:

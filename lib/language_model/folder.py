@@ -12,7 +12,6 @@ against those that the module would make. Nothing is unpickled.
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -29,11 +28,11 @@ from safetensors.numpy import save_file
 
 from lib import atomic
 from lib.errors import InputError
-from lib.language_model import modules
+from lib.language_model import huggingface, modules
 from lib.language_model.trained_model import Provenance, TrainedModel, flat
 from lib.models.decoder import LanguageModel
 from lib.parallel import sharding
-from lib.parameters import Description, describe_model, path_name
+from lib.parameters import Description, path_name
 from lib.tokenizers import registry
 from lib.train.state import check_same_shapes
 
@@ -45,14 +44,14 @@ LARGEST = 2**24  # bytes of a model.json
 def save(model: TrainedModel, path: str | os.PathLike) -> None:
   """Writes a model's folder; see `TrainedModel.save`."""
   path = pathlib.Path(path)
-  if path.exists() and (not path.is_dir() or any(path.iterdir())):
-    raise InputError(f'there is something at {path} already: choose another path, or delete it.')
+  atomic.check_free(path)
   description = {
     'format': FORMAT,
     'version': VERSION,
     'module': modules.to_json(model.module),
     'context': model.context,
     'bos': model.bos,
+    'ends': list(model.ends),
     'provenance': dataclasses.asdict(model.provenance),
   }
   try:
@@ -71,7 +70,7 @@ def save(model: TrainedModel, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
-  """Reads the folder that `TrainedModel.save` wrote.
+  """Reads the folder that `TrainedModel.save` wrote, or a Hugging Face folder.
 
   Args:
     path: of the folder.
@@ -82,6 +81,8 @@ def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
     InputError: there is no such folder, or it is damaged or of another kind.
   """
   path = pathlib.Path(path)
+  if huggingface.is_folder(path) and not (path / MODEL).exists():
+    return huggingface.load(path, mesh)
   description = _read(path)
   with _rebuilding(path / MODEL):
     module = modules.from_json(description['module'])
@@ -89,13 +90,16 @@ def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
       raise InputError(f'its module is a {type(module).__name__}, not a LanguageModel.')
     provenance = _provenance(description['provenance'])
     context, bos = description['context'], description['bos']
-    if type(context) is not int or type(bos) is not int:
-      raise InputError(f'context and bos must be whole numbers; got {context!r} and {bos!r}.')
-    wanted = _described(module)
+    ends = tuple(description.get('ends', ()))
+    if {type(number) for number in (context, *ends)} != {int} or type(bos) not in (int, type(None)):
+      raise InputError(
+        f'context, bos and ends must be whole numbers; got {context!r}, {bos!r} and {ends!r}.'
+      )
+    wanted = huggingface.described(module)
   variables = _weights(path / WEIGHTS, wanted, mesh)
   tokenizer = registry.load(path / TOKENIZER) if TOKENIZER in description['files'] else None
   with _rebuilding(path / MODEL):
-    return TrainedModel(module, variables, tokenizer, context, bos, provenance, mesh)
+    return TrainedModel(module, variables, tokenizer, context, bos, provenance, mesh, ends)
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
@@ -107,7 +111,8 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     content = file.read_bytes()
   except OSError as error:
     raise InputError(
-      f'{path} is no trained model: cannot read its {MODEL} ({error.strerror}).'
+      f'{path} is no trained model: cannot read its {MODEL} ({error.strerror}), and there is no '
+      'config.json.'
     ) from error
   try:
     description = json.loads(content)
@@ -167,9 +172,6 @@ def _rebuilding(file: pathlib.Path) -> Iterator[None]:
 def _provenance(description: Any) -> Provenance:
   made = Provenance(**description)
   return dataclasses.replace(made, seeds=tuple(made.seeds), changes=tuple(made.changes))
-
-
-_described = functools.cache(describe_model)
 
 
 def _weights(file: pathlib.Path, wanted: Description, mesh: Mesh | None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a document is scored: the windows that a model reads, and their batches.
 
-A document is the BOS token and its tokens. A window is as many inputs as the model's context; the
+A document is the BOS token and its tokens; if the model has no BOS, the document's first token is
+read in its place and not scored. A window is as many inputs as the model's context; the
 next window begins half a context later. All targets of the first window are scored, and of each
 later window those that no earlier one has: its second half. So every token is scored exactly once,
 and after the first window always with half a context or more before it. A window that is not the
@@ -53,7 +54,7 @@ def windows(document: int, tokens: int, context: int) -> list[Window]:
 
 
 def batches(
-  documents: Sequence[np.ndarray], bos: int, context: int, multiple: int = 1
+  documents: Sequence[np.ndarray], before: Sequence[int], context: int, multiple: int = 1
 ) -> Iterator[Batch]:
   """All windows of documents (ids [n] each), windows of similar length together.
 
@@ -61,7 +62,7 @@ def batches(
 
   Args:
     documents: ids of each.
-    bos: the id before a document's first token.
+    before: the id before the first token of each.
     context: most inputs of a window.
     multiple: what the number of rows must be a multiple of.
   """
@@ -75,7 +76,7 @@ def batches(
     for begin in range(0, len(several), most):
       part = several[begin : begin + most]
       rows = -(-min(most, _power_of_two(len(part))) // multiple) * multiple
-      yield _batch(documents, bos, part, rows, length)
+      yield _batch(documents, before, part, rows, length)
 
 
 def _power_of_two(number: int) -> int:
@@ -84,7 +85,7 @@ def _power_of_two(number: int) -> int:
 
 
 def _batch(
-  documents: Sequence[np.ndarray], bos: int, part: list[Window], rows: int, length: int
+  documents: Sequence[np.ndarray], before: Sequence[int], part: list[Window], rows: int, length: int
 ) -> Batch:
   fields = ('inputs', 'targets', 'segments', 'positions')
   arrays = {field: np.zeros((rows, length), np.int32) for field in fields}
@@ -92,7 +93,8 @@ def _batch(
     ids = documents[window.document]
     count = window.stop - window.start
     arrays['targets'][row, :count] = ids[window.start : window.stop]
-    arrays['inputs'][row, 0] = ids[window.start - 1] if window.start else bos
+    first = ids[window.start - 1] if window.start else before[window.document]
+    arrays['inputs'][row, 0] = first
     arrays['inputs'][row, 1:count] = ids[window.start : window.stop - 1]
     arrays['segments'][row, :count] = 1
     arrays['positions'][row, :count] = np.arange(count)

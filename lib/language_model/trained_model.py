@@ -64,7 +64,7 @@ class Provenance:
 
 
 class TokenLoss(NamedTuple):
-  """The loss of a text, token by token.
+  """The loss of a text, token by token; of a model without BOS from the second token on.
 
   Attributes:
     nats: float64 [n], −log of each token's probability among all V ids.
@@ -90,18 +90,21 @@ class TrainedModel:
     variables: collections of arrays, such as 'params' and 'frozen'.
     tokenizer: bytes to ids; None for a model of symbols that are no text.
     context: inputs that the model reads at most, BOS among them: its length in training.
-    bos: the id that begins a document; by default the tokenizer's `vocab_size`.
+    bos: the id that begins a document; by default the tokenizer's `vocab_size`. None: a document
+      begins with its own first token, which is not scored.
     provenance: where it comes from.
     mesh: devices that the variables are spread over; None for one device.
+    ends: ids that end a sampled text, which has no bytes of them.
   """
 
   module: LanguageModel
   variables: Mapping[str, Any]
   tokenizer: Tokenizer | None
   context: int
-  bos: int = -1
+  bos: int | None = -1
   provenance: Provenance = Provenance()
   mesh: Mesh | None = None
+  ends: tuple[int, ...] = ()
 
   def __post_init__(self) -> None:
     size = self.module.embedding.vocab_size
@@ -111,9 +114,9 @@ class TrainedModel:
       raise InputError(
         f'a model of {size} ids does not fit a tokenizer of {self.tokenizer.vocab_size}.'
       )
-    if self.bos > size:
+    if self.bos is not None and self.bos > size:
       raise InputError(f'the BOS id {self.bos} is out of range: this model reads ids 0 to {size}.')
-    if self.bos < 0:
+    if self.bos is not None and self.bos < 0:
       bos = size if self.tokenizer is None else self.tokenizer.vocab_size
       object.__setattr__(self, 'bos', bos)
     object.__setattr__(self, 'module', modules.as_data(self.module, self.variables))
@@ -122,7 +125,20 @@ class TrainedModel:
   def fingerprint(self) -> str:
     """The sha256, in hex, of module, weights and tokenizer: equal exactly for equal models."""
     parts = [modules.to_json(self.module), self.context, self.bos, self._tokenizer_fingerprint]
+    parts += [list(self.ends)] if self.ends else []
     return base.digest(json.dumps(parts, sort_keys=True), flat(self.variables))
+
+  @property
+  def first_id(self) -> int:
+    """The id that begins a document; raises InputError for a model without BOS."""
+    if self.bos is None:
+      raise InputError('this model has no BOS token, with which a text could begin.')
+    return self.bos
+
+  @property
+  def _unscored(self) -> int:
+    """Tokens at the beginning of a document that are not scored."""
+    return int(self.bos is None)
 
   @property
   def _tokenizer_fingerprint(self) -> str:
@@ -136,8 +152,8 @@ class TrainedModel:
   def token_loss(self, texts: Sequence[bytes], seed: int = 0) -> list[TokenLoss]:
     """The loss of every token of each text, in nats.
 
-    A text begins with BOS. A text longer than the context is read in windows with half a context of
-    overlap, and each token is scored once (`lib.language_model.scoring`).
+    A text begins with BOS, if the model has one. A text longer than the context is read in windows
+    with half a context of overlap, and each token is scored once (`lib.language_model.scoring`).
 
     Args:
       texts: the documents.
@@ -150,18 +166,24 @@ class TrainedModel:
       raise InputError('texts must be a list of byte strings, one for each document.')
     coded = self._tokenizer.cover_batch(texts)
     losses = self.id_loss([one.ids for one in coded], seed)
-    return [TokenLoss(nats, one.byte_lengths, one.ids) for nats, one in zip(losses, coded)]
+    first = self._unscored
+    return [
+      TokenLoss(nats, one.byte_lengths[first:], one.ids[first:])
+      for nats, one in zip(losses, coded, strict=True)
+    ]
 
   def id_loss(self, documents: Sequence[ArrayLike], seed: int = 0) -> list[np.ndarray]:
-    """As `token_loss`, of documents given as ids [n] without BOS: nats, float64 [n] each."""
+    """As `token_loss`, of documents given as ids [n] without BOS: nats, float64 [scored] each."""
     rows = [np.asarray(ids).astype(np.int32) for ids in documents]
     size = self.module.embedding.vocab_size
     for ids in rows:
       if ids.ndim != 1 or (ids.size and not 0 <= ids.min() <= ids.max() < size):
         raise InputError(f'a document must be ids [n] from 0 to {size - 1}; got {ids}.')
+    before = [ids[0] if self.bos is None and ids.size else self.bos or 0 for ids in rows]
+    rows = [ids[self._unscored :] for ids in rows]
     losses = [np.zeros(len(ids)) for ids in rows]
     devices = 1 if self.mesh is None else batch_devices(self.mesh)
-    for batch in scoring.batches(rows, self.bos, self.context, devices):
+    for batch in scoring.batches(rows, before, self.context, devices):
       nats = self._apply('__call__', batch.arrays, batch.documents, seed)
       for row, window in enumerate(batch.windows):
         scored = nats[row, window.first - window.start : window.stop - window.start]
@@ -176,15 +198,14 @@ class TrainedModel:
   def bits_per_byte(self, texts: Sequence[bytes], seed: int = 0) -> stats.Estimate:
     """Bits of all tokens over bytes of all texts, with its error over documents.
 
-    The bytes are those of the texts, including bytes that the tokenizer drops. Empty texts do not
-    count.
+    The bytes are those of the texts, including bytes that the tokenizer drops, but not those of the
+    first token if the model has no BOS. Texts without a scored byte do not count.
 
     Raises:
       InputError: there is no text, or as `token_loss`.
     """
-    losses = self.token_loss(texts, seed)
-    nats = [loss.nats.sum() for loss, text in zip(losses, texts) if text]
-    sizes = [len(text) for text in texts if text]
+    losses = [loss for loss in self.token_loss(texts, seed) if loss.bytes.sum()]
+    nats, sizes = [loss.nats.sum() for loss in losses], [loss.bytes.sum() for loss in losses]
     if not sizes:
       raise InputError('there is no text to score: give one document that is not empty, or more.')
     return stats.ratio(nats, sizes).times(1 / LOG_2)
@@ -256,6 +277,7 @@ class TrainedModel:
         self._tokenizer,
         prompts[texts],
         bos=self.bos,
+        ends=self.ends,
         context=self.context,
         keys=jax.vmap(lambda key: jax.random.fold_in(key, SAMPLES))(keys[texts]),
         how=Sampling(temperature, top_k, top_p),
@@ -319,6 +341,24 @@ class TrainedModel:
     from lib.language_model import folder  # which imports this module
 
     folder.save(self, path)
+
+  def export(self, path: str | os.PathLike, layout: str = '') -> None:
+    """Writes a Hugging Face folder, whole or not at all.
+
+    A BOS that is none of the model's ids becomes an added token, whose logit is always 0. Biases
+    that the layout has and the model does not are written as zeros.
+
+    Args:
+      path: of the new folder.
+      layout: one of `lib.language_model.layouts`; by default the one that the model came from, or
+        the first that can say it.
+
+    Raises:
+      InputError: there is something at `path` already, or the layout cannot say the model.
+    """
+    from lib.language_model import huggingface  # which imports this module
+
+    huggingface.save(self, path, layout)
 
   @property
   def _tokenizer(self) -> Tokenizer:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pre-norm causal decoder of every experiment, and the language model around it.
 
-Legend: B batch, T length, N new tokens, S slots of a cache, D model width, H heads, K width of a
-head, F width of the MLP, L layers.
+Legend: B batch, T length, N new tokens, S slots of a cache, D model width, H heads, G heads of
+keys and values, K width of a head, F width of the MLP, L layers.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,6 +25,7 @@ from pallas_kernels.causal_attention import preferred
 from pallas_kernels.implementations import backend
 
 NORMS = ('layer', 'rms')
+BIASES = (False, True, 'qkv')
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -36,13 +37,14 @@ def gelu(x: jax.Array) -> jax.Array:
 ACTIVATIONS: dict[str, Callable] = {
   'relu': nn.relu,
   'gelu': jax.checkpoint(gelu),  # keeps x alone: another array takes as long as erf does
+  'gelu_tanh': nn.gelu,
   'silu': nn.silu,
 }
 
 
-def _check(name: str, value: str, allowed: Any) -> None:
+def _check(name: str, value: Any, allowed: Any) -> None:
   if value not in allowed:
-    raise InputError(f'{name}={value!r} is not one of {", ".join(allowed)}.')
+    raise InputError(f'{name}={value!r} is not one of {", ".join(map(str, allowed))}.')
 
 
 class Block(nn.Module):
@@ -50,13 +52,17 @@ class Block(nn.Module):
 
   dim: int
   heads: int
+  kv_heads: int
   head_dim: int
   mlp_dim: int
   position: str
+  rotary: position_schemes.Rotary
   norm: str
+  norm_eps: float
+  head_norm: bool
   gated: bool
   activation: str
-  bias: bool
+  bias: bool | str
   init_std: float | None
   residual_scale: float
   max_distance: int
@@ -76,13 +82,14 @@ class Block(nn.Module):
   ) -> tuple[jax.Array, Any]:
     """One layer in the form that `nn.scan` carries: the new residual stream, and to be stacked.
 
-    With a cache of keys and values [B, H, S, K], whose next slots are `slots` [B, T], the keys and
-    values [B, T, H, K] are stacked; without, the residual stream is. With `starts`, the distances
+    With a cache of keys and values [B, G, S, K], whose next slots are `slots` [B, T], the keys and
+    values [B, T, G, K] are stacked; without, the residual stream is. With `starts`, the distances
     at which buckets begin, attention is the kernel: `mask` is then the segments [B, T], and `bias`
     the table of biases [H, buckets] or None.
     """
     width = self.heads * self.head_dim
-    kernels = self.dim * (4 * width + (3 if self.gated else 2) * self.mlp_dim)
+    attention = 2 * width + 2 * self.kv_heads * self.head_dim
+    kernels = self.dim * (attention + (3 if self.gated else 2) * self.mlp_dim)
     declare_flops(self, 2 * kernels + 4 * x_btd.shape[1] * width)  # scores and their use
     normed = self._norm('attention_norm')(by_rows(x_btd))
     mixed, cache = self._attention(normed, cache, positions, distance, mask, bias, slots)
@@ -91,7 +98,7 @@ class Block(nn.Module):
     return x_btd, x_btd if cache is None else cache
 
   def _norm(self, name: str) -> nn.Module:
-    return make_norm(self.norm, self.bias, self.dtype, name)
+    return make_norm(self.norm, self.bias is True, self.dtype, name, self.norm_eps)
 
   def _dense(
     self,
@@ -107,20 +114,27 @@ class Block(nn.Module):
     else:
       init = nn.initializers.normal(self.init_std * scale)
     init = declared(init, axes, inputs=np.size(axis))
+    bias = self.bias is True or (self.bias == 'qkv' and name in ('query', 'key', 'value'))
     return nn.DenseGeneral(
-      features, axis, use_bias=self.bias, kernel_init=init, dtype=self.dtype, name=name
+      features, axis, use_bias=bias, kernel_init=init, dtype=self.dtype, name=name
     )
 
   def _attention(self, x_btd, cache, positions, distance, mask, bias, slots):
     batch, length, _ = x_btd.shape
     heads = (self.heads, self.head_dim)
     x_nd = x_btd.reshape(-1, self.dim)
+
+    def project(name: str, count: int) -> jax.Array:
+      dense = self._dense((count, self.head_dim), name, ('fsdp', 'tensor', None))
+      return dense(x_nd).reshape(batch, length, count, self.head_dim)
+
     q, k, v = (
-      self._dense(heads, name, ('fsdp', 'tensor', None))(x_nd).reshape(batch, length, *heads)
-      for name in ('query', 'key', 'value')
-    )
+      project('query', self.heads), project('key', self.kv_heads), project('value', self.kv_heads)
+    )  # fmt: skip
+    if self.head_norm:
+      q, k = self._norm('query_norm')(q), self._norm('key_norm')(k)
     if self.position == 'rotary':
-      q, k = (position_schemes.rotate(x, positions) for x in (q, k))
+      q, k = (self.rotary.rotate(x, positions) for x in (q, k))
     vectors = None
     if self.position == 'relative':
       relative = position_schemes.RelativeKeys(self.head_dim, self.max_distance, name='relative')
@@ -149,11 +163,13 @@ class Block(nn.Module):
     return down(inner).reshape(x_btd.shape)
 
 
-def make_norm(kind: str, bias: bool, dtype: jnp.dtype, name: str) -> nn.Module:
-  """LayerNorm or RMSNorm with the epsilon of GPT-2 (1e-5, not Flax's 1e-6)."""
+def make_norm(
+  kind: str, bias: bool, dtype: jnp.dtype, name: str, epsilon: float = 1e-5
+) -> nn.Module:
+  """LayerNorm or RMSNorm over the last axis."""
   if kind == 'rms':
-    return nn.RMSNorm(epsilon=1e-5, dtype=dtype, name=name)
-  return nn.LayerNorm(epsilon=1e-5, use_bias=bias, dtype=dtype, name=name)
+    return nn.RMSNorm(epsilon=epsilon, dtype=dtype, name=name)
+  return nn.LayerNorm(epsilon=epsilon, use_bias=bias, dtype=dtype, name=name)
 
 
 class Decoder(nn.Module):
@@ -162,12 +178,18 @@ class Decoder(nn.Module):
   Attributes:
     layers, dim, heads, mlp_dim: L, D, H, F.
     head_dim: K; D / H where None.
+    kv_heads: G, heads of keys and values, each shared by H / G heads of queries; H where None.
     position: 'learned' (absolute, up to `max_length`), 't5' (one bias shared by all layers),
       'relative' (per-layer vectors of relative distance), or 'rotary'.
+    rotary_base: of the slowest angle of 'rotary'.
+    rotary_scaling: how 'rotary' stretches to long texts, as Llama 3 does it: factor, low and high
+      frequency factor, and the length before stretching; None for no stretching.
     norm: 'layer' or 'rms'.
+    norm_eps: added to the variance.
+    head_norm: queries and keys are normalised, each over its K, before they are rotated.
     gated: the MLP has a second input projection that multiplies the activation.
-    activation: 'relu', 'gelu' (exact) or 'silu'.
-    bias: dense layers and LayerNorms have biases.
+    activation: 'relu', 'gelu' (exact), 'gelu_tanh' (GPT-2's) or 'silu'.
+    bias: dense layers and LayerNorms have biases; 'qkv' for queries, keys and values alone.
     init_std: of all kernels, or None for variance scaling by fan-in; kernels that write to the
       residual stream are scaled by 1/√(2L) (GPT-2).
     max_length: rows of the learned position table.
@@ -181,11 +203,16 @@ class Decoder(nn.Module):
   heads: int
   mlp_dim: int
   head_dim: int | None = None
+  kv_heads: int | None = None
   position: str = 'learned'
+  rotary_base: float = 10_000.0
+  rotary_scaling: tuple[float, float, float, int] | None = None
   norm: str = 'layer'
+  norm_eps: float = 1e-5
+  head_norm: bool = False
   gated: bool = False
   activation: str = 'gelu'
-  bias: bool = False
+  bias: bool | str = False
   init_std: float | None = 0.02
   max_length: int = 1024
   max_distance: int = 128
@@ -213,6 +240,10 @@ class Decoder(nn.Module):
     _check('position', self.position, position_schemes.SCHEMES)
     _check('norm', self.norm, NORMS)
     _check('activation', self.activation, ACTIVATIONS)
+    _check('bias', self.bias, BIASES)
+    heads, kv_heads = self.heads, self.kv_heads or self.heads
+    if heads % kv_heads:
+      raise InputError(f'{heads} heads are no multiple of kv_heads={kv_heads}.')
     length = x_btd.shape[1] if cache is None else cache.keys.shape[3]
     head_dim = self.head_dim or self.dim // self.heads
     x_btd = x_btd.astype(self.dtype)
@@ -254,11 +285,15 @@ class Decoder(nn.Module):
       unroll=self.layers if unrolled else 1,
     )(
       dim=self.dim,
-      heads=self.heads,
+      heads=heads,
+      kv_heads=kv_heads,
       head_dim=head_dim,
       mlp_dim=self.mlp_dim,
       position=self.position,
+      rotary=position_schemes.Rotary(self.rotary_base, self.rotary_scaling),
       norm=self.norm,
+      norm_eps=self.norm_eps,
+      head_norm=self.head_norm,
       gated=self.gated,
       activation=self.activation,
       bias=self.bias,
@@ -272,13 +307,13 @@ class Decoder(nn.Module):
     read = None if cache is None else (cache.keys, cache.values)
     slots = None if cache is None else cache.next_slots(x_btd.shape[1])
     x_btd, stacked = stack(x_btd, read, positions, distance, visible, bias, slots)
-    hidden = make_norm(self.norm, self.bias, self.dtype, 'final_norm')(x_btd)
-    return hidden, stacked if cache is None else cache.append(*stacked)
+    norm = make_norm(self.norm, self.bias is True, self.dtype, 'final_norm', self.norm_eps)
+    return norm(x_btd), stacked if cache is None else cache.append(*stacked)
 
   def empty_cache(self, batch: int, length: int) -> Cache:
     """A cache for `batch` texts of up to `length` tokens, none of which has begun."""
     head_dim = self.head_dim or self.dim // self.heads
-    shape = (self.layers, batch, self.heads, length, head_dim)
+    shape = (self.layers, batch, self.kv_heads or self.heads, length, head_dim)
     slots = lambda: jnp.zeros((batch, length), jnp.int32)
     return Cache(
       jnp.zeros(shape, self.dtype),

@@ -3,7 +3,8 @@
 
 A slot is not a position: two drafts of the same next token have one position and two slots.
 
-Legend: B texts, N new tokens, S slots, L layers, H heads, K width of a head.
+Legend: B texts, N new tokens, S slots, L layers, G heads of keys and values, K width of a
+head.
 """
 
 from typing import NamedTuple
@@ -16,8 +17,8 @@ class Cache(NamedTuple):
   """The tokens read of B texts; slots from `lengths` on are empty; their contents are ignored.
 
   Attributes:
-    keys: [L, B, H, S, K].
-    values: [L, B, H, S, K].
+    keys: [L, B, G, S, K].
+    values: [L, B, G, S, K].
     ids: int32 [B, S].
     positions: int32 [B, S], of each token in its text.
     lengths: int32 [B] slots in use; 0 forgets a text.
@@ -48,7 +49,7 @@ class Cache(NamedTuple):
     return in_use[:, None] & (self.positions[:, None] <= positions[:, :, None])
 
   def append(self, keys: jax.Array, values: jax.Array) -> 'Cache':
-    """With keys and values [L, B, N, H, K] in the next slots; tokens without a slot are dropped."""
+    """With keys and values [L, B, N, G, K] in the next slots; tokens without a slot are dropped."""
     count = keys.shape[2]
     rows, slots = jnp.arange(len(self.lengths))[:, None], self.next_slots(count)
     put = lambda old, new: old.at[:, rows, :, slots].set(new.transpose(1, 2, 0, 3, 4), mode='drop')

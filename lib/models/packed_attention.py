@@ -19,8 +19,8 @@ def packed_attention(
 ) -> jax.Array:
   """`causal_attention` by a kernel, each device with its own texts and heads.
 
-  A compiler cannot split a kernel, so `shard_map` gives each device its part. Texts or heads that
-  do not divide over their axes are replicated along them.
+  A compiler cannot split a kernel, so `shard_map` gives each device its part. Texts or heads of
+  keys that do not divide over their axes are replicated along them.
   """
 
   def local(q, k, v, segments, table, vectors):
@@ -29,7 +29,7 @@ def packed_attention(
   mesh = jax.sharding.get_abstract_mesh()
   if batch_devices(mesh) * mesh.shape.get(TENSOR, 1) == 1:
     return local(q, k, v, segments, table, vectors)
-  head_axis = TENSOR if q.shape[2] % mesh.shape[TENSOR] == 0 else None
+  head_axis = TENSOR if k.shape[2] % mesh.shape[TENSOR] == 0 else None
   batch_axes = BATCH_AXES if q.shape[0] % batch_devices(mesh) == 0 else None
   batch = PartitionSpec(batch_axes)
   heads = PartitionSpec(batch_axes, None, head_axis)

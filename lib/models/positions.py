@@ -4,6 +4,8 @@
 Legend: B batch, T queries, S keys, H heads, K width of a head.
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -90,11 +92,33 @@ class RelativeKeys(nn.Module):
     return jnp.take_along_axis(by_distance, index, axis=-1)
 
 
-def rotate(x_bthk: jax.Array, positions: jax.Array, base: float = 10_000.0) -> jax.Array:
-  """Rotary embedding of queries or keys [B, T, H, K] at positions [B, T] (Su et al. 2021)."""
-  half = x_bthk.shape[-1] // 2
-  frequency = base ** (-np.arange(half) / half)
-  angle = positions[:, :, None, None].astype(jnp.float32) * frequency[None, None, None]
-  cos, sin = jnp.cos(angle).astype(x_bthk.dtype), jnp.sin(angle).astype(x_bthk.dtype)
-  left, right = jnp.split(x_bthk, 2, axis=-1)
-  return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)
+class Rotary(NamedTuple):
+  """The rotary embedding (Su et al. 2021), with the stretching of Llama 3 (arXiv 2407.21783).
+
+  Attributes:
+    base: the slowest pair of a head turns by about 1 / base a position.
+    scaling: factor, low and high frequency factor, and the length L before stretching; or None.
+      Pairs with a wavelength above L / low are slowed by the factor, those below L / high are not,
+      and those between by a share that is linear in L / wavelength.
+  """
+
+  base: float = 10_000.0
+  scaling: tuple[float, float, float, int] | None = None
+
+  def frequencies(self, half: int) -> np.ndarray:
+    """By how much each of `half` pairs turns a position, in radians."""
+    frequency = self.base ** (-np.arange(half) / half)
+    if self.scaling is None:
+      return frequency
+    factor, low, high, length = self.scaling
+    turns = length * frequency / (2 * np.pi)
+    kept = np.clip((turns - low) / (high - low), 0, 1)
+    return frequency * (kept + (1 - kept) / factor)
+
+  def rotate(self, x_bthk: jax.Array, positions: jax.Array) -> jax.Array:
+    """Queries or keys [B, T, H, K] turned by their positions [B, T]."""
+    frequency = self.frequencies(x_bthk.shape[-1] // 2)
+    angle = positions[:, :, None, None].astype(jnp.float32) * frequency[None, None, None]
+    cos, sin = jnp.cos(angle).astype(x_bthk.dtype), jnp.sin(angle).astype(x_bthk.dtype)
+    left, right = jnp.split(x_bthk, 2, axis=-1)
+    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from lib.errors import InputError
 from lib.parallel.mesh import AXES, BATCH_AXES, batch_devices
@@ -103,7 +103,7 @@ def _place(declaration: Declaration, leaf: Any, mesh: Mesh) -> NamedSharding:
   return fit(PartitionSpec(*declaration.axes), leaf.shape, mesh)
 
 
-def put(array: Any, place: NamedSharding) -> jax.Array:
+def put(array: Any, place: Sharding) -> jax.Array:
   """An array that every process has in full, or a jax array, on the devices of `place`."""
   if isinstance(array, jax.Array):
     return jax.device_put(array, place)

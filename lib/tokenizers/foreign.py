@@ -23,6 +23,7 @@ from lib.tokenizers.sentencepiece import SentencePiece
 from lib.tokenizers.wordpiece import byte_characters
 
 MOST = 1 << 24  # ids: more are damage
+BOS = '<|bos|>'  # an added token
 CUTS = ('Digits', 'FixedLength', 'Punctuation', 'Split', 'UnicodeScripts')  # rules that cut text
 
 
@@ -210,6 +211,44 @@ class _Model:
 
   def decode(self, ids: list[int]) -> str:
     return self._processor.decode(ids)
+
+
+def to_json(tokenizer: base.Tokenizer, bos: int | None) -> bytes:
+  """A tokenizer.json that gives UTF-8 text the same ids.
+
+  Args:
+    tokenizer: one that was read from such a file, bytes, or BPE over all bytes.
+    bos: the id of BOS. If it is the one after the tokenizer's ids, it becomes an added token.
+
+  Raises:
+    InputError: any other tokenizer, or a BOS that is not the next id.
+  """
+  import tokenizers
+
+  from lib.tokenizers import bpe
+
+  if isinstance(tokenizer, ByteLevel) or (
+    isinstance(tokenizer, Foreign) and tokenizer.kind == '.json'
+  ):
+    content = tokenizer.content
+  elif isinstance(tokenizer, bpe.BPE):
+    content = tokenizer.to_json().encode()
+  elif tokenizer.family == 'characters':
+    content = bpe.BPE(tokenizer.alphabet, np.zeros((0, 2), np.int32)).to_json().encode()
+  else:
+    raise InputError(
+      f'this {tokenizer.family} tokenizer cannot be written as a tokenizer.json: use bytes, BPE '
+      'over all bytes, or one that was read from such a file.'
+    )
+  if bos is None or bos < tokenizer.vocab_size:
+    return content
+  made = tokenizers.Tokenizer.from_str(content.decode())
+  made.add_special_tokens([tokenizers.AddedToken(BOS, special=True, normalized=False)])
+  if made.token_to_id(BOS) != bos:
+    raise InputError(
+      f'the BOS id {bos} cannot be added to a tokenizer.json of {tokenizer.vocab_size} ids.'
+    )
+  return made.to_str().encode()
 
 
 def _library(content: bytes):

@@ -114,6 +114,20 @@ def test_gpu_kernels_equal_the_reference_forward_and_backward(shape, kinds, dtyp
   assert_same(found, expected, dtype)
 
 
+@pytest.mark.parametrize('name', ['pallas', 'triton'])
+@pytest.mark.parametrize('kinds', [{}, TABLE | {'vectors': 5}], ids=str)
+def test_heads_that_share_keys_see_them_as_if_they_were_repeated(name, kinds):
+  (q, k, v, *biases), segments, weight = inputs(2, 190, 4, 8, kinds)
+  k, v = k[:, :, :2], v[:, :, :2]
+  expected = run('reference', (q, k, v, *biases), segments, weight)
+  found = run(name, (q, k, v, *biases), segments, weight, interpret=True)
+  assert_same(found, expected, jnp.float32)
+  repeated = [jnp.repeat(x, 2, axis=2) for x in (k, v)]
+  np.testing.assert_allclose(
+    expected[0], run('reference', (q, *repeated, *biases), segments, weight)[0], atol=1e-6
+  )
+
+
 @pytest.mark.parametrize('kinds', [TABLE, VECTORS], ids=str)
 def test_has_no_races_nor_reads_what_was_not_written(kinds):
   arrays, segments, weight = inputs(1, 140, 1, 8, kinds)

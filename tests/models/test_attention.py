@@ -53,6 +53,26 @@ def test_equals_the_reference_and_its_gradient(
       np.testing.assert_allclose(mine.astype(np.float32) / scale, theirs / scale, atol=tolerance)
 
 
+@pytest.mark.parametrize('groups', [1, 2])
+def test_heads_that_share_keys_see_them_as_if_they_were_repeated(groups, monkeypatch):
+  (q, k, v, bias), mask, weight = example(2, 17, 4, 8, 1, 'float32')
+  monkeypatch.setattr(kernels, 'TILE', 8)
+
+  def run(implementation, call=lambda x: x):
+    def attend(q, k, v):
+      return attention(q, call(k), call(v), bias, mask=mask, implementation=implementation)
+
+    out, back = jax.vjp(attend, q, k[:, :, :groups], v[:, :, :groups])
+    return out, back(weight)
+
+  expected = run('reference', lambda x: jnp.repeat(x, 4 // groups, axis=2))
+  for implementation in kernels.IMPLEMENTATIONS:
+    found = run(implementation)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
+  with pytest.raises(ValueError, match='4 heads of queries are no multiple of 3'):
+    attention(q, k[:, :, :3], v[:, :, :3], mask=mask)
+
+
 def test_a_masked_key_has_no_weight_and_no_gradient():
   (q, k, v, bias), mask, weight = example(2, 9, 2, 4, 1, 'float32')
   call = lambda v: (attention(q, k, v, bias, mask=mask) * weight)[:, :4].sum()

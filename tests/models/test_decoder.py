@@ -43,6 +43,17 @@ VARIANTS = [
   *SCHEMES,
   {'norm': 'rms', 'gated': True, 'activation': 'relu', 'init_std': None},
   {'bias': True, 'remat': True, 'tied': False},
+  {
+    'kv_heads': 1,
+    'position': 'rotary',
+    'head_norm': True,
+    'bias': 'qkv',
+    'activation': 'gelu_tanh',
+    'rotary_scaling': (8.0, 1.0, 4.0, 8),
+    'norm_eps': 1e-6,
+    'head_dim': 6,
+    'init_std': 0.3,
+  },
 ]
 
 
@@ -92,8 +103,9 @@ def test_nats_are_the_log_softmax_of_the_logits():
 
 def test_rotation_depends_on_distance_alone():
   q, k = jax.random.normal(KEY, (2, 1, 1, 1, 8))
+  rotary = positions.Rotary(base=500.0, scaling=(8.0, 1.0, 4.0, 64))
   score = lambda i, j: jnp.vdot(
-    positions.rotate(q, jnp.array([[i]])), positions.rotate(k, jnp.array([[j]]))
+    rotary.rotate(q, jnp.array([[i]])), rotary.rotate(k, jnp.array([[j]]))
   )
   np.testing.assert_allclose(score(7, 3), score(104, 100), rtol=1e-4)
   assert abs(score(7, 3) - score(7, 4)) > 1e-3
@@ -150,7 +162,7 @@ def test_papers_models_have_the_papers_sizes(millions, options):
   assert count / 1e6 == pytest.approx(millions, rel=0.01)
 
 
-@pytest.mark.parametrize('option', ['position', 'norm', 'activation'])
+@pytest.mark.parametrize('option', ['position', 'norm', 'activation', 'bias'])
 def test_unknown_choices_are_named(option):
   with pytest.raises(InputError, match=f"{option}='nope' is not one of"):
     make_model(**{option: 'nope'}).init(KEY, make_batch(), KEY)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bits per byte of a trained model on a text.
+
+python -m experiments.tools.evaluate MODEL --source=book.txt [--csv=scores.csv --view=tokens]
+
+MODEL is a folder that a recipe wrote or a Hugging Face folder. A document begins with the model's
+BOS (else its EOS; else its first token is not scored). Documents longer than the context are read
+in windows that overlap by half, and each token is scored once, by the probability among all of the
+model's ids. The CSV has a line for each document, or with --view=tokens for each token.
+"""
+
+import csv
+import io
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from absl import flags
+
+from experiments.tools import command, models
+from lib import atomic, stats
+from lib.language_model import TokenLoss, TrainedModel
+
+SOURCE = flags.DEFINE_string('source', 'stdlib', 'The text: stdlib, files, a folder or tfds:NAME.')
+SPLIT = flags.DEFINE_enum('split', 'test', models.SPLITS, 'Which part of it.')
+LIMIT = flags.DEFINE_integer('limit_bytes', 100_000, 'Bytes of it at most.', lower_bound=1)
+CSV = flags.DEFINE_string('csv', '', 'A new file for the scores.')
+VIEW = flags.DEFINE_enum('view', 'documents', ('documents', 'tokens'), 'Lines of the CSV.')
+SEED = flags.DEFINE_integer('seed', 0, 'Of random rows, if the embedding draws them.')
+LOG_2 = float(np.log(2))
+
+
+def execute(*folders: str) -> None:
+  """Scores the text and prints what came of it."""
+  path = models.check_new(CSV.value) if CSV.value else None
+  model = models.open_model(*folders)
+  texts = models.open_texts(model, SOURCE.value, SPLIT.value, LIMIT.value)
+  begin = time.perf_counter()
+  losses = model.token_loss(texts, SEED.value)
+  seconds = time.perf_counter() - begin
+  print('\n'.join(summary(model, texts, losses, seconds)))
+  if path:
+    write(path, losses, VIEW.value, model)
+
+
+def summary(
+  model: TrainedModel, texts: Sequence[bytes], losses: Sequence[TokenLoss], seconds: float
+) -> Iterator[str]:
+  """Lines that say how well the model predicts the texts."""
+  scored = [loss for loss in losses if loss.bytes.sum()]
+  tokens, size = (sum(int(count) for count in counts) for counts in (
+    (loss.nats.size for loss in scored), (loss.bytes.sum() for loss in scored)
+  ))  # fmt: skip
+  if not size:
+    yield 'no byte of this text is scored: each document is one token, and the model has no BOS.'
+    return
+  found = stats.ratio([loss.nats.sum() for loss in scored], [loss.bytes.sum() for loss in scored])
+  bits = found.times(1 / LOG_2)
+  error = 'unknown, of one document' if bits.sem is None else f'{bits.sem:.4f}'
+  yield f'{bits.value:.4f} bits_per_byte, standard error {error} over {bits.n} documents'
+  yield (
+    f'{size:,} bytes in {tokens:,} tokens of {size / tokens:.2f} bytes; '
+    f'{tokens / seconds:,.0f} tokens/s, compilation included'
+  )
+  total = sum(map(len, texts))
+  if total > size:
+    yield f'{(total - size) / total:.2%} of the bytes are not scored: the model has no BOS'
+  if model.tokenizer is not None and not model.tokenizer.lossless:
+    yield 'the tokenizer does not give every text back, so this is too low'
+  yield 'bits per byte by the place of a token in its document:'
+  first = 0
+  while any(loss.nats.size > first for loss in losses):
+    stop = max(1, 2 * first)
+    nats = sum(loss.nats[first:stop].sum() for loss in losses)
+    covered = sum(int(loss.bytes[first:stop].sum()) for loss in losses)
+    value = f'{nats / LOG_2 / covered:.4f}' if covered else 'no bytes'
+    yield f'{first + 1:>8,} to {stop:<8,} {value}'
+    first = stop
+
+
+def write(path: pathlib.Path, losses: Sequence[TokenLoss], view: str, model: TrainedModel) -> None:
+  """The scores as CSV."""
+  out = io.StringIO()
+  lines = csv.writer(out, lineterminator='\n')
+  if view == 'documents':
+    lines.writerow(('document', 'bytes', 'tokens', 'nats', 'bits_per_byte'))
+    for i, loss in enumerate(losses):
+      size, nats = int(loss.bytes.sum()), float(loss.nats.sum())
+      lines.writerow((i, size, loss.nats.size, nats, nats / LOG_2 / size if size else ''))
+  else:
+    lines.writerow(('document', 'token', 'id', 'piece', 'bytes', 'nats'))
+    piece = lambda token: repr((model.tokenizer and model.tokenizer.token_bytes(token)) or b'')[
+      2:-1
+    ]
+    for i, loss in enumerate(losses):
+      for j, (token, size, nats) in enumerate(zip(loss.ids, loss.bytes, loss.nats, strict=True)):
+        lines.writerow((i, j, token, piece(int(token)), size, nats))
+  atomic.write(path, out.getvalue())
+
+
+if __name__ == '__main__':
+  command.main('evaluate', execute, more=True)
