@@ -437,7 +437,7 @@ def test_every_scale_builds_and_steps(scale):
     (lambda c: c.m2.update(methods=(('nope', 8),)), "tokenizer 'nope' is unknown"),
     (lambda c: c.m2.update(models=(('odd', 1, 30, 4, 8),)), 'dim 30 is not a multiple of 4 heads'),
     (lambda c: c.windows.update(methods=(('bytes', 8),)), 'has no windows'),
-    (lambda c: c.decompress.update(methods=('bytes',)), 'has a vocabulary of its own'),
+    (lambda c: c.decompress.update(methods=('bytes',)), 'has its own vocabulary'),
     (lambda c: c.decompress.update(length=16), 'decompress.length must be above'),
     (lambda c: c.m2.update(equal_text=(('top12', 12),)), "'top12' is not one of m2.methods"),
   ],
