@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data Mixture Inference: What do BPE Tokenizers Reveal about their Training Data? (2407.16607).
+
+Claim: the ordered merges of a BPE tokenizer tell how much of each category of text (languages,
+programming languages, domains) was in its training text: log10 of the mean squared error of five
+shares is near −7 for languages and −3.4 for domains, where a random guess has −1.4.
+
+Expected: on five embedded domains, an order of magnitude below a random guess; the sample of each
+category, not the number of merges, is the limit.
+Cost: smoke under a minute, cpu at most 5 minutes a table on two cores. No table uses a device.
+
+  python -m experiments.mixture --config=configs/mixture.py:cpu --workdir=runs/mixture
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.common import Scaled
+
+TABLES = ('exact', 'domains', 'languages', 'off_the_shelf')
+
+
+def get_config(arg: str = 'cpu') -> ConfigDict:
+  """The config of 'SCALE' or 'SCALE,tables=A+B'."""
+  mixtures = {
+    'mixtures': Scaled(3, 8, 20, 100),  # tokenizers, each with shares of its own
+    'train_bytes': Scaled(60_000, 1_000_000, 100_000_000, 10_000_000_000),  # at most
+    # Bytes of the sample of each category, at most; the largest is the one of the other columns.
+    'sample_bytes': Scaled(
+      (20_000, 60_000),
+      (50_000, 150_000, 500_000),
+      (1_000_000, 10_000_000),
+      (100_000_000, 1_000_000_000),
+    ),
+    'merges': Scaled((20, 60), (30, 100, 300, 1000), (300, 1000, 3000), (3000, 30_000)),
+    'interval_merges': Scaled(60, 300, 1000, 3000),  # by which intervals are computed
+    'folds': 10,  # of each sample, which are resampled for intervals
+    'resamples': Scaled(4, 40, 100, 100),
+    'trials': Scaled(3, 19, 39, 39),  # tokenizers that the categories explain, for the p-value
+  }
+  sections = {
+    'data': {'source': 'stdlib'},  # five embedded domains, or a folder with one for each category
+    'tokenizer': {'family': 'bpe', 'rule': 'words'},  # that is attacked in all but off_the_shelf
+    'exact': {
+      'train_bytes': Scaled(30_000, 200_000, 200_000, 200_000),
+      'merges': Scaled(40, 200, 200, 200),
+      'full_merges': Scaled(10, 60, 60, 60),  # of the program with all rows at once
+    },
+    'domains': mixtures,
+    'languages': mixtures | {'texts': ''},  # a folder with a file or a folder for each language
+    'off_the_shelf': {
+      'tokenizer': '',  # file: ours, tokenizer.json, SentencePiece BPE
+      'texts': '',  # a folder with a file or a folder for each category
+      'sample_bytes': Scaled(60_000, 1_000_000, 100_000_000, 1_000_000_000),
+      'merges': Scaled(60, 300, 3000, 30_000),
+      'lines': 'auto',  # did its trainer cut text at line ends? yes, no, or auto
+      'folds': 10,
+      'resamples': Scaled(4, 40, 100, 100),
+    },
+  }
+  return common.build(arg, TABLES, sections)
