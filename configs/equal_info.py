@@ -25,7 +25,7 @@ TABLES = ('ratio', 'm2', 'windows', 'reset', 'decompress', 'uniformity', 'stabil
 # What each tokenizer is called; see experiments/coders.py.
 WINDOWS = ('greedy16', 'greedy24', 'greedy32', 'greedy64', 'greedy128')
 LOSSLESS = ('delay16', 'exact16', 'numbered16')
-DICTIONARIES = ('top16', 'parsed16', 'pruned16', 'bpe16')
+DICTIONARIES = ('top16', 'parsed16', 'pruned16', 'bpe_unsplit16')
 BASELINES = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')
 EVERY = (*BASELINES, 'greedy12', *WINDOWS, *LOSSLESS, *DICTIONARIES)
 EVERY_SMOKE = (
@@ -38,7 +38,7 @@ EVERY_SMOKE = (
   'greedy128',
   'parsed12',
   'pruned12',
-  'bpe12',
+  'bpe_unsplit12',
 )
 
 # The paper's models, by parameters without embeddings: name, layers, width, heads, MLP.
@@ -49,28 +49,28 @@ PAPER = (
   ('2b', 24, 2048, 32, 8192),
 )
 # What M2 reads: tokenizer and bits of a token (8 where it has no choice).
-M2_SMOKE = (('bytes', 8), ('sentencepiece', 8), ('ac', 8), ('greedy24', 8), ('bpe12', 8))
+M2_SMOKE = (('bytes', 8), ('sentencepiece', 8), ('ac', 8), ('greedy24', 8), ('bpe_unsplit12', 8))
 M2_CPU = (
   ('bytes', 8), ('sentencepiece', 8), ('static_ac', 8), ('ac', 8), ('greedy16', 8),
   ('numbered16', 8), ('greedy32', 8), ('greedy64', 8), ('gzip', 8), ('numbered12', 12),
-  ('pruned12', 8), ('bpe12', 8),
+  ('pruned12', 8), ('bpe_unsplit12', 8),
 )  # fmt: skip
 M2_PAPER = (
   ('bytes', 8), ('sentencepiece', 8),
   *((method, bits) for method in ('ac', 'static_ac', 'greedy16', 'delay16', 'gzip', 'greedy32',
                                   'greedy64', 'greedy128') for bits in (8, 16)),
   ('exact16', 16), ('numbered16', 16), ('top16', 16), ('parsed16', 16), ('pruned16', 8),
-  ('bpe16', 8),
+  ('bpe_unsplit16', 8),
 )  # fmt: skip
-EQUAL_TEXT_SMOKE = (('bytes', 8), ('greedy24', 8), ('bpe12', 8))
+EQUAL_TEXT_SMOKE = (('bytes', 8), ('greedy24', 8), ('bpe_unsplit12', 8))
 EQUAL_TEXT_CPU = (
   ('bytes', 8),
   ('numbered16', 8),
   ('numbered12', 12),
   ('pruned12', 8),
-  ('bpe12', 8),
+  ('bpe_unsplit12', 8),
 )
-EQUAL_TEXT = (('bytes', 8), ('numbered16', 16), ('pruned16', 8), ('bpe16', 8))
+EQUAL_TEXT = (('bytes', 8), ('numbered16', 16), ('pruned16', 8), ('bpe_unsplit16', 8))
 IN_WINDOWS_SMOKE = (('greedy24', 8), ('greedy32', 8))
 IN_WINDOWS_CPU = (('greedy16', 8), ('greedy32', 8), ('greedy64', 8))
 IN_WINDOWS = tuple((f'greedy{b}', bits) for b in (16, 24, 32, 64, 128) for bits in (8, 16))

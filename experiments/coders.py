@@ -2,13 +2,14 @@
 """What a workdir has once: tokenizers by name, the tokens of texts, and M1.
 
   bytes, sentencepiece, static_ac, gzip   baselines
-  bpeB                                    byte-pair encoding of 2^B ids
+  bpeB, bpe_unsplitB                      BPE of 2^B ids, within words and across spaces
   ac, greedyB, exactB, delayB, numberedB, topB, parsedB, prunedB
                                           by the byte model M1 (`byte_coders`), B bits
 
 A name and the width of a token make a tokenizer; those with a vocabulary of their own (bytes,
-sentencepiece, prunedB, bpeB) have no other width. A config with such tokenizers has the sections
-`data`, `m1` (`configs.common.M1`) and `tokenizers` (`train_bytes` and `sentencepiece`).
+sentencepiece, prunedB, bpeB, bpe_unsplitB) have no other width. A config with such tokenizers has
+the sections `data`, `m1` (`configs.common.M1`) and `tokenizers` (`train_bytes` and
+`sentencepiece`).
 """
 
 import functools
@@ -39,9 +40,9 @@ from lib.tokenizers.coding.windows import EqualInfo
 from lib.train.experiment import Batch
 
 PLAIN = ('bytes', 'sentencepiece', 'static_ac', 'gzip', 'ac')
-NUMBERED = re.compile(r'(greedy|delay|exact|numbered|top|parsed|pruned|bpe)(\d+)')
-OWN_VOCABULARY = ('bytes', 'sentencepiece', 'pruned', 'bpe')
-FROM_TEXT = ('sentencepiece', 'static_ac', 'bpe', *byte_coders.FROM_TEXT)
+NUMBERED = re.compile(r'(greedy|delay|exact|numbered|top|parsed|pruned|bpe|bpe_unsplit)(\d+)')
+OWN_VOCABULARY = ('bytes', 'sentencepiece', 'pruned', 'bpe', 'bpe_unsplit')
+FROM_TEXT = ('sentencepiece', 'static_ac', 'bpe', 'bpe_unsplit', *byte_coders.FROM_TEXT)
 BY_M1 = ('ac', *byte_coders.WINDOWS)  # kinds for which the paper counts the FLOPs of M1
 
 
@@ -85,7 +86,7 @@ def parse(name: str) -> tuple[str, int]:
   if not (match := NUMBERED.fullmatch(name)):
     raise InputError(
       f'tokenizer {name!r} is unknown: use one of {", ".join(PLAIN)}, or a kind and its bits such '
-      'as greedy16 (kinds: greedy, delay, exact, numbered, top, parsed, pruned, bpe).'
+      'as greedy16 (kinds: greedy, delay, exact, numbered, top, parsed, pruned, bpe, bpe_unsplit).'
     )
   return match[1], int(match[2])
 
@@ -135,8 +136,8 @@ def make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
 def _make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
   (kind, bits), token_bits = parse(method.name), method.token_bits or 8
   text = train_documents(config) if kind in FROM_TEXT else []
-  if kind == 'bpe':
-    return tokenizers.train('bpe_unsplit', text, 1 << bits)
+  if kind in ('bpe', 'bpe_unsplit'):
+    return tokenizers.train(kind, text, 1 << bits)
   if kind in PLAIN and kind != 'ac':
     size = config.tokenizers.sentencepiece if kind == 'sentencepiece' else 1 << token_bits
     return tokenizers.train(kind, text, size)

@@ -7,7 +7,6 @@ A section has the fields of `configs.common.MODEL` and `TRAINING`.
 import dataclasses
 import functools
 import pathlib
-import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from ml_collections import ConfigDict
 
 from experiments import rates
 from experiments.recipe import Plan, Run, plain
-from lib import language_model
+from lib import language_model, provenance
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.evals.held_out import held_out
@@ -312,7 +311,7 @@ class _Job:
 
   def _provenance(self, options: ConfigDict, seed: int, start: TrainedModel | None) -> Provenance:
     return Provenance(
-      commit(),
+      provenance.commit(),
       plain(self.config),
       self.config.data.source if 'data' in self.config else '',
       seeds=(seed,),
@@ -337,7 +336,7 @@ def train(
     checkpoint_every=options.checkpoint_every,
     profile=config.profile or None,
     accumulate=config.accumulate,
-    config=plain(config),
+    identity=run.identity,
     mirror=run.mirror,
   )
 
@@ -385,17 +384,6 @@ def untrained(
 def dtype(config: ConfigDict) -> Any:
   """The dtype of activations."""
   return jnp.dtype(config.dtype)
-
-
-@functools.cache
-def commit() -> str:
-  """The commit of this code, and whether it was changed since; empty where git knows none."""
-  here = pathlib.Path(__file__).parent
-  asked = ['git', '-C', str(here), 'describe', '--always', '--abbrev=40', '--dirty', '--exclude=*']
-  try:
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-  except (OSError, subprocess.CalledProcessError):
-    return ''
 
 
 def _experiment(model: LanguageModel) -> Experiment:

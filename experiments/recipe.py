@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import pathlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,22 +16,34 @@ from ml_collections import ConfigDict
 from lib import atomic
 from lib.data import pipeline
 from lib.data.description import Description
+from lib.data.overlap import STRETCH
 from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.parallel import processes
-from lib.report.plots import Panel
+from lib.provenance import Identity
+from lib.report import claims, tables
+from lib.report.plots import Picture
 from lib.report.results import Row
+from lib.report.sections import Section
 from lib.train.experiment import Experiment
 from lib.train.optimizer import Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """Where a recipe works: its folder and its devices; the folder may be a bucket's copy."""
+  """Where a recipe works: its folder and its devices; the folder may be a bucket's copy.
+
+  Attributes:
+    workdir: the folder.
+    mesh: the devices.
+    mirror: the bucket, if there is one.
+    identity: of the run (`lib.provenance`); whatever is kept in the folder is compared with it.
+  """
 
   workdir: pathlib.Path
   mesh: Mesh
   mirror: Mirror | None = None
+  identity: Identity = dataclasses.field(default_factory=dict)
 
   def send(self) -> None:
     """Sends what is new in the folder to the bucket, if there is one."""
@@ -73,8 +86,14 @@ def plain(config: ConfigDict) -> dict[str, Any]:
   return json.loads(config.to_json_best_effort())
 
 
+DATA = 'data'  # a table that every recipe with real text has
+ABOUT_DATA = (
+  'Held-out text. `overlap` is the share of its bytes that lie inside exact stretches of at least '
+  f'{STRETCH} bytes that also stand in the training text, after such text was cut out; '
+  '`share_kept` is the share of the bytes that the cut left.'
+)
 Plans = Mapping[str, Callable[[], Plan]]
-Pictures = Mapping[str, Sequence[Panel] | bytes]  # file name -> its panels, or a PNG
+Pictures = Mapping[str, Picture]  # by file name
 
 
 def text_of(config: ConfigDict) -> Sequence[str]:
@@ -121,6 +140,7 @@ class Recipe:
     name: of the experiment, its config file and its published numbers (lib/report/published).
     title: headline of the report.
     tables: in the order of the report.
+    summary: what the paper says, in a sentence.
     facts: config -> what must agree for a published number to stand beside a measured one.
     answer: what the trained models say to `config.prompt`, if the user gives one: a text, or its
       parts as they come.
@@ -132,6 +152,7 @@ class Recipe:
   name: str
   title: str
   tables: Sequence[Table]
+  summary: str = ''
   facts: Callable[[ConfigDict], Mapping[str, Any]] = lambda config: {'scale': config.scale}
   answer: Callable[[ConfigDict, Run], Iterable[str]] | None = None
   check_prompt: Callable[[ConfigDict], None] = lambda config: None
@@ -160,12 +181,49 @@ class Recipe:
   def captions(self) -> dict[str, str]:
     """Table -> how to read it."""
     also = {name: caption for table in self.tables for name, (caption, _) in table.also.items()}
-    return {table.name: table.caption for table in self.tables} | also
+    return {table.name: table.caption for table in self.tables} | also | {DATA: ABOUT_DATA}
 
-  def shown(self, row: Row) -> bool:
-    """Whether the terminal shows a row."""
+  def shown(self, rows: Sequence[Row]) -> list[Row]:
+    """The rows that the terminal shows, by table and column in their order of importance."""
+    every: list[Row] = []
     for table in self.tables:
-      columns = table.also[row.table][1] if row.table in table.also else table.shown
-      if row.table in (table.name, *table.also) and row.column in columns:
-        return 'seed' not in row.where and table.rows(row.where)
-    return False
+      columns = {table.name: table.shown} | {name: of for name, (_, of) in table.also.items()}
+      for place in [(name, column) for name, of in columns.items() for column in of]:
+        found = (row for row in rows if (row.table, row.column) == place)
+        every += [row for row in found if 'seed' not in row.where and table.rows(row.where)]
+    return every
+
+  def section(
+    self,
+    content: Mapping[str, Any],
+    rows: Sequence[Row],
+    changed: Mapping[str, str],
+    folder: pathlib.Path,
+    remark: str = '',
+  ) -> Section:
+    """A run, judged.
+
+    Args:
+      content: of results.json.
+      rows: that it has.
+      changed: fields of the config that are not those of its scale, with their values.
+      folder: of the run, with its pictures.
+      remark: what is wrong with it, or ''.
+    """
+    devices = [f'{count} × {device}' for device, count in Counter(content['devices']).items()]
+    scale = content['config']['scale']
+    return Section(
+      name=self.name,
+      title=self.title,
+      summary=self.summary,
+      scale=scale,
+      changed=changed,
+      minutes=content['seconds'] / 60,
+      devices=', '.join(devices),
+      remark=remark,
+      judged=claims.judge_all(self.name, rows, same_sizes=scale == 'paper' and not changed),
+      rows=self.shown(rows),
+      errors=tables.errors(rows),
+      captions=self.captions,
+      pictures={folder / name: words for name, words in content.get('pictures', {}).items()},
+    )

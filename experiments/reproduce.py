@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,13 +25,13 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs.common import SCALES
-from experiments import runner
-from experiments.recipe import Recipe
+from experiments.recipe import Recipe, plain
 from experiments.tools import command
-from lib import atomic
+from experiments.workdir import ASIDE, settings
+from lib import atomic, provenance
 from lib.errors import InputError
-from lib.report import claims, page, published, results, tables
-from lib.report.sections import Section, overview
+from lib.report import page, published, results, sections
+from lib.report.sections import Section
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Minutes of each table at `cpu` on two cores, about: weights, for the time that is left.
@@ -48,6 +47,11 @@ MINUTES = {
   'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
 }  # fmt: skip
 RECIPES = tuple(MINUTES)
+NEXT = (  # what a reader may type after the report
+  'python -m experiments.reproduce --scale=cpu --workdir=runs/reproduce  # all claims, hours',
+  'python -m experiments.matrix --config=configs/matrix.py:smoke --config.data.source=MY_TEXT.txt',
+  'tensorboard --logdir runs  # curves of training, after: pip install tensorboard',
+)
 
 SCALE = flags.DEFINE_enum('scale', 'cpu', SCALES, 'Scale of every recipe.')
 ONLY = flags.DEFINE_list('only', list(RECIPES), 'Recipes to run, of all.')
@@ -85,20 +89,23 @@ def report(found: Mapping[pathlib.Path, str], workdir: pathlib.Path) -> None:
   Raises:
     InputError: nothing lies in a folder in which nothing went wrong.
   """
-  sections, remarks = [], []
+  judged, remarks = [], []
   for folder, fault in found.items():
     try:
-      sections.append(read(folder, fault))
+      judged.append(read(folder, fault))
     except InputError:
       if not fault:
         raise
       remarks.append(fault)
   workdir.mkdir(parents=True, exist_ok=True)
   written = workdir / 'report.html', workdir / 'report.md'
-  for path, form in zip(written, (page.html, page.markdown)):
-    atomic.write(path, form(sections, remarks))
-  print(tables.ruled(overview(sections)))
+  blocks = sections.report(judged, remarks, NEXT)
+  atomic.write(written[0], page.html(sections.TITLE, blocks))
+  atomic.write(written[1], page.markdown(blocks, workdir))
+  for one in judged:
+    print(sections.terminal(one), end='\n\n')
   print(f'Report: {written[0]}; the same as text: {written[1]}')
+  print('Next:', *NEXT, sep='\n  ')
 
 
 def _stop(*_: Any) -> None:
@@ -113,7 +120,7 @@ def recipe_of(name: str) -> Recipe:
 def settings_of(name: str, scale: str) -> dict[str, Any]:
   """The config of a recipe at a scale, as its run keeps it."""
   config = importlib.import_module(f'configs.{name}').get_config(scale)
-  return {key: value for key, value in runner.plain(config).items() if key not in runner.ASIDE}
+  return settings(plain(config))
 
 
 def run_all(names: Sequence[str], scale: str, workdir: pathlib.Path) -> dict[pathlib.Path, str]:
@@ -227,23 +234,8 @@ def read(folder: pathlib.Path, fault: str = '') -> Section:
     raise InputError(
       f'{folder} holds no results.json of a recipe; let its command finish, or leave it out.'
     ) from error
-  recipe, scale = recipe_of(name), config['scale']
-  other = changed(config, settings_of(name, scale))
-  devices = [f'{count} × {device}' for device, count in Counter(content['devices']).items()]
-  return Section(
-    name=name,
-    title=recipe.title,
-    scale=scale,
-    changed=other,
-    minutes=content['seconds'] / 60,
-    devices=', '.join(devices),
-    remark=fault,
-    judged=claims.judge_all(name, rows, same_sizes=scale == 'paper' and not other),
-    rows=[row for row in rows if recipe.shown(row)],
-    errors=tables.errors(rows),
-    captions=recipe.captions,
-    pictures=sorted(folder.glob('*.png')),
-  )
+  other = changed(config, settings_of(name, config['scale']))
+  return recipe_of(name).section(content, rows, other, folder, fault)
 
 
 def _contents(folder: pathlib.Path) -> dict[str, Any]:
@@ -265,22 +257,12 @@ def _contents(folder: pathlib.Path) -> dict[str, Any]:
 
 def changed(config: Mapping[str, Any], scale: Mapping[str, Any]) -> dict[str, str]:
   """Fields in which a run's config differs from the scale's, with the run's values."""
-  one, other = _flat(config), _flat(scale)
+  one, other = provenance.flat(config), provenance.flat(scale)
   return {
     key: json.dumps(one[key], ensure_ascii=False) if key in one else 'unknown to this run'
     for key in sorted(one.keys() | other.keys())
-    if one.get(key) != other.get(key) and key.split('.')[0] not in runner.ASIDE
+    if one.get(key) != other.get(key) and key.split('.')[0] not in ASIDE
   }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  found: dict[str, Any] = {}
-  for key, value in values.items():
-    if isinstance(value, Mapping):
-      found |= _flat(value, f'{prefix}{key}.')
-    else:
-      found[prefix + key] = value
-  return found
 
 
 if __name__ == '__main__':

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every recipe shares: flags, start-up, the workdir, results and how a run ends."""
 
+import contextlib
+import dataclasses
 import itertools
 import os
 import pathlib
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -15,32 +17,17 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
-from experiments.recipe import Recipe, Run, Table, plain
-from lib import atomic, cache, errors, memory
-from lib.data import sources
+from experiments import workdir
+from experiments.recipe import DATA, Recipe, Run, Table, plain
+from lib import atomic, cache, errors, memory, provenance
+from lib.data import overlap, sources
 from lib.data.description import Description
-from lib.data.overlap import STRETCH
 from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.parallel import processes, sharding
-from lib.report import plots, published, results, tables
+from lib.provenance import Identity
+from lib.report import page, plots, published, results, sections, tables
 from lib.train import loop
-
-ASIDE = (
-  'tables',
-  'mesh',
-  'accumulate',
-  'profile',
-  'prompt',
-  'generate',
-)  # fields that may change from call to call in a workdir
-
-DATA = 'data'  # a table that every recipe with real text has
-CAPTION = (
-  'Held-out text. `overlap` is the share of its bytes that lie inside exact stretches of at least '
-  f'{STRETCH} bytes that also stand in the training text, after such text was cut out; '
-  '`share_kept` is the share of the bytes that the cut left.'
-)
 
 
 def main(recipe: Recipe) -> None:
@@ -123,17 +110,33 @@ def execute(recipe: Recipe) -> None:
   recipe.check(config)
   mesh = sharding.make_mesh(config.mesh)
   keep_compiled()
-  place, mirror = flags.FLAGS.workdir, None
-  if '://' in place:
-    mirror = Mirror(place, jax.process_index())
-    mirror.fetch()
-    place = mirror.folder
-  run = Run(_open_workdir(place, config), mesh, mirror)
-  # Tables that an earlier call left in this workdir stay in its report.
-  there = processes.agreed([_kept(run, table).exists() for table in recipe.tables])
-  kept = {table.name for table, exists in zip(recipe.tables, there, strict=True) if exists}
-  chosen = [table for table in recipe.tables if table.name in {*config.tables, *kept}]
-  described = _describe(chosen, config) if processes.first() else []
+  with contextlib.ExitStack() as held:
+    place, mirror = flags.FLAGS.workdir, None
+    if '://' in place:
+      mirror = Mirror(place, jax.process_index())
+      held.enter_context(workdir.locked(mirror.folder.with_suffix('.lock'), place))
+      mirror.fetch()
+      place = mirror.folder
+    run = Run(pathlib.Path(place), mesh, mirror)
+    # Tables that an earlier call left in this workdir stay in its report.
+    there = processes.agreed([workdir.table_of(run, table).exists() for table in recipe.tables])
+    kept = {table.name for table, exists in zip(recipe.tables, there, strict=True) if exists}
+    chosen = [table for table in recipe.tables if table.name in {*config.tables, *kept}]
+    described = _describe(chosen, config) if processes.first() else []
+    run = dataclasses.replace(run, identity=_identity(config, described))
+    held.enter_context(workdir.opened(run.workdir, run.identity))
+    _run(recipe, config, run, chosen, kept, described)
+
+
+def _run(
+  recipe: Recipe,
+  config: ConfigDict,
+  run: Run,
+  chosen: Sequence[Table],
+  kept: Collection[str],
+  described: Sequence[Description],
+) -> None:
+  """Measures the chosen tables but those that are kept, and writes the report."""
   for index, table in enumerate(chosen, start=1):
     _tell(f'[{index}/{len(chosen)}] {table.name}')
     if table.name in kept:
@@ -162,6 +165,13 @@ def _describe(chosen: Sequence[Table], config: ConfigDict) -> list[Description]:
   return found
 
 
+def _identity(config: ConfigDict, described: Sequence[Description]) -> Identity:
+  """Of this run, as its first process knows it."""
+  texts = {one.source: one.digest for one in described}
+  own = provenance.identity(workdir.settings(plain(config)), texts, overlap.VERSION)
+  return processes.gathered(own)[0]
+
+
 def _data_rows(described: Sequence[Description]) -> results.Rows:
   """How much held-out text there is, and how much of it stands in training text."""
   rows = results.Rows(DATA)
@@ -187,38 +197,14 @@ def _stop(*_: Any) -> None:
   raise loop.Stopped('stopped by SIGTERM; the same command goes on after the last finished table.')
 
 
-def _open_workdir(workdir: str | os.PathLike, config: ConfigDict) -> pathlib.Path:
-  """Makes the folder, or takes up a run of the same config that lies there."""
-  folder = pathlib.Path(workdir)
-  settings = {k: v for k, v in plain(config).items() if k not in ASIDE}
-  known = folder / 'config.json'
-  begun = any((folder / part).exists() for part in ('tables', 'checkpoints'))
-  if begun and known.exists() and known.read_text() != results.as_json(settings):
-    raise InputError(
-      f'{folder} holds a run with another config; choose a new --workdir, or delete it.'
-    )
-  processes.wait('the workdir is looked at')
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    if processes.first():
-      results.write_json(known, settings)
-  except OSError as error:
-    raise InputError(f'cannot write to the workdir {folder}: {error.strerror}.') from error
-  return folder
-
-
-def _kept(run: Run, table: Table) -> pathlib.Path:
-  return run.workdir / 'tables' / f'{table.name}.json'
-
-
 def _measure(table: Table, config: ConfigDict, run: Run) -> None:
   """Measures a table on all processes together; the first keeps its rows and seconds."""
   start = time.perf_counter()
   rows = table.measure(config, run)
   if processes.first():
-    kept = _kept(run, table)
+    kept = workdir.table_of(run, table)
     kept.parent.mkdir(exist_ok=True)
-    results.write_rows(kept, rows, time.perf_counter() - start)
+    results.write_rows(kept, rows, time.perf_counter() - start, run.identity)
 
 
 def _tell(line: str) -> None:
@@ -239,39 +225,47 @@ def _write(
   chosen: Sequence[Table],
   described: Sequence[Description],
 ) -> None:
-  """Leaves plots, results.json and report.md, and shows the summary."""
-  measured = [results.read_rows(_kept(run, table)) for table in chosen]
+  """Leaves plots, results.json, tables as CSV and report.md, and shows the verdicts."""
+  measured = [results.read_rows(workdir.table_of(run, table)) for table in chosen]
   rows = [row for table in measured for row in table['rows']] + _data_rows(described)
   rows = published.attach(rows, recipe.name, recipe.facts(config))
-  seconds = sum(table['seconds'] for table in measured)
+  by_table = {table.name: one['seconds'] for table, one in zip(chosen, measured, strict=True)}
+  seconds = sum(by_table.values())
   drawn = [table.pictures(rows, config, run) for table in chosen]
   pictures = plots.save(
     run.workdir, {name: panels for one in drawn for name, panels in one.items()}
   )
   apart = published.attach(published.unmeasured(recipe.name), recipe.name, recipe.facts(config))
-  devices = [f'{device.platform}:{device.device_kind}' for device in jax.devices()]
-  results.write_results(
-    run.workdir / 'results.json',
+  overrides = config_flags.get_override_values(flags.FLAGS['config'])
+  content = results.content(
     [*rows, *apart],
     experiment=recipe.name,
     config=plain(config),
-    overrides=config_flags.get_override_values(flags.FLAGS['config']),
-    devices=devices,
-    seconds=seconds,
+    overrides=overrides,
+    devices=[f'{device.platform}:{device.device_kind}' for device in jax.devices()],
+    seconds=by_table,
+    pictures=pictures,
   )
+  results.write_json(run.workdir / 'results.json', content)
+  (run.workdir / 'tables').mkdir(exist_ok=True)
+  for table in dict.fromkeys(row.table for row in rows):
+    of_it = [row for row in rows if row.table == table]
+    atomic.write(run.workdir / 'tables' / f'{table}.csv', tables.as_csv(of_it))
+  aside = workdir.ASIDE
+  changed = {key: str(value) for key, value in overrides.items() if key.split('.')[0] not in aside}
+  section = recipe.section(content, rows, changed, run.workdir)
+  more = f'{len(apart)} published numbers are not measured by any table; results.json has them.'
   report = [
-    f'# {recipe.title}\n',
-    f'Scale `{config.scale}`, {seconds / 60:.1f} minutes on {len(devices)} × {devices[0]}.\n',
-    tables.markdown(rows, {**recipe.captions, DATA: CAPTION}),
-    f'{len(apart)} published numbers are not measured by any table here; results.json lists them.\n'
-    if apart
-    else '',
-    *(f'![{picture}]({picture})\n' for picture in pictures),
+    page.Heading(recipe.title, 1),
+    *sections.run(section),
+    *sections.whole_tables(section, rows),
+    *[page.Text(more)] * bool(apart),
   ]
-  atomic.write(run.workdir / 'report.md', '\n'.join(report))
-  print(tables.markdown([row for row in rows if recipe.shown(row)], recipe.captions))
+  atomic.write(run.workdir / 'report.md', page.markdown(report, run.workdir))
+  print(tables.narrow(section.rows))
+  print(sections.terminal(section))
   print(
-    f'{seconds / 60:.1f} minutes of measuring. All rows and columns: '
-    f'{run.workdir / "report.md"}; numbers: {run.workdir / "results.json"}; '
-    f'plots: {", ".join(pictures) or "none"}'
+    f'\n{seconds / 60:.1f} minutes of measuring. In {run.workdir}: report.md (verdicts, tables, '
+    f'pictures), tables/*.csv, results.json, {len(pictures)} PNG files.\n'
+    f'Curves of training: tensorboard --logdir {run.workdir / "tensorboard"}'
   )

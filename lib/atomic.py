@@ -2,9 +2,11 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -14,9 +16,17 @@ def writing(path: str | os.PathLike) -> Iterator[BinaryIO]:
   """A file to write, also to read and to seek in, that takes its place when the block ends.
 
   A reader, or a kill at any moment, finds the old content or the new. A block that fails leaves
-  nothing behind.
+  nothing behind. A link stays, and the file that it names is replaced. Devices and pipes are never
+  replaced: they get the content when the block ends.
   """
-  path = pathlib.Path(path)
+  if is_stream(path):
+    with open(path, 'wb') as target, through(target) as file:
+      yield file
+    return
+  path = pathlib.Path(os.path.realpath(path))
+  if path.is_dir() or path.is_symlink():  # a link to itself
+    number = errno.ELOOP if path.is_symlink() else errno.EISDIR
+    raise OSError(number, os.strerror(number), str(path))
   partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
   try:
     with partial.open('w+b') as file:
@@ -27,6 +37,23 @@ def writing(path: str | os.PathLike) -> Iterator[BinaryIO]:
   finally:
     with contextlib.suppress(FileNotFoundError):
       partial.unlink()
+
+
+@contextlib.contextmanager
+def through(target: BinaryIO) -> Iterator[BinaryIO]:
+  """A file to write, to read and to seek in, that goes to `target` when the block ends well."""
+  with tempfile.TemporaryFile() as file:
+    yield file
+    file.seek(0)
+    shutil.copyfileobj(file, target)
+    target.flush()
+
+
+def is_stream(path: str | os.PathLike) -> bool:
+  """Whether a path names a device, a pipe, or an open file of a process (/dev/stdout)."""
+  if os.path.abspath(path).startswith(('/dev/std', '/dev/fd/', '/proc/')):
+    return True
+  return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def write(path: str | os.PathLike, content: bytes | str) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 
 from lib.errors import InputError
 
@@ -54,7 +54,7 @@ class Estimate(NamedTuple):
     """Half of the two-sided interval of the value, or None if it is unknown."""
     if self.sem is None or self.df is None:
       return None
-    return float(stats.t.ppf(0.5 + level / 2, self.df) * self.sem)
+    return float(special.stdtrit(self.df, 0.5 + level / 2) * self.sem)
 
   def p_value(self, against: float = 0.0) -> float | None:
     """p of the two-sided t-test that the value is `against`; None if it cannot be tested.
@@ -63,7 +63,7 @@ class Estimate(NamedTuple):
     """
     if self.sem is None or self.df is None or self.no_spread:
       return None
-    return float(2 * stats.t.sf(abs(self.value - against) / self.sem, self.df))
+    return float(2 * special.stdtr(self.df, -abs(self.value - against) / self.sem))
 
   def p_equivalent(self, margin: float, against: float = 0.0) -> float | None:
     """p of two one-sided t-tests that the value is within ± `margin` of `against`, doubled.
@@ -79,7 +79,7 @@ class Estimate(NamedTuple):
     if self.sem is None or self.df is None or self.no_spread:
       return None
     room = margin - abs(self.value - against)
-    return float(min(1.0, 2 * stats.t.sf(room / self.sem, self.df)))
+    return float(min(1.0, 2 * special.stdtr(self.df, -room / self.sem)))
 
 
 def mean(values: ArrayLike, over: str = 'seeds') -> Estimate:

@@ -71,13 +71,17 @@ def hex_font(data: bytes) -> None:
 
 
 JSON = json.dumps({'question': 'Who?', 'choices': ['a', 'b'], 'answer': 1}).encode() + b'\n'
+LABELS = {'label': ['1', 2], 'text': ['a', 'b']}
+LABELLED = json.dumps({'question': 'Who?', 'choices': LABELS, 'answerKey': 1}).encode() + b'\n'
 CSV = b'question,A,B,answer\nWho?,a,"b, c",B\n'
+COUNTED = b'0,Who?,a,b,B\n1,Why?,a,b,A\n'
 
 
 def question_file(data: bytes) -> None:
   name, content = [
-    ('q.jsonl', JSON * 2), ('q.json', b'[' + JSON + b',' + JSON + b']'), ('q.csv', CSV),
-  ][data[0] % 3 if data else 0]  # fmt: skip
+    ('q.jsonl', JSON + LABELLED), ('q.json', b'[' + JSON + b',' + JSON + b']'), ('q.csv', CSV),
+    ('q.csv', COUNTED),
+  ][data[0] % 4 if data else 0]  # fmt: skip
   for question in questions.read_questions(str(written(edited(content, data[1:]), name))):
     questions.prompt(question)
 
@@ -89,7 +93,9 @@ def metrics_lines(data: bytes) -> None:
 
 def table_rows(data: bytes) -> None:
   path = folder() / 'rows.json'
-  results.write_rows(path, [results.Row('t', {'k': 1}, 'nats', 1.0, 0.1, None, '', 'note')], 2.0)
+  results.write_rows(
+    path, [results.Row('t', {'k': 1}, 'nats', 1.0, 0.1, None, '', 'note')], 2.0, {}
+  )
   path.write_bytes(edited(path.read_bytes(), data))
   results.read_rows(path)
 
@@ -159,13 +165,14 @@ def checkpoint_files(data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(edited(content, data[1:]) if file == name else content)
   with module.Checkpoints(folder() / 'damaged') as checkpoints:
-    found = checkpoints.restore(faulty.shapes(), iter(faulty.make().batches))
+    found = checkpoints.restore(faulty.shapes(), iter(faulty.make().batches), {})
   assert found is not None
   assert f'end {int(module.digest(found[0])):08x}' == faulty.record(folder())[-1]
 
 
 QUICK = (
   hostile.tokenizer_file, hostile.tokenizer_arrays, hostile.tokenizer_archive, hostile.text,
+  hostile.foreign_file,
   hostile.ids, hostile.container_file, hostile.container_signed, glyph_table, hex_font,
   question_file, metrics_lines, table_rows, corpus_plan, encoded_file, own_text,
 )  # fmt: skip

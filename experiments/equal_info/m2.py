@@ -31,7 +31,12 @@ LN2 = np.log(2)
 OPAQUE = ('ac', 'static_ac')  # what the paper finds M2 cannot learn
 CLOSE = 0.01  # nats per token from ln V that count as learning nothing
 OPENING = 8  # tokens at the beginning of a stream, where all streams are aligned
-REFERENCES = ('bytes', 'sentencepiece', 'bpe')  # kinds of tokenizers that others are compared with
+REFERENCES = (
+  'bytes',
+  'sentencepiece',
+  'bpe',
+  'bpe_unsplit',
+)  # kinds of tokenizers that others are compared with
 # Models that learn next to nothing hardly vary by seed, so they say nothing on the noise of others.
 UNPOOLED = (*OPAQUE, 'gzip')
 TEXT = {'budget': 'text'}  # in the rows of models that read equal bytes in training

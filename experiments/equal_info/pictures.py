@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pictures of the tables, from their rows alone; no panel for a table that was not run."""
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Mapping, Sequence
 
 from experiments import coders
 from lib.report import plots
-from lib.report.plots import Panel
+from lib.report.plots import Picture
 from lib.report.results import Row, cells_of
 
-MARKS = 'osD^v<>PX*hp'
 LOSSY = ' (lossy)'  # after the name of a tokenizer that does not give every text back
 RANDOM = 'random bytes, as many as of ac'
+BITS = {'256': 8, '65536': 16}  # of a token, by vocabulary
 
 
 def label(where: Mapping[str, str]) -> str:
@@ -21,109 +22,115 @@ def label(where: Mapping[str, str]) -> str:
   return ', '.join(shown) + LOSSY * coders.lossy(where)
 
 
-def _by_step(cells: Mapping[str, float], column: str) -> plots.Series:
-  """(steps, values) of the columns `column`_at_step_N."""
-  found = sorted(
-    (int(match[1]), value)
-    for name, value in cells.items()
+def _by_step(cells: Mapping[str, Row], column: str) -> plots.Points:
+  """(step, row) of the columns `column`_at_step_N."""
+  return [
+    (float(match[1]), row)
+    for name, row in cells.items()
     if (match := re.fullmatch(rf'{column}_at_step_(\d+)', name))
-  )
-  return [step for step, _ in found], [value for _, value in found]
+  ]
 
 
-def _series(points: Sequence[tuple[str, float, float]]) -> dict[str, plots.Series]:
-  """Series by name, from (name, x, y)."""
-  found: dict[str, plots.Series] = {}
-  for name, x, y in points:
-    xs, ys = found.get(name, ([], []))
-    found[name] = [*xs, x], [*ys, y]
+def _grouped(points: Sequence[tuple[str, float, Row]]) -> dict[str, list[tuple[float, Row]]]:
+  """Points by name, from (name, x, row)."""
+  found: dict[str, list[tuple[float, Row]]] = {}
+  for name, x, row in points:
+    found.setdefault(name, []).append((x, row))
   return found
 
 
-def ratio(rows: Sequence[Row]) -> list[Panel]:
+def ratio(rows: Sequence[Row]) -> Picture:
   """Bytes a token by method, a panel for each vocabulary, up to what M1 allows."""
-  found: dict[str, dict[str, float]] = {}
+  found: dict[str, dict[str, Row]] = {}
   most = None
   for where, cells in cells_of(rows, 'ratio'):
     if where.get('method') == 'm1':
-      most = cells['bytes_per_token']
+      most = cells['bytes_per_token'].measured
     elif 'bytes_per_token' in cells:
       shown = where['method'] + LOSSY * coders.lossy(where)
-      found.setdefault(where.get('v', 'of its own'), {})[shown] = cells['bytes_per_token']
+      found.setdefault(where.get('v', ''), {})[shown] = cells['bytes_per_token']
   panels = []
-  for vocabulary, values in found.items():
-    bits = {'256': 8, '65536': 16}.get(vocabulary)
+  for vocabulary, named in found.items():
+    bits = BITS.get(vocabulary)
     levels = {'the most that M1 allows': most * bits / 8} if most and bits else {}
-    panels.append(plots.ranked(f'vocabulary {vocabulary}', 'bytes per token', values, levels))
-  return panels
+    size = f'Tokens of {bits} bits' if bits else 'Vocabularies of their own'
+    panels.append(plots.ranked(size, 'bytes per token', named, levels))
+  caption = (
+    'How many bytes of held-out text a token covers, by tokenizer. Bars: one standard error over '
+    'documents.'
+  )
+  return Picture(caption, panels)
 
 
-def uniformity(rows: Sequence[Row]) -> list[Panel]:
+def uniformity(rows: Sequence[Row]) -> Picture:
   """KL divergence to uniform by counts alone, and what as many random bytes show."""
   panels = []
-  for kind, title in (('ngrams', 'strings at every bit'), ('tokens', 'strings end to end')):
+  for kind, title in (('ngrams', 'Strings at every bit'), ('tokens', 'Strings end to end')):
     points = []
     for where, cells in cells_of(rows, 'uniformity'):
-      if where['kind'] == kind and cells.get('kl_bits'):
-        n, value = int(where['n']), cells['kl_bits']
-        points.append((where['method'] + LOSSY * coders.lossy(where), n, value))
+      row = cells.get('kl_bits')
+      if where['kind'] == kind and row and row.measured:
+        n = int(where['n'])
+        points.append((where['method'] + LOSSY * coders.lossy(where), n, row))
         if where['method'] == 'ac':
-          points.append((RANDOM, n, value - cells['kl_bits_corrected']))
+          value = row.measured - (cells['kl_bits_corrected'].measured or 0.0)
+          points.append((RANDOM, n, dataclasses.replace(row, measured=value, sem=None)))
     if points:
-      styles = {RANDOM: {'color': '0.35', 'linestyle': '--'}}
-      series, unit = _series(points), 'KL divergence to uniform by counts, bits'
-      panels.append(plots.curves(title, 'bits n', unit, series, log_y=True, styles=styles))
-  return panels
+      axes = 'bits n of a string', 'KL divergence to uniform, bits'
+      panels.append(plots.row_curves(title, *axes, _grouped(points), log_y=True))
+  caption = (
+    'How far strings of n bits of the coded text are from random ones, by counts alone; what as '
+    'many random bytes show is the least that can be seen.'
+  )
+  return Picture(caption, panels)
 
 
-def m2(rows: Sequence[Row]) -> list[Panel]:
-  """Bits per byte against FLOPs per byte and bytes per step; M2 below models without context."""
+def m2(rows: Sequence[Row]) -> Picture:
+  """Bits per byte against FLOPs per byte; M2 next to models that read no context."""
   every = [(label(where), found) for where, found in cells_of(rows, 'm2') if 'budget' not in where]
   if not every:
-    return []
-  panels = []
-  for column, x_label in (
-    ('mflops_per_byte', 'MFLOP per byte, M1 counted as in the paper'),
-    ('bytes_per_step', 'bytes per step'),
-  ):
-    series = _series([(name, found[column], found['bits_per_byte']) for name, found in every])
-    styles = {
-      method: {
-        'marker': MARKS[i % len(MARKS)], 'markersize': 6, 'color': f'C{i % 10}',
-        'fillstyle': 'none' if LOSSY in method else 'full',
-      }
-      for i, method in enumerate(series)
-    }  # fmt: skip
-    title, y_label = 'M2 on held-out text', 'bits per byte'
-    panels.append(plots.curves(title, x_label, y_label, series, log_x=True, styles=styles))
+    return Picture('', [])
+  value = lambda found, column: found[column].measured or 0.0
+  points = _grouped(
+    [(name, value(found, 'mflops_per_byte'), found['bits_per_byte']) for name, found in every]
+  )
+  x_label, y_label = 'MFLOP to read a byte, M1 counted as in the paper', 'bits per byte'
+  panels = [plots.row_curves('M2 by the cost of a byte', x_label, y_label, points, log_x=True)]
   first = dict(reversed(every))
   names = [*first][::-1]
   unigram = 'unigram_bits_per_byte'
   bars = {
     'uniform': [first[name]['uniform_bits_per_byte'] for name in names],
     'unigram': [first[name][unigram] for name in names],
-    # Where a token is no window, or a window by itself, its unigram is that of whole windows.
-    'unigram of whole windows': [
-      min(first[name].get(f'window_{unigram}{which}', first[name][unigram])
-          for which in ('', '_whole_corpus')) for name in names
-    ],
+    'unigram of whole windows': [_window_unigram(first[name]) for name in names],
     'M2': [first[name]['bits_per_byte'] for name in names],
-  }  # fmt: skip
-  panels.append(plots.bars('M2 and models that read no context', 'bits per byte', names, bars, {}))
-  return panels
+  }
+  panels.append(plots.row_bars('M2 and models that read no context', y_label, names, bars, {}))
+  caption = (
+    'Bits per byte of the language model M2 over each kind of tokens of held-out text. Bars: one '
+    'standard error over documents.'
+  )
+  return Picture(caption, panels)
 
 
-def windows(rows: Sequence[Row]) -> list[Panel]:
+def _window_unigram(cells: Mapping[str, Row]) -> Row:
+  """The better unigram of whole windows; where a token is no window, or is one, that of tokens."""
+  columns = 'window_unigram_bits_per_byte', 'window_unigram_bits_per_byte_whole_corpus'
+  found = [cells[column] for column in columns if column in cells]
+  return min(found or [cells['unigram_bits_per_byte']], key=lambda row: row.measured or 0.0)
+
+
+def windows(rows: Sequence[Row]) -> Picture:
   """The gap to uniform by width, and accuracy by position and step for each width."""
   cells = cells_of(rows, 'windows')
   whole = [(where, found) for where, found in cells if 'position' not in where]
   if not whole:
-    return []
-  gap = _series(
-    [(f'v = {where["v"]}', int(where['b']), found['gap_bits_per_token']) for where, found in whole]
+    return Picture('', [])
+  gap = _grouped(
+    [(f'{where["v"]} ids', int(where['b']), found['gap_bits_per_token']) for where, found in whole]
   )
   title, unit = 'What M2 learns of a token', 'bits below uniform'
-  panels = [plots.curves(title, 'bits of a window', unit, gap, log_x=True)]
+  panels = [plots.row_curves(title, 'bits of a window', unit, gap, log_x=True)]
   of = lambda where: {key: value for key, value in where.items() if key != 'position'}
   parts = [(where, found) for where, found in cells if 'position' in where]
   for key, group in itertools.groupby(parts, lambda part: of(part[0])):
@@ -131,25 +138,32 @@ def windows(rows: Sequence[Row]) -> list[Panel]:
       f'token {where["position"]} of the window': _by_step(found, 'accuracy')
       for where, found in group
     }
-    title = ', '.join(f'{name}={value}' for name, value in key.items()) + LOSSY * coders.lossy(key)
-    panels.append(plots.curves(title, 'training step', 'accuracy', series))
-  return panels
+    title = f'Windows of {key["b"]} bits ({key["mode"]}), {key["v"]} ids{LOSSY * coders.lossy(key)}'
+    panels.append(plots.row_curves(title, 'training step', 'accuracy', series))
+  caption = 'How much of a token M2 learns, by the width of windows and by the place in a window.'
+  return Picture(caption, panels)
 
 
-def decompress(rows: Sequence[Row]) -> list[Panel]:
+def decompress(rows: Sequence[Row]) -> Picture:
   """Accuracy on the text's bytes while training, and at the end by half of the text."""
   cells = [
     ('control: no tokens' if where['method'] == 'none' else label(where), found)
     for where, found in cells_of(rows, 'decompress')
   ]
   if not cells:
-    return []
+    return Picture('', [])
   series = {arm: _by_step(found, 'accuracy') for arm, found in cells}
   bars = {
     arm: [found['accuracy_first_half'], found['accuracy_second_half']] for arm, found in cells
   }
   halves = ['first half of the text', 'second half']
-  return [
-    plots.curves('Decompression, validation texts', 'training step', 'byte accuracy', series),
-    plots.bars('Decompression, test texts', 'byte accuracy', halves, bars, {}),
+  y_label = 'share of bytes that are right'
+  panels = [
+    plots.row_curves('Validation texts, while training', 'training step', y_label, series),
+    plots.row_bars('Test texts, after training', y_label, halves, bars, {}),
   ]
+  caption = (
+    'A decoder that reads the tokens and writes the text, next to one that gets no tokens. Bars: '
+    'one standard error over texts.'
+  )
+  return Picture(caption, panels)

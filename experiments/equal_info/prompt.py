@@ -13,7 +13,7 @@ from experiments.recipe import Run
 from lib.decoding import generated_text
 from lib.errors import InputError
 
-LOSSLESS = ('delay', 'exact', 'numbered', 'top', 'parsed', 'pruned', 'bpe')
+LOSSLESS = ('delay', 'exact', 'numbered', 'top', 'parsed', 'pruned', 'bpe', 'bpe_unsplit')
 
 
 def check(config: ConfigDict) -> None:

@@ -125,7 +125,7 @@ def _add_excess(rows: Rows, lengths: coded_text.CodeLengths, spent: np.ndarray) 
   note = f'AC takes {spent.sum():,} bits and -log2 p of M1 is {lengths.exact.sum():,.1f}'
   rows.add(where, 'excess', over, 'share', note)
   bar = f'at most {CLOSE:.0%} longer than -log2 p of M1; 257 of 16,384 are reserved'
-  rows.add(where, 'holds', float(over.value <= CLOSE), note=bar)
+  rows.add(where, 'holds', float(over.value <= CLOSE), 'yes/no', bar)
   notes = {
     'frequencies': '14-bit frequencies, each at least 1 of 16,384',
     'end_mark': 'the mark that ends a stream, of 14 bits',

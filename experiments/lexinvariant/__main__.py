@@ -23,6 +23,7 @@ RECIPE = Recipe(
   'lexinvariant',
   'Lexinvariant Language Models',
   [module.TABLE for module in MODULES],
+  summary='A language model needs no fixed token embeddings: it learns the symbols in context.',
   answer=prompt.answer,
   check_prompt=prompt.check,
   largest='context',

@@ -21,6 +21,7 @@ from lib.evals.probing import Probing
 from lib.language_model import TrainedModel
 from lib.models.probe import Probe
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, name, series
 from lib.tasks import ciphers
 from lib.tasks.look_up import above_chance
@@ -276,22 +277,37 @@ def _shown(data: bytes) -> str:
   return data.decode('utf-8', 'backslashreplace').replace('\n', '⏎')
 
 
+SOLVERS = {  # in pictures
+  'majority': 'probe of the model, majority of its readings',
+  'assignment': 'probe of the model, best one-to-one key',
+  'untrained_majority': 'probe of an untrained model',
+  'frequency_matching': 'matching frequencies',
+  'hill_climbing': 'hill climbing on bigrams',
+}
+
+
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Precision of the keys that each solver finds, by window, and the key matrices."""
-  by_corpus: dict[str, dict[str, plots.Series]] = {}
+  by_corpus: dict[str, dict[str, plots.Points]] = {}
   for where in [row.where for row in rows if row.column == 'precision_at_0']:
     curve = series(rows, 'cipher', r'precision_at_(\d+)', where)
     title = f'Keys of ciphers, {where["data"]}, {where["vocabulary"]}'
-    by_corpus.setdefault(title, {})[where['solver']] = curve
+    by_corpus.setdefault(title, {})[SOLVERS.get(where['solver'], where['solver'])] = curve
   label = 'first symbol of the window'
-  panels = [plots.curves(title, label, 'precision', each) for title, each in by_corpus.items()]
+  y_label = 'share of the key that is right'
+  panels = [plots.row_curves(title, label, y_label, each) for title, each in by_corpus.items()]
   alphabet = text_models.ALPHABETS[config.text.vocabularies[0]]
   labels = [chr(byte) for byte in alphabet.replace(b' ', b'_').replace(b'\n', b'/')]
   labels = labels if len(labels) <= 64 else []
   matrix = lambda title, values: plots.matrix(title, values, labels, 'read as', 'plain symbol')
   with np.load(run.workdir / MATRICES) as matrices:  # the right key is the diagonal
     keys = [matrix(title, values) for title, values in matrices.items()]
-  return {'cipher.png': panels, 'cipher_keys.png': keys}
+  caption = (
+    'How much of the key of a substitution cipher each solver finds, by how much text it has '
+    'read. Bars: one standard error over texts.'
+  )
+  about_keys = 'As what each plain symbol is read; a right key is the diagonal.'
+  return {'cipher.png': Picture(caption, panels), 'cipher_keys.png': Picture(about_keys, keys)}
 
 
 TABLE = Table(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Perplexity against position on text: trained rows and fresh random ones (Figures 3 and 7)."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,6 +15,7 @@ from experiments.recipe import Pictures, Run, Table
 from lib import stats
 from lib.evals.sequences import token_nats
 from lib.report import plots
+from lib.report.plots import EMBEDDINGS, Picture
 from lib.report.results import Row, Rows, select, series
 from lib.stats import Estimate
 from lib.tasks.markov import renaming
@@ -160,26 +162,36 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Perplexity and relative gap by the window's first symbol, and the way of training."""
   places = [row.where for row in rows if row.table == 'context']
   places = [dict(one) for one in dict.fromkeys(tuple(where.items()) for where in places)]
-  label = f'first symbol of {config.text.window}'
+  label = f'first symbol of a window of {config.text.window}'
   panels, gaps, ways = [], {}, {}
   for corpus in select(rows, 'context', 'log_v_factorial_nats'):
     title, curves = ', '.join(corpus.where.values()), {}
     for where in [where for where in places if corpus.where.items() < where.items()]:
+      last = EMBEDDINGS.get(where.get('embedding', ''), [*where.values()][-1].replace('_', ' '))
       if 'seed' in where:
         way = series(rows, 'context', r'late_perplexity_at_step_([1-9]\d*)', where)
-        ways[' '.join(where.values())] = way
+        ways[f'{last}, {title}'] = way
       else:
-        last = [*where.values()][-1].replace('_', ' ')
         curves[last] = series(rows, 'context', r'perplexity_at_(\d+)', where)
     # All of log V! within one window, were learned rows as good as the truth.
-    x, y = curves['learned']
     factor = math.exp((corpus.measured or 0.0) / config.text.window)
-    curves['ideal: at most learned · V!^(1/k)'] = x, [factor * one for one in y]
-    panels.append(plots.curves(f'Perplexity, {title}', label, 'perplexity', curves))
+    most = [
+      (x, dataclasses.replace(row, measured=factor * (row.measured or 0.0), sem=None))
+      for x, row in curves[EMBEDDINGS['learned']]
+    ]
+    curves['ideal: at most trained rows · V!^(1/window)'] = most
+    axes = {'log_y': True}
+    panels.append(plots.row_curves(f'Text: {title}', label, 'perplexity', curves, **axes))
     gaps[title] = series(rows, 'context', r'relative_gap_at_(\d+)', corpus.where)
-  panels.append(plots.curves('Gap of random rows', label, 'relative to learned rows', gaps))
-  title = 'Validation perplexity late in the context'
-  return {'context.png': [*panels, plots.curves(title, 'step', 'perplexity', ways)]}
+  y_label = 'relative to trained rows'
+  panels.append(plots.row_curves('Gap of random rows', label, y_label, gaps))
+  title = 'Late in the context, while training'
+  panels.append(plots.row_curves(title, 'training step', 'validation perplexity', ways))
+  caption = (
+    'Perplexity of held-out text by position in the context: trained rows, fresh random rows for '
+    'each sequence, and counting in the sequence. Bars: one standard error over sequences.'
+  )
+  return {'context.png': Picture(caption, panels)}
 
 
 TABLE = Table(

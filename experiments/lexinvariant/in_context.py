@@ -17,6 +17,7 @@ from lib import stats
 from lib.data import sources
 from lib.evals.sequences import generator
 from lib.report import plots, published
+from lib.report.plots import EMBEDDINGS, Picture
 from lib.report.results import Row, Rows, coordinates, select
 from lib.tasks import look_up
 from lib.tasks.look_up import Example, Symbols
@@ -147,20 +148,25 @@ def audit(rows: Sequence[Row]) -> Rows:
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Accuracy of both embeddings next to guessing, by corpus, and of the pair that was trained."""
-  panels: dict[str, dict[str, dict[str, float]]] = {}  # title -> who answers -> task -> accuracy
+  panels: dict[str, dict[str, dict[str, Row]]] = {}  # title -> who answers -> task -> accuracy
   for row in select(rows, 'in_context', 'accuracy'):
     where = row.where
-    who = where.get('embedding') or f'guess: {where["predictor"].replace("_", " ")}'
+    who = EMBEDDINGS.get(where.get('embedding', ''))
+    who = who or f'guess: {where["predictor"].replace("_", " ")}'
     task = f'{where["task"]}\n{where["symbols"].replace("_", " ")}'
     corpus = [where[key] for key in ('data', 'vocabulary') if key in where]
-    title = ', '.join(corpus) or 'trained on the tasks'
-    panels.setdefault(title, {}).setdefault(who, {})[task] = row.measured or 0.0
+    title = 'Models of ' + ', '.join(corpus) if corpus else 'Models trained on the tasks'
+    panels.setdefault(title, {}).setdefault(who, {})[task] = row
   drawn = []
   for title, by_who in panels.items():
     groups = [*next(iter(by_who.values()))]
     values = {who: [*one.values()] for who, one in by_who.items()}
-    drawn.append(plots.bars(f'In-context tasks, {title}', 'accuracy', groups, values, {}))
-  return {'in_context.png': drawn}
+    drawn.append(plots.row_bars(title, 'accuracy', groups, values, {}))
+  caption = (
+    'Accuracy in looking symbols up and in permuting them, next to guesses. Bars: one standard '
+    'error over questions.'
+  )
+  return {'in_context.png': Picture(caption, drawn)}
 
 
 TABLE = Table(

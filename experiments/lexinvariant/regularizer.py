@@ -23,6 +23,7 @@ from lib.errors import InputError
 from lib.evals.sequences import generator, token_nats
 from lib.language_model import TrainedModel
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, name, select, series
 from lib.tasks import look_up
 from lib.tasks.look_up import Example, ExampleDocuments, Symbols
@@ -284,29 +285,35 @@ def add_accuracies(
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """What B_p gives and costs by p, and how long trained rows grow."""
   mine = [row for row in rows if row.table == 'regularizer' and row.measured is not None]
-  by_p: dict[str, plots.Series] = {}
+  by_p: dict[str, plots.Points] = {}
   for column in dict.fromkeys(row.column for row in mine):
     found = select(rows, 'regularizer', column, embedding='permuted', per='type')
-    found = [row for row in found if 'seed' not in row.where]
-    by_p[column] = [float(row.where['p']) for row in found], [row.measured or 0.0 for row in found]
+    by_p[column] = [(float(row.where['p']), row) for row in found if 'seed' not in row.where]
   accuracy = {
-    column.replace('_accuracy_', ', ').replace('_', ' '): curve
+    column.replace('_accuracy_', ', ').replace('_', ' ') + ' symbols': curve
     for column, curve in by_p.items()
     if '_accuracy_' in column and '_above_' not in column
   }
   norms = {}
   for arm in arms(config):
     where = arm.where | {'seed': config.seed}
-    if (curve := series(rows, 'regularizer', r'row_norm_at_step_(\d+)', where))[0]:
-      norms[name(**arm.where)] = curve
-  text_nats = {'B_p per type': by_p['text_nats_per_symbol']}
-  return {
-    'regularizer.png': [
-      plots.curves('Tasks by how many names are hidden', 'p', 'accuracy', accuracy),
-      plots.curves('Text under its own names', 'p', 'nats per symbol', text_nats),
-      plots.curves('Length of trained rows', 'step', 'over √width', norms, {'random rows': 1.0}),
-    ]
-  }
+    if curve := series(rows, 'regularizer', r'row_norm_at_step_(\d+)', where):
+      said = [f'{key} = {value}' for key, value in arm.where.items() if key != 'embedding']
+      norms[', '.join([str(arm.where['embedding']), *said])] = curve
+  text_nats = {'permuted names (B_p)': by_p['text_nats_per_symbol']}
+  x_label, y_label = 'share p of hidden names', 'norm over √width'
+  panels = [
+    plots.row_curves('Tasks by how many names are hidden', x_label, 'accuracy', accuracy),
+    plots.row_curves('Text under its own names', x_label, 'nats per symbol', text_nats),
+    plots.row_curves(
+      'Length of trained rows', 'training step', y_label, norms, levels={'random rows': 1.0}
+    ),
+  ]
+  caption = (
+    'What hiding names in a share p of the places gives on two tasks, what it costs on text, and '
+    'how long trained rows grow next to random ones. Bars: one standard error.'
+  )
+  return {'regularizer.png': Picture(caption, panels)}
 
 
 TABLE = Table(

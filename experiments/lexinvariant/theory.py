@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's theorem on chains small enough for the exact posterior over all renamings."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from experiments.recipe import Pictures, Run, Table
 from lib import stats
 from lib.errors import InputError
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, series
 from lib.tasks.markov import renaming
 from lib.tasks.markov.chains import MarkovDocuments, MarkovSource, random_kernel
@@ -108,10 +108,14 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   panels = []
   for size in sorted({min(config.theory.alphabets), max(config.theory.alphabets)}):
     found = {label: series(rows, 'theory', form, {'d': size}) for label, form in CURVES.items()}
-    logs = {label: (x, [math.log10(value) for value in y]) for label, (x, y) in found.items()}
-    title = f'Distance of p′ from p, d = {size}'
-    panels.append(plots.curves(title, 'T', 'log10 average L1', logs, log_x=True))
-  return {'theory.png': panels}
+    title, x_label = f'Alphabet of d = {size} symbols', 'symbols read, T'
+    axes = {'log_x': True, 'log_y': True}
+    panels.append(plots.row_curves(title, x_label, 'average L1 distance', found, **axes))
+  caption = (
+    'How far the best predictor that knows no names, p′, is from the true law p after T symbols, '
+    'under two upper bounds; both axes are logarithmic. Bars: one standard error over chains.'
+  )
+  return {'theory.png': Picture(caption, panels)}
 
 
 TABLE = Table(

@@ -48,6 +48,6 @@ def over_sizes(
   points = {
     label: [(float(row.where['d']), row) for row in some] for label, some in found.items() if some
   }
-  x_label = 'dictionary size d (± one standard error)'
+  x_label = 'dictionary size d (tokens)'
   panel = plots.row_curves(title, x_label, y_label, points, levels=levels, log_x=True)
   return [panel] if points else []

@@ -17,6 +17,7 @@ from lib import stats
 from lib.data import sources
 from lib.errors import InputError
 from lib.evals import ngram
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 from lib.threads import on_all_cores
 from lib.tokenizers.characters import Characters
@@ -102,13 +103,17 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Unigram loss against dictionary size, with character m-grams as levels."""
   of = lambda tokenizer: select(rows, 'real_text', 'bits_per_byte', tokenizer=tokenizer)
   found = {
-    'unigram over BPE (within words) tokens': of('bpe'),
-    'unigram over Unigram tokens': of('unigram'),
-    'unigram over WordPiece tokens': of('wordpiece'),
+    'BPE (within words)': of('bpe'),
+    'Unigram': of('unigram'),
+    'WordPiece': of('wordpiece'),
   }
   levels = {f'bytes, {row.where["order"]}-byte context': row.measured or 0.0 for row in of('bytes')}
-  title = f'{config.data.source}, held-out documents'
-  return {'real_text.png': over_sizes(title, 'bits per byte', found, levels)}
+  title = f'Unigrams over tokens of {config.data.source}'
+  caption = (
+    'Loss of unigrams over the tokens of three kinds of dictionaries on held-out text, against '
+    'their size, between models of bytes. Bars: one standard error over documents.'
+  )
+  return {'real_text.png': Picture(caption, over_sizes(title, 'bits per byte', found, levels))}
 
 
 TABLE = Table(

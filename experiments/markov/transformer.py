@@ -28,10 +28,11 @@ from lib.evals import ngram
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.report import plots
+from lib.report.plots import Panel, Picture
 from lib.report.results import Row, Rows, name, select
 from lib.tasks.markov import chains
 from lib.tokenizers.base import Dictionary
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 
 STEPS = (0, 100, 200, 300, 400, 500, 1000, 4000, 10_000)  # whose losses are rows
@@ -74,7 +75,7 @@ def make_tokenizer(
     return Characters(source.alphabet)
   if kind == 'bpe':
     text = chains.draw(source, options.dictionary_chars, seed, chains.DICTIONARY)
-    return train_bpe([text], options.vocab_size, source.alphabet)
+    return train_bpe_unsplit([text], options.vocab_size, source.alphabet)
   raise InputError(f'transformer.tokenizers {kind!r} is not one of characters, bpe.')
 
 
@@ -233,38 +234,39 @@ def _measure(config: ConfigDict, run: Run, rows: Rows, arm: Arm) -> dict[int, np
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """The way of each arm, and what it gains."""
-  return {'transformer.png': _curves(config, run), 'gain.png': _gain(rows, config)}
+  curves = (
+    'Loss on fresh text while the same transformer trains on characters and on BPE tokens, for '
+    'sources of order k. Bands: one standard error over seeds.'
+  )
+  gain = (
+    'What each model saves over the one before it: a unigram over tokens, a bigram over tokens, '
+    'the transformer; and the transformer over characters. Bars: one standard error over seeds.'
+  )
+  return {
+    'transformer.png': Picture(curves, _curves(config, run)),
+    'gain.png': Picture(gain, _gain(rows, config)),
+  }
 
 
-def _curves(config: ConfigDict, run: Run) -> list[plots.Panel]:
-  """Validation loss by step and by seconds of training, a pair of panels for each p and tying."""
+def _curves(config: ConfigDict, run: Run) -> list[Panel]:
+  """Validation loss by step, a panel for each p and tying."""
   panels = []
-  options = config.transformer
   for p, tied in dict.fromkeys((arm['p'], arm['tied']) for arm in arms(config)):
-    by_step, by_second, styles, errors = {}, {}, {}, {}
+    series, errors = {}, {}
     for arm in (arm for arm in arms(config) if (arm['p'], arm['tied']) == (p, tied)):
-      histories = fit.histories(config, run, options, run_name(arm))
-      seconds = fit.curves(histories, 'seconds')
+      histories = fit.histories(config, run, config.transformer, run_name(arm))
       curve = {step: stats.mean(nats) for step, nats in fit.curves(histories, LOSS).items()}
-      nats, times = [found.value for found in curve.values()], [seconds[step][0] for step in curve]
-      label = f'{arm["tokenizer"]}, k = {arm["k"]}'
-      color = f'C{list(config.orders).index(arm["k"])}'
-      styles[label] = {'color': color, 'linestyle': STROKES[arm['tokenizer']]}
+      label = f'{arm["tokenizer"].replace("bpe", "BPE")}, order k = {arm["k"]}'
+      series[label] = [*curve], [found.value for found in curve.values()]
       errors[label] = [found.sem for found in curve.values()]
-      by_step[label], by_second[label] = ([*curve], nats), (times, nats)
     levels = markov_source.levels(make_source(config, config.orders[0], p))
-    title = f'p = q = {p}, {"tied" if tied else "untied"}' if p else config.source.kind
-    panels += [
-      plots.curves(title + more, x_label, PER_CHAR, series, levels, styles=styles, errors=errors)
-      for more, x_label, series in (
-        ('', 'step (± one standard error)', by_step),
-        (': by time', 'seconds of training, all seeds', by_second),
-      )
-    ]
+    switches = f'switching probabilities p = q = {p}, ' if p else f'{config.source.kind}, '
+    title = f'Transformer, {switches}{"tied" if tied else "untied"} rows'
+    panels.append(plots.curves(title, 'training step', PER_CHAR, series, levels, errors=errors))
   return panels
 
 
-def _gain(rows: Sequence[Row], config: ConfigDict) -> list[plots.Panel]:
+def _gain(rows: Sequence[Row], config: ConfigDict) -> list[Panel]:
   """What each model gains over the one before it: token unigram, token bigram, network."""
   first = arms(config)[0]
   gains: dict[str, list[float]] = {}
@@ -284,17 +286,17 @@ def _gain(rows: Sequence[Row], config: ConfigDict) -> list[plots.Panel]:
     (unigram,), (bigram,), (above,), (alone,) = found
     start = stats.Estimate(make_source(config, k, first['p']).ngram_loss(0), 0.0)
     for label, gain in {
-      'unigram over tokens, over a unigram of characters': stats.difference(start, unigram),
-      'bigram over tokens, over their unigram': stats.difference(unigram, bigram),
-      'transformer over tokens, over their bigram': above.times(-1),
-      'transformer over characters, over their unigram': stats.difference(start, alone),
+      'token unigram less character unigram': stats.difference(start, unigram),
+      'token bigram less token unigram': stats.difference(unigram, bigram),
+      'transformer less token bigram': above.times(-1),
+      'transformer on characters less unigram': stats.difference(start, alone),
     }.items():
       gains.setdefault(label, []).append(gain.value)
       errors.setdefault(label, []).append(gain.sem)
   source = make_source(config, config.orders[0], first['p'])
   levels = {'all there is to gain': source.ngram_loss(0) - source.entropy_rate}
   groups = [f'k = {k}' for k in config.orders]
-  title = f'The gain split: BPE-{config.transformer.vocab_size}, or characters'
+  title = f'Gains with {config.transformer.vocab_size} BPE tokens, and with characters'
   return [plots.bars(title, PER_CHAR, groups, gains, levels, errors)]
 
 

@@ -9,7 +9,13 @@ from experiments.matrix import budget, grid, markov
 from experiments.recipe import Recipe
 
 TABLES = [grid.TABLE, budget.TABLE, markov.TABLE]
-RECIPE = Recipe('matrix', 'Every tokenizer under every embedding', TABLES)
+RECIPE = Recipe(
+  'matrix',
+  'Every tokenizer under every embedding',
+  TABLES,
+  summary='Any tokenizer runs under any embedding, compared at equal bytes of context and equal '
+  'training FLOPs.',
+)
 
 if __name__ == '__main__':
   runner.main(RECIPE)

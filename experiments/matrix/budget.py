@@ -15,6 +15,7 @@ from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
 from lib.errors import InputError
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 from lib.tokenizers import Tokenizer
 
@@ -59,16 +60,19 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte of the unigram and of the models, with errors."""
-  labels = {'unigram_bits_per_byte': 'unigram over its tokens', cells.BITS: 'model, learned rows'}
+  labels = {'unigram_bits_per_byte': 'unigram over its tokens', cells.BITS: 'model, trained rows'}
   groups = [row.where['tokenizer'] for row in select(rows, 'budget', 'times')]
   found = {
     label: [select(rows, 'budget', column, tokenizer=one)[0] for one in groups]
     for column, label in labels.items()
   }
-  series = {label: [row.measured or 0.0 for row in of] for label, of in found.items()}
-  errors = {label: [row.sem for row in of] for label, of in found.items()}
   title = f'At {config.budget.times:g} times the FLOPs of the grid'
-  return {'budget.png': [plots.bars(title, 'bits per byte', groups, series, {}, errors)]}
+  caption = (
+    'A model with trained rows, and a unigram over the same tokens. Bars: one standard error over '
+    'seeds and documents.'
+  )
+  panel = plots.row_bars(title, 'bits per byte', groups, found, {})
+  return {'budget.png': Picture(caption, [panel])}
 
 
 TABLE = Table(

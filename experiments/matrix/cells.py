@@ -23,7 +23,7 @@ from lib.tokenizers.base import Tokenizer
 
 BITS, GAIN = 'bits_per_byte', 'gain_over_unigram_bits_per_byte'
 ABOUT_NAMES = (
-  ' `bpe` and `lzw` merge across spaces; `sentencepiece` and `wordpiece` stay within words. '
+  ' `bpe` (rule `words`), `sentencepiece` and `wordpiece` stay within words; `lzw` does not. '
   f'Tokenizers that are not lossless ({LOSSY}) are not ranked.'
 )
 

@@ -17,6 +17,7 @@ from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
 from lib.errors import InputError
 from lib.report import plots
+from lib.report.plots import EMBEDDINGS, Picture
 from lib.report.results import LOSSY, Row, Rows, name, select
 from lib.tokenizers import Tokenizer, documents
 
@@ -132,7 +133,7 @@ def add_ranks(rows: Rows, found: Cells) -> None:
     if label in order:
       rank = order.index(label) + 1.0
       note = 'by the gain of learned rows over its own unigram; 1 is the largest'
-    rows.add({'tokenizer': label}, 'rank_by_gain', rank, note=note)
+    rows.add({'tokenizer': label}, 'rank_by_gain', rank, 'rank', note)
 
 
 def add_untried(rows: Rows, grid: Rows, found: Cells, labels: Mapping[str, str]) -> None:
@@ -176,23 +177,25 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
 
   heat = []
   for column, title, unit in (
-    (GAIN, 'What a model gains over a unigram', 'bits per byte below the unigram'),
+    (GAIN, 'What a model gains over a unigram', 'bits below the unigram'),
     (BITS, 'Every tokenizer under every embedding', 'bits per byte'),
   ):
     values = [[value(column, label, kind) for kind in embeddings] for label in labels]
-    legend = UNRANKED if lossy else ''
-    heat.append(plots.heat_map(title, values, [*shown.values()], embeddings, unit, legend))
+    names, legend = [EMBEDDINGS[kind] for kind in embeddings], UNRANKED if lossy else ''
+    heat.append(plots.heat_map(title, values, [*shown.values()], names, unit, legend))
   points: dict[str, dict[str, tuple[float, float]]] = {}
   for kind in embeddings:
     for label in labels:
       cost, bits = value('mflops_per_byte', label, kind), value(BITS, label, kind)
       if cost is not None and bits is not None:
-        points.setdefault(kind, {})[shown[label]] = (cost, bits)
+        points.setdefault(EMBEDDINGS[kind], {})[shown[label]] = (cost, bits)
   title = 'Bits and cost of a byte, at equal FLOPs of training'
   x_label = 'MFLOP to read a byte' + f' ({UNRANKED})' * bool(lossy)
   unranked = [shown[label] for label in labels if label in lossy]
   trade = [plots.trade(title, x_label, 'bits per byte', points, unranked)] if points else []
-  return {'matrix.png': heat, 'pareto.png': trade}
+  seen = 'Every tokenizer (lines) under every embedding (columns), at equal FLOPs of training.'
+  by_cost = 'Bits per byte against the cost of reading a byte; the dashed line joins the best.'
+  return {'matrix.png': Picture(seen, heat), 'pareto.png': Picture(by_cost, trade)}
 
 
 TABLE = Table(

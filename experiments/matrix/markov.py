@@ -22,11 +22,12 @@ from lib.compression import known_law
 from lib.errors import InputError
 from lib.evals import ngram
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 from lib.tasks.markov import chains, dictionary_loss
 from lib.threads import on_all_cores
 from lib.tokenizers.base import Dictionary
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.lzw import train_lzw
 
 NOTES = {
@@ -132,7 +133,7 @@ def _dictionaries(config: ConfigDict, order: int, bits: int) -> dict[str, Any]:
 
   seeds = fit.seeds(config, sizes)
   return {
-    'bpe': np.transpose([learned(train_bpe, seed) for seed in seeds]),
+    'bpe': np.transpose([learned(train_bpe_unsplit, seed) for seed in seeds]),
     'lzw': np.transpose([learned(train_lzw, seed) for seed in seeds]),
     'numbered': exact(known_law.numbered(source, bits)),
     'in_bytes': exact(known_law.byte_windows(source, bits)),
@@ -146,11 +147,14 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     found = select(rows, 'markov', 'above_entropy_rate_nats_per_char', k=order)
     size = lambda row: f', d={row.where["d"]}' if 'd' in row.where else ''
     labels = [row.where['tokenizer'] + size(row) for row in found]
-    values = {label: row.measured or 0.0 for label, row in zip(labels, found, strict=True)}
-    errors = {label: row.sem for label, row in zip(labels, found, strict=True)}
-    title, x_label = f'Order {order}', 'nats per character above H∞'
-    panels.append(plots.ranked(title, x_label, values, {}, '%.4f', errors))
-  return {'markov.png': panels}
+    named = dict(zip(labels, found, strict=True))
+    title, x_label = f'Markov source of order {order}', 'nats per character above the entropy rate'
+    panels.append(plots.ranked(title, x_label, named, {}, '{:.4f}'))
+  caption = (
+    'What each tokenizer loses over the entropy rate of a Markov source under a unigram over its '
+    'tokens, and what an arithmetic coder loses. Bars: one standard error over seeds.'
+  )
+  return {'markov.png': Picture(caption, panels)}
 
 
 TABLE = Table(

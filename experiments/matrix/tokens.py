@@ -4,9 +4,10 @@
   bytes           the 256 bytes
   characters      Unicode characters, the most frequent; others as their bytes
   blocks          the most frequent pairs of bytes; else one byte
-  bpe, lzw, sentencepiece, wordpiece, unicode
-                  learned dictionaries; bpe and lzw merge across spaces, sentencepiece and wordpiece
-                  stay within words, unicode has at most three characters an id
+  bpe, bpe_unsplit, lzw, sentencepiece, wordpiece, unicode
+                  learned dictionaries; bpe (rule `words` of lib/tokenizers/pretokenizers.py),
+                  sentencepiece and wordpiece stay within words, bpe_unsplit and lzw merge across
+                  spaces, unicode has at most three characters an id
   numbered12, …   tokens by a small byte model M1, as experiments/coders.py names them
   a path          the file of a saved tokenizer, a tokenizer.json or a SentencePiece .model
 
@@ -28,8 +29,8 @@ from lib.compression import byte_coders
 from lib.errors import InputError
 from lib.tokenizers import Tokenizer, registry
 
-# Learned by a trainer of the registry. Plain `bpe` is `bpe_unsplit`; BPE within words is to come.
-LEARNED = ('bpe', *(name for name in registry.trainable() if name not in ('gzip', 'static_ac')))
+# Learned by a trainer of the registry.
+LEARNED = tuple(name for name in registry.trainable() if name not in ('gzip', 'static_ac'))
 DIGITS = 6  # of a fingerprint in a label
 
 
@@ -57,8 +58,7 @@ def make(config: ConfigDict, run: Run, name: str) -> Tokenizer:
 
   def learn() -> Tokenizer:
     text = coders.train_documents(config)
-    family = 'bpe_unsplit' if name == 'bpe' else name
-    return tokenizers.train(family, text, config.tokenizers.vocab_size)
+    return tokenizers.train(name, text, config.tokenizers.vocab_size)
 
   return coders.kept(run, name, learn)
 

@@ -4,13 +4,18 @@
 python -m experiments.tools.compress encode FILE --tokenizer=PATH [--out=PATH --force]
 python -m experiments.tools.compress decode FILE --tokenizer=PATH [--out=PATH --force]
 python -m experiments.tools.compress corpus SOURCE --tokenizer=PATH --out=DIR [--split=train]
+
+FILE and --out can be - for standard input and output.
 """
 
 import contextlib
+import io
 import os
-import pathlib
+import shutil
 import signal
+import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -26,6 +31,7 @@ from lib.tokenizers.base import Tokenizer
 
 COMMANDS = ('encode', 'decode', 'corpus')
 SUFFIX = '.tokens'
+STANDARD = '-'  # standard input or output
 
 TOKENIZER = flags.DEFINE_string(
   'tokenizer', None, 'A tokenizer file; docs/compress.md says whence.'
@@ -43,27 +49,46 @@ BEAM = flags.DEFINE_multi_string(
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Corpus: where prepared TFDS sets lie.')
 
 
-def encode(path: pathlib.Path, out: pathlib.Path, tokenizer: Tokenizer) -> str:
+class _Source(io.FileIO):
+  """A file to read, whose trouble is told as trouble of reading."""
+
+  def __init__(self, name: str):
+    self.label = _label(name, 'input')
+    try:
+      super().__init__(0 if name == STANDARD else name, closefd=name != STANDARD)
+    except OSError as error:
+      hint = '; a folder is read by `corpus`' if isinstance(error, IsADirectoryError) else ''
+      raise InputError(f'cannot read {self.label}: {error.strerror}{hint}') from error
+
+  def readinto(self, buffer) -> int | None:
+    try:
+      return super().readinto(buffer)
+    except OSError as error:
+      raise InputError(f'cannot read {self.label}: {error.strerror}') from error
+
+
+def encode(source: BinaryIO, out: str, tokenizer: Tokenizer) -> str:
   """Writes the container of a file; returns what to say."""
-  with _opened(path) as source, _written(out) as target:
+  with _written(out) as target:
     size = os.fstat(source.fileno()).st_size
     verify = VERIFY.value or not tokenizer.lossless
     with _bar(size * (1 + verify), 'encoding', tokenizer):
       chunks = container.chunks(source, size, tokenizer)
       header = container.write(target, tokenizer, chunks, verify)
   ratio = f'{8 * header.length / header.size:.3f} bits per byte' if header.size else 'no text'
-  return f'{out}: {header.size:,} bytes in {header.length:,} ({ratio}, container included)'
+  sizes = f'{header.size:,} bytes in {header.length:,} ({ratio}, container included)'
+  return f'{_label(out, "output")}: {sizes}'
 
 
-def decode(path: pathlib.Path, out: pathlib.Path, tokenizer: Tokenizer) -> str:
+def decode(source: BinaryIO, label: str, out: str, tokenizer: Tokenizer) -> str:
   """Writes the text of a container; returns what to say."""
-  with _opened(path) as source, _written(out) as target:
-    size = container.read_header(source, str(path)).size
+  with _written(out) as target:
+    size = container.read_header(source, label).size
     source.seek(0)
     with _bar(size, 'decoding', tokenizer):
-      for data in container.read(source, tokenizer, str(path)):
+      for data in container.read(source, tokenizer, label):
         target.write(data)
-  return f'{out}: {size:,} bytes'
+  return f'{_label(out, "output")}: {size:,} bytes'
 
 
 def encode_corpus(spec: str) -> str:
@@ -101,24 +126,36 @@ def _bar(size: int, what: str, tokenizer: Tokenizer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[BinaryIO]:
-  try:
-    source = path.open('rb')
-  except OSError as error:
-    raise InputError(f'cannot read {path}: {error.strerror}') from error
-  with source:
-    yield source
+def _opened(name: str) -> Iterator[BinaryIO]:
+  """A file to read and to seek in: what comes through a pipe is first read to its end."""
+  with io.BufferedReader(_Source(name)) as source:
+    status = os.fstat(source.fileno())
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+      yield source
+      return
+    with tempfile.TemporaryFile() as whole:
+      shutil.copyfileobj(source, whole)
+      whole.seek(0)
+      yield whole
 
 
 @contextlib.contextmanager
-def _written(out: pathlib.Path) -> Iterator[BinaryIO]:
-  if out.exists() and not FORCE.value:
+def _written(out: str) -> Iterator[BinaryIO]:
+  if os.path.isfile(out) and not atomic.is_stream(out) and not FORCE.value:
     raise InputError(f'{out} is there already: name another --out, or give --force')
   try:
-    with atomic.writing(out) as target:
-      yield target
+    if out == STANDARD:
+      with open(1, 'wb', closefd=False) as target, atomic.through(target) as file:
+        yield file
+    else:
+      with atomic.writing(out) as file:
+        yield file
   except OSError as error:
-    raise InputError(f'cannot write {out}: {error.strerror}') from error
+    raise InputError(f'cannot write {_label(out, "output")}: {error.strerror}') from error
+
+
+def _label(name: str, what: str) -> str:
+  return f'standard {what}' if name == STANDARD else name
 
 
 def _named(flag: flags.FlagHolder, what: str) -> str:
@@ -127,10 +164,12 @@ def _named(flag: flags.FlagHolder, what: str) -> str:
   return flag.value
 
 
-def _default_out(command: str, path: pathlib.Path) -> pathlib.Path:
+def _default_out(command: str, name: str) -> str:
+  if name == STANDARD or atomic.is_stream(name):
+    return STANDARD
   if command == 'encode':
-    return path.with_name(path.name + SUFFIX)
-  return path.with_suffix('') if path.suffix == SUFFIX else path.with_name(path.name + '.text')
+    return name + SUFFIX
+  return name.removesuffix(SUFFIX) if name.endswith(SUFFIX) else name + '.text'
 
 
 def execute(argv: list[str]) -> None:
@@ -139,10 +178,17 @@ def execute(argv: list[str]) -> None:
   if command == 'corpus':
     print(encode_corpus(name))
     return
-  path = pathlib.Path(name)
-  out = pathlib.Path(OUT.value) if OUT.value else _default_out(command, path)
+  out = OUT.value or _default_out(command, name)
+  to_stream = out == STANDARD or atomic.is_stream(out)
+  if command == 'encode' and out == STANDARD and sys.stdout.isatty():
+    raise InputError('tokens are no text for a terminal: name a file with --out=PATH')
   tokenizer = tokenizers.load(_named(TOKENIZER, 'a tokenizer file'))
-  print({'encode': encode, 'decode': decode}[command](path, out, tokenizer))
+  with _opened(name) as source:
+    if command == 'encode':
+      words = encode(source, out, tokenizer)
+    else:
+      words = decode(source, _label(name, 'input'), out, tokenizer)
+  print(words, file=sys.stderr if to_stream else sys.stdout)
 
 
 def main() -> None:

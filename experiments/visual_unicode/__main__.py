@@ -20,6 +20,7 @@ RECIPE = recipe.Recipe(
   'visual_unicode',
   'Emergent Semantics Beyond Token Embeddings: frozen visual Unicode',
   [module.TABLE for module in TABLES],
+  summary='A decoder trains as well over frozen pictures of characters as over trained input rows.',
 )
 
 if __name__ == '__main__':

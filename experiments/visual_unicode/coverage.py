@@ -10,6 +10,7 @@ from experiments import recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import text
 from lib.glyphs import fonts, pixel_rows, rendering, row_kinds
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows
 
 FORMS = ('faithful', 'deduped')  # of the rows
@@ -44,11 +45,11 @@ def _add_blocks(rows: Rows, title: str, font: fonts.Font) -> None:
   there = {block: counts for block, counts in blocks.items() if counts[1]}
   assigned, known = (sum(part) for part in zip(*blocks.values()))
   note = f'it has no character of {len(blocks) - len(there)} more blocks'
-  rows.add({'font': title}, 'assigned_characters', assigned)
+  rows.add({'font': title}, 'assigned_characters', assigned, 'characters')
   rows.add({'font': title}, 'covered_share', known / assigned, 'ratio', note)
   for block, (assigned, known) in there.items():
     where = {'font': title, 'block': block}
-    rows.add(where, 'assigned_characters', assigned)
+    rows.add(where, 'assigned_characters', assigned, 'characters')
     rows.add(where, 'covered_share', known / assigned, 'ratio')
 
 
@@ -66,13 +67,14 @@ def _add_vocabulary(rows: Rows, config: ConfigDict, title: str, font: str, kind:
     where = of_font | {'rows': form}
     distinct, sharing = shared(vectors)
     covered, note = table.covered.sum(), 'all of whose characters the font has'
-    rows.add(where, 'tokens', len(vectors))
-    rows.add(where, 'covered_tokens', covered, note=note)
-    rows.add(where, 'distinct_rows', distinct)
-    rows.add(where, 'distinct_rows_of_covered', shared(vectors[table.covered])[0])
-    rows.add(where, 'tokens_sharing_a_row', sharing)
+    rows.add(where, 'tokens', len(vectors), 'tokens')
+    rows.add(where, 'covered_tokens', covered, 'tokens', note)
+    rows.add(where, 'distinct_rows', distinct, 'rows')
+    rows.add(where, 'distinct_rows_of_covered', shared(vectors[table.covered])[0], 'rows')
+    rows.add(where, 'tokens_sharing_a_row', sharing, 'tokens')
     for column, (one, other) in pairs.items():
-      rows.add(where, column, one != other and np.array_equal(vectors[one], vectors[other]))
+      same = one != other and np.array_equal(vectors[one], vectors[other])
+      rows.add(where, column, same, 'yes/no')
   kept = pixel_rows.variance_kept(table)
   for dim in (2**power for power in range(3, 13)):
     if dim <= kept.size:
@@ -90,7 +92,8 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Some tokens as the models see them."""
   opened = text.open_text(config)
   tokens = text.strings_of(opened.tokenizer, config.glyphs.alphabet)
-  return {'glyphs.png': rendering.contact_sheet(opened.glyphs, tokens)}
+  caption = 'Some tokens as the models see them.'
+  return {'glyphs.png': Picture(caption, rendering.contact_sheet(opened.glyphs, tokens))}
 
 
 TABLE = recipe.Table(

@@ -25,6 +25,7 @@ from lib.language_model import TrainedModel, ensemble
 from lib.models.stages import Flops, Stage
 from lib.objectives.next_token import next_token
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, name, select
 from lib.train.experiment import Experiment
 
@@ -230,16 +231,28 @@ def _together(
   )
 
 
+LABELS = {  # in the picture
+  'monolithic': 'one model',
+  'grown': 'grown layer by layer',
+  'experts': 'experts together',
+  'expert': 'an expert alone',
+}
+
+
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte against training compute; the grown model after each layer."""
   bits = {row.row: row for row in select(rows, 'growth', 'bits_per_byte')}
   points: dict[str, list[tuple[float, Row]]] = {}
   for row in select(rows, 'growth', 'training_flops'):
-    label = row.where['model'].partition('=')[0]
-    points.setdefault(label, []).append((row.measured or 0.0, bits[row.row]))
-  label = 'bits per byte ± standard error'
-  panel = plots.row_curves('Growth', 'operations of training', label, points)
-  return {'growth.png': [panel]}
+    label = LABELS[row.where['model'].partition('=')[0]]
+    points.setdefault(label, []).append(((row.measured or 0.0) / 1e9, bits[row.row]))
+  x_label = 'GFLOP of training'
+  panel = plots.row_curves('Loss by compute of training', x_label, 'bits per byte', points)
+  caption = (
+    'A model grown layer by layer, one model of equal compute, and experts whose logits are '
+    'averaged. Bars: one standard error over seeds and documents.'
+  )
+  return {'growth.png': Picture(caption, [panel])}
 
 
 TABLE = recipe.Table(

@@ -21,6 +21,7 @@ from lib.data.token_excerpts import HeldOut
 from lib.errors import InputError
 from lib.glyphs import look_alikes
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 from lib.tokenizers.base import Tokenizer
 
@@ -87,13 +88,14 @@ def _add_lists(rows: Rows, config: ConfigDict, lists: Lists) -> None:
   for listed, alike in lists.items():
     where, imitations = {'list': listed}, {one for _, one in pairs[listed]}
     examples = ', '.join(f'{letter} U+{ord(others[0]):04X}' for letter, others in alike.items())
-    rows.add(where, 'letters_with_look_alikes', len(alike), note=f'such as {examples[:60]} …')
-    rows.add(where, 'look_alikes', len(imitations))
-    rows.add(where, 'pairs', len(pairs[listed]), note='of a letter and a look-alike')
-    rows.add(where, 'pairs_alike_in_pixels', len(pairs[listed] & pairs['pixels']))
+    note = f'such as {examples[:60]} …'
+    rows.add(where, 'letters_with_look_alikes', len(alike), 'letters', note)
+    rows.add(where, 'look_alikes', len(imitations), 'characters')
+    rows.add(where, 'pairs', len(pairs[listed]), 'pairs', 'of a letter and a look-alike')
+    rows.add(where, 'pairs_alike_in_pixels', len(pairs[listed] & pairs['pixels']), 'pairs')
     occurrences = sum(counts[one] for one in imitations)
-    rows.add(where, 'look_alikes_in_training_text', occurrences, note='occurrences')
-    rows.add(where, 'characters_of_training_text', counts.total())
+    rows.add(where, 'look_alikes_in_training_text', occurrences, 'characters', 'occurrences')
+    rows.add(where, 'characters_of_training_text', counts.total(), 'characters')
 
 
 def passages(config: ConfigDict) -> excerpts.Excerpts:
@@ -136,14 +138,16 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     nothing = Row('homoglyphs', {'rate': 0}, 'extra_bits_per_byte', 0.0)
     points = series.setdefault(at['list'], {}).setdefault(label, [(0.0, nothing)])
     points.append((float(at['rate']), row))
-  label = 'extra bits per byte ± standard error'
+  titles = {'pixels': 'Letters that the font draws alike', 'confusables': 'Unicode’s look-alikes'}
+  axes = 'share of the letters that are replaced', 'extra bits per byte'
   panels = [
-    plots.row_curves(
-      f'Cost of look-alikes in the context ({listed})', 'letters replaced', label, points
-    )
-    for listed, points in series.items()
+    plots.row_curves(titles.get(listed, listed), *axes, points) for listed, points in series.items()
   ]
-  return {'homoglyphs.png': panels}
+  caption = (
+    'What look-alikes in the context cost models over several kinds of rows. Bars: one standard '
+    'error over seeds and documents.'
+  )
+  return {'homoglyphs.png': Picture(caption, panels)}
 
 
 TABLE = recipe.Table(

@@ -18,6 +18,7 @@ from lib.data.ngram_text import NgramText
 from lib.data.token_excerpts import HeldOut
 from lib.evals.ngram import NGram
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 
 UNIGRAM_BYTES = 2**26  # of training text that the unigram is counted on, at most
@@ -97,7 +98,7 @@ def _add_arm(
   fit.add_rate(rows, where, options, trained[0].rate)
   for kind, collection in (('trained', 'params'), ('frozen', 'frozen')):
     leaves = jax.tree.leaves(trained[0].variables.get(collection, {}))
-    rows.add(where, f'{kind}_parameters', sum(leaf.size for leaf in leaves))
+    rows.add(where, f'{kind}_parameters', sum(leaf.size for leaf in leaves), 'parameters')
   curves = [one.curve('validation/bits_per_byte') for one in trained]
   for step in curves[0]:
     values = stats.mean([curve[step] for curve in curves], 'seeds')
@@ -128,12 +129,8 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   # The LM head's first steps are alike and steep: from half-way on differences can be seen.
   last = max(step for points in way.values() for step, _ in points)
   late = {arm: [one for one in points if one[0] >= last / 2] for arm, points in way.items()}
-  dashed = {arm: {'linestyle': '--'} for arm in way if arm.startswith('trained')}
-  label = 'bits per byte ± standard error'
-  panels = [
-    plots.row_curves('Validation loss', 'step', label, way, styles=dashed),
-    plots.row_curves('Validation loss, second half', 'step', label, late, styles=dashed),
-  ]
+  title = 'Validation loss in the second half of training'
+  panels = [plots.row_curves(title, 'training step', 'bits per byte', late)]
   for reference in config.loss.references:
     found = {}
     for row in select(rows, 'loss', 'difference_bits_per_byte', against=reference):
@@ -142,9 +139,15 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
       if half is not None:
         found[models.ARMS[row.where['arm']].label] = (value, value - half, value + half)
     if found:
-      title = f'Test loss less that of “{models.ARMS[reference].label}”, 95 % intervals'
-      panels.append(plots.intervals(title, 'bits per byte', found, config.loss.margin))
-  return {'loss.png': panels}
+      title = f'Test loss less that of “{models.ARMS[reference].label}”'
+      label = 'difference in bits per byte, 95 % interval'
+      panels.append(plots.intervals(title, label, found, config.loss.margin))
+  caption = (
+    'The same decoder over several kinds of input rows: loss on validation text (bars: one '
+    'standard error), and differences on test text with their 95 % intervals; the grey band is '
+    'what counts as equal.'
+  )
+  return {'loss.png': Picture(caption, panels)}
 
 
 TABLE = recipe.Table(

@@ -25,6 +25,7 @@ from lib.glyphs.pixel_rows import unit
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows
 
 MAPS = 'neighbours.npz'  # in the workdir, for the pictures
@@ -149,8 +150,14 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Tokens in the plane of two principal components, in each space."""
   with np.load(run.workdir / MAPS) as maps:
     written = [repr(str(token))[1:-1].replace(' ', '␣') for token in maps['tokens']]
-    panels = [plots.words(title, maps[title], written) for title in maps.files if title != 'tokens']
-  return {'neighbours.png': panels}
+    axes = 'first principal component', 'second principal component'
+    titles = [title for title in maps.files if title != 'tokens']
+    panels = [plots.words(title, maps[title], written, *axes) for title in titles]
+  caption = (
+    'Frequent tokens in the plane of the two principal components of each space. Dots without a '
+    'word are tokens whose words would cover others.'
+  )
+  return {'neighbours.png': Picture(caption, panels)}
 
 
 TABLE = recipe.Table(

@@ -26,6 +26,7 @@ from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.parallel import processes
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 from lib.tasks import facts, multiple_choice, questions
 from lib.tasks.multiple_choice import PROTOCOLS, Case
@@ -239,8 +240,12 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   [*_, chance] = select(rows, 'reasoning', 'chance', **cases)
   title = 'Facts asked in new wordings, by arm and training'
   levels = {'chance': chance.measured or 0.0}
-  panel = plots.row_bars(title, 'accuracy ± standard error', groups, several, levels)
-  return {'reasoning.png': [panel]}
+  panel = plots.row_bars(title, 'accuracy', groups, several, levels)
+  caption = (
+    'Multiple choice on facts, by what the rows are and how the model was trained, scored by '
+    'log-likelihood and by one or two sampled tokens. Bars: one standard error over seeds.'
+  )
+  return {'reasoning.png': Picture(caption, [panel])}
 
 
 TABLE = recipe.Table(

@@ -25,6 +25,7 @@ from lib.errors import InputError
 from lib.glyphs import letter_names
 from lib.language_model import TrainedModel
 from lib.report import plots
+from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.restricted import Restricted
@@ -153,21 +154,24 @@ def texts(config: ConfigDict, run: Run) -> list[Row]:
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte and accuracy of names by group of letters."""
   panels = []
-  for column, title in (
-    ('bits_per_byte', 'Names of letters: bits per byte'),
-    ('accuracy', 'Names of letters: characters right'),
+  for column, title, label in (
+    ('bits_per_byte', 'Cost of the names of letters', 'bits per byte'),
+    ('accuracy', 'Characters of the names that are right', 'share'),
   ):
     series: dict[str, dict[str, Row]] = {}
     for row in select(rows, 'unseen_script', column):
       if 'script' in row.where:
-        group = f'{row.where["script"]} {row.where["letters"]}'
+        group = f'{row.where["script"]}\n{row.where["letters"]}'
         series.setdefault(models.ARMS[row.where['arm']].label, {})[group] = row
     if series:
       groups = list(next(iter(series.values())))
       by_arm = {arm: [of[group] for group in groups] for arm, of in series.items()}
-      label = f'{column.replace("_", " ")} ± standard error'
       panels.append(plots.row_bars(title, label, groups, by_arm, {}))
-  return {'unseen_script.png': panels}
+  caption = (
+    'Naming letters of scripts that were seen or never read, over several kinds of rows. Bars: '
+    'one standard error over seeds and letters.'
+  )
+  return {'unseen_script.png': Picture(caption, panels)}
 
 
 TABLE = recipe.Table(

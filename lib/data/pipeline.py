@@ -95,9 +95,8 @@ def batches(
     if count > 1:
       documents = documents[lane::count]
     seed_here, size = lane_rows.seed_of(seed, lane), len(documents)
-    documents = documents.seed(seed_here)
     if shuffle:
-      documents = documents.shuffle()
+      documents = _InOrder(documents, seed_here)
     if repeat:
       documents = documents.repeat()
     tokens = _tokenized(documents, tokenizer, context_bytes)
@@ -260,6 +259,34 @@ def _put(table: np.ndarray, start: int, segment: int, tokens: np.ndarray) -> Non
   table[:3, start : start + count] = tokens
   table[3, start : start + count] = segment
   table[4, start : start + count] = np.arange(count)
+
+
+@functools.lru_cache
+def _order(size: int, seed: int) -> grain.MapDataset:
+  """Endless places of `size` documents, shuffled anew in each pass."""
+  return grain.MapDataset.range(size).seed(seed).shuffle().repeat()
+
+
+@functools.lru_cache(2**16)
+def _place(size: int, seed: int, index: int) -> int:
+  """One of them, remembered: of few documents grain finds a place by up to 2¹⁶ tries."""
+  return _order(size, seed)[index]
+
+
+class _InOrder(grain.MapDataset):
+  """Documents in an order of their own in each pass."""
+
+  def __init__(self, parent: grain.MapDataset, seed: int):
+    super().__init__(parent)
+    self._seed = seed
+
+  def __len__(self) -> int:
+    return len(self._parent)
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return self.slice(index)
+    return self._parent[_place(len(self), self._seed, index)]
 
 
 def _row(table: np.ndarray) -> dict[str, np.ndarray]:

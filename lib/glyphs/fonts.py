@@ -25,6 +25,7 @@ from lib.errors import InputError
 
 CELLS = (16, 32, 64)  # pixels along an edge
 HEX_SIZE = 16  # rows of a bitmap in a .hex file, and its most columns
+SOME = 128  # characters that are drawn at a time to see whether a font draws any
 BASELINE = 14  # rows of a bitmap above the baseline
 LIMIT = 1 << 28  # bytes of a font's file, also unpacked: the largest known have a tenth of it
 # GNU Unifont's Basic Multilingual Plane, the preferred name first, and where systems keep it.
@@ -45,10 +46,12 @@ class Font(Protocol):
   Attributes:
     name: for people.
     identity: equal exactly where the drawings are: a hash of the font and what draws it.
+    points: int64 [N], ascending, the code points that it has.
   """
 
   name: str
   identity: str
+  points: np.ndarray
 
   def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
     """Ink, bool [N, cell, cell], of code points [N], and which the font has, bool [N].
@@ -65,7 +68,7 @@ def find_font(name: str = 'auto') -> Font:
       DejaVu Sans), or the path of a .hex, .hex.gz, .ttf or .otf file.
 
   Raises:
-    InputError: no such file, or one that holds no font.
+    InputError: no such file, one that holds no font, or a font that draws nothing.
   """
   if name == 'auto':
     name = next(_unifonts(), EMBEDDED)
@@ -73,9 +76,11 @@ def find_font(name: str = 'auto') -> Font:
     import matplotlib
 
     name = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
-  if name.removesuffix('.gz').endswith('.hex'):
-    return HexFont(name)
-  return OutlineFont(name)
+  font: Font = HexFont(name) if name.removesuffix('.gz').endswith('.hex') else OutlineFont(name)
+  starts = range(0, font.points.size, SOME)
+  if not any(font.draw(font.points[at : at + SOME], CELLS[0])[0].any() for at in starts):
+    raise InputError(f'{name} draws nothing: all its characters are blank; give another font')
+  return font
 
 
 def _unifonts() -> Iterator[str]:
@@ -108,12 +113,12 @@ class HexFont:
       raise InputError(f'{path} is no font: it unpacks to more than {LIMIT:,} bytes')
     self.name = pathlib.Path(path).name
     self.identity = f'hex {hashlib.sha256(content).hexdigest()}'
-    self._points, self._rows = _parse(content.decode('ascii', 'replace'), path)
+    self.points, self._rows = _parse(content.decode('ascii', 'replace'), path)
 
   def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
     """Ink and presence; see `Font.draw`. Pixels are doubled for larger cells."""
-    place = np.searchsorted(self._points, points).clip(max=self._points.size - 1)
-    known = self._points[place] == points
+    place = np.searchsorted(self.points, points).clip(max=self.points.size - 1)
+    known = self.points[place] == points
     rows = np.where(known[:, None], self._rows[place], 0).astype('>u2')
     ink = np.unpackbits(rows.view(np.uint8), axis=1).reshape(-1, HEX_SIZE, HEX_SIZE)
     scale = cell // HEX_SIZE
@@ -178,7 +183,7 @@ class OutlineFont:
     content = _read(path)
     self._path = os.fspath(path)
     try:
-      self._known = np.array(sorted(ft2font.FT2Font(self._path).get_charmap()), np.int64)
+      self.points = np.array(sorted(ft2font.FT2Font(self._path).get_charmap()), np.int64)
       self._sized(CELLS[0])
     except (OSError, RuntimeError) as error:
       raise InputError(
@@ -201,7 +206,7 @@ class OutlineFont:
     from PIL import Image, ImageDraw
 
     font = self._sized(cell)
-    known = np.isin(points, self._known)
+    known = np.isin(points, self.points)
     ink = np.zeros((len(points), cell, cell), bool)
     for i in np.flatnonzero(known):
       character = chr(points[i])
@@ -235,7 +240,7 @@ def blocks(font: Font) -> dict[str, tuple[int, int]]:
   points = np.arange(0x10000)
   categories = np.array([unicodedata.category(chr(point)) for point in points])
   assigned = ~np.isin(categories, ('Cn', 'Cs', 'Co'))
-  known = font.draw(points, CELLS[0])[1] & assigned
+  known = np.isin(points, font.points) & assigned
   found = {}
   for first, last, block in zip(Blocks.RANGES, Blocks.RANGES[1:], Blocks.VALUES):
     if assigned[first:last].any():

@@ -33,6 +33,11 @@ class Verdict(enum.StrEnum):
   UNTESTABLE = 'not testable at this scale'
   NOT_RUN = 'not run here'
 
+  @property
+  def decided(self) -> bool:
+    """Whether a run has decided on the claim."""
+    return self not in (Verdict.UNTESTABLE, Verdict.NOT_RUN)
+
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
@@ -47,6 +52,7 @@ class Claim:
     any_scale: no theorem, but it does not depend on sizes: a run of any scale can reproduce it, if
       all its rules are `exact`.
     audit: a finding on the paper, not a claim of it.
+    headline: the claim that an index of papers names first.
   """
 
   claim: str
@@ -56,6 +62,7 @@ class Claim:
   theory: bool = False
   any_scale: bool = False
   audit: bool = False
+  headline: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,18 +70,19 @@ class Judged:
   """A claim with its verdict and what led to it.
 
   Attributes:
-    published: the numbers of the paper in words.
+    published: the numbers of the paper in words, a sentence for each kind of evidence.
   """
 
   claim: Claim
   verdict: Verdict
   outcomes: Sequence[Outcome]
-  published: str
+  published: Sequence[str]
 
 
 def load(paper: str) -> list[Claim]:
-  """The claims of `claims/PAPER.json`, and what audits found."""
-  return [Claim(**entry) for entry in json.loads((FOLDER / f'{paper}.json').read_text())]
+  """The claims of `claims/PAPER.json`, and what audits found; none where there is no such file."""
+  path = FOLDER / f'{paper}.json'
+  return [Claim(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
 
 
 def judge_all(paper: str, rows: Sequence[Row], *, same_sizes: bool) -> list[Judged]:
@@ -114,17 +122,21 @@ def _verdict(claim: Claim, outcomes: Sequence[Outcome], same_sizes: bool) -> Ver
   return Verdict.DIRECTION
 
 
-def _published(claim: Claim, entries: Sequence[Mapping[str, Any]]) -> str:
-  """'1.46 for m2 / … (Table 15); …': the numbers that a claim names, or its own words."""
+def _published(claim: Claim, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+  """'Derived: 0.6931 for nats per char, k=2, m=1 (source).': the numbers that a claim names."""
   if isinstance(claim.published, str):
-    return claim.published
+    return [] if claim.published == 'none' else [f'Published: {claim.published}.']
   found = {SEPARATOR.join((e['table'], e['row'], e['column'])): e for e in entries}
-  by_source: dict[str, list[str]] = {}
+  kinds: dict[str, dict[str, list[str]]] = {}
   for address in claim.published:
-    evidence = found[address].get('evidence', '')
-    said = f'{_value(found[address]["value"])}{f" ({evidence})" * bool(evidence)} for {address}'
-    by_source.setdefault(found[address]['source'], []).append(said)
-  return '; '.join(f'{", ".join(said)} ({source})' for source, said in by_source.items())
+    entry = found[address]
+    said = f'{_value(entry["value"])} for {rules.words(address)}'
+    kind = published.EVIDENCE[entry.get('evidence', '')].capitalize()
+    kinds.setdefault(kind, {}).setdefault(entry['source'], []).append(said)
+  return [
+    f'{kind}: ' + '; '.join(f'{", ".join(said)} ({source})' for source, said in of.items()) + '.'
+    for kind, of in kinds.items()
+  ]
 
 
 def _value(value: Any) -> str:

@@ -1,170 +1,159 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report over all recipes as one HTML file that needs nothing else, and as Markdown."""
+"""A report made of blocks, as one HTML file that needs nothing else, and as Markdown."""
 
 import base64
+import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
-
-from lib.report import sections, tables
-from lib.report.claims import Judged, Verdict
-from lib.report.rules import Comparison
-from lib.report.sections import Section
+from typing import NamedTuple
 
 STYLE = pathlib.Path(__file__).with_suffix('.css')
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing is fetched
-LOOKS = {
-  Verdict.REPRODUCED: 'good',
-  Verdict.AGREES: 'good',
-  Verdict.DIRECTION: 'fair',
-  Verdict.FAILS: 'bad',
-  Verdict.UNTESTABLE: 'none',
-  Verdict.NOT_RUN: 'none',
-}
-HOLDS = {True: 'good', False: 'bad', None: 'none'}
-HEAD = 'holds', 'row', 'measured', 'n', 'against', 'difference, 95 % interval', 'p'
-AUDITS = 'Findings about the papers'
+NUMBER = re.compile(r'[-+−<–]? ?[\d.,]+( |$|%|e)|[+−]\d|[-–]$')
 
 
-def html(found: Sequence[Section], remarks: Sequence[str]) -> str:
-  """The whole page.
+class Heading(NamedTuple):
+  """A heading; 1 is the title. A link to '#anchor' leads to it."""
 
-  Args:
-    found: a section for each run.
-    remarks: what could not be had, in sentences.
-  """
-  parts = [
+  words: str
+  level: int = 2
+  anchor: str = ''
+
+
+class Text(NamedTuple):
+  """A paragraph, after its verdict if it has one; `soft` is what may be skipped."""
+
+  words: str
+  verdict: str = ''
+  soft: bool = False
+
+
+class Code(NamedTuple):
+  """Commands or addresses, a line each."""
+
+  lines: Sequence[str]
+
+
+class Grid(NamedTuple):
+  """A table: a head and lines of cells; `looks` colour the first cell of each line."""
+
+  cells: Sequence[Sequence[str]]
+  looks: Sequence[str] = ()
+
+
+class Picture(NamedTuple):
+  """A PNG file and what it shows."""
+
+  path: pathlib.Path
+  caption: str
+
+
+class Fold(NamedTuple):
+  """Blocks that are shown on request."""
+
+  title: str
+  blocks: Sequence['Block']
+
+
+class Card(NamedTuple):
+  """Blocks that belong to one sentence; `look` is good, fair, bad or none, `link` an anchor."""
+
+  title: str
+  look: str
+  blocks: Sequence['Block']
+  link: str = ''
+
+
+Block = Heading | Text | Code | Grid | Picture | Fold | Card
+
+
+def html(title: str, blocks: Sequence[Block]) -> str:
+  """The page; pictures are inside it, and nothing is fetched."""
+  head = (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
     '<meta name="viewport" content="width=device-width, initial-scale=1">',
     f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-    f'<title>{escape(sections.TITLE)}</title>\n<style>\n{STYLE.read_text()}</style>\n</head>\n<body>',
-    f'<h1>{escape(sections.TITLE)}</h1>\n<p>{escape(sections.INTRODUCTION)}</p>',
-    *(f'<p class="soft">{escape(words)}</p>' for words in sections.READING),
-    *(f'<p class="verdict">{escape(remark)}</p>' for remark in remarks),
-    _table(sections.overview(found)),
-    '<nav><ul>',
-    *(f'<li><a href="#{i}">{escape(one.title)}</a></li>' for i, one in enumerate(found)),
-    f'<li><a href="#audits">{AUDITS}</a></li>\n</ul></nav>',
-    *(part for i, one in enumerate(found) for part in _section(one, i)),
-    f'<h2 id="audits">{AUDITS}</h2>',
-  ]
-  for one in found:
-    parts.append(f'<h3>{escape(one.title)}</h3>')
-    parts += [_article(one, judged) for judged in one.audits]
-  return '\n'.join([*parts, '</body>\n</html>\n'])
+    f'<title>{escape(title)}</title>\n<style>\n{STYLE.read_text()}</style>\n</head>\n<body>\n',
+  )
+  return '\n'.join(head) + _html(blocks) + '\n</body>\n</html>\n'
 
 
-def _section(one: Section, index: int) -> Iterator[str]:
-  yield f'<h2 id="{index}">{escape(one.title)}</h2>'
-  yield f'<p class="soft">{escape(" ".join(one.facts))}</p>'
-  yield from (_article(one, judged) for judged in one.claims)
-  yield f'<details><summary>{sections.ERRORS}</summary>{_table(one.errors)}</details>'
-  for picture in one.pictures:
-    data = base64.b64encode(picture.read_bytes()).decode()
-    name = escape(picture.stem.replace('_', ' '))
-    yield (
-      f'<figure><img alt="{name}" src="data:image/png;base64,{data}">'
-      f'<figcaption>{name}</figcaption></figure>'
-    )
-  for table in dict.fromkeys(row.table for row in one.rows):
-    rows = [row for row in one.rows if row.table == table]
-    caption = escape(one.captions.get(table, ''))
-    yield f'<details><summary>Table {escape(table)}</summary><p class="soft">{caption}</p>'
-    yield _table(tables.grid(rows))
-    if legend := tables.legend(rows):
-      yield f'<p class="soft">{escape(legend)}</p>'
-    yield '</details>'
+def _html(blocks: Sequence[Block]) -> str:
+  return '\n'.join(map(_element, blocks))
 
 
-def _article(section: Section, one: Judged) -> str:
-  lines = [
-    f'<article class="{LOOKS[one.verdict]}">\n<p>{escape(one.claim.claim)}</p>',
-    f'<p class="soft"><span class="verdict">{one.verdict}</span> · '
-    f'{escape(sections.basis(section, one))}</p>',
-    f'<p class="soft">Published: {escape(one.published)}</p>',
-  ]
-  for outcome in one.outcomes:
-    lines.append(f'<p class="soft">Rule: {_address(outcome.words)}</p>')
-    if outcome.not_run:
-      lines.append(f'<p class="soft">Not run: {escape("; ".join(outcome.not_run))}</p>')
-    if outcome.untested:
-      lines.append(f'<p class="soft">Not testable: {escape(outcome.untested)}</p>')
-    if outcome.comparisons:
-      heads = ''.join(f'<th>{head}</th>' for head in HEAD)
-      lines.append(f'<div class="scroll"><table>\n<tr>{heads}</tr>')
-      lines += [_comparison(each) for each in sections.nearest(outcome)]
-      lines.append('</table></div>')
-    if rest := sections.left_out(outcome):
-      lines.append(f'<p class="soft">{rest}</p>')
-  return '\n'.join([*lines, '</article>'])
+def _element(block: Block) -> str:
+  match block:
+    case Heading(words, level, anchor):
+      return f'<h{level}{f""" id="{anchor}" """.rstrip() * bool(anchor)}>{_words(words)}</h{level}>'
+    case Text(words, verdict, soft):
+      lead = f'<span class="verdict">{escape(verdict)}</span> ' * bool(verdict)
+      return f'<p{" class=soft" * soft}>{lead}{_words(words)}</p>'
+    case Code(lines):
+      return '<pre><code>' + escape('\n'.join(lines)) + '</code></pre>'
+    case Grid(cells, looks):
+      head, *body = cells
+      lines = [''.join(f'<th>{_words(text)}</th>' for text in head)]
+      for index, texts in enumerate(body):
+        first, *rest = [' class="number"' * bool(NUMBER.match(text)) for text in texts]
+        first = f' class="{looks[index]}"' if looks else first
+        marks = [first, *rest]
+        lines.append(''.join(f'<td{mark}>{_words(text)}</td>' for mark, text in zip(marks, texts)))
+      inside = '\n'.join(f'<tr>{line}</tr>' for line in lines)
+      return f'<div class="scroll"><table>\n{inside}\n</table></div>'
+    case Picture(path, caption):
+      data = base64.b64encode(path.read_bytes()).decode()
+      source = f'data:image/png;base64,{data}'
+      return (
+        f'<figure><img alt="{escape(caption)}" src="{source}">'
+        f'<figcaption>{_words(caption)}</figcaption></figure>'
+      )
+    case Fold(title, inner):
+      return f'<details><summary>{_words(title)}</summary>\n{_html(inner)}\n</details>'
+    case Card(title, look, inner, link):
+      head = f'<a href="#{link}">{_words(title)}</a>' if link else _words(title)
+      return f'<article class="{look}">\n<p>{head}</p>\n{_html(inner)}\n</article>'
 
 
-def _comparison(one: Comparison) -> str:
-  numbers = (
-    sections.measured(one), sections.units(one), one.against,
-    sections.difference(one), sections.p_value(one),
-  )  # fmt: skip
-  return (
-    f'<tr><td class="{HOLDS[one.holds]}">{escape(sections.verdict_of(one))}</td>'
-    f'<td>{_address(one.cell.label)}</td>'
-    + ''.join(f'<td class="number">{escape(text)}</td>' for text in numbers)
-    + '</tr>'
+def _words(text: str) -> str:
+  """Escaped text; `code` in back quotes, which may be broken after its separators."""
+  parts = re.split('`([^`]*)`', text)
+  code = lambda part: re.sub('([,/_=])', r'\1<wbr>', escape(part))
+  return ''.join(
+    f'<code>{code(part)}</code>' if index % 2 else escape(part) for index, part in enumerate(parts)
   )
 
 
-def _address(text: str) -> str:
-  """An address, which may be broken after its separators."""
-  broken = re.sub('([,/_])', r'\1<wbr>', escape(text))
-  return f'<code>{broken}</code>'
+def markdown(blocks: Sequence[Block], folder: pathlib.Path) -> str:
+  """The same in Markdown for a file in `folder`, with links to the pictures."""
+  return '\n\n'.join(_lines(block, folder) for block in blocks) + '\n'
 
 
-def _table(cells: Sequence[Sequence[str]]) -> str:
-  line = lambda tag, texts: ''.join(f'<{tag}>{escape(text)}</{tag}>' for text in texts)
-  head, *body = cells
-  rows = [f'<tr>{line("th", head)}</tr>', *(f'<tr>{line("td", texts)}</tr>' for texts in body)]
-  return '<div class="scroll"><table>\n' + '\n'.join(rows) + '\n</table></div>'
+def _lines(block: Block, folder: pathlib.Path) -> str:
+  match block:
+    case Heading(words, level, _):
+      return f'{"#" * level} {words}'
+    case Text(words, verdict, _):
+      return f'*{verdict}* {words}' if verdict else words
+    case Code(lines):
+      return '\n'.join(['```', *lines, '```'])
+    case Grid(cells, _):
+      return ruled(cells)
+    case Picture(path, caption):
+      return f'![{caption}]({os.path.relpath(path, folder)})'
+    case Fold(title, inner):
+      inside = markdown(inner, folder)
+      return f'<details><summary>{escape(title)}</summary>\n\n{inside}\n</details>'
+    case Card(title, _, inner, _):
+      return '\n\n'.join([f'**{title}**', *(_lines(one, folder) for one in inner)])
 
 
-def markdown(found: Sequence[Section], remarks: Sequence[str]) -> str:
-  """The same in Markdown, without plots; the tables are in the reports of the runs."""
-  parts = [f'# {sections.TITLE}', sections.INTRODUCTION, *sections.READING, *remarks]
-  parts.append(tables.ruled(sections.overview(found)))
-  for one in found:
-    parts += [f'## {one.title}', ' '.join(one.facts)]
-    parts += [_item(one, judged) for judged in one.claims]
-    parts += [f'### {sections.ERRORS}', tables.ruled(one.errors)]
-  parts.append(f'## {AUDITS}')
-  for one in found:
-    parts.append(f'### {one.title}')
-    parts += [_item(one, judged) for judged in one.audits]
-  return '\n\n'.join(parts) + '\n'
-
-
-def _item(section: Section, one: Judged) -> str:
-  lines = [
-    f'- **{one.verdict}**: {one.claim.claim} ({sections.basis(section, one)})',
-    f'  - published: {one.published}',
-  ]
-  for outcome in one.outcomes:
-    lines.append(f'  - rule: `{outcome.words}`')
-    lines += [f'    - not run: {missing}' for missing in outcome.not_run]
-    lines += [f'    - not testable: {outcome.untested}'] if outcome.untested else []
-    lines += [_line(each) for each in sections.nearest(outcome)]
-    if rest := sections.left_out(outcome):
-      lines.append(f'    - {rest}')
-  return '\n'.join(lines)
-
-
-def _line(one: Comparison) -> str:
-  """'yes: `address` 0.50 ± 0.01 (n 57) against 0.60; difference −0.10 [−0.12, −0.08], p 0.01'."""
-  units, p = sections.units(one), sections.p_value(one)
-  parts = [
-    f'{sections.verdict_of(one)}: `{one.cell.label}` {sections.measured(one)}',
-    f'(n {units})' * bool(units),
-    f'against {one.against}' * bool(one.against),
-  ]
-  found = f'difference {sections.difference(one)}' if one.difference else ''
-  tested = p if one.exact else f'p {"" if p[:1] == "<" else "= "}{p}' * bool(p)
-  rest = ', '.join(part for part in (found, tested) if part)
-  return '    - ' + '; '.join(filter(None, (' '.join(filter(None, parts)), rest)))
+def ruled(cells: Sequence[Sequence[str]]) -> str:
+  """A head and lines of cells as a Markdown table, its columns aligned."""
+  safe = [[text.replace('|', r'\|') for text in line] for line in cells]
+  widths = [max(map(len, column)) for column in zip(*safe)]
+  lines = [safe[0], ['-' * width for width in widths], *safe[1:]]
+  padded = [[text.ljust(width) for text, width in zip(line, widths)] for line in lines]
+  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in padded)

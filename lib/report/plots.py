@@ -1,51 +1,115 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots as PNG files, drawn without a display."""
+"""Plots as PNG files, drawn without a display; an arm has the same colour in all of them."""
 
+import dataclasses
 import io
+import math
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from lib import atomic
 from lib.report.results import Row
 
-Panel = Callable[[Any], None]  # draws into one of matplotlib's axes
 Series = tuple[Sequence[float], Sequence[float]]  # x, y
 Errors = Sequence[float | None]  # of each point
+Points = Sequence[tuple[float, Row]]  # x, and the row that has y and its error
+
+COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+MARKERS, DASHES = 'osD^v<>PX*hp', ('-', '--', '-.', ':')
+HATCHES = ('', '///', '...', '\\\\\\', 'xxx', '--', 'ooo')
+ARMS = {  # the colour of an arm, by the first word of its label; others get what is left
+  'bytes': 0, 'characters': 0, 'trained': 0, 'control': 0, 'bpe': 1, 'glyphs': 1,
+  'sentencepiece': 2, 'lexinvariant': 2, 'random': 3, 'static_ac': 3, 'lzw': 4, 'gzip': 4,
+  'greedy': 5, 'numbered': 5, 'exact': 5, 'delay': 5, 'pruned': 5, 'parsed': 5, 'top': 5, 'ac': 6,
+}  # fmt: skip
+EMBEDDINGS = {  # kinds of rows in words
+  'learned': 'trained rows',
+  'lexinvariant': 'lexinvariant (random rows)',
+  'glyph': 'glyphs, frozen',
+  'random': 'random rows, frozen',
+  'code': 'id in binary, frozen',
+}
+STYLE: Any = {
+  'font.size': 11, 'axes.titlesize': 12, 'legend.fontsize': 10, 'axes.grid': True,
+  'grid.alpha': 0.25, 'lines.markersize': 5, 'hatch.linewidth': 0.6, 'savefig.dpi': 120,
+}  # fmt: skip
 
 
-def save(folder: pathlib.Path, pictures: Mapping[str, Sequence[Panel] | bytes]) -> list[str]:
-  """Writes each picture (file name -> panels, or a PNG) that has panels; the names of those."""
-  drawn = [picture for picture, panels in pictures.items() if panels]
-  for picture in drawn:
-    panels = pictures[picture]
-    if isinstance(panels, bytes):
-      atomic.write(folder / picture, panels)
-    else:
-      _save(folder / picture, panels)
-  return drawn
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """What draws into one of matplotlib's axes, and its height in inches."""
+
+  draw: Callable[[Any], None]
+  height: float = 3.8
+
+  def __call__(self, axis: Any) -> None:
+    """Draws into the axes."""
+    self.draw(axis)
 
 
-def _save(path: pathlib.Path, panels: Sequence[Panel]) -> None:
-  """Draws one panel a function on a grid of two columns and writes the PNG atomically."""
-  columns = min(2, len(panels))
-  lines = -(-len(panels) // columns)
-  figure, axes = plt.subplots(
-    lines, columns, figsize=(6.4 * columns, 5.2 * lines), squeeze=False, layout='constrained'
-  )
-  for axis, panel in zip(axes.flat, panels):
-    panel(axis)
-  for axis in axes.flat[len(panels) :]:
-    axis.set_visible(False)
-  picture = io.BytesIO()
-  figure.savefig(picture, format='png', dpi=110)
-  plt.close(figure)
-  atomic.write(path, picture.getvalue())
+class Picture(NamedTuple):
+  """A sentence that says what is seen, and panels, or a PNG."""
+
+  caption: str
+  panels: Sequence[Panel] | bytes
+
+
+def save(folder: pathlib.Path, pictures: Mapping[str, Picture]) -> dict[str, str]:
+  """Writes each picture (file name -> picture) that has panels; the captions of those."""
+  drawn = {name: picture for name, picture in pictures.items() if picture.panels}
+  for name, (_, panels) in drawn.items():
+    atomic.write(folder / name, panels if isinstance(panels, bytes) else _png(panels))
+  return {name: picture.caption for name, picture in drawn.items()}
+
+
+def _png(panels: Sequence[Panel]) -> bytes:
+  """Up to three panels below each other, or more in two columns."""
+  columns = 1 if len(panels) <= 3 else 2
+  lines = [panels[first : first + columns] for first in range(0, len(panels), columns)]
+  heights = [max(panel.height for panel in line) for line in lines]
+  with matplotlib.rc_context(STYLE):
+    figure = Figure(figsize=(6.8 if columns == 1 else 11, sum(heights)), layout='constrained')
+    axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
+    for axis in axes.flat[len(panels) :]:
+      axis.remove()
+    for axis, panel in zip(axes.flat, panels):
+      panel(axis)
+    picture = io.BytesIO()
+    figure.savefig(picture, format='png')
+  return picture.getvalue()
+
+
+def looks(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+  """Label -> matplotlib's colour, marker and line: the same for an arm in every panel."""
+  labels = list(dict.fromkeys(labels))
+  known = {label: _color(label) for label in labels}
+  free = [color for color in range(len(COLORS)) if color not in known.values()] or [*range(7)]
+  found, taken = {}, Counter[int]()
+  for label in labels:
+    color = known[label]
+    if color is None:
+      color = free[sum(taken[one] for one in free) % len(free)]
+    nth, taken[color] = taken[color], taken[color] + 1
+    found[label] = {
+      'color': COLORS[color],
+      'marker': MARKERS[(color + 7 * nth) % len(MARKERS)],
+      'linestyle': DASHES[nth % len(DASHES)],
+      'fillstyle': 'none' if 'lossy' in label else 'full',
+    }
+  return found
+
+
+def _color(label: str) -> int | None:
+  word = re.match('[a-z_]*', label.lower())
+  return ARMS.get(word[0]) if word else None
 
 
 def curves(
@@ -56,39 +120,48 @@ def curves(
   levels: Mapping[str, float] | None = None,
   log_x: bool = False,
   log_y: bool = False,
-  styles: Mapping[str, Mapping[str, Any]] | None = None,
   errors: Mapping[str, Errors] | None = None,
 ) -> Panel:
   """A panel of labelled curves over horizontal reference levels.
 
-  `styles` are matplotlib's; `errors` are drawn as bars of ± that much, None as no bar.
+  `errors` are drawn as bars of ± that much, or as a band around many points; None is not drawn.
   """
+  labels = [*series, *(levels or {})]
 
   def draw(axis: Any) -> None:
-    for label, (x, y) in series.items():
-      style = {'marker': 'o' if len(x) < 20 else None, 'markersize': 3.5}
-      bars = _lengths((errors or {}).get(label))
-      axis.errorbar(
-        x, y, yerr=bars, capsize=2, label=label, **style | dict((styles or {}).get(label, {}))
-      )
+    for label, look in looks(series).items():
+      x, y = series[label]
+      many = len(x) > 12
+      look['markevery'] = max(1, len(x) // 8)
+      lengths = _lengths((errors or {}).get(label))
+      if many and lengths:
+        axis.plot(x, y, label=label, **look)
+        low, high = ([value + sign * e for value, e in zip(y, lengths)] for sign in (-1, 1))
+        axis.fill_between(x, low, high, color=look['color'], alpha=0.2, linewidth=0)
+      else:
+        axis.errorbar(x, y, yerr=lengths, capsize=3, label=label, **look)
     for index, (label, level) in enumerate((levels or {}).items()):
-      shade = f'{0.2 + 0.6 * index / len(levels or {}):.2f}'
+      shade = f'{0.2 + 0.4 * index / len(levels or {}):.2f}'
       axis.axhline(level, color=shade, linestyle=['--', ':', '-.'][index % 3], label=label)
     if log_x:
       axis.set_xscale('log', base=2)
+      places = sorted({value for x, _ in series.values() for value in x})
+      if len(places) <= 8 and all(place == int(place) for place in places):
+        axis.set_xticks(places)
+      axis.xaxis.set_minor_locator(NullLocator())
+      axis.xaxis.set_major_formatter(_plain)
     if log_y:
       axis.set_yscale('log')
+      low, high = axis.get_ylim()
+      axis.yaxis.set_major_formatter(_plain)
+      axis.yaxis.set_minor_formatter(_plain if high < 12 * low else NullFormatter())
     _finish(axis, title, x_label, y_label)
 
-  return draw
+  return Panel(draw, 3.4 + _legend_height(labels))
 
 
 def row_curves(
-  title: str,
-  x_label: str,
-  y_label: str,
-  points: Mapping[str, Sequence[tuple[float, Row]]],
-  **rest: Any,
+  title: str, x_label: str, y_label: str, points: Mapping[str, Points], **rest: Any
 ) -> Panel:
   """As `curves`, of measured rows: label -> (x, row) in any order, with their standard errors."""
   ordered = {label: sorted(some, key=lambda point: point[0]) for label, some in points.items()}
@@ -111,22 +184,30 @@ def bars(
 
   `errors` are drawn as lines of ± that much, None as no line.
   """
+  labels, lines = [*series, *levels], [line for group in groups for line in group.split('\n')]
+  crowded = len(groups) * max(map(len, lines)) > 60
 
   def draw(axis: Any) -> None:
     width = 0.8 / len(series)
-    for index, (label, values) in enumerate(series.items()):
+    for index, (label, look) in enumerate(looks(series).items()):
       places = [group + (index - (len(series) - 1) / 2) * width for group in range(len(groups))]
       lengths = _lengths((errors or {}).get(label))
-      axis.bar(places, values, width, label=label, yerr=lengths, capsize=2)
+      axis.bar(
+        places, series[label], width, label=label, yerr=lengths, capsize=2, color=look['color'],
+        hatch=HATCHES[index % len(HATCHES)], edgecolor='white', error_kw={'ecolor': '0.3'},
+      )  # fmt: skip
     for label, level in levels.items():
       axis.axhline(level, color='0.35', linestyle='--', label=label)
-    crowded = len(groups) >= 7
-    axis.set_xticks(range(len(groups)), groups, rotation=90 if crowded else 0)
-    _finish(axis, title, '', y_label)
-    if crowded:  # upright names take the legend's place
-      axis.legend(fontsize=8, loc='upper right', frameon=False)
+    axis.axhline(0, color='0.2', linewidth=0.8)
+    names = [group.replace('\n', ' ') for group in groups] if crowded else groups
+    axis.set_xticks(range(len(groups)), names)
+    if crowded:
+      axis.tick_params('x', rotation=30)
+      for name in axis.get_xticklabels():
+        name.set(ha='right', rotation_mode='anchor')
+    _finish(axis, title, '', y_label, above=crowded, ticks=max(one.count('\n') for one in groups))
 
-  return draw
+  return Panel(draw, 3.5 + _legend_height(labels) + 0.9 * crowded)
 
 
 def row_bars(
@@ -144,7 +225,7 @@ def row_bars(
 
 def _lengths(errors: Errors | None) -> list[float] | None:
   """Lengths of error bars; NaN is not drawn."""
-  if errors is None:
+  if errors is None or not any(errors):
     return None
   return [float('nan') if error is None else error for error in errors]
 
@@ -152,29 +233,27 @@ def _lengths(errors: Errors | None) -> list[float] | None:
 def ranked(
   title: str,
   x_label: str,
-  values: Mapping[str, float],
+  rows: Mapping[str, Row],
   levels: Mapping[str, float],
-  number: str = '%.2f',
-  errors: Mapping[str, float | None] | None = None,
+  number: str = '{:.2f}',
 ) -> Panel:
-  """A panel of one bar a name, lying, its number next to it, under vertical reference levels.
+  """A panel of one bar a name, lying, its number next to its name, under vertical levels.
 
-  `errors` are drawn as lines of ± that much, None as no line.
+  Rows have standard errors, which are drawn as lines of ± that much.
   """
+  values = [row.measured or 0.0 for row in rows.values()]
 
   def draw(axis: Any) -> None:
-    lengths = _lengths([errors.get(label) for label in values]) if errors else None
-    bars = axis.barh(
-      range(len(values)), list(values.values()), xerr=lengths, capsize=2, label='measured'
-    )
-    axis.bar_label(bars, fmt=number, fontsize=7, padding=2)
-    axis.set_yticks(range(len(values)), list(values), fontsize=8)
+    lengths = _lengths([row.sem for row in rows.values()])
+    axis.barh(range(len(rows)), values, xerr=lengths, capsize=3, color=COLORS[0], ecolor='0.3')
+    names = [f'{label}  {number.format(value)}' for label, value in zip(rows, values)]
+    axis.set_yticks(range(len(rows)), names)
     axis.invert_yaxis()
     for label, level in levels.items():
-      axis.axvline(level, color='0.35', linestyle='--', label=label)
+      axis.axvline(level, color='0.2', linestyle='--', label=label)
     _finish(axis, title, x_label, '')
 
-  return draw
+  return Panel(draw, 1.2 + 0.3 * len(rows) + 0.24 * bool(levels))
 
 
 def intervals(
@@ -185,41 +264,53 @@ def intervals(
   def draw(axis: Any) -> None:
     axis.axvspan(-margin, margin, color='0.9', label=f'within {margin:g}')
     axis.axvline(0, color='0.5', linewidth=0.8)
-    for place, (mean, low, high) in enumerate([*found.values()][::-1]):
-      axis.plot([low, high], [place, place], color='C0')
-      axis.plot([mean], [place], 'o', color='C0', markersize=4)
-    axis.set_yticks(range(len(found)), [*found][::-1], fontsize=7)
+    for place, (label, look) in enumerate([*looks(found).items()][::-1]):
+      mean, low, high = found[label]
+      axis.plot([low, high], [place, place], color=look['color'])
+      axis.plot([mean], [place], look['marker'], color=look['color'])
+    axis.set_yticks(range(len(found)), [*found][::-1])
+    axis.set_ylim(-0.6, len(found) - 0.4)
     _finish(axis, title, x_label, '')
 
-  return draw
+  return Panel(draw, 1.4 + 0.3 * len(found))
 
 
-def words(title: str, places: Any, written: Sequence[str]) -> Panel:
-  """A panel of words at places [N, 2]."""
+def words(title: str, places: Any, written: Sequence[str], x_label: str, y_label: str) -> Panel:
+  """A panel of words at places [N, 2]; a word that would cover an earlier one is left out."""
 
   def draw(axis: Any) -> None:
-    axis.scatter(places[:, 0], places[:, 1], s=0)
-    for (x, y), word in zip(places, written, strict=True):
-      axis.text(x, y, word, fontsize=7, ha='center', va='center', parse_math=False)
+    axis.scatter(places[:, 0], places[:, 1], s=4, color='0.75')
+    low, span = places.min(0), (places.max(0) - places.min(0)) + 1e-9
+    boxes: list[tuple[float, float, float]] = []  # middle, and half the width, in parts of the axis
+    for place, word in zip(places, written, strict=True):
+      (x, y), half = (place - low) / span, 0.008 * (len(word) + 1)
+      if any(abs(x - u) < half + w and abs(y - v) < 0.03 for u, v, w in boxes):
+        continue
+      boxes.append((x, y, half))
+      axis.text(*place, word, fontsize=9, ha='center', va='center', parse_math=False)
     axis.set_title(title)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
     axis.set_xticks([])
     axis.set_yticks([])
 
-  return draw
+  return Panel(draw, 5.2)
 
 
 def matrix(title: str, values: Any, labels: Sequence[str], x_label: str, y_label: str) -> Panel:
   """A panel of a square matrix of shares, from white (0) to dark (1)."""
 
   def draw(axis: Any) -> None:
-    axis.imshow(values, vmin=0, vmax=1, cmap='Blues', interpolation='nearest')
+    image = axis.imshow(values, vmin=0, vmax=1, cmap='Blues', interpolation='nearest')
     for ticks in (axis.set_xticks, axis.set_yticks):
-      ticks(range(len(labels)), labels, fontsize=6)
+      ticks(range(len(labels)), labels, fontsize=8)
+    axis.grid(visible=False)
     axis.set_title(title)
     axis.set_xlabel(x_label)
     axis.set_ylabel(y_label)
+    axis.figure.colorbar(image, ax=axis, label='share')
 
-  return draw
+  return Panel(draw, 5.4)
 
 
 def heat_map(
@@ -244,14 +335,15 @@ def heat_map(
       for x, value in enumerate(line):
         shade = 'white' if value is not None and value > dark else 'black'
         text = '×' if value is None else f'{value:.2f}'
-        axis.text(x, y, text, ha='center', va='center', color=shade, fontsize=8)
-    axis.set_xticks(range(len(columns)), columns)
+        axis.text(x, y, text, ha='center', va='center', color=shade, fontsize=10)
+    axis.set_xticks(range(len(columns)), [name.replace(', ', ',\n') for name in columns])
     axis.set_yticks(range(len(lines)), lines)
+    axis.grid(visible=False)
     axis.set_title(title)
     axis.set_xlabel(legend)
     axis.figure.colorbar(image, ax=axis, label=label)
 
-  return draw
+  return Panel(draw, 1.8 + 0.36 * len(lines))
 
 
 def trade(
@@ -275,31 +367,55 @@ def trade(
     best = [(x, y) for i, (x, y) in enumerate(ranked) if all(y < other for _, other in ranked[:i])]
     if best:
       axis.step(*zip(*best), where='post', color='0.6', linestyle='--', label='the best for less')
-    for label, named in points.items():
-      axis.plot(*zip(*named.values()), 'o', label=label, markersize=5, alpha=0.8)
+    for label, look in looks(points).items():
+      axis.plot(*zip(*points[label].values()), label=label, alpha=0.8, **look | {'linestyle': ''})
     high: dict[str, tuple[float, float]] = {}  # the highest point of each name
     for named in points.values():
       for name, point in named.items():
         high[name] = max(high.get(name, point), point, key=lambda p: p[1])
     low, top = min(y for _, y in every), max(y for _, y in every)
     tall = top - low or 1.0
-    gap, last = 0.04 * (every[-1][0] - every[0][0]), float('-inf')
+    gap, last = 0.05 * (every[-1][0] - every[0][0]), float('-inf')
     for name in sorted(high, key=lambda name: high[name][0]):
       last = max(high[name][0], last + gap)  # names side by side do not overlap
       axis.annotate(
-        name, high[name], (last, top + 0.1 * tall), fontsize=7, rotation=90, ha='center',
+        name, high[name], (last, top + 0.1 * tall), fontsize=9, rotation=90, ha='center',
         va='bottom', arrowprops={'arrowstyle': '-', 'color': '0.85'},
       )  # fmt: skip
-    axis.set_ylim(low - 0.05 * tall, top + 0.45 * tall)
+    axis.set_ylim(low - 0.05 * tall, top + 0.55 * tall)
     axis.margins(x=0.08)
     _finish(axis, title, x_label, y_label)
 
-  return draw
+  return Panel(draw, 5.4)
 
 
-def _finish(axis: Any, title: str, x_label: str, y_label: str) -> None:
-  axis.set_title(title)
+def _plain(value: float, _: int) -> str:
+  """The label of a tick on a logarithmic axis."""
+  return f'{value:,.0f}' if value >= 10 else f'{value:.3g}'
+
+
+def _columns(labels: Sequence[str]) -> int:
+  return 1 if max(map(len, labels), default=0) > 38 else 2
+
+
+def _legend_height(labels: Sequence[str]) -> float:
+  return 0.24 * math.ceil(len(labels) / _columns(labels))
+
+
+def _finish(
+  axis: Any, title: str, x_label: str, y_label: str, above: bool = False, ticks: int = 0
+) -> None:
+  """Labels, and a legend below them, or `above` the axes; `ticks` are further lines of ticks."""
   axis.set_xlabel(x_label)
   axis.set_ylabel(y_label)
-  axis.grid(alpha=0.25)
-  axis.legend(fontsize=8, ncols=2, loc='upper center', bbox_to_anchor=(0.5, -0.12), frameon=False)
+  axis.set_axisbelow(True)
+  _, labels = axis.get_legend_handles_labels()
+  axis.set_title(title, pad=72 * _legend_height(labels) + 10 if above else None)
+  if not labels:
+    return
+  below = -0.55 if x_label else -0.35 - 0.18 * ticks
+  shift = ScaledTranslation(0, 0 if above else below, axis.figure.dpi_scale_trans)
+  axis.legend(
+    ncols=_columns(labels), loc='lower center' if above else 'upper center', frameon=False,
+    bbox_to_anchor=(0.5, 1.0 if above else 0.0), bbox_transform=axis.transAxes + shift,
+  )  # fmt: skip

@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lib import atomic
+from lib import atomic, provenance
 from lib.errors import InputError
+from lib.provenance import Identity
 from lib.stats import Estimate
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'numba',
@@ -149,19 +150,19 @@ def select(rows: Sequence[Row], table: str, column: str, **where: Any) -> list[R
   ]
 
 
-def cells_of(rows: Sequence[Row], table: str) -> list[tuple[Mapping[str, str], dict[str, float]]]:
-  """The coordinates of each row of a table, and column -> measured value."""
-  found: dict[str, tuple[Mapping[str, str], dict[str, float]]] = {}
+def cells_of(rows: Sequence[Row], table: str) -> list[tuple[Mapping[str, str], dict[str, Row]]]:
+  """The coordinates of each row of a table, and column -> its measured row."""
+  found: dict[str, tuple[Mapping[str, str], dict[str, Row]]] = {}
   for row in rows:
     if row.table == table and row.measured is not None:
-      found.setdefault(row.row, (row.where, {}))[1][row.column] = row.measured
+      found.setdefault(row.row, (row.where, {}))[1][row.column] = row
   return [*found.values()]
 
 
 def series(
   rows: Sequence[Row], table: str, pattern: str, where: Mapping[str, Any]
-) -> tuple[list[int], list[float]]:
-  """(numbers, values) of the columns of one row, by the number in a column's name.
+) -> list[tuple[float, Row]]:
+  """The measured columns of one row that have a number in their names, by that number.
 
   Args:
     rows: of any tables.
@@ -170,13 +171,13 @@ def series(
     where: all coordinates of the row.
   """
   exact = {key: str(value) for key, value in where.items()}
-  found = sorted(
-    (int(match[1]), row.measured)
+  found = [
+    (float(match[1]), row)
     for row in rows
     if (row.table, row.where) == (table, exact) and row.measured is not None
     if (match := re.fullmatch(pattern, row.column))
-  )
-  return [x for x, _ in found], [y for _, y in found]
+  ]
+  return sorted(found, key=lambda point: point[0])
 
 
 def as_json(content: Any) -> str:
@@ -209,20 +210,24 @@ def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
   return [Row(where=coordinates(one.pop('row')), **one) for one in fields]
 
 
-def write_rows(path: str | os.PathLike, rows: Sequence[Row], seconds: float) -> None:
+def write_rows(
+  path: str | os.PathLike, rows: Sequence[Row], seconds: float, identity: Identity
+) -> None:
   """Writes what a finished table leaves, so that a restart need not repeat it."""
-  write_json(path, {'seconds': seconds, 'rows': [as_line(row) for row in rows]})
+  lines = [as_line(row) for row in rows]
+  write_json(path, {'identity': identity, 'seconds': seconds, 'rows': lines})
 
 
 def read_rows(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads what `write_rows` wrote: {'seconds', 'rows'}.
+  """Reads what `write_rows` wrote: {'identity', 'seconds', 'rows'}.
 
   Raises:
     InputError: a damaged file.
   """
   try:
     content = json.loads(pathlib.Path(path).read_text())
-    return {'seconds': float(content['seconds']), 'rows': from_json(content['rows'])}
+    seconds, identity = float(content['seconds']), dict(content['identity'])
+    return {'identity': identity, 'seconds': seconds, 'rows': from_json(content['rows'])}
   except (KeyError, TypeError, ValueError, RecursionError) as error:
     raise InputError(
       f'{path} is damaged ({error}): delete it, and its table is measured again.'
@@ -236,17 +241,24 @@ def content(
   config: Mapping[str, Any],
   overrides: Mapping[str, Any],
   devices: Sequence[str],
-  seconds: float,
+  seconds: Mapping[str, float],
+  pictures: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-  """The content of results.json: rows with the config, versions and devices that gave them."""
+  """The content of results.json: rows with the config, code, versions and devices that gave them.
+
+  `seconds` are of measuring, by table; `pictures` are the PNG files, with what they show.
+  """
   versions = {package: importlib.metadata.version(package) for package in PACKAGES}
   return {
     'experiment': experiment,
+    **provenance.about(),
     'config': dict(config),
     'overrides': dict(overrides),
     'versions': {'python': platform.python_version()} | versions,
     'devices': list(devices),
-    'seconds': round(seconds, 1),
+    'seconds': round(sum(seconds.values()), 1),
+    'seconds_by_table': {table: round(one, 1) for table, one in seconds.items()},
+    'pictures': dict(pictures or {}),
     'rows': [as_line(row) for row in rows],
   }
 

@@ -35,8 +35,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lib import stats
-from lib.report.results import LOSSY, Row
-from lib.report.tables import with_error
+from lib.report.published import EVIDENCE
+from lib.report.results import LOSSY, Row, coordinates
+from lib.report.tables import number, with_error
 from lib.stats import Estimate
 
 SEPARATOR = ' / '
@@ -56,6 +57,8 @@ class Cell:
     constant: it has no error and needs none: a number of a rule, a published number, or what the
       rule calls deterministic.
     published: the paper's number at this scale, or None.
+    evidence: what that number is, if the paper does not print it.
+    unit: of the value.
     lossy: it is about a tokenizer that does not give every text back.
   """
 
@@ -63,12 +66,27 @@ class Cell:
   estimate: Estimate | None
   constant: bool = False
   published: float | None = None
+  evidence: str = ''
+  unit: str = ''
   lossy: bool = False
 
   @property
-  def label(self) -> str:
-    """The address as a report shows it."""
-    return self.address + f' {LOSSY}' * self.lossy
+  def words(self) -> str:
+    """The address in words: its quantity, then its row."""
+    return words(self.address) + f' {LOSSY}' * self.lossy
+
+  @property
+  def row(self) -> str:
+    """The row of the address, marked where the tokenizer loses text."""
+    return _row(self.address.split(SEPARATOR)[-2]) + f' {LOSSY}' * self.lossy
+
+  @property
+  def printed(self) -> str:
+    """The paper's number, with what it is if the paper does not print it; '' without one."""
+    if self.published is None:
+      return ''
+    kind = f' ({EVIDENCE[self.evidence]})' * bool(self.evidence)
+    return number(self.published, self.unit) + kind
 
   @property
   def value(self) -> float:
@@ -115,12 +133,14 @@ class Outcome:
 
   Attributes:
     words: the rule, to be printed next to the verdict.
+    address: the same with the addresses of its cells.
     comparisons: what was compared.
     not_run: addresses or tables that the run does not have.
     untested: why nothing could be compared, or ''.
   """
 
   words: str
+  address: str = ''
   comparisons: tuple[Comparison, ...] = ()
   not_run: tuple[str, ...] = ()
   untested: str = ''
@@ -154,7 +174,9 @@ class Cells:
     self._found = {}
     for row in rows:
       address = SEPARATOR.join((row.table, row.row, row.column))
-      self._found[address] = Cell(address, row.estimate, published=row.published, lossy=row.lossy)
+      self._found[address] = Cell(
+        address, row.estimate, False, row.published, row.evidence, row.unit, row.lossy
+      )
     for entry in entries:
       if isinstance(entry['value'], (int, float)):
         address = SEPARATOR.join(('published', entry['table'], entry['row'], entry['column']))
@@ -235,44 +257,83 @@ def _outcome(rule: Mapping[str, Any], cells: Cells) -> Outcome:
     not_run = tuple(f'{one}{aside}' for one in missing.args)
   except Untested as why:
     untested = str(why)
-  return Outcome(describe(rule), tuple(found), not_run, untested)
+  return Outcome(describe(rule), by_address(rule), tuple(found), not_run, untested)
+
+
+def words(address: str) -> str:
+  """An address in words, such as 'nats per char, k=2, m=1' or 'lookup accuracy, every p'."""
+  *_, row, column = address.split(SEPARATOR)
+  quantity = column.replace('_at_*', ' everywhere').replace('*', 'any')
+  quantity = re.sub(r'\{([^}]*)\}', lambda some: ' or '.join(some[1].split(',')), quantity)
+  return ', '.join(filter(None, (quantity.replace('_', ' '), _row(row))))
+
+
+def _row(row: str) -> str:
+  """'k={1,2},p=*' as 'k=1 or 2, every p'."""
+  parts = []
+  for key, value in coordinates(row).items():
+    if value == '*':
+      parts.append(f'every {key}')
+    else:
+      parts.append(f'{key}={" or ".join(value.strip("{}").split(","))}')
+  return ', '.join(parts)
+
+
+FORMS = {
+  ('above', False): '{} is above {}',
+  ('above', True): '{} is at least {}',
+  ('below', False): '{} is below {}',
+  ('below', True): '{} is at most {}',
+  ('equivalent', False): '{} is within {margin:g} of {}',
+}
+ASIDES = {
+  'wherever_given': 'only where that was measured',
+  'paired': 'paired by seed',
+  'exact': 'compared by value',
+}
 
 
 def describe(rule: Mapping[str, Any]) -> str:
-  """A rule in words."""
+  """A rule in words: 'nats per char is above 0 (k=2, every p; paired by seed)'."""
   kind = rule['kind']
   if kind == 'needs':
-    return f'not tested: it takes {rule["what"]}'
+    return f'not tested; it takes {rule["what"]}'
   if kind == 'order':
     [way] = {'rises', 'falls'} & set(rule)
-    words = f'each is {"below" if way == "rises" else "above"} the next: ' + '; '.join(rule[way])
-  elif kind == 'published':
-    words = f'{rule["left"]}: within {100 * rule["ratio"]:g} % of the paper’s number for this scale'
+    said = f'each is {"below" if way == "rises" else "above"} the next: '
+    return said + '; '.join(map(words, rule[way]))
+  quantity, _, row = words(rule['left']).partition(', ')
+  if kind == 'published':
+    said = f'{quantity} is within {100 * rule["ratio"]:g} % of the paper’s number for this scale'
   else:
-    words = f'{rule["left"]}: ' + {
-      ('above', False): 'above {}',
-      ('above', True): 'at least {}',
-      ('below', False): 'below {}',
-      ('below', True): 'at most {}',
-      ('equivalent', False): 'within {margin:g} of {}',
-    }[kind, rule.get('or_equal', False)].format(_right_in_words(rule), **rule)
-  asides = {
-    'wherever_given': 'only where that was measured',
-    'paired': 'paired by seed',
-    'exact': 'deterministic' + ' on the right' * (rule.get('exact') == 'right'),
-  }
-  return ', '.join([words, *(asides[key] for key in asides if rule.get(key))])
+    form = FORMS[kind, rule.get('or_equal', False)]
+    said = form.format(quantity, _right_in_words(rule), **rule)
+  asides = [ASIDES[key] for key in ASIDES if rule.get(key) is True]
+  asides += ['the right side has no error'] * (rule.get('exact') == 'right')
+  told = '; '.join(filter(None, (row, *asides)))
+  return said + f' ({told})' * bool(told)
 
 
 def _right_in_words(rule: Mapping[str, Any]) -> str:
+  """What the left side is compared with; of its coordinates those that the left side lacks."""
   right = rule['right']
-  words = right if isinstance(right, str) else f'{right:g}'
-  left = rule['left'].rsplit(SEPARATOR, 1)[0]
-  if words.startswith(left + SEPARATOR):  # the same row: its column says it
-    words = words.removeprefix(left + SEPARATOR)
+  if isinstance(right, str):
+    said = words(right)
+    left = words(rule['left']).partition(', ')[2].split(', ')
+    quantity, *row = said.split(', ')
+    other = [part for part in row if part not in left and not part.startswith('every ')]
+    said = f'{quantity}{" of " * bool(other)}{", ".join(other)}'
+  else:
+    said = f'{right:g}'
   times, plus = rule.get('times', 1), rule.get('plus', 0)
   sum_of = f' {"−" if plus < 0 else "+"} {abs(plus):g}'
-  return f'{times:g} × ' * (times != 1) + words + sum_of * (plus != 0)
+  return f'{times:g} × ' * (times != 1) + said + sum_of * (plus != 0)
+
+
+def by_address(rule: Mapping[str, Any]) -> str:
+  """A rule with its addresses: 'above: t / k=* / loss; 0'."""
+  sides = rule.get('rises') or rule.get('falls') or [rule.get('left'), rule.get('right')]
+  return f'{rule["kind"]}: ' + '; '.join(str(one) for one in sides if one is not None)
 
 
 def _two_sided(rule: Mapping[str, Any], cells: Cells) -> Iterator[Comparison]:
@@ -382,7 +443,11 @@ def _decided(
 
 def _in_words(cell: Cell) -> str:
   """A value with its error, marked where the tokenizer loses text."""
-  return with_error(cell.estimate) + f' {LOSSY}' * cell.lossy if cell.estimate else ''
+  if not cell.estimate:
+    return ''
+  if not cell.address:  # a number of a rule
+    return f'{cell.value:g}'
+  return with_error(cell.estimate, cell.unit) + f' {LOSSY}' * cell.lossy
 
 
 def _why_untested(estimate: Estimate) -> str:

@@ -1,31 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows as Markdown: one table each, measured with its error, the published number after it."""
 
+import csv
+import dataclasses
+import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from lib.report.page import ruled
 from lib.report.published import EVIDENCE, UNPUBLISHED
-from lib.report.results import ABOUT_LOSSY, LOSSY, Row
+from lib.report.results import ABOUT_LOSSY, FIELDS, LOSSY, Row, as_line
 from lib.stats import Estimate
 
 MOST = 4  # different numbers of units that are all listed
+YES_OR_NO = 'yes/no'  # the unit of what is 1 or 0
+COUNTS = {'bytes', 'characters', 'documents', 'ids', 'letters', 'operations', 'pairs',
+          'parameters', 'rank', 'rows', 'steps', 'texts', 'tokens'}  # units  # fmt: skip
 
 
 def cell(row: Row) -> str:
   """'0.5004 ± 0.0003 (published 0.5004)'; a dash where nothing was measured."""
   if row.estimate is None:
     return '–'
-  text = with_error(row.estimate)
+  text = with_error(row.estimate, row.unit)
   if row.published is not None:
-    text += f' ({EVIDENCE[row.evidence]} {number(row.published)})'
+    text += f' ({EVIDENCE[row.evidence]} {number(row.published, row.unit)})'
   return text
 
 
-def with_error(estimate: Estimate) -> str:
+def with_error(estimate: Estimate, unit: str = '') -> str:
   """'0.5004 ± 0.0003': a value with one standard error, where it has one."""
-  shown = estimate.sem is not None and estimate.sem > 1e-9  # below that the spread is rounding
-  return number(estimate.value) + (f' ± {estimate.sem:.2g}' if shown else '')
+  sem = estimate.sem or 0.0  # below 1e-9 the spread is rounding
+  return number(estimate.value, unit) + (f' ± {_error(sem)}' if sem > 1e-9 else '')
+
+
+def _error(sem: float) -> str:
+  return '<0.0001' if sem < 5e-5 else f'{sem:.2g}' if sem < 100 else f'{sem:,.0f}'
 
 
 def interval(estimate: Estimate) -> str:
@@ -36,10 +47,10 @@ def interval(estimate: Estimate) -> str:
   return f'[{signed(estimate.value - half)}, {signed(estimate.value + half)}]'
 
 
-def signed(value: float) -> str:
+def signed(value: float, unit: str = '') -> str:
   """A difference, with its sign."""
-  size = abs(value)
-  return ('−' if value < 0 else '+') + (f'{size:.2g}' if 0 < size < 5e-5 else number(size))
+  size, unit = abs(value), '' if unit == YES_OR_NO else unit
+  return ('−' if value < 0 else '+') + (f'{size:.2g}' if 0 < size < 5e-5 else number(size, unit))
 
 
 def errors(rows: Sequence[Row]) -> list[list[str]]:
@@ -55,7 +66,7 @@ def errors(rows: Sequence[Row]) -> list[list[str]]:
   ]
 
 
-def _errors_in_words(rows: Sequence[Row]) -> str:
+def errors_in_words(rows: Sequence[Row]) -> str:
   """'± is one standard error over documents (n 57).': of the rows of one table."""
   _, *lines = errors(rows)
   units = [f'{over} (n {n})' if n else f'units that are {over}' for _, over, n, _ in lines]
@@ -73,9 +84,11 @@ def _listed(texts: Sequence[str]) -> str:
   return ', '.join(found) if len(found) <= MOST else f'{found[0]} to {found[-1]}'
 
 
-def number(value: float) -> str:
-  """A loss with four decimals, a count without."""
-  if value == int(value) and abs(value) >= 2:
+def number(value: float, unit: str = '') -> str:
+  """A loss with four decimals, a count without, a yes or no as such."""
+  if unit == YES_OR_NO:
+    return 'yes' if value else 'no'
+  if value == int(value) and (unit in COUNTS or abs(value) >= 2):
     return f'{int(value):,}'
   return f'{value:.4f}' if abs(value) < 100 else f'{value:,.1f}'
 
@@ -109,27 +122,91 @@ def legend(rows: Sequence[Row]) -> str:
   return ABOUT_LOSSY if any(row.lossy for row in rows) else ''
 
 
-def ruled(cells: Sequence[Sequence[str]]) -> str:
-  """A head and lines of cells as a Markdown table, its columns aligned."""
-  widths = [max(map(len, column)) for column in zip(*cells)]
-  lines = [cells[0], ['-' * width for width in widths], *cells[1:]]
-  padded = [[text.ljust(width) for text, width in zip(line, widths)] for line in lines]
-  return '\n'.join('| ' + ' | '.join(line) + ' |' for line in padded)
-
-
 def _table(table: str, rows: Sequence[Row], caption: str) -> str:
   lines = [f'### {table}', '']
-  if words := ' '.join(part for part in (caption, _errors_in_words(rows)) if part):
+  if words := ' '.join(part for part in (caption, errors_in_words(rows)) if part):
     lines += [*textwrap.wrap(words, 100), '']
   lines.append(ruled(grid(rows)))
-  notes: dict[str, list[str]] = {}
+  lines += ['', legend(rows), ''] if legend(rows) else ['']
+  lines += [f'- {note}' for note in notes(rows)]
+  return '\n'.join(lines) + '\n'
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+  """What the rows of a table note: '`nats`: as the paper (k=1; k=2 and 3 more)'."""
+  found: dict[str, dict[str, list[str]]] = {}  # note -> column -> rows
   for row in rows:
     for note in row.note.split('; '):
       if note and note != UNPUBLISHED:
-        notes.setdefault(note, []).append(row.row)
-  lines += ['', legend(rows), ''] if legend(rows) else ['']
-  for note, where in notes.items():
-    places = list(dict.fromkeys(where))
-    shown = '; '.join(places[:4]) + (f' and {len(places) - 4} more' if len(places) > 4 else '')
-    lines.append(f'- {note} ({shown})')
-  return '\n'.join(lines) + '\n'
+        found.setdefault(note, {}).setdefault(row.column, []).append(row.row)
+  lines = []
+  for note, columns in found.items():
+    where = list(dict.fromkeys(row for some in columns.values() for row in some))
+    listed = _few([f'`{column}`' for column in columns], ', ')
+    everywhere = len(where) == len({row.row for row in rows})
+    lines.append(f'{listed}: {note}' + ('' if everywhere else f' ({_few(where, "; ")})'))
+  return lines
+
+
+def _few(texts: Sequence[str], mark: str) -> str:
+  more = len(texts) - MOST
+  return mark.join(texts[:MOST]) + (f' and {more} more' if more > 0 else '')
+
+
+def narrow(rows: Sequence[Row], width: int = 80, lines: int = 12) -> str:
+  """Tables for a terminal: so many columns and lines, without notes and published numbers."""
+  by_table = [
+    [row for row in rows if row.table == table]
+    for table in dict.fromkeys(row.table for row in rows)
+  ]
+  return '\n\n'.join(_narrow(some, width, lines) for some in by_table) + '\n'
+
+
+def _narrow(rows: Sequence[Row], width: int, lines: int) -> str:
+  """One table; coordinates that all rows share stand in its title."""
+  places = list({row.row: row for row in rows}.values())
+  keys = list(dict.fromkeys(key for row in places for key in row.where))
+  alike = [key for key in keys if len({row.where.get(key) for row in places}) == 1]
+  title = [rows[0].table, *(f'{key}={places[0].where[key]}' for key in alike)]
+  marked = any(row.lossy for row in rows)
+  fields = [
+    [key, *(row.where.get(key, '') for row in places[:lines])] for key in keys if key not in alike
+  ] + [['', *(LOSSY * row.lossy for row in places[:lines])]] * marked
+  shown = [[*map(str.ljust, field, [max(map(len, field))] * len(field))] for field in fields]
+  left = [' '.join(parts) for parts in zip(*shown)] or [''] * (1 + len(places[:lines]))
+  left = [text if len(text) <= width // 2 else text[: width // 2 - 1] + '…' for text in left]
+  found = {(row.row, row.column): cell(dataclasses.replace(row, published=None)) for row in rows}
+  columns = list(dict.fromkeys(row.column for row in rows))
+  head, body = [left[0]], left[1:]
+  used, more = 0, 0
+  for column in columns:
+    texts = [found.get((row.row, column), '') for row in places[:lines]]
+    name = textwrap.wrap(column.replace('_', ' '), max(9, *map(len, texts)))
+    size = max(map(len, (*name, *texts)))
+    if len(body[0]) + 2 + size > width and used:
+      more += 1
+      continue
+    used += 1
+    blank, high = ' ' * len(head[-1]), max(len(head), len(name))
+    head = [blank] * (high - len(head)) + head
+    above = [''] * (high - len(name)) + name
+    head = [line + '  ' + text.rjust(size) for line, text in zip(head, above)]
+    body = [line + '  ' + text.rjust(size) for line, text in zip(body, texts)]
+  rest = [f'{len(places) - lines} more rows'] * (len(places) > lines)
+  rest += [f'{more} more column{"s" * (more > 1)}'] * (more > 0)
+  told = [f'({" and ".join(rest)}: tables/{rows[0].table}.csv)'] * bool(rest)
+  return '\n'.join(line.rstrip() for line in ('  '.join(title), *head, *body, *told))
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+  """The rows of one table, a line each, with a field for each coordinate."""
+  keys = list(dict.fromkeys(key for row in rows for key in row.where))
+  fields = [field for field in FIELDS if field not in ('table', 'row')]
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow([*keys, *fields])
+  for row in rows:
+    line = as_line(row)
+    line = {key: '' if value is None else value for key, value in line.items()}
+    writer.writerow([*(row.where.get(key, '') for key in keys), *(line[one] for one in fields)])
+  return text.getvalue()

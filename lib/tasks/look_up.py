@@ -24,7 +24,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import gmean
 
 from lib.data.alphabets import fold
 from lib.errors import InputError
@@ -348,7 +347,7 @@ def improvement(standard: ArrayLike, other: ArrayLike) -> dict[str, float]:
     ratios = above / below
     return {
       'mean_ratio': float(ratios.mean()),
-      'geometric_mean_ratio': float(gmean(ratios, axis=None)),
+      'geometric_mean_ratio': float(np.exp(np.log(ratios).mean())),
       'ratio_of_means': float(above.mean() / below.mean()),
       'median_ratio': float(np.median(ratios)),
       'largest_ratio': float(ratios.max()),

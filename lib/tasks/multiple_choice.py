@@ -93,20 +93,24 @@ def letters(tokenizer: Tokenizer, count: int) -> Letters:
   """How `tokenizer` writes and reads the first `count` letters.
 
   Raises:
-    InputError: a letter or the space is not one token.
+    InputError: a letter or the space is not one token, or is a token that is read otherwise, such
+      as one for all unknown text.
   """
   bare = [tokenizer.encode(letter.encode()) for letter in LETTERS[:count]]
   spaced = [tokenizer.encode(f' {letter}'.encode()) for letter in LETTERS[:count]]
   space = tokenizer.encode(b' ')
   after = [ids[1:] if ids[0] == space[0] and len(ids) > 1 else ids for ids in spaced]
+  refusal = InputError(
+    f'this tokenizer does not write the space and each of the letters {LETTERS[:count]} as one '
+    'token of its own: choose one that does for multiple choice.'
+  )
   if any(len(ids) != 1 for ids in (*bare, *after, space)):
-    raise InputError(
-      f'this tokenizer does not write the space and each of the letters {LETTERS[:count]} as one '
-      'token: choose one that does for multiple choice.'
-    )
+    raise refusal
   alone = (tokenizer.decode([i]).decode(errors='replace') for i in range(tokenizer.vocab_size))
   option = {letter: index for index, letter in enumerate(LETTERS[:count])} | {'': count}
   reading = [option.get(text.strip().upper()[:1], count + 1) for text in alone]
+  if [reading[ids[0]] for ids in (*bare, *after, space)] != [*range(count), *range(count), count]:
+    raise refusal
   joined = np.array([len(ids) == 1 for ids in spaced])
   return Letters(
     np.concatenate(bare), np.concatenate(after), joined, int(space[0]), np.array(reading)

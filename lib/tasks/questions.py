@@ -24,6 +24,7 @@ from lib.errors import InputError
 LETTERS = string.ascii_uppercase
 LAYOUTS = {'inline': ' ', 'lines': '\n'}  # what stands between options
 JSON_SUFFIXES = ('.json', '.jsonl', '.ndjson')
+SUFFIXES = ('.csv', *JSON_SUFFIXES)
 QUESTION, ANSWER = ('question', 'prompt', 'question_stem'), ('answer', 'answerkey', 'target')
 SUBJECT_ENDINGS = ('_test', '_val', '_dev')  # of MMLU's files, one a subject
 
@@ -62,7 +63,8 @@ def read_questions(
   Args:
     spec: a file, folder or glob of CSV (MMLU: question, options, answer's letter, with or without
       a header), JSON or JSON Lines (CommonsenseQA, ARC, OpenBookQA, MMLU), or `tfds:NAME[/CONFIG]`
-      of a set with their fields, such as `tfds:ai2_arc/ARC-Challenge`.
+      of a set with their fields, such as `tfds:ai2_arc/ARC-Challenge`. Of a folder, files of other
+      names (a README) are left out.
     split: of a TFDS set; files are read whole.
     data_dir: of TFDS sets; their default folder where None.
 
@@ -77,12 +79,22 @@ def read_questions(
       for index in range(len(records))
     ]
   found: list[Question] = []
-  for path in paths.find_files(spec):
+  for path in _files(spec):
     read = _read_json if path.lower().endswith(JSON_SUFFIXES) else _read_csv
     questions = list(read(path))
     if not questions:
       raise InputError(f'{path} holds no question; give a CSV or JSON file that does.')
     found += questions
+  return found
+
+
+def _files(spec: str) -> list[str]:
+  """The files of questions that a path, a folder or a glob names."""
+  found = paths.find_files(spec)
+  if os.path.isdir(os.path.expanduser(spec)):
+    found = [path for path in found if path.lower().endswith(SUFFIXES)]
+    if not found:
+      raise InputError(f'the folder {spec} has no file of questions; give {", ".join(SUFFIXES)}.')
   return found
 
 
@@ -98,8 +110,17 @@ def _contents(path: str) -> str:
 def _read_csv(path: str) -> Iterator[Question]:
   stem = pathlib.Path(path).stem
   ending = next((end for end in SUBJECT_ENDINGS if stem.endswith(end)), '')
+  rows = list(_rows(path))
+  header = _header(rows[0][1], rows[0][0]) if rows else {}
+  counted = not header and _is_counted([row for _, row in rows])
+  for place, row in rows[bool(header) :]:
+    cells = row[1:] if counted else row
+    yield _from_cells(cells, header, place)._replace(subject=stem.removesuffix(ending))
+
+
+def _rows(path: str) -> Iterator[tuple[str, list[str]]]:
+  """Rows that are not blank, each after its place."""
   lines = csv.reader(io.StringIO(_contents(path), newline=''), strict=True)
-  header: Mapping[str, Any] | None = None
   while True:
     place = f'{path}, line {lines.line_num + 1}'
     try:
@@ -108,12 +129,15 @@ def _read_csv(path: str) -> Iterator[Question]:
       raise InputError(f'{place}: this is no CSV ({error}); quote fields as "…".') from error
     if row is None:
       return
-    if header is None:
-      header = _header(row, place)
-      if header:
-        continue
     if any(cell.strip() for cell in row):
-      yield _from_cells(row, header, place)._replace(subject=stem.removesuffix(ending))
+      yield place, row
+
+
+def _is_counted(rows: Sequence[Sequence[str]]) -> bool:
+  """Whether the first column counts the rows from 0 or 1, before a question and two options."""
+  numbers = [row[0].strip() for row in rows]
+  from_ = lambda start: [str(start + i) for i in range(len(rows))]
+  return numbers in (from_(0), from_(1)) and all(len(row) >= 5 for row in rows)
 
 
 def _header(row: Sequence[str], place: str) -> dict[str, Any]:
@@ -136,7 +160,7 @@ def _header(row: Sequence[str], place: str) -> dict[str, Any]:
   }  # fmt: skip
 
 
-def _from_cells(row: Sequence[str], header: Mapping[str, Any] | None, place: str) -> Question:
+def _from_cells(row: Sequence[str], header: Mapping[str, Any], place: str) -> Question:
   if header:
     if len(row) != header['width']:
       raise InputError(f'{place}: {len(row)} fields, but the header has {header["width"]}.')
@@ -197,14 +221,34 @@ def _from_record(record: Any, place: str) -> Question:
   if isinstance(text, Mapping):  # CommonsenseQA and OpenBookQA as their authors publish them
     inner = text
     text = inner.get('stem')
-    named = [inner[key] for letter in LETTERS if (key := f'choice_{letter}') in inner]
-    choices = inner.get('choices', named or choices)
+    named = [letter for letter in LETTERS if f'choice_{letter}' in inner]
+    by_name = {'label': named, 'text': [inner[f'choice_{letter}'] for letter in named]}
+    choices = inner.get('choices', by_name if named else choices)
   labels, options = _choices(choices)
   answer = next((fields[name] for name in ANSWER if name in fields), None)
-  if answer in labels and not isinstance(answer, bool):
-    answer = labels.index(answer)
+  if any(label is not None for label in labels):
+    answer = _by_label(answer, labels, options, place)
   question = _question(text, options, answer, place)
   return question._replace(subject=str(fields.get('subject', '')))
+
+
+def _by_label(answer: Any, labels: list[Any], options: list[Any], place: str) -> int:
+  """The index of the option whose label the answer is, whatever its type, case and spaces."""
+  known = [_label(label) for label in labels]
+  if None in known or len(set(known)) < len(known) or len(known) != len(options):
+    raise InputError(
+      f'{place}: {_short(labels)} are no labels of {len(options)} options; give each its own.'
+    )
+  if _label(answer) not in known:
+    raise InputError(f'{place}: {_short(answer)} is no label; give one of {_short(labels)}.')
+  return known.index(_label(answer))
+
+
+def _label(value: Any) -> str | None:
+  """A label as text, without spaces around it and in one case; None for what is no label."""
+  if isinstance(value, bool) or not isinstance(value, int | str):
+    return None
+  return str(value).strip().casefold() or None
 
 
 def _choices(choices: Any) -> tuple[list[Any], list[Any]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Byte-pair encoding: an alphabet and ordered merges, learnt by counts or by the paper's pass."""
+"""Byte-pair encoding: an alphabet and ordered merges within the pieces of a pretokenizer."""
 
 import functools
 import math
@@ -9,50 +9,132 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lib.errors import InputError
-from lib.tokenizers import base, bpe_apply, bpe_learn, pairs
+from lib.tokenizers import base, bpe_apply, bpe_learn, pairs, pretokenizers
+from lib.tokenizers.wordpiece import byte_characters
 
 
 class BPE(pairs.PairDictionary):
-  """Applies its merges in order, each from left to right without overlap.
+  """Applies its merges within pieces of the text: the first of them first, from left to right.
 
-  The other two encoders take the merges for a mere dictionary and forget their order.
+  The other two encoders take the merges for a mere dictionary and forget their order and the rule.
 
   Args:
     alphabet: the A characters, ids 0 to A - 1.
     merges: int32 [m, 2], row i joins ids (left, right) to id A + i.
     encoder: 'merges', 'greedy' or 'minimal'.
+    rule: of `pretokenizers`, how a text is cut into pieces.
+    shared: whether merges that make equal bytes make one token, as in other libraries; then row i
+      makes the id of its bytes, or the next one.
   """
 
   family = 'bpe'
   encoders = ('merges', 'greedy', 'minimal')
 
-  def __init__(self, alphabet: bytes, merges: ArrayLike, encoder: str = 'merges'):
-    super().__init__(alphabet, merges, encoder)
+  def __init__(
+    self,
+    alphabet: bytes,
+    merges: ArrayLike,
+    encoder: str = 'merges',
+    rule: str = 'none',
+    shared: bool = False,
+  ):
+    pretokenizers.patterns(rule)
+    self.rule = rule
+    super().__init__(alphabet, merges, encoder, shared)
 
   def encode(self, data: bytes) -> np.ndarray:
     """Returns ids, int32 [n]; raises InputError for a byte outside the alphabet."""
     if self.encoder == 'merges':
-      return self._merge(data)
+      return self.apply(data)
     return super().encode(data)
+
+  def apply(self, data: bytes, cache: bool = True) -> np.ndarray:
+    """As `encode` by merges; `cache` keeps the ids of words for when they come again in `data`."""
+    self.symbols(data)
+    return bpe_apply.encode(data, pretokenizers.cut(data, self.rule), self.tables, cache)
+
+  def last_tokens(self, data: bytes) -> np.ndarray:
+    """The last token of the encoding of each prefix data[: i + 1] of a piece, int32 [n].
+
+    Raises:
+      InputError: a byte outside the alphabet, or merges that make a token twice.
+    """
+    self.symbols(data)
+    if not len(self.tables.parts):
+      raise InputError('last tokens need merges of which no two make the same token')
+    return bpe_apply.last_tokens(data, self.tables)
 
   def boundaries(self) -> np.ndarray:
     """Which tokens can meet: bool [d, d], true where the merges cut pieces a + b into (a, b).
 
-    A sequence of ids is the encoding of its text by 'merges' exactly if all neighbours can meet.
+    A sequence of ids is the encoding of a piece by 'merges' exactly if all neighbours can meet.
     """
-    holds = bpe_apply.boundaries(self.merges, len(self.alphabet))
-    whole = np.array([self._merge(piece).tolist() == [i] for i, piece in enumerate(self.pieces)])
-    return holds & whole[:, None] & whole
-
-  def _merge(self, data: bytes) -> np.ndarray:
-    return bpe_apply.apply(self.symbols(data), self.merges, self._rules, self.lengths)
+    whole = np.zeros(self.vocab_size, bool)
+    whole[self.tables.ids[self.tables.ids >= 0]] = True
+    return bpe_apply.boundaries(self.tables) & whole[:, None] & whole
 
   @functools.cached_property
-  def _rules(self) -> np.ndarray:
-    return bpe_apply.rules(self.merges)
+  def tables(self) -> bpe_apply.Tables:
+    """What the compiled encoder reads."""
+    letters = np.arange(len(self.alphabet), dtype=np.int32)
+    symbols = np.zeros(256, np.int32)
+    symbols[base.byte_array(self.alphabet)] = letters
+    parts = np.vstack([np.stack([letters, letters], axis=1), self.merges])
+    once = len(parts) == self.vocab_size
+    table = bpe_apply.rules(self.merges)
+    return bpe_apply.tables(self.pieces, symbols, table, self.made, parts[: len(parts) * once])
+
+  def state(self) -> base.State:
+    """The alphabet, the merges, the encoder's name; the rule if there is one, and `shared`."""
+    state = super().state()
+    if self.rule != 'none':
+      state['rule'] = base.byte_array(self.rule.encode())
+    return state
+
+  @classmethod
+  def from_state(cls, state: base.State) -> 'BPE':
+    """Rebuilds from `state()`."""
+    encoder, rule = (
+      state[name].tobytes().decode() if name in state else 'none' for name in ('encoder', 'rule')
+    )
+    return cls(state['alphabet'].tobytes(), state['merges'], encoder, rule, 'shared' in state)
 
 
 def train_bpe(
+  documents: Sequence[bytes], vocab_size: int, rule: str = 'words', min_count: int = 2
+) -> BPE:
+  """BPE within the pieces of a pretokenizer, as the field uses the word.
+
+  The merges are those of Hugging Face's trainer for the same pieces: ids of bytes are in the order
+  of GPT-2's characters for them, occurrences that overlap all count ('aaa' holds 'aa' twice), ties
+  go to the lowest (left, right), and merges that make equal bytes make one token.
+
+  Args:
+    documents: any bytes.
+    vocab_size: the most tokens, 256 or more.
+    rule: of `pretokenizers`.
+    min_count: of a pair that is merged, at least 1.
+
+  Raises:
+    InputError: a smaller vocabulary, or an unknown rule.
+  """
+  pretokenizers.patterns(rule)
+  alphabet = gpt2_alphabet()
+  if vocab_size < len(alphabet):
+    raise InputError(f'{vocab_size} tokens cannot hold the bytes: ask for {len(alphabet)} or more')
+  pieces = pretokenizers.count(documents, rule)
+  cells, weights = pieces.cells(np.argsort(base.byte_array(alphabet)).astype(np.int32))
+  tokens = [bytes([byte]) for byte in alphabet]
+  merges = bpe_learn.learn(cells, vocab_size, tokens, weights, min_count, overlap=True, shared=True)
+  return BPE(alphabet, merges, rule=rule, shared=True)
+
+
+def gpt2_alphabet() -> bytes:
+  """All bytes in the order of the characters that GPT-2 writes for them."""
+  return bytes(np.argsort([ord(character) for character in byte_characters()]).tolist())
+
+
+def train_bpe_unsplit(
   documents: Sequence[bytes],
   vocab_size: int,
   alphabet: bytes | None = base.BYTES,
@@ -68,7 +150,8 @@ def train_bpe(
     InputError: a byte outside `alphabet`, or an alphabet larger than `vocab_size`.
   """
   alphabet, symbols, size = pairs.prepare(documents, vocab_size, alphabet)
-  return BPE(alphabet, bpe_learn.learn(symbols, len(alphabet), size, max(min_count, 1)))
+  tokens = [bytes([byte]) for byte in alphabet]
+  return BPE(alphabet, bpe_learn.learn(symbols, size, tokens, min_count=min_count))
 
 
 def train_sequential_bpe(data: bytes, texts: int) -> BPE:

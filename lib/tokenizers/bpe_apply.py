@@ -1,31 +1,141 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled loops that apply ordered merges to a text, and tell which tokens can meet under them.
+"""Compiled loops of BPE encoders: pieces of a text to ids, and which tokens can meet.
 
-A text under merging is one array `cells`: a token's id stands at its first and at its last
-character. So the token after one at p begins at p + its length, and the token before it ends at
-p - 1. Two tokens can only become neighbours when the later made of the two is made. Hence the
-places of a pair are all known, left to right, right after that merge; later they only get fewer,
-and a place is out of date exactly if the two ids no longer stand there.
+Of the pairs of neighbours that a merge joins, that of the lowest rank is joined first, the leftmost
+of several, until none is left. A piece that is a token is found in one look-up; a short one is
+merged as it stands; for a long one either the last token of each of its prefixes is found in one
+walk, which takes a time proportional to its length, or a heap holds its pairs.
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
+SHORT = 48  # bytes up to which a piece is merged in place
+CACHE = 1 << 14  # words of a text whose ids are kept
+NONE = np.int64(1) << 62  # a rank that no merge has
+
+
+class Tables(NamedTuple):
+  """What an encoder reads.
+
+  Attributes:
+    pairs: int64 [size, 3], a hash table of rows (left, right, rank); rank -1 where empty.
+    made: int32 [ranks], the token that each rank makes.
+    symbols: int32 [256], the id of each byte.
+    lengths: int32 [d], bytes of each token.
+    words: uint64, the bytes of all tokens, each padded with zeros to whole words.
+    places: int64 [d], where those of each token begin in `words`.
+    hashes: uint64 [slots], of the tokens that are the encoding of their own bytes.
+    ids: int32 [slots], those tokens; -1 where empty.
+    parts: int32 [d, 2], what each token is made of, where no token is made twice; else empty.
+    edges: int64 [slots], a trie of those tokens: node · 256 + byte of each child, -1 where empty.
+    children: int32 [slots], the child.
+    fails: int32 [nodes], the node of the longest proper suffix.
+    longest: int32 [nodes], the longest token that the bytes of a node end with; -1 = none.
+    shorter: int32 [d], the longest token that is a proper suffix of a token; -1 = none.
+  """
+
+  pairs: np.ndarray
+  made: np.ndarray
+  symbols: np.ndarray
+  lengths: np.ndarray
+  words: np.ndarray
+  places: np.ndarray
+  hashes: np.ndarray
+  ids: np.ndarray
+  parts: np.ndarray
+  edges: np.ndarray
+  children: np.ndarray
+  fails: np.ndarray
+  longest: np.ndarray
+  shorter: np.ndarray
+
+
+def tables(
+  pieces: Sequence[bytes],
+  symbols: np.ndarray,
+  pairs: np.ndarray,
+  made: np.ndarray,
+  parts: np.ndarray,
+  whole: np.ndarray | None = None,
+) -> Tables:
+  """The tables of an encoder.
+
+  Args:
+    pieces: the bytes of each token; empty ones are never emitted.
+    symbols: int32 [256], the token of each byte.
+    pairs: int64 [size, 3], as in `Tables`.
+    made: int32 [ranks].
+    parts: int32 [d, 2], (left, right) of each token, its own id where it is a byte; empty if a
+      token is made twice.
+    whole: bool [d], tokens that a piece with their bytes becomes although no merges make them.
+  """
+  lengths = np.array([len(piece) for piece in pieces], np.int32)
+  sizes = -(-lengths.astype(np.int64) // 8)
+  data = padded(b''.join(piece + bytes(-len(piece) % 8) for piece in pieces))
+  words, places = data.view(np.uint64), np.cumsum(sizes) - sizes
+  no_edges = np.full(2, -1, np.int64), np.zeros(2, np.int32)
+  bare = Tables(
+    pairs, made, symbols, lengths, words, places, np.zeros(2, np.uint64), np.full(2, -1, np.int32),
+    parts[:0], *no_edges, np.zeros(1, np.int32), np.full(1, -1, np.int32), lengths * 0 - 1,
+  )  # fmt: skip
+  alone = own(bare, data)
+  found = bare._replace(
+    **dict(zip(('hashes', 'ids'), _index(bare, alone if whole is None else whole)))
+  )
+  if not len(parts):
+    return found
+  names = ('edges', 'children', 'fails', 'longest', 'shorter')
+  return found._replace(parts=parts, **dict(zip(names, _automaton(bare, alone))))
+
+
+def encode(data: bytes, stops: np.ndarray, tables: Tables, cache: bool = True) -> np.ndarray:
+  """The ids of a text of which no token crosses the end of a piece, int32 [n].
+
+  Args:
+    data: the text, of bytes that `tables.symbols` has.
+    stops: int64 [pieces], where each piece ends.
+    tables: of the encoder.
+    cache: whether the ids of words are kept for the next time that they come in this text.
+  """
+  symbols = padded(data)
+  return _encode(symbols, symbols.view(np.uint64), stops, tables, CACHE if cache else 0)
+
+
+def padded(data: bytes) -> np.ndarray:
+  """The bytes and zeros, uint8 [n], so that words of eight can be read from each of them."""
+  return np.frombuffer(data + bytes(16 + -len(data) % 8), np.uint8)
+
+
+def last_tokens(data: bytes, tables: Tables) -> np.ndarray:
+  """The last token of the encoding of each prefix data[: i + 1], uncut, int32 [n].
+
+  The tables must be of an encoder that makes no token twice.
+  """
+  symbols = np.frombuffer(data, np.uint8)
+  return _walk(symbols, 0, symbols.size, tables, np.empty(symbols.size, np.int32))
+
 
 @numba.njit(cache=True, nogil=True)
 def rules(merges: np.ndarray) -> np.ndarray:
-  """A hash table of the merges: int64 [size, 3] rows (left, right, rule); -1 where empty.
+  """A hash table of merges: int64 [size, 3] rows (left, right, rank), -1 where empty.
 
-  Of equal merges the first counts, for the others never find their pair.
+  Args:
+    merges: int32 [m, 2], or [m, 3] with the rank; else that is the number of the row. Of equal
+      pairs the first counts.
   """
   size = 2
   while size < 2 * len(merges):
     size *= 2
   table = np.full((size, 3), -1, np.int64)
-  for rule in range(len(merges)):
-    slot = slot_of(table, merges[rule, 0], merges[rule, 1])
+  for row in range(len(merges)):
+    slot = slot_of(table, merges[row, 0], merges[row, 1])
     if table[slot, 2] < 0:
-      table[slot, 0], table[slot, 1], table[slot, 2] = merges[rule, 0], merges[rule, 1], rule
+      table[slot, 0], table[slot, 1] = merges[row, 0], merges[row, 1]
+      table[slot, 2] = merges[row, 2] if merges.shape[1] > 2 else row
   return table
 
 
@@ -39,100 +149,375 @@ def slot_of(table: np.ndarray, left: int, right: int) -> int:
   return slot
 
 
-@numba.njit(cache=True, nogil=True)
-def apply(
-  symbols: np.ndarray, merges: np.ndarray, table: np.ndarray, lengths: np.ndarray
-) -> np.ndarray:
-  """Applies each rule in order, left to right without overlap: ids, int32 [n].
-
-  Args:
-    symbols: uint8 [n].
-    merges: int32 [m, 2].
-    table: `rules(merges)`.
-    lengths: int32 [d], characters in each token.
-  """
-  cells = symbols.astype(np.int32)
-  first, last = np.full(len(merges), -1, np.int64), np.full(len(merges), -1, np.int64)
-  places, link = np.empty(3 * cells.size, np.int32), np.empty(3 * cells.size, np.int64)
-  used = 0  # entries of the linked lists, one list a rule: first -> link -> ... -> last
-  for p in range(cells.size - 1):
-    used = _note(table, cells[p], cells[p + 1], p, first, last, places, link, used)
-  for rule in range(len(merges)):
-    left, right, made = merges[rule, 0], merges[rule, 1], lengths.size - len(merges) + rule
-    entry = first[rule]
-    while entry >= 0:
-      p = places[entry]
-      entry = link[entry]
-      middle, end = p + lengths[left], p + lengths[made]
-      if cells[p] != left or cells[middle] != right:
-        continue
-      cells[middle] = -1
-      cells[p] = cells[end - 1] = made
-      if p > 0:
-        other = cells[p - 1]
-        used = _note(table, other, made, p - lengths[other], first, last, places, link, used)
-      if end < cells.size:
-        used = _note(table, made, cells[end], p, first, last, places, link, used)
-  return collect(cells, lengths)
+@numba.njit(inline='always')
+def rank_of(pairs, left, right):
+  """The rank of a pair; NONE if it is not merged."""
+  rank = pairs[slot_of(pairs, left, right), 2]
+  return rank if rank >= 0 else NONE
 
 
-@numba.njit(cache=True, nogil=True)
-def _note(table, left, right, place, first, last, places, link, used):
-  """Appends `place` to the list of the rule that joins (left, right), if there is one."""
-  rule = table[slot_of(table, left, right), 2]
-  if rule < 0:
-    return used
-  if first[rule] < 0:
-    first[rule] = used
-  else:
-    link[last[rule]] = used
-  last[rule], places[used], link[used] = used, place, -1
-  return used + 1
+@numba.njit(inline='always')
+def _word(words, i, size):
+  """The bytes from `i`, at most eight of `size`, as a number."""
+  shift = np.uint64((i & 7) << 3)
+  low = words[i >> 3] >> shift
+  high = (words[(i >> 3) + 1] << np.uint64(1)) << (np.uint64(63) - shift)
+  word = low | high
+  if size < 8:
+    word &= (np.uint64(1) << np.uint64(8 * size)) - np.uint64(1)
+  return word
+
+
+@numba.njit(inline='always')
+def hash_of(words, start, size):
+  """A hash of `size` bytes from `start` in `words`, a `padded` text."""
+  found = np.uint64(size) * np.uint64(0x9E3779B97F4A7C15)
+  for at in range(0, size, 8):
+    found = (found ^ _word(words, start + at, size - at)) * np.uint64(0xD6E8FEB86659FD93)
+    found ^= found >> np.uint64(32)
+  return found
+
+
+@numba.njit(inline='always')
+def same(one, start, other, place, size):
+  """Whether `size` bytes from `start` in words `one` are those from `place` in words `other`."""
+  for at in range(0, size, 8):
+    if _word(one, start + at, size - at) != _word(other, place + at, size - at):
+      return False
+  return True
 
 
 @numba.njit(cache=True, nogil=True)
-def collect(cells: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-  """The ids that are left: each cell that begins a token holds its id, int32 [n]."""
-  ids = np.empty(cells.size, np.int32)
-  count, p = 0, 0
-  while p < cells.size:
-    ids[count] = cells[p]
-    p += lengths[cells[p]]
-    count += 1
+def _find(words, start, size, hashed, tables):
+  """The token of these bytes, or -1."""
+  mask = tables.ids.size - 1
+  slot = np.int64(hashed & np.uint64(mask))
+  while True:
+    token = tables.ids[slot]
+    if token < 0:
+      return token
+    if (
+      tables.hashes[slot] == hashed
+      and tables.lengths[token] == size
+      and same(words, start, tables.words, tables.places[token] * 8, size)
+    ):
+      return token
+    slot = (slot + 1) & mask
+
+
+@numba.njit(cache=True, nogil=True)
+def _index(tables, kept):
+  """The hash table of the tokens that are `kept`; of equal bytes the first."""
+  size = 4
+  while size < 2 * kept.size + 2:
+    size *= 2
+  hashes, ids = np.zeros(size, np.uint64), np.full(size, -1, np.int32)
+  for token in range(kept.size):
+    if kept[token] and tables.lengths[token] > 0:
+      hashed = hash_of(tables.words, tables.places[token] * 8, tables.lengths[token])
+      slot = np.int64(hashed & np.uint64(size - 1))
+      repeated = False
+      while ids[slot] >= 0:
+        other = ids[slot]
+        repeated |= tables.lengths[other] == tables.lengths[token] and same(
+          tables.words, tables.places[other] * 8, tables.words, tables.places[token] * 8,
+          tables.lengths[token],
+        )  # fmt: skip
+        slot = (slot + 1) & (size - 1)
+      if not repeated:
+        hashes[slot], ids[slot] = hashed, token
+  return hashes, ids
+
+
+@numba.njit(cache=True, nogil=True)
+def own(tables: Tables, data: np.ndarray) -> np.ndarray:
+  """Which tokens encode their own bytes, bool [d]; `data` is `tables.words` as bytes."""
+  found = np.zeros(tables.lengths.size, np.bool_)
+  most = max(np.max(tables.lengths) if tables.lengths.size else 0, 1)
+  ids, ranks = np.empty(most, np.int32), np.empty(most, np.int64)
+  for token in range(found.size):
+    start = tables.places[token] * 8
+    size = tables.lengths[token]
+    if size > SHORT:
+      count = _by_heap(data, start, start + size, tables, ids, 0)
+    else:
+      count = _in_place(data, start, start + size, tables, ids, 0, ranks)
+    found[token] = count == 1 and ids[0] == token
+  return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _encode(data, words, stops, tables, cache):
+  size = stops[-1] if stops.size else 0
+  ids, count, start = np.empty(size, np.int32), 0, 0
+  ranks, last = np.empty(SHORT, np.int64), np.empty(0, np.int32)
+  seen = np.full((cache, 4), -1, np.int64)  # words: start, size, where their ids are, how many
+  for stop in stops:
+    length = stop - start
+    if length == 1:
+      ids[count] = tables.symbols[data[start]]
+      count, start = count + 1, stop
+      continue
+    hashed = hash_of(words, start, length)
+    token = _find(words, start, length, hashed, tables)
+    if token >= 0:
+      ids[count] = token
+      count, start = count + 1, stop
+      continue
+    slot = np.int64(hashed >> np.uint64(40)) & (cache - 1) if cache else 0
+    if cache and seen[slot, 1] == length and same(words, start, words, seen[slot, 0], length):
+      for i in range(seen[slot, 3]):
+        ids[count + i] = ids[seen[slot, 2] + i]
+      count, start = count + seen[slot, 3], stop
+      continue
+    begin = count
+    if length <= SHORT:
+      count = _in_place(data, start, stop, tables, ids, count, ranks)
+    elif len(tables.parts):
+      if last.size < length:
+        last = np.empty(length, np.int32)
+      count = _by_walk(data, start, stop, tables, ids, count, last)
+    else:
+      count = _by_heap(data, start, stop, tables, ids, count)
+    if cache:
+      seen[slot, 0], seen[slot, 1], seen[slot, 2], seen[slot, 3] = (
+        start,
+        length,
+        begin,
+        count - begin,
+      )
+    start = stop
   return ids[:count].copy()
 
 
 @numba.njit(cache=True, nogil=True)
-def boundaries(merges: np.ndarray, letters: int) -> np.ndarray:
-  """Where no rule joins across: bool [d, d], entry (a, b) for a boundary between a and b.
+def _in_place(data, start, stop, tables, ids, begin, ranks):
+  """Writes the ids of a piece from ids[begin] on; returns where they end."""
+  size = stop - start
+  for i in range(size):
+    ids[begin + i] = tables.symbols[data[start + i]]
+  for i in range(size - 1):
+    ranks[i] = rank_of(tables.pairs, ids[begin + i], ids[begin + i + 1])
+  while size > 1:
+    best = 0
+    for i in range(1, size - 1):
+      if ranks[i] < ranks[best]:
+        best = i
+    if ranks[best] == NONE:
+      break
+    place = begin + best
+    ids[place] = tables.made[ranks[best]]
+    size -= 1
+    for i in range(best + 1, size):
+      ids[begin + i] = ids[begin + i + 1]
+    for i in range(best + 1, size - 1):
+      ranks[i] = ranks[i + 1]
+    if best > 0:
+      ranks[best - 1] = rank_of(tables.pairs, ids[place - 1], ids[place])
+    if best < size - 1:
+      ranks[best] = rank_of(tables.pairs, ids[place], ids[place + 1])
+  return begin + size
 
-  Exact for tokens that the rules make of their own characters.
+
+@numba.njit(cache=True, nogil=True)
+def _by_heap(data, start, stop, tables, ids, begin):
+  """As `_in_place`, in a time that grows with n log n."""
+  size = stop - start
+  heads, tails = (
+    np.empty(size, np.int32),
+    np.empty(size, np.int32),
+  )  # tokens by where they begin, end
+  for i in range(size):
+    heads[i] = tails[i] = tables.symbols[data[start + i]]
+  heap, count = np.empty(3 * size, np.int64), 0  # rank · 2³² + place
+  for p in range(size - 1):
+    count = note(heap, count, rank_of(tables.pairs, heads[p], heads[p + 1]), p)
+  while count:
+    rank, p = heap[0] >> 32, heap[0] & 0xFFFFFFFF
+    count = pop(heap, count)
+    middle = p + tables.lengths[heads[p]] if heads[p] >= 0 else size
+    if middle >= size or rank_of(tables.pairs, heads[p], heads[middle]) != rank:
+      continue  # the pair has gone since
+    whole = tables.made[rank]
+    end = p + tables.lengths[whole]
+    heads[middle] = -1
+    heads[p] = tails[end - 1] = whole
+    if p > 0:
+      other = tails[p - 1]
+      count = note(heap, count, rank_of(tables.pairs, other, whole), p - tables.lengths[other])
+    if end < size:
+      count = note(heap, count, rank_of(tables.pairs, whole, heads[end]), p)
+  for p in range(size):
+    if heads[p] >= 0:
+      ids[begin] = heads[p]
+      begin += 1
+  return begin
+
+
+@numba.njit(cache=True, nogil=True)
+def note(heap: np.ndarray, count: int, rank: int, place: int) -> int:
+  """Puts rank · 2³² + place, unless NONE, into a heap of `count`; returns the new count."""
+  if rank == NONE:
+    return count
+  key = rank << 32 | place
+  child = count
+  while child > 0 and heap[(child - 1) // 2] > key:
+    heap[child] = heap[(child - 1) // 2]
+    child = (child - 1) // 2
+  heap[child] = key
+  return count + 1
+
+
+@numba.njit(cache=True, nogil=True)
+def pop(heap: np.ndarray, count: int) -> int:
+  """Takes the least entry out of the heap; returns how many are left."""
+  count -= 1
+  key, parent = heap[count], 0
+  while True:
+    child = 2 * parent + 1
+    if child >= count:
+      break
+    if child + 1 < count and heap[child + 1] < heap[child]:
+      child += 1
+    if heap[child] >= key:
+      break
+    heap[parent] = heap[child]
+    parent = child
+  heap[parent] = key
+  return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_walk(data, start, stop, tables, ids, begin, last):
+  """As `_in_place`, in a time proportional to the piece."""
+  _walk(data, start, stop, tables, last)
+  size, end = stop - start, begin
+  while size > 0:
+    ids[end] = last[size - 1]
+    size -= tables.lengths[ids[end]]
+    end += 1
+  i, j = begin, end - 1
+  while i < j:
+    ids[i], ids[j] = ids[j], ids[i]
+    i, j = i + 1, j - 1
+  return end
+
+
+@numba.njit(cache=True, nogil=True)
+def _walk(data, start, stop, tables, last):
+  """Writes the last token of each prefix of data[start:stop] to `last`.
+
+  It is the one token that the prefix ends with and that can follow the last token before it.
   """
-  size = letters + len(merges)
-  joined = np.full((size, size), size, np.int32)  # the token made of a pair; `size` = none
-  for rule in range(len(merges) - 1, -1, -1):
-    joined[merges[rule, 0], merges[rule, 1]] = letters + rule
+  node = 0
+  for i in range(start, stop):
+    byte = np.int64(data[i])
+    child = _child(tables.edges, tables.children, node, byte)
+    while child < 0 and node > 0:
+      node = tables.fails[node]
+      child = _child(tables.edges, tables.children, node, byte)
+    node = max(child, 0)
+    token = tables.longest[node]
+    while True:
+      before = i - start - tables.lengths[token]
+      if before < 0 or _meets(tables, last[before], token):
+        break
+      token = tables.shorter[token]
+    last[i - start] = token
+  return last
+
+
+@numba.njit(inline='always')
+def _child(edges, children, node, byte):
+  key = node << 8 | byte
+  mask = edges.size - 1
+  slot = (key * 0x9E3779B97F4A7C1 >> 20) & mask
+  while edges[slot] >= 0:
+    if edges[slot] == key:
+      return np.int64(children[slot])
+    slot = (slot + 1) & mask
+  return np.int64(-1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _automaton(tables, kept):
+  """The trie of the tokens that are `kept`, with the links of Aho and Corasick."""
+  data = tables.words.view(np.uint8)
+  most = 1
+  for token in range(kept.size):
+    most += tables.lengths[token] if kept[token] else 0
+  size = 4
+  while size < 2 * most:
+    size *= 2
+  edges, children = np.full(size, -1, np.int64), np.zeros(size, np.int32)
+  own, parent, bytes_ = (
+    np.full(most, -1, np.int32),
+    np.zeros(most, np.int32),
+    np.zeros(most, np.uint8),
+  )
+  depth, nodes = np.zeros(most, np.int32), 1
+  for token in range(kept.size):
+    if not kept[token] or tables.lengths[token] == 0:
+      continue
+    node, start = 0, tables.places[token] * 8
+    for i in range(start, start + tables.lengths[token]):
+      child = _child(edges, children, node, np.int64(data[i]))
+      if child < 0:
+        key = np.int64(node) << 8 | np.int64(data[i])
+        slot = (key * 0x9E3779B97F4A7C1 >> 20) & (size - 1)
+        while edges[slot] >= 0:
+          slot = (slot + 1) & (size - 1)
+        edges[slot], children[slot] = key, nodes
+        parent[nodes], bytes_[nodes], depth[nodes] = node, data[i], depth[node] + 1
+        child, nodes = nodes, nodes + 1
+      node = child
+    own[node] = token
+  fails, longest = np.zeros(nodes, np.int32), np.full(nodes, -1, np.int32)
+  shorter = np.full(kept.size, -1, np.int32)
+  for node in np.argsort(depth[:nodes], kind='mergesort'):
+    if node > 0:
+      fail, child = np.int64(parent[node]), np.int64(-1)
+      while fail > 0 and child < 0:
+        fail = np.int64(fails[fail])
+        child = _child(edges, children, fail, np.int64(bytes_[node]))
+      fails[node] = max(child, 0)
+      longest[node] = longest[fails[node]]
+      if own[node] >= 0:
+        shorter[own[node]], longest[node] = longest[node], own[node]
+  return edges, children, fails, longest, shorter
+
+
+@numba.njit(cache=True, nogil=True)
+def boundaries(tables: Tables) -> np.ndarray:
+  """Where no merge joins across: bool [d, d], entry (a, b) for a boundary between a and b.
+
+  Exact for tokens that the merges make of their own bytes, by an encoder that makes none twice.
+  """
+  size = len(tables.lengths)
   holds = np.empty((size, size), np.bool_)
   for a in range(size):
     for b in range(size):
-      holds[a, b] = _holds(joined, merges, letters, a, b)
+      holds[a, b] = _meets(tables, a, b)
   return holds
 
 
 @numba.njit(cache=True, nogil=True)
-def _holds(joined, merges, letters, a, b):
+def _meets(tables, a, b):
   # Undoes the merges inside a and b from the last: x and y are what touches the boundary until
-  # the rules that make x_end and y_end take them away from it.
-  x, y, x_end, y_end = a, b, len(joined), len(joined)
+  # the merges that make x_end and y_end take them away from it.
+  parts, none = tables.parts, len(tables.parts)
+  x, y, x_end, y_end = a, b, none, none
   while True:
-    made = joined[x, y]
-    # Where one rule would take x from both sides (a run of x), the left side comes first; where
+    rank = tables.pairs[slot_of(tables.pairs, x, y), 2]
+    made = tables.made[rank] if rank >= 0 else none
+    # Where one merge would take x from both sides (a run of x), the left side comes first; where
     # it would take y from both sides, the left side is across the boundary.
-    if made < x_end and made <= y_end and made < len(joined):
+    if made < x_end and made <= y_end and made < none:
       return False
-    if x < letters and y < letters:
+    x_byte, y_byte = parts[x, 0] == x, parts[y, 0] == y
+    if x_byte and y_byte:
       return True
-    if x > y:
-      x, x_end = merges[x - letters, 1], x
+    if not x_byte and (x > y or y_byte):
+      x, x_end = parts[x, 1], x
     else:
-      y, y_end = merges[y - letters, 0], y
+      y, y_end = parts[y, 0], y

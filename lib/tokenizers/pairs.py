@@ -18,26 +18,30 @@ class PairDictionary(base.Dictionary):
 
   Args:
     alphabet: the A characters; they are always tokens.
-    merges: int32 [m, 2], row i makes id A + i out of two lower ids (left, right).
+    merges: int32 [m, 2], row i makes a token out of two earlier ones (left, right).
     encoder: how a text is cut into the pieces, one of `encoders`.
+    shared: whether a row whose piece is there already makes that id; else each makes a new one.
   """
 
-  def __init__(self, alphabet: bytes, merges: ArrayLike, encoder: str):
+  def __init__(self, alphabet: bytes, merges: ArrayLike, encoder: str, shared: bool = False):
     self.merges = np.array(merges, np.int32).reshape(-1, 2)
-    made = len(alphabet) + np.arange(len(self.merges))[:, None]
-    wrong = np.flatnonzero(np.any((self.merges < 0) | (self.merges >= made), axis=1))
-    if wrong.size:
-      left, right = self.merges[wrong[0]]
-      raise InputError(
-        f'merge {wrong[0]} joins ids {left} and {right}: both must be lower than the id '
-        f'{len(alphabet) + wrong[0]} that it makes'
-      )
-    pieces, room = [bytes([byte]) for byte in alphabet], LIMIT
-    for left, right in self.merges.tolist():
+    pieces, made, room = [bytes([byte]) for byte in alphabet], [], LIMIT
+    known = {piece: i for i, piece in enumerate(pieces)} if shared else {}
+    for row, (left, right) in enumerate(self.merges.tolist()):
+      if not 0 <= min(left, right) <= max(left, right) < len(pieces):
+        raise InputError(
+          f'merge {row} joins ids {left} and {right}: both must be lower than the id {len(pieces)} '
+          'that it makes'
+        )
       room -= len(pieces[left]) + len(pieces[right])
       if room < 0:
         raise InputError(f'the pieces of these merges are longer than {LIMIT:,} bytes in all')
-      pieces.append(pieces[left] + pieces[right])
+      piece = pieces[left] + pieces[right]
+      made.append(known.setdefault(piece, len(pieces)) if shared else len(pieces))
+      if made[-1] == len(pieces):
+        pieces.append(piece)
+    self.made = np.array(made, np.int32)
+    self.shared = len(pieces) < len(alphabet) + len(made)
     super().__init__(pieces, encoder, alphabet)
 
   def smaller(self, size: int) -> Self:
@@ -46,15 +50,17 @@ class PairDictionary(base.Dictionary):
       raise InputError(
         f'{size} tokens asked for: this dictionary gives {len(self.alphabet)} to {self.vocab_size}'
       )
-    return type(self)(self.alphabet, self.merges[: size - len(self.alphabet)], self.encoder)
+    rows = np.flatnonzero(self.made == size - 1)[:1] + 1 if size > len(self.alphabet) else [0]
+    return self.from_state(self.state() | {'merges': self.merges[: rows[0]]})
 
   def state(self) -> base.State:
-    """The alphabet, the merges and the encoder's name."""
-    return {
+    """The alphabet, the merges and the encoder's name; `shared` where a token is made twice."""
+    state = {
       'alphabet': base.byte_array(self.alphabet),
       'merges': self.merges,
       'encoder': base.byte_array(self.encoder.encode()),
     }
+    return state | ({'shared': np.array(True)} if self.shared else {})
 
   @classmethod
   def from_state(cls, state: base.State) -> Self:

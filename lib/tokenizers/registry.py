@@ -29,14 +29,14 @@ class Family(NamedTuple):
   train: str = ''
 
 
-# Plain `bpe` is the family of files of all BPE; `bpe_unsplit` learns merges across spaces, and a
-# trainer within words will follow. A file of `characters` has an id a byte, as `bytes` has, while
-# training by that name gives Unicode characters, the most frequent, in a file of `restricted`.
+# A file of `bpe` holds the rule by which text is cut first; that of `bpe_unsplit` is `none`, as in
+# older files. A file of `characters` has an id a byte, as `bytes` has, while training by that name
+# gives Unicode characters, the most frequent, in a file of `restricted`.
 FAMILIES: dict[str, Family] = {
   'ac': Family('coding.streams:SteppedAC'),
   'blocks': Family('blocks:Blocks', 'blocks:train_blocks'),
-  'bpe': Family('bpe:BPE'),
-  'bpe_unsplit': Family('bpe:BPE', 'bpe:train_bpe'),
+  'bpe': Family('bpe:BPE', 'bpe:train_bpe'),
+  'bpe_unsplit': Family('bpe:BPE', 'bpe:train_bpe_unsplit'),
   'byte_level': Family('foreign:ByteLevel'),
   'bytes': Family('characters:Characters', 'characters:train_bytes'),
   'characters': Family('characters:Characters', 'restricted:train_characters'),

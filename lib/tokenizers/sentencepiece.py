@@ -36,7 +36,11 @@ class SentencePiece(utf8.TextDictionary):
   def __init__(self, model_proto: bytes):
     self.model_proto = model_proto
     self._processor = processor(model_proto)
-    super().__init__([self._piece(i) for i in range(self._processor.vocab_size())])
+    try:
+      pieces = [self._piece(i) for i in range(self._processor.vocab_size())]
+    except ValueError as error:  # no text, or no number of a byte
+      raise InputError(f'a piece of this SentencePiece model is damaged: {error}') from error
+    super().__init__(pieces)
     if np.any(self.byte_ids < 0) or changes_text(model_proto):
       raise InputError(
         'this SentencePiece model changes text: train it with byte_fallback, identity '
@@ -83,7 +87,7 @@ def processor(model_proto: bytes):
 
   try:
     return sentencepiece.SentencePieceProcessor(model_proto=model_proto)
-  except RuntimeError as error:
+  except (RuntimeError, ValueError) as error:
     raise InputError(f'these {len(model_proto)} bytes are no SentencePiece model') from error
 
 

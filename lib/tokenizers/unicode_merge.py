@@ -9,7 +9,7 @@ lowest rank is joined, the leftmost first, until no pair has a rank.
 import numba
 import numpy as np
 
-from lib.tokenizers import bpe_apply
+from lib.tokenizers.bpe_apply import note, pop, rank_of
 
 PRIVATE = (0xE000, 0xF900)  # code points whose ids stand for something else
 BYTES = 0xE000  # the id of a byte from 0x80 on is this much higher
@@ -71,10 +71,10 @@ def merge(
       stop += 1
     count = 0
     for p in range(start, stop - 1):
-      count = _note(heap, count, table, cells[p], cells[p + 1], p)
+      count = note(heap, count, rank_of(table, cells[p], cells[p + 1]), p)
     while count:
       rank, p = heap[0] >> 32, heap[0] & 0xFFFFFFFF
-      count = _pop(heap, count)
+      count = pop(heap, count)
       left, right = merges[rank, 0], merges[rank, 1]
       middle = p + lengths[left]
       if cells[p] != left or cells[middle] != right:
@@ -85,42 +85,14 @@ def merge(
       cells[p] = cells[end - 1] = whole
       if p > start:
         other = cells[p - 1]
-        count = _note(heap, count, table, other, whole, p - lengths[other])
+        count = note(heap, count, rank_of(table, other, whole), p - lengths[other])
       if end < stop:
-        count = _note(heap, count, table, whole, cells[end], p)
+        count = note(heap, count, rank_of(table, whole, cells[end]), p)
     start = max(stop, start + 1)
-  return bpe_apply.collect(cells, lengths)
-
-
-@numba.njit(cache=True, nogil=True)
-def _note(heap, count, table, left, right, place):
-  """Puts the pair at `place` into the heap, if it has a rank."""
-  rank = table[bpe_apply.slot_of(table, left, right), 2]
-  if rank < 0:
-    return count
-  key = rank << 32 | place
-  child = count
-  while child > 0 and heap[(child - 1) // 2] > key:
-    heap[child] = heap[(child - 1) // 2]
-    child = (child - 1) // 2
-  heap[child] = key
-  return count + 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _pop(heap, count):
-  """Takes the least entry out of the heap."""
-  count -= 1
-  key, parent = heap[count], 0
-  while True:
-    child = 2 * parent + 1
-    if child >= count:
-      break
-    if child + 1 < count and heap[child + 1] < heap[child]:
-      child += 1
-    if heap[child] >= key:
-      break
-    heap[parent] = heap[child]
-    parent = child
-  heap[parent] = key
-  return count
+  ids = np.empty(cells.size, np.int32)
+  count, p = 0, 0
+  while p < cells.size:
+    ids[count] = cells[p]
+    p += lengths[cells[p]]
+    count += 1
+  return ids[:count].copy()

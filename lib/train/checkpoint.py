@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that hold state, data position, progress and config, behind orbax v1."""
+"""Checkpoints that hold state, data position, progress and identity, behind orbax v1."""
 
 import concurrent.futures
+import functools
 import hashlib
 import json
 import os
@@ -14,9 +15,11 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from lib import provenance
 from lib.data import lanes
 from lib.errors import InputError
 from lib.parallel import processes
+from lib.provenance import Identity
 from lib.train.state import State
 
 KEPT = 2  # the last, and one to go back to if it is damaged
@@ -64,7 +67,7 @@ class Checkpoints:
     self._manager.close()
 
   def save(
-    self, step: int, state: State, data: Any, progress: Mapping[str, Any], config: Mapping[str, Any]
+    self, step: int, state: State, data: Any, progress: Mapping[str, Any], identity: Identity
   ) -> None:
     """Begins a checkpoint of things as they are now, once the one before it is on disk.
 
@@ -73,7 +76,7 @@ class Checkpoints:
       state: may be donated as soon as this returns.
       data: the batch iterator; may be advanced as soon as this returns.
       progress: comes back from `restore`; JSON-like.
-      config: kept for readers; JSON-like.
+      identity: of the run; JSON-like.
 
     Raises:
       OSError and others: what stopped the one before it.
@@ -81,7 +84,7 @@ class Checkpoints:
     self.wait()
     # The places of all lanes, whoever reads them: so any number of processes can go on.
     place = lanes.merge(processes.gathered(data.get_state()))
-    kept = {'data': place, 'progress': dict(progress), 'config': dict(config)}
+    kept = {'data': place, 'progress': dict(progress), 'identity': dict(identity)}
     text = json.dumps(kept)
     notes = {'text': text, 'voucher': _voucher(state, text)}
     self._saving = self._manager.save_checkpointables_async(
@@ -102,28 +105,39 @@ class Checkpoints:
     self._saving = None
     return True
 
-  def restore(self, shapes: State, data: Any) -> tuple[State, dict[str, Any]] | None:
+  def restore(
+    self, shapes: State, data: Any, identity: Identity
+  ) -> tuple[State, dict[str, Any]] | None:
     """The newest sound state and its progress, with `data` set to its position; None if none is.
 
     Args:
       shapes: abstract state carrying the shardings of *this* run's mesh.
       data: a fresh batch iterator.
+      identity: of this run.
 
     Raises:
-      InputError: there are checkpoints, but every one is damaged, or its place in the data is
-        written in another way.
+      InputError: the checkpoints are of another run; or all are damaged, or their place in the
+        data is written in another way.
     """
     start = data.get_state()
     steps = sorted((found.step for found in self._manager.checkpoints), reverse=True)
     for step in steps:
       try:
-        loaded = self._manager.load_checkpointables(step, {'state': shapes, 'notes': None})
-        state, notes = loaded['state'], loaded['notes']
+        load = functools.partial(self._manager.load_checkpointables, step)
+        notes = load({'notes': None})['notes']
+        kept = json.loads(notes['text'])
+        if other := provenance.difference(kept['identity'], identity):
+          raise InputError(
+            f'{self._manager.directory} has checkpoints of another run: {other}; choose a new '
+            '--workdir, or delete it.'
+          )
+        state = load({'state': shapes})['state']
         if notes['voucher'] != _voucher(state, notes['text']):
           raise ValueError('its checksum does not match its content')
-        kept = json.loads(notes['text'])
         data.set_state(kept['data'])
         return state, kept['progress']
+      except InputError:
+        raise
       except Exception as error:  # damage shows as any of a dozen types
         data.set_state(start)
         reason = str(error).split('\n')[0][:200]

@@ -76,7 +76,7 @@ def train(
   checkpoint_every: int = 1000,
   profile: tuple[int, int] | None = None,
   accumulate: int = 1,
-  config: Mapping[str, Any] | None = None,
+  identity: Mapping[str, Any] | None = None,
   mirror: Mirror | None = None,
 ) -> tuple[State, list[dict[str, Any]]]:
   """Trains to `steps`, from the newest checkpoint if there is one.
@@ -94,7 +94,8 @@ def train(
     checkpoint_every: steps between checkpoints; the last state is always saved.
     profile: (first, last + 1) steps to trace into workdir/profile/RUN, or None.
     accumulate: parts in which each batch is taken, to hold the activations of one at a time.
-    config: kept in each checkpoint.
+    identity: of the run (`lib.provenance`), kept in each checkpoint. A checkpoint of another is
+      refused.
     mirror: where workdir is the copy of one in a bucket; checkpoints go there at once, and files
       are sent before each of them, so that no line of metrics before it can be lost.
 
@@ -127,7 +128,7 @@ def train(
     first = next(iter(experiment.batches))  # shapes alone; `data` keeps its position
     example = sharding.global_batch(first, mesh, experiment.batch_axis)
     training = prepare(experiment, optimizer, example, seed, mesh, accumulate)
-    restored = checkpoints.restore(training.shapes, data)
+    restored = checkpoints.restore(training.shapes, data, identity or {})
     state, progress = restored or (training.make(), {'seconds': 0.0, 'evaluated': False})
     start, seconds = int(state['step']), progress['seconds']
     evaluated = progress['evaluated']  # is `state` evaluated, where that is due?
@@ -155,7 +156,7 @@ def train(
       if mirror and processes.first():
         mirror.send()
       progress = {'seconds': seconds, 'evaluated': evaluated}
-      checkpoints.save(step, state, data, progress, config or {})
+      checkpoints.save(step, state, data, progress, identity or {})
 
     def settle() -> None:
       """Waits for the step in flight, checks its loss and reports it with its time."""

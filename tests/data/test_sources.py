@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lib import cache
 from lib.data import overlap, own_files, sources, stdlib_text
 from lib.errors import InputError
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from tests.helpers.slow_overlap import share
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -294,7 +294,7 @@ def test_folders_of_three_languages_give_a_bpe_equal_shares(tmp_path):
   }
   shares = np.array(list(sizes.values())) / sum(sizes.values())
   assert shares == pytest.approx(np.full(3, 1 / 3), abs=0.05)
-  bpe = train_bpe([b''.join(documents)], 600)
+  bpe = train_bpe_unsplit([b''.join(documents)], 600)
   written = [set(piece.decode('utf-8', 'ignore')) for piece in bpe.pieces[256:]]
   learned = {
     language: sum(bool(one & set(of)) for one in written) for language, of in letters.items()

@@ -149,7 +149,7 @@ def test_m2_is_scored_on_all_bytes_beside_its_levels(rows):
   for method in m2.chosen(config.m2.methods, 'm2'):
     row = results.name(**m2.where_of(size, method))
     value = lambda column, row=row: rows['m2', row, column]['measured']
-    bits = {'sentencepiece': 9, 'bpe12': 12}.get(method.name, 8)
+    bits = {'sentencepiece': 9, 'bpe_unsplit12': 12}.get(method.name, 8)
     assert value('uniform_bits_per_byte') == pytest.approx(bits / value('bytes_per_step'))
     gain = value('unigram_bits_per_byte') - value('bits_per_byte')
     assert value('bits_below_unigram') == pytest.approx(gain)
@@ -189,19 +189,19 @@ def test_what_ac_pays_for_ends_and_rounding_is_listed_apart(rows):
 def test_ac_is_compared_with_others_as_if_it_paid_for_no_ends(rows):
   value = lambda row, column: rows['m2', f'model=tiny,{row}', column]['measured']
   lean = value('method=ac,v=256', 'bits_per_byte_without_end_and_rounding')
-  for other in ('bytes', 'sentencepiece', 'bpe12'):
+  for other in ('bytes', 'sentencepiece', 'bpe_unsplit12'):
     above = value('method=ac,v=256', f'bits_without_end_and_rounding_above_{other}')
     assert above == pytest.approx(lean - value(f'method={other}', 'bits_per_byte'))
 
 
 def test_equal_text_is_read_at_the_steps_that_it_takes(rows):
-  names = ('method=bytes', 'method=greedy24,v=256', 'method=bpe12')
+  names = ('method=bytes', 'method=greedy24,v=256', 'method=bpe_unsplit12')
   read = [rows['m2', f'model=tiny,{name},budget=text', 'training_bytes']['measured']
           for name in names]  # fmt: skip
   tokens = [rows['m2', f'model=tiny,{name}', 'training_bytes']['measured'] for name in names]
   assert max(read) < 1.4 * min(read)  # but for whole steps, of which the shortest has 2
   assert max(tokens) > 1.8 * min(tokens)
-  row = rows['m2', 'model=tiny,method=greedy24,v=256,budget=text', 'bits_above_bpe12']
+  row = rows['m2', 'model=tiny,method=greedy24,v=256,budget=text', 'bits_above_bpe_unsplit12']
   found = [rows['m2', f'model=tiny,{name},budget=text', 'bits_per_byte']['measured']
            for name in names[1:]]  # fmt: skip
   assert row['measured'] == pytest.approx(found[0] - found[1])

@@ -16,7 +16,7 @@ from lib.errors import InputError
 from lib.models.decoder import LanguageModel
 from lib.parallel import sharding
 from lib.report.results import Rows
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 
 TEXT = [b'abracadabra, said the cat. ' * 3, b'a cadabra is no abra; ' * 4] * 8
@@ -62,7 +62,9 @@ def test_each_seed_can_have_a_tokenizer_and_text_of_its_own(tmp_path):
   config, options = config_of(seeds=2, side_by_side=2)
   run = Run(tmp_path, sharding.make_mesh(config.mesh, jax.devices()[:1]))
   model = LanguageModel(Learned(268, options.dim), fit.make_decoder(options, fit.dtype(config)))
-  own = {seed: train_bpe([b''.join(TEXT[seed::2])], 260 + 8 * seed, ALPHABET) for seed in (0, 1)}
+  own = {
+    seed: train_bpe_unsplit([b''.join(TEXT[seed::2])], 260 + 8 * seed, ALPHABET) for seed in (0, 1)
+  }
   batches = lambda seed, repeat=True: pipeline.batches(
     TEXT, own[seed], batch_size=4, length=options.length, seed=seed, repeat=repeat, pack=False
   )

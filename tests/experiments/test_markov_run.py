@@ -37,10 +37,11 @@ run = functools.partial(recipes.run, 'markov')
 def smoke(tmp_path_factory):
   """A whole run at smoke scale, where to import TensorFlow is to fail."""
   folder, path = tmp_path_factory.mktemp('smoke'), tmp_path_factory.mktemp('path')
-  # First on the path: preparing the corpus, reading it and training would all fall over it.
+  # First on the path: reading the corpus and training would both fall over it. That preparing it
+  # would too, tests/data/test_sources.py says.
   (path / 'tensorflow').mkdir()
   (path / 'tensorflow/__init__.py').write_text('raise SystemExit("tensorflow was imported")')
-  done = run(folder, PYTHONPATH=str(path), XDG_CACHE_HOME=str(path / 'cache'))
+  done = run(folder, PYTHONPATH=str(path))
   assert done.returncode == 0, done.stderr
   return folder, done
 
@@ -54,7 +55,8 @@ def test_results_hold_every_table_in_the_common_format(smoke):
   folder, _ = smoke
   results = json.loads((folder / 'results.json').read_text())
   assert set(results) == {
-    'experiment', 'config', 'overrides', 'versions', 'devices', 'seconds', 'rows',
+    'experiment', 'commit', 'date', 'host', 'command', 'config', 'overrides', 'versions',
+    'devices', 'seconds', 'seconds_by_table', 'pictures', 'rows',
   }  # fmt: skip
   assert results['experiment'] == 'markov'
   assert tuple(dict.fromkeys(row['table'] for row in results['rows'])) == (*TABLES, 'data')
@@ -97,9 +99,10 @@ def test_report_plots_metrics_and_checkpoints_are_there(smoke):
   assert all(f'### {table}' in report for table in TABLES)
   for picture in ('token_ngram', 'bound', 'transformer', 'gain', 'real_text'):
     assert (folder / f'{picture}.png').read_bytes().startswith(b'\x89PNG')
-    assert f'![{picture}.png]({picture}.png)' in report
+    assert f']({picture}.png)' in report
   assert (folder / 'metrics.jsonl').exists()
   assert (folder / 'checkpoints').is_dir()
+  assert {path.stem for path in (folder / 'tables').glob('*.csv')} == {*TABLES, 'data'}
   assert not list(folder.rglob('*.partial'))
   assert 'report.md' in done.stdout
 
@@ -111,7 +114,7 @@ def test_a_picture_shows_the_columns_that_its_legend_names():
     for d in (16, 4)
     for column, number in columns.items()
   ]
-  [panel] = dictionaries.BOUND.pictures(made, None, None)['bound.png']
+  [panel] = dictionaries.BOUND.pictures(made, None, None)['bound.png'].panels
   axis = figure.Figure().subplots()
   panel(axis)
   handles, labels = axis.get_legend_handles_labels()
@@ -252,7 +255,7 @@ def test_another_config_in_the_same_workdir_is_refused(smoke):
   folder, _ = smoke
   done = run(folder, '--config.seed=7')
   assert done.returncode == 2
-  assert 'another config' in done.stderr
+  assert 'holds another run: seed is 0 there and 7 here' in done.stderr
 
 
 def test_a_finished_run_is_not_run_again(smoke):
@@ -263,13 +266,16 @@ def test_a_finished_run_is_not_run_again(smoke):
   assert done.returncode == 0
   assert after['rows'] == before['rows']
   assert after['seconds'] == before['seconds']  # of measuring, whenever that was
+  assert after['seconds_by_table'].keys() == set(TABLES)
+  assert after['command'].startswith('python -m experiments.markov ')
+  assert all(after[what] for what in ('commit', 'host', 'date'))
   assert done.stderr.count('kept from an earlier call') == len(TABLES)
 
 
-def kill_after(workdir, marker, sent):
+def kill_after(workdir, marker, sent, *flags):
   """Starts the smoke run and sends a signal some time after `marker` is in its metrics."""
   job = subprocess.Popen(
-    command(workdir, config='smoke,tables=transformer'), cwd=ROOT,
+    command(workdir, *flags, config='smoke,tables=transformer'), cwd=ROOT,
     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
   )  # fmt: skip
   metrics = workdir / 'metrics.jsonl'
@@ -286,13 +292,17 @@ def kill_after(workdir, marker, sent):
 
 def test_killed_at_a_random_moment_ends_with_the_same_numbers(smoke, tmp_path):
   folder, _ = smoke
-  code, _ = kill_after(tmp_path, 'k=1,tokenizer=bpe', signal.SIGKILL)
+  flags = ['--config.orders=(1,)']  # half of the arms
+  code, _ = kill_after(tmp_path, 'k=1,tokenizer=characters', signal.SIGKILL, *flags)
   assert code in (-signal.SIGKILL, 0)
-  done = run(tmp_path, config='smoke,tables=transformer')
+  done = run(tmp_path, *flags, config='smoke,tables=transformer')
   assert done.returncode == 0, done.stderr
   timeless = lambda table: {
-    key: value['measured'] for key, value in table.items() if 'seconds' not in key[1]
+    key: value['measured']
+    for key, value in table.items()
+    if key[0].startswith('k=1,') and 'seconds' not in key[1]
   }
+  assert len(timeless(rows(folder, 'transformer'))) > 20
   assert timeless(rows(tmp_path, 'transformer')) == timeless(rows(folder, 'transformer'))
 
 
@@ -325,7 +335,8 @@ def test_bpe_reaches_the_entropy_rate_within_240_steps(tmp_path):
   done = run(
     tmp_path, '--config.orders=(2,)', "--config.transformer.tokenizers=('bpe',)",
     '--config.transformer.steps=240', '--config.transformer.seeds=1',
-    config='cpu,tables=transformer',
+    '--config.transformer.rates=(6e-3,)', '--config.transformer.ngram_chars=100000',
+    '--config.transformer.test_documents=64', config='cpu,tables=transformer',
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   table = rows(tmp_path, 'transformer')

@@ -17,7 +17,7 @@ from PIL import Image
 from configs import markov
 from experiments import reproduce, runner
 from lib.errors import InputError
-from lib.report import page, published, results
+from lib.report import claims, published, results, sections
 from lib.report.results import Row, coordinates
 from lib.stats import Estimate
 from tests.helpers import browser
@@ -45,7 +45,8 @@ def leave_run(folder, scale='smoke', rows=ROWS, **changes):
   facts = {'p': 0.8, 'q': 0.8, 'kind': 'switching'}
   results.write_results(
     folder / 'results.json', published.attach(rows, 'markov', facts), experiment='markov',
-    config=runner.plain(config), overrides={}, devices=['cpu:cpu'], seconds=60.0,
+    config=runner.plain(config), overrides={}, devices=['cpu:cpu'], seconds={'ngram': 60.0},
+    pictures={'wide.png': 'Nothing & more.'},
   )  # fmt: skip
   Image.new('RGB', (1500, 40), 'navy').save(folder / 'wide.png')
   return folder
@@ -66,15 +67,35 @@ def test_a_gathered_run_is_judged(report):
   [bound] = [verdict for claim, verdict in verdicts.items() if 'LZW dictionary of d' in claim]
   assert (ngram, bound) == ('agrees with the theorem', 'does not hold here')
   text = (folder / 'report.md').read_text()
-  assert '- **does not hold here**: Over an LZW dictionary' in text
+  assert '**Over an LZW dictionary' in text
   # 0.0337 ± 2.093 × 0.001: Student's t with 19 degrees of freedom
-  assert (
-    'no: `bound / p=0.8,d=1024 / lzw_nats_per_char` 0.5337 ± 0.001 (n 20) against 0.5000; '
-    'difference +0.0337 [+0.0316, +0.0358], p < 0.0001'
-  ) in text
-  assert 'not run: transformer / ' in text
-  assert re.search(r'\| markov +\| the paper +\| smoke +\| 0 +\| 1 +\| 0 +\| 1 +\| 0 +\|', text)
+  assert re.search(
+    r'\| no +\| p=0.8, d=1024 +\| 0.5337 ± 0.001 +\| 20 +\| 0.5000 +'
+    r'\| \+0.0337 \[\+0.0316, \+0.0358\] +\| < 0.0001 \|', text
+  )  # fmt: skip
+  assert '<summary>Not run here: 9 claims</summary>' in text
+  assert 'Not run: `transformer / ' in text
+  assert 'Of 11 claims, 1 agrees with the theorem, 1 does not hold' in text
+  assert '![Nothing & more.](markov/wide.png)' in text
   assert re.search(r'\| bound +\| texts +\| 20 +\| 19 +\|', text)
+
+
+def test_the_report_opens_with_a_finding_of_each_run_and_orders_claims_by_verdict(report):
+  folder, section = report
+  text = (folder / 'report.md').read_text()
+  assert text.index('*agrees with the theorem:* A model of fewer') < text.index(reproduce.NEXT[0])
+  assert text.index(reproduce.NEXT[0]) < text.index('## Toward a Theory')
+  order = [one.verdict for one in section.claims]
+  assert order == sorted(order, key=[*claims.Verdict].index)
+
+
+def test_a_terminal_gets_the_verdicts_without_what_was_not_run(report, capsys):
+  _, section = report
+  lines = sections.terminal(section).splitlines()
+  assert max(map(len, lines)) <= 80
+  assert lines[0].startswith('* AGREES WITH THE THEOREM: A model of fewer characters')
+  assert 'NOT RUN HERE' not in ' '.join(lines)
+  assert ' '.join(lines).endswith('were not run.')
 
 
 class Tags(HTMLParser):
@@ -98,7 +119,7 @@ def test_the_page_is_one_file(report):
   parser = Tags()
   parser.feed((folder / 'report.html').read_text())
   assert not parser.open
-  assert len(parser.found) == 3
+  assert len(parser.found) == 2  # a link to the run, and its picture
   assert all(one.startswith(('#', 'data:image/png;base64,')) for one in parser.found)
 
 
@@ -125,7 +146,7 @@ def test_what_is_other_than_the_scale_is_said_and_reproduces_nothing_but_theory(
   )
   assert not paper.changed
   assert changed.changed == {'seed': '1', 'transformer.steps': '7'}
-  assert 'transformer.steps = 7' in page.markdown([changed], [])
+  assert 'transformer.steps = 7' in changed.facts[1]
   for section, verdict in (
     (paper, 'reproduced'),
     (changed, 'direction holds at this scale'),
@@ -236,7 +257,7 @@ def test_a_failing_recipe_is_named_and_the_others_are_reported(commands, tmp_pat
   text = (tmp_path / 'report.md').read_text()
   assert fault in text
   assert '## Toward a Theory of Tokenization' in text
-  assert 'markov' in capsys.readouterr().out
+  assert 'AGREES WITH THE THEOREM' in capsys.readouterr().out
 
 
 def test_tables_of_an_unfinished_run_are_reported(tmp_path):
@@ -244,7 +265,7 @@ def test_tables_of_an_unfinished_run_are_reported(tmp_path):
   config = runner.plain(markov.get_config('smoke'))
   (folder / 'tables').mkdir(parents=True)
   results.write_json(folder / 'config.json', {k: v for k, v in config.items() if k != 'tables'})
-  results.write_rows(folder / 'tables' / 'ngram.json', ROWS[:2], 30.0)
+  results.write_rows(folder / 'tables' / 'ngram.json', ROWS[:2], 30.0, {})
   section = reproduce.read(folder, 'markov ended with exit code 1.')
   assert section.minutes == 0.5
   assert section.facts[-1] == 'markov ended with exit code 1.'

@@ -56,7 +56,7 @@ def test_every_table_has_rows_and_pictures(smoke):
   report = (folder / 'report.md').read_text()
   for picture in ('glyphs', *(table for table in TABLES if table != 'coverage')):
     assert (folder / f'{picture}.png').read_bytes().startswith(b'\x89PNG')
-    assert f'![{picture}.png]' in report
+    assert f']({picture}.png)' in report
 
 
 def test_rules_and_published_numbers_address_rows(smoke):

@@ -85,6 +85,26 @@ def test_fonts_that_are_none_are_named(tmp_path):
       fonts.find_font(str(tmp_path / f'missing-{name}'))
 
 
+def test_a_font_that_draws_nothing_is_refused(tmp_path):
+  from fontTools.fontBuilder import FontBuilder
+  from fontTools.ttLib.tables._g_l_y_f import Glyph
+
+  (tmp_path / 'blank.hex').write_text(f'0041:{"0" * 32}\n4E2D:{"0" * 64}\n')
+  blank = FontBuilder(1000)
+  blank.setupGlyphOrder(['.notdef', 'A'])
+  blank.setupCharacterMap({65: 'A', 0x4E2D: 'A'})
+  blank.setupGlyf({'.notdef': Glyph(), 'A': Glyph()})
+  blank.setupHorizontalMetrics({'.notdef': (500, 0), 'A': (500, 0)})
+  blank.setupHorizontalHeader()
+  blank.setupPost()
+  blank.save(tmp_path / 'blank.ttf')
+  for name in ('blank.hex', 'blank.ttf'):
+    with pytest.raises(InputError, match=rf'{name} draws nothing'):
+      fonts.find_font(str(tmp_path / name))
+  (tmp_path / 'blank.hex').write_text(f'0041:{"0" * 32}\n10FFFF:{"0" * 63}1\n')
+  assert fonts.find_font(str(tmp_path / 'blank.hex')).name == 'blank.hex'
+
+
 def test_the_embedded_font_draws_as_pillow_does():
   from PIL import ImageDraw, ImageFont
 

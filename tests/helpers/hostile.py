@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damaged and hostile tokenizers, containers, texts and ids for `tests.fuzz`."""
 
+import base64
 import contextlib
 import functools
 import hashlib
@@ -16,7 +17,7 @@ from lib.errors import InputError
 from lib.tokenizers import container, files, registry
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import Blocks
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import tabulate
 from lib.tokenizers.coding.baselines import GZip, train_static_ac
@@ -86,7 +87,7 @@ def family(name: str) -> tokenizers.Tokenizer:
   singles = [letters[i : i + 1] for i in letters]
   pieces = sorted({TEXT[i : i + n] for i in range(60) for n in (2, 3, 4)})
   make = {
-    'bpe': lambda: train_bpe([TEXT], 300),
+    'bpe': lambda: train_bpe_unsplit([TEXT], 300),
     'byte_level': lambda: ByteLevel(tokenizer_json()),
     'foreign': lambda: Foreign(tokenizer_json(lower=True), '.json'),
     'blocks': lambda: Blocks(b'01', 3),
@@ -133,6 +134,21 @@ def use(tokenizer: tokenizers.Tokenizer) -> None:
 def tokenizer_file(data: bytes) -> None:
   name, edits = pick(data)
   use(tokenizers.load(written(edited(saved(name), edits), 'tokenizer')))
+
+
+@functools.cache
+def foreign_contents() -> tuple[bytes, ...]:
+  """Files of other projects that `load` reads or refuses by name."""
+  ranks = b''.join(base64.b64encode(bytes([i])) + b' %d\n' % i for i in range(256))
+  model = family('sentencepiece').state()['model_proto'].tobytes()
+  others = ranks, b'#version: 0.2\na b\n', b'{"a": 0, "b": 1}', b'{"tokenizer_class": "A"}'
+  return tokenizer_json(), tokenizer_json(lower=True), model, *others
+
+
+def foreign_file(data: bytes) -> None:
+  contents = foreign_contents()
+  content = contents[data[0] % len(contents)] if data else contents[0]
+  use(tokenizers.load(written(edited(content, data[1:]), 'foreign')))
 
 
 def tokenizer_arrays(data: bytes) -> None:

@@ -83,13 +83,13 @@ def make(data=None, **faults):
   return Experiment(init_fn, loss_fn, data, {'validation': score})
 
 
-def run(workdir, steps, mesh=None, profile=None, initial=None, data=None, **faults):
+def run(workdir, steps, mesh=None, profile=None, initial=None, data=None, identity=None, **faults):
   mesh = mesh or sharding.make_mesh({'data': -1}, jax.devices()[:1])
   schedule = optimizer.make_schedule('cosine', 1e-2, 20, 2, 0.1)
   return loop.train(
     dataclasses.replace(make(data, **faults), initial=initial),
     optimizer.make_optimizer('adamw', schedule, weight_decay=1e-3),
-    steps=steps, seed=3, mesh=mesh, workdir=workdir, profile=profile,
+    steps=steps, seed=3, mesh=mesh, workdir=workdir, profile=profile, identity=identity,
     log_every=1, evaluate_every=5, checkpoint_every=4,
   )  # fmt: skip
 

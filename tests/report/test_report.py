@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows, published numbers and tables."""
 
+import csv
 import fnmatch
+import io
 import json
 import math
+import re
 
 import pytest
 
@@ -73,7 +76,7 @@ def test_what_no_recipe_measures_has_rows_of_its_own(paper):
 
 def test_rows_survive_their_file_and_infinities_become_null(tmp_path):
   odd = Row('t', {'a': 1}, 'x', math.inf, math.nan)
-  results.write_rows(tmp_path / 'rows.json', [ROW, odd], 1.5)
+  results.write_rows(tmp_path / 'rows.json', [ROW, odd], 1.5, {})
   assert 'Infinity' not in (tmp_path / 'rows.json').read_text()
   content = results.read_rows(tmp_path / 'rows.json')
   assert content['seconds'] == 1.5
@@ -87,7 +90,7 @@ def test_a_row_holds_its_estimate_and_is_written_with_its_units(tmp_path):
   row = Row.of('t', {'a': 1}, 'x', estimate, unit='nats', note='a note')
   assert row.estimate == estimate
   assert Row('t', {'a': 1}, 'x', None).estimate is None
-  results.write_rows(tmp_path / 'rows.json', [row], 1.0)
+  results.write_rows(tmp_path / 'rows.json', [row], 1.0, {})
   [written] = json.loads((tmp_path / 'rows.json').read_text())['rows']
   assert list(written) == list(results.FIELDS)
   assert (written['n'], written['over'], written['df']) == ('2×3', 'seeds×documents', estimate.df)
@@ -112,7 +115,7 @@ def test_a_table_shows_error_published_number_and_notes():
   assert '0.5000 ± 0.01 (published 0.4900)' in text
   assert '4,096' in text
   assert '| k=2 | –' in text
-  assert '- as the paper (k=1)' in text
+  assert '- `nats`: as the paper (k=1)' in text
   assert 'A caption.' in text
 
 
@@ -155,8 +158,8 @@ def test_the_terminal_shows_the_rows_and_columns_of_each_table():
     ('u', {'k': 1, 'd': 4}, 'bits', True),
     ('v', {'d': 4}, 'nats', False),
   ]
-  for table, where, column, expected in shown:
-    assert recipe.shown(Row(table, where, column, 0.5)) == expected
+  rows = [Row(table, where, column, 0.5) for table, where, column, _ in shown]
+  assert recipe.shown(rows) == [row for row, case in zip(rows, shown) if case[-1]]
 
 
 def test_rows_are_found_by_their_coordinates():
@@ -180,17 +183,49 @@ def test_rows_of_lossy_tokenizers_are_marked_in_every_form():
     some.add({'tokenizer': 'words'}, 'share_restored', 0.5)
   assert [row.lossy for row in found] == [True, False, True]
   assert [line[0] for line in tables.grid(found)] == ['row', 'tokenizer=words †', 'tokenizer=bpe']
-  for text in (tables.markdown(found), page.html([section(found)], [])):
+  for text in (tables.markdown(found), shown(found)):
     assert results.ABOUT_LOSSY in text
     assert 'tokenizer=words †' in text
-  for text in (tables.markdown(rows), page.html([section(rows)], [])):
+  for text in (tables.markdown(rows), shown(rows)):
     assert '†' not in text
 
 
-def section(rows):
-  return sections.Section('x', 'X', 'cpu', {}, 1.0, '', '', [], rows, [['a'], ['b']], {}, [])
+def shown(rows):
+  """The page of a run that shows these rows."""
+  one = sections.Section(
+    'x', 'X', '', 'cpu', {}, 1.0, '', '', [], rows, [['a'], ['b']], {}, {}
+  )  # fmt: skip
+  return page.html('', sections.report([one], []))
 
 
 def test_a_comma_without_a_name_is_of_the_value():
   row = results.name(op='dot.1', of='bhts,bshk->bhtk')
   assert results.coordinates(row) == {'op': 'dot.1', 'of': 'bhts,bshk->bhtk'}
+
+
+def test_yes_or_no_and_counts_are_shown_as_such():
+  assert [tables.number(x, 'yes/no') for x in (0.0, 1.0)] == ['no', 'yes']
+  assert [tables.number(x, 'tokens') for x in (0.0, 1.0, 65536.0)] == ['0', '1', '65,536']
+  assert [tables.number(x, 'nats') for x in (0.0, 1.0)] == ['0.0000', '1.0000']
+
+
+def test_a_table_of_a_terminal_fits_and_says_what_it_leaves_out():
+  rows = Rows('t', lossy=lambda where: where['arm'] == 'a long name of an arm 3')
+  for arm in range(20):
+    where = {'arm': f'a long name of an arm {arm}', 'seeds': 3}
+    for column in ('bits_per_byte', 'learning_rate', *(f'a_long_column_{i}' for i in range(9))):
+      rows.add(where, column, Estimate(float(arm), 0.25, '3', 'seeds', 2.0), note='unseen')
+  lines = tables.narrow(rows, lines=12).splitlines()
+  assert max(map(len, lines)) <= 80
+  assert lines[0] == 't  seeds=3'
+  assert sum('a long name' in line for line in lines) == 12
+  assert [line for line in lines if '†' in line] == [line for line in lines if 'arm 3 ' in line]
+  assert re.fullmatch(r'\(8 more rows and \d more columns: tables/t\.csv\)', lines[-1])
+  assert 'unseen' not in ' '.join(lines)
+
+
+def test_a_table_as_csv_has_a_field_for_each_coordinate():
+  rows = [Row('t', {'k': 1}, 'x', 0.5, 0.1, note='a, b'), Row('t', {'d': 'é'}, 'y', None)]
+  [one, other] = csv.DictReader(io.StringIO(tables.as_csv(rows)))
+  assert (one['k'], one['d'], one['measured'], one['note']) == ('1', '', '0.5', 'a, b')
+  assert (other['k'], other['d'], other['column'], other['measured']) == ('', 'é', 'y', '')

@@ -14,7 +14,7 @@ from lib.tasks.markov import chains
 from lib.tasks.markov.dictionary_loss import exact_unigram
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import Blocks
-from lib.tokenizers.bpe import BPE, train_bpe
+from lib.tokenizers.bpe import BPE, train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.lzw import train_lzw
 
@@ -93,7 +93,7 @@ def test_greedy_equals_an_independent_solver(source, data):
 @given(kernels, st.integers(0, 100), st.integers(4, 60))
 def test_tokens_cover_every_character(source, seed, size):
   text = source.text(5000, seed)
-  bpe = train_bpe([text], size, alphabet=source.alphabet)
+  bpe = train_bpe_unsplit([text], size, alphabet=source.alphabet)
   greedy = BPE(bpe.alphabet, bpe.merges, encoder='greedy')
   for tokenizer in (bpe, greedy, train_lzw([text], size, alphabet=source.alphabet)):
     exact = exact_unigram(tokenizer, source)
@@ -140,7 +140,7 @@ def test_one_long_token_by_hand():
 def test_exact_loss_agrees_with_samples(p, q, k, size):
   source = chains.switching(p, q, k)
   text = source.text(100_000, seed=0)
-  bpe = train_bpe([text], size, None)
+  bpe = train_bpe_unsplit([text], size, None)
   rng = np.random.default_rng(k)
   starts, lengths = rng.integers(0, 99_000, size), rng.integers(2, 9, size)
   cuts = {text[start : start + length] for start, length in zip(starts, lengths, strict=True)}
@@ -158,7 +158,7 @@ def test_large_dictionaries_agree_with_samples():
   source = chains.switching(0.8, 0.8, 4)
   text = source.text(1_000_000, seed=0)
   assert sampled_gap(train_lzw([text], 4096, None), source, 1_000_000) < 4.5
-  assert sampled_gap(train_bpe([text], 1024, None), source, 1_000_000) < 4.5
+  assert sampled_gap(train_bpe_unsplit([text], 1024, None), source, 1_000_000) < 4.5
 
 
 def test_order_of_the_merges_matters():
@@ -166,7 +166,7 @@ def test_order_of_the_merges_matters():
   source = chains.switching(0.8, 0.8, 3)
   losses = []
   for seed in range(10):
-    bpe = train_bpe([source.text(10_000, seed)], 10, None)
+    bpe = train_bpe_unsplit([source.text(10_000, seed)], 10, None)
     greedy = BPE(bpe.alphabet, bpe.merges, encoder='greedy')
     losses.append([exact_unigram(t, source).nats_per_char for t in (bpe, greedy)])
   assert np.ptp(losses, axis=1).max() > 0.01

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from lib import stats
 from lib.embeddings.learned import Learned
@@ -17,8 +18,9 @@ from lib.parameters import describe_model
 from lib.tasks import multiple_choice
 from lib.tasks.multiple_choice import quantities
 from lib.tasks.questions import Question, prompt
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
+from lib.tokenizers.foreign import Foreign
 
 BYTES = Characters(bytes(range(256)))
 QUESTIONS = [Question(f'Is it {i}?', ('one', 'two', 'three', 'four'), i * 7 % 4) for i in range(32)]
@@ -161,7 +163,7 @@ def test_every_prompt_is_read_whole_in_any_order_and_batch_size():
 
 
 @pytest.mark.parametrize('tokenizer', [
-  BYTES, train_bpe([b''.join(prompt(q) + b' A\n' for q in QUESTIONS)], 300),
+  BYTES, train_bpe_unsplit([b''.join(prompt(q) + b' A\n' for q in QUESTIONS)], 300),
 ])  # fmt: skip
 def test_a_model_over_eight_devices_says_the_same_as_over_one(tokenizer):
   model = LanguageModel(
@@ -215,6 +217,41 @@ def test_bad_input_gets_one_sentence(questions, options, message):
 
 
 def test_a_tokenizer_without_letters_of_their_own_is_refused():
-  joined = train_bpe([b'the end. the end. the end.'], 30, bytes(range(97, 123)) + b'. ')
+  joined = train_bpe_unsplit([b'the end. the end. the end.'], 30, bytes(range(97, 123)) + b'. ')
   with pytest.raises(InputError):
     multiple_choice.letters(joined, 4)
+
+
+def characters(*rules, letters='ABCD ') -> Foreign:
+  """A tokenizer with an id for each character, after rules that change text."""
+  vocab = {letter: i for i, letter in enumerate(letters)} | {'?': len(letters)}
+  library = Tokenizer(models.WordLevel(vocab, unk_token='?'))
+  library.normalizer = normalizers.Sequence(list(rules))
+  library.pre_tokenizer = pre_tokenizers.Split(Regex('(?m).'), 'isolated')
+  return Foreign(library.to_str().encode(), '.json')
+
+
+@pytest.mark.parametrize(
+  'tokenizer',
+  [
+    characters(letters=' '),
+    characters(letters='ABC '),
+    characters(letters='ABCD'),
+    characters(normalizers.Replace('B', 'A')),
+    characters(normalizers.Replace('B', '')),
+    characters(normalizers.Replace(' ', '')),
+    characters(normalizers.Replace(' ', 'D')),
+    characters(normalizers.Replace(Regex('.'), '')),
+  ],
+  ids=['unknown', 'one unknown', 'no space', 'equal', 'absent', 'space absent', 'space D', 'empty'],
+)
+def test_letters_that_are_not_read_as_themselves_are_refused(tokenizer):
+  with pytest.raises(InputError, match='ABCD as one token of its own'):
+    multiple_choice.letters(tokenizer, 4)
+
+
+def test_lower_case_letters_are_letters():
+  lower = characters(normalizers.Lowercase(), letters='abcd ')
+  known = multiple_choice.letters(lower, 4)
+  assert known.bare.tolist() == known.spaced.tolist() == [0, 1, 2, 3]
+  assert known.reading.tolist() == [0, 1, 2, 3, 4, 5]

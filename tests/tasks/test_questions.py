@@ -52,6 +52,70 @@ def test_a_folder_is_read_file_by_file_with_subjects(tmp_path):
   assert found[0].options == ('yes', 'no')
 
 
+def test_of_a_folder_only_files_of_questions_are_read(tmp_path):
+  write(tmp_path / 'README.md', '# Questions\n\nthree, words\n')
+  with pytest.raises(InputError, match='has no file of questions'):
+    read_questions(str(tmp_path))
+  write(tmp_path / 'art.CSV', 'Is it art?,yes,no,A\n')
+  write(tmp_path / 'more.jsonl', json.dumps(PLAIN))
+  assert [question.answer for question in read_questions(str(tmp_path))] == [0, 2]
+  with pytest.raises(InputError, match=r'README\.md, line 1'):
+    read_questions(str(tmp_path / 'README.md'))  # named, it is read
+
+
+@pytest.mark.parametrize('start', [0, 1])
+def test_a_column_that_counts_the_rows_is_left_out(tmp_path, start):
+  rows = [f'{start + i},Is it {i}?,yes,no,{"AB"[i % 2]}\n' for i in range(12)]
+  found = read_questions(write(tmp_path / 'q.csv', ''.join(rows)))
+  assert found == [Question(f'Is it {i}?', ('yes', 'no'), i % 2, 'q') for i in range(12)]
+  rows[3] = '7' + rows[3]  # a column of numbers that does not count
+  assert read_questions(write(tmp_path / 'q.csv', ''.join(rows)))[0].text == str(start)
+  [found] = read_questions(write(tmp_path / 'q.csv', '1,2,3,B\n'))
+  assert (found.text, found.options) == ('1', ('2', '3'))
+
+
+@pytest.mark.parametrize(
+  ('labels', 'answer', 'index'),
+  [
+    (['1', '2', '3', '4'], 1, 0),
+    ([1, 2, 3, 4], '2', 1),
+    ([0, 1, 2, 3], 3, 3),
+    (['D', 'C', 'B', 'A'], 'a', 3),
+    (['D', 'C', 'B', 'A'], ' A', 3),
+    (['D', 'C', 'B', 'A'], 'D', 0),
+    (['a', ' b', 'C ', 'd'], 'c', 2),
+    ([None] * 4, 'C', 2),
+    ([None] * 4, 'Jupiter', 2),
+    (['1', '2', '3', '4'], 'C', 'is no label'),
+    (['1', '2', '3', '4'], 0, 'is no label'),
+    (['1', '2', '3', '4'], 'Jupiter', 'is no label'),
+    (['1', '2', '3', '4'], None, 'is no label'),
+    ([0, 1, 2, 3], True, 'is no label'),
+    (['A', 'a', 'B', 'C'], 'B', 'are no labels'),
+    (['1', 1, '2', '3'], '2', 'are no labels'),
+    (['A', '', 'B', 'C'], 'A', 'are no labels'),
+    (['A', None, 'B', 'C'], 'A', 'are no labels'),
+    (['A', 'B', 'C'], 'A', 'are no labels'),
+  ],
+)
+def test_where_options_have_labels_nothing_else_decides(tmp_path, labels, answer, index):
+  record = {'question': PLANET.text, 'answer': answer}
+  record |= {'choices': {'label': labels, 'text': list(PLANET.options)}}
+  path = write(tmp_path / 'q.json', json.dumps([record]))
+  if isinstance(index, int):
+    assert read_questions(path) == [PLANET._replace(answer=index)]
+  else:
+    with pytest.raises(InputError, match=f'item 0: .* {index}'):
+      read_questions(path)
+
+
+def test_options_that_are_named_are_not_counted(tmp_path):
+  inner = {'stem': PLANET.text, 'choice_A': 'Mars', 'choice_C': 'Jupiter'}
+  text = json.dumps({'answerKey': 'C', 'question': inner})
+  [found] = read_questions(write(tmp_path / 'q.jsonl', text))
+  assert found.options[found.answer] == 'Jupiter'
+
+
 STEM = {'id': '1', 'answerKey': 'C', 'question': {'stem': PLANET.text, 'choices': [
   {'label': 'ABCD'[i], 'text': option} for i, option in enumerate(PLANET.options)]}}  # fmt: skip
 COLUMNS = {'question': PLANET.text, 'answerKey': '3',

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lib.errors import InputError
 from lib.tokenizers import container
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.coding.baselines import GZip, train_static_ac
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import tabulate
@@ -33,7 +33,7 @@ def make(name):
   if name == 'gzip':
     return GZip(16)
   if name == 'bpe':
-    return train_bpe([byte_models.sources()[:20_000]], 700)
+    return train_bpe_unsplit([byte_models.sources()[:20_000]], 700)
   if name == 'unicode':
     return Unicode(['the', 'th'], vocab_size=0x20000)
   if name in ('exact', 'greedy'):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lib.errors import InputError
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import Blocks
-from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.lzw import train_lzw
 from tests.helpers.strings import markov, texts
 
@@ -46,7 +46,7 @@ def test_lzw_learns_the_phrases_of_the_plain_parser(data, size):
   assert {piece[:-1] for piece in lzw.pieces[3:]} <= set(lzw.pieces)
 
 
-@pytest.mark.parametrize('train', [train_bpe, train_lzw])
+@pytest.mark.parametrize('train', [train_bpe_unsplit, train_lzw])
 def test_one_training_serves_smaller_dictionaries(train):
   data = markov(20_000, 0.2, seed=3)
   large = train([data], 100, None)

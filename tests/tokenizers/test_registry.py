@@ -101,6 +101,8 @@ def test_visual_unicode_takes_a_tokenizer_with_a_byte_model(name, tmp_path):
 
 def test_no_learned_piece_crosses_a_document_border():
   parts = [b'ab', b'cd'] * 50
+  for name in ('bpe', 'bpe_unsplit'):
+    assert set(tokenizers.train(name, parts, 300).pieces[256:]) == {b'ab', b'cd'}
   bpe = tokenizers.train('bpe_unsplit', parts, 300)
   assert bpe.pieces[256:] == [b'ab', b'cd']
   assert tokenizers.train('bpe_unsplit', [b''.join(parts)], 300).vocab_size > 258
@@ -153,9 +155,11 @@ def test_options_are_those_of_the_family():
     tokenizers.train('gzip', DOCUMENTS, 256, kind='bpe')
 
 
-@pytest.mark.parametrize('name', ['bpe', 'equal_info', 'no such'])
+@pytest.mark.parametrize('name', ['byte_level', 'equal_info', 'no such'])
 def test_a_name_that_is_not_trained_is_refused(name):
-  with pytest.raises(InputError, match=f"by the name '{name}': use blocks, bpe_unsplit, bytes"):
+  with pytest.raises(
+    InputError, match=f"by the name '{name}': use blocks, bpe, bpe_unsplit, bytes"
+  ):
     tokenizers.train(name, DOCUMENTS, 500)
 
 

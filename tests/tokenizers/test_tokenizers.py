@@ -16,7 +16,7 @@ from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import Blocks
-from lib.tokenizers.bpe import BPE, train_bpe, train_sequential_bpe
+from lib.tokenizers.bpe import BPE, train_bpe_unsplit, train_sequential_bpe
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.lzw import LZW, train_lzw
 from tests.helpers.strings import markov, texts
@@ -26,7 +26,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 @functools.cache
 def examples():
-  bpe = train_bpe([markov(3000, 0.2, seed=6)], 20, None)
+  bpe = train_bpe_unsplit([markov(3000, 0.2, seed=6)], 20, None)
   lzw = train_lzw([markov(3000, 0.2, seed=6)], 20, None)
   return {
     'characters': Characters(),
@@ -38,7 +38,7 @@ def examples():
     'bpe': bpe,
     'greedy bpe': BPE(bpe.alphabet, bpe.merges, 'greedy'),
     'minimal bpe': BPE(bpe.alphabet, bpe.merges, 'minimal'),
-    'byte bpe': train_bpe([b'to be or not to be'], 270),
+    'byte bpe': train_bpe_unsplit([b'to be or not to be'], 270),
     'sequential bpe': train_sequential_bpe(markov(3000, 0.2, seed=6), 20),
     'lzw': lzw,
     'minimal lzw': LZW(lzw.alphabet, lzw.merges, 'minimal'),
@@ -166,8 +166,8 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     (lambda: BPE(b'01', [(0, -1)]), 'lower than the id 2'),
     (lambda: Blocks(b'01', 0), 'blocks of 0'),
     (lambda: Blocks(b'01', 10**9), 'must be 1 to 1048576'),
-    (lambda: train_bpe([b''], 10, None), 'no text'),
-    (lambda: train_bpe([b'abc'], 2, None), 'ask for 3 or more'),
+    (lambda: train_bpe_unsplit([b''], 10, None), 'no text'),
+    (lambda: train_bpe_unsplit([b'abc'], 2, None), 'ask for 3 or more'),
     (lambda: train_lzw([b'abc'], 9, b'ab'), '0x63 at position 2'),
     (lambda: train_sequential_bpe(b'0101', 0), '0 texts'),
   ],

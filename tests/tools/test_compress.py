@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files through the command: every one comes back, and what is refused leaves nothing behind."""
 
+import concurrent.futures
+import contextlib
+import os
 import pathlib
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -152,6 +156,86 @@ def test_other_bad_input_is_named(codecs, tmp_path):
   assert 'cannot write' in refused(tmp_path, 'encode', path, tokenizer=codec, out=out)
   assert 'give one of encode' in refused(tmp_path, 'squeeze', path, tokenizer=codec)
   assert 'give one of encode' in refused(tmp_path, 'encode')
+
+
+@contextlib.contextmanager
+def standard_input(content):
+  """Bytes in a pipe that is file descriptor 0."""
+  end, start = os.pipe()
+  kept = os.dup(0)
+  os.write(start, content)
+  os.close(start)
+  os.dup2(end, 0)
+  try:
+    yield
+  finally:
+    os.dup2(kept, 0)
+    os.close(end)
+    os.close(kept)
+
+
+def test_pipes_in_both_directions(codecs, tmp_path, capfdbinary):
+  text, options = byte_models.held_out()[:9000], dict(tokenizer=codecs / 'exact')
+  with standard_input(text):
+    call('encode', '-', **options)
+  tokens, said = capfdbinary.readouterr()
+  assert said.startswith(b'standard output: 9,000 bytes in')
+  (tmp_path / 'text.tokens').write_bytes(tokens)
+  for name, out in [('-', None), ('-', '-'), ('/dev/stdin', None), (tmp_path / 'text.tokens', '-')]:
+    with standard_input(tokens):
+      call('decode', name, **options, **({'out': out} if out else {}))
+    assert capfdbinary.readouterr() == (text, b'standard output: 9,000 bytes\n')
+  with standard_input(tokens[:-1]), pytest.raises(InputError, match='standard input is cut short'):
+    call('decode', '-', **options)
+  with standard_input(b''):
+    call('encode', '-', **options)
+  assert len(capfdbinary.readouterr().out) == 72  # a header
+
+
+def test_links_and_streams_are_written_through_and_stay(codecs, tmp_path, capfdbinary):
+  options = dict(tokenizer=codecs / 'exact')
+  path, real, link = tmp_path / 'text', tmp_path / 'real', tmp_path / 'link'
+  path.write_bytes(byte_models.held_out()[:500])
+  link.symlink_to('real')
+  call('encode', path, out=link, **options)  # of a file that was not there
+  tokens = real.read_bytes()
+  assert link.is_symlink()
+  assert 'is there already' in refused(tmp_path, 'encode', path, out=link, **options)
+  call('decode', real, out=link, force=True, **options)
+  assert (link.is_symlink(), real.read_bytes()) == (True, path.read_bytes())
+  fifo = tmp_path / 'fifo'
+  os.mkfifo(fifo)
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    found = pool.submit(fifo.read_bytes)
+    call('encode', path, out=fifo, **options)
+    assert found.result() == tokens
+  assert stat.S_ISFIFO(fifo.stat().st_mode)
+  capfdbinary.readouterr()
+  call('encode', path, out='/dev/stdout', **options)
+  assert capfdbinary.readouterr().out == tokens
+  call('encode', path, out='/dev/null', **options)
+  assert stat.S_ISCHR(os.stat('/dev/null').st_mode)
+  fifo.unlink()
+  assert sorted(tmp_path.iterdir()) == [link, real, path]
+  link.unlink()
+  link.symlink_to('link')
+  with pytest.raises(InputError, match=r'cannot write .*: Too many levels'):
+    call('encode', path, out=link, force=True, **options)
+
+
+def test_what_fails_is_named(codecs, tmp_path, monkeypatch):
+  options = dict(tokenizer=codecs / 'exact', out=tmp_path / 'out')
+  for folder in ('.', '..', '/', tmp_path):
+    words = refused(tmp_path, 'encode', folder, tokenizer=codecs / 'exact')
+    assert words == f'cannot read {folder}: Is a directory; a folder is read by `corpus`'
+  assert 'cannot read /proc/self/mem' in refused(tmp_path, 'decode', '/proc/self/mem', **options)
+  (tmp_path / 'text').write_bytes(b'text')
+  options['out'] = tmp_path
+  words = refused(tmp_path, 'encode', tmp_path / 'text', force=True, **options)
+  assert words.endswith(': Is a directory')
+  monkeypatch.setattr(sys.stdout, 'isatty', lambda: True)
+  options['out'] = '-'
+  assert 'no text for a terminal' in refused(tmp_path, 'encode', tmp_path / 'text', **options)
 
 
 def command(*arguments):

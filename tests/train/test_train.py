@@ -260,6 +260,15 @@ def test_all_checkpoints_damaged_is_said(tmp_path):
     tiny.run(tmp_path, 5)
 
 
+def test_checkpoints_of_another_run_are_refused_and_the_difference_named(tmp_path):
+  tiny.run(tmp_path, 2, identity={'config': {'rate': 0.1}, 'content': {'the text of a': 'x'}})
+  others = (0.2, 'x', 'rate is 0.1 there and 0.2 here'), (0.1, 'y', 'the text of a is another')
+  for rate, text, named in others:
+    other = {'config': {'rate': rate}, 'content': {'the text of a': text}}
+    with pytest.raises(InputError, match=f'checkpoints of another run: {named}'):
+      tiny.run(tmp_path, 2, identity=other)
+
+
 @pytest.mark.parametrize(
   'axes', [{'data': 8}, {'fsdp': 8}, {'tensor': 8}, {'data': 2, 'fsdp': 2, 'tensor': -1}]
 )
@@ -271,11 +280,18 @@ def test_every_mesh_of_eight_devices_gives_the_single_device_losses(unbroken, tm
     assert value == pytest.approx(tiny.losses(history)[step], rel=1e-4)
 
 
-def test_checkpoint_restores_onto_another_mesh(unbroken, tmp_path):
+def test_a_run_goes_on_over_other_meshes_and_numbers_of_devices(unbroken, tmp_path):
   _, _, history = unbroken
-  tiny.run(tmp_path, 4, mesh=sharding.make_mesh({'fsdp': 8}))
-  _, resumed = tiny.run(tmp_path, 6, mesh=sharding.make_mesh({'data': 4, 'tensor': 2}))
-  assert tiny.losses(resumed)[6] == pytest.approx(tiny.losses(history)[6], rel=1e-4)
+  meshes = [(1, {'data': 1}), (4, {'data': 2, 'fsdp': 2}), (8, {'data': 4, 'tensor': 2})]
+  for life, (devices, axes) in enumerate([*meshes, (2, {'fsdp': 2})], start=1):
+    mesh = sharding.make_mesh(axes, jax.devices()[:devices])
+    _, resumed = tiny.run(tmp_path, 3 * life, mesh=mesh)
+  losses, alone = tiny.losses(resumed), tiny.losses(history)
+  assert [*losses] == [*range(1, 13)]
+  # One device takes the same steps bit for bit; more sum float32 in another order.
+  assert [losses[step] for step in (1, 2, 3)] == [alone[step] for step in (1, 2, 3)]
+  for step in range(4, 13):
+    assert losses[step] == pytest.approx(alone[step], rel=1e-5)
 
 
 def test_replicas_train_as_if_alone():

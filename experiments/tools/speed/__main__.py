@@ -122,7 +122,7 @@ def _write(rows: list[Row], text: bytes, seconds: float) -> None:
   settings = {flag.name: flag.value for flag in (CODECS, SOURCE, MEGABYTES, REPEATS, STREAMS)}
   results.write_results(
     out / 'speed.json', rows, experiment='speed', config=settings, overrides={},
-    devices=[machine], seconds=seconds,
+    devices=[machine], seconds={'speed': seconds},
   )  # fmt: skip
   command_line = ' '.join(['python -m experiments.tools.speed', *sys.argv[1:]])
   lines = [

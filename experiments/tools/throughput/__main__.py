@@ -74,9 +74,8 @@ def execute() -> None:
   devices = [device.device_kind for device in jax.devices()]
   found = results.content(
     rows, experiment='throughput', config=config, overrides={}, devices=devices,
-    seconds=time.perf_counter() - begin,
+    seconds={'throughput': time.perf_counter() - begin},
   )  # fmt: skip
-  found['command'] = ' '.join(['python -m experiments.tools.throughput', *sys.argv[1:]])
   found['made'] = f'{datetime.date.today()}, {command.machine()}'
   keep(pathlib.Path(OUT.value), f'{title}, on {devices[0]}', found)
   print(tables.markdown(rows, CAPTIONS))
