@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lib.data.categories import Categories, take
+from lib.data.categories import Categories, blocks, take
 from lib.evals.mixture import Attack
 from lib.stats import LEVEL
 from lib.tokenizers import bpe_replay
@@ -37,12 +37,13 @@ class Samples:
     self.names, self._folds = list(samples), folds
     self._sizes = [sum(map(len, documents)) for documents in samples.values()]
     self._category = np.repeat(np.arange(len(samples)), folds).tolist()
-    pieces = [
-      piece
-      for i, documents in enumerate(samples.values())
-      for fold in range(folds)
-      for piece in merges.pieces(i * folds + fold, documents[fold::folds])
-    ]
+    pieces = []
+    for i, documents in enumerate(samples.values()):
+      if len(documents) < 2 * folds:
+        documents = [block for document in documents for block in blocks(document)]
+      for fold in range(folds):
+        pieces += merges.pieces(i * folds + fold, documents[fold::folds])
+    self._there = np.bincount([one.sample for one in pieces], minlength=len(samples) * folds) > 0
     self._replay = bpe_replay.replay(
       pieces, len(samples) * folds, merges.merges[:most], merges.lengths, merges.overlap
     )
@@ -78,9 +79,10 @@ class Samples:
     return Found(shares, best.objective, ranges, moved[:, 1] - moved[:, 0])
 
   def _weights(self, rng: np.random.Generator) -> np.ndarray:
-    """How often each fold counts when those of each category are drawn with replacement."""
-    drawn = rng.multinomial(self._folds, np.full(self._folds, 1 / self._folds), len(self.names))
-    return drawn.ravel().astype(float)
+    """How often each fold counts when those with text of each category are drawn again."""
+    there = self._there.reshape(len(self.names), self._folds)
+    drawn = [rng.multinomial(row.sum(), row / row.sum()) for row in there]
+    return np.concatenate(drawn).astype(float)
 
 
 def tokens_per_byte(merges: MergeList, samples: Categories, most: int) -> np.ndarray:

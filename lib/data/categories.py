@@ -75,7 +75,7 @@ def halves(categories: Categories, seed: int, *most: int) -> tuple[Categories, C
   parts: tuple[dict[str, list[bytes]], ...] = ({}, {})
   for name, documents in categories.items():
     if len(documents) < FEW:
-      documents = [block for document in documents for block in _blocks(document)]
+      documents = [block for document in documents for block in blocks(document)]
     order = rng.permutation(len(documents))
     for half, part in enumerate(parts):
       part[name] = take([documents[i] for i in order[half::2]], most[half])
@@ -99,7 +99,7 @@ def take(documents: Sequence[bytes], size: int) -> list[bytes]:
   return found
 
 
-def _blocks(document: bytes) -> list[bytes]:
+def blocks(document: bytes) -> list[bytes]:
   """The document in stretches of up to BLOCK bytes that end at line ends where they can."""
   found = []
   while document:

@@ -108,7 +108,9 @@ def test_without_texts_languages_and_tokenizers_are_not_run(smoke):
 
 
 def test_halves_share_no_text_and_every_category_is_in_both():
-  known = {'a': [b'x' * 300 + b'one', b'y' * 300], 'b': [b'x' * 300 + b'two', b'z' * 300] * 3}
+  rng = np.random.default_rng(0)
+  shared, own = b'shared ' * 50, lambda: bytes(rng.integers(97, 123, 400).tolist())
+  known = {name: [own() + shared, own(), own() + shared + own()] for name in 'ab'}
   first, second = categories.halves(known, 0, 10_000, 10_000)
   assert set(first) == set(second) == {'a', 'b'}
   held, train = (b'\0'.join(t for part in half.values() for t in part) for half in (second, first))
