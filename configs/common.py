@@ -2,67 +2,62 @@
 """What every config shares: the argument after the colon, the mesh, training."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import fields
+from configs.fields import Field, Scaled, Section
 from lib.errors import InputError
 
 SCALES = ('smoke', 'cpu', 'gpu', 'paper')
 
 
-class Scaled(NamedTuple):
-  """A value of a config for each scale."""
-
-  smoke: Any
-  cpu: Any
-  gpu: Any
-  paper: Any
-
-
 # A decoder; the sections of a config say what differs (`experiments.fit.make_decoder`).
-MODEL = {
-  'layers': 1,
+MODEL = Section() | {
+  'layers': Field(1, most=1000),
   'dim': 16,
   'heads': 2,
-  'head_dim': 0,  # 0: dim / heads
-  'mlp_dim': 0,  # 0: four times dim
-  'position': 'rotary',  # or learned, t5, relative
+  'head_dim': Field(0, least=0),  # 0: dim / heads
+  'mlp_dim': Field(0, least=0),  # 0: four times dim
+  'position': Field('rotary', choices=('rotary', 'learned', 't5', 'relative')),
   'max_distance': 128,  # that t5 and relative tell apart
-  'norm': 'layer',  # or rms
+  'norm': Field('layer', choices=('layer', 'rms')),
   'gated': False,
-  'activation': 'gelu',  # or relu, silu
-  'init_std': 0.02,  # of kernels; 0: by fan-in
+  'activation': Field('gelu', choices=('gelu', 'relu', 'silu')),
+  'init_std': Field(0.02, least=0),  # of kernels; 0: by fan-in
   'remat': False,  # recompute each layer in the backward pass, to hold less
 }
 # Its training (`experiments.fit`).
-TRAINING = {
+TRAINING = Section() | {
   'length': 32,  # tokens of a row
   'batch_size': 8,
   # Lanes of documents that the rows of a batch come from (`lib.data.lanes`); 0: as many as divide
   # the batch, up to 64. A process reads only those of its devices' rows.
-  'lanes': Scaled(1, 1, 0, 0),
+  'lanes': Field(Scaled(1, 1, 0, 0), least=0),
   'steps': 6,
-  'optimizer': 'adamw',  # or muon, adafactor
-  'rates': (3e-3,),  # learning rates at their peak; of several the best by validation text
-  'rate_share': 0.2,  # of the steps, after which rates are compared
-  'schedule': 'cosine',  # or rsqrt, constant
-  'warmup': 0.05,  # share of the steps
-  'final': 0.1,  # last rate of the cosine, as a share of the peak
-  'b2': 0.95,
-  'weight_decay': 0.0,
-  'clip_norm': 0.0,  # 0: none
+  'optimizer': Field('adamw', choices=('adamw', 'muon', 'adafactor')),
+  # learning rates at their peak; of several the best by validation text
+  'rates': Field((3e-3,), size=1),
+  'rate_share': Field(0.2, most=1),  # of the steps, after which rates are compared
+  'schedule': Field('cosine', choices=('cosine', 'rsqrt', 'constant')),
+  'warmup': Field(0.05, least=0, most=1),  # share of the steps
+  'final': Field(0.1, least=0, most=1),  # last rate of the cosine, as a share of the peak
+  'b2': Field(0.95, least=0, below=1),
+  'weight_decay': Field(0.0, least=0),
+  'clip_norm': Field(0.0, least=0),  # 0: none
   'seeds': 1,
-  'side_by_side': 0,  # seeds that train at once, as replicas; 0: one after the other
+  # seeds that train at once, as replicas; 0: one after the other
+  'side_by_side': Field(0, least=0),
   'initial': '',  # folder of a trained model to start from
   'evaluate_every': 100,
   'checkpoint_every': 1000,
 }
+TRAINED = MODEL | TRAINING  # a section of a model and its training
 # M1, the byte model of the tokenizers driven by one (`experiments.coders`). Its norm is RMS and its
 # kernels begin by fan-in: its file has no other.
-M1 = {
-  **{key: value for key, value in MODEL.items() if key not in ('norm', 'init_std')},
-  **TRAINING,
+M1 = Section({key: value for key, value in TRAINED.items() if key not in ('norm', 'init_std')})
+M1 = M1 | {
   'dim': 32,
   'mlp_dim': 64,
   'position': 't5',
@@ -75,7 +70,7 @@ M1 = {
   'final': 0.01,
   'b2': 0.98,
   'clip_norm': 1.0,
-  'z_loss': 1e-4,  # weight of the squared log of the softmax's denominator
+  'z_loss': Field(1e-4, least=0),  # weight of the squared log of the softmax's denominator
   'validation_batches': 1,
 }
 
@@ -87,17 +82,7 @@ def build(arg: str, tables: Sequence[str], sections: Mapping[str, Any]) -> Confi
     InputError: an unknown scale, option or table; the sentence lists the right ones.
   """
   scale, chosen = parse(arg, tables)
-
-  def at_scale(value: Any) -> Any:
-    if isinstance(value, Scaled):
-      return getattr(value, scale)
-    if isinstance(value, Mapping):
-      return {key: at_scale(one) for key, one in value.items()}
-    return value
-
-  config = base(scale, chosen)
-  config.update(at_scale(sections))
-  return config
+  return fields.build(base(chosen, tables) | sections, scale)
 
 
 def parse(arg: str, tables: Sequence[str]) -> tuple[str, tuple[str, ...]]:
@@ -126,24 +111,22 @@ def check_tables(chosen: Sequence[str], tables: Sequence[str]) -> None:
       raise InputError(f'table {table!r} is not one of {", ".join(tables)}.')
 
 
-def base(scale: str, tables: Sequence[str]) -> ConfigDict:
+def base(chosen: Sequence[str], tables: Sequence[str]) -> Section:
   """The sections that every experiment has."""
-  return ConfigDict(
-    {
-      'scale': scale,
-      'tables': tuple(tables),
-      'seed': 0,
-      'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},  # devices along each axis; −1 takes the rest
-      'accumulate': 1,  # parts of a batch that are taken one after the other, to hold less at once
-      'profile': (),  # (first, last + 1) training steps to trace into WORKDIR/profile
-      'dtype': 'float32' if scale in ('smoke', 'cpu') else 'bfloat16',  # of activations
-    }
-  )
-
-
-def sized(config: ConfigDict, sizes: Mapping[str, Sequence]) -> ConfigDict:
-  """The config with what changes with its scale: (section.)field -> a value for each scale."""
-  for field, values in sizes.items():
-    section, _, key = field.rpartition('.')
-    (config[section] if section else config)[key] = values[SCALES.index(config.scale)]
-  return config
+  return Section() | {
+    'scale': Field(Scaled(*SCALES), choices=SCALES),
+    'tables': Field(tuple(chosen), choices=tuple(tables), size=1),
+    'seed': Field(0, least=0, most=2**31 - 1),
+    'mesh': {
+      'data': Field(-1, least=-1),
+      'fsdp': Field(1, least=-1),
+      'tensor': Field(1, least=-1),
+    },  # devices along each axis; −1 takes the rest
+    'accumulate': 1,  # parts of a batch that are taken one after the other, to hold less at once
+    # (first, last + 1) training steps to trace into WORKDIR/profile
+    'profile': Field((), least=0, like=(0, 1)),
+    'dtype': Field(  # of activations
+      Scaled('float32', 'float32', 'bfloat16', 'bfloat16'),
+      choices=('float32', 'bfloat16', 'float16'),
+    ),
+  }

@@ -18,7 +18,7 @@ AC only at first. Cost: smoke under a minute.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.common import Scaled
+from configs.fields import Field, Scaled
 
 TABLES = ('ratio', 'm2', 'windows', 'reset', 'decompress', 'uniformity', 'stability')  # in order
 
@@ -76,9 +76,7 @@ IN_WINDOWS_CPU = (('greedy16', 8), ('greedy32', 8), ('greedy64', 8))
 IN_WINDOWS = tuple((f'greedy{b}', bits) for b in (16, 24, 32, 64, 128) for bits in (8, 16))
 
 # A model that reads tokens, and its training.
-READER = {
-  **common.MODEL,
-  **common.TRAINING,
+READER = common.TRAINED | {
   'norm': 'rms',
   'gated': True,
   'activation': 'relu',
@@ -90,21 +88,24 @@ READER = {
   'final': 0.01,
   'b2': 0.98,
   'clip_norm': 1.0,
-  'z_loss': 1e-4,  # weight of the squared log of the softmax's denominator; the paper's
+  # weight of the squared log of the softmax's denominator; the paper's
+  'z_loss': Field(1e-4, least=0),
 }
 
 SECTIONS = {
   'data': {  # documents: stdlib, own files, ngram:SOURCE or tfds:NAME
-    'source': Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib,length=10240', 'tfds:c4/en')
+    'source': Field(
+      Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib,length=10240', 'tfds:c4/en'), size=1
+    )
   },
-  'm1': {
-    **common.M1,
+  'm1': common.M1
+  | {
     'layers': Scaled(1, 2, 3, 3),
     'dim': Scaled(32, 128, 256, 256),
     'heads': Scaled(2, 4, 4, 4),
     'mlp_dim': Scaled(64, 512, 1024, 1024),
     'position': Scaled('t5', 't5', 'relative', 'relative'),
-    'length': Scaled(32, 128, 1024, 1024),
+    'length': Field(Scaled(32, 128, 1024, 1024), least=4),
     'streams': Scaled(8, 16, 256, 256),
     'steps': Scaled(20, 1200, 20_000, 2_500_000),
     'batch_size': Scaled(8, 16, 128, 128),
@@ -119,45 +120,59 @@ SECTIONS = {
   'tokenizers': {
     # bytes of the train split, which learned tokenizers count on
     'train_bytes': Scaled(100_000, 2**22, 2**27, 2**30),
-    'sentencepiece': Scaled(512, 4096, 32_000, 32_000),  # ids
+    'sentencepiece': Field(Scaled(512, 4096, 32_000, 32_000), least=258),  # ids
   },
   'ratio': {
-    'methods': Scaled(EVERY_SMOKE, EVERY, EVERY, EVERY),  # tokenizers
-    'token_bits': (8, 16),  # widths of a token, where a tokenizer has the choice
-    'examples': Scaled(4, 32, 256, 1024),  # held-out documents
-    'length': Scaled(64, 3072, 10_240, 10_240),  # bytes of each
+    'methods': Field(Scaled(EVERY_SMOKE, EVERY, EVERY, EVERY), size=1),  # tokenizers
+    'token_bits': Field(
+      (8, 16), size=1, choices=(8, 12, 16)
+    ),  # widths of a token, where a tokenizer has the choice
+    'examples': Field(Scaled(4, 32, 256, 1024), least=2),  # held-out documents
+    'length': Field(Scaled(64, 3072, 10_240, 10_240), least=16),  # bytes of each
   },
-  'reset': {'examples': Scaled(4, 32, 256, 256), 'length': Scaled(64, 1024, 10_240, 10_240)},
+  'reset': {
+    'examples': Field(Scaled(4, 32, 256, 256), least=2),
+    'length': Field(Scaled(64, 1024, 10_240, 10_240), least=16),
+  },
   'uniformity': {
-    'methods': Scaled(
-      ('gzip', 'greedy24', 'greedy128', 'ac'),
-      *(('gzip', 'static_ac', 'greedy16', 'greedy32', 'greedy128', 'ac'),) * 3,
+    'methods': Field(
+      Scaled(
+        ('gzip', 'greedy24', 'greedy128', 'ac'),
+        *(('gzip', 'static_ac', 'greedy16', 'greedy32', 'greedy128', 'ac'),) * 3,
+      ),
+      size=1,
     ),
-    'bits': Scaled((1, 4), *((1, 2, 4, 8, 16),) * 3),  # n of the strings of n bits that count
+    # n of the strings of n bits that count
+    'bits': Field(Scaled((1, 4), *((1, 2, 4, 8, 16),) * 3), size=1, choices=(1, 2, 4, 8, 16)),
     'length': Scaled(64, 4096, 10_240, 10_240),  # bytes of an excerpt, a stream of its own
     'bytes': Scaled(1024, 600_000, 2**24, 2**28),  # of held-out text
-    'most': Scaled(2, 6, 6, 6),  # excerpts of one document at most
-    'draws': 20,  # of random bytes
+    'most': Field(Scaled(2, 6, 6, 6), least=2),  # excerpts of one document at most
+    'draws': Field(20, least=2),  # of random bytes
   },
   'stability': {
-    'methods': Scaled(
-      ('sentencepiece', 'greedy12', 'ac'),
-      *(('bytes', 'sentencepiece', 'greedy16', 'numbered16', 'parsed16', 'ac'),) * 3,
+    'methods': Field(
+      Scaled(
+        ('sentencepiece', 'greedy12', 'ac'),
+        *(('bytes', 'sentencepiece', 'greedy16', 'numbered16', 'parsed16', 'ac'),) * 3,
+      ),
+      size=1,
     ),
-    'token_bits': Scaled(8, 16, 16, 16),
-    'prefixes': Scaled(4, 16, 500, 500),  # words put before each text
-    'texts': Scaled(2, 24, 24, 24),
+    'token_bits': Field(Scaled(8, 16, 16, 16), choices=(8, 12, 16)),
+    'prefixes': Field(Scaled(4, 16, 500, 500), least=2),  # words put before each text
+    'texts': Field(Scaled(2, 24, 24, 24), least=2),
     'text_length': Scaled(32, 100, 100, 100),
-    'examples': Scaled(4, 20, 20, 20),  # documents in which tokens are looked up
+    'examples': Field(Scaled(4, 20, 20, 20), least=2),  # documents in which tokens are looked up
     'length': Scaled(64, 1024, 1024, 1024),  # bytes of each
   },
-  'm2': {
-    **READER,
-    'methods': Scaled(M2_SMOKE, M2_CPU, M2_PAPER, M2_PAPER),
+  'm2': READER
+  | {
+    'methods': Field(Scaled(M2_SMOKE, M2_CPU, M2_PAPER, M2_PAPER), size=1),
     # those of them that are also trained on equal bytes of text
     'equal_text': Scaled(EQUAL_TEXT_SMOKE, EQUAL_TEXT_CPU, EQUAL_TEXT, EQUAL_TEXT),
     # in place of layers, dim, heads, mlp_dim
-    'models': Scaled((('tiny', 1, 32, 2, 64),), (('0.3m', 2, 96, 4, 384),), PAPER[:1], PAPER),
+    'models': Field(
+      Scaled((('tiny', 1, 32, 2, 64),), (('0.3m', 2, 96, 4, 384),), PAPER[:1], PAPER), size=1
+    ),
     'position': Scaled('t5', 't5', 'relative', 'relative'),
     'steps': Scaled(6, 480, 3000, 200_000),
     'batch_size': Scaled(8, 6, 256, 256),
@@ -174,13 +189,15 @@ SECTIONS = {
     'test_bytes': Scaled(1_000, 40_000, 2**23, 2**26),
   },
   # pairs as in m2, read by the first of its models
-  'windows': {'methods': Scaled(IN_WINDOWS_SMOKE, IN_WINDOWS_CPU, IN_WINDOWS, IN_WINDOWS)},
-  'decompress': {
-    **READER,
-    'methods': Scaled(('ac', 'greedy24'), *(('ac', 'greedy16'),) * 3),  # tokenizers
+  'windows': {
+    'methods': Field(Scaled(IN_WINDOWS_SMOKE, IN_WINDOWS_CPU, IN_WINDOWS, IN_WINDOWS), size=1)
+  },
+  'decompress': READER
+  | {
+    'methods': Field(Scaled(('ac', 'greedy24'), *(('ac', 'greedy16'),) * 3), size=1),  # tokenizers
     # those of them that are also trained on tokens of another text
     'mismatched': Scaled((), *(('ac',),) * 3),
-    'token_bits': 8,
+    'token_bits': Field(8, choices=(8, 12, 16)),
     'layers': Scaled(1, 3, 12, 12),
     'dim': Scaled(32, 96, 768, 768),
     'heads': Scaled(2, 4, 12, 12),
@@ -201,7 +218,7 @@ SECTIONS = {
     # a pair of m2.methods, lossless
     'method': Scaled(('bytes', 8), ('numbered16', 8), ('exact16', 16), ('exact16', 16)),
     'bytes': 200,  # of the continuation
-    'temperature': 0.8,
+    'temperature': Field(0.8, least=0),
   },
 }
 

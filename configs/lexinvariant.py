@@ -17,27 +17,29 @@ Cost: smoke about a minute; see the README for cpu.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.common import Scaled
+from configs.fields import Field, Scaled
 
 TABLES = ('theory', 'markov', 'context', 'cipher', 'in_context', 'regularizer', 'draws', 'cost')
 
 # A model and its training; the sections say what differs.
-MODEL = {
-  **common.MODEL,
-  **common.TRAINING,
+MODEL = common.TRAINED | {
   'position': 't5',
   'norm': 'rms',
   'gated': True,
   'activation': 'silu',
   'init_std': 0.0,
-  'preceding': 0,  # number of previous symbols that are mixed into each input
-  'draw_kind': 'per_sequence',  # or seeded, shared
-  'law': 'gaussian',  # or orthonormal
-  'row_dim': 0,  # 0: dim
-  'readout_scale': 'dim',  # logits / √row_dim, or / √V with 'vocabulary'
-  'reveal': 0.8,  # share of fixed rows at first (see AnnealedLexinvariant); 0 for none
-  'anneal': (0.05, 0.6),  # when that begins to fall, and when it is 0, as fractions of the steps
-  'decipher': 0.3,  # weight of the probes' loss at the first step, falling to 0; 0 for none
+  'preceding': Field(0, least=0),  # number of previous symbols that are mixed into each input
+  'draw_kind': Field('per_sequence', choices=('per_sequence', 'seeded', 'shared')),
+  'law': Field('gaussian', choices=('gaussian', 'orthonormal')),
+  'row_dim': Field(0, least=0),  # 0: dim
+  # logits / √row_dim, or / √V with 'vocabulary'
+  'readout_scale': Field('dim', choices=('dim', 'vocabulary')),
+  # share of fixed rows at first (see AnnealedLexinvariant); 0 for none
+  'reveal': Field(0.8, least=0, below=1),
+  # when that begins to fall, and when it is 0, as fractions of the steps
+  'anneal': Field((0.05, 0.6), least=0, most=1, size=2),
+  # weight of the probes' loss at the first step, falling to 0; 0 for none
+  'decipher': Field(0.3, least=0),
   'optimizer': 'muon',
   'rates': (2e-2,),
   'warmup': 0.04,
@@ -58,10 +60,10 @@ FEW = (('permuted', 0.0), ('permuted', 0.2), ('mixed', 0.2), ('lexinvariant',))
 PROSE = ('prose', 'stdlib/prose')
 ENDLESS = (('prose', 'ngram:stdlib/prose'), ('code', 'ngram:stdlib/source'))  # of known law
 PAPER = (('pile', 'tfds:pile'), ('wiki40b', 'tfds:wiki40b/en'), ('github', 'tfds:github'))
-TEXT = {
-  **MODEL,
-  'corpora': Scaled((PROSE,), (PROSE, ('code', 'stdlib/source')), ENDLESS, PAPER),
-  'vocabularies': Scaled(*(('letters',),) * 3, ('char', '32k')),  # or bytes; 32k pieces
+TEXT = MODEL | {
+  'corpora': Field(Scaled((PROSE,), (PROSE, ('code', 'stdlib/source')), ENDLESS, PAPER), size=1),
+  # or bytes; 32k pieces
+  'vocabularies': Field(Scaled(*(('letters',),) * 3, ('char', '32k')), size=1),
   'seeds': Scaled(1, 3, 3, 1),  # models of each kind
   'window': Scaled(16, 100, 100, 100),  # symbols over which perplexity and votes are taken
   'test_sequences': Scaled(64, 256, 1000, 1000),
@@ -88,18 +90,22 @@ TEXT = {
 }
 
 SECTIONS = {
+  # own text, in the place of text.corpora and regularizer.source: a path, a glob, … (docs/data.md)
+  'data': {'source': ''},
   'theory': {
-    'alphabets': Scaled((4, 5), (4, 5, 6, 7), (4, 5, 6, 7), (4, 5, 6, 7)),  # d
+    # d
+    'alphabets': Field(Scaled((4, 5), (4, 5, 6, 7), (4, 5, 6, 7), (4, 5, 6, 7)), least=2, size=1),
     'chains': Scaled(2, 4, 8, 8),  # other ones for each d
     'sequences': Scaled(4, 24, 64, 64),  # of each chain
     'length': Scaled(64, 1024, 1024, 1024),
     'concentration': 1.0,  # Dirichlet parameter of the transition rows
   },
-  'markov': {
-    **MODEL,
-    'alphabet': Scaled(4, 6, 8, 8),  # d
+  'markov': MODEL
+  | {
+    'alphabet': Field(Scaled(4, 6, 8, 8), least=2),  # d
     'concentration': 0.3,  # of the chains' transition rows
-    'chain_seed': 2,  # of the first chain; the next ones follow (chain 1 served the search)
+    # of the first chain; the next ones follow (chain 1 served the search)
+    'chain_seed': Field(2, least=0),
     'seeds': Scaled(2, 3, 3, 3),  # chains, each with a model of its own
     'test_sequences': Scaled(128, 1024, 4096, 4096),
     'law': 'orthonormal',
@@ -117,8 +123,8 @@ SECTIONS = {
     'checkpoint_every': Scaled(3, 300, 1000, 1000),
   },
   'text': TEXT,
-  'cipher': {  # the probe's training, on batches of text
-    **common.TRAINING,
+  'cipher': common.TRAINING
+  | {  # the probe's training, on batches of text
     'probe_dim': Scaled(16, 192, 1024, 2048),  # inner width of its MLP
     'texts': Scaled(4, 128, 1000, 1000),  # enciphered test texts
     'batch_size': TEXT['batch_size'],
@@ -131,19 +137,22 @@ SECTIONS = {
     'checkpoint_every': Scaled(2, 500, 1000, 2000),
   },
   'in_context': {  # this project's choice
-    'examples': Scaled(6, 300, 1000, 1000),  # of each task
-    'pairs': 8,  # of LookUp
-    'demonstrations': 4,  # of Permutation
+    'examples': Field(Scaled(6, 300, 1000, 1000), most=10**6),  # of each task
+    'pairs': Field(8, most=1000),  # of LookUp
+    'demonstrations': Field(4, most=1000),  # of Permutation
   },
-  'regularizer': {
-    **MODEL,
-    'source': Scaled(PROSE[1], PROSE[1], *(ENDLESS[0][1],) * 2),
-    'arms': Scaled(FEW, (*FEW[:2], ('permuted', 1.0), *FEW[2:]), ARMS, ARMS),  # (embedding, p, per)
+  'regularizer': MODEL
+  | {
+    'source': Field(Scaled(PROSE[1], PROSE[1], *(ENDLESS[0][1],) * 2), size=1),
+    # (embedding, p, per)
+    'arms': Field(
+      Scaled(FEW, (*FEW[:2], ('permuted', 1.0), *FEW[2:]), ARMS, ARMS), least=0, most=1, size=1
+    ),
     'seeds': Scaled(1, 3, 3, 3),  # models of each arm
-    'pairs': 4,  # of LookUp
-    'questions': 8,  # of LookUp while training; one is asked in the evaluation
-    'demonstrations': 4,  # of Permutation
-    'examples': Scaled(6, 300, 1000, 1000),  # of each task
+    'pairs': Field(4, most=1000),  # of LookUp
+    'questions': Field(8, most=1000),  # of LookUp while training; one is asked in the evaluation
+    'demonstrations': Field(4, most=1000),  # of Permutation
+    'examples': Field(Scaled(6, 300, 1000, 1000), most=10**6),  # of each task
     'test_sequences': Scaled(8, 1000, 4000, 4000),  # of text
     'preceding': 3,
     'draw_kind': 'shared',
@@ -163,11 +172,13 @@ SECTIONS = {
     'evaluate_every': Scaled(3, 100, 500, 500),
     'checkpoint_every': Scaled(3, 500, 1000, 1000),
   },
-  'draws': {'counts': Scaled((1, 2), *((1, 2, 4, 8, 16),) * 3)},  # draws that are averaged
+  'draws': {
+    'counts': Field(Scaled((1, 2), *((1, 2, 4, 8, 16),) * 3), size=1)
+  },  # draws that are averaged
   'prompt': '',  # a text in a substitution cipher, to be deciphered and continued
-  'cost': {
-    **MODEL,
-    'vocab_sizes': Scaled((16,), *((256, 32_768),) * 3),
+  'cost': MODEL
+  | {
+    'vocab_sizes': Field(Scaled((16,), *((256, 32_768),) * 3), size=1),
     'repeats': Scaled(2, 8, 30, 30),
     'reveal': 0.0,
     'decipher': 0.0,

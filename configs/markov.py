@@ -15,16 +15,17 @@ Cost: smoke under a minute, cpu at most 12 minutes on two cores.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.common import MODEL, TRAINING, Scaled
+from configs.common import MODEL, TRAINING
+from configs.fields import Field, Scaled
 
 TABLES = ('ngram', 'blocks', 'token_ngram', 'bound', 'transformer', 'generalization', 'real_text')
 
 SOURCE = {  # of Markov text (lib.tasks.markov.chains.make)
-  'kind': 'switching',  # or 'random', 'interpolated'
-  'p': 0.8,  # P(1|0)
-  'q': 0.8,  # P(0|1)
-  'alphabet_size': 2,  # of 'random'
-  'delta': 0.5,  # weight of the random kernel in 'interpolated'
+  'kind': Field('switching', choices=('switching', 'random', 'interpolated')),
+  'p': Field(0.8, above=0, below=1),  # P(1|0)
+  'q': Field(0.8, above=0, below=1),  # P(0|1)
+  'alphabet_size': Field(2, least=2),  # of 'random'
+  'delta': Field(0.5, least=0, most=1),  # weight of the random kernel in 'interpolated'
 }
 
 
@@ -38,10 +39,10 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   rates = (7e-4, 2e-3, 6e-3)  # a factor of three apart
   sections = {
     'data': {  # of real text: stdlib, a path, a glob, tfds:NAME (docs/data.md)
-      'source': Scaled('stdlib/prose', 'stdlib', 'stdlib', 'tfds:wiki40b/en')
+      'source': Field(Scaled('stdlib/prose', 'stdlib', 'stdlib', 'tfds:wiki40b/en'), size=1)
     },
     'source': SOURCE,
-    'orders': Scaled((1, 2), (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)),  # k
+    'orders': Field(Scaled((1, 2), (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)), size=1),  # k
     'ngram': {
       # An odd number at smoke: equal counts would leave a unigram no spread.
       'train_chars': Scaled(100_001, 4_000_000, 10_000_000, 100_000_000),
@@ -49,31 +50,33 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'blocks': {
       'chars': Scaled(100_000, 10_000_000, 50_000_000, 100_000_000),
-      'lengths': Scaled((1, 2, 4), lengths, lengths, lengths),  # r
+      'lengths': Field(Scaled((1, 2, 4), lengths, lengths, lengths), size=1),  # r
     },
     'token_ngram': {
-      'seeds': Scaled(2, 8, 10, 10),  # each with its own dictionaries and streams
-      'sizes': Scaled((4, 10, 64), tokens, tokens, tokens),  # d
+      'seeds': Field(Scaled(2, 8, 10, 10), least=2),  # each with its own dictionaries and streams
+      'sizes': Field(Scaled((4, 10, 64), tokens, tokens, tokens), size=1),  # d
       'sequential_texts': 1000,  # d of Algorithm 1, whose dictionary may end smaller
       'dictionary_chars': Scaled(20_000, 1_000_000, 10_000_000, 10_000_000),  # to learn on
       'train_chars': Scaled(100_000, 3_000_000, 20_000_000, 50_000_000),  # to count tokens on
       'test_chars': Scaled(100_000, 1_000_000, 10_000_000, 10_000_000),
-      'exact_merges_up_to': 1024,  # largest d whose ordered merges are solved exactly (dense)
+      # largest d whose ordered merges are solved exactly (dense)
+      'exact_merges_up_to': Field(1024, least=0),
     },
     'bound': {
-      'probabilities': (0.8, 0.9, 0.95),
-      'sizes': Scaled((64, 1024), bounds, bounds, bounds),
+      'probabilities': Field((0.8, 0.9, 0.95), above=0, below=1, size=1),
+      'sizes': Field(Scaled((64, 1024), bounds, bounds, bounds), size=1),
       'chars': Scaled(300_000, 10_000_000, 50_000_000, 100_000_000),  # LZW stops when it is full
       'seeds': Scaled(2, 8, 10, 10),  # dictionaries
     },
     'generalization': {
       'chars': Scaled(50_000, 1_000_000, 10_000_000, 10_000_000),
-      'sizes': (10, 64),
-      'learned_at': (0.6, 0.95),
+      'sizes': Field((10, 64), size=1),
+      'learned_at': Field((0.6, 0.95), above=0, below=1),
     },
     'real_text': {
       'sizes': Scaled((512, 1024), words, words, words),  # of dictionaries
-      'orders': Scaled((0, 1, 2), contexts, contexts, contexts),  # m-grams to compare with
+      # m-grams to compare with
+      'orders': Field(Scaled((0, 1, 2), contexts, contexts, contexts), least=0, size=1),
       'train_bytes': Scaled(400_000, 10_000_000, 100_000_000, 1_000_000_000),
       'test_bytes': Scaled(50_000, 1_000_000, 10_000_000, 10_000_000),
     },
@@ -82,13 +85,16 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     | {
       'seeds': Scaled(2, 3, 5, 5),  # each with its own dictionary, model and documents
       'side_by_side': Scaled(2, 3, 5, 5),
-      'tokenizers': ('characters', 'bpe'),
+      'tokenizers': Field(('characters', 'bpe'), choices=('characters', 'bpe'), size=1),
       'vocab_size': 10,  # of BPE, with the two characters
       'dictionary_chars': 10_000,
       # To count m-grams over an arm's tokens on, and as many to score.
       'ngram_chars': Scaled(100_000, 1_000_000, 10_000_000, 10_000_000),
-      'probabilities': Scaled((0.8,), (0.8,), (0.8, 0.2), (0.8, 0.2)),  # p = q
-      'tied': Scaled((True,), (True,), (True, False), (True, False)),
+      # p = q
+      'probabilities': Field(
+        Scaled((0.8,), (0.8,), (0.8, 0.2), (0.8, 0.2)), above=0, below=1, size=1
+      ),
+      'tied': Field(Scaled((True,), (True,), (True, False), (True, False)), size=1),
       'layers': Scaled(1, 2, 2, 2),
       'dim': Scaled(8, 16, 64, 64),
       'position': 'learned',

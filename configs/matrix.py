@@ -16,7 +16,8 @@ Cost: cpu is sized for at most 25 minutes on two quiet cores.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.common import M1, MODEL, TRAINING, Scaled
+from configs.common import M1, MODEL, TRAINING
+from configs.fields import Field, Scaled
 from configs.markov import SOURCE
 
 TABLES = ('grid', 'budget', 'markov')  # grid has the rows of tables tokenizers and untried too
@@ -35,7 +36,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   few, orders = ('bytes', 'bpe', 'numbered16'), (1, 2, 3)
   sections = {
     'data': {  # stdlib, a path, a glob, tfds:NAME (docs/data.md)
-      'source': Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en')
+      'source': Field(Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'), size=1)
     },
     'glyphs': {  # as in configs/visual_unicode.py
       'font': Scaled('dejavu', 'auto', 'auto', 'auto'),
@@ -63,15 +64,19 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'tokenizers': {
       # Of learned dictionaries; on two cores the readout of 65,536 would take nearly all time.
       'vocab_size': Scaled(768, 4096, 65_536, 65_536),
-      'token_bits': Scaled(12, 12, 16, 16),  # of tokens by M1, at most
+      'token_bits': Field(Scaled(12, 12, 16, 16), choices=(8, 12, 16)),  # of tokens by M1, at most
       'train_bytes': Scaled(100_000, 2**21, 2**26, 2**30),  # of the train split, to learn on
     },
     # Names of tokenizers and embeddings: experiments/matrix/tokens.py and embeddings.py.
     'grid': MODEL
     | {field: value for field, value in TRAINING.items() if field not in BY_TOKENS}
     | {
-      'tokenizers': Scaled(('bpe', 'numbered12'), (*DICTIONARIES, 'numbered12'), full, full),
-      'embeddings': Scaled(('learned', 'glyph'), EMBEDDINGS, EMBEDDINGS, EMBEDDINGS),
+      'tokenizers': Field(
+        Scaled(('bpe', 'numbered12'), (*DICTIONARIES, 'numbered12'), full, full), size=1
+      ),
+      'embeddings': Field(
+        Scaled(('learned', 'glyph'), EMBEDDINGS, EMBEDDINGS, EMBEDDINGS), choices=EMBEDDINGS, size=1
+      ),
       'seeds': Scaled(2, 3, 3, 3),
       'side_by_side': Scaled(2, 3, 1, 1),  # 1 where a model fills the device
       'layers': Scaled(1, 2, 8, 24),
@@ -90,14 +95,17 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'weight_decay': 0.1,
     },
     'budget': {  # learned rows; what is not here is as in grid
-      'tokenizers': Scaled(('bytes', 'bpe'), ('bytes', 'bpe', 'numbered12'), few, few),
+      'tokenizers': Field(
+        Scaled(('bytes', 'bpe'), ('bytes', 'bpe', 'numbered12'), few, few), size=1
+      ),
       'times': Scaled(2.0, 30.0, 2.0, 4.0),  # the teraflops of the grid
       'train_bytes': Scaled(8_000, 8_000_000, 2**29, 2**34),
     },
-    'orders': Scaled((2,), orders, orders, orders),  # k of the Markov sources
+    'orders': Field(Scaled((2,), orders, orders, orders), size=1),  # k of the Markov sources
     'source': SOURCE,
     'markov': {
-      'bits': Scaled((12,), (12, 16), (12, 16), (12, 16)),  # of windows, and of dictionaries' ids
+      # of windows, and of dictionaries' ids
+      'bits': Field(Scaled((12,), (12, 16), (12, 16), (12, 16)), size=1, choices=(12, 16)),
       'dictionary_chars': Scaled(40_000, 3_000_000, 20_000_000, 20_000_000),  # to learn BPE and LZW
       'train_chars': Scaled(40_000, 3_000_000, 20_000_000, 20_000_000),  # to count tokens on
       'test_chars': Scaled(20_000, 1_000_000, 10_000_000, 10_000_000),

@@ -16,7 +16,7 @@ Cost: cpu is sized for at most 30 minutes on two quiet cores.
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.common import Scaled
+from configs.fields import Field, Scaled
 
 TABLES = (
   'coverage', 'loss', 'reasoning', 'homoglyphs', 'unseen_script', 'neighbours', 'growth',
@@ -31,15 +31,13 @@ WIDE = ('glyph_rms_0.02', 'code_256', 'code_1024')  # at larger widths alone
 READERS = ('glyph', 'trainable_0.02', 'random', 'trainable_glyph')
 
 # The paper says nothing of optimiser, rates and steps: those here are assumptions.
-TRAINED = {
-  **common.MODEL,
-  **common.TRAINING,
+TRAINED = common.TRAINED | {
   'optimizer': Scaled('adamw', 'muon', 'adamw', 'adamw'),
   'weight_decay': 0.1,  # of kernels in the decoder
 }
 RATES = Scaled((3e-3,), (2e-2, 5e-2, 1.2e-1), (3e-4, 1e-3, 3e-3), (1e-4, 3e-4, 1e-3))
 # The models of `loss`, `reasoning` and `growth` have one size at `gpu` and `paper`.
-LARGE = {**TRAINED, 'heads': Scaled(2, 4, 32, 32), 'rates': RATES}
+LARGE = TRAINED | {'heads': Scaled(2, 4, 32, 32), 'rates': RATES}
 
 
 def get_config(arg: str = 'cpu') -> ConfigDict:
@@ -47,14 +45,16 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   sections = {
     'data': {  # stdlib, a path, a glob, tfds:NAME, ngram:SOURCE (docs/data.md)
       # At `gpu` endless text of a known law; its documents are longer than a row of 1,024 tokens.
-      'source': Scaled(*('stdlib/prose',) * 2, 'ngram:stdlib,length=16384', 'tfds:wiki40b/en')
+      'source': Field(
+        Scaled(*('stdlib/prose',) * 2, 'ngram:stdlib,length=16384', 'tfds:wiki40b/en'), size=1
+      )
     },
     'glyphs': {
       # auto: GNU Unifont where the system has it, else DejaVu; or a path
       'font': Scaled('dejavu', 'auto', 'auto', 'auto'),
       'cell': Scaled(16, 32, 32, 32),  # pixels along an edge
-      'composition': 'squeeze',  # of n-grams; or area
-      'alphabet': 'text',  # or byte_level
+      'composition': Field('squeeze', choices=('squeeze', 'area')),  # of n-grams
+      'alphabet': Field('text', choices=('text', 'byte_level')),
       'table': '',  # a table that experiments.tools.glyphs drew, instead of drawing it
     },
     'tokenizer': {
@@ -69,12 +69,12 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # of the train split, to learn n-grams from
       'train_bytes': Scaled(200_000, 4_000_000, 50_000_000, 500_000_000),
     },
-    'loss': {
-      **LARGE,
-      'arms': Scaled(('trainable_0.02', 'glyph'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)),
+    'loss': LARGE
+    | {
+      'arms': Field(Scaled(('trainable_0.02', 'glyph'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)), size=1),
       # What arms are compared with: trained rows, each start, and rows without form or text.
       'references': (*SCALES_OF_TRAINED, *STARTS[1:], 'random', 'shuffled', 'equal'),
-      'margin': 0.05,  # bits per byte that are of no consequence
+      'margin': Field(0.05, least=0),  # bits per byte that are of no consequence
       'seeds': Scaled(2, 5, 5, 5),
       'side_by_side': Scaled(2, 5, 1, 1),
       'layers': Scaled(1, 2, 16, 16),
@@ -90,8 +90,10 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'test': Scaled(64, 512, 2048, 32_768),
     },
     'homoglyphs': {
-      'tolerance': 0.05,  # pixels of a look-alike that may differ, as a share of the letter's ink
-      'rates': (0.1, 0.3, 1.0),  # letters replaced, of those that have look-alikes
+      # pixels of a look-alike that may differ, as a share of the letter's ink
+      'tolerance': Field(0.05, least=0, most=1),
+      # letters replaced, of those that have look-alikes
+      'rates': Field((0.1, 0.3, 1.0), above=0, most=1, size=1),
       # of `loss`, with its tokenizer
       'arms': Scaled(('glyph', 'trainable_0.02'), READERS, READERS, READERS),
       'byte_arms': ('trainable_0.02',),  # trained like `loss`, over bytes
@@ -100,13 +102,15 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # of a passage, so short that it stays shorter than a row when attacked
       'chars': Scaled(16, 64, 512, 512),
     },
-    'unseen_script': {
-      **TRAINED,
-      'arms': Scaled(('glyph', 'trainable_0.02'), READERS[:3], READERS[:3], READERS[:3]),
-      'trained': Scaled(('ARMENIAN',), *(('LATIN', 'ARMENIAN', 'GEORGIAN'),) * 3),
-      'tested': Scaled(('GEORGIAN',), *(('CYRILLIC', 'GREEK'),) * 3),
-      'held_out': 0.2,  # of the trained scripts' letters
-      'validation': 0.1,  # of them, to choose the rate with
+    'unseen_script': TRAINED
+    | {
+      'arms': Field(
+        Scaled(('glyph', 'trainable_0.02'), READERS[:3], READERS[:3], READERS[:3]), size=1
+      ),
+      'trained': Field(Scaled(('ARMENIAN',), *(('LATIN', 'ARMENIAN', 'GEORGIAN'),) * 3), size=1),
+      'tested': Field(Scaled(('GEORGIAN',), *(('CYRILLIC', 'GREEK'),) * 3), size=1),
+      'held_out': Field(0.2, above=0, below=1),  # of the trained scripts' letters
+      'validation': Field(0.1, above=0, below=1),  # of them, to choose the rate with
       'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
       # (language, source) pairs of other scripts: paths, tfds:wiki40b/ru, …
       'texts': Scaled(
@@ -123,25 +127,28 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'rates': RATES._replace(paper=RATES.gpu),
     },
     'neighbours': {
-      'arms': Scaled(('glyph',), *(('glyph', 'trainable_0.02'),) * 3),  # of `loss`
-      'tokens': Scaled(40, 160, 500, 500),  # the most frequent ones, compared by form
+      'arms': Field(Scaled(('glyph',), *(('glyph', 'trainable_0.02'),) * 3), size=1),  # of `loss`
+      # the most frequent ones, compared by form
+      'tokens': Field(Scaled(40, 160, 500, 500), least=2),
       'occurrences': Scaled(1, 5, 20, 20),  # of a word, at least, to compare its class
     },
-    'reasoning': {
-      **LARGE,
-      'arms': Scaled(('trainable_0.02', 'glyph'), *(('trainable_0.02', 'glyph', 'random'),) * 3),
+    'reasoning': LARGE
+    | {
+      'arms': Field(
+        Scaled(('trainable_0.02', 'glyph'), *(('trainable_0.02', 'glyph', 'random'),) * 3), size=1
+      ),
       'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
       'naive_arms': Scaled((), (), ('glyph',), ('glyph',)),  # trained on sentences alone too
       'seeds': Scaled(2, 5, 5, 5),
       'side_by_side': Scaled(2, 5, 1, 1),
-      'entities': Scaled(6, 20, 500, 2000),
+      'entities': Field(Scaled(6, 20, 500, 2000), least=2),
       'attributes': Scaled(2, 2, 4, 4),
       'words': Scaled(6, 8, 12, 12),  # values that an attribute can have
-      'options': 4,  # of a question
-      'told': 0.2,  # of the facts: in sentences only
-      'unseen': 0.2,  # of the facts: in no training text
-      'asked': 0.5,  # of the documents: questions; the rest are sentences
-      'spaced': 0.5,  # of these questions: a space precedes the answer
+      'options': Field(4, least=2),  # of a question
+      'told': Field(0.2, least=0, most=1),  # of the facts: in sentences only
+      'unseen': Field(0.2, least=0, most=1),  # of the facts: in no training text
+      'asked': Field(0.5, least=0, most=1),  # of the documents: questions; the rest are sentences
+      'spaced': Field(0.5, least=0, most=1),  # of these questions: a space precedes the answer
       'validation': 4,  # batches of documents that are not trained on, to choose the rate with
       'sample': Scaled(200, 2000, 50_000, 100_000),  # documents of a seed, to learn tokens from
       'vocab_size': Scaled(384, 512, 65_536, 65_536),
@@ -155,19 +162,20 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'rates': RATES._replace(cpu=(1e-2, 3e-2, 1e-1)),
       'questions': '',  # own questions: CSV, JSON, or tfds:ai2_arc/ARC-Challenge (docs/data.md)
       'split': 'test',  # of a TFDS set
-      'limit': 0,  # own questions at most; 0: all
-      'layout': 'inline',  # options after one another, or on lines
+      'limit': Field(0, least=0),  # own questions at most; 0: all
+      # options after one another, or on lines
+      'layout': Field('inline', choices=('inline', 'lines')),
       'context': 1024,  # tokens; longer prompts lose their beginning
       'ask_batch': 64,  # questions a batch
     },
-    'growth': {
-      **LARGE,
-      'arms': ('glyph',),
-      'experts': 2,
-      'margin': 0.05,  # bits per byte that are of no consequence
+    'growth': LARGE
+    | {
+      'arms': Field(('glyph',), size=1),
+      'experts': Field(2, least=2),
+      'margin': Field(0.05, least=0),  # bits per byte that are of no consequence
       'seeds': Scaled(2, 3, 3, 3),
       'side_by_side': Scaled(2, 3, 1, 1),
-      'layers': Scaled(2, 4, 6, 6),
+      'layers': Field(Scaled(2, 4, 6, 6), least=2, most=1000),
       'dim': Scaled(16, 64, 1024, 1024),  # the sequel's 4096 needs glyphs.cell=64
       'batch_size': Scaled(4, 8, 32, 512),
       'length': Scaled(32, 128, 1024, 1024),

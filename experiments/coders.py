@@ -175,8 +175,6 @@ def check_m1(config: ConfigDict) -> None:
   """Raises InputError for an M1 that cannot be built, or text that is not there."""
   options = config.m1
   fit.check(options, 'm1')
-  fit.check_counts(options, 'm1', 'length', least=4)
-  fit.check_counts(options, 'm1', 'streams', 'validation_batches')
   for split in ('train', 'validation', 'test'):
     sources.open_source(config.data.source, split)
   read = options.steps * options.batch_size * options.length

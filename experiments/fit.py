@@ -6,7 +6,7 @@ A section has the fields of `configs.common.MODEL` and `TRAINING`.
 
 import dataclasses
 import functools
-import pathlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +23,6 @@ from lib.errors import InputError
 from lib.evals.held_out import held_out
 from lib.language_model import Provenance, TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
-from lib.models.positions import SCHEMES
 from lib.objectives.next_token import next_token
 from lib.parallel import processes
 from lib.report.results import Rows
@@ -32,7 +31,6 @@ from lib.train import loop, metrics, optimizer, replicas
 from lib.train.experiment import Batch, Experiment, Variables
 from lib.train.state import State
 
-WHOLE = ('layers', 'dim', 'heads', 'length', 'batch_size', 'steps', 'seeds')  # 1 or more
 Batches = Callable[[int], Iterable[Batch]]  # of a seed
 Initial = Callable[[int, Variables], Variables]  # (seed, initialised) -> what training starts from
 Tokens = Tokenizer | Callable[[int], Tokenizer] | None  # the same for all seeds, or of a seed
@@ -68,36 +66,23 @@ class Fitted:
 
 def check(options: ConfigDict, where: str) -> None:
   """Raises InputError for a section, called `where`, of which no model can be made or trained."""
-  check_counts(options, where, *(field for field in WHOLE if field in options))
-  if not options.rates or min(options.rates) <= 0:
-    raise InputError(f'{where}.rates must be positive; got {tuple(options.rates)}.')
-  if not 0 < options.rate_share <= 1:
-    raise InputError(f'{where}.rate_share must be above 0 and at most 1; got {options.rate_share}.')
-  if options.position not in SCHEMES:
-    raise InputError(f'{where}.position {options.position!r} is not one of {", ".join(SCHEMES)}.')
   if not options.head_dim and options.dim % options.heads:
     raise InputError(f'{where}.dim {options.dim} is no multiple of {options.heads} heads.')
-  if options.position == 'rotary' and (options.head_dim or options.dim // options.heads) % 2:
+  if options.position == 'rotary' and options.head_dim % 2:
+    raise InputError(f'{where}.head_dim must be even; got {options.head_dim}.')
+  if options.position == 'rotary' and not options.head_dim and options.dim // options.heads % 2:
     raise InputError(f'{where}.dim {options.dim} is no even multiple of {options.heads} heads.')
-  make_optimizer(options)
   if options.side_by_side > 1 and options.clip_norm:
     raise InputError(
-      f'{where}.clip_norm must be 0 for seeds that train side by side, whose gradients would be '
-      f'clipped together; got {options.clip_norm}.'
+      f'{where}.clip_norm must be 0 where {where}.side_by_side is above 1, for the gradients of '
+      f'seeds would be clipped together; got {options.clip_norm}.'
     )
   if options.get('lanes') and options.batch_size % options.lanes:
     raise InputError(
       f'{where}.lanes must divide the batch of {options.batch_size}, or be 0; got {options.lanes}.'
     )
-  if options.initial and not (pathlib.Path(options.initial) / 'model.json').exists():
+  if options.initial and not os.path.isfile(os.path.join(options.initial, 'model.json')):
     raise InputError(f'{where}.initial {options.initial} is no folder of a trained model.')
-
-
-def check_counts(options: ConfigDict, where: str, *fields: str, least: int = 1) -> None:
-  """Raises InputError for the first of these fields of a section that is below `least`."""
-  for field in fields:
-    if options[field] < least:
-      raise InputError(f'{where}.{field} must be {least} or more; got {options[field]}.')
 
 
 def make_decoder(options: ConfigDict, dtype: Any, max_length: int = 1024) -> Decoder:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a recipe is: the tables of a paper, each an object beside its code, and their common run."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from configs.fields import Config
 from lib import atomic
 from lib.data import pipeline
 from lib.data.description import Description
@@ -96,6 +98,15 @@ Plans = Mapping[str, Callable[[], Plan]]
 Pictures = Mapping[str, Picture]  # by file name
 
 
+@contextlib.contextmanager
+def naming(field: str) -> Iterator[None]:
+  """Puts the name of a field before the sentence that says what is wrong with its value."""
+  try:
+    yield
+  except InputError as error:
+    raise InputError(f'{field}: {error}') from error
+
+
 def text_of(config: ConfigDict) -> Sequence[str]:
   """The source of text in the config's place for it."""
   return (config.data.source,)
@@ -165,8 +176,10 @@ class Recipe:
 
   def check(self, config: ConfigDict) -> None:
     """Raises InputError for whatever in the config cannot be run, before anything is written."""
-    if config.seed < 0:
-      raise InputError(f'seed must be 0 or more; got {config.seed}.')
+    if isinstance(config, Config):
+      config.check()
+    if config.profile and (len(config.profile) != 2 or config.profile[0] >= config.profile[1]):
+      raise InputError(f'profile must be (first, last + 1) of steps; got {config.profile}.')
     for table in self.chosen(config):
       table.check(config)
     if self.answer and config.prompt:

@@ -17,7 +17,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs.common import SCALES
+from experiments.minutes import MINUTES, TimeLeft
 from experiments.recipe import Recipe, plain
 from experiments.tools import command
 from experiments.workdir import ASIDE, settings
@@ -34,18 +34,6 @@ from lib.report import page, published, results, sections
 from lib.report.sections import Section
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Minutes of each table at `cpu` on two cores, about: weights, for the time that is left.
-MINUTES = {
-  'markov': {'ngram': 0.1, 'blocks': 0.1, 'token_ngram': 1.2, 'bound': 0.1, 'transformer': 5.8,
-             'generalization': 0.1, 'real_text': 2.1},
-  'lexinvariant': {'theory': 0.1, 'markov': 10, 'context': 22, 'cipher': 3, 'in_context': 6,
-                   'regularizer': 7, 'draws': 0.8, 'cost': 0.9},
-  'equal_info': {'ratio': 7.4, 'm2': 28, 'windows': 0.1, 'reset': 0.3, 'decompress': 7.0,
-                 'uniformity': 0.1, 'stability': 0.2},
-  'visual_unicode': {'coverage': 0.1, 'loss': 10, 'reasoning': 10, 'homoglyphs': 2,
-                     'unseen_script': 2.6, 'neighbours': 0.5, 'growth': 4.5},
-  'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
-}  # fmt: skip
 RECIPES = tuple(MINUTES)
 NEXT = (  # what a reader may type after the report
   'python -m experiments.reproduce --scale=cpu --workdir=runs/reproduce  # all claims, hours',
@@ -180,7 +168,7 @@ def run(name: str, scale: str, folder: pathlib.Path, progress: 'Progress') -> in
 
 
 class Progress:
-  """How far all recipes together have come, and how long the rest may take.
+  """How far all recipes together have come.
 
   Args:
     names: of recipes, in the order of running.
@@ -189,33 +177,24 @@ class Progress:
   """
 
   def __init__(self, names: Sequence[str], scale: str, workdir: pathlib.Path):
-    self._begin = time.monotonic()
-    self._ahead = {
+    self._tables = {
       (name, table): minutes
       for name in names
       if not finished(name, scale, workdir / name)
       for table, minutes in MINUTES[name].items()
       if not (workdir / name / 'tables' / f'{table}.json').exists()
     }
-    self._all = dict(self._ahead)
-    self._pace = 1.0 if scale == 'cpu' else None  # minutes a minute of MINUTES
+    self._left = TimeLeft(self._tables, 1.0 if scale == 'cpu' else None)
 
   def reaches(self, name: str, table: str) -> None:
     """Says that a table begins; those of the recipe before it are done, if it took them up."""
-    order = list(self._all)
-    if (name, table) not in self._all:
-      return
-    for key in order[: order.index((name, table))]:
-      self._ahead.pop(key, None)
-    spent = (time.monotonic() - self._begin) / 60
-    if done := sum(self._all.values()) - sum(self._ahead.values()):
-      self._pace = spent / done
-    left = sum(self._ahead.values()) * self._pace if self._pace else None
-    rest = 'time left unknown' if left is None else f'about {left:.0f} minutes left'
-    print(
-      f'== {name}, {table}: table {order.index((name, table)) + 1} of {len(order)}; '
-      f'{spent:.0f} minutes so far, {rest}', file=sys.stderr, flush=True,
-    )  # fmt: skip
+    if (name, table) in self._tables:
+      number = list(self._tables).index((name, table)) + 1
+      left = self._left.reaches((name, table))
+      print(
+        f'== {name}, {table}: table {number} of {len(self._tables)}, {left}',
+        file=sys.stderr, flush=True,
+      )  # fmt: skip
 
 
 def read(folder: pathlib.Path, fault: str = '') -> Section:

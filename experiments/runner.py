@@ -6,20 +6,19 @@ import dataclasses
 import itertools
 import os
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
 from experiments import workdir
+from experiments.minutes import MINUTES, TimeLeft
 from experiments.recipe import DATA, Recipe, Run, Table, plain
-from lib import atomic, cache, errors, memory, provenance
+from lib import atomic, cache, errors, memory, progress, provenance, signals
 from lib.data import overlap, sources
 from lib.data.description import Description
 from lib.errors import InputError
@@ -29,13 +28,15 @@ from lib.provenance import Identity
 from lib.report import page, plots, published, results, sections, tables
 from lib.train import loop
 
+QUIET = flags.DEFINE_bool('quiet', False, 'Say nothing but results and errors.')
+
 
 def main(recipe: Recipe) -> None:
-  """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input."""
+  """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input, 130 Ctrl-C, 143
+  SIGTERM."""
+  signals.listen(recipe.name)
   memory.keep_freed(recipe.large_steps)
-  logging.set_verbosity(logging.ERROR)
-  # What orbax reports it also raises, and it warns of strings in checkpoints.
-  logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
+  progress.silence_libraries()
   try:
     _define_flags(recipe.name)
     app.run(lambda _: execute(recipe), flags_parser=_parse_flags)
@@ -44,10 +45,7 @@ def main(recipe: Recipe) -> None:
   except loop.Diverged as error:
     sys.exit(_say(recipe, error, 1))
   except loop.Stopped as error:
-    sys.exit(_say(recipe, error, 0))
-  except KeyboardInterrupt:
-    stopped = loop.Stopped('stopped by Ctrl-C; the same command goes on from the last save.')
-    sys.exit(_say(recipe, stopped, 130))
+    sys.exit(_say(recipe, error, error.code))
   except Exception as error:
     if (why := errors.refusal(error)) is None:
       raise
@@ -102,9 +100,9 @@ def _no_such_field(error: AttributeError) -> InputError:
 
 def execute(recipe: Recipe) -> None:
   """Measures the chosen tables, keeping each finished one, and writes the report."""
-  signal.signal(signal.SIGTERM, _stop)  # the training loop has its own, which saves first
   if flags.FLAGS.distributed:
     processes.join()
+  progress.be_quiet(QUIET.value)
   config = flags.FLAGS.config
   check_tables(config.tables, [table.name for table in recipe.tables])
   recipe.check(config)
@@ -137,8 +135,13 @@ def _run(
   described: Sequence[Description],
 ) -> None:
   """Measures the chosen tables but those that are kept, and writes the report."""
+  minutes = MINUTES.get(recipe.name, {})
+  weights = {
+    table.name: minutes.get(table.name, 1.0) * (table.name not in kept) for table in chosen
+  }
+  left = TimeLeft(weights, 1.0 if config.scale == 'cpu' and minutes else None)
   for index, table in enumerate(chosen, start=1):
-    _tell(f'[{index}/{len(chosen)}] {table.name}')
+    _tell(f'[{index}/{len(chosen)}] {table.name}, {left.reaches(table.name)}')
     if table.name in kept:
       _tell('  kept from an earlier call')
     else:
@@ -193,10 +196,6 @@ def keep_compiled() -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-def _stop(*_: Any) -> None:
-  raise loop.Stopped('stopped by SIGTERM; the same command goes on after the last finished table.')
-
-
 def _measure(table: Table, config: ConfigDict, run: Run) -> None:
   """Measures a table on all processes together; the first keeps its rows and seconds."""
   start = time.perf_counter()
@@ -209,7 +208,7 @@ def _measure(table: Table, config: ConfigDict, run: Run) -> None:
 
 def _tell(line: str) -> None:
   if processes.first():
-    print(line, file=sys.stderr, flush=True)
+    progress.say(line)
 
 
 def _print(parts: Iterable[str]) -> None:
@@ -265,7 +264,9 @@ def _write(
   print(tables.narrow(section.rows))
   print(sections.terminal(section))
   print(
-    f'\n{seconds / 60:.1f} minutes of measuring. In {run.workdir}: report.md (verdicts, tables, '
-    f'pictures), tables/*.csv, results.json, {len(pictures)} PNG files.\n'
-    f'Curves of training: tensorboard --logdir {run.workdir / "tensorboard"}'
+    f'\n{seconds / 60:.1f} minutes of measuring. In {run.workdir}:\n'
+    '  report.md (verdicts, tables, pictures), tables/*.csv, results.json, '
+    f'{len(pictures)} PNG files'
   )
+  if (curves := run.workdir / 'tensorboard').exists():
+    print(f'Curves of training: tensorboard --logdir {curves}')

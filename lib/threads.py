@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tqdm import tqdm
+from lib.progress import Bar
 
 
 def on_all_cores(label: str, work: Callable, jobs: Sequence[tuple]) -> list[Any]:
@@ -14,6 +14,6 @@ def on_all_cores(label: str, work: Callable, jobs: Sequence[tuple]) -> list[Any]
   pool = ThreadPoolExecutor(os.cpu_count())
   try:
     futures = [pool.submit(work, *job) for job in jobs]
-    return [future.result() for future in tqdm(futures, desc=label, unit='job', smoothing=0)]
+    return [future.result() for future in Bar(futures, desc=label, unit='job')]
   finally:
     pool.shutdown(wait=False, cancel_futures=True)  # an error or a signal does not wait

@@ -12,8 +12,10 @@ import sys
 import jaxlib.version
 import pytest
 
-RECIPE = re.compile(r'test_(markov|lexinvariant|equal_info|visual_unicode|matrix)_')
-CACHE = pathlib.Path(__file__).parents[1] / '.cache'
+ROOT = pathlib.Path(__file__).parents[1]
+RECIPES = [path.parent.name for path in ROOT.glob('experiments/*/__main__.py')]
+RECIPE = re.compile(rf'test_({"|".join(RECIPES)})_')
+CACHE = ROOT / '.cache'
 # Without bytecode each of the many processes would spend six seconds on compiling its imports.
 os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 sys.dont_write_bytecode = False
@@ -45,8 +47,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-  """Whole runs of a recipe come first: one that came last would leave the other cores idle."""
-  items.sort(key=lambda item: not item.path.stem.endswith('_run'))
+  """Whole runs of a recipe come first, then large files: what is long would leave cores idle."""
+  items.sort(key=lambda item: (not item.path.stem.endswith('_run'), -item.path.stat().st_size))
 
 
 def _spent():

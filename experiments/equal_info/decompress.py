@@ -17,7 +17,7 @@ from experiments import coders, fit
 from experiments.coders import Method
 from experiments.equal_info import m2, pictures
 from experiments.fit import Fitted
-from experiments.recipe import Plan, Run, Table, text_of
+from experiments.recipe import Plan, Run, Table, naming, text_of
 from lib import stats
 from lib.data import epochs, excerpts, pipeline
 from lib.data.encoded import Encoded
@@ -54,7 +54,6 @@ def check(config: ConfigDict) -> None:
   options = config.decompress
   coders.check_m1(config)
   fit.check(options, 'decompress')
-  fit.check_counts(options, 'decompress', 'text_bytes', 'train_texts', 'test_texts')
   if room(options) < 1:
     raise InputError(
       f'decompress.length must be above decompress.text_bytes {options.text_bytes}, to have room '
@@ -64,10 +63,13 @@ def check(config: ConfigDict) -> None:
     if method not in options.methods:
       raise InputError(f'decompress.mismatched {method!r} is not one of decompress.methods.')
   for method in options.methods:
-    if not coders.widths([method], [options.token_bits])[0][0].token_bits:
+    with naming('decompress.methods'):
+      [one, *_] = coders.widths([method], [options.token_bits])
+    if not one[0].token_bits:
       raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
-  for split in ('train', 'validation', 'test'):
-    excerpts.of_split(config.data.source, split, length=options.text_bytes, total=1)
+  with naming('decompress.text_bytes'):
+    for split in ('train', 'validation', 'test'):
+      excerpts.of_split(config.data.source, split, length=options.text_bytes, total=1)
   read = options.steps * options.batch_size
   epochs.check('data.source', config.data.source, read * options.text_bytes, config.scale)
   if config.scale in epochs.REFUSED_AT and read > epochs.MOST * options.train_texts:

@@ -13,7 +13,7 @@ from experiments.coders import Method
 from experiments.equal_info import pictures
 from experiments.equal_info.m2_text import Corpus, train_bytes
 from experiments.fit import Fitted
-from experiments.recipe import Plan, Plans, Run, Table, text_of
+from experiments.recipe import Plan, Plans, Run, Table, naming, text_of
 from lib import stats
 from lib.compression import coded_text, one_pass
 from lib.data import epochs, excerpts
@@ -50,18 +50,16 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for tokenizers or models that cannot be had."""
   options = config.m2
   coders.check_m1(config)
-  if not options.models:
-    raise InputError('m2.models must name at least one model.')
+  fit.check(options, 'm2')
   for size in options.models:
     fit.check(sized(config, size), f'm2.models {size[0]}')
   methods = chosen(options.methods, 'm2')
   for method in chosen(options.equal_text, 'm2'):
     if method not in methods:
       raise InputError(f'm2.equal_text {method.name!r} is not one of m2.methods; add it there.')
-  sizes = ('example_bytes', 'train_bytes', 'stepped_bytes', 'validation_bytes', 'test_bytes')
-  fit.check_counts(options, 'm2', *sizes)
-  for split in ('train', 'validation', 'test'):
-    excerpts.of_split(config.data.source, split, length=options.example_bytes, total=1)
+  with naming('m2.example_bytes'):
+    for split in ('train', 'validation', 'test'):
+      excerpts.of_split(config.data.source, split, length=options.example_bytes, total=1)
   for method in methods:  # a token of 1 byte is the least; `fit_all` knows the tokens
     _check_epochs(config, method, 1.0, options.steps)
 

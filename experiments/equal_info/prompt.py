@@ -26,8 +26,6 @@ def check(config: ConfigDict) -> None:
       f'generate.method {method.name!r} cannot go on from a prompt: use bytes, sentencepiece, or '
       f'one of {", ".join(LOSSLESS)} with up to 16 bits.'
     )
-  if config.generate.bytes < 1 or config.generate.temperature < 0:
-    raise InputError('generate.bytes must be 1 or more and generate.temperature 0 or more.')
 
 
 def answer(config: ConfigDict, run: Run) -> Iterator[str]:

@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, fit
+from experiments import coders
 from experiments.coders import Method
 from experiments.equal_info import pictures
-from experiments.recipe import Run, Table, text_of
+from experiments.recipe import Run, Table, naming, text_of
 from lib import stats
 from lib.compression import coded_text, one_pass
 from lib.compression.byte_model import ByteModel
 from lib.data import excerpts
 from lib.data.encoded import Encoded
 from lib.data.excerpts import Excerpts
+from lib.progress import Bar
 from lib.report.results import Rows
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.coding import slices
@@ -32,7 +33,8 @@ UNITS = 'documents'
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for unknown tokenizers or text that is not there."""
-  coders.widths(config.ratio.methods, config.ratio.token_bits)
+  with naming('ratio.methods'):
+    coders.widths(config.ratio.methods, config.ratio.token_bits)
   check_text(config, 'ratio')
 
 
@@ -40,9 +42,8 @@ def check_text(config: ConfigDict, table: str) -> None:
   """Raises InputError where M1 cannot be had, or not the excerpts of a table."""
   options = config[table]
   coders.check_m1(config)
-  fit.check_counts(options, table, 'examples', least=2)
-  fit.check_counts(options, table, 'length', least=16)
-  held_out(config, options.examples, options.length)
+  with naming(f'{table}.length'):
+    held_out(config, options.examples, options.length)
 
 
 def held_out(config: ConfigDict, examples: int, length: int) -> Excerpts:
@@ -57,7 +58,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   documents = held_out(config, options.examples, options.length).texts
   size = np.array([len(document) for document in documents])
   tokens: dict[Method, np.ndarray] = {}
-  for method, *others in coders.widths(options.methods, options.token_bits):
+  for method, *others in Bar(coders.widths(options.methods, options.token_bits), desc='tokenizers'):
     tokenizer = coders.make(config, run, method)
     coded = coders.encode(run, tokenizer, documents)
     tokens[method] = coded.counts

@@ -8,9 +8,9 @@ import re
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, fit
+from experiments import coders
 from experiments.equal_info.ratio import held_out
-from experiments.recipe import Run, Table, text_of
+from experiments.recipe import Run, Table, naming, text_of
 from lib import stats
 from lib.compression import coded_text
 from lib.report.results import Rows, name
@@ -25,10 +25,12 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for unknown tokenizers or text that is not there."""
   options = config.stability
   coders.check_m1(config)
-  coders.widths(options.methods, (options.token_bits,))
-  fit.check_counts(options, 'stability', 'prefixes', 'texts', 'examples', least=2)
-  held_out(config, options.texts, options.text_length)
-  held_out(config, options.examples, options.length)
+  with naming('stability.methods'):
+    coders.widths(options.methods, (options.token_bits,))
+  with naming('stability.text_length'):
+    held_out(config, options.texts, options.text_length)
+  with naming('stability.length'):
+    held_out(config, options.examples, options.length)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:

@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, fit
+from experiments import coders
 from experiments.equal_info import pictures
 from experiments.equal_info.ratio import held_out
-from experiments.recipe import Run, Table, text_of
+from experiments.recipe import Run, Table, naming, text_of
 from lib import stats
 from lib.compression import coded_text
 from lib.data import excerpts
@@ -26,12 +26,11 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for unknown tokenizers or strings of bits that cannot be counted."""
   options = config.uniformity
   coders.check_m1(config)
-  coders.widths(options.methods, (8,))
-  for bits in options.bits:
-    if bits not in (1, 2, 4, 8, 16):
-      raise InputError(f'uniformity.bits {bits} is not one of 1, 2, 4, 8, 16.')
-  fit.check_counts(options, 'uniformity', 'draws', 'most', least=2)
-  if held_out(config, 2, options.length).distinct < 2:
+  with naming('uniformity.methods'):
+    coders.widths(options.methods, (8,))
+  with naming('uniformity.length'):
+    distinct = held_out(config, 2, options.length).distinct
+  if distinct < 2:
     raise InputError(
       f'uniformity wants 2 or more documents of {options.length} bytes in '
       f'{config.data.source} (test): make uniformity.length smaller.'

@@ -51,7 +51,6 @@ class Texts(NamedTuple):
 def check(config: ConfigDict) -> None:
   """Raises InputError for text, models or ciphers that cannot be had."""
   text_models.check(config)
-  fit.check_counts(config.cipher, 'cipher', 'probe_dim', 'steps', 'texts')
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:

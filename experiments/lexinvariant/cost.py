@@ -3,14 +3,12 @@
 
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from experiments import fit
 from experiments.lexinvariant import decoders
 from experiments.recipe import Run, Table
 from experiments.tools import steps
 from experiments.tools.timing import in_turns
-from lib.errors import InputError
+from lib.progress import Bar
 from lib.report.results import Rows
 
 DRAWN = ('shared', 'per_sequence', 'seeded')  # ways in which rows are drawn
@@ -18,9 +16,6 @@ DRAWN = ('shared', 'per_sequence', 'seeded')  # ways in which rows are drawn
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for a model that cannot be built."""
-  fit.check_counts(config.cost, 'cost', 'repeats')
-  if not config.cost.vocab_sizes:
-    raise InputError('cost.vocab_sizes must not be empty.')
   decoders.check(config.cost, 'cost', max(config.cost.vocab_sizes))
 
 
@@ -31,7 +26,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   """
   rows, options = Rows('cost'), config.cost
   shape = f'{options.batch_size} × {options.length} tokens, width {options.dim}'
-  for vocab_size in tqdm(options.vocab_sizes, desc='vocabularies', leave=False):
+  for vocab_size in Bar(options.vocab_sizes, desc='vocabularies'):
     prepared = {arm: _prepare(config, run, vocab_size, arm) for arm in ('learned', *DRAWN)}
     seconds = in_turns({arm: step.run for arm, step in prepared.items()}, options.repeats)
     accounts = {arm: step.account for arm, step in prepared.items()}

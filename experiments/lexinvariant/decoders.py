@@ -36,8 +36,6 @@ PARTIAL = ('permuted', 'mixed', 'interchangeable')  # names hidden as far as the
 def check(options: ConfigDict, where: str, vocab_size: int) -> None:
   """Raises InputError for a model that cannot be built."""
   fit.check(options, where)
-  if not 0 <= options.reveal < 1:
-    raise InputError(f'{where}.reveal must be at least 0 and below 1; got {options.reveal}.')
   if len(options.anneal) != 2 or not 0 <= options.anneal[0] < options.anneal[1] <= 1:
     raise InputError(
       f'{where}.anneal must be two rising fractions of the steps; got {options.anneal}.'

@@ -30,7 +30,6 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for text, models or tasks that cannot be had."""
   text_models.check(config)
   regularizer.check(config)
-  fit.check_counts(config.in_context, 'in_context', 'examples')
   regularizer.examples(config.in_context, Symbols(text_models.LETTERS))
 
 

@@ -35,7 +35,6 @@ def check(config: ConfigDict) -> None:
       f'markov.alphabet {config.markov.alphabet} is too large for exact Bayes, which enumerates '
       f'all renamings of at most {renaming.MAX_ALPHABET} symbols.'
     )
-  fit.check_counts(config.markov, 'markov', 'test_sequences')
   make_source(config, config.seed)
   decoders.check(config.markov, 'markov', config.markov.alphabet)
 

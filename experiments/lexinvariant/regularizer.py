@@ -75,7 +75,6 @@ def check(config: ConfigDict) -> None:
         f'regularizer.arms: {tuple(arm)} is not (embedding, p, per) with an embedding of '
         f'{", ".join(decoders.PARTIAL)}, lexinvariant and p in 0…1.'
       )
-  fit.check_counts(options, 'regularizer', 'examples', 'test_sequences')
   examples(options, Symbols(HELD_OUT))  # too few symbols for the task are named here
   longest = max(len(ExampleDocuments(task, 1, 0)[0]) for task in _training_tasks(config))
   if longest > options.length:
@@ -83,8 +82,13 @@ def check(config: ConfigDict) -> None:
       f'regularizer.length {options.length} is too short for a task of {longest} symbols.'
     )
   for split in own_files.SPLITS:
-    sources.open_source(options.source, split)
-  epochs.check('regularizer.source', options.source, _text_bytes(config), config.scale)
+    sources.open_source(source_of(config), split)
+  epochs.check('regularizer.source', source_of(config), _text_bytes(config), config.scale)
+
+
+def source_of(config: ConfigDict) -> str:
+  """The source of text, for which the user's `data.source` may stand."""
+  return config.data.source or config.regularizer.source
 
 
 def _text_bytes(config: ConfigDict) -> int:
@@ -205,7 +209,7 @@ def _training_tasks(config: ConfigDict) -> list[look_up.Task]:
 
 
 def _documents(config: ConfigDict, split: str) -> sources.Source:
-  return folded.open_folded(config.regularizer.source, text_models.ALPHABETS[TEXT]).documents[split]
+  return folded.open_folded(source_of(config), text_models.ALPHABETS[TEXT]).documents[split]
 
 
 def _texts(config: ConfigDict, seed: int) -> list[bytes]:
@@ -224,7 +228,7 @@ def _stretches(config: ConfigDict, split: str) -> excerpts.Excerpts:
     count=options.test_sequences,
     most=text_models.of_one_document(options.test_sequences),
     prepare=TOKENIZER.encode,
-    name=f'{options.source} ({split})',
+    name=f'{source_of(config)} ({split})',
   )
 
 
@@ -334,8 +338,6 @@ TABLE = Table(
   check=check,
   pictures=pictures,
   plans=plans,
-  sources=lambda config: (config.regularizer.source,),
-  descriptions=lambda config: folded.describe(
-    config.regularizer.source, text_models.ALPHABETS[TEXT], TEXT
-  ),
+  sources=lambda config: (source_of(config),),
+  descriptions=lambda config: folded.describe(source_of(config), text_models.ALPHABETS[TEXT], TEXT),
 )

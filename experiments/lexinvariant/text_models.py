@@ -76,15 +76,12 @@ def check(config: ConfigDict) -> None:
     if vocabulary not in sizes:
       raise InputError(f'text.vocabularies {vocabulary!r} is not one of {", ".join(sizes)}.')
     decoders.check(options, 'text', sizes[vocabulary])
-  if not options.corpora or not options.vocabularies:
-    raise InputError('text.corpora and text.vocabularies must each name at least one.')
-  fit.check_counts(options, 'text', 'test_sequences', 'window')
   if options.window > options.length:
     raise InputError(
       f'text.window {options.window} is longer than text.length {options.length}; windows move '
       'within a sequence.'
     )
-  for _, source in options.corpora:
+  for _, source in named_sources(config):
     for split in own_files.SPLITS:
       sources.open_source(source, split)
     for vocabulary in options.vocabularies:
@@ -100,7 +97,7 @@ def epochs_note(config: ConfigDict, source: str, vocabulary: str) -> str:
 
 def read(config: ConfigDict) -> Sequence[str]:
   """The sources of text."""
-  return [source for _, source in config.text.corpora]
+  return [source for _, source in named_sources(config)]
 
 
 def describe(config: ConfigDict) -> Sequence[Description]:
@@ -131,11 +128,16 @@ def plans(config: ConfigDict) -> Plans:
   }
 
 
+def named_sources(config: ConfigDict) -> Sequence[tuple[str, str]]:
+  """Name and source of each corpus; the user's `data.source` takes the place of all."""
+  return [('own', config.data.source)] if config.data.source else config.text.corpora
+
+
 def corpora(config: ConfigDict) -> list[Corpus]:
   """Every corpus in every vocabulary."""
   return [
     Corpus(data, vocabulary, source, _tokenizer(source, vocabulary))
-    for data, source in config.text.corpora
+    for data, source in named_sources(config)
     for vocabulary in config.text.vocabularies
   ]
 

@@ -282,7 +282,7 @@ def bound_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Picture
 def check_sizes(config: ConfigDict, table: str) -> None:
   """Raises InputError for dictionaries smaller than their alphabet, or sources that cannot be."""
   options = config[table]
-  markov_source.check(config, options.sizes, options.get('seeds', 1))
+  markov_source.check(config, options.sizes, f'{table}.sizes')
   for p in markov_source.probabilities(
     config, options.get('probabilities') or options.get('learned_at') or ()
   ):

@@ -24,16 +24,14 @@ def probabilities(config: ConfigDict, given: Sequence[float]) -> Sequence[float 
   return given if config.source.kind == 'switching' else (None,)
 
 
-def check(config: ConfigDict, sizes: Sequence[int] = (), seeds: int = 1) -> None:
-  """Raises InputError for sources, dictionary sizes or numbers of seeds that cannot be."""
-  if not config.orders:
-    raise InputError('orders must name the order of one source or more; got none.')
-  if seeds < 1:
-    raise InputError(f'seeds must be 1 or more; got {seeds}.')
+def check(config: ConfigDict, sizes: Sequence[int] = (), field: str = '') -> None:
+  """Raises InputError for sources, or sizes of dictionaries in a field, that cannot be."""
   for k in config.orders:
     letters = make_source(config, k).alphabet_size
     if sizes and min(sizes) < letters:
-      raise InputError(f'a dictionary of {min(sizes)} tokens cannot hold {letters} characters.')
+      raise InputError(
+        f'{field}: a dictionary of {min(sizes)} tokens cannot hold {letters} characters.'
+      )
 
 
 def levels(source: chains.MarkovSource) -> dict[str, float]:

@@ -45,7 +45,7 @@ Arm = dict[str, Any]  # k, tokenizer, p, tied
 def check(config: ConfigDict) -> None:
   """Raises InputError for sizes that no arm can have."""
   fit.check(config.transformer, 'transformer')
-  markov_source.check(config, (config.transformer.vocab_size,))
+  markov_source.check(config, (config.transformer.vocab_size,), 'transformer.vocab_size')
   for arm in arms(config):
     make_source(config, arm['k'], arm['p'])
 

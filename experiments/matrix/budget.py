@@ -13,7 +13,6 @@ from experiments.matrix import cells, tokens
 from experiments.matrix.reading import Corpus
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
-from lib.errors import InputError
 from lib.report import plots
 from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
@@ -24,8 +23,6 @@ BYTES = 'bytes'
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for a table that cannot be."""
-  if not config.budget.times > 0:
-    raise InputError(f'budget.times must be above 0; got {config.budget.times}.')
   cells.check(config, options_of(config), 'budget')
 
 

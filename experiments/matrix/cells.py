@@ -47,13 +47,6 @@ Chosen = dict[tuple[str, str], tuple[float, str]]  # (family, embedding) -> rate
 
 def check(config: ConfigDict, options: ConfigDict, where: str) -> None:
   """Raises InputError for a section of the config, called `where`, that cannot be run."""
-  if not options.tokenizers:
-    raise InputError(f'{where}.tokenizers must name at least one.')
-  for field in ('example_bytes', 'batch_bytes', 'train_bytes', 'validation_bytes', 'test_bytes'):
-    if options[field] < 1:
-      raise InputError(f'{where}.{field} must be 1 or more; got {options[field]}.')
-  if not options.teraflops > 0:
-    raise InputError(f'{where}.teraflops must be above 0; got {options.teraflops}.')
   fit.check(ConfigDict(options.to_dict() | {'steps': 1}), where)
   tokens.check(config, f'{where}.tokenizers', options.tokenizers)
   reading.check(config, options)

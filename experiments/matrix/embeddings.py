@@ -23,7 +23,6 @@ from experiments import fit
 from lib.embeddings.glyph import Given
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Lexinvariant
-from lib.errors import InputError
 from lib.glyphs import fonts, pixel_rows, rendering
 from lib.models.decoder import LanguageModel
 from lib.tokenizers import Tokenizer
@@ -35,9 +34,6 @@ CODE_BITS = 16
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for an embedding that is none, or a font that is not there."""
-  for embedding in config.grid.embeddings:
-    if embedding not in EMBEDDINGS:
-      raise InputError(f'grid.embeddings: {embedding!r} is not one of {", ".join(EMBEDDINGS)}.')
   if 'glyph' in config.grid.embeddings:
     fonts.find_font(config.glyphs.font)
 

@@ -15,7 +15,6 @@ from experiments.matrix.cells import BITS, GAIN, Scores
 from experiments.matrix.reading import Corpus
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
-from lib.errors import InputError
 from lib.report import plots
 from lib.report.plots import EMBEDDINGS, Picture
 from lib.report.results import LOSSY, Row, Rows, name, select
@@ -32,8 +31,6 @@ Cells = Mapping[tuple[str, str], Scores]  # (label of the tokenizer, embedding)
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for cells that are none, and sizes that cannot be."""
-  if not config.grid.embeddings:
-    raise InputError('grid.embeddings must name at least one.')
   cells.check(config, config.grid, 'grid')
   embeddings.check(config)
 

@@ -19,7 +19,6 @@ from experiments import fit
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
 from lib.compression import known_law
-from lib.errors import InputError
 from lib.evals import ngram
 from lib.report import plots
 from lib.report.plots import Picture
@@ -42,14 +41,8 @@ NOTES = {
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for sources or windows that cannot be."""
-  for bits in config.markov.bits:
-    if bits not in (12, 16):
-      raise InputError(f'markov.bits {bits} is not one of 12, 16.')
   for order in config.orders:
     _source(config, order)
-  for field in ('seeds', 'train_chars', 'test_chars', 'dictionary_chars', 'document_chars'):
-    if config.markov[field] < 1:
-      raise InputError(f'markov.{field} must be 1 or more; got {config.markov[field]}.')
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.matrix import tokens
-from experiments.recipe import Run
+from experiments.recipe import Run, naming
 from lib import stats
 from lib.data import epochs, excerpts, own_files, sources
 from lib.data.examples import Examples
@@ -55,7 +55,8 @@ def check(config: ConfigDict, options: ConfigDict) -> None:
   for split in own_files.SPLITS:
     # To read documents of endless text would take counting its law first; it says their length.
     if getattr(sources.open_source(config.data.source, split), 'length', 0) < length:
-      excerpts.of_split(config.data.source, split, length=length, total=1)
+      with naming('grid.example_bytes'):
+        excerpts.of_split(config.data.source, split, length=length, total=1)
   weights = 12 * options.layers * options.dim**2 + config.tokenizers.vocab_size * options.dim
   read = options.teraflops * 1e12 * BYTES_A_TOKEN / (6 * weights)
   epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)

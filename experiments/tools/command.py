@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from lib import memory
+from lib import memory, progress
 from lib.errors import InputError
 
 
@@ -19,6 +19,7 @@ def main(name: str, execute: Callable[..., None], more: bool = False) -> None:
   With `more`, arguments that are no flags go to `execute`; otherwise they are bad input.
   """
   memory.keep_freed()
+  progress.silence_libraries()
   try:
     app.run(lambda rest: execute(*rest[1:]), flags_parser=flags.FLAGS if more else _parse_flags)
   except (InputError, flags.Error) as error:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import tqdm
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments.tools import corpus
 from lib import atomic, tokenizers
@@ -72,12 +72,15 @@ def encode(source: BinaryIO, out: str, tokenizer: Tokenizer) -> str:
   with _written(out) as target:
     size = os.fstat(source.fileno()).st_size
     verify = VERIFY.value or not tokenizer.lossless
+    singles: list[int] = []
+    tokenizer.fell_back = singles.append
     with _bar(size * (1 + verify), 'encoding', tokenizer):
       chunks = container.chunks(source, size, tokenizer)
       header = container.write(target, tokenizer, chunks, verify)
   ratio = f'{8 * header.length / header.size:.3f} bits per byte' if header.size else 'no text'
   sizes = f'{header.size:,} bytes in {header.length:,} ({ratio}, container included)'
-  return f'{_label(out, "output")}: {sizes}'
+  single = f'; {sum(singles):,} bytes were encoded one by one' if any(singles) else ''
+  return f'{_label(out, "output")}: {sizes}{single}'
 
 
 def decode(source: BinaryIO, label: str, out: str, tokenizer: Tokenizer) -> str:
@@ -193,6 +196,7 @@ def execute(argv: list[str]) -> None:
 
 def main() -> None:
   """Runs the command and exits: 0 done, 1 a fault, 2 bad input, 130 stopped."""
+  logging.set_verbosity(logging.ERROR)  # JAX names the accelerators that it does not find
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing half-written stays
   try:
     app.run(execute, flags_parser=_parse_flags)

@@ -63,7 +63,10 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
     for i in range(processes)
   ]
 
+  told = []
+
   def pass_on(*_: Any) -> None:
+    told.append(True)
     for one in started:
       one.terminate()
 
@@ -72,11 +75,12 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
   while running := [one for one in started if one.poll() is None]:
     time.sleep(0.05)
     if not failed and (failed := _failed(started)):
-      print(
-        f'launch: a process ended with code {failed}: the others cannot go on and are stopped.',
-        file=sys.stderr,
-        flush=True,
-      )
+      if not told:
+        print(
+          f'launch: a process ended with code {failed}: the others cannot go on and are stopped.',
+          file=sys.stderr,
+          flush=True,
+        )
       deadline = time.monotonic() + grace
     if time.monotonic() > deadline:
       for one in running:

@@ -60,10 +60,9 @@ def check(config: ConfigDict) -> None:
   text.check(config)
   models.check(options, 'growth')
   text.check_sizes(config, options)
-  if options.layers < 2 or options.experts < 2 or options.steps < options.experts:
+  if options.steps < options.experts:
     raise InputError(
-      'growth needs 2 layers, 2 experts and a step for each expert, or more; got '
-      f'{options.layers} layers, {options.experts} experts and {options.steps} steps.'
+      f'growth.steps must be growth.experts {options.experts} or more; got {options.steps}.'
     )
   if options.initial:
     raise InputError('growth.initial must be empty: a model grows from its first layer.')

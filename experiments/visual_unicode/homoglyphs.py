@@ -18,7 +18,6 @@ from experiments.visual_unicode import loss, models, text
 from lib import stats
 from lib.data import excerpts, sources, token_excerpts
 from lib.data.token_excerpts import HeldOut
-from lib.errors import InputError
 from lib.glyphs import look_alikes
 from lib.report import plots
 from lib.report.plots import Picture
@@ -33,9 +32,6 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for rates that are none, and whatever `loss` cannot have."""
   loss.check(config)
   models.check_arms(config.homoglyphs.arms, 'homoglyphs.arms')
-  for rate in config.homoglyphs.rates:
-    if not 0 < rate <= 1:
-      raise InputError(f'homoglyphs.rates must lie above 0 and be at most 1; got {rate}.')
   passages(config)
 
 

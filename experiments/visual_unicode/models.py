@@ -73,8 +73,6 @@ def check(options: ConfigDict, where: str) -> None:
   """Raises InputError for a section, called `where`, whose arms cannot be trained."""
   fit.check(options, where)
   check_arms(options.arms, f'{where}.arms')
-  if not options.arms:
-    raise InputError(f'{where}.arms is empty: choose among {", ".join(ARMS)}.')
   for arm in options.arms:
     width = arm.removeprefix('code_')
     if width.isdigit() and options.dim % int(width):

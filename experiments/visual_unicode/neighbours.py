@@ -17,7 +17,6 @@ from experiments import fit, recipe
 from experiments.recipe import Pictures, Run
 from experiments.visual_unicode import loss, models, text
 from lib import stats
-from lib.errors import InputError
 from lib.evals import nearest
 from lib.evals.nearest import NEAREST, Words
 from lib.glyphs import row_kinds
@@ -37,8 +36,6 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for arms and counts that cannot be had, and whatever `loss` cannot have."""
   loss.check(config)
   models.check_arms(config.neighbours.arms, 'neighbours.arms')
-  if config.neighbours.tokens < 2:
-    raise InputError(f'neighbours.tokens must be 2 or more; got {config.neighbours.tokens}.')
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:

@@ -52,8 +52,6 @@ def check(config: ConfigDict) -> None:
   for arm in options.naive_arms:
     if arm not in options.arms:
       raise InputError(f'reasoning.naive_arms: {arm!r} is not one of {", ".join(options.arms)}.')
-  if options.validation < 1:
-    raise InputError(f'reasoning.validation must be 1 or more; got {options.validation}.')
   draft = text.draft(config)
   draft.reasoning.sample = min(options.sample, CHECKED)
   multiple_choice.letters(open_text(draft).tokenizer, options.options)

@@ -48,9 +48,9 @@ def check(config: ConfigDict) -> None:
         'word of Unicode names, such as LATIN, CYRILLIC or ARMENIAN.'
       )
   shares = options.held_out, options.validation
-  if min(shares) <= 0 or sum(shares) >= 1:
+  if sum(shares) >= 1:
     raise InputError(
-      'unseen_script.held_out and unseen_script.validation must be above 0 and below 1 together; '
+      'unseen_script.held_out and unseen_script.validation must be below 1 together; '
       f'got {shares[0]} and {shares[1]}.'
     )
   if both := set(options.trained) & set(options.tested):

@@ -20,12 +20,12 @@ import tokenize
 from collections.abc import Iterator, Sequence
 
 import tensorflow_datasets as tfds
-import tqdm
 from etils import epath
 
 from lib.data import overlap
 from lib.data.own_files import SPLITS
 from lib.errors import InputError
+from lib.progress import Bar
 
 KINDS = {  # config -> kinds of document
   'all': ('topic', 'docstrings', 'source'),
@@ -152,7 +152,7 @@ def _all_documents() -> Iterator[Document]:
     yield {'name': name, 'kind': 'topic', 'text': text.strip() + '\n'}
   root = pathlib.Path(sysconfig.get_path('stdlib'))
   paths = sorted(path for path in root.rglob('*.py') if not _left_out(path.relative_to(root)))
-  for path in tqdm.tqdm(paths, desc='stdlib text (once)', unit=' modules', disable=None):
+  for path in Bar(paths, desc='stdlib text, once'):
     try:
       with tokenize.open(path) as stream:
         docstrings, source = separate(stream.read())

@@ -94,13 +94,16 @@ def _element(block: Block) -> str:
     case Code(lines):
       return '<pre><code>' + escape('\n'.join(lines)) + '</code></pre>'
     case Grid(cells, looks):
-      head, *body = cells
-      lines = [''.join(f'<th>{_words(text)}</th>' for text in head)]
-      for index, texts in enumerate(body):
-        first, *rest = [' class="number"' * bool(NUMBER.match(text)) for text in texts]
-        first = f' class="{looks[index]}"' if looks else first
-        marks = [first, *rest]
-        lines.append(''.join(f'<td{mark}>{_words(text)}</td>' for mark, text in zip(marks, texts)))
+      looks = ['', *looks] if looks else [''] * len(cells)
+      right = [
+        any(NUMBER.match(line[place]) for line in cells[1:]) for place in range(len(cells[0]))
+      ]
+      lines = []
+      for tag, texts, look in zip(['th', *['td'] * (len(cells) - 1)], cells, looks, strict=True):
+        marks = [look, *['number' * one for one in right[1:]]]
+        marks = [f' class="{mark}"' * bool(mark) for mark in marks]
+        cell = lambda mark, text, tag=tag: f'<{tag}{mark}>{_words(text)}</{tag}>'
+        lines.append(''.join(map(cell, marks, texts)))
       inside = '\n'.join(f'<tr>{line}</tr>' for line in lines)
       return f'<div class="scroll"><table>\n{inside}\n</table></div>'
     case Picture(path, caption):

@@ -157,7 +157,8 @@ def _entry(section: Section) -> Card:
   blocks: list[Block] = []
   if best:
     blocks += [Text(best.claim.claim, f'{best.verdict}:'), Text(_evidence(best), soft=True)]
-  blocks.append(Text(f'{section.outcome} (scale {section.scale})', soft=True))
+  scale = section.scale + ', with other settings' * bool(section.changed)
+  blocks.append(Text(f'{section.outcome} (scale {scale})', soft=True))
   return Card(section.title, LOOKS[best.verdict] if best else 'none', blocks, section.name)
 
 

@@ -47,6 +47,7 @@ class Tokenizer(abc.ABC):
     fixed_lengths: whether `byte_lengths` of any ids needs no decoding.
     progress: called with the bytes by which `encode_batch` or `decode_batch` went on, ends of texts
       among them; a command puts its bar here.
+    fell_back: called by `encode` with the number of bytes that it wrote one by one.
   """
 
   family: ClassVar[str]
@@ -55,6 +56,7 @@ class Tokenizer(abc.ABC):
   unknown_ids: frozenset[int] = frozenset()
   fixed_lengths: bool = False
   progress: Callable[[int], object] = staticmethod(lambda size: None)
+  fell_back: Callable[[int], object] = staticmethod(lambda size: None)
 
   @property
   @abc.abstractmethod

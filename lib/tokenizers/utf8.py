@@ -78,7 +78,9 @@ class TextDictionary(base.Dictionary):
 
   def encode(self, data: bytes) -> np.ndarray:
     """Returns ids, int32 [n]."""
-    return self._encode(data)[0]
+    ids, single = self._encode(data)
+    self.fell_back(single)
+    return ids
 
   def fallback_bytes(self, data: bytes) -> int:
     """Bytes that are no UTF-8, that the library refuses, or where a token does not come back."""

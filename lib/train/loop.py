@@ -20,7 +20,7 @@ from lib.train.checkpoint import Checkpoints
 from lib.train.experiment import Experiment
 from lib.train.optimizer import Optimizer
 from lib.train.state import State, compile_lowered, prepare
-from lib.train.stopping import Sigterm, Stopped
+from lib.train.stopping import Stopped, StopSignals
 
 
 class Diverged(FloatingPointError):
@@ -107,7 +107,7 @@ def train(
   Raises:
     InputError: no part of a batch, steps between lines, evaluations or checkpoints that are fewer
       than 1, or a profile of no steps.
-    Stopped: after SIGTERM, with the state saved.
+    Stopped: after SIGTERM or Ctrl-C in a step or an evaluation, with the state saved.
     Diverged: the loss became NaN or infinite.
   """
   if min(log_every, evaluate_every, checkpoint_every, accumulate) < 1:
@@ -120,11 +120,13 @@ def train(
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   data = iter(experiment.batches)
+  stop = StopSignals()
   with (
     jax.set_mesh(mesh),
-    Sigterm() as sigterm,
     Checkpoints(f'{mirror.url if mirror else workdir}/checkpoints/{run}') as checkpoints,
+    contextlib.closing(metric_files.progress_bar(run, steps)) as bar,
   ):
+    bar.phase('compiling')
     first = next(iter(experiment.batches))  # shapes alone; `data` keeps its position
     example = sharding.global_batch(first, mesh, experiment.batch_axis)
     training = prepare(experiment, optimizer, example, seed, mesh, accumulate)
@@ -135,20 +137,22 @@ def train(
     if start < steps:  # a run that is done is only read
       step_fn = compile_lowered(training.step.lower(state, example))
     metrics = metric_files.Metrics(workdir, run, start if restored else -1)
-    bar = metric_files.progress_bar(run, start, steps)
+    bar.begin(start)
+    bar.phase('first step')
     profiler = Profiler(workdir / 'profile' / run, profile)
     pending: tuple[int, Mapping[str, jax.Array]] | None = None
     clock = time.perf_counter()  # when the last step was done, or the loop went on after a pause
 
     def evaluate(step: int) -> None:
       nonlocal evaluated
+      bar.phase('evaluating')
       variables = processes.own(state['variables'], mesh)
       found: dict[str, Mapping[str, Any]] = {}
       measure = lambda: found.update(
         (name, of(variables)) for name, of in experiment.evaluations.items()
       )
       with jax.set_mesh(processes.own_mesh(mesh)):
-        evaluated = sigterm.undisturbed(measure)
+        evaluated = stop.undisturbed(measure)
       for name, values in found.items() if evaluated else ():
         metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})
 
@@ -168,27 +172,32 @@ def train(
       elapsed, clock = time.perf_counter() - clock, time.perf_counter()
       seconds += elapsed
       check_finite(step, host)
+      if step == start:
+        bar.restart()  # it took long: something was compiled
       if step % log_every == 0 or step == steps - 1:
         line = metric_files.summarise(host, elapsed)
         metric_files.show(bar, line)
         metrics.write(step + 1, line | {'seconds': seconds, 'steps': steps})
 
-    with contextlib.closing(metrics), contextlib.closing(bar), contextlib.closing(profiler):
+    with contextlib.closing(metrics), contextlib.closing(profiler), stop:
       for step in range(start, steps):
         # NOTE: keep this order. Evaluate and save the *old* state, then take the next batch: so a
         # checkpoint at step s holds the data position of batch s, and step 0 is covered. Before
         # either, settle: a state may be kept only once its own loss is known to be finite.
         due_save = step > start and step % checkpoint_every == 0
         due_evaluation = step % evaluate_every == 0 and not evaluated
-        if sigterm.stops(step) or due_save or due_evaluation:
+        if stop.stops(step) or due_save or due_evaluation:
           settle()
           if due_evaluation:
             evaluate(step)
-          if sigterm.came or due_save:
+          if stop.number or due_save:
             save(step)
-          if sigterm.came:
+          if stop.number:
             checkpoints.wait()
-            raise Stopped(f'stopped by SIGTERM at step {step}, saved; the same command goes on.')
+            raise Stopped(
+              f'stopped by {stop.name} at step {step}, saved; the same command goes on.',
+              stop.number,
+            )
           clock = time.perf_counter()
         with profiler.step(step):
           batch = sharding.global_batch(next(data), mesh, experiment.batch_axis)
@@ -204,8 +213,11 @@ def train(
         evaluate(steps)
         save(steps)
         checkpoints.wait()
-      if sigterm.stops(steps):
-        raise Stopped(f'stopped by SIGTERM after step {steps}, saved; the same command goes on.')
+      if stop.stops(steps):
+        raise Stopped(
+          f'stopped by {stop.name} after step {steps}, saved; the same command goes on.',
+          stop.number,
+        )
     state = state | {'variables': processes.own(state['variables'], mesh)}
     processes.wait(f'{run} is trained')  # its history is written by the first
   return state, metric_files.read(workdir / 'metrics.jsonl', run)

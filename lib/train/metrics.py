@@ -5,15 +5,14 @@ import json
 import math
 import os
 import pathlib
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from lib import atomic
 from lib.parallel import processes
+from lib.progress import Bar
 from lib.train.experiment import SUMS
 
 LN2 = math.log(2)
@@ -98,20 +97,12 @@ def summarise(metrics: Mapping[str, np.ndarray], seconds: float) -> dict[str, An
   }
 
 
-def progress_bar(label: str, step: int, steps: int) -> tqdm:
+def progress_bar(label: str, steps: int) -> Bar:
   """A bar that shows steps, rate and time left; silent on processes other than 0."""
-  bar = tqdm(
-    total=steps, initial=step, desc=label, unit='step', mininterval=0.5, dynamic_ncols=True,
-    bar_format='{desc}: {percentage:3.0f}%|{bar:10}| {n}/{total} [{remaining} left{postfix}]',
-    disable=not processes.first() or step >= steps,  # a run that is done is only read
-  )  # fmt: skip
-  if not bar.disable:  # tqdm reads the wall clock: set back an hour, it would stand for an hour
-    bar._time = time.monotonic
-    bar.start_t = bar.last_print_t = time.monotonic()
-  return bar
+  return Bar(total=steps, desc=label, unit='step', disable=not processes.first())
 
 
-def show(bar: tqdm, values: Mapping[str, Any]) -> None:
+def show(bar: Bar, values: Mapping[str, Any]) -> None:
   """Puts loss, bits per byte and tokens per second beside the bar."""
   bar.set_postfix_str(
     f'loss {np.mean(values["loss"]):.4f}, {np.mean(values["bits_per_byte"]):.4f} bits/byte, '

@@ -90,18 +90,18 @@ def attention(name: str) -> Iterator[Found]:
     yield f'causal_attention, biases: {kind}', error(found, expected), LIMIT
 
 
-def readout(name: str) -> Iterator[Found]:
+def readout(name: str, count: int = 9000, ids: int = 5000) -> Iterator[Found]:
   """Without gradients, and with those of a loss that is a mean, and of one that is none."""
-  hidden, table = _random((9000, 200), (5000, 200))
-  table, bias = table * 200**-0.5, jax.random.normal(jax.random.key(1), (5000,))
-  targets = np.random.default_rng(0).integers(-1, 5000, 9000, np.int32)
-  for title, weights in (('mean', np.ones(9000)), ('uneven', np.cos(np.arange(9000)))):
+  hidden, table = _random((count, 200), (ids, 200))
+  table, bias = table * 200**-0.5, jax.random.normal(jax.random.key(1), (ids,))
+  targets = np.random.default_rng(0).integers(-1, ids, count, np.int32)
+  for title, weights in (('mean', np.ones(count)), ('uneven', np.cos(np.arange(count)))):
 
     def call(way, *arrays, weights=weights):
       hidden, table, bias = arrays
       of: dict[str, Any] = dict(bias=bias, z_loss=1e-3, implementation=way)
       nats, penalties = linear.linear_cross_entropy(hidden, table, jnp.asarray(targets), **of)
-      return (jnp.asarray(weights, jnp.float32) * (nats + penalties)).sum() / 9000
+      return (jnp.asarray(weights, jnp.float32) * (nats + penalties)).sum() / count
 
     slopes = lambda way: jax.jit(
       jax.value_and_grad(functools.partial(call, way), argnums=(0, 1, 2))

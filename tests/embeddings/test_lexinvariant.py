@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random rows name no symbol: exactly under a coupled renaming, in law under fresh draws."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,12 +53,23 @@ def model(embedding):
   return LanguageModel(embedding, decoder)
 
 
-def nats_under(module, variables, data, draw):
-  def run(module, data):
+@functools.cache
+def initial(module):
+  """The variables that a model begins with."""
+  return jax.jit(module.init)(KEY, batch(), KEY)
+
+
+@functools.cache
+def _nats_under(module):
+  def run(module, data, draw):
     hidden, _ = module.hidden(data, draw)
     return module.embedding.nats(hidden, data['targets'], draw)
 
-  return module.apply(variables, data, method=run)
+  return jax.jit(functools.partial(module.apply, method=run))
+
+
+def nats_under(module, variables, data, draw):
+  return _nats_under(module)(variables, data, draw)
 
 
 def renamed(data, names, vocab_size=V):
@@ -69,7 +82,7 @@ def renamed(data, names, vocab_size=V):
 def test_renaming_ids_and_rows_together_changes_nothing(draw_kind, law, row_dim):
   module = model(Lexinvariant(V, D, draw_kind=draw_kind, law=law, row_dim=row_dim))
   data, names = batch(), np.array([2, 0, 4, 1, 3])
-  variables = jax.jit(module.init)(KEY, data, KEY)
+  variables = initial(module)
   draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
   before = np.argsort(names)  # the id that now has this name
   if draw_kind == 'seeded':  # the same rows as arrays
@@ -92,8 +105,7 @@ def test_renamed_text_has_the_same_law_over_fresh_draws(draw_kind, law):
   count = 3000
   module = model(Lexinvariant(V, D, draw_kind=draw_kind, law=law))
   data = {field: np.repeat(values, count, axis=0) for field, values in batch(count=1).items()}
-  variables = jax.jit(module.init)(KEY, data, KEY)
-  nats = jax.jit(module.apply)
+  variables, nats = initial(module), jax.jit(module.apply)
   plain = np.asarray(nats(variables, data, jax.random.key(1))).sum(1)
   other = np.asarray(nats(variables, renamed(data, [2, 0, 4, 1, 3]), jax.random.key(2))).sum(1)
   if draw_kind == 'shared':  # one table for all: compare over tables
@@ -142,10 +154,9 @@ def test_entries_have_variance_one(law):
 def test_no_parameter_has_a_vocabulary_axis(draw_kind):
   small = model(Lexinvariant(V, D, draw_kind=draw_kind))
   large = model(Lexinvariant(131, D, draw_kind=draw_kind))
-  variables = small.init(KEY, batch(), KEY)
-  nats = large.apply(variables, batch(131), KEY)  # the same trained parameters
+  nats = jax.jit(large.apply)(initial(small), batch(131), KEY)  # the same trained parameters
   assert np.isfinite(nats).all()
-  shapes = lambda module, data: jax.tree.map(jnp.shape, jax.jit(module.init)(KEY, data, KEY))
+  shapes = lambda module, data: jax.tree.map(jnp.shape, jax.eval_shape(module.init, KEY, data, KEY))
   assert shapes(small, batch()) == shapes(large, batch(131))
 
 
@@ -166,9 +177,10 @@ def test_no_parameter_has_a_vocabulary_axis(draw_kind):
 def test_nats_are_those_of_the_logits_under_one_draw(embedding):
   module, data = model(embedding), batch() | {'concealed': np.float32(0.5)}
   variables = jax.jit(module.init)(KEY, data, KEY)
-  log_p = jax.nn.log_softmax(module.apply(variables, data, KEY, method='logits'))
+  logits = jax.jit(functools.partial(module.apply, method='logits'))
+  log_p = jax.nn.log_softmax(logits(variables, data, KEY))
   picked = jnp.take_along_axis(log_p, data['targets'][..., None], axis=-1)[..., 0]
-  nats = module.apply(variables, data, KEY)
+  nats = jax.jit(module.apply)(variables, data, KEY)
   if isinstance(embedding, PermutedIds):  # two ids may share a new name: both have its logit
     draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
     bijective = np.array([len(set(row)) == V for row in np.asarray(draw.names)])
@@ -182,16 +194,17 @@ def test_annealing_ends_at_plain_random_rows(draw_kind):
   data = batch()
   annealed = model(AnnealedLexinvariant(V, D, draw_kind=draw_kind))
   plain = model(Lexinvariant(V, D, draw_kind=draw_kind))
-  variables = annealed.init(KEY, data, KEY)
+  variables = initial(annealed)
   without = bare({'params': {'model': variables['params']}})
   assert 'annealed_table' not in without['params']['embedding']
   of_rows, _ = jax.random.split(jax.random.key(5))  # the other is of the mixture
-  expected = plain.apply(without, data, of_rows)
+  expected = jax.jit(plain.apply)(without, data, of_rows)
   for last in (data, data | {'revealed': 0.0}):
-    actual = annealed.apply(variables, last, jax.random.key(5))
+    actual = jax.jit(annealed.apply)(variables, last, jax.random.key(5))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
   loss = lambda p, c: annealed.apply({'params': p}, data | {'revealed': c}, KEY).sum()
-  slope = lambda c: jax.grad(loss)(variables['params'], c)['embedding']['annealed_table']
+  gradient = jax.jit(jax.grad(loss))
+  slope = lambda c: gradient(variables['params'], c)['embedding']['annealed_table']
   assert np.abs(slope(0.5)).max() > 1e-3
   assert not np.any(slope(0.0))
 
@@ -254,7 +267,7 @@ def test_interchangeable_rows_share_a_half_and_have_one_norm():
 
 def test_preceding_symbols_are_told_backwards_only_and_name_none():
   module, data = model(Preceding(Lexinvariant(V, D), 2)), batch()
-  variables = jax.jit(module.init)(KEY, data, KEY)
+  variables = initial(module)
   encode = lambda ids, draw: module.apply(
     variables, ids, draw, method=lambda m, *given: m.embedding.encode(*given)
   )
@@ -277,16 +290,16 @@ def test_the_taught_model_has_the_nats_of_the_model():
   data = batch()
   inner = model(Lexinvariant(V, D))
   taught = Deciphering(inner, layers=2)
-  variables = taught.init(KEY, data, KEY)
-  nats, sown = taught.apply(variables, data, KEY, mutable='losses')
+  variables = initial(taught)
+  nats, sown = jax.jit(functools.partial(taught.apply, mutable='losses'))(variables, data, KEY)
   assert sown['losses']['decipher'][0] > 0
-  alone = inner.apply({'params': variables['params']['model']}, data, KEY)
+  alone = jax.jit(inner.apply)({'params': variables['params']['model']}, data, KEY)
   np.testing.assert_allclose(nats, alone, atol=1e-5)
 
 
 def test_muon_orthogonalises_the_blocks_matrices_and_only_those():
   module, data = model(Lexinvariant(V, D)), batch()
-  params = jax.jit(module.init)(KEY, data, KEY)['params']
+  params = initial(module)['params']
   declared = describe_model(module).declared
   views = optimizer.matrices(declared, params)
   blocks = views['decoder']['blocks']
@@ -298,8 +311,8 @@ def test_muon_orthogonalises_the_blocks_matrices_and_only_those():
     )  # fmt: skip
   assert views['embedding']['input_scale'] is None
   chain = optimizer.make_optimizer('muon', lambda step: 0.1)(declared)
-  gradient = module.init(jax.random.key(1), data, KEY)['params']
-  updates, _ = chain.update(gradient, chain.init(params), params)
+  gradient = jax.jit(module.init)(jax.random.key(1), data, KEY)['params']
+  updates, _ = jax.jit(chain.update)(gradient, chain.init(params), params)
   up = np.asarray(updates['decoder']['blocks']['up']['kernel'])[0]  # D × 32
   scale = np.linalg.svd(up, compute_uv=False)
   assert scale.max() / scale.min() < 3  # of a random matrix about 6

@@ -15,7 +15,7 @@ def test_markov_builds_and_steps(scale):
   config = markov.get_config(scale)
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
   made = [*transformer.plans(config).values()]
-  for plan in (*made[:2], *made[-2:]):  # one step of each by shapes alone
+  for plan in (made[0], made[-1]):  # characters and BPE; one step of each by shapes alone
     one = plan()
     shapes = check(one.experiment, mesh, one.drawn())
     assert shapes['variables']['params']['embedding']['table'].shape[0] == config.transformer.seeds

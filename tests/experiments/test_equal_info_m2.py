@@ -431,7 +431,7 @@ def test_every_scale_builds_and_steps(scale):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (lambda c: c.m2.update(models=()), 'm2.models must name at least one'),
+    (lambda c: c.m2.update(models=()), 'm2.models must be a tuple of 1 or more'),
     (lambda c: c.m2.update(methods=(('greedy12', 16),)), 'greedy12 has no tokens of 16 bits'),
     (lambda c: c.m2.update(methods=(('nope', 8),)), "tokenizer 'nope' is unknown"),
     (lambda c: c.m2.update(models=(('odd', 1, 30, 4, 8),)), 'dim 30 is no multiple of 4 heads'),

@@ -127,22 +127,24 @@ def test_the_best_of_several_rates_is_chosen_and_only_its_models_are_kept(tmp_pa
   ('changes', 'words'),
   [
     ({'steps': 0}, 'one.steps must be 1 or more'),
-    ({'rates': ()}, 'one.rates must be positive'),
-    ({'rates': (0.0,)}, 'one.rates must be positive'),
+    ({'rates': ()}, 'one.rates must be a tuple of 1 or more'),
+    ({'rates': (0.0,)}, 'one.rates must be .* above 0'),
     ({'rate_share': 0.0}, 'one.rate_share'),
-    ({'position': 'nowhere'}, "'nowhere' is not one of"),
+    ({'position': 'nowhere'}, 'one.position must be one of'),
     ({'heads': 3}, 'no multiple of 3 heads'),
     ({'dim': 6}, 'no even multiple'),
     ({'optimizer': 'nope'}, 'nope'),
-    ({'side_by_side': 2, 'clip_norm': 1.0}, 'one.clip_norm must be 0 for seeds'),
+    ({'side_by_side': 2, 'clip_norm': 1.0}, 'one.clip_norm must be 0 where'),
     ({'lanes': 3}, 'one.lanes must divide the batch of 8'),
     ({'schedule': 'nope'}, 'nope'),
     ({'initial': '/nowhere'}, 'no folder of a trained model'),
   ],
 )
 def test_sections_that_cannot_be_trained_are_refused(changes, words):
-  with pytest.raises(InputError, match=words):
-    fit.check(config_of(**changes)[1], 'one')
+  config, options = config_of(**changes)
+  with pytest.raises(InputError, match=words):  # noqa: PT012
+    config.check()
+    fit.check(options, 'one')
 
 
 def test_a_plan_has_the_batches_of_its_seeds():

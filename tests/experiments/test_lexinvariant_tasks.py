@@ -187,9 +187,6 @@ def test_the_rate_of_a_kind_of_rows_is_chosen_on_the_first_corpus_alone(monkeypa
   short = [('prose', 20, (rate,), 20) for rate in (1e-3, 1e-2, 1e-1)]
   every = config.text.evaluate_every
   assert seen == [*short, ('prose', 100, (1e-2,), every), ('code', 100, (1e-2,), every)]
-  config.text.rates = (0.0,)
-  with pytest.raises(InputError, match=r'text.rates must be positive'):
-    text_models.check(config)
 
 
 @pytest.mark.parametrize('field', ['text', 'regularizer'])
@@ -213,8 +210,6 @@ def test_text_is_read_at_most_four_times_at_large_scales(field):
     ('arms', (('glyph', 0.5),), 'with an embedding of permuted, mixed, interchangeable'),
     ('length', 20, 'length 20 is too short for a task of 60 symbols'),
     ('pairs', 11, 'needs a symbol for each key'),
-    ('examples', 0, 'regularizer.examples must be 1 or more'),
-    ('heads', 0, 'regularizer.heads must be 1 or more'),
     ('anneal', (0.5,), 'regularizer.anneal must be two rising fractions'),
   ],
 )
@@ -255,15 +250,16 @@ def test_the_large_models_have_the_papers_sizes_and_no_vocabulary(scale, vocabul
     assert kept < 0.1 * total  # factored
 
 
-@pytest.mark.parametrize('embedding', [*decoders.PARTIAL, 'lexinvariant'])
-def test_every_arm_builds_and_steps_at_the_scale_of_accelerators(embedding):
+def test_every_arm_builds_and_steps_at_the_scale_of_accelerators():
   config = lexinvariant.get_config('gpu')
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   options = config.regularizer
   size = regularizer.TOKENIZER.vocab_size
-  batches = regularizer.batches(config, regularizer.Arm(embedding, 0.2), 0)
-  experiment = decoders.make_experiment(options, embedding, size, jnp.bfloat16)
-  shape_of.check(dataclasses.replace(experiment, batches=batches), mesh)
+  [hidden] = first_batches(config, regularizer.Arm('permuted', 0.2), 1)  # seconds of endless text
+  plain = {field: values for field, values in hidden.items() if field != 'concealed'}
+  for embedding in (*decoders.PARTIAL, 'lexinvariant'):
+    experiment = decoders.make_experiment(options, embedding, size, jnp.bfloat16)
+    shape_of.check(experiment, mesh, plain if embedding == 'lexinvariant' else hidden)
 
 
 @pytest.mark.parametrize('scale', ['gpu', 'paper'])

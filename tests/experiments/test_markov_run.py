@@ -218,10 +218,10 @@ def test_transformer_arms_say_whether_they_reached_the_entropy_rate(smoke):
     ('transformer.dim', 9, 'smoke', 'no multiple of 2 heads'),
     ('transformer.seeds', 0, 'smoke', 'seeds must be 1 or more'),
     ('transformer.heads', 0, 'smoke', 'heads must be 1 or more'),
-    ('bound.probabilities', (0.8, 1.0), 'smoke', r'p must lie strictly inside \(0, 1\)'),
+    ('bound.probabilities', (0.8, 1.0), 'smoke', 'bound.probabilities must be .* below 1'),
     ('seed', -5, 'smoke', 'seed must be 0 or more'),
-    ('source.p', 1.5, 'smoke,tables=ngram', r'p must lie strictly inside \(0, 1\)'),
-    ('source.q', 0.0, 'smoke,tables=ngram', r'q must lie strictly inside \(0, 1\)'),
+    ('source.p', 1.5, 'smoke,tables=ngram', 'source.p must be below 1'),
+    ('source.q', 0.0, 'smoke,tables=ngram', 'source.q must be above 0'),
     ('data.source', '/nowhere/*.txt', 'smoke,tables=real_text', r'/nowhere/\*.txt'),
   ],
 )
@@ -308,7 +308,7 @@ def test_killed_at_a_random_moment_ends_with_the_same_numbers(smoke, tmp_path):
 
 def test_sigterm_ends_cleanly(tmp_path):
   code, errors = kill_after(tmp_path, 'k=1,tokenizer=characters', signal.SIGTERM)  # of four arms
-  assert code == 0
+  assert code == 143
   assert 'stopped by SIGTERM' in errors
   assert 'Traceback' not in errors
 

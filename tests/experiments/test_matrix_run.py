@@ -440,15 +440,15 @@ def test_every_scale_is_well_formed(scale):
   ('field', 'value', 'message'),
   [
     ('grid.tokenizers', ('bytes', 'lossy'), "grid.tokenizers: 'lossy' is none of bpe"),
-    ('grid.tokenizers', (), 'grid.tokenizers must name at least one'),
+    ('grid.tokenizers', (), 'grid.tokenizers must be a tuple of 1 or more'),
     ('grid.tokenizers', ('numbered10',), 'numbered10 has no tokens of tokenizers.token_bits = 12'),
-    ('grid.embeddings', ('learnt',), "grid.embeddings: 'learnt' is not one of learned"),
+    ('grid.embeddings', ('learnt',), 'grid.embeddings must be .* one of learned'),
     ('grid.dim', 18, 'grid.dim 18 is no even multiple of 2 heads'),
     ('grid.teraflops', 0.0, 'grid.teraflops must be above 0'),
     ('budget.times', 0.0, 'budget.times must be above 0'),
     ('data.source', 'ngram:stdlib,length=16', 'is 32 long'),
     ('budget.tokenizers', ('bytes', 'lossy'), "budget.tokenizers: 'lossy' is none of bpe"),
-    ('markov.bits', (13,), 'markov.bits 13 is not one of 12, 16'),
+    ('markov.bits', (13,), 'markov.bits must be .* one of 12, 16'),
     ('seed', -1, 'seed must be 0 or more'),
   ],
 )

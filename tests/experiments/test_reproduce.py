@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from configs import markov
-from experiments import reproduce, runner
+from experiments import minutes, reproduce, runner
 from lib.errors import InputError
 from lib.report import claims, published, results, sections
 from lib.report.results import Row, coordinates
@@ -123,15 +123,30 @@ def test_the_page_is_one_file(report):
   assert all(one.startswith(('#', 'data:image/png;base64,')) for one in parser.found)
 
 
-def test_the_page_fits_a_phone(report):
-  if not browser.CHROMIUM:
-    pytest.skip('no Chromium here (Debian: apt-get install --no-install-recommends chromium)')
+needs_a_browser = pytest.mark.skipif(
+  not browser.CHROMIUM,
+  reason='no Chromium here (Debian: apt-get install --no-install-recommends chromium)',
+)
+
+
+@needs_a_browser
+@pytest.mark.parametrize('width', [390, 1280])
+def test_the_page_fits_a_phone_and_a_screen(report, width):
   folder, _ = report
-  found, console = browser.look(folder / 'report.html', folder)
-  assert found['needed'] <= found['width'] <= 390
+  found, console = browser.look(folder / 'report.html', folder, width)
+  assert found['needed'] <= found['width'] <= width
   assert found['fetched'] == []
   assert found['unseen'] == 0
   assert console == ''
+
+
+@needs_a_browser
+def test_what_is_folded_on_a_screen_is_printed(report):
+  folder, _ = report
+  text = (folder / 'report.html').read_text()
+  without = folder / 'without.html'
+  without.write_text(re.sub('<details>.*?</details>', '', text, flags=re.DOTALL))
+  assert browser.printed(folder / 'report.html', folder) > browser.printed(without, folder) > 0
 
 
 def test_what_is_other_than_the_scale_is_said_and_reproduces_nothing_but_theory(tmp_path):
@@ -197,7 +212,7 @@ def test_the_demo_runs_a_part_of_every_paper_and_its_report_gathers_them():
   *runs, last = demo()
   folders = []
   for words in runs:
-    given = dict(word.removeprefix('--').split('=', 1) for word in words[3:])
+    given = dict(word[2:].split('=', 1) for word in words[3:] if word.startswith('--'))
     name = words[2].removeprefix('experiments.')
     config = importlib.import_module(f'configs.{name}').get_config(given['config'].split(':')[1])
     for field, value in given.items():
@@ -221,7 +236,7 @@ def test_recipes_run_once_and_say_how_far_they_are(commands, tmp_path, capfd):
   found = reproduce.run_all(['markov'], 'cpu', tmp_path)
   assert found == {tmp_path / 'markov': ''}
   said = capfd.readouterr().err
-  assert re.search('== markov, ngram: table 1 of 7; .* so far, about 10 minutes left', said)
+  assert '== markov, ngram: table 1 of 7, about 10 minutes left' in said
   assert 'bar |' in said
   assert reproduce.run_all(['markov'], 'cpu', tmp_path) == found
   assert ran == ['markov']  # the second time nothing ran
@@ -270,3 +285,12 @@ def test_tables_of_an_unfinished_run_are_reported(tmp_path):
   assert section.minutes == 0.5
   assert section.facts[-1] == 'markov ended with exit code 1.'
   assert next(one.verdict for one in section.judged) == 'agrees with the theorem'
+
+
+def test_the_time_left_follows_the_pace(monkeypatch):
+  now = iter([0.0, 0.0, 240.0, 300.0])
+  monkeypatch.setattr(minutes.time, 'monotonic', lambda: next(now))
+  left = minutes.TimeLeft({'a': 2.0, 'b': 4.0, 'c': 0.1}, None)
+  assert left.reaches('a') == 'time left unknown'
+  assert left.reaches('b') == 'about 8 minutes left'  # 4.1 at two minutes a minute
+  assert left.reaches('c') == 'about a minute left or less'

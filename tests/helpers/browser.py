@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a browser without a window makes of a page at the width of a phone."""
+"""What a browser without a window makes of a page, on a screen and on paper."""
 
 import html
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
-# The page in a frame of 390 pixels; a violation of its own policy would be a fetch.
+# The page in a frame; a violation of its own policy would be a fetch.
 FRAME = """<!doctype html><body style="margin:0"><script>
   const faults = [];
 </script>
-<iframe id="frame" style="border:0;width:390px;height:3000px" srcdoc="{page}"></iframe>
+<iframe id="frame" style="border:0;width:{width}px;height:3000px" srcdoc="{page}"></iframe>
 <pre id="found"></pre>
 <script>
   addEventListener('load', () => {{
@@ -28,15 +29,26 @@ FRAME = """<!doctype html><body style="margin:0"><script>
 </script>"""
 
 
-def look(page: pathlib.Path, folder: pathlib.Path) -> tuple[dict, str]:
+def look(page: pathlib.Path, folder: pathlib.Path, width: int) -> tuple[dict, str]:
   """Widths in pixels, what was fetched, pictures not drawn; and what the console says."""
   frame = folder / 'frame.html'
-  frame.write_text(FRAME.format(page=html.escape(page.read_text())))
-  done = subprocess.run(
-    [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--enable-logging=stderr',
-     f'--user-data-dir={folder / "profile"}', '--dump-dom', frame.as_uri()],
-    capture_output=True, text=True, check=True, timeout=120,
-  )  # fmt: skip
+  frame.write_text(FRAME.format(page=html.escape(page.read_text()), width=width))
+  done = _run(folder, '--dump-dom', frame.as_uri())
   found = done.stdout.partition('<pre id="found">')[2].partition('</pre>')[0]
   console = [line for line in done.stderr.splitlines() if 'CONSOLE' in line]
   return json.loads(html.unescape(found)), '\n'.join(console)
+
+
+def printed(page: pathlib.Path, folder: pathlib.Path) -> int:
+  """The number of sheets that the page takes on paper."""
+  sheets = folder / 'printed.pdf'
+  _run(folder, f'--print-to-pdf={sheets}', page.as_uri())
+  return len(re.findall(rb'/Type\s*/Page\b', sheets.read_bytes()))
+
+
+def _run(folder: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--enable-logging=stderr',
+     f'--user-data-dir={folder / "profile"}', *flags],
+    capture_output=True, text=True, check=True, timeout=120,
+  )  # fmt: skip

@@ -190,7 +190,7 @@ def test_decoder_with_the_kernel_is_the_decoder(monkeypatch, position, sizes, na
   rng = np.random.default_rng(0)
   x = rng.normal(size=(4, 40, 16)).astype(np.float32)
   segments = np.sort(rng.integers(1, 4, (4, 40)))
-  variables = decoder.init(jax.random.key(0), x, segments, segments)
+  variables = jax.jit(decoder.init)(jax.random.key(0), x, segments, segments)
   loss = lambda variables, x: jnp.sin(decoder.apply(variables, x, segments, segments)[0]).sum()
   expected = jax.jit(jax.grad(loss, argnums=(0, 1)))(variables, x)
   monkeypatch.setattr('lib.models.decoder.preferred', lambda width, dtype: name)

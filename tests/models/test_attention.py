@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention: every implementation equals the reference, forward and backward."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,14 @@ def example(batch, length, heads, head_dim, bias_batch, dtype, seed=0):
   return (q, k, v, bias), mask, draw(batch, length, heads, head_dim)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def run(implementation, inputs, mask, weight):
+  """What attention gives, and its gradients."""
+  call = lambda *arrays: attention(*arrays, mask=mask, implementation=implementation)
+  out, back = jax.vjp(call, *inputs)
+  return out, back(weight)
+
+
 @pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 2e-6), ('bfloat16', 2e-2)])
 @pytest.mark.parametrize(
   ('batch', 'length', 'heads', 'head_dim', 'bias_batch'),
@@ -30,19 +40,11 @@ def test_equals_the_reference_and_its_gradient(
   batch, length, heads, head_dim, bias_batch, dtype, tolerance, monkeypatch
 ):
   inputs, mask, weight = example(batch, length, heads, head_dim, bias_batch, dtype)
-
-  def run(implementation, inputs):
-    call = lambda *arrays: attention(*arrays, mask=mask, implementation=implementation)
-    out, back = jax.vjp(call, *inputs)
-    return out, back(weight)
-
   wide = jax.tree.map(lambda x: x.astype(jnp.float32), inputs)
-  weight = weight.astype(jnp.float32)
-  expected = run('reference', wide)
-  weight = weight.astype(dtype)
+  expected = run('reference', wide, mask, weight.astype(jnp.float32))
   monkeypatch.setattr(kernels, 'TILE', 8)
   for implementation in ('xla', 'tiled'):
-    actual = run(implementation, inputs)
+    actual = run(implementation, inputs, mask, weight)
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for mine, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
       assert mine.dtype == dtype

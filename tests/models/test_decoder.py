@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Properties of the decoder: causality, segments, positions, sizes of the papers' models."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,12 @@ def make_batch(rows=3, segments=None, seed=0):
   return {'inputs': inputs, 'targets': targets, 'segments': segments, 'positions': places}
 
 
+@functools.cache
+def initial(model):
+  """The variables that a model begins with."""
+  return jax.jit(model.init)(KEY, make_batch(), KEY)
+
+
 SCHEMES = [{'position': scheme, 'init_std': 0.3} for scheme in positions.SCHEMES]
 VARIANTS = [
   *SCHEMES,
@@ -41,7 +49,7 @@ VARIANTS = [
 @pytest.mark.parametrize('options', VARIANTS, ids=str)
 def test_no_position_sees_its_future(options):
   model, batch = make_model(**options), make_batch()
-  variables = jax.jit(model.init)(KEY, batch, KEY)
+  variables = initial(model)
 
   def hidden_at(vectors, place):
     decode = lambda module, x: module.decoder(x, batch['positions'], batch['segments'])[0]
@@ -62,8 +70,7 @@ def test_documents_in_a_row_do_not_see_each_other(options):
   packed = make_batch(1, np.repeat([[1, 2]], T // 2, axis=1).astype(np.int32))
   packed['inputs'][:, T // 2] = V
   packed['positions'] = np.tile(np.arange(T // 2, dtype=np.int32), 2)[None]
-  variables = jax.jit(model.init)(KEY, packed, KEY)
-  score = jax.jit(model.apply)
+  variables, score = initial(model), jax.jit(model.apply)
   together = score(variables, packed, KEY)
   halves = [
     score(variables, {k: v[:, part] for k, v in packed.items()}, KEY)
@@ -74,12 +81,13 @@ def test_documents_in_a_row_do_not_see_each_other(options):
 
 def test_nats_are_the_log_softmax_of_the_logits():
   model, batch = make_model(tied=False), make_batch()
-  variables = jax.jit(model.init)(KEY, batch, KEY)
-  logits = model.apply(variables, batch, KEY, method='logits')
+  variables = initial(model)
+  logits = jax.jit(functools.partial(model.apply, method='logits'))(variables, batch, KEY)
   expected = -jnp.take_along_axis(
     jax.nn.log_softmax(logits), jnp.asarray(batch['targets'])[..., None], axis=-1
   )[..., 0]
-  np.testing.assert_allclose(model.apply(variables, batch, KEY), expected, rtol=1e-5, atol=1e-5)
+  found = jax.jit(model.apply)(variables, batch, KEY)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_rotation_depends_on_distance_alone():
@@ -114,9 +122,9 @@ def test_gelu_is_exact_and_so_is_its_slope():
 
 def test_bfloat16_activations_keep_float32_parameters_and_losses():
   model, batch = make_model(dtype=jnp.bfloat16), make_batch()
-  variables = jax.jit(model.init)(KEY, batch, KEY)
+  variables = initial(model)
   assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
-  assert model.apply(variables, batch, KEY).dtype == jnp.float32
+  assert jax.eval_shape(model.apply, variables, batch, KEY).dtype == jnp.float32
 
 
 M2 = dict(position='relative', norm='rms', gated=True, activation='relu')
@@ -153,7 +161,7 @@ def test_unknown_choices_are_named(option):
 ])  # fmt: skip
 def test_layers_without_a_loop_are_the_same_layers(monkeypatch, where, remat, loops):
   model, batch = make_model(remat=remat), make_batch()
-  variables = jax.jit(model.init)(KEY, batch, KEY)
+  variables = initial(model)
 
   def gradient(backend):
     monkeypatch.setattr(decoder, 'backend', lambda: backend)

@@ -14,6 +14,7 @@ import time
 import numpy as np
 import pytest
 from absl import flags
+from tokenizers import AddedToken, Tokenizer
 
 from experiments.tools import compress
 from experiments.tools.speed import stepped
@@ -24,7 +25,7 @@ from lib.tokenizers.coding.baselines import train_static_ac
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.tokenizers.coding.windows import EqualInfo
-from tests.helpers import byte_models
+from tests.helpers import byte_models, hostile
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -221,6 +222,18 @@ def test_links_and_streams_are_written_through_and_stay(codecs, tmp_path, capfdb
   link.symlink_to('link')
   with pytest.raises(InputError, match=r'cannot write .*: Too many levels'):
     call('encode', path, out=link, force=True, **options)
+
+
+def test_bytes_that_a_token_does_not_give_back_are_counted(tmp_path, capsys):
+  library = Tokenizer.from_str(hostile.tokenizer_json().decode())
+  library.add_tokens([AddedToken('<mask>', lstrip=True)])
+  (tmp_path / 'tokenizer.json').write_text(library.to_str())
+  (tmp_path / 'text').write_bytes(b'the words   <mask>')
+  call('encode', tmp_path / 'text', tokenizer=tmp_path / 'tokenizer.json')
+  assert 'included); 3 bytes were encoded one by one' in capsys.readouterr().out
+  (tmp_path / 'text').write_bytes(b'the words')
+  call('encode', tmp_path / 'text', tokenizer=tmp_path / 'tokenizer.json', force=True)
+  assert 'one by one' not in capsys.readouterr().out
 
 
 def test_what_fails_is_named(codecs, tmp_path, monkeypatch):

@@ -81,17 +81,19 @@ def test_sigterm_saves_and_the_same_command_goes_on(unbroken, tmp_path, monkeypa
   assert equal(resumed, state)
 
 
-def test_sigterm_in_the_last_step_is_not_lost(tmp_path, monkeypatch):
+def test_ctrl_c_in_the_last_step_is_not_lost(tmp_path, monkeypatch):
   original = loop.check_finite
 
   def terminate(step, values):
     if step == 2:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), signal.SIGINT)
     original(step, values)
 
   monkeypatch.setattr(loop, 'check_finite', terminate)
-  with pytest.raises(loop.Stopped, match='after step 3, saved'):
+  with pytest.raises(loop.Stopped, match='by Ctrl-C after step 3, saved') as caught:
     tiny.run(tmp_path, 3)
+  assert caught.value.code == 130
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
   assert (tmp_path / 'checkpoints/train/3').is_dir()
 
 
@@ -245,8 +247,8 @@ def test_a_clock_that_is_set_back_changes_nothing(record, tmp_path, monkeypatch)
 
 
 def test_the_bar_goes_on_when_the_clock_is_set_back(monkeypatch):
-  bar = metrics.progress_bar('train', 0, 10)
-  bar.mininterval = 0
+  bar = metrics.progress_bar('train', 10)
+  bar.mininterval = bar.delay = 0
   monkeypatch.setattr(time, 'time', lambda: 0.0)
   bar.update()
   assert bar.last_print_n == 1

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long tables take, and how long the rest of a run may take."""
+
+import time
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+# Minutes of each table at `cpu` on two cores, about: weights, for the time that is left.
+MINUTES = {
+  'markov': {'ngram': 0.1, 'blocks': 0.1, 'token_ngram': 1.2, 'bound': 0.1, 'transformer': 5.8,
+             'generalization': 0.1, 'real_text': 2.1},
+  'lexinvariant': {'theory': 0.1, 'markov': 10, 'context': 22, 'cipher': 3, 'in_context': 6,
+                   'regularizer': 7, 'draws': 0.8, 'cost': 0.9},
+  'equal_info': {'ratio': 7.4, 'm2': 28, 'windows': 0.1, 'reset': 0.3, 'decompress': 7.0,
+                 'uniformity': 0.1, 'stability': 0.2},
+  'visual_unicode': {'coverage': 0.1, 'loss': 10, 'reasoning': 10, 'homoglyphs': 2,
+                     'unseen_script': 2.6, 'neighbours': 0.5, 'growth': 4.5},
+  'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
+}  # fmt: skip
+
+
+class TimeLeft:
+  """How far some tables have come, and how long the rest may take.
+
+  Args:
+    minutes: table -> weight, in the order of running.
+    pace: minutes a minute of weight, if it is known.
+  """
+
+  def __init__(self, minutes: Mapping[Any, float], pace: float | None):
+    self._begin = time.monotonic()
+    self._all, self._ahead, self._pace = dict(minutes), dict(minutes), pace
+
+  def reaches(self, table: Hashable) -> str:
+    """Says that a table begins, so that those before it are done: 'about 5 minutes left'."""
+    order = list(self._all)
+    for before in order[: order.index(table)]:
+      self._ahead.pop(before, None)
+    spent = (time.monotonic() - self._begin) / 60
+    if done := sum(self._all.values()) - sum(self._ahead.values()):
+      self._pace = spent / done
+    if self._pace is None:
+      return 'time left unknown'
+    left = sum(self._ahead.values()) * self._pace
+    return f'about {left:.0f} minutes left' if left >= 1.5 else 'about a minute left or less'

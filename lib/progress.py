@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a long job says of itself on stderr: a bar in a terminal, elsewhere a line now and then."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+from absl import logging as absl_logging
+from tqdm import tqdm
+
+EVERY = 30.0  # seconds between lines, where stderr is no terminal
+FORMAT = '{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]'
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+  """Whether from now on nothing is said but results and errors."""
+  global _quiet
+  _quiet = quiet
+
+
+def say(line: str) -> None:
+  """Says a line."""
+  if not _quiet:
+    print(line, file=sys.stderr, flush=True)
+
+
+def silence_libraries() -> None:
+  """Keeps away what libraries report of TPUs that are not there, and what orbax also raises."""
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  absl_logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
+  logging.getLogger('jax._src.xla_bridge').setLevel(logging.ERROR)
+
+
+class Bar(tqdm):
+  """A bar with the time left; `phase` says what happens while it stands still.
+
+  Where stderr is no terminal, it is a line at the end, and one every EVERY seconds before.
+  """
+
+  monitor_interval = 0  # no thread that redraws
+
+  def __init__(self, *args: Any, disable: bool = False, **options: Any):
+    self.lines, self.begun = not sys.stderr.isatty(), 0
+    if self.lines:
+      options |= {'mininterval': EVERY, 'delay': EVERY, 'leave': False}
+    options = {'mininterval': 0.5, 'dynamic_ncols': True, 'smoothing': 0} | options
+    form = FORMAT.replace('|{bar:10}|', '') if self.lines else FORMAT
+    super().__init__(*args, bar_format=form, disable=disable or _quiet, **options)
+    if not self.disable:  # tqdm reads the wall clock: set back an hour, it would stand for an hour
+      self._time = time.monotonic
+      self.restart()
+
+  def begin(self, done: int) -> None:
+    """Goes on from what an earlier call did; where that was all, nothing more is said."""
+    self.n = self.begun = done
+    if done >= (self.total or 0):
+      self.leave = False
+    self.restart()
+
+  def restart(self) -> None:
+    """Leaves out of the pace what was done so far, such as a first step with its compilation."""
+    if not self.disable:
+      self.initial = self.n
+      self.start_t = self.last_print_t = time.monotonic()
+
+  def phase(self, words: str) -> None:
+    """Says what is done now that takes a while, such as 'compiling'."""
+    if not self.disable and not self.lines:
+      self.set_postfix_str(f'{words} …')
+
+  def close(self) -> None:
+    """Ends the bar; where it was none, says in a line that all is done."""
+    if not self.disable and self.lines and self.begun < self.n == self.total:
+      took = self.format_interval(time.monotonic() - self.start_t)
+      print(f'{self.desc}: {self.n:,} in {took}{", " * bool(self.postfix)}{self.postfix or ""}',
+            file=sys.stderr, flush=True)  # fmt: skip
+    super().close()
+
+  @staticmethod
+  def status_printer(file: Any) -> Any:
+    """Draws over the bar before, or writes lines."""
+    if file.isatty():
+      return tqdm.status_printer(file)
+    return lambda text: print(text.strip(), file=file, flush=True) if text.strip() else None
