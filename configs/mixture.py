@@ -15,7 +15,7 @@ Cost: smoke under a minute, cpu at most 5 minutes a table on two cores. No table
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.common import Scaled
+from configs.fields import Field, Scaled
 
 TABLES = ('exact', 'domains', 'languages', 'off_the_shelf')
 
@@ -23,24 +23,33 @@ TABLES = ('exact', 'domains', 'languages', 'off_the_shelf')
 def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
   mixtures = {
-    'mixtures': Scaled(3, 8, 20, 100),  # tokenizers, each with shares of its own
+    'mixtures': Field(Scaled(3, 8, 20, 100), least=3),  # tokenizers, each with shares of its own
     'train_bytes': Scaled(60_000, 1_000_000, 100_000_000, 10_000_000_000),  # at most
     # Bytes of the sample of each category, at most; the largest is the one of the other columns.
-    'sample_bytes': Scaled(
-      (20_000, 60_000),
-      (50_000, 150_000, 500_000),
-      (1_000_000, 10_000_000),
-      (100_000_000, 1_000_000_000),
+    'sample_bytes': Field(
+      Scaled(
+        (20_000, 60_000),
+        (50_000, 150_000, 500_000),
+        (1_000_000, 10_000_000),
+        (100_000_000, 1_000_000_000),
+      ),
+      size=1,
     ),
-    'merges': Scaled((20, 60), (30, 100, 300, 1000), (300, 1000, 3000), (3000, 30_000)),
+    'merges': Field(
+      Scaled((20, 60), (30, 100, 300, 1000), (300, 1000, 3000), (3000, 30_000)), size=2
+    ),
     'interval_merges': Scaled(60, 300, 1000, 3000),  # by which intervals are computed
-    'folds': 10,  # of each sample, which are resampled for intervals
+    'folds': Field(10, least=2),  # of each sample, which are resampled for intervals
     'resamples': Scaled(4, 40, 100, 100),
     'trials': Scaled(3, 19, 39, 39),  # tokenizers that the categories explain, for the p-value
   }
   sections = {
-    'data': {'source': 'stdlib'},  # five embedded domains, or a folder with one for each category
-    'tokenizer': {'family': 'bpe', 'rule': 'words'},  # that is attacked in all but off_the_shelf
+    # stdlib: five embedded domains; or a folder with a file or a folder for each category
+    'data': {'source': Field('stdlib', size=1)},
+    'tokenizer': {  # that is attacked in all tables but off_the_shelf
+      'family': Field('bpe', choices=('bpe',)),
+      'rule': Field('words', size=1),  # of lib.tokenizers.pretokenizers
+    },
     'exact': {
       'train_bytes': Scaled(30_000, 200_000, 200_000, 200_000),
       'merges': Scaled(40, 200, 200, 200),
@@ -53,8 +62,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'texts': '',  # a folder with a file or a folder for each category
       'sample_bytes': Scaled(60_000, 1_000_000, 100_000_000, 1_000_000_000),
       'merges': Scaled(60, 300, 3000, 30_000),
-      'lines': 'auto',  # did its trainer cut text at line ends? yes, no, or auto
-      'folds': 10,
+      # did its trainer cut text at line ends?
+      'lines': Field('auto', choices=('auto', 'yes', 'no')),
+      'folds': Field(10, least=2),
       'resamples': Scaled(4, 40, 100, 100),
     },
   }

@@ -101,9 +101,7 @@ def log_mse(shares: np.ndarray, truth: np.ndarray) -> float:
   return float(np.log10(max(np.mean((shares - truth) ** 2), 1e-12)))
 
 
-def regressed(
-  features: Sequence[np.ndarray], truths: Sequence[np.ndarray]
-) -> Iterable[np.ndarray]:
+def regressed(features: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Iterable[np.ndarray]:
   """The shares of each mixture [n] by a regression on all others: of its tokens a byte [n].
 
   A line with one slope, and a level for each category, of the shares against the logarithm of the

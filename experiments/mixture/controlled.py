@@ -18,7 +18,7 @@ from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.threads import on_all_cores
-from lib.tokenizers import merge_lists, registry
+from lib.tokenizers import merge_lists, pretokenizers, registry
 from lib.tokenizers.base import Tokenizer
 
 GUESSES = 1000  # random guesses at a mixture, over which the error of one is averaged
@@ -51,7 +51,7 @@ def _measure(config: ConfigDict, table: str, known: Categories) -> Rows:
   truths = [truth for truth, *_ in every]
   errors: dict[tuple, list[float]] = defaultdict(list)  # coordinates -> log10 MSE of each mixture
   others: dict[str, list[float]] = defaultdict(list)
-  for seed, (truth, found, features, quantities) in zip(seeds, every, strict=True):
+  for seed, (truth, found, _, quantities) in zip(seeds, every, strict=True):
     for (sample, merges), shares in found.items():
       errors['attack', sample, merges].append(attack.log_mse(shares, truth))
     uniform = np.full(len(truth), 1 / len(truth))
@@ -73,7 +73,11 @@ def _measure(config: ConfigDict, table: str, known: Categories) -> Rows:
       for name, baseline in (('random', errors['random',]), ('best_baseline', best)):
         less = of(np.array(values) - baseline)
         rows.add(where, f'log10_mse_less_{name}', less, 'difference by mixture')
-  where = {'method': 'attack', 'sample': max(options.sample_bytes), 'merges': options.interval_merges}
+  where = {
+    'method': 'attack',
+    'sample': max(options.sample_bytes),
+    'merges': options.interval_merges,
+  }
   for name, values in others.items():
     rows.add(where, name, of(values), *UNITS[name])
   return rows
@@ -158,20 +162,16 @@ def _again(texts: Sequence[bytes], rng: np.random.Generator) -> list[bytes]:
 
 
 def check(config: ConfigDict, table: str) -> None:
-  """Raises InputError for sizes that cannot be."""
+  """Raises InputError for texts that are no categories, or a rule that does not exist."""
+  pretokenizers.patterns(config.tokenizer.rule)
+  if spec := config.data.source if table == 'domains' else config.languages.texts:
+    categories.check(spec)
   options = config[table]
-  if table == 'domains':
-    categories.check(config.data.source)
-  elif options.texts:
-    categories.check(options.texts)
-  if options.mixtures < 3:
-    raise InputError(f'{table}.mixtures must be 3 or more; got {options.mixtures}.')
-  for name in ('folds', 'resamples', 'trials', 'train_bytes', 'interval_merges'):
-    if options[name] < 1:
-      raise InputError(f'{table}.{name} must be 1 or more; got {options[name]}.')
-  for name, least in (('sample_bytes', 1), ('merges', 2)):
-    if len(options[name]) < least or min(options[name]) < 1:
-      raise InputError(f'{table}.{name} must be {least} numbers or more, of 1 or more each.')
+  if options.interval_merges > max(options.merges):
+    raise InputError(
+      f'{table}.interval_merges must be at most the largest of {table}.merges, '
+      f'{max(options.merges)}; got {options.interval_merges}.'
+    )
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run, table: str) -> Pictures:
@@ -187,25 +187,25 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run, table: str) -> P
     for row in of(method=method)
     if row.measured is not None
   }
-  largest, count = max(config[table].sample_bytes), config[table].interval_merges
-  panels = []
-  for title, x_label, name, series in (
-    ('More merges', 'merges', 'merges', {
-      'a sample of other text': of(sample=largest),
-      'the training text as sample': of(sample='training'),
-    }),
-    (f'More text in the sample, {count} merges', 'bytes of a category', 'sample', {
-      'a sample of other text': [one for one in of(merges=count) if one.where['sample'] != 'training'],
-    }),
-  ):  # fmt: skip
-    found = {label: [row for row in every if row.measured is not None] for label, every in series.items()}
-    if any(found.values()):
-      panels.append(plots.curves(
-        title, x_label, 'log10 of the mean squared error',
-        {label: ([int(row.where[name]) for row in every], [row.measured for row in every]) for label, every in found.items()},
-        levels, log_x=True, errors={label: [row.sem for row in every] for label, every in found.items()},
-      ))
-  return {f'{table}.png': panels}
+  options = config[table]
+  largest, count = max(options.sample_bytes), options.interval_merges
+  points = lambda name, rows: [(int(row.where[name]), row) for row in rows]
+  by_merges = {
+    'bpe, a sample of other text': points('merges', of(sample=largest)),
+    'training text as sample': points('merges', of(sample='training')),
+  }
+  sizes = [row for row in of(merges=count) if row.where['sample'] != 'training']
+  by_size = {'bpe, a sample of other text': points('sample', sizes)}
+  y_label = 'log10 of the mean squared error'
+  panels = [
+    plots.row_curves('More merges', 'merges', y_label, by_merges, levels=levels, log_x=True),
+    plots.row_curves(
+      f'A larger sample, {count} merges', 'bytes of each category', y_label, by_size,
+      levels=levels, log_x=True,
+    ),
+  ]  # fmt: skip
+  caption = 'The error of the shares that merges tell, over the errors of what knows no merges.'
+  return {f'{table}.png': plots.Picture(caption, panels if sizes else [])}
 
 
 def _table(name: str, measure: Callable[[ConfigDict, Run], Rows], what: str) -> Table:
@@ -217,7 +217,13 @@ def _table(name: str, measure: Callable[[ConfigDict, Run], Rows], what: str) -> 
     '`sample` is how much text of each category the attacker has, none of it in the training text; '
     '`training` is the training text itself. The baselines know no merges: a random and an equal '
     'mixture, and a regression on tokens a byte of each category, fitted to the other tokenizers.',
-    ('log10_mse', 'log10_mse_less_best_baseline', 'coverage', 'rejected', 'rejected_without_largest'),
+    (
+      'log10_mse',
+      'log10_mse_less_best_baseline',
+      'coverage',
+      'rejected',
+      'rejected_without_largest',
+    ),
     check=functools.partial(check, table=name),
     pictures=functools.partial(pictures, table=name),
   )

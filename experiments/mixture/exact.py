@@ -9,7 +9,6 @@ from experiments.mixture import attack, controlled
 from experiments.recipe import Run, Table
 from lib.data import categories
 from lib.data.categories import Categories
-from lib.errors import InputError
 from lib.evals.mixture import Attack
 from lib.report.results import Rows
 from lib.tokenizers import bpe_replay, merge_lists
@@ -21,7 +20,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   """Objectives and differences of one tokenizer and one set of samples."""
   options, rows = config.exact, Rows('exact')
   known = categories.open_categories(config.data.source)
-  training, samples = categories.halves(known, config.seed, options.train_bytes, options.train_bytes)
+  training, held = categories.halves(known, config.seed, options.train_bytes, options.train_bytes)
+  samples = dict(held)
   shares = np.random.default_rng(config.seed).dirichlet(np.ones(len(known)))
   parts, _ = attack.mixed(training, shares, options.train_bytes)
   documents = [text for part in parts.values() for text in part]
@@ -43,7 +43,9 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   rows.add(where, 'objective_found', found.objective, '', 'text that the tokenizer has not seen')
   lazy = Attack(other, range(len(samples)), options.full_merges).solve().objective
   whole = full(other, len(samples), options.full_merges)
-  rows.add(where, 'lazy_minus_full', lazy - whole, 'share of pairs', f'{options.full_merges} merges')
+  rows.add(
+    where, 'lazy_minus_full', lazy - whole, 'share of pairs', f'{options.full_merges} merges'
+  )
   turned = dict(reversed(samples.items()))
   again = Attack(replayed(merges, turned), range(len(samples))).solve().shares[::-1]
   rows.add(where, 'permutation_difference', float(np.abs(found.shares - again).max()), 'share')
@@ -62,15 +64,15 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   total = shares[index] + shares[-1]
   before = found.shares[list(samples).index(name)]
   rows.add(where, 'sum_difference', abs(total - before), 'share', f'of {name}, once and twice')
-  rows.add(where, 'undetermined', (high - low) / total, 'share of the sum', 'that one of the two can have')
+  rows.add(
+    where, 'undetermined', (high - low) / total, 'share of the sum', 'that one of the two can have'
+  )
   return rows
 
 
 def replayed(merges: MergeList, samples: Categories) -> Replay:
   """The merges replayed on one sample for each category."""
-  pieces = [
-    piece for i, one in enumerate(samples.values()) for piece in merges.pieces(i, one)
-  ]
+  pieces = [piece for i, one in enumerate(samples.values()) for piece in merges.pieces(i, one)]
   return bpe_replay.replay(pieces, len(samples), merges.merges, merges.lengths, merges.overlap)
 
 
@@ -111,13 +113,6 @@ def full(one: Replay, count: int, merges: int) -> float:
   return float(found.fun / pairs.sum())
 
 
-def check(config: ConfigDict) -> None:
-  """Raises InputError for sizes that cannot be."""
-  for name in ('train_bytes', 'merges', 'full_merges'):
-    if config.exact[name] < 1:
-      raise InputError(f'exact.{name} must be 1 or more; got {config.exact[name]}.')
-
-
 TABLE = Table(
   'exact',
   measure,
@@ -126,5 +121,5 @@ TABLE = Table(
   'violated, the order of the categories and a sample given twice change nothing. Of two equal '
   'categories only the sum is determined.',
   ('objective_at_truth', 'objective_found', 'lazy_minus_full', 'undetermined'),
-  check=check,
+  check=lambda config: controlled.check(config, 'domains'),
 )

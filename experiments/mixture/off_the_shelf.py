@@ -11,6 +11,7 @@ from experiments.mixture import attack, controlled
 from experiments.recipe import Pictures, Run, Table
 from lib.data import categories
 from lib.errors import InputError
+from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.tokenizers import merge_lists, registry
 
@@ -44,11 +45,6 @@ def check(config: ConfigDict) -> None:
   options = config.off_the_shelf
   if bool(options.tokenizer) != bool(options.texts):
     raise InputError('give both off_the_shelf.tokenizer=FILE and off_the_shelf.texts=DIR, or none.')
-  if options.lines not in LINES:
-    raise InputError(f'off_the_shelf.lines {options.lines!r} is not one of {", ".join(LINES)}.')
-  for name in ('sample_bytes', 'merges', 'folds', 'resamples'):
-    if options[name] < 1:
-      raise InputError(f'off_the_shelf.{name} must be 1 or more; got {options[name]}.')
   if options.tokenizer:
     merge_lists.of(registry.load(options.tokenizer), LINES[options.lines])
     categories.check(options.texts)
@@ -60,17 +56,22 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   names = [row.where['category'] for row in select(rows, 'off_the_shelf', 'share')]
   if not names:
     return {}
-  shares, low, high = map(of, ('share', 'share_low', 'share_high'))
+  shares, low, high = (np.array(of(one)) for one in ('share', 'share_low', 'share_high'))
 
   def draw(axis: Any) -> None:
-    across = [[max(s - a, 0) for s, a in zip(shares, low)], [max(b - s, 0) for s, b in zip(shares, high)]]
-    axis.barh(names, shares, xerr=across, capsize=3, color='tab:blue')
+    across = [
+      [max(s - a, 0) for s, a in zip(shares, low)],
+      [max(b - s, 0) for s, b in zip(shares, high)],
+    ]
+    axis.barh(names, shares, xerr=across, capsize=3, color=plots.COLORS[0])
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
     axis.set_xlabel('share of the bytes of the training text, with its 95 % interval')
     axis.set_title('What the tokenizer was trained on')
 
-  return {'off_the_shelf.png': [draw]}
+  caption = 'The shares of the training text of the tokenizer, each with its 95 % interval.'
+  panel = plots.Panel(draw, 1.2 + 0.35 * len(names))
+  return {'off_the_shelf.png': plots.Picture(caption, [panel])}
 
 
 TABLE = Table(

@@ -39,7 +39,8 @@ def open_categories(spec: str) -> Categories:
   found = {}
   for path in check(spec):
     splits = own_files.open_corpus(str(path)).splits
-    found[path.stem] = [text for split in own_files.SPLITS for text in splits[split]]
+    whole = [splits[split] for split in own_files.SPLITS]
+    found[path.stem] = [part[i] for part in whole for i in range(len(part))]
   return found
 
 
@@ -132,4 +133,6 @@ def _header_files() -> list[pathlib.Path]:
     spec = importlib.util.find_spec(package)
     folders += map(pathlib.Path, (spec and spec.submodule_search_locations) or ())
   suffixes = {'.h', '.hpp', '.c', '.cpp'}
-  return [path for folder in folders for path in sorted(folder.rglob('*')) if path.suffix in suffixes]
+  return [
+    path for folder in folders for path in sorted(folder.rglob('*')) if path.suffix in suffixes
+  ]

@@ -140,7 +140,14 @@ class Attack:
     of_pair[list(pair_slack)] = list(pair_slack.values())
     of_pair[self._never] = np.inf
     return _sweep(
-      self._merged, one.offsets, one.pair, one.sample, one.change, weights, of_merge, of_pair,
+      self._merged,
+      one.offsets,
+      one.pair,
+      one.sample,
+      one.change,
+      weights,
+      of_merge,
+      of_pair,
       self._most,
     )
 
@@ -150,7 +157,7 @@ class _Program:
 
   def __init__(self, count: int, shares: np.ndarray | None):
     self._solver = highspy.Highs()
-    self._solver.setOptionValue("output_flag", False)
+    self._solver.setOptionValue('output_flag', False)
     self._count = count
     self._merges: dict[int, int] = {}  # merge -> column of its slack
     self._pairs: dict[int, int] = {}
@@ -160,8 +167,8 @@ class _Program:
       self._solver.addRow(1.0, 1.0, count, np.arange(count), np.ones(count))
 
   def _columns(self, cost: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-    none = np.zeros(0, np.int32)
-    self._solver.addCols(len(cost), cost, low, high, 0, np.zeros(len(cost), np.int32), none, none)
+    none, starts = np.zeros(0), np.zeros(len(cost), np.int32)
+    self._solver.addCols(len(cost), cost, low, high, 0, starts, none.astype(np.int32), none)
 
   def add(self, rows: np.ndarray, coefficients: np.ndarray) -> None:
     """Adds rows (merge, pair) [R, 2] with the coefficients [R, n] of the shares."""
@@ -178,8 +185,13 @@ class _Program:
     values = np.concatenate([coefficients, np.ones((len(rows), 2))], axis=1)
     starts = np.arange(len(rows), dtype=np.int32) * (self._count + 2)
     self._solver.addRows(
-      len(rows), np.zeros(len(rows)), np.full(len(rows), highspy.kHighsInf), values.size, starts,
-      columns.ravel(), values.ravel(),
+      len(rows),
+      np.zeros(len(rows)),
+      np.full(len(rows), highspy.kHighsInf),
+      values.size,
+      starts,
+      columns.ravel(),
+      values.ravel(),
     )
 
   def solve(self) -> tuple[np.ndarray, dict[int, float], dict[int, float]]:
@@ -261,7 +273,13 @@ def _differences(replay: Replay, rows: np.ndarray, samples: int) -> np.ndarray:
   index = np.full(len(replay.pairs), -1)
   index[needed] = np.arange(len(needed))
   return _count_at(
-    replay.merged, replay.offsets, replay.pair, replay.sample, replay.change, rows, index,
+    replay.merged,
+    replay.offsets,
+    replay.pair,
+    replay.sample,
+    replay.change,
+    rows,
+    index,
     np.zeros((len(needed), samples)),
   )
 

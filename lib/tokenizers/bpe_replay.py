@@ -20,12 +20,12 @@ class Piece(NamedTuple):
   Attributes:
     sample: that it is of, 0 to S − 1.
     ids: int32 [n], what merges begin with: bytes or characters.
-    count: how often it stands in the sample.
+    times: how often it stands in the sample.
   """
 
   sample: int
   ids: np.ndarray
-  count: int = 1
+  times: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +66,12 @@ def replay(
       none before it makes.
   """
   gap = np.array([-1], np.int32)
-  cells = np.concatenate([gap, *(part for one in pieces for part in (one.ids, gap))]).astype(np.int32)
+  cells = np.concatenate([gap, *(part for one in pieces for part in (one.ids, gap))]).astype(
+    np.int32
+  )
   widths = [1, *(len(one.ids) + 1 for one in pieces)]
   owner = np.repeat([0, *(one.sample for one in pieces)], widths).astype(np.int32)
-  counts = np.repeat([0, *(one.count for one in pieces)], widths).astype(np.int32)
+  counts = np.repeat([0, *(one.times for one in pieces)], widths).astype(np.int32)
   size = len(lengths)
   tokens = np.bincount(owner, counts * (cells >= 0), minlength=samples).astype(np.int64)
   begun = _neighbours(cells, owner, size, samples, overlap)
@@ -87,7 +89,9 @@ def replay(
     np.concatenate([[0], offsets + len(first)]),
     pair.astype(np.int32),
     (keys % samples).astype(np.int32),
-    np.concatenate([np.bincount(which, counts[begun[1]], minlength=len(first)), changes]).astype(np.int32),
+    np.concatenate([np.bincount(which, counts[begun[1]], minlength=len(first)), changes]).astype(
+      np.int32
+    ),
     tokens - np.concatenate([np.zeros((1, samples), np.int64), np.cumsum(applied, axis=0)]),
   )
 
@@ -114,9 +118,10 @@ def _apply(cells, owner, counts, merges, lengths, samples, overlap):
   first = np.full(len(merges), -1, np.int64)
   places, link = np.empty(3 * cells.size, np.int64), np.empty(3 * cells.size, np.int64)
   used = 0
-  for p in range(cells.size - 2, 0, -1):
-    if cells[p] >= 0 and cells[p + 1] >= 0:
-      used = _note(table, cells[p], cells[p + 1], p, first, places, link, used)
+  for place in range(cells.size - 2, 0, -1):
+    one, other = cells[place], cells[place + 1]
+    if one >= 0 and other >= 0:
+      used = _note(table, one, other, place, first, places, link, used)
   offsets = np.zeros(len(merges) + 1, np.int64)
   keys, changes = np.empty(1 << 16, np.int64), np.empty(1 << 16, np.int32)
   applied = np.zeros((len(merges), samples), np.int64)
@@ -176,7 +181,7 @@ def _apply(cells, owner, counts, merges, lengths, samples, overlap):
     order = np.argsort(flat)
     i = 0
     while i < n:
-      key, total = flat[order[i]], 0
+      key, total = flat[order[i]], np.int32(0)
       while i < n and flat[order[i]] == key:
         total += by[order[i]]
         i += 1

@@ -87,12 +87,19 @@ def of(tokenizer: base.Tokenizer, lines: bool | None = None) -> MergeList:
   Raises:
     InputError: a tokenizer without merges.
   """
-  readers = {BPE: _of_bpe, foreign.ByteLevel: _of_json, SentencePiece: _of_sentencepiece}
-  found = readers[type(tokenizer)](tokenizer) if type(tokenizer) in readers else None
+  found = None
+  if isinstance(tokenizer, BPE):
+    found = _of_bpe(tokenizer)
+  elif isinstance(tokenizer, foreign.ByteLevel):
+    found = _of_json(tokenizer)
+  elif isinstance(tokenizer, SentencePiece):
+    found = _of_sentencepiece(tokenizer)
   if found is None or not len(found.merges):
     raise InputError(f'this {tokenizer.family} tokenizer has no merges: give one of BPE.')
   if lines is None:
-    lines = found.by_bytes and not any(b'\n' in found.tokens[made][:-1] for made in found.merges[:, 2])
+    lines = found.by_bytes and not any(
+      b'\n' in found.tokens[made][:-1] for made in found.merges[:, 2]
+    )
   if lines:
     cut = found.cut
     by_line = lambda text: [piece for line in text.splitlines(keepends=True) for piece in cut(line)]

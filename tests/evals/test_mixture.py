@@ -7,7 +7,7 @@ import pytest
 from experiments.mixture import attack, exact
 from lib.errors import InputError
 from lib.evals.mixture import Attack
-from lib.tokenizers import bpe_replay, merge_lists, registry
+from lib.tokenizers import merge_lists, registry
 
 RNG = np.random.default_rng(0)
 LAWS = RNG.dirichlet(np.full(8, 0.4), 3)  # of the letters of three categories
@@ -68,7 +68,9 @@ def test_of_two_equal_categories_only_the_sum_is_known(merges):
 
 
 def test_folds_counted_once_give_the_shares_of_the_whole_sample(merges):
-  samples = {name: [one[i : i + 400] for i in range(0, 4000, 400)] for name, (one,) in SAMPLES.items()}
+  samples = {
+    name: [one[i : i + 400] for i in range(0, 4000, 400)] for name, (one,) in SAMPLES.items()
+  }
   folded = attack.Samples(merges, samples, 5, 40)
   whole = attack.Samples(merges, samples, 1, 40)
   np.testing.assert_allclose(folded.shares(40), whole.shares(40), atol=1e-9)

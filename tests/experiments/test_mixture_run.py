@@ -109,7 +109,7 @@ def test_without_texts_languages_and_tokenizers_are_not_run(smoke):
 
 def test_halves_share_no_text_and_every_category_is_in_both():
   rng = np.random.default_rng(0)
-  shared, own = b'shared ' * 50, lambda: bytes(rng.integers(97, 123, 400).tolist())
+  shared, own = b'shared ' * 50, lambda: bytes(rng.integers(97, 123, 4000).tolist())
   known = {name: [own() + shared, own(), own() + shared + own()] for name in 'ab'}
   first, second = categories.halves(known, 0, 10_000, 10_000)
   assert set(first) == set(second) == {'a', 'b'}
@@ -125,12 +125,10 @@ def test_mistakes_are_named_before_anything_is_measured(texts, tmp_path):
   (tmp_path / 'one/only.txt').write_bytes(b'text ' * 500)
   for field, value, message in (
     ('off_the_shelf.tokenizer', str(tmp_path / 'bytes'), 'give both'),
-    ('off_the_shelf.lines', 'perhaps', 'not one of auto, yes, no'),
     ('languages.texts', str(tmp_path / 'one'), 'two or more are needed'),
     ('languages.texts', str(tmp_path / 'nothing'), 'is no folder'),
-    ('domains.mixtures', 1, 'must be 3 or more'),
-    ('domains.folds', 0, 'must be 1 or more'),
-    ('domains.merges', (10,), 'must be 2 numbers'),
+    ('domains.interval_merges', 1000, 'at most the largest of domains.merges, 60'),
+    ('tokenizer.rule', 'letters', "pretokenizer 'letters' is unknown"),
     ('data.source', 'stdlib/prose', 'is no folder'),
   ):
     config = mixture.get_config('smoke')

@@ -43,7 +43,7 @@ def test_counts_are_those_of_the_text_at_every_step(overlap):
   rng = np.random.default_rng(overlap)
   for _ in range(60):
     letters, samples = rng.integers(1, 4), int(rng.integers(1, 4))
-    draw = lambda: rng.integers(0, letters, rng.integers(0, 25)).astype(np.int32)  # noqa: B023
+    draw = lambda: rng.integers(0, letters, rng.integers(0, 25)).astype(np.int32)
     pieces = [Piece(int(rng.integers(samples)), draw(), int(rng.integers(1, 4))) for _ in range(6)]
     strings, merges = [(letter,) for letter in range(letters)], []
     for _ in range(rng.integers(1, 10)):
@@ -55,7 +55,7 @@ def test_counts_are_those_of_the_text_at_every_step(overlap):
       merges.append((left, right, made))
     lengths = np.array([len(one) for one in strings])
     found = bpe_replay.replay(pieces, samples, np.array(merges), lengths, overlap)
-    texts = [(one.sample, one.ids.tolist()) for one in pieces for _ in range(one.count)]
+    texts = [(one.sample, one.ids.tolist()) for one in pieces for _ in range(one.times)]
     counts = np.zeros((len(found.pairs), samples), int)
     for step in range(len(merges) + 1):
       for i in range(found.offsets[step], found.offsets[step + 1]):
@@ -91,7 +91,9 @@ def test_each_merge_joins_a_most_frequent_pair_of_the_training_text(kind):
     trained = registry.train(kind, TEXT, 290)
   merges = merge_lists.of(trained, lines=False if kind != 'sentencepiece' else None)
   assert len(merges.merges) > 8
-  found = bpe_replay.replay(merges.pieces(0, TEXT), 1, merges.merges, merges.lengths, merges.overlap)
+  found = bpe_replay.replay(
+    merges.pieces(0, TEXT), 1, merges.merges, merges.lengths, merges.overlap
+  )
   counts, allowed = np.zeros(len(found.pairs), int), merges.could_join(found.pairs)
   assert np.all(found.merged >= 0)
   for merge, own in enumerate(found.merged):
