@@ -24,9 +24,9 @@ demo: $(INSTALLED)  ## A finding and a picture of each paper, and a page that op
 	  --config=configs/lexinvariant.py:cpu,tables=theory
 	@echo '3 of 4, arithmetic-coded text: about 2 minutes left'
 	@$(BIN)/python -m experiments.equal_info --workdir=runs/demo/equal_info >/dev/null \
-	  --config=configs/equal_info.py:cpu,tables=ratio --config.m1.steps=400 --config.m1.dim=64 \
-	  --config.m1.heads=2 --config.m1.mlp_dim=256 --config.m1.length=64 \
-	  --config.m1.evaluate_every=400 --config.ratio.examples=24 --config.ratio.length=768 '--config.ratio.token_bits=(16,)' \
+	  --config=configs/equal_info.py:cpu,tables=ratio --config.m1.steps=450 --config.m1.length=64 \
+	  --config.m1.evaluate_every=450 --config.ratio.examples=32 --config.ratio.length=768 \
+	  '--config.ratio.token_bits=(16,)' \
 	  '--config.ratio.methods=("static_ac","greedy16","greedy24","greedy32","greedy64","greedy128","ac")'
 	@echo '4 of 4, pictures of characters: about a minute left'
 	@$(BIN)/python -m experiments.visual_unicode --workdir=runs/demo/visual_unicode >/dev/null \

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Package metadata: bounds as tested together (requirements.lock holds the exact versions)."""
+"""Package metadata: bounds as tested together (requirements.lock has the exact versions).
+
+The project is used from its checkout (README): its packages have short names, such as `lib`, which
+would collide with those of other projects in one environment.
+"""
+
+import pathlib
 
 import setuptools
 
@@ -7,7 +13,18 @@ setuptools.setup(
   name='anytoken',
   version='0.1.0',
   description='A JAX/Flax research codebase for tokenization: text to symbols to vectors and back.',
+  long_description=pathlib.Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
   license='Apache-2.0',
+  keywords=['tokenization', 'language models', 'embeddings', 'JAX', 'Flax'],
+  classifiers=[
+    'Intended Audience :: Science/Research',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Programming Language :: Python :: 3.13',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    'Topic :: Text Processing :: Linguistic',
+  ],
   python_requires='>=3.11',
   packages=setuptools.find_packages(
     include=['lib*', 'experiments*', 'configs*', 'pallas_kernels*']

@@ -15,47 +15,49 @@ SCALES = ('smoke', 'cpu', 'gpu', 'paper')
 
 # A decoder; the sections of a config say what differs (`experiments.fit.make_decoder`).
 MODEL = Section() | {
-  'layers': Field(1, most=1000),
-  'dim': 16,
-  'heads': 2,
-  'head_dim': Field(0, least=0),  # 0: dim / heads
-  'mlp_dim': Field(0, least=0),  # 0: four times dim
+  'layers': Field(1, most=1000),  # number of layers
+  'dim': 16,  # width of the model
+  'heads': 2,  # attention heads
+  'head_dim': Field(0, least=0),  # width of a head; 0: dim / heads
+  'mlp_dim': Field(0, least=0),  # width of the MLP; 0: four times dim
+  # position encoding
   'position': Field('rotary', choices=('rotary', 'learned', 't5', 'relative')),
-  'max_distance': 128,  # that t5 and relative tell apart
-  'norm': Field('layer', choices=('layer', 'rms')),
-  'gated': False,
-  'activation': Field('gelu', choices=('gelu', 'relu', 'silu')),
-  'init_std': Field(0.02, least=0),  # of kernels; 0: by fan-in
-  'remat': False,  # recompute each layer in the backward pass, to hold less
+  'max_distance': 128,  # largest distance in tokens that t5 and relative distinguish
+  'norm': Field('layer', choices=('layer', 'rms')),  # LayerNorm or RMSNorm
+  'gated': False,  # whether the MLP is gated
+  'activation': Field('gelu', choices=('gelu', 'relu', 'silu')),  # of the MLP
+  'init_std': Field(0.02, least=0),  # standard deviation of initial kernels; 0: by fan-in
+  'remat': False,  # recompute each layer in the backward pass to save memory
 }
 # Its training (`experiments.fit`).
 TRAINING = Section() | {
   'length': 32,  # tokens of a row
-  'batch_size': 8,
-  # Lanes of documents that the rows of a batch come from (`lib.data.lanes`); 0: as many as divide
-  # the batch, up to 64. A process reads only those of its devices' rows.
+  'batch_size': 8,  # rows of a batch
+  # Parts of the source that fill fixed rows of a batch (`lib.data.lanes`); 0: as many as divide the
+  # batch, up to 64. A process reads only the lanes of its devices.
   'lanes': Field(Scaled(1, 1, 0, 0), least=0),
-  'steps': 6,
+  'steps': 6,  # training steps
+  # AdamW, Muon or Adafactor
   'optimizer': Field('adamw', choices=('adamw', 'muon', 'adafactor')),
-  # learning rates at their peak; of several the best by validation text
+  # peak learning rates; of several, the best on validation text is used
   'rates': Field((3e-3,), size=1),
-  'rate_share': Field(0.2, most=1),  # of the steps, after which rates are compared
-  'schedule': Field('cosine', choices=('cosine', 'rsqrt', 'constant')),
-  'warmup': Field(0.05, least=0, most=1),  # share of the steps
+  'rate_share': Field(0.2, most=1),  # share of the steps after which rates are compared
+  'schedule': Field('cosine', choices=('cosine', 'rsqrt', 'constant')),  # of the learning rate
+  'warmup': Field(0.05, least=0, most=1),  # linear warm-up, as a share of the steps
   'final': Field(0.1, least=0, most=1),  # last rate of the cosine, as a share of the peak
-  'b2': Field(0.95, least=0, below=1),
-  'weight_decay': Field(0.0, least=0),
-  'clip_norm': Field(0.0, least=0),  # 0: none
-  'seeds': 1,
+  'b2': Field(0.95, least=0, below=1),  # second-moment decay of AdamW
+  'weight_decay': Field(0.0, least=0),  # on matrices alone, times the learning rate
+  'clip_norm': Field(0.0, least=0),  # largest global norm of the gradient; 0: no clipping
+  'seeds': 1,  # models that differ in their seed alone
   # seeds that train at once, as replicas; 0: one after the other
   'side_by_side': Field(0, least=0),
   'initial': '',  # folder of a trained model to start from
-  'evaluate_every': 100,
-  'checkpoint_every': 1000,
+  'evaluate_every': 100,  # steps
+  'checkpoint_every': 1000,  # steps
 }
 TRAINED = MODEL | TRAINING  # a section of a model and its training
-# M1, the byte model of the tokenizers driven by one (`experiments.coders`). Its norm is RMS and its
-# kernels begin by fan-in: its file has no other.
+# M1, the byte model of the neural codecs (`experiments.coders`). Its norm is RMS and its initial
+# kernels are scaled by fan-in.
 M1 = Section({key: value for key, value in TRAINED.items() if key not in ('norm', 'init_std')})
 M1 = M1 | {
   'dim': 32,
@@ -63,8 +65,8 @@ M1 = M1 | {
   'position': 't5',
   'gated': True,
   'activation': 'relu',
-  'length': 32,  # bytes of a training row and of what M1 sees at most, its begin counted
-  'streams': 8,  # texts that a codec reads side by side
+  'length': 32,  # tokens of a training row and the most that M1 sees, BOS included
+  'streams': 8,  # texts that a codec reads in parallel
   'optimizer': 'muon',
   'rates': (2e-2,),
   'final': 0.01,
@@ -114,15 +116,16 @@ def check_tables(chosen: Sequence[str], tables: Sequence[str]) -> None:
 def base(chosen: Sequence[str], tables: Sequence[str]) -> Section:
   """The sections that every experiment has."""
   return Section() | {
-    'scale': Field(Scaled(*SCALES), choices=SCALES),
+    'scale': Field(Scaled(*SCALES), choices=SCALES),  # size of the run
+    # what to measure; usually given as SCALE,tables=A+B
     'tables': Field(tuple(chosen), choices=tuple(tables), size=1),
-    'seed': Field(0, least=0, most=2**31 - 1),
-    'mesh': {
-      'data': Field(-1, least=-1),
-      'fsdp': Field(1, least=-1),
-      'tensor': Field(1, least=-1),
-    },  # devices along each axis; −1 takes the rest
-    'accumulate': 1,  # parts of a batch that are taken one after the other, to hold less at once
+    'seed': Field(0, least=0, most=2**31 - 1),  # of everything that is random
+    'mesh': {  # devices along each axis; −1 takes the rest (docs/pod.md)
+      'data': Field(-1, least=-1),  # devices with different rows of a batch
+      'fsdp': Field(1, least=-1),  # devices with different rows and parts of the parameters
+      'tensor': Field(1, least=-1),  # devices with different heads, MLP columns and ids
+    },
+    'accumulate': 1,  # parts of a batch, processed one after the other to save memory
     # (first, last + 1) training steps to trace into WORKDIR/profile
     'profile': Field((), least=0, like=(0, 1)),
     'dtype': Field(  # of activations

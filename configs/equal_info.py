@@ -12,7 +12,7 @@ trained for long enough: in a pilot of 0.5M parameters after 800 steps (2.70 aga
 byte), not after 200 (3.17). A decoder predicts more bytes than its control from windows, and from
 AC only at first. Cost: smoke under a minute.
 
-  python -m experiments.equal_info --config=configs/equal_info.py:cpu --workdir=runs/equal_info
+  python -m experiments.equal_info --config=equal_info:cpu --workdir=runs/equal_info
 """
 
 from ml_collections import ConfigDict
@@ -213,7 +213,7 @@ SECTIONS = {
     'train_texts': Scaled(200, 20_000, 2**19, 2**24),
     'test_texts': Scaled(60, 6000, 10_000, 10_000),
   },
-  'prompt': '',  # a text for M2 to go on with
+  'prompt': '',  # a text that M2 continues
   'generate': {
     # a pair of m2.methods, lossless
     'method': Scaled(('bytes', 8), ('numbered16', 8), ('exact16', 16), ('exact16', 16)),

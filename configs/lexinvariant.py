@@ -11,7 +11,7 @@ that shrinks with context. At `gpu` the text is endless, from an n-gram law: the
 models is exact, and nothing can be memorised.
 Cost: smoke about a minute; see the README for cpu.
 
-  python -m experiments.lexinvariant --config=configs/lexinvariant.py:cpu --workdir=runs/lex
+  python -m experiments.lexinvariant --config=lexinvariant:cpu --workdir=runs/lex
 """
 
 from ml_collections import ConfigDict
@@ -28,12 +28,12 @@ MODEL = common.TRAINED | {
   'gated': True,
   'activation': 'silu',
   'init_std': 0.0,
-  'preceding': Field(0, least=0),  # number of previous symbols that are mixed into each input
-  'draw_kind': Field('per_sequence', choices=('per_sequence', 'seeded', 'shared')),
+  'short_conv': Field(0, least=0),  # number of previous symbols that are mixed into each input
+  'row_sampling': Field('per_sequence', choices=('per_sequence', 'seeded', 'shared')),
   'law': Field('gaussian', choices=('gaussian', 'orthonormal')),
   'row_dim': Field(0, least=0),  # 0: dim
   # logits / √row_dim, or / √V with 'vocabulary'
-  'readout_scale': Field('dim', choices=('dim', 'vocabulary')),
+  'logit_scale': Field('dim', choices=('dim', 'vocabulary')),
   # share of fixed rows at first (see AnnealedLexinvariant); 0 for none
   'reveal': Field(0.8, least=0, below=1),
   # when that begins to fall, and when it is 0, as fractions of the steps
@@ -67,7 +67,7 @@ TEXT = MODEL | {
   'seeds': Scaled(1, 3, 3, 1),  # models of each kind
   'window': Scaled(16, 100, 100, 100),  # symbols over which perplexity and votes are taken
   'test_sequences': Scaled(64, 256, 1000, 1000),
-  'draw_kind': 'shared',
+  'row_sampling': 'shared',
   'law': Scaled('gaussian', 'orthonormal', 'gaussian', 'gaussian'),
   'row_dim': Scaled(32, 32, 0, 0),
   'reveal': Scaled(0.9, 0.9, 0.9, 0.0),
@@ -154,8 +154,8 @@ SECTIONS = {
     'demonstrations': Field(4, most=1000),  # of Permutation
     'examples': Field(Scaled(6, 300, 1000, 1000), most=10**6),  # of each task
     'test_sequences': Scaled(8, 1000, 4000, 4000),  # of text
-    'preceding': 3,
-    'draw_kind': 'shared',
+    'short_conv': 3,
+    'row_sampling': 'shared',
     'law': Scaled('gaussian', *('orthonormal',) * 3),  # V = 40 in width 16 is too much
     'anneal': (0.1, 0.6),  # of the lexinvariant arm alone, as are reveal and decipher
     'reveal': Scaled(0.0, 0.9, 0.9, 0.9),

@@ -9,7 +9,7 @@ entropy rate in a few hundred steps on 10 BPE tokens.
 Expected: closed forms to three digits; BPE-10 within 0.02 of 0.500 by step 500 for k ≤ 3.
 Cost: smoke under a minute, cpu at most 12 minutes on two cores.
 
-  python -m experiments.markov --config=configs/markov.py:cpu --workdir=runs/markov
+  python -m experiments.markov --config=markov:cpu --workdir=runs/markov
 """
 
 from ml_collections import ConfigDict
@@ -110,7 +110,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'checkpoint_every': Scaled(3, 200, 2_000, 2_000),
       'validation_documents': Scaled(16, 256, 512, 512),
       'test_documents': Scaled(16, 2048, 4096, 4096),
-      'within': 0.02,  # nats a character above H∞ that count as reached
+      'within': 0.02,  # nats per character above H∞ that count as reached
     },
   }
   return common.build(arg, TABLES, sections)

@@ -10,7 +10,7 @@ Expected: no number is published. Codecs that know a Markov source's law are abo
 by what windows forget and by the room that they keep for other bytes.
 Cost: cpu is sized for at most 25 minutes on two quiet cores.
 
-  python -m experiments.matrix --config=configs/matrix.py:cpu --workdir=runs/matrix
+  python -m experiments.matrix --config=matrix:cpu --workdir=runs/matrix
 """
 
 from ml_collections import ConfigDict
@@ -62,7 +62,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'validation_batches': Scaled(1, 8, 20, 20),
     },
     'tokenizers': {
-      # Of learned dictionaries; on two cores the readout of 65,536 would take nearly all time.
+      # Of learned dictionaries; on two cores the LM head of 65,536 would take nearly all time.
       'vocab_size': Scaled(768, 4096, 65_536, 65_536),
       'token_bits': Field(Scaled(12, 12, 16, 16), choices=(8, 12, 16)),  # of tokens by M1, at most
       'train_bytes': Scaled(100_000, 2**21, 2**26, 2**30),  # of the train split, to learn on

@@ -10,7 +10,7 @@ scripts that were never read. They help against look-alikes, and as a start of t
 published gap on multiple choice is one of format.
 Cost: cpu is sized for at most 30 minutes on two quiet cores.
 
-  python -m experiments.visual_unicode --config=configs/visual_unicode.py:cpu --workdir=runs/visual
+  python -m experiments.visual_unicode --config=visual_unicode:cpu --workdir=runs/visual
 """
 
 from ml_collections import ConfigDict

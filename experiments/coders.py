@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a workdir has once: tokenizers by name, the tokens of texts, and M1.
+"""The shared parts of a workdir: tokenizers by name, the tokens of texts, and the byte model M1.
 
   bytes, sentencepiece, static_ac, gzip   baselines
   bpeB, bpe_unsplitB                      BPE of 2^B ids, within words and across spaces
   ac, greedyB, exactB, delayB, numberedB, topB, parsedB, prunedB
                                           by the byte model M1 (`byte_coders`), B bits
 
-A name and the width of a token make a tokenizer; those with a vocabulary of their own (bytes,
-sentencepiece, prunedB, bpeB, bpe_unsplitB) have no other width. A config with such tokenizers has
+A tokenizer has a name and a token width; those with their own vocabulary (bytes, sentencepiece,
+prunedB, bpeB, bpe_unsplitB) have no width. A config with such tokenizers has
 the sections `data`, `m1` (`configs.common.M1`) and `tokenizers` (`train_bytes` and
 `sentencepiece`).
 """
@@ -24,10 +24,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.recipe import Plan, Run
+from experiments.recipe import Run, TrainSpec
 from lib import tokenizers
-from lib.compression import byte_coders, byte_model, one_pass
-from lib.compression.byte_model import BEGIN, ByteModel, Sizes
+from lib.compression import byte_coders, byte_model, teacher_forced
+from lib.compression.byte_model import BOS, ByteModel, Sizes
 from lib.data import encoded, epochs, pipeline, sources
 from lib.data.encoded import Encoded
 from lib.errors import InputError
@@ -51,7 +51,7 @@ class Method(NamedTuple):
 
   Attributes:
     name: such as greedy16.
-    token_bits: 8, 12 or 16; None for a vocabulary of its own.
+    token_bits: 8, 12 or 16; None for a tokenizer with its own vocabulary.
   """
 
   name: str
@@ -64,7 +64,7 @@ class Method(NamedTuple):
 
   @property
   def lossless(self) -> bool:
-    """Whether every text comes back; of greedy windows several texts share a code."""
+    """Whether it is lossless; several texts share a code of greedy windows."""
     return not self.name.startswith('greedy')
 
   @property
@@ -109,27 +109,27 @@ def widths(names: Sequence[str], token_bits: Sequence[int]) -> list[list[Method]
 
 
 def kept(run: Run, name: str, learn: Callable[[], Tokenizer]) -> Tokenizer:
-  """The tokenizer in the file WORKDIR/tokenizers/NAME: learned now, or by an earlier call.
+  """The tokenizer in the file WORKDIR/tokenizers/NAME, which is trained if it is missing.
 
   All processes learn it, as they may have to train a model for it.
   """
   path = run.workdir / 'tokenizers' / name
-  if not processes.agreed(path.exists()):
+  if not processes.broadcast(path.exists()):
     tokenizer = learn()
-    processes.once(path, lambda: tokenizers.save(tokenizer, path))
+    processes.first_only(path, lambda: tokenizers.save(tokenizer, path))
   return tokenizers.load(path)
 
 
 def make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
   """The tokenizer of a method, made now or read from WORKDIR/tokenizers.
 
-  Those that step M1 share one stepper, so that only one may be at work at a time.
+  Stepped tokenizers share one stepper, so only one can run at a time.
   """
   name = '-'.join([method.name, *(f'v{1 << t}' for t in [method.token_bits] if t)])
   if not method.steps_m1:
     return kept(run, name, lambda: _make(config, run, method))
   tokenizer, path = _make(config, run, method), run.workdir / 'tokenizers' / name
-  processes.once(path, lambda: tokenizers.save(tokenizer, path))
+  processes.first_only(path, lambda: tokenizers.save(tokenizer, path))
   return tokenizer
 
 
@@ -157,22 +157,23 @@ def train_documents(config: ConfigDict) -> list[bytes]:
 
 
 def encode(run: Run, tokenizer: Tokenizer, texts: Sequence[bytes], known: bool = False) -> Encoded:
-  """Ids of each text and the bytes of it that each stands for, kept in WORKDIR/encoded.
+  """Ids of each text and the bytes that each id covers, kept in WORKDIR/encoded.
 
   Args:
     run: whose workdir keeps them.
-    tokenizer: that makes them.
+    tokenizer: of the ids.
     texts: the documents.
-    known: M1 may read them ahead (lib/compression/one_pass.py), so that no decoder has to follow.
+    known: the byte model may read them in one pass (lib/compression/teacher_forced.py): nothing
+      has to be decoded.
   """
-  ahead = known and one_pass.can_read_ahead(tokenizer)
-  work = functools.partial(one_pass.encode, tokenizer) if ahead else tokenizer.cover_batch
+  ahead = known and teacher_forced.can_read_ahead(tokenizer)
+  work = functools.partial(teacher_forced.encode, tokenizer) if ahead else tokenizer.cover_batch
   which = 'one pass ' * ahead + tokenizer.fingerprint
   return encoded.encode(run.workdir / 'encoded', which, texts, work)
 
 
 def check_m1(config: ConfigDict) -> None:
-  """Raises InputError for an M1 that cannot be built, or text that is not there."""
+  """Raises InputError for an M1 that cannot be built, or missing text."""
   options = config.m1
   fit.check(options, 'm1')
   for split in ('train', 'validation', 'test'):
@@ -184,7 +185,7 @@ def check_m1(config: ConfigDict) -> None:
 def m1(config: ConfigDict, run: Run) -> ByteModel:
   """M1, the small byte model of this workdir: trained now, or by an earlier table or call."""
   path = run.workdir / 'm1'
-  if not processes.agreed(path.exists()):
+  if not processes.broadcast(path.exists()):
     watched = lambda seed: itertools.islice(
       m1_batches(config, 'validation'), config.m1.validation_batches
     )
@@ -199,7 +200,7 @@ def m1(config: ConfigDict, run: Run) -> ByteModel:
       tokenizer=Characters(),
     )
     model = ByteModel(_sizes(config.m1), jax.device_get(trained.variables))
-    processes.once(path, lambda: model.save(path))
+    processes.first_only(path, lambda: model.save(path))
   return _load(path)
 
 
@@ -207,7 +208,7 @@ _load = functools.cache(ByteModel.load)
 
 
 def m1_flops(config: ConfigDict, run: Run, name: str) -> int:
-  """FLOPs of M1 for each byte that a tokenizer reads: 2 a parameter, or none without M1.
+  """FLOPs of M1 for each byte that a tokenizer reads: 2 per parameter, or 0 without M1.
 
   Counted as in the paper, though windows of up to 16 bits are a table that needs no M1.
   """
@@ -220,9 +221,9 @@ def m1_module(config: ConfigDict) -> LanguageModel:
   return byte_model.make(_sizes(options), fit.dtype(config), options.remat, options.z_loss)
 
 
-def m1_plan(config: ConfigDict) -> Plan:
+def m1_spec(config: ConfigDict) -> TrainSpec:
   """M1 and its training, without data."""
-  return fit.plan(config.m1, m1_module(config))
+  return fit.train_spec(config.m1, m1_module(config))
 
 
 def _sizes(options: ConfigDict) -> Sizes:
@@ -250,5 +251,5 @@ def m1_batches(config: ConfigDict, split: str) -> grain.IterDataset:
 
 def _begun(batch: Batch) -> Batch:
   inputs = np.array(batch['inputs'])
-  inputs[:, 0] = BEGIN
+  inputs[:, 0] = BOS
   return {**batch, 'inputs': inputs}

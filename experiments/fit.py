@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How every recipe trains a model: a section of its config in, a trained model for each seed out.
+"""Training of all recipes: from a section of the config to a trained model for each seed.
 
 A section has the fields of `configs.common.MODEL` and `TRAINING`.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import rates
-from experiments.recipe import Plan, Run, plain
+from experiments.recipe import Run, TrainSpec, plain
 from lib import language_model, provenance
 from lib.data import pipeline
 from lib.errors import InputError
@@ -65,13 +65,13 @@ class Fitted:
 
 
 def check(options: ConfigDict, where: str) -> None:
-  """Raises InputError for a section, called `where`, of which no model can be made or trained."""
+  """Raises InputError for a section, called `where`, from which no model can be made or trained."""
   if not options.head_dim and options.dim % options.heads:
-    raise InputError(f'{where}.dim {options.dim} is no multiple of {options.heads} heads.')
+    raise InputError(f'{where}.dim {options.dim} is not a multiple of {options.heads} heads.')
   if options.position == 'rotary' and options.head_dim % 2:
     raise InputError(f'{where}.head_dim must be even; got {options.head_dim}.')
   if options.position == 'rotary' and not options.head_dim and options.dim // options.heads % 2:
-    raise InputError(f'{where}.dim {options.dim} is no even multiple of {options.heads} heads.')
+    raise InputError(f'{where}.dim {options.dim} is not an even multiple of {options.heads} heads.')
   if options.side_by_side > 1 and options.clip_norm:
     raise InputError(
       f'{where}.clip_norm must be 0 where {where}.side_by_side is above 1, for the gradients of '
@@ -82,7 +82,7 @@ def check(options: ConfigDict, where: str) -> None:
       f'{where}.lanes must divide the batch of {options.batch_size}, or be 0; got {options.lanes}.'
     )
   if options.initial and not os.path.isfile(os.path.join(options.initial, 'model.json')):
-    raise InputError(f'{where}.initial {options.initial} is no folder of a trained model.')
+    raise InputError(f'{where}.initial {options.initial} is not the folder of a trained model.')
 
 
 def make_decoder(options: ConfigDict, dtype: Any, max_length: int = 1024) -> Decoder:
@@ -125,12 +125,12 @@ def seeds(config: ConfigDict, options: ConfigDict) -> range:
   return range(config.seed, config.seed + options.seeds)
 
 
-def plan(
+def train_spec(
   options: ConfigDict,
   model: LanguageModel,
   trained: Experiment | None = None,
   more: Mapping[str, jax.ShapeDtypeStruct] | None = None,
-) -> Plan:
+) -> TrainSpec:
   """What `fit` would train, without data; `more` are further fields of a batch."""
   experiment = trained or _experiment(model)
   batch = pipeline.shapes(options.batch_size, options.length) | dict(more or {})
@@ -140,7 +140,7 @@ def plan(
     batch = {
       field: jax.ShapeDtypeStruct((count, *one.shape), one.dtype) for field, one in batch.items()
     }
-  return Plan(experiment, make_optimizer(options), batch, model.embedding.vocab_size)
+  return TrainSpec(experiment, make_optimizer(options), batch, model.embedding.vocab_size)
 
 
 def fit(
@@ -170,12 +170,12 @@ def fit(
     name: of the model in the workdir.
     model: what is evaluated: ids to nats.
     batches: seed -> its training batches, without end.
-    evaluations: name -> (seed -> held-out batches), which the history has bits per byte of.
+    evaluations: name -> (seed -> held-out batches), whose bits per byte are in the history.
     scores: name -> (variables of `model` -> further values), for one seed at a time.
     choose_by: the metric in the history by which the rate is chosen; the lowest wins.
-    tokenizer: that made the batches' ids, or seed -> its own; None for symbols that are no text.
-    trained: section -> what is trained instead of the model alone, such as the model with aids of
-      training, whose schedules depend on the section's steps.
+    tokenizer: that made the batches' ids, or seed -> its own; None for symbols that are not text.
+    trained: section -> what is trained instead of the model alone, such as the model with training
+      aids, whose schedules depend on the section's steps.
     bare: variables of `trained` -> those of `model`.
     initial: (seed, variables as they are initialised) -> those of `trained` that training starts
       from, instead of the former or of the section's `initial`.
@@ -236,7 +236,9 @@ class _Job:
   def train(
     self, options: ConfigDict, name: str, these: Sequence[int], keep: bool = True
   ) -> list[Fitted]:
-    """The seeds `these`, one or several side by side; `keep` leaves each model in the workdir."""
+    """Trains the seeds `these`, one or several in parallel; `keep` saves each model in the
+    workdir.
+    """
     start = language_model.load(options.initial) if options.initial else None
     state, history = train(
       self._experiment(options, these, start),
@@ -257,11 +259,11 @@ class _Job:
         self.tokenizer(seed) if callable(self.tokenizer) else self.tokenizer,
         options.length,
         provenance=self._provenance(options, seed, start),
-        mesh=processes.own_mesh(self.run.mesh),  # the state is whole on each process
+        mesh=processes.local_mesh(self.run.mesh),  # each process has the full state
       )
       if keep:
         path = self.run.workdir / 'models' / f'{name},seed={seed}'
-        processes.once(path, functools.partial(kept.save, path))
+        processes.first_only(path, functools.partial(kept.save, path))
       found.append(Fitted(kept, lines, options.rates[0]))
     return found
 
@@ -273,7 +275,7 @@ class _Job:
     experiment = self.trained(options) if self.trained else _experiment(self.model)
     every = [self.batches(seed) for seed in these]
     if together:
-      experiment = replicas.replicate(experiment, len(these), pipeline.stack(every))
+      experiment = replicas.replicate(experiment, len(these), pipeline.stack_replicas(every))
     else:
       experiment = dataclasses.replace(experiment, batches=every[0])
     joined = lambda trees: jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
@@ -308,7 +310,7 @@ class _Job:
 def train(
   experiment: Experiment, config: ConfigDict, run: Run, options: ConfigDict, *, name: str, seed: int
 ) -> tuple[State, list[dict[str, Any]]]:
-  """Trains by the one loop as the section `options` says, under a name in the run's workdir."""
+  """Runs the training loop with the section `options`, under a name in the run's workdir."""
   return loop.train(
     experiment,
     make_optimizer(options),
@@ -348,7 +350,7 @@ def choose_rate(options: ConfigDict, loss: Callable[[ConfigDict], float]) -> Con
 def add_rate(
   rows: Rows, where: Mapping[str, Any], options: ConfigDict, rate: float, over: str = ''
 ) -> None:
-  """Adds the row of the learning rate of an arm; `over` says on what text it was chosen."""
+  """Adds the row of an arm's learning rate, which was chosen on the text `over`."""
   note = 'at its peak; the only one tried'
   if len(options.rates) > 1:
     grid = ', '.join(f'{one:g}' for one in options.rates)
@@ -360,7 +362,7 @@ def add_rate(
 def untrained(
   model: LanguageModel, batch: Batch, seeds: Iterable[int], length: int, tokenizer: Tokenizer | None
 ) -> list[TrainedModel]:
-  """A model as it is before training, for each seed."""
+  """The initial model of each seed."""
   init = jax.jit(model.init)
   keys = [jax.random.key(seed) for seed in seeds]
   return [TrainedModel(model, init(key, batch, key), tokenizer, length) for key in keys]
@@ -380,13 +382,13 @@ def _scored(score: Callable, bare: Callable, variables: Variables) -> Mapping[st
 
 
 def _stacked(every: list[Iterable[Batch]]) -> Iterable[Batch]:
-  """Batches of several seeds side by side."""
+  """Batches of several seeds in parallel."""
   for batch in zip(*every, strict=True):
     yield {field: np.stack([one[field] for one in batch]) for field in batch[0]}
 
 
 def _parts(config: ConfigDict, options: ConfigDict) -> list[range]:
-  """The seeds of a section, those together that train side by side."""
+  """The seeds of a section, grouped into those that train in parallel."""
   every, width = seeds(config, options), options.side_by_side or 1
   return [every[first : first + width] for first in range(0, len(every), width)]
 
@@ -399,7 +401,7 @@ def _run_name(options: ConfigDict, name: str, these: Sequence[int]) -> str:
 def _by_seed(
   history: list[dict[str, Any]], options: ConfigDict, these: Sequence[int]
 ) -> list[list[dict[str, Any]]]:
-  """The metrics of each of the seeds `these`, which are lists where seeds train side by side."""
+  """The metrics of each of the seeds `these`, which are lists if seeds train in parallel."""
   if not options.side_by_side:
     return [history]
   of_all = lambda value: isinstance(value, list) and len(value) == len(these)

@@ -19,7 +19,7 @@ def choose(rates: Sequence[float], validation_loss: Callable[[float], float]) ->
     validation_loss: rate -> loss on validation text after (a part of) the training.
 
   Raises:
-    InputError: no rate, or none at which training converges.
+    InputError: no rate, or training diverges at all of them.
   """
   if not rates or min(rates) <= 0:
     raise InputError(f'learning rates to choose from must be positive; got {tuple(rates)}.')

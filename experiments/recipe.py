@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe is: the tables of a paper, each an object beside its code, and their common run."""
+"""A recipe: the tables of a paper, each an object next to its code, and their common run."""
 
 import contextlib
 import dataclasses
@@ -33,13 +33,13 @@ from lib.train.optimizer import Optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """Where a recipe works: its folder and its devices; the folder may be a bucket's copy.
+  """The folder and the devices of a run; the folder may be a bucket's copy.
 
   Attributes:
     workdir: the folder.
     mesh: the devices.
     mirror: the bucket, if there is one.
-    identity: of the run (`lib.provenance`); whatever is kept in the folder is compared with it.
+    identity: of the run (`lib.provenance`), with which all kept files are compared.
   """
 
   workdir: pathlib.Path
@@ -49,24 +49,24 @@ class Run:
 
   def send(self) -> None:
     """Sends what is new in the folder to the bucket, if there is one."""
-    if self.mirror and processes.first():
+    if self.mirror and processes.is_primary():
       self.mirror.send()
 
   def keep(self, name: str, content: bytes | str) -> None:
-    """Leaves a file in the workdir, whole and once, however many processes have its content."""
-    if processes.first():
+    """Writes a file into the workdir, atomically, from the first process only."""
+    if processes.is_primary():
       atomic.write(self.workdir / name, content)
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TrainSpec:
   """A model that a recipe trains, as far as it is known without data: enough to compile its step.
 
   Attributes:
     experiment: whose batches need not be there.
     optimizer: an optax chain, or what `lib.train.optimizer.make_optimizer` returns.
     batch: shapes of a batch.
-    vocab_size: ids that it may hold.
+    vocab_size: number of ids.
   """
 
   experiment: Experiment
@@ -74,11 +74,11 @@ class Plan:
   batch: Mapping[str, jax.ShapeDtypeStruct]
   vocab_size: int
 
-  def drawn(self) -> dict[str, np.ndarray]:
+  def random_batch(self) -> dict[str, np.ndarray]:
     """A batch of random tokens without padding, each scored; further fields are 0."""
     size = self.batch['targets'].shape
     ids = np.random.default_rng(0).integers(0, self.vocab_size, size)
-    known = pipeline.whole(ids, self.vocab_size) | {'scored': np.ones(size, np.int32)}
+    known = pipeline.batch_from_ids(ids, self.vocab_size) | {'scored': np.ones(size, np.int32)}
     zeros = lambda one: np.zeros(one.shape, one.dtype)
     return {name: known.get(name, zeros(one)) for name, one in self.batch.items()}
 
@@ -90,11 +90,11 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 DATA = 'data'  # a table that every recipe with real text has
 ABOUT_DATA = (
-  'Held-out text. `overlap` is the share of its bytes that lie inside exact stretches of at least '
-  f'{STRETCH} bytes that also stand in the training text, after such text was cut out; '
+  'Held-out text. `overlap` is the share of its bytes inside exact stretches of at least '
+  f'{STRETCH} bytes that also occur in the training text, after such text was cut out; '
   '`share_kept` is the share of the bytes that the cut left.'
 )
-Plans = Mapping[str, Callable[[], Plan]]
+TrainSpecs = Mapping[str, Callable[[], TrainSpec]]
 Pictures = Mapping[str, Picture]  # by file name
 
 
@@ -124,9 +124,10 @@ class Table:
     rows: which rows the terminal shows, by their coordinates; single seeds never are.
     check: raises InputError for a config that the table cannot be measured with.
     pictures: (rows of all tables, config, run) -> what is drawn from them.
-    plans: config -> the models that it trains, the largest first, where they do not depend on data.
+    train_specs: config -> the models that it trains, the largest first, where they do not depend
+      on data.
     sources: config -> the sources of text (`lib.data.sources`) that it reads.
-    descriptions: config -> what text holds that it makes from its sources, such as folded text.
+    descriptions: config -> the text that it makes from its sources, such as folded text.
     also: further tables that `measure` gives rows of: name -> (caption, shown).
   """
 
@@ -137,7 +138,7 @@ class Table:
   rows: Callable[[Mapping[str, str]], bool] = lambda where: True
   check: Callable[[ConfigDict], None] = lambda config: None
   pictures: Callable[[Sequence[Row], ConfigDict, Run], Pictures] = lambda rows, config, run: {}
-  plans: Callable[[ConfigDict], Plans] = lambda config: {}
+  train_specs: Callable[[ConfigDict], TrainSpecs] = lambda config: {}
   sources: Callable[[ConfigDict], Sequence[str]] = lambda config: ()
   descriptions: Callable[[ConfigDict], Sequence[Description]] = lambda config: ()
   also: Mapping[str, tuple[str, Sequence[str]]] = dataclasses.field(default_factory=dict)
@@ -151,12 +152,12 @@ class Recipe:
     name: of the experiment, its config file and its published numbers (lib/report/published).
     title: headline of the report.
     tables: in the order of the report.
-    summary: what the paper says, in a sentence.
-    facts: config -> what must agree for a published number to stand beside a measured one.
-    answer: what the trained models say to `config.prompt`, if the user gives one: a text, or its
+    summary: the paper's claim in a sentence.
+    facts: config -> what must agree for a published number to be compared with a measured one.
+    answer: the trained models' answer to `config.prompt`, if there is one: a text, or its
       parts as they come.
     check_prompt: raises InputError for a prompt that they cannot answer.
-    large_steps: on a CPU its steps hold more than 64 MB (`lib.memory.keep_freed`).
+    large_steps: on a CPU its steps use more than 64 MB (`lib.memory.keep_freed`).
     largest: the table with the largest models, if it is not the first one that has any.
   """
 
@@ -175,7 +176,7 @@ class Recipe:
     return [table for table in self.tables if table.name in config.tables]
 
   def check(self, config: ConfigDict) -> None:
-    """Raises InputError for whatever in the config cannot be run, before anything is written."""
+    """Raises InputError for a config that cannot be run, before anything is written."""
     if isinstance(config, Config):
       config.check()
     if config.profile and (len(config.profile) != 2 or config.profile[0] >= config.profile[1]):
@@ -185,10 +186,12 @@ class Recipe:
     if self.answer and config.prompt:
       self.check_prompt(config)
 
-  def plans(self, config: ConfigDict) -> Plans:
+  def train_specs(self, config: ConfigDict) -> TrainSpecs:
     """The models of all tables, the largest first."""
     tables = sorted(self.tables, key=lambda table: table.name != self.largest)
-    return {name: plan for table in tables for name, plan in table.plans(config).items()}
+    return {
+      name: train_spec for table in tables for name, train_spec in table.train_specs(config).items()
+    }
 
   @property
   def captions(self) -> dict[str, str]:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the recipes of all papers and the grid, and reports what their claims come to, in one page.
+"""Runs the recipes of all papers and the grid, and reports the verdicts on their claims in one
+page.
 
   python -m experiments.reproduce --scale=cpu --workdir=runs/reproduce
   python -m experiments.reproduce --gather=runs/markov,runs/lex --workdir=runs/reproduce
 
-Each recipe runs by its own command in WORKDIR/NAME; stopped at any moment, the same command goes on
-where it was. Writes WORKDIR/report.html, a single file, and report.md; exits with 1 if a recipe
-failed, whose name is said, and reports the others. With --gather nothing is run.
+Each recipe runs by its own command in WORKDIR/NAME; after an interruption, the same command resumes
+it. Writes WORKDIR/report.html, a single file, and report.md. If a recipe fails, its name is
+printed, the others are reported, and the exit code is 1. With --gather nothing is run.
 """
 
 import importlib
@@ -43,12 +44,12 @@ NEXT = (  # what a reader may type after the report
 
 SCALE = flags.DEFINE_enum('scale', 'cpu', SCALES, 'Scale of every recipe.')
 ONLY = flags.DEFINE_list('only', list(RECIPES), 'Recipes to run, of all.')
-GATHER = flags.DEFINE_list('gather', [], 'Workdirs of finished runs to report, running nothing.')
+GATHER = flags.DEFINE_list('gather', [], 'Workdirs of finished runs to report; nothing is run.')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/reproduce', 'Folder for the runs and the report.')
 
 
 def execute() -> None:
-  """Runs what is to be run, and writes the report of all that is there."""
+  """Runs the recipes, unless runs are gathered, and writes the report."""
   for name in ONLY.value:
     if name not in RECIPES:
       raise InputError(f'recipe {name!r} in --only is not one of {", ".join(RECIPES)}.')
@@ -59,7 +60,7 @@ def execute() -> None:
     try:
       found = run_all(ONLY.value, SCALE.value, workdir)
     except KeyboardInterrupt:
-      print('reproduce: stopped; the same command goes on where it was.', file=sys.stderr)
+      print('reproduce: stopped; the same command resumes it.', file=sys.stderr)
       sys.exit(130)
   report(found, workdir)
   if failed := [fault for fault in found.values() if fault]:
@@ -68,14 +69,15 @@ def execute() -> None:
 
 
 def report(found: Mapping[pathlib.Path, str], workdir: pathlib.Path) -> None:
-  """Writes report.html and report.md of the runs in some folders, and shows how claims fare.
+  """Writes report.html and report.md of the runs in some folders, and prints an overview of the
+  verdicts.
 
   Args:
     found: folder -> what went wrong there, or ''.
     workdir: where the report goes.
 
   Raises:
-    InputError: nothing lies in a folder in which nothing went wrong.
+    InputError: a folder without results and without an error.
   """
   judged, remarks = [], []
   for folder, fault in found.items():
@@ -102,7 +104,7 @@ def _stop(*_: Any) -> None:
 
 def recipe_of(name: str) -> Recipe:
   """The recipe of a name."""
-  return importlib.import_module(f'experiments.{name}.__main__').RECIPE
+  return importlib.import_module(f'experiments.{name}.recipe').RECIPE
 
 
 def settings_of(name: str, scale: str) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def run_all(names: Sequence[str], scale: str, workdir: pathlib.Path) -> dict[pat
     found[folder] = ''
     if code:
       found[folder] = (
-        f'{name} ended with exit code {code}; what it says is above, and its command goes on where '
+        f'{name} ended with exit code {code}; its message is above, and its command goes on where '
         f'it stopped: {" ".join(command_of(name, scale, folder)[1:])}'
       )
       print(found[folder], file=sys.stderr, flush=True)
@@ -129,7 +131,7 @@ def run_all(names: Sequence[str], scale: str, workdir: pathlib.Path) -> dict[pat
 
 
 def finished(name: str, scale: str, folder: pathlib.Path) -> bool:
-  """Whether all tables of this very config lie there."""
+  """Whether the folder has all tables of this config."""
   try:
     content = json.loads((folder / 'results.json').read_text())
   except (OSError, ValueError):
@@ -147,7 +149,7 @@ def command_of(name: str, scale: str, folder: pathlib.Path) -> list[str]:
 
 
 def run(name: str, scale: str, folder: pathlib.Path, progress: 'Progress') -> int:
-  """Runs a recipe, passing on what it says of its progress; its exit code."""
+  """Runs a recipe and passes on its progress; returns its exit code."""
   folder.mkdir(parents=True, exist_ok=True)
   with open(folder / 'summary.txt', 'w') as summary:
     job = subprocess.Popen(
@@ -161,7 +163,7 @@ def run(name: str, scale: str, folder: pathlib.Path, progress: 'Progress') -> in
         sys.stderr.write(line)  # bars end in a carriage return
         sys.stderr.flush()
     except KeyboardInterrupt:
-      job.terminate()  # it saves what it has
+      job.terminate()  # it saves its state
       job.wait()
       raise
     return job.wait()
@@ -173,7 +175,7 @@ class Progress:
   Args:
     names: of recipes, in the order of running.
     scale: of all.
-    workdir: of all; tables that lie there already take no time.
+    workdir: of all; its finished tables take no time.
   """
 
   def __init__(self, names: Sequence[str], scale: str, workdir: pathlib.Path):
@@ -187,7 +189,7 @@ class Progress:
     self._left = TimeLeft(self._tables, 1.0 if scale == 'cpu' else None)
 
   def reaches(self, name: str, table: str) -> None:
-    """Says that a table begins; those of the recipe before it are done, if it took them up."""
+    """Reports the start of a table; earlier tables of the recipe are finished."""
     if (name, table) in self._tables:
       number = list(self._tables).index((name, table)) + 1
       left = self._left.reaches((name, table))
@@ -198,10 +200,10 @@ class Progress:
 
 
 def read(folder: pathlib.Path, fault: str = '') -> Section:
-  """The run in a folder, judged; of one that has not finished, the tables that it has.
+  """The run in a folder with its verdicts; an unfinished run has fewer tables.
 
   Raises:
-    InputError: no run of a recipe lies there.
+    InputError: there is no run of a recipe.
   """
   try:
     content = _contents(folder)
@@ -211,14 +213,14 @@ def read(folder: pathlib.Path, fault: str = '') -> Section:
     rows = results.from_json(content['rows'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(
-      f'{folder} holds no results.json of a recipe; let its command finish, or leave it out.'
+      f'{folder} contains no results.json of a recipe; let its command finish, or leave it out.'
     ) from error
   other = changed(config, settings_of(name, config['scale']))
   return recipe_of(name).section(content, rows, other, folder, fault)
 
 
 def _contents(folder: pathlib.Path) -> dict[str, Any]:
-  """results.json, or the like from the tables of a run that has not finished."""
+  """results.json, or its equivalent from the tables of an unfinished run."""
   if (folder / 'results.json').exists() or folder.name not in RECIPES:
     return json.loads((folder / 'results.json').read_text())
   config = json.loads((folder / 'config.json').read_text())

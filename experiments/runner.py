@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every recipe shares: flags, start-up, the workdir, results and how a run ends."""
+"""What every recipe shares: start-up, the workdir, results and how a run ends."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from configs.common import check_tables
-from experiments import workdir
+from experiments import command_line, workdir
 from experiments.minutes import MINUTES, TimeLeft
 from experiments.recipe import DATA, Recipe, Run, Table, plain
 from lib import atomic, cache, errors, memory, progress, provenance, signals
@@ -28,8 +28,6 @@ from lib.provenance import Identity
 from lib.report import page, plots, published, results, sections, tables
 from lib.train import loop
 
-QUIET = flags.DEFINE_bool('quiet', False, 'Say nothing but results and errors.')
-
 
 def main(recipe: Recipe) -> None:
   """Runs a recipe from the command line and exits: 0 done, 1 a fault, 2 bad input, 130 Ctrl-C, 143
@@ -38,8 +36,8 @@ def main(recipe: Recipe) -> None:
   memory.keep_freed(recipe.large_steps)
   progress.silence_libraries()
   try:
-    _define_flags(recipe.name)
-    app.run(lambda _: execute(recipe), flags_parser=_parse_flags)
+    command_line.parse(recipe.name)
+    app.run(lambda _: execute(recipe), flags_parser=lambda arguments: arguments)
   except (InputError, flags.Error) as error:
     sys.exit(_say(recipe, error, 2))
   except loop.Diverged as error:
@@ -60,49 +58,16 @@ def _say(recipe: Recipe, error: BaseException, code: int) -> int:
 def _refused(why: str, path: str | None) -> InputError:
   place = path or f'the workdir {flags.FLAGS.workdir}'
   return InputError(
-    f'cannot read or write {place}: {why}; mend that, and the same command goes on from the last '
-    'save.'
+    f'cannot read or write {place}: {why}; fix that, and the same command resumes from the '
+    'last save.'
   )
-
-
-def _define_flags(name: str) -> None:
-  default = pathlib.Path(__file__).parents[1] / 'configs' / f'{name}.py'
-  try:  # ml_collections reads overrides of the config as soon as it is defined
-    config_flags.DEFINE_config_file('config', f'{default}:cpu', 'Config, scale.', lock_config=True)
-  except AttributeError as error:
-    raise _no_such_field(error) from error
-  flags.DEFINE_string('workdir', f'runs/{name}', 'Folder for everything this run writes.')
-  flags.DEFINE_bool(
-    'distributed',
-    'JAX_COORDINATOR_ADDRESS' in os.environ,
-    'This is one of several processes that see one workdir (docs/pod.md).',
-  )
-
-
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-  try:
-    rest = flags.FLAGS(argv)
-    flags.FLAGS.config.lock()  # a config file that is not there shows only when it is used
-  except AttributeError as error:
-    raise _no_such_field(error) from error
-  except OSError as error:
-    raise InputError('there is no such --config file; it is configs/NAME.py:SCALE.') from error
-  if len(rest) > 1:
-    raise InputError(f'argument {rest[1]!r} is not a flag; flags look like --workdir=DIR.')
-  return rest
-
-
-def _no_such_field(error: AttributeError) -> InputError:
-  # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?
-  words = str(error).strip('"\'').replace("\\'", '').replace('\\n', '. ')
-  return InputError(f'the config has no field {words}')
 
 
 def execute(recipe: Recipe) -> None:
   """Measures the chosen tables, keeping each finished one, and writes the report."""
   if flags.FLAGS.distributed:
     processes.join()
-  progress.be_quiet(QUIET.value)
+  progress.be_quiet(flags.FLAGS.quiet)
   config = flags.FLAGS.config
   check_tables(config.tables, [table.name for table in recipe.tables])
   recipe.check(config)
@@ -116,11 +81,11 @@ def execute(recipe: Recipe) -> None:
       mirror.fetch()
       place = mirror.folder
     run = Run(pathlib.Path(place), mesh, mirror)
-    # Tables that an earlier call left in this workdir stay in its report.
-    there = processes.agreed([workdir.table_of(run, table).exists() for table in recipe.tables])
+    # Tables of earlier calls in this workdir stay in its report.
+    there = processes.broadcast([workdir.table_of(run, table).exists() for table in recipe.tables])
     kept = {table.name for table, exists in zip(recipe.tables, there, strict=True) if exists}
     chosen = [table for table in recipe.tables if table.name in {*config.tables, *kept}]
-    described = _describe(chosen, config) if processes.first() else []
+    described = _describe(chosen, config) if processes.is_primary() else []
     run = dataclasses.replace(run, identity=_identity(config, described))
     held.enter_context(workdir.opened(run.workdir, run.identity))
     _run(recipe, config, run, chosen, kept, described)
@@ -134,7 +99,7 @@ def _run(
   kept: Collection[str],
   described: Sequence[Description],
 ) -> None:
-  """Measures the chosen tables but those that are kept, and writes the report."""
+  """Measures the chosen tables that are not finished, and writes the report."""
   minutes = MINUTES.get(recipe.name, {})
   weights = {
     table.name: minutes.get(table.name, 1.0) * (table.name not in kept) for table in chosen
@@ -147,7 +112,7 @@ def _run(
     else:
       _measure(table, config, run)
       run.send()
-  if processes.first():
+  if processes.is_primary():
     _write(recipe, config, run, chosen, described)
     run.send()
   if recipe.answer and config.prompt:
@@ -156,7 +121,7 @@ def _run(
 
 
 def _describe(chosen: Sequence[Table], config: ConfigDict) -> list[Description]:
-  """What the sources of the tables hold, said in one line each."""
+  """The contents of the tables' sources, printed in one line each."""
   read = dict.fromkeys(source for table in chosen for source in table.sources(config))
   found = []
   for one in itertools.chain(
@@ -176,7 +141,7 @@ def _identity(config: ConfigDict, described: Sequence[Description]) -> Identity:
 
 
 def _data_rows(described: Sequence[Description]) -> results.Rows:
-  """How much held-out text there is, and how much of it stands in training text."""
+  """The amount of held-out text, and its overlap with training text."""
   rows = results.Rows(DATA)
   for one in described:
     note = 'of a sample, not cut: a lower bound' if one.sampled else ''
@@ -190,7 +155,7 @@ def _data_rows(described: Sequence[Description]) -> results.Rows:
 
 
 def keep_compiled() -> None:
-  """Keeps what takes long to compile for later runs, unless the environment says where."""
+  """Caches compiled programs for later runs, unless the environment sets a folder."""
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     jax.config.update('jax_compilation_cache_dir', os.fspath(cache.folder('jax')))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
@@ -200,20 +165,20 @@ def _measure(table: Table, config: ConfigDict, run: Run) -> None:
   """Measures a table on all processes together; the first keeps its rows and seconds."""
   start = time.perf_counter()
   rows = table.measure(config, run)
-  if processes.first():
+  if processes.is_primary():
     kept = workdir.table_of(run, table)
     kept.parent.mkdir(exist_ok=True)
     results.write_rows(kept, rows, time.perf_counter() - start, run.identity)
 
 
 def _tell(line: str) -> None:
-  if processes.first():
+  if processes.is_primary():
     progress.say(line)
 
 
 def _print(parts: Iterable[str]) -> None:
   for part in itertools.chain(parts, ['\n']):
-    if processes.first():
+    if processes.is_primary():
       print(part, end='', flush=True)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: one process at a time writes there, and only one run ever does."""
+"""The folder of a run, locked for one process, and reserved for one run."""
 
 import contextlib
 import errno
@@ -39,15 +39,15 @@ def opened(folder: pathlib.Path, identity: Identity) -> Iterator[None]:
   """The folder, new or with the run of the same identity, locked for this process.
 
   Raises:
-    InputError: it holds another run (the sentence names what differs), another process runs in it,
-      or it cannot be written.
+    InputError: it contains another run (the sentence names what differs), another process runs in
+      it, or it cannot be written.
   """
   _check(folder, identity)
   processes.wait('the workdir is looked at')
   with contextlib.ExitStack() as held:
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      if processes.first():
+      if processes.is_primary():
         held.enter_context(locked(folder / 'lock', folder))
         results.write_json(folder / 'config.json', identity['config'])
         results.write_json(folder / KNOWN, identity)
@@ -84,12 +84,12 @@ def table_of(run: Run, table: Table) -> pathlib.Path:
 
 
 def _check(folder: pathlib.Path, identity: Identity) -> None:
-  """Raises InputError that names what differs from the run that lies in the folder, if one does."""
+  """Raises InputError if the folder contains another run; the sentence names the difference."""
   if any((folder / part).exists() for part in BEGUN):
     for there in _identities(folder):
       if other := provenance.difference(there, identity):
         raise InputError(
-          f'{folder} holds another run: {other}; choose a new --workdir, or delete it.'
+          f'{folder} contains another run: {other}; choose a new --workdir, or delete it.'
         )
 
 

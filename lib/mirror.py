@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A workdir in a bucket: what lasts is there, and a local folder is its copy.
+"""A workdir in a bucket, with a local copy.
 
-Files are written to the local folder, and sent when a table or a checkpoint is due. Checkpoints are
-not copied: orbax writes and reads them in the bucket itself, each process its own part.
+Files are written to the local folder, and uploaded with each table and checkpoint. Checkpoints are
+not copied: orbax writes and reads them in the bucket directly, each process its part.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class Mirror:
     self._sent: dict[str, tuple[int, int]] = {}
 
   def fetch(self) -> None:
-    """Makes the local folder anew, as the bucket's is."""
+    """Replaces the local folder with a copy of the bucket's."""
     shutil.rmtree(self.folder, ignore_errors=True)
     self.folder.mkdir(parents=True)
     for found in self._there.find(self._root):
@@ -68,7 +68,7 @@ class Mirror:
     for path in sorted(filter(pathlib.Path.is_file, files), key=_stamp):
       name = path.relative_to(self.folder).as_posix()
       if self._sent.get(name) != _stamp(path):
-        stamp = _stamp(path)  # before it is sent, for it may grow meanwhile
+        stamp = _stamp(path)  # before sending, since it may grow meanwhile
         self._there.makedirs(os.path.dirname(f'{self._root}/{name}'), exist_ok=True)
         self._there.put_file(str(path), f'{self._root}/{name}')
         self._sent[name] = stamp

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a module declares about its own parameters and cost, at the place where it makes them.
+"""Declarations of a module about its parameters and cost, where it makes them.
 
   self.param('table', declared(init, ('tensor', 'fsdp')), (vocab_size, dim))
   nn.Dense(width, kernel_init=declared(init, ('fsdp', 'tensor'), inputs=1))
@@ -22,18 +22,19 @@ import jax.numpy as jnp
 from flax import struct
 from flax.core import DenyList
 
-SOWN = ('losses', 'metrics', 'intermediates')  # collections that are no variables
+SOWN = ('losses', 'metrics', 'intermediates')  # collections that are not variables
 _describing = contextvars.ContextVar('describing', default=False)
 
 
 class Declaration(NamedTuple):
-  """What is known of one parameter.
+  """The declaration of one parameter.
 
   Attributes:
     axes: the axis of the mesh over which each of its dimensions is spread, or None. They are the
       last dimensions of the array: stacked layers and replicas have others in front.
     inputs: how many of these dimensions, the first, are the input of a matrix; the rest are its
-      output. 0 marks what is no matrix. Muon trains matrices, and weight decay applies to them.
+      output. 0 marks a parameter that is not a matrix. Muon trains matrices, and weight decay
+      applies to them.
   """
 
   axes: tuple[str | None, ...] = ()
@@ -42,12 +43,12 @@ class Declaration(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """What an initial function makes.
+  """A description of the variables that an initial function makes.
 
   Attributes:
     shapes: its variables, as ShapeDtypeStructs.
     declared: path such as 'params/decoder/blocks/up/kernel' -> what its module declares. A
-      parameter that is not in it is whole on every device and no matrix.
+      parameter that is not in it is replicated and not a matrix.
     flops: of a forward pass, for each token; the sum over replicas.
   """
 
@@ -58,7 +59,7 @@ class Description:
 
 @struct.dataclass
 class _Noted(nn.meta.AxisMetadata[Any]):
-  """A value with a note that stays with it through scans and maps."""
+  """A value with a note that survives scans and maps."""
 
   value: Any
   note: Any = struct.field(pytree_node=False)
@@ -90,7 +91,7 @@ def declare(value: jax.Array, axes: tuple[str | None, ...], inputs: int = 0) -> 
 def declare_flops(module: nn.Module, flops: float) -> None:
   """Adds to the FLOPs of a forward pass for each token, by a call of `module`.
 
-  Matrix products are counted, two a multiply-add; what is small beside them is not.
+  Matrix products are counted, two per multiply-add; smaller costs are not.
   """
   if _describing.get():
     module.sow('flops', 'flops', _Noted(jnp.zeros(()), float(flops)))
@@ -127,7 +128,7 @@ def describe_model(model: nn.Module, length: int = 2) -> Description:
 
 
 def initial_variables(model: Any, key: jax.Array, batch: Mapping[str, Any]) -> Any:
-  """The variables of a language model, without what it sows in its call."""
+  """The variables of a language model, without sown values."""
   return model.init(key, batch, key, mutable=DenyList(SOWN))
 
 

@@ -58,6 +58,6 @@ def _watch(name: str, reader: int) -> None:
       if _finishing.is_set() and not _heard.is_set():
         _heard.set()
         continue
-      said = f'{name}: stopped by {NAMES[number]}; the same command goes on from the last save.\n'
+      said = f'{name}: stopped by {NAMES[number]}; the same command resumes from the last save.\n'
       os.write(2, said.encode())
       os._exit(128 + number)

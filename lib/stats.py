@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates with their errors: every standard error, interval and test of this project.
+"""Estimates with standard errors: every standard error, interval and test of this project.
 
-An error is over independent units: documents, seeds, chains. Stretches of one document are not
-independent, so sums are formed by document first. Models of S seeds that score the same D documents
-are crossed: both the choice of seeds and the choice of documents are uncertain.
+A standard error is over independent units: documents, seeds, chains. Stretches of one document are
+not independent, so sums are formed by document first. If models of S seeds score the same D
+documents, seeds and documents are crossed: both are samples.
 """
 
 import math
@@ -17,7 +17,7 @@ from scipy import special
 from lib.errors import InputError
 
 Arm = TypeVar('Arm', bound=Hashable)
-LEVEL = 0.95  # of every interval that is printed
+LEVEL = 0.95  # confidence of every printed interval
 ROUNDING = 1e-9  # of a value: a standard error up to this is rounding
 TINY = 1e-12  # a value and a standard error up to this are both rounding
 
@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
     sem: one standard error, or None if it is unknown.
     n: number of independent units: '57', or '3×57' for 3 seeds crossed with 57 documents.
     over: the units, such as 'documents' or 'seeds×documents'.
-    df: degrees of freedom of Student's t; None if nothing can be decided: one seed, one document.
+    df: degrees of freedom of Student's t; None if nothing can be tested: one seed, one document.
   """
 
   value: float
@@ -46,7 +46,7 @@ class Estimate(NamedTuple):
 
   @property
   def no_spread(self) -> bool:
-    """Whether all units gave one value, up to rounding: then there is nothing to test with."""
+    """Whether all units have one value, up to rounding; then no test is possible."""
     size = abs(self.value)
     return self.sem is not None and self.sem <= max(ROUNDING * size, TINY * (size <= TINY))
 
@@ -59,7 +59,7 @@ class Estimate(NamedTuple):
   def p_value(self, against: float = 0.0) -> float | None:
     """p of the two-sided t-test that the value is `against`; None if it cannot be tested.
 
-    Without any spread it cannot be: what is deterministic is compared by value, not tested.
+    Without spread it cannot be tested; deterministic values are compared directly.
     """
     if self.sem is None or self.df is None or self.no_spread:
       return None
@@ -68,7 +68,7 @@ class Estimate(NamedTuple):
   def p_equivalent(self, margin: float, against: float = 0.0) -> float | None:
     """p of two one-sided t-tests that the value is within ± `margin` of `against`, doubled.
 
-    Below 0.05 exactly if the 95 % interval lies inside the margins (TOST; Schuirmann 1987). None if
+    Below 0.05 exactly if the 95 % interval is inside the margins (TOST; Schuirmann 1987). None if
     it cannot be tested.
 
     Raises:
@@ -93,7 +93,7 @@ def share(hits: ArrayLike, over: str = 'examples') -> Estimate:
   """Share of hits among independent yes/no results [N].
 
   The standard error is that of Agresti and Coull (1998), which adds two hits and two misses: it is
-  never 0, even where every result is the same.
+  never 0, even if all results are equal.
   """
   found = np.asarray(hits, np.float64)
   count = found.size + 4
@@ -111,13 +111,13 @@ def ratio(
   """Σ above / Σ below of items [N], with the error of a ratio of sums over groups of items.
 
   Args:
-    above: what is summed above the line, such as the nats of each stretch of text.
-    below: what is summed below the line, such as its bytes.
+    above: terms of the numerator, such as the nats of each stretch of text.
+    below: terms of the denominator, such as its bytes.
     groups: the independent unit of each item, such as its document; by default each item is one.
     over: name of the units.
 
   Raises:
-    InputError: the sum below the line is not positive.
+    InputError: the denominator is not positive.
   """
   one, other = np.asarray(above, np.float64), np.asarray(below, np.float64)
   if groups is not None:
@@ -138,23 +138,23 @@ def by_group(values: ArrayLike, groups: Sequence[Hashable] | np.ndarray) -> np.n
 
 
 def contributions(above: ArrayLike, below: ArrayLike) -> np.ndarray:
-  """Values [..., D] whose mean is Σ above / Σ below and whose spread is that of the ratio.
+  """Values [..., D] with the mean Σ above / Σ below and the spread of the ratio.
 
   To first order a ratio of sums r is the mean over units of r + (above − r below) D / Σ below, so
-  that all that holds of means, holds of ratios: errors over units, differences, crossed seeds.
+  ratios can be treated as means: standard errors over units, differences, crossed seeds.
 
   Args:
     above: [..., D], D independent units last.
     below: [..., D], or [D] for all.
 
   Raises:
-    InputError: a sum below the line that is not positive.
+    InputError: a denominator that is not positive.
   """
   one = np.asarray(above, np.float64)
   other = np.broadcast_to(np.asarray(below, np.float64), one.shape)
   total = other.sum(axis=-1, keepdims=True)
   if not (one.size and np.all(total > 0)):
-    raise InputError('a ratio of sums needs a positive sum below the line: there is no text here.')
+    raise InputError('a ratio of sums needs a positive denominator: there is no text here.')
   rate = one.sum(axis=-1, keepdims=True) / total
   return rate + (one - rate * other) * one.shape[-1] / total
 
@@ -168,8 +168,9 @@ def crossed(values: ArrayLike, over: str = 'seeds×documents') -> Estimate:
   """Mean of values [S, D]: S seeds, each measured on the same D documents.
 
   The variance is var(seed means) / S + var(document means) / D, which counts the interaction twice
-  and so is on the safe side; df by Satterthwaite (1946). One seed leaves the variance over seeds
-  unknown: the error is then over documents alone, and df is None.
+  and is therefore conservative; df by Satterthwaite (1946). With one seed the variance over seeds
+  is
+  unknown: the standard error is then over documents alone, and df is None.
   """
   found = np.atleast_2d(np.asarray(values, np.float64))
   seeds, documents = found.shape
@@ -189,7 +190,7 @@ def deviation(arms: np.ndarray) -> np.ndarray:
   """Contributions [S, D] to the standard deviation between the means of arms [A, S, D].
 
   The standard deviation is Σ wᵢ mᵢ with wᵢ = (mᵢ − m) / √((A − 1) Σ (mⱼ − m)²), and to first order
-  that is how it changes with the means. So its contributions are those of this sum.
+  it changes with the means as this sum does. So its contributions are those of this sum.
   """
   means = arms.mean(axis=(1, 2))
   off = means - means.mean()
@@ -197,10 +198,10 @@ def deviation(arms: np.ndarray) -> np.ndarray:
 
 
 def shares(hits: ArrayLike, over: str = 'seeds×examples') -> Estimate:
-  """Mean share of hits [S, N] in 0…1: S seeds, each asked the same N yes/no examples.
+  """Mean share of hits [S, N] in 0…1: S seeds, each with the same N yes/no examples.
 
   The variance is that of the seed means over S, as in `crossed`, plus that of `share` for the mean
-  over seeds: so it is never 0, even where every answer is wrong. One seed leaves df None.
+  over seeds: so it is never 0, even if every answer is wrong. With one seed df is None.
   """
   found = np.atleast_2d(np.asarray(hits, np.float64))
   seeds, examples = found.shape
@@ -215,7 +216,7 @@ def shares(hits: ArrayLike, over: str = 'seeds×examples') -> Estimate:
 
 
 def paired_shares(hits: ArrayLike, others: ArrayLike, over: str = 'seeds×examples') -> Estimate:
-  """Mean share of hits [S, N] less that of others of the same seeds, on the same examples.
+  """Difference of two mean shares of hits [S, N] of the same seeds on the same examples.
 
   The error is over seeds and examples, crossed, of the differences with one gain and one loss added
   to the examples (Bonett and Price 2012, Adjusted Wald confidence interval for a difference of
@@ -231,10 +232,11 @@ def paired_shares(hits: ArrayLike, others: ArrayLike, over: str = 'seeds×exampl
 def jackknife(
   statistic: Callable[[np.ndarray], float], sums: ArrayLike, over: str = 'seeds×documents'
 ) -> Estimate:
-  """A function of sums over seeds and documents, such as a ratio of ratios, with its error.
+  """A function of sums over seeds and documents, such as a ratio of ratios, with its standard
+  error.
 
-  Seeds and documents are left out one by one, in turn (Tukey 1958). The two variances are added as
-  in `crossed`, with which it agrees where the statistic is a mean.
+  Seeds and documents are left out one at a time (jackknife; Tukey 1958). The two variances are
+  added as in `crossed`, with which it agrees for a mean.
 
   Args:
     statistic: value of sums [K] over all seeds and documents.
@@ -242,7 +244,7 @@ def jackknife(
     over: name of the units.
 
   Returns:
-    The value of all; df is None for one seed, whose error is over documents alone.
+    The estimate; df is None for one seed, whose standard error is over documents alone.
   """
   found = np.asarray(sums, np.float64)
   value = float(statistic(found.sum(axis=(0, 1))))
@@ -262,16 +264,16 @@ def jackknife(
 def arms(
   values: Mapping[Arm, ArrayLike], reference: Arm, over: str = 'seeds'
 ) -> dict[Arm, Estimate]:
-  """Differences of arms from a reference arm, paired by seed, their residual variance pooled.
+  """Differences of arms from a reference arm, paired by seed, with a pooled residual variance.
 
   The model is value = arm + seed + noise of one variance. With A compared arms and S seeds the
   noise has A × (S − 1) degrees of freedom, and a difference has the variance 2 noise² / S. For one
   compared arm that is the paired t-test.
 
   Args:
-    values: arm -> [S], or [S, D] where the seeds score the same D documents: then the variance of
+    values: arm -> [S], or [S, D] if the seeds score the same D documents: then the variance of
       the difference over documents is added, as in `crossed`.
-    reference: the arm that others are compared with.
+    reference: the arm that the others are compared with.
     over: name of the units: 'seeds', or 'seeds×documents'.
 
   Returns:
@@ -305,7 +307,7 @@ def arms(
 
 
 def difference(one: Estimate, other: Estimate) -> Estimate:
-  """One estimate less another that is independent of it; df by Welch (1947) and Satterthwaite."""
+  """The difference of two independent estimates; df by Welch (1947) and Satterthwaite."""
   value = one.value - other.value
   units = list(dict.fromkeys(part for part in (one.n, other.n) if part))
   over = one.over if one.over == other.over or not other.over else f'{one.over} and {other.over}'
@@ -319,10 +321,9 @@ def difference(one: Estimate, other: Estimate) -> Estimate:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-  """p-values adjusted for their number (Holm 1979): reject those that stay at or below the level.
+  """p-values adjusted for their number (Holm 1979): reject those at or below the level.
 
-  The chance of rejecting any true hypothesis is then at most the level, however they depend on one
-  another.
+  The probability of rejecting any true hypothesis is then at most the level, for any dependence.
   """
   order = np.argsort(p_values, kind='stable')
   adjusted, largest = [1.0] * len(p_values), 0.0

@@ -71,7 +71,7 @@ def _table(seed, ids, hidden):
 def lexinvariant_cross_entropy_reference(
   hidden: jax.Array, seeds: jax.Array, targets: jax.Array, vocab_size: int
 ) -> tuple[jax.Array, jax.Array]:
-  """The specification: the tables as arrays, then the readout's reference for each sequence.
+  """The specification: the tables as arrays, then the LM head's reference for each sequence.
 
   The target −1 is none: its logit is 0.
   """

@@ -309,7 +309,7 @@ def linear_cross_entropy(
 
   Args:
     hidden: [..., D] in any float dtype.
-    table: [V, D] readout rows, of the same dtype.
+    table: [V, D] LM head rows, of the same dtype.
     targets: [...] int32 ids below V. A negative id is ignored: 0 and 0, no gradient. An id of V or
       more gives NaN and NaN.
     bias: [V] or None.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loss of a readout on GPUs, whose logits stay in registers, by Pallas's Triton backend.
+"""The loss of an LM head on GPUs, whose logits stay in registers, by Pallas's Triton backend.
 
 A block of threads makes a tile of logits and writes what is wanted of it. Without gradients that is
 a number for each position: float32 logits never travel to memory.

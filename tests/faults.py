@@ -194,7 +194,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_the_same_command_goes_on(tmp_path
   assert done.returncode == 2, done.stderr
   last = done.stderr.splitlines()[-1]
   assert last.startswith('markov: cannot read or write')
-  assert 'File too large; mend that, and the same command goes on' in last
+  assert 'File too large; fix that, and the same command resumes' in last
   assert 'Traceback' not in done.stderr
   assert markov(tmp_path / 'work').returncode == 0
 

@@ -67,7 +67,7 @@ def hex_font(data: bytes) -> None:
 
     content, name = edited(gzip.compress(HEX), data[1:]), 'font.hex.gz'
   font = fonts.HexFont(written(content, name))
-  font.draw(np.arange(0x30, 0x60), 16)
+  font.render(np.arange(0x30, 0x60), 16)
 
 
 JSON = json.dumps({'question': 'Who?', 'choices': ['a', 'b'], 'answer': 1}).encode() + b'\n'
@@ -103,7 +103,7 @@ def table_rows(data: bytes) -> None:
 def corpus_plan(data: bytes) -> None:
   place = folder() / 'corpus'
   place.mkdir(exist_ok=True)
-  plan = corpora.Plan('stdlib', 'train', 9, 2, 'bpe', 300, 'ab')
+  plan = corpora.ShardPlan('stdlib', 'train', 9, 2, 'bpe', 300, 'ab')
   path = place / 'train.plan.json'
   path.unlink(missing_ok=True)
   corpora.begin(place, plan)

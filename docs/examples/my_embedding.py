@@ -15,8 +15,8 @@ from lib.train import loop, optimizer
 from lib.train.experiment import Experiment
 
 
-class Signs(Learned):  # draw, nats and logits are those of trained rows
-  def encode(self, ids, draw):
+class Signs(Learned):  # the other methods are those of trained rows
+  def encode(self, ids, rows):
     return random.rademacher(random.key(0), (self.vocab_size + 1, self.dim), self.dtype)[ids]
 
 

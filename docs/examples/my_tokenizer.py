@@ -11,7 +11,7 @@ tokenizer = tokenizers.load(sys.argv[1])  # tokenizer.json, a SentencePiece .mod
 text = sources.sample(sources.open_source(sys.argv[2], 'test'), 1_000_000)
 
 tokens = sum(coded.ids.size for coded in tokenizer.cover_batch(text))
-print(f'{tokenizer.vocab_size:,} ids, {sum(map(len, text)) / tokens:.2f} bytes a token')
+print(f'{tokenizer.vocab_size:,} ids, {sum(map(len, text)) / tokens:.2f} bytes per token')
 back = documents.restored(tokenizer, text)
 print(
   f'lossless: {tokenizer.lossless}; restored: {back.share_bytes:.1%} of the bytes, '

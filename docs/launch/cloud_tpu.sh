@@ -6,7 +6,7 @@ ZONE=us-east5-a
 TYPE=v5p-512            # of 256 chips: v5p-512, v5litepod-256, v6e-256
 VERSION=v2-alpha-tpuv5  # for these: v2-alpha-tpuv5, v2-alpha-tpuv5-lite, v2-alpha-tpuv6e
 RUN='python -m experiments.equal_info --distributed
-  --config=configs/equal_info.py:paper --workdir=/mnt/runs/equal_info'  # a folder all hosts see
+  --config=equal_info:paper --workdir=/mnt/runs/equal_info'  # a folder all hosts see
 
 SETUP='python3 -m pip install --quiet uv && python3 -m uv venv --quiet --python 3.11 --allow-existing
   && . .venv/bin/activate && python3 -m uv pip install --quiet -r requirements.lock -e ".[tpu]"'

@@ -11,7 +11,7 @@
 #SBATCH --requeue
 set -euo pipefail
 RUN=(python -m experiments.equal_info --distributed
-  --config=configs/equal_info.py:paper "--workdir=$HOME/runs/equal_info")  # a folder all nodes see
+  --config=equal_info:paper "--workdir=$HOME/runs/equal_info")  # a folder all nodes see
 
 # Time is up, or the job must make room: every process saves, and a new job goes on.
 srun --kill-on-bad-exit=1 "${RUN[@]}"

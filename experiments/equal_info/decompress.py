@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table decompress: a model reads a compressed text and then writes its bytes.
 
-A row holds the tokens of a text, padded to one length, and then its bytes, which alone are scored.
-The control sees no tokens: it is a language model of the same bytes. If tokens can be read, the
-model that sees them predicts more bytes correctly. Tokens that cannot be read are a burden, so
-there is a second control: the same model before the tokens of another text.
+A row has the tokens of a text, padded to one length, and then its bytes, which alone are scored.
+The control sees no tokens: it is a language model of the same bytes. If tokens can be decoded, the
+model that sees them predicts more bytes correctly. Tokens that cannot be decoded can hurt, so there
+is a second control: the same model with the tokens of another text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from experiments import coders, fit
 from experiments.coders import Method
 from experiments.equal_info import m2, pictures
 from experiments.fit import Fitted
-from experiments.recipe import Plan, Run, Table, naming, text_of
+from experiments.recipe import Run, Table, TrainSpec, naming, text_of
 from lib import stats
 from lib.data import epochs, excerpts, pipeline
 from lib.data.encoded import Encoded
@@ -38,9 +38,9 @@ class Texts(NamedTuple):
 
   Attributes:
     data: uint8 [N, bytes].
-    documents: int64 [N], the document that each text is cut from.
+    documents: int64 [N], the document of each text.
     tokens: method -> one int32 [n] for each text.
-    left_out: share of texts left out, whose tokens need more room under some method.
+    left_out: share of texts left out because some method needs more tokens than fit.
   """
 
   data: np.ndarray
@@ -50,7 +50,7 @@ class Texts(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for text, tokenizers or models that cannot be had."""
+  """Raises InputError for missing text, or tokenizers or models that cannot be built."""
   options = config.decompress
   coders.check_m1(config)
   fit.check(options, 'decompress')
@@ -66,7 +66,7 @@ def check(config: ConfigDict) -> None:
     with naming('decompress.methods'):
       [one, *_] = coders.widths([method], [options.token_bits])
     if not one[0].token_bits:
-      raise InputError(f'decompress.methods: {method!r} has a vocabulary of its own; use others.')
+      raise InputError(f'decompress.methods: {method!r} has its own vocabulary; use others.')
   with naming('decompress.text_bytes'):
     for split in ('train', 'validation', 'test'):
       excerpts.of_split(config.data.source, split, length=options.text_bytes, total=1)
@@ -74,13 +74,13 @@ def check(config: ConfigDict) -> None:
   epochs.check('data.source', config.data.source, read * options.text_bytes, config.scale)
   if config.scale in epochs.REFUSED_AT and read > epochs.MOST * options.train_texts:
     raise InputError(
-      f'decompress.train_texts {options.train_texts} would be read more than {epochs.MOST} times '
-      f'over in {options.steps} steps; {-(-read // epochs.MOST)} or more are right.'
+      f'decompress.train_texts {options.train_texts} would be read more than {epochs.MOST} '
+      f'times in {options.steps} steps; {-(-read // epochs.MOST)} or more are right.'
     )
 
 
 def room(options: ConfigDict) -> int:
-  """Tokens that a text may have at most."""
+  """The most tokens of a text."""
   return options.length - options.text_bytes
 
 
@@ -132,11 +132,11 @@ def make_model(config: ConfigDict) -> LanguageModel:
   return m2.make_model(config, config.decompress, vocab_size(config))
 
 
-def plan(config: ConfigDict) -> Plan:
+def train_spec(config: ConfigDict) -> TrainSpec:
   """The model of any arm but the control, whose rows are shorter."""
   options = config.decompress
   scored = pipeline.shapes(options.batch_size, options.length)['segments']
-  return fit.plan(options, make_model(config), more={'scored': scored})
+  return fit.train_spec(options, make_model(config), more={'scored': scored})
 
 
 def read(
@@ -144,7 +144,7 @@ def read(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Which bytes of the rows are predicted, bool [N, bytes], and their nats."""
   size, count = int(rows['scored'][0].sum()), len(rows['targets'])
-  # In parts of one size, the last filled up with rows from the begin.
+  # In batches of one size, the last filled up with the first rows.
   parts = [np.arange(start, start + TOGETHER) % count for start in range(0, count, TOGETHER)]
   batches = [{field: values[part] for field, values in rows.items()} for part in parts]
   found = token_scores.score(model, variables, batches, np.arange(count), guess=True)
@@ -168,7 +168,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
     where = where_of(config, arm)
     # Arms of one seed see the same texts in the same order.
-    batches = lambda seed, known=known: pipeline.rows(
+    batches = lambda seed, known=known: pipeline.batches_of_rows(
       known['train'], batch_size=options.batch_size, seed=seed
     )
     trained = fit.fit(
@@ -181,7 +181,9 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     _add_arm(rows, config, arm, found, right[arm], nats, trained)
   guess = np.bincount(found['train'].data.ravel(), minlength=256).argmax()
   share = float((found['test'].data == guess).mean())
-  note = 'always the most frequent byte; a share above the control has guessing taken out already'
+  note = (
+    'always the most frequent byte; a share above the control is already corrected for guessing'
+  )
   rows.add(where_of(config, CONTROL), 'chance', share, 'share', note)
   add_against(rows, config, found['test'].documents, right)
   return rows
@@ -231,7 +233,7 @@ def add_against(
 ) -> None:
   """Accuracy of arms above the controls, paired by seed and document [N].
 
-  `right` tells which bytes an arm predicts, [S, N, bytes].
+  `right`: which bytes an arm predicts, [S, N, bytes].
   """
   for part, half in parts(config.decompress.text_bytes).items():
     by_arm = {arm: contributions(one[..., half], documents) for arm, one in right.items()}
@@ -254,17 +256,17 @@ TABLE = Table(
   'decompress',
   measure,
   'A decoder reads the tokens of a text and then writes its bytes: the share of bytes that it '
-  'predicts, and that share above the same model without tokens (method=none), so guessing is '
-  'taken out. M1 has no context at the beginning of an AC stream, so its first tokens are an '
-  'equal-info window; the second half of a text shows what is read beyond them. Tokens of another '
-  'text are a second control: they carry no information on the text. ± is one standard error over '
-  'seeds and documents.',
+  'predicts, and that share above the same model without tokens (method=none), which '
+  'corrects for guessing. M1 has no context at the beginning of an AC stream, so its first tokens '
+  'are an equal-info window; the second half of a text shows what is read beyond them. Tokens of '
+  'another text are a second control: they carry no information on the text. ± is one standard '
+  'error over seeds and documents.',
   (
     'accuracy', 'chance', 'nats_per_byte', 'accuracy_above_control',
     'accuracy_above_control_second_half', 'accuracy_above_another_text_second_half',
   ),
   check=check,
   pictures=lambda rows, config, run: {'decompress.png': pictures.decompress(rows)},
-  plans=lambda config: {'decompress': lambda: plan(config)},
+  train_specs=lambda config: {'decompress': lambda: train_spec(config)},
   sources=text_of,
 )  # fmt: skip

@@ -13,9 +13,9 @@ from experiments.coders import Method
 from experiments.equal_info import pictures
 from experiments.equal_info.m2_text import Corpus, train_bytes
 from experiments.fit import Fitted
-from experiments.recipe import Plan, Plans, Run, Table, naming, text_of
+from experiments.recipe import Run, Table, TrainSpec, TrainSpecs, naming, text_of
 from lib import stats
-from lib.compression import coded_text, one_pass
+from lib.compression import coded_text, teacher_forced
 from lib.data import epochs, excerpts
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
@@ -30,24 +30,24 @@ from lib.train.experiment import Variables
 LN2 = np.log(2)
 OPAQUE = ('ac', 'static_ac')  # what the paper finds M2 cannot learn
 CLOSE = 0.01  # nats per token from ln V that count as learning nothing
-OPENING = 8  # tokens at the beginning of a stream, where all streams are aligned
+OPENING = 8  # first tokens of a stream, where all streams are aligned
 REFERENCES = (
   'bytes',
   'sentencepiece',
   'bpe',
   'bpe_unsplit',
-)  # kinds of tokenizers that others are compared with
-# Models that learn next to nothing hardly vary by seed, so they say nothing on the noise of others.
+)  # kinds of reference tokenizers
+# Models that learn almost nothing hardly vary by seed, so their variance is not pooled with others.
 UNPOOLED = (*OPAQUE, 'gzip')
 TEXT = {'budget': 'text'}  # in the rows of models that read equal bytes in training
 DECODED = 200  # examples whose windows are decoded
-ALONE = 'paired by seed and document; with a variance of its own'
+ALONE = 'paired by seed and document; with a separate variance'
 
 Size = tuple[str, int, int, int, int]  # one of m2.models
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for tokenizers or models that cannot be had."""
+  """Raises InputError for tokenizers or models that cannot be built."""
   options = config.m2
   coders.check_m1(config)
   fit.check(options, 'm2')
@@ -65,7 +65,7 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_epochs(config: ConfigDict, method: Method, ratio: float, steps: int) -> None:
-  """Raises InputError if M2 reads its text too often, at `ratio` bytes a token."""
+  """Raises InputError if M2 reads its text too often, at `ratio` bytes per token."""
   options = config.m2
   rows = steps * options.batch_size
   drawn = rows * (options.length * ratio if options.pack else options.example_bytes)
@@ -74,7 +74,7 @@ def _check_epochs(config: ConfigDict, method: Method, ratio: float, steps: int) 
 
 
 def chosen(pairs: Sequence[tuple[str, int]], where: str) -> list[Method]:
-  """The tokenizers of (name, bits of a token) pairs; raises InputError where there is none."""
+  """The tokenizers of (name, bits of a token) pairs; raises InputError for unknown ones."""
   found = []
   for which, bits in pairs:
     if not (widths := coders.widths([which], [bits])):
@@ -96,23 +96,23 @@ def make_model(config: ConfigDict, options: ConfigDict, vocab_size: int) -> Lang
     options.dim,
     tied=False,
     init_std=1.0,
-    readout_scale=options.dim**-0.5,
+    logit_scale=options.dim**-0.5,
     z_loss=options.z_loss,
     dtype=fit.dtype(config),
   )
   return LanguageModel(rows, fit.make_decoder(options, fit.dtype(config), options.length))
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The models from the largest, over the largest vocabulary that tokens have."""
   vocab_size = max(config.tokenizers.sentencepiece, *(1 << bits for _, bits in config.m2.methods))
 
-  def plan(size: Size) -> Plan:
+  def train_spec(size: Size) -> TrainSpec:
     options = sized(config, size)
-    return fit.plan(options, make_model(config, options, vocab_size))
+    return fit.train_spec(options, make_model(config, options, vocab_size))
 
   return {
-    f'm2/{name(model=size[0], v=vocab_size)}': functools.partial(plan, size)
+    f'm2/{name(model=size[0], v=vocab_size)}': functools.partial(train_spec, size)
     for size in reversed(config.m2.models)
   }
 
@@ -210,12 +210,14 @@ def _add_loss(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores], ste
     f'examples of {options.example_bytes}; {steps} training steps; one M1'
   )
   if not corpus.method.lossless:
-    note += '; not lossless: texts that share a window are one to this model, and its bits too few'
+    note += (
+      '; not lossless: texts that share a window are not distinguished, so its bits are too few'
+    )
   if isinstance(corpus.tokenizer, Stepped):
-    note += '; M1 read the known text ahead, which gives the streams of the codec but for rounding'
+    note += '; encoded in one pass over the known text, which equals the codec up to rounding'
   bits = stats.crossed(token_scores.per_byte(scores)).times(1 / LN2)
   rows.add(where, 'bits_per_byte', bits, 'bits/byte', note)
-  source = f'of {size:,} bytes, so {read / size:.2f} times over'
+  source = f'of {size:,} bytes, so {read / size:.2f} times'
   rows.add(where, 'training_bytes', read, 'bytes', source)
 
 
@@ -226,7 +228,7 @@ def _bits(scores: list[Scores], nats: Sequence[np.ndarray]) -> Estimate:
 
 
 def _level(scores: Scores, nats: np.ndarray) -> Estimate:
-  """Bits per byte of nats [N, T] that depend on the text alone."""
+  """Bits per byte of nats [N, T] that depend only on the text."""
   [found] = token_scores.contributions([scores], [nats], [scores.bytes])
   return stats.mean(found, 'documents').times(1 / LN2)
 
@@ -245,7 +247,7 @@ def _add_levels(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]) -
 
 
 def add_window_levels(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]) -> None:
-  """Two unigrams over whole windows, which read nothing before a window, and M2's gain on them."""
+  """Two unigrams over windows, which ignore the text before a window, and M2's gain over them."""
   if not corpus.window:
     return
   seeds = fit.seeds(corpus.config, corpus.config.m2)
@@ -274,7 +276,7 @@ def add_window_levels(rows: Rows, where: dict, corpus: Corpus, scores: list[Scor
 
 
 def _add_restored(rows: Rows, where: dict, corpus: Corpus) -> None:
-  """The share of windows that come back, where that is not all of them."""
+  """The share of windows that are restored, if not all."""
   if corpus.method.lossless:
     return
   every = corpus.texts['test']
@@ -306,10 +308,10 @@ def _add_cost(
 
 
 def _add_packaging(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]) -> np.ndarray:
-  """What end marks and rounding cost in streams as short as ours, and M2's loss without them.
+  """The cost of end marks and rounding in our short streams, and M2's loss without them.
 
-  M2 pays for these bits of a stream as for all others, since it cannot tell bits apart. Examples
-  longer than a row are cropped, so their ends are not scored.
+  M2 pays for these bits as for all others, since it cannot distinguish them. Examples longer than a
+  row are cropped, so their ends are not scored.
 
   Returns:
     The loss without them, as contributions [S, D] of documents.
@@ -317,7 +319,7 @@ def _add_packaging(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]
   data = corpus.texts['test'].texts
   assert corpus.method.token_bits
   model = coders.m1(corpus.config, corpus.run)
-  lengths = coded_text.code_lengths(one_pass.probabilities(model, data), data)
+  lengths = coded_text.code_lengths(teacher_forced.probabilities(model, data), data)
   costs = lengths.excess(corpus.test.counts * corpus.method.token_bits)
   whole = corpus.test.counts <= corpus.config.m2.length
   end, rounding = (np.where(whole, costs[part], 0) for part in ('end_mark', 'rounding'))
@@ -337,7 +339,7 @@ def _add_packaging(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]
 
 
 def _add_opaque(rows: Rows, where: dict, corpus: Corpus, scores: list[Scores]) -> None:
-  """How far below ln V the model came: the paper finds that nothing is learned."""
+  """The gap of the loss to ln V; the paper finds that nothing is learned."""
   top = np.log(corpus.vocab_size)
   notes = {
     0: f'ln {corpus.vocab_size} = {top:.4f} nats is the loss of a model that has learned nothing; '
@@ -356,7 +358,7 @@ def _add_against(
 ) -> None:
   """Bits per byte of each arm [S, D] above those of the references, paired by seed and document.
 
-  Arms whose noise is alike share one residual variance; each of the others has its own. GZip is
+  Arms with similar noise share one residual variance; each of the others has its own. GZip is
   also compared with greedy windows in tokens of the same width. `also` are further coordinates.
   """
   where = lambda method: where_of(size, method) | dict(also)
@@ -377,8 +379,9 @@ def _add_against(
 def _add_equal_text(
   rows: Rows, config: ConfigDict, run: Run, size: Size, rates: Mapping[tuple[Size, Method], float]
 ) -> None:
-  """Models that read equally many bytes in training: what the method of fewest bytes per token
-  reads in table m2, so that no method is trained for longer than there."""
+  """Models that read the same number of bytes in training: those of the method with the fewest
+  bytes
+  per token in table m2, so no method is trained for longer than there."""
   corpora = [Corpus(config, run, method) for method in chosen(config.m2.equal_text, 'm2')]
   fewest = min((corpus.bytes_per_token for corpus in corpora), default=0.0)
   arms = {}
@@ -407,6 +410,6 @@ TABLE = Table(
   ),
   check=check,
   pictures=lambda rows, config, run: {'m2.png': pictures.m2(rows)},
-  plans=plans,
+  train_specs=train_specs,
   sources=text_of,
 )  # fmt: skip

@@ -18,9 +18,9 @@ from lib.train.experiment import Batch
 
 
 class Corpus:
-  """The text of M2 as tokens of one method, encoded once a workdir.
+  """The text of M2 as tokens of one method, encoded once per workdir.
 
-  Text is cut into examples of equal bytes, each a stream of its own, as in the paper.
+  Text is cut into examples of equal bytes, each a separate stream, as in the paper.
 
   Args:
     config: of the recipe.
@@ -28,8 +28,8 @@ class Corpus:
     method: the tokenizer.
 
   Attributes:
-    texts: split -> the text of its examples, each of which knows its document.
-    train, validation, test: their tokens; fewer to train on where M1 has to step through them.
+    texts: split -> the text of its examples, with their documents.
+    train, validation, test: their tokens; less training text if M1 has to step through it.
     vocab_size: V.
     bytes_per_token: of the train corpus.
   """
@@ -68,7 +68,7 @@ class Corpus:
     )  # fmt: skip
 
   def windows(self, examples: Encoded) -> np.ndarray:
-    """The windows of all examples, int64 [W, window]; -1 where the last of one is cut short."""
+    """The windows of all examples, int64 [W, window]; -1 if the last of an example is cut short."""
     return ngram.windows(examples.tokens[0], examples.counts, self.window)
 
   def windows_read(self, seed: int) -> np.ndarray:
@@ -77,7 +77,7 @@ class Corpus:
     return ngram.whole_windows(batches, self.window, self.vocab_size)
 
   def rows(self, examples: Encoded) -> Iterator[Batch]:
-    """One pass over examples, each a row of its own, cropped to the length of training."""
+    """One pass over examples, each in a separate row, cropped to the length of training."""
     options = self.config.m2
     longest = -(-int(examples.counts.max()) // 8) * 8
     return iter(
@@ -89,5 +89,5 @@ class Corpus:
 
 
 def train_bytes(options: ConfigDict, method: coders.Method) -> int:
-  """Bytes of the train split that M2 is given: fewer where M1 has to step through them."""
+  """Bytes of the train split for M2: fewer if M1 has to step through them."""
   return options.stepped_bytes if method.steps_m1 else options.train_bytes

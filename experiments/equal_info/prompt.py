@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A text that the user gives, gone on with by an M2 of table m2."""
+"""Continues the user's text with an M2 of table m2."""
 
 import itertools
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ LOSSLESS = ('delay', 'exact', 'numbered', 'top', 'parsed', 'pruned', 'bpe', 'bpe
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for a tokenizer that cannot speak or go on from every prompt."""
+  """Raises InputError for a tokenizer that cannot continue every prompt."""
   m2.check(config)
   [method] = m2.chosen([config.generate.method], 'generate')
   kind, bits = coders.parse(method.name)
   if kind not in (*LOSSLESS, 'bytes', 'sentencepiece') or bits > 16:
     raise InputError(
-      f'generate.method {method.name!r} cannot go on from a prompt: use bytes, sentencepiece, or '
+      f'generate.method {method.name!r} cannot continue a prompt: use bytes, sentencepiece, or '
       f'one of {", ".join(LOSSLESS)} with up to 16 bits.'
     )
 
 
 def answer(config: ConfigDict, run: Run) -> Iterator[str]:
-  """The prompt and what M2 samples after it, window by window."""
+  """The prompt and M2's continuation, window by window."""
   options, prompt = config.generate, config.prompt.encode()
   [method] = m2.chosen([options.method], 'generate')
   [trained] = m2.train(config, run, config.m2.models[0], Corpus(config, run, method), seeds=1)

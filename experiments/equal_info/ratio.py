@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table ratio: how far each tokenizer compresses held-out text, and whether it gives it back."""
+"""Table ratio: how far each tokenizer compresses held-out text, and whether it restores it."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from experiments.coders import Method
 from experiments.equal_info import pictures
 from experiments.recipe import Run, Table, naming, text_of
 from lib import stats
-from lib.compression import coded_text, one_pass
+from lib.compression import coded_text, teacher_forced
 from lib.compression.byte_model import ByteModel
 from lib.data import excerpts
 from lib.data.encoded import Encoded
@@ -24,7 +24,7 @@ from lib.tokenizers.coding import slices
 
 # For one M1 more bytes fit into a token in this order (the paper's Tables 1 and 12).
 ORDER = ('static_ac', 'greedy16', 'greedy24', 'greedy32', 'greedy64', 'greedy128', 'ac')
-# How much longer than M1's own -log2 p AC may be. Frequencies of 14 bits give each of 257 symbols 1
+# How much longer than -log2 p of M1 AC may be. Frequencies of 14 bits give each of 257 symbols 1
 # of 16,384 at least, so up to 0.023 bits per byte: 1.3 % at the 1.8 bits per byte of our M1. The
 # mark of the end and rounding take 0.4 % of a document of 3,072 bytes.
 CLOSE = 0.02
@@ -32,14 +32,14 @@ UNITS = 'documents'
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for unknown tokenizers or text that is not there."""
+  """Raises InputError for unknown tokenizers or missing text."""
   with naming('ratio.methods'):
     coders.widths(config.ratio.methods, config.ratio.token_bits)
   check_text(config, 'ratio')
 
 
 def check_text(config: ConfigDict, table: str) -> None:
-  """Raises InputError where M1 cannot be had, or not the excerpts of a table."""
+  """Raises InputError if M1 cannot be built, or the excerpts of a table are missing."""
   options = config[table]
   coders.check_m1(config)
   with naming(f'{table}.length'):
@@ -47,7 +47,7 @@ def check_text(config: ConfigDict, table: str) -> None:
 
 
 def held_out(config: ConfigDict, examples: int, length: int) -> Excerpts:
-  """The first `length` bytes of `examples` test documents, or of all that are so long."""
+  """The first `length` bytes of `examples` test documents, or of all that are long enough."""
   source, total = config.data.source, examples * length
   return excerpts.of_split(source, 'test', length=length, total=total, most=1)
 
@@ -89,7 +89,7 @@ def _add_sizes(
 def _add_restored(
   rows: Rows, method: Method, tokenizer: Tokenizer, documents: Sequence[bytes], coded: Encoded
 ) -> None:
-  """The share of documents that come back, and of windows where several texts have one code."""
+  """The share of restored documents, and of restored windows if several texts can have one code."""
   if tokenizer.lossless:
     found = coded_text.decode(tokenizer, [ids for ids, _ in coded])
     same = [a == b for (a, _), b in zip(found, documents, strict=True)]
@@ -105,13 +105,13 @@ def _add_restored(
 def _add_ideal(
   rows: Rows, model: ByteModel, documents: Sequence[bytes], tokens: Mapping[Method, np.ndarray]
 ) -> None:
-  """M1's own code length of the documents, and what AC takes beyond it."""
-  lengths = coded_text.code_lengths(one_pass.probabilities(model, documents), documents)
+  """The ideal code length of the documents under M1, and AC's excess over it."""
+  lengths = coded_text.code_lengths(teacher_forced.probabilities(model, documents), documents)
   size = np.array([len(document) for document in documents])
   where = {'method': 'm1'}
   note = 'the ideal code length: -log2 of the probabilities of the bytes'
   rows.add(where, 'bits_per_byte', stats.ratio(lengths.exact, size), 'bits/byte', note)
-  note = 'the most that tokens of 8 bits can hold'
+  note = 'the bound for tokens of 8 bits'
   rows.add(where, 'bytes_per_token', stats.ratio(8 * size, lengths.exact), 'bytes/token', note)
   rows.add(where, 'parameters', model.parameters, 'parameters')
   for method in [method for method in tokens if method.name == 'ac'][:1]:
@@ -141,7 +141,7 @@ def _add_order(rows: Rows, size: np.ndarray, tokens: Mapping[Method, np.ndarray]
   """How many more bytes per token each method has than the one before it in the paper's order.
 
   Numbered windows, which are lossless, are compared with delayed and greedy ones of their width.
-  They hold the texts of the greedy ones, so those two are compared exactly, on these documents.
+  They have the texts of the greedy ones, so those two are compared exactly, on these documents.
   """
   for width in sorted({method.token_bits for method in tokens if method.token_bits}):
     of = {method.name: one for method, one in tokens.items() if method.token_bits == width}

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table stability: how many tokens of a text change with the word before it, and what they mean."""
+"""Table stability: how many tokens of a text change with the word before it, and the texts of a
+token.
+"""
 
 import collections
 import itertools
@@ -15,14 +17,18 @@ from lib import stats
 from lib.compression import coded_text
 from lib.report.results import Rows, name
 
-ORDER = ('sentencepiece', 'greedy', 'ac')  # kinds, few changes to many, in the paper's figure 8
+ORDER = (
+  'sentencepiece',
+  'greedy',
+  'ac',
+)  # kinds, by rising number of changes in the paper's figure 8
 UNITS = 'documents'
-WORDS = 3000  # most frequent words of which prefixes are drawn
+WORDS = 3000  # most frequent words, from which prefixes are sampled
 SHOWN = 40  # tokens in the file of attested texts
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for unknown tokenizers or text that is not there."""
+  """Raises InputError for unknown tokenizers or missing text."""
   options = config.stability
   coders.check_m1(config)
   with naming('stability.methods'):
@@ -70,7 +76,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 
 def _words(config: ConfigDict, count: int) -> list[bytes]:
-  """Words drawn from the most frequent of the train split."""
+  """Random words among the most frequent of the train split."""
   found = re.findall(rb'[A-Za-z]{3,}', b'\n'.join(coders.train_documents(config)))
   frequent = [word for word, _ in collections.Counter(found).most_common(WORDS)]
   chosen = np.random.default_rng(config.seed).permutation(len(frequent))[:count]

@@ -16,7 +16,7 @@ from lib.data import excerpts
 from lib.errors import InputError
 from lib.report.results import Rows
 
-# From far to near in the paper's figures, all under one M1 but for GZip.
+# From far to near in the paper's figures; all but GZip under one M1.
 ORDER = ('gzip', 'greedy16', 'greedy24', 'greedy32', 'greedy64', 'greedy128', 'ac')
 KINDS = {'ngrams': True, 'tokens': False}  # whether strings of bits overlap
 UNITS = 'documents'
@@ -32,7 +32,7 @@ def check(config: ConfigDict) -> None:
     distinct = held_out(config, 2, options.length).distinct
   if distinct < 2:
     raise InputError(
-      f'uniformity wants 2 or more documents of {options.length} bytes in '
+      f'uniformity needs 2 or more documents of {options.length} bytes in '
       f'{config.data.source} (test): make uniformity.length smaller.'
     )
 
@@ -52,7 +52,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       method: coded_text.string_counts(parts, bits, overlapping)
       for method, parts in streams.items()
     }
-    there = {  # fewer strings than kinds of them say nothing
+    there = {  # with fewer strings than distinct ones the estimate is meaningless
       method: one for method, one in counts.items() if one.sum() >= 1 << bits
     }
     where = {method: {'method': method, 'kind': kind, 'n': bits} for method in there}
@@ -76,7 +76,7 @@ def _add(rows: Rows, where: dict, counts: np.ndarray, random: np.ndarray, size: 
   alone, corrected = (float(coded_text.divergence(total, one)) for one in (False, True))
   rows.add(where, 'kl_bits', alone, 'bits', note)
   rows.add(where, 'kl_bits_corrected', corrected, 'bits')
-  note = 'corrected; 0 but for chance'
+  note = 'corrected; 0 up to chance'
   rows.add(where, 'kl_bits_random', stats.mean(random, 'draws'), 'bits', note)
   excess = stats.mean(coded_text.divergence_by_stream(counts), UNITS)
   note = 'the bias of counting taken out (jackknife), so 0 for random bytes'
@@ -99,6 +99,6 @@ TABLE = Table(
   rows=lambda where: (where['kind'], where['n']) == ('tokens', '8'),
   check=check,
   pictures=lambda rows, config, run: {'uniformity.png': pictures.uniformity(rows)},
-  plans=lambda config: {'m1': lambda: coders.m1_plan(config)},  # M2's are larger
+  train_specs=lambda config: {'m1': lambda: coders.m1_spec(config)},  # M2's are larger
   sources=text_of,
 )

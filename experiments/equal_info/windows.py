@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table windows: what M2 learns of windows of b bits, and where in a window it learns first."""
+"""Table windows: how much M2 learns of windows of b bits, and at which place in a window first."""
 
 import itertools
 
@@ -22,7 +22,7 @@ CLEAR = 4  # standard errors above the trivial accuracy that count as learned
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for tokenizers that are no equal-info windows, or models as in m2."""
+  """Raises InputError for tokenizers without equal-info windows, or models as in m2."""
   m2.check(config)
   for method in m2.chosen(config.windows.methods, 'windows'):
     if method.kind not in byte_coders.WINDOWS:

@@ -1,33 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lexinvariant Language Models: the recipe.
+"""python -m experiments.lexinvariant; see `experiments.command_line`."""
 
-python -m experiments.lexinvariant --config=configs/lexinvariant.py:cpu --workdir=runs/lex
-"""
-
-from experiments import runner
-from experiments.lexinvariant import (
-  cipher,
-  context,
-  cost,
-  draws,
-  in_context,
-  markov,
-  prompt,
-  regularizer,
-  theory,
-)
-from experiments.recipe import Recipe
-
-MODULES = (theory, markov, context, cipher, in_context, regularizer, draws, cost)
-RECIPE = Recipe(
-  'lexinvariant',
-  'Lexinvariant Language Models',
-  [module.TABLE for module in MODULES],
-  summary='A language model needs no fixed token embeddings: it learns the symbols in context.',
-  answer=prompt.answer,
-  check_prompt=prompt.check,
-  largest='context',
-)
+from experiments import command_line
 
 if __name__ == '__main__':
-  runner.main(RECIPE)
+  command_line.main('lexinvariant')

@@ -29,14 +29,14 @@ from lib.train.experiment import Variables
 
 KEY_SEED = 1 << 20  # of the test ciphers
 MATRICES = 'cipher_keys.npz'  # kept for the plots
-TRAIN_BYTES = 2**22  # of plain text, which the solvers without a model count
+TRAIN_BYTES = 2**22  # plain text for the counts of the solvers without a model
 SEEDLESS = ('frequency_matching', 'hill_climbing')
-COMPARED = (  # (solver, factor, solver): whether the first is above so many times the second
+COMPARED = (  # (solver, factor, solver): the first is compared with `factor` times the second
   ('majority', 2.0, 'untrained_majority'),
   ('majority', 1.0, 'frequency_matching'),
   ('hill_climbing', 1.5, 'majority'),
 )
-# ids [N, T] -> float32 [N, T - 1, V], which plain symbol each but the last stands for.
+# ids [N, T] -> float32 [N, T - 1, V], logits of the plain symbol of each but the last.
 Reader = Callable[[np.ndarray], np.ndarray]
 
 
@@ -49,12 +49,12 @@ class Texts(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for text, models or ciphers that cannot be had."""
+  """Raises InputError for missing text, or models or ciphers that cannot be made."""
   text_models.check(config)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Enciphers test text, a key for each, and scores every way to find the keys."""
+  """Enciphers each test text with its own key, and scores every solver."""
   rows, letters = Rows('cipher'), []
   matrices: dict[str, np.ndarray] = {}
   for corpus in text_models.corpora(config):
@@ -92,7 +92,7 @@ def make_readers(
   frozen: Sequence[TrainedModel],
   trained: bool = True,
 ) -> list[Reader]:
-  """Trains a probe on each frozen model, or takes it up."""
+  """Trains a probe on each frozen model, or resumes it."""
   options = config.cipher
   found: list[Reader] = []
   held = text_models.held_out(corpus, 'validation', config.text.length, 64).ids
@@ -116,7 +116,7 @@ def make_readers(
 
 
 def check_same(run: Run, probe: str, kept: Any, model: Any) -> None:
-  """Raises InputError if a probe that was taken up had been trained on another model."""
+  """Raises InputError if a resumed probe was trained on another model."""
   same = jax.tree.map(np.array_equal, jax.device_get(kept), jax.device_get(model))
   if not all(jax.tree.leaves(same)):
     raise InputError(
@@ -169,7 +169,9 @@ def _add(
     'hill_climbing': lambda at: [ciphers.hill_climb(ids, matched(at), bigrams, at, width)],
   }
   precisions: dict[str, np.ndarray] = {}  # in the last window, by solver
-  of_keys = f'share of the window’s symbols whose key is right; {len(ids)} texts, a key each'
+  of_keys = (
+    f'share of the window’s symbols whose key is right; {len(ids)} texts, each with its own key'
+  )
   for solver, solve in solvers.items():
     where, precision = corpus.where | {'solver': solver}, {}
     estimate = functools.partial(_estimate, texts, seeds=solver not in SEEDLESS)
@@ -189,7 +191,7 @@ def _add(
   found = _estimate(texts, (np.stack(read).argmax(axis=-1) == plain).mean(axis=-1))
   rows.add(where, 'accuracy', found, 'fraction', 'of single positions, all of them')
   guess = _estimate(texts, (plain == frequency.argmax()).mean(axis=1)[None], seeds=False)
-  note = f'the share of the most frequent symbol, {guess.value:.3f}, taken out; 0 at least'
+  note = f'corrected for the share of the most frequent symbol, {guess.value:.3f}; at least 0'
   rows.add(where, 'accuracy_above_chance', above_chance(found, guess), 'fraction', note)
 
 
@@ -217,7 +219,7 @@ def _add_pooled(
   texts: Texts,
   logits: Sequence[np.ndarray],
 ) -> None:
-  """Votes of the last windows of all texts under one key, taken together (Figure 4b)."""
+  """Joint votes of the last windows of all texts under one key (Figure 4b)."""
   ids, found = texts.ids[:, :-1], []
   for one in logits:
     votes = ciphers.window_votes(one, ids, _starts(config)[-1], config.text.window)

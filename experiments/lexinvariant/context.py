@@ -28,7 +28,7 @@ Scores = dict[tuple[str, str], np.ndarray]
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Trains a pair of models a corpus, vocabulary and seed; all score the same test text."""
+  """Trains a pair of models for each corpus, vocabulary and seed; all score the same test text."""
   rows, options = Rows('context'), config.text
   for place, corpus in enumerate(text_models.corpora(config)):
     held = text_models.held_out(corpus, 'test', options.length, options.test_sequences)
@@ -59,7 +59,8 @@ def of_scores(
 ) -> Rows:
   """All rows of a corpus, whose sequences are of `documents` [N].
 
-  Errors are over documents, and over seeds where models are trained: one seed leaves that unknown.
+  Standard errors are over documents, and for trained models also over seeds; with one seed that
+  part is unknown.
   """
   rows, options, where = Rows('context'), config.text, corpus.where
   mean = lambda values: stats.crossed(stats.over_groups(values, documents))
@@ -121,7 +122,7 @@ def _add_by_position(
     rows.add(where, f'perplexity_at_{start}', estimate(values), note=note)
   for start, end in bins(options.length):
     rows.add(where, f'perplexity_{start}_{end}', np.exp(nats[..., start:end].mean()))
-  # Perplexities of single symbols are not averaged: a few surprises would be all of the mean.
+  # Perplexities of single symbols are not averaged: a few outliers would dominate the mean.
   found = estimate(nats[..., -1])
   value = float(np.exp(found.value))
   found = found._replace(value=value, sem=None if found.sem is None else value * found.sem)
@@ -173,7 +174,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
         ways[f'{last}, {title}'] = way
       else:
         curves[last] = series(rows, 'context', r'perplexity_at_(\d+)', where)
-    # All of log V! within one window, were learned rows as good as the truth.
+    # All of log V! within one window, if learned rows were perfect.
     factor = math.exp((corpus.measured or 0.0) / config.text.window)
     most = [
       (x, dataclasses.replace(row, measured=factor * (row.measured or 0.0), sem=None))
@@ -216,7 +217,7 @@ TABLE = Table(
   ),
   check=text_models.check,
   pictures=pictures,
-  plans=text_models.plans,
+  train_specs=text_models.train_specs,
   sources=text_models.read,
   descriptions=text_models.describe,
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What random rows cost: training steps of one shape side by side, rows trained or drawn."""
+"""The cost of random rows: training steps of one shape, with trained or with sampled rows."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from experiments.tools.timing import in_turns
 from lib.progress import Bar
 from lib.report.results import Rows
 
-DRAWN = ('shared', 'per_sequence', 'seeded')  # ways in which rows are drawn
+DRAWN = ('shared', 'per_sequence', 'seeded')  # ways of sampling rows
 
 
 def check(config: ConfigDict) -> None:
@@ -22,7 +22,7 @@ def check(config: ConfigDict) -> None:
 def measure(config: ConfigDict, run: Run) -> Rows:
   """Time and memory of a step, and both as ratios to the learned embedding's.
 
-  The arms take turns, so that whatever else the machine does meets all of them.
+  The arms take turns, so that other load on the machine affects all of them equally.
   """
   rows, options = Rows('cost'), config.cost
   shape = f'{options.batch_size} × {options.length} tokens, width {options.dim}'
@@ -46,8 +46,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 def _prepare(config: ConfigDict, run: Run, vocab_size: int, arm: str) -> steps.Ready:
   options, kind = config.cost.copy_and_resolve_references(), 'learned'
   if arm in DRAWN:
-    options.draw_kind, kind = arm, 'lexinvariant'
-  step = steps.Ready(decoders.plan(config, options, kind, vocab_size), run.mesh)
+    options.row_sampling, kind = arm, 'lexinvariant'
+  step = steps.Ready(decoders.train_spec(config, options, kind, vocab_size), run.mesh)
   step.run()  # warms up
   return step
 
@@ -55,7 +55,7 @@ def _prepare(config: ConfigDict, run: Run, vocab_size: int, arm: str) -> steps.R
 TABLE = Table(
   'cost',
   measure,
-  'Training steps of the same decoder side by side, by how the rows come about.',
+  'Training steps of the same decoder, by the kind of rows.',
   ('step_seconds', 'time_ratio', 'memory_ratio'),
   check=check,
 )

@@ -16,11 +16,11 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.recipe import Plan, Run
+from experiments.recipe import Run, TrainSpec
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
-from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
-from lib.embeddings.preceding import Preceding
+from lib.embeddings.partial import Interchangeable, PartlyRandom, PermutedIds
+from lib.embeddings.short_conv import ShortConv
 from lib.errors import InputError
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
@@ -29,8 +29,12 @@ from lib.objectives.next_token import next_token
 from lib.tokenizers.base import Tokenizer
 from lib.train.experiment import Batch, Experiment, Variables
 
-EMBEDDINGS = ('learned', 'lexinvariant')  # those that the paper sets side by side
-PARTIAL = ('permuted', 'mixed', 'interchangeable')  # names hidden as far as the batch says
+EMBEDDINGS = ('learned', 'lexinvariant')  # those that the paper compares
+PARTIAL = (
+  'permuted',
+  'mixed',
+  'interchangeable',
+)  # identities are hidden with the batch's probability
 
 
 def check(options: ConfigDict, where: str, vocab_size: int) -> None:
@@ -59,40 +63,40 @@ def make_model(
 ) -> LanguageModel:
   """The decoder of a section around an embedding of a kind (EMBEDDINGS or PARTIAL).
 
-  `per` says whether 'permuted' chooses types or occurrences. The form for training may anneal its
-  rows, and show one table to all sequences of a batch. In the form that is evaluated each sequence
-  has rows of its own: under a shared table the scores of a batch would vary together.
+  `per`: whether 'permuted' chooses types or occurrences. In training, rows may be annealed, and all
+  sequences of a batch may share one table. In evaluation each sequence has its own rows: under a
+  shared table the scores of a batch would be dependent.
   """
   embedding: Any
   if kind == 'lexinvariant':
     form = AnnealedLexinvariant if training and options.reveal else Lexinvariant
-    shared = options.draw_kind == 'shared' and not training
+    shared = options.row_sampling == 'shared' and not training
     embedding = form(
       vocab_size,
       options.dim,
-      draw_kind='per_sequence' if shared else options.draw_kind,
+      row_sampling='per_sequence' if shared else options.row_sampling,
       law=options.law,
       row_dim=options.row_dim or None,
-      readout_scale=options.readout_scale,
+      logit_scale=options.logit_scale,
       dtype=dtype,
     )
   elif kind in ('mixed', 'interchangeable'):
-    partial = {'mixed': Mixed, 'interchangeable': Interchangeable}[kind]
+    partial = {'mixed': PartlyRandom, 'interchangeable': Interchangeable}[kind]
     embedding = partial(vocab_size, options.dim, dtype=dtype)
   else:
     scale = options.dim**-0.5
-    embedding = Learned(vocab_size, options.dim, init_std=1.0, readout_scale=scale, dtype=dtype)
+    embedding = Learned(vocab_size, options.dim, init_std=1.0, logit_scale=scale, dtype=dtype)
     if kind == 'permuted':
       embedding = PermutedIds(embedding, per=per)
-  if options.preceding:
-    embedding = Preceding(embedding, options.preceding)
+  if options.short_conv:
+    embedding = ShortConv(embedding, options.short_conv)
   return LanguageModel(embedding, fit.make_decoder(options, dtype))
 
 
 def make_experiment(
   options: ConfigDict, kind: str, vocab_size: int, dtype: Any, per: str = 'type'
 ) -> Experiment:
-  """What is trained, without its batches: the model, or the model under 'model' and its probes."""
+  """The experiment without batches: the model alone, or the model as 'model' with its probes."""
   model = make_model(options, kind, vocab_size, dtype, per=per, training=True)
   aided = kind == 'lexinvariant'
   taught = aided and options.decipher
@@ -100,27 +104,27 @@ def make_experiment(
   if aided and options.reveal:
     first, last = (int(part * options.steps) for part in options.anneal)
     schedules['revealed'] = optax.linear_schedule(options.reveal, 0.0, max(1, last - first), first)
-  if taught:  # the loss of the probes goes by this name
+  if taught:  # name of the probes' loss
     schedules['decipher'] = optax.linear_schedule(options.decipher, 0.0, options.steps)
   trained = Deciphering(model, options.layers) if taught else model
   return Experiment(*next_token(trained), batches=(), schedules=schedules)
 
 
 def bare(variables: Variables) -> Variables:
-  """The evaluated model's variables out of those that were trained, without the aids."""
+  """The variables of the evaluated model, without the training aids."""
   params = variables['params']
   leaves = traverse_util.flatten_dict(params.get('model', params))
   kept = {path: leaf for path, leaf in leaves.items() if path[-1] != 'annealed_table'}
   return {'params': traverse_util.unflatten_dict(kept)}
 
 
-def plan(
+def train_spec(
   config: ConfigDict, options: ConfigDict, kind: str, vocab_size: int, per: str = 'type'
-) -> Plan:
+) -> TrainSpec:
   """What `train` would train."""
   dtype = fit.dtype(config)
-  hidden = {'concealed': jax.ShapeDtypeStruct((options.batch_size,), np.float32)}
-  return fit.plan(
+  hidden = {'hidden_probability': jax.ShapeDtypeStruct((options.batch_size,), np.float32)}
+  return fit.train_spec(
     options,
     make_model(options, kind, vocab_size, dtype, per=per),
     make_experiment(options, kind, vocab_size, dtype, per),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Averaging predictions over several draws of the random rows."""
+"""Averaging predictions over several samples of the random rows."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -13,7 +13,9 @@ from lib.report.results import Rows
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for text, models or numbers of draws that cannot be had."""
+  """Raises InputError for missing text, models that cannot be built, or numbers of samples below
+  1.
+  """
   text_models.check(config)
 
 
@@ -40,8 +42,8 @@ def of_nats(
     mixed = np.log(count) - logsumexp(-nats[:, :count], axis=1)
     gain = single - mixed
     for column, values, note in (
-      ('nats_per_symbol', mixed, 'of the mean of the predictions of K draws'),
-      ('gain_nats_per_symbol', gain, f'on single draws, whose mean over {draws} is taken'),
+      ('nats_per_symbol', mixed, 'of the mean of the predictions of K samples'),
+      ('gain_nats_per_symbol', gain, f'over single samples, averaged over {draws}'),
       ('late_gain_nats_per_symbol', gain[..., -late:], f'over the last {late} symbols'),
     ):
       found = stats.crossed(stats.over_groups(values.mean(axis=-1), documents))
@@ -56,7 +58,7 @@ def of_nats(
 TABLE = Table(
   'draws',
   measure,
-  'Predictions averaged over K draws of the random rows: what one draw loses.',
+  'Predictions averaged over K samples of the random rows, and the loss of a single sample.',
   ('nats_per_symbol', 'gain_nats_per_symbol', 'spread_nats'),
   check=check,
   sources=text_models.read,

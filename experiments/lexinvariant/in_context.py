@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In-context tasks asked of the models of text (section 3.5, tables 1 and 2), and the "4×" audited.
+"""In-context tasks for the models of text (section 3.5, tables 1 and 2), and an audit of the "4×".
 
-No model of text was trained on these tasks. The rows `trained=tasks` are of a pair that was (models
-of table `regularizer`): that is not the paper's experiment.
+No model of text was trained on these tasks. The rows `trained=tasks` are of two models that were
+(from table `regularizer`), which is not the paper's experiment.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,19 +22,19 @@ from lib.report.results import Row, Rows, coordinates, select
 from lib.tasks import look_up
 from lib.tasks.look_up import Example, Symbols
 
-LAWS = ('uniform', 'frequency')  # how symbols are drawn
+LAWS = ('uniform', 'frequency')  # distributions of symbols
 AUDIT = 'in_context_audit'
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for text, models or tasks that cannot be had."""
+  """Raises InputError for missing text, or models or tasks that cannot be made."""
   text_models.check(config)
   regularizer.check(config)
   regularizer.examples(config.in_context, Symbols(text_models.LETTERS))
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:
-  """Accuracy of both embeddings on the same examples, and what one gains on the other."""
+  """Accuracy of both embeddings on the same examples, and their difference."""
   rows = Rows('in_context')
   for corpus in text_models.corpora(config):
     trained = {kind: text_models.train(config, run, corpus, kind) for kind in decoders.EMBEDDINGS}
@@ -106,7 +106,7 @@ def _add(
   note: str,
   known: Mapping[bytes, float] | None = None,
 ) -> None:
-  """What guessing and both embeddings get right, and one embedding above the other.
+  """Accuracy of guessing and of both embeddings, and the difference between the embeddings.
 
   `hits` are shares [S, N] by embedding; `known` is how frequent each symbol is in training text.
   """
@@ -123,7 +123,7 @@ def _add(
 
 
 def audit(rows: Sequence[Row]) -> Rows:
-  """What "4× better on average" comes to: over the pairs of these rows, and of the paper."""
+  """ "4× better on average", evaluated on the pairs of these rows and of the paper."""
   entries = published.load('lexinvariant')['entries']
   paper = [Row(one['table'], coordinates(one['row']), 'accuracy', one['value']) for one in entries]
   accuracy = lambda cells, where: select(cells, 'in_context', 'accuracy', **where)
@@ -171,7 +171,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
 TABLE = Table(
   'in_context',
   measure,
-  'Answers generated in two tasks of symbol pushing, by models of text that never met them, and '
+  'Answers generated in two symbolic tasks, by models of text that were not trained on them, and '
   '(trained=tasks, not in the paper) by models that did. predictor= rows guess.',
   ('accuracy', 'accuracy_above_chance', 'accuracy_above_learned'),
   check=check,
@@ -180,7 +180,7 @@ TABLE = Table(
   descriptions=text_models.describe,
   also={
     AUDIT: (
-      'What "on average 4 times better" comes to, by five statistics of the pairs.',
+      '"On average 4 times better", by five statistics of the pairs.',
       ('mean_ratio', 'geometric_mean_ratio', 'ratio_of_means'),
     )
   },

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import fit
 from experiments.lexinvariant import decoders
-from experiments.recipe import Pictures, Plans, Run, Table
+from experiments.recipe import Pictures, Run, Table, TrainSpecs
 from lib import stats
 from lib.data import pipeline
 from lib.errors import InputError
@@ -23,9 +23,9 @@ from lib.tasks.markov import chains, renaming
 from lib.tasks.markov.chains import MarkovDocuments, MarkovSource
 from lib.tokenizers.characters import Characters
 
-# Seeds of streams that never share text.
+# Seeds of independent streams.
 TRAIN, TEST, VALIDATION = 1 << 20, 2 << 20, 3 << 20
-RELABEL, DRAWS = 1 << 16, 4  # seeds of rows, and how often the leak test draws them
+RELABEL, DRAWS = 1 << 16, 4  # seeds of rows, and samples of rows in the leak test
 
 
 def check(config: ConfigDict) -> None:
@@ -40,16 +40,16 @@ def check(config: ConfigDict) -> None:
 
 
 def make_source(config: ConfigDict, seed: int) -> MarkovSource:
-  """The chain of a seed, which its model and the exact predictor both know."""
+  """The chain of a seed, on which its model is trained; the exact predictor knows it."""
   options = config.markov
   chain = options.chain_seed + seed
   return chains.random_kernel(1, options.alphabet, chain, options.concentration)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """A chain and a model a seed; all predictors of a chain score the same fresh sequences.
+  """One chain and one model per seed; all predictors of a chain score the same fresh sequences.
 
-  Chains are the independent units: an error over models of one chain would say nothing of others.
+  Chains are the independent units: an error over models of one chain would not generalise.
   """
   options, rows = config.markov, Rows('markov')
   found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}  # predictor -> its nats and the true
@@ -124,8 +124,8 @@ def add_leak(
 ) -> None:
   """How much a model gains from its training labels: nats under permuted labels less under those.
 
-  The chain always bears the labels 0…d−1 in training. A model that sees them does better there,
-  however far it is from exact Bayes; one that does not has the same nats under any.
+  In training the chain always has the labels 0…d−1. A model that sees labels does better on these,
+  even if it is far from exact Bayes; a model that does not has the same nats under any labels.
   """
   gain = renaming.label_leak(score, sequences, alphabet, DRAWS)
   note = f'permuted labels less fixed ones, {DRAWS} times each; paired over sequences'
@@ -138,8 +138,9 @@ def add_leak(
 def add_lowest_bin(rows: Rows, where: Mapping, nats: np.ndarray, bayes: np.ndarray) -> None:
   """The lowest position bin against exact Bayes, in standard errors of their difference.
 
-  No predictor that sees no names can beat it on average, so far below 0 means a fault. A model that
-  is worse than exact Bayes may see names unnoticed here: see `add_leak`.
+  No predictor without names can beat it on average, so a value far below 0 is a fault. A model that
+  is
+  worse than exact Bayes could see names unnoticed here: see `add_leak`.
   """
   scores = []
   for start, end in bins(nats.shape[1]):
@@ -181,10 +182,10 @@ def batches_of(config: ConfigDict, source: MarkovSource, seed: int) -> grain.Ite
   )
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The model of a chain."""
   options = config.markov
-  make = functools.partial(decoders.plan, config, options, 'lexinvariant', options.alphabet)
+  make = functools.partial(decoders.train_spec, config, options, 'lexinvariant', options.alphabet)
   return {'markov': make}
 
 
@@ -210,8 +211,8 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   ]
   caption = (
     'A transformer under fresh random rows for each sequence, next to predictors that count in '
-    'context and to exact Bayes, which knows all but the names; and its regret against log d!, '
-    'the most that an ideal predictor loses.'
+    'context and to exact Bayes, which knows everything except the names; and its regret against '
+    'log d!, the most that an ideal predictor loses.'
   )
   return {'markov.png': Picture(caption, panels)}
 
@@ -220,10 +221,10 @@ TABLE = Table(
   'markov',
   measure,
   'Lexinvariant transformers, each trained on one known Markov chain and tested on fresh sequences '
-  'of it. No predictor that sees no names can beat exact Bayes, whose regret is at most log d!. '
+  'of it. No predictor without names can beat exact Bayes, whose regret is at most log d!. '
   'Errors are over chains; label_leak_nats tests whether a model sees names.',
   ('regret_nats', 'regret_over_log_d_factorial', 'late_excess', 'label_leak_nats'),
   check=check,
   pictures=pictures,
-  plans=plans,
+  train_specs=train_specs,
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A text that the user enciphered, deciphered and continued by the models of the tables."""
+"""Deciphers and continues the user's enciphered text with the models of the tables."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,12 +10,12 @@ from lib.errors import InputError
 from lib.evals.sequences import generator
 from lib.tasks import ciphers
 
-SHORTEST, LONGEST = 20, 1000  # symbols; too few do not show which is which
+SHORTEST, LONGEST = 20, 1000  # symbols; fewer do not determine the key
 CONTINUED = 40  # symbols
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for a prompt that the first corpus's alphabet cannot hold."""
+  """Raises InputError for a prompt outside the first corpus's alphabet."""
   cipher.check(config)
   alphabet = text_models.ALPHABETS.get(config.text.vocabularies[0])
   if alphabet is None:
@@ -23,7 +23,7 @@ def check(config: ConfigDict) -> None:
   data = config.prompt.encode()
   if foreign := data.translate(None, alphabet):
     raise InputError(
-      f'the prompt holds {foreign[:1]!r} at byte {data.index(foreign[0])}, outside the alphabet '
+      f'the prompt contains {foreign[:1]!r} at byte {data.index(foreign[0])}, outside the alphabet '
       f'{alphabet!r} of this model: write it in these symbols alone.'
     )
   if not SHORTEST <= len(data) <= LONGEST:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lexinvariance as a regulariser (section 3.6): names hidden in part while a model is trained.
+"""Lexinvariance as a regulariser (section 3.6): identities are partly hidden during training.
 
-The paper scores BIG-bench, which is out of reach here. In its place small models learn text and
-in-context tasks side by side: what hiding names costs shows on text, what it gives on tasks over
-symbols that were never seen, or whose names are hidden.
+The paper scores BIG-bench, which is out of reach here. Instead, small models learn text and
+in-context tasks together. Text shows the cost of hiding identities; tasks over unseen symbols, or
+over symbols with hidden identities, show the gain.
 """
 
 import functools
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments import fit
 from experiments.lexinvariant import decoders, text_models
-from experiments.recipe import Pictures, Plans, Run, Table
+from experiments.recipe import Pictures, Run, Table, TrainSpecs
 from lib import stats
 from lib.data import epochs, excerpts, folded, own_files, pipeline, sources
 from lib.errors import InputError
@@ -29,25 +29,25 @@ from lib.tasks import look_up
 from lib.tasks.look_up import Example, ExampleDocuments, Symbols
 from lib.tokenizers.characters import Characters
 
-HELD_OUT = b'0123456789'  # symbols that no training document holds
+HELD_OUT = b'0123456789'  # symbols of no training document
 TOKENIZER = Characters(text_models.LETTERS + look_up.FORMAT + HELD_OUT)
 TEXT = 'letters'  # the vocabulary that text is folded into
 TRAIN, TEST = 1 << 20, 3 << 20  # seeds of examples; sizes were chosen on others
-SYMBOLS = {  # how the symbols of a task are known to the model
+SYMBOLS = {  # kinds of symbols of a task
   'known': 'letters, as in training',
-  'held_out': 'digits, which no training document holds',
-  'concealed': 'letters, the name of every symbol hidden (p = 1)',
+  'held_out': 'digits, which are in no training document',
+  'concealed': 'letters, the identity of every symbol hidden (p = 1)',
 }
 PAIRED = 'paired by seed and example'
 NORM = 'mean length of a trained row over √width; a random Gaussian row has 1'
 
 
 class Arm(NamedTuple):
-  """How names are hidden while a model is trained.
+  """How identities are hidden in training.
 
   Attributes:
     embedding: permuted (B_p; the standard model at p = 0), mixed, interchangeable or lexinvariant.
-    p: probability that a name is hidden.
+    p: hidden-identity probability.
     per: of 'permuted', whether types or occurrences are chosen.
   """
 
@@ -66,7 +66,7 @@ STANDARD, LEXINVARIANT = Arm('permuted'), Arm('lexinvariant')
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for models, text or tasks that cannot be had."""
+  """Raises InputError for missing text, or models or tasks that cannot be made."""
   options = config.regularizer
   decoders.check(options, 'regularizer', TOKENIZER.vocab_size)
   for arm in arms(config):
@@ -143,12 +143,12 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   return rows
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The arms; all are of about one size."""
-  plan = functools.partial(decoders.plan, config, config.regularizer)
+  train_spec = functools.partial(decoders.train_spec, config, config.regularizer)
   return {
     f'regularizer/{name(**arm.where)}': functools.partial(
-      plan, arm.embedding, TOKENIZER.vocab_size, arm.per
+      train_spec, arm.embedding, TOKENIZER.vocab_size, arm.per
     )
     for arm in arms(config)
   }
@@ -164,7 +164,7 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> list[fit.Fitted]:
     embedding = model.variables['params']['embedding']
     while 'inner' in embedding:
       embedding = embedding['inner']
-    if (table := embedding.get('table')) is not None:  # of the letters, which training text holds
+    if (table := embedding.get('table')) is not None:  # of the letters, which are in training text
       norms = np.linalg.norm(np.asarray(table)[: len(text_models.LETTERS)], axis=1)
       found['row_norm'] = float(norms.mean() / table.shape[1] ** 0.5)
     return found
@@ -175,12 +175,12 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> list[fit.Fitted]:
 
 
 def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
-  """Training batches, a document a row: a quarter text, a half LookUp, a quarter Permutation.
+  """Training batches, one document per row: a quarter text, a half LookUp, a quarter Permutation.
 
-  Each batch says how many names are hidden.
+  Each batch has the hidden-identity probability.
   """
   options = config.regularizer
-  count = -(-options.steps * options.batch_size // 4)  # of each turn: no example comes twice
+  count = -(-options.steps * options.batch_size // 4)  # examples of each turn: none is repeated
   made = [
     ExampleDocuments(task, count, TRAIN + 3 * seed + n)
     for n, task in enumerate(_training_tasks(config))
@@ -197,7 +197,7 @@ def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:
   if arm.embedding == 'lexinvariant':
     return plain
   return plain.map(
-    lambda batch: batch | {'concealed': np.full(len(batch['inputs']), arm.p, np.float32)}
+    lambda batch: batch | {'hidden_probability': np.full(len(batch['inputs']), arm.p, np.float32)}
   )
 
 
@@ -220,7 +220,7 @@ def _texts(config: ConfigDict, seed: int) -> list[bytes]:
 
 
 def _stretches(config: ConfigDict, split: str) -> excerpts.Excerpts:
-  """Held-out text, drawn from the whole split."""
+  """Held-out text, sampled from the whole split."""
   options = config.regularizer
   return excerpts.take(
     _documents(config, split),
@@ -250,14 +250,14 @@ def asked(config: ConfigDict, symbols: str) -> dict[str, list[Example]]:
 def answers(
   config: ConfigDict, trained: Sequence[fit.Fitted], symbols: str, these: Sequence[Example]
 ) -> np.ndarray:
-  """Shares [S, N] of the symbols that models answer rightly, over symbols of a kind of SYMBOLS."""
+  """Shares [S, N] of symbols that models answer correctly, over symbols of a kind of SYMBOLS."""
   hidden, length = np.float32(symbols == 'concealed'), config.regularizer.length
-  writers = [generator(one.model, length=length, concealed=hidden) for one in trained]
+  writers = [generator(one.model, length=length, hidden_probability=hidden) for one in trained]
   return look_up.right_shares(writers, these, TOKENIZER)
 
 
 def _text_nats(config: ConfigDict, trained: Sequence[fit.Fitted]) -> np.ndarray:
-  """[S, D] whose mean is the nats a symbol of held-out text under its own names."""
+  """[S, D] whose mean is the nats per symbol of held-out text, no identity hidden."""
   held = _stretches(config, 'test')
   nats = [token_nats(one.model, held.ids, seed).sum(axis=1) for seed, one in enumerate(trained)]
   sizes = stats.by_group(np.full(len(held), held.ids.shape[1]), held.documents)
@@ -272,7 +272,7 @@ def add_accuracies(
   chance: stats.Estimate,
   note: str,
 ) -> None:
-  """Accuracy of several models on the same examples, as it is and with guessing taken out.
+  """Accuracy of several models on the same examples, raw and corrected for guessing.
 
   `column` has {} in the place of the quantity's name; `hits` are [S, N].
   """
@@ -287,7 +287,7 @@ def add_accuracies(
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
-  """What B_p gives and costs by p, and how long trained rows grow."""
+  """Gain and cost of B_p by p, and the length of trained rows."""
   mine = [row for row in rows if row.table == 'regularizer' and row.measured is not None]
   by_p: dict[str, plots.Points] = {}
   for column in dict.fromkeys(row.column for row in mine):
@@ -323,8 +323,8 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
 TABLE = Table(
   'regularizer',
   measure,
-  'Names hidden in part while a model learns text and tasks: what it costs on text, what it gives '
-  'where names say nothing.',
+  'Identities partly hidden while a model learns text and tasks: the cost on text, and the gain on '
+  'tasks whose symbols have no known identity.',
   (
     'text_nats_per_symbol',
     'learning_rate',
@@ -337,7 +337,7 @@ TABLE = Table(
   ),
   check=check,
   pictures=pictures,
-  plans=plans,
+  train_specs=train_specs,
   sources=lambda config: (source_of(config),),
   descriptions=lambda config: folded.describe(source_of(config), text_models.ALPHABETS[TEXT], TEXT),
 )

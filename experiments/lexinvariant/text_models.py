@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of text that several tables share: trained once a corpus, vocabulary, embedding, seed."""
+"""Models of text that several tables share: trained once per corpus, vocabulary, embedding and
+seed.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from experiments import fit
 from experiments.lexinvariant import decoders
-from experiments.recipe import Plans, Run
+from experiments.recipe import Run, TrainSpecs
 from lib import tokenizers
 from lib.data import epochs, excerpts, folded, own_files, pipeline, sources
 from lib.data.description import Description
@@ -27,8 +29,8 @@ LETTERS = bytes(range(ord('a'), ord('z') + 1))
 # Symbols of each vocabulary; documents are folded into them. The paper's characters are ASCII.
 ALPHABETS = {'letters': LETTERS + b' \n', 'char': bytes(range(128)), 'bytes': bytes(range(256))}
 SENTENCEPIECE = {'32k': 32_000}
-PIECE_BYTES = 4  # of a piece of 32,000, about: enough to count epochs
-DOCUMENTS = 60  # that held-out stretches come from, at least, where a split has them
+PIECE_BYTES = 4  # approximate bytes of a piece of 32,000, to count epochs
+DOCUMENTS = 60  # least number of documents of held-out stretches, if a split has as many
 
 
 class Corpus(NamedTuple):
@@ -70,7 +72,7 @@ class Corpus(NamedTuple):
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for text or models that cannot be had."""
+  """Raises InputError for missing text or models that cannot be built."""
   options, sizes = config.text, vocab_sizes()
   for vocabulary in options.vocabularies:
     if vocabulary not in sizes:
@@ -116,11 +118,11 @@ def vocab_sizes() -> dict[str, int]:
   return SENTENCEPIECE | {key: len(ALPHABETS[key]) for key in ('bytes', 'char', 'letters')}
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The models of text: of the largest vocabulary first, trained rows before random ones."""
   return {
     f'text/{name(vocabulary=key, embedding=kind)}': functools.partial(
-      decoders.plan, config, config.text, kind, size
+      decoders.train_spec, config, config.text, kind, size
     )
     for key, size in vocab_sizes().items()
     if key in config.text.vocabularies
@@ -186,7 +188,7 @@ def _train(
 
 
 def batches(options: ConfigDict, corpus: Corpus, seed: int) -> grain.IterDataset:
-  """Training batches: documents end to end in rows of one length."""
+  """Training batches: concatenated documents in rows of one length."""
   return pipeline.batches(
     corpus.documents('train'),
     corpus.tokenizer,
@@ -201,7 +203,7 @@ def held_out(corpus: Corpus, split: str, length: int, count: int) -> excerpts.Ex
   """Stretches of `length` symbols of the documents of a split, `count` at most.
 
   They come from about DOCUMENTS documents or more, if the split has as many. Of endless text each
-  is the beginning of a document: there its law is exact.
+  is the beginning of a document, where its law is exact.
   """
   return excerpts.take(
     corpus.documents(split),
@@ -214,12 +216,12 @@ def held_out(corpus: Corpus, split: str, length: int, count: int) -> excerpts.Ex
 
 
 def of_one_document(count: int) -> int:
-  """How many of `count` stretches may come from one document."""
+  """The most of `count` stretches that may come from one document."""
   return max(1, round(count / DOCUMENTS))
 
 
 def law_nats(corpus: Corpus, ids: np.ndarray) -> np.ndarray | None:
-  """Nats [N, T] of held-out text under the law that made it, the least that any model needs."""
+  """Nats [N, T] of held-out text under its own law, the minimum for any model."""
   if (law := corpus.law) is None:
     return None
   return np.stack([law.nats(corpus.tokenizer.decode(one)) for one in ids])

@@ -18,7 +18,7 @@ from lib.tasks.markov import renaming
 from lib.tasks.markov.chains import MarkovDocuments, MarkovSource, random_kernel
 
 LENGTHS = (16, 64, 256, 1024)
-EPSILON, DELTA = 0.2, 0.1  # for the lengths that the bounds ask for
+EPSILON, DELTA = 0.2, 0.1  # accuracies of the bounds
 
 
 def check(config: ConfigDict) -> None:
@@ -110,7 +110,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     axes = {'log_x': True, 'log_y': True}
     panels.append(plots.row_curves(title, x_label, 'average L1 distance', found, **axes))
   caption = (
-    'How far the best predictor that knows no names, p′, is from the true law p after T symbols, '
+    'Distance of the best predictor without names, p′, from the true law p after T symbols, '
     'under two upper bounds; both axes are logarithmic. Bars: one standard error over chains.'
   )
   return {'theory.png': Picture(caption, panels)}

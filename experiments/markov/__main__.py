@@ -1,30 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Toward a Theory of Tokenization in LLMs: the recipe.
+"""python -m experiments.markov; see `experiments.command_line`."""
 
-python -m experiments.markov --config=configs/markov.py:cpu --workdir=runs/markov
-"""
-
-from experiments import runner
-from experiments.markov import dictionaries, real_text, transformer
-from experiments.recipe import Recipe
-
-RECIPE = Recipe(
-  'markov',
-  'Toward a Theory of Tokenization in LLMs',
-  [
-    dictionaries.NGRAM,
-    dictionaries.BLOCKS,
-    dictionaries.TOKEN_NGRAM,
-    dictionaries.BOUND,
-    transformer.TABLE,
-    dictionaries.GENERALIZATION,
-    real_text.TABLE,
-  ],
-  summary='On Markov text, simple models over characters miss the entropy rate; over the tokens '
-  'of a good dictionary they come close to it.',
-  facts=lambda config: {'p': config.source.p, 'q': config.source.q, 'kind': config.source.kind},
-  large_steps=False,
-)
+from experiments import command_line
 
 if __name__ == '__main__':
-  runner.main(RECIPE)
+  command_line.main('markov')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables without a network: m-gram models over characters and over tokens of Markov text."""
+"""The tables without neural networks: m-gram models over characters and tokens of Markov text."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ from lib.evals import ngram
 from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 from lib.tasks.markov import dictionary_loss
-from lib.tasks.markov.chains import DICTIONARY, TEST, TRAIN, MarkovSource, draw, draw_parts
+from lib.tasks.markov.chains import DICTIONARY, TEST, TRAIN, MarkovSource, sample_parts, sample_text
 from lib.threads import on_all_cores
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import LIMIT_BITS, Blocks
@@ -26,7 +26,7 @@ from lib.tokenizers.bpe import train_bpe_unsplit, train_sequential_bpe
 from lib.tokenizers.lzw import train_lzw
 
 COUNTS = {'dictionary_size': 'tokens', 'chars_per_token': 'chars/token'}
-VACUOUS = 'the bound H∞/(1−ε) exceeds the character unigram here and says nothing'
+VACUOUS = 'the bound H∞/(1−ε) exceeds the character unigram here and is vacuous'
 NOTES = {
   'worse': 'worse than a unigram over characters: each token is charged as if any other could '
   'follow it, and with few tokens and a high order that waste exceeds what a token saves',
@@ -46,8 +46,8 @@ def ngrams(config: ConfigDict, run: Run) -> Rows:
   def score(k: int) -> list[stats.Estimate]:
     source = make_source(config, k)
     symbols = lambda text: np.frombuffer(text, np.uint8) - source.alphabet[0]
-    train = symbols(draw(source, sizes.train_chars, config.seed, TRAIN))
-    test = [*map(symbols, draw_parts(source, sizes.test_chars, config.seed, TEST))]
+    train = symbols(sample_text(source, sizes.train_chars, config.seed, TRAIN))
+    test = [*map(symbols, sample_parts(source, sizes.test_chars, config.seed, TEST))]
     scores = [ngram.NGram(train, m, source.alphabet_size).by_document(test) for m in range(k + 2)]
     return [stats.ratio(nats, [*map(len, test)], over='texts') for nats in scores]
 
@@ -66,7 +66,7 @@ def blocks(config: ConfigDict, run: Run) -> Rows:
   def score(k: int, r: int) -> tuple[stats.Estimate, int]:
     source = make_source(config, k)
     train, test = (  # texts of whole blocks
-      draw_parts(source, config.blocks.chars, config.seed, stream, multiple=r)
+      sample_parts(source, config.blocks.chars, config.seed, stream, multiple=r)
       for stream in (TRAIN, TEST)
     )
     [found] = ngram.token_loss(Blocks(source.alphabet, r), train, test, [0], over='texts')
@@ -92,7 +92,7 @@ def token_ngrams(config: ConfigDict, run: Run) -> Rows:
     """Coordinates and quantities of the dictionaries of one source, of every size and encoder."""
     source = make_source(config, k)
     learn_on, train, test = (
-      draw(source, sizes[f'{what}_chars'], seed, stream)
+      sample_text(source, sizes[f'{what}_chars'], seed, stream)
       for what, stream in (('dictionary', DICTIONARY), ('train', TRAIN), ('test', TEST))
     )
     dense = sizes.exact_merges_up_to
@@ -163,7 +163,7 @@ def _token_losses(
 def _add_bound(
   rows: Rows, where: Mapping[str, Any], source: MarkovSource, size: int
 ) -> float | None:
-  """The theorem's bound, or None where a unigram over characters already meets it."""
+  """The theorem's bound, or None if a unigram over characters already meets it."""
   bound = dictionary_loss.dictionary_bound(source.entropy_rate, source.min_probability, size)
   vacuous = dictionary_loss.vacuous(bound, source.ngram_loss(0))
   found, note = (None, VACUOUS) if vacuous else (bound, '')
@@ -181,7 +181,7 @@ def bound(config: ConfigDict, run: Run) -> Rows:
   def score(p: float | None, seed: int) -> dict[int, float]:
     """Dictionary size -> nats per character, for one dictionary."""
     source = make_source(config, 1, p)
-    text = draw(source, sizes.chars, seed, DICTIONARY)
+    text = sample_text(source, sizes.chars, seed, DICTIONARY)
     learned = train_lzw([text], max(sizes.sizes), source.alphabet)
     return {
       size: dictionary_loss.exact_unigram(learned.smaller(size), source).nats_per_char
@@ -210,13 +210,13 @@ def bound(config: ConfigDict, run: Run) -> Rows:
 
 
 def generalization(config: ConfigDict, run: Run) -> Rows:
-  """What a dictionary learned on one text or source is worth on another."""
+  """The loss of a dictionary learned on one text or source on another."""
   rows, seed, sizes = Rows('generalization'), config.seed, config.generalization
   for k in config.orders:
     source = make_source(config, k)
-    train, test = (draw_parts(source, sizes.chars, seed, stream) for stream in (TRAIN, TEST))
+    train, test = (sample_parts(source, sizes.chars, seed, stream) for stream in (TRAIN, TEST))
     # The dictionary {whole training text} ∪ alphabet: one token there, characters anywhere else.
-    text = draw(source, min(sizes.chars, 200_000), seed, DICTIONARY)
+    text = sample_text(source, min(sizes.chars, 200_000), seed, DICTIONARY)
     letters = [bytes([letter]) for letter in source.alphabet]
     memorised = Dictionary([*letters, text], alphabet=source.alphabet)
     [found] = ngram.token_loss(memorised, train, test, [0], over='texts')
@@ -227,7 +227,7 @@ def generalization(config: ConfigDict, run: Run) -> Rows:
     rows.add_loss(fresh, 'char_unigram', source.ngram_loss(0))
     elsewhere = sizes.learned_at if config.source.kind == 'switching' else ()
     for size, learned_at in itertools.product(sizes.sizes, (None, *elsewhere)):
-      learn_on = draw(make_source(config, k, learned_at), sizes.chars, seed, DICTIONARY)
+      learn_on = sample_text(make_source(config, k, learned_at), sizes.chars, seed, DICTIONARY)
       bpe = train_bpe_unsplit([learn_on], size, source.alphabet)
       [found] = ngram.token_loss(bpe, train, test, [0], over='texts')
       where = {'k': k, 'dictionary': 'bpe', 'd': size, 'learned_at': learned_at or 'here'}
@@ -280,7 +280,7 @@ def bound_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Picture
 
 
 def check_sizes(config: ConfigDict, table: str) -> None:
-  """Raises InputError for dictionaries smaller than their alphabet, or sources that cannot be."""
+  """Raises InputError for dictionaries smaller than their alphabet, or invalid sources."""
   options = config[table]
   markov_source.check(config, options.sizes, f'{table}.sizes')
   for p in markov_source.probabilities(

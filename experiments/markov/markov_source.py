@@ -20,12 +20,12 @@ def make_source(config: ConfigDict, order: int, p: float | None = None) -> chain
 
 
 def probabilities(config: ConfigDict, given: Sequence[float]) -> Sequence[float | None]:
-  """The switching probabilities p = q of a table; None for a source that has no such."""
+  """The switching probabilities p = q of a table; None for a source without them."""
   return given if config.source.kind == 'switching' else (None,)
 
 
 def check(config: ConfigDict, sizes: Sequence[int] = (), field: str = '') -> None:
-  """Raises InputError for sources, or sizes of dictionaries in a field, that cannot be."""
+  """Raises InputError for sources, or sizes of dictionaries in a field, that are invalid."""
   for k in config.orders:
     letters = make_source(config, k).alphabet_size
     if sizes and min(sizes) < letters:
@@ -35,7 +35,7 @@ def check(config: ConfigDict, sizes: Sequence[int] = (), field: str = '') -> Non
 
 
 def levels(source: chains.MarkovSource) -> dict[str, float]:
-  """What losses on a source are drawn over."""
+  """Reference levels in plots of losses on a source."""
   return {'entropy rate H∞': source.entropy_rate, 'character unigram': source.ngram_loss(0)}
 
 

@@ -28,7 +28,7 @@ SMALLEST = 512  # single bytes of WordPiece; below that a dictionary is the byte
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for a corpus that is not there, or dictionaries too small for all bytes."""
+  """Raises InputError for a missing corpus, or dictionaries too small for all bytes."""
   smallest = min(config.real_text.sizes, default=0)
   if smallest < SMALLEST:
     raise InputError(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's transformer on a Markov source, with and without tokens (section 6).
 
-Each arm trains several seeds at once. A seed draws its own dictionary, model and documents, so
-that errors over seeds include all three. In each step all arms see the same number of characters,
-in documents of the same number of characters. At one seed they read the same characters, so that
-arms are compared in pairs. Each arm has a learning rate of its own, chosen by validation text.
+Each arm trains several seeds at once. Each seed has its own dictionary, model and documents, so
+standard errors over seeds include all three. In each step all arms see the same number of
+characters, in documents of the same number of characters. At one seed they read the same
+characters, so that arms are compared in pairs. Each arm has its own learning rate, chosen by
+validation text.
 """
 
 import functools
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict
 from experiments import fit
 from experiments.markov import markov_source
 from experiments.markov.markov_source import PER_CHAR, make_source
-from experiments.recipe import Pictures, Plan, Plans, Run, Table
+from experiments.recipe import Pictures, Run, Table, TrainSpec, TrainSpecs
 from lib import stats
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
@@ -43,7 +44,7 @@ Arm = dict[str, Any]  # k, tokenizer, p, tied
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for sizes that no arm can have."""
+  """Raises InputError for invalid sizes."""
   fit.check(config.transformer, 'transformer')
   markov_source.check(config, (config.transformer.vocab_size,), 'transformer.vocab_size')
   for arm in arms(config):
@@ -63,7 +64,7 @@ def arms(config: ConfigDict) -> list[Arm]:
 
 
 def run_name(arm: Arm) -> str:
-  """Where the arm's checkpoints and metrics lie in the workdir."""
+  """The name of the arm's checkpoints and metrics in the workdir."""
   return f'transformer/{name(**arm)}'
 
 
@@ -74,7 +75,7 @@ def make_tokenizer(
   if kind == 'characters':
     return Characters(source.alphabet)
   if kind == 'bpe':
-    text = chains.draw(source, options.dictionary_chars, seed, chains.DICTIONARY)
+    text = chains.sample_text(source, options.dictionary_chars, seed, chains.DICTIONARY)
     return train_bpe_unsplit([text], options.vocab_size, source.alphabet)
   raise InputError(f'transformer.tokenizers {kind!r} is not one of characters, bpe.')
 
@@ -82,8 +83,8 @@ def make_tokenizer(
 class Task:
   """An arm: documents in the tokens of each seed's own tokenizer, and a model of them.
 
-  Of a document the tokens count that begin within the context. The model is the official code's
-  GPT-2: pre-norm without biases, but a bias on the readout.
+  The tokens that begin within the context count. The model is the official code's
+  GPT-2: pre-norm without biases, but a bias on the LM head.
   """
 
   def __init__(self, config: ConfigDict, arm: Arm):
@@ -118,7 +119,7 @@ class Task:
     return ids[begun], covered[begun]
 
   def batches(self, stream: int, count: int, batch_size: int, seed: int) -> grain.IterDataset:
-    """[batch, length] batches of a seed's own documents; those of TRAIN never end."""
+    """[batch, length] batches of a seed's own documents; those of TRAIN are endless."""
     return pipeline.batches(
       self._documents(seed, stream, count),
       self.tokenizers[seed],
@@ -128,7 +129,7 @@ class Task:
       lanes=self.options.lanes,
       pack=False,
       context_bytes=self._context,
-      shuffle=False,  # the documents are independent draws
+      shuffle=False,  # the documents are independent samples
       repeat=stream == chains.TRAIN,
     )
 
@@ -162,7 +163,7 @@ class Task:
     scores = []
     for seed, tokenizer in self.tokenizers.items():
       counted, scored = (
-        chains.draw(self.source, self.options.ngram_chars, seed, stream)
+        chains.sample_text(self.source, self.options.ngram_chars, seed, stream)
         for stream in (chains.TRAIN, chains.TEST)
       )
       found = ngram.token_loss(tokenizer, [counted], [scored], [0, 1])
@@ -170,14 +171,14 @@ class Task:
     return dict(zip(('unigram', 'bigram'), np.transpose(scores), strict=True))
 
 
-def plans(config: ConfigDict) -> Plans:
+def train_specs(config: ConfigDict) -> TrainSpecs:
   """The arms; all are of about one size."""
 
-  def plan(arm: Arm) -> Plan:
+  def train_spec(arm: Arm) -> TrainSpec:
     task = Task(config, arm)
-    return fit.plan(task.options, task.model)
+    return fit.train_spec(task.options, task.model)
 
-  return {run_name(arm): functools.partial(plan, arm) for arm in arms(config)}
+  return {run_name(arm): functools.partial(train_spec, arm) for arm in arms(config)}
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -315,5 +316,5 @@ TABLE = Table(
   ),
   check=check,
   pictures=pictures,
-  plans=plans,
+  train_specs=train_specs,
 )

@@ -1,21 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every tokenizer under every embedding: the recipe.
+"""python -m experiments.matrix; see `experiments.command_line`."""
 
-python -m experiments.matrix --config=configs/matrix.py:cpu --workdir=runs/matrix
-"""
-
-from experiments import runner
-from experiments.matrix import budget, grid, markov
-from experiments.recipe import Recipe
-
-TABLES = [grid.TABLE, budget.TABLE, markov.TABLE]
-RECIPE = Recipe(
-  'matrix',
-  'Every tokenizer under every embedding',
-  TABLES,
-  summary='Any tokenizer runs under any embedding, compared at equal bytes of context and equal '
-  'training FLOPs.',
-)
+from experiments import command_line
 
 if __name__ == '__main__':
-  runner.main(RECIPE)
+  command_line.main('matrix')

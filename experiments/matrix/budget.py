@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table budget: learned rows over a few tokenizers at many times the FLOPs of the grid.
 
-At the grid's budget a model over BPE begins below where one over bytes ends, so that the order of
-tokenizers says more about unigrams than about models.
+At the grid's budget a model over BPE starts below the final loss of one over bytes, so the order of
+tokenizers reflects unigrams more than models.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ BYTES = 'bytes'
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for a table that cannot be."""
+  """Raises InputError for an invalid table."""
   cells.check(config, options_of(config), 'budget')
 
 
 def options_of(config: ConfigDict) -> ConfigDict:
-  """The section grid with what this table changes."""
+  """The section grid with this table's changes."""
   changed = config.budget.to_dict()
   changed['teraflops'] = config.grid.teraflops * changed.pop('times')
   return ConfigDict(config.grid.to_dict() | changed)
@@ -75,7 +75,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
 TABLE = Table(
   'budget',
   measure,
-  caption='Learned rows at `times` the FLOPs of the grid, each at a learning rate of its own. ± is '
+  caption='Learned rows at `times` the FLOPs of the grid, each at its own learning rate. ± is '
   'one standard error over seeds × documents; differences from bytes are paired by seed and '
   'document.' + cells.ABOUT_NAMES,
   shown=(

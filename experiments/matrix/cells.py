@@ -2,8 +2,8 @@
 """A cell of the grid: models of several seeds for a tokenizer and an embedding, and their scores.
 
 All cells score the same held-out documents. After little training a model is close to a unigram
-over its tokens, and unigrams differ before anything is trained. So a cell has its bits and
-its gain: what its models save over a unigram over the very same tokens.
+over its tokens, and unigrams of different tokenizers differ. So a cell has its bits and its gain:
+the bits that its models save over a unigram over the same tokens.
 """
 
 from collections.abc import Mapping
@@ -29,12 +29,12 @@ ABOUT_NAMES = (
 
 
 class Scores(NamedTuple):
-  """What S models of a cell score on the same D held-out documents (`lib.stats.contributions`).
+  """Scores of S models of a cell on the same D held-out documents (`lib.stats.contributions`).
 
   Attributes:
     bits: float64 [S, D], contributions to bits per byte.
     gain: float64 [S, D], to the bits per byte below a unigram over the same tokens.
-    lossless: whether the tokenizer gives every text back.
+    lossless: whether the tokenizer is lossless.
   """
 
   bits: np.ndarray
@@ -59,9 +59,9 @@ def rows_of(table: str, made: Mapping[str, Tokenizer]) -> Rows:
 
 
 def run_name(table: str, corpus: Corpus, embedding: str) -> str:
-  """Where a cell's checkpoints and metrics lie in the workdir.
+  """The name of a cell's checkpoints and metrics in the workdir.
 
-  The tokenizer's fingerprint is part of it, so that no other tokenizer takes up its checkpoints.
+  It includes the tokenizer's fingerprint, so another tokenizer never resumes its checkpoints.
   """
   cell = name(tokenizer=corpus.label, embedding=embedding)
   return f'{table}/{cell},tokens={corpus.tokenizer.fingerprint[:12]}'
@@ -76,7 +76,7 @@ def measure(
   embedding: str,
   chosen: Chosen,
 ) -> Scores | None:
-  """Trains and scores the models of a cell, or says in a row why that is impossible.
+  """Trains and scores the models of a cell, or adds a row with the reason why that is impossible.
 
   Args:
     config: of the recipe.

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embeddings of the grid by name, around one decoder.
 
-  learned        one trained row for each id, for input and readout
-  lexinvariant   random rows for input and readout, drawn in each step and assigned to the ids
+  learned        one trained row for each id, for input and LM head
+  lexinvariant   random rows for input and LM head, sampled in each step and assigned to the ids
                  at random in each row of the batch; none is trained
-  glyph          frozen pictures of the tokens' texts, and a trained readout
-  random         frozen random directions, and a trained readout
-  code           the id in binary, frozen, and a trained readout
+  glyph          frozen pictures of the tokens' texts, and a trained LM head
+  random         frozen random directions, and a trained LM head
+  code           the id in binary, frozen, and a trained LM head
 
-Any tokenizer can be under any embedding but for two reasons, which `make` gives: rows of glyphs
-need tokens that stand for text, and a code needs bits enough for all ids.
+Any tokenizer can be combined with any embedding, with two exceptions: glyphs need tokens with text,
+and a code needs enough bits for all ids.
 """
 
 import functools
@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from lib.embeddings.glyph import Given
+from lib.embeddings.fixed import FixedRows
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Lexinvariant
 from lib.glyphs import fonts, pixel_rows, rendering
@@ -33,7 +33,7 @@ CODE_BITS = 16
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for an embedding that is none, or a font that is not there."""
+  """Raises InputError for an unknown embedding or a missing font."""
   if 'glyph' in config.grid.embeddings:
     fonts.find_font(config.glyphs.font)
 
@@ -42,7 +42,7 @@ def make(config: ConfigDict, tokenizer: Tokenizer, embedding: str) -> LanguageMo
   """The model of a cell of the grid.
 
   Raises:
-    InputError: the embedding has no rows for these tokens; the sentence says why.
+    InputError: the embedding has no rows for these tokens; the sentence gives the reason.
   """
   dtype = fit.dtype(config)
   rows = _embedding(config, tokenizer, embedding, dtype)
@@ -54,7 +54,7 @@ def _embedding(config: ConfigDict, tokenizer: Tokenizer, kind: str, dtype: Any) 
   if kind == 'learned':
     return Learned(size, dim, dtype=dtype)
   if kind == 'lexinvariant':
-    return Lexinvariant(size, dim, draw_kind='shared', dtype=dtype)
+    return Lexinvariant(size, dim, row_sampling='shared', dtype=dtype)
   if kind == 'random':
     rows = lambda seed: pixel_rows.gaussian_rows(size, dim, seed)
   else:
@@ -63,7 +63,7 @@ def _embedding(config: ConfigDict, tokenizer: Tokenizer, kind: str, dtype: Any) 
     else:
       fixed = pixel_rows.id_code_rows(size, dim, CODE_BITS)
     rows = lambda seed: fixed
-  return Given(size, dim, rows, dtype=dtype)
+  return FixedRows(size, dim, rows, dtype=dtype)
 
 
 @functools.lru_cache(maxsize=1)

@@ -30,7 +30,7 @@ Cells = Mapping[tuple[str, str], Scores]  # (label of the tokenizer, embedding)
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for cells that are none, and sizes that cannot be."""
+  """Raises InputError for unknown cells and invalid sizes."""
   cells.check(config, config.grid, 'grid')
   embeddings.check(config)
 
@@ -65,7 +65,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
 
 
 def add_tokenizer(rows: Rows, corpus: Corpus) -> None:
-  """Adds what a tokenizer is and costs, whatever the embedding."""
+  """Adds the properties and cost of a tokenizer, which do not depend on the embedding."""
   tokenizer, where = corpus.tokenizer, {'tokenizer': corpus.label}
   lossy = 'not lossless: different texts share tokens, so the bits are too few'
   rows.add(where, 'vocab_size', tokenizer.vocab_size, 'ids', '' if tokenizer.lossless else lossy)
@@ -85,7 +85,7 @@ def add_tokenizer(rows: Rows, corpus: Corpus) -> None:
 
 
 def add_above_learned(rows: Rows, found: Cells) -> None:
-  """Adds how far each embedding is above learned rows over the same tokens."""
+  """Adds the difference of each embedding from learned rows over the same tokens."""
   for label in dict.fromkeys(label for label, _ in found):
     bits = {kind: scores.bits for (other, kind), scores in found.items() if other == label}
     if LEARNED in bits:
@@ -121,7 +121,9 @@ def add_spread(rows: Rows, found: Cells) -> None:
 
 
 def add_ranks(rows: Rows, found: Cells) -> None:
-  """Adds the place of each tokenizer by the gain of learned rows; what is not lossless has none."""
+  """Adds the place of each tokenizer by the gain of learned rows; a tokenizer that is not lossless
+  has none.
+  """
   gains = {label: scores.gain for (label, kind), scores in found.items() if kind == LEARNED}
   lossless = [label for label in gains if found[label, LEARNED].lossless]
   order = sorted(lossless, key=lambda label: -gains[label].mean())
@@ -199,13 +201,13 @@ TABLE = Table(
   'grid',
   measure,
   caption='Bits per byte of held-out text, and the gain over a unigram over the same tokens. '
-  'Tokenizers meet the same examples of equally many bytes, each scored to its last byte, and all '
+  'Tokenizers see the same examples of equal bytes, each scored to its last byte, and all '
   'cells have equal FLOPs of training by formula. ± is one standard error over seeds × documents. '
   'Learning rates are chosen by validation text for each embedding over short, long and window '
   'tokens; FLOPs of the choice do not count. '
   'Where the law of the text is known, `law` has its bits and a cell its regret. '
   '`spread` is the standard deviation of gains between tokenizers, or between embeddings that are '
-  'trained or frozen. A cell that cannot be says why.' + cells.ABOUT_NAMES,
+  'trained or frozen. An impossible cell gives the reason.' + cells.ABOUT_NAMES,
   shown=(
     GAIN,
     BITS,

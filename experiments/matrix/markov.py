@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table markov: codecs driven by the true law of their text, where the entropy rate is known.
 
-With the source itself as M1, equal-info windows are a dictionary of texts that are about equally
-likely, as BPE and LZW learn one from a sample. An arithmetic coder without windows spends what the
-source's entropy asks. Both code over the source's own alphabet, and streams have no end mark. What
-is left above H∞ is what windows cost, not M1 and not the packaging. What packaging would add
-(frequencies for all 256 bytes, an end mark, whole bits) has columns of its own.
+With the source itself as M1, equal-info windows are a dictionary of about equally likely texts, as
+BPE and LZW learn one from a sample. An arithmetic coder without windows spends the source's
+entropy. Both code over the source's own alphabet, and streams have no end mark. So the excess over
+H∞ is the cost of windows alone. The cost of packaging (frequencies for all 256 bytes, an end mark,
+whole bits) is in separate columns.
 """
 
 import itertools
@@ -33,14 +33,14 @@ NOTES = {
   'above_entropy_rate': 'the loss less the entropy rate',
   'above_bpe': 'less BPE of as many ids, paired by seed',
   'above_ac': 'less one arithmetic stream over the same text, paired by seed',
-  'impossible_symbols': 'what frequencies for all 256 bytes would add',
-  'end_mark': 'what an end mark would add to each stream',
-  'rounding': 'the part of the loss that whole bits at the end of each stream take',
+  'impossible_symbols': 'the extra cost of frequencies for all 256 bytes',
+  'end_mark': 'the extra cost of an end mark for each stream',
+  'rounding': 'the part of the loss due to whole bits at the end of each stream',
 }
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for sources or windows that cannot be."""
+  """Raises InputError for invalid sources or windows."""
   for order in config.orders:
     _source(config, order)
 
@@ -96,7 +96,7 @@ def _codes(config: ConfigDict, order: int) -> dict[str, np.ndarray]:
   length = min(sizes.document_chars, sizes.test_chars)
   found = []
   for seed in fit.seeds(config, sizes):
-    text = chains.draw(source, sizes.test_chars // length * length, seed, chains.TEST)
+    text = chains.sample_text(source, sizes.test_chars // length * length, seed, chains.TEST)
     symbols = np.frombuffer(text, np.uint8).astype(np.int64) - source.alphabet[0]
     found.append(known_law.code_lengths(source, symbols.reshape(-1, length)))
   return {what: np.array([one[what] for one in found]) for what in found[0]}
@@ -110,7 +110,7 @@ def _dictionaries(config: ConfigDict, order: int, bits: int) -> dict[str, Any]:
   source, sizes = _source(config, order), config.markov
 
   def learned(learn: Callable, seed: int) -> tuple[float, float]:
-    text = lambda stream, chars: chains.draw(source, chars, seed, stream)
+    text = lambda stream, chars: chains.sample_text(source, chars, seed, stream)
     documents = [text(chains.DICTIONARY, sizes.dictionary_chars)]
     tokenizer = learn(documents, 1 << bits, source.alphabet)
     if tokenizer.encoder == 'greedy':

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same bytes as rows of any tokenizer's tokens, and what a model pays to read them.
+"""The same bytes as rows of any tokenizer's tokens, and a model's cost of reading them.
 
 Text is cut into examples of `grid.example_bytes` bytes (`lib.data.examples`). A step reads about
 `grid.batch_bytes` bytes.
 
 FLOPs are counted by formula, from the tokens of the examples themselves, padding left out: forward,
-2 for each parameter of the decoder and each entry of the readout and token, and 4·L·D for each pair
-of a token and one that it sees; training, three times that. Where M1 makes the tokens, its 2 a
-parameter and byte come on top, once in reading and once in training. To look up or to draw rows
-of an embedding counts as nothing.
+2 for each parameter of the decoder and each entry of the LM head and token, and 4·L·D for each pair
+of a token and one that it sees; training, three times that. If M1 makes the tokens, its 2 per
+parameter and byte are added, once in reading and once in training. Looking up or sampling rows of
+an embedding is not counted.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ from lib.data.ngram_text import NgramText
 from lib.parallel.mesh import batch_devices
 from lib.report.results import Rows
 
-BYTES_A_TOKEN = 4  # about the most that tokens of the grid cover
-SHORT = 2.0  # bytes a token below which a tokenizer's tokens are short
+BYTES_A_TOKEN = 4  # approximate maximum over tokenizers of the grid
+SHORT = 2.0  # bytes per token below which a tokenizer's tokens are short
 MOST = 4  # examples of one held-out document: documents are the units of errors
 
 
@@ -47,13 +47,13 @@ def examples(config: ConfigDict, options: ConfigDict, split: str) -> Excerpts:
 
 
 def check(config: ConfigDict, options: ConfigDict) -> None:
-  """Raises InputError where no document is as long as an example, or text is read too often.
+  """Raises InputError if no document is as long as an example, or text is read too often.
 
-  Tokens are not made yet, so a token is taken to cover BYTES_A_TOKEN bytes.
+  Tokens do not exist yet; a token is assumed to cover BYTES_A_TOKEN bytes.
   """
   length = options.example_bytes
   for split in own_files.SPLITS:
-    # To read documents of endless text would take counting its law first; it says their length.
+    # Reading endless text would need its law first, so its length is taken from the spec.
     if getattr(sources.open_source(config.data.source, split), 'length', 0) < length:
       with naming('grid.example_bytes'):
         excerpts.of_split(config.data.source, split, length=length, total=1)
@@ -63,20 +63,20 @@ def check(config: ConfigDict, options: ConfigDict) -> None:
 
 
 class Corpus(Examples):
-  """The text of the grid as tokens of one tokenizer, and what they cost.
+  """The text of the grid as tokens of one tokenizer, and their cost.
 
   Args:
     config: of the recipe.
     run: its workdir keeps tokenizers and tokens.
     name: the tokenizer.
-    label: what rows call it.
+    label: its name in rows.
     options: the section of the config with the text and the models, such as config.grid.
 
   Attributes:
-    m1_flops: a byte, of M1 where it makes the tokens.
-    law: nats [D] of the documents under the law that wrote them, or None if it is unknown.
+    m1_flops: per byte, of M1 if it makes the tokens.
+    law: nats [D] of the documents under the law of the text, or None if it is unknown.
     forward: FLOPs per byte to read training text, without M1.
-    steps: of training, as many as the section's `teraflops` allow.
+    steps: of training, the number that the section's `teraflops` allow.
   """
 
   def __init__(self, config: ConfigDict, run: Run, name: str, label: str, options: ConfigDict):
@@ -107,15 +107,15 @@ class Corpus(Examples):
   def family(self) -> str:
     """Tokenizers that share a learning rate: a choice for each of them takes too long.
 
-    Rates depend on the number of steps and on how much a token says: tokens of a byte or two, of
-    more bytes, and windows of compressed text.
+    Rates depend on the number of steps and on the information of a token: tokens of one or two
+    bytes, longer tokens, and windows of compressed text.
     """
     if tokens.by_windows(self.name):
       return 'windows'
     return 'short' if self.bytes_per_token < SHORT else 'long'
 
   def add_costs(self, rows: Rows, where: Mapping[str, Any]) -> None:
-    """Adds what training reads and spends, and the bits of a unigram."""
+    """Adds the data and compute of training, and the bits of a unigram."""
     read = self.steps * self.step_bytes
     note = f'{read / self.train_bytes:.2g} times {self.train_bytes:,} bytes of text'
     rows.add(where, 'steps', self.steps, 'steps')
@@ -127,7 +127,7 @@ class Corpus(Examples):
 
 
 def _parameters(options: ConfigDict) -> int:
-  """Of the decoder, without embedding and readout."""
+  """Of the decoder, without embedding and LM head."""
   x, places = jnp.zeros((1, 1, options.dim)), jnp.zeros((1, 1), jnp.int32)
   init = fit.make_decoder(options, x.dtype).init
   shapes = jax.eval_shape(init, jax.random.key(0), x, places, places)['params']

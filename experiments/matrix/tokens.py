@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tokenizers of the grid by name, each made once a workdir and kept in one file.
+"""The tokenizers of the grid by name, each made once per workdir and kept in one file.
 
   bytes           the 256 bytes
   characters      Unicode characters, the most frequent; others as their bytes
@@ -35,14 +35,14 @@ DIGITS = 6  # of a fingerprint in a label
 
 
 def check(config: ConfigDict, where: str, names: Sequence[str]) -> None:
-  """Raises InputError for names of the field `where` that are no tokenizers, or text not there."""
+  """Raises InputError for unknown tokenizers in the field `where`, or missing text."""
   coders.check_m1(config)
   prints: dict[str, str] = {}
   for name in names:
     if is_file(name):
       twin = prints.setdefault(tokenizers.load(name).fingerprint, name)
       if twin != name:
-        raise InputError(f'{where}: {twin} and {name} are the same tokenizer; name it once.')
+        raise InputError(f'{where}: {twin} and {name} are the same tokenizer; give it once.')
     elif name not in LEARNED:
       _method(config, where, name)
   if len(set(names)) < len(names):
@@ -69,7 +69,7 @@ def is_file(name: str) -> bool:
 
 
 def labels(names: Sequence[str]) -> dict[str, str]:
-  """Name -> what rows call it: a built-in name, or the stem of a file.
+  """Name -> label in rows: a built-in name, or the stem of a file.
 
   Many files have one name, such as tokenizer.json. So a stem that two of the names share, or that
   is a built-in name, is followed by six hex digits of the tokenizer's fingerprint.
@@ -90,7 +90,7 @@ def by_windows(name: str) -> bool:
 
 
 def m1_flops(config: ConfigDict, run: Run, name: str) -> int:
-  """FLOPs of M1 for each byte that the tokenizer reads, or none without M1."""
+  """FLOPs of M1 for each byte that the tokenizer reads, or 0 without M1."""
   return 0 if name in LEARNED or is_file(name) else coders.m1_flops(config, run, name)
 
 
@@ -100,8 +100,8 @@ def _method(config: ConfigDict, where: str, name: str) -> coders.Method:
     found = coders.widths([name], [bits])
   except InputError as error:
     raise InputError(
-      f'{where}: {name!r} is none of {", ".join(LEARNED)}, nor one by M1 such as '
-      'numbered12, nor the file of a saved tokenizer.'
+      f'{where}: {name!r} is not one of {", ".join(LEARNED)}, not one by M1 such as '
+      'numbered12, and not the file of a saved tokenizer.'
     ) from error
   if not found:
     raise InputError(f'{where}: {name} has no tokens of tokenizers.token_bits = {bits}.')

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles a recipe's training step for accelerators that are not there, and says what it takes.
 
-python -m experiments.tools.aot --config=configs/equal_info.py:paper --topology=v5p:8x8x4
+python -m experiments.tools.aot --config=equal_info:paper --topology=v5p:8x8x4
 
 TPU topologies need libtpu (`make pod` fetches it into .cache/libtpu; then set PYTHONPATH to that),
 `h200x8` the CUDA plugin of the extra `cuda`; `cpu:8` needs nothing. docs/pod.md says how to read
@@ -20,7 +20,8 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments.recipe import Plan
+from experiments.command_line import CONFIGS
+from experiments.recipe import TrainSpec
 from experiments.tools import command, steps
 from lib.errors import InputError
 from lib.parallel import sharding
@@ -29,7 +30,7 @@ from lib.profiling import compiled_step, topologies
 from pallas_kernels.chips import CHIPS, Chip
 
 CONFIG = config_flags.DEFINE_config_file(
-  'config', 'configs/markov.py:paper', 'Config, scale.', lock_config=True
+  'config', f'{CONFIGS}/markov.py:paper', 'NAME:SCALE or FILE.py:SCALE.', lock_config=True
 )
 TOPOLOGY = flags.DEFINE_list(
   'topology',
@@ -49,7 +50,7 @@ ESTIMATES = (
 )  # fmt: skip
 SIZES = ('v5p:2x2x2', 'v5p:4x4x4', 'v5p:8x8x4', 'v5p:8x8x16')
 REFERENCE = 256  # chips on which weak scaling has the config's batch
-Making = Callable[[bool], Plan]  # whether to rematerialise -> the plan
+Making = Callable[[bool], TrainSpec]  # whether to rematerialise -> the plan
 
 
 class Attempt(NamedTuple):
@@ -76,7 +77,7 @@ def execute() -> None:
   name = steps.chosen(recipe, config, MODEL.value)
   for topology in TOPOLOGY.value:  # those refused are, before minutes go by for the others
     topologies.devices(topology, SLICES.value)
-  made = lambda remat: recipe.plans(with_remat(config, remat))[name]()
+  made = lambda remat: recipe.train_specs(with_remat(config, remat))[name]()
   print(_head(HEADER), flush=True)
   found = [fit(config, name, made, topology, SLICES.value) for topology in TOPOLOGY.value]
   if SCALING.value:
@@ -113,7 +114,7 @@ def fit(
   return None
 
 
-def rows_of(one: Plan) -> int:
+def rows_of(one: TrainSpec) -> int:
   """Rows of a batch."""
   return one.batch['targets'].shape[one.experiment.batch_axis]
 
@@ -167,7 +168,7 @@ def scale(config: ConfigDict, name: str, made: Making) -> None:
   print('\n'.join([_head(ESTIMATES), *map(_line, estimates)]), flush=True)
 
 
-def _resized(made: Making, rows: int, remat: bool) -> Plan:
+def _resized(made: Making, rows: int, remat: bool) -> TrainSpec:
   """The plan with so many rows a batch."""
   one = made(remat)
   axis = one.experiment.batch_axis

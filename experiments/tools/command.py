@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
+from experiments.command_line import HELP, resolved
 from lib import memory, progress
 from lib.errors import InputError
 
@@ -18,13 +19,26 @@ def main(name: str, execute: Callable[..., None], more: bool = False) -> None:
 
   With `more`, arguments that are no flags go to `execute`; otherwise they are bad input.
   """
+  if help_shown():
+    return
   memory.keep_freed()
   progress.silence_libraries()
   try:
+    sys.argv = [*sys.argv[:1], *resolved(sys.argv[1:])]
     app.run(lambda rest: execute(*rest[1:]), flags_parser=flags.FLAGS if more else _parse_flags)
   except (InputError, flags.Error) as error:
     print(f'{name}: {error}', file=sys.stderr)
     sys.exit(2)
+
+
+def help_shown() -> bool:
+  """Whether `--help` was asked for; prints what the command does, and its flags."""
+  if not HELP.intersection(sys.argv[1:]):
+    return False
+  print(sys.modules['__main__'].__doc__)
+  for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+    print(f'  --{flag.name}: {flag.help} Default: {flag.default_unparsed!r}.')
+  return True
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

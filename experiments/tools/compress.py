@@ -204,7 +204,7 @@ def main() -> None:
     print(f'compress: {error}', file=sys.stderr)
     sys.exit(2)
   except KeyboardInterrupt:
-    print('compress: stopped; `corpus` goes on where it was', file=sys.stderr)
+    print('compress: stopped; `corpus` resumes where it stopped', file=sys.stderr)
     sys.exit(130)
 
 

@@ -36,7 +36,7 @@ class Job:
   """
 
   folder: str
-  plan: corpora.Plan
+  plan: corpora.ShardPlan
   data_dir: str | None = None
 
   def open(self) -> tuple[sources.Source, Tokenizer]:
@@ -99,7 +99,7 @@ def _run_processes(job: Job, workers: int, bar: tqdm.tqdm) -> None:
       failed = [process.exitcode for process in processes if process.exitcode]
       if failed or not any(process.is_alive() for process in processes):
         raise RuntimeError(
-          f'workers ended with exit codes {failed}; the same command goes on from the last shard'
+          f'workers ended with exit codes {failed}; the same command resumes after the last shard'
         ) from None
       continue
     if isinstance(note, InputError):

@@ -15,7 +15,7 @@ try:
   from apache_beam.options.pipeline_options import PipelineOptions
 except ImportError as error:
   raise InputError(
-    'Apache Beam is not installed: install the extra `beam` in an environment of its own '
+    'Apache Beam is not installed: install the extra `beam` in a separate environment '
     '(docs/compress.md)'
   ) from error
 

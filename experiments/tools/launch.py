@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -59,9 +60,16 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
   """
   port = free_port()
   started = [
-    subprocess.Popen([sys.executable, *arguments], env=environment(i, processes, devices, port))
+    subprocess.Popen(
+      [sys.executable, *arguments],
+      env=environment(i, processes, devices, port),
+      stdout=subprocess.PIPE,
+    )
     for i in range(processes)
   ]
+  readers = [threading.Thread(target=_print, args=(one,), daemon=True) for one in started]
+  for reader in readers:
+    reader.start()
 
   told = []
 
@@ -77,7 +85,8 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
     if not failed and (failed := _failed(started)):
       if not told:
         print(
-          f'launch: a process ended with code {failed}: the others cannot go on and are stopped.',
+          f'launch: a process ended with code {failed}: the others cannot continue '
+          'and are stopped.',
           file=sys.stderr,
           flush=True,
         )
@@ -87,7 +96,18 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
         end(one)
       deadline, end = time.monotonic() + grace, subprocess.Popen.kill
   signal.signal(signal.SIGTERM, before)
+  for reader in readers:
+    reader.join(grace)
   return failed or _failed(started)
+
+
+def _print(process: subprocess.Popen) -> None:
+  """Passes on what a process prints, without what gloo says of its connections."""
+  assert process.stdout
+  for line in process.stdout:
+    if not line.startswith(b'[Gloo]'):
+      sys.stdout.write(line.decode(errors='replace'))
+      sys.stdout.flush()
 
 
 def _failed(processes: Sequence[subprocess.Popen]) -> int:
@@ -98,7 +118,7 @@ def _failed(processes: Sequence[subprocess.Popen]) -> int:
 def execute(*arguments: str) -> None:
   """Runs what stands after `--` and exits as it does."""
   if not arguments:
-    raise InputError('what shall run? Give it after --, as in: -- -m experiments.markov.')
+    raise InputError('give a command after --, as in: -- -m experiments.markov.')
   code = run(arguments, PROCESSES.value, DEVICES.value, GRACE.value)
   sys.exit(128 - code if code < 0 else code)
 

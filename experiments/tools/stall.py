@@ -25,7 +25,7 @@ from lib.train.state import State
 
 MEGABYTES = flags.DEFINE_integer('megabytes', 64, 'Size of the state.', lower_bound=1)
 SAVES = flags.DEFINE_integer('saves', 5, 'Checkpoints.', lower_bound=1)
-FOLDER = flags.DEFINE_string('folder', None, 'Where they go; by default one of its own in /tmp.')
+FOLDER = flags.DEFINE_string('folder', None, 'Where they go; by default a new one in /tmp.')
 WIDTH, ROWS = 512, 32  # of a layer's weights, and of the batch
 FREE = 20  # steps before each checkpoint
 

@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments.recipe import Plan, Recipe
+from experiments.recipe import Recipe, TrainSpec
 from lib.errors import InputError
 from lib.parallel import sharding
 from lib.profiling import compiled_step
@@ -20,12 +20,12 @@ from lib.train import state
 def load(path: str) -> Recipe:
   """The recipe of a config file."""
   name = pathlib.Path(path.partition(':')[0]).stem
-  return importlib.import_module(f'experiments.{name}.__main__').RECIPE
+  return importlib.import_module(f'experiments.{name}.recipe').RECIPE
 
 
 def chosen(recipe: Recipe, config: ConfigDict, model: str) -> str:
   """The model asked for, or the largest; raises InputError that lists all for one that is none."""
-  names = list(recipe.plans(config))
+  names = list(recipe.train_specs(config))
   if not names:
     raise InputError(f'the models of {recipe.name} depend on its data: there is none to compile.')
   if model and model not in names:
@@ -43,10 +43,10 @@ class Ready:
     seconds: of compilation.
   """
 
-  def __init__(self, one: Plan, mesh: Mesh, seed: int = 0, accumulate: int = 1):
+  def __init__(self, one: TrainSpec, mesh: Mesh, seed: int = 0, accumulate: int = 1):
     experiment = one.experiment
     with jax.set_mesh(mesh):
-      self.batch = sharding.global_batch(one.drawn(), mesh, experiment.batch_axis)
+      self.batch = sharding.global_batch(one.random_batch(), mesh, experiment.batch_axis)
       training = state.prepare(experiment, one.optimizer, self.batch, seed, mesh, accumulate)
       self.state, self._training = training.make(), training
       lowered = training.step.lower(self.state, self.batch)
@@ -80,5 +80,5 @@ class Ready:
 
 def prepare(recipe: Recipe, config: ConfigDict, model: str) -> Ready:
   """The step of a recipe's model, on the devices that the config spreads it over."""
-  one, mesh = recipe.plans(config)[model](), sharding.make_mesh(config.mesh)
+  one, mesh = recipe.train_specs(config)[model](), sharding.make_mesh(config.mesh)
   return Ready(one, mesh, config.seed, config.accumulate)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a font draws of Unicode, which tokens it draws alike, and what fewer components keep."""
+"""Unicode coverage of a font, tokens with equal pictures, and variance in fewer components."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ PAIRS = {
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:
-  """Measures every font that there is: DejaVu, GNU Unifont, and the config's."""
+  """Measures every available font: DejaVu, GNU Unifont, and the config's."""
   found = {text.find_font(font).name: font for font in ('dejavu', 'auto', config.glyphs.font)}
   rows = Rows('coverage')
   for title, font in found.items():
@@ -56,7 +56,7 @@ def _add_blocks(rows: Rows, title: str, font: fonts.Font) -> None:
 def _add_vocabulary(rows: Rows, config: ConfigDict, title: str, font: str, kind: str) -> None:
   """Tokens that share a row, and the variance that fewer components keep."""
   tokenizer = text.open_text(config, kind).tokenizer
-  table = text.draw(config, tokenizer, font)
+  table = text.render_tokens(config, tokenizer, font)
   of_font = {'font': title, 'vocabulary': kind}
   pairs = {
     column: [int(tokenizer.encode(one.encode())[-1]) for one in pair]

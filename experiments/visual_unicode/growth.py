@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Growth on a frozen substrate (arXiv 2507.07129): layers one by one, and experts side by side.
+"""Growth on a frozen substrate (arXiv 2507.07129): layers one at a time, and experts in parallel.
 
 All models share the frozen rows, and the training compute of the monolithic one, counted as in
 `lib.models.stages.Flops`.
@@ -49,13 +49,13 @@ class Result(NamedTuple):
   flops: int
 
   def bits(self, test: HeldOut) -> np.ndarray:
-    """What each document adds to bits per byte, [S, D]."""
+    """The contribution of each document to bits per byte, [S, D]."""
     of = lambda several: test.sums(functools.partial(ensemble.row_loss, several))
     return test.bits([of(several) for several in self.models])
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for text or models that cannot be had."""
+  """Raises InputError for missing text or models that cannot be built."""
   options = config.growth
   text.check(config)
   models.check(options, 'growth')
@@ -69,12 +69,12 @@ def check(config: ConfigDict) -> None:
 
 
 def flops(options: ConfigDict, vocab_size: int) -> Flops:
-  """What a token costs."""
+  """FLOPs of a token."""
   return Flops(options.dim, options.mlp_dim or 4 * options.dim, options.length, vocab_size)
 
 
 def stage_steps(options: ConfigDict, vocab_size: int) -> int:
-  """Steps of each stage, such that all together cost what the monolithic model does."""
+  """Steps of each stage, such that together they cost as much as the monolithic model."""
   per_token = flops(options, vocab_size)
   stages = sum(per_token.step(1, below) for below in range(options.layers))
   return max(1, round(options.steps * per_token.step(options.layers) / stages))
@@ -274,6 +274,6 @@ TABLE = recipe.Table(
   ),
   check=check,
   pictures=pictures,
-  plans=lambda config: models.plans(config, 'growth', config.tokenizer.vocab_size),
+  train_specs=lambda config: models.train_specs(config, 'growth', config.tokenizer.vocab_size),
   sources=recipe.text_of,
 )

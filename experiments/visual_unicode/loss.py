@@ -172,6 +172,6 @@ TABLE = recipe.Table(
   ),
   check=check,
   pictures=pictures,
-  plans=lambda config: models.plans(config, 'loss', config.tokenizer.vocab_size),
+  train_specs=lambda config: models.train_specs(config, 'loss', config.tokenizer.vocab_size),
   sources=recipe.text_of,
 )

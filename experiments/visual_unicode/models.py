@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 
 from experiments import fit
 from experiments.fit import Batches, Fitted
-from experiments.recipe import Plan, Plans, Run
+from experiments.recipe import Run, TrainSpec, TrainSpecs
 from experiments.visual_unicode.text import Text
 from lib import stats
-from lib.embeddings.glyph import Given
+from lib.embeddings.fixed import FixedRows
 from lib.errors import InputError
 from lib.glyphs import row_kinds
 from lib.glyphs.rendering import GlyphTable
@@ -91,20 +91,20 @@ def _over(
   config: ConfigDict, options: ConfigDict, arm: str, vocab_size: int, rows: Callable
 ) -> LanguageModel:
   dtype = fit.dtype(config)
-  embedding = Given(vocab_size, options.dim, rows, frozen=ARMS[arm].frozen, dtype=dtype)
+  embedding = FixedRows(vocab_size, options.dim, rows, frozen=ARMS[arm].frozen, dtype=dtype)
   return LanguageModel(embedding, fit.make_decoder(options, dtype))
 
 
-def plans(config: ConfigDict, table: str, vocab_size: int) -> Plans:
+def train_specs(config: ConfigDict, table: str, vocab_size: int) -> TrainSpecs:
   """What `train` would train for each arm of a table, trained rows first: they hold more."""
   options = config[table]
   zeros = lambda seed: np.broadcast_to(np.float32(0), (vocab_size, options.dim))
 
-  def plan(arm: str) -> Plan:
-    return fit.plan(options, _over(config, options, arm, vocab_size, zeros))
+  def train_spec(arm: str) -> TrainSpec:
+    return fit.train_spec(options, _over(config, options, arm, vocab_size, zeros))
 
   arms = sorted(options.arms, key=lambda arm: ARMS[arm].frozen)
-  return {f'{table}/{name(arm=arm)}': functools.partial(plan, arm) for arm in arms}
+  return {f'{table}/{name(arm=arm)}': functools.partial(train_spec, arm) for arm in arms}
 
 
 def differences(

@@ -96,7 +96,7 @@ def open_text(config: ConfigDict) -> Text:
     streams = [documents(config, seed) for seed in fit.seeds(config, options)]
     sample = tuple(stream[i] for stream in streams for i in range(options.sample))
     tokenizer = _tokenizer(sample, kind, options.vocab_size, options.longest)
-  return Text('facts', tokenizer, text.draw(config, tokenizer))
+  return Text('facts', tokenizer, text.render_tokens(config, tokenizer))
 
 
 @functools.cache
@@ -201,7 +201,7 @@ def ask(
       functools.partial(_speaker(one.module), one.variables),
       some,
       tokenizer,
-      processes.own_mesh(run.mesh),
+      processes.local_mesh(run.mesh),
       length=options.context,
       batch_size=options.ask_batch,
       layout=options.layout,
@@ -277,6 +277,6 @@ TABLE = recipe.Table(
   ),
   check=check,
   pictures=pictures,
-  plans=lambda config: models.plans(config, 'reasoning', config.reasoning.vocab_size),
+  train_specs=lambda config: models.train_specs(config, 'reasoning', config.reasoning.vocab_size),
   sources=recipe.text_of,
 )

@@ -110,7 +110,7 @@ def open_text(config: ConfigDict, kind: str = '') -> Text:
     config.homoglyphs.tolerance,
   )
   if not config.glyphs.table or kind:
-    return Text(config.data.source, tokenizer, draw(config, tokenizer))
+    return Text(config.data.source, tokenizer, render_tokens(config, tokenizer))
   tokens, font = strings_of(tokenizer, config.glyphs.alphabet), find_font(config.glyphs.font)
   due = rendering.fingerprint(tokens, font, config.glyphs.cell, config.glyphs.composition)
   return Text(config.data.source, tokenizer, rendering.load(config.glyphs.table, due))
@@ -154,7 +154,7 @@ def alike(font: str, tolerance: float) -> dict[str, dict[str, str]]:
   }
 
 
-def draw(config: ConfigDict, tokenizer: Tokenizer, font: str = '') -> GlyphTable:
+def render_tokens(config: ConfigDict, tokenizer: Tokenizer, font: str = '') -> GlyphTable:
   """Pictures of a tokenizer's tokens, drawn once, in the config's font or in another."""
   options = config.glyphs
   return _draw(tokenizer, font or options.font, options.cell, options.composition, options.alphabet)

@@ -86,7 +86,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   seen, validation, groups = split(config)
   every = [*seen, *validation, *(letter for group in groups.values() for letter in group)]
   tokenizer = Restricted(Unicode(), [ord(letter) for letter in every])
-  opened = Text('names', tokenizer, text.draw(config, tokenizer))
+  opened = Text('names', tokenizer, text.render_tokens(config, tokenizer))
   lines, validated = (
     letter_names.rows(tokenizer, some, options.length) for some in (seen, validation)
   )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokenizers that a byte model M1 drives, by kind.
+"""Tokenizers that a byte model drives, by kind.
 
-ac                       one arithmetic stream a document, no windows
-greedy, exact            equal-info windows; of 12 and 16 bits as a table, else by stepping M1
-delay, numbered          the paper's lossless variant, and greedy's texts numbered: tables
-top, parsed, pruned      dictionaries of 2^bits texts that M1 chooses
+ac                       one arithmetic-coded stream per document, no windows
+greedy, exact            equal-info windows; tabulated for 12 and 16 bits, else by stepping the byte
+model delay, numbered          the paper's lossless variant, and a numbering of greedy's texts:
+tables top, parsed, pruned      dictionaries of 2^bits texts that the byte model chooses
 """
 
 import functools
@@ -14,45 +14,47 @@ from lib.compression.byte_model import ByteModel
 from lib.compression.byte_stepper import ByteStepper
 from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.coding import window_dictionaries
-from lib.tokenizers.coding.model import Remembered
+from lib.tokenizers.coding.model import MemoizedModel
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.tabulate import LIMIT_BITS, number, tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.tokenizers.coding.windows import EqualInfo
 
 WINDOWS = ('greedy', 'delay', 'exact', 'numbered')
-IN_WINDOWS = (*WINDOWS, 'top', 'parsed')  # with a code of so many bits for each text
+IN_WINDOWS = (*WINDOWS, 'top', 'parsed')  # tables whose codes have `bits` bits
 KINDS = ('ac', *IN_WINDOWS, 'pruned')
 FROM_TEXT = ('parsed', 'pruned')
 
-stepper = functools.cache(ByteStepper)  # of an M1, which its codecs share, one after the other
-_remembered = functools.cache(Remembered)
+stepper = functools.cache(ByteStepper)  # of a byte model, shared by its codecs, one at a time
+_memoized = functools.cache(MemoizedModel)
 
 
 def steps(kind: str, bits: int) -> bool:
-  """Whether M1 steps through a text to encode it: all of AC, and windows without a table."""
+  """Whether the byte model steps through a text to encode it: all of AC, and windows without a
+  table.
+  """
   return kind == 'ac' or (kind in ('greedy', 'exact') and bits > LIMIT_BITS)
 
 
 def make(
   model: ByteModel, kind: str, bits: int, token_bits: int, documents: Sequence[bytes] = ()
 ) -> Tokenizer:
-  """A tokenizer by M1.
+  """A tokenizer by the byte model.
 
-  Those that step M1 share one stepper of it, so that only one may be at work at a time.
+  Stepped tokenizers share one stepper, so only one can run at a time.
 
   Args:
-    model: M1.
+    model: the byte model.
     kind: one of KINDS.
-    bits: of a window, or of the number of texts; of no meaning for `ac`.
-    token_bits: 8, 12 or 16; of no meaning for `pruned`, whose ids are its texts.
+    bits: of a window, or log2 of the number of texts; ignored for `ac`.
+    token_bits: 8, 12 or 16; ignored for `pruned`, whose ids are its texts.
     documents: the text that the kinds in FROM_TEXT count on.
 
   Raises:
     InputError: bits that the kind does not have.
   """
   if kind == 'pruned':
-    candidates, _ = window_dictionaries.likely(_remembered(model), window_dictionaries.POOL << bits)
+    candidates, _ = window_dictionaries.likely(_memoized(model), window_dictionaries.POOL << bits)
     pieces = window_dictionaries.pruned(candidates, b''.join(documents), bits, 'minimal')
     return Dictionary(pieces, 'minimal', bytes(range(256)))
   if kind == 'ac':
@@ -60,10 +62,10 @@ def make(
   if bits > LIMIT_BITS:
     return SteppedEqualInfo(stepper(model), model.fingerprint, bits, kind, token_bits)
   if kind == 'top':
-    table = number(window_dictionaries.top(_remembered(model), bits), bits)
+    table = number(window_dictionaries.top(_memoized(model), bits), bits)
   elif kind == 'parsed':
     text = b''.join(documents)
-    table = number(window_dictionaries.parsed(_remembered(model), text, bits), bits)
+    table = number(window_dictionaries.parsed(_memoized(model), text, bits), bits)
   else:
-    table = tabulate(_remembered(model), bits, kind)
+    table = tabulate(_memoized(model), bits, kind)
   return EqualInfo(table, token_bits)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""M1: a decoder over bytes that gives an arithmetic coder its probabilities.
+"""The byte model: a decoder over bytes whose probabilities drive an arithmetic coder.
 
-Encoder and decoder must see the same floats, so M1 runs in float32 at the highest precision, always
-with the shapes that its file names, and what it gives for a text depends on that text alone: rows
-never mix, and a cache keeps a text's bytes in places that only the text decides.
+Encoder and decoder must see the same floats. So the model runs in float32 at the highest precision,
+always with the shapes in its file, and its results for a text never depend on the batch: rows do
+  not
+interact, and cache slots depend only on the text.
 
-A text may be longer than the context. When M1 has read as much as it was trained on, it forgets and
-begins anew with the newer half of that, so both ends see the same part of the text at each byte,
-and never a distance that training did not show.
+A text may be longer than the context. When the context is full, the model is reset and reads the
+newer half again. So both ends see the same part of the text at each byte, and no distance is larger
+than in training.
 """
 
 import dataclasses
@@ -27,20 +28,21 @@ from lib.models.decoder import Decoder, LanguageModel
 from lib.tokenizers import base, files
 
 FAMILY = 'byte_model'  # of its file
-BEGIN = 256  # the id that a text begins with
-TOGETHER = 2048  # tokens of texts that are read whole at once
+BOS = 256  # the id that begins a text
+BATCH_TOKENS = 2048  # tokens of a batch of whole texts
 PARAMETER = 'parameter:'  # before the path of a parameter in a file
+STORED = {'embedding/bos': 'embedding/begin'}  # paths in a file, fixed by old fingerprints
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """The decoder of M1; the paper's is 3 layers of width 256 with 'relative' positions.
+  """The decoder of the byte model; the paper's is 3 layers of width 256 with 'relative' positions.
 
   Attributes:
     layers, dim, heads, mlp_dim, head_dim, position, max_distance, gated, activation: see Decoder;
       head_dim 0 is dim / heads.
-    context: tokens that M1 reads at most, the begin among them: its length in training.
-    streams: texts that it steps side by side.
+    context: the most tokens that the byte model reads, BOS included: its length in training.
+    streams: texts that it steps in parallel.
   """
 
   layers: int
@@ -60,7 +62,7 @@ class Sizes:
 def make(
   sizes: Sizes, dtype: Any = jnp.float32, remat: bool = False, z_loss: float = 0.0
 ) -> LanguageModel:
-  """The module of M1: what is trained, and in float32 what codes.
+  """The module of the byte model, for training, and in float32 for coding.
 
   Args:
     sizes: of the module.
@@ -86,12 +88,13 @@ def make(
   )
   scale = sizes.dim**-0.5
   return LanguageModel(
-    Learned(256, sizes.dim, init_std=1.0, readout_scale=scale, z_loss=z_loss, dtype=dtype), decoder
+    Learned(256, sizes.dim, init_std=1.0, logit_scale=scale, z_loss=z_loss, dtype=dtype), decoder
   )
 
 
 class ByteModel:
-  """M1 with its weights: a `NextByte` of many texts at once, and the maker of `Stepper`s.
+  """The byte model with its weights: a `NextByte` of many texts at once, from which `ByteStepper`s
+  are made.
 
   Args:
     sizes: of the module.
@@ -117,35 +120,35 @@ class ByteModel:
     """The sha256, in hex, of sizes and weights: equal exactly for equal models."""
     return base.digest('', self.state())
 
-  def held(self, lengths: np.ndarray) -> np.ndarray:
-    """How many of a text's last bytes M1 has in view, int [N], of its length [N]."""
+  def visible_bytes(self, lengths: np.ndarray) -> np.ndarray:
+    """Number of last bytes that the byte model sees, int [N], of texts of lengths [N]."""
     half = self.sizes.context // 2
     over = lengths - self.sizes.context
     return np.where(over < 0, lengths, half + over % (self.sizes.context - half))
 
   def __call__(self, prefixes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Next-byte probabilities after each text, float32 [N, 256]; see `NextByte`."""
-    held = self.held(lengths)
-    size = 1 << np.ceil(np.log2(np.maximum(held + 1, 4))).astype(int)  # room for the begin
+    visible = self.visible_bytes(lengths)
+    size = 1 << np.ceil(np.log2(np.maximum(visible + 1, 4))).astype(int)  # room for BOS
     out = np.empty((len(lengths), 256), np.float32)
     for room in np.unique(size).tolist():
-      where = np.flatnonzero((size == room) & (held > 0))
+      where = np.flatnonzero((size == room) & (visible > 0))
       ids = np.zeros((where.size, room), np.int32)
-      ids[:, 0] = BEGIN
+      ids[:, 0] = BOS
       for row, i in enumerate(where):
-        ids[row, 1 : held[i] + 1] = prefixes[i, lengths[i] - held[i] : lengths[i]]
-      out[where] = self._read(ids, held[where])
-    out[held == 0] = self.start
+        ids[row, 1 : visible[i] + 1] = prefixes[i, lengths[i] - visible[i] : lengths[i]]
+      out[where] = self._read(ids, visible[where])
+    out[visible == 0] = self.start
     return out
 
   def _read(self, ids: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Probabilities after place `last` [N] of ids [N, T], in parts of one shape."""
-    rows = max(TOGETHER // ids.shape[1], 8)
+    rows = max(BATCH_TOKENS // ids.shape[1], 8)
     parts = []
     for begin in range(0, len(ids), rows):
       part, place = ids[begin : begin + rows], last[begin : begin + rows]
       missing = rows - len(part)
-      given = whole(
+      given = probabilities_at(
         self.sizes,
         self.on_device,
         np.pad(part, ((0, missing), (0, 0))),
@@ -157,20 +160,22 @@ class ByteModel:
   @functools.cached_property
   def start(self) -> np.ndarray:
     """Next-byte probabilities of the empty text, float32 [256]."""
-    ids, last = np.full((8, 4), BEGIN, np.int32), np.zeros(8, np.int32)
-    return np.asarray(whole(self.sizes, self.on_device, ids, last))[0]
+    ids, last = np.full((8, 4), BOS, np.int32), np.zeros(8, np.int32)
+    return np.asarray(probabilities_at(self.sizes, self.on_device, ids, last))[0]
 
   @functools.cached_property
   def on_device(self) -> Any:
-    """The weights where M1 runs."""
+    """The weights where the byte model runs."""
     return jax.device_put(self.variables)
 
   def state(self) -> base.State:
-    """The arrays that define M1."""
+    """The arrays that define the byte model."""
     leaves = jax.tree_util.tree_flatten_with_path(self.variables['params'])[0]
     sizes = json.dumps(dataclasses.asdict(self.sizes), sort_keys=True)
+    paths = ['/'.join(str(key.key) for key in path) for path, _ in leaves]
     parameters = {
-      PARAMETER + '/'.join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in leaves
+      PARAMETER + STORED.get(path, path): np.asarray(leaf)
+      for path, (_, leaf) in zip(paths, leaves, strict=True)
     }
     return {'sizes': base.byte_array(sizes.encode()), **parameters}
 
@@ -179,9 +184,11 @@ class ByteModel:
     """Rebuilds from `state()`; raises InputError where weights and sizes do not fit."""
     sizes = Sizes(**json.loads(state['sizes'].tobytes()))
     params: dict[str, Any] = {}
+    paths = {stored: path for path, stored in STORED.items()}
     for name, array in state.items():
       if name.startswith(PARAMETER):
-        *folders, leaf = name.removeprefix(PARAMETER).split('/')
+        path = name.removeprefix(PARAMETER)
+        *folders, leaf = paths.get(path, path).split('/')
         place = params
         for folder in folders:
           place = place.setdefault(folder, {})
@@ -193,7 +200,7 @@ class ByteModel:
     return cls(sizes, found)
 
   def save(self, path: str | os.PathLike) -> None:
-    """Writes one file with a checksum, whole or not at all."""
+    """Writes one file with a checksum, atomically."""
     files.write(path, FAMILY, self.state())
 
   @classmethod
@@ -201,7 +208,7 @@ class ByteModel:
     """Reads what `save` wrote; raises InputError for any other or damaged file."""
     family, state = files.read(path)
     if family != FAMILY:
-      raise InputError(f'{path} holds a {family!r}, not an M1')
+      raise InputError(f'{path} contains a {family!r}, not a byte model')
     with files.rebuilding(path, 'M1'):
       return cls.from_state(state)
 
@@ -225,7 +232,7 @@ def exact(function: Callable, donate: int | tuple = ()) -> Callable:
 
 
 @exact
-def whole(sizes: Sizes, variables: Any, ids: jax.Array, last: jax.Array) -> jax.Array:
+def probabilities_at(sizes: Sizes, variables: Any, ids: jax.Array, last: jax.Array) -> jax.Array:
   """Probabilities [N, 256] after place `last` [N] of ids [N, T]."""
 
   def read(model: LanguageModel) -> jax.Array:

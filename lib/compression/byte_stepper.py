@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""M1 read byte by byte: many texts side by side, one shape, the same in encoder and decoder."""
+"""Stepping a byte model: many texts in parallel, with the same shapes in encoder and decoder."""
 
 import functools
 from typing import Any, cast
@@ -8,31 +8,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.compression.byte_model import BEGIN, ByteModel, Sizes, exact, make
+from lib.compression.byte_model import BOS, ByteModel, Sizes, exact, make
 from lib.models.decoder import LanguageModel
 from lib.models.kv_cache import Cache
 
-ANEW = 8  # texts that are read anew at once
-LEAST_ROOM = 64  # places of the cache that a step looks at, or a power of two more
+REFILL_BATCH = 8  # texts whose context is refilled at once
+LEAST_ROOM = 64  # least number of cache slots that a step reads; otherwise a larger power of two
 
 
 class ByteStepper:
-  """`streams` texts that M1 reads side by side, a byte of each a step, with a cache.
+  """`streams` texts that the byte model reads in parallel, one byte of each per step, with a cache.
 
-  A step looks at as many places of the cache as a text needs, rounded up to a power of two: that
-  depends on the text's length alone, and the shape of a step on that. Texts of other lengths take
-  part in it, but are neither read nor written. A text whose context is full is read anew from its
-  newer half, several texts at once, again in one shape.
+  A step reads the cache slots that a text needs, rounded up to a power of two. So the shape of a
+  step depends on the text's length alone. Texts of other lengths are masked out of the step. When
+  the context of a text is full, its newer half is read again, for several texts at once, in one
+  shape.
 
   Args:
-    model: M1.
+    model: the byte model.
   """
 
   def __init__(self, model: ByteModel):
     self.model, self.streams = model, model.sizes.streams
     self._half = model.sizes.context // 2
     self._recent = np.zeros((self.streams, self._half), np.uint8)  # last bytes, newest last
-    self._read = np.ones(self.streams, np.int64)  # tokens in the cache, the begin among them
+    self._read = np.ones(self.streams, np.int64)  # tokens in the cache, BOS included
     start, self._first = _begin(model.sizes, model.on_device)
     self._start = np.asarray(start)
     self._cache = _all_begun(self._first, self.streams)
@@ -43,7 +43,7 @@ class ByteStepper:
 
   def reset(self, which: np.ndarray) -> None:
     """Forgets the texts where `which` [N] is true: they are empty again."""
-    self._read[which] = 1  # every cache has the begin at its first place, for good
+    self._read[which] = 1  # the first slot of every cache is BOS
 
   def step(self, symbols: np.ndarray) -> np.ndarray:
     """Appends one byte to each text, uint8 [N]; next-byte probabilities, float32 [N, 256]."""
@@ -54,7 +54,7 @@ class ByteStepper:
     rooms = self._rooms()
     for room in np.unique(rooms).tolist():
       here = rooms == room
-      lengths = np.where(here, self._read, room).astype(np.int32)  # `room` is beyond its places
+      lengths = np.where(here, self._read, room).astype(np.int32)  # slot `room` does not exist
       given, self._cache = _step(
         (self.model.sizes, room),
         self.model.on_device,
@@ -64,9 +64,9 @@ class ByteStepper:
       rows[here] = np.asarray(given)[here]
     self._read += 1
     if full.size:
-      together = min(ANEW, self.streams)
+      together = min(REFILL_BATCH, self.streams)
       for begin in range(0, full.size, together):
-        which = np.resize(full[begin : begin + together], together)  # the last ones come twice
+        which = np.resize(full[begin : begin + together], together)  # the last ones are repeated
         rows[which] = self._refill(which)
       self._read[full] = 1 + self._half
     return rows
@@ -77,7 +77,7 @@ class ByteStepper:
     return np.clip(least, LEAST_ROOM, self.model.sizes.context)
 
   def _refill(self, which: np.ndarray) -> np.ndarray:
-    """Reads the newer half of the texts `which` anew; probabilities after them."""
+    """Reads the newer half of the texts `which` again; returns the probabilities after them."""
     ids = self._recent[which].astype(np.int32)
     given, self._cache = _refill(
       self.model.sizes, self.model.on_device, ids, self._cache, self._first, which
@@ -87,9 +87,9 @@ class ByteStepper:
 
 @exact
 def _begin(sizes: Sizes, variables: Any) -> tuple[jax.Array, Cache]:
-  """Probabilities [256] of the empty text, and the cache of one text that has begun."""
+  """Probabilities [256] of the empty text, and the cache of one text after BOS."""
   cache = make(sizes).decoder.empty_cache(1, sizes.context)
-  logits, cache = _next(sizes, variables, jnp.full(1, BEGIN), cache)
+  logits, cache = _next(sizes, variables, jnp.full(1, BOS), cache)
   return jax.nn.softmax(logits[0]), cache
 
 
@@ -97,7 +97,7 @@ def _begin(sizes: Sizes, variables: Any) -> tuple[jax.Array, Cache]:
 def _step(
   shape: tuple[Sizes, int], variables: Any, ids: jax.Array, cache: Cache
 ) -> tuple[jax.Array, Cache]:
-  """One byte more of each text, within so many places: probabilities [N, 256], and the cache."""
+  """One more byte of each text, within `room` slots: probabilities [N, 256], and the cache."""
   sizes, room = shape
   part = Cache(
     cache.keys[..., :room, :],
@@ -121,7 +121,9 @@ def _step(
 def _refill(
   sizes: Sizes, variables: Any, ids: jax.Array, cache: Cache, first: Cache, which: jax.Array
 ) -> tuple[jax.Array, Cache]:
-  """Texts `which` [R] anew from ids [R, T]: probabilities after them, and the cache."""
+  """Reads ids [R, T] into empty slots of the texts `which` [R]: probabilities after them, and the
+  cache.
+  """
 
   def read(part: Cache, column: jax.Array) -> tuple[Cache, jax.Array]:
     logits, part = _next(sizes, variables, column, part)
@@ -149,7 +151,7 @@ def _next(sizes: Sizes, variables: Any, ids: jax.Array, cache: Cache) -> tuple[j
 
 
 def _all_begun(first: Cache, streams: int) -> Cache:
-  """The cache of one text that has begun, for so many texts."""
+  """The cache of one text after BOS, repeated for `streams` texts."""
   return Cache(
     jnp.repeat(first.keys, streams, axis=1),
     jnp.repeat(first.values, streams, axis=1),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What coded text is like: M1's ideal code length, how far bits are from random, edit distance."""
+"""Measures of coded text: ideal code length, divergence of bits from uniform, edit distance."""
 
 import collections
 import itertools
@@ -20,9 +20,9 @@ class CodeLengths(NamedTuple):
   """Bits of each of N documents, float64 [N] each.
 
   Attributes:
-    exact: -log2 of M1's probabilities of the document's bytes.
+    exact: -log2 of the byte model's probabilities of the document's bytes.
     integer: -log2 of the coder's 14-bit frequencies of the same bytes.
-    end: of the mark that ends the stream, by the same frequencies.
+    end: of the end mark of the stream, by the same frequencies.
   """
 
   exact: np.ndarray
@@ -30,9 +30,9 @@ class CodeLengths(NamedTuple):
   end: np.ndarray
 
   def excess(self, spent: np.ndarray) -> dict[str, np.ndarray]:
-    """What codes of `spent` bits [N] take beyond `exact`, by its three causes, which add up.
+    """The excess of codes of `spent` bits [N] over `exact`, as a sum of three causes.
 
-    'rounding' is what the coder and the last token add to the information of the stream.
+    'rounding' is the excess of the coder and of the last token over the stream's information.
     """
     return {
       'frequencies': self.integer - self.exact,
@@ -42,11 +42,11 @@ class CodeLengths(NamedTuple):
 
 
 def code_lengths(probabilities: Iterable[np.ndarray], documents: Sequence[bytes]) -> CodeLengths:
-  """The code length of each document that a byte model and a coder of 14 bits allow.
+  """The ideal code length of each document under a byte model and a coder of 14 bits.
 
   Args:
     probabilities: next-byte probabilities after 0, 1, … all bytes of each document, [n + 1, 256],
-      as `one_pass.probabilities` yields them.
+      as `teacher_forced.probabilities` yields them.
     documents: N texts.
   """
   found = []
@@ -133,12 +133,12 @@ def string_counts(streams: Sequence[np.ndarray], bits: int, overlapping: bool) -
   values = [strings(stream, bits)[::step] for stream in streams]
   if not sum(map(len, values)):
     size = sum(map(len, streams))
-    raise InputError(f'{size} bytes hold no string of {bits} bits.')
+    raise InputError(f'{size} bytes contain no string of {bits} bits.')
   return np.stack([np.bincount(one, minlength=1 << bits) for one in values]).astype(np.int32)
 
 
 def divergence(counts: np.ndarray, corrected: bool = True) -> np.ndarray:
-  """Bits by which strings are from uniform: their KL divergence, from counts.
+  """KL divergence of strings from uniform, in bits, estimated from counts.
 
   Args:
     counts: [..., V] of V = 2^n strings.
@@ -158,10 +158,10 @@ def divergence(counts: np.ndarray, corrected: bool = True) -> np.ndarray:
 
 
 def divergence_by_stream(counts: np.ndarray) -> np.ndarray:
-  """One independent contribution a stream [S] to the divergence of all streams together.
+  """One independent contribution per stream [S] to the divergence of all streams together.
 
   They are the jackknife's pseudo-values (Quenouille 1956, Tukey 1958): their mean is the corrected
-  divergence, and their spread tells its standard error, whatever the dependence within a stream.
+  divergence, and their spread gives its standard error, for any dependence within a stream.
 
   Args:
     counts: of each stream, as in `string_counts`, [S, V].

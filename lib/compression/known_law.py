@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Markov text whose law is known: the source as a coder's byte model, and codes of its text.
+"""A Markov source as a coder's byte model, and codes of its text.
 
-`Chain` is an M1 that is never wrong, in both forms that `lib.tokenizers.coding.model` names,
+`Chain` is the perfect byte model, in both forms that `lib.tokenizers.coding.model` names,
 `NextByte` and `Stepper`. A text's first symbols have the stationary law, since a text may begin
-anywhere in the stream. Bytes outside the alphabet have probability 0, which a coder raises to what
-it needs; a text with such bytes, which the source never writes, is read as if they were the first
-symbol.
+anywhere in the stream. Bytes outside the alphabet have probability 0, which a coder raises to its
+minimum; in a text they are read as the first symbol.
 
 `numbered` (equal-info windows) and `code_lengths` (arithmetic coding in one stream) code over the
-source's own alphabet; what frequencies for all 256 bytes cost can be compared.
+source's own alphabet, for comparison with frequencies of all 256 bytes.
 """
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from lib.tasks.markov.chains import MarkovSource
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.coding import arithmetic
-from lib.tokenizers.coding.model import Remembered
+from lib.tokenizers.coding.model import MemoizedModel
 from lib.tokenizers.coding.tabulate import heaviest, tabulate
 
 
@@ -37,7 +36,7 @@ class Chain:
 
   Args:
     source: of order k over A symbols.
-    streams: texts that are read side by side.
+    streams: texts that are read in parallel.
   """
 
   def __init__(self, source: MarkovSource, streams: int = 64):
@@ -90,7 +89,7 @@ class Chain:
 
 
 def numbered(source: MarkovSource, bits: int) -> Dictionary:
-  """Equal-info windows over the source's own alphabet, as the greedy dictionary that they are.
+  """Equal-info windows over the source's own alphabet, as a greedy dictionary.
 
   A text fits a window if its interval under the law of the source encloses a cell of 2^-bits.
   Intervals are exact, from frequencies of 14 bits. Of more than 2^bits texts the most probable are
@@ -126,19 +125,21 @@ def numbered(source: MarkovSource, bits: int) -> Dictionary:
 
 
 def byte_windows(source: MarkovSource, bits: int) -> Dictionary:
-  """The same with frequencies for all 256 bytes, less the texts that the source never writes."""
-  table = tabulate(Remembered(Chain(source)), bits, 'numbered')
+  """As `numbered`, with frequencies for all 256 bytes, but only texts that the source can
+  produce.
+  """
+  table = tabulate(MemoizedModel(Chain(source)), bits, 'numbered')
   pieces = [piece for piece in table.pieces if set(piece) <= set(source.alphabet)]
   return Dictionary(pieces, 'greedy', source.alphabet)
 
 
 def code_lengths(source: MarkovSource, documents: np.ndarray) -> dict[str, float]:
-  """Nats per character that arithmetic coding under the source's law spends on documents [D, L].
+  """Nats per character of arithmetic coding of documents [D, L] under the source's law.
 
   Returns:
-    `nats` over the source's own alphabet, without an end mark; `rounding` is the part of it that
-    the whole bits at the end of each stream take. What else would be added by frequencies for
-    all 256 bytes (`impossible_symbols`), and by an end mark on top of those (`end_mark`).
+    `nats` over the source's own alphabet, without an end mark; `rounding` is the part
+    of it due to whole bits at the end of each stream. `impossible_symbols` is the extra cost of
+    frequencies for all 256 bytes, and `end_mark` that of an end mark on top of those.
   """
   known, order, size = laws(source), source.order, source.alphabet_size
   places = np.minimum(np.arange(documents.shape[1]), order)

@@ -6,10 +6,10 @@ from lib.errors import InputError
 
 
 def fold_table(alphabet: bytes, stand_in: bytes = b' ') -> bytes:
-  """What each byte becomes in `alphabet`: bytes [256], for `bytes.translate`.
+  """The image of each byte in `alphabet`: bytes [256], for `bytes.translate`.
 
-  A byte of the alphabet stays, an upper-case letter becomes lower case where only that is there,
-  tab and carriage return become a space where there is one, all others become `stand_in`.
+  A byte of the alphabet is kept. An upper-case letter becomes lower case if only that is in the
+  alphabet, tab and carriage return become a space if that is, and all others become `stand_in`.
   """
   check_distinct(alphabet, 'The alphabet')
   if len(stand_in) != 1 or stand_in not in alphabet:
@@ -25,7 +25,7 @@ def fold_table(alphabet: bytes, stand_in: bytes = b' ') -> bytes:
 
 
 def fold(document: bytes, alphabet: bytes, stand_in: bytes = b' ') -> bytes:
-  """`document` in `alphabet` by `fold_table`, byte for byte: the length stays."""
+  """`document` in `alphabet` by `fold_table`, byte for byte, so the length does not change."""
   return document.translate(fold_table(alphabet, stand_in))
 
 
@@ -44,6 +44,6 @@ class Folded:
 
 
 def check_distinct(symbols: bytes, name: str) -> None:
-  """Raises InputError for symbols that are none or repeated, by the name that they go by."""
+  """Raises InputError for an empty or repeated set of symbols, which the message calls `name`."""
   if not symbols or len(set(symbols)) < len(symbols):
-    raise InputError(f'{name} must hold at least one byte, and each only once; got {symbols!r}.')
+    raise InputError(f'{name} must contain at least one byte, and each only once; got {symbols!r}.')

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A corpus as tokens, made once: array_record shards with TFDS's metadata, restartable by shard.
 
-A folder holds any splits of one source under one tokenizer:
+A folder contains splits of one source under one tokenizer:
 
   SPLIT.plan.json                                   what the split is made of, written first
-  tokens-SPLIT.array_record-00000-of-00004          documents in the source's order, whole or absent
-  done/SPLIT-00000.json                             its counts, written after the shard
-  dataset_info.json, features.json                  TFDS's, once a split is whole
+  tokens-SPLIT.array_record-00000-of-00004          documents in the source's order, complete or
+  absent done/SPLIT-00000.json                             its counts, written after the shard
+  dataset_info.json, features.json                  TFDS's, once a split is complete
 
-A shard depends on the plan and its number alone, so whoever writes it again writes the same bytes.
+A shard depends on the plan and its number alone, so writing it again gives the same bytes.
 """
 
 import dataclasses
@@ -27,19 +27,19 @@ from lib.errors import InputError
 from lib.tokenizers.base import Coded, Tokenizer
 
 FORMAT = 1
-Record = TypeVar('Record', 'Plan', 'Shard')
-Note = Callable[[int], None]  # is told how many more documents are done
+Record = TypeVar('Record', 'ShardPlan', 'Shard')
+Note = Callable[[int], None]  # called with the number of further documents that are done
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """What one split of an encoded corpus is made of.
+class ShardPlan:
+  """The parameters of one split of an encoded corpus.
 
   Attributes:
     source: the spec of `lib.data.sources`.
     split: of the source.
-    documents: how many it has.
-    shards: files they go to, as many to each as to the others, or one more.
+    documents: their number.
+    shards: number of files; their numbers of documents differ by one at most.
     family, vocab_size, fingerprint: the tokenizer's.
     format: of the folder.
   """
@@ -79,7 +79,7 @@ class Shard:
 
 def make_plan(
   spec: str, split: str, source: Source, tokenizer: Tokenizer, shards: int | None = None
-) -> Plan:
+) -> ShardPlan:
   """The plan for a source; by default a shard has some 256 documents, and there are at most 1,024.
 
   Raises:
@@ -90,16 +90,16 @@ def make_plan(
     shards = min(-(-count // 256), 1024)
   if not 1 <= shards <= min(count, 99_999):
     raise InputError(f'{shards} shards for {count} documents: choose 1 to {min(count, 99_999)}')
-  return Plan(
+  return ShardPlan(
     spec, split, count, shards, tokenizer.family, tokenizer.vocab_size, tokenizer.fingerprint
   )
 
 
-def begin(folder: str | os.PathLike, plan: Plan) -> None:
-  """Makes the folder, or takes up what lies there.
+def begin(folder: str | os.PathLike, plan: ShardPlan) -> None:
+  """Makes the folder, or continues an existing one.
 
   Raises:
-    InputError: a folder that holds another plan for the split, or another source or tokenizer.
+    InputError: a folder with another plan for the split, or another source or tokenizer.
   """
   folder = pathlib.Path(folder)
   try:
@@ -111,11 +111,11 @@ def begin(folder: str | os.PathLike, plan: Plan) -> None:
       elif known.documents != plan.documents:
         raise InputError(
           f'{plan.source} has {plan.documents} documents where it had {known.documents} when '
-          f'{folder} was begun: choose a new folder'
+          f'{folder} was started: choose a new folder'
         )
       if same != plan:
         raise InputError(
-          f'{folder} holds {known.source} in {known.shards} shards under the {known.family} '
+          f'{folder} contains {known.source} in {known.shards} shards under the {known.family} '
           f'tokenizer {known.fingerprint[:12]}: name those again, or choose a new folder'
         )
     path = folder / f'{plan.split}.plan.json'
@@ -125,12 +125,12 @@ def begin(folder: str | os.PathLike, plan: Plan) -> None:
     raise InputError(f'cannot write to {folder}: {error.strerror}') from error
 
 
-def plans(folder: str | os.PathLike) -> list[Plan]:
-  """The plans of all splits that were begun in a folder."""
-  return [_read_json(Plan, path) for path in sorted(pathlib.Path(folder).glob('*.plan.json'))]
+def plans(folder: str | os.PathLike) -> list[ShardPlan]:
+  """The plans of all splits in a folder."""
+  return [_read_json(ShardPlan, path) for path in sorted(pathlib.Path(folder).glob('*.plan.json'))]
 
 
-def finished(folder: str | os.PathLike, plan: Plan, shard: int) -> Shard | None:
+def finished(folder: str | os.PathLike, plan: ShardPlan, shard: int) -> Shard | None:
   """A shard's counts if it is there, else None."""
   note = _done(folder, plan, shard)
   if note.exists() and (pathlib.Path(folder) / plan.shard_name(shard)).exists():
@@ -140,7 +140,7 @@ def finished(folder: str | os.PathLike, plan: Plan, shard: int) -> Shard | None:
 
 def write_shard(
   folder: str | os.PathLike,
-  plan: Plan,
+  plan: ShardPlan,
   shard: int,
   source: Source,
   tokenizer: Tokenizer,
@@ -163,9 +163,9 @@ def write_shard(
 
 
 def finish(folder: str | os.PathLike) -> dict[str, list[Shard]]:
-  """Writes TFDS's metadata of all splits that are whole; returns their shards.
+  """Writes TFDS's metadata of all complete splits; returns their shards.
 
-  What a kill left of them half-written is deleted.
+  Metadata that a killed process left incomplete is deleted.
   """
   folder = pathlib.Path(folder)
   whole: dict[str, list[Shard]] = {}
@@ -194,7 +194,7 @@ class Corpus:
   """A source whose documents are int32 [2, n]: ids, and the bytes that each covers.
 
   Raises:
-    InputError: a folder without a whole split of that name, or made by another tokenizer.
+    InputError: a folder without a complete split of that name, or made by another tokenizer.
   """
 
   def __init__(self, folder: str | os.PathLike, split: str, tokenizer: Tokenizer):
@@ -205,13 +205,13 @@ class Corpus:
     builder = tfds.builder_from_directory(folder) if known else None
     if split not in found or builder is None or split not in builder.info.splits:
       raise InputError(
-        f'{folder} holds no whole encoded split {split!r}: make it, or its rest, with '
+        f'{folder} contains no complete encoded split {split!r}: make it, or its rest, with '
         '`experiments.tools.compress corpus`'
       )
     if found[split].fingerprint != tokenizer.fingerprint:
       raise InputError(
         f'{folder} was made by the tokenizer {found[split].fingerprint[:12]}; this one is '
-        f'{tokenizer.fingerprint[:12]}: name the file that it was made with'
+        f'{tokenizer.fingerprint[:12]}: give the file that it was made with'
       )
     self.plan = found[split]
     self._records = builder.as_data_source(split)
@@ -238,16 +238,16 @@ def _encode(source: Source, indices: Iterable[int], tokenizer: Tokenizer) -> Ite
   yield from tokenizer.cover_batch(group)
 
 
-def _done(folder: str | os.PathLike, plan: Plan, shard: int) -> pathlib.Path:
+def _done(folder: str | os.PathLike, plan: ShardPlan, shard: int) -> pathlib.Path:
   return pathlib.Path(folder) / 'done' / f'{plan.split}-{shard:05}.json'
 
 
-def _json(content: Plan | Shard) -> str:
+def _json(content: ShardPlan | Shard) -> str:
   return json.dumps(dataclasses.asdict(content), indent=1) + '\n'
 
 
 def _read_json(kind: type[Record], path: pathlib.Path) -> Record:
-  """What `_json` wrote: every field of its own type."""
+  """Reads what `_json` wrote, with a check of the type of every field."""
   try:
     content = kind(**json.loads(path.read_text()))
     for field in dataclasses.fields(kind):
@@ -256,5 +256,5 @@ def _read_json(kind: type[Record], path: pathlib.Path) -> Record:
     return content
   except (OSError, TypeError, ValueError, RecursionError) as error:
     raise InputError(
-      f'{path} cannot be read ({error}): delete it, and the shard is made anew'
+      f'{path} cannot be read ({error}): delete it, and the shard is made again'
     ) from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was read from a source, in one line and in numbers."""
+"""A summary of what was read from a source, as one line and as numbers."""
 
 import codecs
 import contextlib
@@ -16,17 +16,17 @@ import numpy as np
 from lib import atomic, cache
 from lib.data.overlap import Overlap
 
-SCRIPTS = 4  # of the most frequent that are named
-SHOWN = 0.0005  # share of the letters: a script with less is not named
+SCRIPTS = 4  # number of scripts that are named
+SHOWN = 0.0005  # a script with a smaller share of the letters is not named
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """What a source holds.
+  """The contents of a source.
 
   Attributes:
     source: its spec.
-    documents: split -> how many it has.
+    documents: split -> number of documents.
     bytes: split -> bytes of its documents; estimated where `sampled`.
     overlaps: split -> overlap of validation and test with train, before and after cutting.
     digest: sha256 of the documents, or of the sample.
@@ -71,7 +71,7 @@ class Description:
     parts.append(f'longest line {self.longest_line:,} bytes')
     for split, (before, after, kept) in self.overlaps.items():
       if self.sampled:
-        parts.append(f'{after:.2%} or more of {split} stands in train (of a sample; not cut)')
+        parts.append(f'{after:.2%} or more of {split} occurs in train (of a sample; not cut)')
       else:
         parts.append(f'{split} shared {before:.1%} with train, now {after:.2%} ({kept:.1%} kept)')
     return f'{self.source}: ' + '; '.join(parts)
@@ -91,7 +91,7 @@ def kept(
     return dataclasses.replace(known, **{name: content[name] for name in names})
   except (OSError, KeyError, TypeError, ValueError):
     found = measured(known, texts(), letters())
-  with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+  with contextlib.suppress(OSError):  # without a cache only time is lost
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write(path, json.dumps({name: getattr(found, name) for name in names}))
   return found
@@ -122,7 +122,7 @@ class Text(NamedTuple):
 
 
 def measure(blocks: Iterable[bytes]) -> Text:
-  """Counts of one text that comes in blocks, which may end anywhere."""
+  """Counts of one text that arrives in blocks, which may end anywhere."""
   decoder = codecs.getincrementaldecoder('utf-8')('surrogateescape')
   longest = line = foreign = 0
   for block in blocks:
@@ -160,7 +160,7 @@ def digest(splits: Mapping[str, Iterable[bytes]]) -> str:
 
 
 def _escaped(text: str) -> int:
-  """Bytes that are no UTF-8, each of which stands as a lone surrogate in `text`."""
+  """Number of bytes that are not UTF-8; each is a lone surrogate in `text`."""
   try:
     text.encode()
   except UnicodeEncodeError:

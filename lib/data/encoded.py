@@ -53,10 +53,11 @@ def encode(
   documents: Sequence[bytes],
   encode_all: Callable[[Sequence[bytes]], Sequence[Coded]],
 ) -> Encoded:
-  """The documents as tokens: made now, or read from the file in `folder` that an earlier call left.
+  """The documents as tokens: encoded now, or read from the file that an earlier call left in
+  `folder`.
 
   Args:
-    folder: gets one file, whole or not at all, named by what it is made of.
+    folder: gets one file, atomically, named by a hash of what it is made from.
     fingerprint: of the tokenizer.
     documents: to be encoded.
     encode_all: all documents as tokens.

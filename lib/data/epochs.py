@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many times a training run reads its text.
 
-A model that reads the same text many times memorises it, and models of different kinds do so to
-different degrees, so they can no longer be compared. `gpu` and `paper` scales refuse that.
+A model that reads the same text many times memorises it, and different models do so to
+different degrees, so they are not comparable. The scales `gpu` and `paper` refuse this.
 """
 
 import functools
@@ -20,14 +20,14 @@ COUNTED = 2**26  # bytes: the size of a longer text is estimated from a sample o
 def check(
   field: str, source: str, read_bytes: float, scale: str, limit_bytes: float = math.inf
 ) -> str:
-  """How often a run reads its training text, in words for a row's note; '' for endless text.
+  """A note on how often a run reads its training text; '' for endless text.
 
   Args:
-    field: name of the config field that holds the source, for the message.
+    field: name of the config field with the source, for the message.
     source: what `open_source` takes; its train split is measured.
     read_bytes: bytes that training reads: steps × rows × bytes of a row.
     scale: of the config.
-    limit_bytes: how much of the text the run uses at most; endless text is finite under a limit.
+    limit_bytes: the most bytes of text that the run uses; with a limit, endless text is finite.
 
   Raises:
     InputError: at `gpu` and `paper` scale, more than MOST epochs.
@@ -41,7 +41,7 @@ def check(
     other = 'a larger part of it' if size == limit_bytes else f'{field} {PREFIX}{source}'
     raise InputError(
       f'{field} {source!r} has {size:.3g} bytes of training text, which would be read '
-      f'{epochs:.3g} times over, and a model memorises them; at most {MOST} epochs are right: '
+      f'{epochs:.3g} times, and a model memorises it; at most {MOST} epochs are allowed: '
       f'fewer steps, more text, or {other}.'
     )
   return f'training reads {epochs:.2g} epochs of its text' if epochs > 1 else 'less than one epoch'

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same bytes as rows of any tokenizer's tokens.
 
-Text is cut into examples of equally many bytes, wherever they end, each read alone and whole:
-so every tokenizer has equally many bytes of context, and every byte is scored. Rows are as long as
-the longest example and have as many whole examples as fit (`pipeline.fitted`); attention and
-positions stop at their borders.
+Text is cut into examples of an equal number of bytes, at any byte. Each is read separately and in
+full, so every tokenizer has the same bytes of context, and every byte is scored. Rows are as long
+as the longest example and contain as many whole examples as fit (`pipeline.pack_whole_documents`);
+attention and positions stop at their borders.
 """
 
 import functools
@@ -27,7 +27,7 @@ class Examples:
     tokenizer: of all of them.
     text: split -> its examples, of one length in bytes.
     encode: texts -> their tokens.
-    batch_bytes: that a step reads, about.
+    batch_bytes: bytes of a step, approximately.
     devices: that share a step.
 
   Attributes:
@@ -35,7 +35,7 @@ class Examples:
     train_bytes: of the training text.
     test_bytes: float64 [D], of each held-out document, the independent unit of errors.
     length, batch_size: tokens of a row, and rows of a step.
-    step_bytes: that a step reads, on average.
+    step_bytes: bytes of a step, on average.
   """
 
   def __init__(
@@ -56,17 +56,17 @@ class Examples:
     self.test_bytes = np.bincount(self._documents) * float(size)
     longest = max(int(part.counts.max()) for part in (self.train, self.validation, self.test))
     self.length = -(-longest // 8) * 8
-    self._rows = pipeline.fitted(self.train, tokenizer.vocab_size, self.length)
+    self._rows = pipeline.pack_whole_documents(self.train, tokenizer.vocab_size, self.length)
     rows = len(self._rows['targets'])
     self.batch_size = max(1, round(batch_bytes / (self.train_bytes / rows) / devices)) * devices
     self.step_bytes = self.train_bytes * self.batch_size / rows
 
   def batches(self, seed: int) -> grain.IterDataset:
     """Training batches, in a new order in each epoch."""
-    return pipeline.rows(self._rows, batch_size=self.batch_size, seed=seed)
+    return pipeline.batches_of_rows(self._rows, batch_size=self.batch_size, seed=seed)
 
   def validated(self, seed: int) -> grain.IterDataset:
-    """One pass over the validation text, an example a row, the same for every seed."""
+    """One pass over the validation text, one example per row, the same for every seed."""
     return pipeline.batches(
       self.validation,
       self.tokenizer,

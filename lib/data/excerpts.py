@@ -14,7 +14,7 @@ import numpy as np
 from lib.data import sources
 from lib.errors import InputError
 
-LOOK = 10_000  # documents in a row that are too short before the rest are taken to be so
+LOOK = 10_000  # after this many short documents in a row, the rest are assumed to be too short
 
 
 class Documents(Protocol):
@@ -87,22 +87,22 @@ def take(
 ) -> Excerpts:
   """Stretches of `length`, spread over as many documents as the source allows.
 
-  Documents are drawn at random, evenly over the split (`sources.stratified`). Each of them gives
-  one stretch; only where there are fewer documents than stretches wanted, each gives two, then
-  three, and so on. The stretches of a document are evenly spaced in it.
+  Documents are sampled evenly over the split (`sources.stratified`). Each gives one
+  stretch; if there are fewer documents than stretches, each gives two, then three, and so on. The
+  stretches of a document are evenly spaced in it.
 
   Args:
     source: the documents of one split.
     length: of a stretch, in bytes or in ids.
-    count: number of stretches wanted; fewer where the source has no more.
-    most: stretches of one document at most; 1 means the beginnings of documents. By default there
-      is no limit.
-    seed: of the draws of documents and of places in them.
+    count: number of stretches wanted; fewer if the source has no more.
+    most: the most stretches of one document; 1 means the beginnings of documents. By default
+      unlimited.
+    seed: of the choice of documents and of places in them.
     prepare: turns a document into what is cut, such as a tokenizer's `encode`.
     name: of the source and split, for the message.
 
   Raises:
-    InputError: no document is long enough, or none of the first LOOK that were drawn.
+    InputError: no document is long enough, or none of the first LOOK that were sampled.
   """
   too_short = InputError(
     f'no document of {name} is {length} long: choose shorter excerpts, or longer documents.'

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches whose rows come from lanes; each process reads only the lanes of its own rows.
 
-The documents of a source are dealt out to L lanes: lane k has documents k, k + L, k + 2L, … Each
-lane shuffles, packs and keeps its place by itself. Of a batch of B rows, lane k fills the rows from
-k · B / L on. The devices of a process have neighbouring rows, so with P processes, P a divisor of
-L, each process reads L / P lanes: a P-th of the documents. Batches are the same for every number of
-processes, since a lane does not depend on who reads it.
+The documents of a source are divided into L lanes: lane k has documents k, k + L, k + 2L, … Each
+lane is shuffled and packed independently and has its own position. Lane k fills the B / L rows of a
+batch of B from row k · B / L on. The devices of a process have neighbouring rows, so with P
+processes, P a divisor of L, each process reads L / P lanes: a P-th of the documents. Batches are
+the same for every number of processes, since a lane does not depend on the process that reads it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ import numpy as np
 from lib.errors import InputError
 from lib.parallel.mesh import own_rows
 
-MOST = 64  # lanes, where nothing else is asked for
+MOST = 64  # default number of lanes, at most
 KEY = 'lanes'  # in the state of an iterator: lane -> its place
 
 Rows = Callable[[int, int], grain.IterDataset]  # (lane, readers that share this host) -> its rows
@@ -29,12 +29,12 @@ def default(batch_size: int) -> int:
 
 
 def check(lanes: int, batch_size: int, documents: int) -> None:
-  """Raises InputError for lanes that do not divide the batch, or of which one has no document."""
+  """Raises InputError for lanes that do not divide the batch, or a lane without a document."""
   if lanes < 1 or batch_size % lanes:
     raise InputError(f'lanes must be 1 or more and divide the batch of {batch_size}; got {lanes}.')
   if documents < lanes:
     raise InputError(
-      f'{lanes} lanes want {lanes} documents or more, one for each; the source has {documents}.'
+      f'{lanes} lanes need {lanes} documents or more, one for each; the source has {documents}.'
     )
 
 
@@ -62,7 +62,7 @@ class _LanesIterator(grain.DatasetIterator):
   def __init__(self, rows: Rows, lanes: int, each: int):
     super().__init__()
     self._rows, self._lanes, self._each = rows, lanes, each
-    self._places: dict[str, Any] = {}  # of lanes that are not read yet
+    self._places: dict[str, Any] = {}  # of lanes that have not been read yet
     self._readers: dict[int, grain.DatasetIterator] = {}
 
   def __next__(self) -> dict[str, np.ndarray]:
@@ -79,7 +79,7 @@ class _LanesIterator(grain.DatasetIterator):
     return found
 
   def _open(self) -> None:
-    """Begins to read the lanes that have a row on a device of this process."""
+    """Starts reading the lanes with a row on a device of this process."""
     own = own_rows(self._lanes * self._each).reshape(self._lanes, self._each).any(axis=1)
     for lane in np.flatnonzero(own).tolist():
       self._readers[lane] = iter(self._rows(lane, int(own.sum())))
@@ -94,7 +94,7 @@ class _LanesIterator(grain.DatasetIterator):
   def set_state(self, state: dict[str, Any]) -> None:
     if state['of'] != self._lanes:
       raise InputError(
-        f'the checkpoint was read in {state["of"]} lanes, this run has {self._lanes}: keep lanes.'
+        f'the checkpoint has {state["of"]} lanes, this run {self._lanes}: keep the number of lanes.'
       )
     self._readers, self._places = {}, state[KEY]
 
@@ -103,7 +103,7 @@ def merge(states: Sequence[Any]) -> Any:
   """The state of a data iterator from those of all processes: equal but for the lanes they read.
 
   Raises:
-    ValueError: the processes are not at one place.
+    ValueError: the processes are at different positions.
   """
   one = states[0]
   if isinstance(one, Mapping) and set(one) == {KEY, 'of'}:
@@ -118,5 +118,5 @@ def merge(states: Sequence[Any]) -> Any:
 
 
 def seed_of(seed: int, lane: int) -> int:
-  """The seed of a lane; that of the first is the seed itself."""
+  """The seed of a lane; the first lane has the seed itself."""
   return seed if lane == 0 else int(np.random.SeedSequence((seed, lane)).generate_state(1)[0])

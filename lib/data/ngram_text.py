@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Endless text: documents sampled from an n-gram law of a corpus, whose entropy is known exactly.
 
-A model can train on such text for as long as it likes without reading anything twice, and its loss
-can be compared with the law's own: the difference is the regret, in nats, of the model.
+A model can train on such text for any time without reading anything twice, and its loss can be
+compared with the law's entropy: the difference is the regret of the model, in nats.
 
 The law interpolates contexts of 0 to `order` symbols as Witten and Bell (1991) do,
 P(w|h) = (c(hw) + T(h) P(w|h')) / (c(h) + T(h)), where c counts the training text, T(h) is the
-number of distinct successors of h, and h' is h without its oldest symbol. A context that the text
-does not hold leaves the probability of the shorter one, and the unigram adds 1/2 to each count.
-The first symbols of a document have the symbols before them as context and no more. The training
-text is read as a ring, so each n-gram is counted where it begins and where it ends alike.
+number of distinct successors of h, and h' is h without its oldest symbol. A context that is not
+in the text has the probabilities of the shorter one, and the unigram adds 1/2 to each count. The
+first symbols of a document have only the symbols before them as context. The training text is read
+as a ring, so that every n-gram has a successor.
 """
 
 import functools
@@ -24,9 +24,9 @@ from lib.data.excerpts import Excerpts
 from lib.errors import InputError
 
 PREFIX = 'ngram:'
-LIMIT_BYTES = 2**26  # of the corpus that is counted; `_found` has 27 bits for a count
+LIMIT_BYTES = 2**26  # bytes of the corpus that are counted; `_found` has 27 bits for a count
 BYTES = bytes(range(256))
-# Documents of each split. Training would read 64 GB before it met one again.
+# Documents of each split: 64 GB of training text before one is repeated.
 COUNTS = {'train': 2**24, 'validation': 2**12, 'test': 2**12}
 OPTIONS = {'order': 6, 'seed': 0, 'length': 4096}  # of a spec, with their defaults
 
@@ -37,7 +37,7 @@ class NgramLaw:
   Args:
     text: uint8 [n] symbols in [0, vocab_size).
     order: symbols of context.
-    vocab_size: number of symbols, whether they occur in the text or not.
+    vocab_size: number of symbols, including those not in the text.
 
   Raises:
     InputError: no text, a symbol out of range, or contexts that do not fit 64 bits.
@@ -52,7 +52,7 @@ class NgramLaw:
         f'got {text.size} symbols' + (f' up to {text.max()}.' if text.size else '.')
       )
     self.order, self.vocab_size = order, vocab_size
-    # Places by the symbols before them, the newest first: each context of any length is a range.
+    # Positions sorted by the symbols before them, newest first: each context is a range.
     keys = np.zeros(text.size, np.uint64)
     for age in range(1, order + 2):
       keys = keys << np.uint64(self._bits) | (np.roll(text, age).astype(np.uint64) + np.uint64(1))
@@ -100,7 +100,7 @@ class NgramText:
 
   Args:
     source: spec of a finite source, whose train split is counted.
-    split: train, validation or test: streams that share no random number.
+    split: train, validation or test: independent streams.
     order: bytes of context.
     seed: of the text.
     length: bytes of a document.
@@ -123,7 +123,7 @@ class NgramText:
         f'{PREFIX}{source} needs seed >= 0 and length >= 1; got seed {seed}, length {length}.'
       )
     _check_order(order, len(alphabet))
-    sources.open_source(source, 'train')  # says what is wrong with it before anything is counted
+    sources.open_source(source, 'train')  # fails early if the source is wrong
     self._about = (source, split, order, seed, length)
     self.alphabet, self.length = alphabet, length
     self._count, self._split = COUNTS[split], own_files.SPLITS.index(split)
@@ -134,7 +134,7 @@ class NgramText:
 
   @property
   def law(self) -> NgramLaw:
-    """The law, counted when it is first asked for."""
+    """The law, counted at first use."""
     source, _, order, _, _ = self._about
     with _COUNTING:  # readers are threads
       return _law(source, order, self.alphabet)
@@ -164,8 +164,8 @@ class NgramText:
   def excerpt_nats(self, found: Excerpts) -> np.ndarray:
     """Nats [N] of excerpts of this text under its law.
 
-    The law also sees the document before the excerpt, so no model of the excerpt alone is better on
-    average.
+    The law also sees the document before the excerpt, so on average no model of the excerpt alone
+    is better.
     """
     nats = []
     for index, text in zip(found.documents, found.texts, strict=True):
@@ -185,7 +185,8 @@ def open_text(spec: str, split: str) -> NgramText:
   """Opens `ngram:SOURCE[,order=N][,seed=N][,length=N]`.
 
   Raises:
-    InputError: an option that does not exist or is no number, or a source that cannot be counted.
+    InputError: an option that does not exist or is not a number, or a source that cannot be
+      counted.
   """
   parts = spec.removeprefix(PREFIX).split(',')
   options: dict[str, int] = {}
@@ -198,7 +199,7 @@ def open_text(spec: str, split: str) -> NgramText:
     options[key] = int(value)
   source = ','.join(parts)
   if source.startswith(PREFIX):
-    raise InputError(f'{spec!r} counts a text that never ends; name a finite source after ngram:.')
+    raise InputError(f'{spec!r} counts an endless text; give a finite source after ngram:.')
   known = OPTIONS | options
   return NgramText(source, split, known['order'], known['seed'], known['length'])
 
@@ -256,7 +257,7 @@ def _found(table, key):
 
 @numba.njit(cache=True, nogil=True)
 def _fill(ranges, text, places, following, bits, table):
-  """Puts each range (level, start, end) under its context.
+  """Inserts each range (level, start, end) with its context as key.
 
   The newest symbol of a key is least significant, so that masks cut older ones off.
   """

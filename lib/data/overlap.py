@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text that two splits share: its amount, and held-out documents without it.
 
-Overlap is the share of held-out bytes that lie inside exact stretches of at least `STRETCH` bytes
+Overlap is the share of held-out bytes inside exact stretches of at least `STRETCH` bytes
 that also occur in a document of the training text, at any offset. Every match is confirmed byte by
 byte, so the measure is exact.
 
 The held-out text is indexed, and the training text streams through, twice. A stretch of 100 bytes
-holds one of the windows of 50 bytes that begin at the multiples of 51. First these windows are
-looked up in the training text; then all windows of 100 bytes around those that were found. Both
-take time proportional to the text, however often it repeats itself.
+contains one of the windows of 50 bytes that begin at multiples of 51. First these windows are
+looked up in the training text; then all windows of 100 bytes around the matches. Both take time
+proportional to the text, even if it is repetitive.
 
-Memory: 3 bytes for each held-out byte, at most 1 GiB more, and one training document, since
-training documents are read one after the other.
+Memory: 3 bytes for each held-out byte, at most 1 GiB more, and one training document.
 """
 
 import itertools
@@ -23,17 +22,17 @@ import numpy as np
 
 from lib.tokenizers import utf8
 
-STRETCH = 100  # bytes that two texts share before they count as the same text
-LIMIT = 0.005  # overlap that a cleaned split may have
-LINE = 1000  # bytes: whole lines are cut out, unless they are longer
-LEFT = 0.25  # of a cut document; one with less is dropped
+STRETCH = 100  # length in bytes of a shared stretch
+LIMIT = 0.005  # largest overlap of a cleaned split
+LINE = 1000  # bytes: lines up to this length are cut as a whole
+LEFT = 0.25  # bytes of a cut document; a shorter one is dropped
 BLOCK = 1 << 24  # windows that are looked up at once
 BASE = np.uint64(0x9E3779B97F4A7C15 | 1)  # of the polynomial hash, modulo 2**64
 SPREAD = np.uint64(0xD6E8FEB86659FD93)  # takes the hash's high bits to its place in the table
 
-VERSION = 2  # of the rules by which splits are made and cut; part of every cache's name
+VERSION = 2  # version of the rules for splits and cuts; part of every cache's name
 
-Pieces = Sequence[tuple[int, int]]  # (first byte, end) of what stays of a document
+Pieces = Sequence[tuple[int, int]]  # (first byte, end) of a part that is kept
 
 
 class Documents(Protocol):
@@ -49,8 +48,8 @@ class Overlap(NamedTuple):
 
   Attributes:
     before: of the documents as they were.
-    after: of what stays of them.
-    kept: share of their bytes that stay.
+    after: of what is kept.
+    kept: share of their bytes that is kept.
   """
 
   before: float
@@ -62,15 +61,15 @@ class Cut(NamedTuple):
   """Held-out documents without the text that they share with other splits.
 
   Attributes:
-    pieces: what stays of each document, in order; empty for a document that is dropped.
-    overlap: how much was and is shared.
+    pieces: what is kept of each document, in order; empty for a dropped document.
+    overlap: before and after.
   """
 
   pieces: Sequence[Pieces]
   overlap: Overlap
 
   def join(self, held: Documents) -> list[bytes]:
-    """What stays of each document, b'' for a document that is dropped."""
+    """What is kept of each document; b'' for a dropped document."""
     return [
       b''.join(held[index][start:stop] for start, stop in pieces)
       for index, pieces in enumerate(self.pieces)
@@ -81,7 +80,7 @@ def clean(train: Documents, validation: Documents, test: Documents) -> dict[str,
   """Validation and test without text of train, and test also without text of validation.
 
   Returns:
-    {'validation': Cut, 'test': Cut}; train stays as it is.
+    {'validation': Cut, 'test': Cut}; train is unchanged.
   """
   first = cut(validation, train)
   return {'validation': first, 'test': cut(test, train, first.join(validation))}
@@ -95,9 +94,9 @@ def share(held: Documents, train: Documents) -> float:
 def cut(held: Documents, train: Documents, *more: Documents) -> Cut:
   """Cuts out of held-out documents the text that `train` or `more` documents also contain.
 
-  Whole lines are cut, and parts of lines longer than `LINE` bytes. A document of which less than
-  `LEFT` would stay is dropped. What is left of a document is joined and checked again, until no
-  more than `LIMIT` of the bytes are shared.
+  Whole lines are cut, and parts of lines longer than `LINE` bytes. A document with less
+  than `LEFT` bytes left is dropped. The rest of a document is joined and checked again, until at
+  most `LIMIT` of the bytes are shared.
 
   Args:
     held: the held-out documents.
@@ -130,7 +129,7 @@ def cut(held: Documents, train: Documents, *more: Documents) -> Cut:
 
 
 def marks(held: Documents, train: Documents, length: int = STRETCH) -> list[np.ndarray]:
-  """Which bytes lie in stretches of `length` bytes or more that also occur in a training document.
+  """Which bytes are in stretches of `length` bytes or more that also occur in a training document.
 
   Returns:
     A bool array [bytes] for each held-out document.
@@ -160,8 +159,8 @@ def _mean(marked: Sequence[np.ndarray]) -> float:
 def _gaps(text: bytes, marked: np.ndarray) -> Pieces:
   """The parts of a document to cut out.
 
-  Each marked stretch removes the lines of which it covers half or more, or all lines that it
-  touches if there are none. Of a line longer than `LINE` it removes the marked characters only.
+  A marked stretch removes the lines that it covers by half or more, or, if there are none, all
+  lines that it touches. In a line longer than `LINE` it removes the marked characters only.
   """
   edges = np.flatnonzero(np.diff(marked, prepend=False, append=False))
   found: list[tuple[int, int]] = []
@@ -292,7 +291,7 @@ def _equal(one, start, other, begin, width):
 
 @numba.njit(cache=True, nogil=True)
 def _covered(starts, stops, size):
-  """Which of `size` places lie in a range; both ends of the ranges ascend."""
+  """Which of `size` places are in a range; starts and ends of the ranges ascend."""
   found = np.zeros(size, np.bool_)
   done = 0
   for i in range(starts.size):

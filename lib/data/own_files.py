@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The user's own files as documents: chunks of at most 64 KiB, read by offset when asked for."""
+"""The user's own files as documents: chunks of at most 64 KiB, read by offset on demand."""
 
 import codecs
 import contextlib
@@ -93,7 +93,7 @@ class Corpus:
   Attributes:
     files: the files with text, each content once.
     copies: files left out because another has the same content.
-    splits: split -> its documents, which may be none.
+    splits: split -> its documents, possibly none.
     overlaps: split -> overlap of validation and test with train, before and after cutting.
     digest: of the documents of all splits.
   """
@@ -108,11 +108,11 @@ class Corpus:
 def open_files(pattern: str, split: str) -> FileChunks:
   """Chunks of one split of the files that `pattern` (a file, a folder or a glob) names.
 
-  From ten files on, the files ordered by a hash of their path below the common parent are dealt
-  80/10/10; of fewer files each is cut after 80 % and 90 % of its bytes. Chunks end at line ends,
+  From ten files on, the files ordered by a hash of their path below the common parent are split
+  80/10/10; with fewer files, each is cut after 80 % and 90 % of its bytes. Chunks end at line ends,
   and inside a line (between UTF-8 characters) only where it is longer than a chunk, or where the
-  text is so short that a split would be empty. A file counts once, whatever its names and copies.
-  What validation or test share with train is cut out of them (`lib.data.overlap`).
+  text is so short that a split would be empty. A file counts once, even with several names or
+  copies. Text of train is cut out of validation and test (`lib.data.overlap`).
   """
   if split not in SPLITS:
     raise InputError(f'split {split!r} of {pattern!r} does not exist; choose {_either(SPLITS)}.')
@@ -130,7 +130,7 @@ def open_files(pattern: str, split: str) -> FileChunks:
 
 
 def open_corpus(pattern: str) -> Corpus:
-  """All splits of the files that `pattern` names, made at most once while the files stay.
+  """All splits of the files that `pattern` names, cached while the files do not change.
 
   Raises:
     InputError: no file, none with text, one that cannot be read, or one in UTF-16 or UTF-32.
@@ -138,7 +138,7 @@ def open_corpus(pattern: str) -> Corpus:
   names = tuple(paths.find_files(pattern))
   found = _corpus(tuple(_stamped(name) for name in names))
   if not found.files:
-    raise InputError(f'{pattern!r} contains no bytes; name files with text in them.')
+    raise InputError(f'{pattern!r} contains no bytes; give files with text.')
   return found
 
 
@@ -185,7 +185,7 @@ def _corpus(stamps: tuple[Stamp, ...]) -> Corpus:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _file(path: str, size: int, changed: int) -> File:
-  del changed  # a file that was changed is another
+  del changed  # a changed file is a new file
   with _opened(path) as stream:
     head = stream.read(HEAD)
     _check_narrow(path, head)
@@ -239,7 +239,7 @@ def _documents(files: Sequence[File]) -> dict[str, list[list[Span]]]:
     portions = _by_file(files)
   else:
     portions = _by_position(files, _line_end)
-    if not all(portions.values()):  # lines are cut only where a split would have no text
+    if not all(portions.values()):  # lines are cut only if a split would have no text
       portions = _by_position(files, lambda data, start, at: utf8.boundary(data, at))
   found: dict[str, list[list[Span]]] = {}
   for split, parts in portions.items():
@@ -254,7 +254,7 @@ Portions = dict[str, list[Span]]
 
 
 def _by_file(files: Sequence[File]) -> Portions:
-  """Whole files, dealt in the order of a hash so that no split of ten files is empty."""
+  """Whole files in the order of a hash, such that no split of ten files is empty."""
   parent = os.path.commonpath([os.path.dirname(file.path) for file in files])
 
   def order(file: int) -> bytes:
@@ -310,7 +310,7 @@ def _line_end(data: mmap.mmap, start: int, at: int) -> int:
 
 
 def _parts(spans: Sequence[Span], pieces: overlap.Pieces) -> list[Span]:
-  """The spans of what stays of a document of one span."""
+  """The kept spans of a document of one span."""
   [(file, begin, _)] = spans
   return [(file, begin + start, begin + stop) for start, stop in pieces]
 
@@ -326,7 +326,7 @@ def _digest(files: Sequence[File], documents: Mapping[str, Sequence[Sequence[Spa
 
 
 def _cuts(chunks: Mapping[str, FileChunks], digest: str) -> dict[str, overlap.Cut]:
-  """What stays of validation and test: computed once and kept in the cache folder."""
+  """The kept parts of validation and test, computed once and cached."""
   known = cache.folder('overlap') / f'{digest}.json'
   try:
     cuts = {
@@ -335,7 +335,7 @@ def _cuts(chunks: Mapping[str, FileChunks], digest: str) -> dict[str, overlap.Cu
     }
   except (OSError, KeyError, TypeError, ValueError):
     cuts = overlap.clean(chunks['train'], chunks['validation'], chunks['test'])
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+    with contextlib.suppress(OSError):  # without a cache only time is lost
       known.parent.mkdir(parents=True, exist_ok=True)
       atomic.write(known, json.dumps(cuts))
   return cuts

@@ -42,7 +42,7 @@ def find_files(pattern: str) -> list[str]:
 
 
 def _below(folder: str, parts: Sequence[str]) -> Iterator[str]:
-  """The files below a folder that match the parts of a pattern, of which '**' is any folders."""
+  """The files below a folder that match the parts of a pattern, where '**' matches any folders."""
   first, *rest = parts
   if not glob.has_magic(first):
     path = os.path.join(folder, first)

@@ -43,7 +43,7 @@ SHUFFLE_TOKENS = 2**18
 SHUFFLE_ROWS = 16  # of a window of one lane among several, if the batches have as many
 # Threads read and tokenize (compiled tokenizers release the GIL) a few documents ahead of each.
 THREADS = min(16, max(4, os.cpu_count() or 1))
-AT_HAND = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # of what lies in memory
+AT_HAND = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)  # for data in memory
 
 
 def batches(
@@ -64,8 +64,8 @@ def batches(
   `pack` joins documents end to end and splits them into rows; otherwise each document makes one
   row, cropped or padded to `length`. Iterators are checkpointable, and every epoch has another
   order. `context_bytes` keeps the tokens that begin within the document's first `context_bytes`
-  bytes, so that tokenizers meet equal text. The last token may reach beyond: leaving it out would
-  favour short tokens, since long ones, which cost less a byte, are the likelier to cross the end.
+  bytes, so that tokenizers see equal text. The last token may extend beyond: dropping it would
+  favour short tokens, since long ones, which cost less per byte, cross the end more often.
 
   Documents of an `Encoded` source or a `Corpus` are tokens already, of this tokenizer.
 
@@ -76,17 +76,17 @@ def batches(
   reads all documents in one lane.
 
   Raises:
-    InputError: there are no documents, rows or batches of nothing are asked for, `pack` and
-      `context_bytes` both, or lanes that do not fit the batch or the documents.
+    InputError: no documents, an empty batch or row, `pack` together with `context_bytes`, or lanes
+      that do not fit the batch or the documents.
   """
   if batch_size < 1 or length < 1:
     raise InputError(
-      f'{batch_size} rows of {length} tokens are no batch: choose 1 or more of both.'
+      f'{batch_size} rows of {length} tokens are not a batch: choose 1 or more of both.'
     )
   if repeat and not len(source):
-    raise InputError('the source has no document; training wants at least one.')
+    raise InputError('the source has no document; training needs at least one.')
   if pack and context_bytes is not None:
-    raise InputError('context_bytes needs one document a row; set pack=False with it.')
+    raise InputError('context_bytes needs one document per row; set pack=False with it.')
   count = (lanes or lane_rows.default(batch_size)) if repeat else 1
 
   def rows_of(lane: int, readers: int) -> grain.IterDataset:
@@ -128,8 +128,8 @@ def _reading(readers: int) -> grain.ReadOptions:
   return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
 
 
-def whole(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
-  """A batch of whole documents of equal length: one byte a token, no padding.
+def batch_from_ids(ids: ArrayLike, vocab_size: int) -> dict[str, np.ndarray]:
+  """A batch of whole documents of equal length: one byte per token, no padding.
 
   Args:
     ids: tokens [B, T] or [replica, B, T], each row a document from its beginning.
@@ -151,7 +151,7 @@ def prefixed(
   """Rows [N, room + T] of a prefix, padded to one length, and then ids that alone are scored.
 
   Args:
-    prefixes: ids [n] with n up to `room` of each row; none where `room` is 0.
+    prefixes: ids [n] with n up to `room` of each row; none if `room` is 0.
     ids: integer [N, T], each of one byte.
     room: places for a prefix; 0 for none.
     vocab_size: the id before the first of the prefix, and before the first of `ids`.
@@ -172,7 +172,9 @@ def prefixed(
   }  # fmt: skip
 
 
-def rows(arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int) -> grain.IterDataset:
+def batches_of_rows(
+  arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int
+) -> grain.IterDataset:
   """Endless shuffled batches [batch_size, length] of rows that were made before.
 
   Args:
@@ -190,8 +192,8 @@ def rows(arrays: Mapping[str, np.ndarray], *, batch_size: int, seed: int) -> gra
   )
 
 
-def fitted(documents: Encoded, vocab_size: int, length: int) -> dict[str, np.ndarray]:
-  """Rows [N, length] of whole documents, each row of as many as fit it in their order.
+def pack_whole_documents(documents: Encoded, vocab_size: int, length: int) -> dict[str, np.ndarray]:
+  """Rows [N, length] of whole documents, each with as many as fit, in order.
 
   So no document is cut, and its tokens have the same context in every tokenizer's rows.
 
@@ -220,7 +222,7 @@ def shapes(batch_size: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
   return dict.fromkeys(FIELDS, jax.ShapeDtypeStruct((batch_size, length), np.int32))
 
 
-def stack(datasets: Sequence[grain.IterDataset]) -> grain.IterDataset:
+def stack_replicas(datasets: Sequence[grain.IterDataset]) -> grain.IterDataset:
   """Batches of several data sets side by side, [replica, batch, length]: one seed each."""
   return grain.experimental.ZipIterDataset(datasets).map(
     lambda replicas: {field: np.stack([r[field] for r in replicas]) for field in replicas[0]}

@@ -95,9 +95,9 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
 
 
 def describe(spec: str, data_dir: str | os.PathLike | None = None) -> Description:
-  """What a source contains: sizes, scripts and oddities, and how much text its splits share.
+  """A description of a source: sizes, scripts, irregularities, and the overlap of its splits.
 
-  It takes a pass over the text once; the cache folder keeps the result by the documents' digest.
+  It takes one pass over the text; the result is cached by the documents' digest.
   A TFDS set, which may be a stream from a bucket, and endless text are described by a sample.
 
   Raises:
@@ -176,14 +176,14 @@ def _sizes(texts: Mapping[str, Sequence[bytes]]) -> dict[str, int]:
 def sample(source: Source, limit_bytes: int | None = None, seed: int = 0) -> list[bytes]:
   """A random sample of the documents of the whole split, in the split's order.
 
-  Documents are drawn until `limit_bytes` are reached; the last one drawn is cut to fit, at a UTF-8
-  character. The draws are stratified: any number of them is spread evenly over the split, so that
+  Documents are sampled until `limit_bytes` are reached; the last one is cut to fit, between UTF-8
+  characters. The sample is stratified: any number of documents is spread evenly over the split, so
   folders of three languages are sampled in proportion to their sizes.
 
   Args:
     source: the split.
-    limit_bytes: size of the sample at most; by default all documents are returned.
-    seed: of the draws.
+    limit_bytes: the most bytes of the sample; by default all documents are returned.
+    seed: of the sample.
   """
   if limit_bytes is None:
     return [source[index] for index in range(len(source))]
@@ -199,10 +199,10 @@ def sample(source: Source, limit_bytes: int | None = None, seed: int = 0) -> lis
 
 
 def stratified(count: int, seed: int) -> Iterator[int]:
-  """A random order of `range(count)` whose every beginning is spread evenly over the range.
+  """A random order of `range(count)`; any first part of it is spread evenly over the range.
 
   The van der Corput sequence with nested uniform scrambling (Owen 1995, Randomly permuted
-  (t,m,s)-nets and (t,s)-sequences): the first 2**k draws fall one into each of 2**k equal parts.
+  (t,m,s)-nets and (t,s)-sequences): the first 2**k values are one in each of 2**k equal parts.
   """
   bits = max(count - 1, 0).bit_length()
   for draw in range(1 << bits):
@@ -215,7 +215,7 @@ def stratified(count: int, seed: int) -> Iterator[int]:
 
 
 def _stdlib(spec: str, data_dir: str | os.PathLike | None) -> Any:
-  from lib.data import stdlib_text  # TFDS takes a second to import: only where it is used
+  from lib.data import stdlib_text  # TFDS takes a second to import
 
   return stdlib_text.prepare(STDLIB[spec], data_dir or cache.folder('data'))
 
@@ -246,7 +246,7 @@ def read_record(records: Any, index: int) -> Mapping[str, Any]:
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike | None = None) -> Any:
-  """A TFDS set as a builder over its files alone: neither its code nor a network is asked.
+  """A TFDS set as a builder over its files alone, without its code and without a network.
 
   Raises:
     InputError: no such set is prepared.
@@ -259,7 +259,7 @@ def open_prepared(name: str, data_dir: str | os.PathLike | None = None) -> Any:
   except (tfds.core.DatasetNotFoundError, ValueError) as error:
     place = data_dir or tfds.core.constants.DATA_DIR
     raise InputError(
-      f'no prepared TFDS set {name!r} lies below {place}; prepare it once as array_record '
+      f'there is no prepared TFDS set {name!r} below {place}; prepare it once as array_record '
       '(docs/data.md), and name its config if it has several.'
     ) from error
 

@@ -49,7 +49,7 @@ class HeldOut:
     )[: len(self.units)]
 
   def bits(self, nats: Sequence[np.ndarray]) -> np.ndarray:
-    """What each of D units adds to bits per byte, [S, D]: their mean is that of all the text.
+    """The contribution of each of D units to bits per byte, [S, D]; the mean is that of all text.
 
     Args:
       nats: of each row, [N], for each of S models.
@@ -91,7 +91,7 @@ def cut(
   most: int | None = None,
   name: str = 'the source',
 ) -> HeldOut:
-  """`count` excerpts of `length` targets, or fewer where the source has no more.
+  """`count` excerpts of `length` targets, or fewer if the source has no more.
 
   The first input is the token before the targets, as in a training row that continues a document.
 
@@ -101,7 +101,7 @@ def cut(
     length: targets of an excerpt.
     count: number of excerpts wanted.
     batch_size: rows of a batch.
-    most: excerpts of one document at most.
+    most: the most excerpts of one document.
     name: of the source and split, for the message.
 
   Raises:

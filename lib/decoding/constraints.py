@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which ids may be sampled next: an automaton over ids that the sampling loop follows.
 
-A prompt rarely ends where a window of tokens does, and as tokens its last window would say that the
-text ends there. So the tokens that any further byte could change are held back, and sampled again
-among those that spell the bytes held back: the text continues the prompt's exact bytes. A window is
-the fewest tokens that have a text of their own; that of an ordinary tokenizer is one token.
+A prompt rarely ends at a token boundary, and its last tokens would imply that the text ends there.
+So the tokens that a further byte could change are held back, and sampled again among tokens that
+spell the held-back bytes: the text continues the prompt's exact bytes. A window is the smallest
+number of tokens with their own text; for an ordinary tokenizer it is one token.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Pieces:
   """The texts of a tokenizer's windows.
 
   Attributes:
-    tokens: int32 [n, tokens of a window], no two rows the same.
+    tokens: int32 [n, tokens of a window], all rows different.
     texts: the bytes of each; none is empty.
   """
 
@@ -59,10 +59,10 @@ class Pieces:
 
 
 def pieces(tokenizer: Tokenizer) -> Pieces:
-  """The windows of a tokenizer whose every window has a text of its own.
+  """The windows of a tokenizer, each of which has its own text.
 
   Raises:
-    InputError: for any other, whose tokens mean nothing without those before them.
+    InputError: a tokenizer whose tokens have no text without the tokens before them.
   """
   if isinstance(tokenizer, Dictionary):
     tokens, texts = np.arange(tokenizer.vocab_size, dtype=np.int32)[:, None], tokenizer.pieces
@@ -75,7 +75,7 @@ def pieces(tokenizer: Tokenizer) -> Pieces:
   else:
     raise InputError(
       f'text cannot be sampled from {tokenizer.family} tokens: use a tokenizer whose windows are '
-      'whole numbers of tokens and each have a text of their own, such as equal_info up to 16 bits '
+      'whole numbers of tokens and each have their own text, such as equal_info up to 16 bits '
       'or a dictionary'
     )
   some = np.flatnonzero([len(text) > 0 for text in texts])
@@ -88,7 +88,7 @@ def hold_back(tokenizer: Tokenizer, prompt: bytes, window: int = 1) -> tuple[np.
   Args:
     tokenizer: of the model.
     prompt: any bytes.
-    window: tokens of a window, of which none is kept without the others.
+    window: tokens of a window; only whole windows are kept.
 
   Raises:
     InputError: the tokens kept do not spell the prompt's beginning, in a mode that is not lossless.
@@ -122,7 +122,7 @@ def spell(windows: Pieces, held: Sequence[bytes], vocab_size: int) -> Constraint
   Raises:
     InputError: no windows spell these bytes.
   """
-  states = {b'': 0}  # a state for each rest of the bytes held back; b'' allows every window
+  states = {b'': 0}  # a state for each rest of the held-back bytes; b'' allows every window
   for rest in held:
     states.setdefault(rest, len(states))
   edges: list[np.ndarray] = []  # columns: from, id, to

@@ -28,7 +28,7 @@ def generate(
   keys: jax.Array,
   how: Sampling = sampling.PLAIN,
   max_bytes: int | None = None,
-  draw: Any = None,
+  rows: Any = None,
 ) -> Iterator[list[bytes]]:
   """The bytes that follow each prompt, as they are sampled; without a limit the caller stops it.
 
@@ -44,7 +44,7 @@ def generate(
     keys: random keys [B], one for each prompt.
     how: temperature, top-k and top-p.
     max_bytes: the most bytes of each text.
-    draw: the embedding's draw for these texts, if it draws, made for `context` places.
+    rows: the embedding's sampled rows for these texts and `context` places, if it samples any.
 
   Raises:
     InputError: a tokenizer whose tokens mean nothing without those before them, or no windows that
@@ -69,7 +69,7 @@ def generate(
     constraint=constraints.spell(windows, held, model.embedding.vocab_size),
     limit=limit,
     window=window,
-    draw=draw,
+    rows=rows,
   )
   return _bytes(sampled, windows, held, max_bytes)
 

@@ -19,17 +19,17 @@ from lib.errors import InputError
 from lib.models.decoder import LanguageModel
 from lib.models.kv_cache import Cache
 
-CHUNK = 16  # most tokens of a text that are sampled before the host sees them
+CHUNK = 16  # most tokens of a text that are sampled between reads by the host
 UNLIMITED = np.iinfo(np.int32).max
 
 
 class Sampling(NamedTuple):
-  """How an id is drawn from the model's distribution.
+  """How an id is sampled from the model's distribution.
 
   Attributes:
     temperature: divides the logits; 0 takes the likeliest id.
-    top_k: draw among this many of the likeliest ids; 0 for all.
-    top_p: draw among the fewest of the likeliest ids whose probabilities sum to this or more.
+    top_k: sample among this many of the likeliest ids; 0 for all.
+    top_p: sample among the fewest of the likeliest ids whose probabilities sum to this or more.
   """
 
   temperature: float = 1.0
@@ -50,7 +50,7 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def log_probabilities(logits: jax.Array, allowed: jax.Array, how: Sampling) -> jax.Array:
-  """Log-probabilities [B, V] of the id to be drawn, −inf for ids that cannot be.
+  """Log-probabilities [B, V] of the next id; −inf for excluded ids.
 
   The logits of the allowed ids are divided by the temperature; then the `top_k` likeliest are kept;
   then, of these, the fewest whose probabilities sum to `top_p`. Of equally likely ids the lower
@@ -100,7 +100,7 @@ class Rules(NamedTuple):
 
 
 class Texts(NamedTuple):
-  """Where each text is.
+  """The state of each text.
 
   Attributes:
     last: int32 [B], the last token sampled, which the model has not read yet.
@@ -114,13 +114,13 @@ class Texts(NamedTuple):
   state: jax.Array
   going: jax.Array
 
-  def draw(self, logits: jax.Array, rules: Rules, which: jax.Array) -> 'Texts':
+  def sample_next(self, logits: jax.Array, rules: Rules, which: jax.Array) -> 'Texts':
     """One more token of the texts `which` [B], from logits [B, V]."""
     allowed = rules.next_state[self.state] >= 0
     scores = log_probabilities(logits, allowed, rules.how)
     keys = jax.vmap(jax.random.fold_in)(rules.keys, self.sampled)
     noise = jax.vmap(lambda key: jax.random.gumbel(key, scores.shape[1:]))(keys)
-    token = jnp.argmax(scores + noise, axis=-1).astype(jnp.int32)  # a draw by the softmax
+    token = jnp.argmax(scores + noise, axis=-1).astype(jnp.int32)  # a sample of the softmax
     sampled = self.sampled + 1
     going = ~rules.ends[token] & (sampled < rules.limits)
     drawn = Texts(token, sampled, rules.next_state[self.state, token], going)
@@ -139,25 +139,24 @@ def stream(
   ends: Sequence[int] = (),
   limit: int | None = None,
   window: int = 1,
-  draw: Any = None,
+  rows: Any = None,
 ) -> Iterator[list[np.ndarray]]:
-  """What follows each prompt, as it is sampled: up to `CHUNK` more ids [n] of each text at a time.
+  """The continuation of each prompt as it is sampled, in parts of up to `CHUNK` ids [n] per text.
 
-  When a text fills its slots, it is forgotten except for its newer half, which is read again as a
-  text of its own, as the model has seen texts begin in training.
+  When a text fills its slots, only its newer half is kept, and read again as a new text.
 
   Args:
     model: the module.
     variables: of the model.
     prompts: ids of each, of which the first is BOS.
-    slots: tokens that the cache has room for, BOS included: at most those of training.
+    slots: tokens in the cache, BOS included: at most the context of training.
     keys: random keys [B], one for each text.
     how: temperature, top-k and top-p.
     constraint: the ids allowed; all by default.
-    ends: ids that end a text; they are given too.
+    ends: ids that end a text; they are returned too.
     limit: the most ids of each text; no limit by default.
     window: tokens of a window; what is kept of a full cache begins where a window does.
-    draw: the embedding's draw for these texts, if it draws, made for `slots` places.
+    rows: the embedding's sampled rows for these texts and `slots` places, if it samples any.
 
   Raises:
     InputError: no prompt, a prompt without BOS, or sampling options out of range.
@@ -174,13 +173,13 @@ def stream(
     jnp.zeros(size, bool).at[np.array(ends, int)].set(True),
     jnp.full(len(prompts), UNLIMITED if limit is None else limit),
   )
-  return _stream(model, variables, prompts, slots, rules, constraint.start, window, draw)
+  return _stream(model, variables, prompts, slots, rules, constraint.start, window, rows)
 
 
-def _stream(model, variables, prompts, slots, rules, start, window, draw):
+def _stream(model, variables, prompts, slots, rules, start, window, rows):
   """`stream`, once its arguments have been checked."""
   prefill, step = _compiled(model)
-  known = [[int(i) for i in prompt] for prompt in prompts]  # in view; the last may be unread
+  known = [[int(i) for i in prompt] for prompt in prompts]  # visible ids; the last may be unread
   forgotten = -(-slots // 2 // window) * window  # whole windows
   zeros = jnp.zeros(len(known), jnp.int32)
   going = np.asarray(rules.limits) > 0
@@ -192,12 +191,14 @@ def _stream(model, variables, prompts, slots, rules, start, window, draw):
       for ids in (known[i] for i in np.flatnonzero(anew)):
         while len(ids) > slots:
           del ids[1 : 1 + forgotten]
-      rows, counts = _padded([ids if new else ids[:1] for ids, new in zip(known, anew)], slots)
-      cache, texts = prefill(variables, draw, rules, rows, counts, anew, cache, texts)
+      prompt_ids, counts = _padded(
+        [ids if new else ids[:1] for ids, new in zip(known, anew)], slots
+      )
+      cache, texts = prefill(variables, rows, rules, prompt_ids, counts, anew, cache, texts)
       found = np.where(anew, texts.last, -1)[:, None]
     else:
       room = slots - max(len(ids) for ids, more in zip(known, going) if more) + 1
-      cache, texts, found = step(variables, draw, rules, cache, texts, min(room, CHUNK))
+      cache, texts, found = step(variables, rows, rules, cache, texts, min(room, CHUNK))
     new = [row[row >= 0] for row in np.asarray(found)]
     for ids, more in zip(known, new):
       ids += more.tolist()
@@ -215,7 +216,7 @@ def sample(
   slots: int | None = None,
   **options: Any,
 ) -> list[np.ndarray]:
-  """The ids [at most `limit`] that follow each prompt; by default nothing is ever forgotten.
+  """The ids [at most `limit`] that follow each prompt; by default the cache has room for all of it.
 
   Arguments are those of `stream`.
   """
@@ -237,26 +238,28 @@ def _padded(rows: Sequence[Sequence[int]], slots: int) -> tuple[np.ndarray, np.n
 def _compiled(model: LanguageModel) -> tuple[Callable, Callable]:
   """Prefill and steps, compiled once for all equal models."""
 
-  def logits_after(bound, ids, positions, last, cache, draw):
-    hidden, cache = bound.extend(ids, positions, None, cache, draw)
+  def logits_after(bound, ids, positions, last, cache, rows):
+    hidden, cache = bound.extend(ids, positions, None, cache, rows)
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
-    return bound.embedding.logits(hidden, draw)[:, 0], cache
+    return bound.embedding.logits(hidden, rows)[:, 0], cache
 
   def read(variables: Mapping[str, Any], *args: Any) -> tuple[jax.Array, Cache]:
     return cast(tuple[jax.Array, Cache], model.apply(variables, *args, method=logits_after))
 
   @functools.partial(jax.jit, donate_argnums=6)
-  def prefill(variables, draw, rules, ids, counts, which, cache, texts):
-    """Reads ids [B, N], `counts` [B] of each, of the texts `which` [B] anew; samples a token."""
+  def prefill(variables, rows, rules, ids, counts, which, cache, texts):
+    """Reads ids [B, N], `counts` [B] of each, into the empty slots of the texts `which` [B];
+    samples a
+    token."""
     places = jnp.broadcast_to(jnp.arange(ids.shape[1])[None], ids.shape)
     empty = cache.rollback(jnp.where(which, 0, cache.lengths))
-    # Rows of other texts write behind their slots in use, where nothing is.
-    logits, longer = read(variables, ids, places, counts - 1, empty, draw)
+    # Rows of other texts write to empty slots, after those in use.
+    logits, longer = read(variables, ids, places, counts - 1, empty, rows)
     lengths = jnp.where(which, counts, cache.lengths)
-    return longer.rollback(lengths), texts.draw(logits, rules, which)
+    return longer.rollback(lengths), texts.sample_next(logits, rules, which)
 
   @functools.partial(jax.jit, donate_argnums=3)
-  def step(variables, draw, rules, cache, texts, steps):
+  def step(variables, rows, rules, cache, texts, steps):
     """Up to `steps` more tokens of each text: int32 [B, CHUNK], filled up with −1."""
     nothing = jnp.full((len(texts.last), CHUNK), -1, jnp.int32)
 
@@ -268,8 +271,8 @@ def _compiled(model: LanguageModel) -> tuple[Callable, Callable]:
       place, cache, texts, found = carry
       ids, positions = texts.last[:, None], cache.lengths[:, None]
       lengths = cache.lengths + texts.going
-      logits, cache = read(variables, ids, positions, jnp.zeros_like(texts.last), cache, draw)
-      drawn = texts.draw(logits, rules, texts.going)
+      logits, cache = read(variables, ids, positions, jnp.zeros_like(texts.last), cache, rows)
+      drawn = texts.sample_next(logits, rules, texts.going)
       found = found.at[:, place].set(jnp.where(texts.going, drawn.last, -1))
       return place + 1, cache.rollback(lengths), drawn, found
 

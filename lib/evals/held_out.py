@@ -19,7 +19,7 @@ def held_out(
   """An evaluation: nats per byte, bits per byte and bytes per token over all of `batches`.
 
   Works on replicas too: sums with a leading axis give an array for each quantity. The batches are
-  not independent, so there is no standard error here: score documents one by one for that. Each of
+  not independent, so there is no standard error here; for one, score documents separately. Each of
   several processes scores its share of the batches; all have the same result.
 
   Raises:
@@ -43,7 +43,7 @@ def held_out(
     # Batch i was scored by process i mod their number: back into one order, for equal sums.
     parts = [part for turn in itertools.zip_longest(*shares) for part in turn if part is not None]
     if not parts:
-      raise InputError('there is nothing to evaluate on: ask for one held-out batch or more.')
+      raise InputError('there is no held-out batch to evaluate on: ask for 1 or more.')
     nats, size, tokens = (np.array(values, np.float64) for values in zip(*parts, strict=True))
     rate = nats.sum(0) / size.sum(0)
     return {

@@ -2,8 +2,9 @@
 """Nearest neighbours of tokens: by form, and of words by word class.
 
 Form can be read from rows of pictures alone. The class of a word, such as preposition or numeral,
-cannot be seen in its letters: so it is measured among words of one form, lower-case ones of nearly
-equal length.
+is not visible in its letters: so it is measured among words of one form, that is lower-case words
+  of
+nearly equal length.
 
 Legend: N tokens, W words, D width.
 """
@@ -20,7 +21,7 @@ from lib.glyphs.pixel_rows import unit
 from lib.tokenizers.base import Tokenizer
 
 NEAREST = 3  # neighbours whose word classes are compared with the word's
-LONGER = 1  # letters by which words of one form may differ in length
+LONGER = 1  # largest difference in length of words of one form
 Batches = Sequence[Mapping[str, np.ndarray]]
 Hidden = Callable[[Mapping[str, np.ndarray]], np.ndarray]  # batch -> final hidden vectors [B, T, D]
 
@@ -48,15 +49,15 @@ def token_states(batches: Batches, ids: np.ndarray, hidden: Hidden) -> np.ndarra
 
 
 def judge(vectors: np.ndarray, alike: np.ndarray, written: Sequence[str]) -> dict[str, np.ndarray]:
-  """How like its nearest neighbour each token is, by picture and by form.
+  """How similar each token is to its nearest neighbour, by picture and by form.
 
   Args:
-    vectors: [N, D], among which the nearest is sought.
-    alike: [N, N], how like the pictures of two tokens are.
+    vectors: [N, D], the space of the neighbours.
+    alike: [N, N], the similarity of the pictures of two tokens.
     written: the tokens.
 
   Returns:
-    column -> a value for each token; `case_pair` only for letters whose other case is there.
+    column -> a value for each token; `case_pair` only for letters whose other case is among them.
   """
   near = unit(vectors) @ unit(vectors).T
   np.fill_diagonal(near, -np.inf)
@@ -71,7 +72,7 @@ def judge(vectors: np.ndarray, alike: np.ndarray, written: Sequence[str]) -> dic
 
 
 def chance(alike: np.ndarray, written: Sequence[str]) -> dict[str, float]:
-  """What `judge` would find on average if neighbours were random: exact means over all pairs."""
+  """The expectation of `judge` for random neighbours: exact means over all pairs."""
   forms = np.array([form(one) for one in written])
   others = ~np.eye(len(written), dtype=bool)
   return {
@@ -81,7 +82,7 @@ def chance(alike: np.ndarray, written: Sequence[str]) -> dict[str, float]:
 
 
 def _paired(written: Sequence[str]) -> np.ndarray:
-  """Which tokens have another case that is there too, bool [N]."""
+  """Which tokens have another case among them, bool [N]."""
   return np.array([one.swapcase() != one and one.swapcase() in written for one in written])
 
 
@@ -134,7 +135,7 @@ class Words(NamedTuple):
 
 
 def known_words(tokenizer: Tokenizer, batches: Batches, at_least: int) -> Words:
-  """Words of the closed classes that are one token and occur whole `at_least` times."""
+  """Words of the closed classes that are one token and occur as whole words `at_least` times."""
   classes = word_classes()
   encoded = {word: tokenizer.encode(word.encode()) for word in classes}
   single = {word: int(ids[0]) for word, ids in encoded.items() if len(ids) == 1}
@@ -152,7 +153,7 @@ def known_words(tokenizer: Tokenizer, batches: Batches, at_least: int) -> Words:
 def occurrences(
   tokenizer: Tokenizer, batches: Batches, ids: np.ndarray
 ) -> Iterator[tuple[tuple[np.ndarray, ...], np.ndarray]]:
-  """For each batch the places of whole words before a space, and which word each is.
+  """The places of whole words before a space in each batch, and the words.
 
   A word is whole if no letter, digit or underscore precedes it.
 
@@ -194,9 +195,9 @@ def similarity(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def noisy(rows: np.ndarray, target: float, seed: int) -> np.ndarray:
-  """Rows with Gaussian noise whose `similarity` to the rows is `target`, or as near as can be.
+  """Rows with Gaussian noise whose `similarity` to the rows is `target`, or as close as possible.
 
-  So they are as far from the rows as a space of that similarity, in a direction that means nothing.
+  A control: as far from the rows as a space of that similarity, in a meaningless direction.
   """
   noise = np.std(rows) * np.random.default_rng(seed).standard_normal(rows.shape)
   low, high = -10.0, 10.0  # the logarithm of the noise's scale

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Smoothed m-gram models over integer sequences: characters or tokens, trained and tested apart.
+"""Smoothed m-gram models over integer sequences: characters or tokens, with separate training and
+test text.
 
 Every choice is made without the test text: the unigram adds 1/2 to each count (Krichevsky and
 Trofimov 1981); a longer context interpolates with the next shorter one with Witten and Bell's
 weight (1991), P(w|h) = (c(hw) + T(h) P(w|h')) / (c(h) + T(h)), T(h) = distinct successors of h.
-A unigram over tokens drops the law of their number, which costs O(log n / n) per character.
+A unigram over tokens ignores the distribution of their number, O(log n / n) nats per character.
 """
 
 import dataclasses
@@ -83,7 +84,7 @@ def windows(ids: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
   """Documents cut into windows of `size` tokens, int64 [W, size]; -1 where one is cut short.
 
   Args:
-    ids: integer, those of all documents end to end.
+    ids: integer, those of all documents, concatenated.
     counts: integer [documents], ids in each.
     size: tokens of a window.
   """
@@ -96,15 +97,15 @@ def windows(ids: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
 
 
 def whole_windows(batches: Iterable[Mapping[str, np.ndarray]], size: int, begin: int) -> np.ndarray:
-  """The windows of `size` tokens that stand whole in rows of training, int64 [W, size].
+  """The complete windows of `size` tokens in rows of training, int64 [W, size].
 
-  A document that a row goes on with begins amid a window; all of its windows are whole at its end,
-  so they are counted from there.
+  A row that continues a document may start inside a window; the document's last window is complete,
+  so windows are counted from its end.
 
   Args:
     batches: with targets, inputs, segments and positions, [B, T] each (`lib.data.pipeline`).
     size: tokens of a window.
-    begin: the id that a document begins with among the inputs.
+    begin: the BOS id of the inputs.
   """
   found = []
   for batch in batches:
@@ -136,11 +137,11 @@ def guessed(known: np.ndarray, held_out: np.ndarray) -> np.ndarray:
 
 
 class WindowUnigram:
-  """A unigram over whole windows: each token given the earlier tokens of its own window alone.
+  """A unigram over windows: each token given the earlier tokens of its window alone.
 
-  It ignores all text before the window, so it is what a model of windows must beat to have learned
-  from context. The first token's probability is that of a unigram; a later one's is interpolated as
-  in `NGram`, with counts of its own for each place in the window.
+  It ignores all text before the window, so a model of windows must beat it to show that it uses
+  context. The first token's probability is that of a unigram; a later one's is interpolated as
+  in `NGram`, with separate counts for each place in the window.
 
   Args:
     windows: integer [N, w], N windows of w tokens; -1 where a window is cut short.
@@ -186,7 +187,8 @@ def token_nats(
 ) -> np.ndarray:
   """float64 [orders, D] nats of each test document under m-gram models over its tokens.
 
-  Counts come from the documents `train`, joined in order. Each document of `test` is scored alone.
+  Counts come from the documents `train`, joined in order. Each document of `test` is scored
+  separately.
   """
   counted = np.concatenate([tokenizer.encode(document) for document in train])
   scored = [tokenizer.encode(document) for document in test]
@@ -204,7 +206,7 @@ def token_loss(
   """Nats per byte of m-gram models over tokens, for each m in `orders`.
 
   The error is over the documents of `test`, which `over` names. All bytes of a document count,
-  also those that give no token. See `token_nats`.
+  also those without a token. See `token_nats`.
   """
   sizes = [len(document) for document in test]
   return [
@@ -235,7 +237,7 @@ def _mixed(level: _Counts, grams: np.ndarray, vocab_size: int, shorter: np.ndarr
   contexts = grams // np.uint64(vocab_size)
   count = _look_up(level.contexts, contexts, level.context_counts)
   successors = _look_up(level.contexts, contexts, level.successors)
-  # An unseen context leaves the shorter one's probability.
+  # An unseen context has the shorter one's probability.
   mixed = gram_count + successors * shorter
   return np.divide(mixed, count + successors, out=shorter.copy(), where=count > 0)
 

@@ -17,7 +17,7 @@ from lib.models.decoder import LanguageModel
 from lib.models.probe import Probe
 from lib.train.experiment import Batch, Experiment, Variables
 
-TOGETHER = 128  # sequences that are read at once
+TOGETHER = 128  # sequences of a batch
 
 
 class Probing:
@@ -29,7 +29,9 @@ class Probing:
   """
 
   def __init__(self, model: TrainedModel, probe: Probe):
-    self.frozen = jax.device_get(model.variables['params'])  # to join a state on whatever mesh
+    self.frozen = jax.device_get(
+      model.variables['params']
+    )  # a state that can be sharded on any mesh
     self._size = size = model.module.embedding.vocab_size
 
     @jax.jit
@@ -58,10 +60,10 @@ class Probing:
     """Logits [N, T - 1, V] of all symbols of ids [N, T] but the last, which is no input."""
     parts = np.array_split(ids, -(-len(ids) // TOGETHER))
     keys = jax.random.split(jax.random.key(0), len(parts))
-    batches = [pipeline.whole(part, self._size) for part in parts]
+    batches = [pipeline.batch_from_ids(part, self._size) for part in parts]
     found = [self.read(variables, batch, key) for batch, key in zip(batches, keys)]
     return np.concatenate([np.asarray(one)[:, 1:] for one in found])
 
 
 def _final_hidden(model: LanguageModel, batch: Batch, key: jax.Array) -> jax.Array:
-  return model.hidden(batch, model.embedding.draw(key, batch))[0]
+  return model.hidden(batch, model.embedding.sample_rows(key, batch))[0]

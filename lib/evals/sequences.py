@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole sequences of one length, scored and continued by a model that may draw random rows.
+"""Sequences of one length, scored and continued by a model that may sample random rows.
 
-Each sequence has rows of its own, drawn by its place in its batch. `TrainedModel.id_loss` draws by
-the place among all sequences, so that its rows are others.
+Each sequence has its own rows, sampled by its place in its batch. `TrainedModel.id_loss` samples by
+the place among all sequences, so its rows differ.
 
 Legend: B batch, N sequences, T length, V vocabulary.
 """
@@ -24,8 +24,8 @@ from lib.tasks.look_up import Generate
 
 
 def token_nats(model: TrainedModel, ids: np.ndarray, seed: int = 0) -> np.ndarray:
-  """Nats [N, T] of whole documents, ids [N, T]; `seed` is of the draws of rows."""
-  # 128 sequences a call, or fewer where the rows of each fill 2^28 numbers together.
+  """Nats [N, T] of whole documents, ids [N, T]; `seed` is of the sampled rows."""
+  # 128 sequences per call, or fewer if their rows would exceed 2^28 numbers.
   rows = model.module.embedding.vocab_size * model.module.decoder.dim
   size = min(128, max(1, 2**28 // rows), len(ids))
   parts = [ids[start : start + size] for start in range(0, len(ids), size)]
@@ -33,7 +33,7 @@ def token_nats(model: TrainedModel, ids: np.ndarray, seed: int = 0) -> np.ndarra
   found = []
   for part, key in zip(parts, keys):
     full = np.resize(part, (size, ids.shape[1]))  # one shape, compiled once
-    nats = _compiled(model.module)(model.variables, pipeline.whole(full, model.bos), key)
+    nats = _compiled(model.module)(model.variables, pipeline.batch_from_ids(full, model.bos), key)
     found.append(np.asarray(nats)[: len(part)])
   return np.concatenate(found)
 
@@ -50,9 +50,9 @@ def generator(
   Args:
     model: the model.
     seed: of the rows.
-    length: places of a text, for its prompt and what follows; as many as needed by default.
-    batch_size: prompts in a batch, and so draws of rows; all prompts by default.
-    fields: of the batch that the embedding draws for.
+    length: places of a text, for prompt and answer; by default the number needed.
+    batch_size: prompts in a batch; all prompts by default.
+    fields: further fields of the batch for the embedding.
   """
   module, variables, key = model.module, model.variables, jax.random.key(seed)
 
@@ -64,20 +64,20 @@ def generator(
       raise InputError(f'Prompt and answer take up to {needed} tokens; got places for {slots}.')
     rows += [rows[0][:1]] * (-len(rows) % size)  # so that all batches have one shape
     batch = {'inputs': np.zeros((size, slots), np.int32), **fields}
-    draw = _compiled(module)(variables, key, batch, method=_draw)
+    rows = _compiled(module)(variables, key, batch, method=_sample_rows)
     found: list[np.ndarray] = []
     for start in range(0, len(rows), size):
       found += sampling.sample(
         module, variables, rows[start : start + size], limit=count, slots=slots,
-        keys=jax.random.split(key, size), how=sampling.GREEDY, draw=draw,
+        keys=jax.random.split(key, size), how=sampling.GREEDY, rows=rows,
       )  # fmt: skip
     return np.stack(found[: len(prompts)])
 
   return generate
 
 
-def _draw(module: LanguageModel, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
-  return module.embedding.draw(key, batch)
+def _sample_rows(module: LanguageModel, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
+  return module.embedding.sample_rows(key, batch)
 
 
 @functools.cache

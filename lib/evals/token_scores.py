@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model scores on examples of tokens, and their sums by document."""
+"""Scores of a model on examples of tokens, and their sums by document."""
 
 import dataclasses
 import functools
@@ -24,8 +24,8 @@ class Scores:
     bytes: int64 [N, T], the bytes that each token covers.
     real: bool [N, T].
     targets: int32 [N, T].
-    documents: int64 [N], the document that each example is cut from.
-    right: bool [N, T], whether the model's best guess is the target, if that was asked for.
+    documents: int64 [N], the document of each example.
+    right: bool [N, T], whether the likeliest token is the target, if requested.
   """
 
   nats: np.ndarray
@@ -53,7 +53,7 @@ def score(
   documents: np.ndarray,
   guess: bool = False,
 ) -> Scores:
-  """The scores of the N rows of all batches that hold a token, of documents [N]."""
+  """The scores of the N rows with tokens of all batches, of documents [N]."""
   parts = []
   for batch in batches:
     some = batch['segments'][:, 0] > 0

@@ -25,10 +25,10 @@ from lib.errors import InputError
 
 CELLS = (16, 32, 64)  # pixels along an edge
 HEX_SIZE = 16  # rows of a bitmap in a .hex file, and its most columns
-SOME = 128  # characters that are drawn at a time to see whether a font draws any
+SOME = 128  # characters per batch in the test for a blank font
 BASELINE = 14  # rows of a bitmap above the baseline
-LIMIT = 1 << 28  # bytes of a font's file, also unpacked: the largest known have a tenth of it
-# GNU Unifont's Basic Multilingual Plane, the preferred name first, and where systems keep it.
+LIMIT = 1 << 28  # largest font file in bytes, also unpacked; known fonts have a tenth of this
+# GNU Unifont's Basic Multilingual Plane, the preferred name first, and its usual paths.
 UNIFONT = ('unifont.hex', 'unifont.hex.gz', 'unifont.otf', 'unifont.ttf')
 FOLDERS = (
   '/usr/share/unifont',
@@ -41,22 +41,22 @@ EMBEDDED = 'dejavu'  # the font that comes with matplotlib; it has no CJK
 
 
 class Font(Protocol):
-  """Draws characters.
+  """Renders characters.
 
   Attributes:
     name: for people.
-    identity: equal exactly where the drawings are: a hash of the font and what draws it.
-    points: int64 [N], ascending, the code points that it has.
+    identity: equal exactly if the pictures are equal: a hash of the font and its renderer.
+    points: int64 [N], ascending, its code points.
   """
 
   name: str
   identity: str
   points: np.ndarray
 
-  def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ink, bool [N, cell, cell], of code points [N], and which the font has, bool [N].
+  def render(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ink, bool [N, cell, cell], of code points [N], and whether the font has them, bool [N].
 
-    A character that it has not leaves a blank cell.
+    The cell of a missing character is blank.
     """
 
 
@@ -68,7 +68,7 @@ def find_font(name: str = 'auto') -> Font:
       DejaVu Sans), or the path of a .hex, .hex.gz, .ttf or .otf file.
 
   Raises:
-    InputError: no such file, one that holds no font, or a font that draws nothing.
+    InputError: no such file, a file that is not a font, or a blank font.
   """
   if name == 'auto':
     name = next(_unifonts(), EMBEDDED)
@@ -78,8 +78,8 @@ def find_font(name: str = 'auto') -> Font:
     name = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
   font: Font = HexFont(name) if name.removesuffix('.gz').endswith('.hex') else OutlineFont(name)
   starts = range(0, font.points.size, SOME)
-  if not any(font.draw(font.points[at : at + SOME], CELLS[0])[0].any() for at in starts):
-    raise InputError(f'{name} draws nothing: all its characters are blank; give another font')
+  if not any(font.render(font.points[at : at + SOME], CELLS[0])[0].any() for at in starts):
+    raise InputError(f'{name} has only blank characters; give another font')
   return font
 
 
@@ -98,7 +98,7 @@ class HexFont:
     path: of the file, compressed by gzip if it ends in .gz.
 
   Raises:
-    InputError: an unreadable file, or a line that is no glyph.
+    InputError: an unreadable file, or a line that is not a glyph.
   """
 
   def __init__(self, path: str | os.PathLike):
@@ -115,8 +115,8 @@ class HexFont:
     self.identity = f'hex {hashlib.sha256(content).hexdigest()}'
     self.points, self._rows = _parse(content.decode('ascii', 'replace'), path)
 
-  def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and presence; see `Font.draw`. Pixels are doubled for larger cells."""
+  def render(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ink and presence; see `Font.render`. Pixels are doubled for larger cells."""
     place = np.searchsorted(self.points, points).clip(max=self.points.size - 1)
     known = self.points[place] == points
     rows = np.where(known[:, None], self._rows[place], 0).astype('>u2')
@@ -142,19 +142,21 @@ def _parse(text: str, path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         '32 or 64 hex digits'
       )
   if not points:
-    raise InputError(f'{path} holds no glyph')
+    raise InputError(f'{path} contains no glyph')
   narrow = np.array([len(bitmap) == HEX_SIZE for bitmap in bitmaps])
   rows = np.empty((len(points), HEX_SIZE), np.uint16)
   for chosen, dtype, shift in ((narrow, '>u1', HEX_SIZE // 4), (~narrow, '>u2', 0)):
     joined = b''.join(bitmaps[i] for i in np.flatnonzero(chosen))
     pixels = np.frombuffer(joined, dtype).astype(np.uint16).reshape(-1, HEX_SIZE)
-    rows[chosen] = pixels << shift  # a narrow glyph stands in the middle of a wide one
+    rows[chosen] = pixels << shift  # a narrow glyph is centred in the wide cell
   ascending, first = np.unique(np.array(points, np.int64), return_index=True)
   return ascending, rows[first]
 
 
 def _centred(ink: np.ndarray) -> np.ndarray:
-  """Moves each drawing [N, cell, cell] so that its ink and baseline lie mid-cell, as in Pillow."""
+  """Moves each drawing [N, cell, cell] so that its box from ink to baseline is centred, as in
+  Pillow.
+  """
   cell = ink.shape[1]
   inked = np.any(ink, axis=2)
   blank = ~np.any(inked, axis=1)
@@ -162,18 +164,19 @@ def _centred(ink: np.ndarray) -> np.ndarray:
   top = np.where(blank, baseline, np.argmax(inked, axis=1)).clip(max=baseline)
   bottom = np.where(blank, 0, cell - np.argmax(inked[:, ::-1], axis=1)).clip(min=baseline)
   source = np.arange(cell) + (top - (cell - (bottom - top)) // 2)[:, None]
-  # No ink leaves the cell, so what wraps around is blank.
+  # No ink leaves the cell, so wrapped pixels are blank.
   return np.take_along_axis(ink, source[:, :, None] % cell, axis=1)
 
 
 class OutlineFont:
-  """A TrueType or OpenType font, drawn by Pillow without shaping, in grey, inked from one half.
+  """A TrueType or OpenType font, rendered by Pillow without shaping, in grey, thresholded at one
+  half.
 
   Args:
     path: of the file.
 
   Raises:
-    InputError: an unreadable file, or one that is no font.
+    InputError: an unreadable file, or not a font.
   """
 
   def __init__(self, path: str | os.PathLike):
@@ -190,7 +193,7 @@ class OutlineFont:
         f'{path} is no font: give a .ttf, .otf, .hex or .hex.gz file ({error})'
       ) from error
     self.name = pathlib.Path(path).name
-    # FreeType's version decides about pixels too.
+    # FreeType's version also affects pixels.
     library = f'pillow {features.version("pil")} freetype {features.version("freetype2")}'
     self.identity = f'outline {hashlib.sha256(content).hexdigest()} {library}'
 
@@ -201,8 +204,8 @@ class OutlineFont:
     # BASIC never reorders or joins characters, nor fails on odd control characters.
     return ImageFont.truetype(self._path, cell, layout_engine=ImageFont.Layout.BASIC)
 
-  def draw(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and presence; see `Font.draw`."""
+  def render(self, points: np.ndarray, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ink and presence; see `Font.render`."""
     from PIL import Image, ImageDraw
 
     font = self._sized(cell)
@@ -233,7 +236,7 @@ def _read(path: str | os.PathLike) -> bytes:
 
 
 def blocks(font: Font) -> dict[str, tuple[int, int]]:
-  """Block of the Basic Multilingual Plane -> its assigned characters, and those that a font has.
+  """Block of the Basic Multilingual Plane -> its assigned characters, and those in a font.
 
   Blocks without assigned characters are left out.
   """

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines that name letters, such as `Ё capital letter io`: what the form of a letter is good for.
+"""Lines that name letters, such as `Ё capital letter io`: a task for which the form of a letter
+helps.
 
-A line is a letter and its Unicode name without the script's name, so that what is asked for is
-Latin, whatever the script of the letter. The names come with every Python.
+A line is a letter and its Unicode name without the script's name, so the target is Latin text for
+every script. The names are part of Python.
 """
 
 import math
@@ -26,14 +27,14 @@ def letters(font: fonts.Font, script: str) -> list[str]:
     if unicodedata.category(chr(point)) in LETTERS
     and unicodedata.name(chr(point), '').startswith(f'{script} ')
   ]
-  known = font.draw(np.array(found, np.int64), fonts.CELLS[0])[1]
+  known = font.render(np.array(found, np.int64), fonts.CELLS[0])[1]
   return [chr(point) for point in np.array(found)[known]]
 
 
 def split(
   found: Sequence[str], held_out: float, validation: float
 ) -> tuple[list[str], list[str], list[str]]:
-  """Letters of a script to train on, to validate on and to test on, the latter two by share."""
+  """Letters of a script for training, validation and test; the latter two by their share."""
   order = [found[i] for i in np.random.default_rng(0).permutation(len(found))]
   first = int(held_out * len(found))
   second = first + math.ceil(validation * len(found))

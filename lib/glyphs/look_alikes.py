@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Characters that look alike, by the bitmaps of a font or by the list of Unicode, and text in them.
 
-The list of Unicode Technical Standard 39 ("confusables") was made by people who looked at many
-fonts, so no single font's pixels define it. The package `confusable-homoglyphs` holds its data.
+The list of Unicode Technical Standard 39 ("confusables") was compiled by people from many fonts,
+so it does not depend on one font's pixels. The package `confusable-homoglyphs` has its data.
 """
 
 import functools
@@ -24,14 +24,14 @@ LETTERS = ('Lu', 'Ll', 'Lt', 'Lm', 'Lo', 'Nl')
 def look_alikes(
   characters: str, font: Font, cell: int = 32, tolerance: float = 0.0, most: int = 4
 ) -> dict[str, str]:
-  """For each character the letters beyond ASCII that look like it, the likest first.
+  """For each character, the letters beyond ASCII that look like it, the most similar first.
 
   Args:
-    characters: to be imitated; those that have no look-alike are left out.
-    font: that draws.
+    characters: to be imitated; those without a look-alike are left out.
+    font: for the bitmaps.
     cell: pixels along an edge.
-    tolerance: pixels that may differ, as a share of the character's ink; 0 asks for equality.
-    most: look-alikes of one character.
+    tolerance: pixels that may differ, as a share of the character's ink; 0 means equality.
+    most: the most look-alikes of one character.
   """
   others = [
     chr(point) for point in range(0x80, 0x10000) if unicodedata.category(chr(point)) in LETTERS
@@ -72,7 +72,7 @@ def confusables(characters: str, font: Font, most: int = 4) -> dict[str, str]:
       if len(one) == 1 and 0x80 <= ord(one) < 0x10000 and unicodedata.category(one) in LETTERS
     )
     if letters:
-      known = font.draw(np.array([ord(one) for one in letters], np.int64), CELLS[0])[1]
+      known = font.render(np.array([ord(one) for one in letters], np.int64), CELLS[0])[1]
       letters = [one for one, there in zip(letters, known, strict=True) if there]
     if letters:
       found[character] = ''.join(letters[:most])
@@ -93,10 +93,10 @@ def attack(clean: str, alike: Mapping[str, str], rate: float, seed: int) -> str:
 def aligned(
   tokenizer: Tokenizer, clean: str, attacked: str, length: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Rows [length] that ask for the same clean tokens after the clean and the attacked context.
+  """Rows [length] with the same clean target tokens after the clean and after the attacked context.
 
-  A token of the clean text is left out of both where no token of the attacked text begins at the
-  same character. `scored` is 1, and `bytes` above 0, where a target counts.
+  A clean token is left out of both if no token of the attacked text begins at the same character.
+  `scored` is 1, and `bytes` above 0, where a target counts.
   """
   ids, begins = _tokens(tokenizer, clean)
   read, starts = _tokens(tokenizer, attacked)
@@ -111,13 +111,13 @@ def aligned(
 
 
 def _tokens(tokenizer: Tokenizer, whole: str) -> tuple[np.ndarray, np.ndarray]:
-  """Ids [n], and the character with which each begins."""
+  """Ids [n], and the index of each token's first character."""
   ids = tokenizer.encode(whole.encode())
   ends = np.cumsum(tokenizer.byte_lengths(ids))
   first_bytes = np.cumsum([0, *(len(character.encode()) for character in whole)])
   starts = np.concatenate([[0], ends[:-1]])
   character = np.searchsorted(first_bytes, starts)
-  # A token inside a character begins no character: it comes just before the next one.
+  # A token inside a character is assigned to the next character.
   return ids, np.where(first_bytes[character] == starts, character, character - 0.5)
 
 

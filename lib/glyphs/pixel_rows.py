@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows for tables that are given, not trained: glyphs and their controls (arXiv 2507.04886).
+"""Fixed embedding rows: glyphs and their controls (arXiv 2507.04886).
 
 All rows are float32 [V, D]. Glyph and Gaussian rows have norm 1 as in the paper; codes are 0 and 1.
 `with_rms` brings any of them to the scale of a trained table.
@@ -12,7 +12,7 @@ import numpy as np
 from lib.errors import InputError
 from lib.glyphs.rendering import GlyphTable
 
-CHUNK = 8192  # tokens whose pixels are held as floats at once
+CHUNK = 8192  # tokens per batch of float pixels
 
 
 def glyph_rows(
@@ -21,14 +21,14 @@ def glyph_rows(
   identity: float = 0.0,
   seed: int = 0,
 ) -> np.ndarray:
-  """A row for each picture: its pixels less the mean picture, rotated, of norm 1.
+  """A row for each picture: principal components of its centred pixels, of norm 1.
 
   Args:
     table: pictures of cell² pixels.
     dim: D, principal components kept; all cell² where None.
     identity: 0 keeps the paper's collisions: tokens of one picture have one row ('faithful').
-      Above 0 each token that shares its picture gets a random direction of its own, this much of
-      the glyph's norm, before its row is scaled to norm 1; other rows stay as they are ('deduped').
+      Above 0, a random direction of this share of the glyph's norm is added to each token that
+      shares its picture, before its row is scaled to norm 1 ('deduped').
     seed: of those directions.
 
   Raises:
@@ -43,7 +43,7 @@ def glyph_rows(
     )
   mean, covariance = _moments(table)
   rotation = principal_axes(covariance, dim).astype(np.float32)
-  # Each picture once: a matrix product may round equal rows differently at different places.
+  # Each picture once, since a matrix product may round equal rows differently.
   first, which = table.distinct
   rows = np.empty((len(first), dim), np.float32)
   for start in range(0, len(first), CHUNK):
@@ -94,7 +94,9 @@ def variance_kept(table: GlyphTable) -> np.ndarray:
 
 
 def shuffled(rows: np.ndarray, seed: int) -> np.ndarray:
-  """The same rows dealt to other tokens: the same geometry, without what the shapes say."""
+  """The same rows, permuted over the tokens: the same geometry without the information of the
+  shapes.
+  """
   return rows[np.random.default_rng(seed).permutation(len(rows))]
 
 
@@ -104,10 +106,10 @@ def gaussian_rows(vocab_size: int, dim: int, seed: int) -> np.ndarray:
 
 
 def random_code_rows(vocab_size: int, dim: int, width: int, seed: int) -> np.ndarray:
-  """A random code of `width` bits for each token, no two alike, each bit repeated D / width times.
+  """A random code of `width` bits for each token, all different, each bit repeated D / width times.
 
   Raises:
-    InputError: fewer codes than tokens, or a D that is no multiple of the width.
+    InputError: fewer codes than tokens, or a D that is not a multiple of the width.
   """
   _check_code(vocab_size, dim, width)
   rng = np.random.default_rng(seed)
@@ -138,7 +140,7 @@ def _binary(numbers: np.ndarray, width: int) -> np.ndarray:
 
 
 def _seen_before(bits: np.ndarray) -> np.ndarray:
-  """Which codes [V, width] stand in a row above too, bool [V]."""
+  """Which codes [V, width] also occur in an earlier row, bool [V]."""
   _, first = np.unique(np.packbits(bits, axis=1), axis=0, return_index=True)
   return ~np.isin(np.arange(len(bits)), first)
 
@@ -156,6 +158,6 @@ def with_rms(rows: np.ndarray, rms: float) -> np.ndarray:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-  """Each row over its norm; a row of zeros stays."""
+  """Each row divided by its norm; rows of zeros are kept."""
   norms = np.linalg.norm(rows, axis=1, keepdims=True)
   return rows / np.where(norms > 0, norms, 1).astype(rows.dtype)

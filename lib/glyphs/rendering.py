@@ -91,7 +91,7 @@ def render(
   lengths = np.array([len(text) for text in texts])
   encoded = ''.join(texts).encode('utf-32-le', 'surrogatepass')
   points, character = np.unique(np.frombuffer(encoded, '<u4'), return_inverse=True)
-  ink, known = font.draw(points.astype(np.int64), cell)
+  ink, known = font.render(points.astype(np.int64), cell)
   if not known.any():
     raise InputError(
       f'{font.name} has none of the {points.size} characters of these tokens: choose a font with '
@@ -151,7 +151,7 @@ def _composed(
 
 
 def save(table: GlyphTable, path: str | os.PathLike) -> None:
-  """Writes a table to one file, whole or not at all.
+  """Writes a table to one file, atomically.
 
   The first line is `glyph-table VERSION TOKENS CELL FINGERPRINT SHA256`; after it come the pictures
   and one byte a token, 1 where covered. SHA256 is of the line before it and those bytes.

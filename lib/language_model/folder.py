@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -174,19 +174,21 @@ _described = functools.cache(describe_model)
 
 def _weights(file: pathlib.Path, wanted: Description, mesh: Mesh | None) -> dict[str, Any]:
   """The variables of a safetensors file, if they have the names and shapes that are wanted."""
+  known = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(wanted.shapes)}
   try:
     with safe_open(file, framework='numpy') as opened:
       shape_of = lambda name: jax.ShapeDtypeStruct(opened.get_slice(name).get_shape(), np.float32)
-      found = {name: shape_of(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+      stored = {_todays(name, known): name for name in opened.keys()}  # noqa: SIM118 - no mapping
+      found = {name: shape_of(old) for name, old in stored.items()}
       check_same_shapes(found, wanted.shapes, f'the weights in {file}')
 
       def read(path: tuple, leaf: jax.ShapeDtypeStruct, place: NamedSharding | None) -> jax.Array:
         name = path_name(path)
-        part = opened.get_slice(name)
+        part = opened.get_slice(stored[name])
         if part.get_dtype().startswith(('F', 'BF')) != jnp.issubdtype(leaf.dtype, jnp.floating):
           raise InputError(f'{name} in {file} is {part.get_dtype()}, not {leaf.dtype}.')
         if place is None:
-          return jnp.asarray(opened.get_tensor(name))
+          return jnp.asarray(opened.get_tensor(stored[name]))
         return jax.make_array_from_callback(leaf.shape, place, part.__getitem__)
 
       shapes = wanted.shapes
@@ -196,3 +198,10 @@ def _weights(file: pathlib.Path, wanted: Description, mesh: Mesh | None) -> dict
       return jax.tree_util.tree_map_with_path(read, shapes, places)
   except (SafetensorError, OSError) as error:
     raise InputError(f'{file} is no safetensors file: {error}') from error
+
+
+def _todays(name: str, known: Container[str]) -> str:
+  """The path of a weight that is stored as `name`; earlier versions had other names."""
+  folder, _, leaf = name.rpartition('/')
+  renamed = f'{folder}/{modules.RENAMED.get(leaf, leaf)}'
+  return renamed if renamed in known and name not in known else name

@@ -15,11 +15,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from lib.embeddings.glyph import Given
+from lib.embeddings.fixed import FixedRows
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
-from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
-from lib.embeddings.preceding import Preceding
+from lib.embeddings.partial import Interchangeable, PartlyRandom, PermutedIds
+from lib.embeddings.short_conv import ShortConv
 from lib.embeddings.table_pairs import part_of
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
@@ -27,12 +27,24 @@ from lib.models.decoder import Decoder, LanguageModel
 REGISTRY: dict[str, type[nn.Module]] = {
   module.__name__: module
   for module in (
-    LanguageModel, Decoder, Learned, Given, Lexinvariant, AnnealedLexinvariant, PermutedIds, Mixed,
-    Interchangeable, Preceding,
+    LanguageModel, Decoder, Learned, FixedRows, Lexinvariant, AnnealedLexinvariant, PermutedIds,
+    PartlyRandom, Interchangeable, ShortConv,
   )
 }  # fmt: skip
 DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
 INHERITED = ('parent', 'name')  # fields that Flax adds
+# What folders of earlier versions call classes, fields and weights.
+RENAMED = {
+  'FixedRows': 'FixedRows',
+  'PartlyRandom': 'PartlyRandom',
+  'ShortConv': 'ShortConv',
+  'logit_scale': 'logit_scale',
+  'row_sampling': 'row_sampling',
+  'begin': 'bos',
+  'lm_head_table': 'lm_head_table',
+  'lm_head_bias': 'lm_head_bias',
+  'preceding': 'short_conv',
+}
 
 
 def register(module: type[nn.Module]) -> type[nn.Module]:
@@ -88,12 +100,15 @@ def from_json(value: Any) -> nn.Module:
   if not isinstance(value, dict) or set(value) != {'class', 'fields'}:
     raise InputError('a module must be a class and its fields.')
   name, fields = value['class'], value['fields']
+  if isinstance(name, str) and name not in REGISTRY:
+    name = RENAMED.get(name, name)
   if not isinstance(name, str) or name not in REGISTRY or not isinstance(fields, dict):
     raise InputError(
       f'the module class {name!r} is unknown: it must be one of {", ".join(REGISTRY)}, or be '
       'registered with language_model.register.'
     )
   known = {field.name for field in dataclasses.fields(REGISTRY[name])} - set(INHERITED)
+  fields = {f if f in known else RENAMED.get(f, f): given for f, given in fields.items()}
   for field in fields:
     if field not in known:
       raise InputError(f'the module class {name} has no field {field!r}.')

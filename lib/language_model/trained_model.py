@@ -248,7 +248,7 @@ class TrainedModel:
     seeded = jax.random.key(seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(seeded, i))(jnp.arange(len(prompts)))
 
-    def sampled(texts: slice, draw: Any) -> Iterator[list[bytes]]:
+    def sampled(texts: slice, rows: Any) -> Iterator[list[bytes]]:
       return generated_text.generate(
         self.module,
         self.variables,
@@ -259,16 +259,18 @@ class TrainedModel:
         keys=jax.vmap(lambda key: jax.random.fold_in(key, SAMPLES))(keys[texts]),
         how=Sampling(temperature, top_k, top_p),
         max_bytes=max_bytes,
-        draw=draw,
+        rows=rows,
       )
 
     with self._on_mesh():
       length = self.context
-      draws = [_draw(self.module, self.variables, i, seeded, length) for i in range(len(prompts))]
+      draws = [
+        _sample_rows(self.module, self.variables, i, seeded, length) for i in range(len(prompts))
+      ]
     if not prompts or draws[0] is None:
       parts = sampled(slice(None), None)
     else:  # rows of several draws are no draw of several texts
-      alone = [sampled(slice(i, i + 1), draw) for i, draw in enumerate(draws)]
+      alone = [sampled(slice(i, i + 1), rows) for i, rows in enumerate(draws)]
       together = itertools.zip_longest(*alone, fillvalue=[b''])
       parts = ([part for [part] in one] for one in together)
     return (part for [part] in parts) if isinstance(prompt, bytes) else parts
@@ -307,7 +309,7 @@ class TrainedModel:
     )
 
   def save(self, path: str | os.PathLike) -> None:
-    """Writes the folder that `lib.language_model.load` reads, whole or not at all.
+    """Writes the folder that `lib.language_model.load` reads, atomically.
 
     Raises:
       InputError: there is something at `path` already, or the model has a class or a tokenizer that
@@ -345,8 +347,8 @@ def _by_text(module: LanguageModel, method: str) -> jax.stages.Wrapped:
   @jax.jit
   def apply(variables: Mapping, batch: Mapping[str, jax.Array], key: jax.Array) -> Any:
     fields = {name: values for name, values in batch.items() if name != 'places'}
-    drawn = jax.eval_shape(lambda: _draw(module, variables, batch['places'][0], key))
-    if drawn is None:
+    shapes = jax.eval_shape(lambda: _sample_rows(module, variables, batch['places'][0], key))
+    if shapes is None:
       return module.apply(variables, fields, key, method=method)
 
     def of_row(row: tuple) -> jax.Array:  # a draw depends on the shape and place in a batch
@@ -360,13 +362,13 @@ def _by_text(module: LanguageModel, method: str) -> jax.stages.Wrapped:
   return apply
 
 
-def _draw(
+def _sample_rows(
   module: LanguageModel, variables: Mapping, place: int | jax.Array, key: jax.Array, length: int = 1
 ) -> Any:
   """What the embedding draws for the text at a place: None if it draws nothing."""
   batch = {'inputs': jnp.zeros((1, length), jnp.int32)}
   own = jax.random.fold_in(key, place)
-  return module.apply(variables, method=lambda bound: bound.embedding.draw(own, batch))
+  return module.apply(variables, method=lambda bound: bound.embedding.sample_rows(own, batch))
 
 
 def flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

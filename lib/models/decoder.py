@@ -28,7 +28,7 @@ NORMS = ('layer', 'rms')
 
 
 def gelu(x: jax.Array) -> jax.Array:
-  """x Φ(x), as PyTorch computes it: `jax.nn.gelu` takes erfc, which on a CPU takes longer."""
+  """x Φ(x), as PyTorch computes it; `jax.nn.gelu` uses erfc, which is slower on a CPU."""
   wide = x.astype(jnp.float32)
   return (0.5 * wide * (1 + lax.erf(wide * 0.5**0.5))).astype(x.dtype)
 
@@ -171,7 +171,7 @@ class Decoder(nn.Module):
     init_std: of all kernels, or None for variance scaling by fan-in; kernels that write to the
       residual stream are scaled by 1/√(2L) (GPT-2).
     max_length: rows of the learned position table.
-    max_distance: last distance told apart by 't5' and 'relative'.
+    max_distance: largest distance that 't5' and 'relative' distinguish.
     remat: recompute each block in the backward pass.
     dtype: of activations; parameters stay float32.
   """
@@ -293,7 +293,7 @@ class LanguageModel(nn.Module):
   """An embedding and a decoder joined: ids in, nats out.
 
   Attributes:
-    embedding: a module with `draw`, `encode`, `nats` and `logits` (lib/embeddings).
+    embedding: a module with `sample_rows`, `encode`, `token_loss` and `logits` (lib/embeddings).
     decoder: vectors to vectors.
   """
 
@@ -301,34 +301,36 @@ class LanguageModel(nn.Module):
   decoder: nn.Module
 
   def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
-    """Nats [B, T] of `batch['targets']`, of which −1 is none; segment 0 is padding without sense.
+    """Nats [B, T] of `batch['targets']`.
+
+    Targets of −1 are ignored. Outputs at padding (segment 0) are undefined.
 
     Args:
       batch: int32 arrays [B, T] named inputs, targets, segments, positions.
-      key: of the embedding's draw, if it draws.
+      key: of the embedding's rows, if it samples them.
     """
-    draw = self.embedding.draw(key, batch)
-    return self.embedding.nats(self.hidden(batch, draw)[0], batch['targets'], draw)
+    rows = self.embedding.sample_rows(key, batch)
+    return self.embedding.token_loss(self.hidden(batch, rows)[0], batch['targets'], rows)
 
   def logits(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
     """Logits [B, T, V] after each input, for decoding and probes.
 
-    The same key and batch size give the same rows, so that decoding can go on with them.
+    The same key and batch size give the same rows, so that decoding can continue with them.
     """
-    draw = self.embedding.draw(key, batch)
-    return self.embedding.logits(self.hidden(batch, draw)[0], draw)
+    rows = self.embedding.sample_rows(key, batch)
+    return self.embedding.logits(self.hidden(batch, rows)[0], rows)
 
   def logits_at(
     self, batch: Mapping[str, jax.Array], places: jax.Array, key: jax.Array
   ) -> jax.Array:
-    """Logits [B, P, V] after the inputs at places [B, P]: no more of them are ever held."""
-    draw = self.embedding.draw(key, batch)
-    hidden = jnp.take_along_axis(self.hidden(batch, draw)[0], places[..., None], axis=1)
-    return self.embedding.logits(hidden, draw)
+    """Logits [B, P, V] after the inputs at places [B, P]; no other logits are computed."""
+    rows = self.embedding.sample_rows(key, batch)
+    hidden = jnp.take_along_axis(self.hidden(batch, rows)[0], places[..., None], axis=1)
+    return self.embedding.logits(hidden, rows)
 
-  def hidden(self, batch: Mapping[str, jax.Array], draw: Any) -> tuple[jax.Array, jax.Array]:
-    """Final hidden vectors [B, T, D] and residual streams [L, B, T, D] under a draw."""
-    vectors = self.embedding.encode(batch['inputs'], draw)
+  def hidden(self, batch: Mapping[str, jax.Array], rows: Any) -> tuple[jax.Array, jax.Array]:
+    """Final hidden vectors [B, T, D] and residual streams [L, B, T, D] given those rows."""
+    vectors = self.embedding.encode(batch['inputs'], rows)
     return self.decoder(vectors, batch['positions'], batch['segments'])
 
   def extend(
@@ -337,7 +339,7 @@ class LanguageModel(nn.Module):
     positions: jax.Array,
     mask: jax.Array | None,
     cache: Cache,
-    draw: Any = None,
+    rows: Any = None,
   ) -> tuple[jax.Array, Cache]:
     """Reads N more tokens of each text: hidden vectors [B, N, D], and the cache with them.
 
@@ -350,15 +352,15 @@ class LanguageModel(nn.Module):
       mask: bool [B, N, S], slots that each token sees, its own among them; None for all tokens
         that are not after it.
       cache: what was read before.
-      draw: the embedding's draw for these texts, if it draws.
+      rows: the embedding's sampled rows for these texts, if it samples any.
     """
     cache = cache.announce(ids, positions)
     if mask is None:
       mask = cache.causal_mask(positions)
     if back := getattr(self.embedding, 'back', 0):
-      vectors = self.embedding.encode_after(ids, _ids_before(cache, positions, mask, back), draw)
+      vectors = self.embedding.encode_after(ids, _ids_before(cache, positions, mask, back), rows)
     else:
-      vectors = self.embedding.encode(ids, draw)
+      vectors = self.embedding.encode(ids, rows)
     return self.decoder(vectors, positions, None, cache, mask)
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 class Cache(NamedTuple):
-  """The tokens read of B texts; a slot from `lengths` on is empty, whatever it contains.
+  """The tokens read of B texts; slots from `lengths` on are empty; their contents are ignored.
 
   Attributes:
     keys: [L, B, H, S, K].

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The attention kernel of packed rows, on whatever mesh is in force."""
+"""The attention kernel of packed rows, on the mesh in use."""
 
 import math
 
@@ -21,8 +21,8 @@ def packed_attention(
 ) -> jax.Array:
   """`causal_attention` by a kernel, each device with its own texts and heads.
 
-  A compiler cannot split a kernel: over several devices it is told what each of them has. Texts or
-  heads that do not divide among theirs are the same on all of these.
+  A compiler cannot split a kernel, so `shard_map` gives each device its part. Texts or heads that
+  do not divide over their axes are replicated along them.
   """
 
   def local(q, k, v, segments, table, vectors):

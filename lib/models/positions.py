@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a token stands: the four position schemes of the decoder.
+"""The four position encodings of the decoder.
 
 Legend: B batch, T queries, S keys, H heads, K width of a head.
 """
@@ -15,7 +15,9 @@ SCHEMES = ('learned', 't5', 'relative', 'rotary')
 
 
 def causal_distances(length: int) -> np.ndarray:
-  """How far each of [T] keys lies before each of [T] queries: int [1, T, T], below 0 behind it."""
+  """Distance from each of [T] keys to each later query: int [1, T, T]; negative for keys after
+  it.
+  """
   return (np.arange(length)[:, None] - np.arange(length)[None])[None]
 
 
@@ -25,7 +27,7 @@ def t5_buckets(count: int, buckets: int = 32, max_distance: int = 128) -> np.nda
   The first half of the buckets is exact; the rest grows logarithmically up to `max_distance`.
 
   Raises:
-    InputError: a `max_distance` that the exact buckets reach already.
+    InputError: a `max_distance` within the exact buckets.
   """
   distance = np.arange(count)
   exact = buckets // 2
@@ -68,7 +70,7 @@ class T5Bias(nn.Module):
 class RelativeKeys(nn.Module):
   """Learned vectors for each distance that queries meet like keys (Shaw et al. 2018, eq. 3).
 
-  Distances beyond `max_distance` share the last vector, so lengths extrapolate. One instance a
+  Distances beyond `max_distance` share the last vector, so lengths extrapolate. One instance per
   layer; the value-side vectors of the paper are left out.
   """
 

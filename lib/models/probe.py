@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hidden vectors know of the symbols behind random rows: probes, and a model taught by them.
+"""Probes that read the symbols behind random rows from hidden vectors, also as a training aid.
 
 Legend: B batch, T length, V vocabulary, D model width, L layers.
 """
@@ -16,7 +16,7 @@ from lib.parameters import declare_flops
 
 
 class Probe(nn.Module):
-  """Which of V symbols a hidden vector stands for: a norm and a trained matrix.
+  """Predicts the symbol from a hidden vector: a norm and a trained matrix.
 
   Attributes:
     vocab_size: V.
@@ -40,9 +40,9 @@ class Probe(nn.Module):
 
 
 class Deciphering(nn.Module):
-  """A language model taught to decipher too: each layer tells the current symbol to a probe.
+  """A language model with an auxiliary loss: a probe predicts the current symbol from each layer.
 
-  The probes have a vocabulary axis and serve training alone; `params['model']` is the model.
+  The probes have a vocabulary axis and are used in training alone; `params['model']` is the model.
 
   Attributes:
     model: over random rows.
@@ -55,8 +55,8 @@ class Deciphering(nn.Module):
   @nn.compact
   def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
     """Nats [B, T] of the targets. The probes' mean nats of the inputs are the loss 'decipher'."""
-    draw = self.model.embedding.draw(key, batch)
-    hidden, streams = self.model.hidden(batch, draw)
+    rows = self.model.embedding.sample_rows(key, batch)
+    hidden, streams = self.model.hidden(batch, rows)
     axes: dict[Any, Any] = {'params': 0, 'flops': 0}
     probes = nn.vmap(Probe, variable_axes=axes, split_rngs={'params': True})
     logits = probes(self.model.embedding.vocab_size, name='probes')(streams)
@@ -66,4 +66,4 @@ class Deciphering(nn.Module):
     told = (jax.nn.logsumexp(logits, axis=-1) - picked).mean(axis=0)
     read = (batch['segments'] > 0) & known
     self.sow('losses', 'decipher', jnp.where(read, told, 0.0).sum() / read.sum())
-    return self.model.embedding.nats(hidden, batch['targets'], draw)
+    return self.model.embedding.token_loss(hidden, batch['targets'], rows)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Growing a decoder layer by layer, each trained on frozen ones below (arXiv 2507.07129).
+"""Growing a decoder: each layer is trained on top of frozen ones (arXiv 2507.07129).
 
-The paper trains one block, freezes it, adds another and trains that alone. Here the readout and the
-last norm are trained at every stage, and what else the embedding trains at its input (the vector of
-"begin of document") in the first alone. The paper's LoRA on older layers, from the third on, is
-left out.
+The paper trains one block, freezes it, adds another and trains that alone. Here the LM head and the
+last norm are trained at every stage, and the other parameters of its input (the BOS vector) in
+the first stage alone. The paper's LoRA on older layers, from the third on, is left out.
 
-Variables of a stage of depth d, beside those of the language model of d layers:
+Variables of a stage of depth d, and the corresponding ones of a language model of d layers:
 
   params/embedding            params/embedding
   params/decoder/blocks       the last of params/decoder/blocks
@@ -29,10 +28,10 @@ Variables = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One layer in training above those that are done; trained like a Flax module.
+  """One layer in training above the frozen ones; trained like a Flax module.
 
   Attributes:
-    model: of all layers that there will be; without learned positions, which lower layers share.
+    model: with all layers of the last stage; without learned positions, which lower layers share.
     depth: layers in use, from 1.
   """
 
@@ -40,15 +39,15 @@ class Stage:
   depth: int
 
   def init(self, *args: Any, **options: Any) -> Variables:
-    """Variables of this stage, all layers new: those that the whole model has before training."""
+    """Initial variables of this stage, which are those of the whole model before training."""
     return self.start(self.model.init(*args, **options))
 
   def apply(self, *args: Any, mutable: Any) -> tuple[jax.Array, dict]:
-    """`nats`, and nothing that is sown."""
+    """`nats`, and no sown values."""
     return self.nats(*args), {}
 
   def start(self, variables: Variables) -> Variables:
-    """Variables of this stage, from those of a model of its layers or more."""
+    """Variables of this stage, from those of a model with at least its layers."""
     params, place = variables['params'], self.depth - 1
     cut = lambda part: jax.tree.map(lambda leaf: leaf[part], params['decoder']['blocks'])
     top = params['decoder'] | {'blocks': cut(slice(place, place + 1))}
@@ -85,20 +84,20 @@ class Stage:
     return {'params': params | {'decoder': decoder}} | ({'frozen': frozen} if frozen else {})
 
   def nats(self, variables: Variables, batch: Mapping[str, jax.Array], key: jax.Array) -> jax.Array:
-    """Nats [B, T] as of the language model; gradients know the top layer alone."""
+    """Nats [B, T] as of the language model; only the top layer has gradients."""
     params, frozen = variables['params'], variables['frozen']
     embedding = {'params': params['embedding'], 'frozen': frozen.get('embedding', {})}
 
     def embed(method: str, *args: Any) -> Any:
       return self.model.embedding.apply(embedding, *args, method=method)
 
-    draw = embed('draw', key, batch)
-    x = embed('encode', batch['inputs'], draw)
+    rows = embed('sample_rows', key, batch)
+    x = embed('encode', batch['inputs'], rows)
     if self.depth > 1:
       lower = params['decoder'] | {'blocks': frozen['lower']}
       x = jax.lax.stop_gradient(self._run(self.depth - 1, lower, x, batch)[1][-1])
     hidden = self._run(1, params['decoder'], x, batch)[0]
-    return embed('nats', hidden, batch['targets'], draw)
+    return embed('token_loss', hidden, batch['targets'], rows)
 
   def _layers(self, count: int) -> LanguageModel:
     return self.model.clone(decoder=self.model.decoder.clone(layers=count))
@@ -111,12 +110,12 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Flops:
-  """Floating-point operations of training, per token: matrix products alone, 2 a multiply-add.
+  """Floating-point operations of training, per token: matrix products alone, 2 per multiply-add.
 
   A forward pass through a block of width D with an MLP of M is 2·(4D² + 2DM), its attention over T
-  places 4TD (masked places are computed too); the readout of V rows is 2VD. Backward is twice the
-  forward, for what is trained; what is frozen below has none. Inputs, norms and the optimiser,
-  which are small beside these, are left out.
+  places 4TD (masked places are computed too); the LM head of V rows is 2VD. Backward is twice the
+  forward for trained layers, and nothing for frozen ones below. Inputs, norms and the optimiser are
+  small and left out.
   """
 
   dim: int
@@ -130,10 +129,10 @@ class Flops:
     return 2 * (4 * self.dim**2 + 2 * self.dim * self.mlp_dim) + 4 * self.length * self.dim
 
   @property
-  def readout(self) -> int:
-    """The readout's forward pass."""
+  def lm_head(self) -> int:
+    """The LM head's forward pass."""
     return 2 * self.vocab_size * self.dim
 
   def step(self, trained: int, frozen: int = 0) -> int:
-    """A training step of `trained` layers and the readout above `frozen` layers, per token."""
-    return 3 * (trained * self.block + self.readout) + frozen * self.block
+    """A training step of `trained` layers and the LM head above `frozen` layers, per token."""
+    return 3 * (trained * self.block + self.lm_head) + frozen * self.block

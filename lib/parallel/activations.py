@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activations on whatever mesh is in force (`jax.set_mesh`)."""
+"""Sharding of activations on the mesh in use (`jax.set_mesh`)."""
 
 import jax
 from jax.sharding import PartitionSpec
@@ -10,8 +10,8 @@ from lib.parallel.mesh import BATCH_AXES, batch_devices
 def by_rows(x: jax.Array) -> jax.Array:
   """Activations [B, …] with B spread over the devices that share a batch, if it divides.
 
-  Without being told, the compiler may gather the activations of all devices rather than a weight
-  that is spread over the same axis. Other axes are left to it.
+  Without this constraint the compiler may gather the activations of all devices instead of a weight
+  that is sharded over the same axis. Other axes are left to the compiler.
   """
   mesh = jax.sharding.get_abstract_mesh()
   devices = batch_devices(mesh)

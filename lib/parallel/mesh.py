@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The axes of the one mesh, for all who place arrays on it or read where they lie."""
+"""The axes of the mesh, and the rows of a batch that belong to this process."""
 
 import math
 
@@ -18,9 +18,9 @@ def batch_devices(mesh: Mesh | AbstractMesh) -> int:
 
 
 def own_rows(rows: int) -> np.ndarray:
-  """Which of the rows of a batch lie on devices of this process, bool [rows].
+  """Which rows of a batch are on devices of this process, bool [rows].
 
-  It depends on the mesh that is set (`jax.set_mesh`); where none is, all rows do.
+  It depends on the mesh in use (`jax.set_mesh`); without one, all rows are.
   """
   mesh = jax.sharding.get_mesh()
   if mesh.empty or jax.process_count() == 1:

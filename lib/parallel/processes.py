@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes that run one program: how they meet, wait for each other and agree.
+"""Several processes that run one program: start, barriers, broadcasts.
 
 Each reads the rows of its own devices (`lib.data.lanes`), which do not depend on how many processes
-there are. All of these functions do nothing in a process that is alone.
+there are. With one process, all of these functions do nothing.
 """
 
 import json
@@ -22,13 +22,14 @@ from lib.parallel import sharding
 
 
 def join() -> None:
-  """Makes this process one of several; to be called before anything asks for a device.
+  """Joins the other processes; call it before the first use of a device.
 
   JAX itself finds the others on Cloud TPU, on GKE, under SLURM and under Open MPI. Elsewhere
-  JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it.
+  the variables JAX_COORDINATOR_ADDRESS (host:port of the first), JAX_NUM_PROCESSES and
+  JAX_PROCESS_ID are needed.
 
   Raises:
-    InputError: neither says it.
+    InputError: none of these.
   """
   number = lambda name: int(os.environ[name]) if name in os.environ else None
   try:
@@ -37,32 +38,32 @@ def join() -> None:
     )
   except ValueError as error:
     raise InputError(
-      'no other process is to be found: start under SLURM, on Cloud TPU or GKE, or set '
+      'no other process was found: start under SLURM, on Cloud TPU or GKE, or set '
       'JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; leave out --distributed for '
-      'a process that is alone.'
+      'a single process.'
     ) from error
 
 
-def first() -> bool:
-  """Whether this is the process that writes what there is one of."""
+def is_primary() -> bool:
+  """Whether this process writes the files that exist once."""
   return jax.process_index() == 0
 
 
-def once(path: pathlib.Path, make: Callable[[], None]) -> None:
-  """Lets the first process make a file that is not there; all return when it is."""
-  if first() and not path.exists():
+def first_only(path: pathlib.Path, make: Callable[[], None]) -> None:
+  """The first process makes a missing file; all processes return when it exists."""
+  if is_primary() and not path.exists():
     make()
   wait(f'{path} is made')
 
 
 def wait(what: str) -> None:
-  """Returns when all processes have come to this place, whose name is `what`."""
+  """A barrier of all processes, called `what`."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(what)
 
 
-def agreed(values: Any) -> np.ndarray:
-  """What the first process holds, given an array of the same shape on each."""
+def broadcast(values: Any) -> np.ndarray:
+  """The first process's array, given an array of the same shape on each."""
   if jax.process_count() == 1:
     return np.asarray(values)
   return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(values)))
@@ -81,23 +82,25 @@ def gathered(value: Any) -> list[Any]:
 
 
 def stopping(step: int) -> bool:
-  """Whether SIGTERM has come to one of several processes, and `step` is where all shall stop.
+  """Whether a process got SIGTERM and all processes are to stop at `step`.
 
-  To be asked at every step by all. JAX has the signal, and chooses a step that none has passed.
+  All processes call it at every step. JAX handles the signal, and chooses a step that none has
+  passed.
   """
   return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)
 
 
-def own_mesh(mesh: Mesh) -> Mesh:
-  """Where this process computes by itself: on one device of its own, if there are others."""
+def local_mesh(mesh: Mesh) -> Mesh:
+  """The mesh for computations of this process alone: one of its devices, if there are several
+  processes."""
   return mesh if jax.process_count() == 1 else sharding.make_mesh({}, jax.local_devices()[:1])
 
 
-def own(tree: Any, mesh: Mesh) -> Any:
-  """Arrays over the devices of all processes as whole arrays on a device of this one."""
+def gather_to_host(tree: Any, mesh: Mesh) -> Any:
+  """Arrays that are sharded over all processes, as whole arrays on a device of this one."""
   if jax.process_count() == 1:
     return tree
   everywhere = NamedSharding(mesh, PartitionSpec())
   whole = jax.jit(lambda leaves: leaves, out_shardings=everywhere)(tree)
-  with jax.set_mesh(own_mesh(mesh)):
+  with jax.set_mesh(local_mesh(mesh)):
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), whole)

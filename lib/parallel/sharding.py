@@ -47,10 +47,10 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
 def arrange(shape: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
   """Devices as an array of a shape, neighbours in it near each other on the network of TPUs.
 
-  Slices, whose own network joins them, lie along `data`, so that only gradients go between them.
+  Slices are placed along `data`, so that only gradients cross the network between slices.
 
   Raises:
-    InputError: `data` is no multiple of the number of slices.
+    InputError: `data` is not a multiple of the number of slices.
   """
   slices = len({getattr(device, 'slice_index', 0) for device in devices})
   if slices == 1:
@@ -87,7 +87,9 @@ def shardings(variables: Any, declared: Declared, mesh: Mesh) -> Any:
 
 
 def moment_shardings(moments: Any, declared: Declared, mesh: Mesh) -> Any:
-  """Shardings of an optimizer's state: each array lies as the parameter whose path ends its own."""
+  """Shardings of an optimizer's state: an array is sharded as the parameter whose path its path
+  ends
+  with."""
 
   def place(path: tuple, leaf: Any) -> NamedSharding:
     ends = (f'params/{path_name(path[start:])}' for start in range(len(path)))
@@ -102,7 +104,7 @@ def _place(declaration: Declaration, leaf: Any, mesh: Mesh) -> NamedSharding:
 
 
 def put(array: Any, place: NamedSharding) -> jax.Array:
-  """An array that every process holds whole, or a jax array, on the devices of `place`."""
+  """An array that every process has in full, or a jax array, on the devices of `place`."""
   if isinstance(array, jax.Array):
     return jax.device_put(array, place)
   array = np.asarray(array)
@@ -112,10 +114,10 @@ def put(array: Any, place: NamedSharding) -> jax.Array:
 def global_batch(
   batch: Mapping[str, np.ndarray], mesh: Mesh, axis: int = 0
 ) -> dict[str, jax.Array]:
-  """A batch, which every process holds whole, as global arrays: `axis` split over data and fsdp.
+  """A batch, which every process has in full, as global arrays: `axis` split over data and fsdp.
 
   Raises:
-    InputError: the batch does not divide among those devices.
+    InputError: the batch does not divide over those devices.
   """
   places = batch_shardings(batch, mesh, axis)
   return {name: put(np.asarray(whole), places[name]) for name, whole in batch.items()}

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training step will take on devices that need not be there: compiled, not guessed.
+"""Memory, FLOPs and collectives of a compiled training step, also for devices that are not
+attached.
 
-The step is the loop's own (`lib.train.state`), lowered from shapes and compiled for the devices of
-a mesh. Memory is the compiler's account for one device. Collectives are read in the compiled
-program, those in loops as often as the loop turns.
+The step is that of the training loop (`lib.train.state`), lowered from shapes and compiled for the
+devices of a mesh. Memory is the compiler's figure for one device. Collectives are read from the
+compiled program; those in loops are counted once per iteration.
 """
 
 import collections
@@ -23,9 +24,15 @@ from lib.train.optimizer import Optimizer
 from lib.train.state import Training, compile_lowered, prepare
 
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
-# What a compiled program calls a Pallas kernel: on TPUs; by Triton up to jaxlib 0.10.2, and after.
+# Targets of Pallas kernels in a compiled program: TPUs; Triton up to jaxlib 0.10.2, and later.
 KERNELS = ('tpu_custom_call', '__gpu$xla.gpu.triton', 'triton_kernel_call_ffi')
-BITS = {'pred': 8, 'bf16': 16, 'f8e4m3fn': 8, 'f8e5m2': 8, 'token': 0}  # others end in a number
+BITS = {
+  'pred': 8,
+  'bf16': 16,
+  'f8e4m3fn': 8,
+  'f8e5m2': 8,
+  'token': 0,
+}  # others have a numbered suffix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +40,10 @@ class Collectives:
   """The collectives of one kind in a step, as one device sees them.
 
   Attributes:
-    count: times that they run in a step.
+    count: executions in a step.
     bytes: of their results.
-    sent: bytes that a device sends if they go around rings.
-    unknown: of `count`, those in loops whose length the compiler did not tell: counted once a loop.
+    sent: bytes that a device sends in ring algorithms.
+    unknown: of `count`, those in loops of unknown length, which are counted once per loop.
   """
 
   count: int = 0
@@ -51,10 +58,10 @@ class Step:
 
   Attributes:
     arguments: state and batch.
-    outputs: what the step returns beside the donated state.
-    temporaries: activations, gradients and what the compiler adds.
+    outputs: outputs without the donated state.
+    temporaries: activations, gradients and the compiler's own buffers.
     code: the program.
-    collectives: kind -> what there is of it.
+    collectives: kind -> its collectives.
     kernels: places in the program that call a Pallas kernel; one in a loop counts once.
     parameters: trained ones, of the whole model.
     flops: of all devices, as modules declare them.
@@ -90,7 +97,7 @@ def compile_step(
   """Compiles the step that `loop.train` would run on this mesh, from shapes alone.
 
   Raises:
-    InputError: a batch that does not divide among the devices.
+    InputError: a batch that does not divide over the devices.
     jax.errors.JaxRuntimeError: the compiler refuses it; RESOURCE_EXHAUSTED: it does not fit.
   """
   placed = placed_shapes(batch, mesh, experiment.batch_axis)
@@ -105,7 +112,7 @@ def compile_step(
 def placed_shapes(
   batch: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh, axis: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """The shapes of a batch with their places on the mesh."""
+  """The shapes of a batch with their shardings."""
   places = sharding.batch_shardings(batch, mesh, axis)
   return {
     name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=places[name])
@@ -114,7 +121,7 @@ def placed_shapes(
 
 
 def account(compiled: jax.stages.Compiled, training: Training, seconds: float) -> Step:
-  """What a compiled step takes."""
+  """The figures of a compiled step."""
   memory: Any = compiled.memory_analysis()
   program = compiled.as_text() or ''
   params = jax.tree.leaves(training.shapes['variables']['params'])
@@ -182,7 +189,7 @@ def computations(hlo: str) -> tuple[dict[str, list[str]], str]:
 
 
 def _turns(line: str, programs: Mapping[str, list[str]]) -> int | None:
-  """How often a loop turns: as the compiler says, or as a counter from 0 is compared with."""
+  """Iterations of a loop: the compiler's figure, or the limit of its counter from 0."""
   if said := re.search(r'"known_trip_count":\{"n":"(\d+)"', line):
     return int(said[1])
   condition = re.search(r'condition=%?([\w.\-]+)', line)
@@ -195,7 +202,9 @@ def _turns(line: str, programs: Mapping[str, list[str]]) -> int | None:
 
 
 def _bytes(shape: str, start: bool) -> int:
-  """Bytes of a result; of a pair of operand and result, as asynchronous ones give, the result's."""
+  """Bytes of a result; for the (operand, result) pairs of asynchronous collectives, the
+  result's.
+  """
   sizes = [
     math.prod(int(size) for size in dims.split(',') if size) * _bits(kind) // 8
     for kind, dims in re.findall(r'(\w+)\[([\d,]*)\]', shape)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices by name, to compile a step for whether they are there or not."""
+"""Devices by name, to compile a step for; they need not be attached."""
 
 import importlib.util
 import re
@@ -13,7 +13,7 @@ from pallas_kernels.chips import CHIPS, Chip, without_a_server
 TOPOLOGY = re.compile(
   r'cpu:(?P<cpus>[1-9]\d*)|h200x(?P<cards>[1-9]\d*)|(?P<tpu>v5e|v5p|v6e):\d+(x\d+){1,2}'
 )
-# What XLA for CUDA asks to know of a card, from the data sheet of the H200.
+# XLA's description of a CUDA device, from the data sheet of the H200.
 H200 = """
 gpu_device_info {
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
@@ -36,12 +36,12 @@ def chip_of(topology: str) -> Chip | None:
 
 
 def devices(topology: str, slices: int = 1) -> list[jax.Device]:
-  """Devices that a step can be compiled for, whether they are there or not.
+  """Devices that a step can be compiled for; they need not be attached.
 
   Args:
     topology: a TPU slice such as v5e:16x16, v5p:8x8x4 or v6e:16x16; h200x8, cards of one host; or
       cpu:8, which this process must have (`jax_num_cpu_devices`).
-    slices: of a TPU, joined by the data centre's network.
+    slices: of a TPU, connected by the data centre's network.
 
   Raises:
     InputError: no such topology, too few CPU devices, or a compiler that is not installed.

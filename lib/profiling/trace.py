@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time of a compiled program goes, op by op, from a trace of `jax.profiler`.
+"""Time of a compiled program by op, from a trace of `jax.profiler`.
 
-The trace holds when each op of the program ran, by its name in the compiled text; the text tells
-which line of the model it came from. Ops of one line of the trace lie within each other (a loop
-and what it runs): each counts without those within it. On a CPU an op hands tasks to other threads;
-they count as the op's.
+The trace has the times of each op under its name in the compiled text, and the text has the line of
+the model that the op comes from. Ops of a thread can be nested (a loop and its body); the time of
+an op excludes nested ops. On a CPU an op gives tasks to other threads; their time counts as the
+op's.
 """
 
 import collections
@@ -22,16 +22,16 @@ from lib.profiling.compiled_step import computations
 
 PRODUCT = re.compile(r' (dot|convolution)\(|custom_call_target="[^"]*(matmul|gemm|dot)')
 INSTRUCTION = re.compile(r'\s+(?:ROOT )?%?([\w.\-]+) = ')
-UNKNOWN = ''  # the op of device time that no op claims
+UNKNOWN = ''  # name for device time outside of ops
 
 
 class Op(NamedTuple):
   """An instruction of a compiled program.
 
   Attributes:
-    path: where in the model's source it is from, such as jit(step)/jvp(LanguageModel)/…/up/dot; ''
-      for what the compiler added.
-    product: it multiplies matrices, perhaps with more fused to it.
+    path: its place in the model, such as jit(step)/jvp(LanguageModel)/…/up/dot; '' for the
+      compiler's own instructions.
+    product: whether it multiplies matrices, perhaps fused with other ops.
   """
 
   path: str
@@ -40,7 +40,7 @@ class Op(NamedTuple):
 
 @contextlib.contextmanager
 def traced() -> Iterator[dict[str, float]]:
-  """Traces what runs inside; when that is done, the yielded dict has the seconds of each op."""
+  """Traces its block; after the block the yielded dict has the seconds of each op."""
   found: dict[str, float] = {}
   options = jax.profiler.ProfileOptions()
   options.python_tracer_level = 0
@@ -54,7 +54,7 @@ def traced() -> Iterator[dict[str, float]]:
 def seconds(planes: Iterable[Any]) -> dict[str, float]:
   """Seconds of each op of a trace's planes, all devices and threads together.
 
-  Where devices have planes of their own, what ran there and is of no op counts under ''.
+  If devices have their own planes, time there outside of ops is under ''.
   """
   planes = list(planes)
   devices = [plane for plane in planes if plane.name.startswith('/device:')]
@@ -70,19 +70,19 @@ def seconds(planes: Iterable[Any]) -> dict[str, float]:
     while isinstance(what, int):
       what = owners.get(what, UNKNOWN)
     found[what] += own
-  if not devices:  # threads do other things too
+  if not devices:  # threads also do other work
     found.pop(UNKNOWN, None)
   return dict(found)
 
 
 class _Event(NamedTuple):
-  """What is said of a stretch of time: an op's name, or the number of a task for another thread.
+  """An interval of a trace: an op's name, or the number of a task for another thread.
 
-  A task is handed over in a moment (`handed`), and done in a stretch of another line.
+  A task is handed over at one moment (`handed`), and executed in an interval of another thread.
   """
 
   start: float
-  minus: float  # the duration, negative: so what begins together is sorted from the outside in
+  minus: float  # negative duration: of intervals with one start, the outer one comes first
   what: str | int
   handed: bool = False
 
@@ -96,7 +96,7 @@ def _of_device(line: Any) -> list[_Event]:
 
 
 def _of_thread(line: Any) -> list[_Event]:
-  """Ops and tasks, which XLA's thread pool marks when they are handed over, begin and end."""
+  """Ops and tasks; XLA's thread pool marks handover, start and end."""
   events, begun = [], None
   for event in sorted(line.events, key=lambda event: event.start_ns):
     stats = dict(event.stats)
@@ -113,8 +113,10 @@ def _of_thread(line: Any) -> list[_Event]:
 
 
 def _own(events: list[_Event], owners: dict[int, str | int]) -> Iterator[tuple[str | int, float]]:
-  """Each op and task less what lies within it; notes within which of them each task was handed."""
-  around: list[tuple[float, str | int]] = []  # ends and names of those that are not over
+  """The time of each op and task without nested ones, and the op that each task was handed over
+  by.
+  """
+  around: list[tuple[float, str | int]] = []  # ends and names of open intervals
   for event in sorted(events, key=lambda event: event[:2]):
     while around and around[-1][0] <= event.start:
       around.pop()

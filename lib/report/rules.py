@@ -490,7 +490,7 @@ def _published(rule: Mapping[str, Any], cells: Cells) -> Iterator[Comparison]:
 
 def _needs(rule: Mapping[str, Any], cells: Cells) -> Iterator[Comparison]:
   del cells
-  raise Untested(rule['what'])
+  raise Untested(f'it takes {rule["what"]}')
 
 
 KINDS: Mapping[str, Callable[[Mapping[str, Any], Cells], Iterator[Comparison]]] = {

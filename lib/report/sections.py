@@ -163,10 +163,11 @@ def _entry(section: Section) -> Card:
 
 
 def _evidence(one: Judged) -> str:
-  """The comparison that comes nearest to failing, or fails, in words."""
+  """The comparison that comes nearest to failing, or fails, in words; or what a test takes."""
   compared = sorted((each for outcome in one.outcomes for each in outcome.comparisons), key=_doubt)
   if not compared:
-    return ''
+    why = [outcome.untested for outcome in one.outcomes if outcome.untested]
+    return f'Not tested: {"; ".join(why)}.' if why else ''
   first = compared[0]
   if first.untested:
     return f'{first.cell.words}: {first.untested}.'

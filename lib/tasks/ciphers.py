@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Substitution ciphers (section 3.3 of arXiv 2305.16349): keys made, read or solved, and scored.
+"""Substitution ciphers (section 3.3 of arXiv 2305.16349): keys generation, probing, solvers and
+scores.
 
 A key that enciphers is bytes [256]. A key that is read from a probe or solved without a model maps
 cipher symbols to plain ones: key[n, c] is the plain symbol of cipher symbol c in sequence n, -1
@@ -24,8 +25,8 @@ KICK_SWAPS = 10  # random exchanges before each further climb
 def random_key(alphabet: bytes, movable: bytes, seed: int) -> bytes:
   """A substitution cipher: the byte that enciphers each byte, bytes [256].
 
-  The bytes of `movable` are permuted, uniformly among all permutations, so that some may keep
-  their place; all others stay. The paper permutes the lower-case letters. Over the ids of
+  The bytes of `movable` are permuted uniformly at random, so some may stay in place; all others
+  do. The paper permutes the lower-case letters. Over the ids of
   `alphabet` the true key is that of `decipher(alphabet, key, alphabet)`.
 
   Raises:
@@ -80,7 +81,8 @@ def window_probabilities(logits: ArrayLike, ids: ArrayLike, start: int, width: i
   """`window_votes` with each position's vote split by probability: float64 [N, V, V].
 
   Probabilities are summed, not their logarithms: the sum over a key's entries is then the number
-  of the window's characters it is expected to decode rightly, and one confident slip costs a vote.
+  of the window's characters it is expected to decode correctly, and one confident error costs one
+  vote.
   """
   logits, symbols = _probe_window(logits, ids, start, width)
   rows = np.arange(len(symbols))[:, None]
@@ -114,7 +116,8 @@ def assignment_key(scores: np.ndarray) -> np.ndarray:
 def late_key(logits: ArrayLike, ids: ArrayLike) -> np.ndarray:
   """The one-to-one key by the probabilities of all positions: int64 [N, V].
 
-  The first half, which has read less, weighs a tenth: it serves symbols that are nowhere else.
+  The first half of the text, which has less context, has a tenth of the weight: it matters only
+  for symbols that occur nowhere else.
 
   Args:
     logits: [N, T, V] of the plain symbol at each position.
@@ -142,7 +145,7 @@ def precision(key: np.ndarray, truth: ArrayLike, seen: np.ndarray) -> np.ndarray
 def accuracy(
   key: np.ndarray, truth: ArrayLike, ids: ArrayLike, start: int, width: int
 ) -> np.ndarray:
-  """The fraction of the window's characters that the key decodes rightly: float64 [N].
+  """The fraction of the window's characters that the key decodes correctly: float64 [N].
 
   It is `precision` with each symbol weighted by its occurrences; `truth` is [N, V] or [V].
   """
@@ -197,8 +200,8 @@ def hill_climb(
 ) -> np.ndarray:
   """Exchanges a key's plain symbols as long as the text's bigram likelihood rises: int64 [N, V].
 
-  Each climb takes the best of all exchanges until none helps. Each restart shakes the best key yet
-  by a few random exchanges and climbs again (iterated local search).
+  Each climb takes the best of all exchanges until none helps. Each restart applies a
+  few random exchanges to the best key so far and climbs again (iterated local search).
 
   Args:
     ids: integer [N, T] cipher symbols, read up to the window's end.
@@ -260,7 +263,7 @@ def _climb(counts, log_bigrams, key):
   """Improves `key` in place up to a local optimum; returns the gain."""
   total = 0.0
   while True:
-    best, first, second = 1e-9, -1, -1  # rounding is no gain
+    best, first, second = 1e-9, -1, -1  # a gain below rounding does not count
     for a in range(key.size):
       for b in range(a):
         gain = _gain(counts, log_bigrams, key, a, b)
@@ -327,8 +330,7 @@ def _window(ids: ArrayLike, vocab_size: int, start: int, width: int) -> np.ndarr
   window = ids[:, start : start + width]
   if window.size and (window.min() < 0 or window.max() >= vocab_size):
     raise InputError(
-      f'Ids must lie in [0, {vocab_size}), begin-of-document marks cut off; '
-      f'got {window.min()} to {window.max()}.'
+      f'Ids must be in [0, {vocab_size}), without BOS; got {window.min()} to {window.max()}.'
     )
   return window.astype(np.int64)
 

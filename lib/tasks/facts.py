@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A synthetic base of facts, told in sentences and asked in multiple-choice questions.
+"""A synthetic base of facts: sentences that state them, and multiple-choice questions.
 
-Entities with made-up names have a value for each attribute, drawn uniformly and independently of
-all others. A fact is one of three kinds, and a question one of three splits:
+Entities with made-up names have one value per attribute, sampled uniformly and independently. There
+are three kinds of facts and three splits of questions:
 
-| kind     | told in sentences | asked in training | what a score on it says                      |
+| kind     | in sentences      | in questions      | what a score on it measures                  |
 |----------|-------------------|-------------------|----------------------------------------------|
-| `asked`  | yes               | yes               | recall, under wordings that were never seen  |
-| `told`   | yes               | no                | what was read is used to answer              |
-| `unseen` | no                | no                | nothing to know: chance, or something leaks  |
+| `asked`  | yes               | yes               | recall under unseen wordings                 |
+| `told`   | yes               | no                | use of what was read                         |
+| `unseen` | no                | no                | a control: above chance only by a leak       |
 
 | split        | wordings              | options                |
 |--------------|-----------------------|------------------------|
@@ -16,8 +16,8 @@ all others. A fact is one of three kinds, and a question one of three splits:
 | `validation` | `ASKED['validation']` | drawn once, by a seed  |
 | `test`       | `ASKED['test']`       | drawn once, by a seed  |
 
-Wrong options are other values of the same attribute, so that no option is likelier than another to
-one who does not know the fact, and among n questions each place is right equally often.
+Wrong options are other values of the same attribute, so all options are equally likely a priori.
+Each place is right equally often.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ NAMES = [''.join(letters) for letters in itertools.product(*SYLLABLES)]
 
 
 class Fact(NamedTuple):
-  """`entity`'s `attribute` is `value`; `kind` says what training shows of it."""
+  """`entity`'s `attribute` is `value`; `kind`: what training shows of it."""
 
   entity: str
   attribute: str
@@ -76,8 +76,8 @@ class FactBase:
     attributes: how many of `VALUES` each entity has.
     values: how many values an attribute can have.
     options: of a question.
-    told: share of facts that are told but not asked in training.
-    unseen: share that training never mentions.
+    told: share of facts in training sentences, but not in training questions.
+    unseen: share of facts that training never mentions.
     seed: of names, values and kinds.
 
   Raises:
@@ -106,7 +106,7 @@ class FactBase:
       )
     if min(self.told, self.unseen) < 0 or self.told + self.unseen >= 1:
       raise InputError(
-        'shares of facts told and unseen must be 0 or more and together below 1; got '
+        'told and unseen must be 0 or more and sum to less than 1; got '
         f'{self.told} and {self.unseen}.'
       )
 
@@ -131,7 +131,7 @@ class FactBase:
     return [fact for fact in self.facts if fact.kind == kind]
 
   def question(self, fact: Fact, wording: str, place: int, rng: np.random.Generator) -> Question:
-    """The fact asked in a wording, the right option at `place` among wrong ones that are drawn."""
+    """A question about a fact, with the right option at `place` among random wrong ones."""
     others = [v for v in VALUES[fact.attribute][: self.values] if v != fact.value]
     options = rng.choice(others, self.options - 1, replace=False).tolist()
     options.insert(place, fact.value)
@@ -161,11 +161,11 @@ class FactDocuments:
     count: of documents.
     seed: of this stream of documents.
     questions: share of documents that are questions; the rest are sentences.
-    spaced: share of questions in which a space stands before the answer's letter.
+    spaced: share of questions with a space before the answer's letter.
     layout: of questions (`lib.tasks.questions.LAYOUTS`).
 
   Raises:
-    InputError: sizes that cannot be had, or a base of which training shows nothing.
+    InputError: sizes out of range, or no fact for training.
   """
 
   def __init__(
@@ -182,7 +182,7 @@ class FactDocuments:
     self._asked = base.of_kind('asked')
     self._told = self._asked + base.of_kind('told')
     if not self._asked:
-      raise InputError('this fact base has no fact that training asks: give it more entities.')
+      raise InputError('this fact base has no fact for training: give it more entities.')
 
   def __len__(self) -> int:
     return self.count

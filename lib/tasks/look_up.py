@@ -6,14 +6,14 @@
               G->5
               C->4
 
-The last line is asked and ends in the answer. The paper shows the formats and samples symbols
-uniformly or by token frequency; how many lines, how long and how distinct is left open. Here:
+The last line is the question; its answer is scored. The paper shows the formats and samples
+symbols uniformly or by token frequency. It leaves the number and length of the lines open. Here:
 
-  LookUp       8 pairs with distinct keys; values are drawn with replacement and apart from the
-               keys; the key asked for is uniform over the pairs
+  LookUp       8 pairs with distinct keys; values are sampled with replacement, independently of
+               the keys; the queried key is uniform over the pairs
   Permutation  4 demonstrations, then the question; a uniform arrangement of 2 out of 3 places for
-               each example (that may keep their order); symbols are distinct within a line, so
-               that one demonstration tells the arrangement, and may recur in other lines
+               each example (possibly the identity); symbols are distinct within a line, so one
+               demonstration determines the arrangement, and may recur in other lines
 
 Answers that a model generates are scored by the generated-token accuracy of the same section.
 """
@@ -30,20 +30,20 @@ from lib.errors import InputError
 from lib.stats import Estimate, difference, mean
 from lib.tokenizers.base import Tokenizer
 
-FORMAT = b'-> \n'  # bytes of the formats, hence never symbols
+FORMAT = b'-> \n'  # bytes of the formats, so never symbols
 # (prompts, ids [n] each without BOS; count) -> int32 [N, count], the ids that a model writes next.
 Generate = Callable[[Sequence[np.ndarray], int], np.ndarray]
 
 
 class Example(NamedTuple):
-  """What is asked, and the answer, which follows it without a break."""
+  """A prompt, and the answer that follows it directly."""
 
   prompt: bytes
   answer: bytes
 
 
 def folded(example: Example, alphabet: bytes | None) -> Example:
-  """An example like all text in an alphabet: in letters the arrow becomes two spaces."""
+  """The example folded into an alphabet: in letters the arrow becomes two spaces."""
   if alphabet is None or set(FORMAT) <= set(alphabet):
     return example
   return Example(*(fold(part, alphabet) for part in example))
@@ -53,8 +53,8 @@ class Symbols:
   """The byte strings that examples are made of.
 
   Args:
-    alphabet: distinct symbols, a bytes object for single bytes; those that hold a byte of `FORMAT`
-      are left out.
+    alphabet: distinct symbols, a bytes object for single bytes; those that contain a byte of
+      `FORMAT` are left out.
     weights: [len(alphabet)] relative frequencies, such as counts in a text; uniform by default.
       They are normalised over the symbols that are left, and those of weight 0 are left out too.
 
@@ -87,7 +87,7 @@ class Symbols:
     return len(self.known)
 
   def sample(self, rng: np.random.Generator, count: int, distinct: bool = False) -> list[bytes]:
-    """`count` symbols, drawn one after the other; `distinct` leaves out those already drawn."""
+    """`count` random symbols; with `distinct`, without repetition."""
     drawn = rng.choice(len(self.known), count, replace=not distinct, p=self.weights)
     return [self.known[i] for i in drawn]
 
@@ -117,12 +117,12 @@ class Task(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LookUp:
-  """Pairs `key->value`, one of whose keys is asked for.
+  """Pairs `key->value`, and a question about one of the keys.
 
   Attributes:
     symbols: of keys and values.
     pairs: shown before the question.
-    questions: asked in all; those before the last are answered in the prompt.
+    questions: number of questions; all but the last are answered in the prompt.
 
   Raises:
     InputError: no pair or question, or fewer symbols than pairs.
@@ -135,12 +135,12 @@ class LookUp:
   def __post_init__(self):
     if not 1 <= self.pairs <= len(self.symbols) or self.questions < 1:
       raise InputError(
-        f'LookUp shows at least 1 pair, needs a symbol for each key, and asks at least 1 question: '
+        f'LookUp shows at least 1 pair, a symbol for each key, and at least 1 question: '
         f'got {self.pairs} pairs over {len(self.symbols)} symbols and {self.questions} questions.'
       )
 
   def example(self, rng: np.random.Generator) -> Example:
-    """One example, from keys, values and the place of the key asked for."""
+    """One example, from keys, values and the place of the queried key."""
     keys = self.symbols.sample(rng, self.pairs, distinct=True)
     values = self.symbols.sample(rng, self.pairs)
     asked = rng.integers(self.pairs, size=self.questions)
@@ -151,7 +151,7 @@ class LookUp:
 
 @dataclasses.dataclass(frozen=True)
 class Permutation:
-  """Lines that all rearrange their symbols alike, keeping some; the last line's result is asked.
+  """Lines that rearrange their symbols in the same way; the last line's result is the answer.
 
   Attributes:
     symbols: of all lines.
@@ -222,11 +222,11 @@ class ExampleDocuments:
 
 
 class Answers(NamedTuple):
-  """What a model got right of each example.
+  """Scores of a model for each example.
 
   Attributes:
     symbols: float64 [N] share of the answer's symbols generated right, each in its place.
-    answers: float64 [N] 1 where the answer is right from end to end, format bytes and all, else 0.
+    answers: float64 [N] 1 if the whole answer is right, format bytes included, else 0.
   """
 
   symbols: np.ndarray
@@ -238,9 +238,9 @@ def generated_answers(
 ) -> Answers:
   """The answers that a model generates greedily, compared with the right ones.
 
-  Tokens of format bytes alone, such as the space in `D 4`, are generated and read, but are no
-  symbols. Prompt and answer are tokenized apart: where a tokenizer would join them, the answer is
-  right only in the tokens that it has by itself.
+  Tokens of format bytes alone, such as the space in `D 4`, are generated and read, but are
+  not symbols. Prompt and answer are tokenized separately: if a tokenizer would join them, only
+  the separate tokens of the answer are right.
 
   Args:
     generate: the model.
@@ -274,8 +274,8 @@ def right_shares(
 def guesses(example: Example, commonness: Mapping[bytes, float] | None = None) -> dict[str, float]:
   """Expected share of an answer that is right by guessing, without looking anything up.
 
-  The candidates are the values shown for LookUp (one symbol is asked), and the symbols of the last
-  line for Permutation.
+  The candidates are the values shown (LookUp, whose answer is one symbol), or the symbols of the
+  last line (Permutation).
 
   Args:
     example: of LookUp or Permutation.
@@ -318,11 +318,11 @@ def guessing(
 def above_chance(accuracy: Estimate, chance: Estimate) -> Estimate:
   """(accuracy − chance) / (1 − chance): 0 for guessing or worse, 1 for all right.
 
-  A model that does worse than guessing has not learned to answer; how far below it is says nothing.
+  How far a model is below guessing has no meaning, so the score is clipped at 0.
   """
   room = 1 - chance.value
   if room <= 0:
-    raise InputError('guessing is always right: these examples ask nothing.')
+    raise InputError('guessing is always right in these examples; use others.')
   found = difference(accuracy, chance)
   sem = None if found.sem is None else found.sem / room
   return accuracy._replace(value=max(0.0, found.value / room), sem=sem)
@@ -355,5 +355,5 @@ def improvement(standard: ArrayLike, other: ArrayLike) -> dict[str, float]:
 
 
 def _symbols(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-  """bool [n] which tokens hold more than format bytes."""
+  """bool [n] which tokens contain more than format bytes."""
   return np.array([bool(tokenizer.decode([i]).translate(None, FORMAT)) for i in ids], bool)

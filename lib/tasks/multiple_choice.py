@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multiple choice, scored so that what a model knows is told apart from how it writes.
+"""Multiple choice, with separate scores for knowledge and for format.
 
 The protocol of arXiv 2507.04886 samples one token after `Answer:` and reads its first character.
-A model that puts a space before its letter scores 0 by it, and one that knows nothing but writes a
-letter scores chance. So one forward a question, of the prompt and a space, gives all of this:
+A model that puts a space before its letter then scores 0, and a model without knowledge that writes
+a letter scores at chance. So one forward pass per question, of the prompt and a space, yields:
 
   log-likelihood   the letter likeliest among the options' letters, with or without a space before
-                   it: what the model knows
+                   it: knowledge
   one token        the probability that the first token is read as the right letter: knowledge
                    times format (the paper's score in expectation, without the noise of sampling)
   two tokens       the same where a space may come first
@@ -33,7 +33,7 @@ from lib.stats import Estimate
 from lib.tasks.questions import LETTERS, Question, prompt
 from lib.tokenizers.base import Tokenizer
 
-# What is summed above and below the line, [N] and [N]: the score is the quotient of the sums.
+# Numerators [N] and denominators [N] of a score, which is the quotient of their sums.
 Ratio = tuple[np.ndarray, np.ndarray]
 # Arrays [B, T] as in lib/data/pipeline.py, places [B, 2] -> log-probabilities [B, 2, V] of the
 # token that follows the input at each place.
@@ -54,7 +54,7 @@ class Letters(NamedTuple):
   Attributes:
     bare: ids [K] of the letters by themselves.
     spaced: ids [K] of letters after a space.
-    joined: bool [K] the id stands for the space too.
+    joined: bool [K] whether the id includes the space.
     space: id of the space.
     reading: [V] which option a token is read as; K if it is blank, K + 1 if anything else.
   """
@@ -67,7 +67,7 @@ class Letters(NamedTuple):
 
 
 class Answers(NamedTuple):
-  """What a model says to N questions of up to K options; impossible letters have no probability.
+  """Probabilities of N questions of up to K options; letters beyond a question's options have none.
 
   Attributes:
     bare: [N, K] log-probability that the letter itself follows the prompt.
@@ -93,8 +93,8 @@ def letters(tokenizer: Tokenizer, count: int) -> Letters:
   """How `tokenizer` writes and reads the first `count` letters.
 
   Raises:
-    InputError: a letter or the space is not one token, or is a token that is read otherwise, such
-      as one for all unknown text.
+    InputError: a letter or the space is not one token, or is a token that is read as something
+      else, such as the unknown token.
   """
   bare = [tokenizer.encode(letter.encode()) for letter in LETTERS[:count]]
   spaced = [tokenizer.encode(f' {letter}'.encode()) for letter in LETTERS[:count]]
@@ -127,7 +127,7 @@ def ask(
   batch_size: int = 32,
   layout: str = 'inline',
 ) -> Answers:
-  """What a model says to each question, from one forward of its prompt.
+  """A model's probabilities for each question, from one forward pass.
 
   Args:
     log_probs: the model. It is called on batches of few shapes, split over the mesh.
@@ -135,11 +135,12 @@ def ask(
     tokenizer: of prompts and letters.
     mesh: devices.
     length: the most tokens of a row; longer prompts lose their beginning.
-    batch_size: questions a batch, over all devices.
+    batch_size: questions per batch, over all devices.
     layout: of the template (`lib.tasks.questions.LAYOUTS`).
 
   Raises:
-    InputError: no question, a length that holds no prompt, a batch that the devices cannot share.
+    InputError: no question, a length without room for a prompt, or a batch that does not divide
+      over the devices.
   """
   if not questions or length < SHORTEST or batch_size < 1:
     raise InputError(
@@ -215,7 +216,7 @@ def _answers(said: Sequence[np.ndarray], possible: np.ndarray, truncated: np.nda
 def quantities(answers: Answers, questions: Sequence[Question]) -> dict[str, Ratio]:
   """Every score as a ratio of sums over questions.
 
-  | name                               | what it says                                            |
+  | name                               | meaning                                                 |
   |------------------------------------|---------------------------------------------------------|
   | `accuracy_log_likelihood`          | the likeliest letter, bare or spaced; ties share credit |
   | `…_bare`, `…_spaced`               | the same for one way of writing it                      |
@@ -223,7 +224,7 @@ def quantities(answers: Answers, questions: Sequence[Question]) -> dict[str, Rat
   | `…_given_letter`                   | its share in that of any option's letter                |
   | `p_valid_letter`, `…_two_tokens`   | probability of reading any option's letter              |
   | `p_space`, `p_other_blank`         | probability that the first token is a space, or blank   |
-  | `balanced_accuracy`                | of log-likelihood, each place of the right option alike |
+  | `balanced_accuracy`                | of log-likelihood, each place of the right option equal |
   | `chosen_A` …                       | how often log-likelihood chooses each place             |
   | `best_constant`                    | accuracy of always naming the commonest right place     |
   | `chance`                           | 1 / options                                             |
@@ -260,13 +261,15 @@ def quantities(answers: Answers, questions: Sequence[Question]) -> dict[str, Rat
 
 
 def value(ratio: Ratio) -> float:
-  """The quotient of the sums; NaN if the sum below the line is 0, as if no letter is ever read."""
+  """The quotient of the sums; NaN if the denominator is 0, for example if no letter is ever
+  read.
+  """
   above, below = ratio[0].sum(), ratio[1].sum()
   return float(above / below) if below > 0 else np.nan
 
 
 def above_chance(accuracy: Estimate, chance: float) -> Estimate:
-  """Accuracy with guessing taken out: 0 at chance, 1 if all is right, below 0 under chance.
+  """Accuracy corrected for guessing: 0 at chance, 1 if all is right, negative below chance.
 
   If a model knows a share k of the answers and guesses the rest, its accuracy is k + (1 − k)
   chance, and this is k.
@@ -275,7 +278,7 @@ def above_chance(accuracy: Estimate, chance: float) -> Estimate:
 
 
 def _choice(scores: np.ndarray) -> np.ndarray:
-  """[N, K] one for the best option; equal ones share it, so that no order among them counts."""
+  """[N, K] one for the best option, shared among ties."""
   best = scores == scores.max(axis=1, keepdims=True)
   return best / best.sum(axis=1, keepdims=True)
 
@@ -283,10 +286,11 @@ def _choice(scores: np.ndarray) -> np.ndarray:
 def sampled(
   answers: Answers, questions: Sequence[Question], runs: int = 10, seed: int = 0
 ) -> np.ndarray:
-  """Accuracies [2, runs] of one and of two sampled tokens, each question answered anew in a run.
+  """Accuracies [2, runs] of one and of two sampled tokens, with each question sampled again in each
+  run.
 
-  Drawn from what the tokens are read as, which is as good as drawing the tokens (at temperature 1;
-  the paper's is not known). Published scores are means of 10 runs.
+  Sampled from the distribution over letters, which is equivalent to sampling tokens at temperature
+  1 (the paper's temperature is not known). Published scores are means of 10 runs.
   """
   right = np.array([question.answer for question in questions])
   rng = np.random.default_rng(seed)
@@ -299,14 +303,15 @@ def sampled(
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """Questions that several models answered, each model all or its own.
+  """Questions that several models answered: the same, or different ones for each model.
 
   Attributes:
     questions: of each model.
     answers: of each model.
-    groups: of each model's questions, those that are not independent; None if all are.
+    groups: of each model's questions, the groups within which they are dependent; None if all are
+      independent.
     alike: all models answer the same questions.
-    unknown: nothing that the models were trained on says the answers.
+    unknown: the training text does not contain the answers.
   """
 
   questions: Sequence[Sequence[Question]]
@@ -333,7 +338,7 @@ class Case:
     return float(self.values(key).mean())
 
   def _estimate(self, key: str) -> Estimate:
-    """A score, over seeds with questions of their own or over seeds × questions that all answer."""
+    """A score, over seeds with different questions or over seeds × the same questions."""
     if self.alike:
       above, below = self._sums(key)
       if np.all(below.sum(axis=1) > 0):
@@ -362,12 +367,12 @@ class Case:
         self._add_sampling(put, protocol)
 
   def _add_likelihood(self, put: functools.partial, accuracy: Estimate, chance: float) -> None:
-    """Whether places are chosen alike, and how far from chance the answers are."""
+    """How evenly places are chosen, and how far from chance the answers are."""
     note = 'of the letter alone, or of a space and the letter'
     for form in ('bare', 'spaced'):
       put(f'accuracy_{form}', self._mean(f'accuracy_log_likelihood_{form}'), note=note)
     balanced, constant = self._mean('balanced_accuracy'), self._mean('best_constant')
-    put('balanced_accuracy', balanced, note='each place of the right option alike')
+    put('balanced_accuracy', balanced, note='each place of the right option has equal weight')
     put('best_constant', constant, note='always naming the commonest right place')
     chosen = [self._mean(key) for key in self._quantities[0] if key.startswith('chosen_')]
     put('most_chosen', max(chosen), note='share of the place that is chosen most')
@@ -379,11 +384,11 @@ class Case:
     if accuracy.sem:
       note = 'standard errors above chance'
       if self.unknown:
-        note = 'check: no fact here was ever shown, so beyond ±4 something leaks'
+        note = 'check: no fact here is in the training text; beyond ±4 there is a leak'
       put('z_from_chance', (accuracy.value - chance) / accuracy.sem, note=note)
 
   def _add_sampling(self, put: functools.partial, protocol: str) -> None:
-    """The factors of a sampled score, the score as drawn, and its share of what is known."""
+    """The factors of a sampled score, the sampled score, and its share of the knowledge."""
     index, quantity = int(protocol == 'sampled_2'), f'accuracy_{PROTOCOLS[protocol]}'
     put('accuracy_given_letter', self._estimate(f'{quantity}_given_letter'))
     put('p_valid_letter', self._estimate('p_valid_letter' + '_two_tokens' * index))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Multiple-choice questions: one template, and readers of the layouts in which they are published.
+"""Multiple-choice questions: one template, and readers of the published file layouts.
 
-The template is that of arXiv 2507.04886 (its released evaluation): options between spaces for
-MMLU, one a line for ARC and CommonsenseQA.
+The template is that of arXiv 2507.04886 (its released evaluation): options separated by
+spaces for MMLU, one per line for ARC and CommonsenseQA.
 
     Question: Which planet is the largest?
     Options: A) Mars B) Venus C) Jupiter D) Earth
@@ -22,21 +22,21 @@ from lib.data import paths, sources
 from lib.errors import InputError
 
 LETTERS = string.ascii_uppercase
-LAYOUTS = {'inline': ' ', 'lines': '\n'}  # what stands between options
+LAYOUTS = {'inline': ' ', 'lines': '\n'}  # separator of options
 JSON_SUFFIXES = ('.json', '.jsonl', '.ndjson')
 SUFFIXES = ('.csv', *JSON_SUFFIXES)
 QUESTION, ANSWER = ('question', 'prompt', 'question_stem'), ('answer', 'answerkey', 'target')
-SUBJECT_ENDINGS = ('_test', '_val', '_dev')  # of MMLU's files, one a subject
+SUBJECT_ENDINGS = ('_test', '_val', '_dev')  # of MMLU's files, one per subject
 
 
 class Question(NamedTuple):
-  """What is asked.
+  """A question and its options.
 
   Attributes:
     text: the question.
     options: 2 to 26 answers to choose from.
     answer: index of the right one.
-    subject: what it is about: in MMLU the file's name.
+    subject: topic; in MMLU the file's name.
   """
 
   text: str
@@ -46,7 +46,7 @@ class Question(NamedTuple):
 
 
 def prompt(question: Question, layout: str = 'inline') -> bytes:
-  """The question in the template, up to where the answer's letter is due."""
+  """The question in the template, up to the answer's letter."""
   if layout not in LAYOUTS:
     raise InputError(f'layout {layout!r} is not one of {", ".join(LAYOUTS)}.')
   options = LAYOUTS[layout].join(
@@ -63,13 +63,13 @@ def read_questions(
   Args:
     spec: a file, folder or glob of CSV (MMLU: question, options, answer's letter, with or without
       a header), JSON or JSON Lines (CommonsenseQA, ARC, OpenBookQA, MMLU), or `tfds:NAME[/CONFIG]`
-      of a set with their fields, such as `tfds:ai2_arc/ARC-Challenge`. Of a folder, files of other
-      names (a README) are left out.
+      of a set with their fields, such as `tfds:ai2_arc/ARC-Challenge`. Other files of
+      a folder (a README) are skipped.
     split: of a TFDS set; files are read whole.
     data_dir: of TFDS sets; their default folder where None.
 
   Raises:
-    InputError: names the file and the line that is no question, and says why.
+    InputError: a line that is not a question; the sentence names the file, the line and the reason.
   """
   if spec.startswith('tfds:'):
     name = spec.removeprefix('tfds:')
@@ -83,7 +83,7 @@ def read_questions(
     read = _read_json if path.lower().endswith(JSON_SUFFIXES) else _read_csv
     questions = list(read(path))
     if not questions:
-      raise InputError(f'{path} holds no question; give a CSV or JSON file that does.')
+      raise InputError(f'{path} contains no question; give a CSV or JSON file with questions.')
     found += questions
   return found
 
@@ -102,7 +102,7 @@ def _contents(path: str) -> str:
   try:
     return pathlib.Path(path).read_text('utf-8-sig')
   except UnicodeDecodeError as error:
-    raise InputError(f'{path} is no UTF-8 text (byte {error.start}); save it as UTF-8.') from error
+    raise InputError(f'{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.') from error
   except OSError as error:
     raise InputError(f'cannot read {path} ({error.strerror}); give a file you can read.') from error
 
@@ -119,14 +119,14 @@ def _read_csv(path: str) -> Iterator[Question]:
 
 
 def _rows(path: str) -> Iterator[tuple[str, list[str]]]:
-  """Rows that are not blank, each after its place."""
+  """(place, row) of each row that is not blank."""
   lines = csv.reader(io.StringIO(_contents(path), newline=''), strict=True)
   while True:
     place = f'{path}, line {lines.line_num + 1}'
     try:
       row = next(lines, None)
     except csv.Error as error:
-      raise InputError(f'{place}: this is no CSV ({error}); quote fields as "…".') from error
+      raise InputError(f'{place}: this is not CSV ({error}); quote fields as "…".') from error
     if row is None:
       return
     if any(cell.strip() for cell in row):
@@ -152,7 +152,7 @@ def _header(row: Sequence[str], place: str) -> dict[str, Any]:
   letters = [letter for letter in LETTERS.lower() if letter in options]
   if len(letters) < 2 or letters != list(LETTERS.lower()[: len(letters)]):
     raise InputError(
-      f'{place}: the header {", ".join(row)} names no options; call their columns A, B, C, …'
+      f'{place}: the header {", ".join(row)} has no options; call their columns A, B, C, …'
     )
   return {
     'question': question[0], 'options': [options[letter] for letter in letters],
@@ -174,7 +174,7 @@ def _from_cells(row: Sequence[str], header: Mapping[str, Any], place: str) -> Qu
 
 
 def _read_json(path: str) -> Iterator[Question]:
-  """One object a line, or one array of them."""
+  """One object per line, or one array of objects."""
   contents = _contents(path)
   if contents.lstrip().startswith('['):
     for index, record in enumerate(_parsed(contents, path)):
@@ -190,14 +190,14 @@ def _parsed(contents: str, place: str) -> Any:
   try:
     return json.loads(contents)
   except (ValueError, RecursionError) as error:  # also of numbers too long, brackets too deep
-    raise InputError(f'{place}: this is no JSON ({error}).') from error
+    raise InputError(f'{place}: this is not JSON ({error}).') from error
 
 
 def _from_tfds(record: Any, place: str) -> Question:
   try:
     return _from_record(_text(record), place)
   except UnicodeDecodeError as error:
-    raise InputError(f'{place}: the text is no UTF-8 (byte {error.start}).') from error
+    raise InputError(f'{place}: the text is not UTF-8 (byte {error.start}).') from error
 
 
 def _text(value: Any) -> Any:
@@ -214,7 +214,9 @@ def _text(value: Any) -> Any:
 def _from_record(record: Any, place: str) -> Question:
   """A question in one of the layouts of JSON: see `read_questions`."""
   if not isinstance(record, Mapping):
-    raise InputError(f'{place}: {_short(record)} is no object with question, choices and answer.')
+    raise InputError(
+      f'{place}: {_short(record)} is not an object with question, choices and answer.'
+    )
   fields = {str(key).lower(): value for key, value in record.items()}
   text = next((fields[name] for name in QUESTION if name in fields), None)
   choices = fields.get('choices', fields.get('options'))
@@ -233,19 +235,20 @@ def _from_record(record: Any, place: str) -> Question:
 
 
 def _by_label(answer: Any, labels: list[Any], options: list[Any], place: str) -> int:
-  """The index of the option whose label the answer is, whatever its type, case and spaces."""
+  """The index of the option with the answer's label; type, case and spaces do not matter."""
   known = [_label(label) for label in labels]
   if None in known or len(set(known)) < len(known) or len(known) != len(options):
     raise InputError(
-      f'{place}: {_short(labels)} are no labels of {len(options)} options; give each its own.'
+      f'{place}: {_short(labels)} are not labels of {len(options)} options; '
+      'give each option a different label.'
     )
   if _label(answer) not in known:
-    raise InputError(f'{place}: {_short(answer)} is no label; give one of {_short(labels)}.')
+    raise InputError(f'{place}: {_short(answer)} is not a label; give one of {_short(labels)}.')
   return known.index(_label(answer))
 
 
 def _label(value: Any) -> str | None:
-  """A label as text, without spaces around it and in one case; None for what is no label."""
+  """A label as text, stripped and in one case; None if it is not a label."""
   if isinstance(value, bool) or not isinstance(value, int | str):
     return None
   return str(value).strip().casefold() or None
@@ -271,9 +274,9 @@ def _question(text: Any, options: Sequence[Any], answer: Any, place: str) -> Que
     raise InputError(f'{place}: {len(options)} options; give 2 to {len(LETTERS)}.')
   blank = [o for o in options if not isinstance(o, str) or not o.strip()]
   if blank:
-    raise InputError(f'{place}: {_short(blank[0])} is no option; give each a text.')
+    raise InputError(f'{place}: {_short(blank[0])} is not an option; give each a text.')
   if not _encodable(text + ''.join(options)):
-    raise InputError(f'{place}: the text holds half a surrogate pair; write whole characters.')
+    raise InputError(f'{place}: the text contains half a surrogate pair; write whole characters.')
   tidy = tuple(option.strip() for option in options)
   last = LETTERS[len(tidy) - 1]
   index = answer
@@ -285,8 +288,8 @@ def _question(text: Any, options: Sequence[Any], answer: Any, place: str) -> Que
       index = tidy.index(answer.strip())
   if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(tidy):
     raise InputError(
-      f'{place}: {_short(answer)} is no answer; give a letter from A to {last}, in JSON also an '
-      f'index from 0 to {len(tidy) - 1}.'
+      f'{place}: {_short(answer)} is not an answer; give a letter from A to {last}, in JSON also '
+      f'an index from 0 to {len(tidy) - 1}.'
     )
   return Question(text.strip(), tidy, index)
 

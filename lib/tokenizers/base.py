@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every tokenizer is: bytes to ids and back, with the bytes that each id covers."""
+"""The interface of tokenizers: bytes to ids and back, with the bytes that each id covers."""
 
 import abc
 import dataclasses
@@ -43,10 +43,10 @@ class Tokenizer(abc.ABC):
     family: name of the class in files and fingerprints.
     lossless: see above.
     alphabet: the bytes that it accepts.
-    unknown_ids: ids that stand for text that the tokenizer cannot.
+    unknown_ids: ids of text outside the tokenizer's vocabulary.
     fixed_lengths: whether `byte_lengths` of any ids needs no decoding.
-    progress: called with the bytes by which `encode_batch` or `decode_batch` went on, ends of texts
-      among them; a command puts its bar here.
+    progress: called with the number of further bytes that `encode_batch` or `decode_batch` has
+      done, ends of texts included; for progress bars.
     fell_back: called by `encode` with the number of bytes that it wrote one by one.
   """
 
@@ -65,12 +65,12 @@ class Tokenizer(abc.ABC):
 
   @property
   def together(self) -> int:
-    """Documents that are best handed over at once."""
+    """The efficient number of documents per call."""
     return 1
 
   @abc.abstractmethod
   def encode(self, data: bytes) -> np.ndarray:
-    """Returns ids, int32 [n]; raises InputError for bytes that it cannot stand for."""
+    """Returns ids, int32 [n]; raises InputError for bytes that it cannot encode."""
 
   @abc.abstractmethod
   def decode(self, ids: ArrayLike) -> bytes:
@@ -83,26 +83,27 @@ class Tokenizer(abc.ABC):
   def cover(self, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Returns ids, and how many bytes of `data` each covers, int32 [n] both.
 
-    The latter are `byte_lengths` of the ids, but where these decode to other bytes than `data`.
-    They add up to the bytes of `data`, so bits per byte are of all of them.
+    These equal `byte_lengths` of the ids, unless the ids decode to other bytes than `data`. They
+    add up to the bytes of `data`, so bits per byte include all of them.
     """
     ids = self.encode(data)
     return ids, self.byte_lengths(ids)
 
   def token_bytes(self, token: int) -> bytes | None:
-    """The bytes that an id stands for by itself; None where that depends on the ids before it."""
+    """The bytes of an id; None if they depend on the ids before it."""
     self.check_ids([token])
     return None
 
   def windows(self) -> tuple[np.ndarray, list[bytes]]:
-    """The fewest tokens that stand for whole texts, int32 [n, tokens of a window], and the texts.
+    """The smallest groups of tokens with their own text, int32 [n, tokens of a window], and the
+    texts.
 
     Raises:
-      InputError: the tokens mean nothing without those before them.
+      InputError: tokens have no text without the tokens before them.
     """
     raise InputError(
       f'text cannot be sampled from {self.family} tokens: use a tokenizer whose windows are whole '
-      'numbers of tokens and each have a text of their own, such as equal_info up to 16 bits or a '
+      'numbers of tokens and each have their own text, such as equal_info up to 16 bits or a '
       'dictionary'
     )
 
@@ -128,7 +129,7 @@ class Tokenizer(abc.ABC):
     return documents
 
   def fallback_bytes(self, data: bytes) -> int:
-    """Bytes of `data` written one by one because the library behind it cannot stand for them."""
+    """Number of bytes of `data` in byte fallback, because the library does not restore them."""
     del data
     return 0
 
@@ -142,7 +143,7 @@ class Tokenizer(abc.ABC):
     """Rebuilds a tokenizer from `state()` or `file_state()`."""
 
   def file_state(self) -> State:
-    """What a file holds: the state, and what else it takes to rebuild the tokenizer."""
+    """The arrays of its file: the state, and what else is needed to rebuild the tokenizer."""
     return self.state()
 
   @functools.cached_property
@@ -168,12 +169,12 @@ class Tokenizer(abc.ABC):
     return array.astype(np.int32)
 
   def __reduce__(self):
-    # Data workers get the defining arrays and rebuild the rest: processors do not travel.
+    # Data workers get the defining arrays and rebuild the rest, since processors cannot be pickled.
     return type(self).from_state, (self.state(),)
 
 
 class Dictionary(Tokenizer):
-  """A tokenizer whose every id stands for fixed bytes, cut greedily or into the fewest pieces.
+  """A tokenizer whose ids have fixed bytes; text is cut greedily or into the fewest pieces.
 
   An empty piece is a control token: it is never emitted and decodes to nothing. Of equal pieces
   the first id is emitted.
@@ -235,7 +236,7 @@ class Dictionary(Tokenizer):
     ids, stuck = walk(self.trie.children, self.trie.token, self.symbols(data))
     if stuck >= 0:
       raise InputError(
-        f'the {self.encoder} encoder finds no piece that goes on from byte {stuck} '
+        f'the {self.encoder} encoder finds no piece that continues from byte {stuck} '
         f'({data[stuck : stuck + 8]!r}): make every byte of the alphabet a piece'
       )
     return ids
@@ -257,7 +258,7 @@ class Dictionary(Tokenizer):
     return np.arange(self.vocab_size, dtype=np.int32)[:, None], self.pieces
 
   def state(self) -> State:
-    """Pieces end to end with their lengths, the alphabet and the encoder's name."""
+    """Concatenated pieces with their lengths, the alphabet and the encoder's name."""
     return {
       'bytes': byte_array(b''.join(self.pieces)),
       'lengths': self.lengths,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixed-length blocks: the toy tokenizer of 'Toward a Theory of Tokenization in LLMs'."""
+"""Fixed-length blocks: the toy tokenizer of arXiv 2404.08335."""
 
 import collections
 import itertools
@@ -18,12 +18,12 @@ class Blocks(base.Dictionary):
   """Cuts a text into blocks of r characters.
 
   Ids below A^r are the blocks in lexicographic order of the alphabet (the block's number in base
-  A, first character first). A text's tail shorter than r is spelled with A further ids, one a
-  character; for r = 1 there are none.
+  A, first character first). The rest of a text, if shorter than r, is spelled with A further ids,
+  one for each character; r = 1 needs none.
 
   Args:
     alphabet: the A characters.
-    r: characters a block.
+    r: characters of a block.
   """
 
   family = 'blocks'
@@ -59,7 +59,7 @@ class Blocks(base.Dictionary):
 
 
 def train_blocks(documents: Sequence[bytes], vocab_size: int, r: int = 2) -> base.Dictionary:
-  """All bytes and the most frequent blocks of r: fixed blocks, but for what is not among them."""
+  """The most frequent blocks of r bytes; other blocks are spelled with single bytes."""
   if vocab_size < 256 or r < 2:
     raise InputError(
       f'{vocab_size} ids for blocks of {r}: ask for 256 or more, and for blocks of 2 or more'

@@ -84,6 +84,36 @@ class BPE(pairs.PairDictionary):
     table = bpe_apply.rules(self.merges)
     return bpe_apply.tables(self.pieces, symbols, table, self.made, parts[: len(parts) * once])
 
+  def to_json(self) -> str:
+    """A `tokenizer.json` that gives the library `tokenizers` the same ids for every text.
+
+    Raises:
+      InputError: an alphabet without some byte, an encoder other than 'merges', or two tokens of
+        equal bytes: that file can hold none of these.
+    """
+    import tokenizers
+    from tokenizers import Regex, decoders, models, pre_tokenizers
+
+    once = len(set(self.pieces)) == self.vocab_size
+    if self.encoder != 'merges' or len(self.alphabet) < 256 or not once:
+      raise InputError(
+        'a tokenizer.json can hold a BPE with all bytes, encoded by merges, of which no two tokens '
+        'have the same bytes'
+      )
+    names = byte_characters()
+    written = [''.join(names[byte] for byte in piece) for piece in self.pieces]
+    merges = [(written[left], written[right]) for left, right in self.merges.tolist()]
+    model = models.BPE({name: i for i, name in enumerate(written)}, merges)
+    made = tokenizers.Tokenizer(model)
+    splits = [
+      pre_tokenizers.Split(Regex(pattern), 'isolated')
+      for pattern in pretokenizers.patterns(self.rule)
+    ]
+    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.pre_tokenizer = pre_tokenizers.Sequence([*splits, bytewise])
+    made.decoder = decoders.ByteLevel()
+    return made.to_str()
+
   def state(self) -> base.State:
     """The alphabet, the merges, the encoder's name; the rule if there is one, and `shared`."""
     state = super().state()

@@ -3,8 +3,9 @@
 
 Of the pairs of neighbours that a merge joins, that of the lowest rank is joined first, the leftmost
 of several, until none is left. A piece that is a token is found in one look-up; a short one is
-merged as it stands; for a long one either the last token of each of its prefixes is found in one
-walk, which takes a time proportional to its length, or a heap holds its pairs.
+merged as it stands. For a longer one, the last token of each of its prefixes is found in one walk;
+one that is longer than the list of merges is passed through merge by merge. Where a token is made
+twice, a heap holds the pairs instead.
 """
 
 from collections.abc import Sequence
@@ -273,6 +274,8 @@ def _encode(data, words, stops, tables, cache):
     begin = count
     if length <= SHORT:
       count = _in_place(data, start, stop, tables, ids, count, ranks)
+    elif len(tables.parts) and length > tables.made.size:
+      count = _by_rank(data, start, stop, tables, ids, count)
     elif len(tables.parts):
       if last.size < length:
         last = np.empty(length, np.int32)
@@ -385,6 +388,61 @@ def pop(heap: np.ndarray, count: int) -> int:
     parent = child
   heap[parent] = key
   return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_rank(data, start, stop, tables, ids, begin):
+  """As `_in_place`: each merge in turn, from left to right, wherever its pair may stand.
+
+  A pair can only come about by a merge before its own, so its places are all known by then, from
+  left to right; those where it stands no more are passed over.
+  """
+  size, merges = stop - start, tables.made.size
+  cells = np.empty(size, np.int32)  # a token's id is at its first and at its last byte
+  first, last = np.full(merges, -1, np.int64), np.full(merges, -1, np.int64)
+  places, link = np.empty(3 * size, np.int32), np.empty(3 * size, np.int64)
+  used = 0  # entries of the linked lists, one list a merge: first -> link -> ... -> last
+  for p in range(size):
+    cells[p] = tables.symbols[data[start + p]]
+  for p in range(size - 1):
+    used = _link(tables.pairs, cells[p], cells[p + 1], p, first, last, places, link, used)
+  for rank in range(merges):
+    made, entry = tables.made[rank], first[rank]
+    left, right = tables.parts[made, 0], tables.parts[made, 1]
+    while entry >= 0:
+      p = places[entry]
+      entry = link[entry]
+      middle, end = p + tables.lengths[left], p + tables.lengths[made]
+      if cells[p] != left or cells[middle] != right:
+        continue
+      cells[middle] = -1
+      cells[p] = cells[end - 1] = made
+      if p > 0:
+        other = cells[p - 1]
+        before = p - tables.lengths[other]
+        used = _link(tables.pairs, other, made, before, first, last, places, link, used)
+      if end < size:
+        used = _link(tables.pairs, made, cells[end], p, first, last, places, link, used)
+  p = 0
+  while p < size:
+    ids[begin] = cells[p]
+    p += tables.lengths[cells[p]]
+    begin += 1
+  return begin
+
+
+@numba.njit(cache=True, nogil=True)
+def _link(pairs, left, right, place, first, last, places, link, used):
+  """Appends `place` to the list of the merge that joins (left, right), if there is one."""
+  rank = pairs[slot_of(pairs, left, right), 2]
+  if rank < 0:
+    return used
+  if first[rank] < 0:
+    first[rank] = used
+  else:
+    link[last[rank]] = used
+  last[rank], places[used], link[used] = used, place, -1
+  return used + 1
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One token a character: the tokenizer that does nothing."""
+"""One token for each byte: the trivial tokenizer."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from lib.tokenizers import base
 
 
 class Characters(base.Dictionary):
-  """Each byte of the alphabet is a token; by default all 256."""
+  """Each byte of the alphabet is a token; by default the alphabet is all 256 bytes."""
 
   family = 'characters'
 
@@ -32,8 +32,8 @@ class Characters(base.Dictionary):
 
 
 def train_bytes(documents: Sequence[bytes], vocab_size: int = 256) -> Characters:
-  """An id for each of the 256 bytes, whatever the documents; raises InputError for fewer ids."""
+  """An id for each of the 256 bytes; nothing is learned. Raises InputError for fewer ids."""
   del documents
   if vocab_size < 256:
-    raise InputError(f'{vocab_size} ids do not hold all bytes: ask for 256 or more')
+    raise InputError(f'{vocab_size} ids are fewer than the 256 bytes: ask for 256 or more')
   return Characters()

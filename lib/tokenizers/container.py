@@ -33,14 +33,14 @@ from lib.tokenizers.base import Tokenizer
 
 MAGIC, VERSION = b'\x89tokens\n', 1
 DOCUMENT = 1 << 20  # bytes of the longest document
-IDS = 1 << 24  # of the longest document, in any tokenizer: none needs so many
+IDS = 1 << 24  # most ids of a document, for any tokenizer
 HEADER = struct.Struct('>8sHHI32sQQI')
 ENTRY = struct.Struct('>III')
 CHECK = struct.Struct('>I')
 
 
 class Header(NamedTuple):
-  """What a container says of itself; see the module."""
+  """The header of a container; see the module."""
 
   width: int
   documents: int
@@ -61,13 +61,13 @@ def write(
   """Encodes chunks of at most DOCUMENT bytes into a container.
 
   Args:
-    out: a file at its begin that can seek, for the header is written last.
+    out: a seekable file at its beginning; the header is written last.
     tokenizer: any. If it is not lossless, every document is decoded before it is written.
     chunks: the text.
     verify: decode every document in any case.
 
   Raises:
-    InputError: a document that does not come back, or that the tokenizer cannot stand for.
+    InputError: a document that is not restored, or that the tokenizer cannot encode.
   """
   width = id_bits(tokenizer.vocab_size)
   verify = verify or not tokenizer.lossless
@@ -89,7 +89,7 @@ def write(
 
 
 def read_header(source: BinaryIO, name: str) -> Header:
-  """Reads the header and holds it against the file's size; `name` stands in errors.
+  """Reads the header and compares it with the file's size; errors name the file `name`.
 
   Raises:
     InputError: no container, another version, or one that is cut short, too long or damaged.
@@ -99,7 +99,7 @@ def read_header(source: BinaryIO, name: str) -> Header:
   source.seek(begin)
   start = source.read(HEADER.size + CHECK.size)
   if start[: len(MAGIC)] != MAGIC[: len(start)] or not start:
-    raise InputError(f'{name} is no container of tokens: make one with `encode`')
+    raise InputError(f'{name} is not a container of tokens: make one with `encode`')
   if len(start) < HEADER.size + CHECK.size:
     raise InputError(f'{name} is cut short: {found} bytes are less than a header')
   fields, check = start[: HEADER.size], CHECK.unpack(start[HEADER.size :])[0]
@@ -116,14 +116,14 @@ def read_header(source: BinaryIO, name: str) -> Header:
 
 
 def read(source: BinaryIO, tokenizer: Tokenizer, name: str = 'the container') -> Iterator[bytes]:
-  """Yields the documents of a container, each checked; `name` stands in errors.
+  """Yields the documents of a container, each checked; errors name the file `name`.
 
-  Sizes are checked before memory is taken, checksums before anything is decoded. What is yielded
-  is to be used only when all has been: the end can be damaged.
+  Sizes are checked before memory is allocated, checksums before decoding. Use the documents only
+  after the last one: the end can be damaged.
 
   Raises:
-    InputError: as `read_header`; a container of another tokenizer; damage; or a document that does
-      not come back.
+    InputError: as `read_header`; a container of another tokenizer; damage; or a document that is
+      not restored.
   """
   header = read_header(source, name)
   if header.fingerprint.hex() != tokenizer.fingerprint:
@@ -148,7 +148,7 @@ def read(source: BinaryIO, tokenizer: Tokenizer, name: str = 'the container') ->
 
 
 def chunks(source: BinaryIO, size: int, tokenizer: Tokenizer) -> Iterator[bytes]:
-  """A file of `size` bytes in chunks: short ones where a model reads many of them side by side."""
+  """A file of `size` bytes in chunks: short ones if a model reads many of them in parallel."""
   streams = tokenizer.together
   length = DOCUMENT if streams == 1 else min(max(-(-size // streams), 1 << 10), 1 << 14)
   while chunk := source.read(length):
@@ -257,5 +257,5 @@ def to_bytes(tokenizer: Tokenizer, data: bytes) -> bytes:
 
 
 def from_bytes(tokenizer: Tokenizer, content: bytes) -> bytes:
-  """What `to_bytes` got; raises InputError as `read` does."""
+  """The data of `to_bytes`; raises InputError as `read` does."""
   return b''.join(read(io.BytesIO(content), tokenizer))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes back of documents that went through a tokenizer."""
+"""How well a tokenizer restores documents."""
 
 import zlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from lib.tokenizers.base import Tokenizer
 
 
 def check_size(tokenizer: Tokenizer, ids: np.ndarray, size: int, name: str) -> None:
-  """Raises InputError unless `ids` decode to `size` bytes, where that can be told beforehand."""
+  """Raises InputError unless `ids` decode to `size` bytes, if the size is known before decoding."""
   if tokenizer.fixed_lengths:
     found = int(tokenizer.byte_lengths(ids).sum(dtype=np.int64))
     if found != size:
@@ -20,12 +20,12 @@ def check_size(tokenizer: Tokenizer, ids: np.ndarray, size: int, name: str) -> N
 
 
 class Restored(NamedTuple):
-  """How much of some documents a tokenizer keeps; of a lossless one 1, 1 and 0.
+  """How much of some documents a tokenizer restores; 1, 1 and 0 for a lossless one.
 
   Attributes:
-    share_bytes: bytes that come back in their order (the longest common subsequence of a document
+    share_bytes: restored bytes, in order (the longest common subsequence of a document
       and its decoded tokens), per byte of the documents.
-    share_documents: documents that come back byte for byte.
+    share_documents: documents that are restored byte for byte.
     share_unknown: bytes covered by unknown tokens, per byte.
     share_fallback: bytes written one by one because the library behind the tokenizer does not give
       them back, per byte; they come back, but cost a token each.
@@ -38,7 +38,7 @@ class Restored(NamedTuple):
 
 
 def restored(tokenizer: Tokenizer, documents: Sequence[bytes]) -> Restored:
-  """What comes back of documents that are encoded and decoded, and what is not known as text."""
+  """Restored and unknown shares of documents that are encoded and decoded."""
   coded = tokenizer.cover_batch(documents)
   found = tokenizer.decode_batch([one.ids for one in coded])
   unknown = list(tokenizer.unknown_ids)

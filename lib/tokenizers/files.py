@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tokenizer in one file: a line of text that vouches for the arrays after it."""
+"""A tokenizer in one file: a line of text with a checksum, and arrays."""
 
 import contextlib
 import hashlib
@@ -17,11 +17,11 @@ from lib.errors import InputError
 from lib.tokenizers import kinds
 
 MAGIC, VERSION = 'tokenizer-file', 1
-LINE = 256  # bytes of the longest first line
+LINE = 256  # length of the longest first line in bytes
 
 
 def write(path: str | os.PathLike, family: str, state: dict[str, np.ndarray]) -> None:
-  """Writes `state` to `path`, whole or not at all.
+  """Writes `state` to `path`, atomically.
 
   The first line is `tokenizer-file VERSION FAMILY SIZE SHA256`: SIZE counts the bytes after the
   line, an npz archive, and SHA256 covers the line before it and those bytes.
@@ -44,7 +44,7 @@ def head(path: str | os.PathLike) -> bytes:
 
 
 def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
-  """Returns family and state; raises InputError for a file that is not just as it was written."""
+  """Returns family and state; raises InputError for a damaged file."""
   try:
     with open(path, 'rb') as file:
       fields = file.readline(LINE).decode('ascii', 'replace').removesuffix('\n').split(' ')
@@ -68,26 +68,26 @@ def read(path: str | os.PathLike) -> tuple[str, dict[str, np.ndarray]]:
     raise InputError(f'{path} has format version {version}; this program reads version {VERSION}')
   try:
     return family, _arrays(payload)
-  except Exception as error:  # whoever can count SHA256 can put anything there
-    raise InputError(f'{path} holds no arrays: {error}') from error
+  except Exception as error:  # a checksum does not authenticate the author
+    raise InputError(f'{path} contains no arrays: {error}') from error
 
 
 @contextlib.contextmanager
 def rebuilding(path: str | os.PathLike, what: str) -> Iterator[None]:
-  """InputError for whatever goes wrong while `what` is made of arrays that were read.
+  """Turns any error while `what` is made from arrays into an InputError.
 
-  The checksum tells damage from what was written, not who wrote it.
+  The checksum detects damage, but does not authenticate the author.
   """
   try:
     yield
   except InputError:
     raise
   except Exception as error:
-    raise InputError(f'{path} holds arrays that make no {what}: {error}') from error
+    raise InputError(f'{path} contains arrays that are not a valid {what}: {error}') from error
 
 
 def _arrays(payload: bytes) -> dict[str, np.ndarray]:
-  """The arrays of an npz archive that holds just their bytes, checked before memory is taken."""
+  """The arrays of an uncompressed npz archive, checked before memory is allocated."""
   with zipfile.ZipFile(io.BytesIO(payload)) as archive:
     entries = archive.infolist()
     if sum(entry.file_size for entry in entries) > len(payload):
@@ -98,7 +98,7 @@ def _arrays(payload: bytes) -> dict[str, np.ndarray]:
           raise ValueError(f'{entry.filename} has a header of another version')
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
-          raise ValueError(f'{entry.filename} has another size than its header says')
+          raise ValueError(f'{entry.filename} differs in size from its header')
   with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
     return dict(arrays)
 

@@ -107,7 +107,8 @@ class Foreign(base.Tokenizer):
   """A tokenizer of another library, as it is: what it changes in a text does not come back.
 
   Bytes that are no UTF-8 are read as U+FFFD. A token covers what follows the token before it, up
-  to its own end, and the last one all that is left: so what is dropped counts too, and bits a byte
+  to its own end, and the last one all that is left: so what is dropped counts too, and bits per
+    byte
   are of the text as it was. A text that the library drops as a whole is the unknown token, or id 0
   where there is none.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kind of file a tokenizer is in, told by its content, never by its name."""
+"""The kind of a tokenizer file, by its content, never by its name."""
 
 import base64
 import binascii
@@ -8,15 +8,15 @@ import re
 from collections.abc import Mapping
 
 BOM = b'\xef\xbb\xbf'
-HEAD = 1 << 14  # bytes that tell a file that is no JSON
+HEAD = 1 << 14  # first bytes that identify other files than JSON
 USE = 'give the tokenizer.json of the same model'
-SETTINGS = 'has the settings of a tokenizer alone: give the tokenizer.json beside it'
+SETTINGS = 'has the settings of a tokenizer alone: give the tokenizer.json next to it'
 # A key of a JSON object -> what file has it.
 KEYS = {
   'vocab': f'is a tekken file of Mistral: {USE}',
   'tokenizer_class': SETTINGS,
   'added_tokens_decoder': SETTINGS,
-  'model_type': 'is the config.json of a model: give the tokenizer.json beside it',
+  'model_type': 'is the config.json of a model: give the tokenizer.json next to it',
 }
 
 
@@ -28,16 +28,19 @@ def kind_of(head: bytes) -> str | None:
 
 
 def other(content: bytes) -> str | None:
-  """What a file is that tokenizers come with and that cannot be used, and what to give instead.
+  """A sentence on a known file that is not a tokenizer, and what to give instead.
 
-  None for a file of no known kind, and for a tokenizer.json, sound or not.
+  None for a file of unknown kind, and for any tokenizer.json.
   """
   if content.startswith(b'version https://git-lfs'):
     return 'is a pointer of Git LFS, not the file: fetch it with `git lfs pull`'
   if content.startswith((b'#version', b'#Version')):
-    return 'has the merges of a BPE alone (merges.txt): give the tokenizer.json beside it'
-  if _has_ranks(content):
-    return f'has ranks of tiktoken, without the rule that splits text: {USE}'
+    return 'has the merges of a BPE alone (merges.txt): give the tokenizer.json next to it'
+  if has_ranks(content):
+    return (
+      f'has ranks of tiktoken, without the rule that splits text: {USE}, or add the '
+      'rule by `python -m experiments.tools.tokenizer export FILE OUT --rule=cl100k`'
+    )
   return _of_json(content) if kind_of(content) == '.json' else None
 
 
@@ -49,12 +52,12 @@ def _of_json(content: bytes) -> str | None:
   if not isinstance(fields, Mapping) or isinstance(fields.get('model'), Mapping):
     return None
   if fields and all(isinstance(value, int) for value in fields.values()):
-    return 'has a vocabulary alone (vocab.json): give the tokenizer.json beside it'
+    return 'has a vocabulary alone (vocab.json): give the tokenizer.json next to it'
   found = [what for key, what in KEYS.items() if key in fields]
   return found[0] if found else "is JSON, but no tokenizer.json: it has no 'model'"
 
 
-def _has_ranks(content: bytes) -> bool:
+def has_ranks(content: bytes) -> bool:
   """Whether the first lines are each a token in base64 and its number."""
   lines = content[:HEAD].split(b'\n')
   return len(lines) > 1 and all(map(_is_rank, lines[:-1]))

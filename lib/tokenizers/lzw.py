@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LZW dictionaries as in 'Toward a Theory of Tokenization in LLMs': phrases without overlap."""
+"""LZW dictionaries as in arXiv 2404.08335, whose phrases do not overlap."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from lib.tokenizers import base, pairs
 
 
 class LZW(pairs.PairDictionary):
-  """Phrases, each an earlier token and one more character: `merges` rows are (prefix, symbol)."""
+  """Phrases, each an earlier token and one more character: (prefix, symbol) in `merges`."""
 
   family = 'lzw'
 
@@ -22,11 +22,12 @@ class LZW(pairs.PairDictionary):
 def train_lzw(
   documents: Sequence[bytes], vocab_size: int, alphabet: bytes | None = base.BYTES
 ) -> LZW:
-  """Cuts phrases off the documents until they end or the dictionary has `vocab_size` tokens.
+  """Collects phrases from the documents until the dictionary has `vocab_size` tokens.
 
-  Each phrase is the shortest prefix that was no phrase before (LZ78 parsing; no overlap, unlike
-  the textbook LZW); one that a document's end cuts short is dropped. The alphabet's characters hold
-  the first ids whether cut off or not. An `alphabet` of None is the bytes that occur.
+  Each phrase is the shortest prefix that is not yet a phrase (LZ78 parsing without overlap, unlike
+  textbook LZW). A phrase that is cut short by a document's end is dropped. The characters of the
+  alphabet have the first ids, whether or not they occur. An `alphabet` of None is the bytes that
+  occur.
 
   Raises:
     InputError: a byte outside `alphabet`, or an alphabet larger than `vocab_size`.

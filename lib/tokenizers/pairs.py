@@ -87,7 +87,8 @@ def prepare(
     raise InputError('there is no text to train on: give some, or an alphabet')
   if vocab_size < len(alphabet):
     raise InputError(
-      f'{vocab_size} tokens cannot hold the alphabet: ask for {len(alphabet)} or more'
+      f'{vocab_size} tokens are fewer than the characters of the alphabet: '
+      f'ask for {len(alphabet)} or more'
     )
   parts, gap = [], np.array([-1], np.int16)
   for document in documents:

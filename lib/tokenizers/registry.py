@@ -8,7 +8,7 @@ brings neither JAX nor the tokenizer libraries.
 import importlib
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from lib.errors import InputError
@@ -45,6 +45,7 @@ FAMILIES: dict[str, Family] = {
   'foreign': Family('foreign:Foreign'),
   'gzip': Family('coding.baselines:GZip', 'coding.baselines:train_gzip'),
   'lzw': Family('lzw:LZW', 'lzw:train_lzw'),
+  'ranks': Family('ranks:Ranks'),
   'restricted': Family('restricted:Restricted', 'restricted:train_restricted'),
   'sentencepiece': Family('sentencepiece:SentencePiece', 'sentencepiece:train_sentencepiece'),
   'static_ac': Family('coding.baselines:StaticAC', 'coding.baselines:train_static_ac'),
@@ -76,19 +77,23 @@ def train(name: str, documents: Sequence[bytes], vocab_size: int, **options: Any
   Raises:
     InputError: an unknown name or option, or what the family's function refuses.
   """
+  check(name, options)
+  return resolve(FAMILIES[name].train)(documents, vocab_size, **options)
+
+
+def check(name: str, options: Collection[str]) -> None:
+  """Raises InputError for a name that `train` does not know, or options that it does not take."""
   if name not in trainable():
     raise InputError(f'no tokenizer is trained by the name {name!r}: use {", ".join(trainable())}')
-  function = resolve(FAMILIES[name].train)
-  known = list(inspect.signature(function).parameters)[2:]
-  if unknown := sorted(options.keys() - set(known)):
+  known = list(inspect.signature(resolve(FAMILIES[name].train)).parameters)[2:]
+  if unknown := sorted(set(options) - set(known)):
     raise InputError(
       f'{name} has no option {", ".join(unknown)}: it has {", ".join(known) or "none"}'
     )
-  return function(documents, vocab_size, **options)
 
 
 def save(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
-  """Writes the tokenizer to one file with a checksum, whole or not at all.
+  """Writes the tokenizer to one file with a checksum, atomically.
 
   Raises:
     InputError: its class is not the one that FAMILIES names for its family, so that `load` could
@@ -96,7 +101,7 @@ def save(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
   """
   if _class_of(tokenizer.family) is not type(tokenizer):
     raise InputError(
-      f'{type(tokenizer).__name__} cannot be saved: give it a family of its own and add it to '
+      f'{type(tokenizer).__name__} cannot be saved: give it its own family and add it to '
       'FAMILIES in lib/tokenizers/registry.py'
     )
   files.write(path, tokenizer.family, tokenizer.file_state())
@@ -115,7 +120,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
   family, state = files.read(path)
   found = _class_of(family)
   if found is None:
-    raise InputError(f'{path} holds a {family!r} tokenizer: known are {", ".join(readable())}')
+    raise InputError(f'{path} contains a {family!r} tokenizer: known are {", ".join(readable())}')
   with files.rebuilding(path, f'{family} tokenizer'):
     return found.from_state(state)
 

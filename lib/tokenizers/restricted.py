@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Unicode tokenizer with fewer ids: those that a text needs, so that a small model can read out.
+"""A Unicode tokenizer with fewer ids, for small models (after arXiv 2507.04886).
 
-The cuts are those of the whole tokenizer. A token that is not kept is written as its characters,
-and a character that is not kept as its UTF-8 bytes, so that every byte string still comes back.
+Text is segmented by the full tokenizer. A token that is not kept is spelled with its characters,
+and a character that is not kept with its UTF-8 bytes, so it stays lossless.
 """
 
 import functools
@@ -20,14 +20,14 @@ BYTES = np.r_[:0x80, unicode_merge.BYTES + 0x80 : unicode_merge.BYTES + 0x100]  
 
 
 class Restricted(base.Dictionary):
-  """Some ids of a Unicode tokenizer, numbered anew in their order; bytes are always among them.
+  """Some ids of a Unicode tokenizer, renumbered in their order; those of bytes are always kept.
 
   Args:
-    whole: the tokenizer that cuts.
-    kept: ids of it that stay.
+    whole: the full tokenizer.
+    kept: its ids that are kept.
 
   Raises:
-    InputError: an id that it has not, or one that stands for nothing.
+    InputError: an unknown id, or one that has no text.
   """
 
   family = 'restricted'
@@ -37,7 +37,7 @@ class Restricted(base.Dictionary):
     self.kept = np.union1d(whole.check_ids(kept), BYTES)
     if np.any(whole.lengths[self.kept] == 0):
       empty = self.kept[whole.lengths[self.kept] == 0][0]
-      raise InputError(f'id {empty} stands for nothing: keep ids of characters and n-grams')
+      raise InputError(f'id {empty} has no text: keep ids of characters and n-grams')
     super().__init__([whole.pieces[i] for i in self.kept])
 
   def encode(self, data: bytes) -> np.ndarray:
@@ -123,7 +123,7 @@ def train_characters(documents: Sequence[bytes], vocab_size: int, always: str = 
 def train_largest(
   documents: Sequence[bytes], vocab_size: int, longest: int = 3
 ) -> Unicode | Restricted:
-  """Characters and n-grams in at most `vocab_size` ids: restricted where they are below 65,536."""
+  """Characters and n-grams in at most `vocab_size` ids; `Restricted` below 65,536."""
   fitting = [size for size in SIZES if size <= vocab_size]
   if not fitting:
     return train_restricted(documents, vocab_size, longest)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SentencePiece (BPE and unigram LM) over bytes: exact for every byte string, with no unknown.
+"""SentencePiece (BPE and unigram LM) with byte fallback: lossless (arXiv 1808.06226).
 
-A model that normalises text, adds or drops spaces or lacks byte tokens is no such tokenizer. What
-it does is written in the model itself; no text is tried.
+A model that normalises text, adds or drops spaces, or lacks byte tokens is refused. Its own options
+show what it does; no text is tried.
 """
 
 import functools
@@ -21,13 +21,13 @@ SENTENCE = 4096  # bytes of the longest sentence to train on
 
 
 class SentencePiece(utf8.TextDictionary):
-  """A trained model; ids are SentencePiece's own, of which unknown and control ones stay unused.
+  """A trained model. Ids are SentencePiece's own; those of unknown and control tokens are unused.
 
   Args:
     model_proto: the serialised model, with byte fallback and without normalisation.
 
   Raises:
-    InputError: bytes that are no model, or a model that changes text.
+    InputError: not a serialised model, or a model that changes text.
   """
 
   family = 'sentencepiece'
@@ -117,15 +117,15 @@ def changes_text(model_proto: bytes) -> bool:
 def train_sentencepiece(
   documents: Sequence[bytes], vocab_size: int, kind: str = 'unigram'
 ) -> SentencePiece:
-  """Trains a model of just `vocab_size` ids; the same documents give the same model.
+  """Trains a model of exactly `vocab_size` ids; it depends on the documents alone.
 
   Args:
-    documents: any bytes; what is not UTF-8 is passed over.
-    vocab_size: it includes 256 byte tokens and one unused id, <unk>.
+    documents: any bytes; invalid UTF-8 is skipped.
+    vocab_size: including 256 byte tokens and one unused id, <unk>.
     kind: 'unigram' or 'bpe'.
 
   Raises:
-    InputError: an unknown kind, no text, or a size that the documents cannot give.
+    InputError: an unknown kind, no text, or more ids than the documents yield.
   """
   import sentencepiece
 

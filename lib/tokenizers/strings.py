@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens as people see them: what a glyph table draws for each id."""
+"""Printable strings of tokens, from which a glyph table is rendered."""
 
 from lib.errors import InputError
 from lib.tokenizers.base import Tokenizer
@@ -13,10 +13,10 @@ def token_strings(tokenizer: Tokenizer, alphabet: str = 'text') -> list[str]:
 
   Args:
     tokenizer: any.
-    alphabet: 'text' (the decoded token; bytes that are no UTF-8 as `\\xNN`) or 'byte_level'
+    alphabet: 'text' (the decoded token; bytes that are not UTF-8 as `\\xNN`) or 'byte_level'
       (GPT-2's printable character for each byte, so that a space becomes Ġ).
 
-  An id that stands for no bytes by itself is written `<special_ID>`.
+  An id without bytes of its own is written `<special_ID>`.
 
   Raises:
     InputError: another alphabet.

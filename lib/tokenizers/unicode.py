@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Unicode-centric tokenizer of arXiv 2507.04886: an id is a code point, or an n-gram.
+"""The Unicode-centric tokenizer of arXiv 2507.04886: each id is a code point or an n-gram.
 
-| ids             | stand for                                                       |
+| ids             | text                                                            |
 |-----------------|-----------------------------------------------------------------|
 | 0x0000-0xD7FF   | that code point                                                 |
 | 0xD800-0xDFFF   | the first 2,048 n-grams                                         |
@@ -33,13 +33,13 @@ LONGEST = 16  # characters in an n-gram: more would be words
 class Unicode(base.Dictionary):
   """One id for each code point of the Basic Multilingual Plane, and merges into n-grams.
 
-  The merges are all splits of each n-gram into two tokens, those of longer n-grams first, equally
-  long ones by code points: not the order of frequency. The merge first in that order is done
-  first, anywhere in the text (BPE without words). So an n-gram whose parts are never both made is
-  never emitted, as in the paper.
+  The merges are all splits of each n-gram into two tokens, ordered by length (longest first) and
+  then by code points, not by frequency. The first merge in that order is applied first, anywhere
+  in the text (BPE without words). So an n-gram whose parts are never both formed is never emitted,
+  as in the paper.
 
   Args:
-    ngrams: strings of 2 or more code points that have ids of their own, in any order.
+    ngrams: strings of 2 or more code points, each with an id, in any order.
     vocab_size: 65,536 or 131,072.
 
   Raises:
@@ -135,11 +135,11 @@ def train_unicode(
   """Takes the most frequent n-grams of 2 to `longest` letters.
 
   N-grams are counted at every place within runs of letters, their marks and apostrophes, so that
-  none holds a space or a digit. The first of each length are taken, then the second of each, and
-  so on while there are ids. Documents are held in memory, at some 50 bytes a character.
+  none contains a space or a digit. The most frequent of each length are taken, then the second
+  most frequent of each, and so on while ids are left. Memory: about 50 bytes per character.
 
   Raises:
-    InputError: no n-gram occurs `min_count` times, or a length that no n-gram has.
+    InputError: no n-gram occurs `min_count` times, or `longest` is out of range.
   """
   if not 2 <= longest <= LONGEST:
     raise InputError(f'n-grams of up to {longest} characters asked for: choose 2 to {LONGEST}')

@@ -21,14 +21,14 @@ def cut(data: bytes, refused: str = '') -> Iterator[str | bytes]:
     data: any bytes.
     refused: characters to leave as bytes although they are well formed.
   """
-  text = data.decode('utf-8', 'surrogateescape')  # a byte that is no UTF-8 becomes U+DC80..DCFF
+  text = data.decode('utf-8', 'surrogateescape')  # a byte that is not UTF-8 becomes U+DC80..DCFF
   for i, part in enumerate(re.split(f'([\udc80-\udcff{re.escape(refused)}]+)', text)):
     if part:
       yield part.encode('utf-8', 'surrogateescape') if i % 2 else part
 
 
 def boundary(data: Buffer, at: int) -> int:
-  """The last place at or before `at` where no UTF-8 character is cut; `at` amid other bytes."""
+  """The last place at or before `at` that is not inside a UTF-8 character."""
   for back in range(min(4, at + 1)):  # a character has at most three continuation bytes 10xxxxxx
     if at - back == len(data) or data[at - back] & 0xC0 != 0x80:
       return at - back
@@ -53,11 +53,11 @@ def character_ends(text: str) -> np.ndarray:
 
 
 class TextDictionary(base.Dictionary):
-  """A dictionary whose text is cut by a library, and which has a token for each single byte.
+  """A dictionary with a token for each byte, whose text is segmented by a library.
 
-  It is lossless whatever the library does: a token of the library is kept where it stands for the
-  text at its place, and all else is written in single bytes, which `fallback_bytes` counts.
-  Subclasses set `refused`, the characters that the library never gives back.
+  It is lossless for any library: a token is kept if its text is the text at its place, and all else
+  is written in single bytes, which `fallback_bytes` counts.
+  Subclasses set `refused`, characters that the library never restores.
   """
 
   refused = ''
@@ -67,7 +67,7 @@ class TextDictionary(base.Dictionary):
     """Returns the library's ids of a text that has no `refused` character."""
 
   def encode_places(self, text: str) -> tuple[list[int], list[int]]:
-    """The same ids, and the character after the last of each."""
+    """The same ids, and the end of each in characters."""
     ids = self.encode_text(text)
     return ids, [len(text)] * len(ids)
 
@@ -83,11 +83,11 @@ class TextDictionary(base.Dictionary):
     return ids
 
   def fallback_bytes(self, data: bytes) -> int:
-    """Bytes that are no UTF-8, that the library refuses, or where a token does not come back."""
+    """Number of bytes that are not UTF-8, that are refused, or whose token is not restored."""
     return self._encode(data)[1]
 
   def _encode(self, data: bytes) -> tuple[np.ndarray, int]:
-    """Ids, int32 [n], and the number of bytes that are written one by one."""
+    """Ids, int32 [n], and the number of bytes in byte fallback."""
     parts, single = [np.zeros(0, np.int32)], 0
     for part in cut(data, self.refused):
       if isinstance(part, bytes):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""WordPiece over bytes through Hugging Face tokenizers: exact for every byte string."""
+"""WordPiece over bytes (arXiv 1609.08144), trained by Hugging Face tokenizers: lossless."""
 
 import functools
 import re
@@ -13,19 +13,19 @@ from lib.tokenizers import base, utf8
 
 BASE = 512  # each byte as the start of a word and as its continuation
 CONTINUES = '\u2192'  # marks a continuation; it is not among the characters of ByteLevel
-WORD = 64  # bytes; matching takes the cube of a word's length
+WORD = 64  # bytes; matching time is cubic in a word's length
 CHUNK = 2**15  # characters; on longer texts the library slows down
 
 
 class WordPiece(utf8.TextDictionary):
-  """Words are cut as in GPT-2, then every 64 bytes, then into the longest pieces from the left.
+  """Splits text as GPT-2 does, then every 64 bytes, then into the longest pieces from the left.
 
   Args:
     pieces: the bytes of each id.
-    continues: bool [d], which pieces continue a word; the others start one.
+    continues: bool [d], whether a piece continues a word; the others start one.
 
   Raises:
-    InputError: a piece given twice, or a byte that no piece starts or continues with.
+    InputError: a repeated piece, or a byte that lacks a piece for the start or inside of a word.
   """
 
   family = 'wordpiece'
@@ -53,7 +53,7 @@ class WordPiece(utf8.TextDictionary):
     return [i for chunk in _chunks(text) for i in self._tokenizer.encode(chunk).ids]
 
   def state(self) -> base.State:
-    """Pieces end to end with their lengths, and which continue a word."""
+    """Concatenated pieces with their lengths, and which continue a word."""
     return {
       'bytes': base.byte_array(b''.join(self.pieces)),
       'lengths': self.lengths,
@@ -67,10 +67,10 @@ class WordPiece(utf8.TextDictionary):
 
 
 def train_wordpiece(documents: Sequence[bytes], vocab_size: int) -> WordPiece:
-  """Trains just `vocab_size` pieces, each seen twice or more; bytes that are no UTF-8 are skipped.
+  """Trains exactly `vocab_size` pieces, each seen twice or more; invalid UTF-8 is skipped.
 
   Raises:
-    InputError: fewer than 512 pieces asked for, or more than the documents give.
+    InputError: fewer than 512 pieces, or more than the documents yield.
   """
   from tokenizers import trainers
 
@@ -84,7 +84,7 @@ def train_wordpiece(documents: Sequence[bytes], vocab_size: int) -> WordPiece:
   trainer = trainers.WordPieceTrainer(
     vocab_size=vocab_size,
     min_frequency=2,
-    # Named here, the single bytes get fixed ids, on which the order of tied merges depends.
+    # The single bytes get fixed ids, on which the order of tied merges depends.
     special_tokens=[_written(piece, flag) for piece, flag in singles],
     continuing_subword_prefix=CONTINUES,
     show_progress=False,
@@ -116,7 +116,7 @@ def _tokenizer(vocab: dict[str, int]):
 
 
 def _chunks(text: str) -> Iterator[str]:
-  """Cuts a long text before single spaces, where words end whatever comes after."""
+  """Cuts a long text before single spaces, where words always end."""
   start = 0
   while start < len(text):
     space = re.compile(r'\w (?=\w)').search(text, start + CHUNK)
@@ -127,7 +127,7 @@ def _chunks(text: str) -> Iterator[str]:
 
 @functools.cache
 def byte_characters() -> str:
-  """The character by which ByteLevel writes each byte: itself where it prints, else from U+0100."""
+  """ByteLevel's character for each byte: the byte itself if printable, else from U+0100."""
   prints = {*range(33, 127), *range(161, 173), *range(174, 256)}
   others = iter(range(256, 512))
   return ''.join(chr(byte if byte in prints else next(others)) for byte in range(256))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that hold state, data position, progress and identity, behind orbax v1."""
+"""Checkpoints of state, data position, progress and identity, written by orbax v1."""
 
 import concurrent.futures
 import functools
@@ -22,7 +22,7 @@ from lib.parallel import processes
 from lib.provenance import Identity
 from lib.train.state import State
 
-KEPT = 2  # the last, and one to go back to if it is damaged
+KEPT = 2  # the last, and one before it in case that is damaged
 
 
 @jax.jit
@@ -38,17 +38,17 @@ def digest(state: State) -> jax.Array:
 
 
 def _voucher(state: State, text: str) -> str:
-  """What vouches for a checkpoint: the state's checksum, and a hash of what is noted beside it."""
+  """The checksums of a checkpoint: of its state, and of its notes."""
   return f'{int(digest(state)):08x}-{hashlib.sha256(text.encode()).hexdigest()}'
 
 
 class Checkpoints:
-  """The checkpoints of one run, newest last; a damaged one is named and the one before it used.
+  """The checkpoints of one run, newest last; a damaged one is reported and the previous one used.
 
-  One is written in the background while training goes on, and takes its name when it is whole.
+  A checkpoint is written in the background during training, and gets its name when it is complete.
 
   Args:
-    folder: on a disk, or in a bucket: gs://BUCKET/…; the last KEPT stay there.
+    folder: on a disk, or in a bucket: gs://BUCKET/…; the last KEPT are kept.
   """
 
   def __init__(self, folder: str | os.PathLike):
@@ -69,7 +69,7 @@ class Checkpoints:
   def save(
     self, step: int, state: State, data: Any, progress: Mapping[str, Any], identity: Identity
   ) -> None:
-    """Begins a checkpoint of things as they are now, once the one before it is on disk.
+    """Starts writing a checkpoint, once the previous one is on disk.
 
     Args:
       step: names it.
@@ -79,10 +79,10 @@ class Checkpoints:
       identity: of the run; JSON-like.
 
     Raises:
-      OSError and others: what stopped the one before it.
+      OSError and others: the previous checkpoint failed.
     """
     self.wait()
-    # The places of all lanes, whoever reads them: so any number of processes can go on.
+    # The positions of all lanes, so that any number of processes can resume.
     place = lanes.merge(processes.gathered(data.get_state()))
     kept = {'data': place, 'progress': dict(progress), 'identity': dict(identity)}
     text = json.dumps(kept)
@@ -92,10 +92,10 @@ class Checkpoints:
     )
 
   def wait(self, seconds: float | None = None) -> bool:
-    """Waits at most `seconds` for the checkpoint begun last; whether it is on disk.
+    """Waits at most `seconds` for the last checkpoint; whether it is on disk.
 
     Raises:
-      OSError and others: what stopped it.
+      OSError and others: it failed.
     """
     try:
       if self._saving:
@@ -108,7 +108,8 @@ class Checkpoints:
   def restore(
     self, shapes: State, data: Any, identity: Identity
   ) -> tuple[State, dict[str, Any]] | None:
-    """The newest sound state and its progress, with `data` set to its position; None if none is.
+    """The newest undamaged state and its progress, with `data` set to its position; None without
+    one.
 
     Args:
       shapes: abstract state carrying the shardings of *this* run's mesh.
@@ -116,8 +117,8 @@ class Checkpoints:
       identity: of this run.
 
     Raises:
-      InputError: the checkpoints are of another run; or all are damaged, or their place in the
-        data is written in another way.
+      InputError: the checkpoints are of another run; or all are damaged, or of a version with
+        another data position.
     """
     start = data.get_state()
     steps = sorted((found.step for found in self._manager.checkpoints), reverse=True)
@@ -138,13 +139,13 @@ class Checkpoints:
         return state, kept['progress']
       except InputError:
         raise
-      except Exception as error:  # damage shows as any of a dozen types
+      except Exception as error:  # damage raises many types of errors
         data.set_state(start)
         reason = str(error).split('\n')[0][:200]
         logging.error('checkpoint %s/%d is damaged: %s', self._manager.directory, step, reason)
     if steps:
       raise InputError(
         f'every checkpoint in {self._manager.directory} is damaged, or of a version that read its '
-        'data otherwise: delete it to train anew.'
+        'data otherwise: delete it to train again.'
       )
     return None

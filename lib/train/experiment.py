@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recipe hands to the training loop, and what the loop hands back."""
+"""The interface of recipes and the training loop."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ SUMS = ('nats', 'bytes', 'tokens')  # over the tokens of a batch, which every lo
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """One model to train: pytrees and functions of them, nothing of any module system.
+  """One model to train: pytrees and functions of them, independent of a module system.
 
   Attributes:
     init_fn: (key, batch) -> variables.

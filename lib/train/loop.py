@@ -47,7 +47,7 @@ class Profiler:
       self.close()
 
   def close(self) -> None:
-    """Ends a trace that is still going on."""
+    """Ends a running trace."""
     if self._tracing:
       jax.profiler.stop_trace()
       self._tracing = False
@@ -58,7 +58,8 @@ def check_finite(step: int, values: Mapping[str, Any]) -> None:
   for name in ('loss', 'gradient_norm'):
     if not np.all(np.isfinite(values[name])):
       raise Diverged(
-        f'{name} is {values[name]} at step {step}: stopped; the checkpoints are older.'
+        f'{name} is {values[name]} at step {step}: training stopped; the last checkpoint is '
+        'from an earlier step.'
       )
 
 
@@ -93,11 +94,11 @@ def train(
     evaluate_every: steps between evaluations; the last state is always evaluated.
     checkpoint_every: steps between checkpoints; the last state is always saved.
     profile: (first, last + 1) steps to trace into workdir/profile/RUN, or None.
-    accumulate: parts in which each batch is taken, to hold the activations of one at a time.
-    identity: of the run (`lib.provenance`), kept in each checkpoint. A checkpoint of another is
-      refused.
-    mirror: where workdir is the copy of one in a bucket; checkpoints go there at once, and files
-      are sent before each of them, so that no line of metrics before it can be lost.
+    accumulate: parts of each batch that are processed one after the other, to save memory.
+    identity: of the run (`lib.provenance`), kept in each checkpoint. Checkpoints of another
+      identity are refused.
+    mirror: if workdir is the copy of a bucket. Checkpoints are written to the bucket; files are
+      sent before each of them, so that no earlier line of metrics can be lost.
 
   Returns:
     The final state, its variables whole on this process, and the history: every line of metrics of
@@ -116,7 +117,7 @@ def train(
       f'1 or more; got {log_every}, {evaluate_every}, {checkpoint_every} and {accumulate}.'
     )
   if profile is not None and (len(profile) != 2 or not 0 <= profile[0] < profile[1]):
-    raise InputError(f'profile={profile} names no steps: give (first, last + 1).')
+    raise InputError(f'profile={profile} contains no step: give (first, last + 1).')
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   data = iter(experiment.batches)
@@ -133,31 +134,31 @@ def train(
     restored = checkpoints.restore(training.shapes, data, identity or {})
     state, progress = restored or (training.make(), {'seconds': 0.0, 'evaluated': False})
     start, seconds = int(state['step']), progress['seconds']
-    evaluated = progress['evaluated']  # is `state` evaluated, where that is due?
-    if start < steps:  # a run that is done is only read
+    evaluated = progress['evaluated']  # whether `state` has been evaluated, if that is due
+    if start < steps:  # a finished run is only read
       step_fn = compile_lowered(training.step.lower(state, example))
     metrics = metric_files.Metrics(workdir, run, start if restored else -1)
     bar.begin(start)
     bar.phase('first step')
     profiler = Profiler(workdir / 'profile' / run, profile)
     pending: tuple[int, Mapping[str, jax.Array]] | None = None
-    clock = time.perf_counter()  # when the last step was done, or the loop went on after a pause
+    clock = time.perf_counter()  # end of the last step, or of the last pause
 
     def evaluate(step: int) -> None:
       nonlocal evaluated
       bar.phase('evaluating')
-      variables = processes.own(state['variables'], mesh)
+      variables = processes.gather_to_host(state['variables'], mesh)
       found: dict[str, Mapping[str, Any]] = {}
       measure = lambda: found.update(
         (name, of(variables)) for name, of in experiment.evaluations.items()
       )
-      with jax.set_mesh(processes.own_mesh(mesh)):
+      with jax.set_mesh(processes.local_mesh(mesh)):
         evaluated = stop.undisturbed(measure)
       for name, values in found.items() if evaluated else ():
         metrics.write(step, {f'{name}/{k}': v for k, v in values.items()} | {'seconds': seconds})
 
     def save(step: int) -> None:
-      if mirror and processes.first():
+      if mirror and processes.is_primary():
         mirror.send()
       progress = {'seconds': seconds, 'evaluated': evaluated}
       checkpoints.save(step, state, data, progress, identity or {})
@@ -182,7 +183,7 @@ def train(
     with contextlib.closing(metrics), contextlib.closing(profiler), stop:
       for step in range(start, steps):
         # NOTE: keep this order. Evaluate and save the *old* state, then take the next batch: so a
-        # checkpoint at step s holds the data position of batch s, and step 0 is covered. Before
+        # checkpoint at step s has the data position of batch s, and step 0 is covered. Before
         # either, settle: a state may be kept only once its own loss is known to be finite.
         due_save = step > start and step % checkpoint_every == 0
         due_evaluation = step % evaluate_every == 0 and not evaluated
@@ -195,7 +196,7 @@ def train(
           if stop.number:
             checkpoints.wait()
             raise Stopped(
-              f'stopped by {stop.name} at step {step}, saved; the same command goes on.',
+              f'stopped by {stop.name} at step {step}, saved; the same command resumes it.',
               stop.number,
             )
           clock = time.perf_counter()
@@ -206,7 +207,7 @@ def train(
         evaluated = False
         settle()  # the step before, read while this one runs
         pending = (step, values)
-        checkpoints.wait(seconds=0)  # a full disk is better known now than at the next save
+        checkpoints.wait(seconds=0)  # report a full disk now, not at the next save
         bar.update()
       settle()
       if start < steps or (start == steps and not evaluated):
@@ -215,9 +216,9 @@ def train(
         checkpoints.wait()
       if stop.stops(steps):
         raise Stopped(
-          f'stopped by {stop.name} after step {steps}, saved; the same command goes on.',
+          f'stopped by {stop.name} after step {steps}, saved; the same command resumes it.',
           stop.number,
         )
-    state = state | {'variables': processes.own(state['variables'], mesh)}
+    state = state | {'variables': processes.gather_to_host(state['variables'], mesh)}
     processes.wait(f'{run} is trained')  # its history is written by the first
   return state, metric_files.read(workdir / 'metrics.jsonl', run)

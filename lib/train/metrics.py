@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics on disk (JSON lines always, TensorBoard beside them) and on the terminal."""
+"""Metrics on disk (JSON lines and TensorBoard) and on the terminal."""
 
 import json
 import math
@@ -19,7 +19,7 @@ LN2 = math.log(2)
 
 
 def read(path: str | os.PathLike, run: str | None = None) -> list[dict[str, Any]]:
-  """Lines of a metrics file, of one run if named; one that a kill cut short is left out."""
+  """Lines of a metrics file, of one run if named; an incomplete last line is skipped."""
   lines: list[dict[str, Any]] = []
   if not os.path.exists(path):
     return lines
@@ -37,12 +37,12 @@ class Metrics:
   """Appends metrics of one run to a file that several runs may share.
 
   Every line is {'run', 'step', ...}. On resume the lines of this run past the restored step are
-  taken out first, so that each step stands there once. Only process 0 writes.
+  removed first, so that each step occurs once. Only process 0 writes.
   """
 
   def __init__(self, folder: str | os.PathLike, run: str, step: int):
     self._run = run
-    self._writes = processes.first()
+    self._writes = processes.is_primary()
     if not self._writes:
       return
     from tensorboardX import SummaryWriter  # slow to import, and only process 0 needs it
@@ -55,7 +55,7 @@ class Metrics:
     self._board = SummaryWriter(str(folder / 'tensorboard' / run), purge_step=step + 1)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
-    """One line. Arrays (one entry a replica) become lists; TensorBoard gets their mean."""
+    """One line. Arrays (one entry per replica) become lists; TensorBoard gets their mean."""
     if not self._writes:
       return
     for name, value in values.items():
@@ -99,11 +99,11 @@ def summarise(metrics: Mapping[str, np.ndarray], seconds: float) -> dict[str, An
 
 def progress_bar(label: str, steps: int) -> Bar:
   """A bar that shows steps, rate and time left; silent on processes other than 0."""
-  return Bar(total=steps, desc=label, unit='step', disable=not processes.first())
+  return Bar(total=steps, desc=label, unit='step', disable=not processes.is_primary())
 
 
 def show(bar: Bar, values: Mapping[str, Any]) -> None:
-  """Puts loss, bits per byte and tokens per second beside the bar."""
+  """Shows loss, bits per byte and tokens per second next to the bar."""
   bar.set_postfix_str(
     f'loss {np.mean(values["loss"]):.4f}, {np.mean(values["bits_per_byte"]):.4f} bits/byte, '
     f'{values["tokens_per_second"]:,.0f} tokens/s',

@@ -13,11 +13,11 @@ from lib.train.experiment import Batch, Experiment
 def replicate(experiment: Experiment, count: int, batches: Iterable[Batch]) -> Experiment:
   """`count` independent models under `vmap`.
 
-  The total loss is the sum over replicas, so each replica's gradient is its own and an optimiser
-  that works on each entry alone (AdamW without clipping) trains each as if it were alone.
+  The total loss is the sum over replicas, so each replica's gradient is its own and an
+  elementwise optimiser (AdamW without clipping) trains each replica independently.
 
   Args:
-    experiment: one replica; its evaluations and `initial` must know the replica axis already.
+    experiment: one replica; its evaluations and `initial` must already have the replica axis.
     count: R, replicas.
     batches: batches whose leaves have a leading axis R.
   """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training state (a plain pytree), made sharded, and the donated step that advances it."""
+"""The training state (a plain, sharded pytree), and the jitted step that advances it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from lib.train.optimizer import Optimizer, resolve
 from pallas_kernels.implementations import backend
 
 State = dict[str, Any]  # {'step': int32 [], 'variables': collections, 'optimizer': optax state}
-LARGE = 2**20  # entries of a parameter that should be spread over the devices
+LARGE = 2**20  # a parameter with more entries should be sharded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Training:
     shapes: the state's ShapeDtypeStructs, each with its sharding.
     make: () -> the initial state; each shard is made on its own device (no host copy).
     step: the jitted (state, batch) -> (state, metrics); the old state's memory is donated. Its
-      randomness is a function of (seed, step) alone, so a resumed run draws the same.
+      randomness is a function of (seed, step) alone, so a resumed run has the same randomness.
     flops: of a step on all devices: three times the forward pass that modules declare
       (`lib.parameters`), with all T² scores of attention and nothing rematerialised.
   """
@@ -75,7 +75,7 @@ def prepare(
     if variables is None:
       example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
       variables = experiment.init_fn(jax.random.key(seed), example)
-    else:  # a copy, since the step gives the memory of the state away
+    else:  # a copy, since the step donates the state's memory
       variables = jax.tree.map(jnp.copy, variables)
     return {
       'step': jnp.zeros((), jnp.int32),
@@ -112,7 +112,7 @@ def prepare(
 
 
 def _warn(description: Description, mesh: Mesh) -> None:
-  """Says once which large arrays are whole on every device of a mesh that spreads weights."""
+  """Warns once of large arrays that are replicated on a mesh that shards weights."""
   if mesh.size == mesh.shape['data']:
     return
   leaves = jax.tree_util.tree_leaves_with_path(description.shapes)
@@ -121,7 +121,7 @@ def _warn(description: Description, mesh: Mesh) -> None:
   if whole:
     logging.log_first_n(
       logging.WARNING,
-      'no axes of the mesh are declared for %s: every device holds a whole copy. '
+      'no axes of the mesh are declared for %s: every device has a full copy. '
       'lib.parameters.declared gives them.',
       1,
       ', '.join(whole),
@@ -189,26 +189,25 @@ def _make_step(
 
 
 def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-  """The step as it is run: on a GPU without CUDA graphs, which are XLA's default.
+  """The jitted step, on a GPU without CUDA graphs, which are XLA's default.
 
-  With them no step of twelve unrolled layers was seen to end on an H200 (jax 0.11.2, two tries of
-  half a minute); why is not known. A trace names ops, too, which graphs hide.
+  With CUDA graphs, steps of twelve unrolled layers did not finish within half a minute on an H200
+  (jax 0.11.2, two tries); the cause is unknown. Without them, traces also name ops.
   """
   gpu = backend() == 'gpu'
   return lowered.compile({'xla_gpu_graph_min_graph_size': str(2**30)} if gpu else None)
 
 
 def accumulated(of_batch: Callable, parts: int, axis: int, places: Any) -> Callable:
-  """`of_batch(batch, key) -> ((loss, sums), gradient)` of parts of a batch, one after the other.
+  """`of_batch(batch, key) -> ((loss, sums), gradient)` over the parts of a batch, in sequence.
 
-  A part counts by its tokens, so that a loss that is a mean over tokens has the gradient of the
-  whole batch, whatever the padding. Parts draw apart: what is random once a batch becomes random
-  once a part. Rows are dealt out in turn, so that every device has its share of each part.
+  Parts are weighted by their tokens, so a loss that is a mean over tokens has the gradient of the
+  whole batch. Each part has its own random numbers. Every device has an equal share of each part.
 
   Args:
     of_batch: as above; `tokens` among the sums is a scalar, or has an entry for each replica, which
       then is the leading axis of the gradient.
-    parts: in how many.
+    parts: their number.
     axis: of the batch in its arrays.
     places: shardings of the gradient.
 

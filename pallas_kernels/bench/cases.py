@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
 ONE_CARD = 'one_card'  # in the name of what is only asked for where a card is at hand
 
-# Positions and vocabulary of a readout: a step's batch × length over this many chips.
+# Positions and vocabulary of an LM head: a step's batch × length over this many chips.
 LINEAR = {
   # equal_info, paper, m2.models 113m: 256 × 512 tokens, of 16 bits
   'equal_info_113m': {'positions': 256 * 512 // 4, 'dim': 768, 'vocab_size': 2**16},

@@ -90,7 +90,7 @@ def attention(name: str) -> Iterator[Found]:
     yield f'causal_attention, biases: {kind}', error(found, expected), LIMIT
 
 
-def readout(name: str, count: int = 9000, ids: int = 5000) -> Iterator[Found]:
+def lm_head(name: str, count: int = 9000, ids: int = 5000) -> Iterator[Found]:
   """Without gradients, and with those of a loss that is a mean, and of one that is none."""
   hidden, table = _random((count, 200), (ids, 200))
   table, bias = table * 200**-0.5, jax.random.normal(jax.random.key(1), (ids,))
@@ -147,7 +147,7 @@ def main() -> None:
     sys.exit('There is no accelerator here: the tests compare the emulated kernels.')
   print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}\n')
   bad = 0
-  for check in (attention, readout, rows):
+  for check in (attention, lm_head, rows):
     for title, found, limit in check(KERNEL[backend]):
       fine = found <= limit
       bad += not fine

@@ -19,7 +19,7 @@ from lib.errors import InputError
 from lib.tokenizers import base, files
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import arithmetic
-from lib.tokenizers.coding.model import Remembered
+from lib.tokenizers.coding.model import MemoizedModel
 from lib.tokenizers.coding.streams import SteppedAC
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from tests.helpers import byte_models
@@ -88,7 +88,7 @@ def test_reading_at_once_and_byte_by_byte_agree_beyond_the_context(position, roo
 
 
 def test_the_context_holds_the_newer_half_or_more(model):
-  held = model.held(np.arange(60))
+  held = model.visible_bytes(np.arange(60))
   assert held[:16].tolist() == list(range(16))
   assert held[16:].min() == 8
   assert held.max() == 15  # and the begin: 16 tokens
@@ -114,10 +114,10 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
   with pytest.raises(InputError, match='damaged'):
     ByteModel.load(tmp_path / 'm1')
   tokenizers.save(Characters(), tmp_path / 'bytes')
-  with pytest.raises(InputError, match="holds a 'characters', not an M1"):
+  with pytest.raises(InputError, match="contains a 'characters', not a byte model"):
     ByteModel.load(tmp_path / 'bytes')
   files.write(tmp_path / 'odd', byte_model.FAMILY, {'sizes': base.byte_array(b'{}')})
-  with pytest.raises(InputError, match='odd holds arrays that make no M1'):
+  with pytest.raises(InputError, match='odd contains arrays that are not a valid M1'):
     ByteModel.load(tmp_path / 'odd')
 
 
@@ -136,7 +136,7 @@ def test_each_text_is_asked_for_once(model):
     asked.extend(row[:n].tobytes() for row, n in zip(prefixes, lengths))
     return model(prefixes, lengths)
 
-  remembered = Remembered(count)
+  remembered = MemoizedModel(count)
   prefixes = np.array([[97, 98], [97, 0], [97, 98], [0, 0]], np.uint8)
   lengths = np.array([2, 1, 2, 0], np.int32)
   first, again = remembered(prefixes, lengths), remembered(prefixes[::-1], lengths[::-1])

@@ -119,7 +119,7 @@ def test_strings_that_cannot_be_counted_are_named():
     coded_text.string_counts([np.zeros(9, np.uint8)], 3, False)
   with pytest.raises(InputError, match='strings of 17 bits'):
     coded_text.string_counts([np.zeros(9, np.uint8)], 17, True)
-  with pytest.raises(InputError, match='1 bytes hold no string of 16 bits'):
+  with pytest.raises(InputError, match='1 bytes contain no string of 16 bits'):
     coded_text.string_counts([np.zeros(1, np.uint8)], 16, True)
 
 

@@ -169,18 +169,18 @@ def test_whole_documents_fill_rows_in_their_order():
   documents = Encoded(
     np.concatenate(ids), np.ones(11, int), np.array([len(one) for one in ids])
   )  # fmt: skip
-  rows = pipeline.fitted(documents, 9, 5)
+  rows = pipeline.pack_whole_documents(documents, 9, 5)
   assert rows['targets'].tolist() == [[0, 1, 0, 1, 2], [0, 1, 0, 0, 0], [0, 1, 2, 3, 0]]
   assert rows['inputs'].tolist() == [[9, 0, 9, 0, 1], [9, 0, 0, 0, 0], [9, 0, 1, 2, 0]]
   assert rows['segments'].tolist() == [[1, 1, 2, 2, 2], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0]]
   assert rows['positions'].tolist() == [[0, 1, 0, 1, 2], [0, 1, 0, 0, 0], [0, 1, 2, 3, 0]]
   assert rows['bytes'].sum() == 11
   with pytest.raises(InputError, match='a document of 4 tokens does not fit a row of 3'):
-    pipeline.fitted(documents, 9, 3)
+    pipeline.pack_whole_documents(documents, 9, 3)
   with pytest.raises(InputError, match='4 rows of 0 tokens are no batch'):
     pipeline.batches(documents, Bytes(), **options(batch_size=4, length=0))
   empty_first = Encoded(np.arange(2), np.ones(2, int), np.array([0, 2]))
-  assert pipeline.fitted(empty_first, 9, 3)['targets'].tolist() == [[0, 1, 0]]
+  assert pipeline.pack_whole_documents(empty_first, 9, 3)['targets'].tolist() == [[0, 1, 0]]
 
 
 def test_context_bytes_keeps_the_tokens_that_begin_within():
@@ -296,7 +296,7 @@ def test_replicas_are_stacked_and_resume_from_an_orbax_checkpoint(tmp_path):
   def datasets():
     return [pipeline.batches(NUMBERED, Numbers(), **options(seed=seed)) for seed in range(3)]
 
-  iterator = iter(pipeline.stack(datasets()))
+  iterator = iter(pipeline.stack_replicas(datasets()))
   singles = [iter(dataset) for dataset in datasets()]
   for _ in range(4):
     batch = next(iterator)
@@ -306,7 +306,7 @@ def test_replicas_are_stacked_and_resume_from_an_orbax_checkpoint(tmp_path):
   with ocp.training.Checkpointer(tmp_path / 'checkpoints') as checkpoints:
     checkpoints.save_checkpointables(4, {'data': iterator})
     expected = [next(iterator) for _ in range(5)]
-    resumed = iter(pipeline.stack(datasets()))
+    resumed = iter(pipeline.stack_replicas(datasets()))
     checkpoints.load_checkpointables(4, {'data': resumed})
   assert all(same(next(resumed), batch) for batch in expected)
 
@@ -357,4 +357,4 @@ def test_one_token_in_many_documents_is_enough(monkeypatch):
 def test_encoded_documents_without_a_token_are_refused():
   none = Encoded(np.zeros(0, int), np.zeros(0, int), np.zeros(3, int))
   with pytest.raises(InputError, match='none of the 3 documents gives a token'):
-    pipeline.fitted(none, 9, 5)
+    pipeline.pack_whole_documents(none, 9, 5)

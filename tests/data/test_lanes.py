@@ -128,7 +128,7 @@ def test_lanes_that_do_not_fit_are_refused():
   for count, documents, words in (
     (3, 100, 'divide the batch of 16; got 3'),
     (-1, 100, 'must be 1 or more'),
-    (16, 15, '16 lanes want 16 documents or more, one for each; the source has 15'),
+    (16, 15, '16 lanes need 16 documents or more, one for each; the source has 15'),
   ):
     with pytest.raises(InputError, match=words):
       batches(Counting(documents), count)
@@ -144,7 +144,7 @@ def test_a_lane_without_a_token_is_refused():
 def test_another_number_of_lanes_does_not_go_on():
   place = iter(batches(Counting(100), 8)).get_state()
   data = iter(batches(Counting(100), 4))
-  with pytest.raises(InputError, match='read in 8 lanes, this run has 4'):
+  with pytest.raises(InputError, match='has 8 lanes, this run 4'):
     data.set_state(place)
 
 
@@ -167,7 +167,7 @@ def test_processes_at_different_places_are_noticed():
 
 
 def test_replicas_keep_the_lanes_of_each(monkeypatch):
-  stacked = lambda: pipeline.stack([batches(Counting(100)), batches(Counting(50))])
+  stacked = lambda: pipeline.stack_replicas([batches(Counting(100)), batches(Counting(50))])
   alone = iter(stacked())
   wanted = [next(alone) for _ in range(6)]
   found, states = [], []

@@ -13,7 +13,7 @@ from lib.decoding import constraints, sampling
 from lib.decoding.sampling import Sampling
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Lexinvariant
-from lib.embeddings.preceding import Preceding
+from lib.embeddings.short_conv import ShortConv
 from lib.errors import InputError
 from lib.models import positions
 from lib.models.decoder import Decoder, LanguageModel
@@ -22,15 +22,15 @@ V, T, B = 11, 12, 3
 KEY = jax.random.key(0)
 KINDS = {
   **{scheme: {'position': scheme} for scheme in positions.SCHEMES},
-  'preceding': {'embedding': Preceding(Learned(V, 16, init_std=0.5), 2), 'position': 't5'},
-  'lexinvariant': {'embedding': Preceding(Lexinvariant(V, 16), 1), 'position': 't5'},
+  'preceding': {'embedding': ShortConv(Learned(V, 16, init_std=0.5), 2), 'position': 't5'},
+  'lexinvariant': {'embedding': ShortConv(Lexinvariant(V, 16), 1), 'position': 't5'},
   'other parts': {'norm': 'rms', 'gated': True, 'activation': 'relu', 'bias': True},
 }
 
 
 @functools.cache
 def make(kind, size=V, **options):
-  """A model, its variables, and the embedding's draw for B texts."""
+  """A model, its variables, and the embedding's rows for B texts."""
   chosen = KINDS[kind] | options
   embedding = chosen.pop('embedding', None) or Learned(size, 16, init_std=0.5)
   decoder = Decoder(
@@ -38,10 +38,10 @@ def make(kind, size=V, **options):
     | chosen
   )
   model = LanguageModel(embedding, decoder)
-  batch = pipeline.whole(np.zeros((B, T), np.int32), size)
+  batch = pipeline.batch_from_ids(np.zeros((B, T), np.int32), size)
   variables = jax.jit(model.init)(KEY, batch, KEY)
-  draw = model.apply(variables, method=lambda bound: bound.embedding.draw(KEY, batch))
-  return model, variables, draw
+  rows = model.apply(variables, method=lambda bound: bound.embedding.sample_rows(KEY, batch))
+  return model, variables, rows
 
 
 @functools.cache
@@ -57,9 +57,9 @@ def extending(model):
 
 def reader(kind):
   """(ids, positions, cache[, mask]) -> logits and cache; and an empty cache of T slots."""
-  model, variables, draw = make(kind)
+  model, variables, rows = make(kind)
   extend = extending(model)
-  read = lambda ids, places, cache, mask=None: extend(variables, ids, places, mask, cache, draw)
+  read = lambda ids, places, cache, mask=None: extend(variables, ids, places, mask, cache, rows)
   return read, model.decoder.empty_cache(B, T)
 
 
@@ -74,13 +74,13 @@ WHOLE = 32  # ids of a whole pass, filled up with ids that nothing before them s
 
 @functools.cache
 def reading_whole(kind):
-  model, variables, draw = make(kind)
+  model, variables, rows = make(kind)
   places = np.tile(np.arange(WHOLE), (B, 1))
 
   def read(bound, ids):
-    vectors = bound.embedding.encode(ids, draw)
+    vectors = bound.embedding.encode(ids, rows)
     return bound.embedding.logits(
-      bound.decoder(vectors, jnp.asarray(places), jnp.ones_like(ids))[0], draw
+      bound.decoder(vectors, jnp.asarray(places), jnp.ones_like(ids))[0], rows
     )
 
   return jax.jit(functools.partial(model.apply, variables, method=read))
@@ -261,9 +261,9 @@ def test_options_out_of_range_are_named():
 
 
 def sample(kind, prompts, limit, seed=0, **options):
-  model, variables, draw = make(kind)
+  model, variables, rows = make(kind)
   keys = options.pop('keys', jax.random.split(jax.random.key(seed), len(prompts)))
-  return sampling.sample(model, variables, prompts, limit=limit, keys=keys, draw=draw, **options)
+  return sampling.sample(model, variables, prompts, limit=limit, keys=keys, rows=rows, **options)
 
 
 PROMPTS = [[V, 1, 2, 3, 4], [V], [V, 9, 9]]
@@ -339,10 +339,10 @@ def test_only_allowed_ids_are_sampled():
 
 def test_samples_follow_the_probabilities():
   model = LanguageModel(Learned(4, 16, bias=True), make('t5')[0].decoder)
-  variables = jax.jit(model.init)(KEY, pipeline.whole(np.zeros((1, 4), np.int32), 4), KEY)
+  variables = jax.jit(model.init)(KEY, pipeline.batch_from_ids(np.zeros((1, 4), np.int32), 4), KEY)
   share = np.array([0.5, 0.3, 0.15, 0.05])
   embedding = jax.tree.map(jnp.zeros_like, variables['params']['embedding'])
-  embedding['readout_bias'] = jnp.log(share)
+  embedding['lm_head_bias'] = jnp.log(share)
   params = {**variables['params'], 'embedding': embedding}
   how = Sampling(0.5, top_k=3)
   found = sampling.sample(model, {'params': params}, [[4]] * 50, limit=100, how=how,

@@ -36,7 +36,7 @@ def make(vocab_size):
   """A model of random weights whose next id depends on those before it."""
   decoder = Decoder(layers=1, dim=16, heads=2, mlp_dim=16, position='relative', init_std=0.5)
   model = LanguageModel(Learned(vocab_size, 16, bias=True, init_std=0.5), decoder)
-  batch = pipeline.whole(np.zeros((1, 4), np.int32), vocab_size)
+  batch = pipeline.batch_from_ids(np.zeros((1, 4), np.int32), vocab_size)
   return model, jax.jit(model.init)(KEY, batch, KEY)
 
 
@@ -116,7 +116,7 @@ def test_draws_follow_the_models_distribution_among_what_agrees():
   for piece, share in shares.items():
     probabilities[tokenizer.pieces.index(piece)] = share
   params = jax.tree.map(jnp.zeros_like, make(tokenizer.vocab_size)[1]['params'])
-  params['embedding']['readout_bias'] = jnp.log(probabilities)
+  params['embedding']['lm_head_bias'] = jnp.log(probabilities)
   go_on = functools.partial(generate, tokenizer, variables={'params': params})
   firsts = [b''.join(parts) for parts in zip(*go_on([b'a'] * 500, max_bytes=1))]
   # 'a' is held back: z cannot be; a alone yields nothing, then the next window speaks.

@@ -11,16 +11,16 @@ import pytest
 from experiments.lexinvariant.decoders import bare
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import (
-  DRAWS,
   LAWS,
+  ROW_SAMPLING,
   AnnealedLexinvariant,
-  Draw,
   Lexinvariant,
-  draw_rows,
+  SampledRows,
+  exchangeable_rows,
   permutations,
 )
-from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
-from lib.embeddings.preceding import Preceding
+from lib.embeddings.partial import Interchangeable, PartlyRandom, PermutedIds
+from lib.embeddings.short_conv import ShortConv
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
@@ -30,7 +30,7 @@ from lib.train import optimizer
 V, B, T, D = 5, 4, 12, 16
 KEY = jax.random.key(0)
 COMBINATIONS = [
-  *((draw_kind, 'gaussian') for draw_kind in DRAWS),
+  *((row_sampling, 'gaussian') for row_sampling in ROW_SAMPLING),
   *(('per_sequence', law) for law in LAWS if law != 'gaussian'),
   ('shared', 'orthonormal'),
 ]
@@ -63,7 +63,7 @@ def initial(module):
 def _nats_under(module):
   def run(module, data, draw):
     hidden, _ = module.hidden(data, draw)
-    return module.embedding.nats(hidden, data['targets'], draw)
+    return module.embedding.token_loss(hidden, data['targets'], draw)
 
   return jax.jit(functools.partial(module.apply, method=run))
 
@@ -77,38 +77,38 @@ def renamed(data, names, vocab_size=V):
   return data | {field: full[data[field]] for field in ('inputs', 'targets')}
 
 
-@pytest.mark.parametrize(('draw_kind', 'law'), COMBINATIONS)
+@pytest.mark.parametrize(('row_sampling', 'law'), COMBINATIONS)
 @pytest.mark.parametrize('row_dim', [None, 8])
-def test_renaming_ids_and_rows_together_changes_nothing(draw_kind, law, row_dim):
-  module = model(Lexinvariant(V, D, draw_kind=draw_kind, law=law, row_dim=row_dim))
+def test_renaming_ids_and_rows_together_changes_nothing(row_sampling, law, row_dim):
+  module = model(Lexinvariant(V, D, row_sampling=row_sampling, law=law, row_dim=row_dim))
   data, names = batch(), np.array([2, 0, 4, 1, 3])
   variables = initial(module)
-  draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
+  rows = module.apply(variables, method=lambda m: m.embedding.sample_rows(KEY, data))
   before = np.argsort(names)  # the id that now has this name
-  if draw_kind == 'seeded':  # the same rows as arrays
-    moved = Draw(
-      module.apply(variables, method=lambda m: m.embedding.tables(draw))[:, before], None
+  if row_sampling == 'seeded':  # the same rows as arrays
+    moved = SampledRows(
+      module.apply(variables, method=lambda m: m.embedding.tables(rows))[:, before], None
     )
-  elif draw.names is None:
-    moved = Draw(draw.rows[:, before], None)
+  elif rows.labels is None:
+    moved = SampledRows(rows.table[:, before], None)
   else:
-    moved = Draw(draw.rows, draw.names[:, before])
+    moved = SampledRows(rows.table, rows.labels[:, before])
   np.testing.assert_allclose(
     nats_under(module, variables, renamed(data, names), moved),
-    nats_under(module, variables, data, draw),
+    nats_under(module, variables, data, rows),
     atol=1e-5,
   )
 
 
-@pytest.mark.parametrize(('draw_kind', 'law'), COMBINATIONS)
-def test_renamed_text_has_the_same_law_over_fresh_draws(draw_kind, law):
+@pytest.mark.parametrize(('row_sampling', 'law'), COMBINATIONS)
+def test_renamed_text_has_the_same_law_over_fresh_draws(row_sampling, law):
   count = 3000
-  module = model(Lexinvariant(V, D, draw_kind=draw_kind, law=law))
+  module = model(Lexinvariant(V, D, row_sampling=row_sampling, law=law))
   data = {field: np.repeat(values, count, axis=0) for field, values in batch(count=1).items()}
   variables, nats = initial(module), jax.jit(module.apply)
   plain = np.asarray(nats(variables, data, jax.random.key(1))).sum(1)
   other = np.asarray(nats(variables, renamed(data, [2, 0, 4, 1, 3]), jax.random.key(2))).sum(1)
-  if draw_kind == 'shared':  # one table for all: compare over tables
+  if row_sampling == 'shared':  # one table for all: compare over tables
     draws = jax.random.split(jax.random.key(3), 60)
     small = {field: values[:50] for field, values in data.items()}
     means = lambda d: np.array([np.asarray(nats(variables, d, key)).sum(1).mean() for key in draws])
@@ -135,7 +135,7 @@ def test_names_are_uniform_permutations(size):
 
 def test_haar_rows_are_orthogonal_and_no_row_tells_its_number():
   keys = jax.random.split(KEY, 2000)
-  rows = np.asarray(jax.vmap(lambda key: draw_rows(key, 'orthonormal', 6, 8))(keys))
+  rows = np.asarray(jax.vmap(lambda key: exchangeable_rows(key, 'orthonormal', 6, 8))(keys))
   gram = np.einsum('nvr,nwr->nvw', rows, rows)
   np.testing.assert_allclose(gram, np.broadcast_to(8 * np.eye(6), gram.shape), atol=1e-4)
   positive = (rows > 0).mean(axis=0)  # LAPACK's own columns are negative on the diagonal
@@ -145,15 +145,15 @@ def test_haar_rows_are_orthogonal_and_no_row_tells_its_number():
 @pytest.mark.parametrize('law', LAWS)
 def test_entries_have_variance_one(law):
   keys = jax.random.split(KEY, 2000)
-  rows = np.asarray(jax.vmap(lambda key: draw_rows(key, law, 6, 8))(keys))
+  rows = np.asarray(jax.vmap(lambda key: exchangeable_rows(key, law, 6, 8))(keys))
   assert abs((rows**2).mean() - 1) < 0.02
   assert abs(rows.mean()) < 0.02
 
 
-@pytest.mark.parametrize('draw_kind', DRAWS)
-def test_no_parameter_has_a_vocabulary_axis(draw_kind):
-  small = model(Lexinvariant(V, D, draw_kind=draw_kind))
-  large = model(Lexinvariant(131, D, draw_kind=draw_kind))
+@pytest.mark.parametrize('row_sampling', ROW_SAMPLING)
+def test_no_parameter_has_a_vocabulary_axis(row_sampling):
+  small = model(Lexinvariant(V, D, row_sampling=row_sampling))
+  large = model(Lexinvariant(131, D, row_sampling=row_sampling))
   nats = jax.jit(large.apply)(initial(small), batch(131), KEY)  # the same trained parameters
   assert np.isfinite(nats).all()
   shapes = lambda module, data: jax.tree.map(jnp.shape, jax.eval_shape(module.init, KEY, data, KEY))
@@ -164,36 +164,36 @@ def test_no_parameter_has_a_vocabulary_axis(draw_kind):
   'embedding',
   [
     Lexinvariant(V, D),
-    Lexinvariant(V, D, draw_kind='per_sequence', row_dim=8, readout_scale='vocabulary'),
-    Lexinvariant(V, D, draw_kind='seeded'),
-    Learned(V, D, init_std=1.0, readout_scale=D**-0.5),
+    Lexinvariant(V, D, row_sampling='per_sequence', row_dim=8, logit_scale='vocabulary'),
+    Lexinvariant(V, D, row_sampling='seeded'),
+    Learned(V, D, init_std=1.0, logit_scale=D**-0.5),
     PermutedIds(Learned(V, D)),
-    Mixed(V, D),
+    PartlyRandom(V, D),
     Interchangeable(V, D),
-    Preceding(Lexinvariant(V, D), 2),
+    ShortConv(Lexinvariant(V, D), 2),
   ],
   ids=lambda e: type(e).__name__,
 )
 def test_nats_are_those_of_the_logits_under_one_draw(embedding):
-  module, data = model(embedding), batch() | {'concealed': np.float32(0.5)}
+  module, data = model(embedding), batch() | {'hidden_probability': np.float32(0.5)}
   variables = jax.jit(module.init)(KEY, data, KEY)
   logits = jax.jit(functools.partial(module.apply, method='logits'))
   log_p = jax.nn.log_softmax(logits(variables, data, KEY))
   picked = jnp.take_along_axis(log_p, data['targets'][..., None], axis=-1)[..., 0]
   nats = jax.jit(module.apply)(variables, data, KEY)
   if isinstance(embedding, PermutedIds):  # two ids may share a new name: both have its logit
-    draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
-    bijective = np.array([len(set(row)) == V for row in np.asarray(draw.names)])
+    rows = module.apply(variables, method=lambda m: m.embedding.sample_rows(KEY, data))
+    bijective = np.array([len(set(row)) == V for row in np.asarray(rows.labels)])
     picked, nats = picked[bijective], nats[bijective]
     assert len(picked)
   np.testing.assert_allclose(nats, -picked, atol=1e-4)
 
 
-@pytest.mark.parametrize('draw_kind', DRAWS)
-def test_annealing_ends_at_plain_random_rows(draw_kind):
+@pytest.mark.parametrize('row_sampling', ROW_SAMPLING)
+def test_annealing_ends_at_plain_random_rows(row_sampling):
   data = batch()
-  annealed = model(AnnealedLexinvariant(V, D, draw_kind=draw_kind))
-  plain = model(Lexinvariant(V, D, draw_kind=draw_kind))
+  annealed = model(AnnealedLexinvariant(V, D, row_sampling=row_sampling))
+  plain = model(Lexinvariant(V, D, row_sampling=row_sampling))
   variables = initial(annealed)
   without = bare({'params': {'model': variables['params']}})
   assert 'annealed_table' not in without['params']['embedding']
@@ -211,13 +211,13 @@ def test_annealing_ends_at_plain_random_rows(draw_kind):
 
 def test_annealed_rows_reveal_their_symbol_by_the_bound():
   data = {'inputs': np.zeros((4000, 3), np.int32)}
-  module = AnnealedLexinvariant(V, D, draw_kind='per_sequence')
-  variables = module.init(KEY, KEY, data, method='draw')
-  draw = lambda c: module.apply(variables, KEY, data | {'revealed': c}, method='draw').rows
+  module = AnnealedLexinvariant(V, D, row_sampling='per_sequence')
+  variables = module.init(KEY, KEY, data, method='sample_rows')
+  sampled = lambda c: module.apply(variables, KEY, data | {'revealed': c}, method='sample_rows')
   table = variables['params']['annealed_table']
   table = table / np.sqrt(np.mean(table**2, axis=-1, keepdims=True))
   for bound in (0.0, 0.4, 0.8):
-    rows = np.asarray(draw(bound))
+    rows = np.asarray(sampled(bound).table)
     share = np.einsum('bvr,vr->bv', rows, table) / D
     assert share.mean() == pytest.approx(bound / 2, abs=0.03)  # the mean of a uniform c
     assert np.mean(rows**2) == pytest.approx(1, abs=0.05)  # no norm tells the level
@@ -227,36 +227,40 @@ def test_permuted_ids_per_type_rename_throughout_and_per_occurrence_one_by_one()
   data = batch()
   inner = Learned(V, D, init_std=1.0)
   for p in (0.0, 1.0):
-    module, data = model(PermutedIds(inner)), data | {'concealed': np.full(B, p, np.float32)}
+    module, data = (
+      model(PermutedIds(inner)),
+      data | {'hidden_probability': np.full(B, p, np.float32)},
+    )
     variables = jax.jit(module.init)(KEY, data, KEY)
-    draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
-    assert all(sorted(row) == list(range(V)) for row in np.asarray(draw.names))
+    rows = module.apply(variables, method=lambda m: m.embedding.sample_rows(KEY, data))
+    assert all(sorted(row) == list(range(V)) for row in np.asarray(rows.labels))
     if p == 0:
       plain = {
         'params': variables['params'] | {'embedding': variables['params']['embedding']['inner']}
       }
       expected = model(inner).apply(plain, data, KEY)
       np.testing.assert_allclose(module.apply(variables, data, KEY), expected, atol=1e-6)
-  data['concealed'] = np.linspace(0.2, 0.8, B, dtype=np.float32)
+  data['hidden_probability'] = np.linspace(0.2, 0.8, B, dtype=np.float32)
   module = PermutedIds(inner, per='occurrence')
-  draw = module.apply(module.init(KEY, KEY, data, method='draw'), KEY, data, method='draw')
-  assert 0.2 < np.asarray(draw.renamed).mean() < 0.8
+  nothing = module.init(KEY, KEY, data, method='sample_rows')
+  rows = module.apply(nothing, KEY, data, method='sample_rows')
+  assert 0.2 < np.asarray(rows.relabelled).mean() < 0.8
   # A target that is renamed is renamed as the next position's input too.
-  variables = module.init(KEY, jnp.asarray(data['inputs']), draw, method='encode')
-  rows = variables['params']['inner']['table']
-  vectors = module.apply(variables, jnp.asarray(data['inputs']), draw, method='encode')
-  names = np.take_along_axis(np.asarray(draw.names), data['targets'], axis=1)
-  bears = np.where(np.asarray(draw.renamed)[:, 1 : T + 1], names, data['targets'])
-  np.testing.assert_allclose(vectors[:, 1:], np.asarray(rows)[bears[:, :-1]], atol=1e-6)
+  variables = module.init(KEY, jnp.asarray(data['inputs']), rows, method='encode')
+  table = variables['params']['inner']['table']
+  vectors = module.apply(variables, jnp.asarray(data['inputs']), rows, method='encode')
+  names = np.take_along_axis(np.asarray(rows.labels), data['targets'], axis=1)
+  bears = np.where(np.asarray(rows.relabelled)[:, 1 : T + 1], names, data['targets'])
+  np.testing.assert_allclose(vectors[:, 1:], np.asarray(table)[bears[:, :-1]], atol=1e-6)
   bad = PermutedIds(inner, per='word')
   with pytest.raises(InputError, match="per='word' is not one of type, occurrence"):
-    bad.init(KEY, KEY, data, method='draw')
+    bad.init(KEY, KEY, data, method='sample_rows')
 
 
 def test_interchangeable_rows_share_a_half_and_have_one_norm():
-  module, data = Interchangeable(V, D), batch(count=64) | {'concealed': 0.5}
-  variables = module.init(KEY, KEY, data, method='draw')
-  rows = np.asarray(module.apply(variables, KEY, data, method='draw').rows)
+  module, data = Interchangeable(V, D), batch(count=64) | {'hidden_probability': 0.5}
+  variables = module.init(KEY, KEY, data, method='sample_rows')
+  rows = np.asarray(module.apply(variables, KEY, data, method='sample_rows').table)
   np.testing.assert_allclose((rows**2).mean(-1), 1, atol=1e-4)
   chosen = np.abs(rows[..., D // 2 :]).max(-1) > 0
   assert 0.3 < chosen.mean() < 0.7
@@ -266,22 +270,22 @@ def test_interchangeable_rows_share_a_half_and_have_one_norm():
 
 
 def test_preceding_symbols_are_told_backwards_only_and_name_none():
-  module, data = model(Preceding(Lexinvariant(V, D), 2)), batch()
+  module, data = model(ShortConv(Lexinvariant(V, D), 2)), batch()
   variables = initial(module)
   encode = lambda ids, draw: module.apply(
     variables, ids, draw, method=lambda m, *given: m.embedding.encode(*given)
   )
-  draw = module.apply(variables, method=lambda m: m.embedding.draw(KEY, data))
-  plain = encode(data['inputs'], draw)
+  rows = module.apply(variables, method=lambda m: m.embedding.sample_rows(KEY, data))
+  plain = encode(data['inputs'], rows)
   other = data['inputs'].copy()
   other[:, 5] = (other[:, 5] + 1) % V
-  moved = np.abs(encode(other, draw) - plain).max(axis=(0, 2)) > 1e-5
+  moved = np.abs(encode(other, rows) - plain).max(axis=(0, 2)) > 1e-5
   assert np.flatnonzero(moved).tolist() == [5, 6, 7]
   names = np.array([2, 0, 4, 1, 3])
-  coupled = Draw(draw.rows, draw.names[:, np.argsort(names)])
+  coupled = SampledRows(rows.table, rows.labels[:, np.argsort(names)])
   np.testing.assert_allclose(
     nats_under(module, variables, renamed(data, names), coupled),
-    nats_under(module, variables, data, draw),
+    nats_under(module, variables, data, rows),
     atol=1e-5,
   )
 
@@ -320,10 +324,10 @@ def test_muon_orthogonalises_the_blocks_matrices_and_only_those():
 
 def test_says_what_it_cannot_draw():
   with pytest.raises(InputError, match='9 symbols cannot have orthonormal rows of width 8'):
-    draw_rows(KEY, 'orthonormal', 9, 8)
+    exchangeable_rows(KEY, 'orthonormal', 9, 8)
   with pytest.raises(InputError, match="law 'cauchy' of random rows is not one of gaussian"):
-    draw_rows(KEY, 'cauchy', 4, 8)
+    exchangeable_rows(KEY, 'cauchy', 4, 8)
   with pytest.raises(InputError, match="rows from a seed have no law 'orthonormal'"):
-    model(Lexinvariant(V, D, draw_kind='seeded', law='orthonormal')).init(KEY, batch(), KEY)
-  with pytest.raises(InputError, match="draw_kind='each' is not one of per_sequence"):
-    model(Lexinvariant(V, D, draw_kind='each')).init(KEY, batch(), KEY)
+    model(Lexinvariant(V, D, row_sampling='seeded', law='orthonormal')).init(KEY, batch(), KEY)
+  with pytest.raises(InputError, match="row_sampling='each' is not one of per_sequence"):
+    model(Lexinvariant(V, D, row_sampling='each')).init(KEY, batch(), KEY)

@@ -76,20 +76,20 @@ def test_my_tokenizer(book, tmp_path, monkeypatch, capsys):
 
 def test_my_embedding(tmp_path, monkeypatch, capsys):
   run('my_embedding.py', monkeypatch, tmp_path)
-  # A uniform model has 8 bits a byte; the letters' frequencies alone give below 5.
+  # A uniform model has 8 bits per byte; the letters' frequencies alone give below 5.
   assert float(re.match(r'[\d.]+', capsys.readouterr().out)[0]) < 5.5
 
 
 def test_my_model(tmp_path, monkeypatch, capsysbinary):
   tokenizer = Characters()
   module = LanguageModel(Learned(256, 16), Decoder(layers=1, dim=16, heads=2, mlp_dim=16))
-  batch, key = pipeline.whole([[1, 2]], 256), jax.random.key(0)
+  batch, key = pipeline.batch_from_ids([[1, 2]], 256), jax.random.key(0)
   model = TrainedModel(module, jax.jit(module.init)(key, batch, key), tokenizer, context=16)
   model.save(tmp_path / 'model')
   (tmp_path / 'book.txt').write_text('The cat sat.\n\nThe mat lay.\n\nAnd so on.\n')
   run('my_model.py', monkeypatch, tmp_path / 'model', tmp_path / 'book.txt')
   said = capsysbinary.readouterr().out
-  # A model of nearly equal logits has 8 bits a byte.
+  # A model of nearly equal logits has 8 bits per byte.
   assert re.search(rb'^[78]\.\d\d \xc2\xb1 0\.\d\d bits per byte .*, n = 3\n', said)
   assert b'12 tokens of 12 bytes' in said
   twin = language_model.load(tmp_path / 'model-shuffled').embedding_tables()

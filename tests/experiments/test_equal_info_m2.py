@@ -10,11 +10,10 @@ import pytest
 
 from configs import common, equal_info
 from experiments import coders
-from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import decompress, m2, m2_text, pictures
+from experiments.equal_info import decompress, m2, m2_text, pictures, recipe
 from experiments.recipe import Run
 from lib import stats
-from lib.compression import byte_coders, byte_model, one_pass
+from lib.compression import byte_coders, byte_model, teacher_forced
 from lib.compression.byte_stepper import ByteStepper
 from lib.data import encoded, excerpts, pipeline, sources
 from lib.errors import InputError
@@ -86,12 +85,12 @@ def test_documents_are_encoded_once_and_damage_is_named(tmp_path, windows16):
 
 def test_streams_made_in_one_pass_are_those_of_the_stepping_codec():
   sizes = byte_model.Sizes(layers=1, dim=16, heads=2, mlp_dim=16, context=16, streams=4)
-  batch = pipeline.whole(np.zeros((1, 4), np.int32), 256)
+  batch = pipeline.batch_from_ids(np.zeros((1, 4), np.int32), 256)
   variables = jax.jit(byte_model.make(sizes).init)(jax.random.key(0), batch, jax.random.key(0))
   model = byte_model.ByteModel(sizes, variables)
   stepper = ByteStepper(model)
   documents = [TEXT[i : i + n] for i, n in ((0, 0), (1, 1), (2, 14), (3, 15), (40, 16), (60, 90))]
-  found = list(one_pass.probabilities(model, documents))
+  found = list(teacher_forced.probabilities(model, documents))
   for document, rows in zip(documents, found, strict=True):
     assert len(rows) == len(document) + 1
     stepper.reset(np.ones(4, bool))
@@ -102,7 +101,7 @@ def test_streams_made_in_one_pass_are_those_of_the_stepping_codec():
   codec = SteppedAC(stepper, model.fingerprint, 8)
   same = 0
   for one, other in zip(
-    one_pass.encode_all(model, documents, 8), codec.cover_batch(documents), strict=True
+    teacher_forced.encode_all(model, documents, 8), codec.cover_batch(documents), strict=True
   ):
     assert (one.size, one.crc, one.byte_lengths.sum()) == (other.size, other.crc, one.size)
     assert abs(one.ids.size - other.ids.size) <= 1
@@ -112,7 +111,9 @@ def test_streams_made_in_one_pass_are_those_of_the_stepping_codec():
   assert same >= 4
   stepped = SteppedEqualInfo(stepper, model.fingerprint, 32, 'greedy', 8)
   some = documents[1:]
-  ahead = one_pass.Foreseen(model, some, 5)  # windows are longer than that, and than M1 sees
+  ahead = teacher_forced.TeacherForcedStepper(
+    model, some, 5
+  )  # windows are longer than that, and than M1 sees
   unstepped = SteppedEqualInfo(ahead, model.fingerprint, 32, 'greedy', 8)
   same = 0
   for one, other in zip(unstepped.cover_batch(some), stepped.cover_batch(some), strict=True):
@@ -123,22 +124,22 @@ def test_streams_made_in_one_pass_are_those_of_the_stepping_codec():
 
 def test_rows_come_shuffled_in_epochs_and_go_on_where_they_were():
   arrays = {'targets': np.arange(12)[:, None].repeat(3, 1), 'scored': np.ones((12, 3), np.int32)}
-  data = iter(pipeline.rows(arrays, batch_size=4, seed=0))
+  data = iter(pipeline.batches_of_rows(arrays, batch_size=4, seed=0))
   seen = [next(data)['targets'][:, 0] for _ in range(6)]
   for epoch in (seen[:3], seen[3:]):
     assert sorted(np.concatenate(epoch).tolist()) == list(range(12))
   assert np.concatenate(seen[:3]).tolist() != np.concatenate(seen[3:]).tolist()
-  fresh = iter(pipeline.rows(arrays, batch_size=4, seed=0))
+  fresh = iter(pipeline.batches_of_rows(arrays, batch_size=4, seed=0))
   next(fresh)
   state = fresh.get_state()
   expected = next(fresh)['targets']
-  resumed = iter(pipeline.rows(arrays, batch_size=4, seed=0))
+  resumed = iter(pipeline.batches_of_rows(arrays, batch_size=4, seed=0))
   resumed.set_state(state)
   np.testing.assert_array_equal(next(resumed)['targets'], expected)
 
 
 def test_a_loss_counts_only_what_is_scored():
-  batch = pipeline.whole(np.arange(6).reshape(2, 3), 6)
+  batch = pipeline.batch_from_ids(np.arange(6).reshape(2, 3), 6)
   nats = np.arange(1.0, 7.0).reshape(2, 3)
 
   class Fixed:
@@ -413,7 +414,7 @@ def test_every_scale_builds_and_steps(scale):
     model = m2.make_model(config, m2.sized(config, size), 1 << widest)
     ids = np.zeros((4, config.m2.length), np.int32)
     experiment = Experiment(
-      *next_token(model), [pipeline.whole(ids, 1 << widest)]
+      *next_token(model), [pipeline.batch_from_ids(ids, 1 << widest)]
     )  # fmt: skip
     shapes = shape_of.check(experiment, mesh)
     if size[0] != 'tiny':  # it is called by its parameters without embeddings
@@ -434,7 +435,7 @@ def test_every_scale_builds_and_steps(scale):
     (lambda c: c.m2.update(models=()), 'm2.models must be a tuple of 1 or more'),
     (lambda c: c.m2.update(methods=(('greedy12', 16),)), 'greedy12 has no tokens of 16 bits'),
     (lambda c: c.m2.update(methods=(('nope', 8),)), "tokenizer 'nope' is unknown"),
-    (lambda c: c.m2.update(models=(('odd', 1, 30, 4, 8),)), 'dim 30 is no multiple of 4 heads'),
+    (lambda c: c.m2.update(models=(('odd', 1, 30, 4, 8),)), 'dim 30 is not a multiple of 4 heads'),
     (lambda c: c.windows.update(methods=(('bytes', 8),)), 'has no windows'),
     (lambda c: c.decompress.update(methods=('bytes',)), 'has a vocabulary of its own'),
     (lambda c: c.decompress.update(length=16), 'decompress.length must be above'),

@@ -13,8 +13,7 @@ import pytest
 
 from configs import common, equal_info
 from experiments import coders
-from experiments.equal_info import __main__ as recipe
-from experiments.equal_info import m2
+from experiments.equal_info import m2, recipe
 from lib import tokenizers
 from lib.compression import byte_model
 from lib.compression.byte_model import ByteModel
@@ -255,7 +254,7 @@ def test_m2_goes_on_from_the_very_bytes_of_a_prompt(smoke):
 
 def test_training_rows_begin_anew_wherever_they_begin():
   batch = next(iter(coders.m1_batches(equal_info.get_config('smoke'), 'train')))
-  assert (batch['inputs'][:, 0] == byte_model.BEGIN).all()
+  assert (batch['inputs'][:, 0] == byte_model.BOS).all()
   inside = batch['segments'][:, 1:] == batch['segments'][:, :-1]
   np.testing.assert_array_equal(
     batch['inputs'][:, 1:][inside], batch['targets'][:, :-1][inside]
@@ -275,7 +274,7 @@ def test_slices_of_one_stream_are_those_of_its_other_widths():
   [
     ('ratio', 'methods', ('greedy16', 'lossy'), "tokenizer 'lossy' is unknown"),
     ('m1', 'length', 3, 'm1.length must be 4 or more; got 3'),
-    ('m1', 'dim', 33, 'm1.dim 33 is no multiple of 2 heads'),
+    ('m1', 'dim', 33, 'm1.dim 33 is not a multiple of 2 heads'),
     ('m1', 'position', 'sinusoidal', "m1.position must be one of .* got 'sinusoidal'"),
     ('uniformity', 'bits', (3,), 'uniformity.bits must be .* each value one of 1, 2, 4, 8, 16'),
     ('stability', 'texts', 1, 'stability.texts must be 2 or more'),
@@ -296,7 +295,7 @@ def test_uniformity_wants_two_documents_that_are_long_enough():
   config.uniformity.length = sorted(len(texts[i]) for i in range(len(texts)))[-2]
   recipe.RECIPE.check(config)
   config.uniformity.length += 1
-  with pytest.raises(InputError, match='uniformity wants 2 or more documents of'):
+  with pytest.raises(InputError, match='uniformity needs 2 or more documents of'):
     recipe.RECIPE.check(config)
 
 
@@ -329,7 +328,7 @@ def test_text_that_m2_is_given_counts_not_all_that_there_is():
   config.m2.equal_text = ()
   m2.check(config)
   config.m2.train_bytes = 2**30  # half of the rows that are cut from it
-  with pytest.raises(InputError, match=r'would be read 7\.32 times over'):
+  with pytest.raises(InputError, match=r'would be read 7\.32 times'):
     m2.check(config)
 
 
@@ -350,7 +349,7 @@ def test_every_scale_builds_and_steps(scale):
     config.data.source = 'stdlib'  # the paper's is not here, and shapes do not depend on it
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 1}, jax.devices()[:4])
   batch = next(iter(coders.m1_batches(config, 'train')))
-  experiment = dataclasses.replace(coders.m1_plan(config).experiment, batches=[batch])
+  experiment = dataclasses.replace(coders.m1_spec(config).experiment, batches=[batch])
   shapes = shape_of.check(experiment, mesh)
   if scale == 'paper':
     count = sum(x.size for x in jax.tree.leaves(shapes['variables']['params']['decoder']))

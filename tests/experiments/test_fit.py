@@ -150,6 +150,6 @@ def test_sections_that_cannot_be_trained_are_refused(changes, words):
 def test_a_plan_has_the_batches_of_its_seeds():
   config, options = config_of(seeds=3, side_by_side=2)
   model = LanguageModel(Learned(256, options.dim), fit.make_decoder(options, fit.dtype(config)))
-  assert fit.plan(options, model).batch['targets'].shape == (2, 8, 32)
+  assert fit.train_spec(options, model).batch['targets'].shape == (2, 8, 32)
   options.side_by_side = 0
-  assert fit.plan(options, model).batch['targets'].shape == (8, 32)
+  assert fit.train_spec(options, model).batch['targets'].shape == (8, 32)

@@ -16,9 +16,9 @@ STUB = '#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done >> "$SAID"\
 PARSE = """
 import sys
 from absl import flags
-from experiments import runner
-runner._define_flags(sys.argv[1].removeprefix('experiments.'))
-runner._parse_flags(sys.argv[1:])
+from experiments import command_line
+sys.argv = sys.argv[1:]
+command_line.parse(sys.argv[0].removeprefix('experiments.'))
 assert flags.FLAGS.distributed and flags.FLAGS.config.scale == 'paper'
 """
 

@@ -12,7 +12,7 @@ import pytest
 
 from configs import common, lexinvariant
 from experiments.lexinvariant import decoders, markov
-from experiments.lexinvariant.__main__ import RECIPE
+from experiments.lexinvariant.recipe import RECIPE
 from lib.errors import InputError
 from lib.parallel import sharding
 from lib.report.results import Rows, from_json
@@ -141,12 +141,12 @@ def test_a_predictor_that_sees_names_is_found_out():
 
 
 def test_evaluation_drops_the_aids_and_keeps_what_a_model_needs():
-  table = {'table': 1, 'begin': 2}
+  table = {'table': 1, 'bos': 2}
   kept = decoders.bare({'params': {'model': {'embedding': table}, 'probes': 3}})
   assert kept == {'params': {'embedding': table}}
-  random = {'begin': 2, 'annealed_table': 1}
+  random = {'bos': 2, 'annealed_table': 1}
   kept = decoders.bare({'params': {'model': {'embedding': random}}})
-  assert kept == {'params': {'embedding': {'begin': 2}}}
+  assert kept == {'params': {'embedding': {'bos': 2}}}
 
 
 def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path):

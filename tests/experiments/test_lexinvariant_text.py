@@ -166,7 +166,7 @@ def test_endless_text_has_a_floor_that_no_model_can_beat():
 def test_rows_of_the_scorer_are_drawn_for_each_sequence(config):
   model = decoders.make_model(config.text, 'lexinvariant', 28, np.float32)
   ids = np.tile(np.random.default_rng(0).integers(0, 28, 32), (40, 1))  # one text, 40 times
-  batch, key = pipeline.whole(ids[:1], 28), jax.random.key(0)
+  batch, key = pipeline.batch_from_ids(ids[:1], 28), jax.random.key(0)
   trained = TrainedModel(model, model.init(key, batch, key), None, 32)
   means, sems = [], []
   for seed in range(40):

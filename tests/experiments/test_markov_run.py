@@ -17,7 +17,7 @@ from matplotlib import figure
 
 from configs import markov
 from experiments.markov import dictionaries, transformer
-from experiments.markov.__main__ import RECIPE
+from experiments.markov.recipe import RECIPE
 from experiments.recipe import Run
 from lib import language_model
 from lib.errors import InputError
@@ -255,7 +255,7 @@ def test_another_config_in_the_same_workdir_is_refused(smoke):
   folder, _ = smoke
   done = run(folder, '--config.seed=7')
   assert done.returncode == 2
-  assert 'holds another run: seed is 0 there and 7 here' in done.stderr
+  assert 'contains another run: seed is 0 there and 7 here' in done.stderr
 
 
 def test_a_finished_run_is_not_run_again(smoke):

@@ -18,8 +18,8 @@ from tokenizers import models as hf_models
 from configs import common, matrix
 from experiments.coders import BY_M1
 from experiments.matrix import cells, embeddings, grid, tokens
-from experiments.matrix.__main__ import RECIPE
 from experiments.matrix.reading import Corpus, check, examples
+from experiments.matrix.recipe import RECIPE
 from experiments.recipe import Run
 from lib import stats, tokenizers
 from lib.compression import coded_text, known_law
@@ -66,8 +66,8 @@ def corpora(run, smoke):
 
 
 def both_ends(embedding, batch, key):
-  draw = embedding.draw(key, batch)
-  return embedding.nats(embedding.encode(batch['inputs'], draw), batch['targets'], draw)
+  draw = embedding.sample_rows(key, batch)
+  return embedding.token_loss(embedding.encode(batch['inputs'], draw), batch['targets'], draw)
 
 
 def test_every_cell_builds_and_those_that_the_run_has_not_step(corpora):
@@ -439,15 +439,15 @@ def test_every_scale_is_well_formed(scale):
 @pytest.mark.parametrize(
   ('field', 'value', 'message'),
   [
-    ('grid.tokenizers', ('bytes', 'lossy'), "grid.tokenizers: 'lossy' is none of bpe"),
+    ('grid.tokenizers', ('bytes', 'lossy'), "grid.tokenizers: 'lossy' is not one of bpe"),
     ('grid.tokenizers', (), 'grid.tokenizers must be a tuple of 1 or more'),
     ('grid.tokenizers', ('numbered10',), 'numbered10 has no tokens of tokenizers.token_bits = 12'),
     ('grid.embeddings', ('learnt',), 'grid.embeddings must be .* one of learned'),
-    ('grid.dim', 18, 'grid.dim 18 is no even multiple of 2 heads'),
+    ('grid.dim', 18, 'grid.dim 18 is not an even multiple of 2 heads'),
     ('grid.teraflops', 0.0, 'grid.teraflops must be above 0'),
     ('budget.times', 0.0, 'budget.times must be above 0'),
     ('data.source', 'ngram:stdlib,length=16', 'is 32 long'),
-    ('budget.tokenizers', ('bytes', 'lossy'), "budget.tokenizers: 'lossy' is none of bpe"),
+    ('budget.tokenizers', ('bytes', 'lossy'), "budget.tokenizers: 'lossy' is not one of bpe"),
     ('markov.bits', (13,), 'markov.bits must be .* one of 12, 16'),
     ('seed', -1, 'seed must be 0 or more'),
   ],

@@ -172,7 +172,7 @@ def test_what_is_other_than_the_scale_is_said_and_reproduces_nothing_but_theory(
 
 
 def test_a_folder_without_a_run_is_bad_input(tmp_path):
-  with pytest.raises(InputError, match=r'holds no results\.json'):
+  with pytest.raises(InputError, match=r'contains no results\.json'):
     reproduce.report({tmp_path: ''}, tmp_path / 'report')
   assert not (tmp_path / 'report').exists()
 

@@ -59,7 +59,7 @@ def test_a_signal_ends_any_work_with_one_sentence(work, number):
   name = {signal.SIGTERM: 'SIGTERM', signal.SIGINT: 'Ctrl-C'}[number]
   assert code == 128 + number
   last = said.splitlines()[-1]  # SentencePiece says much
-  assert last == f'name: stopped by {name}; the same command goes on from the last save.'
+  assert last == f'name: stopped by {name}; the same command resumes from the last save.'
   assert 'Traceback' not in said
   assert seconds < WITHIN
 
@@ -71,7 +71,7 @@ def test_a_recipe_is_stopped_while_it_imports(tmp_path):
 
   code, said, seconds = stopped(command('markov', tmp_path / 'w'), signal.SIGINT, wait)
   assert code == 130
-  assert said == 'markov: stopped by Ctrl-C; the same command goes on from the last save.\n'
+  assert said == 'markov: stopped by Ctrl-C; the same command resumes from the last save.\n'
   assert seconds < WITHIN
   assert not (tmp_path / 'w').exists()
 

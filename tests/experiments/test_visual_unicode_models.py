@@ -12,7 +12,7 @@ from configs import common, visual_unicode
 from experiments import fit
 from experiments.fit import Fitted
 from experiments.visual_unicode import growth, loss, models, reasoning, text
-from experiments.visual_unicode.__main__ import RECIPE
+from experiments.visual_unicode.recipe import RECIPE
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.glyphs import fonts, rendering, row_kinds
@@ -35,19 +35,19 @@ def config():
   return visual_unicode.get_config(SCALE)
 
 
-def test_the_table_is_no_part_of_the_optimiser_and_sharded_like_the_readout(config):
+def test_the_table_is_no_part_of_the_optimiser_and_sharded_like_the_lm_head(config):
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
   experiment = recipe(config, 'glyph')
   batch = sharding.global_batch(next(iter(experiment.batches)), mesh, experiment.batch_axis)
   chain = fit.make_optimizer(config.loss)
   shapes = prepare(experiment, chain, batch, 0, mesh).shapes
   frozen = shapes['variables']['frozen']['embedding']['table']
-  readout = shapes['variables']['params']['embedding']['readout_table']
-  assert frozen.shape == readout.shape
-  assert frozen.sharding == readout.sharding
+  lm_head = shapes['variables']['params']['embedding']['lm_head_table']
+  assert frozen.shape == lm_head.shape
+  assert frozen.sharding == lm_head.sharding
   assert frozen.sharding.shard_shape(frozen.shape)[1:] == (frozen.shape[1] // 2, 8)
   paths = [path_name(path) for path, _ in jax.tree.leaves_with_path(shapes['optimizer'])]
-  assert any(path.endswith('embedding/readout_table') for path in paths)
+  assert any(path.endswith('embedding/lm_head_table') for path in paths)
   assert not any(path.endswith('embedding/table') for path in paths)
 
 
@@ -55,7 +55,7 @@ def recipe(config, arm):
   opened = text.open_text(config)
   model = models.make_model(config, config.loss, arm, opened.glyphs)
   seeds = range(min(2, config.loss.side_by_side))
-  batches = pipeline.stack([opened.batches(config.loss, seed) for seed in seeds])
+  batches = pipeline.stack_replicas([opened.batches(config.loss, seed) for seed in seeds])
   single = Experiment(*next_token(model), ())
   return replicas.replicate(single, len(seeds), batches)
 
@@ -264,7 +264,7 @@ def wrong(tmp_path_factory):
     ),
     (['--config.loss.rate_share=0.0'], 'loss.rate_share must be above 0'),
     (['--config.loss.length=100000'], 'is 100001 long: choose shorter excerpts'),
-    (['--config.loss.dim=9'], 'loss.dim 9 is no multiple of 2 heads'),
+    (['--config.loss.dim=9'], 'loss.dim 9 is not a multiple of 2 heads'),
     (['--config.homoglyphs.rates=(0.0,)'], 'homoglyphs.rates must be a tuple'),
     (["--config.unseen_script.tested=('KLINGON',)"], "no letters of the script 'KLINGON'"),
     (['--config.data.source=/nowhere/*.txt'], '/nowhere/*.txt'),

@@ -41,7 +41,7 @@ def drawing(pixels):
 
 
 def test_a_hex_glyph_is_centred_by_its_width_and_its_box(font):
-  ink, known = font.draw(np.array([0x41, 0x25A0, 0x2D, 0x42]), 16)
+  ink, known = font.render(np.array([0x41, 0x25A0, 0x2D, 0x42]), 16)
   assert known.tolist() == [True, True, True, False]
   frame = ['.....######.....', *['.....#....#.....'] * 8, '.....######.....']
   assert drawing(ink[0]) == ['.' * 16] * 3 + frame + ['.' * 16] * 3  # 10 rows in 16
@@ -53,9 +53,9 @@ def test_a_hex_glyph_is_centred_by_its_width_and_its_box(font):
 
 def test_larger_cells_double_the_pixels(font):
   points = np.array([0x41, 0x2D])
-  small, large = (font.draw(points, cell)[0] for cell in (16, 32))
+  small, large = (font.render(points, cell)[0] for cell in (16, 32))
   assert (large == small.repeat(2, axis=1).repeat(2, axis=2)).all()
-  assert font.draw(points, 64)[0].sum() == 16 * small.sum()
+  assert font.render(points, 64)[0].sum() == 16 * small.sum()
 
 
 def test_a_compressed_hex_file_is_the_same_font(font, tmp_path):
@@ -72,7 +72,7 @@ def test_fonts_that_are_none_are_named(tmp_path):
     ('0041:00\n', 'line 1 of .* is no glyph'),
     (HEX + '0042:' + 'G' * 32, 'line 6 of .* is no glyph'),
     ('x:' + '0' * 32, 'line 1 of .* is no glyph'),
-    ('', 'holds no glyph'),
+    ('', 'contains no glyph'),
   ):
     path.write_text(content)
     with pytest.raises(InputError, match=message):
@@ -99,7 +99,7 @@ def test_a_font_that_draws_nothing_is_refused(tmp_path):
   blank.setupPost()
   blank.save(tmp_path / 'blank.ttf')
   for name in ('blank.hex', 'blank.ttf'):
-    with pytest.raises(InputError, match=rf'{name} draws nothing'):
+    with pytest.raises(InputError, match=rf'{name} has only blank'):
       fonts.find_font(str(tmp_path / name))
   (tmp_path / 'blank.hex').write_text(f'0041:{"0" * 32}\n10FFFF:{"0" * 63}1\n')
   assert fonts.find_font(str(tmp_path / 'blank.hex')).name == 'blank.hex'
@@ -109,7 +109,7 @@ def test_the_embedded_font_draws_as_pillow_does():
   from PIL import ImageDraw, ImageFont
 
   font = fonts.find_font('dejavu')
-  ink, known = font.draw(np.array([ord('g'), ord('漢'), ord('А')]), 32)
+  ink, known = font.render(np.array([ord('g'), ord('漢'), ord('А')]), 32)
   assert known.tolist() == [True, False, True]
   plain = ImageFont.truetype(font._path, 32, layout_engine=ImageFont.Layout.BASIC)
   strip = Image.new('L', (96, 32), 255)
@@ -140,7 +140,7 @@ def test_a_table_holds_every_token_packed(font):
   assert table.covered.tolist() == [1, 1, 1, 0, 0, 1, 0, 1, 1, 1]
   pixels = table.pixels()
   assert (np.packbits(pixels.reshape(10, -1), axis=1) == table.bits).all()
-  assert (pixels[:2] == font.draw(np.array([0x41, 0x2D]), 16)[0]).all()
+  assert (pixels[:2] == font.render(np.array([0x41, 0x2D]), 16)[0]).all()
   both = np.hstack(pixels[:2])
   assert (pixels[2] == both[:, 1::2]).all()
   assert (table.pixels(np.array([5])) == np.hstack(pixels[[1, 0]])[None, :, 1::2]).all()
@@ -243,7 +243,7 @@ def test_unifont_draws_the_plane_alike_from_both_formats():
   if None in kinds:
     pytest.skip('needs GNU Unifont as .hex and .otf: Debian packages unifont and fonts-unifont')
   points = np.arange(0x10000)
-  (ink, known), (outline, known_too) = (fonts.find_font(path).draw(points, 32) for path in kinds)
+  (ink, known), (outline, known_too) = (fonts.find_font(path).render(points, 32) for path in kinds)
   both = known & known_too
   assert both.sum() > 57_000
   # What differs are combining marks, whose advance is zero in the outline font.
@@ -323,7 +323,7 @@ def test_confusables_are_letters_of_unicodes_list_that_the_font_has():
   assert '7' not in found
   others = ''.join(found.values())
   assert all(0x7F < ord(other) < 0x10000 for other in others)
-  assert dejavu.draw(np.array([ord(other) for other in others]), 16)[1].all()
+  assert dejavu.render(np.array([ord(other) for other in others]), 16)[1].all()
   assert len(confusables('a', dejavu, most=1)['a']) == 1
 
 

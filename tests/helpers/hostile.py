@@ -24,6 +24,7 @@ from lib.tokenizers.coding.baselines import GZip, train_static_ac
 from lib.tokenizers.coding.windows import EqualInfo
 from lib.tokenizers.foreign import ByteLevel, Foreign
 from lib.tokenizers.lzw import train_lzw
+from lib.tokenizers.ranks import Ranks
 from lib.tokenizers.restricted import train_restricted
 from lib.tokenizers.sentencepiece import train_sentencepiece
 from lib.tokenizers.unicode import Unicode
@@ -88,6 +89,7 @@ def family(name: str) -> tokenizers.Tokenizer:
   pieces = sorted({TEXT[i : i + n] for i in range(60) for n in (2, 3, 4)})
   make = {
     'bpe': lambda: train_bpe_unsplit([TEXT], 300),
+    'ranks': lambda: Ranks(train_bpe_unsplit([TEXT], 300).pieces, 'words'),
     'byte_level': lambda: ByteLevel(tokenizer_json()),
     'foreign': lambda: Foreign(tokenizer_json(lower=True), '.json'),
     'blocks': lambda: Blocks(b'01', 3),

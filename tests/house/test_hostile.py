@@ -71,7 +71,7 @@ def header(shape, descr="'|u1'"):
 )
 def test_an_archive_that_would_fill_memory_or_run_is_refused(tmp_path, payload):
   path = signed(tmp_path / 'file', 'characters', payload)
-  with pytest.raises(InputError, match='holds no arrays'):
+  with pytest.raises(InputError, match='contains no arrays'):
     tokenizers.load(path)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fused readout: every implementation against the reference, and lowering for TPU."""
+"""The fused LM head: every implementation against the reference, and lowering for TPU."""
 
 import functools
 import re

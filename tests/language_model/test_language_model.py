@@ -18,11 +18,11 @@ from lib import language_model
 from lib.compression.byte_model import ByteModel, Sizes
 from lib.compression.byte_model import variables as byte_model_variables
 from lib.compression.byte_stepper import ByteStepper
-from lib.embeddings.glyph import Given
+from lib.embeddings.fixed import FixedRows
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import AnnealedLexinvariant, Lexinvariant
-from lib.embeddings.partial import Interchangeable, Mixed, PermutedIds
-from lib.embeddings.preceding import Preceding
+from lib.embeddings.partial import Interchangeable, PartlyRandom, PermutedIds
+from lib.embeddings.short_conv import ShortConv
 from lib.errors import InputError
 from lib.glyphs import pixel_rows
 from lib.language_model import Provenance, Tables, TrainedModel, modules
@@ -39,18 +39,18 @@ V = BPE.vocab_size
 TEXTS = [hostile.TEXT[:60], b'', b'the words', hostile.TEXT[7:29]]
 ROWS = pixel_rows.gaussian_rows(V, 24, seed=0)
 EMBEDDINGS = {
-  'learned': Learned(V, DIM, init_std=0.3, readout_scale=0.25),
+  'learned': Learned(V, DIM, init_std=0.3, logit_scale=0.25),
   'untied': Learned(V, DIM, tied=False, bias=True, z_loss=1e-4, dtype=jnp.bfloat16),
-  'frozen': Given(V, DIM, lambda seed: ROWS[:, :DIM]),
-  'frozen of another width': Given(V, DIM, lambda seed: ROWS),
-  'trained from rows': Given(V, DIM, lambda seed: ROWS[:, :DIM], frozen=False),
+  'frozen': FixedRows(V, DIM, lambda seed: ROWS[:, :DIM]),
+  'frozen of another width': FixedRows(V, DIM, lambda seed: ROWS),
+  'trained from rows': FixedRows(V, DIM, lambda seed: ROWS[:, :DIM], frozen=False),
   'lexinvariant': Lexinvariant(V, DIM),
-  'lexinvariant per sequence': Lexinvariant(V, DIM, draw_kind='per_sequence', row_dim=24),
+  'lexinvariant per sequence': Lexinvariant(V, DIM, row_sampling='per_sequence', row_dim=24),
   'annealed': AnnealedLexinvariant(V, DIM),
   'permuted': PermutedIds(Learned(V, DIM)),
-  'mixed': Mixed(V, DIM),
+  'mixed': PartlyRandom(V, DIM),
   'interchangeable': Interchangeable(V, DIM),
-  'preceding': Preceding(Learned(V, DIM, tied=False), 2),
+  'preceding': ShortConv(Learned(V, DIM, tied=False), 2),
 }
 PROVENANCE = Provenance(
   commit='0123abc', config={'steps': 5, 'rules': ['.*']}, text='stdlib/prose', text_digest='ab',
@@ -144,7 +144,7 @@ def check_tokenizer(tokenizer, folder):
 def test_each_array_keeps_its_dtype(tmp_path):
   module = around(EMBEDDINGS['learned'])
   variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), filled(module))
-  variables['params']['embedding']['begin'] = np.ones(DIM, np.float16)
+  variables['params']['embedding']['bos'] = np.ones(DIM, np.float16)
   TrainedModel(module, variables, None, CONTEXT).save(tmp_path / 'model')
   loaded = language_model.load(tmp_path / 'model')
   same_bits(loaded.variables, variables)
@@ -255,7 +255,7 @@ def test_weights_with_right_checksums_are_still_checked(folder):
   for changed, message in (
     ({name: arrays[name].astype(np.int32)}, 'is I32, not float32'),
     ({name: arrays[name].T.copy()}, r'of shape \(16, 300\); the model wants \(300, 16\)'),
-    ({'params/../begin': arrays[name]}, 'contain params/../begin'),
+    ({'params/../bos': arrays[name]}, 'contain params/../bos'),
     ({f'{name}/more': arrays[name]}, 'contain params/embedding/table/more'),
   ):
     save_file(arrays | changed, file)
@@ -266,6 +266,30 @@ def test_weights_with_right_checksums_are_still_checked(folder):
   rewrite(folder, lambda told: None)
   with pytest.raises(InputError, match=f'lack {name}'):
     language_model.load(folder)
+
+
+def test_a_folder_with_names_of_an_earlier_version_is_loaded(tmp_path):
+  fixed = FixedRows(V, DIM, lambda seed: ROWS[:, :DIM])
+  for embedding in (ShortConv(fixed, 2), Learned(V, DIM, tied=False, bias=True, logit_scale=0.5)):
+    module = around(embedding)
+    saved = TrainedModel(module, filled(module), None, CONTEXT, V)
+    saved.save(folder := tmp_path / type(embedding).__name__)
+    old = {new: old for old, new in modules.RENAMED.items()}
+    weights = load_file(folder / 'weights.safetensors')
+    renamed = {'/'.join(old.get(part, part) for part in name.split('/')): array
+               for name, array in weights.items()}  # fmt: skip
+    assert any(name.endswith('/begin') for name in renamed)
+    save_file(renamed, folder / 'weights.safetensors')
+
+    def earlier(value):
+      if isinstance(value, dict):
+        return {old.get(name, name): earlier(one) for name, one in value.items()}
+      return old.get(value, value) if isinstance(value, str) else value
+
+    rewrite(folder, lambda facts: facts.update(module=earlier(facts['module'])))
+    loaded = language_model.load(folder)
+    assert loaded.module == saved.module
+    same_bits(loaded.variables, saved.variables)
 
 
 def test_nothing_is_written_over_and_a_failed_save_leaves_nothing(folder, tmp_path):

@@ -13,11 +13,11 @@ import pytest
 from absl import logging
 
 from lib.data import pipeline
-from lib.embeddings.glyph import Given
+from lib.embeddings.fixed import FixedRows
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Lexinvariant
-from lib.embeddings.partial import Interchangeable, Mixed
-from lib.embeddings.preceding import Preceding
+from lib.embeddings.partial import Interchangeable, PartlyRandom
+from lib.embeddings.short_conv import ShortConv
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
 from lib.parallel import sharding
@@ -26,7 +26,7 @@ from lib.profiling import compiled_step
 from lib.train import optimizer, state
 from lib.train.experiment import Experiment
 from lib.train.replicas import replicate
-from tests.profiling.test_compiled_step import RECIPES, plans
+from tests.profiling.test_compiled_step import RECIPES, train_specs
 
 KEY = jax.random.key(0)
 # Written by the regular expressions on names that declarations replaced: for each model a layout
@@ -44,7 +44,7 @@ def one_by_one(tree):
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_declarations_say_what_rules_on_names_said(name):
-  _, made = plans(name, 'smoke')
+  _, made = train_specs(name, 'smoke')
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
   keys = [key for key in KNOWN['models'] if key.startswith(f'{name}/')]
   assert set(keys) == {f'{name}/{key}' for key in made}
@@ -81,11 +81,11 @@ V, D, T = 192, 96, 64
   [
     Learned(V, D, tied=False),
     Lexinvariant(V, D),
-    Lexinvariant(V, D, draw_kind='per_sequence', row_dim=64),
-    Preceding(Learned(V, D), 2),
-    Mixed(V, D),
+    Lexinvariant(V, D, row_sampling='per_sequence', row_dim=64),
+    ShortConv(Learned(V, D), 2),
+    PartlyRandom(V, D),
     Interchangeable(V, D),
-    Given(V, D, lambda seed: np.zeros((V, 48), np.float32)),
+    FixedRows(V, D, lambda seed: np.zeros((V, 48), np.float32)),
   ],
   ids=lambda module: type(module).__name__,
 )
@@ -93,7 +93,10 @@ V, D, T = 192, 96, 64
 def test_flops_are_those_that_the_compiler_counts(embedding, gated):
   # One layer: XLA counts the body of a loop once.
   decoder = Decoder(layers=1, dim=D, heads=4, mlp_dim=256, gated=gated, position='rotary')
-  model, batch = LanguageModel(embedding, decoder), pipeline.whole(np.zeros((8, T), int), V)
+  model, batch = (
+    LanguageModel(embedding, decoder),
+    pipeline.batch_from_ids(np.zeros((8, T), int), V),
+  )
   variables = jax.eval_shape(model.init, KEY, batch, KEY)
   run = jax.jit(lambda variables: model.apply(variables, batch, KEY))
   counted = run.lower(variables).compile().cost_analysis()['flops'] / (8 * T)
@@ -107,7 +110,9 @@ def test_layers_probes_and_replicas_are_counted_each():
   taught = describe_model(Deciphering(model, 3), 8)
   assert taught.flops == 3 * (layer + 2 * 7 * 16) + 2 * 7 * 16
   init = lambda key, batch: model.init(key, batch, key)
-  batch = jax.tree.map(lambda x: np.stack([x] * 5), pipeline.whole(np.zeros((1, 8), int), 7))
+  batch = jax.tree.map(
+    lambda x: np.stack([x] * 5), pipeline.batch_from_ids(np.zeros((1, 8), int), 7)
+  )
   every = describe(replicate(Experiment(init, None, ()), 5, ()).init_fn, batch)
   assert every.flops == 5 * (3 * layer + 2 * 7 * 16)
   assert every.declared['params/decoder/blocks/out/kernel'] == Declaration(

@@ -11,7 +11,7 @@ import pytest
 from configs import visual_unicode
 from experiments.visual_unicode import growth, text
 from lib.data import pipeline, sources, token_excerpts
-from lib.embeddings.glyph import Given
+from lib.embeddings.fixed import FixedRows
 from lib.glyphs.pixel_rows import gaussian_rows
 from lib.language_model import TrainedModel, ensemble
 from lib.models.decoder import Decoder, LanguageModel
@@ -20,11 +20,11 @@ from lib.objectives.next_token import next_token
 
 V, D, T, LAYERS = 11, 8, 6, 3
 MODEL = LanguageModel(
-  Given(V, D, lambda seed: gaussian_rows(V, D, seed % 2**31)),
+  FixedRows(V, D, lambda seed: gaussian_rows(V, D, seed % 2**31)),
   Decoder(layers=LAYERS, dim=D, heads=2, mlp_dim=16, position='rotary', init_std=0.3),
 )
 KEY = jax.random.key(0)
-BATCH = pipeline.whole(np.random.default_rng(0).integers(V, size=(4, T)), V)
+BATCH = pipeline.batch_from_ids(np.random.default_rng(0).integers(V, size=(4, T)), V)
 EQUAL = {'rtol': 1e-5, 'atol': 1e-6}
 
 
@@ -72,10 +72,10 @@ def test_training_a_stage_changes_its_layer_and_the_readout_alone(variables):
   start = stage.start(variables)
   loss = lambda params: stage.nats(start | {'params': params}, BATCH, KEY).mean()
   gradient = jax.jit(jax.grad(loss))(start['params'])
-  begin = gradient['embedding'].pop('begin')  # read below the frozen layer
+  begin = gradient['embedding'].pop('bos')  # read below the frozen layer
   assert not np.any(begin)
   assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
-  gradient['embedding']['begin'] = begin
+  gradient['embedding']['bos'] = begin
   moved = jax.tree.map(lambda leaf, step: leaf - 0.1 * step, start['params'], gradient)
   after = stage.joined(start | {'params': moved})
   same = jax.tree.map(
@@ -91,10 +91,10 @@ def test_operations_are_those_that_the_compiler_counts():
   # One layer: XLA counts the body of a loop once. Wide, so that matrix products are nearly all.
   dim, length, vocab, mlp = 128, 128, 256, 512
   model = LanguageModel(
-    Given(vocab, dim, lambda seed: gaussian_rows(vocab, dim, 0)),
+    FixedRows(vocab, dim, lambda seed: gaussian_rows(vocab, dim, 0)),
     Decoder(layers=1, dim=dim, heads=4, mlp_dim=mlp, position='rotary'),
   )
-  batch = pipeline.whole(np.zeros((1, length), int), vocab)
+  batch = pipeline.batch_from_ids(np.zeros((1, length), int), vocab)
   init, loss = next_token(model)
   shapes = jax.eval_shape(init, KEY, batch)
   value = lambda params, frozen: loss({'params': params, 'frozen': frozen}, batch, KEY)[0]
@@ -102,8 +102,8 @@ def test_operations_are_those_that_the_compiler_counts():
     jax.jit(f).lower(shapes['params'], shapes['frozen']).compile().cost_analysis()['flops'] / length
   )
   flops = Flops(dim, mlp, length, vocab)
-  assert flops.step(1) / 3 == flops.block + flops.readout
-  assert count(value) == pytest.approx(flops.block + flops.readout, rel=0.15)
+  assert flops.step(1) / 3 == flops.block + flops.lm_head
+  assert count(value) == pytest.approx(flops.block + flops.lm_head, rel=0.15)
   assert count(jax.grad(value)) == pytest.approx(flops.step(1), rel=0.2)
   assert flops.step(1, 4) - flops.step(1) == 4 * flops.block
 

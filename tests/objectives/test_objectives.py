@@ -54,7 +54,7 @@ class Sower(nn.Module):
 
 @pytest.fixture(scope='module')
 def batch():
-  found = pipeline.whole(np.arange(12).reshape(3, 4) % tiny.V, tiny.V)
+  found = pipeline.batch_from_ids(np.arange(12).reshape(3, 4) % tiny.V, tiny.V)
   found['segments'] = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
   return found
 
@@ -110,7 +110,9 @@ def test_what_a_model_reports_is_in_the_history(tmp_path):
   experiment = Experiment(*next_token(Sower()), tiny.batches(), schedules=schedules)
   whole = train(tmp_path / 'whole', experiment)
   parts = train(tmp_path / 'parts', experiment, accumulate=2)
-  both = replicas.replicate(experiment, 2, pipeline.stack([tiny.batches(), tiny.batches()]))
+  both = replicas.replicate(
+    experiment, 2, pipeline.stack_replicas([tiny.batches(), tiny.batches()])
+  )
   pair = train(tmp_path / 'pair', dataclasses.replace(both, batches=both.batches))
   rows = iter(tiny.batches())
   for one, part, two in zip(*([x for x in run if 'loss' in x] for run in (whole, parts, pair))):

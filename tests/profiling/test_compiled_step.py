@@ -24,14 +24,14 @@ from tests.helpers import tiny
 RECIPES = ('markov', 'lexinvariant', 'equal_info', 'visual_unicode')
 
 
-def plans(name, scale):
+def train_specs(name, scale):
   config = importlib.import_module(f'configs.{name}').get_config(scale)
-  return config, importlib.import_module(f'experiments.{name}.__main__').RECIPE.plans(config)
+  return config, importlib.import_module(f'experiments.{name}.recipe').RECIPE.train_specs(config)
 
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_the_largest_model_at_paper_scale_has_its_shapes_without_data(name):
-  _, made = plans(name, 'paper')
+  _, made = train_specs(name, 'paper')
   first = next(iter(made.values()))()
   mesh = sharding.make_mesh({'data': 2, 'fsdp': 2, 'tensor': 2})
   batch = compiled_step.placed_shapes(first.batch, mesh, first.experiment.batch_axis)
@@ -109,7 +109,7 @@ def test_a_step_is_accounted_for(axes, kind):
   )  # fmt: skip
   assert step.arguments == pytest.approx(here, rel=0.02)  # scalars are padded
   assert step.collectives[kind].bytes > 4 * step.parameters / 2
-  # Two layers of 12·16² and a readout of 7·16; scores of 8 positions over 16 wide in each.
+  # Two layers of 12·16² and an LM head of 7·16; scores of 8 positions over 16 wide in each.
   matrices = 2 * (4 * 16 * 16 + 2 * 16 * 32) + 7 * 16
   assert step.flops == 8 * 8 * (6 * matrices + 12 * 8 * 16 * 2)
 

@@ -142,7 +142,7 @@ def test_without_an_error_nothing_is_decided_by_values(reason):
   assert one.untested == 'no number is published for this scale'
   [one] = find('above', {'left': 't / k=1,d=8 / bound', 'right': 0}).comparisons
   assert one.untested == 'no value was measured'
-  assert find('needs', {'what': 'a library of tasks'}).untested == 'a library of tasks'
+  assert find('needs', {'what': 'a library of tasks'}).untested == 'it takes a library of tasks'
 
 
 def test_zero_hits_against_zero_hits_says_nothing_and_against_all_hits_much():
@@ -414,6 +414,11 @@ def test_all_verdicts_are_reached_and_nothing_else_is_printed():
       counts = re.findall(r'(\d+) (?:is|are|was|were|agrees?|holds?|does|do)\b', index(found))
       assert sum(map(int, counts)) == total
   assert html == markdown == words
+
+
+def test_a_terminal_says_what_a_test_would_take():
+  lines = sections.terminal(section('lexinvariant', [], False))
+  assert 'Not tested: it takes BIG-bench, and models of 150M parameters.' in lines
 
 
 @pytest.mark.parametrize(

@@ -86,16 +86,16 @@ def test_a_column_that_counts_the_rows_is_left_out(tmp_path, start):
     (['a', ' b', 'C ', 'd'], 'c', 2),
     ([None] * 4, 'C', 2),
     ([None] * 4, 'Jupiter', 2),
-    (['1', '2', '3', '4'], 'C', 'is no label'),
-    (['1', '2', '3', '4'], 0, 'is no label'),
-    (['1', '2', '3', '4'], 'Jupiter', 'is no label'),
-    (['1', '2', '3', '4'], None, 'is no label'),
-    ([0, 1, 2, 3], True, 'is no label'),
-    (['A', 'a', 'B', 'C'], 'B', 'are no labels'),
-    (['1', 1, '2', '3'], '2', 'are no labels'),
-    (['A', '', 'B', 'C'], 'A', 'are no labels'),
-    (['A', None, 'B', 'C'], 'A', 'are no labels'),
-    (['A', 'B', 'C'], 'A', 'are no labels'),
+    (['1', '2', '3', '4'], 'C', 'is not a label'),
+    (['1', '2', '3', '4'], 0, 'is not a label'),
+    (['1', '2', '3', '4'], 'Jupiter', 'is not a label'),
+    (['1', '2', '3', '4'], None, 'is not a label'),
+    ([0, 1, 2, 3], True, 'is not a label'),
+    (['A', 'a', 'B', 'C'], 'B', 'are not labels'),
+    (['1', 1, '2', '3'], '2', 'are not labels'),
+    (['A', '', 'B', 'C'], 'A', 'are not labels'),
+    (['A', None, 'B', 'C'], 'A', 'are not labels'),
+    (['A', 'B', 'C'], 'A', 'are not labels'),
   ],
 )
 def test_where_options_have_labels_nothing_else_decides(tmp_path, labels, answer, index):
@@ -139,22 +139,22 @@ def test_json_in_every_layout(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'text', 'where', 'message'),
   [
-    ('q.csv', 'a,b,c,A\nq,x,y,C\n', 'line 2', "'C' is no answer; give a letter from A to B"),
+    ('q.csv', 'a,b,c,A\nq,x,y,C\n', 'line 2', "'C' is not an answer; give a letter from A to B"),
     ('q.csv', '"a\nb",x,y,B\nq,x,A\n', 'line 3', '1 options; give 2 to 26'),
-    ('q.csv', 'a,b,,A\n', 'line 1', "'' is no option"),
+    ('q.csv', 'a,b,,A\n', 'line 1', "'' is not an option"),
     ('q.csv', ' ,b,c,A\n', 'line 1', 'there is no question'),
-    ('q.csv', 'a,b,c,A\n"q"x,y,z,A\n', 'line 2', 'this is no CSV'),
-    ('q.csv', 'a,b,c,A\n"q,y,z,A\n', 'line 2', 'this is no CSV'),
+    ('q.csv', 'a,b,c,A\n"q"x,y,z,A\n', 'line 2', 'this is not CSV'),
+    ('q.csv', 'a,b,c,A\n"q,y,z,A\n', 'line 2', 'this is not CSV'),
     ('q.csv', 'question,A,B,answer\nq,x,y\n', 'line 2', '3 fields, but the header has 4'),
     ('q.csv', 'question,first,second,answer\n', 'line 1', 'call their columns A, B, C'),
-    ('q.csv', '\n', 'q.csv', 'holds no question'),
-    ('q.jsonl', json.dumps(MMLU) + '\n{"question"\n', 'line 2', 'this is no JSON'),
-    ('q.jsonl', '3\n', 'line 1', '3 is no object'),
+    ('q.csv', '\n', 'q.csv', 'contains no question'),
+    ('q.jsonl', json.dumps(MMLU) + '\n{"question"\n', 'line 2', 'this is not JSON'),
+    ('q.jsonl', '3\n', 'line 1', '3 is not an object'),
     ('q.json', '[{"question": "q"}]', 'item 0', '0 options'),
-    ('q.json', '[{"question": "q",\n}]', 'line 2', 'this is no JSON'),
+    ('q.json', '[{"question": "q",\n}]', 'line 2', 'this is not JSON'),
     ('q.jsonl', json.dumps(MMLU | {'answer': 4}), 'line 1', 'an index from 0 to 3'),
-    ('q.jsonl', json.dumps(MMLU | {'answer': True}), 'line 1', 'True is no answer'),
-    ('q.jsonl', json.dumps(MMLU | {'choices': ['x', 3]}), 'line 1', '3 is no option'),
+    ('q.jsonl', json.dumps(MMLU | {'answer': True}), 'line 1', 'True is not an answer'),
+    ('q.jsonl', json.dumps(MMLU | {'choices': ['x', 3]}), 'line 1', '3 is not an option'),
     ('q.jsonl', json.dumps(MMLU | {'question': None}), 'line 1', 'there is no question'),
   ],
 )
@@ -171,7 +171,7 @@ def test_what_is_no_question_is_named_with_its_place(tmp_path, name, text, where
 
 def test_bytes_that_are_no_text_and_files_that_are_not_there(tmp_path):
   (tmp_path / 'q.csv').write_bytes(b'caf\xe9,x,y,A\n')
-  with pytest.raises(InputError, match=r'q\.csv is no UTF-8 text \(byte 3\)'):
+  with pytest.raises(InputError, match=r'q\.csv is not UTF-8 text \(byte 3\)'):
     read_questions(str(tmp_path / 'q.csv'))
   with pytest.raises(InputError, match='no file matches'):
     read_questions(str(tmp_path / 'none.csv'))
@@ -225,7 +225,7 @@ class Damaged(list):
     (Damaged([{}]), 'record 0 of the data cannot be read'),
     (
       [{'question': b'caf\xe9'}],
-      r'record 0 of tfds:some \(test\): the text is no UTF-8 \(byte 3\)',
+      r'record 0 of tfds:some \(test\): the text is not UTF-8 \(byte 3\)',
     ),
   ],
 )

@@ -122,7 +122,7 @@ def test_long_streams_come_within_a_twentieth_of_a_percent_of_the_ideal():
   code, bits = arithmetic.encode(text, cdfs)
   assert ideal <= bits < ideal * 1.0005
   assert len(code) == -(-bits // 8)
-  # The frequencies cost less than the worst case, log2(2^14 / (2^14 - 256)) = 0.0227 bits a byte.
+  # The frequencies cost less than the worst case, log2(2^14 / (2^14 - 256)) = 0.0227 bits per byte.
   assert ideal + np.log2(rows[np.arange(text.size), text]).sum() < 0.0227 * text.size
 
 
@@ -182,7 +182,7 @@ def test_ties_go_to_the_lowest_symbol_and_rows_do_not_mix():
 def test_rows_without_a_distribution_are_named(wrong):
   rows = np.full((3, 4), 0.25, np.float32)
   rows[2] = 0 if wrong == 'zeros' else [0.5, 0.5, 0.1, wrong]
-  with pytest.raises(InputError, match='row 2 of the probabilities is no distribution'):
+  with pytest.raises(InputError, match='row 2 of the probabilities is not a distribution'):
     arithmetic.quantise(rows)
 
 

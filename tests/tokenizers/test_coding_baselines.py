@@ -57,7 +57,7 @@ def test_streams_cut_short_and_gone_on_with_are_refused(name):
   for count in (1, len(ids) // 2, len(ids) - 2):
     with pytest.raises(InputError, match=f'{count} token ids are'):
       codec.decode(ids[:count])
-  with pytest.raises(InputError, match='go on after the end'):
+  with pytest.raises(InputError, match='continue after the end'):
     codec.decode([*ids, 0, 0])
   for call in (codec.decode, codec.byte_lengths):
     assert len(call([])) == 0

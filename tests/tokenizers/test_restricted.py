@@ -66,7 +66,7 @@ def test_save_and_load_and_copies(tmp_path):
 def test_what_cannot_be_kept_is_named():
   with pytest.raises(InputError, match='200 ids do not hold the 257 of bytes'):
     train_restricted(SOURCES, 200, always='ж')
-  with pytest.raises(InputError, match='id 57344 stands for nothing'):
+  with pytest.raises(InputError, match='id 57344 has no text'):
     Restricted(Unicode(), [0xE000])
   with pytest.raises(InputError, match='id 65536 at position 0 is out of range'):
     Restricted(Unicode(), np.array([65536]))

@@ -137,7 +137,7 @@ def test_a_foreign_file_is_refused(tmp_path):
   with pytest.raises(InputError, match='known are ac, blocks, bpe, byte_level'):
     tokenizers.load(path)
   tokenizers.files.write(path, 'blocks', state)
-  with pytest.raises(InputError, match='make no blocks tokenizer'):
+  with pytest.raises(InputError, match='are not a valid blocks tokenizer'):
     tokenizers.load(path)
 
 

@@ -197,7 +197,7 @@ def test_a_saved_tokenizer_comes_back_the_same(tmp_path):
     'lengths': np.array([20]),
   }
   files.write(tmp_path / 'other', 'unicode', state)
-  with pytest.raises(InputError, match='arrays that make no unicode tokenizer'):
+  with pytest.raises(InputError, match='arrays that are not a valid unicode tokenizer'):
     tokenizers.load(tmp_path / 'other')
 
 

@@ -175,7 +175,9 @@ def test_a_model_that_drifts_and_damage_are_named(make):
   codec.stepper.drift = 1e-9  # moves no integer
   assert codec.restore(coded)[1] == HELD_OUT[:600]
   codec.stepper.drift = 0.1
-  with pytest.raises(InputError, match=r'document 1 decodes to .* CRC32|are cut short|go on after'):
+  with pytest.raises(
+    InputError, match=r'document 1 decodes to .* CRC32|are cut short|continue after'
+  ):
     codec.restore(coded)
   codec.stepper.drift = 0.0
   for wrong in (
@@ -186,7 +188,9 @@ def test_a_model_that_drifts_and_damage_are_named(make):
       codec.restore([wrong])
   flipped = coded[1].ids.copy()
   flipped[0] ^= codec.vocab_size >> 1  # the highest bit; the last ones of a window may be free
-  with pytest.raises(InputError, match=r'document 0 decodes to .* CRC32|are cut short|go on after'):
+  with pytest.raises(
+    InputError, match=r'document 0 decodes to .* CRC32|are cut short|continue after'
+  ):
     codec.restore([dataclasses.replace(coded[1], ids=flipped)])
 
 
@@ -208,7 +212,7 @@ def test_greedy_windows_do_not_all_come_back():
     (lambda: windows(32).decode([1]), 'cut short'),
     (lambda: windows(32).decode([65536, 0]), '0 to 65535'),
     (lambda: ac().decode(ac().encode(HELD_OUT[:300])[:-2]), 'cut short'),
-    (lambda: ac().decode([*ac().encode(HELD_OUT[:300]), 0]), 'go on after the end'),
+    (lambda: ac().decode([*ac().encode(HELD_OUT[:300]), 0]), 'continue after the end'),
     (lambda: tokenizers.save(ac(), 'nowhere'), 'cannot be saved'),
     (lambda: SteppedAC.from_state(ac().state()), 'without its M1'),
   ],

@@ -172,7 +172,7 @@ def test_stepped_codecs_fill_their_streams(text, tmp_path):
 
 def test_shards_hold_consecutive_documents_and_as_many_as_others():
   for documents, count in [(7, 3), (64, 40), (5, 5), (9, 1)]:
-    plan = corpora.Plan('', 'train', documents, count, '', 1, '')
+    plan = corpora.ShardPlan('', 'train', documents, count, '', 1, '')
     spans = [plan.span(shard) for shard in range(count)]
     assert [i for span in spans for i in span] == list(range(documents))
     assert len({len(span) for span in spans}) <= 2
@@ -203,14 +203,14 @@ def test_other_plans_and_bad_requests_are_named(whole, text, codec, tmp_path):
 def test_reading_with_another_tokenizer_or_another_split_is_named(whole):
   with pytest.raises(InputError, match='was made by the tokenizer'):
     corpora.Corpus(whole, 'train', GZip())
-  with pytest.raises(InputError, match="no whole encoded split 'test'"):
+  with pytest.raises(InputError, match="no complete encoded split 'test'"):
     corpora.Corpus(whole, 'test', GZip())
 
 
 def test_a_split_that_was_begun_and_not_finished_is_named(whole, text, codec, tmp_path):
   folder = shutil.copytree(whole, tmp_path / 'folder')
   corpus.begin(text, 'validation', codec, str(folder), None, None)
-  with pytest.raises(InputError, match="no whole encoded split 'validation'"):
+  with pytest.raises(InputError, match="no complete encoded split 'validation'"):
     corpora.Corpus(folder, 'validation', tokenizers.load(codec))
 
 

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-pytest.importorskip('apache_beam', reason='Apache Beam is in an environment of its own: make beam')
+pytest.importorskip('apache_beam', reason='Apache Beam is in a separate environment: make beam')
 
 from apache_beam.testing import test_pipeline, util
 

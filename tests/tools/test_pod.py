@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from configs import markov
-from experiments.recipe import Plan
+from experiments.recipe import TrainSpec
 from experiments.tools import aot, launch, steps
 from lib.parallel import sharding
 from lib.train import optimizer
 from tests.helpers import tiny
-from tests.profiling.test_compiled_step import RECIPES, plans
+from tests.profiling.test_compiled_step import RECIPES, train_specs
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: see `make pod`')
@@ -36,7 +36,7 @@ def losses(config, one, axes):
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_every_model_has_the_losses_of_one_device_on_every_axis(name):
-  config, made = plans(name, 'smoke')
+  config, made = train_specs(name, 'smoke')
   for model, build in made.items():
     one = build()
     alone = losses(config, one, {})
@@ -123,7 +123,7 @@ def test_scaling_is_estimated_from_compiled_steps(monkeypatch, capsys):
   monkeypatch.setattr(aot, 'SIZES', ('cpu:2', 'cpu:8'))
   batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
   chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
-  one = Plan(tiny.make(), chain, batch, tiny.V)
+  one = TrainSpec(tiny.make(), chain, batch, tiny.V)
   aot.scale(markov.get_config('smoke'), 'tiny', lambda remat: one)
   table = capsys.readouterr().out.rpartition('An estimate: nothing of it ran.')[2]
   rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in table.split('\n')[4:-1]]

@@ -151,8 +151,8 @@ def test_a_batch_that_does_not_divide_is_refused():
   [
     ({'evaluate_every': 0}, 'must be 1 or more; got 10, 0, 1000 and 1'),
     ({'accumulate': 0}, 'must be 1 or more; got 10, 100, 1000 and 0'),
-    ({'profile': (3,)}, r'profile=\(3,\) names no steps'),
-    ({'profile': (3, 3)}, r'profile=\(3, 3\) names no steps'),
+    ({'profile': (3,)}, r'profile=\(3,\) contains no step'),
+    ({'profile': (3, 3)}, r'profile=\(3, 3\) contains no step'),
   ],
 )
 def test_steps_that_never_come_are_refused(tmp_path, options, message):
@@ -166,7 +166,7 @@ def test_steps_that_never_come_are_refused(tmp_path, options, message):
 
 
 def test_a_score_over_nothing_is_refused():
-  with pytest.raises(InputError, match='nothing to evaluate on'):
+  with pytest.raises(InputError, match='no held-out batch to evaluate on'):
     tiny.held_out.held_out(lambda *_: (0.0, {}), [])({})
 
 
@@ -380,7 +380,7 @@ def test_given_weights_of_another_model_are_named(unbroken, tmp_path):
     return variables
 
   for change, message in (
-    (lambda tree: tree.pop('begin'), r'lack params/embedding/begin \(16,\)'),
+    (lambda tree: tree.pop('bos'), r'lack params/embedding/bos \(16,\)'),
     (lambda tree: tree.update(more=np.zeros(3)), r'contain params/embedding/more \(3,\), which'),
     (lambda tree: tree.update(table=np.zeros((8, 16))), r'table of shape \(8, 16\); .* \(7, 16\)'),
   ):

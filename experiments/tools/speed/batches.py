@@ -84,7 +84,7 @@ def _appetite(model: tuple, length: int, repeats: int) -> tuple[float, float]:
   lm = LanguageModel(Learned(VOCAB, dim), decoder)
   init_fn, loss_fn = next_token(lm)
   ids = np.random.default_rng(0).integers(0, VOCAB, (ROWS, length))
-  batch, key = pipeline.whole(ids, VOCAB), jax.random.key(0)
+  batch, key = pipeline.batch_from_ids(ids, VOCAB), jax.random.key(0)
   variables = jax.jit(init_fn)(key, batch)
   step = jax.jit(jax.grad(lambda variables: loss_fn(variables, batch, key)[0].mean()))
   times = time_calls(lambda: step(variables), repeats).wall

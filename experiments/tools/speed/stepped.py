@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.tools.timing import time_calls
-from lib.compression.byte_model import BEGIN, ByteModel, whole
+from lib.compression.byte_model import BOS, ByteModel, probabilities_at
 from lib.compression.byte_stepper import ByteStepper
 from lib.report.results import Row
 from lib.tokenizers.coding import arithmetic
@@ -115,6 +115,8 @@ def _cached(stepper: ByteStepper, window: bytes) -> np.ndarray:
 def _anew(model: ByteModel, window: bytes) -> np.ndarray:
   """M1 on the whole window, in the least shape that holds it: a power of two."""
   room = max(1 << len(window).bit_length(), 8)
-  ids = np.full((1, room), BEGIN, np.int32)
+  ids = np.full((1, room), BOS, np.int32)
   ids[0, 1 : len(window) + 1] = np.frombuffer(window, np.uint8)
-  return np.asarray(whole(model.sizes, model.on_device, ids, np.array([len(window)], np.int32)))[0]
+  return np.asarray(
+    probabilities_at(model.sizes, model.on_device, ids, np.array([len(window)], np.int32))
+  )[0]

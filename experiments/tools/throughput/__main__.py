@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""How fast a recipe trains: its real step timed, accounted for and taken apart, op by op.
 
-  python -m experiments.tools.throughput --config=configs/lexinvariant.py:paper
-  python -m experiments.tools.throughput --config=configs/equal_info.py:paper \
+  python -m experiments.tools.throughput --config=lexinvariant:paper
+  python -m experiments.tools.throughput --config=equal_info:paper \
     --model=m2/model=113m,v=65536
   python -m experiments.tools.throughput --peer    # decoders beside PyTorch's (`make throughput`)
 
@@ -21,6 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import runner
+from experiments.command_line import CONFIGS
 from experiments.recipe import Recipe
 from experiments.tools import command, steps
 from experiments.tools.throughput import peer, timed_step
@@ -30,7 +31,7 @@ from lib.report import results, tables
 from lib.report.results import Row, name
 
 CONFIG = config_flags.DEFINE_config_file(
-  'config', 'configs/lexinvariant.py:cpu', 'Config, scale.', lock_config=True
+  'config', f'{CONFIGS}/lexinvariant.py:cpu', 'NAME:SCALE or FILE.py:SCALE.', lock_config=True
 )
 MODEL = flags.DEFINE_string('model', '', 'Which of the recipe; the largest if not given.')
 DTYPES = flags.DEFINE_multi_enum(

@@ -14,7 +14,7 @@ import numpy as np
 
 from configs import lexinvariant
 from experiments.lexinvariant import decoders, text_models
-from experiments.recipe import Plan
+from experiments.recipe import TrainSpec
 from experiments.tools import steps
 from experiments.tools.timing import in_turns
 from lib.data import pipeline
@@ -122,12 +122,18 @@ def prepared(case: Case, dtype: str) -> dict[str, Way]:
   experiment = Experiment(*next_token(model), ())
   chain = optimizer.make_optimizer('adamw', lambda _: RATE, weight_decay=DECAY)
   shapes = pipeline.shapes(case.rows, case.length)
-  one = Plan(experiment, chain, shapes, model.embedding.vocab_size)
+  one = TrainSpec(experiment, chain, shapes, model.embedding.vocab_size)
   ours = steps.Ready(one, sharding.make_mesh({}, jax.devices()[:1]))
   params = jax.device_get(ours.state['variables']['params'])
   theirs = {
     way: torch_decoder.step(
-      model, params, one.drawn(), rate=RATE, decay=DECAY, dtype=dtype, compiled=way == 'compiled'
+      model,
+      params,
+      one.random_batch(),
+      rate=RATE,
+      decay=DECAY,
+      dtype=dtype,
+      compiled=way == 'compiled',
     )
     for way in case.ways
     if way == 'eager' or (way == 'compiled' and shutil.which('g++'))

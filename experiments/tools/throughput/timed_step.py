@@ -32,8 +32,8 @@ CAPTIONS = {
 }
 # The first expression that is found in an op's path says which part of the model it is from.
 PARTS = (
-  (r'embedding\.(draw|encode)', 'embedding'),
-  (r'embedding\.nats', 'readout and loss'),
+  (r'embedding\.(sample_rows|encode)', 'embedding'),
+  (r'embedding\.token_loss', 'LM head and loss'),
   (r'_norm/', 'norms'),
   (r'_attention/(query|key|value|out)/', 'projections of attention'),
   (r'_attention/|t5', 'attention'),

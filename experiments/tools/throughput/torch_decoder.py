@@ -76,9 +76,9 @@ class Peer(nn.Module):
     decoder: Any = model.decoder
     rows, tree = params['embedding'], params['decoder']
     embedding: Any = model.embedding
-    self.scale = embedding.readout_scale
-    self.table, self.begin = parameter(rows['table']), parameter(rows['begin'])
-    self.readout = self.table if embedding.tied else parameter(rows['readout_table'])
+    self.scale = embedding.logit_scale
+    self.table, self.bos = parameter(rows['table']), parameter(rows['bos'])
+    self.lm_head = self.table if embedding.tied else parameter(rows['lm_head_table'])
     self.positions = parameter(tree['positions']) if decoder.position == 'learned' else None
     self.t5 = parameter(tree['t5']['bias']) if decoder.position == 't5' else None
     if self.t5 is not None:
@@ -93,14 +93,14 @@ class Peer(nn.Module):
   def forward(self, inputs, targets):
     """The mean of all."""
     bias = None
-    x = F.embedding(inputs, torch.cat([self.table, self.begin[None]]))
+    x = F.embedding(inputs, torch.cat([self.table, self.bos[None]]))
     if self.positions is not None:
       x = x + self.positions[: inputs.shape[1]]
     if self.t5 is not None:
       bias = self.t5[:, self.bucket].masked_fill(self.hidden, -torch.inf)[None]
     for block in self.blocks:
       x = block(x, bias)
-    logits = F.linear(self.final_norm(x) * self.scale, self.readout)
+    logits = F.linear(self.final_norm(x) * self.scale, self.lm_head)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 

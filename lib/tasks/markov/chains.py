@@ -2,7 +2,7 @@
 """Markov sources of any order over a small alphabet: exact entropies and fast samples.
 
 All entropies and losses are in nats. Symbol s is written as the byte 48 + s: b'0', b'1', ...
-A seed gives several streams of a source that share no text (`stream_seed`).
+Each seed has several independent streams of a source (`stream_seed`).
 """
 
 import functools
@@ -46,7 +46,7 @@ class MarkovSource:
     self.kernel = kernel
     self.contexts, self.alphabet_size = kernel.shape
     self.alphabet = bytes(range(48, 48 + self.alphabet_size))
-    # A uniform draw u becomes the number of these thresholds that are at most u.
+    # A uniform sample u becomes the number of thresholds that are at most u.
     self._thresholds = np.ascontiguousarray(np.cumsum(kernel, axis=1)[:, :-1])
 
   @functools.cached_property
@@ -151,21 +151,21 @@ class MarkovDocuments:
 
 
 def stream_seed(seed: int, stream: int, order: int) -> int:
-  """The seed of one stream of one source: another for every (seed, stream, order), order < 64."""
+  """The seed of a stream of a source, different for every (seed, stream, order) with order < 64."""
   return (seed * 64 + order) * 4 + stream
 
 
-def draw(source: MarkovSource, chars: int, seed: int, stream: int) -> bytes:
+def sample_text(source: MarkovSource, chars: int, seed: int, stream: int) -> bytes:
   """A text of the source, from the named stream of a seed."""
   return source.text(chars, stream_seed(seed, stream, source.order))
 
 
-def draw_parts(
+def sample_parts(
   source: MarkovSource, chars: int, seed: int, stream: int, multiple: int = 1
 ) -> list[bytes]:
-  """A text of about `chars` characters as PARTS independent texts, the units of its error.
+  """About `chars` characters as PARTS independent texts, which are the units of the standard error.
 
-  Their length is a multiple of `multiple`.
+  The length of each is a multiple of `multiple`.
   """
   length = max(1, chars // PARTS // multiple) * multiple
   return list(MarkovDocuments(source, length, PARTS, stream_seed(seed, stream, source.order)))
@@ -177,7 +177,7 @@ def make(
   """The source of a kind: 'switching' (p, q), 'random' (alphabet_size) or 'interpolated' (delta).
 
   Raises:
-    InputError: another kind, or what the kind cannot have.
+    InputError: an unknown kind, or options that it does not have.
   """
   if kind == 'switching':
     return switching(p, q, order)
@@ -196,7 +196,7 @@ def switching(p: float, q: float, order: int) -> MarkovSource:
   for name, value in (('p', p), ('q', q)):
     if not 0 < value < 1:
       raise InputError(
-        f'The switching probability {name} must lie strictly inside (0, 1); got {value}.'
+        f'The switching probability {name} must be strictly between 0 and 1; got {value}.'
       )
   _contexts(order, 2)
   return MarkovSource(np.tile([[1 - p, p], [q, 1 - q]], (2 ** (order - 1), 1)))
@@ -216,7 +216,7 @@ def random_kernel(
 def interpolated(p: float, q: float, order: int, delta: float, seed: int) -> MarkovSource:
   """The binary mixture of kernels (1 - delta) * switching(p, q) + delta * random."""
   if not 0 <= delta <= 1:
-    raise InputError(f'The weight delta of the random kernel must lie in [0, 1]; got {delta}.')
+    raise InputError(f'The weight delta of the random kernel must be in [0, 1]; got {delta}.')
   ordered, random = switching(p, q, order).kernel, random_kernel(order, 2, seed).kernel
   return MarkovSource((1 - delta) * ordered + delta * random)
 

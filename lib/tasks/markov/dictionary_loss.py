@@ -39,7 +39,7 @@ def exact_unigram(tokenizer: Dictionary, source: MarkovSource) -> ExactUnigram:
   """The exact loss of the best unigram over the tokens of a dictionary.
 
   Greedy longest match and fixed blocks work for any dictionary. Ordered merges solve a dense
-  system with at least one row a token, which bounds them to a few thousand tokens.
+  system with at least one row per token, so they are limited to a few thousand tokens.
 
   Raises:
     InputError: the encoder is 'minimal', or a symbol of the source is not a token.
@@ -119,10 +119,10 @@ def _automaton(children, token):
 
 @numba.njit(cache=True, nogil=True)
 def _recurrent(children, goto, next_contexts):
-  """The states that recur for ever: their nodes, contexts and successors [states, A].
+  """The recurrent states: their nodes, contexts and successors [states, A].
 
-  Reading symbol 0 for ever revisits the trie's longest run of it, in context 0, from any start. So
-  that state recurs, and the others that do are those it leads to.
+  Reading symbol 0 repeatedly reaches the trie's longest run of 0 in context 0 from any start. So
+  that state is recurrent, and the other recurrent states are those reachable from it.
   """
   nodes, size = goto.shape
   contexts = next_contexts.shape[0]
@@ -197,9 +197,9 @@ def _merge_rates(tokenizer: BPE, source: MarkovSource) -> np.ndarray:
 
   A token sequence is an encoding iff each pair of neighbours is one, so that tokens with their
   contexts form a transfer matrix: its entries are the next token's probability, 0 where the two
-  cannot meet. Its leading eigenvalue is 1. The right eigenvector is the chance that the text to
-  come keeps the boundary, the left one says the same of the past, and a token's frequency is
-  proportional to their product.
+  cannot meet. Its leading eigenvalue is 1. The right eigenvector is the probability that the
+  future text keeps the boundary, the left eigenvector that the past text does, and a token's
+  frequency is proportional to their product.
   """
   chance, after = _spell(tokenizer.pieces, source)
   codes = np.arange(len(after))[:, None] * source.contexts + after
@@ -225,7 +225,9 @@ def _leading_eigenvectors(transfer: np.ndarray) -> tuple[np.ndarray, np.ndarray]
   past[rest] = lu_solve(factors, transfer[fixed, rest], trans=1)
   future[rest] = lu_solve(factors, transfer[rest, fixed])
   if not abs(transfer[fixed] @ future - 1) < 1e-8:
-    raise ArithmeticError('The leading eigenvalue is not 1: these are no boundaries of an encoder.')
+    raise ArithmeticError(
+      'The leading eigenvalue is not 1: these are not the boundaries of an encoder.'
+    )
   return past.clip(0), future.clip(0)
 
 
@@ -244,11 +246,12 @@ def _spell(pieces: list[bytes], source: MarkovSource) -> tuple[np.ndarray, np.nd
 
 
 def dictionary_bound(entropy_rate: float, delta: float, size: int) -> float:
-  """H / (1-eps), eps = ln(1/delta) / (0.99 ln d): nats per character that some d-token unigram has.
+  """H / (1-eps), eps = ln(1/delta) / (0.99 ln d): nats per character that some d-token unigram
+  reaches.
 
   Recalled from the main theorem of arXiv 2404.08335, where every transition probability is at
-  least delta; check it against the paper before quoting. Infinite where eps >= 1. It says nothing
-  (see `vacuous`) until d is large: at delta = .2 and H = .5004 only d >= 346 brings it below ln 2.
+  least delta; check it against the paper before quoting. Infinite where eps >= 1. It is
+  vacuous until d is large: at delta = .2 and H = .5004 only d >= 346 brings it below ln 2.
   """
   if size < 2 or not 0 < delta < 1:
     raise InputError(

@@ -23,11 +23,11 @@ MAX_ALPHABET = 8  # 8! = 40,320 renamings
 
 
 class Prediction(NamedTuple):
-  """What a predictor says of each symbol, given those before it.
+  """A predictor's distribution of each symbol, given the symbols before it.
 
   Attributes:
-    laws: [N, T, d] the law of symbol t given symbols 0 … t − 1.
-    nats: [N, T] −log of what it gives the symbol that came.
+    laws: [N, T, d] the distribution of symbol t given symbols 0 … t − 1.
+    nats: [N, T] −log of the probability of the actual symbol.
   """
 
   laws: np.ndarray
@@ -35,7 +35,7 @@ class Prediction(NamedTuple):
 
 
 def informed(source: MarkovSource, sequences: np.ndarray) -> Prediction:
-  """The predictor p that knows the names: the source itself.
+  """The predictor p that knows the symbols: the source itself.
 
   Args:
     source: of order 1.
@@ -52,12 +52,12 @@ def informed(source: MarkovSource, sequences: np.ndarray) -> Prediction:
 def exact_bayes(source: MarkovSource, sequences: np.ndarray) -> Prediction:
   """The lexinvariant predictor p' by enumeration: the posterior over all d! renamings at each t.
 
-  Every renaming keeps its log weight from first symbol to last. One too light to change any
-  probability by 1e-17 of itself is not added up, and returns when the text turns in its favour.
+  The log weight of every renaming is kept throughout. A renaming is left out of a sum while its
+  weight is below 1e-17 of the total.
 
   Args:
     source: of order 1, with d ≤ 8 symbols.
-    sequences: integer [N, T] symbols, under whatever names.
+    sequences: integer [N, T] symbols, under any names.
 
   Raises:
     InputError: too many symbols, a source of higher order, or unfit sequences.
@@ -80,7 +80,7 @@ def exact_bayes(source: MarkovSource, sequences: np.ndarray) -> Prediction:
 
 
 def counting_nats(sequences: np.ndarray, d: int, order: int, smoothing: float = 0.5) -> np.ndarray:
-  """float64 [N, T] nats of in-context counting, which starts anew in each sequence.
+  """float64 [N, T] nats of in-context counting, which is reset in each sequence.
 
   With a = `smoothing`, t symbols seen and c their counts, the unigram is
   P(w) = (c(w) + a) / (t + a d), and the bigram after h has it as its prior of the same weight:
@@ -91,7 +91,7 @@ def counting_nats(sequences: np.ndarray, d: int, order: int, smoothing: float = 
     sequences: integer [N, T] symbols in [0, d).
     d: number of symbols.
     order: 0 for the unigram, 1 for the bigram.
-    smoothing: a > 0, pseudo-counts a symbol.
+    smoothing: a > 0, pseudo-counts per symbol.
 
   Raises:
     InputError: another order, smoothing that is not positive, or unfit sequences.
@@ -104,7 +104,7 @@ def counting_nats(sequences: np.ndarray, d: int, order: int, smoothing: float = 
   return _count(_symbols(sequences, d), d, order, smoothing)
 
 
-# (ids [N, T], number of the draw) -> nats [N, T] of a model under random rows of that draw.
+# (ids [N, T], sample number) -> nats [N, T] of a model under that sample of random rows.
 Score = Callable[[np.ndarray, int], np.ndarray]
 
 
@@ -113,14 +113,14 @@ def label_leak(
 ) -> np.ndarray:
   """float64 [N, T] nats under permuted labels less nats under the labels as they are.
 
-  A model without fixed names has the same law of nats under both, so the mean over sequences is 0
-  up to chance. Rows and permutations are drawn `draws` times, all independent, and averaged.
+  A model without fixed labels has the same distribution of nats under both, so the mean over
+  sequences is 0 up to chance. Rows and permutations are sampled `draws` times and averaged.
 
   Args:
-    score: the model; draws of different numbers are independent.
+    score: the model; samples of different numbers are independent.
     sequences: integer [N, T] symbols in [0, d), under the labels of training.
     d: number of symbols.
-    draws: of either side.
+    draws: samples of rows for each side.
     seed: of the permutations.
   """
   sequences = _symbols(sequences, d)
@@ -177,9 +177,9 @@ def expected_sample_size(d: int, epsilon: float) -> int:
 def likely_sample_size(d: int, epsilon: float, delta: float) -> int:
   """(4 log d! + 8 log(1/δ))/ε²: a T with average L1 ≤ ε with probability at least 1 − δ.
 
-  Derived here; what the paper's theorem states, from far fewer symbols. Let B_t = Σ_y √(p_t p'_t).
+  Derived here; the paper's statement, with far fewer symbols. Let B_t = Σ_y √(p_t p'_t).
   Then Π_t √(p'_t(x_t)/p_t(x_t))/B_t has mean 1, so that by Markov's inequality
-  −Σ log B_t ≤ ½ log(p(x)/p'(x)) + log(1/δ) but with probability δ. The first term is at most
+  −Σ log B_t ≤ ½ log(p(x)/p'(x)) + log(1/δ) except with probability δ. The first term is at most
   ½ log d!, and ‖p_t − p'_t‖₁² ≤ 4(1 − B_t²) ≤ −8 log B_t.
   """
   _check_accuracy(epsilon, delta)

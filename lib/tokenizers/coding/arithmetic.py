@@ -4,8 +4,8 @@
 A text's interval is [low, low + width) in units of 2^-(32 + bits), with 2^32 <= width < 2^33:
 `bits` counts the doublings since the start, where the interval is [0, 1) and width is 2^32. A
 symbol keeps its share, rounded down to whole units. The code is the shortest dyadic interval
-[v, v + 1) / 2^n that the text's interval encloses, the leftmost of equals, so whatever follows
-these n bits decodes to the same text; n is `bits` or one more.
+[v, v + 1) / 2^n that the text's interval encloses, the leftmost of equals, so any bits after
+these n decode to the same text; n is `bits` or one more.
 
 All integers are int64: a width times a 14-bit frequency has 47 bits.
 """
@@ -17,7 +17,7 @@ from lib.errors import InputError
 
 PRECISION = 14  # log2 of what the frequencies of all symbols add up to
 UNIT = 1 << 32  # the least width; a whole number of these is where `low` has its `bits`
-LOOKAHEAD = 8  # bytes that a step may write beyond those that are full
+LOOKAHEAD = 8  # bytes that a step may write ahead
 Integer = int | np.int64
 
 LANE = np.dtype(
@@ -46,7 +46,7 @@ def quantise(probabilities: np.ndarray, precision: int = PRECISION, marks: int =
     uint16 [N, S + marks + 1], from 0 to 2^precision.
 
   Raises:
-    InputError: a row that holds no distribution, or more symbols than frequencies.
+    InputError: a row that is not a distribution, or more symbols than frequencies.
   """
   rows, symbols = probabilities.shape
   free = (1 << precision) - symbols - marks
@@ -57,8 +57,8 @@ def quantise(probabilities: np.ndarray, precision: int = PRECISION, marks: int =
     wrong = ~((probabilities >= 0).all(axis=1) & (largest > 0) & np.isfinite(largest))
   if wrong.any():
     raise InputError(
-      f'row {np.flatnonzero(wrong)[0]} of the probabilities is no distribution: every entry must '
-      'be a number, none negative, and one above 0'
+      f'row {np.flatnonzero(wrong)[0]} of the probabilities is not a distribution: every entry '
+      'must be a number, none negative, and one above 0'
     )
   # Relative to the largest, so that no row is lost to rounding; products have 55 bits.
   scaled = np.rint(probabilities / largest[:, None].astype(np.float64) * 2**40).astype(np.int64)
@@ -79,7 +79,7 @@ def lanes(count: int) -> np.ndarray:
 
 
 class Encoder:
-  """N streams side by side: symbols in, one a stream and step, bytes out."""
+  """N parallel streams: one symbol per stream and step in, bytes out."""
 
   def __init__(self, streams: int):
     self.lanes = lanes(streams)
@@ -100,7 +100,7 @@ class Encoder:
 
 
 class Decoder:
-  """N streams side by side: asks for the next symbol's frequencies, gives the symbol.
+  """N parallel streams: takes the next symbol's frequencies, returns the symbol.
 
   Bits after a stream's end are zeros. The caller knows where to stop.
   """
@@ -256,7 +256,7 @@ def pull(lane: np.record, data: np.ndarray, start: Integer, stop: Integer) -> No
 
 @numba.njit(cache=True, nogil=True)
 def find(offset: Integer, width: Integer, cumulative: np.ndarray) -> int:
-  """The symbol whose share of `width` holds `offset`."""
+  """The symbol whose share of `width` contains `offset`."""
   first, last = 0, cumulative.size - 2
   while first < last:
     middle = (first + last + 1) >> 1

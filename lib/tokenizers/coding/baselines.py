@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compression without M1: arithmetic coding by byte frequencies, and gzip's zlib."""
+"""Compression without a byte model: static arithmetic coding, and gzip (arXiv 2404.03626)."""
 
 import zlib
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ END = 256  # the symbol after a text's last byte
 
 
 class StaticAC(base.Tokenizer):
-  """StaticAC: one arithmetic-coded stream a text, with fixed frequencies of single bytes.
+  """StaticAC: one arithmetic-coded stream per text, with fixed frequencies of single bytes.
 
-  A symbol of the least frequency ends the text, so a stream says where it stops: about 14 bits a
-  text, and 0.0001 bits a byte, that the paper does not spend. Zero bits fill the last token. A byte
-  belongs to the token that holds the last of the whole bits of information up to its end.
+  An end symbol of the lowest frequency ends the text. It costs about 14 bits per text, and 0.0001
+  bits per byte, which the paper does not spend. Zero bits fill the last token. A byte belongs to
+  the token with the last whole bit of the information up to the byte's end.
 
   Args:
     cumulative: uint16 [258], of the 256 bytes and the end, up to 2^14.
@@ -88,7 +88,7 @@ class StaticAC(base.Tokenizer):
 
 
 def train_static_ac(documents: Sequence[bytes], vocab_size: int = 256) -> StaticAC:
-  """Counts the bytes of all documents, for tokens of 8, 12 or 16 bits; see `slices.bits_of`.
+  """Counts the bytes of all documents; `vocab_size` is 2**8, 2**12 or 2**16.
 
   Raises:
     InputError: another `vocab_size`, or no bytes.
@@ -98,7 +98,7 @@ def train_static_ac(documents: Sequence[bytes], vocab_size: int = 256) -> Static
   for document in documents:
     counts += np.bincount(np.frombuffer(document, np.uint8), minlength=256)
   if not counts.any():
-    raise InputError('there is no text to count: give some')
+    raise InputError('there is no text to count: give documents with text')
   return StaticAC(arithmetic.quantise(counts[None].astype(np.float64), marks=1)[0], token_bits)
 
 
@@ -108,13 +108,13 @@ def ended(data: bytes) -> np.ndarray:
 
 
 def token_lengths(places: np.ndarray, token_bits: int, count: int) -> np.ndarray:
-  """Bytes a token, int32 [count], of bytes that end at `places` bits [n] of a stream."""
+  """Bytes of each token, int32 [count], of bytes that end at `places` bits [n] of a stream."""
   tokens = np.maximum(-(-places // token_bits), 1) - 1
   return np.bincount(tokens, minlength=count).astype(np.int32)
 
 
 def check_length(size: int, count: int) -> None:
-  """Raises InputError for a text of LONGEST bytes: what unpacks so far is there to fill memory."""
+  """Raises InputError for a text of LONGEST bytes: it would only fill memory."""
   if size >= LONGEST:
     raise InputError(f'{count} token ids unpack to {LONGEST:,} bytes or more')
 
@@ -129,14 +129,14 @@ def check_end(ended: bool, left: int, count: int, token_bits: int) -> None:
   if not ended:
     raise InputError(f'{count} token ids are cut short: the end of the text is not among them')
   if left > token_bits:
-    raise InputError(f'{count} token ids go on after the end of the text')
+    raise InputError(f'{count} token ids continue after the end of the text')
 
 
 class GZip(base.Tokenizer):
-  """GZip: each text by zlib at its default level, header and checksum kept.
+  """GZip: zlib's default level, applied to each text, with header and checksum.
 
-  Tokens of 16 bits get a zero byte after an odd number of bytes; zlib's stream says where it ends.
-  A token covers the bytes that can be told once it is read.
+  An odd number of bytes is padded with a zero byte for tokens of 16 bits; zlib's stream marks its
+  own end. A token covers the bytes that can be decoded once it is read.
   """
 
   family = 'gzip'
@@ -154,7 +154,7 @@ class GZip(base.Tokenizer):
     return slices.unpack(np.frombuffer(zlib.compress(data), np.uint8), self.token_bits)
 
   def decode(self, ids: ArrayLike) -> bytes:
-    """The text; raises InputError for ids out of range or that are no stream of zlib."""
+    """The text; raises InputError for ids out of range or not a zlib stream."""
     return b''.join(self._read(ids)[0])
 
   def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
@@ -164,7 +164,7 @@ class GZip(base.Tokenizer):
     return token_lengths(places, self.token_bits, count)
 
   def _read(self, ids: ArrayLike) -> tuple[list[bytes], int]:
-    """What each byte of the stream adds to the text, and the number of ids."""
+    """Bytes of text that each byte of the stream adds, and the number of ids."""
     ids = self.check_ids(ids)
     if ids.size == 0:
       return [], 0
@@ -176,7 +176,7 @@ class GZip(base.Tokenizer):
         size += len(parts[-1])
         check_length(size, ids.size)
     except zlib.error as error:
-      raise InputError(f'{ids.size} token ids are no stream of zlib: {error}') from error
+      raise InputError(f'{ids.size} token ids are not a zlib stream: {error}') from error
     check_end(reader.eof, 8 * len(reader.unused_data) + 1, ids.size, self.token_bits)
     return parts, ids.size
 
@@ -191,14 +191,14 @@ class GZip(base.Tokenizer):
 
 
 def train_gzip(documents: Sequence[bytes], vocab_size: int = 256) -> GZip:
-  """GZip in tokens of 8, 12 or 16 bits, whatever the documents; see `slices.bits_of`."""
+  """GZip; nothing is learned, and `vocab_size` is 2**8, 2**12 or 2**16."""
   del documents
   return GZip(slices.bits_of(vocab_size))
 
 
 @numba.njit(cache=True, nogil=True)
 def _decode(state, stream, cumulative, size, limit):
-  """At most `limit` symbols, and where each ends: with the end, or as far as `size` bits tell."""
+  """At most `limit` symbols, and where each ends, up to the end mark or to `size` bits."""
   lane, capacity, count = state[0], 1024, 0
   symbols, places = np.empty(capacity, np.uint16), np.empty(capacity, np.int64)
   arithmetic.fill(lane, stream)

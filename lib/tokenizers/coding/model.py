@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a coder asks of its byte model M1: two functions, so that no model is imported here.
+"""The interface of a coder's byte model: two functions, so that no model is imported here.
 
-Encoder and decoder must see the same probabilities. What a model gives for a text may depend on
-that text alone, not on its row, the other rows or the number of rows: with floats that means one
-fixed shape and one code path. Tables are made once and kept, so they only need it while made.
+Encoder and decoder must see the same probabilities. A model's result for a text may depend on that
+text alone, not on its row, the other rows or the number of rows: with floats this needs one fixed
+shape and one code path. A table is computed once and stored, so it needs this only when computed.
 """
 
 from typing import Protocol
@@ -18,14 +18,14 @@ class NextByte(Protocol):
     """After each text: float32 [N, 256].
 
     Args:
-      prefixes: uint8 [N, L], the texts from their begin; what is beyond a text's length is 0.
+      prefixes: uint8 [N, L], the texts; 0 beyond a text's length.
       lengths: int32 [N], 0 for the empty text.
     """
     ...
 
 
 class Stepper(Protocol):
-  """A fixed number of texts side by side, read byte by byte with whatever cache that takes.
+  """A fixed number of texts in parallel, read byte by byte.
 
   Attributes:
     streams: N.
@@ -46,11 +46,12 @@ class Stepper(Protocol):
     ...
 
 
-class Remembered:
-  """A `NextByte` that keeps what it gave, a kilobyte a text: tables of one M1 ask much the same.
+class MemoizedModel:
+  """A `NextByte` that stores its results, 1 kB per text: the tables of one byte model have common
+  texts.
 
   Args:
-    model: M1, which sees each text once.
+    model: the byte model; it reads each text once.
   """
 
   def __init__(self, model: NextByte):

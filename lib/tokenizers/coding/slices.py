@@ -20,7 +20,7 @@ def check(token_bits: int, window_bits: int | None = None) -> int:
 
 
 def bits_of(vocab_size: int) -> int:
-  """The bits of tokens of which there are just `vocab_size`; raises InputError for other sizes."""
+  """log2 of `vocab_size`; raises InputError unless that is a width of tokens."""
   sizes = {1 << bits: bits for bits in WIDTHS}
   if vocab_size not in sizes:
     raise InputError(f'{vocab_size} ids for slices of a stream: use one of {tuple(sizes)}')
@@ -64,7 +64,7 @@ def of_code(code: bytes, size: int, bits: int) -> np.ndarray:
 
 
 def windows(tokens: int, token_bits: int, window_bits: int) -> tuple[int, np.ndarray]:
-  """Whole windows in so many tokens, and the token in which each ends, int64 [windows].
+  """Number of whole windows in `tokens` tokens, and the token in which each ends, int64 [windows].
 
   A window is at least as wide as a token, so no token ends two.
   """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many documents at once through one M1 that reads them side by side, a byte each a step."""
+"""Coding many documents in parallel with one byte model, one byte of each per step."""
 
 import abc
 import zlib
@@ -19,7 +19,7 @@ M1 = 'm1/'  # in a file, before the names of its arrays
 
 
 class Coder(Protocol):
-  """One of the streams' ends, N jobs side by side; `step` sees M1's frequencies for each.
+  """An encoder or decoder of N parallel jobs; `step` gets the byte model's frequencies for each.
 
   Attributes:
     marks: symbols that it needs besides the 256 bytes.
@@ -34,7 +34,7 @@ class Coder(Protocol):
   def step(
     self, cumulative: np.ndarray, active: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Goes on by a byte: which M1 shall read, where it shall first forget, and who is done."""
+    """One step: the bytes for the byte model, where to reset it first, and which jobs are done."""
     ...
 
   def take(self, lane: int) -> Any:
@@ -45,12 +45,12 @@ class Coder(Protocol):
 def drive(
   stepper: Stepper, coder: Coder, jobs: Sequence, progress: Callable[[int], object]
 ) -> list:
-  """Runs all jobs, each in the lane that is free first; their results in order."""
+  """Runs all jobs, each in the next free lane; their results in order."""
   root = arithmetic.quantise(stepper.start()[None], marks=coder.marks)
   cumulative = np.repeat(root, stepper.streams, axis=0)
   job = np.full(stepper.streams, -1)
   results: list = [None] * len(jobs)
-  fresh = np.ones(stepper.streams, bool)  # texts that M1 must forget before it reads on
+  fresh = np.ones(stepper.streams, bool)  # texts to reset before the next byte
   coming = 0
   while True:
     for lane in np.flatnonzero(job < 0).tolist():
@@ -75,13 +75,14 @@ def drive(
 
 
 class Stepped(base.Tokenizer):
-  """A tokenizer that runs M1 over every document, best many at once.
+  """A tokenizer that runs the byte model over every document, most efficiently over many at once.
 
-  M1's name stands in the fingerprint; a file holds M1 too, where it is a `ByteModel`.
+  The byte model's name is part of the fingerprint; a file includes the byte model if it is a
+  `ByteModel`.
 
   Args:
-    stepper: M1.
-    model: M1's name, such as a digest of its weights.
+    stepper: the byte model.
+    model: the byte model's name, such as a digest of its weights.
     token_bits: 8, 12 or 16.
   """
 
@@ -97,12 +98,12 @@ class Stepped(base.Tokenizer):
 
   @property
   def together(self) -> int:
-    """The texts that M1 reads side by side."""
+    """Number of texts that the byte model reads in parallel."""
     return self.stepper.streams
 
   @abc.abstractmethod
   def cover_batch(self, documents: Sequence[bytes]) -> list[Coded]:
-    """Each document as tokens, many of them side by side."""
+    """Each document as tokens, many in parallel."""
 
   @abc.abstractmethod
   def decode_all(self, ids: Sequence[ArrayLike]) -> list[tuple[bytes, np.ndarray]]:
@@ -113,7 +114,7 @@ class Stepped(base.Tokenizer):
     """
 
   def restore(self, documents: Sequence[Coded]) -> list[bytes]:
-    """What `cover_batch` got; raises InputError for the first that does not come back the same."""
+    """The documents of `cover_batch`; raises InputError for the first that is not restored."""
     found = [data for data, _ in self.decode_all([document.ids for document in documents])]
     for i, (data, document) in enumerate(zip(found, documents, strict=True)):
       if (len(data), zlib.crc32(data)) != (document.size, document.crc):
@@ -146,16 +147,16 @@ class Stepped(base.Tokenizer):
     return [data for data, _ in self.decode_all(rows)]
 
   def byte_lengths(self, ids: ArrayLike) -> np.ndarray:
-    """Bytes covered by each of `ids` [n], int32 [n], which takes a decoding."""
+    """Bytes covered by each of `ids` [n], int32 [n], computed by decoding."""
     return self.decode_all([ids])[0][1]
 
   def state(self) -> base.State:
-    """M1's name and the width of a token."""
+    """The byte model's name and the width of a token."""
     name = base.byte_array(self.model.encode())
     return {'model': name, 'token_bits': np.array(self.token_bits, np.int32)}
 
   def file_state(self) -> base.State:
-    """The state, and M1; raises InputError for one that is no `ByteModel`."""
+    """The state, and the byte model; raises InputError unless that is a `ByteModel`."""
     # Brings JAX, which most tokenizers do without.
     from lib.compression.byte_stepper import ByteStepper
 
@@ -168,13 +169,15 @@ class Stepped(base.Tokenizer):
 
   @classmethod
   def from_state(cls, state: base.State) -> Self:
-    """Rebuilds from `file_state()`; raises InputError without M1, or with another one."""
+    """Rebuilds from `file_state()`; raises InputError without the byte model, or with another
+    one.
+    """
     from lib.compression.byte_model import ByteModel
     from lib.compression.byte_stepper import ByteStepper
 
     arrays = {name.removeprefix(M1): x for name, x in state.items() if name.startswith(M1)}
     if not arrays:
-      raise InputError(f'a {cls.family} tokenizer cannot be rebuilt without its M1: make it anew')
+      raise InputError(f'a {cls.family} tokenizer cannot be rebuilt without its M1: make it again')
     model = ByteModel.from_state(arrays)
     if state['model'].tobytes().decode() != model.fingerprint:
       raise InputError(f'the M1 in this {cls.family} file is not the one that its codec names')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AC: a whole document as one arithmetic-coded stream under M1, without windows."""
+"""AC: each document as one arithmetic-coded stream under a byte model (arXiv 2404.03626)."""
 
 import zlib
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from lib.tokenizers.coding.stepping import Stepped, drive
 
 
 class SteppedAC(Stepped):
-  """AC under M1, one stream a document; ends and the bytes a token covers are as in StaticAC.
+  """AC without windows: the byte model sees the whole document, up to its context.
 
-  M1 sees the whole document, as far as its context reaches.
+  Ends of documents and the bytes that a token covers are as in `StaticAC`.
   """
 
   family = 'ac'

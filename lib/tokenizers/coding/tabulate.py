@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Equal-info windows of up to 16 bits as a table: all texts that fit into a window, and codes.
 
-When coder and M1 begin anew at each window, what a window means depends on nothing before it. So
-the windows are a dictionary, and walking the tree of texts once replaces M1 for good.
+If coder and byte model are reset at each window, a window does not depend on the text before it. So
+the windows are a dictionary, computed once from the tree of texts; the byte model is not needed any
+more.
 
-A text fits a window of b bits if its interval encloses a cell [v, v + 1) / 2^b. With a text all its
-beginnings fit, so the longest text that fits is found by walking until none goes on. Modes:
+A text fits a window of b bits if its interval encloses a cell [v, v + 1) / 2^b. If a text fits,
+all its prefixes fit, so the longest text that fits is found by a walk from the root. Modes:
 
   greedy    the paper's: the code is the shortest dyadic interval, zeros after it. Texts share
-            codes, so it is not lossless; a code stands for the longest text that has it.
+            codes, so it is not lossless; a code decodes to the longest text that has it.
   delay     appendix A.5: the longest text that fits is cut back to the shortest that has the same
-            code. (Shortest of all, not just down to the first change of the code, for the code can
-            come back: only so is every code one text.)
-  exact     texts own a cell, see `own`, no two the same; the longest text that fits is cut back to
+            code. (The shortest of all, since a code can recur after a change: only then does every
+            code have one text.)
+  exact     each text owns at most one cell (see `own`); the longest text that fits is cut back to
             the longest that owns one.
-  numbered  the texts of greedy in lexicographic order; of too many, the most probable.
+  numbered  the texts of greedy in lexicographic order; the most probable if there are too many.
 """
 
 import dataclasses
@@ -30,8 +31,8 @@ from lib.tokenizers.coding.model import NextByte
 
 MODES = ('greedy', 'delay', 'exact', 'numbered')
 LIMIT_BITS = 16
-SPARE = 256  # a cell of so many is not missed
-BATCH = 1024  # texts that M1 sees at once: always so many, the last ones empty
+SPARE = 256  # cells of a text that can spare one
+BATCH = 1024  # texts that the byte model reads at once: always this many, the last ones empty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class WindowTable:
     last: uint8 [n], the last byte.
     cut: int32 [n], the text that is emitted where this one is the longest that fits.
     code: uint16 [n], the code of that.
-    text: int32 [2^b], the text that each code stands for, also one that no text has; -1 = none.
+    text: int32 [2^b], the text of each code, also of unused codes; -1 = none.
   """
 
   mode: str
@@ -92,7 +93,7 @@ def tabulate(model: NextByte, bits: int, mode: str) -> WindowTable:
   level = _Level(zero - 1, zero.astype(np.uint8), zero, zero + arithmetic.UNIT, zero, zero)
   texts = np.zeros((1, 0), np.uint8)
   levels: list[_Level] = []
-  begin = -1  # index of the level's first text: the empty one is none
+  begin = -1  # index of the level's first text; the empty text has none
   while level.parent.size:
     following = _expand(model, level, texts, begin, bits, mode == 'exact' and begin >= 0)
     texts = np.concatenate([texts[following.parent - begin], following.last[:, None]], axis=1)
@@ -108,7 +109,7 @@ def frequencies(
   """Cumulative frequencies after each of up to BATCH texts, uint16 [n, 257].
 
   Args:
-    model: M1, which always sees BATCH texts.
+    model: the byte model, which always sees BATCH texts.
     texts: uint8 [n, L], zeros beyond a text's length.
     lengths: int [n].
     precision: log2 of what frequencies add up to.
@@ -157,7 +158,7 @@ def own(
   shift: int,
   single: bool,
 ) -> tuple[arithmetic.Integer, arithmetic.Integer]:
-  """The cell of 2^shift units that stands for a text and for none that goes on from it.
+  """The cell of 2^shift units that belongs to a text and to none of its extensions.
 
   It is the first enclosed cell with a boundary between two following bytes strictly inside, which
   therefore no longer text encloses. If there is none, single bytes, so that every text can be cut,
@@ -251,14 +252,14 @@ def _table(mode: str, bits: int, found: _Level) -> WindowTable:
 def heaviest(pieces: Sequence[bytes], weights: np.ndarray, count: int) -> np.ndarray:
   """Indices of the single bytes, then of the heaviest others, the first of equals: `count` in all.
 
-  Where no piece outweighs its beginnings, and these come before it, all of them are kept with it.
+  If no piece outweighs its prefixes, and these come before it, they are kept with it.
   """
   longer = np.array([len(piece) > 1 for piece in pieces])
   return np.lexsort((-weights, longer))[:count]
 
 
 def number(pieces: Iterable[bytes], bits: int) -> WindowTable:
-  """The table of texts that hold all single bytes and, with a text, its beginnings.
+  """The table of texts, which include all single bytes and all prefixes of each text.
 
   Raises:
     InputError: more than 2^bits texts, or some that are missing.

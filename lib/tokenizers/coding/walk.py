@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiled walks of a table of windows: bytes to codes, and codes to bytes.
 
-A walk waits for memory at every byte, since where it reads next depends on what it read. So a long
-text is cut into LANES stretches that are walked side by side, each as if a window began with it.
-Where windows begin anew soon agrees, whatever they began with: from the first window that begins
-where one of the next stretch's does, the next stretch's are the text's own. Until then the walk
-goes on one window at a time, so the result is that of a single walk, always.
+Each step of a walk waits for memory, since the next address depends on the byte just read. So a
+long text is cut into LANES stretches that are walked in parallel, each as if a window began there.
+The windows of two walks soon coincide: from the first common start on, the windows of the next
+stretch are those of the whole text. Until then the walk continues one window at a time, so the
+result always equals that of a single walk.
 """
 
 import numba
@@ -49,7 +49,7 @@ def encode(
 
 @numba.njit(cache=True, nogil=True)
 def _side_by_side(table, symbols, bounds, lanes, codes, steps):
-  """So many bytes of every lane."""
+  """`size` bytes of every lane."""
   following, emitted, code = table
   base = bounds[: len(lanes)] + np.arange(len(lanes))
   # Without signs, for an index that might be negative costs a comparison at each use.
@@ -85,7 +85,7 @@ def _joined(table, symbols, bounds, lanes, codes):
     more = lanes[j, 3] - kept
     out[written : written + more] = codes[first + kept : first + lanes[j, 3]]
     written += more
-    # The lane goes on, until its window begins where one of another's does.
+    # The lane continues until its window begins where one of another lane does.
     begin, other, kept, theirs = lanes[j, 1], j + 1, 0, bounds[j + 1]
     while begin < size:
       while other < count and theirs < begin:
@@ -130,7 +130,7 @@ def decode(
   """The texts of codes end to end, uint8 [size].
 
   Args:
-    words: uint64 [2^b, WORDS], the first bytes of each code's text as they lie in memory.
+    words: uint64 [2^b, WORDS], the first bytes of each code's text as they are in memory.
     spelled: uint8, the texts of all codes end to end.
     begins: int64 [2^b], where in it each begins.
     lengths: int32 [2^b].

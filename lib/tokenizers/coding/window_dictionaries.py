@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dictionaries that M1 chooses, for tokens as wide as windows but without the windows' waste.
+"""Dictionaries that a byte model selects: tokens as wide as windows, without the windows' waste.
 
-All hold the 256 single bytes, so they are lossless. Where a dictionary also holds the beginnings of
-its texts (`top` and `parsed`), `number` makes it a table for `EqualInfo`; any is a `Dictionary`.
+All contain the 256 single bytes, so they are lossless. If a dictionary also contains the prefixes
+of its texts (`top` and `parsed`), `number` makes it a table for `EqualInfo`; any is a `Dictionary`.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ POOL, ROUNDS = 4, 6
 def likely(model: NextByte, count: int) -> tuple[list[bytes], np.ndarray]:
   """The single bytes, then the most probable longer texts: `count` texts, log2 probabilities.
 
-  Best first: no text is more probable than its beginnings, so M1 sees little more than `count`
+  Best first: no text is more probable than its beginnings, so the byte model sees little more than
+    `count`
   texts, and the beginnings of all that are given are given before them.
   """
   texts, scores, waiting = [b''], np.zeros(1), np.ones(1, bool)
@@ -43,20 +44,23 @@ def likely(model: NextByte, count: int) -> tuple[list[bytes], np.ndarray]:
 
 
 def top(model: NextByte, bits: int = 16) -> list[bytes]:
-  """The 2^bits most probable texts: the longest matches on average, if M1 forgot at each."""
+  """The 2^bits most probable texts: the longest matches on average, if the byte model forgot at
+  each.
+  """
   return likely(model, 1 << bits)[0]
 
 
 def parsed(model: NextByte, text: bytes, bits: int = 16) -> list[bytes]:
   """The 2^bits candidates that most often begin where a token of `text` begins.
 
-  Candidates are M1's most probable texts, POOL times as many. Where tokens begin depends on the
-  choice, so it is made anew ROUNDS times, first from `top`; of equal counts the more probable stay.
+  Candidates are the byte model's most probable texts, POOL times as many. Token boundaries
+  depend on the selection, so it is repeated ROUNDS times, first from `top`; ties go to the more
+  probable.
 
   Args:
-    model: M1.
-    text: M1's samples, training text, or both.
-    bits: log2 of how many stay; with 16 the candidates' trie takes 270 MB.
+    model: the byte model.
+    text: the byte model's samples, training text, or both.
+    bits: log2 of the number kept; with 16 the candidates' trie takes 270 MB.
   """
   pieces, _ = likely(model, POOL << bits)
   candidates = Dictionary(pieces, alphabet=bytes(range(256))).trie
@@ -71,13 +75,13 @@ def parsed(model: NextByte, text: bytes, bits: int = 16) -> list[bytes]:
 def pruned(
   pieces: Sequence[bytes], text: bytes, bits: int = 16, encoder: str = 'greedy'
 ) -> list[bytes]:
-  """Drops the pieces that `text` uses least, half of what is too many at a time, down to 2^bits.
+  """Prunes the pieces that `text` uses least, half of the excess at a time, down to 2^bits.
 
   Args:
     pieces: more than 2^bits, such as `likely` gives: all single bytes, and of pieces used equally
       often the first stays.
-    text: M1's samples, training text, or both.
-    bits: log2 of how many stay.
+    text: the byte model's samples, training text, or both.
+    bits: log2 of the number kept.
     encoder: of `Dictionary`, by which use is counted: longest match or fewest tokens.
   """
   size, left = 1 << bits, list(pieces)

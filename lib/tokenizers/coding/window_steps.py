@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled steps of equal-info windows, many documents side by side, a byte each a step."""
+"""Compiled steps of equal-info windows, many documents in parallel, one byte of each per step."""
 
 import numba
 import numpy as np
@@ -32,10 +32,11 @@ def encode(
   exact: bool,
   every: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """One byte of each document: the bytes for M1, where it forgets before them, and who is done.
+  """One byte of each document: the bytes for the byte model, where it is reset first, and which
+  lanes are done.
 
   Args:
-    lanes: LANE [N], where each document stands.
+    lanes: LANE [N], the state of each document.
     coders: `arithmetic.LANE` [N], of its window.
     arrays: of each document the bytes, the stream, where windows end, and the code kept, [N, …].
     root: frequencies of a text's first byte, uint16 [257].
@@ -43,7 +44,7 @@ def encode(
     active: bool [N].
     window: b, bits.
     exact: the mode, or greedy.
-    every: M1 forgets at every so manieth window; 0 = never.
+    every: the byte model is reset every `every` windows (0: never).
   """
   data, out, ends, kept = arrays
   symbols, forget = np.zeros(lanes.size, np.uint8), np.zeros(lanes.size, np.bool_)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Equal-info windows under a stepping M1: any width, and M1 not reset at every window."""
+"""Equal-info windows of any width; the byte model runs at every byte (arXiv 2404.03626)."""
 
 import zlib
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ KEPT = 24  # bytes of the widest window and what `seal` writes beyond
 
 
 class SteppedEqualInfo(Stepped):
-  """EqualInfoAC[b, v] of many documents at once; for b = 16 the same tokens as the table's.
+  """EqualInfoAC[b, v] of many documents in parallel; for b = 16 the tokens are those of the table.
 
-  Modes are 'greedy' and 'exact', as in `tabulate`; the coder begins anew at each window. Ends of
-  documents need no length: the last window holds what is left, or, where 'exact' has no cell for
-  that, the last few do. The decoder of greedy follows the paper's appendix D.5: the longest text
-  whose code is the window's.
+  Modes are 'greedy' and 'exact', as in `tabulate`; the coder is reset at each window. The length of
+  a document is not stored: the last window contains the rest, or, where 'exact' has no cell for
+  it, the last few windows do. The decoder of greedy follows the paper's appendix D.5: the longest
+  text whose code is the window's.
 
   Args:
-    stepper: M1.
-    model: M1's name, such as a digest of its weights.
+    stepper: the byte model.
+    model: its name, such as a digest of its weights.
     bits: b, one of WINDOWS.
     mode: 'greedy' or 'exact'.
     token_bits: 8, 12 or 16, at most b.
-    reset: M1 forgets all at every so manieth window's begin; 0 = never. Greedy only has a choice,
-      and is decoded for 1 only, since its decoder reads beyond a window before it knows its end.
+    reset: the byte model is reset every `reset` windows (0: never). Only greedy has a choice, and
+      it can be decoded for 1 only, since its decoder reads beyond a window before it knows its end.
   """
 
   family = 'stepped_equal_info'
@@ -83,7 +83,7 @@ class SteppedEqualInfo(Stepped):
     return lengths
 
   def state(self) -> base.State:
-    """M1's name, the widths, the mode and the reset."""
+    """The byte model's name, the widths, the mode and the reset."""
     numbers = np.array([self.bits, self.reset], np.int32)
     return {**super().state(), 'window': numbers, 'mode': base.byte_array(self.mode.encode())}
 
@@ -96,7 +96,7 @@ class SteppedEqualInfo(Stepped):
 
 
 class _Lanes:
-  """What encoder and decoder have in common: N rows of data, coders, and room for results."""
+  """The common part of encoder and decoder: N rows of data, coders, and space for results."""
 
   marks = 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Equal-info windows of up to 16 bits as a tokenizer: a table walked byte by byte, no model."""
+"""Equal-info windows of up to 16 bits, tabulated: no model at run time (arXiv 2404.03626)."""
 
 import dataclasses
 import functools
@@ -19,13 +19,13 @@ LONGEST = 1 << 28  # bytes of all texts
 class EqualInfo(base.Tokenizer):
   """EqualInfoAC[b, v] of 'Training LLMs over Neurally Compressed Text', tabulated.
 
-  A text is cut into the longest texts that fit a window, each is written in b bits, and the stream
-  of bits is sliced into tokens. At the end of the text the last window holds what is left, which
-  fits, since with a text all its beginnings fit; zero bits fill the last token. A window's last
-  token covers all its bytes, the others none.
+  A text is cut into the longest pieces that fit a window; each is written in b bits, and the bits
+  are sliced into tokens. The last window contains the rest of the text, which fits because every
+  prefix of a fitting piece fits; zero bits fill the last token. The last token of a window covers
+  all its bytes, the others none.
 
-  Only the mode 'greedy' is not lossless: a window can stand for several texts, and `byte_lengths`
-  counts the bytes of the one that it decodes to.
+  The mode 'greedy' is not lossless: several texts can share a window, and `byte_lengths` counts
+  the bytes of the text that it decodes to.
 
   Args:
     table: the windows, from `tabulate` or `number`.

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from lib.embeddings.glyph import Given
+from lib.embeddings.fixed import FixedRows
 from lib.errors import InputError
 from lib.glyphs import fonts, pixel_rows, rendering
 from lib.models.decoder import Decoder, LanguageModel
@@ -134,7 +134,7 @@ ROWS = pixel_rows.gaussian_rows(tiny.V, 16, seed=0)
 
 
 def experiment(rows=ROWS):
-  embedding = Given(tiny.V, 16, lambda seed: rows)
+  embedding = FixedRows(tiny.V, 16, lambda seed: rows)
   decoder = Decoder(layers=2, dim=16, heads=2, mlp_dim=32, max_length=tiny.T)
   init_fn, loss_fn = next_token(LanguageModel(embedding, decoder))
   return dataclasses.replace(tiny.make(), init_fn=init_fn, loss_fn=loss_fn, evaluations={})
@@ -156,7 +156,7 @@ def test_frozen_rows_are_bit_identical_after_training(tmp_path):
   assert after.tobytes() == ROWS.tobytes()
   losses = tiny.losses(history)
   assert losses[6] < losses[1]
-  # The optimiser holds moments of the readout, none of the frozen rows.
+  # The optimiser holds moments of the LM head, none of the frozen rows.
   shapes = [leaf.shape for leaf in jax.tree.leaves(state['optimizer'])]
   assert shapes.count(ROWS.shape) == 2
   # Saved with the rest, they come back from the checkpoint and stay through further steps.
@@ -171,12 +171,12 @@ def test_frozen_rows_are_sharded_like_a_parameter(tmp_path):
   held = state['variables']['frozen']['embedding']['table']
   assert np.asarray(held).tobytes() == ROWS.tobytes()
   params = state['variables']['params']['embedding']
-  assert held.sharding == params['readout_table'].sharding
+  assert held.sharding == params['lm_head_table'].sharding
   assert held.sharding.shard_shape(held.shape) == (tiny.V, 4)  # V = 7 does not split
 
 
 def test_rows_may_be_where_training_starts():
-  embedding = Given(tiny.V, 16, lambda seed: ROWS, frozen=False)
+  embedding = FixedRows(tiny.V, 16, lambda seed: ROWS, frozen=False)
   ids = np.array([[tiny.V, 0, 6]], np.int32)
   variables = embedding.init(jax.random.key(0), ids, None, method='encode')
   assert set(variables) == {'params'}
@@ -188,16 +188,16 @@ def test_rows_may_be_where_training_starts():
 
 def test_another_width_gets_a_trained_map_and_begin_a_vector():
   rows = pixel_rows.gaussian_rows(tiny.V, 24, seed=0)
-  embedding = Given(tiny.V, 16, lambda seed: rows)
+  embedding = FixedRows(tiny.V, 16, lambda seed: rows)
   ids = np.array([[tiny.V, 0, 6]], np.int32)
   variables = embedding.init(jax.random.key(0), ids, None, method='encode')
   params = variables['params']
   vectors = embedding.apply(variables, ids, None, method='encode')
-  np.testing.assert_allclose(vectors[0, 0], params['begin'])
+  np.testing.assert_allclose(vectors[0, 0], params['bos'])
   np.testing.assert_allclose(vectors[0, 1:], rows[[0, 6]] @ params['row_in'], rtol=1e-4)
   hidden = np.random.default_rng(0).standard_normal((1, 3, 16)).astype(np.float32)
   logits = embedding.apply(variables, hidden, None, method='logits')
-  nats = embedding.apply(variables, hidden, np.array([[1, 2, 3]]), None, method='nats')
+  nats = embedding.apply(variables, hidden, np.array([[1, 2, 3]]), None, method='token_loss')
   expected = -jax.nn.log_softmax(logits)[0, [0, 1, 2], [1, 2, 3]]
   np.testing.assert_allclose(nats[0], expected, rtol=1e-5)
 
@@ -210,7 +210,7 @@ def test_rows_of_another_vocabulary_are_named():
 
 
 def test_replicas_have_rows_and_parameters_of_their_own():
-  embedding = Given(tiny.V, 16, lambda seed: pixel_rows.gaussian_rows(tiny.V, 16, seed))
+  embedding = FixedRows(tiny.V, 16, lambda seed: pixel_rows.gaussian_rows(tiny.V, 16, seed))
   ids = np.array([[tiny.V, 0]], np.int32)
   init = jax.vmap(lambda key: embedding.init(key, ids, None, method='encode'))
   variables = init(jax.random.split(jax.random.key(0), 3))
@@ -219,12 +219,12 @@ def test_replicas_have_rows_and_parameters_of_their_own():
   assert len(np.unique(rows[:, 0], axis=0)) == 3
   again = init(jax.random.split(jax.random.key(0), 3))
   assert (np.asarray(again['frozen']['table']) == rows).all()
-  # All arms of a seed begin with the same readout, whatever their rows.
-  trained = Given(tiny.V, 16, lambda seed: ROWS, frozen=False)
+  # All arms of a seed begin with the same LM head, whatever their rows.
+  trained = FixedRows(tiny.V, 16, lambda seed: ROWS, frozen=False)
   other = trained.init(jax.random.split(jax.random.key(0), 3)[1], ids, None, method='encode')[
     'params'
   ]
-  for name in ('begin', 'readout_table'):
+  for name in ('bos', 'lm_head_table'):
     assert (np.asarray(variables['params'][name][1]) == np.asarray(other[name])).all()
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codes of texts that are known, at a fraction of the cost of stepping M1 through them.
+"""Codes of known texts in one forward pass, at a fraction of the cost of stepping the byte model.
 
-M1 reads many bytes in one pass, by the stepper's rule of what it has in view. Floats of another
-shape differ by rounding, so now and then a stream is not the codec's to the bit, and no decoder can
-follow it. As tokens to learn from or to measure on these streams are as good.
+The model sees the same context as the stepper. Floats of another shape differ by rounding, so
+occasionally a stream differs from the codec's in some bits, and cannot be decoded. For training and
+measurement these streams are equivalent.
 """
 
 import zlib
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lib.compression.byte_model import BEGIN, TOGETHER, ByteModel, Sizes, exact, make
+from lib.compression.byte_model import BATCH_TOKENS, BOS, ByteModel, Sizes, exact, make
 from lib.compression.byte_stepper import ByteStepper
 from lib.models.decoder import LanguageModel
 from lib.tokenizers.base import Coded, Tokenizer
@@ -23,11 +23,11 @@ from lib.tokenizers.coding.baselines import ended, token_lengths
 from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 
-SIDE_BY_SIDE = 1024  # documents whose windows are found at once
+SIDE_BY_SIDE = 1024  # documents that are coded at once
 
 
 def can_read_ahead(tokenizer: Tokenizer) -> bool:
-  """Whether `encode` takes this tokenizer: it steps a `ByteModel` through a text."""
+  """Whether `encode` supports this tokenizer, which steps a `ByteModel`."""
   return isinstance(tokenizer, Stepped) and isinstance(tokenizer.stepper, ByteStepper)
 
 
@@ -41,9 +41,9 @@ def encode(tokenizer: Tokenizer, documents: Sequence[bytes]) -> list[Coded]:
   coded: list[Coded] = []
   for begin in range(0, len(documents), SIDE_BY_SIDE):
     part = documents[begin : begin + SIDE_BY_SIDE]
-    foreseen = Foreseen(model, part, tokenizer.bits // 2)
+    stepper = TeacherForcedStepper(model, part, tokenizer.bits // 2)
     codec = SteppedEqualInfo(
-      foreseen, model.fingerprint, tokenizer.bits, tokenizer.mode, tokenizer.token_bits
+      stepper, model.fingerprint, tokenizer.bits, tokenizer.mode, tokenizer.token_bits
     )
     coded += codec.cover_batch(part)
   return coded
@@ -65,23 +65,23 @@ def probabilities(model: ByteModel, documents: Sequence[bytes]) -> Iterator[np.n
   """Next-byte probabilities after 0, 1, … all bytes of each document, float32 [n + 1, 256]."""
   longest = max(map(len, documents), default=0)
   width = min(longest + 1, model.sizes.context)
-  rows = max(TOGETHER // width, 8)
-  waiting = [views(model, len(document)) for document in documents]
+  rows = max(BATCH_TOKENS // width, 8)
+  waiting = [context_spans(model, len(document)) for document in documents]
   given = _read_all(model, documents, waiting, width, rows)
   for parts in waiting:
-    yield np.concatenate([next(given)[held : held + count] for _, held, count in parts])
+    yield np.concatenate([next(given)[visible : visible + count] for _, visible, count in parts])
 
 
-class Foreseen:
-  """A `Stepper` of texts that are known: what follows is read ahead, in one pass for many texts.
+class TeacherForcedStepper:
+  """A `Stepper` of known texts, which computes the next probabilities in one pass for many texts.
 
-  For coders that reset M1 within its context and give text i to stream i, as `drive` does where
-  there are as many streams as texts.
+  For coders that reset the byte model within its context and give text i to stream i, as `drive`
+  does if the numbers of streams and texts are equal.
 
   Args:
-    model: M1.
+    model: the byte model.
     documents: the texts.
-    ahead: bytes that are read at once.
+    ahead: bytes of a pass.
   """
 
   def __init__(self, model: ByteModel, documents: Sequence[bytes], ahead: int):
@@ -92,7 +92,7 @@ class Foreseen:
     self._ahead = min(ahead, model.sizes.context - 1)
     self._rows = np.zeros((self.streams, self._ahead + 1, 256), np.float32)
     self._place = np.zeros(self.streams, np.int64)  # bytes of the text that were appended
-    self._begin = np.zeros(self.streams, np.int64)  # the first byte that M1 has not forgotten
+    self._begin = np.zeros(self.streams, np.int64)  # the first byte that the byte model sees
 
   def start(self) -> np.ndarray:
     """Next-byte probabilities of the empty text, float32 [256]."""
@@ -103,43 +103,45 @@ class Foreseen:
     self._begin[which] = self._place[which]
 
   def step(self, symbols: np.ndarray) -> np.ndarray:
-    """Goes on by one byte in each text; next-byte probabilities, float32 [N, 256]."""
+    """Moves on by one byte in each text; next-byte probabilities, float32 [N, 256]."""
     fresh = np.flatnonzero(self._begin == self._place)
     self._place = np.minimum(self._place + 1, self._data.shape[1])
-    held = self._place - self._begin
+    visible = self._place - self._begin
     self._read_ahead(fresh)
-    given = self._rows[np.arange(self.streams), np.minimum(held, self._ahead)]
-    far = np.flatnonzero(held > self._ahead)
+    given = self._rows[np.arange(self.streams), np.minimum(visible, self._ahead)]
+    far = np.flatnonzero(visible > self._ahead)
     if far.size:
       texts = [self._data[i, self._begin[i] : self._place[i]] for i in far]
       prefixes = np.zeros((far.size, max(map(len, texts))), np.uint8)
       for row, text in zip(prefixes, texts):
         row[: text.size] = text
-      given[far] = self.model(prefixes, held[far].astype(np.int32))
+      given[far] = self.model(prefixes, visible[far].astype(np.int32))
     return given
 
   def _read_ahead(self, fresh: np.ndarray) -> None:
     """Probabilities after each of the next bytes of the texts `fresh` [n]."""
-    together = max(TOGETHER // (self._ahead + 1), 8)
+    together = max(BATCH_TOKENS // (self._ahead + 1), 8)
     offsets = np.arange(self._ahead)
     for begin in range(0, fresh.size, together):
       which = fresh[begin : begin + together]
       ids = np.zeros((together, self._ahead + 1), np.int32)
-      ids[:, 0] = BEGIN
+      ids[:, 0] = BOS
       places = np.minimum(self._begin[which, None] + offsets, self._data.shape[1] - 1)
       ids[: which.size, 1:] = self._data[which[:, None], places]
       given = np.asarray(_all(self.model.sizes, self.model.on_device, ids))
       self._rows[which] = given[: which.size]
 
 
-def views(model: ByteModel, size: int) -> list[tuple[int, int, int]]:
-  """What M1 reads of `size` bytes: (first byte, bytes in view at first, how many lengths)."""
+def context_spans(model: ByteModel, size: int) -> list[tuple[int, int, int]]:
+  """The spans of `size` bytes that the byte model reads: (first byte, visible bytes at first,
+  number of lengths).
+  """
   found: list[tuple[int, int, int]] = []
   length = 0
   while length <= size:
-    held = int(model.held(np.array([length]))[0])
-    count = min(model.sizes.context - held, size + 1 - length)
-    found.append((length - held, held, count))
+    visible = int(model.visible_bytes(np.array([length]))[0])
+    count = min(model.sizes.context - visible, size + 1 - length)
+    found.append((length - visible, visible, count))
     length += count
   return found
 
@@ -151,12 +153,12 @@ def _read_all(
   width: int,
   rows: int,
 ) -> Iterator[np.ndarray]:
-  """Probabilities [width, 256] of each view, `rows` of them read at once."""
-  jobs = [(i, first, held + count - 1) for i, parts in enumerate(waiting)
-          for first, held, count in parts]  # fmt: skip
+  """Probabilities [width, 256] of each span, `rows` spans at once."""
+  jobs = [(i, first, visible + count - 1) for i, parts in enumerate(waiting)
+          for first, visible, count in parts]  # fmt: skip
   for begin in range(0, len(jobs), rows):
     ids = np.zeros((rows, width), np.int32)
-    ids[:, 0] = BEGIN
+    ids[:, 0] = BOS
     part = jobs[begin : begin + rows]
     for row, (i, first, size) in zip(ids, part):
       row[1 : size + 1] = np.frombuffer(documents[i], np.uint8)[first : first + size]

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Input rows that are given, frozen or as the start of training, beside a trained readout.
+"""Input rows that are given, frozen or as the start of training, with a trained LM head.
 
-What the rows hold is not this module's concern: glyphs and their controls are in
-`lib.glyphs.pixel_rows`, and all arms of arXiv 2507.04886 are this one module.
+All arms of arXiv 2507.04886 are this one module; `lib.glyphs.row_kinds` makes their rows.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,19 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.embeddings import table_pairs
-from lib.embeddings.readout import readout_nats
+from lib.embeddings.lm_head import lm_head_loss
 from lib.errors import InputError
 from lib.parameters import declare, declare_flops, declared
 
 AXES = ('tensor', 'fsdp')  # of tables
 
 
-class Given(nn.Module):
-  """Given input rows and an untied, trained readout.
+class FixedRows(nn.Module):
+  """Given input rows and an untied, trained LM head.
 
   A frozen table is the variable `frozen/table`: part of the state, so an argument of every compiled
-  step, but no parameter, so that neither gradients nor the optimiser know it. The id `vocab_size`,
-  "begin of document", has no glyph: its vector is trained, the only trained one at the input.
+  step, but not a parameter, so without gradient and optimiser state. The id `vocab_size`, BOS, has
+  no given row: its input vector is always trained.
 
   Attributes:
     vocab_size: V, ids that can be predicted.
@@ -35,7 +34,7 @@ class Given(nn.Module):
       D. The seed comes from the module's own key, so that each replica under `vmap` has its own.
       None for a module whose rows are in its variables already: they start as zeros.
     frozen: the rows stay; otherwise they are where training starts.
-    init_std: standard deviation of the initial readout and begin vector.
+    init_std: standard deviation of the initial LM head and BOS vector.
     dtype: of the vectors handed to the model.
     width: R where `rows` is None; D where both are.
   """
@@ -52,9 +51,9 @@ class Given(nn.Module):
     """Makes the variables; raises InputError for rows of another vocabulary."""
     init = nn.initializers.normal(self.init_std)
     # Before the table, which takes a key only where it is made: so both are equal in all arms.
-    self.begin = self.param('begin', init, (self.dim,))
-    readout = declared(init, AXES)
-    self.readout_table = self.param('readout_table', readout, (self.vocab_size, self.dim))
+    self.bos = self.param('bos', init, (self.dim,))
+    lm_head = declared(init, AXES)
+    self.lm_head_table = self.param('lm_head_table', lm_head, (self.vocab_size, self.dim))
     if self.frozen:
       self.table = self.variable(
         'frozen', 'table', lambda: self._rows(self.make_rng('params'))
@@ -91,28 +90,28 @@ class Given(nn.Module):
     assert self.rows is not None
     return np.asarray(self.rows(seed), np.float32)
 
-  def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> None:
-    """Nothing: the rows are the same for every sequence."""
+  def sample_rows(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> None:
+    """Returns None: the rows are the same for every sequence."""
 
-  def encode(self, ids: jax.Array, draw: None) -> jax.Array:
+  def encode(self, ids: jax.Array, rows: None) -> jax.Array:
     """Vectors [B, T, D] of ids [B, T] in 0…V."""
     known = jnp.minimum(ids, self.vocab_size - 1)
-    rows = self.table[known].astype(self.dtype)
-    if rows.shape[-1] != self.dim:
-      rows = jnp.dot(rows, self.row_in.astype(self.dtype))
-    begin = self.begin.astype(self.dtype)[None, None]
-    return jnp.where((ids == self.vocab_size)[..., None], begin, rows)
+    vectors = self.table[known].astype(self.dtype)
+    if vectors.shape[-1] != self.dim:
+      vectors = jnp.dot(vectors, self.row_in.astype(self.dtype))
+    bos = self.bos.astype(self.dtype)[None, None]
+    return jnp.where((ids == self.vocab_size)[..., None], bos, vectors)
 
-  def nats(self, hidden: jax.Array, targets: jax.Array, draw: None) -> jax.Array:
+  def token_loss(self, hidden: jax.Array, targets: jax.Array, rows: None) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
-    return readout_nats(self, hidden, self.readout_table.astype(self.dtype), targets)
+    return lm_head_loss(self, hidden, self.lm_head_table.astype(self.dtype), targets)
 
-  def logits(self, hidden: jax.Array, draw: None) -> jax.Array:
+  def logits(self, hidden: jax.Array, rows: None) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]: for decoding and probes."""
-    table = self.readout_table.astype(self.dtype)
+    table = self.lm_head_table.astype(self.dtype)
     return jnp.einsum('btd,vd->btv', hidden, table, preferred_element_type=jnp.float32)
 
-  def as_data(self, variables: table_pairs.Variables) -> 'Given':
+  def as_data(self, variables: table_pairs.Variables) -> 'FixedRows':
     """The module without the function that made its rows, which are in `variables`."""
     width = self._table(variables).shape[1]
     return self.clone(rows=None, width=None if width == self.dim else width)
@@ -121,22 +120,22 @@ class Given(nn.Module):
     return variables['frozen' if self.frozen else 'params']['table']
 
   def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
-    """The rows, mapped to the model's width, and the readout; see `lib.embeddings.table_pairs`."""
+    """The rows, mapped to the model's width, and the LM head; see `lib.embeddings.table_pairs`."""
     params, table = variables['params'], self._table(variables)
     if 'row_in' in params:
       table = jnp.dot(table, params['row_in'])
-    return table_pairs.Tables(np.asarray(table), np.asarray(params['readout_table']))
+    return table_pairs.Tables(np.asarray(table), np.asarray(params['lm_head_table']))
 
   def put_tables(
     self, variables: table_pairs.Variables, tables: table_pairs.Tables
-  ) -> tuple['Given', table_pairs.Variables]:
+  ) -> tuple['FixedRows', table_pairs.Variables]:
     """Over other rows of the model's width, which stay frozen if these were."""
     table_pairs.check_width(tables, self.dim)
     if tables.bias is not None:
-      raise InputError('the readout over given rows has no bias: give tables whose bias is None.')
+      raise InputError('the LM head over given rows has no bias: give tables whose bias is None.')
     params = variables['params']
-    dtype = params['readout_table'].dtype
-    trained = {'begin': params['begin'], 'readout_table': np.asarray(tables.output, dtype)}
+    dtype = params['lm_head_table'].dtype
+    trained = {'bos': params['bos'], 'lm_head_table': np.asarray(tables.output, dtype)}
     rows = {'table': np.asarray(tables.input, dtype)}
     embedding = self.clone(vocab_size=len(tables.input), rows=None, width=None)
     if self.frozen:

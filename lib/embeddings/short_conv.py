@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vectors that tell the symbols just before them too: a short causal convolution over an embedding.
+"""A short causal convolution over an embedding: previous symbols are mixed into each input.
 
-A model must join what stands next to each other before it can look anything up. To learn that from
-positions alone takes a small model long; here it is given.
+A model must combine adjacent symbols before it can look anything up. A small model needs long to
+learn this from positions alone; here it is built in.
 
 Legend: B batch, T length, V vocabulary, D model width.
 """
@@ -18,7 +18,7 @@ from lib.embeddings import table_pairs
 from lib.parameters import declare_flops
 
 
-class Preceding(nn.Module):
+class ShortConv(nn.Module):
   """Adds to each vector a trained map of each of the `back` vectors before it in its row.
 
   The maps are the same for all symbols: over random rows the model stays lexinvariant. They reach
@@ -37,43 +37,43 @@ class Preceding(nn.Module):
     """V of `inner`."""
     return self.inner.vocab_size
 
-  def draw(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
-    """As `inner` draws."""
-    return self.inner.draw(key, batch)
+  def sample_rows(self, key: jax.Array, batch: Mapping[str, jax.Array]) -> Any:
+    """Those of `inner`."""
+    return self.inner.sample_rows(key, batch)
 
   @nn.compact
-  def encode(self, ids: jax.Array, draw: Any) -> jax.Array:
+  def encode(self, ids: jax.Array, rows: Any) -> jax.Array:
     """Vectors [B, T, D] of ids [B, T] in 0…V."""
-    vectors = self.inner.encode(ids, draw)
+    vectors = self.inner.encode(ids, rows)
     length, dim = vectors.shape[1:]
     declare_flops(self, 2 * self.back * dim**2)
     init = nn.initializers.normal(dim**-0.5)
-    maps = self.param('preceding', init, (self.back, dim, dim)).astype(vectors.dtype)
-    told = vectors
+    maps = self.param('short_conv', init, (self.back, dim, dim)).astype(vectors.dtype)
+    mixed = vectors
     for distance in range(1, self.back + 1):
       before = jnp.pad(vectors, ((0, 0), (distance, 0), (0, 0)))[:, :length]
-      told = told + before @ maps[distance - 1]
-    return told
+      mixed = mixed + before @ maps[distance - 1]
+    return mixed
 
-  def encode_after(self, ids: jax.Array, before: jax.Array, draw: Any) -> jax.Array:
+  def encode_after(self, ids: jax.Array, before: jax.Array, rows: Any) -> jax.Array:
     """Vectors [B, N, D] of ids [B, N] after the ids `before` [B, N, back], nearest first, or −1."""
-    maps: jax.Array = self.get_variable('params', 'preceding')
-    vectors = self.inner.encode(ids, draw)
+    maps: jax.Array = self.get_variable('params', 'short_conv')
+    vectors = self.inner.encode(ids, rows)
     for distance in range(self.back):
       known = before[..., distance]
       earlier = jnp.where(
-        (known >= 0)[..., None], self.inner.encode(jnp.maximum(known, 0), draw), 0
+        (known >= 0)[..., None], self.inner.encode(jnp.maximum(known, 0), rows), 0
       )
       vectors = vectors + earlier @ maps[distance].astype(vectors.dtype)
     return vectors
 
-  def nats(self, hidden: jax.Array, targets: jax.Array, draw: Any) -> jax.Array:
+  def token_loss(self, hidden: jax.Array, targets: jax.Array, rows: Any) -> jax.Array:
     """Nats [B, T] (float32) of targets [B, T] given hidden [B, T, D]."""
-    return self.inner.nats(hidden, targets, draw)
+    return self.inner.token_loss(hidden, targets, rows)
 
-  def logits(self, hidden: jax.Array, draw: Any) -> jax.Array:
+  def logits(self, hidden: jax.Array, rows: Any) -> jax.Array:
     """Logits [B, T, V] (float32) given hidden [B, T, D]."""
-    return self.inner.logits(hidden, draw)
+    return self.inner.logits(hidden, rows)
 
   def get_tables(self, variables: table_pairs.Variables) -> table_pairs.Tables:
     """Those of `inner`; see `lib.embeddings.table_pairs`."""
@@ -81,7 +81,7 @@ class Preceding(nn.Module):
 
   def put_tables(
     self, variables: table_pairs.Variables, tables: table_pairs.Tables
-  ) -> tuple['Preceding', table_pairs.Variables]:
+  ) -> tuple['ShortConv', table_pairs.Variables]:
     """Over other tables in `inner`."""
     own = table_pairs.part_of(variables, 'inner')
     inner, part = table_pairs.put_tables(self.inner, own, tables)

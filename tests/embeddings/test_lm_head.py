@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The readout in training: a z-loss that is minimised but not reported, a vocabulary in shards."""
+"""The LM head in training: a z-loss that is minimised but not reported, a vocabulary in shards."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lib.embeddings import readout
+from lib.embeddings import lm_head
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
@@ -64,11 +64,11 @@ def test_a_z_loss_is_minimised_and_not_reported(batch):
 def test_a_mesh_that_spreads_the_vocabulary_changes_no_loss(batch):
   embedding = MODEL.embedding
   hidden = jax.random.normal(KEY, (B, T, D))
-  variables = embedding.init(KEY, hidden, batch['targets'], None, method='nats')
+  variables = embedding.init(KEY, hidden, batch['targets'], None, method='token_loss')
 
   def both(variables, hidden, targets):
     def loss(variables, hidden):
-      nats = embedding.apply(variables, hidden, targets, None, method='nats')
+      nats = embedding.apply(variables, hidden, targets, None, method='token_loss')
       return (nats * jnp.cos(jnp.arange(T))[None]).sum()
 
     return jax.value_and_grad(loss, argnums=(0, 1))(variables, hidden)
@@ -85,11 +85,11 @@ def test_a_mesh_that_spreads_the_vocabulary_changes_no_loss(batch):
 @pytest.mark.parametrize('rows', [4, 3])  # which divide among two devices, and do not
 def test_a_kernel_is_told_what_each_device_has(monkeypatch, batch, rows):
   """Where it cannot be, the compiler splits what it can."""
-  monkeypatch.setattr(readout, 'preferred', lambda logits, dtype: 'triton')
+  monkeypatch.setattr(lm_head, 'preferred', lambda logits, dtype: 'triton')
   embedding, hidden = MODEL.embedding, jax.random.normal(KEY, (rows, T, D))
   targets = batch['targets'][:rows]
-  variables = embedding.init(KEY, hidden, targets, None, method='nats')
-  step = lambda hidden: embedding.apply(variables, hidden, targets, None, method='nats')
+  variables = embedding.init(KEY, hidden, targets, None, method='token_loss')
+  step = lambda hidden: embedding.apply(variables, hidden, targets, None, method='token_loss')
   with jax.set_mesh(sharding.make_mesh({'data': 2}, jax.devices()[:2])):
     program = str(jax.make_jaxpr(step)(hidden))
   assert ('shard_map' in program) == (rows % 2 == 0)

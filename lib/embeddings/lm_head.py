@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loss of a readout over rows that all sequences share, on whatever mesh is in force."""
+"""The loss of an LM head over rows that all sequences share, on whatever mesh is in force."""
 
 import functools
 
@@ -15,7 +15,7 @@ from pallas_kernels.linear_cross_entropy import (
 )
 
 
-def readout_nats(
+def lm_head_loss(
   module: nn.Module,
   hidden: jax.Array,
   table: jax.Array,

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokenizer files: one learned, written in another format, or looked into.
+
+python -m experiments.tools.tokenizer train FAMILY OUT [--source=stdlib] [--vocab_size=8192]
+python -m experiments.tools.tokenizer export FILE OUT [--rule=cl100k]
+python -m experiments.tools.tokenizer inspect FILE
+
+`export` writes a tokenizer.json where OUT ends in .json, and else a file of ours. FILE is any file
+that tokenizers are loaded from, or a rank file of tiktoken with the rule that it goes with.
+"""
+
+import collections
+import os
+import pathlib
+import unicodedata
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from absl import flags
+
+from experiments.tools import command
+from lib import atomic, tokenizers
+from lib.data import sources
+from lib.errors import InputError
+from lib.tokenizers import Tokenizer, ranks, registry
+from lib.tokenizers.bpe import BPE
+
+SOURCE = flags.DEFINE_string('source', 'stdlib', 'train: the text, its train split (docs/data.md).')
+MEGABYTES = flags.DEFINE_float('megabytes', 10.0, 'train: 10⁶ bytes of text, at most.')
+VOCAB_SIZE = flags.DEFINE_integer('vocab_size', 8192, 'train: the most tokens.')
+RULE = flags.DEFINE_string('rule', None, 'How text is split: for `train bpe`, or a rank file.')
+FORCE = flags.DEFINE_bool('force', False, 'Overwrite a file that is there.')
+SHOWN = 12  # examples of each kind
+
+
+def train(family: str, out: str) -> str:
+  """Learns a tokenizer and saves it; returns what to say."""
+  options = {} if RULE.value is None else {'rule': RULE.value}
+  if MEGABYTES.value <= 0:
+    raise InputError(f'--megabytes must be positive; got {MEGABYTES.value}.')
+  _check_out(out)
+  registry.check(family, options)
+  source = sources.open_source(SOURCE.value, 'train')
+  text = sources.sample(source, int(MEGABYTES.value * 1e6))
+  made = tokenizers.train(family, text, VOCAB_SIZE.value, **options)
+  tokenizers.save(made, out)
+  return f'{out}: {describe(made)}, from {sum(map(len, text)):,} bytes of {SOURCE.value}'
+
+
+def export(path: str, out: str) -> str:
+  """Writes a tokenizer in another format; returns what to say."""
+  _check_out(out)
+  tokenizer = tokenizers.load(path) if RULE.value is None else ranks.read(path, RULE.value)
+  if not out.endswith('.json'):
+    tokenizers.save(tokenizer, out)
+  elif isinstance(tokenizer, BPE):
+    pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(out, tokenizer.to_json())
+  else:
+    raise InputError(f'only bpe can be written as a tokenizer.json, not {tokenizer.family}.')
+  return f'{out}: {describe(tokenizer)}'
+
+
+def inspect(path: str) -> str:
+  """What is remarkable in a vocabulary, a line each."""
+  tokenizer = tokenizers.load(path)
+  return '\n'.join([f'{path}: {describe(tokenizer)}', *kinds(tokenizer)])
+
+
+def describe(tokenizer: Tokenizer) -> str:
+  """The family, the rule, the number of tokens and the fingerprint."""
+  rule = getattr(tokenizer, 'rule', None)
+  split = f', pretokenizer {rule}' if rule else ''
+  return (
+    f'{tokenizer.family} of {tokenizer.vocab_size:,} tokens{split}, '
+    f'fingerprint {tokenizer.fingerprint[:12]}'
+  )
+
+
+def kinds(tokenizer: Tokenizer) -> list[str]:
+  """Of each kind of token how many there are, and some."""
+  pieces = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+  if None in pieces:
+    raise InputError(f'{tokenizer.family} tokens have no bytes of their own to look into.')
+  bytes_of = {i: piece for i, piece in enumerate(pieces) if piece}
+  texts = {i: piece.decode(errors='replace') for i, piece in bytes_of.items()}
+  tokens: dict[str, Iterable[int]] = {
+    'unreachable (their bytes are encoded otherwise)': unreachable(tokenizer, bytes_of),
+    'without bytes': [i for i, piece in enumerate(pieces) if not piece],
+    'of the bytes of an earlier one': repeated(bytes_of),
+    'no whole characters': [i for i, text in texts.items() if '\ufffd' in text],
+    'digits': [i for i, text in texts.items() if text.strip().isdigit()],
+    'whitespace': [i for i, text in texts.items() if text.isspace()],
+    'with a space inside': [i for i, text in texts.items() if ' ' in text.strip()],
+    'letters': [i for i, text in texts.items() if text.strip().isalpha()],
+    'longest': sorted(bytes_of, key=lambda i: (-len(bytes_of[i]), i))[:SHOWN],
+  }
+  scripts = collections.Counter(
+    unicodedata.name(text.strip()[0], 'UNNAMED').split()[0]
+    for text in texts.values()
+    if text.strip() and text.strip()[0].isalpha()
+  )
+  lines = []
+  for kind, found in tokens.items():
+    found = list(found)
+    some = ' '.join(repr(bytes_of.get(i, b''))[1:] for i in found[:SHOWN])
+    lines.append(f'{len(found):>8,} {kind}{": " + some if found else ""}')
+  lengths = np.array([len(piece) for piece in bytes_of.values()])
+  lines.append(f'{lengths.mean():8.2f} bytes a token, {lengths.max()} at most')
+  most = ', '.join(f'{name.lower()} {count:,}' for name, count in scripts.most_common(8))
+  return [*lines, f'first letters: {most}']
+
+
+def unreachable(tokenizer: Tokenizer, bytes_of: dict[int, bytes]) -> list[int]:
+  """The tokens whose bytes the tokenizer encodes as something else."""
+  return [i for i, piece in bytes_of.items() if tokenizer.encode(piece).tolist() != [i]]
+
+
+def repeated(bytes_of: dict[int, bytes]) -> list[int]:
+  """The tokens that have the bytes of one of a lower id."""
+  first: dict[bytes, int] = {}
+  return [i for i, piece in bytes_of.items() if first.setdefault(piece, i) != i]
+
+
+def _check_out(out: str) -> None:
+  if os.path.exists(out) and not FORCE.value:
+    raise InputError(f'{out} exists: give another name, or --force.')
+
+
+COMMANDS: dict[str, tuple[Callable[..., str], int]] = {
+  'train': (train, 2),
+  'export': (export, 2),
+  'inspect': (inspect, 1),
+}
+
+
+def execute(name: str = '', *arguments: str) -> None:
+  """Runs one of COMMANDS."""
+  if name not in COMMANDS:
+    raise InputError(f'{name!r} is not one of {", ".join(COMMANDS)}.')
+  function, count = COMMANDS[name]
+  if len(arguments) != count:
+    raise InputError(f'{name} takes {count} names and then flags; got {len(arguments)}.')
+  print(function(*arguments))
+
+
+if __name__ == '__main__':
+  command.main('tokenizer', execute, more=True)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ranks of tiktoken and tokenizer.json: the same ids as the libraries that they belong to."""
+
+import base64
+import itertools
+
+import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from lib import tokenizers
+from lib.errors import InputError
+from lib.tokenizers import pretokenizers, ranks
+from lib.tokenizers.bpe import BPE, train_bpe
+from lib.tokenizers.ranks import Ranks
+from tests.helpers import byte_models
+
+TEXT = byte_models.sources()[:40_000]
+SINGLES = [bytes([byte]) for byte in range(256)]
+
+
+def written(folder, pieces):
+  path = folder / 'a.tiktoken'
+  lines = [b'%s %d\n' % (base64.b64encode(piece), i) for i, piece in enumerate(pieces) if piece]
+  path.write_bytes(b''.join(lines))
+  return path
+
+
+@pytest.mark.parametrize('rule', ['gpt2', 'cl100k', 'o200k'])
+def test_a_rank_file_gives_the_ids_of_tiktoken(tmp_path, rule):
+  pieces = train_bpe([TEXT], 900, rule).pieces
+  pieces[300] = b''  # a rank may be missing, as in p50k
+  ours = ranks.read(written(tmp_path, pieces), rule)
+  [pattern] = pretokenizers.patterns(rule)
+  mergeable = {piece: i for i, piece in enumerate(pieces) if piece}
+  theirs = tiktoken.Encoding('a', pat_str=pattern, mergeable_ranks=mergeable, special_tokens={})
+  text = byte_models.sources()[40_000:80_000].decode() + "\u4e2d\u6587 It'S 12345\n\n  " + 'a' * 500
+  assert ours.encode(text.encode()).tolist() == theirs.encode_ordinary(text)
+  tokenizers.save(ours, tmp_path / 'saved')
+  again = tokenizers.load(tmp_path / 'saved')
+  assert (again.fingerprint, again.rule) == (ours.fingerprint, rule)
+  assert again.decode(again.encode(b'\xff\x00 a')) == b'\xff\x00 a'
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+  st.lists(st.text('ab', min_size=2, max_size=6), max_size=9, unique=True),
+  st.text('ab', max_size=120),
+)
+def test_any_ranks_are_joined_lowest_first(tokens, text):
+  ours = Ranks([*SINGLES, *map(str.encode, tokens)], 'none')
+  parts, token_of = list(text), {token: i for i, token in enumerate(tokens)}
+  if text in token_of:
+    parts = [text]
+  while found := [
+    (token_of[a + b], i) for i, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in token_of
+  ]:
+    i = min(found)[1]
+    parts[i : i + 2] = [parts[i] + parts[i + 1]]
+  assert [ours.token_bytes(i).decode() for i in ours.encode(text.encode()).tolist()] == parts
+
+
+@pytest.mark.parametrize('rule', ['words', 'cl100k', 'digit3_r2l+words', 'none', r'regex:\w+|\W'])
+def test_a_tokenizer_json_gives_the_same_ids(rule):
+  ours = train_bpe([TEXT], 700, rule)
+  theirs = Tokenizer.from_str(ours.to_json())
+  text = byte_models.sources()[40_000:60_000].decode() + "\u4e2d\u6587 It's 1234567\n\n  "
+  ids = ours.encode(text.encode()).tolist()
+  assert theirs.encode(text).ids == ids
+  assert theirs.decode(ids) == text
+  assert theirs.get_vocab_size() == ours.vocab_size
+
+
+def test_what_cannot_be_read_or_written(tmp_path):
+  with pytest.raises(InputError, match='byte 0x01 has no rank'):
+    Ranks([b'\x00'], 'none')
+  with pytest.raises(InputError, match='two ranks have the same bytes'):
+    Ranks([*SINGLES, b'ab', b'ab'], 'none')
+  with pytest.raises(InputError, match='is unknown: use none'):
+    Ranks(SINGLES, 'no such')
+  path = written(tmp_path, SINGLES)
+  with pytest.raises(InputError, match=r'without the rule that splits text.*--rule='):
+    tokenizers.load(path)
+  path.write_bytes(path.read_bytes() * 2)
+  with pytest.raises(InputError, match='is damaged: ranks repeat'):
+    ranks.read(path, 'gpt2')
+  (tmp_path / 'text').write_text('no ranks\n')
+  with pytest.raises(InputError, match='has no ranks of tiktoken'):
+    ranks.read(tmp_path / 'text', 'gpt2')
+  for tokenizer in (
+    BPE(b'ab', [(0, 1)]),
+    BPE(bytes(range(256)), [], 'greedy'),
+    BPE(bytes(range(256)), [(0, 1), (0, 1)]),
+  ):
+    with pytest.raises(InputError, match=r'a tokenizer\.json can hold a BPE with all bytes'):
+      tokenizer.to_json()
