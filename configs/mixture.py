@@ -9,7 +9,7 @@ Expected: on five embedded domains, an order of magnitude below a random guess; 
 category, not the number of merges, is the limit.
 Cost: smoke under a minute, cpu at most 5 minutes a table on two cores. No table uses a device.
 
-  python -m experiments.mixture --config=configs/mixture.py:cpu --workdir=runs/mixture
+  python -m experiments.mixture --config=mixture:cpu --workdir=runs/mixture
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from configs import common, mixture
-from experiments.mixture.__main__ import RECIPE
+from experiments.mixture.recipe import RECIPE
 from experiments.recipe import Run
 from lib.data import categories
 from lib.errors import InputError
