@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lib.data import overlap, own_files, stdlib_text
+from lib import cache
+from lib.data import overlap, own_files, sources, stdlib_text
 from lib.errors import InputError
 from lib.tokenizers import utf8
 
@@ -114,9 +115,13 @@ def blocks(document: bytes) -> list[bytes]:
 @functools.cache
 def _embedded() -> Categories:
   found: dict[str, list[bytes]] = {name: [] for name in EMBEDDED}
-  kinds = {'topic': 'topics', 'docstrings': 'docstrings', 'source': 'source'}
-  for document in stdlib_text.documents():
-    found[kinds[document['kind']]].append(document['text'].encode())
+  kinds = {b'topic': 'topics', b'docstrings': 'docstrings', b'source': 'source'}
+  builder = stdlib_text.prepare('all', cache.folder('data'))
+  for split in own_files.SPLITS:
+    records = sources.open_records(builder, split)
+    for index in range(len(records)):
+      record = sources.read_record(records, index)
+      found[kinds[record['kind']]].append(record['text'])
   for path in _header_files():
     found['headers'].append(path.read_bytes())
   names = [unicodedata.name(chr(code), '') for code in NAMES]
