@@ -31,7 +31,7 @@ MODEL = Section() | {
 }
 # Its training (`experiments.fit`).
 TRAINING = Section() | {
-  'length': 32,  # tokens of a row
+  'length': Field(32, most=2**24),  # tokens of a row
   'batch_size': 8,  # rows of a batch
   # Parts of the source that fill fixed rows of a batch (`lib.data.lanes`); 0: as many as divide the
   # batch, up to 64. A process reads only the lanes of its devices.
@@ -130,6 +130,6 @@ def base(chosen: Sequence[str], tables: Sequence[str]) -> Section:
     'profile': Field((), least=0, like=(0, 1)),
     'dtype': Field(  # of activations
       Scaled('float32', 'float32', 'bfloat16', 'bfloat16'),
-      choices=('float32', 'bfloat16', 'float16'),
+      choices=('float32', 'bfloat16'),
     ),
   }

@@ -84,12 +84,12 @@ class Field:
     if least is None and above is None:
       least, above = (1, None) if kind is int else (None, 0)
     if least is not None and value < least:
-      return f'{least:g} or more'
+      return f'{least:,} or more'
     if above is not None and not value > above:
-      return f'above {above:g}'
+      return f'above {above:,}'
     if value > self.most:
-      return f'{self.most:g} or less' if self.most != LARGEST else f'{words} below 2**42'
-    return self._not_chosen(value) if value < self.below else f'below {self.below:g}'
+      return f'{self.most:,} or less' if self.most != LARGEST else f'{words} below 2**42'
+    return self._not_chosen(value) if value < self.below else f'below {self.below:,}'
 
   def _not_chosen(self, value: Any) -> str:
     return (

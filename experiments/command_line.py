@@ -50,10 +50,14 @@ def parse(name: str) -> None:
     define_flags(name)
     rest = flags.FLAGS(sys.argv)
     flags.FLAGS.config.lock()  # a config file that is not there shows only when it is used
-  except AttributeError as error:
-    # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?
+  except (AttributeError, KeyError) as error:
+    # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?, or it
+    # ends with: Attempting to lookup: seed.x
     words = str(error).strip('"\'').replace("\\'", '').replace('\\n', '. ')
+    words = words.rpartition('Attempting to lookup: ')[2]
     raise InputError(f'the config has no field {words}') from error
+  except (SyntaxError, UnicodeDecodeError) as error:
+    raise InputError(f'--config is not a Python file ({error}); give FILE.py:SCALE.') from error
   except OSError as error:
     raise InputError('there is no such config; give --config=FILE.py:SCALE.') from error
   if len(rest) > 1:

@@ -3,7 +3,9 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
+import math
 import pathlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,13 +17,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from configs.fields import Config
-from lib import atomic
+from lib import atomic, memory
 from lib.data import pipeline
 from lib.data.description import Description
 from lib.data.overlap import STRETCH
 from lib.errors import InputError
 from lib.mirror import Mirror
-from lib.parallel import processes
+from lib.parallel import processes, sharding
+from lib.parameters import describe
 from lib.provenance import Identity
 from lib.report import claims, tables
 from lib.report.plots import Picture
@@ -100,11 +103,13 @@ Pictures = Mapping[str, Picture]  # by file name
 
 @contextlib.contextmanager
 def naming(field: str) -> Iterator[None]:
-  """Puts the name of a field before the sentence that says what is wrong with its value."""
+  """Puts the name of a field, or section, before the sentence that says what is wrong with it."""
   try:
     yield
   except InputError as error:
     raise InputError(f'{field}: {error}') from error
+  except MemoryError as error:
+    raise InputError(f'{field}: no memory is left ({error}); choose smaller sizes.') from error
 
 
 def text_of(config: ConfigDict) -> Sequence[str]:
@@ -186,6 +191,27 @@ class Recipe:
     if self.answer and config.prompt:
       self.check_prompt(config)
 
+  def check_sizes(self, config: ConfigDict, mesh: Mesh, weigh: bool = True) -> None:
+    """Raises InputError for batches that the mesh does not divide, and models beyond memory.
+
+    The largest model of each chosen table counts, where it does not depend on data.
+
+    Args:
+      config: of the run.
+      mesh: its devices.
+      weigh: whether models are measured too, which takes about a second each.
+    """
+    for table in self.chosen(config):
+      for make in itertools.islice(table.train_specs(config).values(), 1):
+        with naming(table.name):
+          spec = make()
+          axis = spec.experiment.batch_axis
+          sharding.batch_shardings(spec.batch, mesh, axis)
+          if spec.batch['targets'].shape[axis] % config.accumulate:
+            raise InputError(f'accumulate={config.accumulate} does not divide the batch.')
+          if weigh:
+            _check_memory(spec)
+
   def train_specs(self, config: ConfigDict) -> TrainSpecs:
     """The models of all tables, the largest first."""
     tables = sorted(self.tables, key=lambda table: table.name != self.largest)
@@ -242,4 +268,18 @@ class Recipe:
       errors=tables.errors(rows),
       captions=self.captions,
       pictures={folder / name: words for name, words in content.get('pictures', {}).items()},
+    )
+
+
+def _check_memory(spec: TrainSpec) -> None:
+  """Raises InputError where a model's training state and a batch are more than all memory."""
+  shapes = describe(spec.experiment.init_fn, spec.batch).shapes
+  size = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+  parameters = size(shapes['params'])
+  # In float32: parameters, their gradient and the arrays of a batch.
+  needed, free = 4 * (2 * parameters + size(dict(spec.batch))), memory.free()
+  if needed > free:
+    raise InputError(
+      f'{parameters:,} parameters and a batch of {spec.batch["targets"].shape} take '
+      f'{needed / 1e9:,.0f} GB at least, and {free / 1e9:,.0f} GB are free: choose smaller sizes.'
     )

@@ -44,6 +44,8 @@ def main(recipe: Recipe) -> None:
     sys.exit(_say(recipe, error, 1))
   except loop.Stopped as error:
     sys.exit(_say(recipe, error, error.code))
+  except MemoryError as error:
+    sys.exit(_say(recipe, InputError(f'no memory is left ({error}): choose smaller sizes.'), 2))
   except Exception as error:
     if (why := errors.refusal(error)) is None:
       raise
@@ -70,8 +72,11 @@ def execute(recipe: Recipe) -> None:
   progress.be_quiet(flags.FLAGS.quiet)
   config = flags.FLAGS.config
   check_tables(config.tables, [table.name for table in recipe.tables])
+  workdir.check_place(flags.FLAGS.workdir)
   recipe.check(config)
   mesh = sharding.make_mesh(config.mesh)
+  changed = config_flags.get_override_values(flags.FLAGS['config'])
+  recipe.check_sizes(config, mesh, weigh=bool(changed) or config.scale not in ('smoke', 'cpu'))
   keep_compiled()
   with contextlib.ExitStack() as held:
     place, mirror = flags.FLAGS.workdir, None

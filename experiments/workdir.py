@@ -34,6 +34,19 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
   return {key: value for key, value in config.items() if key not in ASIDE}
 
 
+def check_place(place: str) -> None:
+  """Raises InputError for what can be no folder's name."""
+  if not place:
+    raise InputError('--workdir must name a folder; got nothing.')
+  try:
+    os.stat(place)
+  except FileNotFoundError:
+    return
+  except (OSError, ValueError) as error:
+    reason = getattr(error, 'strerror', None) or error
+    raise InputError(f'cannot write to the workdir {place[:80]}: {reason}.') from error
+
+
 @contextlib.contextmanager
 def opened(folder: pathlib.Path, identity: Identity) -> Iterator[None]:
   """The folder, new or with the run of the same identity, locked for this process.

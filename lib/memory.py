@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How this process gives memory back to the system."""
+"""How much memory is free, and how this process gives memory back to the system."""
 
 import ctypes
+import os
 
 # Parameters of glibc's mallopt (malloc.h).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
@@ -30,3 +31,18 @@ def keep_freed(large: bool = True) -> None:
   mallopt(M_ARENA_MAX, 1 if large else 0)  # 0: as many as glibc likes
   mallopt(M_TRIM_THRESHOLD, -1)
   mallopt(M_TOP_PAD, 2**28)
+
+
+def free() -> int:
+  """Bytes of all devices together, or those that are free where the devices are CPUs."""
+  import jax  # not before `keep_freed`
+
+  stats = [device.memory_stats() for device in jax.local_devices()]
+  if stats and all(one and 'bytes_limit' in one for one in stats):
+    return sum(one['bytes_limit'] for one in stats) * jax.process_count()
+  try:
+    with open('/proc/meminfo') as lines:
+      fields = dict(line.split(':', 1) for line in lines)
+    return int(fields['MemAvailable'].split()[0]) * 1024 * jax.process_count()
+  except (OSError, KeyError):
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') * jax.process_count()

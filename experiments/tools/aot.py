@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles a recipe's training step for accelerators that are not there, and says what it takes.
+"""Compiles a recipe's training step for accelerators that are not attached, and prints its memory
+and cost.
 
 python -m experiments.tools.aot --config=equal_info:paper --topology=v5p:8x8x4
 
 TPU topologies need libtpu (`make pod` fetches it into .cache/libtpu; then set PYTHONPATH to that),
-`h200x8` the CUDA plugin of the extra `cuda`; `cpu:8` needs nothing. docs/pod.md says how to read
-the answer.
+`h200x8` the CUDA plugin of the extra `cuda`; `cpu:8` needs nothing. docs/pod.md explains how to
+read the answer.
 """
 
 import dataclasses
@@ -71,7 +72,7 @@ def execute() -> None:
   """Prints a row for each attempt, up to the first that fits, on each topology."""
   config = CONFIG.value
   recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
-  jax.config.update('jax_platforms', 'cpu')  # also on a machine with an accelerator of its own
+  jax.config.update('jax_platforms', 'cpu')  # also on a machine with an accelerator
   jax.config.update('jax_num_cpu_devices', max(map(_cpus, TOPOLOGY.value), default=1))
   jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
   name = steps.chosen(recipe, config, MODEL.value)
@@ -169,7 +170,7 @@ def scale(config: ConfigDict, name: str, made: Making) -> None:
 
 
 def _resized(made: Making, rows: int, remat: bool) -> TrainSpec:
-  """The plan with so many rows a batch."""
+  """The spec with `rows` rows per batch."""
   one = made(remat)
   axis = one.experiment.batch_axis
   resize = lambda shape: (*shape[:axis], rows, *shape[axis + 1 :])
@@ -181,7 +182,7 @@ def _resized(made: Making, rows: int, remat: bool) -> TrainSpec:
 
 
 def _remats(config: ConfigDict) -> list[bool]:
-  """What the sections of models say of rematerialisation."""
+  """The `remat` fields of the models' sections."""
   sections = [section for section in config.values() if isinstance(section, ConfigDict)]
   return [section.remat for section in sections if 'remat' in section]
 

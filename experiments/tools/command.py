@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a command with flags alone starts and ends, and what it says of the machine."""
+"""Start and end of a command with flags, and a description of the machine."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ from lib.errors import InputError
 
 
 def main(name: str, execute: Callable[..., None], more: bool = False) -> None:
-  """Runs a command and exits: 0 done, 1 a fault, 2 bad input, which is said in one sentence.
+  """Runs a command and exits: 0 done, 1 a fault, 2 bad input, with one sentence.
 
   With `more`, arguments that are no flags go to `execute`; otherwise they are bad input.
   """
@@ -49,7 +49,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def machine() -> str:
-  """The processor, its cores and how busy they are, for what stands above a table of times."""
+  """The processor, its cores and their load, for the head of a table of times."""
   return f'{_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end'
 
 

@@ -34,7 +34,7 @@ SUFFIX = '.tokens'
 STANDARD = '-'  # standard input or output
 
 TOKENIZER = flags.DEFINE_string(
-  'tokenizer', None, 'A tokenizer file; docs/compress.md says whence.'
+  'tokenizer', None, 'A tokenizer file (docs/compress.md: getting a tokenizer).'
 )
 OUT = flags.DEFINE_string('out', None, 'What to write: a file, or the folder of a corpus.')
 FORCE = flags.DEFINE_bool('force', False, 'Overwrite a file that is there.')
@@ -46,11 +46,11 @@ RUNNER = flags.DEFINE_enum('runner', 'processes', ('processes', 'beam'), 'Corpus
 BEAM = flags.DEFINE_multi_string(
   'beam', [], "Corpus: an option of Beam's, such as --beam=--runner=X."
 )
-DATA_DIR = flags.DEFINE_string('data_dir', None, 'Corpus: where prepared TFDS sets lie.')
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'Corpus: folder of prepared TFDS sets.')
 
 
 class _Source(io.FileIO):
-  """A file to read, whose trouble is told as trouble of reading."""
+  """A file whose errors are reported as errors of reading."""
 
   def __init__(self, name: str):
     self.label = _label(name, 'input')
@@ -68,7 +68,7 @@ class _Source(io.FileIO):
 
 
 def encode(source: BinaryIO, out: str, tokenizer: Tokenizer) -> str:
-  """Writes the container of a file; returns what to say."""
+  """Writes the container of a file; returns a summary."""
   with _written(out) as target:
     size = os.fstat(source.fileno()).st_size
     verify = VERIFY.value or not tokenizer.lossless
@@ -84,7 +84,7 @@ def encode(source: BinaryIO, out: str, tokenizer: Tokenizer) -> str:
 
 
 def decode(source: BinaryIO, label: str, out: str, tokenizer: Tokenizer) -> str:
-  """Writes the text of a container; returns what to say."""
+  """Writes the text of a container; returns a summary."""
   with _written(out) as target:
     size = container.read_header(source, label).size
     source.seek(0)
@@ -95,7 +95,7 @@ def decode(source: BinaryIO, label: str, out: str, tokenizer: Tokenizer) -> str:
 
 
 def encode_corpus(spec: str) -> str:
-  """Writes the shards of a corpus that are missing, and its metadata; returns what to say."""
+  """Writes the shards of a corpus that are missing, and its metadata; returns a summary."""
   tokenizer, out = _named(TOKENIZER, 'a tokenizer file'), _named(OUT, 'a folder')
   job = corpus.begin(spec, SPLIT.value, tokenizer, out, SHARDS.value, DATA_DIR.value)
   if RUNNER.value == 'beam':
@@ -117,7 +117,7 @@ def encode_corpus(spec: str) -> str:
 
 @contextlib.contextmanager
 def _bar(size: int, what: str, tokenizer: Tokenizer) -> Iterator[None]:
-  """A bar of the bytes that the tokenizer goes on by, with the time left."""
+  """A progress bar over the bytes that the tokenizer has done."""
   options = dict(desc=what, unit='B', unit_scale=True, delay=1, leave=False, disable=None)
   with tqdm.tqdm(total=size, **options) as bar:
     # The end of a text can count as a byte.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encodes a whole source shard by shard, on several processes or as an Apache Beam pipeline.
 
-Both hand the same `corpora.write_shard` one shard at a time, so they leave the same bytes, and
-either goes on where the other was stopped.
+Both call `corpora.write_shard` for each shard, so they write the same bytes, and each can resume
+the other's work.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Job:
   """All that a worker needs: it opens the source and the tokenizer itself.
 
   Attributes:
-    folder: where the corpus lies, with a copy of the tokenizer's file.
+    folder: of the corpus, with a copy of the tokenizer's file.
     plan: of the split.
     data_dir: of `sources.open_source`.
   """
@@ -54,7 +54,7 @@ class Job:
 def begin(
   spec: str, split: str, tokenizer: str, folder: str, shards: int | None, data_dir: str | None
 ) -> Job:
-  """Sets a folder up, or takes up what an earlier call left in it; see `corpora.begin`."""
+  """Makes a folder, or continues an existing one; see `corpora.begin`."""
   source, codec = sources.open_source(spec, split, data_dir), tokenizers.load(tokenizer)
   plan = corpora.make_plan(spec, split, source, codec, shards)
   corpora.begin(folder, plan)
@@ -65,7 +65,7 @@ def begin(
 
 
 def run(job: Job, workers: int | None = None) -> None:
-  """Writes all shards that are not there yet, by so many processes.
+  """Writes all missing shards, by `workers` processes.
 
   By default one a core, but a single one for a tokenizer that steps M1, which uses all of them.
   """
@@ -111,7 +111,7 @@ def _run_processes(job: Job, workers: int, bar: tqdm.tqdm) -> None:
 
 
 def _work(job: Job, following: Any, notes: Any) -> None:
-  """A worker: takes the next shard until there is none, and ends with its parent."""
+  """A worker: writes the next shard until none is left, and ends with its parent."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
   threading.Thread(target=_end_with_parent, daemon=True).start()
   try:

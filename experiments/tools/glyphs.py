@@ -37,7 +37,7 @@ OUT = flags.DEFINE_string('out', 'runs/glyphs', 'Folder for the table and the co
 
 
 def execute() -> None:
-  """Draws, says what came of it, and writes both files."""
+  """Renders the tokens, prints the coverage, and writes both files."""
   font = fonts.find_font(FONT.value)
   chosen = TOKENIZER.value
   tokenizer = Unicode() if chosen == 'unicode' else tokenizers.load(chosen)
@@ -53,7 +53,7 @@ def execute() -> None:
     atomic.write(folder / 'glyphs.png', rendering.contact_sheet(table, tokens))
   except OSError as error:
     raise InputError(f'cannot write to {folder}: {error.strerror}') from error
-  # Ids that stand for nothing are drawn too, but say little about the font.
+  # Ids without text are rendered too, but do not count for the font's coverage.
   real = tokenizer.byte_lengths(np.arange(len(tokens))) > 0
   print(
     f'{font.name} covers {table.covered[real].sum():,} of {real.sum():,} tokens that stand for '

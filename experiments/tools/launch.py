@@ -26,7 +26,9 @@ from lib.errors import InputError
 PROCESSES = flags.DEFINE_integer('processes', 2, 'Processes.', lower_bound=1)
 DEVICES = flags.DEFINE_integer('devices', 1, 'CPU devices of each process.', lower_bound=1)
 GRACE = flags.DEFINE_float(
-  'grace', 10.0, 'Seconds that the others may go on after one has failed, and again after SIGTERM.'
+  'grace',
+  10.0,
+  'Seconds that the others may continue after one has failed, and again after SIGTERM.',
 )
 
 
@@ -43,16 +45,16 @@ def environment(process: int, processes: int, devices: int, port: int) -> dict[s
 
 
 def free_port() -> int:
-  """A port that nobody listens on."""
+  """A free port."""
   with socket.socket() as listener:
     listener.bind(('localhost', 0))
     return listener.getsockname()[1]
 
 
 def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float = 10.0) -> int:
-  """Runs `python ARGUMENTS` as so many processes.
+  """Runs `python ARGUMENTS` as several processes.
 
-  SIGTERM is passed on to all. When one fails, the others, which cannot go on without it, get
+  SIGTERM is passed on to all. When one fails, the others, which cannot continue without it, get
   SIGTERM after `grace` seconds and SIGKILL after as many more.
 
   Returns:
@@ -102,7 +104,7 @@ def run(arguments: Sequence[str], processes: int, devices: int = 1, grace: float
 
 
 def _print(process: subprocess.Popen) -> None:
-  """Passes on what a process prints, without what gloo says of its connections."""
+  """Passes on the output of a process, without gloo's messages about connections."""
   assert process.stdout
   for line in process.stdout:
     if not line.startswith(b'[Gloo]'):
@@ -116,7 +118,7 @@ def _failed(processes: Sequence[subprocess.Popen]) -> int:
 
 
 def execute(*arguments: str) -> None:
-  """Runs what stands after `--` and exits as it does."""
+  """Runs the command after `--` and exits with its code."""
   if not arguments:
     raise InputError('give a command after --, as in: -- -m experiments.markov.')
   code = run(arguments, PROCESSES.value, DEVICES.value, GRACE.value)

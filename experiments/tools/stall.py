@@ -2,7 +2,7 @@
 """How long training waits for a checkpoint: `python -m experiments.tools.stall --megabytes=64`.
 
 Takes steps of a model of that size without a checkpoint, then with one in flight, and prints what
-a step takes, how long the loop stands while one begins, and how long it is in flight.
+a step takes, how long the loop waits when one begins, and how long it is being written.
 """
 
 import functools
@@ -33,7 +33,7 @@ FREE = 20  # steps before each checkpoint
 def measure(folder: str | os.PathLike, megabytes: int, saves: int) -> dict[str, list[float]]:
   """Seconds of steps without (`free`) and with (`during`) a checkpoint in flight, and of these.
 
-  `begin` is what the loop stands for one, `flight` the time until it is on disk.
+  `begin` is the time that the loop waits for one, `flight` the time until it is on disk.
   """
   layers = max(megabytes * 2**20 // (4 * WIDTH**2), 1)
   times: dict[str, list[float]] = {'free': [], 'during': [], 'begin': [], 'flight': []}
@@ -80,7 +80,7 @@ def execute() -> None:
     f'checkpoints:\n'
     f'a step without a checkpoint in flight {median("free"):9.1f} ms\n'
     f'a step with one in flight             {median("during"):9.1f} ms\n'
-    f'training stands while one begins      {median("begin"):9.1f} ms\n'
+    f'training waits while one begins       {median("begin"):9.1f} ms\n'
     f'it is on disk after                   {median("flight"):9.1f} ms'
   )
 

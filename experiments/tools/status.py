@@ -22,7 +22,7 @@ QUIET = 120  # seconds without a write after which a run no longer passes for al
 
 
 def report(folder: pathlib.Path, now: float) -> str:
-  """What a run's files say at the time `now`, in seconds since 1970."""
+  """The state of a run by its files at the time `now`, in seconds since 1970."""
   tables = sorted((folder / 'tables').glob('*.json'), key=_written)
   words = [f'tables finished: {", ".join(path.stem for path in tables) or "none"}']
   lines = metrics.read(folder / 'metrics.jsonl')
@@ -112,7 +112,7 @@ def outline(url: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def execute(*places: str) -> None:
-  """Prints the report of the one workdir that was named; raises InputError if it is none."""
+  """Prints the report of the given workdir; raises InputError if it is not one."""
   if len(places) != 1:
     raise InputError('which run? Name its folder: python -m experiments.tools.status WORKDIR.')
   with tempfile.TemporaryDirectory() as own:

@@ -24,10 +24,12 @@ def load(path: str) -> Recipe:
 
 
 def chosen(recipe: Recipe, config: ConfigDict, model: str) -> str:
-  """The model asked for, or the largest; raises InputError that lists all for one that is none."""
+  """The requested model, or the largest; raises InputError with the known ones for an unknown
+  one.
+  """
   names = list(recipe.train_specs(config))
   if not names:
-    raise InputError(f'the models of {recipe.name} depend on its data: there is none to compile.')
+    raise InputError(f'the models of {recipe.name} depend on its data: none can be compiled.')
   if model and model not in names:
     raise InputError(f'--model={model} is not one of {"; ".join(names)}.')
   return model or names[0]
@@ -38,7 +40,7 @@ class Ready:
 
   Attributes:
     compiled: the step, (state, batch) -> (state, metrics), as `loop.train` runs it.
-    state: the training state; each run goes on from it.
+    state: the training state, from which each run continues.
     batch: on the devices.
     seconds: of compilation.
   """
@@ -67,7 +69,7 @@ class Ready:
     return time.perf_counter() - begin, metrics
 
   def pace(self, count: int) -> float:
-    """Mean seconds of so many steps, each begun while the one before runs, as in `loop.train`."""
+    """Mean seconds of a number of steps, dispatched without waiting, as in `loop.train`."""
     before: dict[str, jax.Array] = {}
     begin = time.perf_counter()
     for _ in range(count):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look-alike letters in the context: who reads on, visual, trained or byte-level rows?
 
-Some letters of a text are replaced by look-alikes; the model reads the replaced text and is asked,
-wherever a token of the clean text begins, for that token (`lib.glyphs.look_alikes.aligned`). So
-what is asked for is the same text, and bits are counted over its bytes; only the context differs.
+Some letters of a text are replaced by look-alikes; the model reads the replaced text and
+predicts each token of the clean text at its place (`lib.glyphs.look_alikes.aligned`). So the
+targets are the same text, and bits are counted over its bytes; only the context differs.
 """
 
 import collections
@@ -29,7 +29,7 @@ Lists = Mapping[str, Mapping[str, str]]
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for rates that are none, and whatever `loss` cannot have."""
+  """Raises InputError for invalid rates, and as `loss` does."""
   loss.check(config)
   models.check_arms(config.homoglyphs.arms, 'homoglyphs.arms')
   passages(config)

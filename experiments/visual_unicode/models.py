@@ -96,7 +96,9 @@ def _over(
 
 
 def train_specs(config: ConfigDict, table: str, vocab_size: int) -> TrainSpecs:
-  """What `train` would train for each arm of a table, trained rows first: they hold more."""
+  """What `train` would train for each arm of a table, trained rows first, since they need more
+  memory.
+  """
   options = config[table]
   zeros = lambda seed: np.broadcast_to(np.float32(0), (vocab_size, options.dim))
 

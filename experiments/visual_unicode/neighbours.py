@@ -33,7 +33,7 @@ BASELINES = ('rows', 'noise', 'untrained')  # of the hidden states: form without
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for arms and counts that cannot be had, and whatever `loss` cannot have."""
+  """Raises InputError for invalid arms and counts, and as `loss` does."""
   loss.check(config)
   models.check_arms(config.neighbours.arms, 'neighbours.arms')
 

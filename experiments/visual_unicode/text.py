@@ -52,7 +52,7 @@ class Text(NamedTuple):
     )
 
   def held_out(self, options: ConfigDict, split: str, count: int = 0) -> HeldOut:
-    """As many excerpts of a split as the section says, or `count`, at most EACH of a document.
+    """Excerpts of a split: the section's number of them, or `count`, at most EACH of a document.
 
     Raises:
       InputError: no document of the split is long enough.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Letters that were never read: glyphs are known, trained rows are where they began.
 
-An LM head that never saw a letter cannot write it, whatever the input is. So letters are only read
-here, and what is asked for is Latin: the names of the letters (`lib.glyphs.letter_names`).
+An LM head cannot write a letter that it was never trained on, for any input. So letters are only
+read here, and the target is Latin: the names of the letters (`lib.glyphs.letter_names`).
 
 Where texts in other scripts are given, the models of `loss` are scored on them as well.
 """
@@ -181,7 +181,7 @@ TABLE = recipe.Table(
   'never read: bits per byte of the names (the letter itself does not count), and the share of '
   'their characters that are the most probable ones. The units are seeds × letters, of which the '
   'capital and the small form are one. `letters=unseen` are of trained scripts. Frozen random '
-  'rows are the baseline that ignores form: they say nothing of a letter that was not read. Rows '
+  'rows are the baseline that ignores form: they carry no information on an unseen letter. Rows '
   'with `text=` are text of another script, read by the models of `loss`. Each arm has its own '
   '`learning_rate`, chosen by letters of the trained scripts that are in no other group, with one '
   'seed and a share of the steps.',

@@ -2,7 +2,7 @@
 """Tables of token pictures: every token drawn into one square, one bit a pixel (arXiv 2507.04886).
 
 The paper's small fixed rotation, shift and noise are left out: they are the same for every token
-of a script, so they tell no two tokens apart.
+of a script, so they do not distinguish tokens.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from lib.errors import InputError
 from lib.glyphs.fonts import CELLS, Font
 
 COMPOSITIONS = ('squeeze', 'area')
-# What Pillow leaves blank for the paper whatever the font has, so that these share one picture.
+# Characters that Pillow leaves blank in the paper for every font, so they share one picture.
 BLANK = '\n\r\x1c\x1d\x1e\x85\xa0\xad'
 MAGIC, VERSION = 'glyph-table', 1
 CHUNK = 2**14  # characters that are composed at once: 16 MiB of pixels at 32 × 32

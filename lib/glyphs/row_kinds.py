@@ -58,7 +58,7 @@ KINDS: dict[str, Kind] = {
   'code_64': code(64),
   'code_256': code(256),
   'code_1024': code(1024),
-  # Nothing of the input is read, whatever the decoder does.
+  # The input carries no information, for any decoder.
   'equal': lambda table, dim, seed: np.full((len(table.bits), dim), dim**-0.5),
   'normal_0.02': normal(0.02),
   'normal_1': normal(1.0),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model as a folder: what it is, its weights and its tokenizer.
+"""A trained model as a folder: its description, weights and tokenizer.
 
   model.json           module (`lib.language_model.modules`), context, BOS, provenance, and size and
                        sha256 of the other files; its field `sha256` is of all its other fields
@@ -99,7 +99,7 @@ def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-  """A model.json whose checksums, and those of the files beside it, are right."""
+  """Reads a model.json, and checks its checksum and those of the other files."""
   file = path / MODEL
   try:
     if file.stat().st_size > LARGEST:
@@ -153,7 +153,7 @@ def _digest(description: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _rebuilding(file: pathlib.Path) -> Iterator[None]:
-  """InputError that names the file for whatever goes wrong while it is made into a model.
+  """Turns any error while the file is made into a model into an InputError that names it.
 
   A checksum shows damage, not who wrote the file: it may contain any value.
   """

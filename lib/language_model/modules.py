@@ -95,7 +95,7 @@ def from_json(value: Any) -> nn.Module:
   """The module of what `to_json` gave.
 
   Raises:
-    InputError: an unknown class or field, or a value that is none.
+    InputError: an unknown class or field, or an invalid value.
   """
   if not isinstance(value, dict) or set(value) != {'class', 'fields'}:
     raise InputError('a module must be a class and its fields.')

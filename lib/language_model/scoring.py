@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
 
 def windows(document: int, tokens: int, context: int) -> list[Window]:
-  """The windows of a document of so many tokens."""
+  """The windows of a document of a number of tokens."""
   if not tokens:
     return []
   found = [Window(document, 0, 0, min(tokens, context))]

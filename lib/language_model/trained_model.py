@@ -176,7 +176,8 @@ class TrainedModel:
   def bits_per_byte(self, texts: Sequence[bytes], seed: int = 0) -> stats.Estimate:
     """Bits of all tokens over bytes of all texts, with its error over documents.
 
-    The bytes are those of the texts, whatever the tokenizer drops. Empty texts do not count.
+    The bytes are those of the texts, including bytes that the tokenizer drops. Empty texts do not
+    count.
 
     Raises:
       InputError: there is no text, or as `token_loss`.

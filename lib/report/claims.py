@@ -45,9 +45,9 @@ class Claim:
 
   Attributes:
     claim: the sentence.
-    source: where the paper says so, or whose finding it is.
+    source: the place in the paper, or the origin of the finding.
     rules: each as lib.report.rules takes it; all must hold.
-    published: addresses of published numbers, or a text where there are none.
+    published: addresses of published numbers, or a text if there are none.
     theory: a theorem or a closed form, which our own sampler checks at any size.
     any_scale: no theorem, but it does not depend on sizes: a run of any scale can reproduce it, if
       all its rules are `exact`.

@@ -54,7 +54,7 @@ class Panel:
 
 
 class Picture(NamedTuple):
-  """A sentence that says what is seen, and panels, or a PNG."""
+  """A caption, and panels, or a PNG."""
 
   caption: str
   panels: Sequence[Panel] | bytes

@@ -33,7 +33,7 @@ def load(paper: str) -> dict[str, Any]:
 
 
 def attach(rows: Sequence[Row], paper: str, facts: Mapping[str, Any]) -> list[Row]:
-  """Rows with `published` filled in, and with a note that says what the published number is.
+  """Rows with `published` filled in, and with a note on the published number.
 
   A published number whose `where` differs from the run's `facts` is kept out of the column and
   named in the note together with the difference.
@@ -45,7 +45,7 @@ def attach(rows: Sequence[Row], paper: str, facts: Mapping[str, Any]) -> list[Ro
 
 
 def unmeasured(paper: str) -> list[Row]:
-  """Rows for what a paper published of its own models or settings, which no recipe measures.
+  """Rows for published numbers of a paper's own models or settings, which no recipe measures.
 
   `unmeasured` in the paper's file says which: reason -> patterns of addresses.
   """

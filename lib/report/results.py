@@ -19,7 +19,7 @@ from lib.stats import Estimate
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'numba',
             'tensorflow-datasets', 'sentencepiece', 'tokenizers')  # fmt: skip
-LOSSY = '†'  # after the row of a tokenizer that is not lossless, wherever the row is shown
+LOSSY = '†'  # after the row of a tokenizer that is not lossless, in every table
 ABOUT_LOSSY = f'{LOSSY} does not give every text back: its bits are too few.'
 
 
@@ -31,7 +31,7 @@ class Row:
     table: stable name of the table.
     where: the row's coordinates, name -> value, such as {'k': 2}; each value is kept as text.
     column: the quantity with its unit, such as nats_per_char.
-    measured: the value, or None where there is none (`note` says why).
+    measured: the value, or None (`note` gives the reason).
     sem: standard error of the value, or None.
     published: the paper's value at the same scale, or None.
     unit: unit of the value.
@@ -117,7 +117,7 @@ class Rows(list[Row]):
     unit: str = '',
     note: str = '',
   ) -> None:
-    """Adds a number: an estimate with its error, a plain value, or None where there is none."""
+    """Adds a number: an estimate with its error, a plain value, or None."""
     if not isinstance(found, Estimate):
       found = Estimate(found, None)  # type: ignore[arg-type]
     row = Row.of(self.table, where, column, found, unit=unit, note=note)
@@ -205,7 +205,7 @@ def as_line(row: Row) -> dict[str, Any]:
 
 
 def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-  """The rows of a file; raises KeyError, TypeError or ValueError for what are none."""
+  """The rows of a file; raises KeyError, TypeError or ValueError for invalid rows."""
   fields = [dict(row) for row in rows]
   return [Row(where=coordinates(one.pop('row')), **one) for one in fields]
 

@@ -118,7 +118,7 @@ def _marks(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def legend(rows: Sequence[Row]) -> str:
-  """What the mark in `grid` says; '' where no row has it."""
+  """The explanation of the mark in `grid`; '' if no row has it."""
   return ABOUT_LOSSY if any(row.lossy for row in rows) else ''
 
 
@@ -163,7 +163,7 @@ def narrow(rows: Sequence[Row], width: int = 80, lines: int = 12) -> str:
 
 
 def _narrow(rows: Sequence[Row], width: int, lines: int) -> str:
-  """One table; coordinates that all rows share stand in its title."""
+  """One table; coordinates that all rows share are in its title."""
   places = list({row.row: row for row in rows}.values())
   keys = list(dict.fromkeys(key for row in places for key in row.where))
   alike = [key for key in keys if len({row.where.get(key) for row in places}) == 1]

@@ -135,7 +135,7 @@ class LookUp:
   def __post_init__(self):
     if not 1 <= self.pairs <= len(self.symbols) or self.questions < 1:
       raise InputError(
-        f'LookUp shows at least 1 pair, a symbol for each key, and at least 1 question: '
+        f'LookUp needs at least 1 pair, a symbol for each key, and at least 1 question: '
         f'got {self.pairs} pairs over {len(self.symbols)} symbols and {self.questions} questions.'
       )
 

@@ -86,7 +86,7 @@ class Unicode(base.Dictionary):
 
   @functools.cached_property
   def _merging(self) -> tuple[np.ndarray, ...]:
-    """What `unicode_merge.merge` needs beside the text."""
+    """The arguments of `unicode_merge.merge` besides the text."""
     joins = np.zeros(self.vocab_size, bool)
     joins[[ord(character) for character in set(''.join(self.ngrams))]] = True
     made = np.array([whole for _, _, whole in self._rules()], np.int32)

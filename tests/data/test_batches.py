@@ -177,7 +177,7 @@ def test_whole_documents_fill_rows_in_their_order():
   assert rows['bytes'].sum() == 11
   with pytest.raises(InputError, match='a document of 4 tokens does not fit a row of 3'):
     pipeline.pack_whole_documents(documents, 9, 3)
-  with pytest.raises(InputError, match='4 rows of 0 tokens are no batch'):
+  with pytest.raises(InputError, match='4 rows of 0 tokens are not a batch'):
     pipeline.batches(documents, Bytes(), **options(batch_size=4, length=0))
   empty_first = Encoded(np.arange(2), np.ones(2, int), np.array([0, 2]))
   assert pipeline.pack_whole_documents(empty_first, 9, 3)['targets'].tolist() == [[0, 1, 0]]

@@ -95,7 +95,7 @@ def test_folded_text_has_an_exact_law_of_its_own():
     ('ngram:stdlib/prose,width=3', 'width=3 of .* is not one of'),
     ('ngram:stdlib/prose,order=7', 'takes an order from 0 to 6; got 7'),
     ('ngram:stdlib/prose,length=0', 'length >= 1; got seed 0, length 0'),
-    ('ngram:ngram:stdlib', 'name a finite source'),
+    ('ngram:ngram:stdlib', 'give a finite source'),
     ('ngram:stdlib/poems', "'stdlib/poems' does not exist"),
     ('ngram:/no/such/file', 'no file matches'),
   ],

@@ -302,7 +302,7 @@ def test_uniformity_wants_two_documents_that_are_long_enough():
 def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path):
   done = run(tmp_path / 'new', '--config.ratio.length=10000000')
   assert done.returncode == 2
-  message = 'equal_info: no document of stdlib/prose (test) is 10000000 long'
+  message = 'equal_info: ratio.length: no document of stdlib/prose (test) is 10000000 long'
   assert done.stderr.startswith(message)
   assert len(done.stderr.strip().splitlines()) == 1
   assert not (tmp_path / 'new').exists()

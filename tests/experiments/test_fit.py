@@ -131,13 +131,13 @@ def test_the_best_of_several_rates_is_chosen_and_only_its_models_are_kept(tmp_pa
     ({'rates': (0.0,)}, 'one.rates must be .* above 0'),
     ({'rate_share': 0.0}, 'one.rate_share'),
     ({'position': 'nowhere'}, 'one.position must be one of'),
-    ({'heads': 3}, 'no multiple of 3 heads'),
-    ({'dim': 6}, 'no even multiple'),
+    ({'heads': 3}, 'not a multiple of 3 heads'),
+    ({'dim': 6}, 'not an even multiple'),
     ({'optimizer': 'nope'}, 'nope'),
     ({'side_by_side': 2, 'clip_norm': 1.0}, 'one.clip_norm must be 0 where'),
     ({'lanes': 3}, 'one.lanes must divide the batch of 8'),
     ({'schedule': 'nope'}, 'nope'),
-    ({'initial': '/nowhere'}, 'no folder of a trained model'),
+    ({'initial': '/nowhere'}, 'not the folder of a trained model'),
   ],
 )
 def test_sections_that_cannot_be_trained_are_refused(changes, words):

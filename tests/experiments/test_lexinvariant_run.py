@@ -163,7 +163,7 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path):
     ('markov.alphabet', 9, 'markov.alphabet 9 is too large for exact Bayes'),
     ('markov.anneal', (0.5, 0.5), 'markov.anneal must be two rising fractions'),
     ('theory.alphabets', (9,), 'theory.alphabets must be at most 8 symbols'),
-    ('in_context.pairs', 27, 'needs a symbol for each key'),
+    ('in_context.pairs', 27, 'a symbol for each key'),
   ],
 )
 def test_what_cannot_be_run_is_named(field, value, message):

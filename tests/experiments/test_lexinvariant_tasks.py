@@ -211,7 +211,7 @@ def test_text_is_read_at_most_four_times_at_large_scales(field):
     ('arms', (('permuted', 1.5),), r"'permuted', 1.5, 'type'\) is not \(embedding, p, per\)"),
     ('arms', (('glyph', 0.5),), 'with an embedding of permuted, mixed, interchangeable'),
     ('length', 20, 'length 20 is too short for a task of 60 symbols'),
-    ('pairs', 11, 'needs a symbol for each key'),
+    ('pairs', 11, 'a symbol for each key'),
     ('anneal', (0.5,), 'regularizer.anneal must be two rising fractions'),
   ],
 )

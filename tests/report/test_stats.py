@@ -165,7 +165,7 @@ def test_a_share_always_has_an_error():
 
 
 def test_a_ratio_without_text_is_refused():
-  with pytest.raises(InputError, match='positive sum'):
+  with pytest.raises(InputError, match='positive denominator'):
     stats.ratio([1.0], [0.0])
 
 

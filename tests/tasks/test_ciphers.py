@@ -212,13 +212,13 @@ IDENTITY = bytes(range(256))
 @pytest.mark.parametrize(
   ('call', 'sentence'),
   [
-    (lambda: alphabets.fold_table(b''), 'alphabet must hold at least one byte'),
+    (lambda: alphabets.fold_table(b''), 'alphabet must contain at least one byte'),
     (lambda: alphabets.fold_table(b'aab '), "each only once; got b'aab '"),
     (lambda: alphabets.Folded([], b'ab'), "one byte of the alphabet b'ab'; got b' '"),
     (lambda: alphabets.fold(b'a', b'ab', b'ab'), "got b'ab'"),
-    (lambda: ciphers.random_key(b'', b'a', 0), 'alphabet must hold'),
-    (lambda: ciphers.random_key(b'ab', b'aa', 0), 'movable bytes must hold'),
-    (lambda: ciphers.random_key(b'ab', b'', 0), 'movable bytes must hold'),
+    (lambda: ciphers.random_key(b'', b'a', 0), 'alphabet must contain'),
+    (lambda: ciphers.random_key(b'ab', b'aa', 0), 'movable bytes must contain'),
+    (lambda: ciphers.random_key(b'ab', b'', 0), 'movable bytes must contain'),
     (lambda: ciphers.random_key(b'ab', b'ac', 0), "Byte b'c' at position 1 is outside"),
     (lambda: ciphers.encipher(b'ab?', IDENTITY, b'ab'), r"Byte b'\?' at position 2"),
     (lambda: ciphers.decipher(b'Zab', IDENTITY, b'ab'), "Byte b'Z' at position 0"),

@@ -117,12 +117,12 @@ def test_answers_stand_after_the_prompt_with_or_without_a_space(texts):
     (lambda: facts.FactBase(entities=0), '1 to 2700 entities'),
     (lambda: facts.FactBase(attributes=5), 'with 1 to 4 attributes'),
     (lambda: facts.FactBase(options=5, values=4), '2 <= options <= values <= 12'),
-    (lambda: facts.FactBase(told=0.6, unseen=0.4), 'together below 1'),
+    (lambda: facts.FactBase(told=0.6, unseen=0.4), 'sum to less than 1'),
     (lambda: BASE.of_kind('known'), "'known' is not one of asked, told, unseen"),
     (lambda: BASE.questions('told', 'dev'), "'dev' is not one of train, validation, test"),
     (lambda: BASE.questions('known', 'test'), "'known' is not one of asked, told, unseen"),
     (lambda: facts.FactDocuments(BASE, 0, 0), 'count >= 1'),
-    (lambda: facts.FactDocuments(facts.FactBase(1, 1, told=0.7), 9, 0), 'no fact that training'),
+    (lambda: facts.FactDocuments(facts.FactBase(1, 1, told=0.7), 9, 0), 'no fact for training'),
   ],
 )
 def test_bad_sizes_get_one_sentence(build, message):

@@ -94,7 +94,7 @@ def test_every_truncation_and_every_addition_is_refused(name):
   content = container.to_bytes(make(name), b'some text, a few tokens')
   for size in range(len(content)):
     words = refusal(make(name), content[:size])
-    assert 'cut short' in words if size else 'no container' in words
+    assert 'cut short' in words if size else 'not a container' in words
   assert 'after its end' in refusal(make(name), content + b'\0')
 
 
@@ -143,8 +143,8 @@ def sealed(fields):
 
 def test_foreign_files_are_named():
   tokenizer = make('static_ac')
-  assert 'no container' in refusal(tokenizer, b'')
-  assert 'no container' in refusal(tokenizer, b'%PDF-1.7 and so on' * 10)
+  assert 'not a container' in refusal(tokenizer, b'')
+  assert 'not a container' in refusal(tokenizer, b'%PDF-1.7 and so on' * 10)
   assert 'another tokenizer' in refusal(tokenizer, container.to_bytes(make('exact'), b'text'))
   own = bytes.fromhex(tokenizer.fingerprint)
   assert 'format version 2' in refusal(tokenizer, sealed((2, 8, 0, own, 0, 0, 0)))

@@ -135,8 +135,8 @@ def test_truncated_damaged_and_foreign_streams_are_refused(codecs, tmp_path):
   for name, changed, words in [
     ('cut', content[:-1], 'is cut short'),
     ('flipped', content[:-1] + bytes([content[-1] ^ 1]), 'document 1 differs'),
-    ('empty', b'', 'no container'),
-    ('foreign', b'PK' + content, 'no container'),
+    ('empty', b'', 'not a container'),
+    ('foreign', b'PK' + content, 'not a container'),
   ]:
     (tmp_path / name).write_bytes(changed)
     assert words in refused(tmp_path, 'decode', tmp_path / name, **options)

@@ -21,7 +21,7 @@ import tqdm
 from absl import flags
 
 from experiments.tools import command
-from experiments.tools.speed import batches, libraries, stepped
+from experiments.tools.speed import batches, bpe, libraries, stepped
 from experiments.tools.timing import rates
 from lib import atomic, tokenizers
 from lib.data import sources
@@ -43,6 +43,8 @@ CAPTIONS = {
   'walk': 'Tokenizers of this project on one core, without a model.',
   'peers': 'Other libraries on one core, on the same text and where it is possible with the same '
   'frequencies, merges or model.',
+  'bpe': 'BPE within words and other libraries with the same merges, in turns on one core; and how '
+  'long the merges take to learn.',
   'steps': 'Windows that need M1 at every byte, many texts side by side on all cores, beside a '
   'Python loop that takes one byte after the other.',
   'input': 'Batches of 256 rows of 512 tokens from text or from tokens made before, tokenized and '
@@ -74,7 +76,7 @@ def execute() -> None:
   held_out = held_out[: int(MEGABYTES.value * 1e6)]
   noise = np.random.default_rng(0).bytes(len(held_out) // 4)
   texts = {'held_out': held_out, 'random': noise}
-  loaded = _codecs()
+  loaded = _codecs() if set(TABLES.value) - {'bpe'} else {}  # that one learns its own
   by_m1 = {method: codec for method, codec in loaded.items() if isinstance(codec, Stepped)}
   plain = {method: codec for method, codec in loaded.items() if method not in by_m1}
   plain['unicode'] = train_unicode([train])
@@ -83,6 +85,7 @@ def execute() -> None:
   makers: dict[str, Callable[[], Iterator[list[Row]]]] = {
     'walk': lambda: walk(plain, texts),
     'peers': lambda: libraries.table(peers, held_out, repeats),
+    'bpe': lambda: bpe.table(held_out, repeats),
     'steps': lambda: stepped.table(by_m1, held_out, STREAMS.value, min(repeats, 3)),
     'input': lambda: batches.table(plain, held_out, repeats),
   }
@@ -116,7 +119,15 @@ def _write(rows: list[Row], text: bytes, seconds: float) -> None:
     raise InputError(f'cannot write to {out}: {error.strerror}') from error
   versions = {
     package: importlib.metadata.version(package)
-    for package in ('constriction', 'jax', 'numba', 'numpy', 'sentencepiece', 'tiktoken')
+    for package in (
+      'constriction',
+      'jax',
+      'numba',
+      'numpy',
+      'sentencepiece',
+      'tiktoken',
+      'tokenizers',
+    )
   }
   machine = command.machine()
   settings = {flag.name: flag.value for flag in (CODECS, SOURCE, MEGABYTES, REPEATS, STREAMS)}

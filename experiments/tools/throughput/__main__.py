@@ -4,7 +4,7 @@ r"""How fast a recipe trains: its real step timed, accounted for and taken apart
   python -m experiments.tools.throughput --config=lexinvariant:paper
   python -m experiments.tools.throughput --config=equal_info:paper \
     --model=m2/model=113m,v=65536
-  python -m experiments.tools.throughput --peer    # decoders beside PyTorch's (`make throughput`)
+  python -m experiments.tools.throughput --peer    # decoders next to PyTorch's (`make throughput`)
 
 Writes throughput.md and throughput.json into --out; what is there of other models or devices stays.
 """
@@ -40,17 +40,18 @@ DTYPES = flags.DEFINE_multi_enum(
 REPEATS = flags.DEFINE_integer(
   'repeats', 4, 'Steps of a round that is timed; with --peer, rounds.', lower_bound=1
 )
-PEER = flags.DEFINE_bool('peer', False, 'Instead: two decoders beside the same in PyTorch.')
+PEER = flags.DEFINE_bool('peer', False, 'Instead: two decoders compared with the same in PyTorch.')
 OUT = flags.DEFINE_string('out', 'runs/throughput', 'Folder for throughput.md and .json.')
 FIRST = flags.DEFINE_enum(
   'first_step', 'timed', ['timed', 'left_out', 'only'],
-  'From the start of a process; `only` comes to it, says so and ends.',
+  'Time from the start of a process to its first step; `only` measures nothing else.',
 )  # fmt: skip
 CAPTIONS = timed_step.CAPTIONS | peer.CAPTIONS
 HEAD = """# Throughput
 
 Training steps as the recipes run them, by `python -m experiments.tools.throughput`: each section
-says by which command, when and where. Of the same title the last run stays. Where the load is above
+says by which command, when and where. A new run replaces the section with the same title. Where the
+load is above
 the number of cores others ran too: rates and seconds are then of a shared machine.
 """
 
@@ -59,7 +60,7 @@ def execute() -> None:
   """Measures, shows the tables and keeps them."""
   begin = time.perf_counter()
   if PEER.value:
-    title, config = 'beside PyTorch', {}
+    title, config = 'compared with PyTorch', {}
     rows = peer.table(peer.cases(), REPEATS.value)
   else:
     recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two decoders beside the same in PyTorch, eager and compiled, turn by turn on the same cores."""
+"""Two decoders compared with the same in PyTorch, eager and compiled, in turns on the same
+cores.
+"""
 
 import importlib.util
 import os
@@ -72,7 +74,7 @@ def cases() -> dict[str, Case]:
 
 
 def table(found: Mapping[str, Case], repeats: int) -> list[Row]:
-  """Rows of each case in each dtype, after so many turns.
+  """Rows of each case in each dtype, over a number of turns.
 
   Raises:
     InputError: there is no PyTorch, or this is no CPU.
@@ -115,7 +117,7 @@ def table(found: Mapping[str, Case], repeats: int) -> list[Row]:
 
 
 def prepared(case: Case, dtype: str) -> dict[str, Way]:
-  """What runs a step in each way that can be had here, all from equal weights."""
+  """A function that runs a step, for each way available here, all from equal weights."""
   from experiments.tools.throughput import torch_decoder
 
   model = case.model(jnp.dtype(dtype))

@@ -21,7 +21,7 @@ from lib.report.results import Row, name
 from pallas_kernels.chips import chip_here
 
 CAPTIONS = {
-  'step': 'The training step that the recipe runs, on random tokens that lie on the device. '
+  'step': 'The training step of the recipe, on random tokens that are on the device. '
   'of_peak is by the usual count of operations (lib/profiling/compiled_step.py). planned_gb: '
   'state, batch, temporaries and program of one device, by the compiler. compile_s: XLA alone, '
   'nothing kept from before. first_step: from the start of a process to the end of its first '
@@ -30,7 +30,7 @@ CAPTIONS = {
   'forward, backward or neither; and how much of these is in ops that multiply matrices.',
   'ops': 'The same by single op: XLA’s name of it, and the line of the model that gave it.',
 }
-# The first expression that is found in an op's path says which part of the model it is from.
+# The first expression that matches an op's path gives its part of the model.
 PARTS = (
   (r'embedding\.(sample_rows|encode)', 'embedding'),
   (r'embedding\.token_loss', 'LM head and loss'),
@@ -144,7 +144,7 @@ def short(path: str) -> str:
 
 
 def peak_rate(dtype: str) -> tuple[float, str]:
-  """Operations a second of one device at most, and who says so.
+  """Peak operations per second of one device, and the source of the figure.
 
   That of a CPU is measured: the best of five products of two square matrices.
   """

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BPE within words: ours, tiktoken and Hugging Face with the same merges, in turns on one core.
+
+Bytes in, int32 ids out; the ids must be equal. Then the learning of the merges, on all cores.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import statistics
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from lib.errors import InputError
+from lib.report.results import Row
+from lib.tokenizers import pretokenizers
+from lib.tokenizers.bpe import BPE, train_bpe
+
+RULE, SIZE = 'cl100k', 1 << 15
+LEARNED = 60_000_000  # bytes of distinct files that merges are learned from
+RUN = 1 << 20  # bytes of the texts of one letter, of spaces, and of noise
+
+
+def table(held_out: bytes, repeats: int) -> Iterator[list[Row]]:
+  """Rows of both encoding and learning.
+
+  Raises:
+    InputError: a peer is not installed.
+  """
+  try:
+    import tiktoken
+    from tokenizers import Tokenizer
+  except ImportError as error:
+    raise InputError('tiktoken and tokenizers are needed: install the extra `dev`') from error
+  documents = distinct_files(LEARNED)
+  ours, rows = _learning(documents)
+  yield rows
+  [pattern] = pretokenizers.patterns(RULE)
+  ranks = {piece: i for i, piece in enumerate(ours.pieces)}
+  theirs = tiktoken.Encoding('ours', pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+  library = Tokenizer.from_str(ours.to_json())
+  text = held_out.decode('utf-8', 'ignore').encode()
+  works: dict[str, Callable[[bytes], np.ndarray]] = {
+    'ours': ours.apply,
+    'ours without a cache of words': lambda data: ours.apply(data, cache=False),
+    peer('tiktoken'): lambda data: np.array(theirs.encode_ordinary(data.decode()), np.int32),
+    peer('tokenizers'): lambda data: np.array(library.encode(data.decode()).ids, np.int32),
+  }
+  yield _encoding(works, text, repeats)
+  for kind, data in (
+    ('letters', b'a' * RUN), ('spaces', b' ' * RUN), ('noise', np.random.default_rng(0).bytes(RUN))
+  ):  # fmt: skip
+    row = {'method': 'ours', 'text': kind}
+    rate = RUN / min(_seconds(functools.partial(ours.apply, data)) for _ in range(repeats)) / 1e6
+    yield [
+      Row('bpe', row, 'encode_mb_per_core_s', rate, unit='MB/s', note='1 MiB, one piece or so')
+    ]
+
+
+def distinct_files(size: int) -> list[bytes]:
+  """Text of the standard library and of installed packages, each content once."""
+  found: dict[bytes, bytes] = {}
+  left = size
+  for folder in (sysconfig.get_path('stdlib'), sysconfig.get_path('purelib')):
+    for path in sorted(pathlib.Path(folder).rglob('*.py*')):
+      if left <= 0 or path.suffix not in ('.py', '.pyi') or not path.is_file():
+        continue
+      data = path.read_bytes().decode('utf-8', 'ignore').encode()
+      key = hashlib.sha256(data).digest()
+      if key not in found:
+        found[key] = data
+        left -= len(data)
+  return list(found.values())
+
+
+def peer(package: str) -> str:
+  """A package with its version."""
+  return f'{package} {importlib.metadata.version(package)}'
+
+
+def _seconds(work: Callable[[], object]) -> float:
+  begin = time.process_time()
+  work()
+  return time.process_time() - begin
+
+
+def _encoding(
+  works: dict[str, Callable[[bytes], np.ndarray]], text: bytes, repeats: int
+) -> list[Row]:
+  times: dict[str, list[float]] = {name: [] for name in works}
+  expected = works['ours'](text)
+  for name, work in works.items():
+    if not np.array_equal(work(text), expected):
+      raise RuntimeError(f'{name} gives other ids than ours')
+  for _ in range(repeats):
+    for name, work in works.items():
+      times[name].append(_seconds(functools.partial(work, text)))
+  rows, ours = [], statistics.median(times['ours'])
+  for name, seconds in times.items():
+    row, median = {'method': name, 'text': 'held_out'}, statistics.median(seconds)
+    rate = len(text) / median / 1e6
+    rows += [
+      Row('bpe', row, 'encode_mb_per_core_s', rate, unit='MB/s', note=f'rule {RULE}, {SIZE:,} ids'),
+      Row('bpe', row, 'encode_seconds_over_ours', median / ours),
+    ]
+  return rows
+
+
+def _learning(documents: list[bytes]) -> tuple[BPE, list[Row]]:
+  from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+  size = sum(map(len, documents))
+  train_bpe(documents[:4], 300, RULE)  # compiled before it is timed
+  found = pretokenizers.count(documents, RULE)
+  share = found.starts.size / found.counts.sum()
+  made: list[BPE] = []
+  library = Tokenizer(models.BPE())
+  [pattern] = pretokenizers.patterns(RULE)
+  written = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+  library.pre_tokenizer = pre_tokenizers.Sequence(
+    [pre_tokenizers.Split(Regex(pattern), 'isolated'), written]
+  )
+  trainer = trainers.BpeTrainer(
+    vocab_size=SIZE, min_frequency=2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    show_progress=False,
+  )  # fmt: skip
+  works: dict[str, Callable[[], object]] = {
+    'ours': lambda: made.append(train_bpe(documents, SIZE, RULE)),
+    peer('tokenizers'): lambda: library.train_from_iterator(map(bytes.decode, documents), trainer),
+  }
+  rows = []
+  for name, work in works.items():
+    begin, cpu = time.perf_counter(), _seconds(work)
+    wall = time.perf_counter() - begin
+    row = {'method': name, 'text': 'learned'}
+    note = (
+      f'{SIZE:,} ids from {size:,} bytes of {len(documents):,} distinct files, '
+      f'{share:.1%} of words unique, {os.cpu_count()} cores'
+    )
+    rows += [
+      Row('bpe', row, 'learn_seconds', wall, unit='s', note=note),
+      Row('bpe', row, 'learn_core_seconds', cpu, unit='s', note=note),
+    ]
+  return made[0], rows
