@@ -123,6 +123,8 @@ def _one_mixture(config: ConfigDict, options: ConfigDict, known: Categories, see
   }
   for name, left_out in (('rejected', None), ('rejected_without_largest', int(truth.argmax()))):
     there = [one for i, one in enumerate(samples) if i != left_out]
+    if len(there) < 2:
+      continue
     p = _none_of_these(config, options, merges, {one: samples[one] for one in there}, rng)
     quantities[name] = float(p <= SIGNIFICANT)
   return truth, found, attack.tokens_per_byte(merges, samples, most), quantities

@@ -21,12 +21,14 @@ SIZE = 150_000
 
 @pytest.fixture(scope='module')
 def texts(tmp_path_factory):
-  """A folder with two categories, of which a tokenizer's text has 80 % and 20 %, and the rest."""
+  """Folders of two categories and of three; text that has 80 % and 20 % of the first two."""
   folder = tmp_path_factory.mktemp('texts')
   known = categories.open_categories('stdlib')
   first, second = categories.halves(known, 0, SIZE, SIZE)
-  for name in ('docstrings', 'names'):
-    (folder / f'{name}.txt').write_bytes(b''.join(second[name]))
+  for place, names in (('two', ['docstrings', 'names']), ('three', [*known][:3])):
+    (folder / place).mkdir()
+    for name in names:
+      (folder / place / f'{name}.txt').write_bytes(b''.join(second[name]))
   training = [
     *categories.take(first['docstrings'], SIZE * 8 // 10),
     *categories.take(first['names'], SIZE * 2 // 10),
@@ -50,7 +52,8 @@ def smoke(texts, tmp_path_factory):
   config = mixture.get_config('smoke')
   file = run.workdir / 'tokenizer.json'
   hugging_face(training, file)
-  config.languages.texts = config.off_the_shelf.texts = str(folder)
+  config.languages.texts = str(folder / 'three')
+  config.off_the_shelf.texts = str(folder / 'two')
   config.off_the_shelf.tokenizer = str(file)
   config.off_the_shelf.merges = 300
   RECIPE.check(config)
@@ -135,7 +138,7 @@ def test_mistakes_are_named_before_anything_is_measured(texts, tmp_path):
     with pytest.raises(InputError, match=message):
       RECIPE.check(config)
   config = mixture.get_config('smoke')
-  config.off_the_shelf.update(tokenizer=str(tmp_path / 'bytes'), texts=str(folder))
+  config.off_the_shelf.update(tokenizer=str(tmp_path / 'bytes'), texts=str(folder / 'two'))
   with pytest.raises(InputError, match='has no merges: give one of BPE'):
     RECIPE.check(config)
   assert np.all([not path.name.endswith('.json') for path in tmp_path.iterdir()])
