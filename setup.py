@@ -39,6 +39,7 @@ setuptools.setup(
     'fonttools>=4.55,<5',
     'fsspec>=2025.3,<2027',
     'grain>=0.2.18,<0.3',
+    'highspy>=1.11,<1.15',  # from 1.15 on each process prints HiGHS's name
     'importlib_resources>=6,<8',  # tensorflow-datasets imports it without declaring it
     'jax>=0.10.2,<0.13',
     'jaxlib>=0.10.2,<0.13',

@@ -15,6 +15,7 @@ MINUTES = {
                  'uniformity': 0.1, 'stability': 0.2},
   'visual_unicode': {'coverage': 0.1, 'loss': 10, 'reasoning': 10, 'homoglyphs': 2,
                      'unseen_script': 2.6, 'neighbours': 0.5, 'growth': 4.5},
+  'mixture': {'exact': 0.5, 'domains': 4, 'languages': 0.1, 'off_the_shelf': 0.1},
   'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
 }  # fmt: skip
 

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data Mixture Inference: What do BPE Tokenizers Reveal about their Training Data? (2407.16607).
+
+Claim: the ordered merges of a BPE tokenizer tell how much of each category of text (languages,
+programming languages, domains) was in its training text: log10 of the mean squared error of five
+shares is near −7 for languages and −3.4 for domains, where a random guess has −1.4.
+
+Expected: on five embedded domains, an order of magnitude below a random guess; the sample of each
+category, not the number of merges, is the limit.
+Cost: smoke under a minute, cpu at most 5 minutes a table on two cores. No table uses a device.
+
+  python -m experiments.mixture --config=mixture:cpu --workdir=runs/mixture
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.fields import Field, Scaled
+
+TABLES = ('exact', 'domains', 'languages', 'off_the_shelf')
+
+
+def get_config(arg: str = 'cpu') -> ConfigDict:
+  """The config of 'SCALE' or 'SCALE,tables=A+B'."""
+  mixtures = {
+    'mixtures': Field(Scaled(3, 8, 20, 100), least=3),  # tokenizers, each with shares of its own
+    'train_bytes': Scaled(60_000, 1_000_000, 100_000_000, 10_000_000_000),  # at most
+    # Bytes of the sample of each category, at most; the largest is the one of the other columns.
+    'sample_bytes': Field(
+      Scaled(
+        (20_000, 60_000),
+        (50_000, 150_000, 500_000),
+        (1_000_000, 10_000_000),
+        (100_000_000, 1_000_000_000),
+      ),
+      size=1,
+    ),
+    'merges': Field(
+      Scaled((20, 60), (30, 100, 300, 1000), (300, 1000, 3000), (3000, 30_000)), size=2
+    ),
+    'interval_merges': Scaled(60, 300, 1000, 3000),  # by which intervals are computed
+    'folds': Field(10, least=2),  # of each sample, which are resampled for intervals
+    'resamples': Scaled(4, 40, 100, 100),
+    'trials': Scaled(3, 19, 39, 39),  # tokenizers that the categories explain, for the p-value
+  }
+  sections = {
+    # stdlib: five embedded domains; or a folder with a file or a folder for each category
+    'data': {'source': Field('stdlib', size=1)},
+    'tokenizer': {  # that is attacked in all tables but off_the_shelf
+      'family': Field('bpe', choices=('bpe',)),
+      'rule': Field('words', size=1),  # of lib.tokenizers.pretokenizers
+    },
+    'exact': {
+      'train_bytes': Scaled(30_000, 200_000, 200_000, 200_000),
+      'merges': Scaled(40, 200, 200, 200),
+      'full_merges': Scaled(10, 60, 60, 60),  # of the program with all rows at once
+    },
+    'domains': mixtures,
+    'languages': mixtures | {'texts': ''},  # a folder with a file or a folder for each language
+    'off_the_shelf': {
+      'tokenizer': '',  # file: ours, tokenizer.json, SentencePiece BPE
+      'texts': '',  # a folder with a file or a folder for each category
+      'sample_bytes': Scaled(60_000, 1_000_000, 100_000_000, 1_000_000_000),
+      'merges': Scaled(60, 300, 3000, 30_000),
+      # did its trainer cut text at line ends?
+      'lines': Field('auto', choices=('auto', 'yes', 'no')),
+      'folds': Field(10, least=2),
+      'resamples': Scaled(4, 40, 100, 100),
+    },
+  }
+  return common.build(arg, TABLES, sections)

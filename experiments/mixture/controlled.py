@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables `domains` and `languages`: tokenizers whose training text has known shares."""
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.mixture import attack
+from experiments.recipe import Pictures, Run, Table
+from lib import stats
+from lib.data import categories
+from lib.data.categories import Categories
+from lib.errors import InputError
+from lib.report import plots
+from lib.report.results import Row, Rows, select
+from lib.threads import on_all_cores
+from lib.tokenizers import merge_lists, pretokenizers, registry
+from lib.tokenizers.base import Tokenizer
+
+GUESSES = 1000  # random guesses at a mixture, over which the error of one is averaged
+SIGNIFICANT = 0.05
+
+
+def train(config: ConfigDict, documents: Sequence[bytes], merges: int) -> Tokenizer:
+  """The tokenizer that is attacked."""
+  options = config.tokenizer.to_dict()
+  return registry.train(options.pop('family'), documents, 256 + merges, **options)
+
+
+def domains(config: ConfigDict, run: Run) -> Rows:
+  """The categories of `data.source`."""
+  return _measure(config, 'domains', categories.open_categories(config.data.source))
+
+
+def languages(config: ConfigDict, run: Run) -> Rows:
+  """The languages of a folder, if one is given."""
+  if not config.languages.texts:
+    return Rows('languages')
+  return _measure(config, 'languages', categories.open_categories(config.languages.texts))
+
+
+def _measure(config: ConfigDict, table: str, known: Categories) -> Rows:
+  options, rows = config[table], Rows(table)
+  seeds = range(config.seed, config.seed + options.mixtures)
+  jobs = [(config, options, known, seed) for seed in seeds]
+  every = on_all_cores(table, _one_mixture, jobs)
+  truths = [truth for truth, *_ in every]
+  errors: dict[tuple, list[float]] = defaultdict(list)  # coordinates -> log10 MSE of each mixture
+  others: dict[str, list[float]] = defaultdict(list)
+  for seed, (truth, found, _, quantities) in zip(seeds, every, strict=True):
+    for (sample, merges), shares in found.items():
+      errors['attack', sample, merges].append(attack.log_mse(shares, truth))
+    uniform = np.full(len(truth), 1 / len(truth))
+    guesses = np.random.default_rng(seed).dirichlet(np.ones(len(truth)), GUESSES)
+    errors['random',].append(float(np.mean([attack.log_mse(one, truth) for one in guesses])))
+    errors['uniform',].append(attack.log_mse(uniform, truth))
+    for name, value in quantities.items():
+      others[name].append(value)
+  guessed = attack.regressed([features for _, _, features, _ in every], truths)
+  for truth, shares in zip(truths, guessed, strict=True):
+    errors['tokens_per_byte',].append(attack.log_mse(shares, truth))
+  baselines = np.array([errors[name,] for name in ('random', 'uniform', 'tokens_per_byte')])
+  best = baselines[np.argmin(baselines.mean(axis=1))]
+  of = lambda values: stats.mean(values, over='mixtures')
+  for key, values in errors.items():
+    where = dict(zip(('method', 'sample', 'merges'), key, strict=False))
+    rows.add(where, 'log10_mse', of(values), 'log10 of the mean squared error of shares')
+    if key[0] == 'attack':
+      for name, baseline in (('random', errors['random',]), ('best_baseline', best)):
+        less = of(np.array(values) - baseline)
+        rows.add(where, f'log10_mse_less_{name}', less, 'difference by mixture')
+  where = {
+    'method': 'attack',
+    'sample': max(options.sample_bytes),
+    'merges': options.interval_merges,
+  }
+  for name, values in others.items():
+    rows.add(where, name, of(values), *UNITS[name])
+  return rows
+
+
+UNITS = {  # column -> unit, note
+  'coverage': (
+    'share of intervals', 'that hold the true share: of documents drawn again, so without what '
+    'the training text adds by chance',
+  ),
+  'width': ('share', 'by which a share of pairs can move while the objective grows by 1 %'),
+  'objective': ('share of pairs', 'that the best mixture leaves unexplained'),
+  'rejected': ('share of mixtures', f'that "none of these" is found in at p ≤ {SIGNIFICANT}'),
+  'rejected_without_largest': (
+    'share of mixtures', 'the same without a sample of the largest category: the larger, the '
+    'better is its absence seen',
+  ),
+}  # fmt: skip
+
+
+def _one_mixture(config: ConfigDict, options: ConfigDict, known: Categories, seed: int) -> tuple:
+  """The true shares, those found by (sample, merges), tokens a byte, and further quantities."""
+  rng = np.random.default_rng(seed)
+  largest, most = max(options.sample_bytes), max(options.merges)
+  training, samples = categories.halves(known, seed, options.train_bytes, largest)
+  wanted = rng.dirichlet(np.ones(len(known)))
+  parts, truth = attack.mixed(training, wanted, options.train_bytes)
+  merges = merge_lists.of(train(config, [text for part in parts.values() for text in part], most))
+  found: dict[tuple[Any, int], np.ndarray] = {}
+  for size in options.sample_bytes:
+    smaller = {name: categories.take(texts, size) for name, texts in samples.items()}
+    replayed = attack.Samples(merges, smaller, options.folds, most)
+    for count in options.merges if size == largest else (options.interval_merges,):
+      found[size, count] = replayed.shares(count)
+  for count in options.merges:
+    found['training', count] = attack.Samples(merges, parts, 1, most).shares(count)
+  best = replayed.found(options.interval_merges, options.resamples, rng)
+  low, high = best.ranges.T
+  quantities = {
+    'coverage': float(np.mean((low <= truth) & (truth <= high))),
+    'width': float(best.widths.mean()),
+    'objective': best.objective,
+  }
+  for name, left_out in (('rejected', None), ('rejected_without_largest', int(truth.argmax()))):
+    there = [one for i, one in enumerate(samples) if i != left_out]
+    if len(there) < 2:
+      continue
+    p = _none_of_these(config, options, merges, {one: samples[one] for one in there}, rng)
+    quantities[name] = float(p <= SIGNIFICANT)
+  return truth, found, attack.tokens_per_byte(merges, samples, most), quantities
+
+
+def _none_of_these(
+  config: ConfigDict,
+  options: ConfigDict,
+  merges: merge_lists.MergeList,
+  samples: Categories,
+  rng: np.random.Generator,
+) -> float:
+  """p of the objective, if the training text was a mixture of these categories.
+
+  Half of each sample gives the objective. Of the other half come training texts of tokenizers that
+  a mixture explains, the one found; their objectives are what chance gives. These texts are
+  smaller than the real one, so chance is taken for larger than it is.
+  """
+  count = min(options.merges[1], options.interval_merges)
+  half = {name: texts[::2] for name, texts in samples.items()}
+  rest = {name: texts[1::2] for name, texts in samples.items()}
+  mine = attack.Samples(merges, half, 1, count)
+  shares, objective = mine.shares(count), mine.objective(count)
+  by_chance = []
+  for _ in range(options.trials):
+    again = {name: _again(texts, rng) for name, texts in rest.items()}
+    parts, _ = attack.mixed(again, shares, options.train_bytes)
+    documents = [text for part in parts.values() for text in part]
+    explained = merge_lists.of(train(config, documents, count))
+    by_chance.append(attack.Samples(explained, half, 1, count).objective(count))
+  return (1 + sum(one >= objective for one in by_chance)) / (1 + len(by_chance))
+
+
+def _again(texts: Sequence[bytes], rng: np.random.Generator) -> list[bytes]:
+  """As many documents, drawn with replacement."""
+  return [texts[i] for i in rng.integers(0, len(texts), len(texts))]
+
+
+def check(config: ConfigDict, table: str) -> None:
+  """Raises InputError for texts that are no categories, or a rule that does not exist."""
+  pretokenizers.patterns(config.tokenizer.rule)
+  if spec := config.data.source if table == 'domains' else config.languages.texts:
+    categories.check(spec)
+  options = config[table]
+  if options.interval_merges > max(options.merges):
+    raise InputError(
+      f'{table}.interval_merges must be at most the largest of {table}.merges, '
+      f'{max(options.merges)}; got {options.interval_merges}.'
+    )
+
+
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run, table: str) -> Pictures:
+  """The error against the merges, and against the bytes of a sample, over those of guesses."""
+  of = lambda **where: select(rows, table, 'log10_mse', **where)
+  levels = {
+    label: row.measured
+    for label, method in (
+      ('a random guess', 'random'),
+      ('equal shares', 'uniform'),
+      ('tokens a byte, by regression', 'tokens_per_byte'),
+    )
+    for row in of(method=method)
+    if row.measured is not None
+  }
+  options = config[table]
+  largest, count = max(options.sample_bytes), options.interval_merges
+  points = lambda name, rows: [(int(row.where[name]), row) for row in rows]
+  by_merges = {
+    'bpe, a sample of other text': points('merges', of(sample=largest)),
+    'training text as sample': points('merges', of(sample='training')),
+  }
+  sizes = [row for row in of(merges=count) if row.where['sample'] != 'training']
+  by_size = {'bpe, a sample of other text': points('sample', sizes)}
+  y_label = 'log10 of the mean squared error'
+  panels = [
+    plots.row_curves('More merges', 'merges', y_label, by_merges, levels=levels, log_x=True),
+    plots.row_curves(
+      f'A larger sample, {count} merges', 'bytes of each category', y_label, by_size,
+      levels=levels, log_x=True,
+    ),
+  ]  # fmt: skip
+  caption = 'The error of the shares that merges tell, over the errors of what knows no merges.'
+  return {f'{table}.png': plots.Picture(caption, panels if sizes else [])}
+
+
+def _table(name: str, measure: Callable[[ConfigDict, Run], Rows], what: str) -> Table:
+  return Table(
+    name,
+    measure,
+    f'Tokenizers trained on mixtures of {what} with known shares, and the shares that their merges '
+    'tell: log10 of the mean squared error over the categories, the mean over tokenizers. '
+    '`sample` is how much text of each category the attacker has, none of it in the training text; '
+    '`training` is the training text itself. The baselines know no merges: a random and an equal '
+    'mixture, and a regression on tokens a byte of each category, fitted to the other tokenizers.',
+    (
+      'log10_mse',
+      'log10_mse_less_best_baseline',
+      'coverage',
+      'rejected',
+      'rejected_without_largest',
+    ),
+    check=functools.partial(check, table=name),
+    pictures=functools.partial(pictures, table=name),
+  )
+
+
+DOMAINS = _table('domains', domains, 'the categories of `data.source`')
+LANGUAGES = _table('languages', languages, 'languages')

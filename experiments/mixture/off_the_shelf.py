@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table `off_the_shelf`: what a tokenizer of one's own was trained on, by one's own categories."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.mixture import attack, controlled
+from experiments.recipe import Pictures, Run, Table
+from lib.data import categories
+from lib.errors import InputError
+from lib.report import plots
+from lib.report.results import Row, Rows, select
+from lib.tokenizers import merge_lists, registry
+
+LINES = {'auto': None, 'yes': True, 'no': False}
+
+
+def measure(config: ConfigDict, run: Run) -> Rows:
+  """A row for each category; none without a tokenizer."""
+  options, rows = config.off_the_shelf, Rows('off_the_shelf')
+  if not options.tokenizer:
+    return rows
+  merges = merge_lists.of(registry.load(options.tokenizer), LINES[options.lines])
+  known = categories.open_categories(options.texts)
+  samples = {name: categories.take(texts, options.sample_bytes) for name, texts in known.items()}
+  replayed = attack.Samples(merges, samples, options.folds, options.merges)
+  rng = np.random.default_rng(config.seed)
+  found = replayed.found(options.merges, options.resamples, rng)
+  for i, (name, texts) in enumerate(samples.items()):
+    where, note = {'category': name}, f'a sample of {sum(map(len, texts)):,} bytes'
+    low, high = found.ranges[i]
+    rows.add(where, 'share', found.shares[i], 'of the bytes', note)
+    rows.add(where, 'share_low', low, 'of the bytes', 'end of the 95 % interval')
+    rows.add(where, 'share_high', high, 'of the bytes', 'end of the 95 % interval')
+    rows.add(where, 'width', found.widths[i], 'share of pairs', controlled.UNITS['width'][1])
+  rows.add({}, 'objective', found.objective, *controlled.UNITS['objective'])
+  return rows
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for a tokenizer without merges, or without texts."""
+  options = config.off_the_shelf
+  if bool(options.tokenizer) != bool(options.texts):
+    raise InputError('give both off_the_shelf.tokenizer=FILE and off_the_shelf.texts=DIR, or none.')
+  if options.tokenizer:
+    merge_lists.of(registry.load(options.tokenizer), LINES[options.lines])
+    categories.check(options.texts)
+
+
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """The shares with their intervals."""
+  of = lambda column: [row.measured or 0.0 for row in select(rows, 'off_the_shelf', column)]
+  names = [row.where['category'] for row in select(rows, 'off_the_shelf', 'share')]
+  if not names:
+    return {}
+  shares, low, high = (np.array(of(one)) for one in ('share', 'share_low', 'share_high'))
+
+  def draw(axis: Any) -> None:
+    across = [
+      [max(s - a, 0) for s, a in zip(shares, low)],
+      [max(b - s, 0) for s, b in zip(shares, high)],
+    ]
+    axis.barh(names, shares, xerr=across, capsize=3, color=plots.COLORS[0])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1)
+    axis.set_xlabel('share of the bytes of the training text, with its 95 % interval')
+    axis.set_title('What the tokenizer was trained on')
+
+  caption = 'The shares of the training text of the tokenizer, each with its 95 % interval.'
+  panel = plots.Panel(draw, 1.2 + 0.35 * len(names))
+  return {'off_the_shelf.png': plots.Picture(caption, [panel])}
+
+
+TABLE = Table(
+  'off_the_shelf',
+  measure,
+  'How much of each category was in the training text of a tokenizer, as its merges tell. What was '
+  'in that text but is in no category here is ascribed to the categories that are most like it.',
+  ('share', 'share_low', 'share_high', 'width'),
+  check=check,
+  pictures=pictures,
+)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The merges of any BPE tokenizer, and how its trainer saw text: what a replay of them needs."""
+
+import dataclasses
+import functools
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from lib.errors import InputError
+from lib.tokenizers import base, foreign, pretokenizers
+from lib.tokenizers.bpe import BPE
+from lib.tokenizers.bpe_replay import Piece
+from lib.tokenizers.sentencepiece import SentencePiece
+from lib.tokenizers.wordpiece import byte_characters
+
+LONGEST = 16  # characters of a SentencePiece piece, by its trainer's default
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeList:
+  """Merges in the order in which they were learned.
+
+  Attributes:
+    tokens: the bytes of each of the V ids.
+    merges: int32 [M, 3], (left, right, made).
+    first: a character of the trainer's alphabet -> its id; others end a piece.
+    cut: a text into the pieces that no merge crosses, as the trainer cut it.
+    by_bytes: characters are bytes; else Unicode characters.
+    overlap: the trainer counts 'aaa' as two pairs (`bpe_replay.replay`).
+    allowed: whether the trainer would make a token of these bytes, however frequent its pair.
+  """
+
+  tokens: Sequence[bytes]
+  merges: np.ndarray
+  first: Mapping[int, int]
+  cut: Callable[[bytes], Iterable[bytes]]
+  by_bytes: bool = True
+  overlap: bool = True
+  allowed: Callable[[bytes], bool] | None = None
+
+  def pieces(self, sample: int, documents: Iterable[bytes]) -> list[Piece]:
+    """What the trainer would have seen of documents of one sample, equal pieces counted once."""
+    counts: Counter[bytes] = Counter()
+    for document in documents:
+      counts.update(self.cut(document))
+    found = []
+    for piece, count in counts.items():
+      ids = self._ids(piece)
+      for part in np.split(ids, np.flatnonzero(ids < 0)):
+        if len(part := part[part >= 0]) > 1:
+          found.append(Piece(sample, part, count))
+    return found
+
+  def could_join(self, pairs: np.ndarray) -> np.ndarray:
+    """Which of pairs [P, 2] the trainer could have joined, bool [P]."""
+    if self.allowed is None:
+      return np.ones(len(pairs), bool)
+    joined = (self.tokens[left] + self.tokens[right] for left, right in pairs.tolist())
+    return np.fromiter(map(self.allowed, joined), bool, len(pairs))
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """How many characters of the trainer's alphabet each token has, int32 [V]."""
+    size = len if self.by_bytes else lambda token: len(token.decode('utf-8', 'replace'))
+    return np.array([*map(size, self.tokens)], np.int32)
+
+  def _ids(self, piece: bytes) -> np.ndarray:
+    characters: Iterable[int] = piece
+    if not self.by_bytes:
+      characters = map(ord, piece.decode('utf-8', 'replace'))
+    return np.array([self.first.get(one, -1) for one in characters], np.int32)
+
+
+def of(tokenizer: base.Tokenizer, lines: bool | None = None) -> MergeList:
+  """The merges of a BPE: ours, a `tokenizer.json` or a SentencePiece model.
+
+  Args:
+    tokenizer: as `registry.load` gives it.
+    lines: the trainer cut its text after line ends, as Hugging Face's does with files; None: if no
+      token goes on after one. SentencePiece's always cuts, before them.
+
+  Raises:
+    InputError: a tokenizer without merges.
+  """
+  found = None
+  if isinstance(tokenizer, BPE):
+    found = _of_bpe(tokenizer)
+  elif isinstance(tokenizer, foreign.ByteLevel):
+    found = _of_json(tokenizer)
+  elif isinstance(tokenizer, SentencePiece):
+    found = _of_sentencepiece(tokenizer)
+  if found is None or not len(found.merges):
+    raise InputError(f'this {tokenizer.family} tokenizer has no merges: give one of BPE.')
+  if lines is None:
+    lines = found.by_bytes and not any(
+      b'\n' in found.tokens[made][:-1] for made in found.merges[:, 2]
+    )
+  if lines:
+    cut = found.cut
+    by_line = lambda text: [piece for line in text.splitlines(keepends=True) for piece in cut(line)]
+    return dataclasses.replace(found, cut=by_line)
+  return found
+
+
+def _of_bpe(tokenizer: BPE) -> MergeList:
+  merges = np.concatenate([tokenizer.merges, tokenizer.made[:, None]], axis=1)
+  first = {byte: i for i, byte in enumerate(tokenizer.alphabet)}
+  cut = functools.partial(_pieces, rule=tokenizer.rule)
+  # `bpe` counts as Hugging Face's trainer does, `bpe_unsplit` without overlap.
+  return MergeList(tokenizer.pieces, merges, first, cut, overlap=tokenizer.rule != 'none')
+
+
+def _pieces(text: bytes, rule: str) -> list[bytes]:
+  ends = pretokenizers.cut(text, rule).tolist()
+  return [text[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _of_json(tokenizer: foreign.ByteLevel) -> MergeList | None:
+  """The list of a `tokenizer.json`, whose text is in GPT-2's characters for bytes."""
+  import tokenizers
+
+  model = json.loads(tokenizer.content)['model']
+  if model.get('type', 'BPE') != 'BPE':
+    return None
+  ids, characters = model['vocab'], byte_characters()
+  pairs = [one.split(' ') if isinstance(one, str) else one for one in model['merges']]
+  merges = np.array([(ids[a], ids[b], ids[a + b]) for a, b in pairs], np.int32).reshape(-1, 3)
+  byte_of = {one: byte for byte, one in enumerate(characters)}
+  splitter = tokenizers.Tokenizer.from_str(tokenizer.content.decode()).pre_tokenizer
+
+  def cut(text: bytes) -> list[bytes]:
+    found = splitter.pre_tokenize_str(text.decode('utf-8', 'replace'))
+    return [bytes(map(byte_of.__getitem__, piece)) for piece, _ in found]
+
+  return MergeList(tokenizer.pieces, merges, {byte_of[one]: ids[one] for one in characters}, cut)
+
+
+def _of_sentencepiece(tokenizer: SentencePiece) -> MergeList:
+  """The list of a SentencePiece model of BPE: pieces by rank, each of two that precede it."""
+  fallback = set(tokenizer.byte_ids.tolist())
+  known = {
+    piece.decode(): i for i, piece in enumerate(tokenizer.pieces) if piece and i not in fallback
+  }
+  first = {ord(piece): i for piece, i in known.items() if len(piece) == 1}
+  return MergeList(
+    tokenizer.pieces,
+    _ranked(list(known), known),
+    first,
+    _words,
+    by_bytes=False,
+    allowed=_one_word,
+  )
+
+
+def _words(text: bytes) -> list[bytes]:
+  """Lines, each with the line end before it, cut before spaces."""
+  return [word for line in re.split(rb'(?=\n)', text) for word in re.findall(rb' *[^ ]+| +', line)]
+
+
+def _ranked(pieces: Sequence[str], ids: Mapping[str, int]) -> np.ndarray:
+  """Merges int32 [M, 3] of pieces in the order of their ranks.
+
+  A piece was made of the two tokens that the pieces before it cut it into; one that they cut into
+  more was not made by a merge, and is left out.
+  """
+  rank = {piece: i for i, piece in enumerate(pieces) if len(piece) > 1}
+  merges = []
+  for piece in rank:
+    parts = list(piece)
+    while len(parts) > 2:
+      joined = [rank.get(a + b, len(pieces)) for a, b in zip(parts, parts[1:], strict=False)]
+      best = min(range(len(joined)), key=joined.__getitem__)
+      if joined[best] >= rank[piece]:
+        break
+      parts[best : best + 2] = [parts[best] + parts[best + 1]]
+    if len(parts) == 2 and all(part in ids for part in parts):
+      merges.append((ids[parts[0]], ids[parts[1]], ids[piece]))
+  return np.array(merges, np.int32).reshape(-1, 3)
+
+
+def _one_word(token: bytes) -> bool:
+  """Whether SentencePiece's trainer makes such a piece: of one script, spaces before it alone."""
+  text = token.decode('utf-8', 'replace')
+  if not text.strip(' '):
+    return len(text) <= LONGEST
+  word = text.removeprefix(' ')
+  scripts = {script for one in word if (script := _script(one))}
+  return len(text) <= LONGEST and ' ' not in word and len(scripts) == 1
+
+
+@functools.cache
+def _script(character: str) -> str:
+  """The script of a character by its name: '' for marks, which are of the script before them."""
+  category = unicodedata.category(character)
+  if category.startswith('M'):
+    return ''
+  if not category.startswith('L'):
+    return 'common'
+  script = unicodedata.name(character, 'unnamed').split()[0].split('-')[0]
+  return 'CJK' if script in ('HIRAGANA', 'KATAKANA') else script
