@@ -67,7 +67,7 @@ def test_every_mistake_in_every_field_is_refused_by_the_name_of_the_field(name):
 @pytest.mark.parametrize(('name', 'count'), [*zip(RECIPES, (20, 5, 5, 3, 20), strict=True)])
 def test_what_fields_allow_is_accepted_or_refused_in_a_sentence(name, count):
   """No value within the bounds of its field ends in a traceback, however odd."""
-  recipe = importlib.import_module(f'experiments.{name}.__main__').RECIPE
+  recipe = importlib.import_module(f'experiments.{name}.recipe').RECIPE
   odd = {int: (1, 10**6), float: (1e-9, 0.9), str: ('nope', 'x' * 5000), tuple: ((),), bool: ()}
   fields = flat(config_of(name).to_dict())
   every = [(path, one) for path, value in fields.items() for one in odd[type(value)]]
@@ -106,7 +106,7 @@ def test_choices_are_those_of_the_library(name):
   ],
 )
 def test_sizes_beyond_the_devices_are_refused_before_anything_is_made(field, value, said):
-  recipe = importlib.import_module('experiments.markov.__main__').RECIPE
+  recipe = importlib.import_module('experiments.markov.recipe').RECIPE
   config = config_of('markov', 'smoke,tables=transformer')
   mesh = make_mesh({'data': 4}, jax.devices()[:4])
   recipe.check_sizes(config, mesh)
