@@ -48,7 +48,7 @@ class Run:
   workdir: pathlib.Path
   mesh: Mesh
   mirror: Mirror | None = None
-  identity: Identity = dataclasses.field(default_factory=dict)
+  identity: Identity = dataclasses.field(default_factory=dict, hash=False)
 
   def send(self) -> None:
     """Sends what is new in the folder to the bucket, if there is one."""

@@ -11,7 +11,8 @@ from lib.tokenizers.characters import Characters
 
 
 def get_config(arg='cpu'):
-  return common.build(arg, ('orders',), {'data': {'source': 'stdlib/prose'}, 'orders': (0, 1, 2)})
+  orders = common.Field((0, 1, 2), least=0)
+  return common.build(arg, ('orders',), {'data': {'source': 'stdlib/prose'}, 'orders': orders})
 
 
 def measure(config, run):

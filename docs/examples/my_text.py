@@ -10,7 +10,7 @@ from lib.evals import ngram
 
 train = sources.open_source(sys.argv[1], 'train')  # a file, a folder, a glob, tfds:NAME
 text = sources.sample(train, 10_000_000)
-bpe = tokenizers.train('bpe_unsplit', text, 1024)
+bpe = tokenizers.train('bpe', text, 1024)
 
 test = sources.sample(sources.open_source(sys.argv[1], 'test'), 1_000_000)
 [nats] = ngram.token_loss(bpe, text, test, [0])

@@ -98,7 +98,7 @@ def tokens_per_byte(merges: MergeList, samples: Categories, most: int) -> np.nda
 
 def log_mse(shares: np.ndarray, truth: np.ndarray) -> float:
   """log10 of the mean squared error of shares [n]."""
-  return float(np.log10(max(np.mean((shares - truth) ** 2), 1e-12)))
+  return float(np.log10(max(np.mean((shares - truth) ** 2), 1e-18)))
 
 
 def regressed(features: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Iterable[np.ndarray]:

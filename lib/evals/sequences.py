@@ -59,18 +59,18 @@ def generator(
   module, variables, key = model.module, model.variables, jax.random.key(seed)
 
   def generate(prompts: Sequence[np.ndarray], count: int) -> np.ndarray:
-    rows = [[model.first_id, *prompt.tolist()] for prompt in prompts]
-    size, needed = batch_size or len(rows), max(map(len, rows)) - 1 + count
+    texts = [[model.first_id, *prompt.tolist()] for prompt in prompts]
+    size, needed = batch_size or len(texts), max(map(len, texts)) - 1 + count
     slots = length or needed
     if slots < needed:
       raise InputError(f'Prompt and answer take up to {needed} tokens; got places for {slots}.')
-    rows += [rows[0][:1]] * (-len(rows) % size)  # so that all batches have one shape
+    texts += [texts[0][:1]] * (-len(texts) % size)  # so that all batches have one shape
     batch = {'inputs': np.zeros((size, slots), np.int32), **fields}
     rows = _compiled(module)(variables, key, batch, method=_sample_rows)
     found: list[np.ndarray] = []
-    for start in range(0, len(rows), size):
+    for start in range(0, len(texts), size):
       found += sampling.sample(
-        module, variables, rows[start : start + size], limit=count, slots=slots,
+        module, variables, texts[start : start + size], limit=count, slots=slots,
         keys=jax.random.split(key, size), how=sampling.GREEDY, rows=rows,
       )  # fmt: skip
     return np.stack(found[: len(prompts)])

@@ -252,7 +252,7 @@ def test_a_probe_of_another_model_is_named(tmp_path):
 @pytest.mark.parametrize(
   ('given', 'message'),
   [
-    ('wkh txlfn, eurzq ira mxpsv', "holds b',' at byte 9, outside the alphabet"),
+    ('wkh txlfn, eurzq ira mxpsv', "contains b',' at byte 9, outside the alphabet"),
     ('wkh txlfn', 'has 9 symbols; give 20 to 1000'),
   ],
 )

@@ -239,7 +239,7 @@ def wrong(tmp_path_factory):
   """Files that cannot serve."""
   folder = tmp_path_factory.mktemp('wrong')
   (folder / 'torn.ttf').write_bytes(b'\0\1\0\0 no font')
-  (folder / 'greek.hex').write_text('0391:' + '00' * 16 + '\n')
+  (folder / 'greek.hex').write_text('0391:' + '18' * 16 + '\n')
   other = Characters()
   table = rendering.render(token_strings(other), fonts.find_font('dejavu'), 16)
   rendering.save(table, folder / 'other.table')

@@ -150,7 +150,8 @@ KINDS = ('trained', 'frozen')
 
 def test_frozen_rows_of_trained_models_are_bit_identical(smoke, config):
   folder, _ = smoke
-  here = Run(folder, sharding.make_mesh(config.mesh, ONE))
+  identity = json.loads((folder / 'identity.json').read_text())
+  here = Run(folder, sharding.make_mesh(config.mesh, ONE), identity=identity)
   rows = row_kinds.glyph(text.open_text(config).glyphs, config.loss.dim)
   for one in loss.train(config, here, 'glyph'):  # a run that is done is read
     assert set(one.variables) == {'params', 'frozen'}

@@ -100,7 +100,7 @@ def test_a_process_that_finds_no_others_says_what_it_wants():
     [sys.executable, '-c', program], env=environment, capture_output=True, text=True
   )
   said = done.stderr.splitlines()[-1]
-  assert said.startswith('lib.errors.InputError: no other process is to be found')
+  assert said.startswith('lib.errors.InputError: no other process was found')
   assert 'set JAX_COORDINATOR_ADDRESS' in said
 
 

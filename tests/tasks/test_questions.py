@@ -2,6 +2,7 @@
 """Questions from files and TFDS sets; what is no question is named with its file and line."""
 
 import json
+import types
 
 import pytest
 import tensorflow_datasets as tfds
@@ -215,6 +216,11 @@ def test_a_prepared_tfds_set_is_read_without_its_code(tmp_path):
 class Damaged(list):
   """Records of a file that array_record finds to be damaged."""
 
+  split = 'test'
+  dataset_info = types.SimpleNamespace(
+    splits={'test': types.SimpleNamespace(shard_lengths=[1], filepaths=['some.array_record'])}
+  )
+
   def __getitem__(self, index):
     raise RuntimeError('DATA_LOSS: checksum; at byte 9')
 
@@ -222,7 +228,7 @@ class Damaged(list):
 @pytest.mark.parametrize(
   ('records', 'message'),
   [
-    (Damaged([{}]), 'record 0 of the data cannot be read'),
+    (Damaged([{}]), 'record 0 of some.array_record cannot be read'),
     (
       [{'question': b'caf\xe9'}],
       r'record 0 of tfds:some \(test\): the text is not UTF-8 \(byte 3\)',

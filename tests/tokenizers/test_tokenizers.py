@@ -182,6 +182,6 @@ def test_a_tokenizer_that_could_not_be_loaded_is_not_saved(tmp_path):
     def encode(self, data):
       return super().encode(data)[::-1]
 
-  with pytest.raises(InputError, match='Backwards cannot be saved: give it a family of its own'):
+  with pytest.raises(InputError, match='Backwards cannot be saved: give it its own family'):
     tokenizers.save(Backwards([b'a', b'b']), tmp_path / 'file')
   assert not list(tmp_path.iterdir())
