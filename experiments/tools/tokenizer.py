@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokenizer files: one learned, written in another format, or looked into.
 
-python -m experiments.tools.tokenizer train FAMILY OUT [--source=stdlib] [--vocab_size=8192]
+python -m experiments.tools.tokenizer train FAMILY OUT [--source=stdlib --vocab_size=8192]
 python -m experiments.tools.tokenizer export FILE OUT [--rule=cl100k]
 python -m experiments.tools.tokenizer inspect FILE
 
