@@ -37,8 +37,8 @@ demo: $(INSTALLED)  ## A finding and a picture of each paper, and a page that op
 	@echo '5 of 5, what a tokenizer was trained on: almost done'
 	@$(BIN)/python -m experiments.mixture --workdir=runs/demo/mixture >/dev/null \
 	  --config=configs/mixture.py:cpu,tables=domains --config.domains.mixtures=6 \
-	  --config.domains.train_bytes=300000 '--config.domains.sample_bytes=(50000,500000)' \
-	  '--config.domains.merges=(30,300)' --config.domains.resamples=10 --config.domains.trials=1
+	  --config.domains.train_bytes=200000 '--config.domains.sample_bytes=(50000,500000)' \
+	  '--config.domains.merges=(30,300)' --config.domains.resamples=2 --config.domains.trials=1
 	@$(BIN)/python -m experiments.reproduce --workdir=runs/demo \
 	  --gather=runs/demo/markov,runs/demo/lexinvariant,runs/demo/equal_info,runs/demo/visual_unicode,runs/demo/mixture
 
