@@ -15,6 +15,7 @@ from lib.errors import InputError
 from lib.tokenizers import base, foreign, pretokenizers
 from lib.tokenizers.bpe import BPE
 from lib.tokenizers.bpe_replay import Piece
+from lib.tokenizers.ranks import Ranks
 from lib.tokenizers.sentencepiece import SentencePiece
 from lib.tokenizers.wordpiece import byte_characters
 
@@ -77,7 +78,7 @@ class MergeList:
 
 
 def of(tokenizer: base.Tokenizer, lines: bool | None = None) -> MergeList:
-  """The merges of a BPE: ours, a `tokenizer.json` or a SentencePiece model.
+  """The merges of a BPE: ours, a `tokenizer.json`, ranks of tiktoken or a SentencePiece model.
 
   Args:
     tokenizer: as `registry.load` gives it.
@@ -92,6 +93,8 @@ def of(tokenizer: base.Tokenizer, lines: bool | None = None) -> MergeList:
     found = _of_bpe(tokenizer)
   elif isinstance(tokenizer, foreign.ByteLevel):
     found = _of_json(tokenizer)
+  elif isinstance(tokenizer, Ranks):
+    found = _of_ranks(tokenizer)
   elif isinstance(tokenizer, SentencePiece):
     found = _of_sentencepiece(tokenizer)
   if found is None or not len(found.merges):
@@ -118,6 +121,14 @@ def _of_bpe(tokenizer: BPE) -> MergeList:
 def _pieces(text: bytes, rule: str) -> list[bytes]:
   ends = pretokenizers.cut(text, rule).tolist()
   return [text[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _of_ranks(tokenizer: Ranks) -> MergeList:
+  """The list of tiktoken's ranks, which name no pairs."""
+  known = {piece.decode('latin-1'): i for i, piece in enumerate(tokenizer.pieces) if piece}
+  first = {byte: known[chr(byte)] for byte in base.BYTES}
+  cut = functools.partial(_pieces, rule=tokenizer.rule)
+  return MergeList(tokenizer.pieces, _ranked(list(known), known), first, cut)
 
 
 def _of_json(tokenizer: foreign.ByteLevel) -> MergeList | None:

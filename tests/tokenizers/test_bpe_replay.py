@@ -12,6 +12,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from lib.errors import InputError
 from lib.tokenizers import bpe_replay, foreign, merge_lists, registry
 from lib.tokenizers.bpe_replay import Piece
+from lib.tokenizers.ranks import Ranks
 
 TEXT = [b'the cat sat on the mat, the cat sat there  \n\n\taaa aaaa bananas\n' * 3, b'thee  end']
 
@@ -81,10 +82,12 @@ def trained_by_hugging_face():
   return foreign.ByteLevel(one.to_str().encode())
 
 
-@pytest.mark.parametrize('kind', ['bpe', 'bpe_unsplit', 'tokenizer.json', 'sentencepiece'])
+@pytest.mark.parametrize('kind', ['bpe', 'bpe_unsplit', 'ranks', 'tokenizer.json', 'sentencepiece'])
 def test_each_merge_joins_a_most_frequent_pair_of_the_training_text(kind):
   if kind == 'tokenizer.json':
     trained = trained_by_hugging_face()
+  elif kind == 'ranks':
+    trained = Ranks(registry.train('bpe', TEXT, 290).pieces, 'words')
   elif kind == 'sentencepiece':
     trained = registry.train(kind, TEXT * 4, 290, kind='bpe')
   else:
