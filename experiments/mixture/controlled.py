@@ -216,6 +216,7 @@ def _table(name: str, measure: Callable[[ConfigDict, Run], Rows], what: str) -> 
     measure,
     f'Tokenizers trained on mixtures of {what} with known shares, and the shares that their merges '
     'tell: log10 of the mean squared error over the categories, the mean over tokenizers. '
+    'Errors of a share below 1e-9 count as 1e-9. '
     '`sample` is how much text of each category the attacker has, none of it in the training text; '
     '`training` is the training text itself. The baselines know no merges: a random and an equal '
     'mixture, and a regression on tokens a byte of each category, fitted to the other tokenizers.',
