@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that a user can mend: the one exception for bad input, and what a system refuses."""
 
+import contextlib
 import errno
 import os
 import re
+from collections.abc import Iterator
 
 MENDABLE = (
   errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
@@ -18,6 +20,18 @@ class InputError(Exception):
   Raised for configs, files, streams and token ids. The runner prints the sentence without a
   traceback and exits with code 2; every other exception is a bug and keeps its traceback.
   """
+
+
+@contextlib.contextmanager
+def refused(what: str) -> Iterator[None]:
+  """InputError 'WHAT: reason' for whatever a library raises on a file, Rust's panics as well."""
+  try:
+    yield
+  except BaseException as error:
+    if isinstance(error, Exception) or type(error).__name__ == 'PanicException':
+      reason = str(error).split('\n')[0][:300] or type(error).__name__
+      raise InputError(f'{what}: {reason}') from error
+    raise
 
 
 def refusal(error: BaseException) -> str | None:

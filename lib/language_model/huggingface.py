@@ -26,7 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from lib import atomic
+from lib import atomic, errors
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.language_model import layouts
@@ -122,7 +122,7 @@ def is_folder(path: pathlib.Path) -> bool:
 
 def read_shape(path: pathlib.Path) -> layouts.Shape:
   """What the config.json of a folder describes; raises InputError that names the file."""
-  with _refusals(f'{path / CONFIG} makes no model'):
+  with errors.refused(f'{path / CONFIG} makes no model'):
     return layouts.read(_json(path / CONFIG))
 
 
@@ -148,7 +148,7 @@ def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
   tokenizer = registry.load(path / TOKENIZER) if (path / TOKENIZER).exists() else None
   changes = (f'read from a Hugging Face folder of the layout {shape.layout}',)
   provenance = Provenance(config=shape.config, changes=changes)
-  with _refusals(f'{path} makes no model'):
+  with errors.refused(f'{path} makes no model'):
     return TrainedModel(
       shape.module, variables, tokenizer, shape.context, shape.bos, provenance, mesh, shape.ends
     )
@@ -161,7 +161,7 @@ def _variables(
   layers = shape.module.decoder.layers
   if layers > len(tensors):  # before there is a name for each
     raise InputError(f'{layers} layers cannot be in {path}: it has {len(tensors)} tensors.')
-  with _refusals(f'{path / CONFIG} makes no model'):
+  with errors.refused(f'{path / CONFIG} makes no model'):
     wanted = described(shape.module)
   at = lambda key, leaf: place_of(shape.layout, key, leaf, wanted.declared)
   leaves = {
@@ -190,7 +190,7 @@ def _variables(
     over: Any = jax.tree.map(lambda leaf: alone, wanted.shapes)
   else:
     over = sharding.shardings(wanted.shapes, wanted.declared, mesh)
-  with _refusals(f'the weights in {path} cannot be read'):
+  with errors.refused(f'the weights in {path} cannot be read'):
     return jax.tree_util.tree_map_with_path(read, wanted.shapes, over)
 
 
@@ -244,7 +244,7 @@ def _tensors(path: pathlib.Path) -> Iterator[dict[str, Tensor]]:
   with contextlib.ExitStack() as stack:
     found: dict[str, Tensor] = {}
     for file in [WEIGHTS] if names is None else sorted(set(names.values())):
-      with _refusals(f'{path / file} is no safetensors file'):
+      with errors.refused(f'{path / file} is no safetensors file'):
         opened = stack.enter_context(safe_open(path / file, framework='numpy'))
         for name in opened.keys():  # noqa: SIM118 - no mapping
           part = opened.get_slice(name)
@@ -276,18 +276,6 @@ def _json(file: pathlib.Path) -> dict[str, Any]:
   if not isinstance(found, dict):
     raise InputError(f'{file} must contain one JSON object.')
   return found
-
-
-@contextlib.contextmanager
-def _refusals(what: str) -> Iterator[None]:
-  """InputError of one sentence for whatever goes wrong with files that anyone may have written."""
-  try:
-    yield
-  except BaseException as error:
-    if isinstance(error, Exception) or type(error).__name__ == 'PanicException':
-      reason = str(error).split('\n')[0][:300] or type(error).__name__
-      raise InputError(f'{what}: {reason}') from error
-    raise
 
 
 def save(model: TrainedModel, path: str | os.PathLike, layout: str = '') -> None:

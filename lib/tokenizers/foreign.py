@@ -6,17 +6,17 @@ Those that cut bytes as they are become dictionaries, exact for every byte strin
 Which of the two a file is, its rules decide; no text is tried.
 """
 
-import contextlib
 import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib import errors
 from lib.errors import InputError
 from lib.tokenizers import base, kinds, sentencepiece, utf8
 from lib.tokenizers.sentencepiece import SentencePiece
@@ -87,7 +87,7 @@ class ByteLevel(utf8.TextDictionary):
 
   def encode_text(self, text: str) -> list[int]:
     """The library's ids."""
-    with _refusals('cut this text'):
+    with errors.refused('the library tokenizers cannot cut this text'):
       return self._tokenizer.encode(text, add_special_tokens=False).ids
 
   def encode_places(self, text: str) -> tuple[list[int], list[int]]:
@@ -194,7 +194,7 @@ class _Json:
     return _places(self._tokenizer, text)
 
   def decode(self, ids: list[int]) -> str:
-    with _refusals('join these ids'):
+    with errors.refused('the library tokenizers cannot join these ids'):
       return self._tokenizer.decode(ids, skip_special_tokens=False)
 
 
@@ -256,7 +256,7 @@ def _library(content: bytes):
   os.environ['RUST_BACKTRACE'] = '0'  # whatever fails there is told in a sentence
   import tokenizers
 
-  with _refusals('read this as a tokenizer.json'):
+  with errors.refused('the library tokenizers cannot read this as a tokenizer.json'):
     tokenizer = tokenizers.Tokenizer.from_str(content.decode('utf-8-sig'))
   tokenizer.no_truncation()
   tokenizer.no_padding()
@@ -269,7 +269,7 @@ def _library(content: bytes):
 
 def _places(tokenizer, text: str) -> tuple[list[int], list[int]]:
   """The ids of a text, and the character after the last of each."""
-  with _refusals('cut this text'):
+  with errors.refused('the library tokenizers cannot cut this text'):
     found = tokenizer.encode(text, add_special_tokens=False)
   return found.ids, [stop for _, stop in found.offsets]
 
@@ -303,14 +303,3 @@ def _size(tokenizer) -> int:
   if not 0 < size <= MOST:
     raise InputError(f'this tokenizer.json has {size} ids: there must be 1 to {MOST}')
   return size
-
-
-@contextlib.contextmanager
-def _refusals(what: str) -> Iterator[None]:
-  """InputError for whatever the library raises, panics of its own among them."""
-  try:
-    yield
-  except BaseException as error:
-    if isinstance(error, Exception) or type(error).__name__ == 'PanicException':
-      raise InputError(f'the library tokenizers cannot {what}: {error}') from error
-    raise
