@@ -30,31 +30,32 @@ class MergeList:
     tokens: the bytes of each of the V ids.
     merges: int32 [M, 3], (left, right, made).
     first: a character of the trainer's alphabet -> its id; others end a piece.
-    cut: a text into the pieces that no merge crosses, as the trainer cut it.
+    count: documents -> how often each piece that no merge crosses stands in them.
     by_bytes: characters are bytes; else Unicode characters.
     overlap: the trainer counts 'aaa' as two pairs (`bpe_replay.replay`).
+    lines: the trainer cut its text after line ends.
     allowed: whether the trainer would make a token of these bytes, however frequent its pair.
   """
 
   tokens: Sequence[bytes]
   merges: np.ndarray
   first: Mapping[int, int]
-  cut: Callable[[bytes], Iterable[bytes]]
+  count: Callable[[Sequence[bytes]], Mapping[bytes, int]]
   by_bytes: bool = True
   overlap: bool = True
+  lines: bool = False
   allowed: Callable[[bytes], bool] | None = None
 
-  def pieces(self, sample: int, documents: Iterable[bytes]) -> list[Piece]:
+  def pieces(self, sample: int, documents: Sequence[bytes]) -> list[Piece]:
     """What the trainer would have seen of documents of one sample, equal pieces counted once."""
-    counts: Counter[bytes] = Counter()
-    for document in documents:
-      counts.update(self.cut(document))
+    if self.lines:
+      documents = [line for one in documents for line in one.splitlines(keepends=True)]
     found = []
-    for piece, count in counts.items():
+    for piece, times in self.count(documents).items():
       ids = self._ids(piece)
       for part in np.split(ids, np.flatnonzero(ids < 0)):
         if len(part := part[part >= 0]) > 1:
-          found.append(Piece(sample, part, count))
+          found.append(Piece(sample, part, times))
     return found
 
   def could_join(self, pairs: np.ndarray) -> np.ndarray:
@@ -83,7 +84,7 @@ def of(tokenizer: base.Tokenizer, lines: bool | None = None) -> MergeList:
   Args:
     tokenizer: as `registry.load` gives it.
     lines: the trainer cut its text after line ends, as Hugging Face's does with files; None: if no
-      token goes on after one. SentencePiece's always cuts, before them.
+      token has text after one. SentencePiece's always cuts, before them.
 
   Raises:
     InputError: a tokenizer without merges.
@@ -103,32 +104,36 @@ def of(tokenizer: base.Tokenizer, lines: bool | None = None) -> MergeList:
     lines = found.by_bytes and not any(
       b'\n' in found.tokens[made][:-1] for made in found.merges[:, 2]
     )
-  if lines:
-    cut = found.cut
-    by_line = lambda text: [piece for line in text.splitlines(keepends=True) for piece in cut(line)]
-    return dataclasses.replace(found, cut=by_line)
-  return found
+  return dataclasses.replace(found, lines=lines)
 
 
 def _of_bpe(tokenizer: BPE) -> MergeList:
   merges = np.concatenate([tokenizer.merges, tokenizer.made[:, None]], axis=1)
   first = {byte: i for i, byte in enumerate(tokenizer.alphabet)}
-  cut = functools.partial(_pieces, rule=tokenizer.rule)
+  count = functools.partial(_by_rule, rule=tokenizer.rule)
   # `bpe` counts as Hugging Face's trainer does, `bpe_unsplit` without overlap.
-  return MergeList(tokenizer.pieces, merges, first, cut, overlap=tokenizer.rule != 'none')
+  return MergeList(tokenizer.pieces, merges, first, count, overlap=tokenizer.rule != 'none')
 
 
-def _pieces(text: bytes, rule: str) -> list[bytes]:
-  ends = pretokenizers.cut(text, rule).tolist()
-  return [text[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+def _by_rule(documents: Sequence[bytes], rule: str) -> dict[bytes, int]:
+  """Pieces of a pretokenizer, and how often each stands in the documents."""
+  found = pretokenizers.count(documents, rule)
+  data = found.data.tobytes()
+  places = zip(found.starts.tolist(), found.sizes.tolist(), found.counts.tolist(), strict=True)
+  return {data[start : start + size]: times for start, size, times in places}
+
+
+def _by_cut(documents: Sequence[bytes], cut: Callable[[bytes], Iterable[bytes]]) -> Counter[bytes]:
+  """The same for a function that cuts one text."""
+  return Counter(piece for document in documents for piece in cut(document))
 
 
 def _of_ranks(tokenizer: Ranks) -> MergeList:
   """The list of tiktoken's ranks, which name no pairs."""
   known = {piece.decode('latin-1'): i for i, piece in enumerate(tokenizer.pieces) if piece}
   first = {byte: known[chr(byte)] for byte in base.BYTES}
-  cut = functools.partial(_pieces, rule=tokenizer.rule)
-  return MergeList(tokenizer.pieces, _ranked(list(known), known), first, cut)
+  count = functools.partial(_by_rule, rule=tokenizer.rule)
+  return MergeList(tokenizer.pieces, _ranked(list(known), known), first, count)
 
 
 def _of_json(tokenizer: foreign.ByteLevel) -> MergeList | None:
@@ -148,7 +153,8 @@ def _of_json(tokenizer: foreign.ByteLevel) -> MergeList | None:
     found = splitter.pre_tokenize_str(text.decode('utf-8', 'replace'))
     return [bytes(map(byte_of.__getitem__, piece)) for piece, _ in found]
 
-  return MergeList(tokenizer.pieces, merges, {byte_of[one]: ids[one] for one in characters}, cut)
+  count = functools.partial(_by_cut, cut=cut)
+  return MergeList(tokenizer.pieces, merges, {byte_of[one]: ids[one] for one in characters}, count)
 
 
 def _of_sentencepiece(tokenizer: SentencePiece) -> MergeList:
@@ -162,7 +168,7 @@ def _of_sentencepiece(tokenizer: SentencePiece) -> MergeList:
     tokenizer.pieces,
     _ranked(list(known), known),
     first,
-    _words,
+    functools.partial(_by_cut, cut=_words),
     by_bytes=False,
     allowed=_one_word,
   )
