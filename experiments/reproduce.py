@@ -123,7 +123,7 @@ def run_all(names: Sequence[str], scale: str, workdir: pathlib.Path) -> dict[pat
     found[folder] = ''
     if code:
       found[folder] = (
-        f'{name} ended with exit code {code}; its message is above, and its command goes on where '
+        f'{name} ended with exit code {code}; its message is above, and its command resumes where '
         f'it stopped: {" ".join(command_of(name, scale, folder)[1:])}'
       )
       print(found[folder], file=sys.stderr, flush=True)

@@ -13,5 +13,5 @@ set -euo pipefail
 RUN=(python -m experiments.equal_info --distributed
   --config=equal_info:paper "--workdir=$HOME/runs/equal_info")  # a folder all nodes see
 
-# Time is up, or the job must make room: every process saves, and a new job goes on.
+# Time is up, or the job must make room: every process saves, and a new job resumes the run.
 srun --kill-on-bad-exit=1 "${RUN[@]}"

@@ -15,6 +15,7 @@ from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.tokenizers import merge_lists, registry
 
+RANGE = 'end of the range of 95 % of samples drawn again; chance in the training text is left out'
 LINES = {'auto': None, 'yes': True, 'no': False}
 
 
@@ -33,8 +34,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     where, note = {'category': name}, f'a sample of {sum(map(len, texts)):,} bytes'
     low, high = found.ranges[i]
     rows.add(where, 'share', found.shares[i], 'of the bytes', note)
-    rows.add(where, 'share_low', low, 'of the bytes', 'end of the 95 % interval')
-    rows.add(where, 'share_high', high, 'of the bytes', 'end of the 95 % interval')
+    rows.add(where, 'share_low', low, 'of the bytes', RANGE)
+    rows.add(where, 'share_high', high, 'of the bytes', RANGE)
     rows.add(where, 'width', found.widths[i], 'share of pairs', controlled.UNITS['width'][1])
   rows.add({}, 'objective', found.objective, *controlled.UNITS['objective'])
   return rows
@@ -51,7 +52,7 @@ def check(config: ConfigDict) -> None:
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
-  """The shares with their intervals."""
+  """The shares with their ranges."""
   of = lambda column: [row.measured or 0.0 for row in select(rows, 'off_the_shelf', column)]
   names = [row.where['category'] for row in select(rows, 'off_the_shelf', 'share')]
   if not names:
@@ -66,10 +67,10 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     axis.barh(names, shares, xerr=across, capsize=3, color=plots.COLORS[0])
     axis.invert_yaxis()
     axis.set_xlim(0, 1)
-    axis.set_xlabel('share of the bytes of the training text, with its 95 % interval')
+    axis.set_xlabel('share of the bytes of the training text, with its range')
     axis.set_title('What the tokenizer was trained on')
 
-  caption = 'The shares of the training text of the tokenizer, each with its 95 % interval.'
+  caption = 'The shares of the training text, each with its range over samples drawn again.'
   panel = plots.Panel(draw, 1.2 + 0.35 * len(names))
   return {'off_the_shelf.png': plots.Picture(caption, [panel])}
 

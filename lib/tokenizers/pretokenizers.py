@@ -155,7 +155,7 @@ def _split(pattern: str):
     raise InputError(f'{pattern!r} is no regular expression for pretokens: {error}') from error
 
 
-# A rule is a machine over the classes of characters. In a state it goes on to the next, or first
+# A rule is a machine over the classes of characters. In a state it moves to the next, or first
 # cuts before the character (CUT), or calls on one of the actions.
 CUT, ACTION = 128, 64
 RUN, CONTRACTION, SUFFIX, BACK, FROM_RIGHT, MARKS, BLANKS = range(ACTION, ACTION + 7)
@@ -188,7 +188,7 @@ Targets = dict[int, str | int]  # of each class the state or action; for all oth
 
 
 def _digits(rule: str) -> tuple[Targets, dict[str, Targets]]:
-  """Where a piece begins and goes on, for the rules that cut at some runs only."""
+  """Where a piece begins and continues, for the rules that cut at some runs only."""
   first: Targets = {**_to(range(END), 'gap'), NUMBER: 'one'}
   if rule == 'digit3_r2l':
     return first | {NUMBER: FROM_RIGHT}, {'gap': _to(set(range(END)) - {NUMBER}, 'gap')}
@@ -207,7 +207,7 @@ def _digits(rule: str) -> tuple[Targets, dict[str, Targets]]:
 
 
 def _words(rule: str) -> tuple[Targets, dict[str, Targets]]:
-  """Where a piece begins and goes on, for the rules that cut into words."""
+  """Where a piece begins and continues, for the rules that cut into words."""
   letters = (*LETTERS, MARK) if rule == 'words' else LETTERS
   marks = PUNCTUATION if rule == 'words' else (*PUNCTUATION, MARK)
   word, run = _to(letters, 'word'), _to(BLANK_CLASSES, RUN)

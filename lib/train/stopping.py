@@ -13,7 +13,7 @@ from lib.parallel import processes
 
 
 class Stopped(BaseException):
-  """The run was asked to stop; its state is saved and the same command goes on.
+  """The run was asked to stop; its state is saved, and the same command resumes it.
 
   Like KeyboardInterrupt, it is no Exception, so that no handler of errors takes it for one.
 
