@@ -319,14 +319,7 @@ class Decoder(nn.Module):
     """A cache for `batch` texts of up to `length` tokens, none of which has begun."""
     head_dim = self.head_dim or self.dim // self.heads
     shape = (self.layers, batch, self.kv_heads or self.heads, length, head_dim)
-    slots = lambda: jnp.zeros((batch, length), jnp.int32)
-    return Cache(
-      jnp.zeros(shape, self.dtype),
-      jnp.zeros(shape, self.dtype),
-      slots(),
-      slots(),
-      jnp.zeros(batch, jnp.int32),
-    )
+    return Cache.empty(shape, self.dtype, self.dtype)
 
 
 class LanguageModel(nn.Module):

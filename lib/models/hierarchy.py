@@ -19,9 +19,10 @@ import jax.numpy as jnp
 
 from lib.errors import InputError
 from lib.models.kv_cache import Cache
-from lib.models.recurrence import ages, last_slots, linear_recurrence
+from lib.models.recurrence import ages, last_slots
 from lib.models.routers import Seen
 from lib.parameters import declare_flops, declared, flops_times
+from pallas_kernels.linear_recurrence import linear_recurrence
 
 CLIP = 1e-4  # of probabilities that smooth
 
@@ -50,9 +51,7 @@ def select(begins: jax.Array, room: int) -> Chunks:
   slots = jnp.where(begins, count - 1, room)
   places = empty.at[rows, slots].set(jnp.broadcast_to(tokens[None], begins.shape), mode='drop')
   real = jnp.arange(room)[None] < count[:, -1:]
-  return Chunks(
-    places, real, jnp.minimum(count, room) - 1, jnp.maximum(count[:, -1] - room, 0)
-  )
+  return Chunks(places, real, jnp.minimum(count, room) - 1, jnp.maximum(count[:, -1] - room, 0))
 
 
 def gather(x: jax.Array, places: jax.Array) -> jax.Array:
@@ -60,13 +59,16 @@ def gather(x: jax.Array, places: jax.Array) -> jax.Array:
   return jnp.take_along_axis(x, places.reshape(*places.shape, *(1,) * (x.ndim - 2)), axis=1)
 
 
-def smooth(x: jax.Array, weights: jax.Array) -> jax.Array:
-  """Exponential moving averages y_i = w_i x_i + (1 − w_i) y_{i−1} of [B, C, D] by weights [B, C].
+def smooth(x: jax.Array, weights: jax.Array, before: jax.Array) -> jax.Array:
+  """Exponential moving averages y_i = w_i x_i + (1 − w_i) y_{i−1} of x [B, C, D].
 
-  The first weight of a document is 1, so that nothing reaches it from the one before.
+  Args:
+    x: what is averaged.
+    weights: [B, C]; 1 at a document's first, so that nothing reaches it from the one before.
+    before: y_{−1}, [B, D].
   """
   weights = weights[..., None]
-  return linear_recurrence(jnp.broadcast_to(1 - weights, x.shape), weights * x)
+  return linear_recurrence(1 - weights, weights * x, before)
 
 
 def straight_through(x: jax.Array, confidence: jax.Array) -> jax.Array:
@@ -77,8 +79,8 @@ def straight_through(x: jax.Array, confidence: jax.Array) -> jax.Array:
 def ratio_loss(share: jax.Array, probability: jax.Array, target: float) -> jax.Array:
   """H-Net's loss of F, the share of tokens that begin a chunk, and G, their mean probability.
 
-  N / (N − 1) · ((N − 1) F G + (1 − F) (1 − G)) for a target of N tokens a chunk: 1 at F = G = 1 / N,
-  which is least among F = G. Its gradient reaches G alone, as F is counted.
+  N / (N − 1) · ((N − 1) F G + (1 − F) (1 − G)) for a target of N tokens a chunk. It is 1 at
+  F = G = 1 / N, the least among F = G. Its gradient reaches G alone, as F is counted.
   """
   odds = target - 1
   return target / odds * (odds * share * probability + (1 - share) * (1 - probability))
@@ -217,15 +219,14 @@ class Hierarchy(nn.Module):
     weights = jnp.where(gather(age, chunks.places) == 0, 1.0, weights)
     weights = jnp.where(chunks.real, weights if self.smoothing else 1.0, 0.0)
     z = z.astype(jnp.float32)
-    before = None if cache is None else last_slots(cache.own.values[0, :, 0], cache.lengths, 1)
-    if before is not None:  # the newest average of a text is what its first chunk here adds to
-      z, weights = jnp.concatenate([before, z], 1), jnp.pad(weights, ((0, 0), (1, 0)), constant_values=1)
-      z = smooth(z, weights)
-      spread = gather(z, chunks.of_token + 1)
-    else:
-      spread = gather(smooth(z, weights), jnp.maximum(chunks.of_token, 0))
-      own = gather(segments, gather(chunks.places, jnp.maximum(chunks.of_token, 0))) == segments
-      spread = jnp.where((own & (chunks.of_token >= 0))[..., None], spread, 0)
+    before = jnp.zeros_like(z[:, 0])  # the newest average so far, which tokens before a chunk keep
+    if cache is not None:
+      before = last_slots(cache.own.values[0, :, 0], cache.lengths, 1)[:, 0]
+    averages = jnp.concatenate([before[:, None], smooth(z, weights, before)], axis=1)
+    spread = gather(averages, chunks.of_token + 1)
+    if segments is not None:  # without room for its own, a document gets no other's
+      begun_in = gather(segments, gather(chunks.places, jnp.maximum(chunks.of_token, 0)))
+      spread = jnp.where((begun_in == segments)[..., None], spread, 0)
     kept = spread
     if self.straight:
       confidence = jnp.where(begins, probability, 1 - probability)
@@ -304,10 +305,7 @@ class Hierarchy(nn.Module):
 
   def empty_cache(self, batch: int, length: int) -> HierarchyCache:
     """A cache for `batch` texts of up to `length` tokens, none of which has begun."""
-    slots = jnp.zeros((batch, length), jnp.int32)
-    shape = (1, batch, 1, length, self.dim)
-    own = Cache(
-      jnp.zeros(shape, self.dtype), jnp.zeros(shape), slots, slots, jnp.zeros(batch, jnp.int32)
-    )
+    own = Cache.empty((1, batch, 1, length, self.dim), self.dtype, jnp.float32)
+    chunks = jnp.zeros((batch, length), jnp.int32)
     of = lambda part: None if part is None else part.empty_cache(batch, length)
-    return HierarchyCache(own, slots, of(self.encoder), of(self.decoder), of(self.inner))
+    return HierarchyCache(own, chunks, of(self.encoder), of(self.decoder), of(self.inner))

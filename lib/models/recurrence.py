@@ -20,16 +20,11 @@ from lib.models.kv_cache import Cache
 from lib.parallel.activations import by_rows
 from lib.parameters import declare_flops, declared
 from pallas_kernels.implementations import backend
+from pallas_kernels.linear_recurrence import linear_recurrence
 
 KINDS = ('recurrence', 'convolution')
 TAPS = 4  # inputs that the convolution sees, the newest among them
 FORGETS = (0.5, 0.98)  # share of the state that the first and the last channel keep at the start
-
-
-def linear_recurrence(decay: jax.Array, x: jax.Array) -> jax.Array:
-  """h_t = decay_t h_{t−1} + x_t with h_{−1} = 0, all [B, T, E]."""
-  join = lambda one, two: (one[0] * two[0], two[0] * one[1] + two[1])
-  return jax.lax.associative_scan(join, (decay, x), axis=1)[1]
 
 
 def ages(segments: jax.Array) -> jax.Array:
@@ -60,7 +55,7 @@ class RecurrentLayer(nn.Module):
     x_btd: jax.Array,
     read: tuple[jax.Array, jax.Array] | None,
     age: jax.Array,
-    lengths: jax.Array | None,
+    lengths: Any,
   ) -> tuple[jax.Array, Any]:
     """The new residual stream, and to be stacked: the stream, or with a cache what it keeps.
 
@@ -99,10 +94,8 @@ class RecurrentLayer(nn.Module):
       keep = nn.sigmoid(channels('keep_bias', _spread_out, (width,))[None, None] + slope * wide)
       new = (1 - keep) * wide
       keep = jnp.where((age > 0)[..., None], keep, 0)
-      if read is not None:
-        before = last_slots(read[1][:, 0], lengths, 1)
-        new = new.at[:, :1].add(keep[:, :1] * before)
-      states = linear_recurrence(keep, new)
+      before = None if read is None else last_slots(read[1][:, 0], lengths, 1)[:, 0]
+      states = linear_recurrence(keep, new, before)
       mixed = mixed + states.astype(self.dtype)
     project = nn.Dense(self.dim, use_bias=False, kernel_init=out_of, dtype=self.dtype, name='out')
     rows = (mixed * nn.silu(gate)).reshape(-1, width)
@@ -174,7 +167,4 @@ class RecurrentDecoder(nn.Module):
     for every slot, so that a text can go back to any of its tokens.
     """
     shape = (self.layers, batch, 1, length, 2 * self.dim)
-    slots = jnp.zeros((batch, length), jnp.int32)
-    return Cache(
-      jnp.zeros(shape, self.dtype), jnp.zeros(shape), slots, slots, jnp.zeros(batch, jnp.int32)
-    )
+    return Cache.empty(shape, self.dtype, jnp.float32)

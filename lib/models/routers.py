@@ -8,7 +8,7 @@ Legend: B batch, T length, N new tokens, S slots of a cache, D model width.
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -53,13 +53,17 @@ class Cosine(nn.Module):
   def __call__(self, seen: Seen) -> jax.Array:
     """Probabilities [B, N], float32."""
     declare_flops(self, 2 * 2 * self.dim**2)
-    identity = declared(lambda key, shape, dtype: jnp.eye(*shape, dtype=dtype), ('fsdp', 'tensor'))
+    identity = declared(_identity, ('fsdp', 'tensor'))
     dense = lambda name: nn.Dense(self.dim, use_bias=False, kernel_init=identity, name=name)
     query = dense('query')(seen.vectors.astype(jnp.float32))
     key = dense('key')(seen.before.astype(jnp.float32))
     length = lambda x: jnp.sqrt((x**2).sum(axis=-1) + 1e-12)
     cosine = (query * key).sum(axis=-1) / (length(query) * length(key))
     return jnp.clip((1 - cosine) / 2, 0, 1)
+
+
+def _identity(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
+  return jnp.eye(shape[0], dtype=dtype)
 
 
 class Stride(nn.Module):
