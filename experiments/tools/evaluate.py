@@ -17,6 +17,7 @@ import pathlib
 import time
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -106,7 +107,7 @@ def answered(model: TrainedModel, asked: Sequence[questions.Question]) -> Iterat
   """Lines that say how well the model answers questions."""
   if model.tokenizer is None:
     raise InputError('this model has no tokenizer, with which questions could be asked.')
-  mesh = model.mesh or sharding.make_mesh({})
+  mesh = model.mesh or sharding.make_mesh({}, jax.devices()[:1])
   answers = multiple_choice.ask(
     model.next_log_probs, asked, model.tokenizer, mesh, length=model.context, bos=model.bos
   )
