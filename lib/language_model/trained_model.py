@@ -307,10 +307,13 @@ class TrainedModel:
     part = table_pairs.part_of(self.variables, 'embedding')
     return table_pairs.get_tables(self.module.embedding, part)
 
-  def with_tables(self, tables: Tables, tokenizer: Tokenizer) -> 'TrainedModel':
+  def with_tables(
+    self, tables: Tables, tokenizer: Tokenizer, bos: int | None = -1, ends: tuple[int, ...] = ()
+  ) -> 'TrainedModel':
     """The same decoder over other tables, for another tokenizer: a new model.
 
-    The BOS vector stays; its id becomes the new tokenizer's `vocab_size`.
+    The BOS vector stays; its id becomes the new tokenizer's `vocab_size`, unless `bos` is one of
+    its ids, or None.
 
     Raises:
       InputError: tables that do not fit the tokenizer or the model.
@@ -327,8 +330,10 @@ class TrainedModel:
       table_pairs.with_part(self.variables, 'embedding', part),
       tokenizer,
       self.context,
-      provenance=dataclasses.replace(self.provenance, changes=changes),
-      mesh=self.mesh,
+      bos,
+      dataclasses.replace(self.provenance, changes=changes),
+      self.mesh,
+      ends,
     )
 
   def save(self, path: str | os.PathLike) -> None:
