@@ -50,7 +50,7 @@ def spec(config: ConfigDict) -> str:
 
 def measure(config: ConfigDict, run: Run) -> Rows:
   """Rows of each tokenizer on each text, and on all of them together."""
-  options, made = config.compare, {}
+  options, made = config.compare, dict[str, Tokenizer]()
   training, texts = _texts(config)
   rows = Rows('compare', lambda where: not made[where['tokenizer']].lossless)
   for name, label in tokenizer_names.labels(options.tokenizers).items():
@@ -67,7 +67,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 def _texts(config: ConfigDict) -> tuple[list[bytes], dict[str, list[bytes]]]:
   """The text to train on, and the blocks of each text to measure; they share no text."""
   options = config.compare
-  known = {re.sub(r'[^\w.+-]', '_', name): one for name, one in _open(config).items()}
+  known = categories.open_categories(spec(config))
   training: list[bytes] = []
   if options.train_texts:
     source = sources.open_source(options.train_texts, 'train')
@@ -78,12 +78,9 @@ def _texts(config: ConfigDict) -> tuple[list[bytes], dict[str, list[bytes]]]:
     training = [document for documents in parts.values() for document in documents]
   cut = lambda texts: [block for text in texts for block in categories.blocks(text)]
   return training, {
-    name: cut(categories.take(documents, options.text_bytes)) for name, documents in known.items()
+    re.sub(r'[^\w.+-]', '_', name): cut(categories.take(documents, options.text_bytes))
+    for name, documents in known.items()
   }
-
-
-def _open(config: ConfigDict) -> categories.Categories:
-  return categories.open_categories(spec(config))
 
 
 def _make(config: ConfigDict, run: Run, name: str, training: Sequence[bytes]) -> Tokenizer:
