@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import coders, tokenizer_names
-from experiments.recipe import Pictures, Run, Table
+from experiments.recipe import Pictures, Run, Table, naming
 from experiments.tokenizer_names import LEARNED, is_file
 from lib import stats, tokenizers
 from lib.data import categories, sources
@@ -26,7 +26,8 @@ OVER = 'blocks'
 def check(config: ConfigDict) -> None:
   """Raises InputError for unknown or equal tokenizers, or for texts that are not there."""
   options = config.compare
-  categories.check(spec(config))
+  with naming('compare.texts' if options.texts else 'data.source'):
+    categories.check(spec(config))
   tokenizer_names.check('compare.tokenizers', options.tokenizers)
   for name in options.tokenizers:
     if name not in LEARNED and not is_file(name):
@@ -35,7 +36,8 @@ def check(config: ConfigDict) -> None:
         f'{", ".join(LEARNED)}.'
       )
   if options.train_texts:
-    sources.open_source(options.train_texts, 'train')
+    with naming('compare.train_texts'):
+      sources.open_source(options.train_texts, 'train')
   elif options.parallel and not all(map(is_file, options.tokenizers)):
     raise InputError(
       'compare.parallel: texts that are translations are measured whole, so give other text to '
