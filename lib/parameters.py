@@ -10,10 +10,11 @@ variables are plain arrays. A module that scans or maps others must pass the col
 as it does 'params': `variable_axes={'params': 0, 'flops': 0}`.
 """
 
+import contextlib
 import contextvars
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -25,6 +26,7 @@ from jax.extend.core import jaxpr_as_fun
 
 SOWN = ('losses', 'metrics', 'intermediates')  # collections that are not variables
 _describing = contextvars.ContextVar('describing', default=False)
+_times = contextvars.ContextVar('times', default=1.0)  # calls for each token
 
 
 class Declaration(NamedTuple):
@@ -97,7 +99,17 @@ def declare_flops(module: nn.Module, flops: float) -> None:
   Matrix products are counted, two per multiply-add; smaller costs are not.
   """
   if _describing.get():
-    module.sow('flops', 'flops', _Noted(jnp.zeros(()), float(flops)))
+    module.sow('flops', 'flops', _Noted(jnp.zeros(()), float(flops) * _times.get()))
+
+
+@contextlib.contextmanager
+def flops_times(factor: float) -> Iterator[None]:
+  """Inside, `declare_flops` counts for each token that many times, as for one chunk in several."""
+  token = _times.set(_times.get() * factor)
+  try:
+    yield
+  finally:
+    _times.reset(token)
 
 
 def describe(init_fn: Callable, batch: Mapping[str, Any]) -> Description:

@@ -2,7 +2,6 @@
 """One attack: a tokenizer and samples of the categories in, the shares of its training text out."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -20,7 +19,7 @@ class Found:
   Attributes:
     shares: float64 [n], of the bytes.
     objective: what the best mixture leaves unexplained, as a share of all pairs.
-    ranges: float64 [n, 2], where the shares lie with LEVEL confidence over resampled documents.
+    ranges: float64 [n, 2], where the shares lie with LEVEL confidence over documents drawn again.
     widths: float64 [n], how far a share of pairs can move while the objective grows by 1 %.
   """
 
@@ -38,15 +37,12 @@ class Samples:
     self._sizes = [sum(map(len, documents)) for documents in samples.values()]
     self._category = np.repeat(np.arange(len(samples)), folds).tolist()
     pieces = []
-    for i, documents in enumerate(samples.values()):
+    for documents in samples.values():
       if len(documents) < 2 * folds:
         documents = [block for document in documents for block in blocks(document)]
-      for fold in range(folds):
-        pieces += merges.pieces(i * folds + fold, documents[fold::folds])
-    self._there = np.bincount([one.sample for one in pieces], minlength=len(samples) * folds) > 0
-    self._replay = bpe_replay.replay(
-      pieces, len(samples) * folds, merges.merges[:most], merges.lengths, merges.overlap
-    )
+      pieces += [merges.pieces(documents[fold::folds]) for fold in range(folds)]
+    self._there = np.array([np.any(one.cells >= 0) for one in pieces])
+    self._replay = bpe_replay.replay(pieces, merges.merges[:most], merges.lengths, merges.overlap)
     self._allowed = merges.could_join(self._replay.pairs)
 
   def _attack(self, merges: int) -> Attack:
@@ -61,13 +57,24 @@ class Samples:
     """What the best mixture leaves unexplained of the first merges, as a share of all pairs."""
     return self._attack(merges).solve().objective
 
-  def found(self, merges: int, resamples: int, rng: np.random.Generator) -> Found:
-    """Shares with their intervals, by the first merges."""
+  def found(
+    self, merges: int, resamples: int, rng: np.random.Generator, train_bytes: int | None = None
+  ) -> Found:
+    """Shares with their intervals, by the first merges.
+
+    Args:
+      merges: how many count.
+      resamples: draws from which an interval is made.
+      rng: of the draws.
+      train_bytes: of the training text; None is so many that chance plays no part in it.
+    """
     attack = self._attack(merges)
     best = attack.solve()
     shares = attack.byte_shares(best.shares, self._sizes)
+    part = np.inf if train_bytes is None else np.maximum(shares * train_bytes, 1.0)
+    worth = self._sizes / np.broadcast_to(part, shares.shape)
     drawn = [
-      attack.byte_shares(attack.resampled(self._weights(rng)), self._sizes)
+      attack.byte_shares(attack.resampled(self._weights(worth, rng)), self._sizes)
       for _ in range(resamples)
     ]
     ranges = np.stack([shares, shares], axis=1)
@@ -78,22 +85,26 @@ class Samples:
     moved = attack.ranges()
     return Found(shares, best.objective, ranges, moved[:, 1] - moved[:, 0])
 
-  def _weights(self, rng: np.random.Generator) -> np.ndarray:
-    """How often each fold counts when those with text of each category are drawn again."""
+  def _weights(self, worth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How often each fold counts when those with text of each category are drawn again.
+
+    A sample and the training text's part of its category differ by the chance of both. With a
+    sample `worth` [n] times as large as that part, this is the chance of a sample 1 + `worth` times
+    smaller: so many fewer folds are drawn.
+    """
     there = self._there.reshape(len(self.names), self._folds)
-    drawn = [rng.multinomial(row.sum(), row / row.sum()) for row in there]
+    drawn = [
+      rng.multinomial(max(1, round(row.sum() / (1 + times))), row / row.sum())
+      for row, times in zip(there, worth, strict=True)
+    ]
     return np.concatenate(drawn).astype(float)
 
 
 def tokens_per_byte(merges: MergeList, samples: Categories, most: int) -> np.ndarray:
   """Tokens a byte [n] of each category's sample under the first merges: the simple baseline."""
-  found = []
-  for documents in samples.values():
-    one = bpe_replay.replay(
-      merges.pieces(0, documents), 1, merges.merges[:most], merges.lengths, merges.overlap
-    )
-    found.append(one.tokens[-1, 0] / sum(map(len, documents)))
-  return np.array(found)
+  pieces = [merges.pieces(documents) for documents in samples.values()]
+  one = bpe_replay.replay(pieces, merges.merges[:most], merges.lengths, merges.overlap)
+  return one.tokens[-1] / [sum(map(len, documents)) for documents in samples.values()]
 
 
 def log_mse(shares: np.ndarray, truth: np.ndarray) -> float:
@@ -101,20 +112,18 @@ def log_mse(shares: np.ndarray, truth: np.ndarray) -> float:
   return float(np.log10(max(np.mean((shares - truth) ** 2), 1e-18)))
 
 
-def regressed(features: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Iterable[np.ndarray]:
-  """The shares of each mixture [n] by a regression on all others: of its tokens a byte [n].
+def regressed(features: np.ndarray, truths: np.ndarray, mine: np.ndarray) -> np.ndarray:
+  """Shares [n] by a linear regression on the logarithm of tokens a byte, clipped to sum to 1.
 
-  A line with one slope, and a level for each category, of the shares against the logarithm of the
-  tokens a byte; clipped, and scaled to sum to 1.
+  Args:
+    features: tokens a byte [K, n] of each category under K tokenizers.
+    truths: the shares [K, n] of their training texts.
+    mine: tokens a byte [n] under the tokenizer whose shares are sought.
   """
-  x, y = np.log(np.array(features)), np.array(truths)
-  for left_out in range(len(x)):
-    known = np.arange(len(x)) != left_out
-    centre, level = x[known].mean(axis=0), y[known].mean(axis=0)
-    dx, dy = x[known] - centre, y[known] - level
-    slope = (dx * dy).sum() / max((dx**2).sum(), 1e-12)
-    guess = np.clip(level + slope * (x[left_out] - centre), 1e-6, None)
-    yield guess / guess.sum()
+  x, centre = np.log(features), np.log(features).mean(axis=0)
+  slopes = np.linalg.lstsq(x - centre, truths - truths.mean(axis=0), rcond=None)[0]
+  guess = np.clip(truths.mean(axis=0) + (np.log(mine) - centre) @ slopes, 1e-6, None)
+  return guess / guess.sum()
 
 
 def mixed(

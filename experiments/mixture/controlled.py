@@ -48,36 +48,36 @@ def _measure(config: ConfigDict, table: str, known: Categories) -> Rows:
   seeds = range(config.seed, config.seed + options.mixtures)
   jobs = [(config, options, known, seed) for seed in seeds]
   every = on_all_cores(table, _one_mixture, jobs)
-  truths = [truth for truth, *_ in every]
   errors: dict[tuple, list[float]] = defaultdict(list)  # coordinates -> log10 MSE of each mixture
   others: dict[str, list[float]] = defaultdict(list)
-  for seed, (truth, found, _, quantities) in zip(seeds, every, strict=True):
+  for seed, (truth, found, by_regression, quantities) in zip(seeds, every, strict=True):
     for (sample, merges), shares in found.items():
       errors['attack', sample, merges].append(attack.log_mse(shares, truth))
     uniform = np.full(len(truth), 1 / len(truth))
     guesses = np.random.default_rng(seed).dirichlet(np.ones(len(truth)), GUESSES)
     errors['random',].append(float(np.mean([attack.log_mse(one, truth) for one in guesses])))
     errors['uniform',].append(attack.log_mse(uniform, truth))
+    errors['tokens_per_byte',].append(attack.log_mse(by_regression, truth))
     for name, value in quantities.items():
       others[name].append(value)
-  guessed = attack.regressed([features for _, _, features, _ in every], truths)
-  for truth, shares in zip(truths, guessed, strict=True):
-    errors['tokens_per_byte',].append(attack.log_mse(shares, truth))
   baselines = np.array([errors[name,] for name in ('random', 'uniform', 'tokens_per_byte')])
   best = baselines[np.argmin(baselines.mean(axis=1))]
+  most = {'sample': max(options.sample_bytes), 'merges': options.interval_merges}
+  against = {
+    'random': errors['random',],
+    'best_baseline': best,
+    'interval_row': errors['attack', most['sample'], most['merges']],
+  }
   of = lambda values: stats.mean(values, over='mixtures')
   for key, values in errors.items():
     where = dict(zip(('method', 'sample', 'merges'), key, strict=False))
     rows.add(where, 'log10_mse', of(values), 'log10 of the mean squared error of shares')
     if key[0] == 'attack':
-      for name, baseline in (('random', errors['random',]), ('best_baseline', best)):
-        less = of(np.array(values) - baseline)
-        rows.add(where, f'log10_mse_less_{name}', less, 'difference by mixture')
-  where = {
-    'method': 'attack',
-    'sample': max(options.sample_bytes),
-    'merges': options.interval_merges,
-  }
+      for name, other in against.items():
+        less = np.array(values) - other
+        if less.any():
+          rows.add(where, f'log10_mse_less_{name}', of(less), 'difference by mixture')
+  where = {'method': 'attack', **most}
   for name, values in others.items():
     rows.add(where, name, of(values), *UNITS[name])
   return rows
@@ -85,8 +85,8 @@ def _measure(config: ConfigDict, table: str, known: Categories) -> Rows:
 
 UNITS = {  # column -> unit, note
   'coverage': (
-    'share of intervals', 'that hold the true share: of documents drawn again, so without what '
-    'the training text adds by chance',
+    'share of intervals', 'that hold the true share: of documents drawn again, in the sample and '
+    'in the training text',
   ),
   'width': ('share', 'by which a share of pairs can move while the objective grows by 1 %'),
   'objective': ('share of pairs', 'that the best mixture leaves unexplained'),
@@ -99,7 +99,7 @@ UNITS = {  # column -> unit, note
 
 
 def _one_mixture(config: ConfigDict, options: ConfigDict, known: Categories, seed: int) -> tuple:
-  """The true shares, those found by (sample, merges), tokens a byte, and further quantities."""
+  """The true shares, those found by (sample, merges), by regression, and further quantities."""
   rng = np.random.default_rng(seed)
   largest, most = max(options.sample_bytes), max(options.merges)
   training, samples = categories.halves(known, seed, options.train_bytes, largest)
@@ -114,7 +114,8 @@ def _one_mixture(config: ConfigDict, options: ConfigDict, known: Categories, see
       found[size, count] = replayed.shares(count)
   for count in options.merges:
     found['training', count] = attack.Samples(merges, parts, 1, most).shares(count)
-  best = replayed.found(options.interval_merges, options.resamples, rng)
+  size = sum(len(text) for part in parts.values() for text in part)
+  best = replayed.found(options.interval_merges, options.resamples, rng, size)
   low, high = best.ranges.T
   quantities = {
     'coverage': float(np.mean((low <= truth) & (truth <= high))),
@@ -127,7 +128,31 @@ def _one_mixture(config: ConfigDict, options: ConfigDict, known: Categories, see
       continue
     p = _none_of_these(config, options, merges, {one: samples[one] for one in there}, rng)
     quantities[name] = float(p <= SIGNIFICANT)
-  return truth, found, attack.tokens_per_byte(merges, samples, most), quantities
+  return truth, found, _by_regression(config, options, merges, samples, rng), quantities
+
+
+def _by_regression(
+  config: ConfigDict,
+  options: ConfigDict,
+  merges: merge_lists.MergeList,
+  samples: Categories,
+  rng: np.random.Generator,
+) -> np.ndarray:
+  """The shares [n] by tokens a byte of half of each sample.
+
+  What they tell is learned from tokenizers trained on mixtures of the other halves.
+  """
+  most = max(options.merges)
+  half = {name: texts[::2] for name, texts in samples.items()}
+  rest = {name: texts[1::2] for name, texts in samples.items()}
+  features, truths = [], []
+  for wanted in rng.dirichlet(np.ones(len(samples)), options.own_tokenizers):
+    parts, truth = attack.mixed(rest, wanted, options.train_bytes)
+    own = train(config, [text for part in parts.values() for text in part], most)
+    features.append(attack.tokens_per_byte(merge_lists.of(own), half, most))
+    truths.append(truth)
+  mine = attack.tokens_per_byte(merges, half, most)
+  return attack.regressed(np.array(features), np.array(truths), mine)
 
 
 def _none_of_these(
@@ -219,7 +244,8 @@ def _table(name: str, measure: Callable[[ConfigDict, Run], Rows], what: str) -> 
     'Errors of a share below 1e-9 count as 1e-9. '
     '`sample` is how much text of each category the attacker has, none of it in the training text; '
     '`training` is the training text itself. The baselines know no merges: a random and an equal '
-    'mixture, and a regression on tokens a byte of each category, fitted to the other tokenizers.',
+    'mixture, and a regression on tokens a byte of each category, fitted to tokenizers that the '
+    'attacker trains on the samples.',
     (
       'log10_mse',
       'log10_mse_less_best_baseline',

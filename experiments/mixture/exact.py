@@ -72,8 +72,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 def replayed(merges: MergeList, samples: Categories) -> Replay:
   """The merges replayed on one sample for each category."""
-  pieces = [piece for i, one in enumerate(samples.values()) for piece in merges.pieces(i, one)]
-  return bpe_replay.replay(pieces, len(samples), merges.merges, merges.lengths, merges.overlap)
+  pieces = [merges.pieces(one) for one in samples.values()]
+  return bpe_replay.replay(pieces, merges.merges, merges.lengths, merges.overlap)
 
 
 def _conservation(one: Replay) -> int:

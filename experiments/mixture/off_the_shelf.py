@@ -15,7 +15,7 @@ from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.tokenizers import merge_lists, registry
 
-RANGE = 'end of the range of 95 % of samples drawn again; chance in the training text is left out'
+RANGE = 'end of the range of 95 % of documents drawn again'
 LINES = {'auto': None, 'yes': True, 'no': False}
 
 
@@ -29,13 +29,15 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   samples = {name: categories.take(texts, options.sample_bytes) for name, texts in known.items()}
   replayed = attack.Samples(merges, samples, options.folds, options.merges)
   rng = np.random.default_rng(config.seed)
-  found = replayed.found(options.merges, options.resamples, rng)
+  size = options.train_bytes or None
+  found = replayed.found(options.merges, options.resamples, rng, size)
   for i, (name, texts) in enumerate(samples.items()):
     where, note = {'category': name}, f'a sample of {sum(map(len, texts)):,} bytes'
     low, high = found.ranges[i]
     rows.add(where, 'share', found.shares[i], 'of the bytes', note)
-    rows.add(where, 'share_low', low, 'of the bytes', RANGE)
-    rows.add(where, 'share_high', high, 'of the bytes', RANGE)
+    range_note = RANGE + ('' if size else '; chance in the training text is left out')
+    rows.add(where, 'share_low', low, 'of the bytes', range_note)
+    rows.add(where, 'share_high', high, 'of the bytes', range_note)
     rows.add(where, 'width', found.widths[i], 'share of pairs', controlled.UNITS['width'][1])
   rows.add({}, 'objective', found.objective, *controlled.UNITS['objective'])
   return rows

@@ -3,6 +3,7 @@
 
 import functools
 import importlib.util
+import os
 import pathlib
 import sysconfig
 import unicodedata
@@ -54,8 +55,10 @@ def check(spec: str) -> list[pathlib.Path]:
   if spec == 'stdlib':
     return []
   folder = pathlib.Path(spec)
-  if not folder.is_dir():
-    raise InputError(f'{spec!r} is no folder: give one with a file or a folder for each category.')
+  if not os.path.isdir(folder):  # unlike `is_dir`, for a name of any length
+    raise InputError(
+      f'{spec[:100]!r} is no folder: give one with a file or a folder for each category.'
+    )
   there = [one for one in sorted(folder.iterdir()) if not one.name.startswith('.')]
   there = [one for one in there if one.is_dir() or one.suffix in ('', '.txt')]
   if len(there) < 2:

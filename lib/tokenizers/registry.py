@@ -11,6 +11,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from lib import progress
 from lib.errors import InputError
 from lib.tokenizers import files, foreign, kinds
 from lib.tokenizers.base import Tokenizer
@@ -79,7 +80,8 @@ def train(name: str, documents: Sequence[bytes], vocab_size: int, **options: Any
     InputError: an unknown name or option, or what the family's function refuses.
   """
   check(name, options)
-  return resolve(FAMILIES[name].train)(documents, vocab_size, **options)
+  with progress.waiting(f'training {name}, {vocab_size:,} ids'):
+    return resolve(FAMILIES[name].train)(documents, vocab_size, **options)
 
 
 def check(name: str, options: Collection[str]) -> None:
