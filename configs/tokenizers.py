@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.fields import Field, Scaled
 
-TABLES = ('compression', 'transition', 'compare')
+TABLES = ('compression', 'transition', 'compare', 'parity')
 TEXTS = ('stdlib/prose', 'stdlib/source')
 SIZES = (1024, 2048, 4096, 8192, 16_384, 32_768)
 SHARES = (0.0, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -59,6 +59,14 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'train_bytes': Scaled(100_000, 2_000_000, 100_000_000, 2**30),  # of all texts, at most
       'text_bytes': Scaled(10_000, 256_000, 1_000_000, 10_000_000),  # that are measured, at most
       'draws': Field(Scaled(20, 100, 200, 200), least=2),  # of all blocks, for the errors
+    },
+    'parity': {
+      'texts': '',  # a folder with a file or a folder for each language, translations of one text
+      'train_texts': '',  # the same for the text to train on; '': two thirds of the translations
+      'languages': Field(Scaled(4, 30, 60, 60), least=2),  # at most, spread over the names
+      'vocab_size': Field(Scaled(400, 4096, 32_768, 131_072), least=256),
+      'train_bytes': Scaled(20_000, 256_000, 10_000_000, 100_000_000),  # of each language, at most
+      'draws': Field(Scaled(20, 100, 200, 200), least=2),  # of all lines, for the errors
     },
   }
   return common.build(arg, TABLES, sections)
