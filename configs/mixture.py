@@ -57,7 +57,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'full_merges': Scaled(10, 60, 60, 60),  # of the program with all rows at once
     },
     'domains': mixtures,
-    'languages': mixtures | {'texts': ''},  # a folder with a file or a folder for each language
+    'languages': mixtures
+    | {
+      'mixtures': Field(Scaled(3, 6, 20, 100), least=3),
+      'texts': '',  # a folder with a file or a folder for each language
+    },
     'off_the_shelf': {
       'tokenizer': '',  # file: ours, tokenizer.json, SentencePiece BPE
       'texts': '',  # a folder with a file or a folder for each category

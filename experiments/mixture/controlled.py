@@ -142,7 +142,7 @@ def _by_regression(
 
   What they tell is learned from tokenizers trained on mixtures of the other halves.
   """
-  most = max(options.merges)
+  most = options.interval_merges
   half = {name: texts[::2] for name, texts in samples.items()}
   rest = {name: texts[1::2] for name, texts in samples.items()}
   features, truths = [], []

@@ -23,6 +23,7 @@ import numpy as np
 from lib.errors import InputError
 from lib.tokenizers.bpe_replay import Replay
 
+PRIMAL = 4  # HiGHS's number for the primal simplex method
 TOLERANCE = 1e-6  # pairs by which a row may be violated: counts are whole numbers
 
 
@@ -201,6 +202,7 @@ class _Program:
     costs = np.arange(self._count, size, dtype=np.int32)
     self._solver.addRow(-highspy.kHighsInf, limit, len(costs), costs, np.ones(len(costs)))
     self._solver.changeColsCost(len(costs), costs, np.zeros(len(costs)))
+    self._solver.setOptionValue('simplex_strategy', PRIMAL)  # the old basis stays feasible
     found = np.zeros((self._count, 2))
     for one in range(self._count):
       for side, sign in enumerate((1.0, -1.0)):
