@@ -149,9 +149,7 @@ def _of_bpe(tokenizer: BPE) -> MergeList:
 def _by_rule(documents: Sequence[bytes], rule: str) -> dict[bytes, int]:
   """Pieces of a pretokenizer, and how often each stands in the documents."""
   found = pretokenizers.count(documents, rule)
-  data = found.data.tobytes()
-  places = zip(found.starts.tolist(), found.sizes.tolist(), found.counts.tolist(), strict=True)
-  return {data[start : start + size]: times for start, size, times in places}
+  return dict(zip(found.texts(), found.counts.tolist(), strict=True))
 
 
 def _by_cut(documents: Sequence[bytes], cut: Callable[[bytes], Iterable[bytes]]) -> Counter[bytes]:
