@@ -78,7 +78,7 @@ def cut(data: bytes, rule: str) -> np.ndarray:
   Raises:
     InputError: as `patterns`.
   """
-  return _cut_all([data], data, rule)
+  return cut_each(data, [len(data)], rule)
 
 
 class Pieces(NamedTuple):
@@ -107,14 +107,19 @@ def count(documents: Sequence[bytes], rule: str) -> Pieces:
     InputError: as `patterns`.
   """
   joined = b''.join(documents)
-  stops = _cut_all(documents, joined, rule)
+  stops = cut_each(joined, [len(document) for document in documents], rule)
   data = bpe_apply.padded(joined)
   return Pieces(data, *_count(data.view(np.uint64), stops))
 
 
-def _cut_all(documents: Sequence[bytes], joined: bytes, rule: str) -> np.ndarray:
+def cut_each(joined: bytes, sizes: Sequence[int], rule: str) -> np.ndarray:
+  """As `cut`, of texts of these sizes end to end, each cut by itself.
+
+  Raises:
+    InputError: as `patterns`.
+  """
   data = np.frombuffer(joined, np.uint8)
-  ends = np.cumsum(list(filter(None, map(len, documents))), dtype=np.int64)
+  ends = np.cumsum(list(filter(None, sizes)), dtype=np.int64)
   names = [] if rule.startswith(REGEX) else [name for name in _names(rule) if name != 'none']
   if rule.startswith(REGEX) or names:
     ends, broken = _texts(data, ends)
