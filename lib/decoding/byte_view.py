@@ -12,7 +12,6 @@ at a node is in no text, so the laws of the next byte add up to less than 1 by a
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -190,7 +189,7 @@ class ByteTexts:
         mass = one.weight * float(one.row[first:stop].sum())
         if mass > 0:
           total += mass
-          exact, after, begins, _ = self._vocabulary.split(held)
+          exact, after, _, _ = self._vocabulary.split(held)
           if exact >= 0 and one.row[exact] > 0:
             token = int(self._vocabulary.words.order[exact])
             new.append((self._vocabulary.child(one.node, token), one.weight * one.row[exact]))

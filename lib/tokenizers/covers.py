@@ -17,13 +17,13 @@ if some text after it makes the cuts that it needs.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from lib.errors import InputError
-from lib.tokenizers import base, bpe_apply, pretokenizers, unicode_classes, utf8
+from lib.tokenizers import bpe_apply, pretokenizers, unicode_classes, utf8
 from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.bpe import BPE
 from lib.tokenizers.characters import Characters
@@ -413,130 +413,6 @@ def _class(character: str) -> int:
   return int(unicode_classes.table()[ord(character)])
 
 
-def _futures(self, partial: bytes) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
-  """What may come after a text that ends with `partial`: a token of each kind, and more.
-
-  Returns:
-    Number and bytes of the kind, int64 [n] each, and all that comes, n texts.
-  """
-  found = [
-    (number, len(shape), shape + more)
-    for number, shape in enumerate(self._known)
-    for more in _futures(partial + shape)
-  ]
-  groups, sizes, more = zip(*found)
-  return np.array(groups, np.int64), np.array(sizes), [*more]
-
-
-# A character of each class stands for all of the class in shapes and in what may come.
-_CLASSES = unicode_classes
-_OF_CLASS = {
-  _CLASSES.OTHER: '!',
-  _CLASSES.UPPER: 'A',
-  _CLASSES.LOWER: 'a',
-  _CLASSES.UNCASED: '\u00aa',
-  _CLASSES.MARK: '\u0300',
-  _CLASSES.NUMBER: '1',
-  _CLASSES.SPACE: '\t',
-  _CLASSES.NEWLINE: '\n',
-  _CLASSES.BLANK: ' ',
-  _CLASSES.QUOTE: "'",
-  _CLASSES.SLASH: '/',
-}
-_CONTRACTED = 'sdmtlverSDMTLVER\u017f'  # letters that pretokenizers tell apart after a quote
-_RUN = 6  # characters of a class in a row, above which only their number modulo 3 counts
-
-
-def _shape(piece: bytes) -> bytes:
-  """The piece with a character of each class for all of it, and long runs of a class cut short.
-
-  Letters of contractions stay where a quote can come before them. What is no UTF-8 stays.
-  """
-  found = b''
-  for part in utf8.cut(piece):
-    if isinstance(part, bytes):
-      found += part
-      continue
-    written = ''
-    for at, character in enumerate(part):
-      early = at < 2 or "'" in part[at - 2 : at]
-      kept = early and character in _CONTRACTED
-      written += character if kept else _OF_CLASS[_class(character)]
-    for _, run in itertools.groupby(written):
-      row = list(run)
-      size = len(row) if len(row) <= _RUN else _RUN + (len(row) - _RUN) % 3
-      found += ''.join(row[:size]).encode()
-  return found
-
-
-@functools.cache
-def _texts() -> tuple[bytes, ...]:
-  """What may come: nothing, one or two characters of any class, the ends of contractions."""
-  each = [*map(str.encode, _OF_CLASS.values()), b'\xff']
-  more = b'sdmtle', b'll', b've', b're', b'11', b'111'
-  return (b'', *each, *(a + b for a in each for b in each), *map(bytes, zip(more[0])), *more[1:])
-
-
-@functools.cache
-def _completions(start: bytes) -> tuple[bytes, ...]:
-  """Bytes after the beginning of a character that make one of each class."""
-  size = 2 + (start[0] >= 0xE0) + (start[0] >= 0xF0)
-  missing = 6 * (size - len(start))
-  point = start[0] & (0x7F >> size)
-  for byte in start[1:]:
-    point = point << 6 | byte & 0x3F
-  classes = unicode_classes.table()[point << missing : (point + 1) << missing]
-  found = []
-  for kind in np.flatnonzero(np.bincount(classes)):
-    for place in np.flatnonzero(classes == kind)[[0, -1]].tolist():
-      number = (point << missing) + place
-      if not 0xD800 <= number < 0xE000:
-        written = chr(number).encode()
-        if written.startswith(start):
-          found.append(written[len(start) :])
-          break
-  return tuple(found)
-
-
-def _partial(text: bytes) -> bytes:
-  """The beginning of a character that a text ends with."""
-  for size in range(1, 4):
-    start = text[-size:]
-    if len(start) == size and 0xC2 <= start[0] <= 0xF4:
-      whole = 2 + (start[0] >= 0xE0) + (start[0] >= 0xF0)
-      return start if size < whole and all(byte & 0xC0 == 0x80 for byte in start[1:]) else b''
-  return b''
-
-
-@functools.cache
-def _alike() -> dict[bytes, bytes]:
-  """Beginnings of characters -> the first that the same classes have."""
-  found: dict[bytes, bytes] = {}
-  first: dict[tuple, bytes] = {}
-  heads = [bytes([byte]) for byte in range(0xC2, 0xF5)]
-  for start in [
-    *heads,
-    *(h + bytes([b]) for h in heads if h >= b'\xe0' for b in range(0x80, 0xC0)),
-  ]:
-    classes = tuple(
-      sorted(unicode_classes.table()[ord((start + one).decode())] for one in _completions(start))
-    )
-    found[start] = first.setdefault((len(start), classes), start)
-  return found
-
-
-def _kind(shape: bytes, inside: int) -> bytes:
-  """The shape, where all that begins the same classes of characters is written the same.
-
-  Bytes that only go on a character are invalid unless the text before is `inside` one.
-  """
-  rest = shape.lstrip(bytes(range(0x80, 0xC0)))
-  if not inside:
-    shape = b'\xff' * (len(shape) - len(rest)) + rest
-  start = _partial(shape)
-  return shape[: len(shape) - len(start)] + _alike().get(start, start)
-
-
 def _futures(text: bytes) -> list[bytes]:
   """What may come after a text, such that all its ways to be cut are found."""
   found = list(_texts())
@@ -583,7 +459,7 @@ def follow(tokenizer: Tokenizer) -> Follow:
     return _by_merges(tokenizer.tables, tokenizer.pieces, tokenizer.rule, refused)
   if isinstance(tokenizer, Ranks):
     return _by_merges(tokenizer.tables, tokenizer.pieces, tokenizer.rule, refused)
-  if type(tokenizer) in (Dictionary, BPE, LZW):
+  if isinstance(tokenizer, Dictionary) and type(tokenizer) in (Dictionary, BPE, LZW):
     return LongestMatch(tokenizer.pieces)
   raise InputError(f'{refused}no rule says which of its tokens may follow each other{use}')
 

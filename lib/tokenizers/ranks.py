@@ -44,6 +44,7 @@ class Ranks(base.Dictionary):
 
   @functools.cached_property
   def tables(self) -> bpe_apply.Tables:
+    """What the compiled encoder reads."""
     ids = self._ids
     rows = [
       (ids[piece[:at]], ids[piece[at:]], i)

@@ -57,7 +57,7 @@ def followed(tokenizer, letters):
 
 
 @pytest.mark.parametrize(
-  'rule, letters',
+  ('rule', 'letters'),
   [
     ('none', b'aab'),
     ('words', b'a \n'),
@@ -92,7 +92,7 @@ READ = {'bytes', 'characters', 'bpe', 'bpe_unsplit', 'superbpe', 'dictionary', '
 
 def test_every_family_is_read_or_refused_by_name():
   texts = [b'The law of the next byte, and of the next one after it. ' * 40]
-  known = {name: 300 for name in registry.trainable()} | {'wordpiece': 520, 'sentencepiece': 280}
+  known = dict.fromkeys(registry.trainable(), 300) | {'wordpiece': 520, 'sentencepiece': 280}
   del known['gzip'], known['static_ac'], known['blocks'], known['unicode'], known['restricted']
   for name, size in known.items():
     one = tokenizers.train(name, texts, size)

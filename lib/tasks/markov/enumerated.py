@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Markov source cut at N letters, with every text enumerated: exact laws of letters and tokens."""
+"""A Markov source cut at N letters, with all texts enumerated: exact laws of letters and tokens."""
 
 import itertools
 from collections import defaultdict
@@ -28,8 +28,8 @@ class Enumerated:
   def __init__(self, source: MarkovSource, length: int, tokenizer: Tokenizer):
     if source.alphabet_size**length > MOST or length < source.order:
       raise InputError(
-        f'{source.alphabet_size}^{length} texts cannot be enumerated: choose {source.order} letters '
-        f'or more and at most {MOST:,} texts.'
+        f'{source.alphabet_size}^{length} texts cannot be enumerated: choose {source.order} '
+        f'letters or more and at most {MOST:,} texts.'
       )
     self.end = tokenizer.vocab_size
     self.texts = [bytes(t) for t in itertools.product(source.alphabet, repeat=length)]
