@@ -23,12 +23,15 @@ from lib.embeddings.short_conv import ShortConv
 from lib.embeddings.table_pairs import part_of
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
+from lib.models.hierarchy import Hierarchy
+from lib.models.recurrence import RecurrentDecoder
+from lib.models.routers import Cosine, Spaces, Stride
 
 REGISTRY: dict[str, type[nn.Module]] = {
   module.__name__: module
   for module in (
     LanguageModel, Decoder, Learned, FixedRows, Lexinvariant, AnnealedLexinvariant, PermutedIds,
-    PartlyRandom, Interchangeable, ShortConv,
+    PartlyRandom, Interchangeable, ShortConv, RecurrentDecoder, Hierarchy, Cosine, Stride, Spaces,
   )
 }  # fmt: skip
 DTYPES = ('float32', 'bfloat16', 'float16', 'float64')

@@ -194,6 +194,7 @@ class Decoder(nn.Module):
       residual stream are scaled by 1/√(2L) (GPT-2).
     max_length: rows of the learned position table.
     max_distance: largest distance that 't5' and 'relative' distinguish.
+    window: tokens that a token sees, itself among them; None for all before it.
     remat: recompute each block in the backward pass.
     dtype: of activations; parameters stay float32.
   """
@@ -216,6 +217,7 @@ class Decoder(nn.Module):
   init_std: float | None = 0.02
   max_length: int = 1024
   max_distance: int = 128
+  window: int | None = None
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
 
@@ -261,7 +263,10 @@ class Decoder(nn.Module):
     else:
       assert mask is not None
       distance = positions[:, :, None] - cache.positions[:, None]
-    kernel = cache is None and preferred(head_dim, self.dtype) != 'xla'
+    if self.window is not None:
+      mask &= distance < self.window
+    # The kernels know no window.
+    kernel = cache is None and not self.window and preferred(head_dim, self.dtype) != 'xla'
     starts: tuple[int, ...] | None = () if kernel else None
     visible: Any = segments if kernel else mask[:, None]
     if self.position == 't5':
@@ -314,14 +319,7 @@ class Decoder(nn.Module):
     """A cache for `batch` texts of up to `length` tokens, none of which has begun."""
     head_dim = self.head_dim or self.dim // self.heads
     shape = (self.layers, batch, self.kv_heads or self.heads, length, head_dim)
-    slots = lambda: jnp.zeros((batch, length), jnp.int32)
-    return Cache(
-      jnp.zeros(shape, self.dtype),
-      jnp.zeros(shape, self.dtype),
-      slots(),
-      slots(),
-      jnp.zeros(batch, jnp.int32),
-    )
+    return Cache.empty(shape, self.dtype, self.dtype)
 
 
 class LanguageModel(nn.Module):
@@ -329,7 +327,7 @@ class LanguageModel(nn.Module):
 
   Attributes:
     embedding: a module with `sample_rows`, `encode`, `token_loss` and `logits` (lib/embeddings).
-    decoder: vectors to vectors.
+    decoder: vectors to vectors: `Decoder`, `RecurrentDecoder` or `Hierarchy`.
   """
 
   embedding: nn.Module
@@ -366,7 +364,8 @@ class LanguageModel(nn.Module):
   def hidden(self, batch: Mapping[str, jax.Array], rows: Any) -> tuple[jax.Array, jax.Array]:
     """Final hidden vectors [B, T, D] and residual streams [L, B, T, D] given those rows."""
     vectors = self.embedding.encode(batch['inputs'], rows)
-    return self.decoder(vectors, batch['positions'], batch['segments'])
+    ids = self._ids(batch['inputs'])
+    return self.decoder(vectors, batch['positions'], batch['segments'], **ids)
 
   def extend(
     self,
@@ -396,7 +395,11 @@ class LanguageModel(nn.Module):
       vectors = self.embedding.encode_after(ids, _ids_before(cache, positions, mask, back), rows)
     else:
       vectors = self.embedding.encode(ids, rows)
-    return self.decoder(vectors, positions, None, cache, mask)
+    return self.decoder(vectors, positions, None, cache, mask, **self._ids(ids))
+
+  def _ids(self, ids: jax.Array) -> dict[str, jax.Array]:
+    """The ids, for a decoder that reads them next to their vectors."""
+    return {'ids': ids} if getattr(self.decoder, 'reads_ids', False) else {}
 
 
 def _ids_before(cache: Cache, positions: jax.Array, mask: jax.Array, back: int) -> jax.Array:

@@ -30,6 +30,14 @@ class Cache(NamedTuple):
   positions: jax.Array
   lengths: jax.Array
 
+  @classmethod
+  def empty(cls, shape: tuple[int, ...], keys: jnp.dtype, values: jnp.dtype) -> 'Cache':
+    """A cache [L, B, G, S, K] of texts none of which has begun; dtypes of keys and of values."""
+    _, batch, _, length, _ = shape
+    slots = lambda: jnp.zeros((batch, length), jnp.int32)  # a buffer of its own for each
+    lengths = jnp.zeros(batch, jnp.int32)
+    return cls(jnp.zeros(shape, keys), jnp.zeros(shape, values), slots(), slots(), lengths)
+
   def next_slots(self, count: int) -> jax.Array:
     """The first `count` empty slots of each text, int32 [B, count]."""
     return self.lengths[:, None] + jnp.arange(count)[None]

@@ -425,7 +425,7 @@ def _futures(text: bytes) -> list[bytes]:
 def _places(text: bytes, more: Sequence[bytes], rule: str) -> tuple[np.ndarray, np.ndarray]:
   """Where a text with each of its futures is cut: the future and the place, int [cuts] each."""
   sizes = np.array([len(one) for one in more]) + len(text)
-  stops = pretokenizers.cut_each(text + text.join(more), sizes.tolist(), rule)
+  stops = pretokenizers.cut_each([text + one for one in more], rule)
   ends = np.cumsum(sizes)
   docs = np.searchsorted(ends, stops, side='left')
   return docs, stops - (ends - sizes)[docs]

@@ -78,7 +78,16 @@ def cut(data: bytes, rule: str) -> np.ndarray:
   Raises:
     InputError: as `patterns`.
   """
-  return cut_each(data, [len(data)], rule)
+  return cut_each([data], rule)
+
+
+def cut_each(documents: Sequence[bytes], rule: str) -> np.ndarray:
+  """Where each piece of documents ends in them joined, int64 [pieces]; each is cut by itself.
+
+  Raises:
+    InputError: as `patterns`.
+  """
+  return _cut_all(documents, b''.join(documents), rule)
 
 
 class Pieces(NamedTuple):
@@ -95,6 +104,11 @@ class Pieces(NamedTuple):
   sizes: np.ndarray
   counts: np.ndarray
 
+  def texts(self) -> list[bytes]:
+    """The pieces."""
+    data = self.data.tobytes()
+    return [data[a : a + size] for a, size in zip(self.starts, self.sizes, strict=True)]
+
   def cells(self, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The symbol of each byte, int32 [256] -> cells and weights as `bpe_learn.learn` takes them."""
     return _cells(*self, symbols)
@@ -107,19 +121,14 @@ def count(documents: Sequence[bytes], rule: str) -> Pieces:
     InputError: as `patterns`.
   """
   joined = b''.join(documents)
-  stops = cut_each(joined, [len(document) for document in documents], rule)
+  stops = _cut_all(documents, joined, rule)
   data = bpe_apply.padded(joined)
   return Pieces(data, *_count(data.view(np.uint64), stops))
 
 
-def cut_each(joined: bytes, sizes: Sequence[int], rule: str) -> np.ndarray:
-  """As `cut`, of texts of these sizes end to end, each cut by itself.
-
-  Raises:
-    InputError: as `patterns`.
-  """
+def _cut_all(documents: Sequence[bytes], joined: bytes, rule: str) -> np.ndarray:
   data = np.frombuffer(joined, np.uint8)
-  ends = np.cumsum(list(filter(None, sizes)), dtype=np.int64)
+  ends = np.cumsum(list(filter(None, map(len, documents))), dtype=np.int64)
   names = [] if rule.startswith(REGEX) else [name for name in _names(rule) if name != 'none']
   if rule.startswith(REGEX) or names:
     ends, broken = _texts(data, ends)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routers: where a chunk of tokens begins.
+
+A router is a module that maps what has been read, `Seen`, to the probability [B, N] that each token
+begins a chunk. A chunk begins where it is above 1/2, and at the beginning of a document.
+
+Legend: B batch, T length, N new tokens, S slots of a cache, D model width.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lib.errors import InputError
+from lib.parameters import declare_flops, declared
+
+
+class Seen(NamedTuple):
+  """Tokens, and for each of them what its router may look at.
+
+  Attributes:
+    vectors: [B, N, D] of the tokens.
+    before: [B, N, D] of the token before each; undefined at a document's first.
+    ids: int32 [B, N], or None in stages that have none.
+    ids_before: int32 [B, N], or None.
+    ages: int32 [B, N], tokens of the document before each.
+    segments: int32 [B, N], or None with a cache.
+  """
+
+  vectors: jax.Array
+  before: jax.Array
+  ids: jax.Array | None
+  ids_before: jax.Array | None
+  ages: jax.Array
+  segments: jax.Array | None
+
+
+class Cosine(nn.Module):
+  """H-Net's learned router: p = (1 − cos(W_q x_t, W_k x_{t−1})) / 2; W are the identity at first.
+
+  Attributes:
+    dim: D.
+  """
+
+  dim: int
+  reads_ids = False
+
+  @nn.compact
+  def __call__(self, seen: Seen) -> jax.Array:
+    """Probabilities [B, N], float32."""
+    declare_flops(self, 2 * 2 * self.dim**2)
+    identity = declared(_identity, ('fsdp', 'tensor'))
+    dense = lambda name: nn.Dense(self.dim, use_bias=False, kernel_init=identity, name=name)
+    query = dense('query')(seen.vectors.astype(jnp.float32))
+    key = dense('key')(seen.before.astype(jnp.float32))
+    length = lambda x: jnp.sqrt((x**2).sum(axis=-1) + 1e-12)
+    cosine = (query * key).sum(axis=-1) / (length(query) * length(key))
+    return jnp.clip((1 - cosine) / 2, 0, 1)
+
+
+def _identity(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
+  return jnp.eye(shape[0], dtype=dtype)
+
+
+class Stride(nn.Module):
+  """Every `size`-th token of a document begins a chunk.
+
+  Attributes:
+    size: tokens of a chunk.
+  """
+
+  size: int
+  reads_ids = False
+
+  def __call__(self, seen: Seen) -> jax.Array:
+    """Probabilities [B, N], 0 or 1."""
+    if self.size < 1:
+      raise InputError(f'a stride must be 1 or more; got {self.size}.')
+    return (seen.ages % self.size == 0).astype(jnp.float32)
+
+
+class Spaces(nn.Module):
+  """SpaceByte's rule: a chunk begins at a token of `ids` after one that is none of them.
+
+  Attributes:
+    ids: such as those of `spacelike`.
+  """
+
+  ids: tuple[int, ...]
+  reads_ids = True
+
+  def __call__(self, seen: Seen) -> jax.Array:
+    """Probabilities [B, N], 0 or 1."""
+    if seen.ids is None or seen.ids_before is None:
+      raise InputError('spaces are known of tokens alone: a second stage has no ids.')
+    table = np.zeros(max(self.ids) + 2, np.float32)
+    table[list(self.ids)] = 1
+    marked = lambda ids: jnp.asarray(table)[jnp.minimum(ids, len(table) - 1)]
+    return marked(seen.ids) * (1 - marked(seen.ids_before))
+
+
+def spacelike(pieces: Iterable[bytes]) -> tuple[int, ...]:
+  """The ids whose piece ends in a byte that is no letter, digit or part of a longer character."""
+  ends = lambda piece: piece[-1:].isalnum() or piece[-1:] >= b'\x80'
+  return tuple(i for i, piece in enumerate(pieces) if piece and not ends(piece))
