@@ -19,7 +19,10 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.fields import Field, Scaled
 
-TABLES = ('compare',)
+TABLES = ('compression', 'transition', 'compare', 'parity')
+TEXTS = ('stdlib/prose', 'stdlib/source')
+SIZES = (1024, 2048, 4096, 8192, 16_384, 32_768)
+SHARES = (0.0, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
 FIVE = ('bpe', 'bpe_unsplit', 'superbpe', 'sentencepiece', 'wordpiece')
 
 
@@ -28,6 +31,23 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   sections = {
     # stdlib: five embedded domains; or a folder with a file or a folder for each category
     'data': {'source': Field('stdlib', size=1)},
+    'compression': {
+      # sources of text (docs/data.md), one after the other
+      'texts': Field(Scaled(('stdlib/prose',), TEXTS, TEXTS, TEXTS), size=1),
+      'vocab_sizes': Field(
+        Scaled((400, 600), SIZES, (*SIZES, 65_536), (*SIZES, 200_000)), least=256, size=2
+      ),
+      'train_bytes': Scaled(60_000, 6_000_000, 1_000_000_000, 10_000_000_000),  # at most
+      'test_bytes': Scaled(40_000, 1_000_000, 10_000_000, 100_000_000),  # at most
+    },
+    'transition': {
+      'texts': Field(('stdlib/prose',), size=1),
+      'vocab_size': Field(Scaled(500, 16_384, 65_536, 200_000), least=256),
+      # of the vocabulary, learned within words
+      'shares': Field(Scaled((0.0, 0.5, 1.0), SHARES, SHARES, SHARES), least=0, most=1, size=2),
+      'train_bytes': Scaled(60_000, 6_000_000, 1_000_000_000, 10_000_000_000),  # at most
+      'test_bytes': Scaled(40_000, 1_000_000, 10_000_000, 100_000_000),  # at most
+    },
     'compare': {
       # Families of lib/tokenizers/registry.py, or files: ours, tokenizer.json, SentencePiece.
       'tokenizers': Field(Scaled(('bpe', 'superbpe'), FIVE, FIVE, FIVE), size=1),
@@ -39,6 +59,14 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'train_bytes': Scaled(100_000, 2_000_000, 100_000_000, 2**30),  # of all texts, at most
       'text_bytes': Scaled(10_000, 256_000, 1_000_000, 10_000_000),  # that are measured, at most
       'draws': Field(Scaled(20, 100, 200, 200), least=2),  # of all blocks, for the errors
+    },
+    'parity': {
+      'texts': '',  # a folder with a file or a folder for each language, translations of one text
+      'train_texts': '',  # the same for the text to train on; '': two thirds of the translations
+      'languages': Field(Scaled(4, 30, 60, 60), least=2),  # at most, spread over the names
+      'vocab_size': Field(Scaled(400, 4096, 32_768, 131_072), least=256),
+      'train_bytes': Scaled(20_000, 256_000, 10_000_000, 100_000_000),  # of each language, at most
+      'draws': Field(Scaled(20, 100, 200, 200), least=2),  # of all lines, for the errors
     },
   }
   return common.build(arg, TABLES, sections)

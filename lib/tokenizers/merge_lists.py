@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from lib.errors import InputError
-from lib.tokenizers import base, foreign, pretokenizers
+from lib.tokenizers import base, bpe_learn, foreign, pretokenizers
 from lib.tokenizers.bpe import BPE
 from lib.tokenizers.bpe_replay import Pieces
 from lib.tokenizers.ranks import Ranks
@@ -66,6 +66,34 @@ class MergeList:
     cells[inside] = np.where(known[at] == codes, ids, -1)
     times = np.fromiter(counted.values(), np.int32, len(counted))
     return Pieces(cells, np.repeat(times, widths))
+
+  def learned(self, documents: Sequence[bytes], merges: int) -> 'MergeList':
+    """The merges that a trainer of this kind would learn on other text, but without its vetoes."""
+    letters = sorted(set(self.first.values()))
+    number = np.full(max(letters) + 1, -1, np.int32)
+    number[letters] = np.arange(len(letters))
+    tokens = [self.tokens[letter] for letter in letters]
+    cells, times = self.pieces(documents)
+    joined = bpe_learn.learn(
+      np.where(cells < 0, -1, number[cells]),
+      len(tokens) + merges,
+      tokens,
+      times.astype(np.int64),
+      min_count=2,
+      overlap=self.overlap,
+      shared=self.overlap,
+    )
+    known, found = {token: i for i, token in enumerate(tokens)}, []
+    for left, right in joined.tolist():
+      token = tokens[left] + tokens[right]
+      made = known[token] if self.overlap and token in known else len(tokens)
+      if made == len(tokens):
+        known[token] = made
+        tokens.append(token)
+      found.append((left, right, made))
+    first = {character: int(number[letter]) for character, letter in self.first.items()}
+    table = np.array(found, np.int32).reshape(-1, 3)
+    return dataclasses.replace(self, tokens=tokens, merges=table, first=first, allowed=None)
 
   def could_join(self, pairs: np.ndarray) -> np.ndarray:
     """Which of pairs [P, 2] the trainer could have joined, bool [P]."""
@@ -121,9 +149,7 @@ def _of_bpe(tokenizer: BPE) -> MergeList:
 def _by_rule(documents: Sequence[bytes], rule: str) -> dict[bytes, int]:
   """Pieces of a pretokenizer, and how often each stands in the documents."""
   found = pretokenizers.count(documents, rule)
-  data = found.data.tobytes()
-  places = zip(found.starts.tolist(), found.sizes.tolist(), found.counts.tolist(), strict=True)
-  return {data[start : start + size]: times for start, size, times in places}
+  return dict(zip(found.texts(), found.counts.tolist(), strict=True))
 
 
 def _by_cut(documents: Sequence[bytes], cut: Callable[[bytes], Iterable[bytes]]) -> Counter[bytes]:

@@ -36,6 +36,7 @@ class Family(NamedTuple):
 FAMILIES: dict[str, Family] = {
   'ac': Family('coding.streams:SteppedAC'),
   'blocks': Family('blocks:Blocks', 'blocks:train_blocks'),
+  'boundless': Family('boundless:Boundless', 'boundless:train_boundless'),
   'bpe': Family('bpe:BPE', 'bpe:train_bpe'),
   'bpe_unsplit': Family('bpe:BPE', 'bpe:train_bpe_unsplit'),
   'byte_level': Family('foreign:ByteLevel'),

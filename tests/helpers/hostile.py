@@ -17,6 +17,7 @@ from lib.errors import InputError
 from lib.tokenizers import container, files, registry
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import Blocks
+from lib.tokenizers.boundless import train_boundless
 from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import tabulate
@@ -88,6 +89,7 @@ def family(name: str) -> tokenizers.Tokenizer:
   singles = [letters[i : i + 1] for i in letters]
   pieces = sorted({TEXT[i : i + n] for i in range(60) for n in (2, 3, 4)})
   make = {
+    'boundless': lambda: train_boundless([TEXT], 300),
     'bpe': lambda: train_bpe_unsplit([TEXT], 300),
     'ranks': lambda: Ranks(train_bpe_unsplit([TEXT], 300).pieces, 'words'),
     'byte_level': lambda: ByteLevel(tokenizer_json()),

@@ -115,6 +115,18 @@ def test_each_merge_joins_a_most_frequent_pair_of_the_training_text(kind):
     assert counts[own] == counts[allowed].max()
 
 
+@pytest.mark.parametrize('kind', ['bpe', 'bpe_unsplit', 'tokenizer.json'])
+def test_a_trainer_of_this_kind_learns_the_same_merges_from_the_same_text(kind):
+  trained = (
+    trained_by_hugging_face() if kind == 'tokenizer.json' else registry.train(kind, TEXT, 290)
+  )
+  one = merge_lists.of(trained, lines=False)
+  again = one.learned(TEXT, 20)
+  spelled = lambda some: [tuple(some.tokens[i] for i in row) for row in some.merges[:20].tolist()]
+  assert spelled(again) == spelled(one)
+  np.testing.assert_array_equal(again.pieces(TEXT).times, one.pieces(TEXT).times)
+
+
 def test_cut_lines_are_detected():
   text = [b'one\n\n\ntwo\n\n\n' * 9]
   for rule, lines in (('none', False), ('regex:[^\\n]*\\n', True)):
