@@ -14,7 +14,7 @@ from experiments.hierarchy import arms
 from experiments.hierarchy.arms import Arm, Trained
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
-from lib.evals import segmentation
+from lib.evals import word_cuts
 from lib.models.decoder import LanguageModel
 from lib.models.hierarchy import STAGES, Hierarchy
 from lib.report import plots
@@ -150,7 +150,7 @@ def add_cuts(
   rows: Rows, where: Mapping[str, Any], texts: Sequence[bytes], cuts: Sequence[Cuts]
 ) -> None:
   """Adds how often texts are cut, and whether at words."""
-  wanted = np.stack([segmentation.word_starts(text) for text in texts])
+  wanted = np.stack([word_cuts.word_starts(text) for text in texts])
   per_seed = lambda of: stats.mean([of(one) for one in cuts])
   rows.add(where, 'chunks_per_byte', per_seed(lambda one: one.shares[0]), 'chunks/byte')
   if len(cuts[0].shares) > 1:
@@ -158,8 +158,8 @@ def add_cuts(
     rows.add(where, 'inner_chunks_per_byte', inner, 'chunks/byte', 'of the second stage')
   rows.add(where, 'overflow_share', per_seed(lambda one: one.overflow), 'share of chunks')
   words = wanted[:, 1:-1]  # a text's first byte begins a chunk by rule, its last is not read
-  f1 = lambda one: segmentation.f1(one.begins[:, 1:-1], words)
-  chance = lambda one: segmentation.chance_f1(one.begins[:, 1:-1], words)
+  f1 = lambda one: word_cuts.f1(one.begins[:, 1:-1], words)
+  chance = lambda one: word_cuts.chance_f1(one.begins[:, 1:-1], words)
   rows.add(where, 'boundary_f1', per_seed(f1), note='against the beginnings of words')
   rows.add(where, 'boundary_f1_chance', per_seed(chance), note='of as many cuts at random')
   gap = per_seed(lambda one: f1(one) - chance(one))

@@ -236,6 +236,15 @@ class TrainedModel:
     found = self._apply('logits', arrays, np.arange(len(inputs), dtype=np.int32), seed)
     return found.reshape(*rows.shape, -1)
 
+  def next_log_probs(self, batch: Mapping[str, Any], places: ArrayLike) -> jax.Array:
+    """Log-probabilities [B, P, V] of the token after each of `places` [B, P] in a batch [B, T].
+
+    The batch is as training reads it (`lib.data.pipeline`). An embedding that draws its rows draws
+    once for it, by the seed 0.
+    """
+    with self._on_mesh():
+      return _next_log_probs(self.module)(self.variables, batch, places)
+
   def generate(
     self,
     prompt: bytes | Sequence[bytes] = b'',
@@ -307,10 +316,13 @@ class TrainedModel:
     part = table_pairs.part_of(self.variables, 'embedding')
     return table_pairs.get_tables(self.module.embedding, part)
 
-  def with_tables(self, tables: Tables, tokenizer: Tokenizer) -> 'TrainedModel':
+  def with_tables(
+    self, tables: Tables, tokenizer: Tokenizer, bos: int | None = -1, ends: tuple[int, ...] = ()
+  ) -> 'TrainedModel':
     """The same decoder over other tables, for another tokenizer: a new model.
 
-    The BOS vector stays; its id becomes the new tokenizer's `vocab_size`.
+    The BOS vector stays; its id becomes the new tokenizer's `vocab_size`, unless `bos` is one of
+    its ids, or None.
 
     Raises:
       InputError: tables that do not fit the tokenizer or the model.
@@ -327,8 +339,10 @@ class TrainedModel:
       table_pairs.with_part(self.variables, 'embedding', part),
       tokenizer,
       self.context,
-      provenance=dataclasses.replace(self.provenance, changes=changes),
-      mesh=self.mesh,
+      bos,
+      dataclasses.replace(self.provenance, changes=changes),
+      self.mesh,
+      ends,
     )
 
   def save(self, path: str | os.PathLike) -> None:
@@ -379,6 +393,19 @@ class TrainedModel:
     with self._on_mesh():
       found = _by_text(self.module, method)(self.variables, batch, jax.random.key(seed))
     return np.asarray(found)
+
+
+@functools.cache
+def _next_log_probs(module: LanguageModel) -> jax.stages.Wrapped:
+  """(variables, batch, places) -> log-probabilities; compiled once a module."""
+
+  @jax.jit
+  def apply(variables: Mapping, batch: Mapping[str, jax.Array], places: jax.Array) -> jax.Array:
+    key = jax.random.key(0)
+    logits: Any = module.apply(variables, batch, places, key, method='logits_at')
+    return jax.nn.log_softmax(logits)
+
+  return apply
 
 
 @functools.cache

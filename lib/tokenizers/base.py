@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -214,6 +214,11 @@ class Dictionary(Tokenizer):
   def vocab_size(self) -> int:
     """Number of ids."""
     return len(self.pieces)
+
+  @property
+  def special_tokens(self) -> Mapping[int, str]:
+    """The ids that stand for no text, such as <s>, and their names."""
+    return {}
 
   @functools.cached_property
   def trie(self) -> trie.Trie:

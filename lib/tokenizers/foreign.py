@@ -81,6 +81,12 @@ class ByteLevel(utf8.TextDictionary):
       raise InputError('this tokenizer.json has no token for some byte')
 
   @functools.cached_property
+  def special_tokens(self) -> Mapping[int, str]:
+    """Added tokens that are marked as special."""
+    added = self._tokenizer.get_added_tokens_decoder()
+    return {i: token.content for i, token in added.items() if token.special}
+
+  @functools.cached_property
   def byte_ids(self) -> np.ndarray:
     """The id of each single byte, int32 [256]."""
     return np.array([self._single[bytes([byte])] for byte in base.BYTES], np.int32)

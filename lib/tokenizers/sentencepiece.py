@@ -8,7 +8,7 @@ show what it does; no text is tried.
 import functools
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -55,6 +55,13 @@ class SentencePiece(utf8.TextDictionary):
     if self._processor.is_byte(i):
       return bytes([int(piece[1:-1], 16)])  # '<0x41>'
     return piece.replace(SPACE, ' ').encode()
+
+  @functools.cached_property
+  def special_tokens(self) -> Mapping[int, str]:
+    """Unknown and control tokens by id."""
+    ids = range(self.vocab_size)
+    no_text = lambda i: self._processor.is_unknown(i) or self._processor.is_control(i)
+    return {i: self._processor.id_to_piece(i) for i in ids if no_text(i)}
 
   @functools.cached_property
   def byte_ids(self) -> np.ndarray:

@@ -11,7 +11,7 @@ from experiments.hierarchy.arms import Arm
 from experiments.hierarchy.recipe import RECIPE
 from experiments.recipe import Run
 from lib.errors import InputError
-from lib.evals import segmentation
+from lib.evals import word_cuts
 from lib.models.routers import spacelike
 from lib.parallel import sharding
 from lib.report.results import select
@@ -78,17 +78,15 @@ def test_the_largest_models_of_every_scale_build(scale):
 
 def test_words_begin_after_spaces_and_chance_is_the_mean_of_random_cuts():
   text = b'To be, or not: \xc3\xa4hm 12'
-  assert np.flatnonzero(segmentation.word_starts(text)).tolist() == [0, 3, 7, 10, 15, 20]
+  assert np.flatnonzero(word_cuts.word_starts(text)).tolist() == [0, 3, 7, 10, 15, 20]
   spaces = spacelike(bytes([i]) for i in range(256))
   assert {*b' ,.:\n'} <= {*spaces}
   assert not {*b'aZ09\x80\xff'} & {*spaces}
   rng = np.random.default_rng(0)
   wanted = rng.random((200, 100)) < 0.2
   found = rng.permuted(rng.random((200, 100)) < 0.3, axis=1)
-  assert segmentation.f1(wanted, wanted) == 1
-  assert segmentation.f1(found, wanted) == pytest.approx(
-    segmentation.chance_f1(found, wanted), abs=0.02
-  )
+  assert word_cuts.f1(wanted, wanted) == 1
+  assert word_cuts.f1(found, wanted) == pytest.approx(word_cuts.chance_f1(found, wanted), abs=0.02)
 
 
 @pytest.mark.parametrize(

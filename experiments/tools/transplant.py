@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model for another tokenizer, or for fewer tokens of its own.
+
+python -m experiments.tools.transplant --model=FOLDER --tokenizer=FILE --method=focus --out=FOLDER
+python -m experiments.tools.transplant --model=FOLDER --trim --text=DIR --out=FOLDER
+
+The model is one of ours or a Hugging Face folder, and so is what is written. Pieces that both
+tokenizers have keep their rows, special tokens too, by name; the method makes all others
+(`lib.transplant.methods`). report.json counts both: its numbers add up to the new ids.
+--trim keeps the tokens that a text uses, the tokens that they are merged from, all bytes and all
+special tokens: the text is cut as before, and the logits of what is kept stay the same.
+"""
+
+import json
+import pathlib
+import time
+
+import numpy as np
+from absl import flags
+
+from experiments.tools import command
+from lib import atomic, language_model
+from lib.data import paths
+from lib.embeddings.table_pairs import Tables
+from lib.errors import InputError
+from lib.language_model import TrainedModel, huggingface
+from lib.tokenizers import registry
+from lib.tokenizers.base import Dictionary
+from lib.transplant import methods, pieces, transplant, vectors, vocabularies
+
+MODEL = flags.DEFINE_string('model', '', 'Folder of the model.')
+TOKENIZER = flags.DEFINE_string('tokenizer', '', 'File of the new tokenizer.')
+METHOD = flags.DEFINE_string(
+  'method', 'focus', f'One of {", ".join(methods.METHODS)}; a number is its k, as in omp32.'
+)
+OUT = flags.DEFINE_string('out', '', 'A new folder.')
+TEXT = flags.DEFINE_string(
+  'text', '', 'Text (file, folder, glob): for vectors of pieces; for --trim, what must not change.'
+)
+LIMIT = flags.DEFINE_integer('limit_bytes', 2**22, 'Bytes of text for vectors.', lower_bound=1)
+VECTORS = flags.DEFINE_string(
+  'vectors', '', "Instead of --text: word2vec text, or .npz with `old` [V, d] and `new` [V', d]."
+)
+DONOR = flags.DEFINE_string('donor', '', 'Folder of a model with the new tokenizer.')
+EXPAND = flags.DEFINE_bool('expand', False, 'Keep all old tokens and add the new ones (BPE).')
+TRIM = flags.DEFINE_bool('trim', False, 'Keep the tokens that --text uses alone (BPE).')
+COPY = flags.DEFINE_bool('copy_exact', True, 'Whether shared pieces keep their rows.')
+DRY = flags.DEFINE_bool('dry_run', False, 'Print the report and write nothing.')
+SEED = flags.DEFINE_integer('seed', 0, 'Of random rows.', lower_bound=0)
+
+
+def execute() -> None:
+  """Writes the new model, or prints what it would be."""
+  if not MODEL.value or TRIM.value == bool(TOKENIZER.value):
+    raise InputError('give --model=FOLDER, and either --tokenizer=FILE or --trim --text=DIR.')
+  if not DRY.value:
+    if not OUT.value:
+      raise InputError('give --out=FOLDER, or --dry_run.')
+    atomic.check_free(pathlib.Path(OUT.value))
+  model = language_model.load(MODEL.value)
+  old = pieces.dictionary(model.tokenizer, 'old')
+  made, report = trimmed(model, old) if TRIM.value else transplanted(model, old)
+  print(json.dumps(report, indent=1))
+  if DRY.value:
+    return
+  if huggingface.is_folder(pathlib.Path(MODEL.value)):
+    made.export(OUT.value, huggingface.read_shape(pathlib.Path(MODEL.value)).layout)
+  else:
+    made.save(OUT.value)
+  atomic.write(pathlib.Path(OUT.value) / 'report.json', json.dumps(report, indent=1) + '\n')
+
+
+def transplanted(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, dict]:
+  """The model for the new tokenizer, and the report."""
+  own = pieces.dictionary(registry.load(TOKENIZER.value), 'new')
+  new = vocabularies.union(old, own) if EXPAND.value else own
+  needs = methods.find(METHOD.value).needs
+  if EXPAND.value and needs == 'donor':
+    raise InputError(f'--method={METHOD.value} needs a donor, which has no rows of old tokens.')
+  given, texts = None, []
+  if needs == 'vectors' and VECTORS.value:
+    given = vectors.read(VECTORS.value, old, new)
+  elif needs == 'vectors':
+    texts = read_texts(LIMIT.value)
+  donor = language_model.load(DONOR.value) if DONOR.value else None
+  if donor and (donor.tokenizer is None or donor.tokenizer.fingerprint != own.fingerprint):
+    raise InputError('the donor has another tokenizer than --tokenizer.')
+  begin = time.perf_counter()
+  made = transplant(
+    model.embedding_tables(),
+    old,
+    new,
+    METHOD.value,
+    vectors_of=given,
+    donor=donor.embedding_tables() if donor else None,
+    texts=texts,
+    copy_exact=COPY.value,
+    seed=SEED.value,
+  )
+  seconds = time.perf_counter() - begin
+  report = {
+    'method': METHOD.value, 'old_ids': old.vocab_size, 'ids': new.vocab_size,
+    'counts': made.report, 'seconds': round(seconds, 2),
+  }  # fmt: skip
+  return put(model, new, made.tables, pieces.match(old, new)), report
+
+
+def trimmed(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, dict]:
+  """The model with fewer ids, and the report."""
+  keep = [i for i in (model.bos, *model.ends) if i is not None and i < old.vocab_size]
+  new, kept = vocabularies.trim(old, read_texts(), keep)
+  tables = model.embedding_tables()
+  tied = tables.input is tables.output
+  first = tables.input[kept]
+  cut = Tables(first, first if tied else tables.output[kept])
+  if tables.bias is not None:
+    cut = cut._replace(bias=tables.bias[kept])
+  distinct = [tables.input, *([] if tied else [tables.output])]
+  saved = (len(tables.input) - len(kept)) * sum(one.nbytes // len(one) for one in distinct)
+  share = 1 - len(kept) / len(tables.input)
+  print(
+    f'{len(kept):,} of {old.vocab_size:,} ids are kept: the tables take {saved / 2**20:,.1f} MiB '
+    f'less, {share:.1%}.'
+  )
+  report = {'old_ids': old.vocab_size, 'ids': len(kept), 'bytes_saved': saved}
+  return put(model, new, cut, kept), report | {'share_saved': round(share, 4)}
+
+
+def put(model: TrainedModel, new: Dictionary, tables: Tables, matched: np.ndarray) -> TrainedModel:
+  """The model with these tables; BOS and ends move with the ids `matched` of the old tokenizer.
+
+  A BOS that the new tokenizer lacks becomes the id after its own.
+  """
+  place = {old: i for i, old in reversed([*enumerate(matched.tolist())]) if old >= 0}
+  ends = tuple(place[i] for i in model.ends if i in place)
+  bos = None if model.bos is None else place.get(model.bos, -1)
+  return model.with_tables(tables, new, bos, ends)
+
+
+def read_texts(limit: int | None = None) -> list[bytes]:
+  """The files of --text, or their first `limit` bytes."""
+  if not TEXT.value:
+    raise InputError('give text by --text=FILE, FOLDER or GLOB; or vectors by --vectors=FILE.')
+  texts: list[bytes] = []
+  for path in paths.find_files(TEXT.value):
+    if limit is not None and sum(map(len, texts)) >= limit:
+      break
+    texts.append(pathlib.Path(path).read_bytes()[:limit])
+  return texts
+
+
+if __name__ == '__main__':
+  command.main('transplant', execute)
