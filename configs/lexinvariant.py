@@ -99,7 +99,7 @@ SECTIONS = {
     'alphabets': Field(Scaled((4, 5), (4, 5, 6, 7), (4, 5, 6, 7), (4, 5, 6, 7)), least=2, size=1),
     'chains': Scaled(2, 4, 8, 8),  # other ones for each d
     'sequences': Scaled(4, 24, 64, 64),  # of each chain
-    'length': Scaled(64, 1024, 1024, 1024),  # tokens of a row
+    'length': Scaled(64, 1024, 1024, 1024),  # symbols of each
     'concentration': 1.0,  # Dirichlet parameter of the transition rows
   },
   'markov': MODEL
