@@ -16,6 +16,7 @@ MINUTES = {
   'visual_unicode': {'coverage': 0.1, 'loss': 10, 'reasoning': 10, 'homoglyphs': 2,
                      'unseen_script': 2.6, 'neighbours': 0.5, 'growth': 4.5},
   'mixture': {'exact': 0.5, 'domains': 4, 'languages': 0.1, 'off_the_shelf': 0.1},
+  'transplant': {'transplant': 9.0, 'noise_anchor': 3.0, 'languages': 3.0},
   'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
 }  # fmt: skip
 
