@@ -33,6 +33,10 @@ SMOKE = (
   'omp8',
   'ridge',
 )
+SHORT = (
+  'random', 'mean', 'zero', 'multivariate', 'parts', 'focus', 'wechsel', 'tokenadapt', 'hull',
+  'omp32', 'ridge', 'procrustes',
+)  # fmt: skip
 LONGER = ('random', 'parts', 'focus', 'tokenadapt', 'omp32', 'ridge')
 
 
@@ -54,7 +58,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'heads': Scaled(2, 4, 8, 32),
       'norm': 'rms',
       'length': Scaled(48, 128, 512, 4096),
-      'batch_size': Scaled(4, 8, 64, 256),
+      'batch_size': Scaled(4, 4, 64, 256),
       'steps': Scaled(4, 400, 4000, 100_000),
       'seeds': Scaled(2, 3, 3, 3),
       'side_by_side': Scaled(2, 3, 1, 1),
@@ -81,8 +85,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'news': Field(
         Scaled(
           (('code', 'bpe', 290, code), ('larger', 'bpe', 340, prose)),
-          (('code', 'bpe', 1024, code), ('larger', 'bpe', 2048, prose),
-           ('unigram', 'sentencepiece', 1500, prose)),
+          (('code', 'bpe', 1024, code), ('larger', 'bpe', 2048, prose)),
           (('code', 'bpe', 8192, code), ('larger', 'bpe', 32_000, prose),
            ('unigram', 'sentencepiece', 12_000, prose)),
           (('larger', 'bpe', 128_000, 'tfds:c4/en'),),
@@ -92,8 +95,10 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # of lib.transplant.methods
       'methods': Field(Scaled(SMOKE, METHODS, METHODS, METHODS), size=1),
       'continued': 'larger',  # the new tokenizer whose transplants are trained further
-      'steps': Field(Scaled((2, 3), (50, 200), (50, 200), (50, 200)), size=1),
-      'longer': Scaled(('random', 'omp8'), LONGER, LONGER, LONGER),  # for more than the first steps
+      'short_steps': Scaled(2, 50, 50, 50),
+      'short': Scaled(('random', 'parts'), SHORT, SHORT, SHORT),  # the methods for these steps
+      'long_steps': Scaled(3, 200, 200, 200),
+      'long': Scaled(('random',), LONGER, LONGER, LONGER),
     },
     'noise_anchor': {
       'rows': Field(Scaled(100, 1024, 8192, 8192), least=50),  # of the synthetic spaces
@@ -106,8 +111,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'languages': {
       # of the dictionary, in percent
-      'shares': Field(Scaled((50, 100), *((10, 50, 100),) * 3), size=1, most=100),
-      'steps': Field(Scaled((2,), *((50, 200),) * 3), size=1),  # of continued training
+      'shares': Field(Scaled((100,), *((10, 50, 100),) * 3), size=1, most=100),
+      'continued': ('random', 'wechsel'),  # methods whose models are trained further
+      'steps': Field(Scaled((2,), *((50, 200),) * 3), size=1),  # of this training
       'texts': '',  # own texts of the other language
       'dictionary': '',  # and a file: a word of the old language and one of the new in each line
     },

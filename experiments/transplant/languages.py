@@ -48,7 +48,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     makers = replacement.Makers(config, old, new, given=given or _nothing(old, new))
     for method in arms:
       made = language.known(models, old) if method == 'known' else makers.make(method, models)[0]
-      for step in (0, *options.steps):
+      for step in (0, *(options.steps if method in options.continued else ())):
         if step:
           at = {'method': method, 'dictionary': share}
           trained = replacement.continued(

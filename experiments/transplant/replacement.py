@@ -52,8 +52,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       where = {'new': label, 'method': method, 'step': 0}
       rows.add(where, 'method_seconds', stats.mean(seconds), 's')
       add_norms(rows, where, made, is_new)
-      for steps in options.steps if label == options.continued else ():
-        if method in (options.methods if steps == min(options.steps) else options.longer):
+      for steps, methods_of in continuations(options) if label == options.continued else ():
+        if method in methods_of:
           at = {'new': label, 'method': method}
           trained = continued(config, run, new, documents, at, made, steps)
           found[method, steps] = judge.score(trained, text, is_new)
@@ -61,6 +61,11 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       judge.add(rows, {'new': label, 'method': method, 'step': steps}, scores, unchanged)
     add_differences(rows, label, found)
   return rows
+
+
+def continuations(options: ConfigDict) -> list[tuple[int, Sequence[str]]]:
+  """Steps of continued training, and the methods whose transplants are trained for so long."""
+  return [(options.short_steps, options.short), (options.long_steps, options.long)]
 
 
 class Makers:
@@ -156,10 +161,11 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for unknown methods, or new tokenizers that cannot be learned."""
   options = config.transplant
   check_own(config)
-  for method in (*options.methods, *options.longer):
+  for method in options.methods:
     methods.find(method)
-  if unknown := [one for one in options.longer if one not in options.methods]:
-    raise InputError(f'transplant.longer: {unknown[0]!r} is not in transplant.methods.')
+  for field in ('short', 'long'):
+    if unknown := [one for one in options[field] if one not in options.methods]:
+      raise InputError(f'transplant.{field}: {unknown[0]!r} is not in transplant.methods.')
   labels = [label for label, *_ in options.news]
   if options.continued not in labels:
     raise InputError(
@@ -183,7 +189,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   options = config.transplant
   points: dict[str, list[tuple[float, Row]]] = {}
   for row in select(rows, 'transplant', 'bits_per_byte', new=options.continued):
-    if row.where['method'] in options.longer:
+    if row.where['method'] in options.long:
       points.setdefault(row.where['method'], []).append((float(row.where['step']), row))
   levels = {
     label: row.measured
