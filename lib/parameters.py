@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from flax.core import DenyList
+from jax.extend.core import jaxpr_as_fun
 
 SOWN = ('losses', 'metrics', 'intermediates')  # collections that are not variables
 _describing = contextvars.ContextVar('describing', default=False)
@@ -52,11 +53,13 @@ class Description:
     declared: path such as 'params/decoder/blocks/up/kernel' -> what its module declares. A
       parameter that is not in it is replicated and not a matrix.
     flops: of a forward pass, for each token; the sum over replicas.
+    init_fn: (key, batch) -> variables, as the function does, whose modules are not traced again.
   """
 
   shapes: dict[str, Any]
   declared: Mapping[str, Declaration]
   flops: float
+  init_fn: Callable[[jax.Array, Mapping[str, Any]], dict[str, Any]]
 
 
 @struct.dataclass
@@ -118,17 +121,25 @@ def describe(init_fn: Callable, batch: Mapping[str, Any]) -> Description:
   """
   token = _describing.set(True)
   try:  # the function is new to JAX, so that no trace without declarations is taken for it
-    noted = jax.eval_shape(lambda batch: init_fn(jax.random.key(0), batch), dict(batch))
+    trace = jax.make_jaxpr(lambda key, batch: init_fn(key, batch), return_shape=True)
+    jaxpr, noted = trace(jax.random.key(0), dict(batch))
   finally:
     _describing.reset(token)
-  noted = dict(noted)
+  structure, noted = jax.tree.structure(noted), dict(noted)
   is_noted = lambda leaf: isinstance(leaf, _Noted)
   costs = jax.tree.leaves(noted.pop('flops', {}), is_leaf=is_noted)
   leaves = jax.tree_util.tree_leaves_with_path(noted, is_leaf=is_noted)
+
+  def again(key: jax.Array, batch: Mapping[str, Any]) -> dict[str, Any]:
+    found = jaxpr_as_fun(jaxpr)(*jax.tree.leaves((key, dict(batch))))
+    variables = nn.meta.unbox(jax.tree.unflatten(structure, found))
+    return {name: leaves for name, leaves in variables.items() if name != 'flops'}
+
   return Description(
     shapes=nn.meta.unbox(noted),
     declared={path_name(path): leaf.note for path, leaf in leaves if is_noted(leaf)},
     flops=sum(cost.note * math.prod(cost.value.shape) for cost in costs),
+    init_fn=again,
   )
 
 

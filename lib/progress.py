@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a long job says of itself on stderr: a bar in a terminal, elsewhere a line now and then."""
 
+import contextlib
 import logging
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from absl import logging as absl_logging
 from tqdm import tqdm
 
 EVERY = 30.0  # seconds between lines, where stderr is no terminal
+SILENT = 3.0  # seconds after which a terminal shows what is still under way
 FORMAT = '{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]'
+tqdm.monitor_interval = 0  # no thread that redraws bars
 _quiet = False
 
 
@@ -26,6 +31,36 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def waiting(words: str) -> Iterator[None]:
+  """A block that cannot say how far it is: the time that it has taken, where that is long."""
+  done = threading.Event()
+
+  def watch() -> None:
+    terminal = sys.stderr.isatty()
+    begin = time.monotonic()
+    bar = None
+    while not done.wait(SILENT if terminal else EVERY):
+      seconds = time.monotonic() - begin
+      if not terminal:
+        say(f'{words}: {seconds:.0f} s …')
+        continue
+      bar = bar or tqdm(file=sys.stderr, bar_format='{desc}', leave=False)
+      bar.set_description_str(f'{words}: {seconds:.0f} s …')
+    if bar:
+      bar.close()
+
+  thread = threading.Thread(target=watch, daemon=True)
+  if not _quiet:
+    thread.start()
+  try:
+    yield
+  finally:
+    done.set()
+    if thread.ident:
+      thread.join()
+
+
 def silence_libraries() -> None:
   """Keeps away what libraries report of TPUs that are not there, and what orbax also raises."""
   absl_logging.set_verbosity(absl_logging.ERROR)
@@ -38,8 +73,6 @@ class Bar(tqdm):
 
   Where stderr is no terminal, it is a line at the end, and one every EVERY seconds before.
   """
-
-  monitor_interval = 0  # no thread that redraws
 
   def __init__(self, *args: Any, disable: bool = False, **options: Any):
     self.lines, self.begun = not sys.stderr.isatty(), 0

@@ -261,6 +261,34 @@ def jackknife(
   return Estimate(value, sem, f'{seeds}×{documents}', over, df)
 
 
+def bootstrap(
+  statistic: Callable[[np.ndarray], float],
+  strata: Sequence[int],
+  draws: int = 100,
+  seed: int = 0,
+  over: str = 'blocks',
+) -> Estimate:
+  """A statistic of some units, with the spread that it has when they are drawn again (Efron 1979).
+
+  Args:
+    statistic: how often each unit counts, [N] -> its value.
+    strata: how many units are in each stratum, N in all; each is drawn again by itself.
+    draws: how often all are drawn.
+    seed: of the draws; the same for statistics whose difference is of interest.
+    over: name of the units.
+  """
+  count = sum(strata)
+  value, df = float(statistic(np.ones(count))), float(count - len(strata))
+  if df <= 0:
+    return Estimate(value, None, str(count), over, None)
+  rng = np.random.default_rng(seed)
+  weights = np.concatenate(
+    [rng.multinomial(size, np.full(size, 1 / size), draws) for size in strata], axis=1
+  )
+  spread = np.std([statistic(one.astype(float)) for one in weights], ddof=1)
+  return Estimate(value, float(spread), str(count), over, df)
+
+
 def arms(
   values: Mapping[Arm, ArrayLike], reference: Arm, over: str = 'seeds'
 ) -> dict[Arm, Estimate]:

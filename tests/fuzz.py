@@ -14,8 +14,10 @@ import hashlib
 import importlib.util
 import json
 import os
+import pathlib
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -139,6 +141,36 @@ def own_text(data: bytes) -> None:
   assert len(data) > 100 or sum(part.size for part in parts) >= len(data) - 3
 
 
+FIXTURES = pathlib.Path(__file__).parent / 'fixtures/hf'
+
+
+@functools.cache
+def model_folder(layout: str) -> tuple[pathlib.Path, dict[str, bytes]]:
+  """A Hugging Face folder, and the contents of its files."""
+  place = folder() / layout
+  shutil.copytree(FIXTURES / layout, place)
+  (place / 'tokenizer.json').unlink()  # has a target of its own
+  return place, {path.name: path.read_bytes() for path in sorted(place.iterdir())}
+
+
+def hugging_face(data: bytes) -> None:
+  """One file of a model's folder is another; of weights, the header."""
+  from lib.language_model import huggingface
+
+  place, contents = model_folder(('gpt2', 'llama3')[data[0] % 2 if data else 0])
+  names = [name for name in contents if name != 'expected.npz']
+  name = names[data[1] % len(names)] if len(data) > 1 else names[0]
+  content = contents[name]
+  size = len(content)
+  if name.endswith('.safetensors'):
+    size = 8 + int.from_bytes(content[:8], 'little')
+  (place / name).write_bytes(edited(content[:size], data[2:]) + content[size:])
+  try:
+    huggingface.load(place)
+  finally:
+    (place / name).write_bytes(content)
+
+
 @functools.cache
 def checkpoint() -> dict[str, bytes]:
   from tests.helpers import faulty
@@ -174,7 +206,7 @@ QUICK = (
   hostile.tokenizer_file, hostile.tokenizer_arrays, hostile.tokenizer_archive, hostile.text,
   hostile.foreign_file,
   hostile.ids, hostile.container_file, hostile.container_signed, glyph_table, hex_font,
-  question_file, metrics_lines, table_rows, corpus_plan, encoded_file, own_text,
+  question_file, metrics_lines, table_rows, corpus_plan, encoded_file, own_text, hugging_face,
 )  # fmt: skip
 TARGETS = (*QUICK, checkpoint_files)
 

@@ -3,6 +3,7 @@
 
 import io
 import sys
+import time
 
 import pytest
 
@@ -47,6 +48,21 @@ def test_a_terminal_shows_what_happens_and_the_first_step_is_no_part_of_the_pace
   bar.update()
   bar.set_postfix_str('')
   assert '2/11 [00:09 left]' in sys.stderr.getvalue()  # 9 steps of a second, not of 50
+
+
+@pytest.mark.parametrize('terminal', [False, True])
+def test_a_long_wait_is_not_silent_and_a_short_one_is(terminal, monkeypatch):
+  stream = Terminal() if terminal else io.StringIO()
+  monkeypatch.setattr(sys, 'stderr', stream)
+  monkeypatch.setattr(progress, 'SILENT' if terminal else 'EVERY', 0.02)
+  with progress.waiting('training'):
+    while 'training: 0 s …' not in stream.getvalue():
+      time.sleep(0.01)
+  monkeypatch.undo()
+  monkeypatch.setattr(sys, 'stderr', io.StringIO())
+  with progress.waiting('training'):
+    pass
+  assert sys.stderr.getvalue() == ''
 
 
 def test_quiet_says_nothing(capsys, monkeypatch):

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from experiments.matrix import cells, tokens
+from experiments import tokenizer_names
+from experiments.matrix import cells
 from experiments.matrix.reading import Corpus
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
@@ -38,7 +39,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   options, bits = options_of(config), {}
   made: dict[str, Tokenizer] = {}
   rows = cells.rows_of('budget', made)
-  for tokenizer, label in tokens.labels(options.tokenizers).items():
+  for tokenizer, label in tokenizer_names.labels(options.tokenizers).items():
     corpus, where = Corpus(config, run, tokenizer, label, options), {'tokenizer': label}
     made[label] = corpus.tokenizer
     if not rows:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import tokenizer_names
 from experiments.matrix import cells, embeddings, tokens
 from experiments.matrix.cells import BITS, GAIN, Scores
 from experiments.matrix.reading import Corpus
@@ -46,7 +47,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   made: dict[str, Tokenizer] = {}
   chosen: cells.Chosen = {}
   rows, costs, untried = (cells.rows_of(of, made) for of in ('grid', 'tokenizers', 'untried'))
-  names = tokens.labels(config.grid.tokenizers)
+  names = tokenizer_names.labels(config.grid.tokenizers)
   for tokenizer, label in names.items():
     corpus = Corpus(config, run, tokenizer, label, config.grid)
     made[label] = corpus.tokenizer
@@ -166,7 +167,7 @@ def add_untried(rows: Rows, grid: Rows, found: Cells, labels: Mapping[str, str])
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """The grid as heat maps of gains and bits, and its bits against FLOPs a byte."""
   lossy = {row.where['tokenizer'] for row in rows if row.table == 'tokenizers' and row.lossy}
-  labels = tokens.labels(config.grid.tokenizers).values()
+  labels = tokenizer_names.labels(config.grid.tokenizers).values()
   shown = {label: label + LOSSY * (label in lossy) for label in labels}
   embeddings = config.grid.embeddings
 

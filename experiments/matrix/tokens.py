@@ -4,49 +4,37 @@
   bytes           the 256 bytes
   characters      Unicode characters, the most frequent; others as their bytes
   blocks          the most frequent pairs of bytes; else one byte
-  bpe, bpe_unsplit, superbpe, lzw, sentencepiece, wordpiece, unicode
+  bpe, bpe_unsplit, superbpe, boundless, lib, lzw, sentencepiece, wordpiece, unicode
                   learned dictionaries; bpe (rule `words` of lib/tokenizers/pretokenizers.py),
-                  sentencepiece and wordpiece stay within words, bpe_unsplit, superbpe and lzw
-                  merge across spaces, unicode has at most three characters an id
+                  sentencepiece and wordpiece stay within words, bpe_unsplit, superbpe, boundless,
+                  lib and lzw cross spaces, unicode has at most three characters an id
   numbered12, …   tokens by a small byte model M1, as experiments/coders.py names them
   a path          the file of a saved tokenizer, a tokenizer.json or a SentencePiece .model
 
 All but bytes have at most `tokenizers.vocab_size` ids; with M1, a token's bits set the number.
 """
 
-import collections
-import os
-import pathlib
 import re
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from experiments import coders
+from experiments import coders, tokenizer_names
 from experiments.recipe import Run
+from experiments.tokenizer_names import LEARNED, is_file
 from lib import tokenizers
 from lib.compression import byte_coders
 from lib.errors import InputError
-from lib.tokenizers import Tokenizer, registry
-
-# Learned by a trainer of the registry.
-LEARNED = tuple(name for name in registry.trainable() if name not in ('gzip', 'static_ac'))
-DIGITS = 6  # of a fingerprint in a label
+from lib.tokenizers import Tokenizer
 
 
 def check(config: ConfigDict, where: str, names: Sequence[str]) -> None:
   """Raises InputError for unknown tokenizers in the field `where`, or missing text."""
   coders.check_m1(config)
-  prints: dict[str, str] = {}
+  tokenizer_names.check(where, names)
   for name in names:
-    if is_file(name):
-      twin = prints.setdefault(tokenizers.load(name).fingerprint, name)
-      if twin != name:
-        raise InputError(f'{where}: {twin} and {name} are the same tokenizer; give it once.')
-    elif name not in LEARNED:
+    if not is_file(name) and name not in LEARNED:
       _method(config, where, name)
-  if len(set(names)) < len(names):
-    raise InputError(f'{where} names a tokenizer twice: {", ".join(names)}.')
 
 
 def make(config: ConfigDict, run: Run, name: str) -> Tokenizer:
@@ -61,27 +49,6 @@ def make(config: ConfigDict, run: Run, name: str) -> Tokenizer:
     return tokenizers.train(name, text, config.tokenizers.vocab_size)
 
   return coders.kept(run, name, learn)
-
-
-def is_file(name: str) -> bool:
-  """Whether a name is the path of a saved tokenizer."""
-  return name not in LEARNED and os.path.exists(name)
-
-
-def labels(names: Sequence[str]) -> dict[str, str]:
-  """Name -> label in rows: a built-in name, or the stem of a file.
-
-  Many files have one name, such as tokenizer.json. So a stem that two of the names share, or that
-  is a built-in name, is followed by six hex digits of the tokenizer's fingerprint.
-  """
-  stems = {name: pathlib.Path(name).stem if is_file(name) else name for name in names}
-  stems = {name: re.sub(r'[^\w.+-]', '_', stem) for name, stem in stems.items()}
-  shared = collections.Counter(stems.values())
-  built_in = lambda stem: stem in LEARNED or stem in coders.PLAIN or coders.NUMBERED.fullmatch(stem)
-  for name, stem in stems.items():
-    if is_file(name) and (shared[stem] > 1 or built_in(stem)):
-      stems[name] = f'{stem}-{tokenizers.load(name).fingerprint[:DIGITS]}'
-  return stems
 
 
 def by_windows(name: str) -> bool:

@@ -2,98 +2,107 @@
 """One attack: a tokenizer and samples of the categories in, the shares of its training text out."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 
 import numpy as np
+from scipy.stats import t as student
 
-from lib.data.categories import Categories, blocks, take
+from lib.data import categories
+from lib.data.categories import Categories, take
 from lib.evals.mixture import Attack
 from lib.stats import LEVEL
 from lib.tokenizers import bpe_replay
 from lib.tokenizers.merge_lists import MergeList
 
 
-@dataclasses.dataclass(frozen=True)
-class Found:
-  """The mixture of a tokenizer's training text, as its merges tell.
-
-  Attributes:
-    shares: float64 [n], of the bytes.
-    objective: what the best mixture leaves unexplained, as a share of all pairs.
-    ranges: float64 [n, 2], where the shares lie with LEVEL confidence over resampled documents.
-    widths: float64 [n], how far a share of pairs can move while the objective grows by 1 %.
-  """
-
-  shares: np.ndarray
-  objective: float
-  ranges: np.ndarray
-  widths: np.ndarray
-
-
 class Samples:
-  """The merges of a tokenizer replayed on samples of n categories, each dealt to some folds."""
+  """The first merges of a tokenizer replayed on samples of n categories."""
 
-  def __init__(self, merges: MergeList, samples: Categories, folds: int, most: int):
-    self.names, self._folds = list(samples), folds
+  def __init__(self, merges: MergeList, samples: Categories, most: int):
     self._sizes = [sum(map(len, documents)) for documents in samples.values()]
-    self._category = np.repeat(np.arange(len(samples)), folds).tolist()
-    pieces = []
-    for i, documents in enumerate(samples.values()):
-      if len(documents) < 2 * folds:
-        documents = [block for document in documents for block in blocks(document)]
-      for fold in range(folds):
-        pieces += merges.pieces(i * folds + fold, documents[fold::folds])
-    self._there = np.bincount([one.sample for one in pieces], minlength=len(samples) * folds) > 0
-    self._replay = bpe_replay.replay(
-      pieces, len(samples) * folds, merges.merges[:most], merges.lengths, merges.overlap
-    )
+    pieces = [merges.pieces(documents) for documents in samples.values()]
+    self._replay = bpe_replay.replay(pieces, merges.merges[:most], merges.lengths, merges.overlap)
     self._allowed = merges.could_join(self._replay.pairs)
 
-  def _attack(self, merges: int) -> Attack:
-    return Attack(self._replay, self._category, merges, self._allowed)
+  def solve(self, merges: int) -> tuple[np.ndarray, float, Attack]:
+    """By the first merges: shares of bytes [n], the objective, and the program for more."""
+    attack = Attack(self._replay, merges, self._allowed)
+    best = attack.solve()
+    return attack.byte_shares(best.shares, self._sizes), best.objective, attack
 
   def shares(self, merges: int) -> np.ndarray:
     """Shares of the bytes [n] by the first merges."""
-    attack = self._attack(merges)
-    return attack.byte_shares(attack.solve().shares, self._sizes)
+    return self.solve(merges)[0]
 
-  def objective(self, merges: int) -> float:
-    """What the best mixture leaves unexplained of the first merges, as a share of all pairs."""
-    return self._attack(merges).solve().objective
 
-  def found(self, merges: int, resamples: int, rng: np.random.Generator) -> Found:
-    """Shares with their intervals, by the first merges."""
-    attack = self._attack(merges)
-    best = attack.solve()
-    shares = attack.byte_shares(best.shares, self._sizes)
-    drawn = [
-      attack.byte_shares(attack.resampled(self._weights(rng)), self._sizes)
-      for _ in range(resamples)
-    ]
-    ranges = np.stack([shares, shares], axis=1)
-    if drawn:
-      # The basic bootstrap: the error of an estimate is as that of a resample about the estimate.
-      low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-      ranges = np.clip(np.stack([2 * shares - high, 2 * shares - low], axis=1), 0, 1)
-    moved = attack.ranges()
-    return Found(shares, best.objective, ranges, moved[:, 1] - moved[:, 0])
+@dataclasses.dataclass(frozen=True)
+class Imitation:
+  """Attacks on T tokenizers like the one that is attacked, whose shares are known.
 
-  def _weights(self, rng: np.random.Generator) -> np.ndarray:
-    """How often each fold counts when those with text of each category are drawn again."""
-    there = self._there.reshape(len(self.names), self._folds)
-    drawn = [rng.multinomial(row.sum(), row / row.sum()) for row in there]
-    return np.concatenate(drawn).astype(float)
+  Attributes:
+    errors: float64 [T, n], shares that an attack found less the true ones.
+    objectives: float64 [T], what the best mixture left unexplained.
+    objective: the same of the tokenizer that is attacked, by the same samples.
+  """
+
+  errors: np.ndarray
+  objectives: np.ndarray
+  objective: float
+
+  def ranges(self, shares: np.ndarray) -> np.ndarray:
+    """Where the true shares lie with LEVEL confidence, [n, 2], for shares found [n]."""
+    root = np.sqrt(np.mean(self.errors**2, axis=0))
+    reach = student.ppf((1 + LEVEL) / 2, len(self.errors)) * root
+    return np.clip(np.stack([shares - reach, shares + reach], axis=1), 0, 1)
+
+  @property
+  def p_value(self) -> float:
+    """Of the objective, if the training text was a mixture of these categories."""
+    return (1 + np.sum(self.objectives >= self.objective)) / (1 + len(self.objectives))
+
+
+def imitate(
+  merges: MergeList,
+  samples: Categories,
+  count: int,
+  trials: int,
+  train_bytes: int,
+  rng: np.random.Generator,
+) -> Imitation:
+  """Attacks tokenizers that are trained on the mixture found, with half of the samples.
+
+  Their training text is drawn, with replacement, from the other half. So it holds the chance that
+  is in a sample and in a training text. Both are smaller here than the real ones: errors and
+  objectives are rather too large.
+
+  Args:
+    merges: of the tokenizer that is attacked.
+    samples: of the categories.
+    count: how many merges are used.
+    trials: how many tokenizers are trained.
+    train_bytes: of their training text, at most.
+    rng: of the draws.
+  """
+  units = {name: categories.units(documents) for name, documents in samples.items()}
+  half, rest = ({name: one[part::2] for name, one in units.items()} for part in (0, 1))
+  shares, objective, _ = Samples(merges, half, count).solve(count)
+  errors, objectives = [], []
+  for _ in range(trials):
+    drawn = {
+      name: [one[i] for i in rng.integers(0, len(one), len(one))] for name, one in rest.items()
+    }
+    parts, truth = mixed(drawn, shares, train_bytes)
+    learned = merges.learned([text for part in parts.values() for text in part], count)
+    found, left, _ = Samples(learned, half, count).solve(count)
+    errors.append(found - truth)
+    objectives.append(left)
+  return Imitation(np.array(errors), np.array(objectives), objective)
 
 
 def tokens_per_byte(merges: MergeList, samples: Categories, most: int) -> np.ndarray:
   """Tokens a byte [n] of each category's sample under the first merges: the simple baseline."""
-  found = []
-  for documents in samples.values():
-    one = bpe_replay.replay(
-      merges.pieces(0, documents), 1, merges.merges[:most], merges.lengths, merges.overlap
-    )
-    found.append(one.tokens[-1, 0] / sum(map(len, documents)))
-  return np.array(found)
+  pieces = [merges.pieces(documents) for documents in samples.values()]
+  one = bpe_replay.replay(pieces, merges.merges[:most], merges.lengths, merges.overlap)
+  return one.tokens[-1] / [sum(map(len, documents)) for documents in samples.values()]
 
 
 def log_mse(shares: np.ndarray, truth: np.ndarray) -> float:
@@ -101,20 +110,18 @@ def log_mse(shares: np.ndarray, truth: np.ndarray) -> float:
   return float(np.log10(max(np.mean((shares - truth) ** 2), 1e-18)))
 
 
-def regressed(features: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Iterable[np.ndarray]:
-  """The shares of each mixture [n] by a regression on all others: of its tokens a byte [n].
+def regressed(features: np.ndarray, truths: np.ndarray, mine: np.ndarray) -> np.ndarray:
+  """Shares [n] by a linear regression on the logarithm of tokens a byte, clipped to sum to 1.
 
-  A line with one slope, and a level for each category, of the shares against the logarithm of the
-  tokens a byte; clipped, and scaled to sum to 1.
+  Args:
+    features: tokens a byte [K, n] of each category under K tokenizers.
+    truths: the shares [K, n] of their training texts.
+    mine: tokens a byte [n] under the tokenizer whose shares are sought.
   """
-  x, y = np.log(np.array(features)), np.array(truths)
-  for left_out in range(len(x)):
-    known = np.arange(len(x)) != left_out
-    centre, level = x[known].mean(axis=0), y[known].mean(axis=0)
-    dx, dy = x[known] - centre, y[known] - level
-    slope = (dx * dy).sum() / max((dx**2).sum(), 1e-12)
-    guess = np.clip(level + slope * (x[left_out] - centre), 1e-6, None)
-    yield guess / guess.sum()
+  x, centre = np.log(features), np.log(features).mean(axis=0)
+  slopes = np.linalg.lstsq(x - centre, truths - truths.mean(axis=0), rcond=None)[0]
+  guess = np.clip(truths.mean(axis=0) + (np.log(mine) - centre) @ slopes, 1e-6, None)
+  return guess / guess.sum()
 
 
 def mixed(

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.mixture import attack
-from experiments.recipe import Pictures, Run, Table
+from experiments.recipe import Pictures, Run, Table, naming
 from lib import stats
 from lib.data import categories
 from lib.data.categories import Categories
@@ -48,36 +48,36 @@ def _measure(config: ConfigDict, table: str, known: Categories) -> Rows:
   seeds = range(config.seed, config.seed + options.mixtures)
   jobs = [(config, options, known, seed) for seed in seeds]
   every = on_all_cores(table, _one_mixture, jobs)
-  truths = [truth for truth, *_ in every]
   errors: dict[tuple, list[float]] = defaultdict(list)  # coordinates -> log10 MSE of each mixture
   others: dict[str, list[float]] = defaultdict(list)
-  for seed, (truth, found, _, quantities) in zip(seeds, every, strict=True):
+  for seed, (truth, found, by_regression, quantities) in zip(seeds, every, strict=True):
     for (sample, merges), shares in found.items():
       errors['attack', sample, merges].append(attack.log_mse(shares, truth))
     uniform = np.full(len(truth), 1 / len(truth))
     guesses = np.random.default_rng(seed).dirichlet(np.ones(len(truth)), GUESSES)
     errors['random',].append(float(np.mean([attack.log_mse(one, truth) for one in guesses])))
     errors['uniform',].append(attack.log_mse(uniform, truth))
+    errors['tokens_per_byte',].append(attack.log_mse(by_regression, truth))
     for name, value in quantities.items():
       others[name].append(value)
-  guessed = attack.regressed([features for _, _, features, _ in every], truths)
-  for truth, shares in zip(truths, guessed, strict=True):
-    errors['tokens_per_byte',].append(attack.log_mse(shares, truth))
   baselines = np.array([errors[name,] for name in ('random', 'uniform', 'tokens_per_byte')])
   best = baselines[np.argmin(baselines.mean(axis=1))]
+  most = {'sample': max(options.sample_bytes), 'merges': options.interval_merges}
+  against = {
+    'random': errors['random',],
+    'best_baseline': best,
+    'interval_row': errors['attack', most['sample'], most['merges']],
+  }
   of = lambda values: stats.mean(values, over='mixtures')
   for key, values in errors.items():
     where = dict(zip(('method', 'sample', 'merges'), key, strict=False))
     rows.add(where, 'log10_mse', of(values), 'log10 of the mean squared error of shares')
     if key[0] == 'attack':
-      for name, baseline in (('random', errors['random',]), ('best_baseline', best)):
-        less = of(np.array(values) - baseline)
-        rows.add(where, f'log10_mse_less_{name}', less, 'difference by mixture')
-  where = {
-    'method': 'attack',
-    'sample': max(options.sample_bytes),
-    'merges': options.interval_merges,
-  }
+      for name, other in against.items():
+        less = np.array(values) - other
+        if less.any():
+          rows.add(where, f'log10_mse_less_{name}', of(less), 'difference by mixture')
+  where = {'method': 'attack', **most}
   for name, values in others.items():
     rows.add(where, name, of(values), *UNITS[name])
   return rows
@@ -85,9 +85,10 @@ def _measure(config: ConfigDict, table: str, known: Categories) -> Rows:
 
 UNITS = {  # column -> unit, note
   'coverage': (
-    'share of intervals', 'that hold the true share: of documents drawn again, so without what '
-    'the training text adds by chance',
+    'share of ranges', 'that hold the true share; they come from attacks on tokenizers trained on '
+    'the mixture found',
   ),
+  'range': ('share of the bytes', 'from end to end of a range'),
   'width': ('share', 'by which a share of pairs can move while the objective grows by 1 %'),
   'objective': ('share of pairs', 'that the best mixture leaves unexplained'),
   'rejected': ('share of mixtures', f'that "none of these" is found in at p ≤ {SIGNIFICANT}'),
@@ -99,9 +100,9 @@ UNITS = {  # column -> unit, note
 
 
 def _one_mixture(config: ConfigDict, options: ConfigDict, known: Categories, seed: int) -> tuple:
-  """The true shares, those found by (sample, merges), tokens a byte, and further quantities."""
+  """The true shares, those found by (sample, merges), by regression, and further quantities."""
   rng = np.random.default_rng(seed)
-  largest, most = max(options.sample_bytes), max(options.merges)
+  largest, most, count = max(options.sample_bytes), max(options.merges), options.interval_merges
   training, samples = categories.halves(known, seed, options.train_bytes, largest)
   wanted = rng.dirichlet(np.ones(len(known)))
   parts, truth = attack.mixed(training, wanted, options.train_bytes)
@@ -109,65 +110,57 @@ def _one_mixture(config: ConfigDict, options: ConfigDict, known: Categories, see
   found: dict[tuple[Any, int], np.ndarray] = {}
   for size in options.sample_bytes:
     smaller = {name: categories.take(texts, size) for name, texts in samples.items()}
-    replayed = attack.Samples(merges, smaller, options.folds, most)
-    for count in options.merges if size == largest else (options.interval_merges,):
-      found[size, count] = replayed.shares(count)
-  for count in options.merges:
-    found['training', count] = attack.Samples(merges, parts, 1, most).shares(count)
-  best = replayed.found(options.interval_merges, options.resamples, rng)
-  low, high = best.ranges.T
-  quantities = {
-    'coverage': float(np.mean((low <= truth) & (truth <= high))),
-    'width': float(best.widths.mean()),
-    'objective': best.objective,
-  }
+    replayed = attack.Samples(merges, smaller, most)
+    for merge_count in options.merges if size == largest else (count,):
+      found[size, merge_count] = replayed.shares(merge_count)
+  for merge_count in options.merges:
+    found['training', merge_count] = attack.Samples(merges, parts, most).shares(merge_count)
+  shares, objective, program = replayed.solve(count)
+  low, high = program.ranges().T
+  quantities = {'width': float(np.mean(high - low)), 'objective': objective}
   for name, left_out in (('rejected', None), ('rejected_without_largest', int(truth.argmax()))):
-    there = [one for i, one in enumerate(samples) if i != left_out]
+    there = {one: texts for i, (one, texts) in enumerate(samples.items()) if i != left_out}
     if len(there) < 2:
       continue
-    p = _none_of_these(config, options, merges, {one: samples[one] for one in there}, rng)
-    quantities[name] = float(p <= SIGNIFICANT)
-  return truth, found, attack.tokens_per_byte(merges, samples, most), quantities
+    tried = attack.imitate(merges, there, count, options.trials, options.train_bytes, rng)
+    quantities[name] = float(tried.p_value <= SIGNIFICANT)
+    if left_out is None:
+      low, high = tried.ranges(shares).T
+      quantities['coverage'] = float(np.mean((low <= truth) & (truth <= high)))
+      quantities['range'] = float(np.mean(high - low))
+  return truth, found, _by_regression(config, options, merges, samples, rng), quantities
 
 
-def _none_of_these(
+def _by_regression(
   config: ConfigDict,
   options: ConfigDict,
   merges: merge_lists.MergeList,
   samples: Categories,
   rng: np.random.Generator,
-) -> float:
-  """p of the objective, if the training text was a mixture of these categories.
+) -> np.ndarray:
+  """The shares [n] by tokens a byte of half of each sample.
 
-  Half of each sample gives the objective. Of the other half come training texts of tokenizers that
-  a mixture explains, the one found; their objectives are what chance gives. These texts are
-  smaller than the real one, so chance is taken for larger than it is.
+  What they tell is learned from tokenizers trained on mixtures of the other halves.
   """
-  count = min(options.merges[1], options.interval_merges)
+  most = options.interval_merges
   half = {name: texts[::2] for name, texts in samples.items()}
   rest = {name: texts[1::2] for name, texts in samples.items()}
-  mine = attack.Samples(merges, half, 1, count)
-  shares, objective = mine.shares(count), mine.objective(count)
-  by_chance = []
-  for _ in range(options.trials):
-    again = {name: _again(texts, rng) for name, texts in rest.items()}
-    parts, _ = attack.mixed(again, shares, options.train_bytes)
-    documents = [text for part in parts.values() for text in part]
-    explained = merge_lists.of(train(config, documents, count))
-    by_chance.append(attack.Samples(explained, half, 1, count).objective(count))
-  return (1 + sum(one >= objective for one in by_chance)) / (1 + len(by_chance))
-
-
-def _again(texts: Sequence[bytes], rng: np.random.Generator) -> list[bytes]:
-  """As many documents, drawn with replacement."""
-  return [texts[i] for i in rng.integers(0, len(texts), len(texts))]
+  features, truths = [], []
+  for wanted in rng.dirichlet(np.ones(len(samples)), options.own_tokenizers):
+    parts, truth = attack.mixed(rest, wanted, options.train_bytes)
+    own = train(config, [text for part in parts.values() for text in part], most)
+    features.append(attack.tokens_per_byte(merge_lists.of(own), half, most))
+    truths.append(truth)
+  mine = attack.tokens_per_byte(merges, half, most)
+  return attack.regressed(np.array(features), np.array(truths), mine)
 
 
 def check(config: ConfigDict, table: str) -> None:
   """Raises InputError for texts that are no categories, or a rule that does not exist."""
   pretokenizers.patterns(config.tokenizer.rule)
   if spec := config.data.source if table == 'domains' else config.languages.texts:
-    categories.check(spec)
+    with naming('data.source' if table == 'domains' else 'languages.texts'):
+      categories.check(spec)
   options = config[table]
   if options.interval_merges > max(options.merges):
     raise InputError(
@@ -219,7 +212,8 @@ def _table(name: str, measure: Callable[[ConfigDict, Run], Rows], what: str) -> 
     'Errors of a share below 1e-9 count as 1e-9. '
     '`sample` is how much text of each category the attacker has, none of it in the training text; '
     '`training` is the training text itself. The baselines know no merges: a random and an equal '
-    'mixture, and a regression on tokens a byte of each category, fitted to the other tokenizers.',
+    'mixture, and a regression on tokens a byte of each category, fitted to tokenizers that the '
+    'attacker trains on the samples.',
     (
       'log10_mse',
       'log10_mse_less_best_baseline',

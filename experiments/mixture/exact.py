@@ -30,7 +30,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   own = replayed(merges, parts)
   truth = own.change[: own.offsets[1]], own.sample[: own.offsets[1]]
   pairs = np.bincount(truth[1], truth[0], minlength=len(parts))
-  attacked = Attack(own, range(len(parts)))
+  attacked = Attack(own)
   where = {'sample': 'training'}
   note = 'the training text itself is the sample'
   rows.add(where, 'objective_at_truth', attacked.solve(pairs / pairs.sum()).objective, '', note)
@@ -39,24 +39,24 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
   where = {'sample': 'disjoint'}
   other = replayed(merges, samples)
-  found = Attack(other, range(len(samples))).solve()
+  found = Attack(other).solve()
   rows.add(where, 'objective_found', found.objective, '', 'text that the tokenizer has not seen')
-  lazy = Attack(other, range(len(samples)), options.full_merges).solve().objective
+  lazy = Attack(other, options.full_merges).solve().objective
   whole = full(other, len(samples), options.full_merges)
   rows.add(
     where, 'lazy_minus_full', lazy - whole, 'share of pairs', f'{options.full_merges} merges'
   )
   turned = dict(reversed(samples.items()))
-  again = Attack(replayed(merges, turned), range(len(samples))).solve().shares[::-1]
+  again = Attack(replayed(merges, turned)).solve().shares[::-1]
   rows.add(where, 'permutation_difference', float(np.abs(found.shares - again).max()), 'share')
   first, *rest = samples
   doubled = {first: [*samples[first], *samples[first]]} | {one: samples[one] for one in rest}
-  again = Attack(replayed(merges, doubled), range(len(samples))).solve().shares
+  again = Attack(replayed(merges, doubled)).solve().shares
   rows.add(where, 'duplication_difference', float(np.abs(found.shares - again).max()), 'share')
 
   name = max(samples, key=lambda one: found.shares[list(samples).index(one)])
   twice = samples | {f'{name} again': samples[name]}
-  attacked = Attack(replayed(merges, twice), range(len(twice)))
+  attacked = Attack(replayed(merges, twice))
   shares = attacked.solve().shares
   index = list(twice).index(name)
   low, high = attacked.ranges(slack=0.0)[index]
@@ -72,8 +72,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 def replayed(merges: MergeList, samples: Categories) -> Replay:
   """The merges replayed on one sample for each category."""
-  pieces = [piece for i, one in enumerate(samples.values()) for piece in merges.pieces(i, one)]
-  return bpe_replay.replay(pieces, len(samples), merges.merges, merges.lengths, merges.overlap)
+  pieces = [merges.pieces(one) for one in samples.values()]
+  return bpe_replay.replay(pieces, merges.merges, merges.lengths, merges.overlap)
 
 
 def _conservation(one: Replay) -> int:

@@ -8,14 +8,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.mixture import attack, controlled
-from experiments.recipe import Pictures, Run, Table
+from experiments.recipe import Pictures, Run, Table, naming
 from lib.data import categories
 from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.tokenizers import merge_lists, registry
 
-RANGE = 'end of the range of 95 % of samples drawn again; chance in the training text is left out'
+RANGE = (
+  'end of the range that holds the share with 95 % confidence, by attacks on tokenizers trained on '
+  'the mixture found'
+)
+NONE = (
+  'of an objective as large as this, if the training text was a mixture of these categories; where '
+  'it is small, there was text that is none of these'
+)
 LINES = {'auto': None, 'yes': True, 'no': False}
 
 
@@ -27,17 +34,20 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   merges = merge_lists.of(registry.load(options.tokenizer), LINES[options.lines])
   known = categories.open_categories(options.texts)
   samples = {name: categories.take(texts, options.sample_bytes) for name, texts in known.items()}
-  replayed = attack.Samples(merges, samples, options.folds, options.merges)
+  shares, objective, program = attack.Samples(merges, samples, options.merges).solve(options.merges)
+  widths = np.diff(program.ranges())[:, 0]
   rng = np.random.default_rng(config.seed)
-  found = replayed.found(options.merges, options.resamples, rng)
+  all_there_is = sum(len(text) for texts in samples.values() for text in texts)
+  tried = attack.imitate(merges, samples, options.merges, options.trials, all_there_is, rng)
+  ranges = tried.ranges(shares)
   for i, (name, texts) in enumerate(samples.items()):
     where, note = {'category': name}, f'a sample of {sum(map(len, texts)):,} bytes'
-    low, high = found.ranges[i]
-    rows.add(where, 'share', found.shares[i], 'of the bytes', note)
-    rows.add(where, 'share_low', low, 'of the bytes', RANGE)
-    rows.add(where, 'share_high', high, 'of the bytes', RANGE)
-    rows.add(where, 'width', found.widths[i], 'share of pairs', controlled.UNITS['width'][1])
-  rows.add({}, 'objective', found.objective, *controlled.UNITS['objective'])
+    rows.add(where, 'share', shares[i], 'of the bytes', note)
+    rows.add(where, 'share_low', ranges[i, 0], 'of the bytes', RANGE)
+    rows.add(where, 'share_high', ranges[i, 1], 'of the bytes', RANGE)
+    rows.add(where, 'width', widths[i], 'share of pairs', controlled.UNITS['width'][1])
+  rows.add({}, 'objective', objective, *controlled.UNITS['objective'])
+  rows.add({}, 'p_none_of_these', tried.p_value, 'probability', NONE)
   return rows
 
 
@@ -48,7 +58,8 @@ def check(config: ConfigDict) -> None:
     raise InputError('give both off_the_shelf.tokenizer=FILE and off_the_shelf.texts=DIR, or none.')
   if options.tokenizer:
     merge_lists.of(registry.load(options.tokenizer), LINES[options.lines])
-    categories.check(options.texts)
+    with naming('off_the_shelf.texts'):
+      categories.check(options.texts)
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
@@ -80,7 +91,7 @@ TABLE = Table(
   measure,
   'How much of each category was in the training text of a tokenizer, as its merges tell. What was '
   'in that text but is in no category here is ascribed to the categories that are most like it.',
-  ('share', 'share_low', 'share_high', 'width'),
+  ('share', 'share_low', 'share_high', 'width', 'p_none_of_these'),
   check=check,
   pictures=pictures,
 )

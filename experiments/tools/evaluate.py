@@ -2,11 +2,13 @@
 """Bits per byte of a trained model on a text.
 
 python -m experiments.tools.evaluate MODEL --source=book.txt [--csv=scores.csv --view=tokens]
+python -m experiments.tools.evaluate MODEL --questions=exam.jsonl
 
 MODEL is a folder that a recipe wrote or a Hugging Face folder. A document begins with the model's
 BOS (else its EOS; else its first token is not scored). Documents longer than the context are read
 in windows that overlap by half, and each token is scored once, by the probability among all of the
-model's ids. The CSV has a line for each document, or with --view=tokens for each token.
+model's ids. Questions are multiple choice, in the layout of MMLU, ARC or CommonsenseQA
+(`lib.tasks.questions`). The CSV has a line for each document, or with --view=tokens for each token.
 """
 
 import csv
@@ -15,18 +17,23 @@ import pathlib
 import time
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 from absl import flags
 
 from experiments.tools import command, models
 from lib import atomic, stats
+from lib.errors import InputError
 from lib.language_model import TokenLoss, TrainedModel
+from lib.parallel import sharding
+from lib.tasks import multiple_choice, questions
 
 SOURCE = flags.DEFINE_string('source', 'stdlib', 'The text: stdlib, files, a folder or tfds:NAME.')
 SPLIT = flags.DEFINE_enum('split', 'test', models.SPLITS, 'Which part of it.')
 LIMIT = flags.DEFINE_integer('limit_bytes', 100_000, 'Bytes of it at most.', lower_bound=1)
 CSV = flags.DEFINE_string('csv', '', 'A new file for the scores.')
 VIEW = flags.DEFINE_enum('view', 'documents', ('documents', 'tokens'), 'Lines of the CSV.')
+QUESTIONS = flags.DEFINE_string('questions', '', 'Multiple choice in place of a text.')
 SEED = flags.DEFINE_integer('seed', 0, 'Of random rows, if the embedding draws them.')
 LOG_2 = float(np.log(2))
 
@@ -35,6 +42,10 @@ def execute(*folders: str) -> None:
   """Scores the text and prints what came of it."""
   path = models.check_new(CSV.value) if CSV.value else None
   model = models.open_model(*folders)
+  if QUESTIONS.value:
+    asked = questions.read_questions(QUESTIONS.value, SPLIT.value)
+    print('\n'.join(answered(model, asked)))
+    return
   texts = models.open_texts(model, SOURCE.value, SPLIT.value, LIMIT.value)
   begin = time.perf_counter()
   losses = model.token_loss(texts, SEED.value)
@@ -57,8 +68,10 @@ def summary(
     return
   found = stats.ratio([loss.nats.sum() for loss in scored], [loss.bytes.sum() for loss in scored])
   bits = found.times(1 / LOG_2)
-  error = 'unknown, of one document' if bits.sem is None else f'{bits.sem:.4f}'
-  yield f'{bits.value:.4f} bits_per_byte, standard error {error} over {bits.n} documents'
+  error = 'of one document, so its error is unknown'
+  if bits.sem is not None:
+    error = f'standard error {bits.sem:.4f} over {bits.n} documents'
+  yield f'{bits.value:.4f} bits_per_byte, {error}'
   yield (
     f'{size:,} bytes in {tokens:,} tokens of {size / tokens:.2f} bytes; '
     f'{tokens / seconds:,.0f} tokens/s, compilation included'
@@ -77,6 +90,34 @@ def summary(
     value = f'{nats / LOG_2 / covered:.4f}' if covered else 'no bytes'
     yield f'{first + 1:>8,} to {stop:<8,} {value}'
     first = stop
+
+
+SCORES = {  # quantity of `multiple_choice.quantities` -> in words
+  'accuracy_log_likelihood': 'accuracy: the likeliest of the letters',
+  'accuracy_one_token': 'probability that the first token is the right letter',
+  'accuracy_two_tokens': 'the same where a space may come first',
+  'p_valid_letter_two_tokens': 'probability of any of the letters',
+  'chance': 'accuracy by chance',
+  'best_constant': 'accuracy of always the same letter, the best one',
+  'truncated': 'share of questions that lost their beginning',
+}
+
+
+def answered(model: TrainedModel, asked: Sequence[questions.Question]) -> Iterator[str]:
+  """Lines that say how well the model answers questions."""
+  if model.tokenizer is None:
+    raise InputError('this model has no tokenizer, with which questions could be asked.')
+  mesh = model.mesh or sharding.make_mesh({}, jax.devices()[:1])
+  answers = multiple_choice.ask(
+    model.next_log_probs, asked, model.tokenizer, mesh, length=model.context, bos=model.bos
+  )
+  yield f'{len(asked):,} questions; ± is the standard error over them'
+  scores = multiple_choice.quantities(answers, asked)
+  for name, words in SCORES.items():
+    found = stats.ratio(*scores[name])
+    measured = found.sem is not None and name.startswith(('accuracy', 'p_'))
+    error = f' ± {found.sem:.4f}' if measured else ''
+    yield f'{found.value:.4f}{error:9}  {words}'
 
 
 def write(path: pathlib.Path, losses: Sequence[TokenLoss], view: str, model: TrainedModel) -> None:

@@ -2,6 +2,7 @@
 """Tokenizer files: one learned, written in another format, or looked into.
 
 python -m experiments.tools.tokenizer train FAMILY OUT [--source=stdlib --vocab_size=8192]
+python -m experiments.tools.tokenizer train superbpe OUT --parent=FILE
 python -m experiments.tools.tokenizer export FILE OUT [--rule=cl100k]
 python -m experiments.tools.tokenizer inspect FILE
 
@@ -14,6 +15,7 @@ import os
 import pathlib
 import unicodedata
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -22,20 +24,25 @@ from experiments.tools import command
 from lib import atomic, tokenizers
 from lib.data import sources
 from lib.errors import InputError
-from lib.tokenizers import Tokenizer, ranks, registry
+from lib.tokenizers import Tokenizer, ranks, registry, superbpe
 from lib.tokenizers.bpe import BPE
 
 SOURCE = flags.DEFINE_string('source', 'stdlib', 'train: the text, its train split (docs/data.md).')
 MEGABYTES = flags.DEFINE_float('megabytes', 10.0, 'train: 10⁶ bytes of text, at most.')
 VOCAB_SIZE = flags.DEFINE_integer('vocab_size', 8192, 'train: the most tokens.')
 RULE = flags.DEFINE_string('rule', None, 'How text is split: for `train bpe`, or a rank file.')
+PARENT = flags.DEFINE_string(
+  'parent', None, 'For `train superbpe`: the file of a BPE whose merges are kept as the first.'
+)
 FORCE = flags.DEFINE_bool('force', False, 'Overwrite a file that is there.')
 SHOWN = 12  # examples of each kind
 
 
 def train(family: str, out: str) -> str:
   """Learns a tokenizer and saves it; returns what to say."""
-  options = {} if RULE.value is None else {'rule': RULE.value}
+  options: dict[str, Any] = {} if RULE.value is None else {'rule': RULE.value}
+  if PARENT.value is not None:
+    options['parent'] = _bpe(PARENT.value)
   if MEGABYTES.value <= 0:
     raise InputError(f'--megabytes must be positive; got {MEGABYTES.value}.')
   _check_out(out)
@@ -44,7 +51,11 @@ def train(family: str, out: str) -> str:
   text = sources.sample(source, int(MEGABYTES.value * 1e6))
   made = tokenizers.train(family, text, VOCAB_SIZE.value, **options)
   tokenizers.save(made, out)
-  return f'{out}: {describe(made)}, from {sum(map(len, text)):,} bytes of {SOURCE.value}'
+  found = f'{out}: {describe(made)}, from {sum(map(len, text)):,} bytes of {SOURCE.value}'
+  if (parent := options.get('parent')) and isinstance(made, BPE):
+    same, own = superbpe.inherited(made, parent), len(parent.merges)
+    found += f'\nthe first {same:,} of its merges are, byte for byte, the {own:,} of {PARENT.value}'
+  return found
 
 
 def export(path: str, out: str) -> str:
@@ -120,6 +131,13 @@ def repeated(bytes_of: dict[int, bytes]) -> list[int]:
   """The tokens that have the bytes of one of a lower id."""
   first: dict[bytes, int] = {}
   return [i for i, piece in bytes_of.items() if first.setdefault(piece, i) != i]
+
+
+def _bpe(path: str) -> BPE:
+  found = tokenizers.load(path)
+  if not isinstance(found, BPE):
+    raise InputError(f'{path} is no file of ours with a BPE: its merges cannot be kept.')
+  return found
 
 
 def _check_out(out: str) -> None:

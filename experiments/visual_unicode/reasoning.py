@@ -9,10 +9,8 @@ answers are scored by log-likelihood, by one sampled token and by two.
 import functools
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -23,7 +21,6 @@ from experiments.visual_unicode.text import Text
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.language_model import TrainedModel
-from lib.models.decoder import LanguageModel
 from lib.parallel import processes
 from lib.report import plots
 from lib.report.plots import Picture
@@ -198,7 +195,7 @@ def ask(
   assert tokenizer is not None
   return [
     multiple_choice.ask(
-      functools.partial(_speaker(one.module), one.variables),
+      one.next_log_probs,
       some,
       tokenizer,
       processes.local_mesh(run.mesh),
@@ -208,19 +205,6 @@ def ask(
     )
     for one, some in zip(trained, asked, strict=True)
   ]
-
-
-@functools.cache
-def _speaker(module: LanguageModel) -> jax.stages.Wrapped:
-  """(variables, batch, places) -> log-probabilities [B, P, V] of the next tokens."""
-
-  @jax.jit
-  def speak(variables: Any, batch: Mapping[str, jax.Array], places: jax.Array) -> jax.Array:
-    # The arms draw nothing at random.
-    logits: Any = module.apply(variables, batch, places, None, method='logits_at')
-    return jax.nn.log_softmax(logits)
-
-  return speak
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:

@@ -3,6 +3,7 @@
 
 import functools
 import importlib.util
+import os
 import pathlib
 import sysconfig
 import unicodedata
@@ -54,8 +55,10 @@ def check(spec: str) -> list[pathlib.Path]:
   if spec == 'stdlib':
     return []
   folder = pathlib.Path(spec)
-  if not folder.is_dir():
-    raise InputError(f'{spec!r} is no folder: give one with a file or a folder for each category.')
+  if not os.path.isdir(folder):  # unlike `is_dir`, for a name of any length
+    raise InputError(
+      f'{spec[:100]!r} is no folder: give one with a file or a folder for each category.'
+    )
   there = [one for one in sorted(folder.iterdir()) if not one.name.startswith('.')]
   there = [one for one in there if one.is_dir() or one.suffix in ('', '.txt')]
   if len(there) < 2:
@@ -66,9 +69,8 @@ def check(spec: str) -> list[pathlib.Path]:
 def halves(categories: Categories, seed: int, *most: int) -> tuple[Categories, Categories]:
   """Two samples of each category, of up to `most` bytes each, that share no text.
 
-  Whole documents are dealt to the one or to the other where there are FEW or more of them, else
-  blocks of them. What the second has in common with any text of the first is cut out of it
-  (`lib.data.overlap`).
+  `units` of them are dealt to the one or to the other. What the second has in common with any text
+  of the first is cut out of it (`lib.data.overlap`).
 
   Raises:
     InputError: a category of which one half is empty.
@@ -76,8 +78,7 @@ def halves(categories: Categories, seed: int, *most: int) -> tuple[Categories, C
   rng = np.random.default_rng(seed)
   parts: tuple[dict[str, list[bytes]], ...] = ({}, {})
   for name, documents in categories.items():
-    if len(documents) < FEW:
-      documents = [block for document in documents for block in blocks(document)]
+    documents = units(documents)
     order = rng.permutation(len(documents))
     for half, part in enumerate(parts):
       part[name] = take([documents[i] for i in order[half::2]], most[half])
@@ -99,6 +100,13 @@ def take(documents: Sequence[bytes], size: int) -> list[bytes]:
     found.append(document[: utf8.boundary(document, min(size, len(document)))])
     size -= len(document)
   return found
+
+
+def units(documents: Sequence[bytes]) -> Sequence[bytes]:
+  """What is dealt out at random: the documents, or blocks of them where they are fewer than FEW."""
+  if len(documents) >= FEW:
+    return documents
+  return [block for document in documents for block in blocks(document)]
 
 
 def blocks(document: bytes) -> list[bytes]:

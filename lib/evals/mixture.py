@@ -23,6 +23,7 @@ import numpy as np
 from lib.errors import InputError
 from lib.tokenizers.bpe_replay import Replay
 
+PRIMAL = 4  # HiGHS's number for the primal simplex method
 TOLERANCE = 1e-6  # pairs by which a row may be violated: counts are whole numbers
 
 
@@ -33,20 +34,17 @@ class Solution:
   Attributes:
     shares: float64 [n], α: the share of each category in the pairs of the training text.
     objective: Σ v + Σ u, as a share of all pairs; 0 where every merge is explained.
-    rows: how many rows the program had when none was violated any more.
   """
 
   shares: np.ndarray
   objective: float
-  rows: int
 
 
 class Attack:
-  """The linear program of merges and of samples of n categories, each cut into folds.
+  """The linear program of merges and of samples of n categories.
 
   Args:
-    replay: of the merges on the folds; fold s is of category `category[s]`.
-    category: int [S], 0 to n − 1.
+    replay: of the merges on the samples, one for each category.
     merges: how many count, from the first; by default all.
     allowed: bool [P], the pairs that the trainer could have joined; by default all.
     most: rows that are added for one merge before the program is solved again.
@@ -58,13 +56,12 @@ class Attack:
   def __init__(
     self,
     replay: Replay,
-    category: Sequence[int],
     merges: int | None = None,
     allowed: np.ndarray | None = None,
     most: int = 10,
   ):
-    self._of = np.eye(1 + max(category, default=0))[np.asarray(category, int)]  # [S, n]
-    if self._of.shape[1] < 2:
+    self._size = replay.tokens.shape[1]
+    if self._size < 2:
       raise InputError('a mixture needs samples of two categories or more; got one')
     self._merged = replay.merged[:merges]
     if not np.any(self._merged >= 0):
@@ -72,69 +69,51 @@ class Attack:
     self._replay, self._most = replay, most
     self._never = np.zeros(0, int) if allowed is None else np.flatnonzero(~allowed)
     first = slice(0, replay.offsets[1])
-    self._pairs = np.bincount(
-      replay.sample[first], replay.change[first], minlength=len(self._of)
-    )  # D of each fold
+    self._pairs = np.bincount(replay.sample[first], replay.change[first], minlength=self._size)
     self._rows = np.zeros((0, 2), np.int64)  # merge, pair
-    self._counts = np.zeros((0, len(self._of)))  # of m(t) less that of p, in each fold
+    self._counts = np.zeros((0, self._size))  # of m(t) less that of p, in each sample
 
   def solve(self, shares: np.ndarray | None = None) -> Solution:
     """The best mixture; or, for given `shares` [n], the objective that they have."""
-    every = np.ones(len(self._of))
-    program = _Program(self._of.shape[1], shares)
-    program.add(self._rows, self._coefficients(every, self._counts))
+    program = _Program(self._size, shares)
+    program.add(self._rows, self._coefficients(self._counts))
     while True:
       found, merge_slack, pair_slack = program.solve()
       rows = self._violated(found, merge_slack, pair_slack)
       if not len(rows):
         self._basis = program.basis
-        return Solution(found, program.objective / self._scale(every), len(self._rows))
-      counts = _differences(self._replay, rows, len(self._of))
+        return Solution(found, program.objective / self._pairs.sum())
+      counts = _differences(self._replay, rows, self._size)
       self._rows = np.concatenate([self._rows, rows])
       self._counts = np.concatenate([self._counts, counts])
-      program.add(rows, self._coefficients(every, counts))
-
-  def resampled(self, weights: np.ndarray) -> np.ndarray:
-    """The mixture [n] where fold s counts `weights[s]` times, by the rows that there are."""
-    return self._program(weights).solve()[0]
-
-  def _program(self, weights: np.ndarray) -> '_Program':
-    """The program of the rows that there are, begun where `solve` ended."""
-    program = _Program(self._of.shape[1], None)
-    program.add(self._rows, self._coefficients(weights, self._counts))
-    program.begin(self._basis)
-    return program
+      program.add(rows, self._coefficients(counts))
 
   def ranges(self, slack: float = 0.01) -> np.ndarray:
     """Least and largest value [n, 2] of each share while the objective grows by `slack` of itself.
 
     By the rows that there are. Categories that the samples cannot tell apart have wide ranges.
     """
-    program = self._program(np.ones(len(self._of)))
+    program = _Program(self._size, None)
+    program.add(self._rows, self._coefficients(self._counts))
+    program.begin(self._basis)
     program.solve()
     return program.ranges(slack)
 
   def byte_shares(self, shares: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     """Shares of bytes [n] of shares of pairs, by the bytes of each category's sample."""
-    found = shares * np.asarray(sizes) / (self._pairs @ self._of)
+    found = shares * np.asarray(sizes) / self._pairs
     return found / found.sum()
 
-  def _scale(self, weights: np.ndarray) -> float:
-    """Pairs of all samples: rows are in pairs, so that a tolerance is of a count."""
-    return float(weights @ self._pairs)
-
-  def _coefficients(self, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Of the shares in rows, [R, n]."""
-    of = self._of * weights[:, None]
-    return counts @ of * (self._scale(weights) / (self._pairs @ of))
+  def _coefficients(self, counts: np.ndarray) -> np.ndarray:
+    """Of the shares in rows, [R, n]; rows are in pairs, so that a tolerance is of a count."""
+    return counts * (self._pairs.sum() / self._pairs)
 
   def _violated(
     self, shares: np.ndarray, merge_slack: dict[int, float], pair_slack: dict[int, float]
   ) -> np.ndarray:
     """(merge, pair) of the rows that are violated most, int64 [R, 2]."""
     one = self._replay
-    pairs = self._pairs @ self._of
-    weights = self._of @ (shares * pairs.sum() / pairs)
+    weights = shares * self._pairs.sum() / self._pairs
     of_merge, of_pair = np.zeros(len(self._merged)), np.zeros(len(one.pairs))
     of_merge[list(merge_slack)] = list(merge_slack.values())
     of_pair[list(pair_slack)] = list(pair_slack.values())
@@ -223,6 +202,7 @@ class _Program:
     costs = np.arange(self._count, size, dtype=np.int32)
     self._solver.addRow(-highspy.kHighsInf, limit, len(costs), costs, np.ones(len(costs)))
     self._solver.changeColsCost(len(costs), costs, np.zeros(len(costs)))
+    self._solver.setOptionValue('simplex_strategy', PRIMAL)  # the old basis stays feasible
     found = np.zeros((self._count, 2))
     for one in range(self._count):
       for side, sign in enumerate((1.0, -1.0)):

@@ -236,6 +236,15 @@ class TrainedModel:
     found = self._apply('logits', arrays, np.arange(len(inputs), dtype=np.int32), seed)
     return found.reshape(*rows.shape, -1)
 
+  def next_log_probs(self, batch: Mapping[str, Any], places: ArrayLike) -> jax.Array:
+    """Log-probabilities [B, P, V] of the token after each of `places` [B, P] in a batch [B, T].
+
+    The batch is as training reads it (`lib.data.pipeline`). An embedding that draws its rows draws
+    once for it, by the seed 0.
+    """
+    with self._on_mesh():
+      return _next_log_probs(self.module)(self.variables, batch, places)
+
   def generate(
     self,
     prompt: bytes | Sequence[bytes] = b'',
@@ -384,6 +393,19 @@ class TrainedModel:
     with self._on_mesh():
       found = _by_text(self.module, method)(self.variables, batch, jax.random.key(seed))
     return np.asarray(found)
+
+
+@functools.cache
+def _next_log_probs(module: LanguageModel) -> jax.stages.Wrapped:
+  """(variables, batch, places) -> log-probabilities; compiled once a module."""
+
+  @jax.jit
+  def apply(variables: Mapping, batch: Mapping[str, jax.Array], places: jax.Array) -> jax.Array:
+    key = jax.random.key(0)
+    logits: Any = module.apply(variables, batch, places, key, method='logits_at')
+    return jax.nn.log_softmax(logits)
+
+  return apply
 
 
 @functools.cache

@@ -126,6 +126,7 @@ def ask(
   length: int = 1024,
   batch_size: int = 32,
   layout: str = 'inline',
+  bos: int | None = -1,
 ) -> Answers:
   """A model's probabilities for each question, from one forward pass.
 
@@ -137,6 +138,7 @@ def ask(
     length: the most tokens of a row; longer prompts lose their beginning.
     batch_size: questions per batch, over all devices.
     layout: of the template (`lib.tasks.questions.LAYOUTS`).
+    bos: the id that begins a row; by default the tokenizer's `vocab_size`; None for none.
 
   Raises:
     InputError: no question, a length without room for a prompt, or a batch that does not divide
@@ -149,7 +151,8 @@ def ask(
     )
   known = letters(tokenizer, max(len(question.options) for question in questions))
   prompts = [tokenizer.encode(prompt(question, layout)) for question in questions]
-  rows = [np.r_[tokenizer.vocab_size, ids, known.space] for ids in prompts]
+  begin = [] if bos is None else [tokenizer.vocab_size if bos < 0 else bos]
+  rows = [np.array([*begin, *ids, known.space]) for ids in prompts]
   order = np.argsort([len(row) for row in rows], kind='stable')
   parts = []
   for start in range(0, len(rows), batch_size):

@@ -30,6 +30,7 @@ def learn(
   most_words: int = 0,
   most_bytes: int = 0,
   colon_space: bool = True,
+  edges: np.ndarray | None = None,
 ) -> np.ndarray:
   """Learns merges until there are `size` tokens or no pair occurs `min_count` times.
 
@@ -47,18 +48,23 @@ def learn(
     most_words: the most pieces between spaces in a token; 0 is no limit.
     most_bytes: the most bytes of a token; 0 is no limit.
     colon_space: whether a colon and then a space may stand in a token.
+    edges: bool [n + 1], the cells at which a word begins, or a text ends; then two tokens of
+      different words are a pair only where each is a whole word, or several. None: there are no
+      words.
 
   Returns:
     merges, int32 [m, 2]. Each makes the next id, except where one is shared.
   """
   if weights is None:
     weights = np.ones(0, np.int64)
+  if edges is None:
+    edges = np.ones(0, np.bool_)
   limits = np.array([most_words, most_bytes, not colon_space], np.int64)
   features = np.array([_features(token) for token in tokens], np.int64).reshape(-1, 6)
   hashes = np.array([_hash(token) for token in tokens], np.uint64).reshape(-1, 2)
   return _learn(
-    cells.astype(np.int32), weights, len(tokens), max(size, len(tokens)), max(min_count, 1),
-    overlap, shared, limits, features, hashes,
+    cells.astype(np.int32), weights, edges, len(tokens), max(size, len(tokens)),
+    max(min_count, 1), overlap, shared, limits, features, hashes,
   )  # fmt: skip
 
 
@@ -79,7 +85,7 @@ def _hash(token: bytes) -> tuple[int, int]:
 
 @numba.njit(cache=True, nogil=True)
 def _learn(
-  cells, weights, letters, size, min_count, overlap, shared, limits, before, hashes_before
+  cells, weights, edges, letters, size, min_count, overlap, shared, limits, before, hashes_before
 ):
   merges, rows = np.empty((size, 2), np.int32), 0
   lengths = np.ones(size, np.int32)
@@ -95,7 +101,7 @@ def _learn(
   counts, weighed = np.zeros(2 * size + 2, np.int64), np.zeros(2 * size + 2, np.int64)
   # Counts only fall, so the heap holds upper bounds: a pair that comes to the top is counted again.
   # (-bound, left, right, its places: start, stop) of each pair.
-  heap, used = _first(cells, weights, letters, min_count, limits, limited, features, places)
+  heap, used = _first(cells, weights, edges, min_count, limits, limited, features, places)
   made = letters
   while len(heap) > 0 and made < size:
     bound, left, right, start, stop = heapq.heappop(heap)
@@ -121,10 +127,10 @@ def _learn(
       hashes[made, 0], hashes[made, 1] = hashed, hashes[left, 1] * hashes[right, 1]
       _join_features(features, left, right, made)
       made += 1
-    stop = _join(cells, lengths, places, start, stop, left, right, token)
-    keys, spots = _neighbours(cells, lengths, places[start:stop], token)
+    stop = join(cells, lengths, places, start, stop, left, right, token)
+    keys, spots = neighbours(cells, lengths, edges, places[start:stop], token)
     if token < made - 1:
-      keys, spots = _everywhere(cells, lengths, keys, token)
+      keys, spots = _everywhere(cells, lengths, edges, keys, token)
       if used + keys.size > places.size:
         places = np.concatenate((places, np.empty(keys.size + places.size, np.int32)))
     # Each key's places go side by side and in order.
@@ -155,10 +161,13 @@ def _learn(
 
 
 @numba.njit(cache=True, nogil=True)
-def _first(cells, weights, letters, min_count, limits, limited, features, places):
+def _first(cells, weights, edges, min_count, limits, limited, features, places):
   """The heap of the pairs of a text before any merge, and how many `places` they take."""
-  spots = np.flatnonzero((cells[:-1] >= 0) & (cells[1:] >= 0)).astype(np.int32)
-  keys, index = _numbered(cells, spots)
+  there = (cells[:-1] >= 0) & (cells[1:] >= 0)
+  if edges.size:
+    there &= ~edges[1:-1] | (edges[:-2] & edges[2:])
+  spots = np.flatnonzero(there).astype(np.int32)
+  keys, index = numbered_pairs(cells, spots)
   counts, weighed = np.zeros(keys.size, np.int64), np.zeros(keys.size, np.int64)
   for i in range(spots.size):
     counts[index[i]] += 1
@@ -181,7 +190,7 @@ def _first(cells, weights, letters, min_count, limits, limited, features, places
 
 
 @numba.njit(cache=True, nogil=True)
-def _numbered(cells, spots):
+def numbered_pairs(cells, spots):
   """The distinct pairs at `spots`, left · 2³² + right, int64 [k], and which is where, int32 [n]."""
   keys, index = np.empty(1 << 12, np.int64), np.empty(spots.size, np.int32)
   slots, count = np.full(1 << 13, -1, np.int32), 0
@@ -238,6 +247,12 @@ def _join_features(features, left, right, made):
   features[made, ENDS], features[made, COLON] = features[right, ENDS], features[right, COLON]
 
 
+@numba.njit(inline='always')
+def _can_join(edges, start, middle, end):
+  """Whether tokens from `start` and from `middle` to `end` are in one word, or each whole words."""
+  return edges.size == 0 or not edges[middle] or (edges[start] and edges[end])
+
+
 @numba.njit(cache=True, nogil=True)
 def _recount(cells, weights, lengths, places, start, stop, left, right, overlap):
   """Drops places out of date; returns where the rest stops, and what it counts."""
@@ -255,7 +270,7 @@ def _recount(cells, weights, lengths, places, start, stop, left, right, overlap)
 
 
 @numba.njit(cache=True, nogil=True)
-def _join(cells, lengths, places, start, stop, left, right, made):
+def join(cells, lengths, places, start, stop, left, right, made):
   """Makes token `made` at the places of (left, right); returns where the places made stop."""
   kept = start
   for i in range(start, stop):
@@ -270,7 +285,7 @@ def _join(cells, lengths, places, start, stop, left, right, made):
 
 
 @numba.njit(cache=True, nogil=True)
-def _neighbours(cells, lengths, joined, made):
+def neighbours(cells, lengths, edges, joined, made):
   """The places of all pairs with token `made`, which stands at `joined`.
 
   Returns:
@@ -279,20 +294,22 @@ def _neighbours(cells, lengths, joined, made):
   keys, spots = np.empty(2 * joined.size, np.int32), np.empty(2 * joined.size, np.int32)
   count = 0
   for p in joined:
+    end = p + lengths[made]
     # After `made`, the pair is that of the token before.
     if p > 0 and cells[p - 1] >= 0 and cells[p - 1] != made:
       other = cells[p - 1]
-      keys[count], spots[count] = 2 * other, p - lengths[other]
-      count += 1
-    if p + lengths[made] < cells.size and cells[p + lengths[made]] >= 0:
-      keys[count], spots[count] = 2 * cells[p + lengths[made]] + 1, p
+      if _can_join(edges, p - lengths[other], p, end):
+        keys[count], spots[count] = 2 * other, p - lengths[other]
+        count += 1
+    if end < cells.size and cells[end] >= 0 and _can_join(edges, p, end, end + lengths[cells[end]]):
+      keys[count], spots[count] = 2 * cells[end] + 1, p
       count += 1
   return keys[:count], spots[:count]
 
 
 @numba.njit(cache=True, nogil=True)
-def _everywhere(cells, lengths, keys, made):
-  """As `_neighbours`, of those pairs everywhere: `made` stood in the text before."""
+def _everywhere(cells, lengths, edges, keys, made):
+  """As `neighbours`, of those pairs everywhere: `made` stood in the text before."""
   wanted = set(keys)
   keys, spots = np.empty(cells.size, np.int32), np.empty(cells.size, np.int32)
   count, p = 0, 0
@@ -304,7 +321,7 @@ def _everywhere(cells, lengths, keys, made):
     if after < cells.size and cells[after] >= 0:
       key = 2 * cells[p] if cells[after] == made and cells[p] != made else -1
       key = 2 * cells[after] + 1 if cells[p] == made else key
-      if key in wanted:
+      if key in wanted and _can_join(edges, p, after, after + lengths[cells[after]]):
         keys[count], spots[count] = key, p
         count += 1
     p = after

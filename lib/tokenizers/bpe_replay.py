@@ -14,18 +14,16 @@ import numpy as np
 from lib.tokenizers import bpe_apply
 
 
-class Piece(NamedTuple):
-  """A stretch of text that no merge crosses.
+class Pieces(NamedTuple):
+  """The stretches of one sample of text that no merge crosses.
 
   Attributes:
-    sample: that it is of, 0 to S − 1.
-    ids: int32 [n], what merges begin with: bytes or characters.
-    times: how often it stands in the sample.
+    cells: int32 [N], the ids that merges begin with, bytes or characters; −1 after each piece.
+    times: int32 [N], how often the piece of a cell stands in the sample.
   """
 
-  sample: int
-  ids: np.ndarray
-  times: int = 1
+  cells: np.ndarray
+  times: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,27 +50,22 @@ class Replay:
 
 
 def replay(
-  pieces: Sequence[Piece], samples: int, merges: np.ndarray, lengths: np.ndarray, overlap: bool
+  pieces: Sequence[Pieces], merges: np.ndarray, lengths: np.ndarray, overlap: bool
 ) -> Replay:
   """Applies merges in order to S samples, each from left to right without overlap.
 
   Args:
-    pieces: of all samples.
-    samples: S.
+    pieces: of each of the S samples.
     merges: int32 [M, 3], (left, right, made); ids are below `len(lengths)`.
     lengths: int32 [V], how many of the ids that a piece begins with each token covers.
     overlap: how the trainer counts a run of one id: 'aaa' has the pair (a, a) twice if true, as
       Hugging Face's trainer counts, else once. Without overlap each merge must make an id that
       none before it makes.
   """
-  gap = np.array([-1], np.int32)
-  cells = np.concatenate([gap, *(part for one in pieces for part in (one.ids, gap))]).astype(
-    np.int32
-  )
-  widths = [1, *(len(one.ids) + 1 for one in pieces)]
-  owner = np.repeat([0, *(one.sample for one in pieces)], widths).astype(np.int32)
-  counts = np.repeat([0, *(one.times for one in pieces)], widths).astype(np.int32)
-  size = len(lengths)
+  samples, size = len(pieces), len(lengths)
+  cells = np.concatenate([np.full(1, -1), *(one.cells for one in pieces)]).astype(np.int32)
+  owner = np.repeat([0, *range(samples)], [1, *(len(one.cells) for one in pieces)]).astype(np.int32)
+  counts = np.concatenate([np.zeros(1), *(one.times for one in pieces)]).astype(np.int32)
   tokens = np.bincount(owner, counts * (cells >= 0), minlength=samples).astype(np.int64)
   begun = _neighbours(cells, owner, size, samples, overlap)
   first, which = np.unique(begun[0], return_inverse=True)

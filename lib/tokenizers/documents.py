@@ -37,11 +37,20 @@ class Restored(NamedTuple):
   share_fallback: float
 
 
-def restored(tokenizer: Tokenizer, documents: Sequence[bytes]) -> Restored:
-  """Restored and unknown shares of documents that are encoded and decoded."""
-  coded = tokenizer.cover_batch(documents)
-  found = tokenizer.decode_batch([one.ids for one in coded])
+def restored(
+  tokenizer: Tokenizer, documents: Sequence[bytes], rows: Sequence[np.ndarray] | None = None
+) -> Restored:
+  """Restored and unknown shares of documents that are encoded and decoded.
+
+  Args:
+    tokenizer: any.
+    documents: the texts.
+    rows: their ids, if they are encoded already.
+  """
+  rows = tokenizer.encode_batch(documents) if rows is None else rows
+  found = tokenizer.decode_batch(rows)
   unknown = list(tokenizer.unknown_ids)
+  coded = tokenizer.cover_batch(documents) if unknown else []
   size = max(sum(map(len, documents)), 1)
   per_byte = lambda counts: float(sum(counts) / size)
   return Restored(

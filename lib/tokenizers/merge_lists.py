@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from lib.errors import InputError
-from lib.tokenizers import base, foreign, pretokenizers
+from lib.tokenizers import base, bpe_learn, foreign, pretokenizers
 from lib.tokenizers.bpe import BPE
-from lib.tokenizers.bpe_replay import Piece
+from lib.tokenizers.bpe_replay import Pieces
 from lib.tokenizers.ranks import Ranks
 from lib.tokenizers.sentencepiece import SentencePiece
 from lib.tokenizers.wordpiece import byte_characters
@@ -46,17 +46,54 @@ class MergeList:
   lines: bool = False
   allowed: Callable[[bytes], bool] | None = None
 
-  def pieces(self, sample: int, documents: Sequence[bytes]) -> list[Piece]:
-    """What the trainer would have seen of documents of one sample, equal pieces counted once."""
+  def pieces(self, documents: Sequence[bytes]) -> Pieces:
+    """What the trainer would have seen of a sample, with equal pieces once."""
     if self.lines:
       documents = [line for one in documents for line in one.splitlines(keepends=True)]
-    found = []
-    for piece, times in self.count(documents).items():
-      ids = self._ids(piece)
-      for part in np.split(ids, np.flatnonzero(ids < 0)):
-        if len(part := part[part >= 0]) > 1:
-          found.append(Piece(sample, part, times))
-    return found
+    counted = self.count(documents)
+    if self.by_bytes:
+      codes, sizes = np.frombuffer(b''.join(counted), np.uint8), [*map(len, counted)]
+    else:
+      texts = [piece.decode('utf-8', 'replace') for piece in counted]
+      codes, sizes = np.frombuffer(''.join(texts).encode('utf-32-le'), '<u4'), [*map(len, texts)]
+    known = np.array(sorted(self.first))
+    at = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    ids = np.array([self.first[one] for one in known.tolist()])[at]
+    widths = np.array(sizes, np.int64) + 1
+    cells = np.full(widths.sum(), -1, np.int32)
+    inside = np.ones(len(cells), bool)
+    inside[np.cumsum(widths) - 1] = False
+    cells[inside] = np.where(known[at] == codes, ids, -1)
+    times = np.fromiter(counted.values(), np.int32, len(counted))
+    return Pieces(cells, np.repeat(times, widths))
+
+  def learned(self, documents: Sequence[bytes], merges: int) -> 'MergeList':
+    """The merges that a trainer of this kind would learn on other text, but without its vetoes."""
+    letters = sorted(set(self.first.values()))
+    number = np.full(max(letters) + 1, -1, np.int32)
+    number[letters] = np.arange(len(letters))
+    tokens = [self.tokens[letter] for letter in letters]
+    cells, times = self.pieces(documents)
+    joined = bpe_learn.learn(
+      np.where(cells < 0, -1, number[cells]),
+      len(tokens) + merges,
+      tokens,
+      times.astype(np.int64),
+      min_count=2,
+      overlap=self.overlap,
+      shared=self.overlap,
+    )
+    known, found = {token: i for i, token in enumerate(tokens)}, []
+    for left, right in joined.tolist():
+      token = tokens[left] + tokens[right]
+      made = known[token] if self.overlap and token in known else len(tokens)
+      if made == len(tokens):
+        known[token] = made
+        tokens.append(token)
+      found.append((left, right, made))
+    first = {character: int(number[letter]) for character, letter in self.first.items()}
+    table = np.array(found, np.int32).reshape(-1, 3)
+    return dataclasses.replace(self, tokens=tokens, merges=table, first=first, allowed=None)
 
   def could_join(self, pairs: np.ndarray) -> np.ndarray:
     """Which of pairs [P, 2] the trainer could have joined, bool [P]."""
@@ -70,12 +107,6 @@ class MergeList:
     """How many characters of the trainer's alphabet each token has, int32 [V]."""
     size = len if self.by_bytes else lambda token: len(token.decode('utf-8', 'replace'))
     return np.array([*map(size, self.tokens)], np.int32)
-
-  def _ids(self, piece: bytes) -> np.ndarray:
-    characters: Iterable[int] = piece
-    if not self.by_bytes:
-      characters = map(ord, piece.decode('utf-8', 'replace'))
-    return np.array([self.first.get(one, -1) for one in characters], np.int32)
 
 
 def of(tokenizer: base.Tokenizer, lines: bool | None = None) -> MergeList:
@@ -118,9 +149,7 @@ def _of_bpe(tokenizer: BPE) -> MergeList:
 def _by_rule(documents: Sequence[bytes], rule: str) -> dict[bytes, int]:
   """Pieces of a pretokenizer, and how often each stands in the documents."""
   found = pretokenizers.count(documents, rule)
-  data = found.data.tobytes()
-  places = zip(found.starts.tolist(), found.sizes.tolist(), found.counts.tolist(), strict=True)
-  return {data[start : start + size]: times for start, size, times in places}
+  return dict(zip(found.texts(), found.counts.tolist(), strict=True))
 
 
 def _by_cut(documents: Sequence[bytes], cut: Callable[[bytes], Iterable[bytes]]) -> Counter[bytes]:

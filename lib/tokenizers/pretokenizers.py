@@ -78,7 +78,16 @@ def cut(data: bytes, rule: str) -> np.ndarray:
   Raises:
     InputError: as `patterns`.
   """
-  return _cut_all([data], data, rule)
+  return cut_each([data], rule)
+
+
+def cut_each(documents: Sequence[bytes], rule: str) -> np.ndarray:
+  """Where each piece of documents ends in them joined, int64 [pieces]; each is cut by itself.
+
+  Raises:
+    InputError: as `patterns`.
+  """
+  return _cut_all(documents, b''.join(documents), rule)
 
 
 class Pieces(NamedTuple):
@@ -94,6 +103,11 @@ class Pieces(NamedTuple):
   starts: np.ndarray
   sizes: np.ndarray
   counts: np.ndarray
+
+  def texts(self) -> list[bytes]:
+    """The pieces."""
+    data = self.data.tobytes()
+    return [data[a : a + size] for a, size in zip(self.starts, self.sizes, strict=True)]
 
   def cells(self, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The symbol of each byte, int32 [256] -> cells and weights as `bpe_learn.learn` takes them."""

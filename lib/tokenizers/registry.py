@@ -11,6 +11,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
+from lib import progress
 from lib.errors import InputError
 from lib.tokenizers import files, foreign, kinds
 from lib.tokenizers.base import Tokenizer
@@ -35,6 +36,7 @@ class Family(NamedTuple):
 FAMILIES: dict[str, Family] = {
   'ac': Family('coding.streams:SteppedAC'),
   'blocks': Family('blocks:Blocks', 'blocks:train_blocks'),
+  'boundless': Family('boundless:Boundless', 'boundless:train_boundless'),
   'bpe': Family('bpe:BPE', 'bpe:train_bpe'),
   'bpe_unsplit': Family('bpe:BPE', 'bpe:train_bpe_unsplit'),
   'byte_level': Family('foreign:ByteLevel'),
@@ -44,6 +46,7 @@ FAMILIES: dict[str, Family] = {
   'equal_info': Family('coding.windows:EqualInfo'),
   'foreign': Family('foreign:Foreign'),
   'gzip': Family('coding.baselines:GZip', 'coding.baselines:train_gzip'),
+  'lib': Family('less_is_better:LiB', 'less_is_better:train_lib'),
   'lzw': Family('lzw:LZW', 'lzw:train_lzw'),
   'ranks': Family('ranks:Ranks'),
   'restricted': Family('restricted:Restricted', 'restricted:train_restricted'),
@@ -79,7 +82,8 @@ def train(name: str, documents: Sequence[bytes], vocab_size: int, **options: Any
     InputError: an unknown name or option, or what the family's function refuses.
   """
   check(name, options)
-  return resolve(FAMILIES[name].train)(documents, vocab_size, **options)
+  with progress.waiting(f'training {name}, {vocab_size:,} ids'):
+    return resolve(FAMILIES[name].train)(documents, vocab_size, **options)
 
 
 def check(name: str, options: Collection[str]) -> None:

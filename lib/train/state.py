@@ -87,7 +87,7 @@ def prepare(
 
   def make() -> State:
     placed = initial and jax.tree.map(sharding.put, initial, places['variables'])
-    init = functools.partial(_init, experiment, chain, batch, seed)
+    init = functools.partial(_init, description, chain, batch, seed)
     return jax.jit(init, out_shardings=places)(placed)
 
   everywhere = NamedSharding(mesh, PartitionSpec())
@@ -138,7 +138,7 @@ def _prepare_each(
   initial = experiment.initial
   if initial is not None:
     initial = _checked(dict(initial), shapes['variables'])
-  init = functools.partial(_init, experiment, chain, first)
+  init = functools.partial(_init, description, chain, first)
   step = _make_step(
     experiment, chain, lambda: jnp.asarray(every)[lax.axis_index(SEEDS)], None, accumulate
   )
@@ -166,7 +166,7 @@ def _flops(description: Description, batch: Batch) -> float:
 
 
 def _init(
-  experiment: Experiment,
+  description: Description,
   chain: optax.GradientTransformation,
   batch: Batch,
   seed: int | jax.Array,
@@ -175,7 +175,7 @@ def _init(
   variables = initial
   if variables is None:
     example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch)
-    variables = experiment.init_fn(jax.random.key(seed), example)
+    variables = description.init_fn(jax.random.key(seed), example)
   else:  # a copy, since the step gives the memory of the state away
     variables = jax.tree.map(jnp.copy, variables)
   return {

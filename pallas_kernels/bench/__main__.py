@@ -8,7 +8,8 @@ the reference and to the fastest other, the share of what the chip could do, and
 of a kernel are compiled before any is timed, in runs that follow each other.
 Elsewhere times would mean nothing: there all that TPUs can run is compiled for them ahead of time,
 with gradients, and what is printed is the memory that each way plans with and how the kernels'
-static schedules compare with the matrix units alone.
+static schedules compare with the matrix units alone. --here times on a CPU nonetheless: for what a
+CPU runs too.
 
 --record puts a kernel's rows in the place of those it has of this device in RESULTS.md.
 """
@@ -52,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--kernels', nargs='+', choices=names, default=names)
   parser.add_argument('--shapes', nargs='+', help='of these kernels; all of them by default')
   parser.add_argument('--chips', nargs='+', choices=aot.TOPOLOGIES, default=list(aot.TOPOLOGIES))
+  parser.add_argument('--here', action='store_true', help='time on this machine, be it a CPU')
   parser.add_argument('--record', action='store_true')
   given = parser.parse_args(argv)
-  here = jax.default_backend() != 'cpu'
+  here = given.here or jax.default_backend() != 'cpu'
   if given.record and not here and (given.shapes or len(given.chips) < len(aot.TOPOLOGIES)):
     parser.error('--record replaces all rows of a kernel: leave out --shapes and --chips.')
   if not here and not importlib.util.find_spec('libtpu'):

@@ -12,8 +12,10 @@ from pallas_kernels import causal_attention as causal
 from pallas_kernels import lexinvariant_cross_entropy as lexinvariant
 from pallas_kernels import linear_cross_entropy as linear
 from pallas_kernels import linear_cross_entropy_triton as linear_triton
+from pallas_kernels import linear_recurrence as recurrence
 from pallas_kernels.bench.peers import (
   Ways,
+  associative_scan,
   causal_attention_peers,
   in_parts,
   linear_cross_entropy_peers,
@@ -81,6 +83,15 @@ CAUSAL: dict[str, dict[str, Any]] = {
     for length in (512, 1024, 2048, 4096)
   },
 }  # fmt: skip
+
+# Recurrences of hierarchies: of a layer over bytes, and of the averages over chunks, in which all
+# channels have the same gate. A step's batch over 64 chips, and the batch of a CPU.
+RECURRENCE: dict[str, dict[str, Any]] = {
+  'layer': {'sequences': 256 // 64, 'length': 8192, 'dim': 2048, 'shared': False},
+  'averages': {'sequences': 256 // 64, 'length': 4096, 'dim': 1536, 'shared': True},
+  'layer_of_a_cpu': {'sequences': 16, 'length': 128, 'dim': 64, 'shared': False},
+}
+
 STARTS = (*range(16), *range(16, 128, 7))  # of 32 buckets
 LAST = 128  # distance that vectors tell apart
 
@@ -196,11 +207,35 @@ def _causal(name: str, texts: int, length: int, heads: int, width: int, biases: 
   )
 
 
+def _recurrence(shape: str, sequences: int, length: int, dim: int, shared: bool) -> Case:
+  def inputs():
+    sizes = (sequences, length, 1 if shared else dim), (sequences, length, dim), (sequences, dim)
+    gates, added, initial = random_arrays(0, *((size, jnp.float32) for size in sizes))
+    return jax.nn.sigmoid(gates + 2), added, initial
+
+  ways = {
+    'reference': recurrence.linear_recurrence_reference,
+    'chunked': recurrence.chunked,
+    'pallas': recurrence.pallas,
+    'triton': recurrence.triton,
+  }
+  if not shared:  # else it is the same with gates for each channel
+    ways['associative_scan of JAX'] = associative_scan
+  # Forward: gates, inputs, states. Backward: gates, states and their gradient; both gradients.
+  channels, gates = (
+    4.0 * sequences * length * dim,
+    4.0 * sequences * length * (1 if shared else dim),
+  )
+  least = 2 * channels + gates, 5 * channels + 3 * gates
+  return Case('linear_recurrence', shape, inputs, ways, (0, 1, 2), (0.0, 0.0), least)
+
+
 def cases() -> list[Case]:
   """All of them."""
   return [
     *(_causal(name, **shape) for name, shape in CAUSAL.items()),
     *(_linear(name, **shape) for name, shape in LINEAR.items()),
+    *(_recurrence(name, **shape) for name, shape in RECURRENCE.items()),
     _lexinvariant('gaussian', **LEXINVARIANT),
     _lexinvariant(f'gaussian, {ONE_CARD}', **LEXINVARIANT_ONE_CARD),
   ]

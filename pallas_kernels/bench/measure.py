@@ -17,9 +17,12 @@ from pallas_kernels.bench import aot
 from pallas_kernels.bench.cases import Case, cases
 from pallas_kernels.chips import chip_here
 
-MEASURED = ('shape', 'pass', 'way', 'ms', '× reference', '× best other', 'of roofline', 'peak GB')
+MEASURED = (
+  'shape', 'pass', 'way', 'ms', '× reference', '× best other', 'of roofline', 'peak GB', 'compile s'
+)  # fmt: skip
 COMPILED = (
-  'shape', 'chip', 'way', 'temporary MB', 'body', 'cycles', 'matrix cycles', 'ratio', 'spills'
+  'shape', 'chip', 'way', 'temporary MB', 'compile s', 'body', 'cycles', 'matrix cycles', 'ratio',
+  'spills',
 )  # fmt: skip
 GPU = ('cudnn', 'cudnn without biases', 'triton', 'Triton attention of JAX')  # ways
 TPU = ('pallas', 'flash_attention of JAX', 'splash_attention of JAX')
@@ -63,14 +66,20 @@ def held_bytes(compiled: Any) -> int:
 
 
 def compile_here(cases: Sequence[Case]) -> list[dict[tuple[str, str], Any]]:
-  """Of each case, each pass and way that this accelerator may have: compiled, or the refusal."""
+  """Of each case, each pass and way that this machine may have: compiled, or the refusal.
+
+  And the seconds that it took, next to others that are compiled at the same time.
+  """
   others = TPU if jax.default_backend() == 'gpu' else GPU
 
-  def compiled(case: Case, wrap: Callable, way: str) -> Any:
+  def compiled(case: Case, wrap: Callable, way: str) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    made: Any
     try:
-      return jax.jit(wrap(case.ways[way])).lower(*jax.eval_shape(case.inputs)).compile()
+      made = jax.jit(wrap(case.ways[way])).lower(*jax.eval_shape(case.inputs)).compile()
     except Exception as error:  # a peer or a kernel that this backend refuses
-      return error
+      made = error
+    return made, time.perf_counter() - begin
 
   with ThreadPoolExecutor(THREADS) as pool:
     found = [
@@ -97,13 +106,13 @@ def measure(case: Case, found: Mapping[tuple[str, str], Any]) -> Iterator[Row]:
   for i, name in enumerate(passes(case)):
     times, held = {}, {}
     for way in (way for one, way in found if one == name):
-      compiled = found[name, way]
+      compiled, _ = found[name, way]
       try:
         if isinstance(compiled, Exception):
           raise compiled
         times[way] = seconds(compiled, arrays)
       except Exception as error:
-        yield case.shape, name, way, _refusal(error), *[''] * 4
+        yield case.shape, name, way, _refusal(error), *[''] * 5
         continue
       held[way] = held_bytes(compiled)
     for way, took in times.items():
@@ -114,6 +123,7 @@ def measure(case: Case, found: Mapping[tuple[str, str], Any]) -> Iterator[Row]:
         case.shape, name, way, f'{took * 1e3:.3f}',
         over([times['reference']] if 'reference' in times else []), over(others),
         f'{least / took:.2f}' if least else '', f'{held[way] / 1e9:.2f}',
+        f'{found[name, way][1]:.1f}',
       )  # fmt: skip
 
 
@@ -122,12 +132,14 @@ def compile_ahead(case: Case, chips: Sequence[str]) -> Iterator[Row]:
   shapes = jax.eval_shape(case.inputs)
   ways = {way: _whole(case, way) for way in case.ways if way not in GPU}
   for chip, (way, function) in itertools.product(chips, ways.items()):
+    begin = time.perf_counter()
     try:
       plan = aot.compile_for(chip, function, shapes).memory_analysis()
     except Exception as error:  # more than the chip has
-      yield case.shape, chip, way, _refusal(error), *[''] * 5
+      yield case.shape, chip, way, _refusal(error), *[''] * 6
       continue
-    first = case.shape, chip, way, f'{plan.temp_size_in_bytes / 1e6:.1f}'
+    took = time.perf_counter() - begin
+    first = case.shape, chip, way, f'{plan.temp_size_in_bytes / 1e6:.1f}', f'{took:.1f}'
     if way != 'pallas':
       yield *first, *[''] * 5
       continue

@@ -63,6 +63,14 @@ def causal_attention_peers(starts: tuple[int, ...], biased: bool) -> Ways:
   return found
 
 
+def associative_scan(gates: jax.Array, inputs: jax.Array, initial: jax.Array) -> jax.Array:
+  """A linear recurrence by JAX's scan in log N steps, differentiated by JAX."""
+  first = inputs.at[:, 0].add(gates[:, 0] * initial)
+  both = lambda a, b: (b[0] * a[0], b[0] * a[1] + b[1])
+  whole = jax.numpy.broadcast_to(gates, inputs.shape)
+  return lax.associative_scan(both, (whole, first), axis=1)[1]
+
+
 def _flash(q, k, v, segments, table, vectors, starts):
   (batch, length, heads, width), ids = q.shape, flash_attention.SegmentIds(segments, segments)
   bias, _ = causal.bias_and_mask(q, segments, table, vectors, starts)

@@ -19,6 +19,7 @@ from lib.tasks.markov import chains
 from lib.train import optimizer
 
 RECIPES = tuple(reproduce.MINUTES)
+TRIED = {'markov': 20, 'visual_unicode': 3, 'matrix': 20}  # odd values; 5 for all others
 
 
 def config_of(name, scale='smoke'):
@@ -64,14 +65,14 @@ def test_every_mistake_in_every_field_is_refused_by_the_name_of_the_field(name):
     put(config, path, value)
 
 
-@pytest.mark.parametrize(('name', 'count'), [*zip(RECIPES, (20, 5, 5, 3, 5, 20), strict=True)])
-def test_what_fields_allow_is_accepted_or_refused_in_a_sentence(name, count):
+@pytest.mark.parametrize('name', RECIPES)
+def test_what_fields_allow_is_accepted_or_refused_in_a_sentence(name):
   """No value within the bounds of its field ends in a traceback, however odd."""
   recipe = importlib.import_module(f'experiments.{name}.recipe').RECIPE
   odd = {int: (1, 10**6), float: (1e-9, 0.9), str: ('nope', 'x' * 5000), tuple: ((),), bool: ()}
   fields = flat(config_of(name).to_dict())
   every = [(path, one) for path, value in fields.items() for one in odd[type(value)]]
-  for path, value in random.Random(0).sample(every, count):
+  for path, value in random.Random(0).sample(every, TRIED.get(name, 5)):
     config = config_of(name)
     put(config, path, value)
     said = path

@@ -16,6 +16,7 @@ from tokenizers import decoders, pre_tokenizers, trainers
 from tokenizers import models as hf_models
 
 from configs import common, matrix
+from experiments import tokenizer_names
 from experiments.coders import BY_M1
 from experiments.matrix import cells, embeddings, grid, tokens
 from experiments.matrix.reading import Corpus, check, examples
@@ -264,7 +265,7 @@ def test_a_tokenizer_file_is_one_of_the_grid(run, tmp_path):
   config.grid.tokenizers = (str(path),)
   RECIPE.check(config)
   assert tokens.make(config, run, str(path)).fingerprint == Characters().fingerprint
-  assert tokens.labels([str(path)]) == {str(path): 'mine'}
+  assert tokenizer_names.labels([str(path)]) == {str(path): 'mine'}
 
 
 def byte_level(text, path):
@@ -288,7 +289,7 @@ def test_files_of_one_name_are_two_rows_and_two_runs(run, tmp_path):
   names = (one, two, 'bpe', str(built_in))
   config.grid.tokenizers = names
   RECIPE.check(config)
-  labels = tokens.labels(names)
+  labels = tokenizer_names.labels(names)
   assert labels['bpe'] == 'bpe'
   assert len(set(labels.values())) == 4
   for name in (one, two, str(built_in)):
@@ -313,7 +314,7 @@ def test_what_is_not_lossless_is_marked(run, tmp_path):
   path = str(tmp_path / 'words.json')
   made.save(path)
   config.grid.tokenizers = (path,)
-  corpus = Corpus(config, run, path, tokens.labels([path])[path], config.grid)
+  corpus = Corpus(config, run, path, tokenizer_names.labels([path])[path], config.grid)
   rows, others = (
     cells.rows_of('tokenizers', {label: corpus.tokenizer}) for label in ('words', 'bpe')
   )

@@ -17,12 +17,14 @@ from lib.errors import InputError
 from lib.tokenizers import container, files, registry
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.blocks import Blocks
+from lib.tokenizers.boundless import train_boundless
 from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding import tabulate
 from lib.tokenizers.coding.baselines import GZip, train_static_ac
 from lib.tokenizers.coding.windows import EqualInfo
 from lib.tokenizers.foreign import ByteLevel, Foreign
+from lib.tokenizers.less_is_better import train_lib
 from lib.tokenizers.lzw import train_lzw
 from lib.tokenizers.ranks import Ranks
 from lib.tokenizers.restricted import train_restricted
@@ -88,6 +90,7 @@ def family(name: str) -> tokenizers.Tokenizer:
   singles = [letters[i : i + 1] for i in letters]
   pieces = sorted({TEXT[i : i + n] for i in range(60) for n in (2, 3, 4)})
   make = {
+    'boundless': lambda: train_boundless([TEXT], 300),
     'bpe': lambda: train_bpe_unsplit([TEXT], 300),
     'ranks': lambda: Ranks(train_bpe_unsplit([TEXT], 300).pieces, 'words'),
     'byte_level': lambda: ByteLevel(tokenizer_json()),
@@ -97,6 +100,7 @@ def family(name: str) -> tokenizers.Tokenizer:
     'dictionary': lambda: Dictionary(singles + pieces, 'minimal'),
     'equal_info': lambda: EqualInfo(tabulate.number({*singles, *pieces}, 12), 12),
     'gzip': lambda: GZip(16),
+    'lib': lambda: train_lib([TEXT], 300),
     'lzw': lambda: train_lzw([TEXT], 300),
     'restricted': lambda: train_restricted([TEXT], 400),
     'sentencepiece': lambda: train_sentencepiece([TEXT * 20], 330, 'bpe'),

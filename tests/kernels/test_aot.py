@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pallas_kernels.bench import aot
+from pallas_kernels.bench import aot, cases
 from pallas_kernels.bench.cases import CAUSAL, ONE_CARD
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -59,6 +59,9 @@ for case in cases():
 """
 
 
+RECURRENCE = ATTENTION.replace('causal_attention', 'linear_recurrence')
+
+
 def printed(program, chip):
   """Lines that a program prints of a chip."""
   done = subprocess.run(
@@ -83,3 +86,12 @@ def test_attention_compiles_and_holds_no_scores(chip):
   for name, shape in several.items():
     scores = 4 * shape['texts'] * shape['heads'] * shape['length'] ** 2
     assert held[name] < scores / 2
+
+
+@pytest.mark.parametrize('chip', aot.TOPOLOGIES)
+def test_recurrences_compile_and_hold_no_more_than_their_arrays(chip):
+  held = {shape: int(size) for shape, size in map(str.split, printed(RECURRENCE, chip))}
+  assert held.keys() == cases.RECURRENCE.keys()
+  for name, shape in cases.RECURRENCE.items():
+    # Of the backward pass: gates and states moved by one position, and both gradients.
+    assert held[name] <= 4.5 * 4 * shape['sequences'] * shape['length'] * shape['dim']

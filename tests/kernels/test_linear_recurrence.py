@@ -7,8 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels import linear_recurrence as kernel
 from pallas_kernels.linear_recurrence import linear_recurrence
+from tests.helpers import absent
+
+STRICT = pltpu.InterpretParams(
+  detect_races=True, out_of_bounds_reads='raise', uninitialized_memory='nan'
+)
 
 
 def arrays(batch, length, dim, dtype=jnp.float32, shared=False):
@@ -28,7 +35,7 @@ def loop(gates, inputs, initial):
   return np.stack(states, axis=1)
 
 
-@functools.partial(jax.jit, static_argnames='implementation')
+@functools.partial(jax.jit, static_argnames=('implementation', 'interpret'))
 def states_and_slopes(implementation, *arrays, **options):
   def total(*arrays):
     states = linear_recurrence(*arrays, implementation=implementation, **options)
@@ -61,15 +68,51 @@ def test_equals_a_loop_in_float64(implementation):
     ((2, 64, 5), True, jnp.float32),
     ((2, 1, 4), False, jnp.float32),
     ((2, 45, 8), False, jnp.bfloat16),
+    ((1, 270, 70), True, jnp.float32),
   ],
 )
-@pytest.mark.parametrize('implementation', ['chunked'])
-def test_equals_the_reference_forward_and_backward(implementation, shape, shared, dtype):
+@pytest.mark.parametrize('implementation', ['chunked', 'pallas', 'triton'])
+def test_equals_the_reference_forward_and_backward(
+  monkeypatch, implementation, shape, shared, dtype
+):
+  monkeypatch.setattr(kernel, 'TILE_D', 64)
   given = arrays(*shape, dtype, shared)
   wide = [x.astype(jnp.float32) for x in given]
-  found, expected = states_and_slopes(implementation, *given), states_and_slopes('reference', *wide)
+  emulated = {} if implementation == 'chunked' else {'interpret': True}
+  found = states_and_slopes(implementation, *given, **emulated)
+  expected = states_and_slopes('reference', *wide)
   tolerance = {jnp.float32: 1e-5, jnp.bfloat16: 2e-2}[dtype]
   assert_same(found, expected, [given[1], *given], tolerance)
+
+
+def test_has_no_races_nor_reads_what_was_not_written(monkeypatch):
+  monkeypatch.setattr(kernel, 'TILE_N', 16)
+  monkeypatch.setattr(kernel, 'TILE_D', 16)
+  given = arrays(2, 37, 24)
+  found = states_and_slopes('pallas', *given, interpret=STRICT)
+  assert_same(found, states_and_slopes('reference', *given), [given[1], *given], 1e-5)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('channels', [1, 1536])
+def test_lowers_for_tpu_and_gpu_forward_and_backward(channels, dtype):
+  shapes = [(4, 1000, channels), (4, 1000, 1536), (4, 1536)]
+  shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+  step = lambda way: jax.grad(lambda *of: way(*of).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+  module = jax.export.export(jax.jit(step(kernel.pallas)), platforms=['tpu'])(*shapes)
+  assert module.mlir_module().count('tpu_custom_call') == 2
+  lowered = jax.jit(step(kernel.triton)).trace(*shapes).lower(lowering_platforms=('cuda',))
+  assert lowered.as_text().count('__gpu$xla.gpu.triton') == 2
+
+
+def test_the_backend_and_the_dtypes_choose():
+  both = jnp.dtype('float32'), jnp.dtype('bfloat16')
+  assert kernel.preferred(*both) == 'chunked'
+  with absent.on('tpu'):
+    assert kernel.preferred(*both) == 'pallas'
+    assert kernel.preferred(*both, jnp.dtype('float64')) == 'chunked'
+  with absent.on('gpu'):
+    assert kernel.preferred(*both) == 'triton'
 
 
 def test_a_zero_gate_forgets_all_before_it():
@@ -115,6 +158,10 @@ def test_bad_requests_are_refused_with_a_sentence():
   gates, inputs, initial = arrays(2, 4, 3)
   with pytest.raises(ValueError, match="no implementation 'fast'"):
     linear_recurrence(gates, inputs, implementation='fast')
+  with pytest.raises(ValueError, match='runs on a TPU, not on cpu'):
+    linear_recurrence(gates, inputs, implementation='pallas')
+  with pytest.raises(ValueError, match="float16: 'triton' takes float32 or bfloat16"):
+    linear_recurrence(gates, inputs.astype(jnp.float16), implementation='triton', interpret=True)
   with pytest.raises(ValueError, match=r'gates \[2, 3, 3\] do not fit inputs \[2, 4, 3\]'):
     linear_recurrence(gates[:, 1:], inputs)
   with pytest.raises(ValueError, match=r'initial states \[1, 3\] do not fit .* they are \[2, 3\]'):

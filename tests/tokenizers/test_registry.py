@@ -158,7 +158,7 @@ def test_options_are_those_of_the_family():
 @pytest.mark.parametrize('name', ['byte_level', 'equal_info', 'no such'])
 def test_a_name_that_is_not_trained_is_refused(name):
   with pytest.raises(
-    InputError, match=f"by the name '{name}': use blocks, bpe, bpe_unsplit, bytes"
+    InputError, match=f"by the name '{name}': use blocks, boundless, bpe, bpe_unsplit, bytes"
   ):
     tokenizers.train(name, DOCUMENTS, 500)
 

@@ -7,8 +7,8 @@ import pytest
 from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers import pretokenizers
-from lib.tokenizers.bpe import train_bpe
-from lib.tokenizers.superbpe import train_superbpe
+from lib.tokenizers.bpe import train_bpe, train_bpe_unsplit
+from lib.tokenizers.superbpe import inherited, train_superbpe
 from tests.helpers import byte_models
 
 DOCUMENTS = [byte_models.sources()[i : i + 6000] for i in range(0, 60_000, 6000)]
@@ -47,6 +47,23 @@ def test_every_merge_shortens_the_training_text():
   assert np.all(np.diff(sizes) < 0)
 
 
+def test_a_parent_is_kept_and_training_that_was_stopped_goes_on_as_one_run():
+  within, whole = train_bpe(DOCUMENTS, 400), train_superbpe(DOCUMENTS, 700, 400)
+  assert train_superbpe(DOCUMENTS, 700, parent=within).fingerprint == whole.fingerprint
+  stopped = train_superbpe(DOCUMENTS, 520, parent=within)
+  assert train_superbpe(DOCUMENTS, 700, parent=stopped).fingerprint == whole.fingerprint
+  assert inherited(whole, within) == len(within.merges) == 144
+  other = train_bpe(DOCUMENTS[:2], 400)
+  first = next(i for i in range(144) if other.merges[i].tolist() != whole.merges[i].tolist())
+  assert inherited(whole, other) == first
+
+
+def test_runs_that_are_counted_once_are_as_good_as_all():
+  assert train_superbpe(DOCUMENTS * 2, 600, min_count=2).fingerprint == (
+    train_superbpe(DOCUMENTS, 600, min_count=1).fingerprint
+  )
+
+
 def test_it_is_a_family_and_names_what_it_refuses():
   made = tokenizers.train('superbpe', DOCUMENTS, 500)
   assert made.fingerprint == train_superbpe(DOCUMENTS, 500, 256).fingerprint
@@ -55,5 +72,12 @@ def test_it_is_a_family_and_names_what_it_refuses():
       train_superbpe(DOCUMENTS, 500, transition)
   with pytest.raises(InputError, match='ask for 256 or more'):
     train_superbpe(DOCUMENTS, 200)
+  parent = train_bpe(DOCUMENTS, 400)
+  with pytest.raises(InputError, match=r'256 to the 300 tokens .* got 400'):
+    train_superbpe(DOCUMENTS, 300, parent=parent)
+  with pytest.raises(InputError, match=r'the parent has 400 tokens.* got 300'):
+    train_superbpe(DOCUMENTS, 500, 300, parent=parent)
+  with pytest.raises(InputError, match='a BPE with all bytes'):
+    train_superbpe(DOCUMENTS, 500, parent=train_bpe_unsplit([b'abab'], 3, alphabet=None))
   with pytest.raises(InputError, match='is unknown: use none'):
     train_superbpe(DOCUMENTS, 500, outer_rule='no such')

@@ -18,7 +18,7 @@ from experiments.tools import tokenizer
 from lib.errors import InputError
 for line in sys.stdin.read().splitlines():
   flags.FLAGS.unparse_flags()
-  for name in ('rule', 'force', 'vocab_size', 'source', 'megabytes'):
+  for name in ('rule', 'force', 'vocab_size', 'source', 'megabytes', 'parent'):
     flags.FLAGS[name].unparse()
   try:
     tokenizer.execute(*flags.FLAGS(['tokenizer', *line.split()])[1:])
@@ -48,9 +48,11 @@ def test_a_tokenizer_is_learned_exported_and_looked_into(tmp_path):
   for i in range(10):
     (text / f'{i}.txt').write_bytes(byte_models.sources()[i * 9000 :][:9000])
   size = f'--vocab_size=400 --source={text}'
-  learned, exported, again, looked, *refused = run(
+  learned, exported, again, looked, grown, *refused = run(
     f'train bpe {ours} {size} --rule=gpt2', f'export {ours} {other}', f'inspect {ours}',
-    f'inspect {tmp_path}/odd', f'train bpe {ours} {size}', f'train no-such {tmp_path}/b',
+    f'inspect {tmp_path}/odd',
+    f'train superbpe {tmp_path}/super --parent={ours} --vocab_size=450 --source={text}',
+    f'train bpe {ours} {size}', f'train no-such {tmp_path}/b',
     f'train lzw {tmp_path}/b --rule=gpt2', f'train bpe {tmp_path}/b --vocab_size=9 --source={text}',
     f'train bpe {tmp_path}/b --megabytes=0', f'export {letters} {tmp_path}/b.json',
     f'export {letters} {tmp_path}/b --rule=gpt2', 'look', 'inspect',
@@ -63,6 +65,7 @@ def test_a_tokenizer_is_learned_exported_and_looked_into(tmp_path):
   assert made.fingerprint[:12] in exported
   assert '0 unreachable' in again
   assert "       1 unreachable (their bytes are encoded otherwise): 'xyz'" in looked
+  assert 'the first 144 of its merges are, byte for byte, the 144 of' in grown
   sentences = (
     'exists: give another name, or --force', "by the name 'no-such'", 'lzw has no option rule',
     'ask for 256 or more', '--megabytes must be positive', 'a BPE with all bytes',
@@ -76,5 +79,6 @@ def test_a_tokenizer_is_learned_exported_and_looked_into(tmp_path):
     'letters',
     'odd',
     'ours',
+    'super',
     'text',
   ]

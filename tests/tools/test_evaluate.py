@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `evaluate` says of a model from elsewhere."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from experiments.tools import evaluate
+from lib import language_model
+from lib.tasks import questions
+
+FIXTURE = pathlib.Path(__file__).parents[1] / 'fixtures/hf/gpt2'
+
+
+@pytest.fixture(scope='module')
+def model():
+  return language_model.load(FIXTURE)
+
+
+def test_answers_are_those_of_the_logits_after_the_prompt(model, tmp_path):
+  file, rights = tmp_path / 'exam.jsonl', [1, 0, 2]
+  lines = [
+    {'question': text, 'choices': ['one', 'two', 'three'], 'answer': right}
+    for text, right in zip(('Who?', 'Why is it?', 'When?'), rights, strict=True)
+  ]
+  file.write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
+  decode = lambda i: model.tokenizer.decode([i]).decode(errors='replace').strip().upper()[:1]
+  read = np.array([decode(i) for i in range(model.tokenizer.vocab_size)])
+  found = []
+  asked = questions.read_questions(str(file))
+  for question in asked:
+    ids = [model.bos, *model.tokenizer.encode(questions.prompt(question))]
+    law = softmax(model.logits(ids)[-1].astype(float))
+    found.append(law[: len(read)][read == 'ABC'[question.answer]].sum())
+  lines = list(evaluate.answered(model, asked))
+  assert lines[0].startswith('3 questions')
+  value, error = np.mean(found), np.std(found, ddof=1) / np.sqrt(3)
+  [line] = [line for line in lines if 'the first token is the right letter' in line]
+  assert [float(part) for part in line.split()[:3:2]] == pytest.approx([value, error], abs=1e-4)
+
+
+def test_of_one_document_no_error_is_known(model):
+  texts = [b'the cat']
+  line = next(evaluate.summary(model, texts, model.token_loss(texts), 1.0))
+  assert line.endswith('bits_per_byte, of one document, so its error is unknown')
