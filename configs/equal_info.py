@@ -89,11 +89,13 @@ READER = common.TRAINED | {
   'b2': 0.98,
   'clip_norm': 1.0,
   # weight of the squared log of the softmax's denominator; the paper's
+  # weight of the squared log of the normalizer
   'z_loss': Field(1e-4, least=0),
 }
 
 SECTIONS = {
-  'data': {  # documents: stdlib, own files, ngram:SOURCE or tfds:NAME
+  'data': {
+    # documents: stdlib, own files, ngram:SOURCE or tfds:NAME
     'source': Field(
       Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib,length=10240', 'tfds:c4/en'), size=1
     )
@@ -115,6 +117,7 @@ SECTIONS = {
     'warmup': Scaled(0.2, 1 / 24, 0.025, 0.004),
     'evaluate_every': Scaled(10, 200, 1000, 10_000),
     'checkpoint_every': Scaled(10, 200, 1000, 10_000),
+    # batches of validation text at each evaluation
     'validation_batches': Scaled(2, 16, 20, 20),
   },
   'tokenizers': {
@@ -131,10 +134,13 @@ SECTIONS = {
     'length': Field(Scaled(64, 3072, 10_240, 10_240), least=16),  # bytes of each
   },
   'reset': {
+    # held-out documents
     'examples': Field(Scaled(4, 32, 256, 256), least=2),
+    # bytes of each
     'length': Field(Scaled(64, 1024, 10_240, 10_240), least=16),
   },
   'uniformity': {
+    # tokenizers
     'methods': Field(
       Scaled(
         ('gzip', 'greedy24', 'greedy128', 'ac'),
@@ -150,6 +156,7 @@ SECTIONS = {
     'draws': Field(20, least=2),  # of random bytes
   },
   'stability': {
+    # tokenizers
     'methods': Field(
       Scaled(
         ('sentencepiece', 'greedy12', 'ac'),
@@ -159,13 +166,16 @@ SECTIONS = {
     ),
     'token_bits': Field(Scaled(8, 16, 16, 16), choices=(8, 12, 16)),
     'prefixes': Field(Scaled(4, 16, 500, 500), least=2),  # words put before each text
+    # texts whose tokens are compared
     'texts': Field(Scaled(2, 24, 24, 24), least=2),
+    # bytes of each
     'text_length': Scaled(32, 100, 100, 100),
     'examples': Field(Scaled(4, 20, 20, 20), least=2),  # documents in which tokens are looked up
     'length': Scaled(64, 1024, 1024, 1024),  # bytes of each
   },
   'm2': READER
   | {
+    # (tokenizer, bits of a token)
     'methods': Field(Scaled(M2_SMOKE, M2_CPU, M2_PAPER, M2_PAPER), size=1),
     # those of them that are also trained on equal bytes of text
     'equal_text': Scaled(EQUAL_TEXT_SMOKE, EQUAL_TEXT_CPU, EQUAL_TEXT, EQUAL_TEXT),
@@ -185,11 +195,14 @@ SECTIONS = {
     # of text, encoded whole before training: as much as a host's memory holds
     'train_bytes': Scaled(20_000, 2**23, 2**31, 2**37),
     'stepped_bytes': Scaled(4_000, 800_000, 2**31, 2**37),  # where M1 reads every text
+    # of held-out text, to choose a rate by
     'validation_bytes': Scaled(1_000, 10_000, 2**21, 2**24),
+    # of held-out text that is scored
     'test_bytes': Scaled(1_000, 40_000, 2**23, 2**26),
   },
   # pairs as in m2, read by the first of its models
   'windows': {
+    # (tokenizer, bits of a token)
     'methods': Field(Scaled(IN_WINDOWS_SMOKE, IN_WINDOWS_CPU, IN_WINDOWS, IN_WINDOWS), size=1)
   },
   'decompress': READER
@@ -203,6 +216,7 @@ SECTIONS = {
     'heads': Scaled(2, 4, 12, 12),
     'mlp_dim': Scaled(64, 256, 3072, 3072),
     'position': Scaled('learned', 'learned', 'relative', 'relative'),
+    # bytes of a text that the model reads back
     'text_bytes': Scaled(16, 20, 1024, 1024),
     'length': Scaled(40, 38, 1624, 1624),  # of a row: tokens of a text at most, then its bytes
     'steps': Scaled(6, 400, 20_000, 200_000),
@@ -210,7 +224,9 @@ SECTIONS = {
     'warmup': Scaled(1 / 6, 0.125, 0.025, 0.05),
     'evaluate_every': Scaled(3, 200, 1000, 5000),
     'checkpoint_every': Scaled(3, 200, 1000, 5000),
+    # texts to train on
     'train_texts': Scaled(200, 20_000, 2**19, 2**24),
+    # texts that are scored
     'test_texts': Scaled(60, 6000, 10_000, 10_000),
   },
   'prompt': '',  # a text that M2 continues
@@ -218,6 +234,7 @@ SECTIONS = {
     # a pair of m2.methods, lossless
     'method': Scaled(('bytes', 8), ('numbered16', 8), ('exact16', 16), ('exact16', 16)),
     'bytes': 200,  # of the continuation
+    # of the samples
     'temperature': Field(0.8, least=0),
   },
 }

@@ -61,11 +61,13 @@ PROSE = ('prose', 'stdlib/prose')
 ENDLESS = (('prose', 'ngram:stdlib/prose'), ('code', 'ngram:stdlib/source'))  # of known law
 PAPER = (('pile', 'tfds:pile'), ('wiki40b', 'tfds:wiki40b/en'), ('github', 'tfds:github'))
 TEXT = MODEL | {
+  # (name, source) of each text
   'corpora': Field(Scaled((PROSE,), (PROSE, ('code', 'stdlib/source')), ENDLESS, PAPER), size=1),
   # or bytes; 32k pieces
   'vocabularies': Field(Scaled(*(('letters',),) * 3, ('char', '32k')), size=1),
   'seeds': Scaled(1, 3, 3, 1),  # models of each kind
   'window': Scaled(16, 100, 100, 100),  # symbols over which perplexity and votes are taken
+  # held-out rows that are scored
   'test_sequences': Scaled(64, 256, 1000, 1000),
   'row_sampling': 'shared',
   'law': Scaled('gaussian', 'orthonormal', 'gaussian', 'gaussian'),
@@ -97,7 +99,7 @@ SECTIONS = {
     'alphabets': Field(Scaled((4, 5), (4, 5, 6, 7), (4, 5, 6, 7), (4, 5, 6, 7)), least=2, size=1),
     'chains': Scaled(2, 4, 8, 8),  # other ones for each d
     'sequences': Scaled(4, 24, 64, 64),  # of each chain
-    'length': Scaled(64, 1024, 1024, 1024),
+    'length': Scaled(64, 1024, 1024, 1024),  # tokens of a row
     'concentration': 1.0,  # Dirichlet parameter of the transition rows
   },
   'markov': MODEL
@@ -107,6 +109,7 @@ SECTIONS = {
     # of the first chain; the next ones follow (chain 1 served the search)
     'chain_seed': Field(2, least=0),
     'seeds': Scaled(2, 3, 3, 3),  # chains, each with a model of its own
+    # chains of held-out symbols that are scored
     'test_sequences': Scaled(128, 1024, 4096, 4096),
     'law': 'orthonormal',
     'row_dim': 8,
@@ -143,6 +146,7 @@ SECTIONS = {
   },
   'regularizer': MODEL
   | {
+    # text to train on
     'source': Field(Scaled(PROSE[1], PROSE[1], *(ENDLESS[0][1],) * 2), size=1),
     # (embedding, p, per)
     'arms': Field(
@@ -164,7 +168,7 @@ SECTIONS = {
     'dim': Scaled(16, 64, 256, 256),
     'heads': Scaled(2, 4, 8, 8),
     'mlp_dim': Scaled(32, 128, 768, 768),
-    'length': 64,
+    'length': 64,  # symbols of a row
     'steps': Scaled(6, 600, 10_000, 10_000),
     'batch_size': Scaled(8, 48, 128, 128),
     'optimizer': Scaled('adamw', 'muon', 'muon', 'muon'),
@@ -173,12 +177,15 @@ SECTIONS = {
     'checkpoint_every': Scaled(3, 500, 1000, 1000),
   },
   'draws': {
+    # draws of rows that are averaged
     'counts': Field(Scaled((1, 2), *((1, 2, 4, 8, 16),) * 3), size=1)
-  },  # draws that are averaged
+  },
   'prompt': '',  # a text in a substitution cipher, to be deciphered and continued
   'cost': MODEL
   | {
+    # V, of symbols whose rows are timed
     'vocab_sizes': Field(Scaled((16,), *((256, 32_768),) * 3), size=1),
+    # timed steps
     'repeats': Scaled(2, 8, 30, 30),
     'reveal': 0.0,
     'decipher': 0.0,

@@ -38,7 +38,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   contexts = (0, 1, 2, 3, 4, 5)
   rates = (7e-4, 2e-3, 6e-3)  # a factor of three apart
   sections = {
-    'data': {  # of real text: stdlib, a path, a glob, tfds:NAME (docs/data.md)
+    'data': {
+      # real text: stdlib, a path, a glob, tfds:NAME (docs/data.md)
       'source': Field(Scaled('stdlib/prose', 'stdlib', 'stdlib', 'tfds:wiki40b/en'), size=1)
     },
     'source': SOURCE,
@@ -46,9 +47,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'ngram': {
       # An odd number at smoke: equal counts would leave a unigram no spread.
       'train_chars': Scaled(100_001, 4_000_000, 10_000_000, 100_000_000),
+      # to score n-grams on
       'test_chars': Scaled(100_000, 2_000_000, 10_000_000, 100_000_000),
     },
     'blocks': {
+      # of a stream that is cut into blocks
       'chars': Scaled(100_000, 10_000_000, 50_000_000, 100_000_000),
       'lengths': Field(Scaled((1, 2, 4), lengths, lengths, lengths), size=1),  # r
     },
@@ -58,26 +61,34 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'sequential_texts': 1000,  # d of Algorithm 1, whose dictionary may end smaller
       'dictionary_chars': Scaled(20_000, 1_000_000, 10_000_000, 10_000_000),  # to learn on
       'train_chars': Scaled(100_000, 3_000_000, 20_000_000, 50_000_000),  # to count tokens on
+      # to score tokens on
       'test_chars': Scaled(100_000, 1_000_000, 10_000_000, 10_000_000),
       # largest d whose ordered merges are solved exactly (dense)
       'exact_merges_up_to': Field(1024, least=0),
     },
     'bound': {
+      # p = q of the binary source
       'probabilities': Field((0.8, 0.9, 0.95), above=0, below=1, size=1),
+      # d, the most tokens of a dictionary
       'sizes': Field(Scaled((64, 1024), bounds, bounds, bounds), size=1),
       'chars': Scaled(300_000, 10_000_000, 50_000_000, 100_000_000),  # LZW stops when it is full
       'seeds': Scaled(2, 8, 10, 10),  # dictionaries
     },
     'generalization': {
+      # of the stream that is tokenized
       'chars': Scaled(50_000, 1_000_000, 10_000_000, 10_000_000),
+      # d, the tokens of a dictionary
       'sizes': Field((10, 64), size=1),
+      # p = q of other sources, on which a dictionary for this one is learned too
       'learned_at': Field((0.6, 0.95), above=0, below=1),
     },
     'real_text': {
       'sizes': Scaled((512, 1024), words, words, words),  # of dictionaries
       # m-grams to compare with
       'orders': Field(Scaled((0, 1, 2), contexts, contexts, contexts), least=0, size=1),
+      # to learn dictionaries on, and to count on
       'train_bytes': Scaled(400_000, 10_000_000, 100_000_000, 1_000_000_000),
+      # to score on
       'test_bytes': Scaled(50_000, 1_000_000, 10_000_000, 10_000_000),
     },
     'transformer': MODEL
@@ -87,6 +98,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'side_by_side': Scaled(2, 3, 5, 5),
       'tokenizers': Field(('characters', 'bpe'), choices=('characters', 'bpe'), size=1),
       'vocab_size': 10,  # of BPE, with the two characters
+      # characters that a dictionary is learned on
       'dictionary_chars': 10_000,
       # To count m-grams over an arm's tokens on, and as many to score.
       'ngram_chars': Scaled(100_000, 1_000_000, 10_000_000, 10_000_000),
@@ -94,6 +106,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'probabilities': Field(
         Scaled((0.8,), (0.8,), (0.8, 0.2), (0.8, 0.2)), above=0, below=1, size=1
       ),
+      # whether the LM head is the transposed input table
       'tied': Field(Scaled((True,), (True,), (True, False), (True, False)), size=1),
       'layers': Scaled(1, 2, 2, 2),
       'dim': Scaled(8, 16, 64, 64),
@@ -108,7 +121,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'weight_decay': 1e-3,
       'evaluate_every': Scaled(2, 20, 200, 200),
       'checkpoint_every': Scaled(3, 200, 2_000, 2_000),
+      # documents to choose a rate by
       'validation_documents': Scaled(16, 256, 512, 512),
+      # documents that are scored
       'test_documents': Scaled(16, 2048, 4096, 4096),
       'within': 0.02,  # nats per character above H∞ that count as reached
     },

@@ -35,11 +35,14 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   full = (*DICTIONARIES, 'numbered16', 'exact16')
   few, orders = ('bytes', 'bpe', 'numbered16'), (1, 2, 3)
   sections = {
-    'data': {  # stdlib, a path, a glob, tfds:NAME (docs/data.md)
+    'data': {
+      # stdlib, a path, a glob, tfds:NAME (docs/data.md)
       'source': Field(Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'), size=1)
     },
     'glyphs': {  # as in configs/visual_unicode.py
+      # auto: GNU Unifont where the system has it, else DejaVu; or a path
       'font': Scaled('dejavu', 'auto', 'auto', 'auto'),
+      # pixels of a side of a glyph
       'cell': Scaled(16, 32, 32, 32),
     },
     'm1': M1
@@ -59,6 +62,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'warmup': Scaled(0.25, 0.04, 0.025, 0.004),
       'evaluate_every': Scaled(4, 250, 1000, 10_000),
       'checkpoint_every': Scaled(4, 250, 1000, 10_000),
+      # batches of validation text at each evaluation
       'validation_batches': Scaled(1, 8, 20, 20),
     },
     'tokenizers': {
@@ -71,6 +75,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'grid': MODEL
     | {field: value for field, value in TRAINING.items() if field not in BY_TOKENS}
     | {
+      # names (experiments/matrix/tokens.py)
       'tokenizers': Field(
         Scaled(('bpe', 'numbered12'), (*DICTIONARIES, 'numbered12'), full, full), size=1
       ),
@@ -88,6 +93,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'teraflops': Scaled(4e-5, 0.07, 20_000.0, 2e6),  # of training, of each model
       'train_bytes': Scaled(4_000, 400_000, 2**28, 2**32),  # of text, encoded before training
       'validation_bytes': Scaled(1_000, 32_768, 2**20, 2**22),  # to choose a rate by
+      # of held-out text that is scored
       'test_bytes': Scaled(1_000, 65_536, 2**22, 2**24),
       'optimizer': Scaled('adamw', 'muon', 'muon', 'adamw'),
       # A factor of three apart: embeddings and tokenizers need different rates.
@@ -95,10 +101,12 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'weight_decay': 0.1,
     },
     'budget': {  # learned rows; what is not here is as in grid
+      # names, as in grid
       'tokenizers': Field(
         Scaled(('bytes', 'bpe'), ('bytes', 'bpe', 'numbered12'), few, few), size=1
       ),
       'times': Scaled(2.0, 30.0, 2.0, 4.0),  # the teraflops of the grid
+      # of text, encoded before training
       'train_bytes': Scaled(8_000, 8_000_000, 2**29, 2**34),
     },
     'orders': Field(Scaled((2,), orders, orders, orders), size=1),  # k of the Markov sources
@@ -108,6 +116,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'bits': Field(Scaled((12,), (12, 16), (12, 16), (12, 16)), size=1, choices=(12, 16)),
       'dictionary_chars': Scaled(40_000, 3_000_000, 20_000_000, 20_000_000),  # to learn BPE and LZW
       'train_chars': Scaled(40_000, 3_000_000, 20_000_000, 20_000_000),  # to count tokens on
+      # to score on
       'test_chars': Scaled(20_000, 1_000_000, 10_000_000, 10_000_000),
       'seeds': Scaled(2, 8, 8, 8),  # dictionaries and texts
       'document_chars': Scaled(200, 1_000, 10_000, 10_000),  # of a stream without windows

@@ -35,6 +35,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       ),
       size=1,
     ),
+    # how many of the first merges the attack uses; the largest is what the tokenizer learns
     'merges': Field(
       Scaled((20, 60), (30, 100, 300, 1000), (300, 1000, 3000), (3000, 30_000)), size=2
     ),
@@ -52,8 +53,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'rule': Field('words', size=1),  # of lib.tokenizers.pretokenizers
     },
     'exact': {
-      'train_bytes': Scaled(30_000, 200_000, 200_000, 200_000),
-      'merges': Scaled(40, 200, 200, 200),
+      'train_bytes': Scaled(30_000, 200_000, 200_000, 200_000),  # of the training text
+      'merges': Scaled(40, 200, 200, 200),  # that the tokenizer learns
       'full_merges': Scaled(10, 60, 60, 60),  # of the program with all rows at once
     },
     'domains': mixtures,
@@ -65,11 +66,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'off_the_shelf': {
       'tokenizer': '',  # file: ours, tokenizer.json, SentencePiece BPE
       'texts': '',  # a folder with a file or a folder for each category
-      'sample_bytes': Scaled(60_000, 1_000_000, 100_000_000, 1_000_000_000),
-      'merges': Scaled(60, 300, 3000, 30_000),
+      'sample_bytes': Scaled(60_000, 1_000_000, 100_000_000, 1_000_000_000),  # of each category
+      'merges': Scaled(60, 300, 3000, 30_000),  # that are used, from the first
       # did its trainer cut text at line ends?
       'lines': Field('auto', choices=('auto', 'yes', 'no')),
-      'trials': Field(Scaled(3, 19, 39, 39), least=2),
+      'trials': Field(Scaled(3, 19, 39, 39), least=2),  # as in domains
     },
   }
   return common.build(arg, TABLES, sections)

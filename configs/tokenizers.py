@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.fields import Field, Scaled
 
-TABLES = ('compression', 'transition', 'compare')
+TABLES = ('compression', 'transition', 'compare', 'parity', 'lib')
 TEXTS = ('stdlib/prose', 'stdlib/source')
 SIZES = (1024, 2048, 4096, 8192, 16_384, 32_768)
 SHARES = (0.0, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -59,6 +59,26 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'train_bytes': Scaled(100_000, 2_000_000, 100_000_000, 2**30),  # of all texts, at most
       'text_bytes': Scaled(10_000, 256_000, 1_000_000, 10_000_000),  # that are measured, at most
       'draws': Field(Scaled(20, 100, 200, 200), least=2),  # of all blocks, for the errors
+    },
+    'parity': {
+      'texts': '',  # a folder with a file or a folder for each language, translations of one text
+      'train_texts': '',  # the same for the text to train on; '': two thirds of the translations
+      'languages': Field(Scaled(4, 30, 60, 60), least=2),  # at most, spread over the names
+      'vocab_size': Field(Scaled(400, 4096, 32_768, 131_072), least=256),
+      'train_bytes': Scaled(20_000, 256_000, 10_000_000, 100_000_000),  # of each language, at most
+      'draws': Field(Scaled(20, 100, 200, 200), least=2),  # of all lines, for the errors
+    },
+    'lib': {
+      'text': Field('stdlib/prose', size=1),  # a source (docs/data.md)
+      # the most ids; the size of LiB is an outcome
+      'vocab_size': Field(Scaled(800, 50_000, 50_000, 50_000), least=256),
+      'passes': Scaled(2, 20, 20, 10_000),  # of LiB over the text
+      'sentences': Scaled(50, 200, 500, 500),  # that it reads before units are moved
+      'life': Scaled(3, 3, 10, 10),  # articles of so many sentences in which a unit must come again
+      'forget': Field(Scaled(0.01, 0.01, 1e-4, 1e-4), least=0, most=1),  # share on probation again
+      'seeds': Field(3, least=2),  # of LiB
+      'train_bytes': Scaled(40_000, 1_000_000, 100_000_000, 100_000_000),  # at most
+      'test_bytes': Scaled(20_000, 400_000, 10_000_000, 10_000_000),  # at most
     },
   }
   return common.build(arg, TABLES, sections)

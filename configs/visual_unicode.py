@@ -71,6 +71,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'loss': LARGE
     | {
+      # kinds of input rows (experiments/visual_unicode/models.py)
       'arms': Field(Scaled(('trainable_0.02', 'glyph'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)), size=1),
       # What arms are compared with: trained rows, each start, and rows without form or text.
       'references': (*SCALES_OF_TRAINED, *STARTS[1:], 'random', 'shuffled', 'equal'),
@@ -87,6 +88,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'evaluate_every': Scaled(3, 40, 25, 1000),
       'checkpoint_every': Scaled(100, 1000, 1000, 1000),
       'validation': Scaled(8, 64, 512, 8192),  # excerpts of `length` tokens
+      # excerpts that are scored
       'test': Scaled(64, 512, 2048, 32_768),
     },
     'homoglyphs': {
@@ -104,10 +106,13 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'unseen_script': TRAINED
     | {
+      # kinds of input rows, as in loss
       'arms': Field(
         Scaled(('glyph', 'trainable_0.02'), READERS[:3], READERS[:3], READERS[:3]), size=1
       ),
+      # scripts whose letters are trained on
       'trained': Field(Scaled(('ARMENIAN',), *(('LATIN', 'ARMENIAN', 'GEORGIAN'),) * 3), size=1),
+      # scripts that no model has seen
       'tested': Field(Scaled(('GEORGIAN',), *(('CYRILLIC', 'GREEK'),) * 3), size=1),
       'held_out': Field(0.2, above=0, below=1),  # of the trained scripts' letters
       'validation': Field(0.1, above=0, below=1),  # of them, to choose the rate with
@@ -134,6 +139,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'reasoning': LARGE
     | {
+      # kinds of input rows, as in loss
       'arms': Field(
         Scaled(('trainable_0.02', 'glyph'), *(('trainable_0.02', 'glyph', 'random'),) * 3), size=1
       ),
@@ -141,7 +147,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'naive_arms': Scaled((), (), ('glyph',), ('glyph',)),  # trained on sentences alone too
       'seeds': Scaled(2, 5, 5, 5),
       'side_by_side': Scaled(2, 5, 1, 1),
+      # things that facts are about
       'entities': Field(Scaled(6, 20, 500, 2000), least=2),
+      # facts about each
       'attributes': Scaled(2, 2, 4, 4),
       'words': Scaled(6, 8, 12, 12),  # values that an attribute can have
       'options': Field(4, least=2),  # of a question
@@ -151,6 +159,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'spaced': Field(0.5, least=0, most=1),  # of these questions: a space precedes the answer
       'validation': 4,  # batches of documents that are not trained on, to choose the rate with
       'sample': Scaled(200, 2000, 50_000, 100_000),  # documents of a seed, to learn tokens from
+      # ids of the tokenizer
       'vocab_size': Scaled(384, 512, 65_536, 65_536),
       'longest': Scaled(8, 8, 5, 3),  # characters of an n-gram: words
       'layers': Scaled(1, 2, 16, 16),
@@ -170,7 +179,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'growth': LARGE
     | {
+      # kinds of input rows, as in loss
       'arms': Field(('glyph',), size=1),
+      # models that are grown into one
       'experts': Field(2, least=2),
       'margin': Field(0.05, least=0),  # bits per byte that are of no consequence
       'seeds': Scaled(2, 3, 3, 3),
@@ -181,6 +192,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'length': Scaled(32, 128, 1024, 1024),
       'steps': Scaled(6, 240, 100, 18_000),
       'validation': Scaled(8, 64, 512, 8192),  # excerpts of `length` tokens
+      # excerpts that are scored
       'test': Scaled(16, 512, 2048, 32_768),
     },
   }

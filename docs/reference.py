@@ -60,8 +60,10 @@ class Comments:
         self.read(argument, prefix)
     elif isinstance(node, ast.Name) and node.id in self._names:
       self._known.add(node.id)
-      for value in self._names.pop(node.id):  # a name may be assigned from itself
+      values = self._names.pop(node.id)  # a name may be assigned from itself
+      for value in values:
         self.read(value, prefix)
+      self._names[node.id] = values
     elif isinstance(node, ast.Name | ast.Attribute):
       name = node.id if isinstance(node, ast.Name) else node.attr
       if name not in self._known:

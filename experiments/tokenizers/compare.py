@@ -133,26 +133,39 @@ def _add(
   )
 
 
+PARITY = (  # column, statistic of the costs [n], note
+  ('gini', segmentation.gini, 'Gini coefficient'),
+  ('parity_worst', lambda found: float(found.max() / found.min()), 'largest over smallest'),
+)
+
+
+def costs(
+  texts: Sequence[Segmented], weights: np.ndarray, sizes: Sequence[int] | None = None
+) -> np.ndarray:
+  """Tokens per byte of each text [n], or the tokens of all of a text.
+
+  Args:
+    texts: under one tokenizer.
+    weights: how often each block of the texts counts, [N].
+    sizes: the bytes of the whole texts, of which the blocks are a sample.
+  """
+  parts = np.split(weights, np.cumsum([one.sizes.size for one in texts])[:-1])
+  pairs = [*zip(texts, parts, strict=True)]
+  found = np.array([(each @ one.tokens) / max(each @ one.sizes, 1) for one, each in pairs])
+  return found if sizes is None else found * sizes
+
+
 def _add_parity(
   rows: Rows, where: Mapping[str, str], texts: Sequence[Segmented], options: ConfigDict
 ) -> None:
-  """Adds how unequal the texts' costs are: tokens, of parallel texts; else tokens per byte."""
-  strata = [one.sizes.size for one in texts]
-  edges = np.cumsum(strata)[:-1]
-
-  def costs(weights: np.ndarray) -> np.ndarray:
-    of_texts = zip(texts, np.split(weights, edges), strict=True)
-    found = [(each @ one.tokens) / max(each @ one.sizes, 1) for one, each in of_texts]
-    whole = [one.sizes.sum() if options.parallel else 1 for one in texts]
-    return np.array(found) * whole
-
+  """Adds how unequal the texts' costs are."""
   what = 'tokens of texts that are translations' if options.parallel else 'tokens per byte'
-  for column, statistic, note in (
-    ('gini', segmentation.gini, f'Gini coefficient of {what}; 0 where all are equal'),
-    ('parity_worst', lambda found: found.max() / found.min(), f'largest over smallest {what}'),
-  ):
-    value = lambda weights, statistic=statistic: float(statistic(costs(weights)))
-    rows.add(where, column, stats.bootstrap(value, strata, options.draws, over=OVER), '', note)
+  sizes = [one.sizes.sum() for one in texts] if options.parallel else None
+  for column, statistic, note in PARITY:
+    value = lambda weights, of=statistic: of(costs(texts, weights, sizes))
+    strata = [one.sizes.size for one in texts]
+    found = stats.bootstrap(value, strata, options.draws, over=OVER)
+    rows.add(where, column, found, '', f'{note} of {what}')
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:

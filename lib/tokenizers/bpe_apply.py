@@ -554,8 +554,16 @@ def boundaries(tables: Tables) -> np.ndarray:
   size = len(tables.lengths)
   holds = np.empty((size, size), np.bool_)
   for a in range(size):
-    for b in range(size):
-      holds[a, b] = _meets(tables, a, b)
+    holds[a] = boundary_row(tables, a)
+  return holds
+
+
+@numba.njit(cache=True, nogil=True)
+def boundary_row(tables: Tables, a: int) -> np.ndarray:
+  """The row of `boundaries` for a token `a`: bool [d]."""
+  holds = np.empty(len(tables.lengths), np.bool_)
+  for b in range(holds.size):
+    holds[b] = _meets(tables, a, b)
   return holds
 
 

@@ -40,10 +40,11 @@ class Ranks(base.Dictionary):
 
   def encode(self, data: bytes) -> np.ndarray:
     """Returns ids, int32 [n]."""
-    return bpe_apply.encode(data, pretokenizers.cut(data, self.rule), self._tables)
+    return bpe_apply.encode(data, pretokenizers.cut(data, self.rule), self.tables)
 
   @functools.cached_property
-  def _tables(self) -> bpe_apply.Tables:
+  def tables(self) -> bpe_apply.Tables:
+    """What the compiled encoder reads."""
     ids = self._ids
     rows = [
       (ids[piece[:at]], ids[piece[at:]], i)

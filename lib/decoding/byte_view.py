@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The law of the next byte under a model of tokens, exact for every text.
+
+The probability of a text x is the sum over its covers (`lib.tokenizers.covers`). They form a tree:
+each is a canonical sequence of tokens shorter than x, a node, and one more token. So every text
+that begins with x is counted once, wherever x ends, also inside a token or a character.
+
+A model gives some probability to sequences that no text has as its encoding: it leaks. What leaks
+at a node is in no text, so the laws of the next byte add up to less than 1 by as much.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from lib.errors import InputError
+from lib.tokenizers.covers import Follow, State, Words
+
+END = 256  # the symbol after the last byte of a text
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+  """A canonical sequence of tokens that is the beginning of a text.
+
+  Attributes:
+    parent: the node without the last token; None for the empty sequence.
+    token: the last token; −1 for the empty sequence.
+    depth: number of tokens.
+    place: number of bytes.
+    state: what may follow (`lib.tokenizers.covers`).
+  """
+
+  parent: 'Node | None'
+  token: int
+  depth: int
+  place: int
+  state: State
+
+  def ids(self) -> list[int]:
+    """The tokens."""
+    found: list[int] = []
+    node: Node | None = self
+    while node is not None and node.parent is not None:
+      found.append(node.token)
+      node = node.parent
+    return found[::-1]
+
+
+class Vocabulary:
+  """The tokens of a model as bytes.
+
+  Args:
+    pieces: the bytes of each of V ids; those without any are in no text.
+    follow: which tokens may follow each other.
+    ends: ids that end a text.
+  """
+
+  def __init__(self, pieces: Sequence[bytes], follow: Follow, ends: Sequence[int] = ()):
+    self.words, self.follow, self.ends = Words(pieces), follow, np.array(ends, int)
+    self.root = Node(None, -1, 0, 0, follow.start)
+    self.allowed = functools.lru_cache(1 << 14)(self._allowed)
+    self.split = functools.lru_cache(1 << 16)(self._split)
+
+  def _allowed(self, state: State) -> np.ndarray:
+    """Which tokens may follow, in the order of their bytes: bool [n]."""
+    return self.follow.allowed(state)[self.words.order]
+
+  def _split(self, start: bytes) -> tuple[int, np.ndarray, np.ndarray, int]:
+    """The tokens that begin with these bytes, by the byte after them.
+
+    Returns:
+      The place of the token that is just these bytes, −1 for none; the next bytes, and where the
+      tokens of each begin; where the last of them end.
+    """
+    first, stop = self.words.interval(start)
+    exact = first if stop > first and self.words.ordered[first] == start else -1
+    begin = first + (exact >= 0)
+    after = np.array([piece[len(start)] for piece in self.words.ordered[begin:stop]], int)
+    firsts = np.flatnonzero(np.diff(after, prepend=-1))
+    return exact, after[firsts], begin + firsts, stop
+
+  def child(self, node: Node, token: int) -> Node:
+    """The node with one more token."""
+    place = node.place + len(self.words.pieces[token])
+    return Node(node, token, node.depth + 1, place, self.follow.after(node.state, token))
+
+  def nodes(self, ids: Sequence[int]) -> Node:
+    """The node of tokens.
+
+    Raises:
+      InputError: the tokens are no beginning of an encoding.
+    """
+    node = self.root
+    for token in ids:
+      if not self.follow.allowed(node.state)[token]:
+        raise InputError(f'token {token} cannot follow the tokens before it: no text has them.')
+      node = self.child(node, int(token))
+    return node
+
+
+Rows = Callable[[Sequence[int], Sequence[Node]], np.ndarray]
+
+
+@dataclasses.dataclass(eq=False)
+class _Live:
+  """A node with a token that goes beyond the text, and its weight relative to P(text)."""
+
+  node: Node
+  weight: float
+  row: np.ndarray  # of the tokens that may follow, by their bytes, float64 [n]
+  end: float
+
+
+class ByteTexts:
+  """Several texts that are read byte by byte, with the law of the next byte of each.
+
+  Args:
+    vocabulary: of the model.
+    rows: (text of each node, nodes) -> next-token probabilities [N, V]. It is asked once for each
+      node, after its parent.
+    count: number of texts.
+    beam: the most nodes of a text, the heaviest; None for all, which is exact.
+
+  Attributes:
+    log_probability: log P(text) of each, float64 [count].
+    evaluations: nodes at which the model was asked.
+    leak: the sum over these nodes of the probability of tokens that may not follow.
+  """
+
+  def __init__(self, vocabulary: Vocabulary, rows: Rows, count: int, beam: int | None = None):
+    self._vocabulary, self._rows, self._beam = vocabulary, rows, beam
+    self._text = [bytearray() for _ in range(count)]
+    self._live: list[list[_Live]] = [[] for _ in range(count)]
+    self.log_probability = np.zeros(count)
+    self.evaluations, self.leak = 0, 0.0
+
+  def begin(self, which: Sequence[int], nodes: Sequence[Node] | None = None) -> None:
+    """Starts texts again: empty, or after the tokens of nodes, which are then certain."""
+    nodes = [self._vocabulary.root] * len(which) if nodes is None else nodes
+    for text in which:
+      self._text[text], self._live[text] = bytearray(), []
+      self.log_probability[text] = 0
+    self._add(which, [dataclasses.replace(node, place=0) for node in nodes], [1.0] * len(which))
+
+  def _add(self, texts: Sequence[int], nodes: Sequence[Node], weights: Sequence[float]) -> None:
+    """Asks the model at new nodes."""
+    if not nodes:
+      return
+    known, order = self._vocabulary, self._vocabulary.words.order
+    rows = self._rows(texts, nodes)
+    self.evaluations += len(nodes)
+    for text, node, weight, row in zip(texts, nodes, weights, rows, strict=True):
+      kept = np.where(known.allowed(node.state), row[order], 0.0)
+      end = float(row[known.ends].sum())
+      self.leak += max(0.0, 1.0 - float(kept.sum()) - end)
+      self._live[text].append(_Live(node, weight, kept, end))
+
+  def next_bytes(self) -> np.ndarray:
+    """P(byte | text), and after these P(end | text): float64 [count, 257]."""
+    out = np.zeros((len(self._text), END + 1))
+    for text, (read, live) in enumerate(zip(self._text, self._live, strict=True)):
+      for one in live:
+        held = bytes(read[one.node.place :])
+        _, after, begins, stop = self._vocabulary.split(held)
+        if after.size:
+          # Each segment is summed by itself: differences of running sums would lose digits.
+          out[text, after] += one.weight * np.add.reduceat(one.row[:stop], begins)
+        if not held:
+          out[text, END] += one.weight * one.end
+    return out
+
+  def append(self, which: Sequence[int], bytes_: Sequence[int]) -> None:
+    """One more byte of the texts `which`.
+
+    Raises:
+      InputError: no tokens cover a text.
+    """
+    texts, nodes, weights = [], [], []
+    for text, byte in zip(which, bytes_, strict=True):
+      read, kept, total = self._text[text], [], 0.0
+      read.append(byte)
+      new = []
+      for one in self._live[text]:
+        held = bytes(read[one.node.place :])
+        first, stop = self._vocabulary.words.interval(held)
+        mass = one.weight * float(one.row[first:stop].sum())
+        if mass > 0:
+          total += mass
+          exact, after, _, _ = self._vocabulary.split(held)
+          if exact >= 0 and one.row[exact] > 0:
+            token = int(self._vocabulary.words.order[exact])
+            new.append((self._vocabulary.child(one.node, token), one.weight * one.row[exact]))
+          if after.size and mass > one.weight * (one.row[exact] if exact >= 0 else 0):
+            kept.append(one)
+      if not total:
+        raise InputError(
+          f'no tokens of this model cover the text that ends with {bytes(read[-20:])!r}.'
+        )
+      self.log_probability[text] += np.log(total)
+      if self._beam is not None:
+        new.sort(key=lambda pair: -pair[1])
+        new = new[: self._beam]
+        kept = sorted(kept, key=lambda one: -one.weight)[: self._beam]
+      for one in kept:
+        one.weight /= total
+      self._live[text] = kept
+      for node, weight in new:
+        texts.append(text)
+        nodes.append(node)
+        weights.append(weight / total)
+    self._add(texts, nodes, weights)
+
+  def read(self, which: Sequence[int], strings: Sequence[bytes]) -> np.ndarray:
+    """log P(string | text) of one string of each text, float64 [n], which is read."""
+    before = self.log_probability[list(which)].copy()
+    for place in range(max(map(len, strings), default=0)):
+      some = [i for i, string in enumerate(strings) if place < len(string)]
+      self.append([which[i] for i in some], [strings[i][place] for i in some])
+    return self.log_probability[list(which)] - before
+
+  def live(self, text: int) -> list[tuple[Node, float, bytes]]:
+    """The nodes of a text, their weights relative to P(text), and the bytes after each."""
+    read = self._text[text]
+    return [(one.node, one.weight, bytes(read[one.node.place :])) for one in self._live[text]]

@@ -1,0 +1,482 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tokens may follow in the encoding of a text, so that bytes can be read through tokens.
+
+A sequence of tokens is canonical if it begins the encoding of some text. A cover of a text x is a
+canonical sequence whose bytes begin with x, while those without its last token do not. Every text
+that begins with x has exactly one cover of x at its beginning, so the probability of x is the sum
+over its covers (arXiv 2410.09303, 2506.14123).
+
+Whether a token may follow is told by a state of finite size for
+  tokens that are cut anywhere (bytes, characters),
+  BPE: two neighbours are checked at a time, within the pieces of a pretokenizer,
+  the longest match: earlier tokens must not have a longer match.
+A pretokenizer can place a cut by what comes later. Then both are followed, and a token may follow
+if some text after it makes the cuts that it needs.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from lib.errors import InputError
+from lib.tokenizers import bpe_apply, pretokenizers, unicode_classes, utf8
+from lib.tokenizers.base import Dictionary, Tokenizer
+from lib.tokenizers.bpe import BPE
+from lib.tokenizers.characters import Characters
+from lib.tokenizers.lzw import LZW
+from lib.tokenizers.ranks import Ranks
+
+State = Any  # hashable
+LIMIT = (1 << 64) - 1
+
+
+class Follow(Protocol):
+  """Which tokens may follow a canonical sequence.
+
+  Attributes:
+    start: the state of the empty sequence.
+  """
+
+  start: State
+
+  def allowed(self, state: State) -> np.ndarray:
+    """The tokens that may come next, bool [V]."""
+    ...
+
+  def after(self, state: State, token: int) -> State:
+    """The state with one more token, which is allowed."""
+    ...
+
+
+class Anything:
+  """Every token with bytes may follow: for single bytes, and to count all ways to write a text."""
+
+  start: State = None
+
+  def __init__(self, pieces: Sequence[bytes]):
+    self._allowed = np.array([len(piece) > 0 for piece in pieces])
+
+  def allowed(self, state: State) -> np.ndarray:
+    """All tokens with bytes."""
+    return self._allowed
+
+  def after(self, state: State, token: int) -> State:
+    """There is one state."""
+    return None
+
+
+class Neighbours:
+  """BPE without pretokenizer: the state is the last token, −1 before the first."""
+
+  start: State = -1
+
+  def __init__(self, tables: bpe_apply.Tables, pieces: Sequence[bytes]):
+    self._tables, self._pieces = tables, pieces
+    self._whole = np.zeros(len(pieces), bool)
+    self._whole[tables.ids[tables.ids >= 0]] = True
+    self._row = functools.cache(self._meets)
+
+  def allowed(self, state: State) -> np.ndarray:
+    """Tokens that no merge joins to the last one."""
+    return self._whole if state < 0 else self._row(state)
+
+  def after(self, state: State, token: int) -> State:
+    """The token."""
+    return token
+
+  def _meets(self, last: int) -> np.ndarray:
+    if len(self._tables.parts):
+      return bpe_apply.boundary_row(self._tables, last) & self._whole
+    # Merges that make a token twice: each pair is encoded.
+    both = np.flatnonzero(self._whole)
+    texts = [self._pieces[last] + self._pieces[token] for token in both.tolist()]
+    stops = np.cumsum([len(text) for text in texts])
+    ids = bpe_apply.encode(b''.join(texts), stops, self._tables)
+    ends = np.cumsum(self._tables.lengths[ids])
+    first = np.searchsorted(ends, np.concatenate([[0], stops[:-1]]), side='right')
+    found = np.zeros(len(self._pieces), bool)
+    found[both] = (ids[first] == last) & (ids[np.minimum(first + 1, ids.size - 1)] == both)
+    return found
+
+
+class LongestMatch:
+  """The longest match at each place: the state is what longer matches have begun with.
+
+  A longer match of an earlier token has begun where the bytes since that token's beginning are the
+  beginning of a longer piece. Tokens that complete one may not follow.
+  """
+
+  start: State = ()
+
+  def __init__(self, pieces: Sequence[bytes]):
+    self._words = Words(pieces)
+    first: dict[bytes, int] = {}
+    for token, piece in enumerate(pieces):
+      first.setdefault(piece, token)
+    self._emitted = np.array([bool(p) and first[p] == i for i, p in enumerate(pieces)])
+    self._row = functools.cache(self._follow)
+
+  def allowed(self, state: State) -> np.ndarray:
+    """Tokens that complete no longer match."""
+    return self._row(state)
+
+  def after(self, state: State, token: int) -> State:
+    """What longer matches have begun with now."""
+    piece = self._words.pieces[token]
+    begun = {known + piece for known in (*state, b'')}
+    return tuple(sorted(one for one in begun if len(self._longer(one))))
+
+  def _longer(self, start: bytes) -> list[bytes]:
+    """The pieces that begin with `start` and are longer."""
+    first, stop = self._words.interval(start)
+    return [piece for piece in self._words.ordered[first:stop] if len(piece) > len(start)]
+
+  def _follow(self, state: State) -> np.ndarray:
+    found = self._emitted.copy()
+    for start in state:
+      for piece in self._longer(start):
+        first, stop = self._words.interval(piece[len(start) :])
+        found[self._words.order[first:stop]] = False
+    return found
+
+
+class Words:
+  """Tokens in the order of their bytes, in which those with a common beginning are neighbours.
+
+  Args:
+    pieces: the bytes of each of V ids; those without any are left out.
+
+  Attributes:
+    pieces: as given.
+    order: int [n], ids by their bytes.
+    ordered: their bytes.
+    longest: bytes of the longest.
+  """
+
+  def __init__(self, pieces: Sequence[bytes]):
+    self.pieces = pieces
+    self.order = np.array(sorted((i for i, p in enumerate(pieces) if p), key=pieces.__getitem__))
+    self.ordered = [pieces[i] for i in self.order.tolist()]
+    self.longest = max(map(len, self.ordered), default=0)
+    self._intervals: dict[bytes, tuple[int, int]] = {}
+    for place, piece in enumerate(self.ordered):
+      for stop in range(len(piece) + 1):
+        first, _ = self._intervals.get(piece[:stop], (place, place))
+        self._intervals[piece[:stop]] = first, place + 1
+
+  def interval(self, start: bytes) -> tuple[int, int]:
+    """The places [first, stop) in the order of the tokens that begin with these bytes."""
+    return self._intervals.get(start, (0, 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Open:
+  """The text since the last cut that nothing can change, for `Pieces`.
+
+  Attributes:
+    shapes: of its tokens (`_Shapes`).
+    must: for each token but the first, whether the text must be cut before it.
+    last: the last token; −1 for none.
+  """
+
+  shapes: tuple[bytes, ...] = ()
+  must: tuple[bool, ...] = ()
+  last: int = -1
+
+
+class Pieces:
+  """Tokens within the pieces of a pretokenizer, by what may follow within a piece.
+
+  Args:
+    inner: what may follow within a piece; its state is the last token.
+    pieces: the bytes of each token.
+    rule: of `pretokenizers`, one name.
+  """
+
+  start: State = Open()
+
+  def __init__(self, inner: Neighbours, pieces: Sequence[bytes], rule: str):
+    self._inner, self._rule = inner, rule
+    self._shapes = [_shape(piece) for piece in pieces]
+    self._kinds = [_Kinds([_kind(shape, inside) for shape in self._shapes]) for inside in (0, 1)]
+    self._cuts = functools.cache(self._cut_after)
+    self._fitting = functools.cache(self._fit)
+    self._row = functools.cache(self._follow)
+
+  def allowed(self, state: State) -> np.ndarray:
+    """Tokens that a text exists for whose encoding begins so."""
+    return self._row(state)
+
+  def after(self, state: State, token: int) -> State:
+    """Drops the text before the last cut that all texts make."""
+    shapes, must = (*state.shapes, self._shapes[token]), state.must
+    if state.shapes:
+      must = (*must, not self._inner.allowed(state.last)[token])
+    sure = _sure_cuts(b''.join(shapes), self._rule)
+    ends = np.cumsum([len(shape) for shape in shapes]).tolist()
+    if certain := [i for i, end in enumerate(ends) if end in sure]:
+      shapes, must = shapes[certain[-1] + 1 :], must[certain[-1] + 1 :]
+    while len(b''.join(shapes)) > 60 and len(shapes) > 6:  # the middle of a long run
+      shapes, must = shapes[:3] + shapes[4:], must[:2] + must[3:]
+    return Open(shapes, must[: max(len(shapes) - 1, 0)], token if shapes else -1)
+
+  def _follow(self, state: State) -> np.ndarray:
+    ends, maybe = self._tokens(state)
+    for token in np.flatnonzero(maybe & ~ends).tolist():
+      maybe[token] = self._goes_on(self.after(state, token))
+    return ends | maybe
+
+  def _goes_on(self, state: State) -> bool:
+    """Whether any token may follow."""
+    ends, maybe = self._tokens(state)
+    return bool(ends.any()) or any(
+      self._goes_on(self.after(state, token)) for token in np.flatnonzero(maybe).tolist()
+    )
+
+  def _tokens(self, state: State) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens with which a text can end, and those within a piece that goes on: bool [V] each."""
+    first = self._inner.allowed(self._inner.start)
+    meets = self._inner.allowed(state.last) if state.last >= 0 else first
+    found = self._fitting(state.shapes, state.must)
+    return tuple(first & (cut | (joined & meets)) for cut, joined in found)
+
+  def _fit(self, shapes: tuple[bytes, ...], must: tuple[bool, ...]) -> Any:
+    """Tokens that fit after a cut, and without one: bool [V] each, as `_tokens` wants them."""
+    text = b''.join(shapes)
+    ends = np.cumsum([len(shape) for shape in shapes]).tolist()[:-1]
+    possible = sum(1 << end for end in ends)
+    needed = sum(1 << end for end, one in zip(ends, must, strict=True) if one)
+    group, cut, ended, mask = self._cuts(text)
+    fits = (mask & np.uint64(~possible & LIMIT) == 0) & (mask & np.uint64(needed) == needed)
+    kinds = self._kinds[bool(_partial(text))]
+    return [
+      [kinds.tokens(group[fits & cut & stop]), kinds.tokens(group[fits & ~cut & stop])]
+      for stop in (ended, ~ended)
+    ]
+
+  def _cut_after(self, text: bytes) -> tuple[np.ndarray, ...]:
+    """The ways in which texts cut `text` and a token of each kind that they do not cut.
+
+    Returns:
+      Of each way the number of the kind, whether there is a cut before it, whether there is one
+      after it, and the cuts in `text` as bits: int [n], bool [n], bool [n], uint64 [n].
+    """
+    group, sizes, more = self._kinds[bool(_partial(text))].futures(_partial(text))
+    docs, places = _places(text, more, self._rule)
+    stop = len(text) + sizes[docs]
+    cut, split, ended = (np.zeros(len(more), bool) for _ in range(3))
+    cut[docs[places == len(text)]] = True
+    cut |= not text
+    split[docs[(places > len(text)) & (places < stop)]] = True
+    ended[docs[places == stop]] = True
+    masks, before = np.zeros(len(more), np.uint64), places < len(text)
+    np.bitwise_or.at(masks, docs[before], np.uint64(1) << places[before].astype(np.uint64))
+    some, which = np.unique(masks, return_inverse=True)
+    ways = np.unique((((group * 2 + cut) * 2 + ended) * len(some) + which)[~split])
+    ways, which = np.divmod(ways, len(some))
+    return ways >> 2, (ways & 2) > 0, (ways & 1) > 0, some[which]
+
+
+class _Kinds:
+  """Tokens that pretokenizers cannot tell apart, by their shapes."""
+
+  def __init__(self, shapes: Sequence[bytes]):
+    self._known = sorted(set(filter(None, shapes)))
+    number = {shape: i for i, shape in enumerate(self._known)}
+    self._of_token = np.array([number.get(shape, len(number)) for shape in shapes])
+    self.futures = functools.cache(self._futures)
+
+  def tokens(self, kinds: np.ndarray) -> np.ndarray:
+    """The tokens of some kinds, bool [V]."""
+    found = np.zeros(len(self._known) + 1, bool)  # the last is that of tokens without bytes
+    found[kinds] = True
+    return found[self._of_token]
+
+  def _futures(self, partial: bytes) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
+    """What may come after a text that ends with `partial`: a token of each kind, and more.
+
+    Returns:
+      Number and bytes of the kind, int64 [n] each, and all that comes, n texts.
+    """
+    found = [
+      (number, len(shape), shape + more)
+      for number, shape in enumerate(self._known)
+      for more in _futures(partial + shape)
+    ]
+    groups, sizes, more = zip(*found)
+    return np.array(groups, np.int64), np.array(sizes), [*more]
+
+
+# A character of each class stands for all of the class in shapes and in what may come.
+_CLASSES = unicode_classes
+_OF_CLASS = {
+  _CLASSES.OTHER: '!',
+  _CLASSES.UPPER: 'A',
+  _CLASSES.LOWER: 'a',
+  _CLASSES.UNCASED: '\u00aa',
+  _CLASSES.MARK: '\u0300',
+  _CLASSES.NUMBER: '1',
+  _CLASSES.SPACE: '\t',
+  _CLASSES.NEWLINE: '\n',
+  _CLASSES.BLANK: ' ',
+  _CLASSES.QUOTE: "'",
+  _CLASSES.SLASH: '/',
+}
+_CONTRACTED = 'sdmtlverSDMTLVER\u017f'  # letters that pretokenizers tell apart after a quote
+_RUN = 6  # characters of a class in a row, above which only their number modulo 3 counts
+
+
+def _shape(piece: bytes) -> bytes:
+  """The piece with a character of each class for all of it, and long runs of a class cut short.
+
+  Letters of contractions stay where a quote can come before them. What is no UTF-8 stays.
+  """
+  found = b''
+  for part in utf8.cut(piece):
+    if isinstance(part, bytes):
+      found += part
+      continue
+    written = ''
+    for at, character in enumerate(part):
+      early = at < 2 or "'" in part[at - 2 : at]
+      kept = early and character in _CONTRACTED
+      written += character if kept else _OF_CLASS[_class(character)]
+    for _, run in itertools.groupby(written):
+      row = list(run)
+      size = len(row) if len(row) <= _RUN else _RUN + (len(row) - _RUN) % 3
+      found += ''.join(row[:size]).encode()
+  return found
+
+
+@functools.cache
+def _texts() -> tuple[bytes, ...]:
+  """What may come: nothing, one or two characters of any class, the ends of contractions."""
+  each = [*map(str.encode, _OF_CLASS.values()), b'\xff']
+  more = b'sdmtle', b'll', b've', b're', b'11', b'111'
+  return (b'', *each, *(a + b for a in each for b in each), *map(bytes, zip(more[0])), *more[1:])
+
+
+@functools.cache
+def _completions(start: bytes) -> tuple[bytes, ...]:
+  """Bytes after the beginning of a character that make one of each class."""
+  size = 2 + (start[0] >= 0xE0) + (start[0] >= 0xF0)
+  missing = 6 * (size - len(start))
+  point = start[0] & (0x7F >> size)
+  for byte in start[1:]:
+    point = point << 6 | byte & 0x3F
+  classes = unicode_classes.table()[point << missing : (point + 1) << missing]
+  found = []
+  for kind in np.flatnonzero(np.bincount(classes)):
+    for place in np.flatnonzero(classes == kind)[[0, -1]].tolist():
+      number = (point << missing) + place
+      if not 0xD800 <= number < 0xE000:
+        written = chr(number).encode()
+        if written.startswith(start):
+          found.append(written[len(start) :])
+          break
+  return tuple(found)
+
+
+def _partial(text: bytes) -> bytes:
+  """The beginning of a character that a text ends with."""
+  for size in range(1, 4):
+    start = text[-size:]
+    if len(start) == size and 0xC2 <= start[0] <= 0xF4:
+      whole = 2 + (start[0] >= 0xE0) + (start[0] >= 0xF0)
+      return start if size < whole and all(byte & 0xC0 == 0x80 for byte in start[1:]) else b''
+  return b''
+
+
+def _kind(shape: bytes, inside: int) -> bytes:
+  """The shape, where all that begins characters of the same classes is written the same.
+
+  Bytes that only go on a character are invalid unless the text before is `inside` one.
+  """
+  rest = shape.lstrip(bytes(range(0x80, 0xC0)))
+  if not inside:
+    shape = b'\xff' * (len(shape) - len(rest)) + rest
+  start = _partial(shape)
+  if not start:
+    return shape
+  classes = tuple(sorted(_OF_CLASS[_class((start + one).decode())] for one in _completions(start)))
+  return shape[: -len(start)] + _FIRST.setdefault((len(start), classes), start)
+
+
+_FIRST: dict[tuple, bytes] = {}  # a beginning of characters of some classes
+
+
+def _class(character: str) -> int:
+  return int(unicode_classes.table()[ord(character)])
+
+
+def _futures(text: bytes) -> list[bytes]:
+  """What may come after a text, such that all its ways to be cut are found."""
+  found = list(_texts())
+  if start := _partial(text):
+    ends = [b'', *map(str.encode, _OF_CLASS.values()), b'\xff']
+    found += [one + end for one in _completions(start) for end in ends]
+  return found
+
+
+def _places(text: bytes, more: Sequence[bytes], rule: str) -> tuple[np.ndarray, np.ndarray]:
+  """Where a text with each of its futures is cut: the future and the place, int [cuts] each."""
+  sizes = np.array([len(one) for one in more]) + len(text)
+  stops = pretokenizers.cut_each([text + one for one in more], rule)
+  ends = np.cumsum(sizes)
+  docs = np.searchsorted(ends, stops, side='left')
+  return docs, stops - (ends - sizes)[docs]
+
+
+@functools.lru_cache(1 << 16)
+def _sure_cuts(text: bytes, rule: str) -> frozenset[int]:
+  """The places in a text, its end included, at which it is cut whatever comes after it."""
+  more = _futures(text)
+  _, places = _places(text, more, rule)
+  counts = np.bincount(places, minlength=len(text) + 1)[: len(text) + 1]
+  return frozenset(np.flatnonzero(counts == len(more)).tolist())
+
+
+def follow(tokenizer: Tokenizer) -> Follow:
+  """What may follow in the encodings of a tokenizer.
+
+  Raises:
+    InputError: a tokenizer whose ids have no bytes of their own, or whose encoding has no finite
+      reach.
+  """
+  refused = f'the bytes of {tokenizer.family} tokens cannot be read one by one: '
+  use = '; use bytes, BPE, or a dictionary of longest matches.'
+  if not tokenizer.lossless:
+    raise InputError(f'{refused}it is not lossless{use}')
+  if isinstance(tokenizer, Characters):
+    return Anything(tokenizer.pieces)
+  if isinstance(tokenizer, Dictionary) and tokenizer.encoder == 'minimal':
+    raise InputError(f'{refused}where a text is cut into the fewest depends on all of it{use}')
+  if isinstance(tokenizer, BPE) and tokenizer.encoder == 'merges':
+    return _by_merges(tokenizer.tables, tokenizer.pieces, tokenizer.rule, refused)
+  if isinstance(tokenizer, Ranks):
+    return _by_merges(tokenizer.tables, tokenizer.pieces, tokenizer.rule, refused)
+  if isinstance(tokenizer, Dictionary) and type(tokenizer) in (Dictionary, BPE, LZW):
+    return LongestMatch(tokenizer.pieces)
+  raise InputError(f'{refused}no rule says which of its tokens may follow each other{use}')
+
+
+def _by_merges(
+  tables: bpe_apply.Tables, pieces: Sequence[bytes], rule: str, refused: str
+) -> Follow:
+  made = bpe_apply.own(tables, tables.words.view(np.uint8))
+  alone = [token for token in tables.ids[tables.ids >= 0].tolist() if not made[token]]
+  if alone:
+    raise InputError(
+      f'{refused}{len(alone)} of them, such as {pieces[alone[0]]!r}, are whole pieces of text that '
+      'no merges make.'
+    )
+  inner = Neighbours(tables, pieces)
+  if rule == 'none':
+    return inner
+  if rule not in pretokenizers.RULES:
+    raise InputError(f'{refused}how far {rule!r} looks ahead is not known.')
+  return Pieces(inner, pieces, rule)

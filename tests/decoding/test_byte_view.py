@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact laws of bytes: equal to sums over all token sequences, and to a source's own law."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lib.decoding.byte_view import END, ByteTexts, Vocabulary
+from lib.errors import InputError
+from lib.tasks.markov import chains
+from lib.tasks.markov.enumerated import Enumerated
+from lib.tokenizers import covers
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.bpe import train_bpe_unsplit
+from lib.tokenizers.characters import Characters
+
+
+def random_law(size):
+  """A law of tokens that gives mass to every sequence: rows(texts, nodes)."""
+
+  def law(ids):
+    return np.random.default_rng([7, *ids]).dirichlet(np.ones(size))
+
+  return law, lambda texts, nodes: np.stack([law(node.ids()) for node in nodes])
+
+
+def bpe(size=24):
+  text = chains.sample_text(chains.switching(0.6, 0.4, 2), 4000, 0, chains.DICTIONARY)
+  return train_bpe_unsplit([text], size, b'01')
+
+
+def vocabulary(tokenizer, ends=()):
+  return Vocabulary([*tokenizer.pieces, *[b''] * len(ends)], covers.follow(tokenizer), ends)
+
+
+def by_hand(tokenizer, law, text):
+  """P(text) as the sum over all sequences of tokens that are its covers."""
+  total, waiting = 0.0, [((), b'', 1.0)]
+  while waiting:
+    ids, read, weight = waiting.pop()
+    if len(read) >= len(text):
+      total += weight
+      continue
+    row = law(list(ids))
+    for token, piece in enumerate(tokenizer.pieces):
+      longer = read + piece
+      agree = longer.startswith(text) or text.startswith(longer)
+      if agree and tokenizer.encode(longer).tolist() == [*ids, token]:
+        waiting.append(((*ids, token), longer, weight * row[token]))
+  return total
+
+
+@pytest.mark.parametrize(
+  'tokenizer', [bpe(), Dictionary([b'0', b'1', b'011', b'10', b'0110', b'1101'])]
+)
+def test_sums_over_all_covers(tokenizer):
+  law, rows = random_law(tokenizer.vocab_size)
+  rng = np.random.default_rng(0)
+  strings = [bytes(rng.choice([48, 49], n).tolist()) for n in (1, 4, 7, 10, 10)]
+  texts = ByteTexts(vocabulary(tokenizer), rows, len(strings))
+  texts.begin(range(len(strings)))
+  texts.read(range(len(strings)), strings)
+  expected = [np.log(by_hand(tokenizer, law, string)) for string in strings]
+  np.testing.assert_allclose(texts.log_probability, expected, rtol=0, atol=1e-12)
+  for i, string in enumerate(strings):  # the tokens are one way to write the bytes
+    ids = tokenizer.encode(string).tolist()
+    tokens = sum(np.log(law(ids[:n])[token]) for n, token in enumerate(ids))
+    assert texts.log_probability[i] >= tokens - 1e-12
+  sums = np.exp(texts.log_probability) * (1 - texts.next_bytes().sum(axis=1))
+  assert (sums > 0).all()  # the leak of sequences that no text has
+
+
+def test_bytes_along_a_text_and_its_end_multiply_to_its_tokens():
+  tokenizer = bpe()
+  _, rows = random_law(tokenizer.vocab_size + 1)
+  law = random_law(tokenizer.vocab_size + 1)[0]
+  texts = ByteTexts(vocabulary(tokenizer, [tokenizer.vocab_size]), rows, 1)
+  texts.begin([0])
+  text, product = b'0110100110', 0.0
+  for byte in text:
+    product += np.log(texts.next_bytes()[0, byte])
+    texts.append([0], [byte])
+  product += np.log(texts.next_bytes()[0, END])
+  ids = [*tokenizer.encode(text).tolist(), tokenizer.vocab_size]
+  expected = sum(np.log(law(ids[:n])[token]) for n, token in enumerate(ids))
+  assert product == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize('size', [4, 16])
+def test_the_law_of_a_source_cut_at_n_letters(size):
+  source, tokenizer = chains.switching(0.8, 0.3, 1), bpe(size)
+  known = Enumerated(source, 7, tokenizer)
+  rows = lambda texts, nodes: np.stack([known.next_token(tuple(n.ids())) for n in nodes])
+  prefixes = [text for text, _ in known.prefixes()]
+  texts = ByteTexts(vocabulary(tokenizer, [known.end]), rows, len(prefixes))
+  texts.begin(range(len(prefixes)))
+  texts.read(range(len(prefixes)), prefixes)
+  found = texts.next_bytes()
+  for row, prefix in zip(found, prefixes, strict=True):
+    expected = np.zeros(END + 1)
+    if len(prefix) == 7:
+      expected[END] = 1
+    else:
+      expected[48:50] = source.kernel[prefix[-1] - 48] if prefix else source.stationary
+    np.testing.assert_allclose(row, expected, rtol=0, atol=1e-12)
+  assert texts.leak < 1e-12 * texts.evaluations
+  assert texts.evaluations <= sum(map(len, prefixes)) + len(prefixes)  # one for each byte
+
+
+def test_single_bytes_are_the_identity():
+  law, rows = random_law(3)
+  texts = ByteTexts(vocabulary(Characters(b'abc')), rows, 1)
+  texts.begin([0])
+  for read, byte in zip([[], [0], [0, 2]], b'aca', strict=True):
+    np.testing.assert_allclose(texts.next_bytes()[0, 97:100], law(read), rtol=1e-15)
+    texts.append([0], [byte])
+
+
+def test_all_ways_to_write_a_text_weigh_at_least_as_much():
+  tokenizer = bpe(12)
+  law, rows = random_law(12)
+  text = b'01101001'
+  every = 0.0
+  for ends in itertools.product((0, 1), repeat=len(text) - 1):
+    edges = [0, *[i + 1 for i, cut in enumerate(ends) if cut], len(text)]
+    words = [text[a:b] for a, b in itertools.pairwise(edges)]
+    last = words.pop()
+    if all(word in tokenizer.pieces for word in words):
+      ids = [tokenizer.pieces.index(word) for word in words]
+      weight = np.prod([law(ids[:n])[token] for n, token in enumerate(ids)])
+      every += weight * sum(
+        p for p, piece in zip(law(ids), tokenizer.pieces, strict=True) if piece.startswith(last)
+      )
+  anything = Vocabulary(tokenizer.pieces, covers.Anything(tokenizer.pieces))
+  texts = ByteTexts(anything, rows, 1, beam=1000)
+  texts.begin([0])
+  texts.read([0], [text])
+  assert np.exp(texts.log_probability[0]) == pytest.approx(every, rel=1e-12)
+  narrow = ByteTexts(anything, rows, 1, beam=2)
+  narrow.begin([0])
+  narrow.read([0], [text])
+  assert narrow.log_probability[0] < texts.log_probability[0]
+
+
+def test_what_no_tokens_cover():
+  _, rows = random_law(2)
+  texts = ByteTexts(vocabulary(Dictionary([b'a', b'ab'])), rows, 1)
+  texts.begin([0])
+  with pytest.raises(
+    InputError, match="no tokens of this model cover the text that ends with b'b'"
+  ):
+    texts.append([0], b'b')

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tokens may follow: equal to what encodings of all texts begin with."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lib import tokenizers
+from lib.errors import InputError
+from lib.tokenizers import covers, registry
+from lib.tokenizers.base import Dictionary
+from lib.tokenizers.bpe import BPE, train_bpe_unsplit
+from lib.tokenizers.covers import _OF_CLASS
+from lib.tokenizers.lzw import train_lzw
+from lib.tokenizers.ranks import Ranks
+
+LENGTH = 4  # bytes of the sequences that are compared
+WIDE = [*map(str.encode, _OF_CLASS.values())]  # characters of every class that pretokenizers know
+WIDE += [b'll', b've', b'\xc3', b'\x97', b'\xa9', b'\xff']
+
+
+def learned(letters, rule, size=16):
+  """BPE whose merges know nothing of the rule; letters alone are tokens, so it is small."""
+  rng = np.random.default_rng(len(letters))
+  texts = [bytes(rng.choice([*letters], 40).tolist()) for _ in range(40)]
+  alphabet = bytes(sorted({*letters, *b''.join(WIDE)}))
+  merges = train_bpe_unsplit(texts, len(alphabet) + size, alphabet).merges
+  return BPE(alphabet, merges, rule=rule)
+
+
+def canonical(tokenizer, letters, more):
+  """All beginnings of encodings, of at most LENGTH bytes of these letters."""
+  found, letters = set(), [bytes([byte]) for byte in letters]
+  texts = [b''.join(t) for n in range(LENGTH + 1) for t in itertools.product(letters, repeat=n)]
+  after = [b''.join(t) for n in range(3) for t in itertools.product(more, repeat=n)]
+  for text in texts:
+    for ids in map(tokenizer.encode, [text + one for one in after]):
+      ends = np.cumsum(tokenizer.byte_lengths(ids))
+      for count in range(1, np.searchsorted(ends, len(text), side='right') + 1):
+        found.add(tuple(ids[:count].tolist()))
+  return found
+
+
+def followed(tokenizer, letters):
+  """The same by what may follow."""
+  follow, found = covers.follow(tokenizer), set()
+  waiting = [((), 0, follow.start)]
+  while waiting:
+    ids, size, state = waiting.pop()
+    for token in np.flatnonzero(follow.allowed(state)).tolist():
+      piece = tokenizer.token_bytes(token)
+      if size + len(piece) <= LENGTH and set(piece) <= set(letters):
+        found.add((*ids, token))
+        waiting.append(((*ids, token), size + len(piece), follow.after(state, token)))
+  return found
+
+
+@pytest.mark.parametrize(
+  ('rule', 'letters'),
+  [
+    ('none', b'aab'),
+    ('words', b'a \n'),
+    ('words', b'\xc3\xa9 !'),
+    ('gpt2', b"'l "),
+    ('digit3_r2l', b'1a'),
+    ('digits_punct', b'! 1'),
+    ('o200k', b'Aa '),
+  ],
+)
+def test_bpe_is_followed_as_all_texts_are_encoded(rule, letters):
+  tokenizer = learned(letters, rule)
+  assert followed(tokenizer, letters) == canonical(tokenizer, letters, WIDE)
+
+
+def test_merges_that_make_a_token_twice():
+  merges = [[0, 0], [0, 1], [2, 1], [0, 3], [3, 0]]
+  tokenizer = BPE(b'ab', merges, shared=True)
+  assert tokenizer.shared
+  assert followed(tokenizer, b'ab') == canonical(tokenizer, b'ab', [b'a', b'b'])
+
+
+def test_longest_matches():
+  lzw = train_lzw([b'abaabbabaabbbabab' * 3], 12, b'ab')
+  for one in (Dictionary([b'a', b'b', b'abb', b'ba', b'', b'abba', b'ba']), lzw):
+    assert followed(one, b'ab') == canonical(one, b'ab', [b'a', b'b', b'abba'])
+
+
+# Families whose tokens can be read as bytes, in full or by some of their encoders; all others.
+READ = {'bytes', 'characters', 'bpe', 'bpe_unsplit', 'superbpe', 'dictionary', 'lzw', 'ranks'}
+
+
+def test_every_family_is_read_or_refused_by_name():
+  texts = [b'The law of the next byte, and of the next one after it. ' * 40]
+  known = dict.fromkeys(registry.trainable(), 300) | {'wordpiece': 520, 'sentencepiece': 280}
+  del known['gzip'], known['static_ac'], known['blocks'], known['unicode'], known['restricted']
+  for name, size in known.items():
+    one = tokenizers.train(name, texts, size)
+    if name in READ and name != 'characters':
+      assert covers.follow(one)
+    else:
+      with pytest.raises(InputError, match=f'the bytes of {one.family} tokens cannot be read'):
+        covers.follow(one)
+  for one in (Dictionary([b'a', b'ab'], 'minimal'), BPE(b'ab', [[0, 1]], 'minimal')):
+    with pytest.raises(InputError, match='depends on all of it'):
+      covers.follow(one)
+  pieces = [bytes([byte]) for byte in range(256)]
+  assert covers.follow(Ranks([*pieces, b'ab'], 'words'))
+  with pytest.raises(InputError, match='whole pieces of text that no merges make'):
+    covers.follow(Ranks([*pieces, b'abc'], 'words'))
+  with pytest.raises(InputError, match='looks ahead is not known'):
+    covers.follow(BPE(bytes(range(256)), [[97, 98]], rule='regex:a+'))
