@@ -61,7 +61,7 @@ class Step:
     outputs: outputs without the donated state.
     temporaries: activations, gradients and the compiler's own buffers.
     code: the program.
-    collectives: kind -> its collectives.
+    collectives: kind -> its collectives; those between slices have kinds of their own.
     kernels: places in the program that call a Pallas kernel; one in a loop counts once.
     parameters: trained ones, of the whole model.
     flops: of all devices, as modules declare them.
@@ -151,14 +151,13 @@ def collectives(hlo: str) -> dict[str, Collectives]:
 
   def visit(name: str, times: int, known: bool) -> None:
     for line in programs.get(name, ()):
-      if match := INSTRUCTION.match(line):
-        shape, kind, start = match.groups()
-        size, group = _bytes(shape, bool(start)), _group(line)
+      if one := _collective(line):
+        kind, size, sent = one
         old = found[kind]
         found[kind] = Collectives(
           old.count + times,
           old.bytes + times * size,
-          old.sent + times * size * _around(kind, group),
+          old.sent + times * sent,
           old.unknown + (0 if known else times),
         )
       turns = _turns(line, programs) if ' while(' in line else 1
@@ -170,6 +169,24 @@ def collectives(hlo: str) -> dict[str, Collectives]:
   return dict(found)
 
 
+def _collective(line: str) -> tuple[str, int, float] | None:
+  """What a line starts: its kind, bytes of its result, and bytes that a device sends.
+
+  Between slices of TPUs, which the data centre's network joins, hosts carry what the devices send.
+  """
+  if match := INSTRUCTION.match(line):
+    shape, kind, start = match.groups()
+    size = _bytes(shape, bool(start))
+    return kind, size, size * _around(kind, _group(line))
+  if match := BETWEEN_SLICES.match(line):
+    size = _bytes(match[1], True)
+    return f'{match[2].lower().replace("_", "-")} between slices', size, size
+  return None
+
+
+BETWEEN_SLICES = re.compile(
+  r'\s+(?:ROOT )?%?[\w.\-]+ = (.*?) send\(.*_xla_megascale_transfer_type="(\w+)"'
+)
 INSTRUCTION = re.compile(rf'\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ({"|".join(COLLECTIVES)})(-start)?\(')
 CALLED = re.compile(r'(?:body|calls|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)')
 

@@ -71,6 +71,9 @@ ENTRY %main (x: f32[16]) -> f32[16] {
   %counted = (s32[], bf16[4,8]) while(%start), condition=%until, body=%body
   %open = (s32[], bf16[4,8]) while(%start), condition=%test, body=%body
   %both = (bf16[2]{0}, bf16[8]{0}) all-gather-start(%q), replica_groups=mesh['a'=2,'b'=4] {'b'}
+  %send = (f32[4,8]{1,0:T(8,128)}, u32[], token[]) send(%x, %token), is_host_transfer=true, \
+frontend_attributes={_xla_megascale_target="{1,2}x{0:15}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %sent = token[] send-done(%send), is_host_transfer=true
   %done = bf16[8]{0} all-gather-done(%both)
   ROOT %fused = f32[16]{0} fusion(%x), kind=kCustom, calls=%inner
 }
@@ -91,6 +94,7 @@ def test_collectives_count_as_often_as_their_loops_turn():
   assert gathered.sent == pytest.approx(gathered.bytes * 3 / 4)
   # 16 of 4 bytes between two: each sends as much as it has.
   assert found['all-reduce'] == compiled_step.Collectives(1, 64, 64.0)
+  assert found['all-reduce between slices'] == compiled_step.Collectives(1, 128, 128.0)
 
 
 @pytest.mark.parametrize(
