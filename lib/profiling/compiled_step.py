@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from lib.parallel import sharding
@@ -113,7 +112,7 @@ def compile_step(
 
 
 def compile_method(
-  module: nn.Module,
+  module: Any,
   method: str,
   batch: Mapping[str, jax.ShapeDtypeStruct],
   mesh: Mesh,
