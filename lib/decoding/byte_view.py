@@ -12,6 +12,7 @@ at a node is in no text, so the laws of the next byte add up to less than 1 by a
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -101,7 +102,30 @@ class Vocabulary:
     return node
 
 
-Rows = Callable[[Sequence[int], Sequence[Node]], np.ndarray]
+class Law(Protocol):
+  """The law of the next token of several texts."""
+
+  def reset(self, texts: Sequence[int]) -> None:
+    """Forgets what was read of these texts."""
+    ...
+
+  def __call__(self, texts: Sequence[int], nodes: Sequence[Node]) -> np.ndarray:
+    """P(token | tokens of a node), [n, V], for one node of each text or several."""
+    ...
+
+
+class OfIds:
+  """A law that is a function of the ids alone: (ids) -> probabilities [V]."""
+
+  def __init__(self, next_token: Callable[[tuple[int, ...]], np.ndarray]):
+    self._next_token = next_token
+
+  def reset(self, texts: Sequence[int]) -> None:
+    """There is nothing to forget."""
+
+  def __call__(self, texts: Sequence[int], nodes: Sequence[Node]) -> np.ndarray:
+    """As the function says."""
+    return np.stack([self._next_token(tuple(node.ids())) for node in nodes])
 
 
 @dataclasses.dataclass(eq=False)
@@ -119,8 +143,7 @@ class ByteTexts:
 
   Args:
     vocabulary: of the model.
-    rows: (text of each node, nodes) -> next-token probabilities [N, V]. It is asked once for each
-      node, after its parent.
+    law: of the model. It is asked once for each node.
     count: number of texts.
     beam: the most nodes of a text, the heaviest; None for all, which is exact.
 
@@ -130,8 +153,8 @@ class ByteTexts:
     leak: the sum over these nodes of the probability of tokens that may not follow.
   """
 
-  def __init__(self, vocabulary: Vocabulary, rows: Rows, count: int, beam: int | None = None):
-    self._vocabulary, self._rows, self._beam = vocabulary, rows, beam
+  def __init__(self, vocabulary: Vocabulary, law: Law, count: int, beam: int | None = None):
+    self._vocabulary, self._law, self._beam = vocabulary, law, beam
     self._text = [bytearray() for _ in range(count)]
     self._live: list[list[_Live]] = [[] for _ in range(count)]
     self.log_probability = np.zeros(count)
@@ -140,6 +163,7 @@ class ByteTexts:
   def begin(self, which: Sequence[int], nodes: Sequence[Node] | None = None) -> None:
     """Starts texts again: empty, or after the tokens of nodes, which are then certain."""
     nodes = [self._vocabulary.root] * len(which) if nodes is None else nodes
+    self._law.reset(which)
     for text in which:
       self._text[text], self._live[text] = bytearray(), []
       self.log_probability[text] = 0
@@ -150,7 +174,7 @@ class ByteTexts:
     if not nodes:
       return
     known, order = self._vocabulary, self._vocabulary.words.order
-    rows = self._rows(texts, nodes)
+    rows = self._law(texts, nodes)
     self.evaluations += len(nodes)
     for text, node, weight, row in zip(texts, nodes, weights, rows, strict=True):
       kept = np.where(known.allowed(node.state), row[order], 0.0)
