@@ -150,7 +150,7 @@ class ByteTexts:
   Attributes:
     log_probability: log P(text) of each, float64 [count].
     evaluations: nodes at which the model was asked.
-    leak: the sum over these nodes of the probability of tokens that may not follow.
+    leak: −log of the probability of tokens that may follow, summed over these nodes, in nats.
   """
 
   def __init__(self, vocabulary: Vocabulary, law: Law, count: int, beam: int | None = None):
@@ -159,6 +159,7 @@ class ByteTexts:
     self._live: list[list[_Live]] = [[] for _ in range(count)]
     self.log_probability = np.zeros(count)
     self.evaluations, self.leak = 0, 0.0
+    self._leaking = np.zeros(count)
 
   def begin(self, which: Sequence[int], nodes: Sequence[Node] | None = None) -> None:
     """Starts texts again: empty, or after the tokens of nodes, which are then certain."""
@@ -166,7 +167,7 @@ class ByteTexts:
     self._law.reset(which)
     for text in which:
       self._text[text], self._live[text] = bytearray(), []
-      self.log_probability[text] = 0
+      self.log_probability[text] = self._leaking[text] = 0
     self._add(which, [dataclasses.replace(node, place=0) for node in nodes], [1.0] * len(which))
 
   def _add(self, texts: Sequence[int], nodes: Sequence[Node], weights: Sequence[float]) -> None:
@@ -179,7 +180,9 @@ class ByteTexts:
     for text, node, weight, row in zip(texts, nodes, weights, rows, strict=True):
       kept = np.where(known.allowed(node.state), row[order], 0.0)
       end = float(row[known.ends].sum())
-      self.leak += max(0.0, 1.0 - float(kept.sum()) - end)
+      mass = float(kept.sum()) + end
+      self.leak -= np.log(min(mass, 1.0)) if mass else 0.0
+      self._leaking[text] += weight * max(0.0, 1.0 - mass)
       self._live[text].append(_Live(node, weight, kept, end))
 
   def next_bytes(self) -> np.ndarray:
@@ -195,6 +198,10 @@ class ByteTexts:
         if not held:
           out[text, END] += one.weight * one.end
     return out
+
+  def leaking(self) -> np.ndarray:
+    """How much less than 1 the laws of the next byte add up to, float64 [count]."""
+    return self._leaking.copy()
 
   def append(self, which: Sequence[int], bytes_: Sequence[int]) -> None:
     """One more byte of the texts `which`.
@@ -224,6 +231,7 @@ class ByteTexts:
           f'no tokens of this model cover the text that ends with {bytes(read[-20:])!r}.'
         )
       self.log_probability[text] += np.log(total)
+      self._leaking[text] = 0
       if self._beam is not None:
         new.sort(key=lambda pair: -pair[1])
         new = new[: self._beam]

@@ -28,6 +28,7 @@ from lib.tokenizers.base import Dictionary
 
 TEXTS = 32  # read in parallel
 TOGETHER = 8  # texts whose windows begin again at once
+CHECKED = 16  # bytes after which the sum of a law is computed
 WIDE = 4  # slots, as a multiple of the context
 
 
@@ -195,9 +196,7 @@ def _step(module: LanguageModel, every: bool) -> Any:
   def step(variables, ids, places, mask, counts, which, cache):
     part = cache
     if not every:
-      part = Cache(
-        cache.keys[:, which], cache.values[:, which], *(one[which] for one in cache[2:])
-      )
+      part = Cache(cache.keys[:, which], cache.values[:, which], *(one[which] for one in cache[2:]))
     before = part.lengths
     logits, part = cast(
       tuple[jax.Array, Cache],
@@ -263,12 +262,15 @@ class ByteLoss(NamedTuple):
   Attributes:
     nats: of each byte of each text, float64 [bytes] each: −log P(byte | bytes before).
     evaluations: nodes at which the model was asked.
-    leak: probability that the model gives, at a node, to tokens that may not follow: the mean.
+    leak: −log of the probability that the model gives, at a node, to tokens that may follow, and
+      to the end: the mean, in nats.
+    sum_error: the most by which the laws of the next byte, with the leak, differ from a sum of 1.
   """
 
   nats: list[np.ndarray]
   evaluations: int
   leak: float
+  sum_error: float
 
 
 def byte_loss(
@@ -291,6 +293,7 @@ def byte_loss(
   nats = [np.zeros(len(text)) for text in texts]
   coming = sorted((i for i, text in enumerate(texts) if text), key=lambda i: -len(texts[i]))
   place: dict[int, tuple[int, int]] = {}  # lane -> (text, bytes read)
+  steps, worst = 0, 0.0
   while coming or place:
     free = [lane for lane in range(lanes) if lane not in place][: len(coming)]
     if free:
@@ -298,6 +301,10 @@ def byte_loss(
       reader.begin(free)
     active = sorted(place)
     before = reader.log_probability[active].copy()
+    if steps % CHECKED == 0:
+      whole = reader.next_bytes().sum(axis=1) + reader.leaking()
+      worst = max(worst, float(np.abs(whole[active] - 1).max()))
+    steps += 1
     reader.append(active, [texts[text][at] for text, at in map(place.__getitem__, active)])
     for lane, old in zip(active, before, strict=True):
       text, at = place[lane]
@@ -306,4 +313,4 @@ def byte_loss(
         del place[lane]
       else:
         place[lane] = text, at + 1
-  return ByteLoss(nats, reader.evaluations, reader.leak / max(reader.evaluations, 1))
+  return ByteLoss(nats, reader.evaluations, reader.leak / max(reader.evaluations, 1), worst)
