@@ -75,7 +75,8 @@ def test_a_tokenizer_is_learned_exported_and_looked_into(tmp_path):
     f'train bpe {ours} {size}', f'train no-such {tmp_path}/b',
     f'train lzw {tmp_path}/b --rule=gpt2', f'train bpe {tmp_path}/b --vocab_size=9 --source={text}',
     f'train bpe {tmp_path}/b --megabytes=0', f'export {letters} {tmp_path}/b.json',
-    f'export {letters} {tmp_path}/b --rule=gpt2', 'look', 'inspect', f'inspect {ours} --model={tmp_path}/model',
+    f'export {letters} {tmp_path}/b --rule=gpt2', 'look', 'inspect',
+    f'inspect {ours} --model={tmp_path}/model',
   )  # fmt: skip
   made = tokenizers.load(ours)
   assert (made.vocab_size, made.rule) == (400, 'gpt2')
