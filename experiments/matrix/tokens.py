@@ -4,10 +4,10 @@
   bytes           the 256 bytes
   characters      Unicode characters, the most frequent; others as their bytes
   blocks          the most frequent pairs of bytes; else one byte
-  bpe, bpe_unsplit, superbpe, boundless, lzw, sentencepiece, wordpiece, unicode
+  bpe, bpe_unsplit, superbpe, boundless, lib, lzw, sentencepiece, wordpiece, unicode
                   learned dictionaries; bpe (rule `words` of lib/tokenizers/pretokenizers.py),
-                  sentencepiece and wordpiece stay within words, bpe_unsplit, superbpe, boundless
-                  and lzw merge across spaces, unicode has at most three characters an id
+                  sentencepiece and wordpiece stay within words, bpe_unsplit, superbpe, boundless,
+                  lib and lzw cross spaces, unicode has at most three characters an id
   numbered12, …   tokens by a small byte model M1, as experiments/coders.py names them
   a path          the file of a saved tokenizer, a tokenizer.json or a SentencePiece .model
 

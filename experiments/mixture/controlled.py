@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.mixture import attack
-from experiments.recipe import Pictures, Run, Table
+from experiments.recipe import Pictures, Run, Table, naming
 from lib import stats
 from lib.data import categories
 from lib.data.categories import Categories
@@ -159,7 +159,8 @@ def check(config: ConfigDict, table: str) -> None:
   """Raises InputError for texts that are no categories, or a rule that does not exist."""
   pretokenizers.patterns(config.tokenizer.rule)
   if spec := config.data.source if table == 'domains' else config.languages.texts:
-    categories.check(spec)
+    with naming('data.source' if table == 'domains' else 'languages.texts'):
+      categories.check(spec)
   options = config[table]
   if options.interval_merges > max(options.merges):
     raise InputError(

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.mixture import attack, controlled
-from experiments.recipe import Pictures, Run, Table
+from experiments.recipe import Pictures, Run, Table, naming
 from lib.data import categories
 from lib.errors import InputError
 from lib.report import plots
@@ -58,7 +58,8 @@ def check(config: ConfigDict) -> None:
     raise InputError('give both off_the_shelf.tokenizer=FILE and off_the_shelf.texts=DIR, or none.')
   if options.tokenizer:
     merge_lists.of(registry.load(options.tokenizer), LINES[options.lines])
-    categories.check(options.texts)
+    with naming('off_the_shelf.texts'):
+      categories.check(options.texts)
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import coders, tokenizer_names
 from experiments.recipe import Pictures, Run, Table, naming
-from experiments.tokenizer_names import LEARNED, is_file
+from experiments.tokenizer_names import is_file
 from lib import stats, tokenizers
 from lib.data import categories, sources
 from lib.errors import InputError
@@ -28,13 +28,7 @@ def check(config: ConfigDict) -> None:
   options = config.compare
   with naming('compare.texts' if options.texts else 'data.source'):
     categories.check(spec(config))
-  tokenizer_names.check('compare.tokenizers', options.tokenizers)
-  for name in options.tokenizers:
-    if name not in LEARNED and not is_file(name):
-      raise InputError(
-        f'compare.tokenizers: {name!r} is not the file of a saved tokenizer, and not one of '
-        f'{", ".join(LEARNED)}.'
-      )
+  tokenizer_names.check_families('compare.tokenizers', options.tokenizers)
   if options.train_texts:
     with naming('compare.train_texts'):
       sources.open_source(options.train_texts, 'train')
@@ -133,26 +127,39 @@ def _add(
   )
 
 
+PARITY = (  # column, statistic of the costs [n], note
+  ('gini', segmentation.gini, 'Gini coefficient'),
+  ('parity_worst', lambda found: float(found.max() / found.min()), 'largest over smallest'),
+)
+
+
+def costs(
+  texts: Sequence[Segmented], weights: np.ndarray, sizes: Sequence[int] | None = None
+) -> np.ndarray:
+  """Tokens per byte of each text [n], or the tokens of all of a text.
+
+  Args:
+    texts: under one tokenizer.
+    weights: how often each block of the texts counts, [N].
+    sizes: the bytes of the whole texts, of which the blocks are a sample.
+  """
+  parts = np.split(weights, np.cumsum([one.sizes.size for one in texts])[:-1])
+  pairs = [*zip(texts, parts, strict=True)]
+  found = np.array([(each @ one.tokens) / max(each @ one.sizes, 1) for one, each in pairs])
+  return found if sizes is None else found * sizes
+
+
 def _add_parity(
   rows: Rows, where: Mapping[str, str], texts: Sequence[Segmented], options: ConfigDict
 ) -> None:
-  """Adds how unequal the texts' costs are: tokens, of parallel texts; else tokens per byte."""
-  strata = [one.sizes.size for one in texts]
-  edges = np.cumsum(strata)[:-1]
-
-  def costs(weights: np.ndarray) -> np.ndarray:
-    of_texts = zip(texts, np.split(weights, edges), strict=True)
-    found = [(each @ one.tokens) / max(each @ one.sizes, 1) for one, each in of_texts]
-    whole = [one.sizes.sum() if options.parallel else 1 for one in texts]
-    return np.array(found) * whole
-
+  """Adds how unequal the texts' costs are."""
   what = 'tokens of texts that are translations' if options.parallel else 'tokens per byte'
-  for column, statistic, note in (
-    ('gini', segmentation.gini, f'Gini coefficient of {what}; 0 where all are equal'),
-    ('parity_worst', lambda found: found.max() / found.min(), f'largest over smallest {what}'),
-  ):
-    value = lambda weights, statistic=statistic: float(statistic(costs(weights)))
-    rows.add(where, column, stats.bootstrap(value, strata, options.draws, over=OVER), '', note)
+  sizes = [one.sizes.sum() for one in texts] if options.parallel else None
+  for column, statistic, note in PARITY:
+    value = lambda weights, of=statistic: of(costs(texts, weights, sizes))
+    strata = [one.sizes.size for one in texts]
+    found = stats.bootstrap(value, strata, options.draws, over=OVER)
+    rows.add(where, column, found, '', f'{note} of {what}')
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:

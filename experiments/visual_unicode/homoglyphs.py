@@ -32,7 +32,7 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for invalid rates, and as `loss` does."""
   loss.check(config)
   models.check_arms(config.homoglyphs.arms, 'homoglyphs.arms')
-  passages(config)
+  passages(config, 1)
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:
@@ -94,13 +94,17 @@ def _add_lists(rows: Rows, config: ConfigDict, lists: Lists) -> None:
     rows.add(where, 'characters_of_training_text', counts.total(), 'characters')
 
 
-def passages(config: ConfigDict) -> excerpts.Excerpts:
-  """Stretches of `chars` characters of test documents."""
+def passages(config: ConfigDict, count: int = 0) -> excerpts.Excerpts:
+  """Stretches of `chars` characters of test documents: `texts` of them, or `count`.
+
+  Raises:
+    InputError: no document is long enough.
+  """
   options = config.homoglyphs
   return excerpts.take(
     sources.open_source(config.data.source, 'test'),
     length=options.chars,
-    count=options.texts,
+    count=count or options.texts,
     most=text.EACH,
     prepare=lambda document: document.decode('utf-8', 'replace'),
     name=f'{config.data.source} (test, in characters)',

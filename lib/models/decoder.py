@@ -220,6 +220,7 @@ class Decoder(nn.Module):
   window: int | None = None
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
+  reads_ids = False
 
   @nn.compact
   def __call__(
@@ -399,7 +400,7 @@ class LanguageModel(nn.Module):
 
   def _ids(self, ids: jax.Array) -> dict[str, jax.Array]:
     """The ids, for a decoder that reads them next to their vectors."""
-    return {'ids': ids} if getattr(self.decoder, 'reads_ids', False) else {}
+    return {'ids': ids} if self.decoder.reads_ids else {}
 
 
 def _ids_before(cache: Cache, positions: jax.Array, mask: jax.Array, back: int) -> jax.Array:

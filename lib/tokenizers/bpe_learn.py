@@ -127,8 +127,8 @@ def _learn(
       hashes[made, 0], hashes[made, 1] = hashed, hashes[left, 1] * hashes[right, 1]
       _join_features(features, left, right, made)
       made += 1
-    stop = _join(cells, lengths, places, start, stop, left, right, token)
-    keys, spots = _neighbours(cells, lengths, edges, places[start:stop], token)
+    stop = join(cells, lengths, places, start, stop, left, right, token)
+    keys, spots = neighbours(cells, lengths, edges, places[start:stop], token)
     if token < made - 1:
       keys, spots = _everywhere(cells, lengths, edges, keys, token)
       if used + keys.size > places.size:
@@ -167,7 +167,7 @@ def _first(cells, weights, edges, min_count, limits, limited, features, places):
   if edges.size:
     there &= ~edges[1:-1] | (edges[:-2] & edges[2:])
   spots = np.flatnonzero(there).astype(np.int32)
-  keys, index = _numbered(cells, spots)
+  keys, index = numbered_pairs(cells, spots)
   counts, weighed = np.zeros(keys.size, np.int64), np.zeros(keys.size, np.int64)
   for i in range(spots.size):
     counts[index[i]] += 1
@@ -190,7 +190,7 @@ def _first(cells, weights, edges, min_count, limits, limited, features, places):
 
 
 @numba.njit(cache=True, nogil=True)
-def _numbered(cells, spots):
+def numbered_pairs(cells, spots):
   """The distinct pairs at `spots`, left · 2³² + right, int64 [k], and which is where, int32 [n]."""
   keys, index = np.empty(1 << 12, np.int64), np.empty(spots.size, np.int32)
   slots, count = np.full(1 << 13, -1, np.int32), 0
@@ -270,7 +270,7 @@ def _recount(cells, weights, lengths, places, start, stop, left, right, overlap)
 
 
 @numba.njit(cache=True, nogil=True)
-def _join(cells, lengths, places, start, stop, left, right, made):
+def join(cells, lengths, places, start, stop, left, right, made):
   """Makes token `made` at the places of (left, right); returns where the places made stop."""
   kept = start
   for i in range(start, stop):
@@ -285,7 +285,7 @@ def _join(cells, lengths, places, start, stop, left, right, made):
 
 
 @numba.njit(cache=True, nogil=True)
-def _neighbours(cells, lengths, edges, joined, made):
+def neighbours(cells, lengths, edges, joined, made):
   """The places of all pairs with token `made`, which stands at `joined`.
 
   Returns:
@@ -309,7 +309,7 @@ def _neighbours(cells, lengths, edges, joined, made):
 
 @numba.njit(cache=True, nogil=True)
 def _everywhere(cells, lengths, edges, keys, made):
-  """As `_neighbours`, of those pairs everywhere: `made` stood in the text before."""
+  """As `neighbours`, of those pairs everywhere: `made` stood in the text before."""
   wanted = set(keys)
   keys, spots = np.empty(cells.size, np.int32), np.empty(cells.size, np.int32)
   count, p = 0, 0

@@ -46,6 +46,7 @@ FAMILIES: dict[str, Family] = {
   'equal_info': Family('coding.windows:EqualInfo'),
   'foreign': Family('foreign:Foreign'),
   'gzip': Family('coding.baselines:GZip', 'coding.baselines:train_gzip'),
+  'lib': Family('less_is_better:LiB', 'less_is_better:train_lib'),
   'lzw': Family('lzw:LZW', 'lzw:train_lzw'),
   'ranks': Family('ranks:Ranks'),
   'restricted': Family('restricted:Restricted', 'restricted:train_restricted'),

@@ -41,7 +41,10 @@ def smoke(tmp_path_factory):
   # would too, tests/data/test_sources.py says.
   (path / 'tensorflow').mkdir()
   (path / 'tensorflow/__init__.py').write_text('raise SystemExit("tensorflow was imported")')
-  done = run(folder, PYTHONPATH=str(path))
+  done = subprocess.run(
+    command(folder), cwd=ROOT, env=os.environ | {'PYTHONPATH': str(path)}, capture_output=True,
+    text=True, check=False,
+  )  # fmt: skip
   assert done.returncode == 0, done.stderr
   return folder, done
 

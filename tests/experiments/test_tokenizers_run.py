@@ -6,7 +6,7 @@ import pytest
 
 from configs import common, tokenizers
 from experiments.recipe import Run
-from experiments.tokenizers import compare
+from experiments.tokenizers import compare, parity
 from experiments.tokenizers.recipe import RECIPE
 from lib.errors import InputError
 from lib.parallel import sharding
@@ -28,10 +28,11 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def smoke(tmp_path_factory):
+def smoke(texts, tmp_path_factory):
   mesh = sharding.make_mesh({'data': -1}, jax.devices()[:1])
   run = Run(tmp_path_factory.mktemp('tokenizers'), mesh)
   config = tokenizers.get_config('smoke')
+  config.parity.texts = str(texts)
   RECIPE.check(config)
   rows = [row for table in RECIPE.chosen(config) for row in table.measure(config, run)]
   return rows, config, run
@@ -47,9 +48,22 @@ def test_every_table_has_a_picture(smoke, tmp_path):
     assert plots.save(tmp_path, table.pictures(rows, config, run))
 
 
+def test_without_texts_of_languages_parity_is_not_run(smoke):
+  assert not parity.TABLE.measure(tokenizers.get_config('smoke'), smoke[2])
+
+
+def test_within_words_none_passes_the_bound_and_the_first_transition_is_bpe(smoke):
+  for row in select(smoke[0], 'compression', 'share_of_bound', tokenizer='bpe'):
+    assert 0 < row.measured < 1
+  assert select(smoke[0], 'transition', 'fewer_tokens', share=1.0)[0].measured == 0
+
+
 @pytest.mark.parametrize('scale', common.SCALES)
 def test_every_scale_builds(scale):
-  RECIPE.check(tokenizers.get_config(scale))
+  config = tokenizers.get_config(scale)
+  if scale == 'paper':  # its text is not here
+    config.quality.source = 'ngram:stdlib,length=18000'
+  RECIPE.check(config)
 
 
 def test_files_and_texts_of_ones_own_are_compared(texts, smoke, tmp_path):
@@ -89,6 +103,9 @@ def test_mistakes_are_named_before_anything_is_measured(texts, tmp_path):
     ({'compare.tokenizers': ('bpe', 'bpe')}, 'names a tokenizer twice'),
     ({'compare.tokenizers': ('no such',)}, "'no such' is not the file of a saved tokenizer"),
     ({'compare.texts': str(tmp_path / 'single')}, 'two or more are needed'),
+    ({'parity.texts': str(tmp_path / 'single')}, 'parity.texts: .* two or more are needed'),
+    ({'parity.train_texts': str(texts)}, 'of no use without parity.texts'),
+    ({'compression.texts': ('no such',)}, "compression.texts: no file matches 'no such'"),
     ({'compare.vocab_size': 255}, 'must be 256 or more; got 255'),
     ({'compare.parallel': True, 'compare.texts': str(texts)}, 'give other text to train on'),
   ):

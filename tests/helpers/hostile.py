@@ -24,6 +24,7 @@ from lib.tokenizers.coding import tabulate
 from lib.tokenizers.coding.baselines import GZip, train_static_ac
 from lib.tokenizers.coding.windows import EqualInfo
 from lib.tokenizers.foreign import ByteLevel, Foreign
+from lib.tokenizers.less_is_better import train_lib
 from lib.tokenizers.lzw import train_lzw
 from lib.tokenizers.ranks import Ranks
 from lib.tokenizers.restricted import train_restricted
@@ -99,6 +100,7 @@ def family(name: str) -> tokenizers.Tokenizer:
     'dictionary': lambda: Dictionary(singles + pieces, 'minimal'),
     'equal_info': lambda: EqualInfo(tabulate.number({*singles, *pieces}, 12), 12),
     'gzip': lambda: GZip(16),
+    'lib': lambda: train_lib([TEXT], 300),
     'lzw': lambda: train_lzw([TEXT], 300),
     'restricted': lambda: train_restricted([TEXT], 400),
     'sentencepiece': lambda: train_sentencepiece([TEXT * 20], 330, 'bpe'),

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table `parity`: BPE, and BPE whose merges are for the language that is dearest so far."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.recipe import Pictures, Run, Table, naming
+from experiments.tokenizers import compare
+from lib import stats, tokenizers
+from lib.data import categories
+from lib.errors import InputError
+from lib.evals import segmentation
+from lib.evals.segmentation import Segmented
+from lib.report import plots
+from lib.report.results import Row, Rows, select
+from lib.tokenizers.bpe import train_bpe
+from lib.tokenizers.parity import train_parity
+
+PLAIN, EVEN = 'bpe', 'parity'
+HELD_OUT = 3  # one line in so many is held out
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for texts that are no folder of two or more languages."""
+  options = config.parity
+  if options.texts:
+    with naming('parity.texts'):
+      categories.check(options.texts)
+  if options.train_texts and not options.texts:
+    raise InputError('parity.train_texts is of no use without parity.texts, the translations.')
+  if options.train_texts:
+    with naming('parity.train_texts'):
+      _shared(options)
+
+
+def measure(config: ConfigDict, run: Run) -> Rows:
+  """Both tokenizers on held-out lines of translations; no rows without texts."""
+  options, rows = config.parity, Rows('parity')
+  if not options.texts:
+    return rows
+  known = categories.open_categories(options.texts)
+  names = [*known] if not options.train_texts else _shared(options)
+  names = [
+    names[i] for i in np.unique(np.linspace(0, len(names) - 1, options.languages, dtype=int))
+  ]
+  lines = {name: b''.join(known[name]).splitlines(keepends=True) for name in names}
+  parallel = {name: [b''.join(_part(one, held=False))] for name, one in lines.items()}
+  held = {name: _part(one, held=True) for name, one in lines.items()}
+  training: categories.Categories = parallel
+  if options.train_texts:
+    known = categories.open_categories(options.train_texts)
+    training = {name: categories.take(known[name], options.train_bytes) for name in names}
+  every = [document for documents in training.values() for document in documents]
+  made = {
+    PLAIN: train_bpe(every, options.vocab_size),
+    EVEN: train_parity(training, parallel, options.vocab_size),
+  }
+  sizes = [sum(map(len, one)) for one in lines.values()]
+  found: dict[str, list[Segmented]] = {}
+  for name, tokenizer in made.items():
+    path = run.workdir / 'tokenizers' / f'parity-{name}'
+    tokenizers.save(tokenizer, path)
+    found[name] = [segmentation.segment(tokenizer, blocks) for blocks in held.values()]
+    where = {'tokenizer': name}
+    whole = segmentation.join(found[name])
+    note = f'{whole.sizes.sum():,} bytes in {len(held)} languages; {tokenizer.vocab_size:,} ids'
+    bytes_per_token = stats.ratio(whole.sizes, whole.tokens, over='lines')
+    rows.add(where, 'bytes_per_token', bytes_per_token, 'bytes/token', f'{note}; rule words')
+    for column, statistic, note in compare.PARITY:
+      value = lambda weights, s=statistic, texts=found[name]: s(
+        compare.costs(texts, weights, sizes)
+      )
+      strata = [one.sizes.size for one in found[name]]
+      estimate = stats.bootstrap(value, strata, options.draws, over='lines')
+      rows.add(
+        where, column, estimate, '', f'{note}: tokens of a whole text, by its held-out lines'
+      )
+  _add_difference(rows, found, sizes, options.draws)
+  return rows
+
+
+def _add_difference(
+  rows: Rows, found: Mapping[str, Sequence[Segmented]], sizes: Sequence[int], draws: int
+) -> None:
+  """Adds by how much parity lowers the Gini coefficient, on the same lines drawn again."""
+
+  def less(weights: np.ndarray) -> float:
+    even, plain = (
+      segmentation.gini(compare.costs(found[name], weights, sizes)) for name in (EVEN, PLAIN)
+    )
+    return even - plain
+
+  strata = [one.sizes.size for one in found[PLAIN]]
+  estimate = stats.bootstrap(less, strata, draws, over='lines')
+  rows.add({'tokenizer': EVEN}, 'gini_less_bpe', estimate, '', 'paired by line')
+
+
+def _part(lines: Sequence[bytes], *, held: bool) -> list[bytes]:
+  """The lines that are held out, or the others, from which tokenizers are learned."""
+  return [line for i, line in enumerate(lines) if (i % HELD_OUT == HELD_OUT - 1) == held]
+
+
+def _shared(options: ConfigDict) -> list[str]:
+  """The languages with translations and with text to train on."""
+  one, other = (
+    {path.stem for path in categories.check(of)} for of in (options.texts, options.train_texts)
+  )
+  if len(one & other) < 2:
+    raise InputError(f'two or more names of parity.texts must be there; got {len(one & other)}.')
+  return sorted(one & other)
+
+
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """How unequal the languages are under each tokenizer."""
+  found = {row.where['tokenizer']: [row] for row in select(rows, 'parity', 'gini')}
+  panel = plots.row_bars('How unequal languages are', 'Gini coefficient', ['gini'], found, {})
+  caption = 'The Gini coefficient of the tokens that each language takes for the same text.'
+  return {'parity.png': plots.Picture(caption, [panel] if found else [])}
+
+
+TABLE = Table(
+  'parity',
+  measure,
+  'BPE, and parity-aware BPE of the same size, which merges for the language whose parallel text '
+  'is longest so far. Both learn within words on two lines in three of the translations, or on '
+  'other text of the same languages, and are measured on the other lines. `gini` and '
+  '`parity_worst` are of the tokens that a whole text takes in each language: its bytes times the '
+  'tokens per byte of its held-out lines; 0 and 1 are equal. Both tokenizers are in '
+  'WORKDIR/tokenizers, for the grid. ± is one standard error over lines that are drawn again.',
+  ('gini', 'gini_less_bpe', 'parity_worst', 'bytes_per_token'),
+  check=check,
+  pictures=pictures,
+)
