@@ -118,7 +118,8 @@ class CachedLaw:
     ids, places = (np.zeros((rows, length), np.int32) for _ in range(2))
     mask = np.zeros((rows, length, self._slots), bool)
     mask[:, :, 0] = True  # padding sees something
-    counts, row_of = np.zeros(rows, np.int32), {}
+    counts = np.zeros(rows, np.int32)
+    row_of: dict[int, int] = {}
     for row, text in enumerate(which.tolist()):
       path = paths.get(text, [])
       first_row = row_of.setdefault(text, row)
