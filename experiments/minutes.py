@@ -20,7 +20,7 @@ MINUTES = {
                  'lib': 1.5, 'quality': 8},
   'byte_exact': {'bias': 1.0},
   'hierarchy': {'causality': 0.5, 'chunking': 8},
-  'transplant': {'transplant': 9.0, 'noise_anchor': 3.0, 'languages': 3.0},
+  'transplant': {'transplant': 8.0, 'noise_anchor': 3.0, 'languages': 4.0},
   'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
 }  # fmt: skip
 
