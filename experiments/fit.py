@@ -22,6 +22,7 @@ from lib.data import pipeline
 from lib.errors import InputError
 from lib.evals.held_out import held_out
 from lib.language_model import Provenance, TrainedModel
+from lib.models import hierarchy
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
 from lib.parallel import processes, sharding
@@ -124,6 +125,7 @@ def make_optimizer(options: ConfigDict) -> optimizer.Optimizer:
     b2=options.b2,
     weight_decay=options.weight_decay,
     clip_norm=options.clip_norm or None,
+    factors=hierarchy.stage_factors(options.get('stage_rates', ())),
   )
 
 

@@ -220,6 +220,7 @@ class Decoder(nn.Module):
   window: int | None = None
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
+  reads_ids = False
 
   @nn.compact
   def __call__(
@@ -251,7 +252,7 @@ class Decoder(nn.Module):
     x_btd = x_btd.astype(self.dtype)
     bias = None
     if self.position == 'learned':
-      if length > self.max_length:
+      if cache is None and length > self.max_length:
         raise InputError(f'{length} tokens exceed the {self.max_length} learned positions.')
       init = nn.initializers.normal(self.init_std or 0.02)
       table = self.param('positions', init, (self.max_length, self.dim))
@@ -399,7 +400,7 @@ class LanguageModel(nn.Module):
 
   def _ids(self, ids: jax.Array) -> dict[str, jax.Array]:
     """The ids, for a decoder that reads them next to their vectors."""
-    return {'ids': ids} if getattr(self.decoder, 'reads_ids', False) else {}
+    return {'ids': ids} if self.decoder.reads_ids else {}
 
 
 def _ids_before(cache: Cache, positions: jax.Array, mask: jax.Array, back: int) -> jax.Array:

@@ -11,6 +11,7 @@ Legend: B batch, T length, N new tokens, S slots of a cache, D model width, C ch
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -25,6 +26,7 @@ from lib.parameters import declare_flops, declared, flops_times
 from pallas_kernels.linear_recurrence import linear_recurrence
 
 CLIP = 1e-4  # of probabilities that smooth
+STAGES = ('', '_2', '_3')  # what the names of metrics of each stage end in
 
 
 class Chunks(NamedTuple):
@@ -84,6 +86,15 @@ def ratio_loss(share: jax.Array, probability: jax.Array, target: float) -> jax.A
   """
   odds = target - 1
   return target / odds * (odds * share * probability + (1 - share) * (1 - probability))
+
+
+def stage_factors(rates: Sequence[float]) -> tuple[tuple[str, float], ...]:
+  """Factors of the learning rate (`lib.train.optimizer`) by stage, the outermost first.
+
+  The embedding learns as the outermost stage does, stages without a factor as the last one.
+  """
+  by_depth = [('(/inner.*)' * depth, rate) for depth, rate in enumerate(rates)]
+  return tuple(reversed(by_depth))
 
 
 class HierarchyCache(NamedTuple):
@@ -176,7 +187,7 @@ class Hierarchy(nn.Module):
   @property
   def reads_ids(self) -> bool:
     """Whether the router sees ids."""
-    return bool(getattr(self.router, 'reads_ids', False))
+    return bool(self.router.reads_ids)
 
   @nn.compact
   def __call__(
@@ -199,8 +210,6 @@ class Hierarchy(nn.Module):
       ids: int32 [B, T], for a router that reads them.
     """
     self._check()
-    stage = self.path.count('inner')
-    name = lambda quantity: f'{quantity}_{stage + 1}' if stage else quantity
     x_btd, encoder = self._part(self.encoder, x_btd, positions, segments, cache, 'encoder')
     age = positions if segments is None else ages(segments)
     real = jnp.ones_like(age, bool) if segments is None else segments > 0
@@ -211,9 +220,9 @@ class Hierarchy(nn.Module):
     room = length if cache is not None else math.ceil(self.room * length)
     chunks = select(begins, room)
     if cache is None:
-      self._report(begins, probability, real, chunks, name)
+      self._report(begins, probability, real, chunks)
 
-    with flops_times(room / length):
+    with flops_times(self.room):
       z, inner = self._inner(gather(x_btd, chunks.places), chunks, segments, cache)
     weights = jnp.clip(gather(probability, chunks.places), CLIP, 1 - CLIP)
     weights = jnp.where(gather(age, chunks.places) == 0, 1.0, weights)
@@ -274,9 +283,10 @@ class Hierarchy(nn.Module):
 
   def _inner(self, x_bcd, chunks, segments, cache):
     """The inner decoder over the chunks [B, C, D]: its outputs, cut to D, and its longer cache."""
-    fill = self.param('fill', nn.initializers.zeros, (self.inner_dim - self.dim,))
-    fill = jnp.broadcast_to(fill[None, None].astype(x_bcd.dtype), (*x_bcd.shape[:2], len(fill)))
-    x_bcd = jnp.concatenate([x_bcd, fill], axis=-1)
+    if more := self.inner_dim - self.dim:
+      fill = self.param('fill', nn.initializers.zeros, (more,)).astype(x_bcd.dtype)
+      fill = jnp.broadcast_to(fill[None, None], (*x_bcd.shape[:2], more))
+      x_bcd = jnp.concatenate([x_bcd, fill], axis=-1)
     order = jnp.broadcast_to(jnp.arange(x_bcd.shape[1], dtype=jnp.int32)[None], x_bcd.shape[:2])
     if cache is None:
       segments = jnp.where(chunks.real, gather(segments, chunks.places), 0)
@@ -288,18 +298,19 @@ class Hierarchy(nn.Module):
       inner = longer.rollback(cache.inner.lengths + chunks.real.sum(axis=1))
     return z[..., : self.dim], inner
 
-  def _report(self, begins, probability, real, chunks, name) -> None:
+  def _report(self, begins, probability, real, chunks) -> None:
     """Sows where chunks begin, their share of the tokens, those dropped, and the ratio loss."""
     if self.is_initializing():
       return
+    name = lambda quantity: quantity + STAGES[self.path.count('inner')]
     tokens = real.sum()
     share = begins.sum() / tokens
+    mean = jnp.where(real, probability, 0).sum() / tokens
     self.sow('intermediates', 'begins', begins)
     self.sow('metrics', name('chunks_per_token'), share)
-    self.sow('metrics', name('mean_probability'), jnp.where(real, probability, 0).sum() / tokens)
+    self.sow('metrics', name('mean_probability'), mean)
     self.sow('metrics', name('overflow_share'), chunks.dropped.sum() / begins.sum())
     if self.target:
-      mean = jnp.where(real, probability, 0).sum() / tokens
       loss = ratio_loss(share, mean, self.target)
       self.sow('losses', name('ratio_loss'), self.ratio_weight * loss)
 

@@ -91,7 +91,9 @@ class RecurrentLayer(nn.Module):
     if self.kind == 'recurrence':
       wide = mixed.astype(jnp.float32)
       slope = channels('keep_slope', nn.initializers.zeros, (width,))
-      keep = nn.sigmoid(channels('keep_bias', _spread_out, (width,))[None, None] + slope * wide)
+      keep = nn.sigmoid(
+        channels('keep_bias', _spread_out, (width,))[None, None] + slope[None, None] * wide
+      )
       new = (1 - keep) * wide
       keep = jnp.where((age > 0)[..., None], keep, 0)
       before = None if read is None else last_slots(read[1][:, 0], lengths, 1)[:, 0]
@@ -128,6 +130,7 @@ class RecurrentDecoder(nn.Module):
   kind: str = 'recurrence'
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
+  reads_ids = False
 
   @nn.compact
   def __call__(

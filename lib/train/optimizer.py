@@ -2,7 +2,8 @@
 """Learning-rate schedules and the optax chain, from plain arguments."""
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -49,6 +50,7 @@ def make_optimizer(
   b2: float = 0.95,
   weight_decay: float = 0.0,
   clip_norm: float | None = None,
+  factors: Sequence[tuple[str, float]] = (),
 ) -> Callable[[Declared], optax.GradientTransformation]:
   """The optax chain of a run, as a function of what modules declare of their parameters.
 
@@ -60,6 +62,8 @@ def make_optimizer(
     weight_decay: times the learning rate, on matrices alone (optax would decay embeddings, norms
       and biases too); 'adafactor' has none.
     clip_norm: largest global gradient norm, or None.
+    factors: of the learning rate: (pattern, factor), of which the first whose pattern is found in
+      a parameter's path holds. 0 keeps a parameter as it is.
   """
   if name not in NAMES:
     raise InputError(f'optimizer {name!r} is not one of {", ".join(NAMES)}.')
@@ -75,9 +79,21 @@ def make_optimizer(
       chain = optax.contrib.muon(
         schedule, adam_b2=b2, weight_decay=weight_decay, muon_weight_dimension_numbers=views
       )
-    return chain if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), chain)
+    clipped = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+    scaled = [_scaled(factors)] if factors else []
+    return optax.chain(*clipped, chain, *scaled) if clipped or scaled else chain
 
   return make
+
+
+def _scaled(factors: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
+  """Updates times the first factor whose pattern is found in their path; 1 where none is."""
+
+  def scale(path: tuple, update: jax.Array) -> jax.Array:
+    found = (factor for pattern, factor in factors if re.search(pattern, path_name(path)))
+    return update * next(found, 1.0)
+
+  return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
 
 
 def resolve(optimizer: Optimizer, declared: Declared) -> optax.GradientTransformation:

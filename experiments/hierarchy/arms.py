@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models that are compared, and their training at equal FLOPs and equal bytes of context.
+
+An arm is a name and its variation, such as Arm('hnet', 5). FLOPs are those of matrix products that
+are needed (`lib.parameters`): chunks that a row has room for but does not have are left out, so the
+FLOPs of a learned hierarchy are known once it is trained. Its steps are therefore set in rounds:
+from a guess, then from the chunks of one seed's training, until the FLOPs of all seeds are within
+`CLOSE` of `training.teraflops`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import coders, fit
+from experiments.fit import Fitted
+from experiments.recipe import Run, TrainSpecs
+from lib import tokenizers
+from lib.data import epochs, excerpts, own_files
+from lib.data.examples import Examples
+from lib.embeddings.learned import Learned
+from lib.errors import InputError
+from lib.models.decoder import Decoder, LanguageModel
+from lib.models.hierarchy import STAGES, Hierarchy
+from lib.models.recurrence import RecurrentDecoder
+from lib.models.routers import Cosine, Spaces, Stride, spacelike
+from lib.parallel.mesh import batch_devices
+from lib.parameters import describe_model
+from lib.report.results import name as name_of
+from lib.tokenizers.base import Tokenizer
+
+CLOSE = 0.02  # of the FLOPs of training
+MOST = 4  # examples of one held-out document: documents are the units of errors
+HIERARCHIES = ('hnet', 'two_stages', 'spaces', 'stride')
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """A kind of model.
+
+  Attributes:
+    name: of `configs.hierarchy.ARMS`.
+    target: N of an H-Net's one stage, 0 for others.
+    without: what an ablation changes, one of `configs.hierarchy.ABLATIONS`, or ''.
+  """
+
+  name: str
+  target: int = 0
+  without: str = ''
+
+  @property
+  def where(self) -> dict[str, Any]:
+    """Its coordinates in tables."""
+    more = {'target': self.target} if self.target else {}
+    return {'arm': self.name} | more | ({'without': self.without} if self.without else {})
+
+
+def every(config: ConfigDict, names: Sequence[str]) -> list[Arm]:
+  """The arms of some names; an H-Net for each target."""
+  return [
+    Arm(name, target)
+    for name in names
+    for target in (config.router.targets if name == 'hnet' else [0])
+  ]
+
+
+def main_arm(config: ConfigDict, name: str) -> Arm:
+  """The arm of a name; of H-Nets that with `router.target`."""
+  return Arm(name, config.router.target if name == 'hnet' else 0)
+
+
+def tokenizer_of(config: ConfigDict, run: Run, arm: Arm) -> Tokenizer:
+  """Bytes, or BPE within words."""
+  if arm.name != 'bpe':
+    return tokenizers.train('bytes', [], 256)
+  text = lambda: excerpts_of(config, 'train').texts
+  learn = lambda: tokenizers.train('bpe', text(), config.subwords.vocab_size)
+  return coders.kept(run, f'bpe-v{config.subwords.vocab_size}', learn)
+
+
+def model(config: ConfigDict, arm: Arm, vocab_size: int = 256) -> LanguageModel:
+  """The untrained model of an arm."""
+  dtype = fit.dtype(config)
+  decoder: Any
+  if arm.name in HIERARCHIES:
+    decoder = _hierarchy(config, arm)
+  elif arm.name == 'byte_recurrent':
+    options = config.recurrent
+    decoder = RecurrentDecoder(options.layers, options.dim, dtype=dtype)
+  else:
+    options = config.subwords if arm.name == 'bpe' else config.bytes
+    decoder = fit.make_decoder(options, dtype)
+  return LanguageModel(Learned(vocab_size, decoder.dim, tied=False, dtype=dtype), decoder)
+
+
+def _hierarchy(config: ConfigDict, arm: Arm) -> Hierarchy:
+  dtype, options, dim = fit.dtype(config), config.router, config.outer.dim
+  inner = fit.make_decoder(config.inner, dtype)
+  outer = functools.partial(_outer, config, arm, dtype)
+  shared = {
+    'room': options.room, 'ratio_weight': options.ratio_weight, 'dtype': dtype,
+    'smoothing': arm.name in ('hnet', 'two_stages') and arm.without != 'no_smoothing',
+    'straight': arm.name in ('hnet', 'two_stages') and arm.without != 'no_straight_through',
+  }  # fmt: skip
+  if arm.name == 'two_stages':
+    middle, (first, second) = config.middle, options.targets_of_two
+    part = lambda: RecurrentDecoder(middle.layers, middle.dim, dtype=dtype)
+    within = Hierarchy(
+      middle.dim, inner.dim, part(), Cosine(middle.dim), inner, part(), target=float(second),
+      **shared,
+    )  # fmt: skip
+    return Hierarchy(
+      dim, middle.dim, outer(), Cosine(dim), within, outer(), target=float(first), **shared
+    )
+  target = 0.0 if arm.without == 'no_ratio_loss' else float(arm.target)
+  router = {
+    'hnet': lambda: Cosine(dim),
+    'spaces': lambda: Spaces(spacelike(bytes([i]) for i in range(256))),
+    'stride': lambda: Stride(options.stride),
+  }[arm.name]()
+  return Hierarchy(dim, inner.dim, outer(), router, inner, outer(), target=target, **shared)
+
+
+def _outer(config: ConfigDict, arm: Arm, dtype: Any) -> Decoder | RecurrentDecoder:
+  options = config.outer
+  kind = arm.without if arm.without in ('convolution', 'attention') else options.kind
+  if kind != 'attention':
+    return RecurrentDecoder(options.layers, options.dim, kind, dtype=dtype)
+  return Decoder(
+    layers=options.layers, dim=options.dim, heads=options.heads, mlp_dim=options.dim,
+    position='rotary', norm='rms', init_std=None, window=options.window, dtype=dtype,
+  )  # fmt: skip
+
+
+def with_rooms(decoder: Any, rooms: Sequence[float]) -> Any:
+  """A hierarchy with other rooms for chunks, those of the outermost stage first."""
+  if not rooms or not isinstance(decoder, Hierarchy):
+    return decoder
+  return decoder.clone(room=rooms[0], inner=with_rooms(decoder.inner, rooms[1:]))
+
+
+def flops(model: LanguageModel, length: float, shares: Sequence[float] = ()) -> float:
+  """FLOPs of a forward pass for each token of a text of `length` tokens.
+
+  Args:
+    model: of any arm.
+    length: tokens.
+    shares: tokens of each stage that begin a chunk; by default what there is room for.
+  """
+  one = model.clone(decoder=with_rooms(model.decoder, shares))
+  return describe_model(one, length=round(length)).flops
+
+
+@functools.lru_cache(maxsize=8)
+def _excerpts(source: str, split: str, length: int, total: int) -> excerpts.Excerpts:
+  most = None if split == 'train' else MOST
+  return excerpts.of_split(source, split, length=length, total=total, most=most)
+
+
+def excerpts_of(config: ConfigDict, split: str) -> excerpts.Excerpts:
+  """The text of a split in examples of `training.example_bytes`, the same for every arm."""
+  options = config.training
+  return _excerpts(config.data.source, split, options.example_bytes, options[f'{split}_bytes'])
+
+
+def examples(config: ConfigDict, run: Run, tokenizer: Tokenizer) -> Examples:
+  """The text of all splits as tokens."""
+  text = {split: excerpts_of(config, split) for split in own_files.SPLITS}
+  encode = lambda texts: coders.encode(run, tokenizer, texts, known=True)
+  return Examples(tokenizer, text, encode, config.training.batch_bytes, batch_devices(run.mesh))
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """The models of an arm, one for each seed.
+
+  Attributes:
+    arm: which.
+    fitted: the models.
+    corpus: the text in their tokens.
+    flops_per_byte: of a forward pass in training, without room that was not used.
+    teraflops: of the training of one seed.
+  """
+
+  arm: Arm
+  fitted: list[Fitted]
+  corpus: Examples
+  flops_per_byte: float
+  teraflops: float
+
+
+def _train_shares(fitted: Sequence[Fitted]) -> list[float]:
+  """Tokens of each stage that began a chunk there was room for, over the steps and seeds."""
+  found: list[float] = []
+  for stage in STAGES:
+    of = lambda metric, one, stage=stage: np.array([*one.curve(metric + stage).values()])
+    kept = [of('chunks_per_token', one) * (1 - of('overflow_share', one)) for one in fitted]
+    if kept[0].size:
+      found.append(float(np.mean(kept)))
+  return found
+
+
+def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
+  """The models of an arm, trained now or read from the workdir."""
+  corpus = examples(config, run, tokenizer_of(config, run, arm))
+  made = model(config, arm, corpus.tokenizer.vocab_size)
+  length = corpus.train.counts.mean()
+  tokens_per_byte = length / config.training.example_bytes
+  per_byte = lambda shares: flops(made, length, shares) * tokens_per_byte
+  options = config.training
+  budget = options.teraflops
+  steps_of = lambda cost: max(1, round(budget * 1e12 / (3 * cost * corpus.step_bytes)))
+  spent = lambda cost, steps: 3 * cost * steps * corpus.step_bytes / 1e12
+  learned = arm.name in HIERARCHIES
+  cost, steps, rates = _guess(config, arm, per_byte), 0, options.rates
+  for attempt in range(options.rounds):
+    steps = steps_of(cost)
+    seeds = 1 if learned and attempt < options.rounds - 1 and not attempt else options.seeds
+    fitted = _fit(config, run, arm, made, corpus, steps, seeds, rates)
+    rates = (fitted[0].rate,)
+    cost = per_byte(_train_shares(fitted) if learned else ())
+    close = abs(spent(cost, steps) / budget - 1) <= CLOSE or steps_of(cost) == steps
+    if close and seeds == options.seeds:
+      break
+  return Trained(arm, fitted, corpus, cost, spent(cost, steps))
+
+
+def _guess(config: ConfigDict, arm: Arm, per_byte: Any) -> float:
+  """FLOPs a byte before anything is trained: learned chunks are about a half shorter than N."""
+  guess = {
+    'hnet': [1.5 / max(arm.target, 2)],
+    'two_stages': [1.5 / target for target in config.router.targets_of_two],
+    'spaces': [0.17],
+    'stride': [1 / config.router.stride],
+  }.get(arm.name, [])
+  return per_byte([min(one, config.router.room) for one in guess])
+
+
+def options_of(config: ConfigDict, length: int, batch_size: int, steps: int, **more: Any):
+  """The section that `experiments.fit` trains by."""
+  points = max(1, steps // config.training.points)
+  by_bytes = {
+    'length': length, 'batch_size': batch_size, 'steps': steps, 'evaluate_every': points,
+  }  # fmt: skip
+  return ConfigDict(config.inner.to_dict() | config.training.to_dict() | by_bytes | more)
+
+
+def _fit(config, run, arm, made, corpus, steps, seeds, rates) -> list[Fitted]:
+  options = options_of(
+    config, corpus.length, corpus.batch_size, steps, seeds=seeds, rates=rates,
+    side_by_side=min(seeds, config.training.side_by_side),
+  )  # fmt: skip
+  name = f'arms/{name_of(**arm.where)},steps={steps}' + ',pilot' * (seeds < config.training.seeds)
+  return fit.fit(
+    config,
+    run,
+    options,
+    name,
+    made,
+    corpus.batches,
+    evaluations={'validation': corpus.validated},
+    tokenizer=corpus.tokenizer,
+  )
+
+
+def train_specs(config: ConfigDict, arms: Sequence[Arm]) -> TrainSpecs:
+  """The models of bytes, whose sizes do not depend on text."""
+  options = config.training
+  length = options.example_bytes
+  section = options_of(config, length, max(1, options.batch_bytes // length), 1)
+  return {
+    name_of(**arm.where): functools.partial(_spec, config, section, arm)
+    for arm in arms
+    if arm.name != 'bpe'
+  }
+
+
+def _spec(config: ConfigDict, section: ConfigDict, arm: Arm):
+  return fit.train_spec(section, model(config, arm))
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for models that cannot be built, or text that is too short."""
+  for where in ('inner', 'bytes', 'subwords'):
+    options = config[where].to_dict() | config.training.to_dict() | {'steps': 1, 'batch_size': 1}
+    fit.check(ConfigDict(options), where)
+  options, router = config.training, config.router
+  if config.inner.dim < config.outer.dim:
+    raise InputError(
+      f'inner.dim must be at least outer.dim, {config.outer.dim}; got {config.inner.dim}.'
+    )
+  if not config.outer.dim <= config.middle.dim <= config.inner.dim:
+    raise InputError(
+      f'middle.dim must be from outer.dim to inner.dim, {config.outer.dim} to {config.inner.dim}; '
+      f'got {config.middle.dim}.'
+    )
+  if config.outer.dim % (2 * config.outer.heads):
+    raise InputError(
+      f'outer.dim must be an even multiple of outer.heads, {config.outer.heads}; got '
+      f'{config.outer.dim}.'
+    )
+  if len(router.targets_of_two) != 2:
+    raise InputError(f'router.targets_of_two must be two numbers; got {router.targets_of_two}.')
+  smallest = min(*router.targets, router.target, router.stride, *router.targets_of_two)
+  if router.room < 1 / smallest:
+    raise InputError(
+      f'router.room must be at least 1 / {smallest}, the share of bytes that begin a chunk of '
+      f'{smallest}; got {router.room}.'
+    )
+  if router.room**2 * options.example_bytes < 2:
+    raise InputError(
+      f'training.example_bytes must leave two stages of router.room = {router.room} at least two '
+      f'chunks; got {options.example_bytes}.'
+    )
+  for split in own_files.SPLITS:
+    excerpts_of(config, split)
+  cheapest = 6 * 2 * config.outer.dim**2 * 2 * config.outer.layers
+  read = options.teraflops * 1e12 / (3 * cheapest)
+  epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)

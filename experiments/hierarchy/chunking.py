@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table `chunking`: hierarchies and their rivals at equal FLOPs and equal bytes of context."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import fit
+from experiments.hierarchy import arms
+from experiments.hierarchy.arms import Arm, Trained
+from experiments.recipe import Pictures, Run, Table, text_of
+from lib import stats
+from lib.evals import word_cuts
+from lib.models.decoder import LanguageModel
+from lib.models.hierarchy import STAGES, Hierarchy
+from lib.report import plots
+from lib.report.plots import Picture
+from lib.report.results import Row, Rows, select
+
+REFERENCES = ('byte_transformer', 'byte_recurrent', 'spaces', 'bpe', 'two_stages')
+BITS, DIFFERENCE = 'bits_per_byte', 'difference_bits_per_byte'
+TOGETHER = 64  # rows that are cut at once
+
+
+class Cuts(NamedTuple):
+  """Where a hierarchy cuts N texts of T bytes.
+
+  Attributes:
+    begins: bool [N, T], the bytes that begin a chunk of the first stage.
+    shares: of each stage, tokens that begin a chunk, over the texts.
+    kept: of each stage, those that there was room for.
+  """
+
+  begins: np.ndarray
+  shares: list[float]
+  kept: list[float]
+
+  @property
+  def overflow(self) -> float:
+    """Share of the first stage's chunks that had no room."""
+    return 1 - self.kept[0] / self.shares[0]
+
+
+def cut(model: LanguageModel, variables: Mapping[str, Any], bos: int, ids: np.ndarray) -> Cuts:
+  """Where a hierarchy cuts texts of ids [N, T] of bytes.
+
+  The model predicts a byte from those before it, so the last of T is not read.
+  """
+  inputs = np.concatenate([np.full((len(ids), 1), bos), ids[:, :-1]], axis=1).astype(np.int32)
+  begins, shares, kept = [], [], []
+  for start in range(0, len(inputs), TOGETHER):
+    sown = jax.device_get(_sown(model)(variables, inputs[start : start + TOGETHER]))
+    begins.append(sown['begins'])
+    shares.append(sown['shares'])
+    kept.append(sown['kept'])
+  weights = [len(one) for one in begins]
+  mean = lambda values: np.average(np.array(values), axis=0, weights=weights).tolist()
+  first = np.concatenate(begins)[:, 1:]  # of the byte itself: input 0 is BOS
+  return Cuts(np.pad(first, ((0, 0), (0, 1))), mean(shares), mean(kept))
+
+
+@functools.cache
+def _sown(model: LanguageModel):
+  @jax.jit
+  def apply(variables, inputs):
+    ones = jax.numpy.ones_like(inputs)
+    places = jax.numpy.broadcast_to(jax.numpy.arange(inputs.shape[1])[None], inputs.shape)
+    batch = {'inputs': inputs, 'segments': ones, 'positions': places}
+    read = lambda bound, batch: bound.hidden(batch, None)[0]
+    sown = model.apply(variables, batch, method=read, mutable=('intermediates', 'metrics'))[1]
+    part, shares, kept = sown['metrics']['decoder'], [], []
+    for stage in STAGES:
+      if 'chunks_per_token' + stage in part:
+        [share], [over] = part['chunks_per_token' + stage], part['overflow_share' + stage]
+        shares.append(share)
+        kept.append(share * (1 - over))
+      part = part.get('inner', {})
+    [begins] = sown['intermediates']['decoder']['begins']
+    return {'begins': begins, 'shares': shares, 'kept': kept}
+
+  return apply
+
+
+def measure(config: ConfigDict, run: Run) -> Rows:
+  """The models of all arms: their bits, chunks, costs and cuts."""
+  rows = Rows('chunking')
+  bits: dict[Arm, np.ndarray] = {}
+  for arm in arms.every(config, config.chunking.arms):
+    trained = arms.train(config, run, arm)
+    bits[arm] = add_arm(config, rows, trained)
+  add_differences(rows, bits, REFERENCES)
+  return rows
+
+
+def scores(trained: Trained) -> np.ndarray:
+  """Contributions [S, D] of seeds and documents to the bits per byte of an arm."""
+  corpus = trained.corpus
+  ids = [ids for ids, _ in corpus.test]
+  of = lambda one: corpus.by_document([nats.sum() for nats in one.model.id_loss(ids)])
+  nats = np.stack([of(one) for one in trained.fitted])
+  return stats.contributions(nats / np.log(2), corpus.test_bytes)
+
+
+def add_arm(config: ConfigDict, rows: Rows, trained: Trained) -> np.ndarray:
+  """Adds the rows of an arm; its contributions [S, D] to bits per byte."""
+  corpus, where = trained.corpus, trained.arm.where
+  bits = scores(trained)
+  about = (
+    f'{int(corpus.test_bytes.sum()):,} bytes of {corpus.test_bytes.size} held-out documents, in '
+    f'examples of {config.training.example_bytes}'
+  )
+  rows.add(where, BITS, stats.crossed(bits), 'bits/byte', about)
+  for seed, one in enumerate(bits, start=config.seed):
+    rows.add({**where, 'seed': seed}, BITS, stats.mean(one, over='documents'), 'bits/byte')
+  fit.add_rate(rows, where, config.training, trained.fitted[0].rate)
+  tokens = corpus.test.counts.sum() / corpus.test_bytes.sum()
+  module = trained.fitted[0].model.module
+  length = float(corpus.test.counts.mean())
+  if isinstance(module.decoder, Hierarchy):
+    texts = np.stack([ids for ids, _ in corpus.test])
+    cuts = [cut(one.model.module, one.variables, corpus.tokenizer.vocab_size, texts)
+            for one in trained.fitted]  # fmt: skip
+    add_cuts(rows, where, corpus.text['test'].texts, cuts)
+    costs = [arms.flops(module, length, one.kept) for one in cuts]
+    note = 'to read a byte, forward; by the chunks that there are'
+    rows.add(where, 'mflop_per_byte', stats.mean(np.array(costs) / 1e6), 'MFLOP/byte', note)
+    note = 'with all the room for chunks, used or not'
+    rows.add(where, 'padded_mflop_per_byte', arms.flops(module, length) / 1e6, 'MFLOP/byte', note)
+  else:
+    cost = arms.flops(module, length) * tokens / 1e6
+    rows.add(where, 'chunks_per_byte', float(tokens), 'chunks/byte', 'tokens')
+    rows.add(where, 'mflop_per_byte', cost, 'MFLOP/byte', 'to read a byte, forward')
+  rows.add(where, 'parameters', float(trained.fitted[0].model.parameters), 'numbers')
+  steps = trained.fitted[0].history[-1]['step']
+  read = steps * corpus.step_bytes
+  note = f'{read / corpus.train_bytes:.2g} times {corpus.train_bytes:,} bytes of text'
+  rows.add(where, 'training_bytes', read, 'bytes', note)
+  note = 'of one seed; of those that chunks needed'
+  rows.add(where, 'training_teraflops', trained.teraflops, 'TFLOP', note)
+  off = trained.teraflops / config.training.teraflops - 1
+  rows.add(where, 'teraflops_off', off, 'share', 'of training.teraflops')
+  return bits
+
+
+def add_cuts(
+  rows: Rows, where: Mapping[str, Any], texts: Sequence[bytes], cuts: Sequence[Cuts]
+) -> None:
+  """Adds how often texts are cut, and whether at words."""
+  wanted = np.stack([word_cuts.word_starts(text) for text in texts])
+  per_seed = lambda of: stats.mean([of(one) for one in cuts])
+  rows.add(where, 'chunks_per_byte', per_seed(lambda one: one.shares[0]), 'chunks/byte')
+  if len(cuts[0].shares) > 1:
+    inner = per_seed(lambda one: one.shares[0] * one.shares[1])
+    rows.add(where, 'inner_chunks_per_byte', inner, 'chunks/byte', 'of the second stage')
+  rows.add(where, 'overflow_share', per_seed(lambda one: one.overflow), 'share of chunks')
+  words = wanted[:, 1:-1]  # a text's first byte begins a chunk by rule, its last is not read
+  f1 = lambda one: word_cuts.f1(one.begins[:, 1:-1], words)
+  chance = lambda one: word_cuts.chance_f1(one.begins[:, 1:-1], words)
+  rows.add(where, 'boundary_f1', per_seed(f1), note='against the beginnings of words')
+  rows.add(where, 'boundary_f1_chance', per_seed(chance), note='of as many cuts at random')
+  gap = per_seed(lambda one: f1(one) - chance(one))
+  rows.add(where, 'boundary_f1_above_chance', gap)
+
+
+def add_differences(rows: Rows, bits: Mapping[Arm, np.ndarray], references: Sequence[str]) -> None:
+  """Adds the differences of bits from those of reference arms, paired by seed and document."""
+  for reference in (arm for arm in bits if arm.name in references):
+    for arm, gap in stats.arms(bits, reference, 'seeds×documents').items():
+      where = {**arm.where, 'less': reference.name}
+      rows.add(where, DIFFERENCE, gap, 'bits/byte', 'paired by seed and document')
+
+
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """The arms ranked by bits per byte, and bits against the cost of a byte."""
+  found = [row for row in select(rows, 'chunking', BITS) if 'seed' not in row.where]
+  points: dict[str, dict[str, tuple[float, float]]] = {}
+  for row in found:
+    cost = next(iter(select(rows, 'chunking', 'mflop_per_byte', **row.where)), None)
+    if cost is not None and cost.measured is not None and row.measured is not None:
+      label = row.where['arm'] + (f' {row.where["target"]}' if 'target' in row.where else '')
+      points.setdefault(row.where['arm'], {})[label] = (cost.measured, row.measured)
+  title = 'Bits and cost of a byte, at equal FLOPs of training'
+  trade = plots.trade(title, 'MFLOP to read a byte', 'bits per byte', points, [])
+  caption = 'Models of bytes, of chunks of bytes and of BPE tokens, at equal FLOPs of training.'
+  return {'chunking.png': Picture(caption, [trade] if points else [])}
+
+
+def train_specs(config: ConfigDict):
+  """The models of bytes."""
+  return arms.train_specs(config, arms.every(config, config.chunking.arms))
+
+
+TABLE = Table(
+  'chunking',
+  measure,
+  caption='Models of the same bytes at equal FLOPs of training and equal bytes of context. `hnet` '
+  'learns where its chunks begin, `target` bytes long on average if it could; `two_stages` chunks '
+  'its chunks again; `spaces` cuts at spaces and punctuation, `stride` after a number of bytes; '
+  '`byte_recurrent` has the layers of the outer networks alone. FLOPs are those of matrix '
+  'products that chunks need; a row with `less` is the arm less another; '
+  '`teraflops_off` is by how much training missed the common number. '
+  '`boundary_f1` holds cuts against the beginnings of words; a cut at the space before a word '
+  'counts as wrong there. ± is one standard error over seeds × documents, or over seeds.',
+  shown=(
+    BITS,
+    DIFFERENCE,
+    'chunks_per_byte',
+    'inner_chunks_per_byte',
+    'overflow_share',
+    'mflop_per_byte',
+    'boundary_f1',
+    'boundary_f1_chance',
+    'boundary_f1_above_chance',
+    'learning_rate',
+    'teraflops_off',
+  ),
+  check=arms.check,
+  pictures=pictures,
+  train_specs=train_specs,
+  sources=text_of,
+)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe of hierarchies: a smoke run, its claims, exactness of its arms, mistakes."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common, hierarchy
+from experiments.hierarchy import arms
+from experiments.hierarchy.arms import Arm
+from experiments.hierarchy.recipe import RECIPE
+from experiments.recipe import Run
+from lib.errors import InputError
+from lib.evals import word_cuts
+from lib.models.routers import spacelike
+from lib.parallel import sharding
+from lib.report.results import select
+from tests.helpers import addresses
+
+
+@pytest.fixture(scope='module')
+def smoke(tmp_path_factory):
+  mesh = sharding.make_mesh({'data': -1}, jax.devices()[:1])
+  run, config = Run(tmp_path_factory.mktemp('hierarchy'), mesh), hierarchy.get_config('smoke')
+  RECIPE.check(config)
+  rows = [row for table in RECIPE.chosen(config) for row in table.measure(config, run)]
+  return rows, config, run
+
+
+def test_claims_and_published_numbers_address_rows_of_a_run(smoke):
+  assert not addresses.faults('hierarchy', smoke[0])
+
+
+def test_nothing_leaks_and_steps_are_the_pass(smoke):
+  for name in smoke[1].causality.arms:
+    of = lambda column, name=name: select(smoke[0], 'causality', column, arm=name)[0].measured
+    assert of('largest_future_gradient') == of('largest_cross_document_gradient') == 0
+    assert of('largest_visible_gradient') > 0.01
+    assert of('step_error') <= 1e-5
+
+
+def test_costs_are_those_of_the_chunks(smoke):
+  rows, config, _ = smoke
+  of = lambda column, **where: select(rows, 'chunking', column, **where)[0].measured
+  one = arms.model(config, Arm('hnet', 5))
+  for row in select(rows, 'chunking', 'overflow_share'):
+    assert 0 <= row.measured < 1
+  assert of('mflop_per_byte', arm='hnet') < of('padded_mflop_per_byte', arm='hnet')
+  room = arms.flops(one, config.training.example_bytes)
+  assert of('padded_mflop_per_byte', arm='hnet') == pytest.approx(room / 1e6)
+  assert 0 < of('inner_chunks_per_byte', arm='two_stages') < of('chunks_per_byte', arm='two_stages')
+  gap = of('difference_bits_per_byte', arm='hnet', less='bpe')
+  bits = [
+    row.measured
+    for arm in ('hnet', 'bpe')
+    for row in select(rows, 'chunking', 'bits_per_byte', arm=arm)
+    if 'seed' not in row.where
+  ]
+  assert gap == pytest.approx(bits[0] - bits[1])
+
+
+def test_every_picture_is_drawn(smoke):
+  rows, config, run = smoke
+  drawn = {name for table in RECIPE.chosen(config) for name in table.pictures(rows, config, run)}
+  assert 'chunking.png' in drawn
+
+
+@pytest.mark.parametrize('scale', common.SCALES[1:])
+def test_the_largest_models_of_every_scale_build(scale):
+  config = hierarchy.get_config(scale)
+  config.check()
+  specs = RECIPE.train_specs(config)
+  assert {*specs} >= {'arm=two_stages', 'arm=spaces', 'arm=byte_recurrent', 'arm=byte_transformer'}
+  spec = specs['arm=two_stages']()
+  assert spec.batch['inputs'].shape[-1] == config.training.example_bytes
+  jax.eval_shape(spec.experiment.init_fn, jax.random.key(0), dict(spec.batch))
+
+
+def test_words_begin_after_spaces_and_chance_is_the_mean_of_random_cuts():
+  text = b'To be, or not: \xc3\xa4hm 12'
+  assert np.flatnonzero(word_cuts.word_starts(text)).tolist() == [0, 3, 7, 10, 15, 20]
+  spaces = spacelike(bytes([i]) for i in range(256))
+  assert {*b' ,.:\n'} <= {*spaces}
+  assert not {*b'aZ09\x80\xff'} & {*spaces}
+  rng = np.random.default_rng(0)
+  wanted = rng.random((200, 100)) < 0.2
+  found = rng.permuted(rng.random((200, 100)) < 0.3, axis=1)
+  assert word_cuts.f1(wanted, wanted) == 1
+  assert word_cuts.f1(found, wanted) == pytest.approx(word_cuts.chance_f1(found, wanted), abs=0.02)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'message'),
+  [
+    ('router.targets', (0,), 'router.targets must be a tuple'),
+    ('router.room', 0.1, 'router.room must be at least 1 / 3'),
+    ('training.example_bytes', 4, 'two stages of router.room'),
+    ('router.targets_of_two', (3, 3, 3), 'must be two numbers'),
+    ('inner.dim', 4, 'inner.dim must be at least outer.dim, 8'),
+    ('middle.dim', 4, 'middle.dim must be from outer.dim'),
+  ],
+)
+def test_mistakes_are_named_before_anything_is_measured(field, value, message):
+  config = hierarchy.get_config('smoke')
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(InputError, match=message):
+    RECIPE.check(config)
