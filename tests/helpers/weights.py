@@ -4,6 +4,8 @@
 import jax
 import numpy as np
 
+from lib.parameters import path_name
+
 
 def draw(init, *arguments, seed=0, std=0.3):
   """Random arrays of the shapes that `init(*arguments)` makes; scales of norms are near one."""
@@ -11,7 +13,7 @@ def draw(init, *arguments, seed=0, std=0.3):
 
   def one(path, leaf):
     noise = std * rng.normal(size=leaf.shape)
-    return (noise + (path[-1].key == 'scale')).astype(leaf.dtype)
+    return (noise + path_name(path).endswith('/scale')).astype(leaf.dtype)
 
   shapes = jax.eval_shape(init, *arguments)
   return jax.device_put(jax.tree_util.tree_map_with_path(one, shapes))
