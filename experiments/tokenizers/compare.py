@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import coders, tokenizer_names
 from experiments.recipe import Pictures, Run, Table, naming
-from experiments.tokenizer_names import LEARNED, is_file
+from experiments.tokenizer_names import is_file
 from lib import stats, tokenizers
 from lib.data import categories, sources
 from lib.errors import InputError
@@ -28,13 +28,7 @@ def check(config: ConfigDict) -> None:
   options = config.compare
   with naming('compare.texts' if options.texts else 'data.source'):
     categories.check(spec(config))
-  tokenizer_names.check('compare.tokenizers', options.tokenizers)
-  for name in options.tokenizers:
-    if name not in LEARNED and not is_file(name):
-      raise InputError(
-        f'compare.tokenizers: {name!r} is not the file of a saved tokenizer, and not one of '
-        f'{", ".join(LEARNED)}.'
-      )
+  tokenizer_names.check_families('compare.tokenizers', options.tokenizers)
   if options.train_texts:
     with naming('compare.train_texts'):
       sources.open_source(options.train_texts, 'train')

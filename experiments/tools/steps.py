@@ -59,7 +59,9 @@ class Ready:
   @functools.cached_property
   def account(self) -> compiled_step.Step:
     """What the step takes, by the compiler."""
-    return compiled_step.account(self.compiled, self._training, self.seconds)
+    training = self._training
+    variables = training.shapes['variables']
+    return compiled_step.account(self.compiled, variables, training.flops, self.seconds)
 
   def run(self) -> tuple[float, dict[str, jax.Array]]:
     """Runs the step once, to its end: the seconds that it took, and its metrics."""

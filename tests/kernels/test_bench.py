@@ -54,7 +54,7 @@ def test_shapes_are_those_of_the_configs():
   assert sizes == {
     name: (case['texts'], case['length'], case['heads'], case['heads'] * case['width'])
     for name, case in bench_cases.CAUSAL.items()
-    if bench_cases.ONE_CARD not in name
+    if bench_cases.ONE_CARD not in name and name != bench_cases.GROUPED
   }
 
 
@@ -111,7 +111,8 @@ def test_measures_every_way_and_says_what_does_not_run():
   assert all(len(row) == len(measure.MEASURED) for row in rows)
   assert rows[0][3] == 'no: not on this machine'
   assert rows[1][4] == '1.00'
-  assert float(rows[1][5]) == pytest.approx(1 / float(rows[2][5]), rel=0.05)
+  less, more = sorted(float(row[5]) for row in rows[1:3])  # printed with two decimals
+  assert less == pytest.approx(1 / more, abs=0.011)
 
 
 def test_recording_replaces_what_the_device_had(tmp_path):
