@@ -52,7 +52,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'layers': Scaled(1, 1, 2, 4),
       'dim': Scaled(8, 48, 384, 1024),
     },
-    'inner': decoder | {'dim': Scaled(16, 64, 512, 1536)},  # over the chunks
+    'inner': decoder  # over the chunks
+    | {
+      'dim': Scaled(16, 64, 512, 1536),
+      'initial': '',  # folder of a trained model of tokens whose decoder it starts from
+    },
     'bytes': decoder  # the byte Transformer
     | {
       'layers': Scaled(1, 3, 6, 16),

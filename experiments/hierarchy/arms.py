@@ -20,8 +20,8 @@ from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.fit import Fitted
-from experiments.recipe import Run, TrainSpecs
-from lib import tokenizers
+from experiments.recipe import Run, TrainSpecs, naming
+from lib import language_model, tokenizers
 from lib.data import epochs, excerpts, own_files
 from lib.data.examples import Examples
 from lib.embeddings.learned import Learned
@@ -32,7 +32,7 @@ from lib.models.hierarchy import STAGES, Hierarchy
 from lib.models.recurrence import RecurrentDecoder, ages
 from lib.models.routers import Cosine, Entropy, Spaces, Stride, entropy, spacelike
 from lib.parallel.mesh import batch_devices
-from lib.parameters import describe_model
+from lib.parameters import describe_model, path_name
 from lib.report.results import name as name_of
 from lib.tokenizers.base import Tokenizer
 from lib.train.experiment import Variables
@@ -227,6 +227,8 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
   threshold, initial = 0.0, None
   if arm.name == 'entropy':
     threshold, initial = _trained_router(config, run, corpus)
+  elif arm.name in HIERARCHIES and config.inner.initial:
+    initial = inner_from(config, 2 if arm.name == 'two_stages' else 1)
   made = model(config, arm, corpus.tokenizer.vocab_size, threshold)
   length = corpus.train.counts.mean()
   tokens_per_byte = length / config.training.example_bytes
@@ -311,6 +313,20 @@ def _trained_router(config: ConfigDict, run: Run, corpus: Examples) -> tuple[flo
     return {**variables, 'params': params | {'decoder': params['decoder'] | {'router': router}}}
 
   return threshold, initial
+
+
+def inner_from(config: ConfigDict, stages: int) -> fit.Initial:
+  """Training that starts with the decoder of a trained model as the network over the chunks."""
+  decoder = language_model.load(config.inner.initial).variables['params']['decoder']
+
+  def put(params: Variables, depth: int) -> Variables:
+    return {**params, 'inner': put(params['inner'], depth - 1)} if depth else decoder
+
+  def initial(seed: int, variables: Variables) -> Variables:
+    params = variables['params']
+    return {**variables, 'params': {**params, 'decoder': put(params['decoder'], stages)}}
+
+  return initial
 
 
 class Cuts(NamedTuple):
@@ -415,6 +431,8 @@ def check(config: ConfigDict) -> None:
     options = config[where].to_dict() | config.training.to_dict() | {'steps': 1, 'batch_size': 1}
     fit.check(ConfigDict(options), where)
   options, router = config.training, config.router
+  if config.inner.initial:
+    _check_inner(config)
   if config.inner.dim < config.outer.dim:
     raise InputError(
       f'inner.dim must be at least outer.dim, {config.outer.dim}; got {config.inner.dim}.'
@@ -447,3 +465,20 @@ def check(config: ConfigDict) -> None:
   cheapest = 6 * 2 * config.outer.dim**2 * 2 * config.outer.layers
   read = options.teraflops * 1e12 / (3 * cheapest)
   epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
+
+
+def _check_inner(config: ConfigDict) -> None:
+  """Raises InputError for a trained model that is no network over the chunks."""
+  with naming('inner.initial'):
+    given = language_model.load(config.inner.initial).variables['params']['decoder']
+  module = fit.make_decoder(config.inner, fit.dtype(config))
+  x, ones = jnp.zeros((1, 1, module.dim)), jnp.ones((1, 1), jnp.int32)
+  wanted = jax.eval_shape(module.init, jax.random.key(0), x, ones, ones)['params']
+  shapes = lambda tree: {
+    path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(tree)
+  }
+  if shapes(given) != shapes(wanted):
+    raise InputError(
+      f'inner.initial: the decoder of {config.inner.initial} has other layers or widths than inner '
+      'says: make the fields of inner those of its training.'
+    )

@@ -20,10 +20,9 @@ import jax.numpy as jnp
 
 from lib.errors import InputError
 from lib.models.kv_cache import Cache
-from lib.models.recurrence import ages, last_slots
+from lib.models.recurrence import ages, last_slots, recurrence
 from lib.models.routers import Seen
 from lib.parameters import declare_flops, declared, flops_times
-from pallas_kernels.linear_recurrence import linear_recurrence
 
 CLIP = 1e-4  # of probabilities that smooth
 STAGES = ('', '_2', '_3')  # what the names of metrics of each stage end in
@@ -70,7 +69,7 @@ def smooth(x: jax.Array, weights: jax.Array, before: jax.Array) -> jax.Array:
     before: y_{−1}, [B, D].
   """
   weights = weights[..., None]
-  return linear_recurrence(1 - weights, weights * x, before)
+  return recurrence(1 - weights, weights * x, before)
 
 
 def straight_through(x: jax.Array, confidence: jax.Array) -> jax.Array:

@@ -15,11 +15,19 @@ from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.language_model import TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
-from lib.models.hierarchy import Hierarchy, ratio_loss, select, smooth, straight_through
+from lib.models.hierarchy import (
+  Hierarchy,
+  ratio_loss,
+  select,
+  smooth,
+  stage_factors,
+  straight_through,
+)
 from lib.models.recurrence import RecurrentDecoder, ages
 from lib.models.routers import Cosine, Seen, Spaces, Stride, spacelike
 from lib.parameters import describe_model
 from lib.tokenizers import registry
+from lib.train import optimizer
 
 DIM = 8
 SEGMENTS = jnp.array([[1] * 5 + [2] * 7, [1] * 9 + [0] * 3])
@@ -163,6 +171,17 @@ def test_flops_are_those_of_each_stage_times_its_chunks():
   rest = 2 * 2 * DIM**2 + 2 * DIM**2 + 2 * 256 * DIM  # the router, the residual, the LM head
   for room in (1.0, 0.5, 0.25):
     assert cost(room=room) == rest + room * (inner + 4 * room * 16 * DIM)
+
+
+def test_stages_learn_at_rates_of_their_own():
+  params = {'embedding': {'a': 1.0}, 'decoder': {'inner': {'b': 1.0, 'inner': {'c': 1.0}}}}
+  params['decoder']['router'] = {'model': {'d': 1.0}}
+  params = jax.tree.map(jnp.asarray, params)
+  schedule = optimizer.make_schedule('constant', 0.1, 10, 0, 1.0)
+  made = optimizer.make_optimizer('adamw', schedule, factors=stage_factors((3.0, 2.0)))({})
+  updates, _ = made.update(params, made.init(params), params)
+  found = [round(float(-x / 0.1), 3) for x in jax.tree.leaves(updates)]
+  assert found == [2, 2, 0, 3]  # b, c, d, a
 
 
 @pytest.mark.parametrize(
