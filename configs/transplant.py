@@ -21,6 +21,7 @@ METHODS = (
   'random', 'mean', 'zero', 'gaussian', 'multivariate', 'parts', 'parts_by_length', 'focus',
   'wechsel', 'tokenadapt_local', 'tokenadapt_global', 'tokenadapt', 'hull', 'donor_neighbours',
   'omp8', 'omp32', 'omp_normalised32', 'ridge', 'procrustes',
+  'distilled_parts',
 )  # fmt: skip
 SMOKE = (
   'random',
@@ -35,7 +36,7 @@ SMOKE = (
 )
 SHORT = (
   'random', 'mean', 'zero', 'multivariate', 'parts', 'focus', 'wechsel', 'tokenadapt', 'hull',
-  'omp32', 'ridge', 'procrustes',
+  'omp32', 'ridge', 'procrustes', 'distilled_parts',
 )  # fmt: skip
 LONGER = ('random', 'parts', 'focus', 'tokenadapt', 'omp32', 'ridge')
 
@@ -72,6 +73,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'rate': Scaled(5e-3, 5e-3, 3e-3, 1e-3),
       'warmup': Field(0.1, least=0, most=1),
     },
+    'distillation': {'steps': Scaled(3, 200, 2000, 5000)},  # of methods distilled_NAME
     'vectors': {  # of pieces, from text
       'bytes': Scaled(20_000, 300_000, 2**24, 2**28),
       'dim': Scaled(16, 100, 300, 300),

@@ -109,7 +109,7 @@ class Scores(NamedTuple):
   Attributes:
     nats: float64 [S, D, 2], of tokens that the old tokenizer has and of others.
     bytes: float64 [D, 2], covered by each of both.
-    mass: float64 [S], the share of the softmax's denominator that new ids have.
+    mass: float64 [S], the share of the softmax's denominator that new ids have, on a few excerpts.
   """
 
   nats: np.ndarray
@@ -132,15 +132,16 @@ def score(models: Sequence[TrainedModel], text: Excerpts, is_new: np.ndarray) ->
     nats.append(stats.by_group(np.array(of).T, text.documents).T)
     covered = [loss.bytes @ kind for loss, kind in zip(losses, kinds, strict=True)]
     size = stats.by_group(np.array(covered).T, text.documents).T
-    mass.append(float(np.mean([_mass(model, loss.ids, is_new) for loss in losses[:LOGITS]])))
+    mass.append(mass_of_new(model, [loss.ids for loss in losses[:LOGITS]], is_new))
   return Scores(np.stack(nats), size, np.array(mass))
 
 
-def _mass(model: TrainedModel, ids: np.ndarray, is_new: np.ndarray) -> float:
-  """The mean probability of all new ids after each of a text's tokens."""
-  logits = model.logits(np.array([model.first_id, *ids])[: model.context])
+def mass_of_new(model: TrainedModel, texts: Sequence[np.ndarray], is_new: np.ndarray) -> float:
+  """The mean probability of all new ids together, after each token of texts cut to one length."""
+  length = min(model.context - 1, *map(len, texts))
+  logits = model.logits(np.stack([[model.first_id, *ids[:length]] for ids in texts]))
   powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-  return float((powers[:, : len(is_new)] @ is_new / powers.sum(axis=-1)).mean())
+  return float((powers[..., : len(is_new)] @ is_new / powers.sum(axis=-1)).mean())
 
 
 def add(rows: Rows, where: Mapping[str, Any], found: Scores, unchanged: Scores) -> None:

@@ -23,6 +23,7 @@ from lib.report.results import Row, Rows, name, select
 from lib.tokenizers import registry
 from lib.tokenizers.base import Dictionary
 from lib.transplant import methods, pieces, transplant, vectors
+from lib.transplant.distillation import PREFIX, distil
 
 REFERENCES = ('random', 'mean', 'parts')  # methods that the others are compared with
 PAIRED = 'seeds×documents'
@@ -93,7 +94,7 @@ class Makers:
     self.vectors = given or vectors.of_text(old, new, self.texts, config.vectors.dim)
 
   def make(
-    self, method: str, models: Sequence[TrainedModel], **options: Any
+    self, method: str, models: Sequence[TrainedModel]
   ) -> tuple[list[TrainedModel], list[float]]:
     """A transplant of each model, and the seconds that it took; vectors and donors do not count."""
     made, seconds = [], []
@@ -101,11 +102,20 @@ class Makers:
       donor = self.donors[i].embedding_tables() if self.donors else None
       begin = time.perf_counter()
       found = transplant(
-        model.embedding_tables(), self.old, self.new, method, vectors_of=self.vectors, donor=donor,
-        texts=self.texts, seed=self.config.seed + i, **options,
-      )  # fmt: skip
+        model.embedding_tables(),
+        self.old,
+        self.new,
+        method.removeprefix(PREFIX),
+        vectors_of=self.vectors,
+        donor=donor,
+        texts=self.texts,
+        seed=self.config.seed + i,
+      )
+      one = model.with_tables(found.tables, self.new)
+      if method.startswith(PREFIX):
+        one, _ = distil(model, one, self.texts, steps=self.config.distillation.steps)
       seconds.append(time.perf_counter() - begin)
-      made.append(model.with_tables(found.tables, self.new))
+      made.append(one)
     return made, seconds
 
 
@@ -121,7 +131,10 @@ def continued(
 ) -> list[TrainedModel]:
   """The transplants after more training on documents."""
   start = {config.seed + i: model for i, model in enumerate(made)}
-  changes = {'steps': steps, 'rates': (config.continued.rate,), 'warmup': config.continued.warmup}
+  changes = {
+    'steps': steps, 'rates': (config.continued.rate,), 'warmup': config.continued.warmup,
+    'tied': made[0].module.embedding.tied,
+  }  # fmt: skip
   path = f'{table}/{name(**where, step=steps)}'
   trained = judge.train(config, run, path, new, documents, start=start, **changes)
   return [one.model for one in trained]
@@ -162,7 +175,7 @@ def check(config: ConfigDict) -> None:
   options = config.transplant
   check_own(config)
   for method in options.methods:
-    methods.find(method)
+    methods.find(method.removeprefix(PREFIX))
   for field in ('short', 'long'):
     if unknown := [one for one in options[field] if one not in options.methods]:
       raise InputError(f'transplant.{field}: {unknown[0]!r} is not in transplant.methods.')

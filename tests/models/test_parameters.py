@@ -26,6 +26,7 @@ from lib.profiling import compiled_step
 from lib.train import optimizer, state
 from lib.train.experiment import Experiment
 from lib.train.replicas import replicate
+from tests.helpers import tiny
 from tests.profiling.test_compiled_step import RECIPES, train_specs
 
 KEY = jax.random.key(0)
@@ -101,6 +102,12 @@ def test_flops_are_those_that_the_compiler_counts(embedding, gated):
   run = jax.jit(lambda variables: model.apply(variables, batch, KEY))
   counted = run.lower(variables).compile().cost_analysis()['flops'] / (8 * T)
   assert describe_model(model, T).flops == pytest.approx(counted, rel=0.15)
+
+
+def test_a_description_puts_nothing_on_a_device():
+  experiment, batch = tiny.make(), jax.eval_shape(lambda: next(iter(tiny.batches())))
+  with jax.transfer_guard('disallow'):  # `aot` describes models for devices that are absent
+    assert describe(experiment.init_fn, batch).declared
 
 
 def test_layers_probes_and_replicas_are_counted_each():
