@@ -22,10 +22,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   places = np.random.default_rng(config.seed).integers(FIRST, options.prompt + 1, len(text))
   for name in options.tokenizers:
     trained = models.trained(config, run, name)
-    inside = np.array([
-      place not in np.cumsum(trained[0].tokenizer.byte_lengths(trained[0].tokenizer.encode(one)))
-      for one, place in zip(text.texts, places, strict=True)
-    ])  # fmt: skip
+    ends = [np.cumsum(loss.bytes) for loss in trained[0].token_loss(text.texts)]
+    inside = np.array([place not in one for place, one in zip(places.tolist(), ends, strict=True)])
     found = {
       method: np.array([_one(config, one, text.texts, places, back) for one in trained])
       for method, back in bias.METHODS.items()
@@ -61,7 +59,7 @@ def _one(
     prompts = [text[:cut] for text, cut in zip(some, cuts, strict=True)]
     after = [text[cut : cut + config.cut.after] for text, cut in zip(some, cuts, strict=True)]
     reader = ByteTexts(vocabulary, byte_law.CachedLaw(model, len(some)), len(some), beam)
-    encoded = [model.tokenizer.encode(prompt).tolist() for prompt in prompts]
+    encoded = [loss.ids.tolist() for loss in model.token_loss(prompts)]
     bias.begin(reader, vocabulary, encoded, prompts, back)
     right = np.ones(len(some), bool)
     before = reader.log_probability.copy()

@@ -51,16 +51,18 @@ def cost(config: ConfigDict, run: Run) -> Rows:
   texts = list(models.held_out(config, options.length, options.texts).texts)
   for name in options.tokenizers:
     model, size = models.trained(config, run, name)[0], sum(map(len, texts))
-    ways = {'tokens': model.token_loss, 'bytes': lambda some, m=model: byte_law.byte_loss(m, some)}
-    seconds = {}
-    for way, score in ways.items():
-      score(texts)  # compiles, and learns which tokens may follow
+    losses, found = model.token_loss(texts), byte_law.byte_loss(model, texts)
+    seconds = {}  # after all is compiled, and known which tokens may follow
+    for way in ('tokens', 'bytes'):
       begin = time.perf_counter()
-      found = score(texts)
+      if way == 'tokens':
+        model.token_loss(texts)
+      else:
+        byte_law.byte_loss(model, texts)
       seconds[way] = time.perf_counter() - begin
       where = {'tokenizer': name, 'by': way}
       rows.add(where, 'microseconds_per_byte', seconds[way] / size * 1e6, 'µs', 'in one run')
-    tokens = sum(len(model.tokenizer.encode(text)) for text in texts)
+    tokens = sum(loss.nats.size for loss in losses)
     where = {'tokenizer': name, 'by': 'bytes'}
     rows.add(where, 'evaluations_per_byte', found.evaluations / size, 'of the model')
     beyond = (found.evaluations - tokens) / size
