@@ -42,7 +42,7 @@ SECTIONS = {
   },
   'cut': {
     'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),
-    'prompts': Field(Scaled(6, 400, 2000, 10_000), least=2),
+    'prompts': Field(Scaled(12, 400, 2000, 10_000), least=2),
     'prompt': Field(Scaled(40, 160, 512, 1024), least=17),  # bytes of the longest
     'after': 16,  # bytes that are scored
     'greedy': 4,  # bytes of a completion
