@@ -23,7 +23,7 @@ SECTIONS = {
   # the models of all tables but bias, one for each tokenizer and seed
   'model': common.TRAINED
   | {
-    'vocab_size': Field(Scaled(300, 1024, 8192, 32_000), least=256),
+    'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256),
     'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),  # that tokenizers learn from
     'layers': Scaled(1, 2, 8, 12),
     'dim': Scaled(16, 96, 512, 768),
