@@ -76,7 +76,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'text': Field('stdlib/prose', size=1),  # a source (docs/data.md)
       # the most ids; the size of LiB is an outcome
       'vocab_size': Field(Scaled(800, 50_000, 50_000, 50_000), least=256),
-      'passes': Scaled(2, 20, 20, 10_000),  # of LiB over the text
+      'passes': Scaled(2, 8, 20, 10_000),  # of LiB over the text
       'sentences': Scaled(50, 200, 500, 500),  # that it reads before units are moved
       'life': Scaled(3, 3, 10, 10),  # articles of so many sentences in which a unit must come again
       'forget': Field(Scaled(0.01, 0.01, 1e-4, 1e-4), least=0, most=1),  # share on probation again
