@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import jax
 from absl import flags
-from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
 from experiments.command_line import CONFIGS
@@ -55,7 +54,8 @@ SCALING = flags.DEFINE_bool('scaling', False, 'Estimate scaling from 8 to 1,024 
 HEADER = (
   'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'parameters',
   'state and batch', 'returned', 'temporaries', 'program', 'of memory', 'collectives a step',
-  'kernels', 'TFLOP a chip', 'by the compiler', 'compiled in', 'fits',
+  'kernels', 'TFLOP a chip', 'by the compiler', 'compiled in, CPU time',
+  'fits',
 )  # fmt: skip
 ESTIMATES = (
   'scaling', 'chips', 'rows', 'computing, ms', 'sending, ms', 'rows a second', 'of full rate',
@@ -65,7 +65,7 @@ LENGTH = 4096  # tokens at most of the texts that a folder's model is compiled f
 METHODS = {'logits': 'logits', 'scoring': '__call__'}
 REFERENCE = 256  # chips on which weak scaling has the config's batch
 Making = Callable[[bool], TrainSpec]  # whether to rematerialise -> the plan
-Compiling = Callable[['Attempt', Mesh], compiled_step.Step]
+Compiling = Callable[['Attempt', Sequence[jax.Device]], compiled_step.Step]
 
 
 class Attempt(NamedTuple):
@@ -121,8 +121,8 @@ def of_folder(path: pathlib.Path) -> list[compiled_step.Step | None]:
     batch = pipeline.shapes(len(devices), length)
     own = Attempt({'data': SLICES.value, 'fsdp': -1}, False, 1)
     for what, method in METHODS.items():
-      compiling = lambda _, mesh, method=method, batch=batch: compiled_step.compile_method(
-        module, method, batch, mesh, module.decoder.dtype
+      compiling = lambda own, devices, method=method, batch=batch: compiled_step.compile_method(
+        module, method, batch, sharding.make_mesh(own.mesh, devices), module.decoder.dtype
       )
       found.append(first_that_fits(f'{path.name}, {what}', compiling, [own], topology, devices))
 
@@ -147,16 +147,35 @@ def fit(
   config: ConfigDict, name: str, made: Making, topology: str, slices: int = 1
 ) -> compiled_step.Step | None:
   """Tries one way after the other until the step fits, and prints what came of each."""
-  devices = topologies.devices(topology, slices)
-  ways = attempts(config, rows_of(made(False)), len(devices))
+  devices, one = topologies.devices(topology, slices), made(False)
+  seeds = one.batch['targets'].shape[0]
+  hosts = {device.process_index for device in devices}
+  if one.alone and len(hosts) == 1 and 1 < seeds <= len(devices):  # as `fit.way` chooses
+    where = [Attempt({'data': seeds}, any(_remats(config)), config.accumulate)]
+    name = f'{name}, {seeds} seeds by pmap'
+    return first_that_fits(name, _one_each(one, seeds), where, topology, devices[:seeds])
+  ways = attempts(config, rows_of(one), len(devices))
   return first_that_fits(name, _training(made), ways, topology, devices)
+
+
+def _one_each(one: TrainSpec, seeds: int) -> Compiling:
+  """Compiles the step of several seeds, each on a device of its own."""
+
+  def compiling(attempt: Attempt, devices: Sequence[jax.Device]) -> compiled_step.Step:
+    assert one.alone
+    mesh = sharding.independent_devices(devices)
+    return compiled_step.compile_step(
+      one.alone, one.optimizer, one.batch, mesh, attempt.accumulate, seeds
+    )
+
+  return compiling
 
 
 def _training(made: Making) -> Compiling:
   """Compiles the training step of a plan."""
 
-  def compiling(attempt: Attempt, mesh: Mesh) -> compiled_step.Step:
-    one = made(attempt.remat)
+  def compiling(attempt: Attempt, devices: Sequence[jax.Device]) -> compiled_step.Step:
+    one, mesh = made(attempt.remat), sharding.make_mesh(attempt.mesh, devices)
     return compiled_step.compile_step(
       one.experiment, one.optimizer, one.batch, mesh, attempt.accumulate
     )
@@ -178,7 +197,7 @@ def first_that_fits(
   for attempt in ways:
     row = [name, where, *_shown(attempt)]
     try:
-      step = compiling(attempt, sharding.make_mesh(attempt.mesh, devices))
+      step = compiling(attempt, devices)
     except (InputError, jax.errors.JaxRuntimeError) as error:
       print(_line([*row, *[''] * (len(HEADER) - len(row) - 1), _reason(error)]), flush=True)
       continue

@@ -47,7 +47,10 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     given = language.vectors(old, int(share) / 100) if share != '0' else None
     makers = replacement.Makers(config, old, new, given=given or _nothing(old, new))
     for method in arms:
-      made = language.known(models, old) if method == 'known' else makers.make(method, models)[0]
+      if method == 'known':
+        made = language.known(models, old)
+      else:  # equal pieces of two languages differ in meaning: WECHSEL copies none
+        made, _ = makers.make(method, models, copy_exact=method != 'wechsel')
       for step in (0, *(options.steps if method in options.continued else ())):
         if step:
           at = {'method': method, 'dictionary': share}
@@ -177,7 +180,8 @@ TABLE = Table(
   measure,
   'The old model in another language: the old one with all words exchanged by a random bijection '
   '(or own texts), a tokenizer learned from it, and a share of the dictionary in percent. `known` '
-  'has the rows of translated tokens. Continued training is on text of the new language. '
+  'has the rows of translated tokens. `wechsel` copies no row of a token that is in a word. '
+  'Continued training is on text of the new language. '
   'Differences are paired by seed and document.',
   ('bits_per_byte', 'ratio_to_old', 'bits_above_random'),
   check=check,

@@ -94,7 +94,7 @@ class Makers:
     self.vectors = given or vectors.of_text(old, new, self.texts, config.vectors.dim)
 
   def make(
-    self, method: str, models: Sequence[TrainedModel]
+    self, method: str, models: Sequence[TrainedModel], copy_exact: bool = True
   ) -> tuple[list[TrainedModel], list[float]]:
     """A transplant of each model, and the seconds that it took; vectors and donors do not count."""
     made, seconds = [], []
@@ -109,6 +109,7 @@ class Makers:
         vectors_of=self.vectors,
         donor=donor,
         texts=self.texts,
+        copy_exact=copy_exact,
         seed=self.config.seed + i,
       )
       one = model.with_tables(found.tables, self.new)

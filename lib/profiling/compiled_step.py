@@ -8,6 +8,7 @@ compiled program; those in loops are counted once per iteration.
 """
 
 import collections
+import contextlib
 import dataclasses
 import math
 import re
@@ -68,7 +69,7 @@ class Step:
     flops: of all devices, as modules declare them.
     compiler_flops: of one device by the compiler, which counts the body of a loop once and a kernel
       not at all.
-    seconds: of compilation.
+    seconds: of compilation: CPU time of all threads, which other jobs on the machine hardly change.
   """
 
   arguments: int
@@ -94,21 +95,26 @@ def compile_step(
   batch: Mapping[str, jax.ShapeDtypeStruct],
   mesh: Mesh,
   accumulate: int = 1,
+  seeds: int = 0,
 ) -> Step:
   """Compiles the step that `loop.train` would run on this mesh, from shapes alone.
+
+  With `seeds`, each device of the mesh trains one of so many models by `jax.pmap`.
 
   Raises:
     InputError: a batch that does not divide over the devices.
     jax.errors.JaxRuntimeError: the compiler refuses it; RESOURCE_EXHAUSTED: it does not fit.
   """
-  placed = placed_shapes(batch, mesh, experiment.batch_axis)
-  with jax.set_mesh(mesh):
-    training = prepare(experiment, optimizer, placed, 0, mesh, accumulate)
+  placed = placed_shapes(batch, mesh, 0 if seeds else experiment.batch_axis)
+  with contextlib.nullcontext() if seeds else jax.set_mesh(mesh):
+    training = prepare(
+      experiment, optimizer, placed, range(seeds) if seeds else 0, mesh, accumulate
+    )
     lowered = training.step.lower(training.shapes, placed)
-    start = time.perf_counter()
+    start = time.process_time()
     compiled = compile_lowered(lowered)
   variables = training.shapes['variables']
-  return account(compiled, variables, training.flops, time.perf_counter() - start)
+  return account(compiled, variables, training.flops, time.process_time() - start)
 
 
 def compile_method(
@@ -135,10 +141,10 @@ def compile_method(
       sharding.shardings(made.shapes, made.declared, mesh),
     )
     lowered = jax.jit(call).lower(variables, placed)
-    start = time.perf_counter()
+    start = time.process_time()
     compiled = compile_lowered(lowered)
   flops = made.flops * math.prod(batch['targets'].shape)
-  return account(compiled, variables, flops, time.perf_counter() - start)
+  return account(compiled, variables, flops, time.process_time() - start)
 
 
 def placed_shapes(

@@ -110,6 +110,24 @@ def test_a_description_puts_nothing_on_a_device():
     assert describe(experiment.init_fn, batch).declared
 
 
+def test_what_was_described_is_made_to_the_bit_without_the_modules():
+  model = LanguageModel(
+    FixedRows(7, 16, lambda seed: np.eye(7, 16)), Decoder(layers=1, dim=16, heads=2, mlp_dim=32)
+  )
+  calls = []
+
+  def init_fn(key, batch):
+    calls.append(key)
+    return model.init(key, batch, key)
+
+  batch = pipeline.batch_from_ids(np.zeros((1, 8), int), 7)
+  found = describe(init_fn, batch).init_fn
+  made = jax.jit(lambda key: found(key, batch))(jax.random.key(5))
+  assert len(calls) == 1
+  expected = jax.jit(lambda key: init_fn(key, batch))(jax.random.key(5))
+  jax.tree.map(np.testing.assert_array_equal, made, dict(expected))
+
+
 def test_layers_probes_and_replicas_are_counted_each():
   model = LanguageModel(Learned(7, 16), Decoder(layers=3, dim=16, heads=2, mlp_dim=32))
   layer = 2 * (4 * 16 * 16 + 2 * 16 * 32) + 4 * 8 * 16

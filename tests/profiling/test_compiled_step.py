@@ -101,6 +101,19 @@ def test_collectives_count_as_often_as_their_loops_turn():
   assert found['all-reduce between slices'] == compiled_step.Collectives(1, 128, 128.0)
 
 
+def test_seeds_on_a_device_each_send_nothing():
+  batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
+  several = {
+    name: jax.ShapeDtypeStruct((3, *array.shape), array.dtype) for name, array in batch.items()
+  }
+  chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
+  mesh = sharding.independent_devices(jax.devices()[4:7])
+  step = compiled_step.compile_step(tiny.make(), chain, several, mesh, seeds=3)
+  assert not step.collectives
+  alone = prepare(tiny.make(), chain, batch, 0, sharding.make_mesh({}, jax.devices()[:1]))
+  assert step.flops == 3 * alone.flops
+
+
 def test_a_model_of_hugging_face_is_compiled_from_its_config_alone():
   module = huggingface.read_shape(FIXTURES / 'hf/llama').module
   mesh, batch = sharding.make_mesh({'fsdp': 8}), pipeline.shapes(8, 16)

@@ -185,6 +185,10 @@ def test_wechsel_of_equal_spaces_is_the_identity_in_the_limit(both):
   made = transplant(before, old, old, 'wechsel', vectors_of=(aux, aux), copy_exact=False)
   assert (made.tables.input != before.input).any()
   assert made.report['approximated'] == 300
+  aux[:50] = 0  # of these nothing is known, so that they keep their rows
+  made = transplant(before, old, old, 'wechsel', vectors_of=(aux, aux), copy_exact=False)
+  assert (made.tables.input[:50] == before.input[:50]).all()
+  assert made.report == dict(exact=50, special=0, parts=0, approximated=250, fallback=0)
 
 
 def naive_omp(target, atoms, k, normalise):
