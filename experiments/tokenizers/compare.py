@@ -125,7 +125,7 @@ def _add(
     )
   speed = found.sizes.sum() / 1e6 / max(found.seconds, 1e-9)
   rows.add(
-    where, 'encode_mb_per_s', speed, '10⁶ bytes/s', 'one thread, wall time, one call a block'
+    where, 'encode_mb_per_s', speed, '10⁶ bytes/s', 'of CPU time of one thread, one call a block'
   )
 
 
