@@ -61,7 +61,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'train_texts': '',
       'vocab_size': Field(Scaled(400, 8192, 32_768, 65_536), least=256),  # of the families
       'train_bytes': Scaled(100_000, 2_000_000, 100_000_000, 2**30),  # of all texts, at most
-      'text_bytes': Scaled(10_000, 256_000, 1_000_000, 10_000_000),  # that are measured, at most
+      'text_bytes': Scaled(
+        10_000, 256_000, 1_000_000, 10_000_000
+      ),  # of a text, at most, unless parallel
       'draws': Field(Scaled(20, 100, 200, 200), least=2),  # of all blocks, for the errors
     },
     'parity': {

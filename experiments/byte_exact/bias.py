@@ -43,7 +43,7 @@ def errors(known: Enumerated, tokenizer: Tokenizer, back: int | None) -> tuple[f
   vocabulary = byte_view.Vocabulary(pieces, covers.follow(tokenizer), [known.end])
   prefixes, weights = zip(*known.prefixes(), strict=True)
   encoded = [tokenizer.encode(text).tolist() for text in prefixes]
-  texts = ByteTexts(vocabulary, OfIds(known.next_token), len(prefixes))
+  texts = ByteTexts(vocabulary, OfIds(known.next_token), len(prefixes), strict=False)
   begin(texts, vocabulary, encoded, prefixes, back)
   found, true = texts.next_bytes(), np.stack([known.next_byte(text) for text in prefixes])
   apart = np.abs(found - true)

@@ -40,7 +40,9 @@ from lib.train.experiment import Variables
 CLOSE = 0.02  # of the FLOPs of training
 TOGETHER = 64  # texts that are cut at once
 MOST = 4  # examples of one held-out document: documents are the units of errors
-HIERARCHIES = ('hnet', 'two_stages', 'spaces', 'stride', 'entropy')
+SPACES = spacelike(bytes([i]) for i in range(256))
+LEARNED = ('hnet', 'two_stages')  # whose cuts change in training
+HIERARCHIES = (*LEARNED, 'spaces', 'stride', 'entropy')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +112,8 @@ def _hierarchy(config: ConfigDict, arm: Arm, threshold: float) -> Hierarchy:
   outer = functools.partial(_outer, config, arm, dtype)
   shared = {
     'room': options.room, 'ratio_weight': options.ratio_weight, 'dtype': dtype,
-    'smoothing': arm.name in ('hnet', 'two_stages') and arm.without != 'no_smoothing',
-    'straight': arm.name in ('hnet', 'two_stages') and arm.without != 'no_straight_through',
+    'smoothing': arm.name in LEARNED and arm.without != 'no_smoothing',
+    'straight': arm.name in LEARNED and arm.without != 'no_straight_through',
   }  # fmt: skip
   if arm.name == 'two_stages':
     middle, (first, second) = config.middle, options.targets_of_two
@@ -126,7 +128,7 @@ def _hierarchy(config: ConfigDict, arm: Arm, threshold: float) -> Hierarchy:
   target = 0.0 if arm.without == 'no_ratio_loss' else float(arm.target)
   router = {
     'hnet': lambda: Cosine(dim),
-    'spaces': lambda: Spaces(spacelike(bytes([i]) for i in range(256))),
+    'spaces': lambda: Spaces(SPACES),
     'stride': lambda: Stride(options.stride),
     'entropy': lambda: Entropy(_small(config), threshold),
   }[arm.name]()
@@ -237,14 +239,14 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
   budget = options.teraflops
   steps_of = lambda cost: max(1, round(budget * 1e12 / (3 * cost * corpus.step_bytes)))
   spent = lambda cost, steps: 3 * cost * steps * corpus.step_bytes / 1e12
-  learned = arm.name in HIERARCHIES
   cost, steps, rates = _guess(config, arm, per_byte), 0, options.rates
   for attempt in range(options.rounds):
     steps = steps_of(cost)
-    seeds = 1 if learned and attempt < options.rounds - 1 and not attempt else options.seeds
+    pilot = arm.name in LEARNED and attempt == 0 and options.rounds > 1
+    seeds = 1 if pilot else options.seeds
     fitted = _fit(config, run, arm, made, corpus, steps, seeds, rates, initial)
     rates = (fitted[0].rate,)
-    cost = per_byte(_train_shares(fitted) if learned else ())
+    cost = per_byte(_train_shares(fitted))
     close = abs(spent(cost, steps) / budget - 1) <= CLOSE or steps_of(cost) == steps
     if close and seeds == options.seeds:
       break
@@ -256,11 +258,19 @@ def _guess(config: ConfigDict, arm: Arm, per_byte: Any) -> float:
   guess = {
     'hnet': [1.3 / max(arm.target, 2)],
     'two_stages': [1.3 / target for target in config.router.targets_of_two],
-    'spaces': [0.17],
+    'spaces': [_share_at_spaces(config)],
     'stride': [1 / config.router.stride],
     'entropy': [1 / config.router.stride],
   }.get(arm.name, [])
   return per_byte([min(one, config.router.room) for one in guess])
+
+
+def _share_at_spaces(config: ConfigDict) -> float:
+  """Bytes of the training text that begin a chunk by the rule of spaces."""
+  spaces = np.isin(np.arange(256), SPACES)
+  texts = [spaces[np.frombuffer(text, np.uint8)] for text in excerpts_of(config, 'train').texts]
+  begins = [1 + (text[1:-1] & ~text[:-2]).sum() for text in texts]  # 1: BOS; the last is not read
+  return sum(begins) / sum(map(len, texts))
 
 
 def options_of(config: ConfigDict, length: int, batch_size: int, steps: int, **more: Any):

@@ -146,6 +146,7 @@ class ByteTexts:
     law: of the model. It is asked once for each node.
     count: number of texts.
     beam: the most nodes of a text, the heaviest; None for all, which is exact.
+    strict: refuse a text that no tokens cover; else its probability is 0, and its laws are zeros.
 
   Attributes:
     log_probability: log P(text) of each, float64 [count].
@@ -153,7 +154,10 @@ class ByteTexts:
     leak: −log of the probability of tokens that may follow, summed over these nodes, in nats.
   """
 
-  def __init__(self, vocabulary: Vocabulary, law: Law, count: int, beam: int | None = None):
+  def __init__(
+    self, vocabulary: Vocabulary, law: Law, count: int, beam: int | None = None, strict: bool = True
+  ):
+    self._strict = strict
     self._vocabulary, self._law, self._beam = vocabulary, law, beam
     self._text = [bytearray() for _ in range(count)]
     self._live: list[list[_Live]] = [[] for _ in range(count)]
@@ -226,6 +230,9 @@ class ByteTexts:
             new.append((self._vocabulary.child(one.node, token), one.weight * one.row[exact]))
           if after.size and mass > one.weight * (one.row[exact] if exact >= 0 else 0):
             kept.append(one)
+      if not total and not self._strict:
+        self.log_probability[text], self._live[text] = -np.inf, []
+        continue
       if not total:
         raise InputError(
           f'no tokens of this model cover the text that ends with {bytes(read[-20:])!r}.'

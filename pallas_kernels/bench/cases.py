@@ -87,11 +87,11 @@ CAUSAL: dict[str, dict[str, Any]] = {
   },
 }  # fmt: skip
 
-# Recurrences of hierarchies: of a layer over bytes, and of the averages over chunks, in which all
-# channels have the same gate. A step's batch over 64 chips, and the batch of a CPU.
+# hierarchy, paper: a layer over bytes, and the averages over chunks, in which all channels have the
+# same gate; a step's batch over 64 chips. And cpu: a layer.
 RECURRENCE: dict[str, dict[str, Any]] = {
   'layer': {'sequences': 256 // 64, 'length': 8192, 'dim': 2048, 'shared': False},
-  'averages': {'sequences': 256 // 64, 'length': 4096, 'dim': 1536, 'shared': True},
+  'averages': {'sequences': 256 // 64, 'length': 4096, 'dim': 1024, 'shared': True},
   'layer_of_a_cpu': {'sequences': 16, 'length': 128, 'dim': 64, 'shared': False},
 }
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import equal_info, lexinvariant, visual_unicode
+from configs import equal_info, hierarchy, lexinvariant, visual_unicode
 from experiments.lexinvariant.text_models import SENTENCEPIECE
 from pallas_kernels import linear_cross_entropy
 from pallas_kernels.bench import __main__ as command
@@ -56,6 +56,20 @@ def test_shapes_are_those_of_the_configs():
     for name, case in bench_cases.CAUSAL.items()
     if bench_cases.ONE_CARD not in name and name != bench_cases.GROUPED
   }
+
+
+def test_recurrences_are_those_of_the_config():
+  expected = {}
+  for name, scale, chips in (('', 'paper', 64), ('_of_a_cpu', 'cpu', 1)):
+    config = hierarchy.get_config(scale)
+    training, dim = config.training, config.outer.dim
+    length = training.example_bytes
+    sequences = training.batch_bytes // length // chips
+    layer = {'sequences': sequences, 'length': length, 'dim': 2 * dim, 'shared': False}
+    averages = {'length': int(config.router.room * length), 'dim': dim, 'shared': True}
+    expected |= {f'layer{name}': layer, f'averages{name}': layer | averages}
+  del expected['averages_of_a_cpu']
+  assert expected == bench_cases.RECURRENCE
 
 
 def test_every_case_has_a_reference_a_kernel_and_a_name_of_its_own():

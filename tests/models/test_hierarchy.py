@@ -158,6 +158,8 @@ def test_a_model_of_two_stages_is_saved_and_sampled(tmp_path):
   made.save(tmp_path / 'model')
   again = language_model.load(tmp_path / 'model')
   assert again.fingerprint == made.fingerprint
+  with pytest.raises(InputError, match='no layout can say a Hierarchy'):
+    again.export(tmp_path / 'export')
   text = b''.join(again.generate(b'a b', max_bytes=9, temperature=0))
   ids = [256, *b'a b', *text][:9]  # greedy: each byte is the likeliest one after those before it
   assert again.logits(ids[:-1])[3:].argmax(axis=-1).tolist() == ids[4:]
