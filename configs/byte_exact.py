@@ -16,9 +16,48 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.fields import Field, Scaled
 
-TABLES = ('bias',)
+TABLES = ('bias', 'cut', 'ensemble', 'cost')
 
 SECTIONS = {
+  'data': {'source': Field(Scaled('stdlib/prose', 'stdlib/prose', 'stdlib', 'tfds:c4/en'), size=1)},
+  # the models of all tables but bias, one for each tokenizer and seed
+  'model': common.TRAINED
+  | {
+    'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256),
+    'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),  # that tokenizers learn from
+    'layers': Scaled(1, 2, 8, 12),
+    'dim': Scaled(16, 96, 512, 768),
+    'heads': Scaled(2, 4, 8, 12),
+    'norm': 'rms',
+    'length': Scaled(48, 128, 512, 2048),
+    'batch_size': Scaled(8, 8, 64, 256),
+    'steps': Scaled(4, 300, 4000, 100_000),
+    'seeds': Scaled(2, 3, 3, 3),
+    'side_by_side': Scaled(2, 3, 1, 1),
+    'optimizer': 'muon',
+    'rates': Scaled((2e-2,), (2e-2,), (1e-2,), (5e-3,)),
+    'warmup': 0.1,
+    'evaluate_every': 1000,
+    'checkpoint_every': 1000,
+  },
+  'cut': {
+    'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),
+    'prompts': Field(Scaled(12, 400, 2000, 10_000), least=2),
+    'prompt': Field(Scaled(40, 160, 512, 1024), least=17),  # bytes of the longest
+    'after': 16,  # bytes that are scored
+    'greedy': 4,  # bytes of a completion
+    'beam': 8,  # ways to write a text that count where not all can be summed
+  },
+  'ensemble': {
+    'tokenizers': Field(Scaled(('bytes', 'bpe'), *(('bytes', 'bpe', 'bpe_unsplit'),) * 3), size=1),
+    'texts': Field(Scaled(4, 96, 512, 2048), least=2),
+    'length': Field(Scaled(40, 256, 1024, 2048), least=2),  # bytes of each
+  },
+  'cost': {
+    'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),
+    'texts': Field(Scaled(3, 64, 128, 128), least=1),
+    'length': Field(Scaled(40, 512, 1024, 2048), least=2),
+  },
   'bias': {
     # probabilities that a letter is the one before
     'stay': Field(Scaled((0.2,), *((0.2, 0.8),) * 3), size=1, least=0.01, most=0.99),

@@ -17,9 +17,9 @@ from configs import common
 from configs.common import MODEL, TRAINING
 from configs.fields import Field, Scaled, Section
 
-TABLES = ('causality', 'chunking')
+TABLES = ('causality', 'chunking', 'ablation', 'curve', 'noise_bytes')
 ARMS = (
-  'hnet', 'two_stages', 'spaces', 'stride', 'byte_transformer', 'byte_recurrent', 'bpe',
+  'hnet', 'two_stages', 'spaces', 'stride', 'entropy', 'byte_transformer', 'byte_recurrent', 'bpe',
 )  # fmt: skip
 ABLATIONS = ('no_smoothing', 'no_straight_through', 'no_ratio_loss', 'convolution', 'attention')
 # The bytes of an example, of a step, and `teraflops` say what these are.
@@ -35,6 +35,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'norm': 'rms',
     'init_std': 0.0,
   }
+  some = ('hnet', 'spaces', 'byte_transformer', 'bpe')
   few = ('hnet', 'two_stages', 'bpe')
   sections = {
     'data': {  # stdlib, a path, a glob, tfds:NAME (docs/data.md)
@@ -51,7 +52,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'layers': Scaled(1, 1, 2, 4),
       'dim': Scaled(8, 48, 384, 1024),
     },
-    'inner': decoder | {'dim': Scaled(16, 64, 512, 1536)},  # over the chunks
+    'inner': decoder  # over the chunks
+    | {
+      'dim': Scaled(16, 64, 512, 1536),
+      'initial': '',  # folder of a trained model of tokens whose decoder it starts from
+    },
     'bytes': decoder  # the byte Transformer
     | {
       'layers': Scaled(1, 3, 6, 16),
@@ -60,12 +65,19 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'recurrent': {'layers': Scaled(1, 4, 12, 28), 'dim': Scaled(8, 48, 320, 1024)},  # of bytes
     'subwords': decoder | {'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257)},
+    'entropy': decoder  # the model of bytes whose entropies say where chunks begin
+    | {
+      'layers': Scaled(1, 1, 2, 4),
+      'dim': Scaled(8, 32, 256, 512),
+      'heads': Scaled(2, 4, 4, 8),
+      'steps': Scaled(4, 100, 10_000, 100_000),
+    },
     'router': {
       'targets': Field(Scaled((5,), (3, 5, 8), (3, 5, 8), (3, 6, 9)), least=2, size=1),  # N
       'target': Field(Scaled(5, 5, 5, 6), least=2),  # N of the arms with one alone
       # N of both stages of two
       'targets_of_two': Field((3, 3), least=2, size=2),
-      'stride': 4,  # bytes of a chunk that are counted
+      'stride': 4,  # bytes of a chunk that are counted, and on average of those by entropy
       'room': Field(0.5, above=0, most=1),  # chunks of a row, as a share of its bytes
       'ratio_weight': Field(0.03, least=0),  # of the ratio loss
     },
@@ -90,15 +102,19 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'causality': {
       'arms': Field(
-        Scaled(('hnet', 'two_stages', 'byte_transformer'), ARMS[:-1], ARMS[:-1], ARMS[:-1]),
+        Scaled(('two_stages', 'byte_transformer'), ARMS[:-1], ARMS[:-1], ARMS[:-1]),
         choices=ARMS[:-1],
         size=1,
       )
     },
     'chunking': {'arms': Field(Scaled(few, ARMS, ARMS, ARMS), choices=ARMS, size=1)},
-    'ablation': {'without': Field(ABLATIONS, choices=ABLATIONS, size=1)},
+    'ablation': {
+      'without': Field(
+        Scaled(('no_smoothing',), ABLATIONS, ABLATIONS, ABLATIONS), choices=ABLATIONS, size=1
+      )
+    },
     'noise_bytes': {
-      'arms': Field(('hnet', 'spaces', 'byte_transformer', 'bpe'), choices=ARMS, size=1),
+      'arms': Field(Scaled(('hnet', 'bpe'), some, some, some), choices=ARMS, size=1),
       'share': Field(0.1, above=0, most=1),  # of the bytes that noise drops or repeats
     },
   }

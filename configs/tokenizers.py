@@ -17,9 +17,13 @@ Tokenizers and texts of your own, a text in each file or folder of DIR:
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.common import MODEL, TRAINING
 from configs.fields import Field, Scaled
 
-TABLES = ('compression', 'transition', 'compare', 'parity', 'lib')
+TABLES = ('compression', 'transition', 'compare', 'parity', 'lib', 'quality')
+KIN = ('bpe', 'bpe_unsplit', 'superbpe', 'boundless')
+# Set by the tokens of an example and by the FLOPs.
+BY_TOKENS = ('length', 'batch_size', 'steps', 'evaluate_every', 'lanes')
 TEXTS = ('stdlib/prose', 'stdlib/source')
 SIZES = (1024, 2048, 4096, 8192, 16_384, 32_768)
 SHARES = (0.0, 0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)
@@ -57,7 +61,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'train_texts': '',
       'vocab_size': Field(Scaled(400, 8192, 32_768, 65_536), least=256),  # of the families
       'train_bytes': Scaled(100_000, 2_000_000, 100_000_000, 2**30),  # of all texts, at most
-      'text_bytes': Scaled(10_000, 256_000, 1_000_000, 10_000_000),  # that are measured, at most
+      'text_bytes': Scaled(
+        10_000, 256_000, 1_000_000, 10_000_000
+      ),  # of a text, at most, unless parallel
       'draws': Field(Scaled(20, 100, 200, 200), least=2),  # of all blocks, for the errors
     },
     'parity': {
@@ -72,13 +78,34 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'text': Field('stdlib/prose', size=1),  # a source (docs/data.md)
       # the most ids; the size of LiB is an outcome
       'vocab_size': Field(Scaled(800, 50_000, 50_000, 50_000), least=256),
-      'passes': Scaled(2, 20, 20, 10_000),  # of LiB over the text
+      'passes': Scaled(2, 8, 20, 10_000),  # of LiB over the text
       'sentences': Scaled(50, 200, 500, 500),  # that it reads before units are moved
       'life': Scaled(3, 3, 10, 10),  # articles of so many sentences in which a unit must come again
       'forget': Field(Scaled(0.01, 0.01, 1e-4, 1e-4), least=0, most=1),  # share on probation again
       'seeds': Field(3, least=2),  # of LiB
       'train_bytes': Scaled(40_000, 1_000_000, 100_000_000, 100_000_000),  # at most
       'test_bytes': Scaled(20_000, 400_000, 10_000_000, 10_000_000),  # at most
+    },
+    'quality': {field: one for field, one in (MODEL | TRAINING).items() if field not in BY_TOKENS}
+    | {
+      'tokenizers': Field(Scaled(('bpe', 'superbpe'), KIN, KIN, KIN), size=1),  # families, or files
+      'source': Field(Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'), size=1),
+      'vocab_size': Field(Scaled(600, 8192, 65_536, 200_000), least=256),  # of the families
+      'learn_bytes': Scaled(60_000, 4_000_000, 1_000_000_000, 10_000_000_000),  # they learn on
+      'seeds': Scaled(2, 3, 3, 3),
+      'side_by_side': Scaled(2, 3, 1, 1),  # 1 where a model fills the device
+      'layers': Scaled(1, 2, 8, 32),
+      'dim': Scaled(16, 64, 512, 4096),
+      'heads': Scaled(2, 4, 8, 32),
+      'example_bytes': Scaled(32, 256, 2048, 18_000),  # of context
+      'batch_bytes': Scaled(128, 2048, 2**17, 2**22),  # of a step, about
+      'teraflops': Scaled(4e-5, 0.2, 20_000.0, 1.7e10),  # of training, of each model
+      'train_bytes': Scaled(4_000, 4_000_000, 2**30, 2**40),  # of text, encoded before training
+      'validation_bytes': Scaled(1_000, 32_768, 2**20, 2**22),  # to choose a rate by
+      'test_bytes': Scaled(1_000, 131_072, 2**22, 2**24),
+      'optimizer': Scaled('adamw', 'muon', 'muon', 'adamw'),
+      'rates': Scaled((3e-3,), (2e-2,), (5e-3,), (3e-4,)),
+      'weight_decay': 0.1,
     },
   }
   return common.build(arg, TABLES, sections)

@@ -153,13 +153,14 @@ def train_spec(
   """What `fit` would train, without data; `more` are further fields of a batch."""
   experiment = trained or _experiment(model)
   batch = pipeline.shapes(options.batch_size, options.length) | dict(more or {})
+  alone = experiment if options.side_by_side and options.replicas != 'vmap' else None
   if options.side_by_side:
     count = _width(options)
     experiment = replicas.replicate(experiment, count, ())
     batch = {
       field: jax.ShapeDtypeStruct((count, *one.shape), one.dtype) for field, one in batch.items()
     }
-  return TrainSpec(experiment, make_optimizer(options), batch, model.embedding.vocab_size)
+  return TrainSpec(experiment, make_optimizer(options), batch, model.embedding.vocab_size, alone)
 
 
 def fit(
@@ -350,7 +351,7 @@ def train(
   """
   mesh = run.mesh
   if not isinstance(seed, int):
-    mesh = sharding.make_mesh({'data': -1}, mesh.devices.ravel().tolist()[: len(seed)])
+    mesh = sharding.independent_devices(mesh.devices.ravel().tolist()[: len(seed)])
   return loop.train(
     experiment,
     make_optimizer(options),

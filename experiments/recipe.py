@@ -70,12 +70,14 @@ class TrainSpec:
     optimizer: an optax chain, or what `lib.train.optimizer.make_optimizer` returns.
     batch: shapes of a batch.
     vocab_size: number of ids.
+    alone: of replicas that may train by `jax.pmap`, what one of them trains; else None.
   """
 
   experiment: Experiment
   optimizer: Optimizer
   batch: Mapping[str, jax.ShapeDtypeStruct]
   vocab_size: int
+  alone: Experiment | None = None
 
   def random_batch(self) -> dict[str, np.ndarray]:
     """A batch of random tokens without padding, each scored; further fields are 0."""

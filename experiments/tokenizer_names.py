@@ -28,6 +28,17 @@ def check(where: str, names: Sequence[str]) -> None:
     raise InputError(f'{where} names a tokenizer twice: {", ".join(names)}.')
 
 
+def check_families(where: str, names: Sequence[str]) -> None:
+  """As `check`, and InputError for a name that is neither a family nor a file."""
+  check(where, names)
+  for name in names:
+    if name not in LEARNED and not is_file(name):
+      raise InputError(
+        f'{where}: {name!r} is not the file of a saved tokenizer, and not one of '
+        f'{", ".join(LEARNED)}.'
+      )
+
+
 def is_file(name: str) -> bool:
   """Whether a name is the path of a saved tokenizer."""
   return name not in LEARNED and os.path.exists(name)

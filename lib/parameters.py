@@ -122,7 +122,8 @@ def describe(init_fn: Callable, batch: Mapping[str, Any]) -> Description:
   token = _describing.set(True)
   try:  # the function is new to JAX, so that no trace without declarations is taken for it
     trace = jax.make_jaxpr(lambda key, batch: init_fn(key, batch), return_shape=True)
-    jaxpr, noted = trace(jax.random.key(0), dict(batch))
+    # Shapes alone: the devices of the mesh in use may be absent.
+    jaxpr, noted = trace(jax.eval_shape(jax.random.key, 0), dict(batch))
   finally:
     _describing.reset(token)
   structure, noted = jax.tree.structure(noted), dict(noted)

@@ -27,8 +27,8 @@ Scan = Callable[[jax.Array, jax.Array, jax.Array, bool], jax.Array]
 
 
 def _wide(*arrays: jax.Array) -> list[jax.Array]:
-  """Arrays in the dtype of the sums: float32, or float64 where the arrays have it."""
-  return [x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in arrays]
+  """Arrays in the dtype of the sums: float32, or float64 where an array has it."""
+  return [x.astype(jnp.result_type(jnp.float32, *arrays)) for x in arrays]
 
 
 def _padded(gates: jax.Array, inputs: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
@@ -224,9 +224,8 @@ def _backward(scan, residuals, d_states):
   gates, initial, states = residuals
   after = jnp.pad(gates[:, 1:], ((0, 0), (0, 1), (0, 0)))
   d_inputs = scan(after, d_states, jnp.zeros_like(initial), True)
-  before = jnp.concatenate([initial[:, None], states[:, :-1].astype(initial.dtype)], axis=1)
-  slopes, before, gate = _wide(d_inputs, before, gates[:, 0])
-  d_gates = slopes * before
+  slopes, gate, first, later = _wide(d_inputs, gates[:, 0], initial[:, None], states[:, :-1])
+  d_gates = slopes * jnp.concatenate([first, later], axis=1)
   if gates.shape[2] == 1:
     d_gates = d_gates.sum(axis=2, keepdims=True)
   d_initial = (gate * slopes[:, 0]).astype(initial.dtype)

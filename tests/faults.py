@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs that are killed again and again (`make faults`, `make soak`): see docs/faults.md."""
 
+import functools
 import json
 import os
 import pathlib
@@ -28,17 +29,18 @@ def end(process):
   return process.exitcode
 
 
-@pytest.fixture(scope='module')
-def unbroken(tmp_path_factory):
-  """The record of a run that nothing stopped, its metrics, and the seconds that it took."""
+@pytest.fixture(scope='module', params=[1, 2], ids=['one lane', 'two lanes'])
+def unbroken(request, tmp_path_factory):
+  """A run that nothing stopped: its record, its metrics, its seconds, and what starts another."""
+  start = functools.partial(faulty.start, lanes=request.param)
   folder = tmp_path_factory.mktemp('unbroken')
-  assert end(faulty.start(folder)) == 0  # fills the compilation cache
+  assert end(start(folder)) == 0  # fills the compilation cache
   again = tmp_path_factory.mktemp('again')
   begin = time.monotonic()
-  assert end(faulty.start(again)) == 0
+  assert end(start(again)) == 0
   assert faulty.record(again) == faulty.record(folder)
   assert len(faulty.record(folder)) == faulty.STEPS + 1
-  return faulty.record(folder), metrics(folder), time.monotonic() - begin
+  return faulty.record(folder), metrics(folder), time.monotonic() - begin, start
 
 
 def metrics(folder):
@@ -67,7 +69,7 @@ def kill_once(process, folder, seconds, dice):
 
 
 def test_killed_at_random_moments_nothing_differs(unbroken, tmp_path):
-  record, lines, seconds = unbroken
+  record, lines, seconds, start = unbroken
   seed = random.randrange(2**32)
   dice, kills, torn, taken, runs = random.Random(seed), 0, 0, 0, 0
   while kills < KILLS:
@@ -75,7 +77,7 @@ def test_killed_at_random_moments_nothing_differs(unbroken, tmp_path):
     folder.mkdir()
     runs += 1
     while True:
-      process = faulty.start(folder)
+      process = start(folder)
       if kills < KILLS and kill_once(process, folder, seconds, dice):
         kills += 1
         torn += writing(folder)
@@ -93,14 +95,14 @@ def test_killed_at_random_moments_nothing_differs(unbroken, tmp_path):
 
 
 def test_sigterm_at_random_moments_saves_within_seconds(unbroken, tmp_path):
-  record, lines, seconds = unbroken
+  record, lines, seconds, start = unbroken
   longest, stops, runs = 0.0, 0, 0
   while stops < KILLS // 4:
     folder = tmp_path / f'run{runs}'
     folder.mkdir()
     runs += 1
     while True:
-      process = faulty.start(folder)
+      process = start(folder)
       time.sleep(random.uniform(0, seconds))
       before = newest(folder)
       begin = time.monotonic()

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.recipe import Pictures, Run, Table
 from lib.decoding import byte_view
-from lib.decoding.byte_view import ByteTexts, Node
+from lib.decoding.byte_view import ByteTexts, OfIds
 from lib.report import plots
 from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
@@ -41,13 +41,9 @@ def errors(known: Enumerated, tokenizer: Tokenizer, back: int | None) -> tuple[f
   """Total variation over prefixes, the largest error of a byte, and that of the sum of all."""
   pieces = [tokenizer.token_bytes(i) or b'' for i in range(tokenizer.vocab_size)] + [b'']
   vocabulary = byte_view.Vocabulary(pieces, covers.follow(tokenizer), [known.end])
-
-  def rows(texts: Sequence[int], nodes: Sequence[Node]) -> np.ndarray:
-    return np.stack([known.next_token(tuple(node.ids())) for node in nodes])
-
   prefixes, weights = zip(*known.prefixes(), strict=True)
   encoded = [tokenizer.encode(text).tolist() for text in prefixes]
-  texts = ByteTexts(vocabulary, rows, len(prefixes))
+  texts = ByteTexts(vocabulary, OfIds(known.next_token), len(prefixes), strict=False)
   begin(texts, vocabulary, encoded, prefixes, back)
   found, true = texts.next_bytes(), np.stack([known.next_byte(text) for text in prefixes])
   apart = np.abs(found - true)

@@ -11,31 +11,38 @@ from a guess, then from the chunks of one seed's training, until the FLOPs of al
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import coders, fit
 from experiments.fit import Fitted
-from experiments.recipe import Run, TrainSpecs
-from lib import tokenizers
+from experiments.recipe import Run, TrainSpecs, naming
+from lib import language_model, tokenizers
 from lib.data import epochs, excerpts, own_files
 from lib.data.examples import Examples
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
+from lib.evals import word_cuts
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.hierarchy import STAGES, Hierarchy
-from lib.models.recurrence import RecurrentDecoder
-from lib.models.routers import Cosine, Spaces, Stride, spacelike
+from lib.models.recurrence import RecurrentDecoder, ages
+from lib.models.routers import Cosine, Entropy, Spaces, Stride, entropy, spacelike
 from lib.parallel.mesh import batch_devices
-from lib.parameters import describe_model
+from lib.parameters import describe_model, path_name
 from lib.report.results import name as name_of
 from lib.tokenizers.base import Tokenizer
+from lib.train.experiment import Variables
 
 CLOSE = 0.02  # of the FLOPs of training
+TOGETHER = 64  # texts that are cut at once
 MOST = 4  # examples of one held-out document: documents are the units of errors
-HIERARCHIES = ('hnet', 'two_stages', 'spaces', 'stride')
+SPACES = spacelike(bytes([i]) for i in range(256))
+LEARNED = ('hnet', 'two_stages')  # whose cuts change in training
+HIERARCHIES = (*LEARNED, 'spaces', 'stride', 'entropy')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +89,14 @@ def tokenizer_of(config: ConfigDict, run: Run, arm: Arm) -> Tokenizer:
   return coders.kept(run, f'bpe-v{config.subwords.vocab_size}', learn)
 
 
-def model(config: ConfigDict, arm: Arm, vocab_size: int = 256) -> LanguageModel:
-  """The untrained model of an arm."""
+def model(
+  config: ConfigDict, arm: Arm, vocab_size: int = 256, threshold: float = 0.0
+) -> LanguageModel:
+  """The untrained model of an arm; `threshold` is that of entropies, in nats."""
   dtype = fit.dtype(config)
   decoder: Any
   if arm.name in HIERARCHIES:
-    decoder = _hierarchy(config, arm)
+    decoder = _hierarchy(config, arm, threshold)
   elif arm.name == 'byte_recurrent':
     options = config.recurrent
     decoder = RecurrentDecoder(options.layers, options.dim, dtype=dtype)
@@ -97,14 +106,14 @@ def model(config: ConfigDict, arm: Arm, vocab_size: int = 256) -> LanguageModel:
   return LanguageModel(Learned(vocab_size, decoder.dim, tied=False, dtype=dtype), decoder)
 
 
-def _hierarchy(config: ConfigDict, arm: Arm) -> Hierarchy:
+def _hierarchy(config: ConfigDict, arm: Arm, threshold: float) -> Hierarchy:
   dtype, options, dim = fit.dtype(config), config.router, config.outer.dim
   inner = fit.make_decoder(config.inner, dtype)
   outer = functools.partial(_outer, config, arm, dtype)
   shared = {
     'room': options.room, 'ratio_weight': options.ratio_weight, 'dtype': dtype,
-    'smoothing': arm.name in ('hnet', 'two_stages') and arm.without != 'no_smoothing',
-    'straight': arm.name in ('hnet', 'two_stages') and arm.without != 'no_straight_through',
+    'smoothing': arm.name in LEARNED and arm.without != 'no_smoothing',
+    'straight': arm.name in LEARNED and arm.without != 'no_straight_through',
   }  # fmt: skip
   if arm.name == 'two_stages':
     middle, (first, second) = config.middle, options.targets_of_two
@@ -119,10 +128,18 @@ def _hierarchy(config: ConfigDict, arm: Arm) -> Hierarchy:
   target = 0.0 if arm.without == 'no_ratio_loss' else float(arm.target)
   router = {
     'hnet': lambda: Cosine(dim),
-    'spaces': lambda: Spaces(spacelike(bytes([i]) for i in range(256))),
+    'spaces': lambda: Spaces(SPACES),
     'stride': lambda: Stride(options.stride),
+    'entropy': lambda: Entropy(_small(config), threshold),
   }[arm.name]()
   return Hierarchy(dim, inner.dim, outer(), router, inner, outer(), target=target, **shared)
+
+
+def _small(config: ConfigDict) -> LanguageModel:
+  """The model of bytes whose entropies say where chunks begin."""
+  return model(
+    ConfigDict({'dtype': config.dtype, 'bytes': config.entropy}), Arm('byte_transformer')
+  )
 
 
 def _outer(config: ConfigDict, arm: Arm, dtype: Any) -> Decoder | RecurrentDecoder:
@@ -178,6 +195,8 @@ def examples(config: ConfigDict, run: Run, tokenizer: Tokenizer) -> Examples:
 class Trained:
   """The models of an arm, one for each seed.
 
+  Tables that need the same arm train it once: what is trained is read from the workdir.
+
   Attributes:
     arm: which.
     fitted: the models.
@@ -207,7 +226,12 @@ def _train_shares(fitted: Sequence[Fitted]) -> list[float]:
 def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
   """The models of an arm, trained now or read from the workdir."""
   corpus = examples(config, run, tokenizer_of(config, run, arm))
-  made = model(config, arm, corpus.tokenizer.vocab_size)
+  threshold, initial = 0.0, None
+  if arm.name == 'entropy':
+    threshold, initial = _trained_router(config, run, corpus)
+  elif arm.name in HIERARCHIES and config.inner.initial:
+    initial = inner_from(config, 2 if arm.name == 'two_stages' else 1)
+  made = model(config, arm, corpus.tokenizer.vocab_size, threshold)
   length = corpus.train.counts.mean()
   tokens_per_byte = length / config.training.example_bytes
   per_byte = lambda shares: flops(made, length, shares) * tokens_per_byte
@@ -215,14 +239,14 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
   budget = options.teraflops
   steps_of = lambda cost: max(1, round(budget * 1e12 / (3 * cost * corpus.step_bytes)))
   spent = lambda cost, steps: 3 * cost * steps * corpus.step_bytes / 1e12
-  learned = arm.name in HIERARCHIES
   cost, steps, rates = _guess(config, arm, per_byte), 0, options.rates
   for attempt in range(options.rounds):
     steps = steps_of(cost)
-    seeds = 1 if learned and attempt < options.rounds - 1 and not attempt else options.seeds
-    fitted = _fit(config, run, arm, made, corpus, steps, seeds, rates)
+    pilot = arm.name in LEARNED and attempt == 0 and options.rounds > 1
+    seeds = 1 if pilot else options.seeds
+    fitted = _fit(config, run, arm, made, corpus, steps, seeds, rates, initial)
     rates = (fitted[0].rate,)
-    cost = per_byte(_train_shares(fitted) if learned else ())
+    cost = per_byte(_train_shares(fitted))
     close = abs(spent(cost, steps) / budget - 1) <= CLOSE or steps_of(cost) == steps
     if close and seeds == options.seeds:
       break
@@ -230,14 +254,23 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
 
 
 def _guess(config: ConfigDict, arm: Arm, per_byte: Any) -> float:
-  """FLOPs a byte before anything is trained: learned chunks are about a half shorter than N."""
+  """FLOPs a byte before anything is trained: learned chunks are shorter than N."""
   guess = {
-    'hnet': [1.5 / max(arm.target, 2)],
-    'two_stages': [1.5 / target for target in config.router.targets_of_two],
-    'spaces': [0.17],
+    'hnet': [1.3 / max(arm.target, 2)],
+    'two_stages': [1.3 / target for target in config.router.targets_of_two],
+    'spaces': [_share_at_spaces(config)],
     'stride': [1 / config.router.stride],
+    'entropy': [1 / config.router.stride],
   }.get(arm.name, [])
   return per_byte([min(one, config.router.room) for one in guess])
+
+
+def _share_at_spaces(config: ConfigDict) -> float:
+  """Bytes of the training text that begin a chunk by the rule of spaces."""
+  spaces = np.isin(np.arange(256), SPACES)
+  texts = [spaces[np.frombuffer(text, np.uint8)] for text in excerpts_of(config, 'train').texts]
+  begins = [1 + (text[1:-1] & ~text[:-2]).sum() for text in texts]  # 1: BOS; the last is not read
+  return sum(begins) / sum(map(len, texts))
 
 
 def options_of(config: ConfigDict, length: int, batch_size: int, steps: int, **more: Any):
@@ -249,7 +282,7 @@ def options_of(config: ConfigDict, length: int, batch_size: int, steps: int, **m
   return ConfigDict(config.inner.to_dict() | config.training.to_dict() | by_bytes | more)
 
 
-def _fit(config, run, arm, made, corpus, steps, seeds, rates) -> list[Fitted]:
+def _fit(config, run, arm, made, corpus, steps, seeds, rates, initial=None) -> list[Fitted]:
   options = options_of(
     config, corpus.length, corpus.batch_size, steps, seeds=seeds, rates=rates,
     side_by_side=min(seeds, config.training.side_by_side),
@@ -263,8 +296,127 @@ def _fit(config, run, arm, made, corpus, steps, seeds, rates) -> list[Fitted]:
     made,
     corpus.batches,
     evaluations={'validation': corpus.validated},
+    scores={'cuts': functools.partial(_cuts, made, corpus)} if arm.name in HIERARCHIES else {},
     tokenizer=corpus.tokenizer,
+    initial=initial,
   )
+
+
+def _trained_router(config: ConfigDict, run: Run, corpus: Examples) -> tuple[float, fit.Initial]:
+  """The threshold of entropies that `router.stride` bytes reach once, and how its model begins."""
+  options = options_of(
+    config, corpus.length, corpus.batch_size, config.entropy.steps, seeds=1, side_by_side=0
+  )
+  small = _small(config)
+  [one] = fit.fit(
+    config, run, options, 'arms/entropy_model', small, corpus.batches,
+    evaluations={'validation': corpus.validated}, tokenizer=corpus.tokenizer,
+  )  # fmt: skip
+  batch = next(iter(corpus.batches(config.seed)))
+  logits: Any = small.apply(one.variables, batch, jax.random.key(0), method='logits')
+  uncertain = np.asarray(entropy(logits))[batch['segments'] > 0]
+  threshold = float(np.quantile(uncertain, 1 - 1 / config.router.stride))
+
+  def initial(seed: int, variables: Variables) -> Variables:
+    params = variables['params']
+    router = {'model': one.variables['params']}
+    return {**variables, 'params': params | {'decoder': params['decoder'] | {'router': router}}}
+
+  return threshold, initial
+
+
+def inner_from(config: ConfigDict, stages: int) -> fit.Initial:
+  """Training that starts with the decoder of a trained model as the network over the chunks."""
+  decoder = language_model.load(config.inner.initial).variables['params']['decoder']
+
+  def put(params: Variables, depth: int) -> Variables:
+    return {**params, 'inner': put(params['inner'], depth - 1)} if depth else decoder
+
+  def initial(seed: int, variables: Variables) -> Variables:
+    params = variables['params']
+    return {**variables, 'params': {**params, 'decoder': put(params['decoder'], stages)}}
+
+  return initial
+
+
+class Cuts(NamedTuple):
+  """Where a hierarchy cuts N texts of T bytes.
+
+  Attributes:
+    begins: bool [N, T], the bytes that begin a chunk of the first stage.
+    shares: of each stage, tokens that begin a chunk, over the texts.
+    kept: of each stage, those that there was room for.
+  """
+
+  begins: np.ndarray
+  shares: list[float]
+  kept: list[float]
+
+  @property
+  def overflow(self) -> float:
+    """Share of the first stage's chunks that had no room."""
+    return 1 - self.kept[0] / self.shares[0]
+
+  def against_words(self, texts: Sequence[bytes]) -> tuple[float, float]:
+    """F1 of the cuts against the beginnings of words, and that of as many cuts at random.
+
+    A text's first byte begins a chunk by rule and its last is not read, so both are left out.
+    """
+    words = np.stack([word_cuts.word_starts(text) for text in texts])[:, 1:-1]
+    found = self.begins[:, 1:-1]
+    return word_cuts.f1(found, words), word_cuts.chance_f1(found, words)
+
+
+def cut(model: LanguageModel, variables: Variables, bos: int, ids: np.ndarray) -> Cuts:
+  """Where a hierarchy cuts texts of ids [N, T] of bytes.
+
+  The model predicts a byte from those before it, so the last of T is not read.
+  """
+  inputs = np.concatenate([np.full((len(ids), 1), bos), ids[:, :-1]], axis=1).astype(np.int32)
+  parts = range(0, len(inputs), TOGETHER)
+  found = [jax.device_get(_sown(model)(variables, inputs[i : i + TOGETHER])) for i in parts]
+  weights = [len(one['begins']) for one in found]
+  mean = lambda name: np.average([one[name] for one in found], axis=0, weights=weights).tolist()
+  begins = np.concatenate([one['begins'] for one in found])[:, 1:]  # input 0 is BOS
+  return Cuts(np.pad(begins, ((0, 0), (0, 1))), mean('shares'), mean('kept'))
+
+
+@functools.cache
+def _sown(model: LanguageModel) -> Any:
+  """(variables, inputs [N, T]) -> where chunks begin, and the shares of each stage."""
+
+  @jax.jit
+  def apply(variables: Variables, inputs: jax.Array) -> dict[str, Any]:
+    ones = jnp.ones_like(inputs)
+    batch = {'inputs': inputs, 'segments': ones, 'positions': ages(ones)}
+    read = lambda bound, batch: bound.hidden(batch, None)[0]
+    sown: Any = model.apply(variables, batch, method=read, mutable=('intermediates', 'metrics'))[1]
+    part, shares, kept = sown['metrics']['decoder'], [], []
+    for stage in STAGES:
+      if 'chunks_per_token' + stage in part:
+        [share], [over] = part['chunks_per_token' + stage], part['overflow_share' + stage]
+        shares.append(share)
+        kept.append(share * (1 - over))
+      part = part.get('inner', {})
+    [begins] = sown['intermediates']['decoder']['begins']
+    return {'begins': begins, 'shares': shares, 'kept': kept}
+
+  return apply
+
+
+def _cuts(model: LanguageModel, corpus: Examples, variables: Variables) -> dict[str, Any]:
+  """Chunks a byte and cuts at words of some validation texts, of each seed that trains."""
+  some = [ids for (ids, _), _ in zip(corpus.validation, range(TOGETHER))]
+  texts = corpus.text['validation'].texts[: len(some)]
+  together = np.ndim(variables['params']['embedding']['bos']) > 1
+  seeds = len(variables['params']['embedding']['bos']) if together else 1
+  found: dict[str, list[float]] = {'chunks_per_byte': [], 'f1': [], 'f1_chance': []}
+  for seed in range(seeds):
+    one = jax.tree.map(lambda leaf, seed=seed: leaf[seed], variables) if together else variables
+    cuts = cut(model, one, corpus.tokenizer.vocab_size, np.stack(some))
+    for name, value in zip(found, (cuts.shares[0], *cuts.against_words(texts)), strict=True):
+      found[name].append(value)
+  return {name: np.array(values if together else values[0]) for name, values in found.items()}
 
 
 def train_specs(config: ConfigDict, arms: Sequence[Arm]) -> TrainSpecs:
@@ -285,10 +437,12 @@ def _spec(config: ConfigDict, section: ConfigDict, arm: Arm):
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for models that cannot be built, or text that is too short."""
-  for where in ('inner', 'bytes', 'subwords'):
+  for where in ('inner', 'bytes', 'subwords', 'entropy'):
     options = config[where].to_dict() | config.training.to_dict() | {'steps': 1, 'batch_size': 1}
     fit.check(ConfigDict(options), where)
   options, router = config.training, config.router
+  if config.inner.initial:
+    _check_inner(config)
   if config.inner.dim < config.outer.dim:
     raise InputError(
       f'inner.dim must be at least outer.dim, {config.outer.dim}; got {config.inner.dim}.'
@@ -321,3 +475,20 @@ def check(config: ConfigDict) -> None:
   cheapest = 6 * 2 * config.outer.dim**2 * 2 * config.outer.layers
   read = options.teraflops * 1e12 / (3 * cheapest)
   epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
+
+
+def _check_inner(config: ConfigDict) -> None:
+  """Raises InputError for a trained model that is no network over the chunks."""
+  with naming('inner.initial'):
+    given = language_model.load(config.inner.initial).variables['params']['decoder']
+  module = fit.make_decoder(config.inner, fit.dtype(config))
+  x, ones = jnp.zeros((1, 1, module.dim)), jnp.ones((1, 1), jnp.int32)
+  wanted = jax.eval_shape(module.init, jax.random.key(0), x, ones, ones)['params']
+  shapes = lambda tree: {
+    path_name(p): x.shape for p, x in jax.tree_util.tree_leaves_with_path(tree)
+  }
+  if shapes(given) != shapes(wanted):
+    raise InputError(
+      f'inner.initial: the decoder of {config.inner.initial} has other layers or widths than inner '
+      'says: make the fields of inner those of its training.'
+    )

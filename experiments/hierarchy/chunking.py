@@ -1,88 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table `chunking`: hierarchies and their rivals at equal FLOPs and equal bytes of context."""
 
-import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
 from experiments.hierarchy import arms
-from experiments.hierarchy.arms import Arm, Trained
+from experiments.hierarchy.arms import Arm, Cuts, Trained
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
-from lib.evals import word_cuts
-from lib.models.decoder import LanguageModel
-from lib.models.hierarchy import STAGES, Hierarchy
+from lib.models.hierarchy import Hierarchy
 from lib.report import plots
 from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 
 REFERENCES = ('byte_transformer', 'byte_recurrent', 'spaces', 'bpe', 'two_stages')
 BITS, DIFFERENCE = 'bits_per_byte', 'difference_bits_per_byte'
-TOGETHER = 64  # rows that are cut at once
-
-
-class Cuts(NamedTuple):
-  """Where a hierarchy cuts N texts of T bytes.
-
-  Attributes:
-    begins: bool [N, T], the bytes that begin a chunk of the first stage.
-    shares: of each stage, tokens that begin a chunk, over the texts.
-    kept: of each stage, those that there was room for.
-  """
-
-  begins: np.ndarray
-  shares: list[float]
-  kept: list[float]
-
-  @property
-  def overflow(self) -> float:
-    """Share of the first stage's chunks that had no room."""
-    return 1 - self.kept[0] / self.shares[0]
-
-
-def cut(model: LanguageModel, variables: Mapping[str, Any], bos: int, ids: np.ndarray) -> Cuts:
-  """Where a hierarchy cuts texts of ids [N, T] of bytes.
-
-  The model predicts a byte from those before it, so the last of T is not read.
-  """
-  inputs = np.concatenate([np.full((len(ids), 1), bos), ids[:, :-1]], axis=1).astype(np.int32)
-  begins, shares, kept = [], [], []
-  for start in range(0, len(inputs), TOGETHER):
-    sown = jax.device_get(_sown(model)(variables, inputs[start : start + TOGETHER]))
-    begins.append(sown['begins'])
-    shares.append(sown['shares'])
-    kept.append(sown['kept'])
-  weights = [len(one) for one in begins]
-  mean = lambda values: np.average(np.array(values), axis=0, weights=weights).tolist()
-  first = np.concatenate(begins)[:, 1:]  # of the byte itself: input 0 is BOS
-  return Cuts(np.pad(first, ((0, 0), (0, 1))), mean(shares), mean(kept))
-
-
-@functools.cache
-def _sown(model: LanguageModel):
-  @jax.jit
-  def apply(variables, inputs):
-    ones = jax.numpy.ones_like(inputs)
-    places = jax.numpy.broadcast_to(jax.numpy.arange(inputs.shape[1])[None], inputs.shape)
-    batch = {'inputs': inputs, 'segments': ones, 'positions': places}
-    read = lambda bound, batch: bound.hidden(batch, None)[0]
-    sown = model.apply(variables, batch, method=read, mutable=('intermediates', 'metrics'))[1]
-    part, shares, kept = sown['metrics']['decoder'], [], []
-    for stage in STAGES:
-      if 'chunks_per_token' + stage in part:
-        [share], [over] = part['chunks_per_token' + stage], part['overflow_share' + stage]
-        shares.append(share)
-        kept.append(share * (1 - over))
-      part = part.get('inner', {})
-    [begins] = sown['intermediates']['decoder']['begins']
-    return {'begins': begins, 'shares': shares, 'kept': kept}
-
-  return apply
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -122,7 +58,7 @@ def add_arm(config: ConfigDict, rows: Rows, trained: Trained) -> np.ndarray:
   length = float(corpus.test.counts.mean())
   if isinstance(module.decoder, Hierarchy):
     texts = np.stack([ids for ids, _ in corpus.test])
-    cuts = [cut(one.model.module, one.variables, corpus.tokenizer.vocab_size, texts)
+    cuts = [arms.cut(one.model.module, one.variables, corpus.tokenizer.vocab_size, texts)
             for one in trained.fitted]  # fmt: skip
     add_cuts(rows, where, corpus.text['test'].texts, cuts)
     costs = [arms.flops(module, length, one.kept) for one in cuts]
@@ -150,25 +86,21 @@ def add_cuts(
   rows: Rows, where: Mapping[str, Any], texts: Sequence[bytes], cuts: Sequence[Cuts]
 ) -> None:
   """Adds how often texts are cut, and whether at words."""
-  wanted = np.stack([word_cuts.word_starts(text) for text in texts])
   per_seed = lambda of: stats.mean([of(one) for one in cuts])
   rows.add(where, 'chunks_per_byte', per_seed(lambda one: one.shares[0]), 'chunks/byte')
   if len(cuts[0].shares) > 1:
     inner = per_seed(lambda one: one.shares[0] * one.shares[1])
     rows.add(where, 'inner_chunks_per_byte', inner, 'chunks/byte', 'of the second stage')
   rows.add(where, 'overflow_share', per_seed(lambda one: one.overflow), 'share of chunks')
-  words = wanted[:, 1:-1]  # a text's first byte begins a chunk by rule, its last is not read
-  f1 = lambda one: word_cuts.f1(one.begins[:, 1:-1], words)
-  chance = lambda one: word_cuts.chance_f1(one.begins[:, 1:-1], words)
-  rows.add(where, 'boundary_f1', per_seed(f1), note='against the beginnings of words')
-  rows.add(where, 'boundary_f1_chance', per_seed(chance), note='of as many cuts at random')
-  gap = per_seed(lambda one: f1(one) - chance(one))
-  rows.add(where, 'boundary_f1_above_chance', gap)
+  f1, chance = np.array([one.against_words(texts) for one in cuts]).T
+  rows.add(where, 'boundary_f1', stats.mean(f1), note='against the beginnings of words')
+  rows.add(where, 'boundary_f1_chance', stats.mean(chance), note='of as many cuts at random')
+  rows.add(where, 'boundary_f1_above_chance', stats.mean(f1 - chance))
 
 
 def add_differences(rows: Rows, bits: Mapping[Arm, np.ndarray], references: Sequence[str]) -> None:
   """Adds the differences of bits from those of reference arms, paired by seed and document."""
-  for reference in (arm for arm in bits if arm.name in references):
+  for reference in (arm for arm in bits if arm.name in references and not arm.without):
     for arm, gap in stats.arms(bits, reference, 'seeds×documents').items():
       where = {**arm.where, 'less': reference.name}
       rows.add(where, DIFFERENCE, gap, 'bits/byte', 'paired by seed and document')

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models of bytes that find their own tokens: the recipe and its tables."""
 
-from experiments.hierarchy import causality, chunking
+from experiments.hierarchy import ablation, causality, chunking, curve, noise
 from experiments.recipe import Recipe
 
 RECIPE = Recipe(
   'hierarchy',
   'Dynamic Chunking for End-to-End Hierarchical Sequence Modeling',
-  [causality.TABLE, chunking.TABLE],
+  [causality.TABLE, chunking.TABLE, ablation.TABLE, curve.TABLE, noise.TABLE],
   summary='A model of bytes that learns where to cut them into chunks, and models the chunks, is '
   'better than models of bytes and of tokens at equal FLOPs.',
 )

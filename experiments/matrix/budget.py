@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from experiments import tokenizer_names
+from experiments import equal_flops, tokenizer_names
+from experiments.equal_flops import BITS, GAIN
 from experiments.matrix import cells
 from experiments.matrix.reading import Corpus
 from experiments.recipe import Pictures, Run, Table, text_of
@@ -43,7 +44,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     corpus, where = Corpus(config, run, tokenizer, label, options), {'tokenizer': label}
     made[label] = corpus.tokenizer
     if not rows:
-      cells.add_law(rows, corpus)
+      equal_flops.add_law(rows, corpus)
     scores = cells.measure(config, run, corpus, rows, where, 'learned', chosen={})
     assert scores is not None, 'any tokenizer has learned rows'
     bits[label] = scores.bits
@@ -58,7 +59,10 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte of the unigram and of the models, with errors."""
-  labels = {'unigram_bits_per_byte': 'unigram over its tokens', cells.BITS: 'model, trained rows'}
+  labels = {
+    'unigram_bits_per_byte': 'unigram over its tokens',
+    BITS: 'model, trained rows',
+  }
   groups = [row.where['tokenizer'] for row in select(rows, 'budget', 'times')]
   found = {
     label: [select(rows, 'budget', column, tokenizer=one)[0] for one in groups]
@@ -80,9 +84,9 @@ TABLE = Table(
   'one standard error over seeds × documents; differences from bytes are paired by seed and '
   'document.' + cells.ABOUT_NAMES,
   shown=(
-    cells.BITS,
+    BITS,
     'unigram_bits_per_byte',
-    cells.GAIN,
+    GAIN,
     'above_bytes_bits_per_byte',
     'regret_bits_per_byte',
     'law_bits_per_byte',

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import tokenizer_names
+from experiments import equal_flops, tokenizer_names
+from experiments.equal_flops import BITS, GAIN, Scores
 from experiments.matrix import cells, embeddings, tokens
-from experiments.matrix.cells import BITS, GAIN, Scores
 from experiments.matrix.reading import Corpus
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
@@ -45,7 +45,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Trains all cells, tokenizer by tokenizer; rows of the tables grid, tokenizers and untried."""
   found: dict[tuple[str, str], Scores] = {}
   made: dict[str, Tokenizer] = {}
-  chosen: cells.Chosen = {}
+  chosen: equal_flops.Chosen = {}
   rows, costs, untried = (cells.rows_of(of, made) for of in ('grid', 'tokenizers', 'untried'))
   names = tokenizer_names.labels(config.grid.tokenizers)
   for tokenizer, label in names.items():
@@ -53,7 +53,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
     made[label] = corpus.tokenizer
     add_tokenizer(costs, corpus)
     if not rows:
-      cells.add_law(rows, corpus)
+      equal_flops.add_law(rows, corpus)
     for embedding in config.grid.embeddings:
       where = where_of(label, embedding)
       if scores := cells.measure(config, run, corpus, rows, where, embedding, chosen):

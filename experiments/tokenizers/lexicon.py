@@ -17,7 +17,7 @@ from lib.tokenizers import Tokenizer, registry
 from lib.tokenizers.less_is_better import train_lib
 
 LIB, WITHIN = 'lib', 'bpe'
-OTHERS = (WITHIN, 'bpe_unsplit', 'superbpe', 'sentencepiece')  # of the size that LiB has found
+OTHERS = (WITHIN, 'bpe_unsplit', 'superbpe')  # of the size that LiB has found
 OVER = 'seeds×documents'
 
 
@@ -69,7 +69,8 @@ def _of_seed(options: ConfigDict, seed: int) -> dict[str, Tokenizer]:
     )
   }
   for name in OTHERS:
-    made[name] = registry.train(name, documents, made[LIB].vocab_size)
+    # Of a small text, pairs that come once must be joined to make as many ids.
+    made[name] = registry.train(name, documents, made[LIB].vocab_size, min_count=1)
   return made
 
 

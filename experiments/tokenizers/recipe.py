@@ -2,12 +2,19 @@
 """Tokenizers side by side: the recipe and its tables."""
 
 from experiments.recipe import Recipe
-from experiments.tokenizers import compare, compression, lexicon, parity
+from experiments.tokenizers import compare, compression, lexicon, parity, quality
 
 RECIPE = Recipe(
   'tokenizers',
   'Tokenizers side by side: which is better, and at what?',
-  [compression.COMPRESSION, compression.TRANSITION, compare.TABLE, parity.TABLE, lexicon.TABLE],
+  [
+    compression.COMPRESSION,
+    compression.TRANSITION,
+    compare.TABLE,
+    parity.TABLE,
+    lexicon.TABLE,
+    quality.TABLE,
+  ],
   summary='Tokens that may cross spaces make text shorter than any tokenizer within words can.',
   large_steps=False,
 )

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles a recipe's training step for accelerators that are not attached, and prints its memory
-and cost.
+and cost. Of a Hugging Face folder, logits, scoring and a training step.
 
 python -m experiments.tools.aot --config=equal_info:paper --topology=v5p:8x8x4
+python -m experiments.tools.aot --folder=DIR --topology=v5e:16x16
 
 TPU topologies need libtpu (`make pod` fetches it into .cache/libtpu; then set PYTHONPATH to that),
 `h200x8` the CUDA plugin of the extra `cuda`; `cpu:8` needs nothing. docs/pod.md explains how to
@@ -12,6 +13,7 @@ read the answer.
 import dataclasses
 import functools
 import math
+import pathlib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -24,10 +26,15 @@ from ml_collections import ConfigDict, config_flags
 from experiments.command_line import CONFIGS
 from experiments.recipe import TrainSpec
 from experiments.tools import command, steps
+from lib.data import pipeline
 from lib.errors import InputError
+from lib.language_model import huggingface
+from lib.objectives.next_token import next_token
 from lib.parallel import sharding
 from lib.parallel.mesh import AXES
 from lib.profiling import compiled_step, topologies
+from lib.train import optimizer
+from lib.train.experiment import Experiment
 from pallas_kernels.chips import CHIPS, Chip
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -39,19 +46,26 @@ TOPOLOGY = flags.DEFINE_list(
   'v5p:8x8x4, v5e:16x16, v6e:16x16, h200x8, cpu:8; empty for --scaling alone.',
 )
 SLICES = flags.DEFINE_integer('slices', 1, 'TPU slices, joined by the network.', lower_bound=1)
+FOLDER = flags.DEFINE_string(
+  'folder', '', 'Of a Hugging Face model, instead of a recipe; its config.json is enough.'
+)
 MODEL = flags.DEFINE_string('model', '', 'Which of the recipe; the largest if not given.')
 SCALING = flags.DEFINE_bool('scaling', False, 'Estimate scaling from 8 to 1,024 v5p chips too.')
 HEADER = (
   'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'parameters',
   'state and batch', 'returned', 'temporaries', 'program', 'of memory', 'collectives a step',
-  'kernels', 'TFLOP a chip', 'by the compiler', 'compiled in', 'fits',
+  'kernels', 'TFLOP a chip', 'by the compiler', 'compiled in, CPU time',
+  'fits',
 )  # fmt: skip
 ESTIMATES = (
   'scaling', 'chips', 'rows', 'computing, ms', 'sending, ms', 'rows a second', 'of full rate',
 )  # fmt: skip
 SIZES = ('v5p:2x2x2', 'v5p:4x4x4', 'v5p:8x8x4', 'v5p:8x8x16')
+LENGTH = 4096  # tokens at most of the texts that a folder's model is compiled for, one a chip
+METHODS = {'logits': 'logits', 'scoring': '__call__'}
 REFERENCE = 256  # chips on which weak scaling has the config's batch
 Making = Callable[[bool], TrainSpec]  # whether to rematerialise -> the plan
+Compiling = Callable[['Attempt', Sequence[jax.Device]], compiled_step.Step]
 
 
 class Attempt(NamedTuple):
@@ -70,11 +84,18 @@ class Attempt(NamedTuple):
 
 def execute() -> None:
   """Prints a row for each attempt, up to the first that fits, on each topology."""
-  config = CONFIG.value
-  recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
   jax.config.update('jax_platforms', 'cpu')  # also on a machine with an accelerator
   jax.config.update('jax_num_cpu_devices', max(map(_cpus, TOPOLOGY.value), default=1))
   jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
+  found = of_folder(pathlib.Path(FOLDER.value)) if FOLDER.value else of_recipe()
+  if None in found:
+    sys.exit(1)
+
+
+def of_recipe() -> list[compiled_step.Step | None]:
+  """The training step of a recipe's model on each topology."""
+  config = CONFIG.value
+  recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
   name = steps.chosen(recipe, config, MODEL.value)
   for topology in TOPOLOGY.value:  # those refused are, before minutes go by for the others
     topologies.devices(topology, SLICES.value)
@@ -83,8 +104,38 @@ def execute() -> None:
   found = [fit(config, name, made, topology, SLICES.value) for topology in TOPOLOGY.value]
   if SCALING.value:
     scale(config, name, made)
-  if None in found:
-    sys.exit(1)
+  return found
+
+
+def of_folder(path: pathlib.Path) -> list[compiled_step.Step | None]:
+  """What a user of a Hugging Face model runs, on each topology; a text for each chip.
+
+  The weights are sharded over all chips. They have the folder's dtype, but float32 in training.
+  """
+  shape = huggingface.read_shape(path)
+  module, length = shape.module, min(shape.context, LENGTH)
+  every = [topologies.devices(topology, SLICES.value) for topology in TOPOLOGY.value]
+  print(_head(HEADER), flush=True)
+  found = []
+  for topology, devices in zip(TOPOLOGY.value, every):
+    batch = pipeline.shapes(len(devices), length)
+    own = Attempt({'data': SLICES.value, 'fsdp': -1}, False, 1)
+    for what, method in METHODS.items():
+      compiling = lambda own, devices, method=method, batch=batch: compiled_step.compile_method(
+        module, method, batch, sharding.make_mesh(own.mesh, devices), module.decoder.dtype
+      )
+      found.append(first_that_fits(f'{path.name}, {what}', compiling, [own], topology, devices))
+
+    def trained(remat: bool, batch: dict = batch) -> TrainSpec:
+      one = module.clone(decoder=module.decoder.clone(remat=remat))
+      chain = optimizer.make_optimizer('adamw', lambda _: 1e-4)
+      experiment = Experiment(*next_token(one), batches=())
+      return TrainSpec(experiment, chain, batch, module.embedding.vocab_size)
+
+    ways = [own, own._replace(remat=True)]
+    name = f'{path.name}, training step'
+    found.append(first_that_fits(name, _training(trained), ways, topology, devices))
+  return found
 
 
 def _cpus(topology: str) -> int:
@@ -96,15 +147,57 @@ def fit(
   config: ConfigDict, name: str, made: Making, topology: str, slices: int = 1
 ) -> compiled_step.Step | None:
   """Tries one way after the other until the step fits, and prints what came of each."""
-  devices, chip = topologies.devices(topology, slices), topologies.chip_of(topology)
+  devices, one = topologies.devices(topology, slices), made(False)
+  seeds = one.batch['targets'].shape[0]
+  hosts = {device.process_index for device in devices}
+  if one.alone and len(hosts) == 1 and 1 < seeds <= len(devices):  # as `fit.way` chooses
+    where = [Attempt({'data': seeds}, any(_remats(config)), config.accumulate)]
+    name = f'{name}, {seeds} seeds by pmap'
+    return first_that_fits(name, _one_each(one, seeds), where, topology, devices[:seeds])
+  ways = attempts(config, rows_of(one), len(devices))
+  return first_that_fits(name, _training(made), ways, topology, devices)
+
+
+def _one_each(one: TrainSpec, seeds: int) -> Compiling:
+  """Compiles the step of several seeds, each on a device of its own."""
+
+  def compiling(attempt: Attempt, devices: Sequence[jax.Device]) -> compiled_step.Step:
+    assert one.alone
+    mesh = sharding.independent_devices(devices)
+    return compiled_step.compile_step(
+      one.alone, one.optimizer, one.batch, mesh, attempt.accumulate, seeds
+    )
+
+  return compiling
+
+
+def _training(made: Making) -> Compiling:
+  """Compiles the training step of a plan."""
+
+  def compiling(attempt: Attempt, devices: Sequence[jax.Device]) -> compiled_step.Step:
+    one, mesh = made(attempt.remat), sharding.make_mesh(attempt.mesh, devices)
+    return compiled_step.compile_step(
+      one.experiment, one.optimizer, one.batch, mesh, attempt.accumulate
+    )
+
+  return compiling
+
+
+def first_that_fits(
+  name: str,
+  compiling: Compiling,
+  ways: Sequence[Attempt],
+  topology: str,
+  devices: Sequence[jax.Device],
+) -> compiled_step.Step | None:
+  """Tries one way after the other on the devices of a topology, and prints what came of each."""
+  chip = topologies.chip_of(topology)
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
   where = topology if slices == 1 else f'{slices} × {topology}'
-  for attempt in attempts(config, rows_of(made(False)), len(devices)):
-    one, row = made(attempt.remat), [name, where, *_shown(attempt)]
+  for attempt in ways:
+    row = [name, where, *_shown(attempt)]
     try:
-      mesh = sharding.make_mesh(attempt.mesh, devices)
-      step = compiled_step.compile_step(
-        one.experiment, one.optimizer, one.batch, mesh, attempt.accumulate
-      )
+      step = compiling(attempt, devices)
     except (InputError, jax.errors.JaxRuntimeError) as error:
       print(_line([*row, *[''] * (len(HEADER) - len(row) - 1), _reason(error)]), flush=True)
       continue

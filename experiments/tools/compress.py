@@ -3,7 +3,11 @@
 
 python -m experiments.tools.compress encode FILE --tokenizer=PATH [--out=PATH --force]
 python -m experiments.tools.compress decode FILE --tokenizer=PATH [--out=PATH --force]
+python -m experiments.tools.compress encode FILE --model=MODEL [--out=PATH --force]
 python -m experiments.tools.compress corpus SOURCE --tokenizer=PATH --out=DIR [--split=train]
+
+With --model a trained model of tokens, in place of a tokenizer, predicts each byte by its exact law
+(`lib.decoding.byte_view`), and an arithmetic coder writes them; the same model decodes.
 
 FILE and --out can be - for standard input and output.
 """
@@ -36,6 +40,7 @@ STANDARD = '-'  # standard input or output
 TOKENIZER = flags.DEFINE_string(
   'tokenizer', None, 'A tokenizer file (docs/compress.md: getting a tokenizer).'
 )
+MODEL = flags.DEFINE_string('model', None, 'Folder of a trained model, to code bytes by.')
 OUT = flags.DEFINE_string('out', None, 'What to write: a file, or the folder of a corpus.')
 FORCE = flags.DEFINE_bool('force', False, 'Overwrite a file that is there.')
 VERIFY = flags.DEFINE_bool('verify', False, 'Decode while encoding, lossless or not.')
@@ -185,7 +190,15 @@ def execute(argv: list[str]) -> None:
   to_stream = out == STANDARD or atomic.is_stream(out)
   if command == 'encode' and out == STANDARD and sys.stdout.isatty():
     raise InputError('tokens are no text for a terminal: name a file with --out=PATH')
-  tokenizer = tokenizers.load(_named(TOKENIZER, 'a tokenizer file'))
+  if MODEL.value:
+    from lib import language_model  # brings JAX, which tokenizers do without
+    from lib.compression.by_model import ByModel
+
+    if TOKENIZER.value:
+      raise InputError('give --tokenizer or --model, not both.')
+    tokenizer: Tokenizer = ByModel(language_model.load(MODEL.value))
+  else:
+    tokenizer = tokenizers.load(_named(TOKENIZER, 'a tokenizer file'))
   with _opened(name) as source:
     if command == 'encode':
       words = encode(source, out, tokenizer)

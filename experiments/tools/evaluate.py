@@ -8,7 +8,9 @@ MODEL is a folder that a recipe wrote or a Hugging Face folder. A document begin
 BOS (else its EOS; else its first token is not scored). Documents longer than the context are read
 in windows that overlap by half, and each token is scored once, by the probability among all of the
 model's ids. Questions are multiple choice, in the layout of MMLU, ARC or CommonsenseQA
-(`lib.tasks.questions`). The CSV has a line for each document, or with --view=tokens for each token.
+(`lib.tasks.questions`). With --view=bytes the exact law of bytes is scored too, which sums over all
+covers of a text (`lib.decoding.byte_view`). The CSV has a line for each document, or for each token
+or byte, as --view says.
 """
 
 import csv
@@ -24,7 +26,7 @@ from absl import flags
 from experiments.tools import command, models
 from lib import atomic, stats
 from lib.errors import InputError
-from lib.language_model import TokenLoss, TrainedModel
+from lib.language_model import TokenLoss, TrainedModel, byte_law
 from lib.parallel import sharding
 from lib.tasks import multiple_choice, questions
 
@@ -32,7 +34,7 @@ SOURCE = flags.DEFINE_string('source', 'stdlib', 'The text: stdlib, files, a fol
 SPLIT = flags.DEFINE_enum('split', 'test', models.SPLITS, 'Which part of it.')
 LIMIT = flags.DEFINE_integer('limit_bytes', 100_000, 'Bytes of it at most.', lower_bound=1)
 CSV = flags.DEFINE_string('csv', '', 'A new file for the scores.')
-VIEW = flags.DEFINE_enum('view', 'documents', ('documents', 'tokens'), 'Lines of the CSV.')
+VIEW = flags.DEFINE_enum('view', 'documents', ('documents', 'tokens', 'bytes'), 'Lines of the CSV.')
 QUESTIONS = flags.DEFINE_string('questions', '', 'Multiple choice in place of a text.')
 SEED = flags.DEFINE_integer('seed', 0, 'Of random rows, if the embedding draws them.')
 LOG_2 = float(np.log(2))
@@ -51,7 +53,12 @@ def execute(*folders: str) -> None:
   losses = model.token_loss(texts, SEED.value)
   seconds = time.perf_counter() - begin
   print('\n'.join(summary(model, texts, losses, seconds)))
-  if path:
+  if VIEW.value == 'bytes':
+    found = byte_law.byte_loss(model, texts)
+    print('\n'.join(of_bytes(texts, losses, found)))
+    if path:
+      write_bytes(path, texts, found.nats)
+  elif path:
     write(path, losses, VIEW.value, model)
 
 
@@ -92,6 +99,19 @@ def summary(
     first = stop
 
 
+def of_bytes(
+  texts: Sequence[bytes], losses: Sequence[TokenLoss], found: byte_law.ByteLoss
+) -> Iterator[str]:
+  """Lines on the exact law of bytes, next to that of the texts' own tokens."""
+  size = sum(map(len, texts))
+  bits = lambda rows: sum(float(nats.sum()) for nats in rows) / LOG_2 / size
+  yield f'{bits(found.nats):.4f} bits_per_byte_bytes, over all covers'
+  yield f'{bits([loss.nats for loss in losses]):.4f} bits_per_byte_tokens, of the encoding'
+  yield f'{found.leak:.2e} leak_nats_per_token, to tokens that may not follow'
+  yield f'{found.sum_error:.1e} next_byte_sum_error: |bytes + end + leak − 1|, at most'
+  yield f'{found.evaluations / size:.2f} evaluations of the model for a byte'
+
+
 SCORES = {  # quantity of `multiple_choice.quantities` -> in words
   'accuracy_log_likelihood': 'accuracy: the likeliest of the letters',
   'accuracy_one_token': 'probability that the first token is the right letter',
@@ -118,6 +138,16 @@ def answered(model: TrainedModel, asked: Sequence[questions.Question]) -> Iterat
     measured = found.sem is not None and name.startswith(('accuracy', 'p_'))
     error = f' ± {found.sem:.4f}' if measured else ''
     yield f'{found.value:.4f}{error:9}  {words}'
+
+
+def write_bytes(path: pathlib.Path, texts: Sequence[bytes], nats: Sequence[np.ndarray]) -> None:
+  """The nats of each byte as CSV."""
+  out = io.StringIO()
+  lines = csv.writer(out, lineterminator='\n')
+  lines.writerow(('document', 'place', 'byte', 'nats'))
+  for i, (text, row) in enumerate(zip(texts, nats, strict=True)):
+    lines.writerows((i, at, *pair) for at, pair in enumerate(zip(text, row, strict=True)))
+  atomic.write(path, out.getvalue())
 
 
 def write(path: pathlib.Path, losses: Sequence[TokenLoss], view: str, model: TrainedModel) -> None:

@@ -4,7 +4,7 @@
 python -m experiments.tools.tokenizer train FAMILY OUT [--source=stdlib --vocab_size=8192]
 python -m experiments.tools.tokenizer train superbpe OUT --parent=FILE
 python -m experiments.tools.tokenizer export FILE OUT [--rule=cl100k]
-python -m experiments.tools.tokenizer inspect FILE
+python -m experiments.tools.tokenizer inspect FILE [--model=FOLDER]
 
 `export` writes a tokenizer.json where OUT ends in .json, and else a file of ours. FILE is any file
 that tokenizers are loaded from, or a rank file of tiktoken with the rule that it goes with.
@@ -24,6 +24,7 @@ from experiments.tools import command
 from lib import atomic, tokenizers
 from lib.data import sources
 from lib.errors import InputError
+from lib.evals import undertrained
 from lib.tokenizers import Tokenizer, ranks, registry, superbpe
 from lib.tokenizers.bpe import BPE
 
@@ -33,6 +34,9 @@ VOCAB_SIZE = flags.DEFINE_integer('vocab_size', 8192, 'train: the most tokens.')
 RULE = flags.DEFINE_string('rule', None, 'How text is split: for `train bpe`, or a rank file.')
 PARENT = flags.DEFINE_string(
   'parent', None, 'For `train superbpe`: the file of a BPE whose merges are kept as the first.'
+)
+MODEL = flags.DEFINE_string(
+  'model', None, 'inspect: a model over the tokens; those that it was hardly trained on are listed.'
 )
 FORCE = flags.DEFINE_bool('force', False, 'Overwrite a file that is there.')
 SHOWN = 12  # examples of each kind
@@ -75,7 +79,37 @@ def export(path: str, out: str) -> str:
 def inspect(path: str) -> str:
   """What is remarkable in a vocabulary, a line each."""
   tokenizer = tokenizers.load(path)
-  return '\n'.join([f'{path}: {describe(tokenizer)}', *kinds(tokenizer)])
+  lines = [f'{path}: {describe(tokenizer)}', *kinds(tokenizer)]
+  if MODEL.value is not None:
+    lines += undertrained_tokens(tokenizer, MODEL.value)
+  return '\n'.join(lines)
+
+
+def undertrained_tokens(tokenizer: Tokenizer, folder: str) -> list[str]:
+  """The tokens with the least trained rows in a model, by its output and by its input table.
+
+  Raises:
+    InputError: the model is over another tokenizer, or has no tables.
+  """
+  from lib import language_model  # brings JAX, which the other commands do without
+
+  model = language_model.load(folder)
+  if model.tokenizer is None or model.tokenizer.fingerprint != tokenizer.fingerprint:
+    raise InputError(f'the model {folder} is not over this tokenizer: give the file it has.')
+  tables = model.embedding_tables()
+  pieces = [tokenizer.token_bytes(i) or b'' for i in range(tokenizer.vocab_size)]
+  bytes_of = {i: piece for i, piece in enumerate(pieces) if piece}
+  unused = [i for i, piece in enumerate(pieces) if not piece] + unreachable(tokenizer, bytes_of)
+  found = {'input rows, by their norm': undertrained.input_norm(tables.input[: len(pieces)])}
+  if len(unused) > 1:
+    what = f'output rows, by their cosine distance to the mean of {len(unused):,} unused tokens'
+    found[what] = undertrained.output_distance(tables.output[: len(pieces)], unused)
+  lines = []
+  for what, scores in found.items():
+    least = np.argsort(scores, kind='stable')[: 2 * SHOWN].tolist()
+    some = ' '.join(f'{pieces[i]!r}'[1:] + f' {scores[i]:.3g}' for i in least)
+    lines.append(f'least trained {what}; the median is {np.median(scores):.3g}: {some}')
+  return lines
 
 
 def describe(tokenizer: Tokenizer) -> str:

@@ -27,11 +27,15 @@ from lib.language_model import TrainedModel, huggingface
 from lib.tokenizers import registry
 from lib.tokenizers.base import Dictionary
 from lib.transplant import methods, pieces, transplant, vectors, vocabularies
+from lib.transplant.distillation import PREFIX, distil
 
 MODEL = flags.DEFINE_string('model', '', 'Folder of the model.')
 TOKENIZER = flags.DEFINE_string('tokenizer', '', 'File of the new tokenizer.')
 METHOD = flags.DEFINE_string(
-  'method', 'focus', f'One of {", ".join(methods.METHODS)}; a number is its k, as in omp32.'
+  'method',
+  'focus',
+  f'One of {", ".join(methods.METHODS)}; a number is its k, as in omp32; '
+  f'with {PREFIX} before it, Token Distillation follows.',
 )
 OUT = flags.DEFINE_string('out', '', 'A new folder.')
 TEXT = flags.DEFINE_string(
@@ -74,13 +78,14 @@ def transplanted(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, di
   """The model for the new tokenizer, and the report."""
   own = pieces.dictionary(registry.load(TOKENIZER.value), 'new')
   new = vocabularies.union(old, own) if EXPAND.value else own
-  needs = methods.find(METHOD.value).needs
+  method = METHOD.value.removeprefix(PREFIX)
+  needs, distilled = methods.find(method).needs, method != METHOD.value
   if EXPAND.value and needs == 'donor':
     raise InputError(f'--method={METHOD.value} needs a donor, which has no rows of old tokens.')
   given, texts = None, []
   if needs == 'vectors' and VECTORS.value:
     given = vectors.read(VECTORS.value, old, new)
-  elif needs == 'vectors':
+  elif needs == 'vectors' or distilled:
     texts = read_texts(LIMIT.value)
   donor = language_model.load(DONOR.value) if DONOR.value else None
   if donor and (donor.tokenizer is None or donor.tokenizer.fingerprint != own.fingerprint):
@@ -90,19 +95,22 @@ def transplanted(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, di
     model.embedding_tables(),
     old,
     new,
-    METHOD.value,
+    method,
     vectors_of=given,
     donor=donor.embedding_tables() if donor else None,
     texts=texts,
     copy_exact=COPY.value,
     seed=SEED.value,
   )
+  changed = put(model, new, made.tables, pieces.match(old, new))
+  if distilled:
+    changed, _ = distil(model, changed, texts or read_texts(LIMIT.value), seed=SEED.value)
   seconds = time.perf_counter() - begin
   report = {
     'method': METHOD.value, 'old_ids': old.vocab_size, 'ids': new.vocab_size,
     'counts': made.report, 'seconds': round(seconds, 2),
   }  # fmt: skip
-  return put(model, new, made.tables, pieces.match(old, new)), report
+  return changed, report
 
 
 def trimmed(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, dict]:

@@ -12,6 +12,7 @@ at a node is in no text, so the laws of the next byte add up to less than 1 by a
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -101,7 +102,30 @@ class Vocabulary:
     return node
 
 
-Rows = Callable[[Sequence[int], Sequence[Node]], np.ndarray]
+class Law(Protocol):
+  """The law of the next token of several texts."""
+
+  def reset(self, texts: Sequence[int]) -> None:
+    """Forgets what was read of these texts."""
+    ...
+
+  def __call__(self, texts: Sequence[int], nodes: Sequence[Node]) -> np.ndarray:
+    """P(token | tokens of a node), [n, V], for one node of each text or several."""
+    ...
+
+
+class OfIds:
+  """A law that is a function of the ids alone: (ids) -> probabilities [V]."""
+
+  def __init__(self, next_token: Callable[[tuple[int, ...]], np.ndarray]):
+    self._next_token = next_token
+
+  def reset(self, texts: Sequence[int]) -> None:
+    """There is nothing to forget."""
+
+  def __call__(self, texts: Sequence[int], nodes: Sequence[Node]) -> np.ndarray:
+    """As the function says."""
+    return np.stack([self._next_token(tuple(node.ids())) for node in nodes])
 
 
 @dataclasses.dataclass(eq=False)
@@ -119,30 +143,35 @@ class ByteTexts:
 
   Args:
     vocabulary: of the model.
-    rows: (text of each node, nodes) -> next-token probabilities [N, V]. It is asked once for each
-      node, after its parent.
+    law: of the model. It is asked once for each node.
     count: number of texts.
     beam: the most nodes of a text, the heaviest; None for all, which is exact.
+    strict: refuse a text that no tokens cover; else its probability is 0, and its laws are zeros.
 
   Attributes:
     log_probability: log P(text) of each, float64 [count].
     evaluations: nodes at which the model was asked.
-    leak: the sum over these nodes of the probability of tokens that may not follow.
+    leak: −log of the probability of tokens that may follow, summed over these nodes, in nats.
   """
 
-  def __init__(self, vocabulary: Vocabulary, rows: Rows, count: int, beam: int | None = None):
-    self._vocabulary, self._rows, self._beam = vocabulary, rows, beam
+  def __init__(
+    self, vocabulary: Vocabulary, law: Law, count: int, beam: int | None = None, strict: bool = True
+  ):
+    self._strict = strict
+    self._vocabulary, self._law, self._beam = vocabulary, law, beam
     self._text = [bytearray() for _ in range(count)]
     self._live: list[list[_Live]] = [[] for _ in range(count)]
     self.log_probability = np.zeros(count)
     self.evaluations, self.leak = 0, 0.0
+    self._leaking = np.zeros(count)
 
   def begin(self, which: Sequence[int], nodes: Sequence[Node] | None = None) -> None:
     """Starts texts again: empty, or after the tokens of nodes, which are then certain."""
     nodes = [self._vocabulary.root] * len(which) if nodes is None else nodes
+    self._law.reset(which)
     for text in which:
       self._text[text], self._live[text] = bytearray(), []
-      self.log_probability[text] = 0
+      self.log_probability[text] = self._leaking[text] = 0
     self._add(which, [dataclasses.replace(node, place=0) for node in nodes], [1.0] * len(which))
 
   def _add(self, texts: Sequence[int], nodes: Sequence[Node], weights: Sequence[float]) -> None:
@@ -150,12 +179,14 @@ class ByteTexts:
     if not nodes:
       return
     known, order = self._vocabulary, self._vocabulary.words.order
-    rows = self._rows(texts, nodes)
+    rows = self._law(texts, nodes)
     self.evaluations += len(nodes)
     for text, node, weight, row in zip(texts, nodes, weights, rows, strict=True):
       kept = np.where(known.allowed(node.state), row[order], 0.0)
       end = float(row[known.ends].sum())
-      self.leak += max(0.0, 1.0 - float(kept.sum()) - end)
+      mass = float(kept.sum()) + end
+      self.leak -= np.log(min(mass, 1.0)) if mass else 0.0
+      self._leaking[text] += weight * max(0.0, 1.0 - mass)
       self._live[text].append(_Live(node, weight, kept, end))
 
   def next_bytes(self) -> np.ndarray:
@@ -171,6 +202,10 @@ class ByteTexts:
         if not held:
           out[text, END] += one.weight * one.end
     return out
+
+  def leaking(self) -> np.ndarray:
+    """How much less than 1 the laws of the next byte add up to, float64 [count]."""
+    return self._leaking.copy()
 
   def append(self, which: Sequence[int], bytes_: Sequence[int]) -> None:
     """One more byte of the texts `which`.
@@ -195,11 +230,15 @@ class ByteTexts:
             new.append((self._vocabulary.child(one.node, token), one.weight * one.row[exact]))
           if after.size and mass > one.weight * (one.row[exact] if exact >= 0 else 0):
             kept.append(one)
+      if not total and not self._strict:
+        self.log_probability[text], self._live[text] = -np.inf, []
+        continue
       if not total:
         raise InputError(
           f'no tokens of this model cover the text that ends with {bytes(read[-20:])!r}.'
         )
       self.log_probability[text] += np.log(total)
+      self._leaking[text] = 0
       if self._beam is not None:
         new.sort(key=lambda pair: -pair[1])
         new = new[: self._beam]

@@ -32,7 +32,7 @@ from lib.errors import InputError
 from lib.language_model import layouts
 from lib.language_model.layouts import LAYOUTS
 from lib.language_model.trained_model import Provenance, TrainedModel
-from lib.models.decoder import LanguageModel
+from lib.models.decoder import Decoder, LanguageModel
 from lib.parallel import sharding
 from lib.parameters import Declaration, describe_model, path_name
 from lib.tokenizers import foreign, registry
@@ -359,6 +359,9 @@ def _said(
   own = str(model.provenance.config.get('model_type', ''))
   if layout and layout not in LAYOUTS:
     raise InputError(f'the layout {layout!r} is not supported: use one of {", ".join(LAYOUTS)}.')
+  if not isinstance(module.decoder, Decoder):
+    kind = type(module.decoder).__name__
+    raise InputError(f'no layout can say a {kind}: only a Decoder is written.')
   names = [layout] if layout else [own] * (own in LAYOUTS) + list(LAYOUTS)
   reasons = []
   for name in names:

@@ -439,6 +439,12 @@ def _sample_rows(
   return module.apply(variables, method=lambda bound: bound.embedding.sample_rows(own, batch))
 
 
+def draws_rows(model: TrainedModel) -> bool:
+  """Whether the embedding of a model draws its rows."""
+  drawn = lambda: _sample_rows(model.module, model.variables, 0, jax.random.key(0))
+  return jax.eval_shape(drawn) is not None
+
+
 def flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Arrays on the host by their path, such as 'params/decoder/final_norm/scale'."""
   leaves = jax.tree_util.tree_leaves_with_path(variables)

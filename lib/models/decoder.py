@@ -252,7 +252,7 @@ class Decoder(nn.Module):
     x_btd = x_btd.astype(self.dtype)
     bias = None
     if self.position == 'learned':
-      if length > self.max_length:
+      if cache is None and length > self.max_length:
         raise InputError(f'{length} tokens exceed the {self.max_length} learned positions.')
       init = nn.initializers.normal(self.init_std or 0.02)
       table = self.param('positions', init, (self.max_length, self.dim))

@@ -20,10 +20,9 @@ import jax.numpy as jnp
 
 from lib.errors import InputError
 from lib.models.kv_cache import Cache
-from lib.models.recurrence import ages, last_slots
+from lib.models.recurrence import ages, last_slots, recurrence
 from lib.models.routers import Seen
 from lib.parameters import declare_flops, declared, flops_times
-from pallas_kernels.linear_recurrence import linear_recurrence
 
 CLIP = 1e-4  # of probabilities that smooth
 STAGES = ('', '_2', '_3')  # what the names of metrics of each stage end in
@@ -70,7 +69,7 @@ def smooth(x: jax.Array, weights: jax.Array, before: jax.Array) -> jax.Array:
     before: y_{−1}, [B, D].
   """
   weights = weights[..., None]
-  return linear_recurrence(1 - weights, weights * x, before)
+  return recurrence(1 - weights, weights * x, before)
 
 
 def straight_through(x: jax.Array, confidence: jax.Array) -> jax.Array:
@@ -91,10 +90,11 @@ def ratio_loss(share: jax.Array, probability: jax.Array, target: float) -> jax.A
 def stage_factors(rates: Sequence[float]) -> tuple[tuple[str, float], ...]:
   """Factors of the learning rate (`lib.train.optimizer`) by stage, the outermost first.
 
-  The embedding learns as the outermost stage does, stages without a factor as the last one.
+  The embedding learns as the outermost stage does, stages without a factor as the last one. The
+  model of a router keeps its weights.
   """
   by_depth = [('(/inner.*)' * depth, rate) for depth, rate in enumerate(rates)]
-  return tuple(reversed(by_depth))
+  return (('/router/model/', 0.0), *reversed(by_depth)) if rates else ()
 
 
 class HierarchyCache(NamedTuple):
@@ -104,11 +104,12 @@ class HierarchyCache(NamedTuple):
     own: slots of the tokens; its keys are the encoder's vectors, its values the smoothed vectors,
       of one layer and head.
     chunks: int32 [B, S], chunks that begin up to and with each token.
-    encoder, decoder, inner: of the parts; None for a part that is not there.
+    router, encoder, decoder, inner: of the parts; None for a part that has none.
   """
 
   own: Cache
   chunks: jax.Array
+  router: Any
   encoder: Any
   decoder: Any
   inner: Any
@@ -145,6 +146,7 @@ class HierarchyCache(NamedTuple):
     return HierarchyCache(
       self.own.rollback(lengths),
       self.chunks,
+      back(self.router, lengths),
       back(self.encoder, lengths),
       back(self.decoder, lengths),
       back(self.inner, chunks),
@@ -213,7 +215,8 @@ class Hierarchy(nn.Module):
     x_btd, encoder = self._part(self.encoder, x_btd, positions, segments, cache, 'encoder')
     age = positions if segments is None else ages(segments)
     real = jnp.ones_like(age, bool) if segments is None else segments > 0
-    probability = self.router(self._seen(x_btd, age, segments, cache, ids)).astype(jnp.float32)
+    seen = self._seen(x_btd, age, segments, cache, ids)
+    probability, router = self.router(seen, None if cache is None else cache.router)
     probability = jnp.where(age == 0, 1.0, probability)
     begins = (probability > 0.5) & real
     length = x_btd.shape[1]
@@ -251,7 +254,7 @@ class Hierarchy(nn.Module):
     rows, slots = jnp.arange(len(age))[:, None], cache.own.next_slots(length)
     total = last_slots(cache.chunks[..., None], cache.lengths, 1)[:, 0] + chunks.of_token + 1
     counted = cache.chunks.at[rows, slots].set(total, mode='drop')
-    return y_btd, HierarchyCache(own, counted, encoder, decoder, inner)
+    return y_btd, HierarchyCache(own, counted, router, encoder, decoder, inner)
 
   def _check(self) -> None:
     if self.inner_dim < self.dim:
@@ -319,4 +322,5 @@ class Hierarchy(nn.Module):
     own = Cache.empty((1, batch, 1, length, self.dim), self.dtype, jnp.float32)
     chunks = jnp.zeros((batch, length), jnp.int32)
     of = lambda part: None if part is None else part.empty_cache(batch, length)
-    return HierarchyCache(own, chunks, of(self.encoder), of(self.decoder), of(self.inner))
+    parts = (self.router, self.encoder, self.decoder, self.inner)
+    return HierarchyCache(own, chunks, *map(of, parts))

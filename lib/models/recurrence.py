@@ -14,13 +14,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from lib.errors import InputError
 from lib.models.kv_cache import Cache
 from lib.parallel.activations import by_rows
+from lib.parallel.mesh import BATCH_AXES, TENSOR, batch_devices
 from lib.parameters import declare_flops, declared
 from pallas_kernels.implementations import backend
-from pallas_kernels.linear_recurrence import linear_recurrence
+from pallas_kernels.linear_recurrence import linear_recurrence, preferred
 
 KINDS = ('recurrence', 'convolution')
 TAPS = 4  # inputs that the convolution sees, the newest among them
@@ -39,6 +41,30 @@ def last_slots(kept: jax.Array, lengths: jax.Array, count: int) -> jax.Array:
   slots = lengths[:, None] + jnp.arange(-count, 0)[None]
   found = jnp.take_along_axis(kept, jnp.maximum(slots, 0)[..., None], axis=1)
   return jnp.where((slots >= 0)[..., None], found, 0)
+
+
+def recurrence(gates: jax.Array, inputs: jax.Array, initial: jax.Array | None = None) -> jax.Array:
+  """`linear_recurrence`, on the mesh in use: each device has its own texts and channels.
+
+  A compiler cannot split a kernel, so `shard_map` gives each device its part. Texts or channels
+  that do not divide over their axes are replicated along them.
+  """
+  if initial is None:
+    initial = jnp.zeros_like(inputs[:, 0])
+  mesh = jax.sharding.get_abstract_mesh()
+  kernel = preferred(gates.dtype, inputs.dtype, initial.dtype) != 'chunked'
+  if not kernel or batch_devices(mesh) * mesh.shape.get(TENSOR, 1) == 1:
+    return linear_recurrence(gates, inputs, initial)
+  batch = BATCH_AXES if inputs.shape[0] % batch_devices(mesh) == 0 else None
+  channels = TENSOR if inputs.shape[2] % mesh.shape[TENSOR] == 0 else None
+  whole = PartitionSpec(batch, None, channels)
+  alike = PartitionSpec(batch) if gates.shape[2] == 1 else whole
+  return jax.shard_map(
+    linear_recurrence,
+    in_specs=(alike, whole, PartitionSpec(batch, channels)),
+    out_specs=whole,
+    check_vma=False,
+  )(gates, inputs, initial)
 
 
 class RecurrentLayer(nn.Module):
@@ -97,7 +123,7 @@ class RecurrentLayer(nn.Module):
       new = (1 - keep) * wide
       keep = jnp.where((age > 0)[..., None], keep, 0)
       before = None if read is None else last_slots(read[1][:, 0], lengths, 1)[:, 0]
-      states = linear_recurrence(keep, new, before)
+      states = recurrence(keep, new, before)
       mixed = mixed + states.astype(self.dtype)
     project = nn.Dense(self.dim, use_bias=False, kernel_init=out_of, dtype=self.dtype, name='out')
     rows = (mixed * nn.silu(gate)).reshape(-1, width)

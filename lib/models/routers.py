@@ -2,13 +2,14 @@
 """Routers: where a chunk of tokens begins.
 
 A router is a module that maps what has been read, `Seen`, to the probability [B, N] that each token
-begins a chunk. A chunk begins where it is above 1/2, and at the beginning of a document.
+begins a chunk. A chunk begins where it is above 1/2, and at the beginning of a document. A router
+that reads tokens by a model of its own has a cache too.
 
 Legend: B batch, T length, N new tokens, S slots of a cache, D model width.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -39,7 +40,20 @@ class Seen(NamedTuple):
   segments: jax.Array | None
 
 
-class Cosine(nn.Module):
+class Router(nn.Module):
+  """Where chunks begin, by a rule or learned."""
+
+  reads_ids = False
+
+  def __call__(self, seen: Seen, cache: Any = None) -> tuple[jax.Array, Any]:
+    """Probabilities [B, N], float32, and the longer cache of a router that has one."""
+    raise NotImplementedError
+
+  def empty_cache(self, batch: int, length: int) -> Any:
+    """A cache for texts that have not begun, or None."""
+
+
+class Cosine(Router):
   """H-Net's learned router: p = (1 − cos(W_q x_t, W_k x_{t−1})) / 2; W are the identity at first.
 
   Attributes:
@@ -47,11 +61,10 @@ class Cosine(nn.Module):
   """
 
   dim: int
-  reads_ids = False
 
   @nn.compact
-  def __call__(self, seen: Seen) -> jax.Array:
-    """Probabilities [B, N], float32."""
+  def __call__(self, seen: Seen, cache: Any = None) -> tuple[jax.Array, Any]:
+    """As `Router`."""
     declare_flops(self, 2 * 2 * self.dim**2)
     identity = declared(_identity, ('fsdp', 'tensor'))
     dense = lambda name: nn.Dense(self.dim, use_bias=False, kernel_init=identity, name=name)
@@ -59,14 +72,14 @@ class Cosine(nn.Module):
     key = dense('key')(seen.before.astype(jnp.float32))
     length = lambda x: jnp.sqrt((x**2).sum(axis=-1) + 1e-12)
     cosine = (query * key).sum(axis=-1) / (length(query) * length(key))
-    return jnp.clip((1 - cosine) / 2, 0, 1)
+    return jnp.clip((1 - cosine) / 2, 0, 1), None
 
 
 def _identity(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
   return jnp.eye(shape[0], dtype=dtype)
 
 
-class Stride(nn.Module):
+class Stride(Router):
   """Every `size`-th token of a document begins a chunk.
 
   Attributes:
@@ -74,16 +87,15 @@ class Stride(nn.Module):
   """
 
   size: int
-  reads_ids = False
 
-  def __call__(self, seen: Seen) -> jax.Array:
-    """Probabilities [B, N], 0 or 1."""
+  def __call__(self, seen: Seen, cache: Any = None) -> tuple[jax.Array, Any]:
+    """As `Router`: 0 or 1."""
     if self.size < 1:
       raise InputError(f'a stride must be 1 or more; got {self.size}.')
-    return (seen.ages % self.size == 0).astype(jnp.float32)
+    return (seen.ages % self.size == 0).astype(jnp.float32), None
 
 
-class Spaces(nn.Module):
+class Spaces(Router):
   """SpaceByte's rule: a chunk begins at a token of `ids` after one that is none of them.
 
   Attributes:
@@ -93,14 +105,53 @@ class Spaces(nn.Module):
   ids: tuple[int, ...]
   reads_ids = True
 
-  def __call__(self, seen: Seen) -> jax.Array:
-    """Probabilities [B, N], 0 or 1."""
+  def __call__(self, seen: Seen, cache: Any = None) -> tuple[jax.Array, Any]:
+    """As `Router`: 0 or 1."""
     if seen.ids is None or seen.ids_before is None:
       raise InputError('spaces are known of tokens alone: a second stage has no ids.')
     table = np.zeros(max(self.ids) + 2, np.float32)
     table[list(self.ids)] = 1
     marked = lambda ids: jnp.asarray(table)[jnp.minimum(ids, len(table) - 1)]
-    return marked(seen.ids) * (1 - marked(seen.ids_before))
+    return marked(seen.ids) * (1 - marked(seen.ids_before)), None
+
+
+class Entropy(Router):
+  """A chunk begins at a token after which a small model of tokens is uncertain of the next one.
+
+  BLT (arXiv 2412.09871) begins a patch with the uncertain byte itself. Here the byte before it
+  begins the chunk, as the space before a word does, so that the chunk helps to predict it.
+
+  Attributes:
+    model: a trained language model; nothing reaches its weights from the loss.
+    threshold: of the entropy of the next token, in nats.
+  """
+
+  model: nn.Module
+  threshold: float
+  reads_ids = True
+
+  def __call__(self, seen: Seen, cache: Any = None) -> tuple[jax.Array, Any]:
+    """As `Router`: 0 or 1."""
+    if seen.ids is None:
+      raise InputError('entropies are those of tokens: a second stage has no ids.')
+    model: Any = self.model
+    if cache is None:
+      batch = {'inputs': seen.ids, 'positions': seen.ages, 'segments': seen.segments}
+      hidden = model.hidden(batch, None)[0]
+    else:
+      hidden, cache = model.extend(seen.ids, seen.ages, None, cache)
+    uncertain = entropy(model.embedding.logits(hidden, None)) > self.threshold
+    return uncertain.astype(jnp.float32), cache
+
+  def empty_cache(self, batch: int, length: int) -> Any:
+    """That of the model."""
+    return self.model.decoder.empty_cache(batch, length)
+
+
+def entropy(logits: jax.Array) -> jax.Array:
+  """Of the softmax of logits [..., V], in nats."""
+  logs = jax.nn.log_softmax(logits)
+  return -(jnp.exp(logs) * logs).sum(axis=-1)
 
 
 def spacelike(pieces: Iterable[bytes]) -> tuple[int, ...]:

@@ -44,6 +44,15 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
   return Mesh(arrange(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def independent_devices(devices: Sequence[jax.Device]) -> Mesh:
+  """The mesh on which each device trains a model of its own: any devices, along `data`.
+
+  `make_mesh` takes whole slices of TPUs alone.
+  """
+  shape = len(devices), *(1,) * (len(AXES) - 1)
+  return Mesh(np.array(devices).reshape(shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
 def arrange(shape: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
   """Devices as an array of a shape, neighbours in it near each other on the network of TPUs.
 

@@ -8,6 +8,7 @@ compiled program; those in loops are counted once per iteration.
 """
 
 import collections
+import contextlib
 import dataclasses
 import math
 import re
@@ -19,9 +20,10 @@ import jax
 from jax.sharding import Mesh
 
 from lib.parallel import sharding
+from lib.parameters import describe, initial_variables
 from lib.train.experiment import Experiment
 from lib.train.optimizer import Optimizer
-from lib.train.state import Training, compile_lowered, prepare
+from lib.train.state import compile_lowered, prepare
 
 COLLECTIVES = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')
 # Targets of Pallas kernels in a compiled program: TPUs; Triton up to jaxlib 0.10.2, and later.
@@ -61,13 +63,13 @@ class Step:
     outputs: outputs without the donated state.
     temporaries: activations, gradients and the compiler's own buffers.
     code: the program.
-    collectives: kind -> its collectives.
+    collectives: kind -> its collectives; those between slices have kinds of their own.
     kernels: places in the program that call a Pallas kernel; one in a loop counts once.
     parameters: trained ones, of the whole model.
     flops: of all devices, as modules declare them.
     compiler_flops: of one device by the compiler, which counts the body of a loop once and a kernel
       not at all.
-    seconds: of compilation.
+    seconds: of compilation: CPU time of all threads, which other jobs on the machine hardly change.
   """
 
   arguments: int
@@ -93,20 +95,56 @@ def compile_step(
   batch: Mapping[str, jax.ShapeDtypeStruct],
   mesh: Mesh,
   accumulate: int = 1,
+  seeds: int = 0,
 ) -> Step:
   """Compiles the step that `loop.train` would run on this mesh, from shapes alone.
+
+  With `seeds`, each device of the mesh trains one of so many models by `jax.pmap`.
 
   Raises:
     InputError: a batch that does not divide over the devices.
     jax.errors.JaxRuntimeError: the compiler refuses it; RESOURCE_EXHAUSTED: it does not fit.
   """
-  placed = placed_shapes(batch, mesh, experiment.batch_axis)
-  with jax.set_mesh(mesh):
-    training = prepare(experiment, optimizer, placed, 0, mesh, accumulate)
+  placed = placed_shapes(batch, mesh, 0 if seeds else experiment.batch_axis)
+  with contextlib.nullcontext() if seeds else jax.set_mesh(mesh):
+    training = prepare(
+      experiment, optimizer, placed, range(seeds) if seeds else 0, mesh, accumulate
+    )
     lowered = training.step.lower(training.shapes, placed)
-    start = time.perf_counter()
+    start = time.process_time()
     compiled = compile_lowered(lowered)
-  return account(compiled, training, time.perf_counter() - start)
+  variables = training.shapes['variables']
+  return account(compiled, variables, training.flops, time.process_time() - start)
+
+
+def compile_method(
+  module: Any,
+  method: str,
+  batch: Mapping[str, jax.ShapeDtypeStruct],
+  mesh: Mesh,
+  dtype: jax.typing.DTypeLike,
+) -> Step:
+  """Compiles a method of a language model, whose weights are `dtype`; otherwise as `compile_step`.
+
+  '__call__' scores the tokens of a batch, 'logits' gives the logits after each.
+  """
+  placed = placed_shapes(batch, mesh, 0)
+
+  def call(variables: Any, batch: Mapping[str, jax.Array]) -> Any:
+    return module.apply(variables, batch, jax.random.key(0), method=method)
+
+  with jax.set_mesh(mesh):
+    made = describe(lambda key, batch: initial_variables(module, key, batch), placed)
+    variables = jax.tree.map(
+      lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place),
+      made.shapes,
+      sharding.shardings(made.shapes, made.declared, mesh),
+    )
+    lowered = jax.jit(call).lower(variables, placed)
+    start = time.process_time()
+    compiled = compile_lowered(lowered)
+  flops = made.flops * math.prod(batch['targets'].shape)
+  return account(compiled, variables, flops, time.process_time() - start)
 
 
 def placed_shapes(
@@ -120,11 +158,13 @@ def placed_shapes(
   }
 
 
-def account(compiled: jax.stages.Compiled, training: Training, seconds: float) -> Step:
-  """The figures of a compiled step."""
+def account(
+  compiled: jax.stages.Compiled, variables: Mapping[str, Any], flops: float, seconds: float
+) -> Step:
+  """The figures of a compiled step, whose variables have these shapes."""
   memory: Any = compiled.memory_analysis()
   program = compiled.as_text() or ''
-  params = jax.tree.leaves(training.shapes['variables']['params'])
+  params = jax.tree.leaves(variables['params'])
   return Step(
     arguments=memory.argument_size_in_bytes,
     outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
@@ -133,7 +173,7 @@ def account(compiled: jax.stages.Compiled, training: Training, seconds: float) -
     collectives=collectives(program),
     kernels=kernels(program),
     parameters=sum(leaf.size for leaf in params),
-    flops=training.flops,
+    flops=flops,
     compiler_flops=(compiled.cost_analysis() or {}).get('flops', math.nan),
     seconds=seconds,
   )
@@ -151,14 +191,13 @@ def collectives(hlo: str) -> dict[str, Collectives]:
 
   def visit(name: str, times: int, known: bool) -> None:
     for line in programs.get(name, ()):
-      if match := INSTRUCTION.match(line):
-        shape, kind, start = match.groups()
-        size, group = _bytes(shape, bool(start)), _group(line)
+      if one := _collective(line):
+        kind, size, sent = one
         old = found[kind]
         found[kind] = Collectives(
           old.count + times,
           old.bytes + times * size,
-          old.sent + times * size * _around(kind, group),
+          old.sent + times * sent,
           old.unknown + (0 if known else times),
         )
       turns = _turns(line, programs) if ' while(' in line else 1
@@ -170,6 +209,24 @@ def collectives(hlo: str) -> dict[str, Collectives]:
   return dict(found)
 
 
+def _collective(line: str) -> tuple[str, int, float] | None:
+  """What a line starts: its kind, bytes of its result, and bytes that a device sends.
+
+  Between slices of TPUs, which the data centre's network joins, hosts carry what the devices send.
+  """
+  if match := INSTRUCTION.match(line):
+    shape, kind, start = match.groups()
+    size = _bytes(shape, bool(start))
+    return kind, size, size * _around(kind, _group(line))
+  if match := BETWEEN_SLICES.match(line):
+    size = _bytes(match[1], True)
+    return f'{match[2].lower().replace("_", "-")} between slices', size, size
+  return None
+
+
+BETWEEN_SLICES = re.compile(
+  r'\s+(?:ROOT )?%?[\w.\-]+ = (.*?) send\(.*_xla_megascale_transfer_type="(\w+)"'
+)
 INSTRUCTION = re.compile(rf'\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ({"|".join(COLLECTIVES)})(-start)?\(')
 CALLED = re.compile(r'(?:body|calls|branch_computations)=(\{[^}]*\}|%?[\w.\-]+)')
 

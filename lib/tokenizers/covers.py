@@ -17,16 +17,19 @@ if some text after it makes the cuts that it needs.
 import dataclasses
 import functools
 import itertools
+import json
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from lib.errors import InputError
-from lib.tokenizers import bpe_apply, pretokenizers, unicode_classes, utf8
+from lib.tokenizers import bpe_apply, merge_lists, pretokenizers, unicode_classes, utf8
 from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.bpe import BPE
 from lib.tokenizers.characters import Characters
+from lib.tokenizers.foreign import ByteLevel
 from lib.tokenizers.lzw import LZW
 from lib.tokenizers.ranks import Ranks
 
@@ -202,7 +205,7 @@ class Pieces:
   def __init__(self, inner: Neighbours, pieces: Sequence[bytes], rule: str):
     self._inner, self._rule = inner, rule
     self._shapes = [_shape(piece) for piece in pieces]
-    self._kinds = [_Kinds([_kind(shape, inside) for shape in self._shapes]) for inside in (0, 1)]
+    self._kinds = functools.cache(self._kinds_after)
     self._cuts = functools.cache(self._cut_after)
     self._fitting = functools.cache(self._fit)
     self._row = functools.cache(self._follow)
@@ -213,9 +216,18 @@ class Pieces:
 
   def after(self, state: State, token: int) -> State:
     """Drops the text before the last cut that all texts make."""
-    shapes, must = (*state.shapes, self._shapes[token]), state.must
+    before = b''.join(state.shapes)
+    shape = _plain(self._shapes[token], _quoted(before))
+    shapes, must = (*state.shapes, shape), state.must
     if state.shapes:
       must = (*must, not self._inner.allowed(state.last)[token])
+      if before.endswith(b'a') and not shape.strip(b'a') and not must[-1] and b"'" not in before:
+        # No rule cuts between small letters.
+        last = state.shapes[-1]
+        shapes, must = (
+          (*state.shapes[:-1], last[: len(last.rstrip(b'a')) + _RUN - 1] + b'a'),
+          state.must,
+        )
     sure = _sure_cuts(b''.join(shapes), self._rule)
     ends = np.cumsum([len(shape) for shape in shapes]).tolist()
     if certain := [i for i, end in enumerate(ends) if end in sure]:
@@ -252,11 +264,15 @@ class Pieces:
     needed = sum(1 << end for end, one in zip(ends, must, strict=True) if one)
     group, cut, ended, mask = self._cuts(text)
     fits = (mask & np.uint64(~possible & LIMIT) == 0) & (mask & np.uint64(needed) == needed)
-    kinds = self._kinds[bool(_partial(text))]
+    kinds = self._kinds(bool(_partial(text)), _quoted(text))
     return [
       [kinds.tokens(group[fits & cut & stop]), kinds.tokens(group[fits & ~cut & stop])]
       for stop in (ended, ~ended)
     ]
+
+  def _kinds_after(self, inside: bool, quoted: bool) -> '_Kinds':
+    """The kinds of tokens after a text that ends `inside` a character, or just after a quote."""
+    return _Kinds([_kind(shape, inside, quoted) for shape in self._shapes])
 
   def _cut_after(self, text: bytes) -> tuple[np.ndarray, ...]:
     """The ways in which texts cut `text` and a token of each kind that they do not cut.
@@ -265,7 +281,8 @@ class Pieces:
       Of each way the number of the kind, whether there is a cut before it, whether there is one
       after it, and the cuts in `text` as bits: int [n], bool [n], bool [n], uint64 [n].
     """
-    group, sizes, more = self._kinds[bool(_partial(text))].futures(_partial(text))
+    start = _partial(text)
+    group, sizes, more = self._kinds(bool(start), _quoted(text)).futures(start)
     docs, places = _places(text, more, self._rule)
     stop = len(text) + sizes[docs]
     cut, split, ended = (np.zeros(len(more), bool) for _ in range(3))
@@ -327,7 +344,7 @@ _OF_CLASS = {
   _CLASSES.SLASH: '/',
 }
 _CONTRACTED = 'sdmtlverSDMTLVER\u017f'  # letters that pretokenizers tell apart after a quote
-_RUN = 6  # characters of a class in a row, above which only their number modulo 3 counts
+_RUN = 3  # characters of a class in a row, above which only the number of digits modulo 3 counts
 
 
 def _shape(piece: bytes) -> bytes:
@@ -345,19 +362,21 @@ def _shape(piece: bytes) -> bytes:
       early = at < 2 or "'" in part[at - 2 : at]
       kept = early and character in _CONTRACTED
       written += character if kept else _OF_CLASS[_class(character)]
-    for _, run in itertools.groupby(written):
-      row = list(run)
-      size = len(row) if len(row) <= _RUN else _RUN + (len(row) - _RUN) % 3
-      found += ''.join(row[:size]).encode()
+    for character, run in itertools.groupby(written):
+      size = len(list(run))
+      if size > _RUN:
+        size = _RUN + (size % 3 if character == '1' else 0)
+      found += (character * size).encode()
   return found
 
 
 @functools.cache
 def _texts() -> tuple[bytes, ...]:
-  """What may come: nothing, one or two characters of any class, the ends of contractions."""
+  """What may come: nothing, a character of any class or one after a blank, contractions."""
   each = [*map(str.encode, _OF_CLASS.values()), b'\xff']
   more = b'sdmtle', b'll', b've', b're', b'11', b'111'
-  return (b'', *each, *(a + b for a in each for b in each), *map(bytes, zip(more[0])), *more[1:])
+  blanks = [a + b for a in (b' ', b'\t', b'\n') for b in (b'a', b'1', b'!', b' ', b'\n')]
+  return (b'', *each, *blanks, b'AA', b'Aa', *map(bytes, zip(more[0])), *more[1:])
 
 
 @functools.cache
@@ -391,11 +410,26 @@ def _partial(text: bytes) -> bytes:
   return b''
 
 
-def _kind(shape: bytes, inside: int) -> bytes:
+def _quoted(text: bytes) -> bool:
+  """Whether the next letter can be that of a contraction."""
+  return b"'" in text[-2:]
+
+
+def _plain(shape: bytes, quoted: bool) -> bytes:
+  """The shape without letters of contractions, unless it may have any."""
+  if quoted or b"'" in shape:
+    return shape
+  shape = shape.translate(_PLAIN).replace('\u017f'.encode(), b'a')
+  return re.sub(rb'a{4,}|A{4,}', lambda run: run[0][:_RUN], shape)
+
+
+def _kind(shape: bytes, inside: bool, quoted: bool) -> bytes:
   """The shape, where all that begins characters of the same classes is written the same.
 
-  Bytes that only go on a character are invalid unless the text before is `inside` one.
+  Bytes that only go on a character are invalid unless the text before is `inside` one, and letters
+  are those of contractions only after a quote.
   """
+  shape = _plain(shape, quoted)
   rest = shape.lstrip(bytes(range(0x80, 0xC0)))
   if not inside:
     shape = b'\xff' * (len(shape) - len(rest)) + rest
@@ -406,6 +440,10 @@ def _kind(shape: bytes, inside: int) -> bytes:
   return shape[: -len(start)] + _FIRST.setdefault((len(start), classes), start)
 
 
+_PLAIN = bytes(
+  ord('a') if chr(byte) in 'sdmtlver' else ord('A') if chr(byte) in 'SDMTLVER' else byte
+  for byte in range(256)
+)
 _FIRST: dict[tuple, bytes] = {}  # a beginning of characters of some classes
 
 
@@ -459,9 +497,29 @@ def follow(tokenizer: Tokenizer) -> Follow:
     return _by_merges(tokenizer.tables, tokenizer.pieces, tokenizer.rule, refused)
   if isinstance(tokenizer, Ranks):
     return _by_merges(tokenizer.tables, tokenizer.pieces, tokenizer.rule, refused)
+  if isinstance(tokenizer, ByteLevel):
+    merges = merge_lists.of(tokenizer).merges
+    pairs = np.column_stack([merges[:, :2], np.arange(len(merges))]).astype(np.int32)
+    tables = bpe_apply.tables(
+      tokenizer.pieces, tokenizer.byte_ids, bpe_apply.rules(pairs), merges[:, 2].astype(np.int32),
+      merges[:0, :2],
+    )  # fmt: skip
+    return _by_merges(tables, tokenizer.pieces, _rule_of(tokenizer), refused)
   if isinstance(tokenizer, Dictionary) and type(tokenizer) in (Dictionary, BPE, LZW):
     return LongestMatch(tokenizer.pieces)
   raise InputError(f'{refused}no rule says which of its tokens may follow each other{use}')
+
+
+def _rule_of(tokenizer: ByteLevel) -> str:
+  """The rule of a tokenizer.json by which it cuts text, or its JSON where it is none of ours."""
+  cuts = json.loads(tokenizer.content)['pre_tokenizer']
+  cuts = cuts.get('pretokenizers', [cuts])
+  if [cut['type'] for cut in cuts] == ['ByteLevel']:
+    return 'gpt2' if cuts[0].get('use_regex', True) else 'none'
+  found = [cut.get('pattern', {}).get('Regex') for cut in cuts[:-1]]
+  known = [rule for rule in pretokenizers.RULES if pretokenizers.patterns(rule) == found]
+  plain = cuts[-1]['type'] == 'ByteLevel' and not cuts[-1].get('use_regex', True)
+  return known[0] if known and plain else json.dumps(cuts[0])
 
 
 def _by_merges(

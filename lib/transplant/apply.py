@@ -62,7 +62,7 @@ def transplant(
     donor: tables of a model with the new tokenizer.
     texts: in the language of the new tokenizer.
     copy_exact: whether shared pieces keep their rows; otherwise only special tokens do, as in the
-      published code of WECHSEL.
+      published code of WECHSEL, and pieces about which the method knows nothing.
     seed: of what is random.
 
   Raises:
@@ -87,12 +87,16 @@ def transplant(
     by_parts = method.startswith('parts') or method == 'tokenadapt_local'
     kinds[ids] = KINDS.index('parts' if by_parts else 'approximated')
     kinds[ids[made.fallback]] = KINDS.index('fallback')
+    unknown = np.zeros(new.vocab_size, bool)
+    unknown[ids[made.fallback]] = True
+    copied |= unknown & (matched >= 0)  # where copy_exact is false
+    kinds[copied & unknown] = KINDS.index('exact')
 
   def whole(before: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
     table = np.empty((new.vocab_size, *before.shape[1:]), before.dtype)
-    table[copied] = before[matched[copied]]
     if rows is not None:
       table[ids] = rows
+    table[copied] = before[matched[copied]]
     return table
 
   rows = Tables(None, None) if made is None else made.tables  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from scipy import sparse
 from lib.embeddings.table_pairs import Tables
 from lib.errors import InputError
 from lib.tokenizers.base import Dictionary
+from lib.transplant import hull as constrained
 from lib.transplant import linear, neighbours, sparse_codes
 from lib.transplant.pieces import Parts
 
@@ -107,15 +108,21 @@ class Rows(NamedTuple):
   fallback: np.ndarray
 
 
-def mix(problem: Problem, weights: sparse.csr_array) -> Rows:
-  """Weighted sums of old rows; a piece without weights is made by `gaussian`."""
+def mix(
+  problem: Problem, weights: sparse.csr_array, at_output: sparse.csr_array | None = None
+) -> Rows:
+  """Weighted sums of old rows; a piece without weights is made by `gaussian`.
+
+  The output of the model has the same weights as its input, or its own.
+  """
   unknown = np.diff(weights.indptr) == 0
 
   def make(table: np.ndarray, donor: np.ndarray | None, end: int) -> np.ndarray:
     found = np.empty((weights.shape[0], table.shape[1]), table.dtype)
+    own = weights if not end or at_output is None else at_output
     for first in range(0, table.shape[1], COLUMNS):
       columns = slice(first, first + COLUMNS)
-      found[:, columns] = weights @ table[:, columns].astype(np.float32)
+      found[:, columns] = own @ table[:, columns].astype(np.float32)
     return found
 
   made = problem.each(make)
@@ -216,6 +223,24 @@ def tokenadapt(problem: Problem, k: int = 3) -> Rows:
   both = LOCAL * local + GLOBAL * far
   sums = both.sum(axis=1)
   return mix(problem, both.multiply(1 / np.where(sums > 0, sums, 1)[:, None]).tocsr())
+
+
+def hull(problem: Problem, k: int = 32) -> Rows:
+  """Means of parts and near pieces, with weights trained by skip-grams (`lib.transplant.hull`)."""
+  if not problem.texts:
+    raise InputError('this method needs text in the language of the new tokenizer.')
+  shares = 1 / problem.parts.counts[problem.parts.piece]
+  start = problem.parts.weights(shares, problem.size) + _global(problem, k)
+  place = np.full(len(problem.matched), -1)
+  place[problem.ids] = np.arange(len(problem.ids))
+  table, head = (one[: problem.size] for one in problem.tables[:2])
+  if np.array_equal(table, head):
+    head = table
+  texts = problem.new.encode_batch(problem.texts)
+  return mix(
+    problem,
+    *constrained.train(start, k, (table, head), place, problem.matched, texts, problem.seed),
+  )
 
 
 def donor_neighbours(problem: Problem, k: int = 10) -> Rows:
@@ -369,6 +394,7 @@ METHODS: dict[str, Method] = {
   'tokenadapt_local': Method(tokenadapt_local, 'vectors'),
   'tokenadapt_global': Method(tokenadapt_global, 'vectors'),
   'tokenadapt': Method(tokenadapt, 'vectors'),
+  'hull': Method(hull, 'vectors'),
   'donor_neighbours': Method(donor_neighbours, 'donor'),
   'omp': Method(omp, 'donor'),
   'omp_normalised': Method(functools.partial(omp, normalise=True), 'donor'),

@@ -9,7 +9,10 @@ Legend: V old ids, V′ new ids, d width.
 
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -17,9 +20,12 @@ from scipy import sparse
 from lib import errors
 from lib.errors import InputError
 from lib.tokenizers.base import Dictionary
+from lib.transplant import linear, neighbours
 
 DIM, WINDOW = 100, 5  # of the vectors; contexts on each side
 SMOOTHING = 0.75  # exponent of the counts of contexts
+MOST = 20_000  # words with vectors
+WORD = re.compile(rb'[A-Za-z\x80-\xff]+')
 Pair = tuple[np.ndarray, np.ndarray]  # vectors of the old ids [V, d], and of the new ones [V', d]
 
 
@@ -87,9 +93,106 @@ def svd(matrix: sparse.csr_array, dim: int) -> np.ndarray:
   else:
     start = np.random.default_rng(0).normal(size=size)
     left, values, _ = sparse.linalg.svds(matrix, dim, v0=start)
+    left, values = left[:, ::-1], values[::-1]
   found = (left * np.sqrt(np.maximum(values, 0))).astype(np.float32)
   found[np.diff(matrix.indptr) == 0] = 0  # rather than rounding
   return found
+
+
+class Words(NamedTuple):
+  """Vectors of the words of a language.
+
+  Attributes:
+    rows: lower-case word -> its row.
+    counts: int64 [n].
+    vectors: float32 [n, d].
+  """
+
+  rows: dict[bytes, int]
+  counts: np.ndarray
+  vectors: np.ndarray
+
+
+def of_words(texts: Sequence[bytes], dim: int = DIM) -> Words:
+  """Vectors of the most frequent words of texts, at most `MOST`, that occur twice or more.
+
+  Raises:
+    InputError: there are none.
+  """
+  rows = [[word.lower() for word in WORD.findall(text)] for text in texts]
+  common = Counter(word for row in rows for word in row).most_common(MOST)
+  counted = [(word, count) for word, count in common if count > 1]
+  if not counted:
+    raise InputError('vectors of words need text in which a word occurs twice.')
+  index = {word: i for i, (word, _) in enumerate(counted)}
+  counts = sparse.csr_array((len(index), 2 * len(index)), dtype=np.float64)
+  for row in rows:
+    ids = np.array([index[word] for word in row if word in index], np.int64)
+    places = _around(np.ones_like(ids), np.ones_like(ids))
+    counts = counts + _counts(ids, ids, places, counts.shape)
+  return Words(index, np.array([count for _, count in counted]), svd(ppmi(counts), dim))
+
+
+def aligned(
+  old: Dictionary,
+  new: Dictionary,
+  old_texts: Sequence[bytes],
+  new_texts: Sequence[bytes],
+  pairs: Mapping[bytes, bytes],
+  dim: int = DIM,
+) -> Pair:
+  """Vectors of the pieces of two languages in one space, as in WECHSEL (arXiv 2112.06598).
+
+  Vectors of the words of each language; the old language's are turned so that the two words of each
+  pair of a dictionary come close; a piece has the mean, by count, of the words that contain it.
+
+  Args:
+    old: the tokenizer of the old language.
+    new: that of the new one.
+    old_texts: in the old language.
+    new_texts: in the new one.
+    pairs: lower-case word of the old language -> that of the new one.
+    dim: of the vectors.
+
+  Raises:
+    InputError: too few pairs whose words both occur.
+  """
+  one, other = of_words(old_texts, dim), of_words(new_texts, dim)
+  width = min(one.vectors.shape[1], other.vectors.shape[1])
+  known = [(one.rows[a], other.rows[b]) for a, b in pairs.items()
+           if a in one.rows and b in other.rows]  # fmt: skip
+  if not known:
+    raise InputError('no pair of the dictionary has two words that occur in the texts.')
+  source, target = (words.vectors[:, :width] for words in (one, other))
+  left, right = map(list, zip(*known))
+  turn = linear.procrustes(
+    neighbours.normalised(source[left]), neighbours.normalised(target[right])
+  )
+  return _of_pieces(old, one, source @ turn), _of_pieces(new, other, target)
+
+
+def _of_pieces(tokenizer: Dictionary, words: Words, vectors: np.ndarray) -> np.ndarray:
+  """Of each id, the mean of the vectors of the words that contain it, weighted by their counts."""
+  found = np.zeros((tokenizer.vocab_size, vectors.shape[1]), np.float32)
+  forms = [*words.rows, *(b' ' + word for word in words.rows)]
+  for row, ids in enumerate(tokenizer.encode_batch(forms)):
+    word = row % len(words.rows)
+    found[np.unique(ids)] += words.counts[word] * vectors[word]
+  return neighbours.normalised(found)
+
+
+def read_dictionary(path: str | os.PathLike) -> dict[bytes, bytes]:
+  """Pairs of words from a file with two words in each line; the first pair of a word counts.
+
+  Raises:
+    InputError: there is no such file, or no such line in it.
+  """
+  with errors.refused(f'{path} has no pairs of words'):
+    lines = [line.lower().split() for line in pathlib.Path(path).read_bytes().splitlines()]
+    pairs = {line[0]: line[1] for line in reversed(lines) if len(line) == 2}
+    if not pairs:
+      raise InputError('each line must have a word and its translation.')
+    return pairs
 
 
 def read(path: str | os.PathLike, old: Dictionary, new: Dictionary) -> Pair:

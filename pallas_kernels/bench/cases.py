@@ -45,6 +45,7 @@ class Case(NamedTuple):
   bytes: tuple[float, float]
 
 
+GROUPED = 'grouped_heads'
 ONE_CARD = 'one_card'  # in the name of what is only asked for where a card is at hand
 
 # Positions and vocabulary of an LM head: a step's batch × length over this many chips.
@@ -75,6 +76,8 @@ CAUSAL: dict[str, dict[str, Any]] = {
   'equal_info_m1': {'texts': 128, 'length': 1024, 'heads': 4, 'width': 64, 'biases': 'vectors'},
   # visual_unicode, paper, loss
   'visual_unicode': {'texts': 512 // 64, 'length': 1024, 'heads': 32, 'width': 32, 'biases': None},
+  # Mistral 7B and Llama 3 8B: four heads share keys; a text of 4,096 tokens on each chip
+  GROUPED: {'texts': 1, 'length': 4096, 'heads': 32, 'groups': 8, 'width': 128, 'biases': None},
   # a whole step of lexinvariant on one card, and as many tokens in longer texts
   **{
     f'{ONE_CARD}_{length}': {
@@ -84,11 +87,11 @@ CAUSAL: dict[str, dict[str, Any]] = {
   },
 }  # fmt: skip
 
-# Recurrences of hierarchies: of a layer over bytes, and of the averages over chunks, in which all
-# channels have the same gate. A step's batch over 64 chips, and the batch of a CPU.
+# hierarchy, paper: a layer over bytes, and the averages over chunks, in which all channels have the
+# same gate; a step's batch over 64 chips. And cpu: a layer.
 RECURRENCE: dict[str, dict[str, Any]] = {
   'layer': {'sequences': 256 // 64, 'length': 8192, 'dim': 2048, 'shared': False},
-  'averages': {'sequences': 256 // 64, 'length': 4096, 'dim': 1536, 'shared': True},
+  'averages': {'sequences': 256 // 64, 'length': 4096, 'dim': 1024, 'shared': True},
   'layer_of_a_cpu': {'sequences': 16, 'length': 128, 'dim': 64, 'shared': False},
 }
 
@@ -177,12 +180,24 @@ def _lexinvariant(shape: str, sequences: int, length: int, dim: int, vocab_size:
   )
 
 
-def _causal(name: str, texts: int, length: int, heads: int, width: int, biases: str | None) -> Case:
+def _causal(
+  name: str,
+  texts: int,
+  length: int,
+  heads: int,
+  width: int,
+  biases: str | None,
+  groups: int | None = None,
+) -> Case:
+  groups = groups or heads
+
   def inputs():
     shape, wide = (texts, length, heads, width), jnp.float32
+    shared = (texts, length, groups, width)
     kinds = {'table': (heads, len(STARTS)), 'vectors': (LAST + 1, width)}
     trained = [(kinds[biases], wide)] if biases else []
-    *qkv, found = [*random_arrays(0, *[(shape, jnp.bfloat16)] * 3, *trained), None][:4]
+    queries_and_keys = [(one, jnp.bfloat16) for one in (shape, shared, shared)]
+    *qkv, found = [*random_arrays(0, *queries_and_keys, *trained), None][:4]
     documents = jnp.arange(length, dtype=jnp.int32) // (length // 2)
     segments = jnp.broadcast_to(documents, (texts, length))
     return *qkv, segments, *[found if biases == kind else None for kind in kinds]
@@ -197,10 +212,10 @@ def _causal(name: str, texts: int, length: int, heads: int, width: int, biases: 
   }
   ways: Ways = {
     **{name: functools.partial(way, starts=starts) for name, way in own.items()},
-    **causal_attention_peers(starts, biased=biases is not None),
+    **causal_attention_peers(starts, biases is not None, groups < heads),
   }
   product = 2.0 * texts * heads * width * length**2 / 2  # of the pairs that are seen
-  array = 2.0 * texts * length * heads * width
+  array = 2.0 * texts * length * width * (heads + groups) / 2  # queries and keys, on average
   by = (0, 1, 2, *{'table': (4,), 'vectors': (5,), None: ()}[biases])
   return Case(
     'causal_attention', name, inputs, ways, by, (2 * product, 7 * product), (4 * array, 12 * array)

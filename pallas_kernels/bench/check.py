@@ -20,6 +20,7 @@ import numpy as np
 from pallas_kernels import causal_attention as causal
 from pallas_kernels import lexinvariant_cross_entropy as lexinvariant
 from pallas_kernels import linear_cross_entropy as linear
+from pallas_kernels import linear_recurrence as recurrence
 from pallas_kernels import random_rows
 from pallas_kernels.bench.cases import LAST, STARTS, random_arrays
 
@@ -140,6 +141,19 @@ def rows(name: str) -> Iterator[Found]:
   yield 'random_rows', error(make(seeds[:1]), _on_cpu(make, seeds[:1])), NORMAL
 
 
+def recurrences(name: str) -> Iterator[Found]:
+  """With gates for each channel, and with the same for all."""
+  for title, channels in (('by channel', 200), ('shared', 1)):
+    gates, inputs, initial = _random((2, 300, channels), (2, 300, 200), (2, 200))
+    given = jax.nn.sigmoid(gates + 2), inputs, initial
+    expected = _on_cpu(
+      functools.partial(_with_gradients, recurrence.linear_recurrence_reference),
+      *(x.astype(jnp.float32) for x in given),
+    )
+    way = functools.partial(recurrence.linear_recurrence, implementation=name)
+    yield f'linear_recurrence, gates {title}', error(_with_gradients(way, *given), expected), LIMIT
+
+
 def main() -> None:
   """Prints a line for each comparison."""
   backend = jax.default_backend()
@@ -147,7 +161,7 @@ def main() -> None:
     sys.exit('There is no accelerator here: the tests compare the emulated kernels.')
   print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}\n')
   bad = 0
-  for check in (attention, lm_head, rows):
+  for check in (attention, lm_head, rows, recurrences):
     for title, found, limit in check(KERNEL[backend]):
       fine = found <= limit
       bad += not fine

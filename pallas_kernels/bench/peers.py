@@ -45,19 +45,21 @@ def linear_cross_entropy_peers() -> Ways:
   }
 
 
-def causal_attention_peers(starts: tuple[int, ...], biased: bool) -> Ways:
+def causal_attention_peers(starts: tuple[int, ...], biased: bool, grouped: bool) -> Ways:
   """JAX's kernels for TPUs and GPUs, and cuDNN's; of biases, those that take an array of them.
 
+  Of heads that share keys cuDNN's alone: JAX's kernels would have the keys repeated.
   And cuDNN's without biases or segments, which does less: what biases cost is held against it.
   """
   found: Ways = {
-    'flash_attention of JAX': functools.partial(_flash, starts=starts),
     'cudnn': functools.partial(_cudnn, starts=starts),
     'cudnn without biases': lambda q, k, v, *_: jax.nn.dot_product_attention(
       q, k, v, is_causal=True, implementation='cudnn'
     ),
   }
-  if not biased:
+  if not grouped:
+    found['flash_attention of JAX'] = functools.partial(_flash, starts=starts)
+  if not biased and not grouped:
     found['splash_attention of JAX'] = _splash
     found['Triton attention of JAX'] = _triton
   return found

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lib.decoding.byte_view import END, ByteTexts, Vocabulary
+from lib.decoding.byte_view import END, ByteTexts, OfIds, Vocabulary
 from lib.errors import InputError
 from lib.tasks.markov import chains
 from lib.tasks.markov.enumerated import Enumerated
@@ -22,7 +22,7 @@ def random_law(size):
   def law(ids):
     return np.random.default_rng([7, *ids]).dirichlet(np.ones(size))
 
-  return law, lambda texts, nodes: np.stack([law(node.ids()) for node in nodes])
+  return law, OfIds(law)
 
 
 def bpe(size=24):
@@ -91,7 +91,7 @@ def test_bytes_along_a_text_and_its_end_multiply_to_its_tokens():
 def test_the_law_of_a_source_cut_at_n_letters(size):
   source, tokenizer = chains.switching(0.8, 0.3, 1), bpe(size)
   known = Enumerated(source, 7, tokenizer)
-  rows = lambda texts, nodes: np.stack([known.next_token(tuple(n.ids())) for n in nodes])
+  rows = OfIds(known.next_token)
   prefixes = [text for text, _ in known.prefixes()]
   texts = ByteTexts(vocabulary(tokenizer, [known.end]), rows, len(prefixes))
   texts.begin(range(len(prefixes)))

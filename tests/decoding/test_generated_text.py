@@ -20,7 +20,7 @@ from lib.tokenizers.characters import Characters
 from lib.tokenizers.coding.baselines import GZip
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.windows import EqualInfo
-from tests.helpers import byte_models
+from tests.helpers import byte_models, weights
 
 PROMPT = byte_models.held_out()[:400]
 KEY = jax.random.key(0)
@@ -37,7 +37,7 @@ def make(vocab_size):
   decoder = Decoder(layers=1, dim=16, heads=2, mlp_dim=16, position='relative', init_std=0.5)
   model = LanguageModel(Learned(vocab_size, 16, bias=True, init_std=0.5), decoder)
   batch = pipeline.batch_from_ids(np.zeros((1, 4), np.int32), vocab_size)
-  return model, jax.jit(model.init)(KEY, batch, KEY)
+  return model, weights.draw(model.init, KEY, batch, KEY, std=0.5)
 
 
 def generate(tokenizer, prompts, seed=0, variables=None, **options):

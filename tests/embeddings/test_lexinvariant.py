@@ -26,6 +26,7 @@ from lib.models.decoder import Decoder, LanguageModel
 from lib.models.probe import Deciphering
 from lib.parameters import describe_model
 from lib.train import optimizer
+from tests.helpers import weights
 
 V, B, T, D = 5, 4, 12, 16
 KEY = jax.random.key(0)
@@ -55,8 +56,8 @@ def model(embedding):
 
 @functools.cache
 def initial(module):
-  """The variables that a model begins with."""
-  return jax.jit(module.init)(KEY, batch(), KEY)
+  """Some variables of a model."""
+  return weights.draw(module.init, KEY, batch(), KEY)
 
 
 @functools.cache
@@ -72,6 +73,13 @@ def nats_under(module, variables, data, draw):
   return _nats_under(module)(variables, data, draw)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def drawn(module, variables, data):
+  """The rows that a model draws, and all of them as a table for each text."""
+  rows = module.apply(variables, method=lambda m: m.embedding.sample_rows(KEY, data))
+  return rows, module.apply(variables, method=lambda m: m.embedding.tables(rows))
+
+
 def renamed(data, names, vocab_size=V):
   full = np.append(names, vocab_size).astype(np.int32)
   return data | {field: full[data[field]] for field in ('inputs', 'targets')}
@@ -83,16 +91,14 @@ def test_renaming_ids_and_rows_together_changes_nothing(row_sampling, law, row_d
   module = model(Lexinvariant(V, D, row_sampling=row_sampling, law=law, row_dim=row_dim))
   data, names = batch(), np.array([2, 0, 4, 1, 3])
   variables = initial(module)
-  rows = module.apply(variables, method=lambda m: m.embedding.sample_rows(KEY, data))
+  rows, tables = drawn(module, variables, data)
   before = np.argsort(names)  # the id that now has this name
   if row_sampling == 'seeded':  # the same rows as arrays
-    moved = SampledRows(
-      module.apply(variables, method=lambda m: m.embedding.tables(rows))[:, before], None
-    )
+    moved = SampledRows(np.asarray(tables)[:, before], None)
   elif rows.labels is None:
-    moved = SampledRows(rows.table[:, before], None)
+    moved = SampledRows(np.asarray(rows.table)[:, before], None)
   else:
-    moved = SampledRows(rows.table, rows.labels[:, before])
+    moved = SampledRows(rows.table, np.asarray(rows.labels)[:, before])
   np.testing.assert_allclose(
     nats_under(module, variables, renamed(data, names), moved),
     nats_under(module, variables, data, rows),
@@ -176,11 +182,15 @@ def test_no_parameter_has_a_vocabulary_axis(row_sampling):
 )
 def test_nats_are_those_of_the_logits_under_one_draw(embedding):
   module, data = model(embedding), batch() | {'hidden_probability': np.float32(0.5)}
-  variables = jax.jit(module.init)(KEY, data, KEY)
-  logits = jax.jit(functools.partial(module.apply, method='logits'))
-  log_p = jax.nn.log_softmax(logits(variables, data, KEY))
-  picked = jnp.take_along_axis(log_p, data['targets'][..., None], axis=-1)[..., 0]
-  nats = jax.jit(module.apply)(variables, data, KEY)
+  variables = weights.draw(module.init, KEY, data, KEY)
+
+  @jax.jit
+  def both(variables):
+    log_p = jax.nn.log_softmax(module.apply(variables, data, KEY, method='logits'))
+    picked = jnp.take_along_axis(log_p, data['targets'][..., None], axis=-1)[..., 0]
+    return picked, module.apply(variables, data, KEY)
+
+  picked, nats = both(variables)
   if isinstance(embedding, PermutedIds):  # two ids may share a new name: both have its logit
     rows = module.apply(variables, method=lambda m: m.embedding.sample_rows(KEY, data))
     bijective = np.array([len(set(row)) == V for row in np.asarray(rows.labels)])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from configs import common, hierarchy
-from experiments.hierarchy import arms
+from experiments.hierarchy import arms, noise
 from experiments.hierarchy.arms import Arm
 from experiments.hierarchy.recipe import RECIPE
 from experiments.recipe import Run
+from lib import language_model
 from lib.errors import InputError
 from lib.evals import word_cuts
 from lib.models.routers import spacelike
@@ -59,10 +60,39 @@ def test_costs_are_those_of_the_chunks(smoke):
   assert gap == pytest.approx(bits[0] - bits[1])
 
 
+def test_the_network_over_chunks_starts_from_a_model_of_tokens(smoke):
+  _, _, run = smoke
+  [folder] = run.workdir.glob('models/arms/arm=bpe,*seed=0')
+  config = hierarchy.get_config('smoke')
+  config.inner.initial = str(folder)
+  RECIPE.check(config)
+  given = language_model.load(folder).variables['params']['decoder']
+  before = {'params': {'decoder': {'inner': {'inner': {}, 'fill': 1}, 'encoder': 2}}}
+  after = arms.inner_from(config, 2)(0, before)['params']['decoder']
+  assert after['encoder'] == 2
+  assert after['inner']['fill'] == 1
+  np.testing.assert_array_equal(
+    after['inner']['inner']['final_norm']['scale'], given['final_norm']['scale']
+  )
+  config.inner.layers = 2
+  with pytest.raises(InputError, match='has other layers or widths than inner says'):
+    RECIPE.check(config)
+
+
+def test_noise_drops_repeats_and_raises_letters():
+  rng, text = np.random.default_rng(0), b'A small text, of words.' * 40
+  assert noise.noisy(text, 'none', rng, 0.1) == text
+  assert noise.noisy(text, 'capitals', rng, 0.1) == text.upper()
+  assert noise.noisy(text, 'random_case', rng, 0.1).upper() == text.upper()
+  assert len(noise.noisy(text, 'drop', rng, 0.1)) / len(text) == pytest.approx(0.9, abs=0.05)
+  assert len(noise.noisy(text, 'repeat', rng, 0.1)) == len(text)
+
+
 def test_every_picture_is_drawn(smoke):
   rows, config, run = smoke
   drawn = {name for table in RECIPE.chosen(config) for name in table.pictures(rows, config, run)}
-  assert 'chunking.png' in drawn
+  assert drawn == {'chunking.png', 'curve.png'}
+  assert '|' in (run.workdir / 'cuts.txt').read_text()
 
 
 @pytest.mark.parametrize('scale', common.SCALES[1:])

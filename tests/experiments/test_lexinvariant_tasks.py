@@ -24,6 +24,7 @@ from lib.tasks.look_up import FORMAT, Symbols, folded
 from lib.tokenizers.sentencepiece import train_sentencepiece
 from lib.train import optimizer
 from tests.helpers import shapes as shape_of
+from tests.helpers import weights
 
 KEY = jax.random.key(0)
 
@@ -149,7 +150,7 @@ def test_answers_are_the_likeliest_under_one_draw_of_rows(config, kind):
   """Those of whole passes over prompts laid out as documents are in training."""
   model = decoders.make_model(config.regularizer, kind, 40, np.float32)
   blank = pipeline.batch_from_ids(np.zeros((2, 9), np.int32), 40)
-  variables = jax.tree.map(lambda x: 3 * x, jax.jit(model.init)(KEY, blank, KEY))
+  variables = weights.draw(model.init, KEY, blank, KEY, std=0.5)
   trained = TrainedModel(model, variables, None, 9)
   prompts = [np.array(ids, np.int32) for ids in ([3, 8, 3], [], [9, 4, 9, 4, 9])]
   options = {'length': 9, 'batch_size': 2, 'hidden_probability': np.float32(1)}

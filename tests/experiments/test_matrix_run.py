@@ -16,10 +16,11 @@ from tokenizers import decoders, pre_tokenizers, trainers
 from tokenizers import models as hf_models
 
 from configs import common, matrix
-from experiments import tokenizer_names
+from experiments import equal_flops, tokenizer_names
 from experiments.coders import BY_M1
+from experiments.equal_flops import check, examples
 from experiments.matrix import cells, embeddings, grid, tokens
-from experiments.matrix.reading import Corpus, check, examples
+from experiments.matrix.reading import Corpus
 from experiments.matrix.recipe import RECIPE
 from experiments.recipe import Run
 from lib import stats, tokenizers
@@ -172,7 +173,7 @@ def test_what_is_not_lossless_has_no_rank():
 
   def scores(nats, lossless=True):
     bits = rng.normal(nats, 0.1, (2, 5))
-    return cells.Scores(bits, 9 - bits, lossless)
+    return equal_flops.Scores(bits, 9 - bits, lossless)
 
   found = {
     ('words', 'learned'): scores(1, lossless=False),
@@ -297,7 +298,7 @@ def test_files_of_one_name_are_two_rows_and_two_runs(run, tmp_path):
     assert labels[name] == f'{pathlib.Path(name).stem}-{digits}'
   # Under the same label too, another tokenizer never takes up the checkpoints of the first.
   runs = {
-    cells.run_name('grid', Corpus(config, run, name, 'same', config.grid), 'learned')
+    equal_flops.run_name('grid', Corpus(config, run, name, 'same', config.grid), 'learned')
     for name in (one, two)
   }
   assert len(runs) == 2
@@ -416,13 +417,13 @@ def test_no_codec_beats_the_entropy_rate_and_differences_are_of_the_rows(smoke):
 
 def test_text_that_would_be_memorised_is_refused():
   config = matrix.get_config('gpu')
-  check(config, config.grid)
+  check(config, config.grid, 'grid', config.tokenizers.vocab_size)
   config.grid.train_bytes = 2**24
   with pytest.raises(InputError, match=r'1.68e\+07 bytes .* read 13.5 times, .* a larger part'):
-    check(config, config.grid)
+    check(config, config.grid, 'grid', config.tokenizers.vocab_size)
   config.data.source = 'stdlib/prose'
   with pytest.raises(InputError, match=r"data.source 'stdlib/prose' has .* bytes of training text"):
-    check(config, config.grid)
+    check(config, config.grid, 'grid', config.tokenizers.vocab_size)
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
@@ -476,7 +477,7 @@ def test_endless_text_has_a_floor_and_cells_a_rate(run):
   scores = cells.measure(config, run, corpus, rows, {'tokenizer': 'bytes'}, 'learned', {})
   by_column = {row.column: row.measured for row in rows if 'seed=' not in row.row}
   assert by_column['learning_rate'] == 1e-2
-  cells.add_law(rows, corpus)
+  equal_flops.add_law(rows, corpus)
   floor = rows[-1]
   regret = by_column['bits_per_byte'] - floor.measured
   assert by_column['regret_bits_per_byte'] == pytest.approx(regret)

@@ -4,9 +4,6 @@
 import dataclasses
 import gzip
 import io
-import os
-import pathlib
-import subprocess
 import sys
 import time
 
@@ -19,6 +16,7 @@ from lib.errors import InputError
 from lib.glyphs import fonts, rendering
 from lib.glyphs.look_alikes import confusables, look_alikes
 from lib.tokenizers.characters import Characters
+from tests.helpers import recipes
 
 # A 6 × 10 frame whose ink ends on the baseline, a 16 × 16 square, and a hyphen.
 HEX = f"""0041:{'00' * 4}{'7E'}{'42' * 8}{'7E'}{'00' * 2}
@@ -253,10 +251,7 @@ def test_unifont_draws_the_plane_alike_from_both_formats():
 
 
 def command(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'experiments.tools.glyphs', *map(str, arguments)],
-    cwd=pathlib.Path(__file__).parents[2], env=os.environ, capture_output=True, text=True,
-  )  # fmt: skip
+  return recipes.forked([sys.executable, '-m', 'experiments.tools.glyphs', *map(str, arguments)])
 
 
 def test_the_command_leaves_a_table_and_a_sheet(font, tmp_path):

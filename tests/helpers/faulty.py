@@ -53,13 +53,15 @@ def loss_fn(variables, batch, key):
   return nats / batch['targets'].size, sums | {'read': batch['inputs'] * V + batch['targets']}
 
 
-def make():
-  batches = pipeline.batches(Documents(), Characters(), batch_size=ROWS, length=T, seed=5)
+def make(lanes=1):
+  batches = pipeline.batches(
+    Documents(), Characters(), batch_size=ROWS, length=T, seed=5, lanes=lanes
+  )
   norm = lambda variables: {'norm': np.float32(jax.device_get(variables['params']['table']).std())}
   return Experiment(init_fn, loss_fn, batches, {'table': norm})
 
 
-def run(workdir, steps=STEPS, mirror=None):
+def run(workdir, steps=STEPS, mirror=None, lanes=1):
   """Trains, and leaves in `workdir`/record a line for each step that was taken, in any life."""
   pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
   record = os.open(pathlib.Path(workdir) / 'record', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -72,7 +74,7 @@ def run(workdir, steps=STEPS, mirror=None):
 
   with mock.patch.object(loop, 'check_finite', note):
     final, _ = loop.train(
-      make(), optax.adamw(1e-2),
+      make(lanes), optax.adamw(1e-2),
       steps=steps, seed=3, mesh=sharding.make_mesh({'data': -1}, jax.devices()[:1]),
       workdir=workdir, log_every=1, evaluate_every=10, checkpoint_every=10,
       mirror=mirror,
@@ -80,19 +82,19 @@ def run(workdir, steps=STEPS, mirror=None):
   os.write(record, f'end {int(checkpoint.digest(final)):08x}\n'.encode())
 
 
-def live(workdir, steps):
+def live(workdir, steps, lanes):
   """Runs as a process, whose words go to `workdir`/log."""
   logging.set_verbosity(logging.ERROR)
   os.dup2(os.open(pathlib.Path(workdir) / 'log', os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
   try:
-    run(workdir, steps)
+    run(workdir, steps, lanes=lanes)
   except loop.Stopped as stopped:
     print(stopped, file=sys.stderr)
 
 
-def start(workdir, steps=STEPS):
+def start(workdir, lanes=1):
   """A life of its own process."""
-  process = server.Process(target=live, args=(workdir, steps))
+  process = server.Process(target=live, args=(workdir, STEPS, lanes))
   process.start()
   return process
 

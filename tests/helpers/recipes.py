@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes as a user runs them: by their command."""
+"""Recipes and tools as a user runs them: by their command."""
 
 import multiprocessing
 import os
@@ -27,7 +27,11 @@ def command(name, workdir, *flags, config='smoke'):
 
 def run(name, workdir, *flags, config='smoke'):
   """A finished process of it, with what it printed."""
-  arguments = command(name, workdir, *flags, config=config)
+  return forked(command(name, workdir, *flags, config=config))
+
+
+def forked(arguments):
+  """The finished process of a command `python -m MODULE …`, in the project's folder."""
   with tempfile.TemporaryDirectory() as folder:
     process = _FORKS.Process(target=_main, args=(arguments, dict(os.environ), folder))
     process.start()

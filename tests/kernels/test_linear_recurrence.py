@@ -85,6 +85,14 @@ def test_equals_the_reference_forward_and_backward(
   assert_same(found, expected, [given[1], *given], tolerance)
 
 
+def test_arrays_may_differ_in_dtype():
+  gates, inputs, initial = arrays(2, 20, 3)
+  given = gates, inputs, initial.astype(jnp.bfloat16)
+  found = states_and_slopes('chunked', *given)
+  assert_same(found[:3], states_and_slopes('reference', *given)[:3], [inputs, *given[:2]], 1e-5)
+  assert found[3].dtype == jnp.bfloat16
+
+
 def test_has_no_races_nor_reads_what_was_not_written(monkeypatch):
   monkeypatch.setattr(kernel, 'TILE_N', 16)
   monkeypatch.setattr(kernel, 'TILE_D', 16)

@@ -12,6 +12,7 @@ from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models import decoder, positions
 from lib.models.decoder import Decoder, LanguageModel
+from tests.helpers import weights
 
 V, T = 11, 12
 KEY = jax.random.key(0)
@@ -34,8 +35,8 @@ def make_batch(rows=3, segments=None, seed=0):
 
 @functools.cache
 def initial(model):
-  """The variables that a model begins with."""
-  return jax.jit(model.init)(KEY, make_batch(), KEY)
+  """Some variables of a model."""
+  return weights.draw(model.init, KEY, make_batch(), KEY)
 
 
 SCHEMES = [{'position': scheme, 'init_std': 0.3} for scheme in positions.SCHEMES]

@@ -15,11 +15,19 @@ from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.language_model import TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
-from lib.models.hierarchy import Hierarchy, ratio_loss, select, smooth, straight_through
+from lib.models.hierarchy import (
+  Hierarchy,
+  ratio_loss,
+  select,
+  smooth,
+  stage_factors,
+  straight_through,
+)
 from lib.models.recurrence import RecurrentDecoder, ages
 from lib.models.routers import Cosine, Seen, Spaces, Stride, spacelike
 from lib.parameters import describe_model
 from lib.tokenizers import registry
+from lib.train import optimizer
 
 DIM = 8
 SEGMENTS = jnp.array([[1] * 5 + [2] * 7, [1] * 9 + [0] * 3])
@@ -98,12 +106,12 @@ def test_routers_know_neighbours_strides_and_spaces():
   ids = jnp.array([[*text]])
   ids_before = jnp.pad(ids, ((0, 0), (1, 0)))[:, :-1]
   cosine, seen = Cosine(2), Seen(x, before, None, None, ages(jnp.ones((1, 4), int)), None)
-  found = cosine.apply(cosine.init(jax.random.key(0), seen), seen)
+  found, _ = cosine.apply(cosine.init(jax.random.key(0), seen), seen)
   np.testing.assert_allclose(found[0, 1:], [0, 0.5, 1], atol=1e-6)  # equal, orthogonal, opposite
   seen = seen._replace(ids=ids, ids_before=ids_before, ages=ages(jnp.ones((1, 9), int)))
-  assert Stride(4).apply({}, seen)[0].tolist() == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+  assert Stride(4).apply({}, seen)[0][0].tolist() == [1, 0, 0, 0, 1, 0, 0, 0, 1]
   spaces = Spaces(spacelike(bytes([i]) for i in range(256)))
-  assert spaces.apply({}, seen)[0].tolist() == [0, 0, 1, 0, 0, 1, 0, 0, 0]
+  assert spaces.apply({}, seen)[0][0].tolist() == [0, 0, 1, 0, 0, 1, 0, 0, 0]
 
 
 def test_a_chunk_for_each_token_is_the_plain_decoder():
@@ -150,10 +158,11 @@ def test_a_model_of_two_stages_is_saved_and_sampled(tmp_path):
   made.save(tmp_path / 'model')
   again = language_model.load(tmp_path / 'model')
   assert again.fingerprint == made.fingerprint
+  with pytest.raises(InputError, match='no layout can say a Hierarchy'):
+    again.export(tmp_path / 'export')
   text = b''.join(again.generate(b'a b', max_bytes=9, temperature=0))
-  ids = [256, *b'a b', *text]  # greedy: each byte is the likeliest one after those before it
-  for place in (3, 5, 7):
-    assert again.logits(ids[: place + 1])[-1].argmax() == ids[place + 1]
+  ids = [256, *b'a b', *text][:9]  # greedy: each byte is the likeliest one after those before it
+  assert again.logits(ids[:-1])[3:].argmax(axis=-1).tolist() == ids[4:]
 
 
 def test_flops_are_those_of_each_stage_times_its_chunks():
@@ -164,6 +173,17 @@ def test_flops_are_those_of_each_stage_times_its_chunks():
   rest = 2 * 2 * DIM**2 + 2 * DIM**2 + 2 * 256 * DIM  # the router, the residual, the LM head
   for room in (1.0, 0.5, 0.25):
     assert cost(room=room) == rest + room * (inner + 4 * room * 16 * DIM)
+
+
+def test_stages_learn_at_rates_of_their_own():
+  params = {'embedding': {'a': 1.0}, 'decoder': {'inner': {'b': 1.0, 'inner': {'c': 1.0}}}}
+  params['decoder']['router'] = {'model': {'d': 1.0}}
+  params = jax.tree.map(jnp.asarray, params)
+  schedule = optimizer.make_schedule('constant', 0.1, 10, 0, 1.0)
+  made = optimizer.make_optimizer('adamw', schedule, factors=stage_factors((3.0, 2.0)))({})
+  updates, _ = made.update(params, made.init(params), params)
+  found = [round(float(-x / 0.1), 3) for x in jax.tree.leaves(updates)]
+  assert found == [2, 2, 0, 3]  # b, c, d, a
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from lib.profiling import compiled_step
 from lib.train import optimizer, state
 from lib.train.experiment import Experiment
 from lib.train.replicas import replicate
+from tests.helpers import tiny
 from tests.profiling.test_compiled_step import RECIPES, train_specs
 
 KEY = jax.random.key(0)
@@ -101,6 +102,30 @@ def test_flops_are_those_that_the_compiler_counts(embedding, gated):
   run = jax.jit(lambda variables: model.apply(variables, batch, KEY))
   counted = run.lower(variables).compile().cost_analysis()['flops'] / (8 * T)
   assert describe_model(model, T).flops == pytest.approx(counted, rel=0.15)
+
+
+def test_a_description_puts_nothing_on_a_device():
+  experiment, batch = tiny.make(), jax.eval_shape(lambda: next(iter(tiny.batches())))
+  with jax.transfer_guard('disallow'):  # `aot` describes models for devices that are absent
+    assert describe(experiment.init_fn, batch).declared
+
+
+def test_what_was_described_is_made_to_the_bit_without_the_modules():
+  model = LanguageModel(
+    FixedRows(7, 16, lambda seed: np.eye(7, 16)), Decoder(layers=1, dim=16, heads=2, mlp_dim=32)
+  )
+  calls = []
+
+  def init_fn(key, batch):
+    calls.append(key)
+    return model.init(key, batch, key)
+
+  batch = pipeline.batch_from_ids(np.zeros((1, 8), int), 7)
+  found = describe(init_fn, batch).init_fn
+  made = jax.jit(lambda key: found(key, batch))(jax.random.key(5))
+  assert len(calls) == 1
+  expected = jax.jit(lambda key: init_fn(key, batch))(jax.random.key(5))
+  jax.tree.map(np.testing.assert_array_equal, made, dict(expected))
 
 
 def test_layers_probes_and_replicas_are_counted_each():

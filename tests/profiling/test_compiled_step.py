@@ -3,14 +3,17 @@
 
 import importlib
 import math
+import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
+from lib.language_model import huggingface
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
 from lib.parallel import sharding
@@ -21,6 +24,7 @@ from lib.train.experiment import Experiment
 from lib.train.state import prepare
 from tests.helpers import tiny
 
+FIXTURES = pathlib.Path(__file__).parents[1] / 'fixtures'
 RECIPES = ('markov', 'lexinvariant', 'equal_info', 'visual_unicode')
 
 
@@ -71,6 +75,9 @@ ENTRY %main (x: f32[16]) -> f32[16] {
   %counted = (s32[], bf16[4,8]) while(%start), condition=%until, body=%body
   %open = (s32[], bf16[4,8]) while(%start), condition=%test, body=%body
   %both = (bf16[2]{0}, bf16[8]{0}) all-gather-start(%q), replica_groups=mesh['a'=2,'b'=4] {'b'}
+  %send = (f32[4,8]{1,0:T(8,128)}, u32[], token[]) send(%x, %token), is_host_transfer=true, \
+frontend_attributes={_xla_megascale_target="{1,2}x{0:15}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %sent = token[] send-done(%send), is_host_transfer=true
   %done = bf16[8]{0} all-gather-done(%both)
   ROOT %fused = f32[16]{0} fusion(%x), kind=kCustom, calls=%inner
 }
@@ -91,6 +98,39 @@ def test_collectives_count_as_often_as_their_loops_turn():
   assert gathered.sent == pytest.approx(gathered.bytes * 3 / 4)
   # 16 of 4 bytes between two: each sends as much as it has.
   assert found['all-reduce'] == compiled_step.Collectives(1, 64, 64.0)
+  assert found['all-reduce between slices'] == compiled_step.Collectives(1, 128, 128.0)
+
+
+def test_seeds_on_a_device_each_send_nothing():
+  batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
+  several = {
+    name: jax.ShapeDtypeStruct((3, *array.shape), array.dtype) for name, array in batch.items()
+  }
+  chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
+  mesh = sharding.independent_devices(jax.devices()[4:7])
+  step = compiled_step.compile_step(tiny.make(), chain, several, mesh, seeds=3)
+  assert not step.collectives
+  alone = prepare(tiny.make(), chain, batch, 0, sharding.make_mesh({}, jax.devices()[:1]))
+  assert step.flops == 3 * alone.flops
+
+
+def test_a_model_of_hugging_face_is_compiled_from_its_config_alone():
+  module = huggingface.read_shape(FIXTURES / 'hf/llama').module
+  mesh, batch = sharding.make_mesh({'fsdp': 8}), pipeline.shapes(8, 16)
+  of = lambda dtype: compiled_step.compile_method(module, '__call__', batch, mesh, dtype)
+  narrow, wide = of(jnp.bfloat16), of(jnp.float32)
+  trained = compiled_step.compile_step(
+    Experiment(*next_token(module), ()),
+    optimizer.make_optimizer('adamw', lambda _: 1e-3),
+    batch,
+    mesh,
+  )
+  assert narrow.parameters == wide.parameters == trained.parameters
+  assert narrow.flops == wide.flops == trained.flops / 3
+  # Most matrices are sharded: of each chip an eighth and more, in two bytes less.
+  assert wide.arguments - narrow.arguments > 2 * wide.parameters / 8
+  assert wide.collectives['all-gather'].bytes > 0
+  assert narrow.outputs == wide.outputs == 4 * 16
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from lib import tokenizers
 from lib.errors import InputError
 from lib.tokenizers import covers, registry
 from lib.tokenizers.base import Dictionary
-from lib.tokenizers.bpe import BPE, train_bpe_unsplit
+from lib.tokenizers.bpe import BPE, train_bpe, train_bpe_unsplit
 from lib.tokenizers.covers import _OF_CLASS
+from lib.tokenizers.foreign import ByteLevel
 from lib.tokenizers.lzw import train_lzw
 from lib.tokenizers.ranks import Ranks
 
@@ -110,3 +111,15 @@ def test_every_family_is_read_or_refused_by_name():
     covers.follow(Ranks([*pieces, b'abc'], 'words'))
   with pytest.raises(InputError, match='looks ahead is not known'):
     covers.follow(BPE(bytes(range(256)), [[97, 98]], rule='regex:a+'))
+
+
+@pytest.mark.parametrize('rule', ['words', 'gpt2'])
+def test_a_tokenizer_json_is_followed_as_the_bpe_that_wrote_it(rule):
+  text = b"It's the law of the next byte, isn't it? The next one's the same.\n\n  The next. " * 9
+  bpe = train_bpe([text], 300, rule)
+  one, other = covers.follow(bpe), covers.follow(ByteLevel(bpe.to_json().encode()))
+  a, b = one.start, other.start
+  for token in bpe.encode(text[:120]).tolist():
+    np.testing.assert_array_equal(one.allowed(a), other.allowed(b))
+    assert one.allowed(a)[token]
+    a, b = one.after(a, token), other.after(b, token)

@@ -25,7 +25,7 @@ from lib.tokenizers.coding.baselines import train_static_ac
 from lib.tokenizers.coding.tabulate import tabulate
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 from lib.tokenizers.coding.windows import EqualInfo
-from tests.helpers import byte_models, hostile
+from tests.helpers import byte_models, hostile, recipes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -257,17 +257,12 @@ def command(*arguments):
 
 def test_the_command_line_exits_with_2_and_one_sentence(codecs, tmp_path):
   (tmp_path / 'text').write_bytes(b'text')
-  done = subprocess.run(
-    command('decode', tmp_path / 'text', f'--tokenizer={codecs / "exact"}', '--nonsense=1'),
-    cwd=ROOT, capture_output=True, text=True, check=False,
-  )  # fmt: skip
+  wrong = command('decode', tmp_path / 'text', f'--tokenizer={codecs / "exact"}')
+  done = recipes.forked([*wrong, '--nonsense=1'])
   assert (done.returncode, done.stdout) == (2, '')
   assert done.stderr.startswith('compress: ')
   assert 'Traceback' not in done.stderr
-  done = subprocess.run(
-    command('decode', tmp_path / 'text', f'--tokenizer={codecs / "exact"}'),
-    cwd=ROOT, capture_output=True, text=True, check=False,
-  )  # fmt: skip
+  done = recipes.forked(wrong)
   assert (done.returncode, done.stdout) == (2, '')
   assert done.stderr.count('\n') == 1
   assert list(tmp_path.iterdir()) == [tmp_path / 'text']

@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from experiments.tools import evaluate
 from lib import language_model
+from lib.language_model import byte_law
 from lib.tasks import questions
 
 FIXTURE = pathlib.Path(__file__).parents[1] / 'fixtures/hf/gpt2'
@@ -46,3 +47,13 @@ def test_of_one_document_no_error_is_known(model):
   texts = [b'the cat']
   line = next(evaluate.summary(model, texts, model.token_loss(texts), 1.0))
   assert line.endswith('bits_per_byte, of one document, so its error is unknown')
+
+
+def test_bytes_of_a_folder_of_hugging_face(model):
+  texts = [b'the cat is on the m', 'né\n'.encode()]
+  losses, found = model.token_loss(texts), byte_law.byte_loss(model, texts)
+  lines = list(evaluate.of_bytes(texts, losses, found))
+  value = {line.split()[1].rstrip(',:'): float(line.split()[0]) for line in lines}
+  assert value['bits_per_byte_bytes'] <= value['bits_per_byte_tokens']
+  assert value['next_byte_sum_error'] <= 1e-12
+  assert value['leak_nats_per_token,'.rstrip(',')] > 0

@@ -119,6 +119,33 @@ def test_the_largest_model_of_every_paper_fits_a_pod(name, topology, mesh):
   assert int(row['kernels']) > 0
 
 
+@pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed: see `make pod`'
+)
+@pytest.mark.parametrize(
+  ('flags', 'found'),
+  [
+    (('--slices=2', '--config.transformer.batch_size=8'), 'all-reduce between slices'),
+    (
+      (
+        '--config.transformer.replicas=pmap',
+        '--config.transformer.seeds=3',
+        '--config.transformer.side_by_side=3',
+      ),
+      '3 seeds by pmap',
+    ),
+  ],
+)
+def test_two_slices_and_seeds_by_pmap_compile(flags, found):
+  command = ['-m', 'experiments.tools.aot', f'--config={ROOT}/configs/markov.py:smoke', *flags]
+  done = subprocess.run(
+    [sys.executable, *command, '--topology=v5e:2x2'],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert found in done.stdout
+
+
 def test_scaling_is_estimated_from_compiled_steps(monkeypatch, capsys):
   monkeypatch.setattr(aot, 'SIZES', ('cpu:2', 'cpu:8'))
   batch = jax.eval_shape(lambda: next(iter(tiny.batches())))

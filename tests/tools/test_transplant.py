@@ -66,6 +66,7 @@ def done(tmp_path_factory):
     'gpt2': f'{hf}/gpt2 --tokenizer={at}/theirs.json --method=parts',
     'mine': f'{mine} --tokenizer={at}/ours --method=tokenadapt --text={at}/text.txt',
     'words': f'{mine} --tokenizer={at}/ours --method=wechsel --vectors={at}/words.vec',
+    'distilled': f'{mine} --tokenizer={at}/ours --method=distilled_parts --text={at}/few.txt',
     'expanded': f'{mine} --tokenizer={at}/ours --method=parts --expand',
     'hf_expanded': f'{hf}/qwen2 --tokenizer={at}/theirs.json --method=parts --expand',
     'trimmed': f'{mine} --trim --text={at}/few.txt',
@@ -129,7 +130,7 @@ def test_a_folder_of_another_layout_keeps_its_dtype_and_its_special_tokens(done)
 
 def test_our_own_models_stay_ours(done):
   at, said, before = done
-  for name in ('mine', 'words'):
+  for name in ('mine', 'words', 'distilled'):
     after = load(at / name)
     assert isinstance(after, TrainedModel)
     assert after.bos == after.tokenizer.vocab_size == 330

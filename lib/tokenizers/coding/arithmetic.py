@@ -16,6 +16,7 @@ import numpy as np
 from lib.errors import InputError
 
 PRECISION = 14  # log2 of what the frequencies of all symbols add up to
+FINE = 24  # the same for a model whose bits are to be kept to a thousandth
 UNIT = 1 << 32  # the least width; a whole number of these is where `low` has its `bits`
 LOOKAHEAD = 8  # bytes that a step may write ahead
 Integer = int | np.int64
@@ -39,11 +40,11 @@ def quantise(probabilities: np.ndarray, precision: int = PRECISION, marks: int =
 
   Args:
     probabilities: [N, S], not negative; they need not add up to 1.
-    precision: log2 of the sum of the frequencies, at most 15.
+    precision: log2 of the sum of the frequencies, at most FINE.
     marks: further symbols, after the S, of frequency 1.
 
   Returns:
-    uint16 [N, S + marks + 1], from 0 to 2^precision.
+    uint16 [N, S + marks + 1], from 0 to 2^precision; uint32 above 15.
 
   Raises:
     InputError: a row that is not a distribution, or more symbols than frequencies.
@@ -61,13 +62,15 @@ def quantise(probabilities: np.ndarray, precision: int = PRECISION, marks: int =
       'must be a number, none negative, and one above 0'
     )
   # Relative to the largest, so that no row is lost to rounding; products have 55 bits.
-  scaled = np.rint(probabilities / largest[:, None].astype(np.float64) * 2**40).astype(np.int64)
+  unit = 2.0 ** min(40, 62 - precision)
+  scaled = np.rint(probabilities / largest[:, None].astype(np.float64) * unit).astype(np.int64)
   frequencies = np.ones((rows, symbols + marks), np.int64)
   frequencies[:, :symbols] += scaled * free // scaled.sum(axis=1, keepdims=True)
   best = scaled.argmax(axis=1)
   frequencies[np.arange(rows), best] += (1 << precision) - frequencies.sum(axis=1)
-  cumulative = np.zeros((rows, symbols + marks + 1), np.uint16)
-  np.cumsum(frequencies, axis=1, out=cumulative[:, 1:], dtype=np.uint16)
+  dtype = np.uint16 if precision <= 15 else np.uint32
+  cumulative = np.zeros((rows, symbols + marks + 1), dtype)
+  np.cumsum(frequencies, axis=1, out=cumulative[:, 1:], dtype=dtype)
   return cumulative
 
 
@@ -81,14 +84,14 @@ def lanes(count: int) -> np.ndarray:
 class Encoder:
   """N parallel streams: one symbol per stream and step in, bytes out."""
 
-  def __init__(self, streams: int):
-    self.lanes = lanes(streams)
+  def __init__(self, streams: int, precision: int = PRECISION):
+    self.lanes, self._precision = lanes(streams), precision
     self._out = np.zeros((streams, 64), np.uint8)
 
   def put(self, symbols: np.ndarray, cumulative: np.ndarray, active: np.ndarray) -> None:
     """Narrows the streams where `active` [N] to `symbols` [N] under `cumulative` [N, S + 1]."""
     self._out = room(self._out, self.lanes)
-    _put(self.lanes, self._out, symbols, cumulative, active)
+    _put(self.lanes, self._out, symbols, cumulative, active, self._precision)
 
   def finish(self, stream: int) -> tuple[bytes, int]:
     """A stream's shortest code, zero bits after it up to a byte, and its bits; begins a new one."""
@@ -105,8 +108,8 @@ class Decoder:
   Bits after a stream's end are zeros. The caller knows where to stop.
   """
 
-  def __init__(self, streams: int):
-    self.lanes = lanes(streams)
+  def __init__(self, streams: int, precision: int = PRECISION):
+    self.lanes, self._precision = lanes(streams), precision
     self._data = np.zeros((streams, 0), np.uint8)
 
   def begin(self, stream: int, code: bytes) -> None:
@@ -120,7 +123,7 @@ class Decoder:
 
   def get(self, cumulative: np.ndarray, active: np.ndarray) -> np.ndarray:
     """The next symbols, int64 [N], under `cumulative` [N, S + 1]; 0 where not `active` [N]."""
-    return _get(self.lanes, self._data, cumulative, active)
+    return _get(self.lanes, self._data, cumulative, active, self._precision)
 
 
 def encode(symbols: np.ndarray, cumulative: np.ndarray) -> tuple[bytes, int]:
@@ -203,9 +206,11 @@ def carry(out: np.ndarray, place: Integer, bits: Integer, low: Integer) -> Integ
 
 
 @numba.njit(cache=True, nogil=True)
-def push(lane: np.record, out: np.ndarray, start: Integer, stop: Integer) -> None:
-  """Narrows a lane to [start, stop) / 2^PRECISION and writes the bytes that are full."""
-  low, width = narrow(lane.low, lane.width, start, stop, PRECISION)
+def push(
+  lane: np.record, out: np.ndarray, start: Integer, stop: Integer, precision: int = PRECISION
+) -> None:
+  """Narrows a lane to [start, stop) / 2^precision and writes the bytes that are full."""
+  low, width = narrow(lane.low, lane.width, start, stop, precision)
   bits = lane.bits
   place = lane.begin + (bits >> 3)
   low = carry(out, place, bits, low)
@@ -243,9 +248,11 @@ def fill(lane: np.record, data: np.ndarray) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def pull(lane: np.record, data: np.ndarray, start: Integer, stop: Integer) -> None:
+def pull(
+  lane: np.record, data: np.ndarray, start: Integer, stop: Integer, precision: int = PRECISION
+) -> None:
   """Narrows a decoder's lane, whose `low` is the code counted from the interval's low."""
-  cut, width = narrow(0, lane.width, start, stop, PRECISION)
+  cut, width = narrow(0, lane.width, start, stop, precision)
   low, bits = lane.low - cut, lane.bits
   while width < UNIT:
     place = lane.begin * 8 + 32 + bits
@@ -255,12 +262,14 @@ def pull(lane: np.record, data: np.ndarray, start: Integer, stop: Integer) -> No
 
 
 @numba.njit(cache=True, nogil=True)
-def find(offset: Integer, width: Integer, cumulative: np.ndarray) -> int:
+def find(
+  offset: Integer, width: Integer, cumulative: np.ndarray, precision: int = PRECISION
+) -> int:
   """The symbol whose share of `width` contains `offset`."""
   first, last = 0, cumulative.size - 2
   while first < last:
     middle = (first + last + 1) >> 1
-    if (width * cumulative[middle]) >> PRECISION <= offset:
+    if (width * np.int64(cumulative[middle])) >> precision <= offset:
       first = middle
     else:
       last = middle - 1
@@ -268,11 +277,11 @@ def find(offset: Integer, width: Integer, cumulative: np.ndarray) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _put(state, out, symbols, cumulative, active):
+def _put(state, out, symbols, cumulative, active, precision):
   for i in range(state.size):
     if active[i]:
       row, s = cumulative[i], symbols[i]
-      push(state[i], out[i], np.int64(row[s]), np.int64(row[s + 1]))
+      push(state[i], out[i], np.int64(row[s]), np.int64(row[s + 1]), precision)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -285,11 +294,11 @@ def _encode(state, out, symbols, cumulative):
 
 
 @numba.njit(cache=True, nogil=True)
-def _get(state, data, cumulative, active):
+def _get(state, data, cumulative, active, precision):
   symbols = np.zeros(state.size, np.int64)
   for i in range(state.size):
     if active[i]:
       row = cumulative[i]
-      s = symbols[i] = find(state[i].low, state[i].width, row)
-      pull(state[i], data[i], np.int64(row[s]), np.int64(row[s + 1]))
+      s = symbols[i] = find(state[i].low, state[i].width, row, precision)
+      pull(state[i], data[i], np.int64(row[s]), np.int64(row[s + 1]), precision)
   return symbols

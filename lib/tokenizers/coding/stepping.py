@@ -23,9 +23,11 @@ class Coder(Protocol):
 
   Attributes:
     marks: symbols that it needs besides the 256 bytes.
+    precision: log2 of the sum of its frequencies.
   """
 
   marks: int
+  precision: int
 
   def begin(self, lane: int, job: Any) -> bool:
     """Sets a lane to a job; returns whether there is anything to do."""
@@ -46,7 +48,7 @@ def drive(
   stepper: Stepper, coder: Coder, jobs: Sequence, progress: Callable[[int], object]
 ) -> list:
   """Runs all jobs, each in the next free lane; their results in order."""
-  root = arithmetic.quantise(stepper.start()[None], marks=coder.marks)
+  root = arithmetic.quantise(stepper.start()[None], coder.precision, coder.marks)
   cumulative = np.repeat(root, stepper.streams, axis=0)
   job = np.full(stepper.streams, -1)
   results: list = [None] * len(jobs)
@@ -71,7 +73,7 @@ def drive(
     if (job >= 0).any():
       stepper.reset(fresh | forget)
       fresh[:] = False
-      cumulative = arithmetic.quantise(stepper.step(symbols), marks=coder.marks)
+      cumulative = arithmetic.quantise(stepper.step(symbols), coder.precision, coder.marks)
 
 
 class Stepped(base.Tokenizer):

@@ -21,27 +21,29 @@ class SteppedAC(Stepped):
   """
 
   family = 'ac'
+  precision = arithmetic.PRECISION  # log2 of the sum of the coder's frequencies
 
   def __init__(self, stepper: Stepper, model: str, token_bits: int = 8):
     super().__init__(stepper, model, token_bits)
 
   def cover_batch(self, documents: Sequence[bytes]) -> list[Coded]:
     """Each document as tokens."""
-    encoder = _Encoder(self.stepper.streams, self.token_bits)
+    encoder = _Encoder(self.stepper.streams, self.token_bits, self.precision)
     return drive(self.stepper, encoder, documents, self.progress)
 
   def decode_all(self, ids: Sequence[ArrayLike]) -> list[tuple[bytes, np.ndarray]]:
     """The bytes of each row of ids, and how many each id covers; see the base class."""
     rows = [self.check_ids(row) for row in ids]
-    decoder = _Decoder(self.stepper.streams, self.token_bits)
+    decoder = _Decoder(self.stepper.streams, self.token_bits, self.precision)
     return drive(self.stepper, decoder, rows, self.progress)
 
 
 class _Encoder:
   marks = 1
 
-  def __init__(self, streams: int, token_bits: int):
-    self._encoder = arithmetic.Encoder(streams)
+  def __init__(self, streams: int, token_bits: int, precision: int):
+    self.precision = precision
+    self._encoder = arithmetic.Encoder(streams, precision)
     self._token_bits = token_bits
     self._rest = [iter(())] * streams  # symbols to come
     self._data = [b''] * streams
@@ -69,8 +71,9 @@ class _Encoder:
 class _Decoder:
   marks = 1
 
-  def __init__(self, streams: int, token_bits: int):
-    self._decoder = arithmetic.Decoder(streams)
+  def __init__(self, streams: int, token_bits: int, precision: int):
+    self.precision = precision
+    self._decoder = arithmetic.Decoder(streams, precision)
     self._token_bits = token_bits
     self._count = np.zeros(streams, np.int64)  # tokens
     self._data = [bytearray() for _ in range(streams)]

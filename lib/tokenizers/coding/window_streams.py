@@ -99,6 +99,7 @@ class _Lanes:
   """The common part of encoder and decoder: N rows of data, coders, and space for results."""
 
   marks = 0
+  precision = arithmetic.PRECISION
 
   def __init__(self, codec: SteppedEqualInfo):
     streams = codec.stepper.streams

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""New tokenizer, same model: WECHSEL (2112.06598), CW2V (2407.05841), TokenAdapt (2505.09738), OMP
+(2506.06607), with FOCUS, mean of parts, ridge regression and Procrustes as rivals.
+
+Claim: rows for the tokens of another tokenizer can be made from those of a trained model, so that
+little is lost before any training and less training is needed than from scratch.
+
+Expected: before training, linear maps from a donor lead, then FOCUS and TokenAdapt, then parts and
+the mean, far before random rows; after 50 steps most of the spread is gone. Of a donor, matching
+pursuit with 8 atoms is better than with 32. Cost: smoke under a minute.
+
+  python -m experiments.transplant --config=transplant:cpu --workdir=runs/transplant
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.fields import Field, Scaled
+
+TABLES = ('transplant', 'noise_anchor', 'languages')
+METHODS = (
+  'random', 'mean', 'zero', 'gaussian', 'multivariate', 'parts', 'parts_by_length', 'focus',
+  'wechsel', 'tokenadapt_local', 'tokenadapt_global', 'tokenadapt', 'hull', 'donor_neighbours',
+  'omp8', 'omp32', 'omp_normalised32', 'ridge', 'procrustes',
+  'distilled_parts',
+)  # fmt: skip
+SMOKE = (
+  'random',
+  'mean',
+  'multivariate',
+  'parts',
+  'focus',
+  'wechsel',
+  'tokenadapt',
+  'omp8',
+  'ridge',
+)
+SHORT = (
+  'random', 'mean', 'zero', 'multivariate', 'parts', 'focus', 'wechsel', 'tokenadapt', 'hull',
+  'omp32', 'ridge', 'procrustes', 'distilled_parts',
+)  # fmt: skip
+LONGER = ('random', 'parts', 'focus', 'tokenadapt', 'omp32', 'ridge')
+
+
+def get_config(arg: str = 'cpu') -> ConfigDict:
+  """The config of 'SCALE' or 'SCALE,tables=A+B'."""
+  prose, code = 'stdlib/prose', 'stdlib/source'
+  sections = {
+    'data': {'source': Field(Scaled(prose, prose, 'stdlib', 'tfds:c4/en'), size=1)},
+    'old': {  # the tokenizer of the old model
+      'family': 'bpe',
+      'vocab_size': Field(Scaled(300, 1024, 8192, 32_000), least=256),
+      'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),  # of text, for all tokenizers
+    },
+    'base': common.TRAINED
+    | {
+      'tied': True,  # the LM head is the input table
+      'layers': Scaled(1, 2, 8, 16),
+      'dim': Scaled(16, 64, 512, 2048),
+      'heads': Scaled(2, 4, 8, 32),
+      'norm': 'rms',
+      'length': Scaled(48, 128, 512, 4096),
+      'batch_size': Scaled(4, 4, 64, 256),
+      'steps': Scaled(4, 400, 4000, 100_000),
+      'seeds': Scaled(2, 3, 3, 3),
+      'side_by_side': Scaled(2, 3, 1, 1),
+      'optimizer': 'muon',
+      'rates': Scaled((2e-2,), (2e-2,), (1e-2,), (5e-3,)),
+      'warmup': 0.1,
+      'evaluate_every': 1000,
+      'checkpoint_every': 1000,
+    },
+    'continued': {  # training of transplants
+      'rate': Scaled(5e-3, 5e-3, 3e-3, 1e-3),
+      'warmup': Field(0.1, least=0, most=1),
+    },
+    'distillation': {'steps': Scaled(3, 200, 2000, 5000)},  # of methods distilled_NAME
+    'vectors': {  # of pieces, from text
+      'bytes': Scaled(20_000, 300_000, 2**24, 2**28),
+      'dim': Scaled(16, 100, 300, 300),
+    },
+    'judge': {  # held-out excerpts
+      'length': Scaled(64, 256, 1024, 4096),  # bytes of each
+      'bytes': Scaled(2_000, 48_000, 2**20, 2**23),  # of all
+    },
+    'transplant': {
+      # new tokenizers: label, family, ids, source
+      'news': Field(
+        Scaled(
+          (('code', 'bpe', 290, code), ('larger', 'bpe', 340, prose)),
+          (('code', 'bpe', 1024, code), ('larger', 'bpe', 2048, prose)),
+          (('code', 'bpe', 8192, code), ('larger', 'bpe', 32_000, prose),
+           ('unigram', 'sentencepiece', 12_000, prose)),
+          (('larger', 'bpe', 128_000, 'tfds:c4/en'),),
+        ),
+        size=1,
+      ),
+      # of lib.transplant.methods
+      'methods': Field(Scaled(SMOKE, METHODS, METHODS, METHODS), size=1),
+      'continued': 'larger',  # the new tokenizer whose transplants are trained further
+      'short_steps': Scaled(2, 50, 50, 50),
+      'short': Scaled(('random', 'parts'), SHORT, SHORT, SHORT),  # the methods for these steps
+      'long_steps': Scaled(3, 200, 200, 200),
+      'long': Scaled(('random',), LONGER, LONGER, LONGER),
+    },
+    'noise_anchor': {
+      'rows': Field(Scaled(100, 1024, 8192, 8192), least=50),  # of the synthetic spaces
+      'latent': Scaled(8, 32, 256, 256),  # their dimensions without noise
+      # over the signal
+      'noise': Field(
+        Scaled((0.0, 0.5), *((0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0),) * 3), size=1, least=0
+      ),
+      'other': Field(code, size=1),  # the text of the donor of `pair=texts`
+    },
+    'languages': {
+      # of the dictionary, in percent
+      'shares': Field(Scaled((100,), *((10, 50, 100),) * 3), size=1, most=100),
+      'continued': ('random', 'wechsel'),  # methods whose models are trained further
+      'steps': Field(Scaled((2,), *((50, 200),) * 3), size=1),  # of this training
+      'texts': '',  # own texts of the other language
+      'dictionary': '',  # and a file: a word of the old language and one of the new in each line
+    },
+  }  # fmt: skip
+  return common.build(arg, TABLES, sections)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables `ensemble` and `cost`: models over different tokenizers as one, and what a byte costs."""
+
+import time
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.byte_exact import models
+from experiments.recipe import Run, Table, text_of
+from lib.decoding import byte_ensemble
+from lib.decoding.byte_view import ByteTexts
+from lib.language_model import byte_law
+from lib.report.results import Rows
+
+BITS = 'bits_per_byte'
+
+
+def measure(config: ConfigDict, run: Run) -> Rows:
+  """Bits per byte of single models and of three ways to join them."""
+  options, rows = config.ensemble, Rows('ensemble')
+  text = models.held_out(config, options.length, options.texts)
+  several = [models.trained(config, run, name) for name in options.tokenizers]
+  scored = []
+  for ensemble in zip(*several, strict=True):
+    parts = []
+    for start in range(0, len(text), byte_law.TEXTS):
+      some = text.texts[start : start + byte_law.TEXTS]
+      readers = [
+        ByteTexts(byte_law.vocabulary(one), byte_law.CachedLaw(one, len(some)), len(some))
+        for one in ensemble
+      ]
+      parts.append(byte_ensemble.scores(readers, some))
+    scored.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+  found = {name: np.array([one[name] for one in scored]) / np.log(2) for name in scored[0]}
+  names = {str(i): name for i, name in enumerate(options.tokenizers)}
+  single = {name: found[number] for number, name in names.items()}
+  best = min(single, key=lambda name: single[name].sum())
+  for name, bits in (single | {rule: found[rule] for rule in byte_ensemble.RULES}).items():
+    where = {'model': name}
+    rows.add(where, BITS, models.estimate(bits, text, options.length), 'bits/byte')
+    if name != best:
+      above = models.estimate(bits - single[best], text, options.length)
+      rows.add(where, 'above_best_bits_per_byte', above, 'bits/byte', 'than the best one, paired')
+  return rows
+
+
+def cost(config: ConfigDict, run: Run) -> Rows:
+  """Evaluations of the model and time for a byte, by tokens and by bytes."""
+  options, rows = config.cost, Rows('cost')
+  texts = list(models.held_out(config, options.length, options.texts).texts)
+  for name in options.tokenizers:
+    model, size = models.trained(config, run, name)[0], sum(map(len, texts))
+    losses, found = model.token_loss(texts), byte_law.byte_loss(model, texts)
+    seconds = {}  # after all is compiled, and known which tokens may follow
+    for way in ('tokens', 'bytes'):
+      begin = time.perf_counter()
+      if way == 'tokens':
+        model.token_loss(texts)
+      else:
+        byte_law.byte_loss(model, texts)
+      seconds[way] = time.perf_counter() - begin
+      where = {'tokenizer': name, 'by': way}
+      rows.add(where, 'microseconds_per_byte', seconds[way] / size * 1e6, 'µs', 'in one run')
+    tokens = sum(loss.nats.size for loss in losses)
+    where = {'tokenizer': name, 'by': 'bytes'}
+    rows.add(where, 'evaluations_per_byte', found.evaluations / size, 'of the model')
+    beyond = (found.evaluations - tokens) / size
+    rows.add(where, 'evaluations_beyond_tokens', beyond, 'per byte')
+    rows.add(where, 'times_tokens', seconds['bytes'] / seconds['tokens'], '× the time of tokens')
+    rows.add(where, 'leak_nats_per_token', found.leak, 'nats')
+    rows.add(where, 'next_byte_sum_error', found.sum_error, 'probability', 'at most')
+  return rows
+
+
+TABLE = Table(
+  'ensemble',
+  measure,
+  'Models over different tokenizers, all read by bytes. `mixture` is the mean of their laws of '
+  'whole texts, `average` that of their laws of the next byte, `product` the geometric mean of the '
+  'latter. Laws of a byte are scaled to 1. ± is one standard error over seeds × documents.',
+  (BITS, 'above_best_bits_per_byte'),
+  check=lambda config: models.check(config, config.ensemble.length, 'ensemble.length'),
+  train_specs=models.train_specs,
+  sources=text_of,
+)
+COST = Table(
+  'cost',
+  cost,
+  'What it costs to score text by bytes, and by tokens: evaluations of the model, and time after '
+  'all is compiled.',
+  ('evaluations_per_byte', 'times_tokens', 'leak_nats_per_token'),
+  check=lambda config: models.check(config, config.cost.length, 'cost.length'),
+  train_specs=models.train_specs,
+  sources=text_of,
+)

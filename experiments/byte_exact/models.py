@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models of the tables, one for each tokenizer and seed, trained once in a workdir."""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import fit
+from experiments.recipe import Run, TrainSpecs, naming
+from lib import stats
+from lib.data import excerpts, pipeline, sources
+from lib.data.excerpts import Excerpts
+from lib.embeddings.learned import Learned
+from lib.errors import InputError
+from lib.language_model import TrainedModel
+from lib.models.decoder import LanguageModel
+from lib.tokenizers import registry
+from lib.tokenizers.base import Tokenizer
+
+MOST = 4  # excerpts of one document, which is the unit of errors
+_TRAINED: dict[tuple, list[TrainedModel]] = {}  # of this process
+
+
+def tokenizer(config: ConfigDict, name: str) -> Tokenizer:
+  """The tokenizer of a name such as `bpe`."""
+  source = sources.open_source(config.data.source, 'train')
+  size = 256 if name == 'bytes' else config.model.vocab_size
+  return registry.train(name, sources.sample(source, config.model.train_bytes), size)
+
+
+def module(config: ConfigDict, vocab_size: int) -> LanguageModel:
+  """The module of the section `model`."""
+  options, dtype = config.model, fit.dtype(config)
+  return LanguageModel(
+    Learned(vocab_size, options.dim, dtype=dtype),
+    fit.make_decoder(options, dtype, max_length=options.length),
+  )
+
+
+def trained(config: ConfigDict, run: Run, name: str) -> list[TrainedModel]:
+  """A model over a tokenizer for each seed."""
+  key = run.workdir, name, config.seed
+  if key not in _TRAINED:
+    made, options = tokenizer(config, name), config.model
+    batches = lambda seed: pipeline.batches(
+      sources.open_source(config.data.source, 'train'), made, batch_size=options.batch_size,
+      length=options.length, seed=seed, lanes=options.lanes,
+    )  # fmt: skip
+    model = module(config, made.vocab_size)
+    found = fit.fit(config, run, options, name, model, batches, tokenizer=made)
+    _TRAINED[key] = [one.model for one in found]
+  return _TRAINED[key]
+
+
+def train_specs(config: ConfigDict) -> TrainSpecs:
+  """The largest model."""
+  size = config.model.vocab_size
+  return {'model': lambda: fit.train_spec(config.model, module(config, size))}
+
+
+def held_out(config: ConfigDict, length: int, count: int) -> Excerpts:
+  """About `count` excerpts of test text."""
+  source = config.data.source
+  return excerpts.of_split(source, 'test', length=length, total=length * count, most=MOST)
+
+
+def check(config: ConfigDict, length: int, field: str) -> None:
+  """Raises InputError for models that cannot be trained, or excerpts longer than documents."""
+  fit.check(config.model, 'model')
+  if len(config.model.rates) != 1:
+    raise InputError('model.rates must be one rate, for no text is held out to choose one.')
+  with naming(field):
+    held_out(config, length, 1)
+
+
+def estimate(values: np.ndarray, text: Excerpts, per: float = 1.0) -> stats.Estimate:
+  """The mean of values [S, N] of seeds and excerpts, its error over seeds and documents."""
+  sums = stats.by_group(values, text.documents)
+  counts = stats.by_group(np.full(values.shape, per), text.documents)
+  return stats.crossed(stats.contributions(sums, counts))

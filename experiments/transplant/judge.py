@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The old model, models of other tokenizers, and one judge: bits per byte of the same text.
+
+The bits are split by kind of token: with tied tables a method pays on the pieces that both
+tokenizers have for what it wins on the new ones, since they take probability from each other.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import fit
+from experiments.fit import Fitted
+from experiments.recipe import Run
+from lib import stats
+from lib.data import excerpts, pipeline, sources
+from lib.data.excerpts import Excerpts
+from lib.data.sources import Source
+from lib.embeddings.learned import Learned
+from lib.language_model import TrainedModel
+from lib.models.decoder import LanguageModel
+from lib.report.results import Rows
+from lib.tokenizers import registry
+from lib.tokenizers.base import Dictionary
+from lib.transplant import pieces
+
+ANOTHER = 1000  # between the seeds of old models and of models trained from scratch
+MOST = 4  # excerpts of one document: documents are the units of errors
+LOG_2 = float(np.log(2))
+LOGITS = 16  # excerpts whose logits are compared
+
+
+@functools.cache
+def train_tokenizer(family: str, vocab_size: int, source: str, train_bytes: int) -> Dictionary:
+  """Learned from the train split of a source."""
+  documents = sources.sample(sources.open_source(source, 'train'), train_bytes)
+  return pieces.dictionary(registry.train(family, documents, vocab_size), family)
+
+
+def old_tokenizer(config: ConfigDict) -> Dictionary:
+  """That of the old model."""
+  old = config.old
+  return train_tokenizer(old.family, old.vocab_size, config.data.source, old.train_bytes)
+
+
+def old_text(config: ConfigDict) -> Source:
+  """What the old model is trained on."""
+  return sources.open_source(config.data.source, 'train')
+
+
+def make_model(config: ConfigDict, vocab_size: int, **changes: Any) -> LanguageModel:
+  """The section `base` over a tokenizer; `changes` are of the section."""
+  options = ConfigDict(config.base.to_dict() | changes)
+  dtype = fit.dtype(config)
+  embedding = Learned(vocab_size, options.dim, tied=options.tied, dtype=dtype)
+  return LanguageModel(embedding, fit.make_decoder(options, dtype))
+
+
+def train(
+  config: ConfigDict,
+  run: Run,
+  name: str,
+  tokenizer: Dictionary,
+  documents: Source,
+  *,
+  start: Mapping[int, TrainedModel] | None = None,
+  another: int = 0,
+  **changes: Any,
+) -> list[Fitted]:
+  """Models of the section `base`, one for each seed.
+
+  Args:
+    config: of the recipe.
+    run: its workdir keeps them.
+    name: of the models.
+    tokenizer: of the text.
+    documents: the text.
+    start: seed -> the model that training continues from; by default it begins anew.
+    another: added to the seeds.
+    **changes: of the section.
+  """
+  options = ConfigDict(config.base.to_dict() | changes)
+  options.evaluate_every = min(options.evaluate_every, options.steps)
+  config = config.copy_and_resolve_references()
+  config.seed += another
+  batches = lambda seed: pipeline.batches(
+    documents, tokenizer, batch_size=options.batch_size, length=options.length,
+    seed=seed + ANOTHER * (start is not None), lanes=options.lanes,
+  )  # fmt: skip
+  initial = None if start is None else lambda seed, new: start[seed].variables
+  model = make_model(config, tokenizer.vocab_size, **changes)
+  return fit.fit(config, run, options, name, model, batches, tokenizer=tokenizer, initial=initial)
+
+
+def held_out(config: ConfigDict) -> Excerpts:
+  """Text of the old model, by which models are judged."""
+  options = config.judge
+  return excerpts.of_split(
+    config.data.source, 'test', length=options.length, total=options.bytes, most=MOST
+  )
+
+
+class Scores(NamedTuple):
+  """Of S models on D documents.
+
+  Attributes:
+    nats: float64 [S, D, 2], of tokens that the old tokenizer has and of others.
+    bytes: float64 [D, 2], covered by each of both.
+    mass: float64 [S], the share of the softmax's denominator that new ids have, on a few excerpts.
+  """
+
+  nats: np.ndarray
+  bytes: np.ndarray
+  mass: np.ndarray
+
+  @property
+  def bits(self) -> np.ndarray:
+    """Contributions to bits per byte [S, D]."""
+    return stats.contributions(self.nats.sum(axis=-1), self.bytes.sum(axis=-1)) / LOG_2
+
+
+def score(models: Sequence[TrainedModel], text: Excerpts, is_new: np.ndarray) -> Scores:
+  """The judgement of models over one tokenizer, whose ids that the old one lacks are `is_new`."""
+  nats, mass, size = [], [], np.zeros(0)
+  for model in models:
+    losses = model.token_loss(text.texts)
+    kinds = [np.eye(2)[is_new[loss.ids].astype(int)] for loss in losses]
+    of = [loss.nats @ kind for loss, kind in zip(losses, kinds, strict=True)]
+    nats.append(stats.by_group(np.array(of).T, text.documents).T)
+    covered = [loss.bytes @ kind for loss, kind in zip(losses, kinds, strict=True)]
+    size = stats.by_group(np.array(covered).T, text.documents).T
+    mass.append(mass_of_new(model, [loss.ids for loss in losses[:LOGITS]], is_new))
+  return Scores(np.stack(nats), size, np.array(mass))
+
+
+def mass_of_new(model: TrainedModel, texts: Sequence[np.ndarray], is_new: np.ndarray) -> float:
+  """The mean probability of all new ids together, after each token of texts cut to one length."""
+  length = min(model.context - 1, *map(len, texts))
+  logits = model.logits(np.stack([[model.first_id, *ids[:length]] for ids in texts]))
+  powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+  return float((powers[..., : len(is_new)] @ is_new / powers.sum(axis=-1)).mean())
+
+
+def add(rows: Rows, where: Mapping[str, Any], found: Scores, unchanged: Scores) -> None:
+  """Adds the columns of a judgement."""
+  rows.add(where, 'bits_per_byte', stats.crossed(found.bits), 'bits/byte')
+  both = np.stack([found.nats.sum(axis=-1), unchanged.nats.sum(axis=-1)], axis=-1)
+  ratio = stats.jackknife(lambda sums: sums[0] / sums[1], both)
+  rows.add(where, 'ratio_to_old', ratio, '', 'bits per byte over those of the old model')
+  size = found.bytes.sum(axis=-1)
+  for kind, column in enumerate(('nats_exact', 'nats_new')):
+    part = stats.contributions(found.nats[..., kind], size)
+    note = 'of all bytes; the two add up to all nats per byte'
+    rows.add(where, column, stats.crossed(part), 'nats/byte', note)
+  share = stats.contributions(found.bytes[:, 1], size)
+  rows.add(where, 'share_bytes_new', stats.mean(share, 'documents'), 'of the bytes')
+  note = f'of the denominator of the softmax, mean over the tokens of {LOGITS} excerpts'
+  rows.add(where, 'denominator_share_new', stats.mean(found.mass), 'share', note)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table `languages`: the old model in another language, with a part of a dictionary.
+
+The other language is the old one with its words exchanged, so that the dictionary is known exactly;
+or own texts with an own dictionary.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.recipe import Pictures, Run, Table
+from experiments.transplant import judge, replacement
+from experiments.transplant.judge import Scores
+from lib import stats
+from lib.data import excerpts, relexified, sources
+from lib.data.excerpts import Excerpts
+from lib.data.relexified import Relexified
+from lib.data.sources import Source
+from lib.errors import InputError
+from lib.language_model import TrainedModel
+from lib.report import plots
+from lib.report.results import Row, Rows, select
+from lib.tokenizers import registry
+from lib.tokenizers.base import Dictionary
+from lib.transplant import pieces, vectors
+
+PLAIN = ('random', 'mean', 'parts')  # methods that need no dictionary
+
+
+def measure(config: ConfigDict, run: Run) -> Rows:
+  """Makes the old model speak the other language, by each method."""
+  options, rows = config.languages, Rows('languages')
+  language = Language(config)
+  old, new = judge.old_tokenizer(config), language.tokenizer
+  before = judge.train(config, run, 'transplant/old', old, judge.old_text(config))
+  models = [one.model for one in before]
+  unchanged = judge.score(models, judge.held_out(config), np.zeros(old.vocab_size, bool))
+  is_new = pieces.match(old, new) < 0
+  found: dict[tuple[str, str, int], Scores] = {}
+  for share in ('0', *map(str, options.shares)):
+    arms: Sequence[str] = PLAIN if share == '0' else ('wechsel',)
+    if share == '100' and not options.texts:
+      arms = ('wechsel', 'known')
+    given = language.vectors(old, int(share) / 100) if share != '0' else None
+    makers = replacement.Makers(config, old, new, given=given or _nothing(old, new))
+    for method in arms:
+      if method == 'known':
+        made = language.known(models, old)
+      else:  # equal pieces of two languages differ in meaning: WECHSEL copies none
+        made, _ = makers.make(method, models, copy_exact=method != 'wechsel')
+      for step in (0, *(options.steps if method in options.continued else ())):
+        if step:
+          at = {'method': method, 'dictionary': share}
+          trained = replacement.continued(
+            config, run, new, language.train, at, made, step, 'languages'
+          )
+        else:
+          trained = made
+        found[method, share, step] = judge.score(trained, language.test, is_new)
+  for (method, share, step), scores in found.items():
+    where: dict[str, Any] = {'method': method, 'dictionary': share, 'step': step}
+    rows.add(where, 'bits_per_byte', stats.crossed(scores.bits), 'bits/byte')
+    ratio = float(scores.bits.mean() / unchanged.bits.mean())
+    rows.add(where, 'ratio_to_old', ratio, '', 'over the old model on text of the old language')
+  for step in (0, *options.steps):
+    bits = {one[:2]: scores.bits for one, scores in found.items() if one[2] == step}
+    for (method, share), gap in stats.arms(bits, ('random', '0'), replacement.PAIRED).items():
+      where = dict(method=method, dictionary=share, step=step)
+      rows.add(where, 'bits_above_random', gap, 'bits/byte')
+  return rows
+
+
+def _nothing(old: Dictionary, new: Dictionary) -> tuple[np.ndarray, np.ndarray]:
+  """Vectors for methods that use none."""
+  return np.zeros((old.vocab_size, 1), np.float32), np.zeros((new.vocab_size, 1), np.float32)
+
+
+class Language:
+  """The other language: its text, tokenizer and dictionary.
+
+  Attributes:
+    train: documents.
+    test: what the models are judged by.
+    words: the dictionary, old word -> new word.
+    tokenizer: as large as the old one, learned from its training text.
+  """
+
+  def __init__(self, config: ConfigDict):
+    self._config, options = config, config.languages
+    opened = {
+      split: sources.open_source(options.texts or config.data.source, split)
+      for split in ('train', 'test')
+    }
+    if options.texts:
+      self.words = vectors.read_dictionary(options.dictionary)
+    else:
+      known = [opened[split][i] for split in opened for i in range(len(opened[split]))]
+      self.words = relexified.bijection(known, config.seed)
+      opened = {split: Relexified(source, self.words) for split, source in opened.items()}
+    self.train: Source = opened['train']
+    judged = config.judge
+    self.test: Excerpts = excerpts.take(
+      opened['test'], length=judged.length, count=max(1, judged.bytes // judged.length),
+      most=judge.MOST,
+    )  # fmt: skip
+    documents = sources.sample(self.train, config.old.train_bytes)
+    trained = registry.train(config.old.family, documents, config.old.vocab_size)
+    self.tokenizer = pieces.dictionary(trained, 'new')
+
+  def vectors(self, old: Dictionary, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of the pieces of both languages, aligned by a share of the dictionary.
+
+    The texts of the two languages are different documents.
+    """
+    config, limit = self._config, self._config.vectors.bytes
+    words = sorted(self.words)
+    order = np.random.default_rng(config.seed).permutation(len(words))
+    kept = [words[i] for i in order[: max(1, round(share * len(words)))]]
+    old_texts, new_texts = (
+      sources.sample(sources.Part(source, place, 2), limit)
+      for place, source in enumerate((judge.old_text(config), self.train))
+    )
+    pairs = {word: self.words[word] for word in kept}
+    return vectors.aligned(old, self.tokenizer, old_texts, new_texts, pairs, config.vectors.dim)
+
+  def known(self, models: Sequence[TrainedModel], old: Dictionary) -> list[TrainedModel]:
+    """The models with the rows of translated pieces; other pieces have the mean of their parts.
+
+    A piece that is a whole word is translated by the dictionary.
+    """
+    back = {new: word for word, new in self.words.items()}
+    place = {piece: i for i, piece in reversed([*enumerate(old.pieces)])}
+    made, _ = replacement.Makers(
+      self._config, old, self.tokenizer, given=_nothing(old, self.tokenizer)
+    ).make('parts', models)
+    found = []
+    for model, one in zip(models, made, strict=True):
+      before, after = model.embedding_tables(), one.embedding_tables()
+      tables = [np.array(table) for table in after[:2]]
+      for i, piece in enumerate(self.tokenizer.pieces):
+        translated = relexified.relexify(piece, back)
+        if relexified.WORD.search(piece) and translated in place:
+          for table, source in zip(tables, before[:2], strict=True):
+            table[i] = source[place[translated]]
+      found.append(
+        one.with_tables(after._replace(input=tables[0], output=tables[1]), self.tokenizer)
+      )
+    return found
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for texts without a dictionary, and the other way round."""
+  replacement.check_own(config)
+  options = config.languages
+  if bool(options.texts) != bool(options.dictionary):
+    raise InputError('give both languages.texts and languages.dictionary, or neither.')
+  if options.texts:
+    vectors.read_dictionary(options.dictionary)
+    sources.open_source(options.texts, 'train')
+
+
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """Bits per byte against steps."""
+  points: dict[str, list[tuple[float, Row]]] = {}
+  for row in select(rows, 'languages', 'bits_per_byte'):
+    label = row.where['method']
+    if label in ('wechsel', 'known'):
+      label += f', {row.where["dictionary"]} % of the dictionary'
+    points.setdefault(label, []).append((float(row.where['step']), row))
+  panel = plots.row_curves('Another language', 'steps', 'bits per byte', points)
+  caption = 'Bits per byte in the other language, before and after continued training in it.'
+  return {'languages.png': plots.Picture(caption, [panel] if points else [])}
+
+
+TABLE = Table(
+  'languages',
+  measure,
+  'The old model in another language: the old one with all words exchanged by a random bijection '
+  '(or own texts), a tokenizer learned from it, and a share of the dictionary in percent. `known` '
+  'has the rows of translated tokens. `wechsel` copies no row of a token that is in a word. '
+  'Continued training is on text of the new language. '
+  'Differences are paired by seed and document.',
+  ('bits_per_byte', 'ratio_to_old', 'bits_above_random'),
+  check=check,
+  pictures=pictures,
+  sources=lambda config: (config.data.source, *filter(None, [config.languages.texts])),
+)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Table `transplant`: one old model, several new tokenizers, every method, before and after
+continued training."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import fit
+from experiments.recipe import Pictures, Run, Table, TrainSpecs
+from experiments.transplant import judge
+from experiments.transplant.judge import Scores
+from lib import stats
+from lib.data import sources
+from lib.data.sources import Source
+from lib.errors import InputError
+from lib.language_model import TrainedModel
+from lib.report import plots
+from lib.report.results import Row, Rows, name, select
+from lib.tokenizers import registry
+from lib.tokenizers.base import Dictionary
+from lib.transplant import methods, pieces, transplant, vectors
+from lib.transplant.distillation import PREFIX, distil
+
+REFERENCES = ('random', 'mean', 'parts')  # methods that the others are compared with
+PAIRED = 'seeds×documents'
+
+
+def measure(config: ConfigDict, run: Run) -> Rows:
+  """Trains the old model, makes and judges its transplants, and trains some of them further."""
+  options, rows = config.transplant, Rows('transplant')
+  old, text = judge.old_tokenizer(config), judge.held_out(config)
+  documents = judge.old_text(config)
+  before = judge.train(config, run, 'transplant/old', old, documents)
+  models = [one.model for one in before]
+  unchanged = judge.score(models, text, np.zeros(old.vocab_size, bool))
+  judge.add(rows, {'method': 'unchanged'}, unchanged, unchanged)
+  for label, family, vocab_size, source in options.news:
+    new = judge.train_tokenizer(family, vocab_size, source, config.old.train_bytes)
+    is_new = pieces.match(old, new) < 0
+    scratch = judge.train(
+      config, run, f'transplant/scratch,new={label}', new, documents, another=judge.ANOTHER
+    )
+    donors = [one.model for one in scratch]
+    found: dict[tuple[str, int], Scores] = {('scratch', 0): judge.score(donors, text, is_new)}
+    makers = Makers(config, old, new, donors)
+    for method in options.methods:
+      made, seconds = makers.make(method, models)
+      found[method, 0] = judge.score(made, text, is_new)
+      where = {'new': label, 'method': method, 'step': 0}
+      rows.add(where, 'method_seconds', stats.mean(seconds), 's')
+      add_norms(rows, where, made, is_new)
+      for steps, methods_of in continuations(options) if label == options.continued else ():
+        if method in methods_of:
+          at = {'new': label, 'method': method}
+          trained = continued(config, run, new, documents, at, made, steps)
+          found[method, steps] = judge.score(trained, text, is_new)
+    for (method, steps), scores in found.items():
+      judge.add(rows, {'new': label, 'method': method, 'step': steps}, scores, unchanged)
+    add_differences(rows, label, found)
+  return rows
+
+
+def continuations(options: ConfigDict) -> list[tuple[int, Sequence[str]]]:
+  """Steps of continued training, and the methods whose transplants are trained for so long."""
+  return [(options.short_steps, options.short), (options.long_steps, options.long)]
+
+
+class Makers:
+  """Transplants of models of one old tokenizer to one new tokenizer.
+
+  Args:
+    config: of the recipe.
+    old: the old tokenizer.
+    new: the new one.
+    donors: a model with the new tokenizer for each seed.
+    given: external vectors of both tokenizers; by default made from the text.
+  """
+
+  def __init__(
+    self,
+    config: ConfigDict,
+    old: Dictionary,
+    new: Dictionary,
+    donors: Sequence[TrainedModel] = (),
+    given: tuple[np.ndarray, np.ndarray] | None = None,
+  ):
+    self.config, self.old, self.new, self.donors = config, old, new, donors
+    limit = config.vectors.bytes
+    self.texts = sources.sample(sources.open_source(config.data.source, 'train'), limit)
+    self.vectors = given or vectors.of_text(old, new, self.texts, config.vectors.dim)
+
+  def make(
+    self, method: str, models: Sequence[TrainedModel], copy_exact: bool = True
+  ) -> tuple[list[TrainedModel], list[float]]:
+    """A transplant of each model, and the seconds that it took; vectors and donors do not count."""
+    made, seconds = [], []
+    for i, model in enumerate(models):
+      donor = self.donors[i].embedding_tables() if self.donors else None
+      begin = time.perf_counter()
+      found = transplant(
+        model.embedding_tables(),
+        self.old,
+        self.new,
+        method.removeprefix(PREFIX),
+        vectors_of=self.vectors,
+        donor=donor,
+        texts=self.texts,
+        copy_exact=copy_exact,
+        seed=self.config.seed + i,
+      )
+      one = model.with_tables(found.tables, self.new)
+      if method.startswith(PREFIX):
+        one, _ = distil(model, one, self.texts, steps=self.config.distillation.steps)
+      seconds.append(time.perf_counter() - begin)
+      made.append(one)
+    return made, seconds
+
+
+def continued(
+  config: ConfigDict,
+  run: Run,
+  new: Dictionary,
+  documents: Source,
+  where: Mapping[str, Any],
+  made: Sequence[TrainedModel],
+  steps: int,
+  table: str = 'transplant',
+) -> list[TrainedModel]:
+  """The transplants after more training on documents."""
+  start = {config.seed + i: model for i, model in enumerate(made)}
+  changes = {
+    'steps': steps, 'rates': (config.continued.rate,), 'warmup': config.continued.warmup,
+    'tied': made[0].module.embedding.tied,
+  }  # fmt: skip
+  path = f'{table}/{name(**where, step=steps)}'
+  trained = judge.train(config, run, path, new, documents, start=start, **changes)
+  return [one.model for one in trained]
+
+
+def add_norms(
+  rows: Rows, where: Mapping[str, Any], made: Sequence[TrainedModel], is_new: np.ndarray
+) -> None:
+  """Adds the mean length of new rows over that of copied rows, in the LM head."""
+  ratios = []
+  for model in made:
+    lengths = np.linalg.norm(model.embedding_tables().output, axis=1)
+    ratios.append(lengths[is_new].mean() / lengths[~is_new].mean())
+  note = 'mean length of the rows of new ids in the LM head over that of the others'
+  rows.add(where, 'norm_ratio_new', stats.mean(ratios), '', note)
+
+
+def add_differences(rows: Rows, label: str, found: Mapping[tuple[str, int], Scores]) -> None:
+  """Adds the differences from the references, paired by seed and document."""
+  for step in sorted({step for _, step in found}):
+    bits = {method: one.bits for (method, at), one in found.items() if at == step}
+    for reference in REFERENCES:
+      if reference in bits and len(bits) > 1:
+        for method, gap in stats.arms(bits, reference, PAIRED).items():
+          where = {'new': label, 'method': method, 'step': step}
+          rows.add(where, f'bits_above_{reference}', gap, 'bits/byte')
+
+
+def check_own(config: ConfigDict) -> None:
+  """Raises InputError for old models that cannot be trained or judged."""
+  fit.check(config.base, 'base')
+  judge.old_text(config)
+  judge.held_out(config)
+
+
+def check(config: ConfigDict) -> None:
+  """Raises InputError for unknown methods, or new tokenizers that cannot be learned."""
+  options = config.transplant
+  check_own(config)
+  for method in options.methods:
+    methods.find(method.removeprefix(PREFIX))
+  for field in ('short', 'long'):
+    if unknown := [one for one in options[field] if one not in options.methods]:
+      raise InputError(f'transplant.{field}: {unknown[0]!r} is not in transplant.methods.')
+  labels = [label for label, *_ in options.news]
+  if options.continued not in labels:
+    raise InputError(
+      f'transplant.continued must be one of {", ".join(labels)}; got {options.continued!r}.'
+    )
+  for _, family, vocab_size, source in options.news:
+    registry.check(family, ())
+    sources.open_source(source, 'train')
+    if vocab_size < 256:
+      raise InputError(f'a vocabulary of transplant.news must have 256 ids; got {vocab_size}.')
+
+
+def train_specs(config: ConfigDict) -> TrainSpecs:
+  """The old model."""
+  model = judge.make_model(config, config.old.vocab_size)
+  return {'transplant/old': lambda: fit.train_spec(config.base, model)}
+
+
+def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
+  """Bits per byte before and after continued training."""
+  options = config.transplant
+  points: dict[str, list[tuple[float, Row]]] = {}
+  for row in select(rows, 'transplant', 'bits_per_byte', new=options.continued):
+    if row.where['method'] in options.long:
+      points.setdefault(row.where['method'], []).append((float(row.where['step']), row))
+  levels = {
+    label: row.measured
+    for label, of in (('the old model', 'unchanged'), ('trained from scratch', 'scratch'))
+    for row in select(rows, 'transplant', 'bits_per_byte', method=of)
+    if row.measured is not None and row.where.get('new', options.continued) == options.continued
+  }
+  title = f'Continued training, tokenizer {options.continued!r}'
+  panel = plots.row_curves(title, 'steps', 'bits per byte', points, levels=levels)
+  caption = 'Bits per byte of the same text, before and after continued training.'
+  return {'transplant.png': plots.Picture(caption, [panel] if points else [])}
+
+
+TABLE = Table(
+  'transplant',
+  measure,
+  'A model for another tokenizer: bits per byte of the same held-out text. `step=0` is the '
+  'transplant itself, later steps are of continued training of all parameters on the text of the '
+  'old model. `unchanged` is the old model with its tokenizer, `scratch` a model that was trained '
+  'with the new tokenizer for as long, and the donor of the methods that need one: those compare '
+  'with each other, since a donor costs as much as the old model. nats_exact and nats_new split '
+  'the loss by tokens that the old tokenizer has and tokens that it lacks. Differences are paired '
+  'by seed and document. method_seconds leaves out external vectors and donors.',
+  (
+    'bits_per_byte', 'ratio_to_old', 'nats_exact', 'nats_new', 'share_bytes_new',
+    'denominator_share_new', 'bits_above_parts', 'norm_ratio_new', 'method_seconds',
+  ),
+  check=check,
+  pictures=pictures,
+  train_specs=train_specs,
+  sources=lambda config: tuple(
+    dict.fromkeys([config.data.source, *(source for *_, source in config.transplant.news)])
+  ),
+)  # fmt: skip

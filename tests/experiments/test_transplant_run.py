@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipe of transplants: a smoke run, its claims, what is refused."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common, transplant
+from experiments.recipe import Run
+from experiments.transplant import judge, languages, noise_anchor
+from experiments.transplant.recipe import RECIPE
+from lib.data import relexified
+from lib.errors import InputError
+from lib.parallel import sharding
+from lib.report import plots
+from lib.report.results import select
+from lib.transplant import vectors
+from tests.helpers import addresses
+
+
+@pytest.fixture(scope='module')
+def smoke(tmp_path_factory):
+  config = transplant.get_config('smoke')
+  RECIPE.check(config)
+  run = Run(tmp_path_factory.mktemp('transplant'), sharding.make_mesh({}, jax.devices()[:1]))
+  rows = [row for table in RECIPE.chosen(config) for row in table.measure(config, run)]
+  return rows, config, run
+
+
+def test_claims_and_published_numbers_address_rows_of_a_run(smoke):
+  assert not addresses.faults('transplant', smoke[0], names=['zero', 'omp32'])
+
+
+def test_the_two_nats_add_up_and_ratios_are_of_the_old_model(smoke):
+  rows = smoke[0]
+  of = lambda column, **where: select(rows, 'transplant', column, **where)
+  [old] = of('bits_per_byte', method='unchanged')
+  for row in of('bits_per_byte'):
+    [exact], [new] = of('nats_exact', **row.where), of('nats_new', **row.where)
+    assert exact.measured + new.measured == pytest.approx(row.measured * np.log(2))
+    [ratio] = of('ratio_to_old', **row.where)
+    assert ratio.measured == pytest.approx(row.measured / old.measured)
+  [unchanged] = of('ratio_to_old', method='unchanged')
+  assert unchanged.measured == 1
+  for row in of('share_bytes_new', new='larger'):
+    assert 0 < row.measured < 1
+  steps = {row.where['step'] for row in of('bits_per_byte', new='larger', method='random')}
+  assert steps == {'0', '2', '3'}
+  [gap] = of('bits_above_parts', new='code', method='mean', step=0)
+  one, other = (
+    of('bits_per_byte', new='code', method=method, step=0)[0] for method in ('mean', 'parts')
+  )
+  assert gap.measured == pytest.approx(one.measured - other.measured)
+
+
+def test_the_split_is_of_the_tokens_that_the_old_tokenizer_lacks(smoke):
+  _, config, run = smoke
+  old = judge.old_tokenizer(config)
+  [model] = [
+    one.model for one in judge.train(config, run, 'transplant/old', old, judge.old_text(config))[:1]
+  ]
+  text = judge.held_out(config)
+  is_new = np.arange(old.vocab_size) % 3 == 0
+  found = judge.score([model], text, is_new)
+  losses = model.token_loss(text.texts)
+  by_hand = sum(loss.nats[loss.ids % 3 == 0].sum() for loss in losses)
+  assert found.nats[0, :, 1].sum() == pytest.approx(by_hand)
+  assert found.bytes.sum() == sum(map(len, text.texts))
+  assert found.bits.mean() == pytest.approx(model.bits_per_byte(text.texts).value)
+  texts = losses[0].ids[:9], losses[1].ids[:5]
+  shares = []
+  for ids in texts:  # both are cut to five tokens
+    powers = np.exp(model.logits([model.first_id, *ids[:5]]).astype(np.float64))
+    shares.append(powers[:, is_new].sum(axis=1) / powers.sum(axis=1))
+  assert judge.mass_of_new(model, texts, is_new) == pytest.approx(np.mean(shares), rel=1e-4)
+
+
+def test_without_noise_a_linear_map_explains_all_and_noise_takes_away(smoke):
+  rows, _, _ = smoke
+  of = lambda **where: select(rows, 'noise_anchor', 'share_explained', **where)[0].measured
+  assert of(noise=0.0, method='ridge') > 0.99
+  assert of(noise=0.0, method='procrustes') > of(noise=0.5, method='procrustes')
+  assert of(noise=0.0, method='omp8') > 0.999
+  assert of(noise=0.5, method='ridge') < 0.95
+  assert {row.where['pair'] for row in select(rows, 'noise_anchor', 'noise_over_signal')} == {
+    'seeds', 'widths', 'texts',
+  }  # fmt: skip
+  donor, base = noise_anchor.synthetic(0, 0.0, 60, 4, 6)
+  assert np.linalg.matrix_rank(np.hstack([donor, base])) == 4
+
+
+def test_the_other_language_keeps_lengths_case_and_statistics(smoke):
+  config = smoke[1]
+  text = [b"The cat is OUT. A dog's iPod and the Cat.", b'dog cat the is']
+  words = relexified.bijection(text, 1)
+  assert sorted(words) == sorted(words.values())
+  assert any(word != other for word, other in words.items())
+  back = {new: old for old, new in words.items()}
+  for one in text:
+    other = relexified.relexify(one, words)
+    assert len(other) == len(one)
+    assert [bytes([b]).isupper() for b in other] == [bytes([b]).isupper() for b in one]
+    assert relexified.relexify(other, back) == one
+  assert relexified.relexify(b'unseen, Words', words) == b'unseen, Words'
+  language = languages.Language(config)
+  old = judge.old_text(config)
+  assert len(language.train) == len(old)
+  assert len(language.train[0]) == len(old[0])
+
+
+def test_a_dictionary_aligns_two_languages():
+  rng = np.random.default_rng(0)
+  known = [bytes(rng.integers(97, 123, 5).tolist()) for _ in range(40)]
+  texts = [b' '.join(known[i] for i in (rng.integers(0, 8, 400) * 5 + j) % 40) for j in range(12)]
+  pairs = relexified.bijection(texts, 0)
+  others = [relexified.relexify(text, pairs) for text in texts]
+  one, other = vectors.of_words(texts, 10), vectors.of_words(others, 10)
+  assert {pairs[word] for word in one.rows} == set(other.rows)
+  assert one.counts.sum() == sum(len(text.split()) for text in texts)
+  with pytest.raises(InputError, match='a word occurs twice'):
+    vectors.of_words([b'a b c'])
+
+
+def test_every_table_has_a_picture(smoke, tmp_path):
+  rows, config, run = smoke
+  drawn = [
+    name
+    for table in RECIPE.chosen(config)
+    for name in plots.save(tmp_path, table.pictures(rows, config, run))
+  ]
+  assert drawn == ['transplant.png', 'noise_anchor.png', 'languages.png']
+
+
+@pytest.mark.parametrize('scale', common.SCALES)
+def test_every_scale_can_be_run(scale):
+  config = transplant.get_config(scale)
+  config.data.source = 'stdlib/prose'
+  config.transplant.news = tuple((*new[:3], 'stdlib/prose') for new in config.transplant.news)
+  config.judge.update(length=64, bytes=2000)
+  RECIPE.check(config)
+
+
+def test_mistakes_are_named(tmp_path):
+  for field, value, message in (
+    ('transplant.methods', ('best',), "no method 'best'"),
+    ('transplant.long', ('omp32',), "transplant.long: 'omp32' is not in transplant.methods"),
+    ('transplant.continued', 'finer', 'must be one of code, larger'),
+    ('transplant.news', (('a', 'bpe', 100, 'stdlib/prose'),), 'must be one of a'),
+    ('languages.dictionary', 'words.txt', 'give both languages.texts'),
+    ('base.dim', 17, 'base.dim 17 is not a multiple'),
+  ):
+    config = transplant.get_config('smoke')
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=message):
+      RECIPE.check(config)
+  file = tmp_path / 'words'
+  file.write_bytes(b'Hund\tdog\nhund hound\n\n')
+  assert vectors.read_dictionary(file) == {b'hund': b'dog'}
+  file.write_bytes(b'alone')
+  with pytest.raises(InputError, match='a word and its translation'):
+    vectors.read_dictionary(file)

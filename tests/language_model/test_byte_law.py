@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained model's law of bytes: the same with a cache as by reading each node's tokens again."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lib.decoding.byte_view import ByteTexts, OfIds
+from lib.embeddings.learned import Learned
+from lib.embeddings.lexinvariant import Lexinvariant
+from lib.errors import InputError
+from lib.language_model import TrainedModel, byte_law
+from lib.models.decoder import Decoder, LanguageModel
+from lib.tokenizers.bpe import train_bpe
+from tests.helpers import hostile
+from tests.language_model.test_language_model import filled
+
+CONTEXT = 8
+BPE = train_bpe([hostile.TEXT], 280)
+TEXTS = [hostile.TEXT[:70], b'', b'the words \xc3', hostile.TEXT[7:40]]
+
+
+def model_of(position='rotary', tokenizer=BPE, embedding=Learned):
+  decoder = Decoder(layers=1, dim=16, heads=2, mlp_dim=16, position=position, max_length=CONTEXT)
+  module = LanguageModel(embedding(tokenizer.vocab_size, 16), decoder)
+  return TrainedModel(module, filled(module), tokenizer, CONTEXT)
+
+
+def probabilities(model, ids):
+  """P(token | ids) as `TrainedModel.token_loss` reads long texts."""
+  start = 0
+  while len(ids) - start >= CONTEXT:
+    start += CONTEXT // 2
+  seen = [model.bos, *ids][start:]
+  logits = model.logits(np.pad(seen, (0, CONTEXT - len(seen))))[len(seen) - 1].astype(float)
+  exps = np.exp(logits - logits.max())
+  return exps / exps.sum()
+
+
+@pytest.mark.parametrize('position', ['rotary', 'learned'])
+def test_bytes_with_a_cache_as_without(position):
+  model = model_of(position)
+  found = byte_law.byte_loss(model, TEXTS)
+  again = ByteTexts(byte_law.vocabulary(model), OfIds(lambda ids: probabilities(model, ids)), 1)
+  tokens = model.token_loss(TEXTS)
+  for text, nats, loss in zip(TEXTS, found.nats, tokens, strict=True):
+    again.begin([0])
+    again.read([0], [text])
+    assert nats.sum() == pytest.approx(-again.log_probability[0], abs=2e-4)
+    assert nats.sum() <= loss.nats.sum() + 1e-4
+  assert 0 < found.leak < 1
+  assert found.evaluations <= 1.05 * sum(len(text) + 1 for text in TEXTS)
+
+
+def test_all_ways_to_write_a_text_are_likelier():
+  model = model_of()
+  exact = byte_law.byte_loss(model, TEXTS[2:])
+  every = byte_law.byte_loss(model, TEXTS[2:], beam=16, every=True)
+  for one, other in zip(exact.nats, every.nats, strict=True):
+    assert other.sum() < one.sum()
+
+
+def test_models_without_a_law_of_bytes():
+  model = model_of()
+  for other, message in (
+    (dataclasses.replace(model, bos=None), 'no BOS token'),
+    (dataclasses.replace(model, tokenizer=None), 'no tokenizer'),
+    (model_of(embedding=Lexinvariant), 'draws its rows'),
+  ):
+    with pytest.raises(InputError, match=message):
+      byte_law.byte_loss(other, TEXTS)
