@@ -4,8 +4,9 @@
 Claim: a hierarchy that learns where to cut its bytes into chunks, and models the chunks, has fewer
 bits per byte than models of bytes, and than tokens, at equal FLOPs; two stages are better than one.
 
-Expected: at this size a hierarchy is far ahead of a byte Transformer, and cuts at spaces, made by
-rule, are ahead of learned ones, which find the beginnings of words only slowly.
+Expected: at this size a hierarchy is ahead of a byte Transformer, but behind a model of its own
+recurrent layers alone over bytes. Cuts at spaces, made by rule, are ahead of learned ones, which
+find the beginnings of words only slowly.
 Cost: cpu is sized for at most 12 minutes a table on two quiet cores.
 
   python -m experiments.hierarchy --config=hierarchy:cpu --workdir=runs/hierarchy
