@@ -11,7 +11,7 @@ def test_rows_of_ours_and_of_peers_with_equal_ids(monkeypatch):
   monkeypatch.setattr(bpe, 'RUN', 1 << 12)
   rows = [row for found in bpe.table(byte_models.sources()[:20_000], 1) for row in found]
   methods = {row.where['method'] for row in rows}
-  assert {name.split()[0] for name in methods} == {'ours', 'tiktoken', 'tokenizers'}
+  assert {name.split()[0] for name in methods} - {'rustbpe'} == {'ours', 'tiktoken', 'tokenizers'}
   assert {row.column for row in rows} == {
     'learn_seconds', 'learn_core_seconds', 'encode_mb_per_core_s', 'encode_seconds_over_ours'
   }  # fmt: skip

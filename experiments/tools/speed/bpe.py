@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """BPE within words: ours, tiktoken and Hugging Face with the same merges, in turns on one core.
 
-Bytes in, int32 ids out; the ids must be equal. Then the learning of the merges, on all cores.
+Bytes in, int32 ids out; the ids must be equal. Then the learning of the merges, on all cores. Where
+rustbpe is installed, it learns from the same text, and encodes by what it learned.
 """
 
 import functools
 import hashlib
+import importlib
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import statistics
@@ -38,7 +41,7 @@ def table(held_out: bytes, repeats: int) -> Iterator[list[Row]]:
   except ImportError as error:
     raise InputError('tiktoken and tokenizers are needed: install the extra `dev`') from error
   documents = distinct_files(LEARNED)
-  ours, rows = _learning(documents)
+  ours, others, rows = _learning(documents)
   yield rows
   [pattern] = pretokenizers.patterns(RULE)
   ranks = {piece: i for i, piece in enumerate(ours.pieces)}
@@ -51,7 +54,7 @@ def table(held_out: bytes, repeats: int) -> Iterator[list[Row]]:
     peer('tiktoken'): lambda data: np.array(theirs.encode_ordinary(data.decode()), np.int32),
     peer('tokenizers'): lambda data: np.array(library.encode(data.decode()).ids, np.int32),
   }
-  yield _encoding(works, text, repeats)
+  yield _encoding(works, others, text, repeats)
   for kind, data in (
     ('letters', b'a' * RUN), ('spaces', b' ' * RUN), ('noise', np.random.default_rng(0).bytes(RUN))
   ):  # fmt: skip
@@ -89,29 +92,36 @@ def _seconds(work: Callable[[], object]) -> float:
   return time.process_time() - begin
 
 
+Work = Callable[[bytes], np.ndarray]
+
+
 def _encoding(
-  works: dict[str, Callable[[bytes], np.ndarray]], text: bytes, repeats: int
+  works: dict[str, Work], others: dict[str, Work], text: bytes, repeats: int
 ) -> list[Row]:
-  times: dict[str, list[float]] = {name: [] for name in works}
+  """Rows of encoders by the same merges, and of `others` by merges of their own."""
+  every = works | others
+  times: dict[str, list[float]] = {name: [] for name in every}
   expected = works['ours'](text)
   for name, work in works.items():
     if not np.array_equal(work(text), expected):
       raise RuntimeError(f'{name} gives other ids than ours')
   for _ in range(repeats):
-    for name, work in works.items():
+    for name, work in every.items():
       times[name].append(_seconds(functools.partial(work, text)))
   rows, ours = [], statistics.median(times['ours'])
   for name, seconds in times.items():
     row, median = {'method': name, 'text': 'held_out'}, statistics.median(seconds)
     rate = len(text) / median / 1e6
+    note = f'rule {RULE}, {SIZE:,} ids' + ', merges of its own' * (name in others)
     rows += [
-      Row('bpe', row, 'encode_mb_per_core_s', rate, unit='MB/s', note=f'rule {RULE}, {SIZE:,} ids'),
+      Row('bpe', row, 'encode_mb_per_core_s', rate, unit='MB/s', note=note),
       Row('bpe', row, 'encode_seconds_over_ours', median / ours),
     ]
   return rows
 
 
-def _learning(documents: list[bytes]) -> tuple[BPE, list[Row]]:
+def _learning(documents: list[bytes]) -> tuple[BPE, dict[str, Work], list[Row]]:
+  """Our tokenizer; encoders by the merges that another library learned; rows of the learning."""
   from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
   size = sum(map(len, documents))
@@ -133,6 +143,13 @@ def _learning(documents: list[bytes]) -> tuple[BPE, list[Row]]:
     'ours': lambda: made.append(train_bpe(documents, SIZE, RULE)),
     peer('tokenizers'): lambda: library.train_from_iterator(map(bytes.decode, documents), trainer),
   }
+  others: dict[str, Work] = {}
+  if importlib.util.find_spec('rustbpe'):
+    rust = importlib.import_module('rustbpe').Tokenizer()
+    works[peer('rustbpe')] = lambda: rust.train_from_iterator(
+      map(bytes.decode, documents), SIZE, pattern=pattern
+    )
+    others[peer('rustbpe')] = lambda data: np.array(rust.encode(data.decode()), np.int32)
   rows = []
   for name, work in works.items():
     begin, cpu = time.perf_counter(), _seconds(work)
@@ -146,4 +163,4 @@ def _learning(documents: list[bytes]) -> tuple[BPE, list[Row]]:
       Row('bpe', row, 'learn_seconds', wall, unit='s', note=note),
       Row('bpe', row, 'learn_core_seconds', cpu, unit='s', note=note),
     ]
-  return made[0], rows
+  return made[0], others, rows
