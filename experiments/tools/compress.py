@@ -40,7 +40,10 @@ STANDARD = '-'  # standard input or output
 TOKENIZER = flags.DEFINE_string(
   'tokenizer', None, 'A tokenizer file (docs/compress.md: getting a tokenizer).'
 )
-MODEL = flags.DEFINE_string('model', None, 'Folder of a trained model, to code bytes by.')
+# Tests load this command beside others that have a flag of this name.
+MODEL = flags.DEFINE_string(
+  'model', None, 'Folder of a trained model, to code bytes by.', allow_override=True
+)
 OUT = flags.DEFINE_string('out', None, 'What to write: a file, or the folder of a corpus.')
 FORCE = flags.DEFINE_bool('force', False, 'Overwrite a file that is there.')
 VERIFY = flags.DEFINE_bool('verify', False, 'Decode while encoding, lossless or not.')

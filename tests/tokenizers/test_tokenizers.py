@@ -134,7 +134,7 @@ def test_a_foreign_file_is_refused(tmp_path):
     tokenizers.load(path)
   state = examples()['bpe'].state()
   tokenizers.files.write(path, 'unheard-of', state)
-  with pytest.raises(InputError, match='known are ac, blocks, bpe, byte_level'):
+  with pytest.raises(InputError, match='known are ac, blocks, boundless, bpe, byte_level'):
     tokenizers.load(path)
   tokenizers.files.write(path, 'blocks', state)
   with pytest.raises(InputError, match='are not a valid blocks tokenizer'):

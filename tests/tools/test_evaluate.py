@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from experiments.tools import evaluate
+from experiments.tools import scores
 from lib import language_model
 from lib.language_model import byte_law
 from lib.tasks import questions
@@ -36,7 +36,7 @@ def test_answers_are_those_of_the_logits_after_the_prompt(model, tmp_path):
     ids = [model.bos, *model.tokenizer.encode(questions.prompt(question))]
     law = softmax(model.logits(ids)[-1].astype(float))
     found.append(law[: len(read)][read == 'ABC'[question.answer]].sum())
-  lines = list(evaluate.answered(model, asked))
+  lines = list(scores.answered(model, asked))
   assert lines[0].startswith('3 questions')
   value, error = np.mean(found), np.std(found, ddof=1) / np.sqrt(3)
   [line] = [line for line in lines if 'the first token is the right letter' in line]
@@ -45,14 +45,14 @@ def test_answers_are_those_of_the_logits_after_the_prompt(model, tmp_path):
 
 def test_of_one_document_no_error_is_known(model):
   texts = [b'the cat']
-  line = next(evaluate.summary(model, texts, model.token_loss(texts), 1.0))
+  line = next(scores.summary(model, texts, model.token_loss(texts), 1.0))
   assert line.endswith('bits_per_byte, of one document, so its error is unknown')
 
 
 def test_bytes_of_a_folder_of_hugging_face(model):
   texts = [b'the cat is on the m', 'né\n'.encode()]
   losses, found = model.token_loss(texts), byte_law.byte_loss(model, texts)
-  lines = list(evaluate.of_bytes(texts, losses, found))
+  lines = list(scores.of_bytes(texts, losses, found))
   value = {line.split()[1].rstrip(',:'): float(line.split()[0]) for line in lines}
   assert value['bits_per_byte_bytes'] <= value['bits_per_byte_tokens']
   assert value['next_byte_sum_error'] <= 1e-12
