@@ -66,17 +66,18 @@ def _measure(config: ConfigDict, table: str, known: Categories) -> Rows:
   against = {
     'random': errors['random',],
     'best_baseline': best,
-    'interval_row': errors['attack', most['sample'], most['merges']],
+    'main_row': errors['attack', most['sample'], most['merges']],
   }
   of = lambda values: stats.mean(values, over='mixtures')
   for key, values in errors.items():
     where = dict(zip(('method', 'sample', 'merges'), key, strict=False))
     rows.add(where, 'log10_mse', of(values), 'log10 of the mean squared error of shares')
     if key[0] == 'attack':
+      note = f'the main row has a sample of {most["sample"]:,} bytes and {most["merges"]:,} merges'
       for name, other in against.items():
         less = np.array(values) - other
         if less.any():
-          rows.add(where, f'log10_mse_less_{name}', of(less), 'difference by mixture')
+          rows.add(where, f'log10_mse_less_{name}', of(less), 'difference by mixture', note)
   where = {'method': 'attack', **most}
   for name, values in others.items():
     rows.add(where, name, of(values), *UNITS[name])
