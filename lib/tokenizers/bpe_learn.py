@@ -288,8 +288,7 @@ def join(cells, lengths, places, start, stop, left, right, made):
 def neighbours(cells, lengths, edges, joined, made):
   """The places of all pairs with token `made`, which stands at `joined`.
 
-  Returns:
-    keys, twice the other token, plus one where it comes after; and places; int32 [n] each.
+  Gives keys, twice the other token, plus one where it comes after; and places; int32 [n] each.
   """
   keys, spots = np.empty(2 * joined.size, np.int32), np.empty(2 * joined.size, np.int32)
   count = 0
