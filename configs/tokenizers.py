@@ -79,8 +79,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # the most ids; the size of LiB is an outcome
       'vocab_size': Field(Scaled(800, 50_000, 50_000, 50_000), least=256),
       'passes': Scaled(2, 8, 20, 10_000),  # of LiB over the text
-      'sentences': Scaled(50, 200, 500, 500),  # that it reads before units are moved
-      'life': Scaled(3, 3, 10, 10),  # articles of so many sentences in which a unit must come again
+      'sentences': Scaled(50, 200, 500, 500),  # of a passage, after which units are moved
+      'life': Scaled(3, 3, 10, 10),  # passages within which a new unit must occur again
       'forget': Field(Scaled(0.01, 0.01, 1e-4, 1e-4), least=0, most=1),  # share on probation again
       'seeds': Field(3, least=2),  # of LiB
       'train_bytes': Scaled(40_000, 1_000_000, 100_000_000, 100_000_000),  # at most

@@ -20,8 +20,8 @@ RANGE = (
   'the mixture found'
 )
 NONE = (
-  'of an objective as large as this, if the training text was a mixture of these categories; where '
-  'it is small, there was text that is none of these'
+  'p-value of the objective if the training text is a mixture of these categories; where it is '
+  'small, the training text has another category too'
 )
 LINES = {'auto': None, 'yes': True, 'no': False}
 

@@ -19,7 +19,7 @@ from lib.tokenizers.bpe import train_bpe
 from lib.tokenizers.parity import train_parity
 
 PLAIN, EVEN = 'bpe', 'parity'
-HELD_OUT = 3  # one line in so many is held out
+HELD_OUT = 3  # every third line is held out
 
 
 def check(config: ConfigDict) -> None:

@@ -68,7 +68,7 @@ def train_lib(
     passes: over all documents.
     sentences: read before units are moved and forgotten.
     memorize: probability that two neighbours are joined.
-    life: articles of so many `sentences` in which a new unit must come again.
+    life: passages of `sentences` sentences within which a new unit must occur again.
     forget: share of the lexicon, its end, that is on probation again after each article.
     move: by what share of its rank a unit moves when it is rewarded or punished.
     most_bytes: of a unit.
