@@ -15,6 +15,7 @@ over its tokens, and unigrams of different tokenizers differ. So there are its b
 the bits that its models save over a unigram over the same tokens.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -64,9 +65,13 @@ def examples(config: ConfigDict, options: ConfigDict, split: str) -> Excerpts:
   Raises:
     InputError: no document is that long.
   """
-  length, total = options.example_bytes, options[f'{split}_bytes']
+  return _examples(config.data.source, split, options.example_bytes, options[f'{split}_bytes'])
+
+
+@functools.lru_cache(maxsize=8)
+def _examples(source: str, split: str, length: int, total: int) -> Excerpts:
   most = None if split == 'train' else MOST
-  return excerpts.of_split(config.data.source, split, length=length, total=total, most=most)
+  return excerpts.of_split(source, split, length=length, total=total, most=most)
 
 
 def check(config: ConfigDict, options: ConfigDict, where: str, vocab_size: int) -> None:

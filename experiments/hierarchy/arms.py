@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, fit
+from experiments import coders, equal_flops, fit
 from experiments.fit import Fitted
 from experiments.recipe import Run, TrainSpecs, naming
 from lib import language_model, tokenizers
@@ -39,7 +39,6 @@ from lib.train.experiment import Variables
 
 CLOSE = 0.02  # of the FLOPs of training
 TOGETHER = 64  # texts that are cut at once
-MOST = 4  # examples of one held-out document: documents are the units of errors
 SPACES = spacelike(bytes([i]) for i in range(256))
 LEARNED = ('hnet', 'two_stages')  # whose cuts change in training
 HIERARCHIES = (*LEARNED, 'spaces', 'stride', 'entropy')
@@ -172,16 +171,9 @@ def flops(model: LanguageModel, length: float, shares: Sequence[float] = ()) -> 
   return describe_model(one, length=round(length)).flops
 
 
-@functools.lru_cache(maxsize=8)
-def _excerpts(source: str, split: str, length: int, total: int) -> excerpts.Excerpts:
-  most = None if split == 'train' else MOST
-  return excerpts.of_split(source, split, length=length, total=total, most=most)
-
-
 def excerpts_of(config: ConfigDict, split: str) -> excerpts.Excerpts:
   """The text of a split in examples of `training.example_bytes`, the same for every arm."""
-  options = config.training
-  return _excerpts(config.data.source, split, options.example_bytes, options[f'{split}_bytes'])
+  return equal_flops.examples(config, config.training, split)
 
 
 def examples(config: ConfigDict, run: Run, tokenizer: Tokenizer) -> Examples:
