@@ -432,9 +432,10 @@ def _spec(config: ConfigDict, section: ConfigDict, arm: Arm):
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for models that cannot be built, or text that is too short."""
+  training = config.training.to_dict() | {'steps': 1, 'batch_size': 1}
+  fit.check(ConfigDict(config.inner.to_dict() | training | {'head_dim': 2}), 'training')
   for where in ('inner', 'bytes', 'subwords', 'entropy'):
-    options = config[where].to_dict() | config.training.to_dict() | {'steps': 1, 'batch_size': 1}
-    fit.check(ConfigDict(options), where)
+    fit.check(ConfigDict(config[where].to_dict() | training), where)
   options, router = config.training, config.router
   if config.inner.initial:
     _check_inner(config)
