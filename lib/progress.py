@@ -45,9 +45,10 @@ def waiting(words: str) -> Iterator[None]:
       if not terminal:
         say(f'{words}: {seconds:.0f} s …')
         continue
-      bar = bar or tqdm(file=sys.stderr, bar_format='{desc}', leave=False)
+      if bar is None:  # a bar without a total has no truth value
+        bar = tqdm(file=sys.stderr, bar_format='{desc}', leave=False)
       bar.set_description_str(f'{words}: {seconds:.0f} s …')
-    if bar:
+    if bar is not None:
       bar.close()
 
   thread = threading.Thread(target=watch, daemon=True)
