@@ -20,7 +20,8 @@ from configs.fields import Field, Scaled, Section
 
 TABLES = ('causality', 'chunking', 'ablation', 'curve', 'noise_bytes')
 ARMS = (
-  'hnet', 'two_stages', 'spaces', 'stride', 'entropy', 'byte_transformer', 'byte_recurrent', 'bpe',
+  'hnet', 'two_stages', 'spaces', 'stride', 'entropy', 'bpe_ends', 'byte_transformer',
+  'byte_recurrent', 'bpe',
 )  # fmt: skip
 ABLATIONS = ('no_smoothing', 'no_straight_through', 'no_ratio_loss', 'convolution', 'attention')
 # The bytes of an example, of a step, and `teraflops` say what these are.
@@ -71,7 +72,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'layers': Scaled(1, 1, 2, 4),
       'dim': Scaled(8, 32, 256, 512),
       'heads': Scaled(2, 4, 4, 8),
-      'steps': Scaled(4, 100, 10_000, 100_000),
+      'steps': Scaled(4, 200, 10_000, 100_000),
     },
     'router': {
       'targets': Field(Scaled((5,), (3, 5, 8), (3, 5, 8), (3, 6, 9)), least=2, size=1),  # N
@@ -87,8 +88,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'seeds': Scaled(2, 3, 3, 3),
       'side_by_side': Scaled(2, 3, 1, 1),
       'example_bytes': Scaled(32, 128, 1024, 8192),  # text is cut into such examples
-      'batch_bytes': Scaled(128, 2048, 2**17, 2**21),  # of a step, about
-      'teraflops': Scaled(1e-4, 0.12, 5e4, 1e9),  # of training, of each model
+      'batch_bytes': Scaled(128, 1024, 2**17, 2**21),  # of a step, about
+      'teraflops': Scaled(1e-4, 0.1, 5e4, 1e9),  # of training, of each model
       'train_bytes': Scaled(4_000, 1_500_000, 2**28, 2**32),
       'validation_bytes': Scaled(1_000, 8_192, 2**20, 2**22),  # to choose a rate by
       'test_bytes': Scaled(1_000, 32_768, 2**22, 2**24),
@@ -97,9 +98,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'stage_rates': Field(Scaled((2.0, 1.0), (2.0, 1.0), (2.0, 1.0), (3.0, 1.7, 0.9)), size=1),
       'weight_decay': 0.1,
       'clip_norm': 0.0,
-      # Rounds in which the steps of an arm that learns its chunks are set, the first with one seed.
-      'rounds': Scaled(1, 3, 3, 3),
-      'points': Scaled(2, 8, 20, 20),  # of curves over the steps
+      # trainings of an arm that learns its chunks, until its FLOPs are within 2 % of `teraflops`
+      'rounds': Scaled(1, 2, 2, 2),
+      'points': Scaled(2, 6, 20, 20),  # of curves over the steps
     },
     'causality': {
       'arms': Field(

@@ -53,7 +53,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'test_bytes': Scaled(40_000, 1_000_000, 10_000_000, 100_000_000),  # at most
     },
     'compare': {
-      # Families of lib/tokenizers/registry.py, or files: ours, tokenizer.json, SentencePiece.
+      # Families of lib/tokenizers/registry.py, or files (docs/bring_your_own.md).
       'tokenizers': Field(Scaled(('bpe', 'superbpe'), FIVE, FIVE, FIVE), size=1),
       'texts': '',  # a folder with a file or a folder for each text; '': data.source
       'parallel': False,  # the texts are translations of one another
@@ -90,21 +90,21 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     | {
       'tokenizers': Field(Scaled(('bpe', 'superbpe'), KIN, KIN, KIN), size=1),  # families, or files
       'source': Field(Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'), size=1),
-      'vocab_size': Field(Scaled(600, 8192, 65_536, 200_000), least=256),  # of the families
+      'vocab_size': Field(Scaled(600, 4096, 65_536, 200_000), least=256),  # of the families
       'learn_bytes': Scaled(60_000, 4_000_000, 1_000_000_000, 10_000_000_000),  # they learn on
-      'seeds': Scaled(2, 3, 3, 3),
-      'side_by_side': Scaled(2, 3, 1, 1),  # 1 where a model fills the device
+      'seeds': Scaled(2, 5, 5, 5),  # as many as an equivalence within 1 % takes
+      'side_by_side': Scaled(2, 5, 1, 1),  # 1 where a model fills the device
       'layers': Scaled(1, 2, 8, 32),
       'dim': Scaled(16, 64, 512, 4096),
       'heads': Scaled(2, 4, 8, 32),
       'example_bytes': Scaled(32, 256, 2048, 18_000),  # of context
       'batch_bytes': Scaled(128, 2048, 2**17, 2**22),  # of a step, about
-      'teraflops': Scaled(4e-5, 0.2, 20_000.0, 1.7e10),  # of training, of each model
+      'teraflops': Scaled(4e-5, 0.4, 20_000.0, 1.7e10),  # of training, of each model
       'train_bytes': Scaled(4_000, 4_000_000, 2**30, 2**40),  # of text, encoded before training
       'validation_bytes': Scaled(1_000, 32_768, 2**20, 2**22),  # to choose a rate by
       'test_bytes': Scaled(1_000, 131_072, 2**22, 2**24),
       'optimizer': Scaled('adamw', 'muon', 'muon', 'adamw'),
-      'rates': Scaled((3e-3,), (2e-2,), (5e-3,), (3e-4,)),
+      'rates': Scaled((3e-3,), (7e-3, 2e-2, 6e-2), (5e-3,), (3e-4,)),
       'weight_decay': 0.1,
     },
   }
