@@ -47,7 +47,7 @@ def waiting(words: str) -> Iterator[None]:
         say(f'{words}: {seconds:.0f} s …')
         pause = _longer(pause)
         continue
-      if bar is None:
+      if bar is None:  # a bar without a total has no truth value
         bar = tqdm(file=sys.stderr, bar_format='{desc}', leave=False)
       bar.set_description_str(f'{words}: {seconds:.0f} s …')
     if bar is not None:

@@ -205,7 +205,7 @@ def demo():
     ['make', '--dry-run', 'demo'], cwd=reproduce.ROOT, capture_output=True, text=True, check=True
   )
   lines = done.stdout.replace('\\\n', ' ').splitlines()
-  words = [shlex.split(line) for line in lines if '-m experiments.' in line]
+  words = [shlex.split(line.split(' 2>&1')[0]) for line in lines if '-m experiments.' in line]
   return [line[line.index('-m') - 1 :] for line in words]
 
 
