@@ -33,12 +33,15 @@ def test_in_a_file_a_long_bar_inside_another_says_lines_ever_more_rarely(capsys,
   for _ in range(199):
     now[0] += 1.0
     inner.update()
-  inner.close(), outer.close()
+  inner.close()
+  outer.close()
   said = capsys.readouterr().err
-  assert '\x1b' not in said and '\n\n' not in said
+  assert '\x1b' not in said
+  assert '\n\n' not in said
   steps = [int(line.split('/200')[0].split()[-1]) for line in said.splitlines()]
   waits = [after - before for before, after in zip([0, *steps], steps)]
-  assert waits[0] == progress.FIRST and waits == sorted(waits)
+  assert waits[0] == progress.FIRST
+  assert waits == sorted(waits)
   assert 4 < len(waits) < 12
 
 
