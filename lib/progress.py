@@ -77,6 +77,8 @@ class Bar(tqdm):
   Where stderr is no terminal, it is a line at the end, and lines before where that is far off.
   """
 
+  mininterval: float
+
   def __init__(self, *args: Any, disable: bool = False, **options: Any):
     self.lines, self.begun = not sys.stderr.isatty(), 0
     if self.lines:
