@@ -43,8 +43,8 @@ NEXT = (  # what a reader may type after the report
 )
 
 SCALE = flags.DEFINE_enum('scale', 'cpu', SCALES, 'Scale of every recipe.')
-ONLY = flags.DEFINE_list('only', list(RECIPES), 'Recipes to run, of all.')
-GATHER = flags.DEFINE_list('gather', [], 'Workdirs of finished runs to report; nothing is run.')
+ONLY = flags.DEFINE_list('only', list(RECIPES), 'Recipes to run.')
+GATHER = flags.DEFINE_list('gather', [], 'Workdirs of finished runs to report; runs nothing.')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/reproduce', 'Folder for the runs and the report.')
 
 
