@@ -49,10 +49,12 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'dim': Scaled(8, 32, 256, 1024),
       'window': 16,  # bytes that attention sees
       'heads': Scaled(2, 4, 4, 16),  # of attention
+      'remat': False,  # recompute each layer in the backward pass to save memory
     },
     'middle': {  # of two stages: the networks over the chunks of bytes, before and after their own
       'layers': Scaled(1, 1, 2, 4),
       'dim': Scaled(8, 48, 384, 1024),
+      'remat': False,  # as outer's
     },
     'inner': decoder  # over the chunks
     | {
@@ -65,7 +67,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'dim': Scaled(8, 32, 320, 1024),
       'heads': Scaled(2, 4, 8, 16),
     },
-    'recurrent': {'layers': Scaled(1, 4, 12, 28), 'dim': Scaled(8, 48, 320, 1024)},  # of bytes
+    'recurrent': {  # over bytes alone
+      'layers': Scaled(1, 4, 12, 28),
+      'dim': Scaled(8, 48, 320, 1024),
+      'remat': False,  # as outer's
+    },
     'subwords': decoder | {'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257)},
     'entropy': decoder  # the model of bytes whose entropies say where chunks begin
     | {
