@@ -110,16 +110,14 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'causality': {
       'arms': Field(
-        Scaled(('two_stages', 'byte_transformer'), ARMS[:-1], ARMS[:-1], ARMS[:-1]),
+        Scaled(('two_stages',), ARMS[:-1], ARMS[:-1], ARMS[:-1]),
         choices=ARMS[:-1],
         size=1,
       )
     },
     'chunking': {'arms': Field(Scaled(few, ARMS, ARMS, ARMS), choices=ARMS, size=1)},
-    'ablation': {
-      'without': Field(
-        Scaled(('no_smoothing',), ABLATIONS, ABLATIONS, ABLATIONS), choices=ABLATIONS, size=1
-      )
+    'ablation': {  # at smoke the whole model alone, which other tables train too
+      'without': Field(Scaled((), ABLATIONS, ABLATIONS, ABLATIONS), choices=ABLATIONS)
     },
     'noise_bytes': {
       'arms': Field(Scaled(('hnet', 'bpe'), some, some, some), choices=ARMS, size=1),
