@@ -20,6 +20,7 @@ TABLES = ('bias', 'cut', 'ensemble', 'cost')
 
 SECTIONS = {
   'data': {'source': Field(Scaled('stdlib/prose', 'stdlib/prose', 'stdlib', 'tfds:c4/en'), size=1)},
+  'token_cache': '',  # folder that keeps training text as tokens; '': none (docs/data.md)
   # the models of all tables but bias, one for each tokenizer and seed
   'model': common.TRAINED
   | {

@@ -129,7 +129,6 @@ def base(chosen: Sequence[str], tables: Sequence[str]) -> Section:
       'tensor': Field(1, least=-1),  # devices with different heads, MLP columns and ids
     },
     'accumulate': 1,  # parts of a batch, processed one after the other to save memory
-    'token_cache': '',  # folder that keeps training text as tokens; '': none
     # (first, last + 1) training steps to trace into WORKDIR/profile
     'profile': Field((), least=0, like=(0, 1)),
     'dtype': Field(  # of activations

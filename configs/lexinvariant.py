@@ -94,6 +94,7 @@ TEXT = MODEL | {
 SECTIONS = {
   # own text, in the place of text.corpora and regularizer.source: a path, a glob, … (docs/data.md)
   'data': {'source': ''},
+  'token_cache': '',  # folder that keeps training text as tokens; '': none (docs/data.md)
   'theory': {
     # d
     'alphabets': Field(Scaled((4, 5), (4, 5, 6, 7), (4, 5, 6, 7), (4, 5, 6, 7)), least=2, size=1),

@@ -43,6 +43,7 @@ LARGE = TRAINED | {'heads': Scaled(2, 4, 32, 32), 'rates': RATES}
 def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
   sections = {
+    'token_cache': '',  # folder that keeps training text as tokens; '': none (docs/data.md)
     'data': {  # stdlib, a path, a glob, tfds:NAME, ngram:SOURCE (docs/data.md)
       # At `gpu` endless text of a known law; its documents are longer than a row of 1,024 tokens.
       'source': Field(
