@@ -206,7 +206,9 @@ def naive_omp(target, atoms, k, normalise):
 
 
 @pytest.mark.parametrize('normalise', [False, True])
-def test_matching_pursuit_is_that_of_a_naive_solver(normalise):
+@pytest.mark.parametrize('kept', [2**20, 30])  # rows of products in memory: all, and few
+def test_matching_pursuit_is_that_of_a_naive_solver(normalise, kept, monkeypatch):
+  monkeypatch.setattr(sparse_codes, 'MEMORY', kept * 50 * 8)
   rng = np.random.default_rng(0)
   atoms, targets = rng.normal(size=(50, 16)), rng.normal(size=(100, 16))
   last = np.linalg.norm(targets, axis=1)
