@@ -172,7 +172,9 @@ def _with_choices(text: str, choices: tuple | None) -> str:
   if not choices:
     return text
   return (
-    f'{text}: {", ".join(map(str, choices))}' if text else f'one of {", ".join(map(str, choices))}'
+    f'{text.rstrip(".")}: {", ".join(map(str, choices))}'
+    if text
+    else f'one of {", ".join(map(str, choices))}'
   )
 
 

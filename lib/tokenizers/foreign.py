@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokenizers that other projects made: a Hugging Face `tokenizer.json`, a SentencePiece `.model`.
+"""Tokenizers of other projects: a Hugging Face `tokenizer.json`, a SentencePiece `.model`.
 
 Those that cut bytes as they are become dictionaries, exact for every byte string. All others
 (lowercase, added or dropped spaces, unknown words) are taken as they are, and are not lossless.
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from lib import errors
 from lib.errors import InputError
-from lib.tokenizers import base, kinds, sentencepiece, utf8
+from lib.tokenizers import base, kinds, ranks, sentencepiece, utf8
 from lib.tokenizers.sentencepiece import SentencePiece
 from lib.tokenizers.wordpiece import byte_characters
 
@@ -28,7 +28,7 @@ CUTS = ('Digits', 'FixedLength', 'Punctuation', 'Split', 'UnicodeScripts')  # ru
 
 
 def read(path: str | os.PathLike, kind: str) -> base.Tokenizer:
-  """The tokenizer of a `tokenizer.json` or a SentencePiece `.model`, exact where it can be.
+  """The tokenizer of a JSON file or a SentencePiece `.model`, exact where it can be.
 
   Raises:
     InputError: a file that its library does not read.
@@ -38,6 +38,8 @@ def read(path: str | os.PathLike, kind: str) -> base.Tokenizer:
   try:
     whole = Foreign(content, kind)  # first, so that a file that is none is named as such
   except InputError as error:
+    if kinds.is_tekken(content):
+      return ranks.of_tekken(path, content)
     raise InputError(f'{path} {kinds.other(content) or f"cannot be used: {error}"}') from error
   try:
     return exact(content)

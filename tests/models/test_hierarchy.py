@@ -24,9 +24,10 @@ from lib.models.hierarchy import (
   straight_through,
 )
 from lib.models.recurrence import RecurrentDecoder, ages
-from lib.models.routers import Cosine, Seen, Spaces, Stride, spacelike
+from lib.models.routers import Cosine, Marked, Seen, Spaces, Stride, spacelike
 from lib.parameters import describe_model
 from lib.tokenizers import registry
+from lib.tokenizers.token_ends import ENDS, TokenEnds
 from lib.train import optimizer
 
 DIM = 8
@@ -112,6 +113,21 @@ def test_routers_know_neighbours_strides_and_spaces():
   assert Stride(4).apply({}, seen)[0][0].tolist() == [1, 0, 0, 0, 1, 0, 0, 0, 1]
   spaces = Spaces(spacelike(bytes([i]) for i in range(256)))
   assert spaces.apply({}, seen)[0][0].tolist() == [0, 0, 1, 0, 0, 1, 0, 0, 0]
+
+
+def test_bytes_are_cut_where_subwords_end():
+  subwords = registry.train('bpe', [b'the cat and the dog, the cats'] * 9, 280)
+  tokenizer = TokenEnds(subwords)
+  text = b'the cats, \xe4 dog\n'
+  pieces = [subwords.token_bytes(i) for i in subwords.encode(text)]
+  assert 1 < len(pieces) < len(text)
+  ids = tokenizer.encode(text)
+  assert tokenizer.decode(ids) == text
+  seen = Seen(None, None, jnp.asarray(ids)[None], None, None, None)
+  begins = Marked(ENDS).apply({}, seen)[0][0]
+  cuts = np.flatnonzero(begins) + 1
+  assert [part.tobytes() for part in np.split(np.frombuffer(text, np.uint8), cuts[:-1])] == pieces
+  assert cuts[-1] == len(text)
 
 
 def test_a_chunk_for_each_token_is_the_plain_decoder():

@@ -348,7 +348,11 @@ def test_kept_in_a_file_of_ours_and_copied(tokenizer, tmp_path):
     ('a.model', b'\nno model', 'are no SentencePiece model'),
     ('a.json', Tokenizer(models.BPE()).to_str().encode(), 'has 0 ids'),
     ('a.json', None, 'No such file'),
-    ('a.json', b'{"config": {"pattern": "a"}, "vocab": [{"rank": 0}]}', 'tekken file of Mistral'),
+    (
+      'a.json',
+      b'{"config": {"pattern": "a"}, "vocab": [{"rank": 0}]}',
+      'is no complete tekken.json',
+    ),
     ('a.json', b'{"tokenizer_class": "GPT2Tokenizer"}', 'settings of a tokenizer alone'),
     ('a.json', b'{"a": 0, "b": 1}', 'a vocabulary alone'),
     ('a.json', b'{"model_type": "llama"}', 'the config.json of a model'),
