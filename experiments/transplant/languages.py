@@ -197,8 +197,8 @@ TABLE = Table(
   measure,
   'The old model in another language: the old one with all words exchanged by a random bijection '
   '(or own texts), a tokenizer learned from it, and a share of the dictionary in percent. `known` '
-  'has the rows of translated tokens. `scratch` is a model that was trained in the new language from '
-  'random weights. `wechsel` copies no row of a token that is in a word. '
+  'has the rows of translated tokens. `scratch` is a model that was trained in the new language '
+  'from random weights. `wechsel` copies no row of a token that is in a word. '
   'Continued training is on text of the new language. '
   'Differences are paired by seed and document.',
   ('bits_per_byte', 'ratio_to_old', 'bits_above_random', 'bits_above_mean'),
