@@ -100,8 +100,7 @@ def model(
   if arm.name in HIERARCHIES:
     decoder = _hierarchy(config, arm, threshold)
   elif arm.name == 'byte_recurrent':
-    options = config.recurrent
-    decoder = RecurrentDecoder(options.layers, options.dim, dtype=dtype)
+    decoder = _recurrent(config.recurrent, dtype)
   else:
     options = config.subwords if arm.name == 'bpe' else config.bytes
     decoder = fit.make_decoder(options, dtype)
@@ -119,7 +118,7 @@ def _hierarchy(config: ConfigDict, arm: Arm, threshold: float) -> Hierarchy:
   }  # fmt: skip
   if arm.name == 'two_stages':
     middle, (first, second) = config.middle, options.targets_of_two
-    part = lambda: RecurrentDecoder(middle.layers, middle.dim, dtype=dtype)
+    part = functools.partial(_recurrent, middle, dtype)
     within = Hierarchy(
       middle.dim, inner.dim, part(), Cosine(middle.dim), inner, part(), target=float(second),
       **shared,
@@ -149,11 +148,16 @@ def _outer(config: ConfigDict, arm: Arm, dtype: Any) -> Decoder | RecurrentDecod
   options = config.outer
   kind = arm.without if arm.without in ('convolution', 'attention') else options.kind
   if kind != 'attention':
-    return RecurrentDecoder(options.layers, options.dim, kind, dtype=dtype)
+    return _recurrent(options, dtype, kind)
   return Decoder(
     layers=options.layers, dim=options.dim, heads=options.heads, mlp_dim=options.dim,
-    position='rotary', norm='rms', init_std=None, window=options.window, dtype=dtype,
+    position='rotary', norm='rms', init_std=None, window=options.window, remat=options.remat,
+    dtype=dtype,
   )  # fmt: skip
+
+
+def _recurrent(options: ConfigDict, dtype: Any, kind: str = 'recurrence') -> RecurrentDecoder:
+  return RecurrentDecoder(options.layers, options.dim, kind, options.remat, dtype)
 
 
 def with_rooms(decoder: Any, rooms: Sequence[float]) -> Any:

@@ -379,7 +379,7 @@ def section(paper, rows, same_sizes):
   """The run of a paper with some rows, judged."""
   return Section(
     name=paper, title=paper, summary='', scale='smoke', changed={}, minutes=1.0, devices='',
-    remark='',
+    made={}, remark='',
     judged=claims.judge_all(paper, rows, same_sizes=same_sizes), rows=[],
     errors=tables.errors(rows), captions={}, pictures={},
   )  # fmt: skip
