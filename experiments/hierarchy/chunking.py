@@ -61,9 +61,9 @@ def add_arm(config: ConfigDict, rows: Rows, trained: Trained) -> np.ndarray:
     cuts = [arms.cut(one.model.module, one.variables, corpus.tokenizer.vocab_size, texts)
             for one in trained.fitted]  # fmt: skip
     add_cuts(rows, where, corpus.text['test'].texts, cuts)
-    costs = [arms.flops(module, length, one.kept) for one in cuts]
-    note = 'to read a byte, forward; by the chunks that there are'
-    rows.add(where, 'mflop_per_byte', stats.mean(np.array(costs) / 1e6), 'MFLOP/byte', note)
+    cost = arms.flops(module, length, np.mean([one.kept for one in cuts], axis=0).tolist()) / 1e6
+    note = 'to read a byte, forward; by the chunks that there are, on average over seeds'
+    rows.add(where, 'mflop_per_byte', cost, 'MFLOP/byte', note)
     note = 'with all the room for chunks, used or not'
     rows.add(where, 'padded_mflop_per_byte', arms.flops(module, length) / 1e6, 'MFLOP/byte', note)
   else:

@@ -58,6 +58,7 @@ FAMILIES: dict[str, Family] = {
   'static_ac': Family('coding.baselines:StaticAC', 'coding.baselines:train_static_ac'),
   'stepped_equal_info': Family('coding.window_streams:SteppedEqualInfo'),
   'superbpe': Family('bpe:BPE', 'superbpe:train_superbpe'),
+  'token_ends': Family('token_ends:TokenEnds'),
   'unicode': Family('unicode:Unicode', 'restricted:train_largest'),
   'wordpiece': Family('wordpiece:WordPiece', 'wordpiece:train_wordpiece', 'wordpiece:BASE'),
 }
