@@ -23,6 +23,8 @@ SECTIONS = {
     # source of the text (docs/data.md)
     'source': Field(Scaled('stdlib/prose', 'stdlib/prose', 'stdlib', 'tfds:c4/en'), size=1)
   },
+  # folder that keeps the training text as tokens for later epochs and runs; '': none
+  'token_cache': '',
   'model': common.TRAINED  # the models of all tables but bias: one for each tokenizer and seed
   | {
     # ids of each trained tokenizer

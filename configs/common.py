@@ -129,7 +129,6 @@ def base(chosen: Sequence[str], tables: Sequence[str]) -> Section:
       'tensor': Field(1, least=-1),  # devices that have different heads, MLP columns and ids
     },
     'accumulate': 1,  # parts of a batch, processed one after the other to save memory
-    'token_cache': '',  # folder in which encoded training text is kept; '': none
     # training steps to trace into WORKDIR/profile: (first, last + 1)
     'profile': Field((), least=0, like=(0, 1)),
     'dtype': Field(  # dtype of activations

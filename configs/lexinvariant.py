@@ -94,6 +94,8 @@ TEXT = MODEL | {
 SECTIONS = {
   # own text, in the place of text.corpora and regularizer.source: a path, a glob, … (docs/data.md)
   'data': {'source': ''},
+  # folder that keeps the training text as tokens for later epochs and runs; '': none
+  'token_cache': '',
   'theory': {
     # alphabet sizes d of the chains
     'alphabets': Field(Scaled((4, 5), (4, 5, 6, 7), (4, 5, 6, 7), (4, 5, 6, 7)), least=2, size=1),

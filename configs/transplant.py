@@ -71,7 +71,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'optimizer': 'muon',
       'rates': Scaled((2e-2,), (2e-2,), (1e-2,), (5e-3,)),
       'warmup': 0.1,
-      'evaluate_every': 1000,
+      'evaluate_every': Scaled(2, 25, 100, 1000),  # steps between points of a learning curve
       'checkpoint_every': 1000,
     },
     'continued': {  # training of models after a transplant
@@ -87,6 +87,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'judge': {  # the held-out excerpts that models are scored on
       'length': Scaled(64, 256, 1024, 4096),  # bytes of each excerpt
       'bytes': Scaled(2_000, 48_000, 2**20, 2**23),  # of all
+      'validation_batches': Scaled(1, 8, 20, 20),  # of learning curves
     },
     'transplant': {
       # new tokenizers: (label, family, ids, source)
@@ -123,7 +124,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'languages': {
       # percentages of the dictionary that are used
       'shares': Field(Scaled((100,), *((10, 50, 100),) * 3), size=1, most=100),
-      'continued': ('random', 'wechsel'),  # methods whose models are trained further
+      'continued': ('random', 'mean', 'wechsel'),  # methods whose models are trained further
       'steps': Field(Scaled((2,), *((50, 200),) * 3), size=1),  # numbers of their training steps
       # text in the other language (docs/data.md); empty: the old text with its words exchanged
       'texts': '',

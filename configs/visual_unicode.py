@@ -43,6 +43,8 @@ LARGE = TRAINED | {'heads': Scaled(2, 4, 32, 32), 'rates': RATES}
 def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
   sections = {
+    # folder that keeps the training text as tokens for later epochs and runs; '': none
+    'token_cache': '',
     'data': {
       # source of the text (docs/data.md); documents at `gpu` are longer than a row
       'source': Field(

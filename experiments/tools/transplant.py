@@ -26,7 +26,7 @@ from lib.embeddings.table_pairs import Tables
 from lib.errors import InputError
 from lib.language_model import TrainedModel, huggingface
 from lib.tokenizers import registry
-from lib.tokenizers.base import Dictionary
+from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.transplant import methods, pieces, transplant, vectors, vocabularies
 from lib.transplant.distillation import PREFIX, distil
 
@@ -77,7 +77,8 @@ def execute() -> None:
 
 def transplanted(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, dict]:
   """The model for the new tokenizer, and the report."""
-  own = pieces.dictionary(registry.load(TOKENIZER.value), 'new')
+  given_tokenizer = registry.load(TOKENIZER.value)
+  own = pieces.dictionary(given_tokenizer, 'new')
   new = vocabularies.union(old, own) if EXPAND.value else own
   method = METHOD.value.removeprefix(PREFIX)
   needs, distilled = methods.find(method).needs, method != METHOD.value
@@ -103,7 +104,8 @@ def transplanted(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, di
     copy_exact=COPY.value,
     seed=SEED.value,
   )
-  changed = put(model, new, made.tables, pieces.match(old, new))
+  kept = new if EXPAND.value else given_tokenizer
+  changed = put(model, kept, made.tables, pieces.match(old, new))
   if distilled:
     changed, _ = distil(model, changed, texts or read_texts(LIMIT.value), seed=SEED.value)
   seconds = time.perf_counter() - begin
@@ -135,7 +137,7 @@ def trimmed(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, dict]:
   return put(model, new, cut, kept), report | {'share_saved': round(share, 4)}
 
 
-def put(model: TrainedModel, new: Dictionary, tables: Tables, matched: np.ndarray) -> TrainedModel:
+def put(model: TrainedModel, new: Tokenizer, tables: Tables, matched: np.ndarray) -> TrainedModel:
   """The model with these tables; BOS and ends move with the ids `matched` of the old tokenizer.
 
   A BOS that the new tokenizer lacks becomes the id after its own.

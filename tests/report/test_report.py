@@ -193,7 +193,7 @@ def test_rows_of_lossy_tokenizers_are_marked_in_every_form():
 def shown(rows):
   """The page of a run that shows these rows."""
   one = sections.Section(
-    'x', 'X', '', 'cpu', {}, 1.0, '', '', [], rows, [['a'], ['b']], {}, {}
+    'x', 'X', '', 'cpu', {}, 1.0, '', {}, '', [], rows, [['a'], ['b']], {}, {}
   )  # fmt: skip
   return page.html('', sections.report([one], []))
 

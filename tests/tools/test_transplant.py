@@ -51,6 +51,13 @@ def done(tmp_path_factory):
   theirs = library.Tokenizer.from_str(made.to_json())
   theirs.add_special_tokens(['</s>', '<s>'])  # not in the order of the fixtures
   theirs.save(str(at / 'theirs.json'))
+  spaces = json.loads((FIXTURES / 'llama/tokenizer.json').read_text())
+  metaspace = {'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'first', 'split': False}
+  for name, changes in {
+    'spaces': {'normalizer': None, 'pre_tokenizer': metaspace},
+    'lower': {'normalizer': {'type': 'Lowercase'}},
+  }.items():
+    (at / f'{name}.json').write_text(json.dumps(spaces | changes))
   model = own(tokenizer=registry.train('bpe', [TEXT[:3000]], 300), position='rotary', norm='rms',
               gated=True, activation='silu')  # fmt: skip
   model.save(at / 'model')
@@ -72,7 +79,10 @@ def done(tmp_path_factory):
     'trimmed': f'{mine} --trim --text={at}/few.txt',
     'hf_trimmed': f'{hf}/llama3 --trim --text={at}/few.txt',
     'dry': f'{mine} --tokenizer={at}/ours --method=parts --dry_run',
-    'lossy': f'{hf}/llama --tokenizer={at}/ours --method=parts',
+    'from_spaces': f'{hf}/llama --tokenizer={at}/theirs.json --method=focus --text={at}/text.txt',
+    'to_spaces': f'{hf}/llama3 --tokenizer={at}/spaces.json --method=parts',
+    'spaces_trimmed': f'{hf}/llama --trim --text={at}/few.txt',
+    'lossy': f'{mine} --tokenizer={at}/lower.json --method=parts',
     'no_text': f'{mine} --tokenizer={at}/ours --method=focus',
     'no_donor': f'{mine} --tokenizer={at}/ours --method=omp4',
     'donor': f'{mine} --tokenizer={at}/ours --method=omp4 --donor={at}/model',
@@ -143,6 +153,27 @@ def test_our_own_models_stay_ours(done):
   assert json.loads(said['words'])['counts']['fallback'] > 20  # few words are known
 
 
+def test_tokenizers_that_write_spaces_as_characters_match_by_bytes(done):
+  at, _, _ = done
+  spaces, characters = ('▁', '<0x0A>', 'T'), ('Ġ', 'Ċ', 'T')
+  for name, source, olds, news in (
+    ('from_spaces', 'llama', spaces, characters),
+    ('to_spaces', 'llama3', characters, spaces),
+  ):
+    before, after = load(FIXTURES / source), load(at / name)
+    id_of = lambda path: library.Tokenizer.from_file(str(path / 'tokenizer.json')).token_to_id
+    tables, old = after.embedding_tables(), before.embedding_tables()
+    for one, other in zip(map(id_of(FIXTURES / source), olds), map(id_of(at / name), news)):
+      assert (tables.input[other] == old.input[one]).all()
+      assert (tables.output[other] == old.output[one]).all()
+    counts = json.loads((at / f'{name}/report.json').read_text())['counts']
+    assert sum(counts.values()) == len(tables.input)
+    assert counts['exact'] >= 256
+    assert np.isfinite(after.token_loss([TEXT[:50]])[0].nats).all()
+  # The file is the one that was given, with the space that it puts before a text.
+  assert load(at / 'to_spaces').tokenizer.family == 'foreign'
+
+
 def test_expansion_keeps_all_old_ids_and_adds_the_new_ones(done):
   at, _, mine = done
   for name, before in (('expanded', mine), ('hf_expanded', load(FIXTURES / 'qwen2'))):
@@ -200,7 +231,8 @@ def test_trimming_gives_ids_of_a_post_processor_their_new_numbers():
 def test_bad_input_is_one_sentence_and_nothing_is_written(done):
   at, said, _ = done
   for name, message in {
-    'lossy': 'the old tokenizer must be lossless',
+    'lossy': 'the new tokenizer must be lossless',
+    'spaces_trimmed': 'only the vocabulary of a BPE tokenizer can be changed',
     'no_text': 'give text by --text',
     'no_donor': 'needs a donor',
     'donor': 'the donor has another tokenizer',
