@@ -7,8 +7,10 @@ python -m experiments.tools.transplant --model=FOLDER --trim --text=DIR --out=FO
 The model is one of ours or a Hugging Face folder, and so is what is written. Pieces that both
 tokenizers have keep their rows, special tokens too, by name; the method makes all others
 (`lib.transplant.methods`). report.json counts both: its numbers add up to the new ids.
---trim keeps the tokens that a text uses, the tokens that they are merged from, all bytes and all
-special tokens: the text is cut as before, and the logits of what is kept stay the same.
+--trim keeps the tokens that a text uses, the tokens that they are merged from, all bytes, all
+special tokens, and of the lowest ids as many as make their number a multiple of 64. The text is cut
+as before, and the logits of what is kept stay the same: bit by bit, where the old table has a
+multiple of 64 rows too.
 """
 
 import json
