@@ -8,8 +8,11 @@ MODEL is a model folder of this project or a Hugging Face folder; the output has
 Tokens that both tokenizers have keep their rows; special tokens are matched by name. The method
 makes the rows of all other tokens (`lib.transplant.methods`). report.json counts the rows by
 origin.
+
 --trim keeps the tokens that a text uses, the tokens that they are merged from, all bytes and all
-special tokens. The text is then encoded as before, and the logits of kept tokens do not change.
+special tokens, and then the lowest other ids until the number of rows is a multiple of 64. The text
+is encoded as before, and the logits of kept tokens do not change: not by a bit, if the old table
+has a multiple of 64 rows too.
 """
 
 import json
