@@ -54,13 +54,15 @@ EXPAND = flags.DEFINE_bool('expand', False, 'Keep all old tokens and add the new
 TRIM = flags.DEFINE_bool('trim', False, 'Keep only the tokens that --text uses (BPE).')
 COPY = flags.DEFINE_bool('copy_exact', True, 'Whether shared tokens keep their rows.')
 DRY = flags.DEFINE_bool('dry_run', False, 'Print the report and write nothing.')
-SEED = flags.DEFINE_integer('seed', 0, 'Seed of random rows.', lower_bound=0)
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of random rows.', lower_bound=0, upper_bound=2**32 - 1)
 
 
 def execute() -> None:
   """Writes the new model, or only prints the report."""
   if not MODEL.value or TRIM.value == bool(TOKENIZER.value):
     raise InputError('give --model=FOLDER, and either --tokenizer=FILE or --trim --text=DIR.')
+  if TRIM.value and EXPAND.value:
+    raise InputError('--expand needs --tokenizer=FILE; --trim has none.')
   if not DRY.value:
     if not OUT.value:
       raise InputError('give --out=FOLDER, or --dry_run.')
@@ -160,6 +162,8 @@ def read_texts(limit: int | None = None) -> list[bytes]:
     if limit is not None and sum(map(len, texts)) >= limit:
       break
     texts.append(pathlib.Path(path).read_bytes()[:limit])
+  if not any(texts):
+    raise InputError(f'--text={TEXT.value} has only empty files.')
   return texts
 
 

@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -58,6 +59,9 @@ def done(tmp_path_factory):
     'lower': {'normalizer': {'type': 'Lowercase'}},
   }.items():
     (at / f'{name}.json').write_text(json.dumps(spaces | changes))
+  shutil.copytree(FIXTURES / 'llama', at / 'lower')
+  shutil.copy(at / 'lower.json', at / 'lower/tokenizer.json')
+  (at / 'empty.txt').touch()
   model = own(tokenizer=registry.train('bpe', [TEXT[:3000]], 448), position='rotary', norm='rms',
               gated=True, activation='silu')  # fmt: skip
   model.save(at / 'model')
@@ -83,6 +87,16 @@ def done(tmp_path_factory):
     'to_spaces': f'{hf}/llama3 --tokenizer={at}/spaces.json --method=parts',
     'spaces_trimmed': f'{hf}/llama --trim --text={at}/few.txt',
     'lossy': f'{mine} --tokenizer={at}/lower.json --method=parts',
+    'old_lossy': f'--model={at}/lower --tokenizer={at}/ours --method=parts',
+    'no_model': f'--model={at}/none --tokenizer={at}/ours --method=parts',
+    'no_tokenizer': f'{mine} --tokenizer={at}/none --method=parts',
+    'no_file': f'{mine} --tokenizer={at}/ours --method=focus --text={at}/none',
+    'empty': f'{mine} --tokenizer={at}/ours --method=distilled_parts --text={at}/empty.txt',
+    'no_vectors': f'{mine} --tokenizer={at}/ours --method=focus --vectors={at}/none',
+    'expanded_donor': f'{mine} --tokenizer={at}/ours --method=omp4 --donor={at}/mine --expand',
+    'trim_text': f'{mine} --trim',
+    'trim_expand': f'{mine} --trim --expand --text={at}/few.txt',
+    'distilled_best': f'{mine} --tokenizer={at}/ours --method=distilled_best --text={at}/few.txt',
     'no_text': f'{mine} --tokenizer={at}/ours --method=focus',
     'no_donor': f'{mine} --tokenizer={at}/ours --method=omp4',
     'donor': f'{mine} --tokenizer={at}/ours --method=omp4 --donor={at}/model',
@@ -232,6 +246,16 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(done):
   at, said, _ = done
   for name, message in {
     'lossy': 'the new tokenizer must be lossless',
+    'old_lossy': 'the old tokenizer must be lossless',
+    'no_model': 'none is no trained model',
+    'no_tokenizer': 'cannot read the tokenizer file',
+    'no_file': 'no file matches',
+    'empty': 'empty.txt has only empty files',
+    'no_vectors': 'none has no vectors',
+    'expanded_donor': 'which has no rows of old tokens',
+    'trim_text': 'give text by --text',
+    'trim_expand': '--expand needs --tokenizer',
+    'distilled_best': "no method 'best'",
     'spaces_trimmed': 'only the vocabulary of a BPE tokenizer can be changed',
     'no_text': 'give text by --text',
     'no_donor': 'needs a donor',
