@@ -178,7 +178,8 @@ class Words:
 
   def __init__(self, pieces: Sequence[bytes]):
     self.pieces = pieces
-    self.order = np.array(sorted((i for i, p in enumerate(pieces) if p), key=pieces.__getitem__))
+    found = sorted((i for i, p in enumerate(pieces) if p), key=pieces.__getitem__)
+    self.order = np.array(found, np.int64)
     self.ordered = [pieces[i] for i in self.order.tolist()]
     self.longest = max(map(len, self.ordered), default=0)
     self._intervals: dict[bytes, tuple[int, int]] = {}
