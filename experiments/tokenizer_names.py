@@ -8,9 +8,10 @@ import re
 from collections.abc import Sequence
 
 from experiments import coders
+from experiments.recipe import naming
 from lib import tokenizers
 from lib.errors import InputError
-from lib.tokenizers import registry
+from lib.tokenizers import files, registry
 
 # Learned by a trainer of the registry.
 LEARNED = tuple(name for name in registry.trainable() if name not in ('gzip', 'static_ac'))
@@ -28,8 +29,8 @@ def check(where: str, names: Sequence[str]) -> None:
     raise InputError(f'{where} names a tokenizer twice: {", ".join(names)}.')
 
 
-def check_families(where: str, names: Sequence[str]) -> None:
-  """As `check`, and InputError for a name that is neither a family nor a file."""
+def check_families(where: str, names: Sequence[str], vocab_size: int) -> None:
+  """As `check`, and InputError for what is neither a file nor a family that has this size."""
   check(where, names)
   for name in names:
     if name not in LEARNED and not is_file(name):
@@ -37,11 +38,14 @@ def check_families(where: str, names: Sequence[str]) -> None:
         f'{where}: {name!r} is not the file of a saved tokenizer, and not one of '
         f'{", ".join(LEARNED)}.'
       )
+    if name in LEARNED:
+      with naming(where):
+        registry.check(name, (), vocab_size)
 
 
 def is_file(name: str) -> bool:
   """Whether a name is the path of a saved tokenizer."""
-  return name not in LEARNED and os.path.exists(name)
+  return name not in LEARNED and os.path.exists(files.place(name)[0])
 
 
 def labels(names: Sequence[str]) -> dict[str, str]:
@@ -50,7 +54,8 @@ def labels(names: Sequence[str]) -> dict[str, str]:
   Many files have one name, such as tokenizer.json. So a stem that two of the names share, or that
   is a built-in name, is followed by six hex digits of the tokenizer's fingerprint.
   """
-  stems = {name: pathlib.Path(name).stem if is_file(name) else name for name in names}
+  stem_of = lambda name: pathlib.Path(files.place(name)[0]).stem if is_file(name) else name
+  stems = {name: stem_of(name) for name in names}
   stems = {name: re.sub(r'[^\w.+-]', '_', stem) for name, stem in stems.items()}
   shared = collections.Counter(stems.values())
   built_in = lambda stem: stem in LEARNED or stem in coders.PLAIN or coders.NUMBERED.fullmatch(stem)

@@ -76,7 +76,8 @@ def folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """A new folder to fill, that takes its name `path` when the block ends.
 
   Nothing, or an empty folder, must be at `path`. A block that fails leaves nothing behind, and a
-  kill leaves at most a folder whose name ends with '.partial'.
+  kill leaves at most a folder whose name ends with '.partial'. The files can be read by whoever can
+  read the folder, also where a library makes them for the owner alone.
   """
   path = pathlib.Path(path)
   partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
@@ -84,6 +85,9 @@ def folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   partial.mkdir()
   try:
     yield partial
+    mode = partial.stat().st_mode & 0o666
+    for file in partial.iterdir():
+      file.chmod(mode)
     for file in [*partial.iterdir(), partial]:
       descriptor = os.open(file, os.O_RDONLY)
       try:

@@ -7,7 +7,7 @@ from lib import tokenizers
 from lib.data import sources
 from lib.tokenizers import documents
 
-tokenizer = tokenizers.load(sys.argv[1])  # tokenizer.json, a SentencePiece .model, or ours
+tokenizer = tokenizers.load(sys.argv[1])  # tokenizer.json, tekken.json, .model, or ours
 text = sources.sample(sources.open_source(sys.argv[2], 'test'), 1_000_000)
 
 tokens = sum(coded.ids.size for coded in tokenizer.cover_batch(text))

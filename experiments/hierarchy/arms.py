@@ -3,15 +3,14 @@
 
 An arm is a name and its variation, such as Arm('hnet', 5). FLOPs are those of matrix products that
 are needed (`lib.parameters`): chunks that a row has room for but does not have are left out, so the
-FLOPs of a learned hierarchy are known once it is trained. Its steps are therefore set in rounds:
-from a guess, then from the chunks of one seed's training, until the FLOPs of all seeds are within
-`CLOSE` of `training.teraflops`.
+FLOPs of a learned hierarchy are known once it is trained. Its steps are therefore set by a guess;
+where the FLOPs of its seeds are not within `CLOSE` of `training.teraflops`, it is trained again.
 """
 
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,28 +19,30 @@ from ml_collections import ConfigDict
 
 from experiments import coders, equal_flops, fit
 from experiments.fit import Fitted
+from experiments.hierarchy import cuts
+from experiments.hierarchy.cuts import Cuts
 from experiments.recipe import Run, TrainSpecs, naming
 from lib import language_model, tokenizers
 from lib.data import epochs, excerpts, own_files
 from lib.data.examples import Examples
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
-from lib.evals import word_cuts
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.hierarchy import STAGES, Hierarchy
-from lib.models.recurrence import RecurrentDecoder, ages
-from lib.models.routers import Cosine, Entropy, Spaces, Stride, entropy, spacelike
+from lib.models.recurrence import RecurrentDecoder
+from lib.models.routers import Cosine, Entropy, Marked, Spaces, Stride, entropy, spacelike
 from lib.parallel.mesh import batch_devices
 from lib.parameters import describe_model, path_name
 from lib.report.results import name as name_of
 from lib.tokenizers.base import Tokenizer
+from lib.tokenizers.token_ends import ENDS, TokenEnds
 from lib.train.experiment import Variables
 
 CLOSE = 0.02  # of the FLOPs of training
-TOGETHER = 64  # texts that are cut at once
 SPACES = spacelike(bytes([i]) for i in range(256))
 LEARNED = ('hnet', 'two_stages')  # whose cuts change in training
-HIERARCHIES = (*LEARNED, 'spaces', 'stride', 'entropy')
+MARKED = {'spaces': SPACES, 'bpe_ends': ENDS}  # whose cuts are a rule about ids
+HIERARCHIES = (*LEARNED, *MARKED, 'stride', 'entropy')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,25 +81,26 @@ def main_arm(config: ConfigDict, name: str) -> Arm:
 
 
 def tokenizer_of(config: ConfigDict, run: Run, arm: Arm) -> Tokenizer:
-  """Bytes, or BPE within words."""
-  if arm.name != 'bpe':
+  """Bytes, with marks where BPE tokens end for `bpe_ends`, or BPE within words."""
+  if arm.name not in ('bpe', 'bpe_ends'):
     return tokenizers.train('bytes', [], 256)
   text = lambda: excerpts_of(config, 'train').texts
   learn = lambda: tokenizers.train('bpe', text(), config.subwords.vocab_size)
-  return coders.kept(run, f'bpe-v{config.subwords.vocab_size}', learn)
+  bpe = coders.kept(run, f'bpe-v{config.subwords.vocab_size}', learn)
+  return bpe if arm.name == 'bpe' else TokenEnds(bpe)
 
 
 def model(
-  config: ConfigDict, arm: Arm, vocab_size: int = 256, threshold: float = 0.0
+  config: ConfigDict, arm: Arm, vocab_size: int | None = None, threshold: float = 0.0
 ) -> LanguageModel:
   """The untrained model of an arm; `threshold` is that of entropies, in nats."""
+  vocab_size = vocab_size or (512 if arm.name == 'bpe_ends' else 256)
   dtype = fit.dtype(config)
   decoder: Any
   if arm.name in HIERARCHIES:
     decoder = _hierarchy(config, arm, threshold)
   elif arm.name == 'byte_recurrent':
-    options = config.recurrent
-    decoder = RecurrentDecoder(options.layers, options.dim, dtype=dtype)
+    decoder = _recurrent(config.recurrent, dtype)
   else:
     options = config.subwords if arm.name == 'bpe' else config.bytes
     decoder = fit.make_decoder(options, dtype)
@@ -116,7 +118,7 @@ def _hierarchy(config: ConfigDict, arm: Arm, threshold: float) -> Hierarchy:
   }  # fmt: skip
   if arm.name == 'two_stages':
     middle, (first, second) = config.middle, options.targets_of_two
-    part = lambda: RecurrentDecoder(middle.layers, middle.dim, dtype=dtype)
+    part = functools.partial(_recurrent, middle, dtype)
     within = Hierarchy(
       middle.dim, inner.dim, part(), Cosine(middle.dim), inner, part(), target=float(second),
       **shared,
@@ -128,6 +130,7 @@ def _hierarchy(config: ConfigDict, arm: Arm, threshold: float) -> Hierarchy:
   router = {
     'hnet': lambda: Cosine(dim),
     'spaces': lambda: Spaces(SPACES),
+    'bpe_ends': lambda: Marked(ENDS),
     'stride': lambda: Stride(options.stride),
     'entropy': lambda: Entropy(_small(config), threshold),
   }[arm.name]()
@@ -145,11 +148,16 @@ def _outer(config: ConfigDict, arm: Arm, dtype: Any) -> Decoder | RecurrentDecod
   options = config.outer
   kind = arm.without if arm.without in ('convolution', 'attention') else options.kind
   if kind != 'attention':
-    return RecurrentDecoder(options.layers, options.dim, kind, dtype=dtype)
+    return _recurrent(options, dtype, kind)
   return Decoder(
     layers=options.layers, dim=options.dim, heads=options.heads, mlp_dim=options.dim,
-    position='rotary', norm='rms', init_std=None, window=options.window, dtype=dtype,
+    position='rotary', norm='rms', init_std=None, window=options.window, remat=options.remat,
+    dtype=dtype,
   )  # fmt: skip
+
+
+def _recurrent(options: ConfigDict, dtype: Any, kind: str = 'recurrence') -> RecurrentDecoder:
+  return RecurrentDecoder(options.layers, options.dim, kind, options.remat, dtype)
 
 
 def with_rooms(decoder: Any, rooms: Sequence[float]) -> Any:
@@ -193,15 +201,18 @@ class Trained:
     arm: which.
     fitted: the models.
     corpus: the text in their tokens.
-    flops_per_byte: of a forward pass in training, without room that was not used.
     teraflops: of the training of one seed.
   """
 
   arm: Arm
   fitted: list[Fitted]
   corpus: Examples
-  flops_per_byte: float
   teraflops: float
+
+  def cuts(self) -> list[Cuts]:
+    """Where the hierarchy of each seed cuts the test texts."""
+    bos, ids = self.corpus.tokenizer.vocab_size, np.stack([ids for ids, _ in self.corpus.test])
+    return [cuts.cut(one.model.module, one.variables, bos, ids) for one in self.fitted]
 
 
 def _train_shares(fitted: Sequence[Fitted]) -> list[float]:
@@ -231,38 +242,40 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
   budget = options.teraflops
   steps_of = lambda cost: max(1, round(budget * 1e12 / (3 * cost * corpus.step_bytes)))
   spent = lambda cost, steps: 3 * cost * steps * corpus.step_bytes / 1e12
-  cost, steps, rates = _guess(config, arm, per_byte), 0, options.rates
-  for attempt in range(options.rounds):
+  cost, rates = per_byte(_guess(config, arm, corpus)), options.rates
+  for _ in range(options.rounds):
     steps = steps_of(cost)
-    pilot = arm.name in LEARNED and attempt == 0 and options.rounds > 1
-    seeds = 1 if pilot else options.seeds
-    fitted = _fit(config, run, arm, made, corpus, steps, seeds, rates, initial)
+    fitted = _fit(config, run, arm, made, corpus, steps, rates, initial)
     rates = (fitted[0].rate,)
     cost = per_byte(_train_shares(fitted))
-    close = abs(spent(cost, steps) / budget - 1) <= CLOSE or steps_of(cost) == steps
-    if close and seeds == options.seeds:
+    if abs(spent(cost, steps) / budget - 1) <= CLOSE or steps_of(cost) == steps:
       break
-  return Trained(arm, fitted, corpus, cost, spent(cost, steps))
+  return Trained(arm, fitted, corpus, spent(cost, steps))
 
 
-def _guess(config: ConfigDict, arm: Arm, per_byte: Any) -> float:
-  """FLOPs a byte before anything is trained: learned chunks are shorter than N."""
-  guess = {
-    'hnet': [1.3 / max(arm.target, 2)],
-    'two_stages': [1.3 / target for target in config.router.targets_of_two],
-    'spaces': [_share_at_spaces(config)],
-    'stride': [1 / config.router.stride],
-    'entropy': [1 / config.router.stride],
-  }.get(arm.name, [])
-  return per_byte([min(one, config.router.room) for one in guess])
+def _guess(config: ConfigDict, arm: Arm, corpus: Examples) -> list[float]:
+  """Tokens of each stage that begin a chunk, before anything is trained."""
+  router = config.router
+  learned = lambda target: 1.3 / max(target, 2)  # chunks are shorter than N
+  if arm.name in MARKED:
+    guess = [_share_marked(arm, corpus)]
+  elif arm.name in LEARNED:
+    targets = router.targets_of_two if arm.name == 'two_stages' else [arm.target]
+    guess = [learned(target) for target in targets]
+  else:
+    guess = [1 / router.stride] if arm.name in HIERARCHIES else []
+  return [min(one, router.room) for one in guess]
 
 
-def _share_at_spaces(config: ConfigDict) -> float:
-  """Bytes of the training text that begin a chunk by the rule of spaces."""
-  spaces = np.isin(np.arange(256), SPACES)
-  texts = [spaces[np.frombuffer(text, np.uint8)] for text in excerpts_of(config, 'train').texts]
-  begins = [1 + (text[1:-1] & ~text[:-2]).sum() for text in texts]  # 1: BOS; the last is not read
-  return sum(begins) / sum(map(len, texts))
+def _share_marked(arm: Arm, corpus: Examples) -> float:
+  """Bytes of the training text that begin a chunk by the rule of an arm of MARKED."""
+  begins = 0
+  for ids, _ in corpus.train:
+    marks = np.isin(ids[:-1], MARKED[arm.name])  # the last is not read
+    if arm.name == 'spaces':
+      marks[1:] &= ~marks[:-1]
+    begins += 1 + marks.sum()  # 1: BOS
+  return begins / corpus.train.counts.sum()
 
 
 def options_of(config: ConfigDict, length: int, batch_size: int, steps: int, **more: Any):
@@ -274,24 +287,16 @@ def options_of(config: ConfigDict, length: int, batch_size: int, steps: int, **m
   return ConfigDict(config.inner.to_dict() | config.training.to_dict() | by_bytes | more)
 
 
-def _fit(config, run, arm, made, corpus, steps, seeds, rates, initial=None) -> list[Fitted]:
-  options = options_of(
-    config, corpus.length, corpus.batch_size, steps, seeds=seeds, rates=rates,
-    side_by_side=min(seeds, config.training.side_by_side),
-  )  # fmt: skip
-  name = f'arms/{name_of(**arm.where)},steps={steps}' + ',pilot' * (seeds < config.training.seeds)
+def _fit(config, run, arm, made, corpus, steps, rates, initial) -> list[Fitted]:
+  options = options_of(config, corpus.length, corpus.batch_size, steps, rates=rates)
+  name = f'arms/{name_of(**arm.where)},steps={steps}'
+  scores = {'cuts': functools.partial(cuts.of_validation, made, corpus)}
   return fit.fit(
-    config,
-    run,
-    options,
-    name,
-    made,
-    corpus.batches,
+    config, run, options, name, made, corpus.batches,
     evaluations={'validation': corpus.validated},
-    scores={'cuts': functools.partial(_cuts, made, corpus)} if arm.name in HIERARCHIES else {},
-    tokenizer=corpus.tokenizer,
-    initial=initial,
-  )
+    scores=scores if arm.name in HIERARCHIES else {},
+    tokenizer=corpus.tokenizer, initial=initial,
+  )  # fmt: skip
 
 
 def _trained_router(config: ConfigDict, run: Run, corpus: Examples) -> tuple[float, fit.Initial]:
@@ -331,86 +336,6 @@ def inner_from(config: ConfigDict, stages: int) -> fit.Initial:
   return initial
 
 
-class Cuts(NamedTuple):
-  """Where a hierarchy cuts N texts of T bytes.
-
-  Attributes:
-    begins: bool [N, T], the bytes that begin a chunk of the first stage.
-    shares: of each stage, tokens that begin a chunk, over the texts.
-    kept: of each stage, those that there was room for.
-  """
-
-  begins: np.ndarray
-  shares: list[float]
-  kept: list[float]
-
-  @property
-  def overflow(self) -> float:
-    """Share of the first stage's chunks that had no room."""
-    return 1 - self.kept[0] / self.shares[0]
-
-  def against_words(self, texts: Sequence[bytes]) -> tuple[float, float]:
-    """F1 of the cuts against the beginnings of words, and that of as many cuts at random.
-
-    A text's first byte begins a chunk by rule and its last is not read, so both are left out.
-    """
-    words = np.stack([word_cuts.word_starts(text) for text in texts])[:, 1:-1]
-    found = self.begins[:, 1:-1]
-    return word_cuts.f1(found, words), word_cuts.chance_f1(found, words)
-
-
-def cut(model: LanguageModel, variables: Variables, bos: int, ids: np.ndarray) -> Cuts:
-  """Where a hierarchy cuts texts of ids [N, T] of bytes.
-
-  The model predicts a byte from those before it, so the last of T is not read.
-  """
-  inputs = np.concatenate([np.full((len(ids), 1), bos), ids[:, :-1]], axis=1).astype(np.int32)
-  parts = range(0, len(inputs), TOGETHER)
-  found = [jax.device_get(_sown(model)(variables, inputs[i : i + TOGETHER])) for i in parts]
-  weights = [len(one['begins']) for one in found]
-  mean = lambda name: np.average([one[name] for one in found], axis=0, weights=weights).tolist()
-  begins = np.concatenate([one['begins'] for one in found])[:, 1:]  # input 0 is BOS
-  return Cuts(np.pad(begins, ((0, 0), (0, 1))), mean('shares'), mean('kept'))
-
-
-@functools.cache
-def _sown(model: LanguageModel) -> Any:
-  """(variables, inputs [N, T]) -> where chunks begin, and the shares of each stage."""
-
-  @jax.jit
-  def apply(variables: Variables, inputs: jax.Array) -> dict[str, Any]:
-    ones = jnp.ones_like(inputs)
-    batch = {'inputs': inputs, 'segments': ones, 'positions': ages(ones)}
-    read = lambda bound, batch: bound.hidden(batch, None)[0]
-    sown: Any = model.apply(variables, batch, method=read, mutable=('intermediates', 'metrics'))[1]
-    part, shares, kept = sown['metrics']['decoder'], [], []
-    for stage in STAGES:
-      if 'chunks_per_token' + stage in part:
-        [share], [over] = part['chunks_per_token' + stage], part['overflow_share' + stage]
-        shares.append(share)
-        kept.append(share * (1 - over))
-      part = part.get('inner', {})
-    [begins] = sown['intermediates']['decoder']['begins']
-    return {'begins': begins, 'shares': shares, 'kept': kept}
-
-  return apply
-
-
-def _cuts(model: LanguageModel, corpus: Examples, variables: Variables) -> dict[str, Any]:
-  """Chunks a byte and cuts at words of some validation texts, of each seed that trains."""
-  some = [ids for (ids, _), _ in zip(corpus.validation, range(TOGETHER))]
-  texts = corpus.text['validation'].texts[: len(some)]
-  together = np.ndim(variables['params']['embedding']['bos']) > 1
-  seeds = len(variables['params']['embedding']['bos']) if together else 1
-  found: dict[str, list[float]] = {'chunks_per_byte': [], 'f1': [], 'f1_chance': []}
-  for seed in range(seeds):
-    one = jax.tree.map(lambda leaf, seed=seed: leaf[seed], variables) if together else variables
-    cuts = cut(model, one, corpus.tokenizer.vocab_size, np.stack(some))
-    for name, value in zip(found, (cuts.shares[0], *cuts.against_words(texts)), strict=True):
-      found[name].append(value)
-  return {name: np.array(values if together else values[0]) for name, values in found.items()}
-
-
 def train_specs(config: ConfigDict, arms: Sequence[Arm]) -> TrainSpecs:
   """The models of bytes, whose sizes do not depend on text."""
   options = config.training
@@ -429,9 +354,10 @@ def _spec(config: ConfigDict, section: ConfigDict, arm: Arm):
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for models that cannot be built, or text that is too short."""
+  training = config.training.to_dict() | {'steps': 1, 'batch_size': 1}
+  fit.check(ConfigDict(config.inner.to_dict() | training | {'head_dim': 2}), 'training')
   for where in ('inner', 'bytes', 'subwords', 'entropy'):
-    options = config[where].to_dict() | config.training.to_dict() | {'steps': 1, 'batch_size': 1}
-    fit.check(ConfigDict(options), where)
+    fit.check(ConfigDict(config[where].to_dict() | training), where)
   options, router = config.training, config.router
   if config.inner.initial:
     _check_inner(config)

@@ -21,7 +21,7 @@ from lib.models.recurrence import ages
 from lib.report.results import Rows
 from lib.train.experiment import Batch
 
-LENGTH = 24
+LENGTH, TEXT = 24, b'abc  .'
 SPREAD = 0.3  # of the weights
 
 
@@ -42,7 +42,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 def errors(model: LanguageModel, seed: int) -> tuple[float, float, float, float]:
   """The largest gradient by later inputs, by other documents and by the rest; error of steps."""
   rng = np.random.default_rng(seed)
-  ids = jnp.asarray(rng.choice([*b'abc  .'], (2, LENGTH)), jnp.int32)
+  letters = [first + byte for first in range(0, model.embedding.vocab_size, 256) for byte in TEXT]
+  ids = jnp.asarray(rng.choice(letters, (2, LENGTH)), jnp.int32)
   segments = jnp.array([[1] * 9 + [2] * 15, [1] * 14 + [2] * 7 + [0] * 3])
   batch = {'inputs': ids, 'targets': ids, 'segments': segments, 'positions': ages(segments)}
   shapes = jax.eval_shape(model.init, jax.random.key(0), batch, jax.random.key(0))

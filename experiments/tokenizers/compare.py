@@ -28,7 +28,7 @@ def check(config: ConfigDict) -> None:
   options = config.compare
   with naming('compare.texts' if options.texts else 'data.source'):
     categories.check(spec(config))
-  tokenizer_names.check_families('compare.tokenizers', options.tokenizers)
+  tokenizer_names.check_families('compare.tokenizers', options.tokenizers, options.vocab_size)
   if options.train_texts:
     with naming('compare.train_texts'):
       sources.open_source(options.train_texts, 'train')

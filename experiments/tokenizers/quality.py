@@ -24,7 +24,7 @@ PAIRED = 'seeds×documents'
 def check(config: ConfigDict) -> None:
   """Raises InputError for unknown or equal tokenizers, a text that is not there, invalid sizes."""
   options = config.quality
-  tokenizer_names.check_families('quality.tokenizers', options.tokenizers)
+  tokenizer_names.check_families('quality.tokenizers', options.tokenizers, options.vocab_size)
   with naming('quality.source'):
     sources.open_source(options.source, 'train')
   equal_flops.check(_config(config), options, 'quality', options.vocab_size)

@@ -3,11 +3,11 @@
 
 python -m experiments.tools.tokenizer train FAMILY OUT [--source=stdlib --vocab_size=8192]
 python -m experiments.tools.tokenizer train superbpe OUT --parent=FILE
-python -m experiments.tools.tokenizer export FILE OUT [--rule=cl100k]
+python -m experiments.tools.tokenizer export FILE OUT
 python -m experiments.tools.tokenizer inspect FILE [--model=FOLDER]
 
 `export` writes a tokenizer.json where OUT ends in .json, and else a file of ours. FILE is any file
-that tokenizers are loaded from, or a rank file of tiktoken with the rule that it goes with.
+that tokenizers are loaded from; with ranks of tiktoken, add the rule that splits text: FILE:cl100k.
 """
 
 import collections
@@ -25,13 +25,13 @@ from lib import atomic, tokenizers
 from lib.data import sources
 from lib.errors import InputError
 from lib.evals import undertrained
-from lib.tokenizers import Tokenizer, ranks, registry, superbpe
+from lib.tokenizers import Tokenizer, registry, superbpe
 from lib.tokenizers.bpe import BPE
 
 SOURCE = flags.DEFINE_string('source', 'stdlib', 'train: the text, its train split (docs/data.md).')
 MEGABYTES = flags.DEFINE_float('megabytes', 10.0, 'train: 10⁶ bytes of text, at most.')
 VOCAB_SIZE = flags.DEFINE_integer('vocab_size', 8192, 'train: the most tokens.')
-RULE = flags.DEFINE_string('rule', None, 'How text is split: for `train bpe`, or a rank file.')
+RULE = flags.DEFINE_string('rule', None, 'train bpe: how text is split.')
 PARENT = flags.DEFINE_string(
   'parent', None, 'For `train superbpe`: the file of a BPE whose merges are kept as the first.'
 )
@@ -50,7 +50,7 @@ def train(family: str, out: str) -> str:
   if MEGABYTES.value <= 0:
     raise InputError(f'--megabytes must be positive; got {MEGABYTES.value}.')
   _check_out(out)
-  registry.check(family, options)
+  registry.check(family, options, VOCAB_SIZE.value)
   source = sources.open_source(SOURCE.value, 'train')
   text = sources.sample(source, int(MEGABYTES.value * 1e6))
   made = tokenizers.train(family, text, VOCAB_SIZE.value, **options)
@@ -65,7 +65,7 @@ def train(family: str, out: str) -> str:
 def export(path: str, out: str) -> str:
   """Writes a tokenizer in another format; returns what to say."""
   _check_out(out)
-  tokenizer = tokenizers.load(path) if RULE.value is None else ranks.read(path, RULE.value)
+  tokenizer = tokenizers.load(path)
   if not out.endswith('.json'):
     tokenizers.save(tokenizer, out)
   elif isinstance(tokenizer, BPE):

@@ -25,14 +25,14 @@ from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.hierarchy import Hierarchy
 from lib.models.recurrence import RecurrentDecoder
-from lib.models.routers import Cosine, Entropy, Spaces, Stride
+from lib.models.routers import Cosine, Entropy, Marked, Spaces, Stride
 
 REGISTRY: dict[str, type[nn.Module]] = {
   module.__name__: module
   for module in (
     LanguageModel, Decoder, Learned, FixedRows, Lexinvariant, AnnealedLexinvariant, PermutedIds,
     PartlyRandom, Interchangeable, ShortConv, RecurrentDecoder, Hierarchy, Cosine, Stride, Spaces,
-    Entropy,
+    Entropy, Marked,
   )
 }  # fmt: skip
 DTYPES = ('float32', 'bfloat16', 'float16', 'float64')

@@ -172,6 +172,34 @@ def make_norm(
   return nn.LayerNorm(epsilon=epsilon, use_bias=bias, dtype=dtype, name=name)
 
 
+def scan_layers(
+  layer: type[nn.Module], count: int, *, inputs: int, remat: bool, unrolled: bool
+) -> Callable[..., nn.Module]:
+  """The class of `count` layers, one after the other, under `nn.scan`.
+
+  XLA copies what a loop over layers keeps for the backward pass, on GPUs in float32. Without the
+  loop many layers compile longer, and on CPUs rematerialisation frees nothing. On TPUs, where
+  neither was timed, the loop stays.
+
+  Args:
+    layer: called with the residual stream, its own slice of a cache, and further inputs; returns
+      the new stream, and what is stacked over the layers.
+    count: L.
+    inputs: number of the further inputs, the same for every layer.
+    remat: recompute each layer in the backward pass.
+    unrolled: whether there need be no loop: in training, not in decoding.
+  """
+  unrolled &= backend() == 'gpu' or (backend() == 'cpu' and not remat)
+  return nn.scan(
+    nn.remat(layer, prevent_cse=unrolled) if remat else layer,
+    variable_axes={'params': 0, 'flops': 0, 'losses': 0, 'metrics': 0},
+    split_rngs={'params': True},
+    in_axes=(0, *[nn.broadcast] * inputs),
+    length=count,
+    unroll=count if unrolled else 1,
+  )
+
+
 class Decoder(nn.Module):
   """A stack of pre-norm blocks under `nn.scan`; the four papers' models are configurations of it.
 
@@ -277,20 +305,8 @@ class Decoder(nn.Module):
         bias, starts = t5.table, t5.starts()
       else:
         bias = t5(distance)
-    # XLA copies what a loop over layers keeps for the backward pass, on GPUs in float32. Without
-    # the loop many layers compile longer, and on CPUs rematerialisation frees nothing. On TPUs,
-    # where neither was timed, the loop stays.
-    unrolled = backend() == 'gpu' or (backend() == 'cpu' and not self.remat)
-    unrolled &= cache is None and not self.is_initializing()
-    block = nn.remat(Block, prevent_cse=unrolled) if self.remat else Block
-    stack = nn.scan(
-      block,
-      variable_axes={'params': 0, 'flops': 0, 'losses': 0, 'metrics': 0},
-      split_rngs={'params': True},
-      in_axes=(0, *[nn.broadcast] * 5),
-      length=self.layers,
-      unroll=self.layers if unrolled else 1,
-    )(
+    plain = cache is None and not self.is_initializing()
+    stack = scan_layers(Block, self.layers, inputs=5, remat=self.remat, unrolled=plain)(
       dim=self.dim,
       heads=heads,
       kv_heads=kv_heads,

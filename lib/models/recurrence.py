@@ -17,11 +17,11 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from lib.errors import InputError
+from lib.models.decoder import scan_layers
 from lib.models.kv_cache import Cache
 from lib.parallel.activations import by_rows
 from lib.parallel.mesh import BATCH_AXES, TENSOR, batch_devices
 from lib.parameters import declare_flops, declared
-from pallas_kernels.implementations import backend
 from pallas_kernels.linear_recurrence import linear_recurrence, preferred
 
 KINDS = ('recurrence', 'convolution')
@@ -171,16 +171,10 @@ class RecurrentDecoder(nn.Module):
     """As `Decoder`; the mask of a cache is not read: a token follows the one before it."""
     if self.kind not in KINDS:
       raise InputError(f'kind={self.kind!r} is not one of {", ".join(KINDS)}.')
-    unrolled = backend() in ('cpu', 'gpu') and cache is None and not self.is_initializing()
-    layer = nn.remat(RecurrentLayer, prevent_cse=unrolled) if self.remat else RecurrentLayer
-    stack = nn.scan(
-      layer,
-      variable_axes={'params': 0, 'flops': 0},
-      split_rngs={'params': True},
-      in_axes=(0, nn.broadcast, nn.broadcast),
-      length=self.layers,
-      unroll=self.layers if unrolled else 1,
-    )(self.dim, self.kind, (2 * self.layers) ** -0.5, self.dtype, name='layers')
+    plain = cache is None and not self.is_initializing()
+    stack = scan_layers(RecurrentLayer, self.layers, inputs=2, remat=self.remat, unrolled=plain)(
+      self.dim, self.kind, (2 * self.layers) ** -0.5, self.dtype, name='layers'
+    )
     if cache is None:
       assert segments is not None
       age, read, lengths = ages(segments), None, None

@@ -79,6 +79,15 @@ def _identity(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.A
   return jnp.eye(shape[0], dtype=dtype)
 
 
+def _marks(marked: tuple[int, ...], ids: jax.Array | None) -> jax.Array:
+  """1 at ids [B, N] that are among the marked, 0 at others."""
+  if ids is None:
+    raise InputError('a router of ids has tokens alone: a second stage has no ids.')
+  table = np.zeros(max(marked) + 2, np.float32)
+  table[list(marked)] = 1
+  return jnp.asarray(table)[jnp.minimum(ids, len(table) - 1)]
+
+
 class Stride(Router):
   """Every `size`-th token of a document begins a chunk.
 
@@ -107,12 +116,25 @@ class Spaces(Router):
 
   def __call__(self, seen: Seen, cache: Any = None) -> tuple[jax.Array, Any]:
     """As `Router`: 0 or 1."""
-    if seen.ids is None or seen.ids_before is None:
-      raise InputError('spaces are known of tokens alone: a second stage has no ids.')
-    table = np.zeros(max(self.ids) + 2, np.float32)
-    table[list(self.ids)] = 1
-    marked = lambda ids: jnp.asarray(table)[jnp.minimum(ids, len(table) - 1)]
-    return marked(seen.ids) * (1 - marked(seen.ids_before)), None
+    return _marks(self.ids, seen.ids) * (1 - _marks(self.ids, seen.ids_before)), None
+
+
+class Marked(Router):
+  """A chunk begins at each token of `ids`: known borders, such as those of subwords.
+
+  Bolmo (arXiv 2512.15586) cuts bytes where the tokens of a subword tokenizer end: the last byte of
+  a subword begins the chunk that helps to predict the next one.
+
+  Attributes:
+    ids: such as `ENDS` of lib.tokenizers.token_ends.
+  """
+
+  ids: tuple[int, ...]
+  reads_ids = True
+
+  def __call__(self, seen: Seen, cache: Any = None) -> tuple[jax.Array, Any]:
+    """As `Router`: 0 or 1."""
+    return _marks(self.ids, seen.ids), None
 
 
 class Entropy(Router):

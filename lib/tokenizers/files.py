@@ -34,6 +34,13 @@ def write(path: str | os.PathLike, family: str, state: dict[str, np.ndarray]) ->
   atomic.write(path, f'{line} {_digest(line, payload)}\n'.encode() + payload)
 
 
+def place(name: str | os.PathLike) -> tuple[str, str | None]:
+  """The path and the rule of FILE:RULE; no rule if there is a file of that whole name."""
+  text = os.fspath(name)
+  at = text.find(':regex:') if ':regex:' in text else text.rfind(':')
+  return (text, None) if at < 0 or os.path.exists(text) else (text[:at], text[at + 1 :])
+
+
 def head(path: str | os.PathLike) -> bytes:
   """The first bytes of a file; raises InputError where it cannot be read."""
   try:

@@ -6,14 +6,13 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 BOM = b'\xef\xbb\xbf'
 HEAD = 1 << 14  # first bytes that identify other files than JSON
-USE = 'give the tokenizer.json of the same model'
 SETTINGS = 'has the settings of a tokenizer alone: give the tokenizer.json next to it'
 # A key of a JSON object -> what file has it.
 KEYS = {
-  'vocab': f'is a tekken file of Mistral: {USE}',
   'tokenizer_class': SETTINGS,
   'added_tokens_decoder': SETTINGS,
   'model_type': 'is the config.json of a model: give the tokenizer.json next to it',
@@ -27,6 +26,12 @@ def kind_of(head: bytes) -> str | None:
   return '.model' if head.startswith(b'\n') else None  # the tag of the first field, its pieces
 
 
+def is_tekken(content: bytes) -> bool:
+  """Whether it is JSON with the fields of a tekken.json of Mistral."""
+  fields = _fields(content)
+  return fields is not None and {'config', 'vocab'} <= fields.keys()
+
+
 def other(content: bytes) -> str | None:
   """A sentence on a known file that is not a tokenizer, and what to give instead.
 
@@ -37,19 +42,21 @@ def other(content: bytes) -> str | None:
   if content.startswith((b'#version', b'#Version')):
     return 'has the merges of a BPE alone (merges.txt): give the tokenizer.json next to it'
   if has_ranks(content):
-    return (
-      f'has ranks of tiktoken, without the rule that splits text: {USE}, or add the '
-      'rule by `python -m experiments.tools.tokenizer export FILE OUT --rule=cl100k`'
-    )
+    return 'has ranks of tiktoken, without the rule that splits text: add it, as in FILE:cl100k'
   return _of_json(content) if kind_of(content) == '.json' else None
 
 
-def _of_json(content: bytes) -> str | None:
+def _fields(content: bytes) -> Mapping[str, Any] | None:
   try:
     fields = json.loads(content.decode('utf-8-sig'))
   except (ValueError, RecursionError):
     return None
-  if not isinstance(fields, Mapping) or isinstance(fields.get('model'), Mapping):
+  return fields if isinstance(fields, Mapping) else None
+
+
+def _of_json(content: bytes) -> str | None:
+  fields = _fields(content)
+  if fields is None or isinstance(fields.get('model'), Mapping):
     return None
   if fields and all(isinstance(value, int) for value in fields.values()):
     return 'has a vocabulary alone (vocab.json): give the tokenizer.json next to it'

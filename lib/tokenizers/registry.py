@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lib import progress
 from lib.errors import InputError
-from lib.tokenizers import files, foreign, kinds
+from lib.tokenizers import files, foreign, kinds, ranks
 from lib.tokenizers.base import Tokenizer
 
 
@@ -24,10 +24,12 @@ class Family(NamedTuple):
     tokenizer: the class that files of this family hold.
     train: a function of documents, a vocabulary size and options; '' if nothing is trained by this
       name.
+    least: the fewest ids that it trains, whatever the documents; '' if the bytes are enough.
   """
 
   tokenizer: str
   train: str = ''
+  least: str = ''
 
 
 # A file of `bpe` holds the rule by which text is cut first; that of `bpe_unsplit` is `none`, as in
@@ -50,12 +52,15 @@ FAMILIES: dict[str, Family] = {
   'lzw': Family('lzw:LZW', 'lzw:train_lzw'),
   'ranks': Family('ranks:Ranks'),
   'restricted': Family('restricted:Restricted', 'restricted:train_restricted'),
-  'sentencepiece': Family('sentencepiece:SentencePiece', 'sentencepiece:train_sentencepiece'),
+  'sentencepiece': Family(
+    'sentencepiece:SentencePiece', 'sentencepiece:train_sentencepiece', 'sentencepiece:LEAST'
+  ),
   'static_ac': Family('coding.baselines:StaticAC', 'coding.baselines:train_static_ac'),
   'stepped_equal_info': Family('coding.window_streams:SteppedEqualInfo'),
   'superbpe': Family('bpe:BPE', 'superbpe:train_superbpe'),
+  'token_ends': Family('token_ends:TokenEnds'),
   'unicode': Family('unicode:Unicode', 'restricted:train_largest'),
-  'wordpiece': Family('wordpiece:WordPiece', 'wordpiece:train_wordpiece'),
+  'wordpiece': Family('wordpiece:WordPiece', 'wordpiece:train_wordpiece', 'wordpiece:BASE'),
 }
 
 
@@ -86,8 +91,9 @@ def train(name: str, documents: Sequence[bytes], vocab_size: int, **options: Any
     return resolve(FAMILIES[name].train)(documents, vocab_size, **options)
 
 
-def check(name: str, options: Collection[str]) -> None:
-  """Raises InputError for a name that `train` does not know, or options that it does not take."""
+def check(name: str, options: Collection[str], vocab_size: int | None = None) -> None:
+  """Raises InputError for a name that `train` does not know, options that it does not take, or a
+  size that is too small for any documents."""
   if name not in trainable():
     raise InputError(f'no tokenizer is trained by the name {name!r}: use {", ".join(trainable())}')
   known = list(inspect.signature(resolve(FAMILIES[name].train)).parameters)[2:]
@@ -95,6 +101,9 @@ def check(name: str, options: Collection[str]) -> None:
     raise InputError(
       f'{name} has no option {", ".join(unknown)}: it has {", ".join(known) or "none"}'
     )
+  least = resolve(FAMILIES[name].least) if FAMILIES[name].least else 256
+  if vocab_size is not None and vocab_size < least:
+    raise InputError(f'{name} has {least} ids or more; got {vocab_size}')
 
 
 def save(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
@@ -113,13 +122,18 @@ def save(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
-  """Reads what `save` wrote, a `tokenizer.json` of Hugging Face or a SentencePiece `.model`.
+  """Reads what `save` wrote, or a file of another library.
 
-  Which of them it is, its content tells.
+  Those are a `tokenizer.json` of Hugging Face, a SentencePiece `.model`, a `tekken.json` of Mistral
+  and ranks of tiktoken. Which of them it is, its content tells. Ranks come without the rule that
+  splits text, so it is added to their path: `FILE:cl100k`.
 
   Raises:
-    InputError: any other or a damaged file.
+    InputError: any other or a damaged file, or a rule where none belongs.
   """
+  path, rule = files.place(path)
+  if rule is not None:
+    return ranks.read(path, rule)
   if kind := kinds.kind_of(files.head(path)):
     return foreign.read(path, kind)
   family, state = files.read(path)

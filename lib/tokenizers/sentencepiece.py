@@ -15,6 +15,7 @@ import numpy as np
 from lib.errors import InputError
 from lib.tokenizers import base, utf8
 
+LEAST = 258  # ids: the bytes, <unk> and the character for a space
 SPACE = '\u2581'  # how SentencePiece writes a space, so the two look alike to it
 SKIPPED = SPACE + '\u2585\0'  # its trainer skips sentences with the last two
 SENTENCE = 4096  # bytes of the longest sentence to train on

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe of tokenizers: a smoke run, its claims, files and texts of one's own."""
 
+import base64
+
 import jax
 import pytest
 
@@ -71,7 +73,10 @@ def test_files_and_texts_of_ones_own_are_compared(texts, smoke, tmp_path):
   registry.save(mine, tmp_path / 'mine')
   (tmp_path / 'theirs.json').write_text(train_bpe([b'to be or not to be'], 300).to_json())
   config = tokenizers.get_config('smoke,tables=compare')
-  config.compare.tokenizers = str(tmp_path / 'mine'), str(tmp_path / 'theirs.json')
+  lines = [b'%s %d' % (base64.b64encode(piece), i) for i, piece in enumerate(mine.pieces)]
+  (tmp_path / 'ranks.tiktoken').write_bytes(b'\n'.join(lines))
+  files = 'mine', 'theirs.json', 'ranks.tiktoken:words'
+  config.compare.tokenizers = tuple(str(tmp_path / name) for name in files)
   config.compare.texts = str(texts)
   config.compare.parallel = True
   RECIPE.check(config)
@@ -86,7 +91,7 @@ def test_files_and_texts_of_ones_own_are_compared(texts, smoke, tmp_path):
   worst = of('parity_worst', tokenizer='mine', text='all').measured
   tokens = [size / found[name].measured for name, size in (('a', 9000), ('b', 21_000), ('c', 9000))]
   assert worst == pytest.approx(max(tokens) / min(tokens), rel=1e-9)
-  for name in ('mine', 'theirs'):
+  for name in ('mine', 'theirs', 'ranks'):
     assert of('share_restored', tokenizer=name, text='all').measured == 1
     assert 0 < of('renyi_efficiency', tokenizer=name, text='a').measured < 1
     assert 0 < of('gini', tokenizer=name, text='all').measured < 1
@@ -107,6 +112,14 @@ def test_mistakes_are_named_before_anything_is_measured(texts, tmp_path):
     ({'parity.train_texts': str(texts)}, 'of no use without parity.texts'),
     ({'compression.texts': ('no such',)}, "compression.texts: no file matches 'no such'"),
     ({'compare.vocab_size': 255}, 'must be 256 or more; got 255'),
+    (
+      {'compare.tokenizers': ('wordpiece',)},
+      'compare.tokenizers: wordpiece has 512 ids or more; got 400',
+    ),
+    (
+      {'quality.tokenizers': ('bpe', 'sentencepiece'), 'quality.vocab_size': 257},
+      '258 ids or more',
+    ),
     ({'compare.parallel': True, 'compare.texts': str(texts)}, 'give other text to train on'),
   ):
     config = tokenizers.get_config('smoke')

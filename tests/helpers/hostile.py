@@ -29,6 +29,7 @@ from lib.tokenizers.lzw import train_lzw
 from lib.tokenizers.ranks import Ranks
 from lib.tokenizers.restricted import train_restricted
 from lib.tokenizers.sentencepiece import train_sentencepiece
+from lib.tokenizers.token_ends import TokenEnds
 from lib.tokenizers.unicode import Unicode
 from lib.tokenizers.wordpiece import train_wordpiece
 
@@ -105,6 +106,7 @@ def family(name: str) -> tokenizers.Tokenizer:
     'restricted': lambda: train_restricted([TEXT], 400),
     'sentencepiece': lambda: train_sentencepiece([TEXT * 20], 330, 'bpe'),
     'static_ac': lambda: train_static_ac([TEXT]),
+    'token_ends': lambda: TokenEnds(train_bpe_unsplit([TEXT], 300)),
     'unicode': lambda: Unicode(['the', 'th']),
     'wordpiece': lambda: train_wordpiece([TEXT * 20], 530),
   }

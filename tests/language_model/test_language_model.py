@@ -102,6 +102,9 @@ def test_a_model_comes_back_from_its_folder(kind, tmp_path):
   model.save(tmp_path / 'new' / 'model')
   files = sorted(path.name for path in (tmp_path / 'new' / 'model').iterdir())
   assert files == ['model.json', 'tokenizer', 'weights.safetensors']
+  modes = {path.stat().st_mode & 0o777 for path in (tmp_path / 'new' / 'model').iterdir()}
+  (tmp_path / 'plain').touch()
+  assert modes == {(tmp_path / 'plain').stat().st_mode & 0o777}  # safetensors' own would be 0600
   loaded = language_model.load(tmp_path / 'new' / 'model')
   same_bits(loaded.variables, model.variables)
   assert loaded.module == model.module  # so what is compiled for one serves the other

@@ -12,6 +12,7 @@ import pytest
 
 from lib import language_model
 from lib.embeddings.learned import Learned
+from lib.embeddings.lexinvariant import Lexinvariant
 from lib.errors import InputError
 from lib.language_model import TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
@@ -24,9 +25,10 @@ from lib.models.hierarchy import (
   straight_through,
 )
 from lib.models.recurrence import RecurrentDecoder, ages
-from lib.models.routers import Cosine, Seen, Spaces, Stride, spacelike
+from lib.models.routers import Cosine, Marked, Seen, Spaces, Stride, spacelike
 from lib.parameters import describe_model
 from lib.tokenizers import registry
+from lib.tokenizers.token_ends import ENDS, TokenEnds
 from lib.train import optimizer
 
 DIM = 8
@@ -114,6 +116,21 @@ def test_routers_know_neighbours_strides_and_spaces():
   assert spaces.apply({}, seen)[0][0].tolist() == [0, 0, 1, 0, 0, 1, 0, 0, 0]
 
 
+def test_bytes_are_cut_where_subwords_end():
+  subwords = registry.train('bpe', [b'the cat and the dog, the cats'] * 9, 280)
+  tokenizer = TokenEnds(subwords)
+  text = b'the cats, \xe4 dog\n'
+  pieces = [subwords.token_bytes(i) for i in subwords.encode(text)]
+  assert 1 < len(pieces) < len(text)
+  ids = tokenizer.encode(text)
+  assert tokenizer.decode(ids) == text
+  seen = Seen(None, None, jnp.asarray(ids)[None], None, None, None)
+  begins = Marked(ENDS).apply({}, seen)[0][0]
+  cuts = np.flatnonzero(begins) + 1
+  assert [part.tobytes() for part in np.split(np.frombuffer(text, np.uint8), cuts[:-1])] == pieces
+  assert cuts[-1] == len(text)
+
+
 def test_a_chunk_for_each_token_is_the_plain_decoder():
   x = jax.random.normal(jax.random.key(0), (2, 12, DIM))
   whole = hierarchy(Stride(1), smoothing=False)
@@ -160,9 +177,20 @@ def test_a_model_of_two_stages_is_saved_and_sampled(tmp_path):
   assert again.fingerprint == made.fingerprint
   with pytest.raises(InputError, match='no layout can say a Hierarchy'):
     again.export(tmp_path / 'export')
-  text = b''.join(again.generate(b'a b', max_bytes=9, temperature=0))
-  ids = [256, *b'a b', *text][:9]  # greedy: each byte is the likeliest one after those before it
-  assert again.logits(ids[:-1])[3:].argmax(axis=-1).tolist() == ids[4:]
+  prompts = b'a b', b'c d'
+  parts = [*again.generate(prompts, max_bytes=9, temperature=0)]
+  for prompt, *text in zip(prompts, *parts, strict=True):
+    # Greedy: each byte is the likeliest one after those before it.
+    ids = [256, *prompt, *b''.join(text)][:9]
+    assert again.logits(ids[:-1])[3:].argmax(axis=-1).tolist() == ids[4:]
+
+
+def test_a_hierarchy_reads_rows_that_are_sampled():
+  model = LanguageModel(Lexinvariant(256, DIM), hierarchy(Marked(ENDS)))
+  ones = jnp.ones((2, 8), jnp.int32)
+  batch = {'inputs': ones, 'targets': ones, 'segments': ones, 'positions': ages(ones)}
+  nats, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), batch, jax.random.key(1))
+  assert nats.shape == (2, 8)
 
 
 def test_flops_are_those_of_each_stage_times_its_chunks():

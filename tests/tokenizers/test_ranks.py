@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranks of tiktoken and tokenizer.json: the same ids as the libraries that they belong to."""
+"""Ranks of tiktoken, tekken.json, tokenizer.json: the ids of the libraries that they belong to."""
 
 import base64
 import itertools
+import json
 
 import pytest
 import tiktoken
@@ -18,6 +19,7 @@ from lib.tokenizers.ranks import Ranks
 from tests.helpers import byte_models
 
 TEXT = byte_models.sources()[:40_000]
+PATTERN = r'[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+'
 SINGLES = [bytes([byte]) for byte in range(256)]
 
 
@@ -32,7 +34,7 @@ def written(folder, pieces):
 def test_a_rank_file_gives_the_ids_of_tiktoken(tmp_path, rule):
   pieces = train_bpe([TEXT], 900, rule).pieces
   pieces[300] = b''  # a rank may be missing, as in p50k
-  ours = ranks.read(written(tmp_path, pieces), rule)
+  ours = tokenizers.load(f'{written(tmp_path, pieces)}:{rule}')
   [pattern] = pretokenizers.patterns(rule)
   mergeable = {piece: i for i, piece in enumerate(pieces) if piece}
   theirs = tiktoken.Encoding('a', pat_str=pattern, mergeable_ranks=mergeable, special_tokens={})
@@ -42,6 +44,43 @@ def test_a_rank_file_gives_the_ids_of_tiktoken(tmp_path, rule):
   again = tokenizers.load(tmp_path / 'saved')
   assert (again.fingerprint, again.rule) == (ours.fingerprint, rule)
   assert again.decode(again.encode(b'\xff\x00 a')) == b'\xff\x00 a'
+
+
+def tekken(pieces, **changes):
+  """The content of a tekken.json with ten special tokens, and ranks that its size leaves out."""
+  config = {'pattern': PATTERN, 'default_vocab_size': 510, 'default_num_special_tokens': 10}
+  return json.dumps({
+    'config': config | changes,
+    'vocab': [
+      {'rank': i, 'token_bytes': base64.b64encode(piece).decode(), 'token_str': None}
+      for i, piece in enumerate(pieces)
+    ],
+    'special_tokens': [{'rank': 1, 'token_str': '<s>', 'is_control': True}],
+  })  # fmt: skip
+
+
+def test_a_tekken_file_gives_the_ids_of_its_first_ranks_after_the_special_tokens(tmp_path):
+  pieces = train_bpe([TEXT], 600, 'cl100k').pieces
+  (tmp_path / 'tekken.json').write_text(tekken(pieces))
+  ours = tokenizers.load(tmp_path / 'tekken.json')
+  mergeable = {piece: i for i, piece in enumerate(pieces[:500])}
+  theirs = tiktoken.Encoding('a', pat_str=PATTERN, mergeable_ranks=mergeable, special_tokens={})
+  text = byte_models.sources()[40_000:60_000].decode() + "\u4e2d\u6587 It'S 12345\n\n  "
+  assert ours.encode(text.encode()).tolist() == [10 + i for i in theirs.encode_ordinary(text)]
+  assert (ours.vocab_size, ours.special_tokens, ours.token_bytes(1)) == (510, {1: '<s>'}, b'')
+  assert ours.decode(ours.encode(b'\xff\x00 a')) == b'\xff\x00 a'
+  tokenizers.save(ours, tmp_path / 'saved')
+  again = tokenizers.load(tmp_path / 'saved')
+  assert (again.fingerprint, again.special_tokens) == (ours.fingerprint, {1: '<s>'})
+  for changes, message in (
+    ({'default_vocab_size': 700}, 'its ranks are not as many'),
+    ({'default_num_special_tokens': 1, 'default_vocab_size': 501}, 'a special token is not one'),
+    ({'pattern': '('}, 'is no regular expression'),
+    ({'pattern': None}, 'is no complete tekken.json'),
+  ):
+    (tmp_path / 'tekken.json').write_text(tekken(pieces, **changes))
+    with pytest.raises(InputError, match=message):
+      tokenizers.load(tmp_path / 'tekken.json')
 
 
 @settings(max_examples=100, deadline=None)
@@ -78,10 +117,12 @@ def test_what_cannot_be_read_or_written(tmp_path):
     Ranks([b'\x00'], 'none')
   with pytest.raises(InputError, match='two ranks have the same bytes'):
     Ranks([*SINGLES, b'ab', b'ab'], 'none')
-  with pytest.raises(InputError, match='is unknown: use none'):
+  with pytest.raises(InputError, match='is no pretokenizer: use none'):
     Ranks(SINGLES, 'no such')
   path = written(tmp_path, SINGLES)
-  with pytest.raises(InputError, match=r'without the rule that splits text.*--rule='):
+  with pytest.raises(
+    InputError, match='without the rule that splits text: add it, as in FILE:cl100k'
+  ):
     tokenizers.load(path)
   path.write_bytes(path.read_bytes() * 2)
   with pytest.raises(InputError, match='is damaged: ranks repeat'):

@@ -75,7 +75,7 @@ def test_a_tokenizer_is_learned_exported_and_looked_into(tmp_path):
     f'train bpe {ours} {size}', f'train no-such {tmp_path}/b',
     f'train lzw {tmp_path}/b --rule=gpt2', f'train bpe {tmp_path}/b --vocab_size=9 --source={text}',
     f'train bpe {tmp_path}/b --megabytes=0', f'export {letters} {tmp_path}/b.json',
-    f'export {letters} {tmp_path}/b --rule=gpt2', 'look', 'inspect',
+    f'export {letters}:gpt2 {tmp_path}/b', 'look', 'inspect',
     f'inspect {ours} --model={tmp_path}/model',
   )  # fmt: skip
   made = tokenizers.load(ours)
@@ -95,7 +95,7 @@ def test_a_tokenizer_is_learned_exported_and_looked_into(tmp_path):
   assert 'the first 144 of its merges are, byte for byte, the 144 of' in grown
   sentences = (
     'exists: give another name, or --force', "by the name 'no-such'", 'lzw has no option rule',
-    'ask for 256 or more', '--megabytes must be positive', 'a BPE with all bytes',
+    'bpe has 256 ids or more; got 9', '--megabytes must be positive', 'a BPE with all bytes',
     'has no ranks of tiktoken', "'look' is not one of train, export, inspect", 'takes 1 names',
     'is not over this tokenizer',
   )  # fmt: skip
