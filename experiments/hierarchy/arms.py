@@ -256,7 +256,7 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
 def _guess(config: ConfigDict, arm: Arm, corpus: Examples) -> list[float]:
   """Tokens of each stage that begin a chunk, before anything is trained."""
   router = config.router
-  learned = lambda target: 1.3 / max(target, 2)  # chunks are shorter than N
+  learned = lambda target: 0.07 + 0.9 / target  # chunks are shorter than N
   if arm.name in MARKED:
     guess = [_share_marked(arm, corpus)]
   elif arm.name in LEARNED:
