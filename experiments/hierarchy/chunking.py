@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from experiments import fit
 from experiments.hierarchy import arms
-from experiments.hierarchy.arms import Arm, Cuts, Trained
+from experiments.hierarchy.arms import Arm, Trained
+from experiments.hierarchy.cuts import Cuts
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
 from lib.models.hierarchy import Hierarchy
@@ -17,7 +18,7 @@ from lib.report import plots
 from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 
-REFERENCES = ('byte_transformer', 'byte_recurrent', 'spaces', 'bpe', 'two_stages')
+REFERENCES = ('byte_transformer', 'byte_recurrent', 'spaces', 'bpe_ends', 'bpe', 'two_stages')
 BITS, DIFFERENCE = 'bits_per_byte', 'difference_bits_per_byte'
 
 
@@ -57,9 +58,7 @@ def add_arm(config: ConfigDict, rows: Rows, trained: Trained) -> np.ndarray:
   module = trained.fitted[0].model.module
   length = float(corpus.test.counts.mean())
   if isinstance(module.decoder, Hierarchy):
-    texts = np.stack([ids for ids, _ in corpus.test])
-    cuts = [arms.cut(one.model.module, one.variables, corpus.tokenizer.vocab_size, texts)
-            for one in trained.fitted]  # fmt: skip
+    cuts = trained.cuts()
     add_cuts(rows, where, corpus.text['test'].texts, cuts)
     cost = arms.flops(module, length, np.mean([one.kept for one in cuts], axis=0).tolist()) / 1e6
     note = 'to read a byte, forward; by the chunks that there are, on average over seeds'
@@ -131,7 +130,9 @@ TABLE = Table(
   measure,
   caption='Models of the same bytes at equal FLOPs of training and equal bytes of context. `hnet` '
   'learns where its chunks begin, `target` bytes long on average if it could; `two_stages` chunks '
-  'its chunks again; `spaces` cuts at spaces and punctuation, `stride` after a number of bytes; '
+  'its chunks again; `spaces` cuts at spaces and punctuation, `stride` after a number of bytes, '
+  '`entropy` where a small model is uncertain, `bpe_ends` where BPE tokens end: the ends are marks '
+  'of its bytes, and its bits are those of bytes and marks; '
   '`byte_recurrent` has the layers of the outer networks alone. FLOPs are those of matrix '
   'products that chunks need; a row with `less` is the arm less another; '
   '`teraflops_off` is by how much training missed the common number. '

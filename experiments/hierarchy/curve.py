@@ -35,10 +35,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       for step in curves[0]:
         found = stats.mean([float(curve[step]) for curve in curves])
         rows.add({**arm.where, 'step': step}, column, found, unit)
-    corpus, one = trained.corpus, trained.fitted[0]
-    ids = np.stack([ids for ids, _ in corpus.test])
-    begins = arms.cut(one.model.module, one.variables, corpus.tokenizer.vocab_size, ids).begins
-    lines = list(map(_marked, corpus.text['test'].texts[:SHOWN], begins))
+    texts, begins = trained.corpus.text['test'].texts, trained.cuts()[0].begins
+    lines = [*map(_marked, texts[:SHOWN], begins)]
     written.append(f'target {arm.target}\n' + '\n'.join(lines) + '\n')
   run.keep('cuts.txt', '\n'.join(written))
   return rows

@@ -5,7 +5,8 @@ The other language is the old one with its words exchanged, so that the dictiona
 or own texts with an own dictionary.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from lib.report.results import Row, Rows, select
 from lib.tokenizers import registry
 from lib.tokenizers.base import Dictionary
 from lib.transplant import pieces, vectors
+from lib.transplant.vectors import Words
 
 PLAIN = ('random', 'mean', 'parts')  # methods that need no dictionary
 
@@ -130,16 +132,14 @@ class Language:
 
     The texts of the two languages are different documents.
     """
-    config, limit = self._config, self._config.vectors.bytes
-    words = sorted(self.words)
-    order = np.random.default_rng(config.seed).permutation(len(words))
-    kept = [words[i] for i in order[: max(1, round(share * len(words)))]]
-    old_texts, new_texts = (
-      sources.sample(sources.Part(source, place, 2), limit)
-      for place, source in enumerate((judge.old_text(config), self.train))
-    )
-    pairs = {word: self.words[word] for word in kept}
-    return vectors.aligned(old, self.tokenizer, old_texts, new_texts, pairs, config.vectors.dim)
+    pairs = _part(self.words, share, self._config.seed)
+    return vectors.aligned(old, self.tokenizer, *self._known_words, pairs)
+
+  @functools.cached_property
+  def _known_words(self) -> tuple[Words, Words]:
+    """Vectors of the words of both languages."""
+    texts, dim = _different_texts(self._config, self.train), self._config.vectors.dim
+    return vectors.of_words(texts[0], dim), vectors.of_words(texts[1], dim)
 
   def known(self, models: Sequence[TrainedModel], old: Dictionary) -> list[TrainedModel]:
     """The models with the rows of translated pieces; other pieces have the mean of their parts.
@@ -166,15 +166,38 @@ class Language:
     return found
 
 
+def _part(words: Mapping[bytes, bytes], share: float, seed: int) -> dict[bytes, bytes]:
+  """A share of a dictionary."""
+  every = sorted(words)
+  order = np.random.default_rng(seed).permutation(len(every))
+  kept = [every[i] for i in order[: max(1, round(share * len(every)))]]
+  return {word: words[word] for word in kept}
+
+
+def _different_texts(config: ConfigDict, new: Source) -> list[list[bytes]]:
+  """Documents of the old language, and others of the new one."""
+  limit, both = config.vectors.bytes, (judge.old_text(config), new)
+  parts = [sources.Part(source, place, 2) for place, source in enumerate(both)]
+  return [sources.sample(part, limit) for part in parts]
+
+
 def check(config: ConfigDict) -> None:
-  """Raises InputError for texts without a dictionary, and the other way round."""
+  """Raises InputError for texts without a dictionary of their words, and the other way round."""
   replacement.check_own(config)
   options = config.languages
   if bool(options.texts) != bool(options.dictionary):
     raise InputError('give both languages.texts and languages.dictionary, or neither.')
   if options.texts:
-    vectors.read_dictionary(options.dictionary)
-    sources.open_source(options.texts, 'train')
+    words, new = vectors.read_dictionary(options.dictionary), options.texts
+    texts = _different_texts(config, sources.open_source(new, 'train'))
+    common = [vectors.common_words(some) for some in texts]
+    pairs = _part(words, min(options.shares) / 100, config.seed).items()
+    known = sum(one in common[0] and other in common[1] for one, other in pairs)
+    if known < config.vectors.dim:
+      raise InputError(
+        f'languages.dictionary: at {min(options.shares)} %, {known} of its pairs have two words '
+        f'that are common in the texts; vectors.dim={config.vectors.dim} needs as many.'
+      )
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:

@@ -177,6 +177,13 @@ def test_mistakes_are_named(tmp_path):
   file = tmp_path / 'words'
   file.write_bytes(b'Hund\tdog\nhund hound\n\n')
   assert vectors.read_dictionary(file) == {b'hund': b'dog'}
+  config = transplant.get_config('smoke')
+  config.languages.update(texts='stdlib/prose', dictionary=str(file))
+  with pytest.raises(InputError, match='at 100 %, 0 of its pairs have two words'):
+    RECIPE.check(config)
+  config.vectors.dim = 2
+  file.write_bytes(b'the the\nof of\n')
+  RECIPE.check(config)
   file.write_bytes(b'alone')
   with pytest.raises(InputError, match='a word and its translation'):
     vectors.read_dictionary(file)
