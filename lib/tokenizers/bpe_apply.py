@@ -333,7 +333,7 @@ def _by_heap(data, start, stop, tables, ids, begin):
   )  # tokens by where they begin, end
   for i in range(size):
     heads[i] = tails[i] = tables.symbols[data[start + i]]
-  heap, count = np.empty(3 * size, np.int64), np.int64(0)  # rank · 2³² + place
+  heap, count = np.empty(3 * size, np.int64), 0  # rank · 2³² + place
   for p in range(size - 1):
     count = note(heap, count, rank_of(tables.pairs, heads[p], heads[p + 1]), p)
   while count:

@@ -109,7 +109,7 @@ def _learn(cells, group, weights, scored, groups, letters, size, min_count):
       return merges[: made - letters].copy()
     pair = -1
     while pair < 0 and active.any():
-      worst = np.int64(-1)
+      worst = -1
       for language in range(groups):
         if active[language] and (worst < 0 or tokens[language] > tokens[worst]):
           worst = language
