@@ -213,10 +213,8 @@ def train_specs(config: ConfigDict) -> TrainSpecs:
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte before and after continued training."""
   options = config.transplant
-  points: dict[str, list[tuple[float, Row]]] = {}
-  for row in select(rows, 'transplant', 'bits_per_byte', new=options.continued):
-    if row.where['method'] in options.long:
-      points.setdefault(row.where['method'], []).append((float(row.where['step']), row))
+  measured = select(rows, 'transplant', 'bits_per_byte', new=options.continued)
+  points = learning.by_steps(row for row in measured if row.where['method'] in options.long)
   levels = {
     label: row.measured
     for label, of in (('the old model', 'unchanged'), ('trained from scratch', 'scratch'))
