@@ -23,7 +23,7 @@ SECTIONS = {
   # the models of all tables but bias, one for each tokenizer and seed
   'model': common.TRAINED
   | {
-    'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256),
+    'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256, most=2**24),
     'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),  # that tokenizers learn from
     'layers': Scaled(1, 2, 8, 12),
     'dim': Scaled(16, 96, 512, 768),
@@ -63,7 +63,7 @@ SECTIONS = {
     'stay': Field(Scaled((0.2,), *((0.2, 0.8),) * 3), size=1, least=0.01, most=0.99),
     'vocab': Field(Scaled((4, 8), *((4, 8, 16, 32, 64),) * 3), size=1, least=2),  # tokens
     'letters': Field(Scaled(5, 10, 12, 12), least=1, most=14),  # of a text, all are enumerated
-    'chars': Scaled(2_000, *(100_000,) * 3),  # from which tokens are learned
+    'chars': Field(Scaled(2_000, *(100_000,) * 3), bytes=1),  # from which tokens are learned
   },
 }
 

@@ -66,7 +66,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'heads': Scaled(2, 4, 8, 16),
     },
     'recurrent': {'layers': Scaled(1, 4, 12, 28), 'dim': Scaled(8, 48, 320, 1024)},  # of bytes
-    'subwords': decoder | {'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257)},
+    'subwords': decoder
+    | {'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257, most=2**24)},
     'entropy': decoder  # the model of bytes whose entropies say where chunks begin
     | {
       'layers': Scaled(1, 1, 2, 4),

@@ -67,7 +67,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'tokenizers': {
       # Of learned dictionaries; on two cores the LM head of 65,536 would take nearly all time.
-      'vocab_size': Scaled(768, 4096, 65_536, 65_536),
+      'vocab_size': Field(Scaled(768, 4096, 65_536, 65_536), most=2**24),
       'token_bits': Field(Scaled(12, 12, 16, 16), choices=(8, 12, 16)),  # of tokens by M1, at most
       'train_bytes': Scaled(100_000, 2**21, 2**26, 2**30),  # of the train split, to learn on
     },
@@ -114,12 +114,15 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'markov': {
       # of windows, and of dictionaries' ids
       'bits': Field(Scaled((12,), (12, 16), (12, 16), (12, 16)), size=1, choices=(12, 16)),
-      'dictionary_chars': Scaled(40_000, 3_000_000, 20_000_000, 20_000_000),  # to learn BPE and LZW
-      'train_chars': Scaled(40_000, 3_000_000, 20_000_000, 20_000_000),  # to count tokens on
+      # to learn BPE and LZW
+      'dictionary_chars': Field(Scaled(40_000, 3_000_000, 20_000_000, 20_000_000), bytes=1),
+      # to count tokens on
+      'train_chars': Field(Scaled(40_000, 3_000_000, 20_000_000, 20_000_000), bytes=1),
       # to score on
-      'test_chars': Scaled(20_000, 1_000_000, 10_000_000, 10_000_000),
-      'seeds': Scaled(2, 8, 8, 8),  # dictionaries and texts
-      'document_chars': Scaled(200, 1_000, 10_000, 10_000),  # of a stream without windows
+      'test_chars': Field(Scaled(20_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
+      'seeds': Field(Scaled(2, 8, 8, 8), most=1000),  # dictionaries and texts
+      # of a stream without windows
+      'document_chars': Field(Scaled(200, 1_000, 10_000, 10_000), bytes=1),
     },
   }
   return common.build(arg, TABLES, sections)

@@ -46,7 +46,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'transition': {
       'texts': Field(('stdlib/prose',), size=1),
-      'vocab_size': Field(Scaled(500, 16_384, 65_536, 200_000), least=256),
+      'vocab_size': Field(Scaled(500, 16_384, 65_536, 200_000), least=256, most=2**24),
       # of the vocabulary, learned within words
       'shares': Field(Scaled((0.0, 0.5, 1.0), SHARES, SHARES, SHARES), least=0, most=1, size=2),
       'train_bytes': Scaled(60_000, 6_000_000, 1_000_000_000, 10_000_000_000),  # at most
@@ -59,7 +59,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'parallel': False,  # the texts are translations of one another
       # Text for the families (docs/data.md); '': other documents of the texts themselves.
       'train_texts': '',
-      'vocab_size': Field(Scaled(400, 8192, 32_768, 65_536), least=256),  # of the families
+      'vocab_size': Field(
+        Scaled(400, 8192, 32_768, 65_536), least=256, most=2**24
+      ),  # of the families
       'train_bytes': Scaled(100_000, 2_000_000, 100_000_000, 2**30),  # of all texts, at most
       'text_bytes': Scaled(
         10_000, 256_000, 1_000_000, 10_000_000
@@ -70,19 +72,19 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'texts': '',  # a folder with a file or a folder for each language, translations of one text
       'train_texts': '',  # the same for the text to train on; '': two thirds of the translations
       'languages': Field(Scaled(4, 30, 60, 60), least=2),  # at most, spread over the names
-      'vocab_size': Field(Scaled(400, 4096, 32_768, 131_072), least=256),
+      'vocab_size': Field(Scaled(400, 4096, 32_768, 131_072), least=256, most=2**24),
       'train_bytes': Scaled(20_000, 256_000, 10_000_000, 100_000_000),  # of each language, at most
       'draws': Field(Scaled(20, 100, 200, 200), least=2),  # of all lines, for the errors
     },
     'lib': {
       'text': Field('stdlib/prose', size=1),  # a source (docs/data.md)
       # the most ids; the size of LiB is an outcome
-      'vocab_size': Field(Scaled(800, 50_000, 50_000, 50_000), least=256),
+      'vocab_size': Field(Scaled(800, 50_000, 50_000, 50_000), least=256, most=2**24),
       'passes': Scaled(2, 8, 20, 10_000),  # of LiB over the text
       'sentences': Scaled(50, 200, 500, 500),  # of a passage, after which units are moved
       'life': Scaled(3, 3, 10, 10),  # passages within which a new unit must occur again
       'forget': Field(Scaled(0.01, 0.01, 1e-4, 1e-4), least=0, most=1),  # share on probation again
-      'seeds': Field(3, least=2),  # of LiB
+      'seeds': Field(3, least=2, most=1000),  # of LiB
       'train_bytes': Scaled(40_000, 1_000_000, 100_000_000, 100_000_000),  # at most
       'test_bytes': Scaled(20_000, 400_000, 10_000_000, 10_000_000),  # at most
     },
@@ -90,7 +92,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     | {
       'tokenizers': Field(Scaled(('bpe', 'superbpe'), KIN, KIN, KIN), size=1),  # families, or files
       'source': Field(Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'), size=1),
-      'vocab_size': Field(Scaled(600, 4096, 65_536, 200_000), least=256),  # of the families
+      'vocab_size': Field(
+        Scaled(600, 4096, 65_536, 200_000), least=256, most=2**24
+      ),  # of the families
       'learn_bytes': Scaled(60_000, 4_000_000, 1_000_000_000, 10_000_000_000),  # they learn on
       'seeds': Scaled(2, 5, 5, 5),  # as many as an equivalence within 1 % takes
       'side_by_side': Scaled(2, 5, 1, 1),  # 1 where a model fills the device

@@ -49,7 +49,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'data': {'source': Field(Scaled(prose, prose, 'stdlib', 'tfds:c4/en'), size=1)},
     'old': {  # the tokenizer of the old model
       'family': 'bpe',
-      'vocab_size': Field(Scaled(300, 1024, 8192, 32_000), least=256),
+      'vocab_size': Field(Scaled(300, 1024, 8192, 32_000), least=256, most=2**24),
       'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),  # of text, for all tokenizers
     },
     'base': common.TRAINED

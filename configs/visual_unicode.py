@@ -63,7 +63,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # On two cores the LM head of 65,536 rows would take 99 % of the time. Nearly all of these ids
       # never occur in English text: the vocabulary of `cpu` is bytes, the characters and n-grams
       # that occur most, and the look-alikes of Latin letters, cut and drawn as in the whole.
-      'vocab_size': Scaled(640, 1024, 65_536, 65_536),
+      'vocab_size': Field(Scaled(640, 1024, 65_536, 65_536), most=2**24),
       # characters of an n-gram: the paper's 3, or whole words for `neighbours`
       'longest': Scaled(3, 6, 6, 3),
       # of the train split, to learn n-grams from
@@ -160,7 +160,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'validation': 4,  # batches of documents that are not trained on, to choose the rate with
       'sample': Scaled(200, 2000, 50_000, 100_000),  # documents of a seed, to learn tokens from
       # ids of the tokenizer
-      'vocab_size': Scaled(384, 512, 65_536, 65_536),
+      'vocab_size': Field(Scaled(384, 512, 65_536, 65_536), most=2**24),
       'longest': Scaled(8, 8, 5, 3),  # characters of an n-gram: words
       'layers': Scaled(1, 2, 16, 16),
       'dim': Scaled(16, 96, 1024, 1024),

@@ -73,6 +73,7 @@ def check(options: ConfigDict, where: str) -> None:
   """Raises InputError for a section, called `where`, whose arms cannot be trained."""
   fit.check(options, where)
   check_arms(options.arms, f'{where}.arms')
+  check_arms(options.get('references', ()), f'{where}.references')
   for arm in options.arms:
     width = arm.removeprefix('code_')
     if width.isdigit() and options.dim % int(width):

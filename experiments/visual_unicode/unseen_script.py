@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit, recipe
-from experiments.recipe import Pictures, Run
+from experiments.recipe import Pictures, Run, naming
 from experiments.visual_unicode import loss, models, text
 from experiments.visual_unicode.text import Text
 from lib import stats
@@ -41,11 +41,14 @@ def check(config: ConfigDict) -> None:
   options = config.unseen_script
   models.check(options, 'unseen_script')
   text.check(config)
+  for _, source in options.texts:
+    with naming('unseen_script.texts'):
+      sources.open_source(source, 'test')
   for script in (*options.trained, *options.tested):
     if not letters(config.glyphs.font, script):
       raise InputError(
-        f'unseen_script: the font has no letters of the script {script!r}; scripts are the first '
-        'word of Unicode names, such as LATIN, CYRILLIC or ARMENIAN.'
+        f'unseen_script.trained and tested: the font has no letters of the script {script!r}; '
+        'scripts are the first word of Unicode names, such as LATIN, CYRILLIC or ARMENIAN.'
       )
   shares = options.held_out, options.validation
   if sum(shares) >= 1:
