@@ -68,6 +68,7 @@ def train(
   *,
   start: Mapping[int, TrainedModel] | None = None,
   another: int = 0,
+  text: str | None = None,
   **changes: Any,
 ) -> list[Fitted]:
   """Models of the section `base`, one for each seed.
@@ -80,6 +81,7 @@ def train(
     documents: the text.
     start: seed -> the model that training continues from; by default it begins anew.
     another: added to the seeds.
+    text: the source of the documents, if it is not the config's.
     **changes: of the section.
   """
   options = ConfigDict(config.base.to_dict() | changes)
@@ -92,7 +94,9 @@ def train(
   )  # fmt: skip
   initial = None if start is None else lambda seed, new: start[seed].variables
   model = make_model(config, tokenizer.vocab_size, **changes)
-  return fit.fit(config, run, options, name, model, batches, tokenizer=tokenizer, initial=initial)
+  return fit.fit(
+    config, run, options, name, model, batches, tokenizer=tokenizer, initial=initial, text=text
+  )
 
 
 def held_out(config: ConfigDict) -> Excerpts:

@@ -55,7 +55,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
         if step:
           at = {'method': method, 'dictionary': share}
           trained = replacement.continued(
-            config, run, new, language.train, at, made, step, 'languages'
+            config, run, new, language.train, at, made, step, 'languages', options.texts
           )
         else:
           trained = made

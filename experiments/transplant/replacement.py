@@ -129,15 +129,16 @@ def continued(
   made: Sequence[TrainedModel],
   steps: int,
   table: str = 'transplant',
+  text: str | None = None,
 ) -> list[TrainedModel]:
-  """The transplants after more training on documents."""
+  """The transplants after more training on documents, of the source `text` if not the config's."""
   start = {config.seed + i: model for i, model in enumerate(made)}
   changes = {
     'steps': steps, 'rates': (config.continued.rate,), 'warmup': config.continued.warmup,
     'tied': made[0].module.embedding.tied,
   }  # fmt: skip
   path = f'{table}/{name(**where, step=steps)}'
-  trained = judge.train(config, run, path, new, documents, start=start, **changes)
+  trained = judge.train(config, run, path, new, documents, start=start, text=text, **changes)
   return [one.model for one in trained]
 
 

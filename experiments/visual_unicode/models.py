@@ -129,10 +129,22 @@ def train(
   opened: Text,
   batches: Batches,
   validation: Sequence[Batch],
+  text: str | None = None,
 ) -> list[Fitted]:
-  """The seeds of an arm over the tokens of a text; their rate is the best on `validation`."""
+  """The seeds of an arm over the tokens of a text; their rate is the best on `validation`.
+
+  `text` is '' where the batches are generated.
+  """
   model, label = make_model(config, options, arm, opened.glyphs), f'{table}/{name(arm=arm)}'
   held_out = {'validation': lambda seed: validation}
   return fit.fit(
-    config, run, options, label, model, batches, evaluations=held_out, tokenizer=opened.tokenizer
+    config,
+    run,
+    options,
+    label,
+    model,
+    batches,
+    evaluations=held_out,
+    tokenizer=opened.tokenizer,
+    text=text,
   )

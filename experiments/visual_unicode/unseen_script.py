@@ -96,7 +96,9 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   batches = functools.partial(letter_names.batches, lines, options.batch_size)
   bits: dict[tuple[str, str], dict[str, np.ndarray]] = {group: {} for group in groups}
   for arm in options.arms:
-    trained = models.train(config, run, options, 'unseen_script', arm, opened, batches, [validated])
+    trained = models.train(
+      config, run, options, 'unseen_script', arm, opened, batches, [validated], ''
+    )
     fit.add_rate(rows, {'arm': arm}, options, trained[0].rate)
     for group, members in groups.items():
       names = asked(tokenizer, members, options.length)
