@@ -42,8 +42,9 @@ def check(config: ConfigDict) -> None:
   models.check(options, 'unseen_script')
   text.check(config)
   for _, source in options.texts:
-    with naming('unseen_script.texts'):
-      sources.open_source(source, 'test')
+    if not source.startswith('tfds:'):  # a set that is not prepared is not measured
+      with naming('unseen_script.texts'):
+        sources.open_source(source, 'test')
   for script in (*options.trained, *options.tested):
     if not letters(config.glyphs.font, script):
       raise InputError(
