@@ -12,56 +12,50 @@ SPACE := $(subst ,, )
 
 .PHONY: demo test mutants faults soak fuzz aot throughput processes pod bench beam site lint lock clean
 
-# One claim of each paper, at sizes that decide it in well under a minute each. Where a setting is
-# not that of `cpu`, the report says so.
+# One claim of each paper, at sizes that decide it in a minute or two. Where a setting is not that of
+# `cpu`, the report says so. Two parts run at a time, long ones first.
 DEMO := markov lexinvariant equal_info visual_unicode mixture tokenizers byte_exact transplant hierarchy
+PARTS := equal_info mixture markov tokenizers transplant visual_unicode lexinvariant byte_exact hierarchy
 demo: $(INSTALLED)  ## A finding of each paper, and a page that opens with them.
-	@echo '1 of 9, Markov text: about 4 minutes left'
-	@$(BIN)/python -m experiments.markov --workdir=runs/demo/markov >/dev/null \
-	  --config=configs/markov.py:cpu,tables=transformer '--config.orders=(2,)' \
-	  '--config.transformer.rates=(2e-3,)' --config.transformer.batch_size=8 \
-	  --config.transformer.steps=200 --config.transformer.validation_documents=64 \
-	  --config.transformer.evaluate_every=40 --config.transformer.ngram_chars=100000
-	@echo '2 of 9, symbols without names: about 3 minutes left'
-	@$(BIN)/python -m experiments.lexinvariant --workdir=runs/demo/lexinvariant >/dev/null \
-	  --config=configs/lexinvariant.py:cpu,tables=theory
-	@echo '3 of 9, arithmetic-coded text: about 3 minutes left'
-	@$(BIN)/python -m experiments.equal_info --workdir=runs/demo/equal_info >/dev/null \
-	  --config=configs/equal_info.py:cpu,tables=ratio --config.m1.steps=450 --config.m1.length=64 \
-	  --config.m1.evaluate_every=450 --config.ratio.examples=32 --config.ratio.length=768 \
-	  '--config.ratio.token_bits=(16,)' \
-	  '--config.ratio.methods=("static_ac","greedy16","greedy24","greedy32","greedy64","greedy128","ac")'
-	@echo '4 of 9, pictures of characters: about 2 minutes left'
-	@$(BIN)/python -m experiments.visual_unicode --workdir=runs/demo/visual_unicode >/dev/null \
-	  --config=configs/visual_unicode.py:cpu,tables=loss --config.loss.steps=40 \
-	  --config.loss.seeds=3 --config.loss.evaluate_every=20 '--config.loss.rates=(0.05,)' \
-	  --config.loss.validation=16 --config.loss.test=64 --config.loss.length=64 \
-	  '--config.loss.arms=("glyph","equal")' '--config.loss.references=("equal",)'
-	@echo '5 of 9, what a tokenizer was trained on: about 2 minutes left'
-	@$(BIN)/python -m experiments.mixture --workdir=runs/demo/mixture >/dev/null \
-	  --config=configs/mixture.py:cpu,tables=domains --config.domains.mixtures=5 \
-	  --config.domains.train_bytes=200000 '--config.domains.sample_bytes=(50000,300000)' \
-	  '--config.domains.merges=(30,300)' --config.domains.trials=2 --config.domains.own_tokenizers=8
-	@echo '6 of 9, tokens longer than words: about a minute left'
-	@$(BIN)/python -m experiments.tokenizers --workdir=runs/demo/tokenizers >/dev/null \
-	  --config=configs/tokenizers.py:cpu,tables=compression \
-	  '--config.compression.texts=("stdlib/prose",)' '--config.compression.vocab_sizes=(1024,8192)' \
-	  --config.compression.train_bytes=2000000 --config.compression.test_bytes=300000
-	@echo '7 of 9, tokens seen as bytes: about a minute left'
-	@$(BIN)/python -m experiments.byte_exact --workdir=runs/demo/byte_exact >/dev/null \
-	  --config=configs/byte_exact.py:cpu,tables=bias
-	@echo '8 of 9, another tokenizer for the same model: almost done'
-	@$(BIN)/python -m experiments.transplant --workdir=runs/demo/transplant >/dev/null \
-	  --config=configs/transplant.py:cpu,tables=transplant --config.base.steps=100 \
-	  '--config.transplant.news=(("larger","bpe",2048,"stdlib/prose"),)' \
-	  '--config.transplant.methods=("random","mean","parts")' '--config.transplant.short=()' \
-	  '--config.transplant.long=()' --config.judge.bytes=16000
-	@echo '9 of 9, a model that finds its own tokens: almost done'
-	@$(BIN)/python -m experiments.hierarchy --workdir=runs/demo/hierarchy >/dev/null \
-	  --config=configs/hierarchy.py:cpu,tables=causality \
-	  '--config.causality.arms=("hnet","byte_transformer")'
+	@echo '$(words $(PARTS)) papers, two at a time: a few minutes'
+	@$(MAKE) --no-print-directory --jobs=2 $(addprefix demo/,$(PARTS))
 	@$(BIN)/python -m experiments.reproduce --workdir=runs/demo \
 	  --gather=$(subst $(SPACE),$(COMMA),$(addprefix runs/demo/,$(DEMO)))
+demo/equal_info: TABLES = ratio
+demo/equal_info: FLAGS = --config.m1.steps=450 --config.m1.length=64 \
+  --config.m1.evaluate_every=450 --config.ratio.examples=32 --config.ratio.length=768 \
+  '--config.ratio.token_bits=(16,)' \
+  '--config.ratio.methods=("static_ac","greedy16","greedy24","greedy32","greedy64","greedy128","ac")'
+demo/mixture: TABLES = domains
+demo/mixture: FLAGS = --config.domains.mixtures=5 \
+  --config.domains.train_bytes=200000 '--config.domains.sample_bytes=(50000,300000)' \
+  '--config.domains.merges=(30,300)' --config.domains.trials=2 --config.domains.own_tokenizers=8
+demo/markov: TABLES = transformer
+demo/markov: FLAGS = '--config.orders=(2,)' \
+  '--config.transformer.rates=(2e-3,)' --config.transformer.batch_size=8 \
+  --config.transformer.steps=200 --config.transformer.validation_documents=64 \
+  --config.transformer.evaluate_every=40 --config.transformer.ngram_chars=100000
+demo/tokenizers: TABLES = compression
+demo/tokenizers: FLAGS = '--config.compression.texts=("stdlib/prose",)' '--config.compression.vocab_sizes=(1024,8192)' \
+  --config.compression.train_bytes=2000000 --config.compression.test_bytes=300000
+demo/transplant: TABLES = transplant
+demo/transplant: FLAGS = --config.base.steps=100 \
+  '--config.transplant.news=(("larger","bpe",2048,"stdlib/prose"),)' \
+  '--config.transplant.methods=("random","mean","parts")' '--config.transplant.short=()' \
+  '--config.transplant.long=()' --config.judge.bytes=16000
+demo/visual_unicode: TABLES = loss
+demo/visual_unicode: FLAGS = --config.loss.steps=40 \
+  --config.loss.seeds=3 --config.loss.evaluate_every=20 '--config.loss.rates=(0.05,)' \
+  --config.loss.validation=16 --config.loss.test=64 --config.loss.length=64 \
+  '--config.loss.arms=("glyph","equal")' '--config.loss.references=("equal",)'
+demo/lexinvariant: TABLES = theory
+demo/byte_exact: TABLES = bias
+demo/hierarchy: TABLES = causality
+demo/hierarchy: FLAGS = '--config.causality.arms=("hnet","byte_transformer")'
+demo/%:
+	@echo '$*: starts'
+	@set -o pipefail; $(BIN)/python -m experiments.$* --workdir=runs/demo/$* \
+	  --config=configs/$*.py:cpu,tables=$(TABLES) $(FLAGS) 2>&1 >/dev/null | sed --unbuffered 's/^/$*: /'
 
 test: $(INSTALLED)  ## Everything, in under ten minutes on two cores; TESTS=tests/tokenizers/test_bpe.py for a part.
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)

@@ -19,12 +19,18 @@ from configs.fields import Field, Scaled
 TABLES = ('bias', 'cut', 'ensemble', 'cost')
 
 SECTIONS = {
-  'data': {'source': Field(Scaled('stdlib/prose', 'stdlib/prose', 'stdlib', 'tfds:c4/en'), size=1)},
-  # the models of all tables but bias, one for each tokenizer and seed
-  'model': common.TRAINED
+  'data': {
+    # source of the text (docs/data.md)
+    'source': Field(Scaled('stdlib/prose', 'stdlib/prose', 'stdlib', 'tfds:c4/en'), size=1)
+  },
+  # folder that keeps the training text as tokens for later epochs and runs; '': none
+  'token_cache': '',
+  'model': common.TRAINED  # the models of all tables but bias: one for each tokenizer and seed
   | {
+    # ids of each trained tokenizer
     'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256, most=2**24),
-    'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),  # that tokenizers learn from
+    # bytes of text that tokenizers are trained on
+    'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),
     'layers': Scaled(1, 2, 8, 12),
     'dim': Scaled(16, 96, 512, 768),
     'heads': Scaled(2, 4, 8, 12),
@@ -41,27 +47,30 @@ SECTIONS = {
     'checkpoint_every': 1000,
   },
   'cut': {
-    'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),
+    'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),  # names of tokenizers
+    # number of prompts, each a held-out excerpt that is cut at a random byte
     'prompts': Field(Scaled(12, 400, 2000, 10_000), least=2),
-    'prompt': Field(Scaled(40, 160, 512, 1024), least=17),  # bytes of the longest
-    'after': 16,  # bytes that are scored
-    'greedy': 4,  # bytes of a completion
-    'beam': 8,  # ways to write a text that count where not all can be summed
+    'prompt': Field(Scaled(40, 160, 512, 1024), least=17),  # bytes of the longest prompt
+    'after': 16,  # bytes after the cut that are scored
+    'greedy': 4,  # bytes of a completion, each the most likely one
+    'beam': 8,  # most encodings of a text that are summed, where there are too many for all
   },
   'ensemble': {
+    # names of the tokenizers whose models are averaged
     'tokenizers': Field(Scaled(('bytes', 'bpe'), *(('bytes', 'bpe', 'bpe_unsplit'),) * 3), size=1),
-    'texts': Field(Scaled(4, 96, 512, 2048), least=2),
-    'length': Field(Scaled(40, 256, 1024, 2048), least=2),  # bytes of each
+    'texts': Field(Scaled(4, 96, 512, 2048), least=2),  # number of held-out texts
+    'length': Field(Scaled(40, 256, 1024, 2048), least=2),  # bytes of each text
   },
   'cost': {
-    'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),
-    'texts': Field(Scaled(3, 64, 128, 128), least=1),
-    'length': Field(Scaled(40, 512, 1024, 2048), least=2),
+    'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),  # names of tokenizers
+    'texts': Field(Scaled(3, 64, 128, 128), least=1),  # number of held-out texts
+    'length': Field(Scaled(40, 512, 1024, 2048), least=2),  # bytes of each text
   },
   'bias': {
-    # probabilities that a letter is the one before
+    # probabilities that a letter repeats the letter before it
     'stay': Field(Scaled((0.2,), *((0.2, 0.8),) * 3), size=1, least=0.01, most=0.99),
-    'vocab': Field(Scaled((4, 8), *((4, 8, 16, 32, 64),) * 3), size=1, least=2),  # tokens
+    # numbers of ids of the tokenizers
+    'vocab': Field(Scaled((4, 8), *((4, 8, 16, 32, 64),) * 3), size=1, least=2),
     'letters': Field(Scaled(5, 10, 12, 12), least=1, most=14),  # of a text, all are enumerated
     'chars': Field(Scaled(2_000, *(100_000,) * 3), bytes=1),  # from which tokens are learned
   },

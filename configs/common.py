@@ -13,7 +13,7 @@ from lib.errors import InputError
 SCALES = ('smoke', 'cpu', 'gpu', 'paper')
 
 
-# A decoder; the sections of a config say what differs (`experiments.fit.make_decoder`).
+# A decoder (`experiments.fit.make_decoder`). Sections of a config override these defaults.
 MODEL = Section() | {
   'layers': Field(1, most=1000),  # number of layers
   'dim': 16,  # width of the model
@@ -22,41 +22,41 @@ MODEL = Section() | {
   'mlp_dim': Field(0, least=0),  # width of the MLP; 0: four times dim
   # position encoding
   'position': Field('rotary', choices=('rotary', 'learned', 't5', 'relative')),
-  'max_distance': 128,  # largest distance in tokens that t5 and relative distinguish
-  'norm': Field('layer', choices=('layer', 'rms')),  # LayerNorm or RMSNorm
+  'max_distance': 128,  # largest distance in tokens that the positions t5 and relative distinguish
+  'norm': Field('layer', choices=('layer', 'rms')),  # normalization, LayerNorm or RMSNorm
   'gated': False,  # whether the MLP is gated
-  'activation': Field('gelu', choices=('gelu', 'relu', 'silu')),  # of the MLP
+  'activation': Field('gelu', choices=('gelu', 'relu', 'silu')),  # activation function of the MLP
   'init_std': Field(0.02, least=0),  # standard deviation of initial kernels; 0: by fan-in
-  'remat': False,  # recompute each layer in the backward pass to save memory
+  'remat': False,  # whether layers are recomputed in the backward pass, to save memory
 }
 # Its training (`experiments.fit`).
 TRAINING = Section() | {
   'length': Field(32, most=2**24),  # tokens of a row
   'batch_size': 8,  # rows of a batch
-  # Parts of the source that fill fixed rows of a batch (`lib.data.lanes`); 0: as many as divide the
-  # batch, up to 64. A process reads only the lanes of its devices.
+  # lanes of the source, each of which fills fixed rows of a batch (docs/pod.md); 0: as many as
+  # divide the batch, up to 64
   'lanes': Field(Scaled(1, 1, 0, 0), least=0),
   'steps': 6,  # training steps
-  # AdamW, Muon or Adafactor
-  'optimizer': Field('adamw', choices=('adamw', 'muon', 'adafactor')),
-  # peak learning rates; of several, the best on validation text is used
+  'optimizer': Field('adamw', choices=('adamw', 'muon', 'adafactor')),  # optimizer
+  # peak learning rates; if there are several, the best on validation text is used
   'rates': Field((3e-3,), size=1),
   'rate_share': Field(0.2, most=1),  # share of the steps after which rates are compared
-  'schedule': Field('cosine', choices=('cosine', 'rsqrt', 'constant')),  # of the learning rate
-  'warmup': Field(0.05, least=0, most=1),  # linear warm-up, as a share of the steps
-  'final': Field(0.1, least=0, most=1),  # last rate of the cosine, as a share of the peak
+  # schedule of the learning rate
+  'schedule': Field('cosine', choices=('cosine', 'rsqrt', 'constant')),
+  'warmup': Field(0.05, least=0, most=1),  # length of the linear warm-up, as a share of the steps
+  'final': Field(0.1, least=0, most=1),  # last learning rate of the cosine, as a share of the peak
   'b2': Field(0.95, least=0, below=1),  # second-moment decay of AdamW
-  'weight_decay': Field(0.0, least=0),  # on matrices alone, times the learning rate
+  'weight_decay': Field(0.0, least=0),  # weight decay of matrices, multiplied by the learning rate
   'clip_norm': Field(0.0, least=0),  # largest global norm of the gradient; 0: no clipping
   'seeds': Field(1, most=1000),  # models that differ in their seed alone
   # seeds that train at once, as replicas; 0: one after the other
   'side_by_side': Field(0, least=0),
-  # How they train at once: vmap (on all devices together), pmap (on one device each), or auto: pmap
-  # if there are enough devices.
+  # how these seeds train at once: on all devices together (vmap), on one device each (pmap), or
+  # pmap if there are enough devices (auto)
   'replicas': Field(Scaled('vmap', 'vmap', 'auto', 'auto'), choices=('vmap', 'pmap', 'auto')),
   'initial': '',  # folder of a trained model to start from
-  'evaluate_every': 100,  # steps
-  'checkpoint_every': 1000,  # steps
+  'evaluate_every': 100,  # steps between evaluations on validation text
+  'checkpoint_every': 1000,  # steps between checkpoints
 }
 TRAINED = MODEL | TRAINING  # a section of a model and its training
 # M1, the byte model of the neural codecs (`experiments.coders`). Its norm is RMS and its initial
@@ -68,15 +68,15 @@ M1 = M1 | {
   'position': 't5',
   'gated': True,
   'activation': 'relu',
-  'length': 32,  # tokens of a training row and the most that M1 sees, BOS included
-  'streams': 8,  # texts that a codec reads in parallel
+  'length': 32,  # tokens of a training row, and the largest context of M1, BOS included
+  'streams': 8,  # texts that M1 reads in parallel
   'optimizer': 'muon',
   'rates': (2e-2,),
   'final': 0.01,
   'b2': 0.98,
   'clip_norm': 1.0,
   'z_loss': Field(1e-4, least=0),  # weight of the squared log of the softmax's denominator
-  'validation_batches': 1,
+  'validation_batches': 1,  # batches of validation text in each evaluation
 }
 
 
@@ -119,20 +119,19 @@ def check_tables(chosen: Sequence[str], tables: Sequence[str]) -> None:
 def base(chosen: Sequence[str], tables: Sequence[str]) -> Section:
   """The sections that every experiment has."""
   return Section() | {
-    'scale': Field(Scaled(*SCALES), choices=SCALES),  # size of the run
-    # what to measure; usually given as SCALE,tables=A+B
+    'scale': Field(Scaled(*SCALES), choices=SCALES),  # the scale; given after the colon of --config
+    # tables to measure; usually given as SCALE,tables=A+B
     'tables': Field(tuple(chosen), choices=tuple(tables), size=1),
-    'seed': Field(0, least=0, most=2**31 - 1),  # of everything that is random
+    'seed': Field(0, least=0, most=2**31 - 1),  # seed of all random numbers
     'mesh': {  # devices along each axis; −1 takes the rest (docs/pod.md)
-      'data': Field(-1, least=-1),  # devices with different rows of a batch
-      'fsdp': Field(1, least=-1),  # devices with different rows and parts of the parameters
-      'tensor': Field(1, least=-1),  # devices with different heads, MLP columns and ids
+      'data': Field(-1, least=-1),  # devices that have different rows of a batch
+      'fsdp': Field(1, least=-1),  # devices that have different rows and parts of the parameters
+      'tensor': Field(1, least=-1),  # devices that have different heads, MLP columns and ids
     },
     'accumulate': 1,  # parts of a batch, processed one after the other to save memory
-    'token_cache': '',  # folder that keeps training text as tokens; '': none
-    # (first, last + 1) training steps to trace into WORKDIR/profile
+    # training steps to trace into WORKDIR/profile: (first, last + 1)
     'profile': Field((), least=0, like=(0, 1)),
-    'dtype': Field(  # of activations
+    'dtype': Field(  # dtype of activations
       Scaled('float32', 'float32', 'bfloat16', 'bfloat16'),
       choices=('float32', 'bfloat16'),
     ),

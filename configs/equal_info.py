@@ -88,14 +88,13 @@ READER = common.TRAINED | {
   'final': 0.01,
   'b2': 0.98,
   'clip_norm': 1.0,
-  # weight of the squared log of the softmax's denominator; the paper's
-  # weight of the squared log of the normalizer
+  # weight of the z-loss, the squared log of the softmax denominator
   'z_loss': Field(1e-4, least=0),
 }
 
 SECTIONS = {
   'data': {
-    # documents: stdlib, own files, ngram:SOURCE or tfds:NAME
+    # source of the text (docs/data.md)
     'source': Field(
       Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib,length=10240', 'tfds:c4/en'), size=1
     )
@@ -117,30 +116,28 @@ SECTIONS = {
     'warmup': Scaled(0.2, 1 / 24, 0.025, 0.004),
     'evaluate_every': Scaled(10, 200, 1000, 10_000),
     'checkpoint_every': Scaled(10, 200, 1000, 10_000),
-    # batches of validation text at each evaluation
-    'validation_batches': Scaled(2, 16, 20, 20),
+    'validation_batches': Scaled(2, 16, 20, 20),  # batches of validation text in each evaluation
   },
   'tokenizers': {
-    # bytes of the train split, which learned tokenizers count on
+    # bytes of the train split that tokenizers are trained on
     'train_bytes': Scaled(100_000, 2**22, 2**27, 2**30),
-    'sentencepiece': Field(Scaled(512, 4096, 32_000, 32_000), least=258),  # ids
+    # ids of the SentencePiece tokenizer
+    'sentencepiece': Field(Scaled(512, 4096, 32_000, 32_000), least=258),
   },
   'ratio': {
-    'methods': Field(Scaled(EVERY_SMOKE, EVERY, EVERY, EVERY), size=1),  # tokenizers
-    'token_bits': Field(
-      (8, 16), size=1, choices=(8, 12, 16)
-    ),  # widths of a token, where a tokenizer has the choice
-    'examples': Field(Scaled(4, 32, 256, 1024), least=2),  # held-out documents
-    'length': Field(Scaled(64, 3072, 10_240, 10_240), least=16),  # bytes of each
+    # names of tokenizers (experiments/coders.py)
+    'methods': Field(Scaled(EVERY_SMOKE, EVERY, EVERY, EVERY), size=1),
+    # bits of a token, for tokenizers with a choice
+    'token_bits': Field((8, 16), size=1, choices=(8, 12, 16)),
+    'examples': Field(Scaled(4, 32, 256, 1024), least=2),  # number of held-out documents
+    'length': Field(Scaled(64, 3072, 10_240, 10_240), least=16),  # bytes of each document
   },
   'reset': {
-    # held-out documents
-    'examples': Field(Scaled(4, 32, 256, 256), least=2),
-    # bytes of each
-    'length': Field(Scaled(64, 1024, 10_240, 10_240), least=16),
+    'examples': Field(Scaled(4, 32, 256, 256), least=2),  # number of held-out documents
+    'length': Field(Scaled(64, 1024, 10_240, 10_240), least=16),  # bytes of each document
   },
   'uniformity': {
-    # tokenizers
+    # names of tokenizers (experiments/coders.py)
     'methods': Field(
       Scaled(
         ('gzip', 'greedy24', 'greedy128', 'ac'),
@@ -148,15 +145,15 @@ SECTIONS = {
       ),
       size=1,
     ),
-    # n of the strings of n bits that count
+    # lengths of the bit strings that are counted
     'bits': Field(Scaled((1, 4), *((1, 2, 4, 8, 16),) * 3), size=1, choices=(1, 2, 4, 8, 16)),
-    'length': Scaled(64, 4096, 10_240, 10_240),  # bytes of an excerpt, a stream of its own
-    'bytes': Scaled(1024, 600_000, 2**24, 2**28),  # of held-out text
-    'most': Field(Scaled(2, 6, 6, 6), least=2),  # excerpts of one document at most
-    'draws': Field(20, least=2),  # of random bytes
+    'length': Scaled(64, 4096, 10_240, 10_240),  # bytes of an excerpt, which is encoded on its own
+    'bytes': Scaled(1024, 600_000, 2**24, 2**28),  # bytes of held-out text
+    'most': Field(Scaled(2, 6, 6, 6), least=2),  # most excerpts of one document
+    'draws': Field(20, least=2),  # samples of random bytes, for comparison
   },
   'stability': {
-    # tokenizers
+    # names of tokenizers (experiments/coders.py)
     'methods': Field(
       Scaled(
         ('sentencepiece', 'greedy12', 'ac'),
@@ -164,22 +161,23 @@ SECTIONS = {
       ),
       size=1,
     ),
+    # bits of a token, for tokenizers with a choice
     'token_bits': Field(Scaled(8, 16, 16, 16), choices=(8, 12, 16)),
-    'prefixes': Field(Scaled(4, 16, 500, 500), least=2),  # words put before each text
-    # texts whose tokens are compared
-    'texts': Field(Scaled(2, 24, 24, 24), least=2),
-    # bytes of each
-    'text_length': Scaled(32, 100, 100, 100),
-    'examples': Field(Scaled(4, 20, 20, 20), least=2),  # documents in which tokens are looked up
-    'length': Scaled(64, 1024, 1024, 1024),  # bytes of each
+    # number of words that are put before each text
+    'prefixes': Field(Scaled(4, 16, 500, 500), least=2),
+    'texts': Field(Scaled(2, 24, 24, 24), least=2),  # number of texts whose tokens are compared
+    'text_length': Scaled(32, 100, 100, 100),  # bytes of each text
+    # documents in which the texts of a token are looked up
+    'examples': Field(Scaled(4, 20, 20, 20), least=2),
+    'length': Scaled(64, 1024, 1024, 1024),  # bytes of each document
   },
   'm2': READER
   | {
-    # (tokenizer, bits of a token)
+    # pairs (tokenizer, bits of a token)
     'methods': Field(Scaled(M2_SMOKE, M2_CPU, M2_PAPER, M2_PAPER), size=1),
-    # those of them that are also trained on equal bytes of text
+    # pairs of `methods` that are also trained on equal bytes of text
     'equal_text': Scaled(EQUAL_TEXT_SMOKE, EQUAL_TEXT_CPU, EQUAL_TEXT, EQUAL_TEXT),
-    # in place of layers, dim, heads, mlp_dim
+    # sizes of M2: (name, layers, dim, heads, mlp_dim)
     'models': Field(
       Scaled((('tiny', 1, 32, 2, 64),), (('0.3m', 2, 96, 4, 384),), PAPER[:1], PAPER), size=1
     ),
@@ -187,55 +185,54 @@ SECTIONS = {
     'steps': Scaled(6, 480, 3000, 200_000),
     'batch_size': Scaled(8, 6, 256, 256),
     'length': Scaled(64, 191, 512, 512),
-    'pack': Scaled(True, True, False, False),  # examples end to end; else one a row, cropped
+    # whether examples share rows; else each has a row and is cropped
+    'pack': Scaled(True, True, False, False),
     'warmup': Scaled(1 / 6, 1 / 48, 1 / 30, 0.05),
     'evaluate_every': Scaled(3, 120, 500, 5000),
     'checkpoint_every': Scaled(3, 240, 500, 5000),
-    'example_bytes': Scaled(64, 191, 10_240, 10_240),  # of a stream of tokens, of which text is
-    # of text, encoded whole before training: as much as a host's memory holds
+    # bytes of text that are encoded as one stream of tokens
+    'example_bytes': Scaled(64, 191, 10_240, 10_240),
+    # bytes of training text; encoded before training and kept in memory
     'train_bytes': Scaled(20_000, 2**23, 2**31, 2**37),
-    'stepped_bytes': Scaled(4_000, 800_000, 2**31, 2**37),  # where M1 reads every text
-    # of held-out text, to choose a rate by
+    # the same for tokenizers that run M1 at every byte
+    'stepped_bytes': Scaled(4_000, 800_000, 2**31, 2**37),
+    # bytes of held-out text by which a learning rate is chosen
     'validation_bytes': Scaled(1_000, 10_000, 2**21, 2**24),
-    # of held-out text that is scored
-    'test_bytes': Scaled(1_000, 40_000, 2**23, 2**26),
+    'test_bytes': Scaled(1_000, 40_000, 2**23, 2**26),  # bytes of held-out text that are scored
   },
-  # pairs as in m2, read by the first of its models
-  'windows': {
-    # (tokenizer, bits of a token)
+  'windows': {  # M2 scored within windows, for the first of m2.models
+    # pairs (tokenizer, bits of a token), as in m2
     'methods': Field(Scaled(IN_WINDOWS_SMOKE, IN_WINDOWS_CPU, IN_WINDOWS, IN_WINDOWS), size=1)
   },
   'decompress': READER
   | {
-    'methods': Field(Scaled(('ac', 'greedy24'), *(('ac', 'greedy16'),) * 3), size=1),  # tokenizers
-    # those of them that are also trained on tokens of another text
+    # names of tokenizers
+    'methods': Field(Scaled(('ac', 'greedy24'), *(('ac', 'greedy16'),) * 3), size=1),
+    # tokenizers of `methods` that are also trained on the tokens of another text, as a control
     'mismatched': Scaled((), *(('ac',),) * 3),
-    'token_bits': Field(8, choices=(8, 12, 16)),
+    'token_bits': Field(8, choices=(8, 12, 16)),  # bits of a token
     'layers': Scaled(1, 3, 12, 12),
     'dim': Scaled(32, 96, 768, 768),
     'heads': Scaled(2, 4, 12, 12),
     'mlp_dim': Scaled(64, 256, 3072, 3072),
     'position': Scaled('learned', 'learned', 'relative', 'relative'),
-    # bytes of a text that the model reads back
+    # bytes of a text, which the model predicts from its tokens
     'text_bytes': Scaled(16, 20, 1024, 1024),
-    'length': Scaled(40, 38, 1624, 1624),  # of a row: tokens of a text at most, then its bytes
+    'length': Scaled(40, 38, 1624, 1624),  # tokens of a row: the tokens of a text, then its bytes
     'steps': Scaled(6, 400, 20_000, 200_000),
     'batch_size': Scaled(8, 32, 64, 256),
     'warmup': Scaled(1 / 6, 0.125, 0.025, 0.05),
     'evaluate_every': Scaled(3, 200, 1000, 5000),
     'checkpoint_every': Scaled(3, 200, 1000, 5000),
-    # texts to train on
-    'train_texts': Scaled(200, 20_000, 2**19, 2**24),
-    # texts that are scored
-    'test_texts': Scaled(60, 6000, 10_000, 10_000),
+    'train_texts': Scaled(200, 20_000, 2**19, 2**24),  # number of training texts
+    'test_texts': Scaled(60, 6000, 10_000, 10_000),  # number of texts that are scored
   },
-  'prompt': '',  # a text that M2 continues
-  'generate': {
-    # a pair of m2.methods, lossless
+  'prompt': '',  # a text that the trained M2 continues
+  'generate': {  # the continuation of the prompt
+    # the M2 that continues it: a lossless pair of m2.methods
     'method': Scaled(('bytes', 8), ('numbered16', 8), ('exact16', 16), ('exact16', 16)),
-    'bytes': 200,  # of the continuation
-    # of the samples
-    'temperature': Field(0.8, least=0),
+    'bytes': 200,  # bytes of the continuation
+    'temperature': Field(0.8, least=0),  # temperature of sampling
   },
 }
 

@@ -40,24 +40,28 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   some = ('hnet', 'spaces', 'byte_transformer', 'bpe')
   few = ('hnet', 'two_stages', 'bpe')
   sections = {
-    'data': {  # stdlib, a path, a glob, tfds:NAME (docs/data.md)
+    'data': {
+      # source of the text (docs/data.md)
       'source': Field(Scaled('stdlib/prose', 'stdlib/prose', 'ngram:stdlib', 'tfds:c4/en'), size=1)
     },
     'outer': {  # the two networks over bytes, before and after the chunks
+      # layers of these networks
       'kind': Field('recurrence', choices=('recurrence', 'convolution', 'attention')),
-      'layers': Scaled(1, 2, 4, 4),  # of each
-      'dim': Scaled(8, 32, 256, 1024),
+      'layers': Scaled(1, 2, 4, 4),  # number of layers of each network
+      'dim': Scaled(8, 32, 256, 1024),  # width of both networks
       'window': 16,  # bytes that attention sees
       'heads': Scaled(2, 4, 4, 16),  # of attention
+      'remat': False,  # recompute each layer in the backward pass to save memory
     },
     'middle': {  # of two stages: the networks over the chunks of bytes, before and after their own
       'layers': Scaled(1, 1, 2, 4),
       'dim': Scaled(8, 48, 384, 1024),
+      'remat': False,  # recompute each layer in the backward pass to save memory
     },
-    'inner': decoder  # over the chunks
+    'inner': decoder  # the network over chunks
     | {
       'dim': Scaled(16, 64, 512, 1536),
-      'initial': '',  # folder of a trained model of tokens whose decoder it starts from
+      'initial': '',  # folder of a trained token model, whose decoder this network starts from
     },
     'bytes': decoder  # the byte Transformer
     | {
@@ -65,10 +69,15 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'dim': Scaled(8, 32, 320, 1024),
       'heads': Scaled(2, 4, 8, 16),
     },
-    'recurrent': {'layers': Scaled(1, 4, 12, 28), 'dim': Scaled(8, 48, 320, 1024)},  # of bytes
+    'recurrent': {  # the recurrent layers over bytes
+      'layers': Scaled(1, 4, 12, 28),
+      'dim': Scaled(8, 48, 320, 1024),
+      'remat': False,  # recompute each layer in the backward pass to save memory
+    },
+    # the model over BPE tokens
     'subwords': decoder
     | {'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257, most=2**24)},
-    'entropy': decoder  # the model of bytes whose entropies say where chunks begin
+    'entropy': decoder  # the byte model that begins a chunk where its entropy is high
     | {
       'layers': Scaled(1, 1, 2, 4),
       'dim': Scaled(8, 32, 256, 512),
@@ -76,49 +85,57 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'steps': Scaled(4, 200, 10_000, 100_000),
     },
     'router': {
-      'targets': Field(Scaled((5,), (3, 5, 8), (3, 5, 8), (3, 6, 9)), least=2, size=1),  # N
-      'target': Field(Scaled(5, 5, 5, 6), least=2),  # N of the arms with one alone
-      # N of both stages of two
+      # bytes per chunk (N of the paper) that learned routers are trained to
+      'targets': Field(Scaled((5,), (3, 5, 8), (3, 5, 8), (3, 6, 9)), least=2, size=1),
+      'target': Field(Scaled(5, 5, 5, 6), least=2),  # the same for arms with only one N
+      # the same for the two stages of `two_stages`
       'targets_of_two': Field((3, 3), least=2, size=2),
-      'stride': 4,  # bytes of a chunk that are counted, and on average of those by entropy
-      'room': Field(0.5, above=0, most=1),  # chunks of a row, as a share of its bytes
-      'ratio_weight': Field(0.03, least=0),  # of the ratio loss
+      'stride': 4,  # bytes per chunk of `stride`, and on average of `entropy`
+      'room': Field(0.5, above=0, most=1),  # most chunks of a row, as a share of its bytes
+      'ratio_weight': Field(0.03, least=0),  # weight of the ratio loss
     },
     'training': Section({f: value for f, value in TRAINING.items() if f not in BY_BYTES})
     | {
       'seeds': Scaled(2, 3, 3, 3),
       'side_by_side': Scaled(2, 3, 1, 1),
-      'example_bytes': Scaled(32, 128, 1024, 8192),  # text is cut into such examples
-      'batch_bytes': Scaled(128, 1024, 2**17, 2**21),  # of a step, about
-      'teraflops': Scaled(1e-4, 0.1, 5e4, 1e9),  # of training, of each model
-      'train_bytes': Scaled(4_000, 1_500_000, 2**28, 2**32),
-      'validation_bytes': Scaled(1_000, 8_192, 2**20, 2**22),  # to choose a rate by
-      'test_bytes': Scaled(1_000, 32_768, 2**22, 2**24),
+      # bytes of an example; text is cut into examples
+      'example_bytes': Scaled(32, 128, 1024, 8192),
+      'batch_bytes': Scaled(128, 1024, 2**17, 2**21),  # bytes of a training step, approximately
+      'teraflops': Scaled(1e-4, 0.1, 5e4, 1e9),  # training FLOPs of each model, in units of 10^12
+      'train_bytes': Scaled(4_000, 1_500_000, 2**28, 2**32),  # bytes of training text
+      # bytes of held-out text by which a learning rate is chosen
+      'validation_bytes': Scaled(1_000, 8_192, 2**20, 2**22),
+      'test_bytes': Scaled(1_000, 32_768, 2**22, 2**24),  # bytes of held-out text that are scored
       'rates': Scaled((3e-3,), (5e-3,), (1e-3, 3e-3), (6.25e-4,)),
-      # factors of the rate by stage, the outermost first; the byte Transformer has the first rate
+      # factors of the learning rate, by stage from the outermost; the byte Transformer has the
+      # first
       'stage_rates': Field(Scaled((2.0, 1.0), (2.0, 1.0), (2.0, 1.0), (3.0, 1.7, 0.9)), size=1),
       'weight_decay': 0.1,
       'clip_norm': 0.0,
-      # trainings of an arm that learns its chunks, until its FLOPs are within 2 % of `teraflops`
+      # most trainings of an arm with learned chunks, until its FLOPs are within 2 % of `teraflops`
       'rounds': Scaled(1, 2, 2, 2),
-      'points': Scaled(2, 6, 20, 20),  # of curves over the steps
+      'points': Scaled(2, 6, 20, 20),  # points of a curve over training steps
     },
     'causality': {
+      # arms that are tested
       'arms': Field(
-        Scaled(('two_stages', 'byte_transformer'), ARMS[:-1], ARMS[:-1], ARMS[:-1]),
+        Scaled(('two_stages',), ARMS[:-1], ARMS[:-1], ARMS[:-1]),
         choices=ARMS[:-1],
         size=1,
       )
     },
-    'chunking': {'arms': Field(Scaled(few, ARMS, ARMS, ARMS), choices=ARMS, size=1)},
+    'chunking': {
+      # arms that are trained
+      'arms': Field(Scaled(few, ARMS, ARMS, ARMS), choices=ARMS, size=1)
+    },
     'ablation': {
-      'without': Field(
-        Scaled(('no_smoothing',), ABLATIONS, ABLATIONS, ABLATIONS), choices=ABLATIONS, size=1
-      )
+      # parts that are left out or replaced, one at a time; none: the whole model alone
+      'without': Field(Scaled((), ABLATIONS, ABLATIONS, ABLATIONS), choices=ABLATIONS)
     },
     'noise_bytes': {
+      # arms that are trained
       'arms': Field(Scaled(('hnet', 'bpe'), some, some, some), choices=ARMS, size=1),
-      'share': Field(0.1, above=0, most=1),  # of the bytes that noise drops or repeats
+      'share': Field(0.1, above=0, most=1),  # share of the bytes that are dropped or repeated
     },
   }
   return common.build(arg, TABLES, sections)

@@ -29,17 +29,17 @@ MODEL = common.TRAINED | {
   'activation': 'silu',
   'init_std': 0.0,
   'short_conv': Field(0, least=0),  # number of previous symbols that are mixed into each input
+  # random rows: new in each sequence, a function of the seed, or shared by a batch
   'row_sampling': Field('per_sequence', choices=('per_sequence', 'seeded', 'shared')),
-  'law': Field('gaussian', choices=('gaussian', 'orthonormal')),
-  'row_dim': Field(0, least=0),  # 0: dim
-  # logits / √row_dim, or / √V with 'vocabulary'
+  'law': Field('gaussian', choices=('gaussian', 'orthonormal')),  # distribution of random rows
+  'row_dim': Field(0, least=0),  # width of random rows; 0: dim
+  # what logits are divided by: √row_dim (dim), or √V (vocabulary)
   'logit_scale': Field('dim', choices=('dim', 'vocabulary')),
-  # share of fixed rows at first (see AnnealedLexinvariant); 0 for none
+  # share of fixed rows at the first step (AnnealedLexinvariant); 0: none
   'reveal': Field(0.8, least=0, below=1),
-  # when that begins to fall, and when it is 0, as fractions of the steps
+  # shares of the steps after which `reveal` begins to fall, and is 0
   'anneal': Field((0.05, 0.6), least=0, most=1, size=2),
-  # weight of the probes' loss at the first step, falling to 0; 0 for none
-  'decipher': Field(0.3, least=0),
+  'decipher': Field(0.3, least=0),  # weight of the probe loss at the first step; it falls to 0
   'optimizer': 'muon',
   'rates': (2e-2,),
   'warmup': 0.04,
@@ -61,12 +61,12 @@ PROSE = ('prose', 'stdlib/prose')
 ENDLESS = (('prose', 'ngram:stdlib/prose'), ('code', 'ngram:stdlib/source'))  # of known law
 PAPER = (('pile', 'tfds:pile'), ('wiki40b', 'tfds:wiki40b/en'), ('github', 'tfds:github'))
 TEXT = MODEL | {
-  # (name, source) of each text
+  # the texts, as pairs (name, source)
   'corpora': Field(Scaled((PROSE,), (PROSE, ('code', 'stdlib/source')), ENDLESS, PAPER), size=1),
-  # or bytes; 32k pieces
+  # tokens of the text: letters, char, bytes, or 32k (SentencePiece)
   'vocabularies': Field(Scaled(*(('letters',),) * 3, ('char', '32k')), size=1),
   'seeds': Scaled(1, 3, 3, 1),  # models of each kind
-  'window': Scaled(16, 100, 100, 100),  # symbols over which perplexity and votes are taken
+  'window': Scaled(16, 100, 100, 100),  # symbols over which perplexity and votes are averaged
   # held-out rows that are scored
   'test_sequences': Field(Scaled(64, 256, 1000, 1000), bytes=1),
   'row_sampling': 'shared',
@@ -94,8 +94,10 @@ TEXT = MODEL | {
 SECTIONS = {
   # own text, in the place of text.corpora and regularizer.source: a path, a glob, … (docs/data.md)
   'data': {'source': ''},
+  # folder that keeps the training text as tokens for later epochs and runs; '': none
+  'token_cache': '',
   'theory': {
-    # d
+    # alphabet sizes d of the chains
     'alphabets': Field(Scaled((4, 5), (4, 5, 6, 7), (4, 5, 6, 7), (4, 5, 6, 7)), least=2, size=1),
     'chains': Scaled(2, 4, 8, 8),  # other ones for each d
     'sequences': Field(Scaled(4, 24, 64, 64), bytes=1),  # of each chain
@@ -104,9 +106,9 @@ SECTIONS = {
   },
   'markov': MODEL
   | {
-    'alphabet': Field(Scaled(4, 6, 8, 8), least=2),  # d
-    'concentration': 0.3,  # of the chains' transition rows
-    # of the first chain; the next ones follow (chain 1 served the search)
+    'alphabet': Field(Scaled(4, 6, 8, 8), least=2),  # alphabet size d
+    'concentration': 0.3,  # Dirichlet parameter of the chains' transition rows
+    # seed of the first chain; the others follow (settings were chosen on chain 1)
     'chain_seed': Field(2, least=0),
     'seeds': Scaled(2, 3, 3, 3),  # chains, each with a model of its own
     # chains of held-out symbols that are scored
@@ -140,28 +142,30 @@ SECTIONS = {
     'checkpoint_every': Scaled(2, 500, 1000, 2000),
   },
   'in_context': {  # this project's choice
-    'examples': Field(Scaled(6, 300, 1000, 1000), most=10**6),  # of each task
-    'pairs': Field(8, most=1000),  # of LookUp
-    'demonstrations': Field(4, most=1000),  # of Permutation
+    'examples': Field(Scaled(6, 300, 1000, 1000), most=10**6),  # questions of each task
+    'pairs': Field(8, most=1000),  # pairs in a question of LookUp
+    'demonstrations': Field(4, most=1000),  # demonstrations in a question of Permutation
   },
   'regularizer': MODEL
   | {
-    # text to train on
+    # source of the training text (docs/data.md)
     'source': Field(Scaled(PROSE[1], PROSE[1], *(ENDLESS[0][1],) * 2), size=1),
-    # (embedding, p, per)
+    # (embedding, p, unit in which identities are hidden)
     'arms': Field(
       Scaled(FEW, (*FEW[:2], ('permuted', 1.0), *FEW[2:]), ARMS, ARMS), least=0, most=1, size=1
     ),
-    'seeds': Scaled(1, 3, 3, 3),  # models of each arm
-    'pairs': Field(4, most=1000),  # of LookUp
-    'questions': Field(8, most=1000),  # of LookUp while training; one is asked in the evaluation
-    'demonstrations': Field(4, most=1000),  # of Permutation
+    'seeds': Scaled(1, 3, 3, 3),  # number of models of each arm
+    'pairs': Field(4, most=1000),  # pairs in a question of LookUp
+    # questions of a LookUp text in training; in evaluation there is one
+    'questions': Field(8, most=1000),
+    'demonstrations': Field(4, most=1000),  # demonstrations in a question of Permutation
     'examples': Field(Scaled(6, 300, 1000, 1000), most=10**6),  # of each task
     'test_sequences': Field(Scaled(8, 1000, 4000, 4000), bytes=1),  # of text
     'short_conv': 3,
     'row_sampling': 'shared',
-    'law': Scaled('gaussian', *('orthonormal',) * 3),  # V = 40 in width 16 is too much
-    'anneal': (0.1, 0.6),  # of the lexinvariant arm alone, as are reveal and decipher
+    # distribution of random rows (40 ids do not fit into 16 dimensions)
+    'law': Scaled('gaussian', *('orthonormal',) * 3),
+    'anneal': (0.1, 0.6),  # as reveal and decipher, for the lexinvariant arm only
     'reveal': Scaled(0.0, 0.9, 0.9, 0.9),
     'decipher': Scaled(0.0, 0.3, 0.3, 0.3),
     'layers': Scaled(1, 2, 4, 4),
@@ -177,16 +181,15 @@ SECTIONS = {
     'checkpoint_every': Scaled(3, 500, 1000, 1000),
   },
   'draws': {
-    # draws of rows that are averaged
+    # numbers of samples of random rows over which predictions are averaged
     'counts': Field(Scaled((1, 2), *((1, 2, 4, 8, 16),) * 3), size=1)
   },
-  'prompt': '',  # a text in a substitution cipher, to be deciphered and continued
+  'prompt': '',  # a text in a substitution cipher, which the trained model deciphers and continues
   'cost': MODEL
   | {
-    # V, of symbols whose rows are timed
+    # numbers of ids whose models are timed
     'vocab_sizes': Field(Scaled((16,), *((256, 32_768),) * 3), size=1),
-    # timed steps
-    'repeats': Scaled(2, 8, 30, 30),
+    'repeats': Scaled(2, 8, 30, 30),  # number of timed steps
     'reveal': 0.0,
     'decipher': 0.0,
     'layers': Scaled(1, 4, 12, 12),

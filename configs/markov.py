@@ -21,11 +21,12 @@ from configs.fields import Field, Scaled
 TABLES = ('ngram', 'blocks', 'token_ngram', 'bound', 'transformer', 'generalization', 'real_text')
 
 SOURCE = {  # of Markov text (lib.tasks.markov.chains.make)
+  # kind of Markov chain
   'kind': Field('switching', choices=('switching', 'random', 'interpolated')),
-  'p': Field(0.8, above=0, below=1),  # P(1|0)
-  'q': Field(0.8, above=0, below=1),  # P(0|1)
-  'alphabet_size': Field(2, least=2),  # of 'random'
-  'delta': Field(0.5, least=0, most=1),  # weight of the random kernel in 'interpolated'
+  'p': Field(0.8, above=0, below=1),  # probability of 1 after 0
+  'q': Field(0.8, above=0, below=1),  # probability of 0 after 1
+  'alphabet_size': Field(2, least=2),  # alphabet size of the kind `random`
+  'delta': Field(0.5, least=0, most=1),  # weight of the random chain in the kind `interpolated`
 }
 
 
@@ -39,11 +40,12 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   rates = (7e-4, 2e-3, 6e-3)  # a factor of three apart
   sections = {
     'data': {
-      # real text: stdlib, a path, a glob, tfds:NAME (docs/data.md)
+      # source of real text (docs/data.md)
       'source': Field(Scaled('stdlib/prose', 'stdlib', 'stdlib', 'tfds:wiki40b/en'), size=1)
     },
-    'source': SOURCE,
-    'orders': Field(Scaled((1, 2), (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)), size=1),  # k
+    'source': SOURCE,  # the Markov chain that generates text
+    # orders k of the Markov chains
+    'orders': Field(Scaled((1, 2), (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)), size=1),
     'ngram': {
       # An odd number at smoke: equal counts would leave a unigram no spread.
       'train_chars': Field(Scaled(100_001, 4_000_000, 10_000_000, 100_000_000), bytes=1),
@@ -58,7 +60,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'token_ngram': {
       # each with its own dictionaries and streams
       'seeds': Field(Scaled(2, 8, 10, 10), least=2, most=1000),
-      'sizes': Field(Scaled((4, 10, 64), tokens, tokens, tokens), size=1),  # d
+      # numbers of tokens d of the dictionaries
+      'sizes': Field(Scaled((4, 10, 64), tokens, tokens, tokens), size=1),
       'sequential_texts': 1000,  # d of Algorithm 1, whose dictionary may end smaller
       # to learn on
       'dictionary_chars': Field(Scaled(20_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
@@ -66,11 +69,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'train_chars': Field(Scaled(100_000, 3_000_000, 20_000_000, 50_000_000), bytes=1),
       # to score tokens on
       'test_chars': Field(Scaled(100_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
-      # largest d whose ordered merges are solved exactly (dense)
+      # largest d for which unigram losses after merges are exact
       'exact_merges_up_to': Field(1024, least=0),
     },
     'bound': {
-      # p = q of the binary source
+      # p = q of the binary chains
       'probabilities': Field((0.8, 0.9, 0.95), above=0, below=1, size=1),
       # d, the most tokens of a dictionary
       'sizes': Field(Scaled((64, 1024), bounds, bounds, bounds), size=1),
@@ -83,16 +86,16 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'chars': Field(Scaled(50_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
       # d, the tokens of a dictionary
       'sizes': Field((10, 64), size=1),
-      # p = q of other sources, on which a dictionary for this one is learned too
+      # p = q of other chains, on whose text dictionaries are learned too
       'learned_at': Field((0.6, 0.95), above=0, below=1),
     },
     'real_text': {
-      'sizes': Scaled((512, 1024), words, words, words),  # of dictionaries
-      # m-grams to compare with
+      'sizes': Scaled((512, 1024), words, words, words),  # numbers of tokens of the dictionaries
+      # bytes of context of n-gram models, for comparison
       'orders': Field(Scaled((0, 1, 2), contexts, contexts, contexts), least=0, size=1),
-      # to learn dictionaries on, and to count on
+      # bytes on which dictionaries are learned and tokens are counted
       'train_bytes': Scaled(400_000, 10_000_000, 100_000_000, 1_000_000_000),
-      # to score on
+      # bytes of held-out text that are scored
       'test_bytes': Scaled(50_000, 1_000_000, 10_000_000, 10_000_000),
     },
     'transformer': MODEL
@@ -100,13 +103,14 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     | {
       'seeds': Scaled(2, 3, 5, 5),  # each with its own dictionary, model and documents
       'side_by_side': Scaled(2, 3, 5, 5),
+      # names of tokenizers
       'tokenizers': Field(('characters', 'bpe'), choices=('characters', 'bpe'), size=1),
-      'vocab_size': Field(10, most=2**24),  # of BPE, with the two characters
+      'vocab_size': Field(10, most=2**24),  # ids of BPE, the two characters included
       # characters that a dictionary is learned on
       'dictionary_chars': Field(10_000, bytes=1),
       # To count m-grams over an arm's tokens on, and as many to score.
       'ngram_chars': Field(Scaled(100_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
-      # p = q
+      # p = q of the chains
       'probabilities': Field(
         Scaled((0.8,), (0.8,), (0.8, 0.2), (0.8, 0.2)), above=0, below=1, size=1
       ),
@@ -115,13 +119,15 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'layers': Scaled(1, 2, 2, 2),
       'dim': Scaled(8, 16, 64, 64),
       'position': 'learned',
-      'length': Scaled(32, 128, 512, 1024),  # characters; a row has the tokens that they take
+      # characters of a row, which then has as many tokens as they take
+      'length': Scaled(32, 128, 512, 1024),
       'batch_size': Scaled(4, 16, 16, 16),
       'steps': Scaled(6, 600, 20_000, 20_000),
       'rates': Scaled((2e-3,), rates, rates, rates),
-      'rate_share': 0.5,  # enough to leave the plateau on which models over characters begin
+      # share of the steps after which rates are compared; enough to leave the plateau of characters
+      'rate_share': 0.5,
       'warmup': 0.02,
-      'final': 0.2,  # OneCycle of the official code ends at a fifth
+      'final': 0.2,  # last learning rate, as a share of the peak; as OneCycle in the official code
       'weight_decay': 1e-3,
       'evaluate_every': Scaled(2, 20, 200, 200),
       'checkpoint_every': Scaled(3, 200, 2_000, 2_000),
@@ -129,7 +135,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'validation_documents': Field(Scaled(16, 256, 512, 512), bytes=1),
       # documents that are scored
       'test_documents': Field(Scaled(16, 2048, 4096, 4096), bytes=1),
-      'within': 0.02,  # nats per character above H∞ that count as reached
+      # a loss counts as reached within this distance of the entropy rate, in nats per character
+      'within': 0.02,
     },
   }
   return common.build(arg, TABLES, sections)

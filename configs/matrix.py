@@ -36,14 +36,13 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   few, orders = ('bytes', 'bpe', 'numbered16'), (1, 2, 3)
   sections = {
     'data': {
-      # stdlib, a path, a glob, tfds:NAME (docs/data.md)
+      # source of the text (docs/data.md)
       'source': Field(Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'), size=1)
     },
-    'glyphs': {  # as in configs/visual_unicode.py
-      # auto: GNU Unifont where the system has it, else DejaVu; or a path
+    'glyphs': {  # as in the recipe visual_unicode
+      # auto (GNU Unifont if it is installed, else DejaVu), or a font file
       'font': Scaled('dejavu', 'auto', 'auto', 'auto'),
-      # pixels of a side of a glyph
-      'cell': Scaled(16, 32, 32, 32),
+      'cell': Scaled(16, 32, 32, 32),  # pixels along an edge of a glyph
     },
     'm1': M1
     | {
@@ -62,55 +61,62 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'warmup': Scaled(0.25, 0.04, 0.025, 0.004),
       'evaluate_every': Scaled(4, 250, 1000, 10_000),
       'checkpoint_every': Scaled(4, 250, 1000, 10_000),
-      # batches of validation text at each evaluation
-      'validation_batches': Scaled(1, 8, 20, 20),
+      'validation_batches': Scaled(1, 8, 20, 20),  # batches of validation text in each evaluation
     },
     'tokenizers': {
-      # Of learned dictionaries; on two cores the LM head of 65,536 would take nearly all time.
+      # ids of trained dictionaries; on two cores an LM head of 65,536 ids would take nearly all the
+      # time
       'vocab_size': Field(Scaled(768, 4096, 65_536, 65_536), most=2**24),
-      'token_bits': Field(Scaled(12, 12, 16, 16), choices=(8, 12, 16)),  # of tokens by M1, at most
-      'train_bytes': Scaled(100_000, 2**21, 2**26, 2**30),  # of the train split, to learn on
+      # most bits of a token of the neural codecs
+      'token_bits': Field(Scaled(12, 12, 16, 16), choices=(8, 12, 16)),
+      # bytes of the train split that tokenizers are trained on
+      'train_bytes': Scaled(100_000, 2**21, 2**26, 2**30),
     },
     # Names of tokenizers and embeddings: experiments/matrix/tokens.py and embeddings.py.
     'grid': MODEL
     | {field: value for field, value in TRAINING.items() if field not in BY_TOKENS}
     | {
-      # names (experiments/matrix/tokens.py)
+      # names of tokenizers (experiments/matrix/tokens.py), or files
       'tokenizers': Field(
         Scaled(('bpe', 'numbered12'), (*DICTIONARIES, 'numbered12'), full, full), size=1
       ),
+      # names of embeddings (experiments/matrix/embeddings.py)
       'embeddings': Field(
         Scaled(('learned', 'glyph'), EMBEDDINGS, EMBEDDINGS, EMBEDDINGS), choices=EMBEDDINGS, size=1
       ),
       'seeds': Scaled(2, 3, 3, 3),
-      'side_by_side': Scaled(2, 3, 1, 1),  # 1 where a model fills the device
+      # seeds that train at once; 1 where a model fills the device
+      'side_by_side': Scaled(2, 3, 1, 1),
       'layers': Scaled(1, 2, 8, 24),
       'dim': Scaled(16, 64, 512, 1024),
       'heads': Scaled(2, 4, 8, 16),
-      # Bytes of context: text is cut into such examples, each a document.
+      # bytes of an example; text is cut into examples, each a document
       'example_bytes': Scaled(32, 128, 2048, 8192),
-      'batch_bytes': Scaled(128, 1024, 2**17, 2**20),  # of a step, about
-      'teraflops': Scaled(4e-5, 0.07, 20_000.0, 2e6),  # of training, of each model
-      'train_bytes': Scaled(4_000, 400_000, 2**28, 2**32),  # of text, encoded before training
-      'validation_bytes': Scaled(1_000, 32_768, 2**20, 2**22),  # to choose a rate by
-      # of held-out text that is scored
-      'test_bytes': Scaled(1_000, 65_536, 2**22, 2**24),
+      'batch_bytes': Scaled(128, 1024, 2**17, 2**20),  # bytes of a training step, approximately
+      # training FLOPs of each model, in units of 10^12
+      'teraflops': Scaled(4e-5, 0.07, 20_000.0, 2e6),
+      # bytes of training text, which is encoded before training
+      'train_bytes': Scaled(4_000, 400_000, 2**28, 2**32),
+      # bytes of held-out text by which a learning rate is chosen
+      'validation_bytes': Scaled(1_000, 32_768, 2**20, 2**22),
+      'test_bytes': Scaled(1_000, 65_536, 2**22, 2**24),  # bytes of held-out text that are scored
       'optimizer': Scaled('adamw', 'muon', 'muon', 'adamw'),
-      # A factor of three apart: embeddings and tokenizers need different rates.
+      # peak learning rates; the best on validation text is used, since tokenizers and embeddings
+      # need different rates
       'rates': Scaled((3e-3,), (7e-3, 2e-2, 6e-2), (1.7e-3, 5e-3, 1.5e-2), (1e-4, 3e-4, 9e-4)),
       'weight_decay': 0.1,
     },
-    'budget': {  # learned rows; what is not here is as in grid
-      # names, as in grid
+    'budget': {  # trained rows and a larger budget; all other fields as in grid
+      # names of tokenizers, as in grid
       'tokenizers': Field(
         Scaled(('bytes', 'bpe'), ('bytes', 'bpe', 'numbered12'), few, few), size=1
       ),
-      'times': Scaled(2.0, 30.0, 2.0, 4.0),  # the teraflops of the grid
-      # of text, encoded before training
+      'times': Scaled(2.0, 30.0, 2.0, 4.0),  # budget, as a multiple of grid.teraflops
+      # bytes of training text, which is encoded before training
       'train_bytes': Scaled(8_000, 8_000_000, 2**29, 2**34),
     },
-    'orders': Field(Scaled((2,), orders, orders, orders), size=1),  # k of the Markov sources
-    'source': SOURCE,
+    'orders': Field(Scaled((2,), orders, orders, orders), size=1),  # orders k of the Markov chains
+    'source': SOURCE,  # the Markov chain that generates text
     'markov': {
       # of windows, and of dictionaries' ids
       'bits': Field(Scaled((12,), (12, 16), (12, 16), (12, 16)), size=1, choices=(12, 16)),

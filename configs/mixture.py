@@ -23,9 +23,9 @@ TABLES = ('exact', 'domains', 'languages', 'off_the_shelf')
 def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
   mixtures = {
-    'mixtures': Field(Scaled(3, 8, 20, 100), least=3),  # tokenizers, each with shares of its own
-    'train_bytes': Scaled(60_000, 1_000_000, 100_000_000, 10_000_000_000),  # at most
-    # Bytes of the sample of each category, at most; the largest is the one of the other columns.
+    'mixtures': Field(Scaled(3, 8, 20, 100), least=3),  # tokenizers, each with its own shares
+    'train_bytes': Scaled(60_000, 1_000_000, 100_000_000, 10_000_000_000),  # most bytes of text
+    # most bytes of the sample of each category; columns without a size use the largest
     'sample_bytes': Field(
       Scaled(
         (20_000, 60_000),
@@ -35,27 +35,29 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       ),
       size=1,
     ),
-    # how many of the first merges the attack uses; the largest is what the tokenizer learns
+    # numbers of first merges that the attack uses; tokenizers learn the largest number
     'merges': Field(
       Scaled((20, 60), (30, 100, 300, 1000), (300, 1000, 3000), (3000, 30_000)), size=2
     ),
-    'interval_merges': Scaled(60, 300, 1000, 3000),  # by which intervals are computed
-    # Tokenizers trained on the mixture found, whose attacks give ranges and the p-value.
+    'interval_merges': Scaled(60, 300, 1000, 3000),  # merges that intervals are computed from
+    # tokenizers trained on the estimated mixture, whose attacks give intervals and the p-value
     'trials': Field(Scaled(3, 19, 39, 39), least=2),
-    # That the attacker trains, to learn what tokens a byte tell of shares: a baseline.
+    # tokenizers that the attacker trains for a baseline, which predicts shares from tokens per byte
     'own_tokenizers': Scaled(8, 24, 50, 100),
   }
   sections = {
-    # stdlib: five embedded domains; or a folder with a file or a folder for each category
-    'data': {'source': Field('stdlib', size=1)},
-    'tokenizer': {  # that is attacked in all tables but off_the_shelf
-      'family': Field('bpe', choices=('bpe',)),
-      'rule': Field('words', size=1),  # of lib.tokenizers.pretokenizers
+    'data': {
+      # stdlib (five embedded domains), or a folder with a file or a folder for each category
+      'source': Field('stdlib', size=1)
+    },
+    'tokenizer': {  # the tokenizer that is attacked, in all tables but off_the_shelf
+      'family': Field('bpe', choices=('bpe',)),  # family of the tokenizer
+      'rule': Field('words', size=1),  # its pretokenizer (docs/concepts.md)
     },
     'exact': {
-      'train_bytes': Scaled(30_000, 200_000, 200_000, 200_000),  # of the training text
-      'merges': Scaled(40, 200, 200, 200),  # that the tokenizer learns
-      'full_merges': Scaled(10, 60, 60, 60),  # of the program with all rows at once
+      'train_bytes': Scaled(30_000, 200_000, 200_000, 200_000),  # bytes of training text
+      'merges': Scaled(40, 200, 200, 200),  # merges that the tokenizer learns
+      'full_merges': Scaled(10, 60, 60, 60),  # merges in the linear program with all its rows
     },
     'domains': mixtures,
     'languages': mixtures
@@ -64,11 +66,12 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'texts': '',  # a folder with a file or a folder for each language
     },
     'off_the_shelf': {
-      'tokenizer': '',  # file: ours, tokenizer.json, SentencePiece BPE
+      'tokenizer': '',  # a file: ours, a tokenizer.json, or a SentencePiece BPE model
       'texts': '',  # a folder with a file or a folder for each category
-      'sample_bytes': Scaled(60_000, 1_000_000, 100_000_000, 1_000_000_000),  # of each category
-      'merges': Scaled(60, 300, 3000, 30_000),  # that are used, from the first
-      # did its trainer cut text at line ends?
+      # bytes of the sample of each category
+      'sample_bytes': Scaled(60_000, 1_000_000, 100_000_000, 1_000_000_000),
+      'merges': Scaled(60, 300, 3000, 30_000),  # number of first merges that are used
+      # whether the tokenizer was trained on lines; auto: its tokens show it
       'lines': Field('auto', choices=('auto', 'yes', 'no')),
       'trials': Field(Scaled(3, 19, 39, 39), least=2),  # as in domains
     },

@@ -46,15 +46,20 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
   prose, code = 'stdlib/prose', 'stdlib/source'
   sections = {
-    'data': {'source': Field(Scaled(prose, prose, 'stdlib', 'tfds:c4/en'), size=1)},
-    'old': {  # the tokenizer of the old model
-      'family': 'bpe',
-      'vocab_size': Field(Scaled(300, 1024, 8192, 32_000), least=256, most=2**24),
-      'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),  # of text, for all tokenizers
+    'data': {
+      # source of the text (docs/data.md)
+      'source': Field(Scaled(prose, prose, 'stdlib', 'tfds:c4/en'), size=1)
     },
-    'base': common.TRAINED
+    'old': {  # the tokenizer of the old model
+      'family': 'bpe',  # family of the tokenizer (docs/tokenizers.md)
+      # ids of the tokenizer
+      'vocab_size': Field(Scaled(300, 1024, 8192, 32_000), least=256, most=2**24),
+      # bytes of text on which each tokenizer is trained
+      'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),
+    },
+    'base': common.TRAINED  # the model that is transplanted
     | {
-      'tied': True,  # the LM head is the input table
+      'tied': True,  # whether the LM head shares the input table
       'layers': Scaled(1, 2, 8, 16),
       'dim': Scaled(16, 64, 512, 2048),
       'heads': Scaled(2, 4, 8, 32),
@@ -67,24 +72,26 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'optimizer': 'muon',
       'rates': Scaled((2e-2,), (2e-2,), (1e-2,), (5e-3,)),
       'warmup': 0.1,
-      'evaluate_every': 1000,
+      'evaluate_every': Scaled(2, 25, 100, 1000),  # steps between points of a learning curve
       'checkpoint_every': 1000,
     },
-    'continued': {  # training of transplants
-      'rate': Scaled(5e-3, 5e-3, 3e-3, 1e-3),
+    'continued': {  # training of models after a transplant
+      'rate': Scaled(5e-3, 5e-3, 3e-3, 1e-3),  # peak learning rate
+      # length of the linear warm-up, as a share of the steps
       'warmup': Field(0.1, least=0, most=1),
     },
-    'distillation': {'steps': Scaled(3, 200, 2000, 5000)},  # of methods distilled_NAME
-    'vectors': {  # of pieces, from text
-      'bytes': Scaled(20_000, 300_000, 2**24, 2**28),
-      'dim': Scaled(16, 100, 300, 300),
+    'distillation': {'steps': Scaled(3, 200, 2000, 5000)},  # training of methods distilled_NAME
+    'vectors': {  # vectors of tokens, which some methods compare
+      'bytes': Scaled(20_000, 300_000, 2**24, 2**28),  # bytes of text that they are computed from
+      'dim': Scaled(16, 100, 300, 300),  # width of the vectors
     },
-    'judge': {  # held-out excerpts
-      'length': Scaled(64, 256, 1024, 4096),  # bytes of each
+    'judge': {  # the held-out excerpts that models are scored on
+      'length': Scaled(64, 256, 1024, 4096),  # bytes of each excerpt
       'bytes': Scaled(2_000, 48_000, 2**20, 2**23),  # of all
+      'validation_batches': Scaled(1, 8, 20, 20),  # of learning curves
     },
     'transplant': {
-      # new tokenizers: label, family, ids, source
+      # new tokenizers: (label, family, ids, source)
       'news': Field(
         Scaled(
           (('code', 'bpe', 290, code), ('larger', 'bpe', 340, prose)),
@@ -95,30 +102,35 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
         ),
         size=1,
       ),
-      # of lib.transplant.methods
+      # names of methods (lib/transplant/methods.py)
       'methods': Field(Scaled(SMOKE, METHODS, METHODS, METHODS), size=1),
-      'continued': 'larger',  # the new tokenizer whose transplants are trained further
-      'short_steps': Scaled(2, 50, 50, 50),
-      'short': Scaled(('random', 'parts'), SHORT, SHORT, SHORT),  # the methods for these steps
-      'long_steps': Scaled(3, 200, 200, 200),
+      'continued': 'larger',  # label of the new tokenizer whose models are trained further
+      'short_steps': Scaled(2, 50, 50, 50),  # steps of the short training
+      # methods whose models have the short training
+      'short': Scaled(('random', 'parts'), SHORT, SHORT, SHORT),
+      'long_steps': Scaled(3, 200, 200, 200),  # steps of the long training
+      # methods whose models have the long training
       'long': Scaled(('random',), LONGER, LONGER, LONGER),
     },
     'noise_anchor': {
-      'rows': Field(Scaled(100, 1024, 8192, 8192), least=50),  # of the synthetic spaces
-      'latent': Scaled(8, 32, 256, 256),  # their dimensions without noise
-      # over the signal
+      # rows of the synthetic embedding spaces
+      'rows': Field(Scaled(100, 1024, 8192, 8192), least=50),
+      'latent': Scaled(8, 32, 256, 256),  # dimensions of these spaces before noise is added
+      # standard deviations of the noise, relative to the signal
       'noise': Field(
         Scaled((0.0, 0.5), *((0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0),) * 3), size=1, least=0
       ),
-      'other': Field(code, size=1),  # the text of the donor of `pair=texts`
+      'other': Field(code, size=1),  # source of the text of the donor in rows with `pair=texts`
     },
     'languages': {
-      # of the dictionary, in percent
+      # percentages of the dictionary that are used
       'shares': Field(Scaled((100,), *((10, 50, 100),) * 3), size=1, most=100),
-      'continued': ('random', 'wechsel'),  # methods whose models are trained further
-      'steps': Field(Scaled((2,), *((50, 200),) * 3), size=1),  # of this training
-      'texts': '',  # own texts of the other language
-      'dictionary': '',  # and a file: a word of the old language and one of the new in each line
+      'continued': ('random', 'mean', 'wechsel'),  # methods whose models are trained further
+      'steps': Field(Scaled((2,), *((50, 200),) * 3), size=1),  # numbers of their training steps
+      # text in the other language (docs/data.md); empty: the old text with its words exchanged
+      'texts': '',
+      # a file with a word of the old language and a word of the new one in each line
+      'dictionary': '',
     },
   }  # fmt: skip
   return common.build(arg, TABLES, sections)

@@ -33,7 +33,7 @@ READERS = ('glyph', 'trainable_0.02', 'random', 'trainable_glyph')
 # The paper says nothing of optimiser, rates and steps: those here are assumptions.
 TRAINED = common.TRAINED | {
   'optimizer': Scaled('adamw', 'muon', 'adamw', 'adamw'),
-  'weight_decay': 0.1,  # of kernels in the decoder
+  'weight_decay': 0.1,  # weight decay of kernels in the decoder
 }
 RATES = Scaled((3e-3,), (2e-2, 5e-2, 1.2e-1), (3e-4, 1e-3, 3e-3), (1e-4, 3e-4, 1e-3))
 # The models of `loss`, `reasoning` and `growth` have one size at `gpu` and `paper`.
@@ -43,65 +43,67 @@ LARGE = TRAINED | {'heads': Scaled(2, 4, 32, 32), 'rates': RATES}
 def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
   sections = {
-    'data': {  # stdlib, a path, a glob, tfds:NAME, ngram:SOURCE (docs/data.md)
-      # At `gpu` endless text of a known law; its documents are longer than a row of 1,024 tokens.
+    # folder that keeps the training text as tokens for later epochs and runs; '': none
+    'token_cache': '',
+    'data': {
+      # source of the text (docs/data.md); documents at `gpu` are longer than a row
       'source': Field(
         Scaled(*('stdlib/prose',) * 2, 'ngram:stdlib,length=16384', 'tfds:wiki40b/en'), size=1
       )
     },
     'glyphs': {
-      # auto: GNU Unifont where the system has it, else DejaVu; or a path
+      # auto (GNU Unifont if it is installed, else DejaVu), or a font file
       'font': Scaled('dejavu', 'auto', 'auto', 'auto'),
-      'cell': Scaled(16, 32, 32, 32),  # pixels along an edge
-      'composition': Field('squeeze', choices=('squeeze', 'area')),  # of n-grams
+      'cell': Scaled(16, 32, 32, 32),  # pixels along an edge of a glyph
+      # how several characters fit into one cell: columns are left out (squeeze) or averaged (area)
+      'composition': Field('squeeze', choices=('squeeze', 'area')),
+      # how tokens are written before they are drawn
       'alphabet': Field('text', choices=('text', 'byte_level')),
-      'table': '',  # a table that experiments.tools.glyphs drew, instead of drawing it
+      'table': '',  # file of a glyph table from experiments.tools.glyphs; empty: glyphs are drawn
     },
     'tokenizer': {
-      # or bytes, or the file of a saved tokenizer
+      # restricted, unicode, bytes, or a tokenizer file
       'kind': Scaled('restricted', 'restricted', 'unicode', 'unicode'),
-      # On two cores the LM head of 65,536 rows would take 99 % of the time. Nearly all of these ids
-      # never occur in English text: the vocabulary of `cpu` is bytes, the characters and n-grams
-      # that occur most, and the look-alikes of Latin letters, cut and drawn as in the whole.
+      # ids of the tokenizer. On two cores an LM head of 65,536 ids would take 99 % of the time, and
+      # most of these ids never occur in English text. The vocabulary of `cpu` has the bytes, the
+      # most frequent characters and n-grams, and the look-alikes of Latin letters.
       'vocab_size': Field(Scaled(640, 1024, 65_536, 65_536), most=2**24),
-      # characters of an n-gram: the paper's 3, or whole words for `neighbours`
+      # most characters of an n-gram; the paper has 3, and `neighbours` needs whole words
       'longest': Scaled(3, 6, 6, 3),
-      # of the train split, to learn n-grams from
+      # bytes of the train split from which n-grams are learned
       'train_bytes': Scaled(200_000, 4_000_000, 50_000_000, 500_000_000),
     },
     'loss': LARGE
     | {
       # kinds of input rows (experiments/visual_unicode/models.py)
       'arms': Field(Scaled(('trainable_0.02', 'glyph'), ALL, (*ALL, *WIDE), (*ALL, *WIDE)), size=1),
-      # What arms are compared with: trained rows, each start, and rows without form or text.
+      # arms that the others are compared with: trained rows, trained rows from other starts, and
+      # rows without form or text
       'references': (*SCALES_OF_TRAINED, *STARTS[1:], 'random', 'shuffled', 'equal'),
-      'margin': Field(0.05, least=0),  # bits per byte that are of no consequence
+      'margin': Field(0.05, least=0),  # bits per byte below which a difference counts as equivalent
       'seeds': Scaled(2, 5, 5, 5),
       'side_by_side': Scaled(2, 5, 1, 1),
       'layers': Scaled(1, 2, 16, 16),
       'dim': Scaled(16, 64, 1024, 1024),
       'batch_size': Scaled(4, 8, 32, 512),
       'length': Scaled(32, 128, 1024, 1024),
-      # In 400 steps at `cpu` Muon came to 2.63 bits per byte of validation text, AdamW to 3.33, and
-      # the second rate was the best on validation text for frozen and for trained rows.
-      'steps': Scaled(6, 200, 100, 18_000),
+      'steps': Scaled(6, 200, 100, 18_000),  # training steps
       'evaluate_every': Scaled(3, 40, 25, 1000),
       'checkpoint_every': Scaled(100, 1000, 1000, 1000),
-      'validation': Scaled(8, 64, 512, 8192),  # excerpts of `length` tokens
-      # excerpts that are scored
-      'test': Scaled(64, 512, 2048, 32_768),
+      'validation': Scaled(8, 64, 512, 8192),  # validation excerpts of `length` tokens
+      'test': Scaled(64, 512, 2048, 32_768),  # test excerpts that are scored
     },
     'homoglyphs': {
-      # pixels of a look-alike that may differ, as a share of the letter's ink
+      # pixels in which a look-alike may differ, as a share of the letter's ink
       'tolerance': Field(0.05, least=0, most=1),
-      # letters replaced, of those that have look-alikes
+      # shares of letters that are replaced, among letters that have look-alikes
       'rates': Field((0.1, 0.3, 1.0), above=0, most=1, size=1),
-      # of `loss`, with its tokenizer
+      # arms of `loss` that are tested
       'arms': Scaled(('glyph', 'trainable_0.02'), READERS, READERS, READERS),
-      'byte_arms': ('trainable_0.02',),  # trained like `loss`, over bytes
-      'reference': 'glyph',  # arm that others are compared with
-      'texts': Scaled(16, 256, 2048, 2048),  # passages of the test split
-      # of a passage, so short that it stays shorter than a row when attacked
+      'byte_arms': ('trainable_0.02',),  # arms that are trained as in `loss`, but over bytes
+      'reference': 'glyph',  # arm that the others are compared with
+      'texts': Scaled(16, 256, 2048, 2048),  # number of passages of the test split
+      # characters of a passage, few enough to fit into a row after replacement
       'chars': Scaled(16, 64, 512, 512),
     },
     'unseen_script': TRAINED
@@ -110,14 +112,16 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'arms': Field(
         Scaled(('glyph', 'trainable_0.02'), READERS[:3], READERS[:3], READERS[:3]), size=1
       ),
-      # scripts whose letters are trained on
+      # scripts in the training text
       'trained': Field(Scaled(('ARMENIAN',), *(('LATIN', 'ARMENIAN', 'GEORGIAN'),) * 3), size=1),
-      # scripts that no model has seen
+      # scripts in the test text only
       'tested': Field(Scaled(('GEORGIAN',), *(('CYRILLIC', 'GREEK'),) * 3), size=1),
-      'held_out': Field(0.2, above=0, below=1),  # of the trained scripts' letters
-      'validation': Field(0.1, above=0, below=1),  # of them, to choose the rate with
+      # share of the trained scripts' letters that only test text has
+      'held_out': Field(0.2, above=0, below=1),
+      # share of these letters by which the rate is chosen
+      'validation': Field(0.1, above=0, below=1),
       'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
-      # (language, source) pairs of other scripts: paths, tfds:wiki40b/ru, …
+      # pairs (language, source) of text in other scripts (docs/data.md)
       'texts': Scaled(
         (), (), *((('russian', 'tfds:wiki40b/ru'), ('greek', 'tfds:wiki40b/el')),) * 2
       ),
@@ -132,10 +136,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'rates': RATES._replace(paper=RATES.gpu),
     },
     'neighbours': {
-      'arms': Field(Scaled(('glyph',), *(('glyph', 'trainable_0.02'),) * 3), size=1),  # of `loss`
-      # the most frequent ones, compared by form
+      # arms of `loss` whose rows are compared
+      'arms': Field(Scaled(('glyph',), *(('glyph', 'trainable_0.02'),) * 3), size=1),
+      # number of most frequent tokens, compared by form
       'tokens': Field(Scaled(40, 160, 500, 500), least=2),
-      'occurrences': Scaled(1, 5, 20, 20),  # of a word, at least, to compare its class
+      'occurrences': Scaled(1, 5, 20, 20),  # least occurrences of a word whose class is compared
     },
     'reasoning': LARGE
     | {
@@ -144,56 +149,58 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
         Scaled(('trainable_0.02', 'glyph'), *(('trainable_0.02', 'glyph', 'random'),) * 3), size=1
       ),
       'references': ('trainable_0.02', 'random'),  # arms that the others are compared with
-      'naive_arms': Scaled((), (), ('glyph',), ('glyph',)),  # trained on sentences alone too
+      # arms that are also trained on sentences without questions
+      'naive_arms': Scaled((), (), ('glyph',), ('glyph',)),
       'seeds': Scaled(2, 5, 5, 5),
       'side_by_side': Scaled(2, 5, 1, 1),
-      # things that facts are about
+      # number of entities that facts are about
       'entities': Field(Scaled(6, 20, 500, 2000), least=2),
-      # facts about each
-      'attributes': Scaled(2, 2, 4, 4),
-      'words': Scaled(6, 8, 12, 12),  # values that an attribute can have
-      'options': Field(4, least=2),  # of a question
-      'told': Field(0.2, least=0, most=1),  # of the facts: in sentences only
-      'unseen': Field(0.2, least=0, most=1),  # of the facts: in no training text
-      'asked': Field(0.5, least=0, most=1),  # of the documents: questions; the rest are sentences
-      'spaced': Field(0.5, least=0, most=1),  # of these questions: a space precedes the answer
-      'validation': 4,  # batches of documents that are not trained on, to choose the rate with
-      'sample': Scaled(200, 2000, 50_000, 100_000),  # documents of a seed, to learn tokens from
-      # ids of the tokenizer
-      'vocab_size': Field(Scaled(384, 512, 65_536, 65_536), most=2**24),
-      'longest': Scaled(8, 8, 5, 3),  # characters of an n-gram: words
+      'attributes': Scaled(2, 2, 4, 4),  # facts about each entity
+      'words': Scaled(6, 8, 12, 12),  # possible values of an attribute
+      'options': Field(4, least=2),  # options of a question
+      # share of facts that training text has in sentences, but not in questions
+      'told': Field(0.2, least=0, most=1),
+      'unseen': Field(0.2, least=0, most=1),  # share of facts that no training text has
+      # share of documents that are questions; the rest are sentences
+      'asked': Field(0.5, least=0, most=1),
+      'spaced': Field(0.5, least=0, most=1),  # share of questions with a space before the answer
+      'validation': 4,  # batches of held-out documents by which the rate is chosen
+      # documents of each seed from which tokens are learned
+      'sample': Scaled(200, 2000, 50_000, 100_000),
+      'vocab_size': Field(Scaled(384, 512, 65_536, 65_536), most=2**24),  # ids of the tokenizer
+      'longest': Scaled(8, 8, 5, 3),  # most characters of an n-gram: whole words
       'layers': Scaled(1, 2, 16, 16),
       'dim': Scaled(16, 96, 1024, 1024),
       'length': Scaled(64, 128, 1024, 1024),
       'batch_size': Scaled(4, 16, 32, 512),
-      # In 300 steps Muon finds how to look up an option, AdamW in 400 not.
+      # training steps (in 300, Muon learns to look up an option; AdamW does not in 400)
       'steps': Scaled(4, 320, 1000, 18_000),
       'rates': RATES._replace(cpu=(1e-2, 3e-2, 1e-1)),
-      'questions': '',  # own questions: CSV, JSON, or tfds:ai2_arc/ARC-Challenge (docs/data.md)
-      'split': 'test',  # of a TFDS set
-      'limit': Field(0, least=0),  # own questions at most; 0: all
-      # options after one another, or on lines
+      # own questions: a CSV or JSON file, or tfds:ai2_arc/ARC-Challenge (docs/data.md)
+      'questions': '',
+      'split': 'test',  # split of a TFDS set of questions
+      'limit': Field(0, least=0),  # most own questions; 0: all
+      # whether options are in one line or in lines of their own
       'layout': Field('inline', choices=('inline', 'lines')),
-      'context': 1024,  # tokens; longer prompts lose their beginning
-      'ask_batch': 64,  # questions a batch
+      'context': 1024,  # most tokens of a prompt; longer prompts lose their beginning
+      'ask_batch': 64,  # questions that are scored in one batch
     },
     'growth': LARGE
     | {
       # kinds of input rows, as in loss
       'arms': Field(('glyph',), size=1),
-      # models that are grown into one
-      'experts': Field(2, least=2),
-      'margin': Field(0.05, least=0),  # bits per byte that are of no consequence
+      'experts': Field(2, least=2),  # models that are joined into one
+      'margin': Field(0.05, least=0),  # bits per byte below which a difference counts as equivalent
       'seeds': Scaled(2, 3, 3, 3),
       'side_by_side': Scaled(2, 3, 1, 1),
       'layers': Field(Scaled(2, 4, 6, 6), least=2, most=1000),
-      'dim': Scaled(16, 64, 1024, 1024),  # the sequel's 4096 needs glyphs.cell=64
+      # width of the model; the 4096 of the sequel needs glyphs.cell=64
+      'dim': Scaled(16, 64, 1024, 1024),
       'batch_size': Scaled(4, 8, 32, 512),
       'length': Scaled(32, 128, 1024, 1024),
       'steps': Scaled(6, 240, 100, 18_000),
-      'validation': Scaled(8, 64, 512, 8192),  # excerpts of `length` tokens
-      # excerpts that are scored
-      'test': Scaled(16, 512, 2048, 32_768),
+      'validation': Scaled(8, 64, 512, 8192),  # validation excerpts of `length` tokens
+      'test': Scaled(16, 512, 2048, 32_768),  # test excerpts that are scored
     },
   }
   return common.build(arg, TABLES, sections)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/config.md and docs/tokenizers.md from the code: `python docs/reference.py`.
+"""Writes docs/config.md, docs/tokenizers.md and the README's table: `python docs/reference.py`.
 
 The meaning of a config's field is the comment next to it in configs/*.py. A test holds both pages
 equal to what this program writes.
@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from configs import common, fields  # noqa: E402 - after the path
+from experiments import documents  # noqa: E402
 from experiments.command_line import configs  # noqa: E402
 from lib.tokenizers import registry  # noqa: E402
 
@@ -172,7 +173,9 @@ def _with_choices(text: str, choices: tuple | None) -> str:
   if not choices:
     return text
   return (
-    f'{text}: {", ".join(map(str, choices))}' if text else f'one of {", ".join(map(str, choices))}'
+    f'{text.rstrip(".")}: {", ".join(map(str, choices))}'
+    if text
+    else f'one of {", ".join(map(str, choices))}'
   )
 
 
@@ -273,8 +276,17 @@ def _option(parameter: inspect.Parameter) -> str:
   return f'`{parameter.name}`, by default `{default if len(default) < LONGEST else "all bytes"}`'
 
 
-PAGES = {'config.md': config_page, 'tokenizers.md': tokenizer_page}
+def readme() -> str:
+  """The README, its table with the recipes' summaries, commands and recorded verdicts."""
+  return documents.with_table((ROOT / 'README.md').read_text(), documents.table(documents.read()))
+
+
+PAGES = {
+  'docs/config.md': config_page,
+  'docs/tokenizers.md': tokenizer_page,
+  'README.md': readme,
+}
 
 if __name__ == '__main__':
   for file, page in PAGES.items():
-    (ROOT / 'docs' / file).write_text(page())
+    (ROOT / file).write_text(page())

@@ -269,6 +269,7 @@ class Recipe:
       changed=changed,
       minutes=content['seconds'] / 60,
       devices=', '.join(devices),
+      made=_made(content),
       remark=remark,
       judged=claims.judge_all(self.name, rows, same_sizes=scale == 'paper' and not changed),
       rows=self.shown(rows),
@@ -276,6 +277,14 @@ class Recipe:
       captions=self.captions,
       pictures={folder / name: words for name, words in content.get('pictures', {}).items()},
     )
+
+
+def _made(content: Mapping[str, Any]) -> dict[str, str]:
+  """Commit, date and versions of results.json; nothing of a run that has not ended."""
+  if 'versions' not in content:
+    return {}
+  versions = {name: content['versions'][name] for name in ('python', 'jax')}
+  return {'commit': content['commit'], 'date': content['date'][:10], **versions}
 
 
 def _check_memory(spec: TrainSpec, mesh: Mesh) -> None:

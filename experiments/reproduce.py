@@ -7,7 +7,8 @@ page.
 
 Each recipe runs by its own command in WORKDIR/NAME; after an interruption, the same command resumes
 it. Writes WORKDIR/report.html, a single file, and report.md. If a recipe fails, its name is
-printed, the others are reported, and the exit code is 1. With --gather nothing is run.
+printed, the others are reported, and the exit code is 1. With --gather nothing is run. With
+--record the pages in docs/results and the README's table are written from these runs.
 """
 
 import importlib
@@ -25,8 +26,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs.common import SCALES
+from experiments import documents
+from experiments.documents import recipe_of
 from experiments.minutes import MINUTES, TimeLeft
-from experiments.recipe import Recipe, plain
+from experiments.recipe import plain
 from experiments.tools import command
 from experiments.workdir import ASIDE, settings
 from lib import atomic, provenance
@@ -45,6 +48,7 @@ NEXT = (  # what a reader may type after the report
 SCALE = flags.DEFINE_enum('scale', 'cpu', SCALES, 'Scale of every recipe.')
 ONLY = flags.DEFINE_list('only', list(RECIPES), 'Recipes to run, of all.')
 GATHER = flags.DEFINE_list('gather', [], 'Workdirs of finished runs to report; nothing is run.')
+RECORD = flags.DEFINE_bool('record', False, 'Whether docs/results and the README are written too.')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/reproduce', 'Folder for the runs and the report.')
 
 
@@ -62,15 +66,17 @@ def execute() -> None:
     except KeyboardInterrupt:
       print('reproduce: stopped; the same command resumes it.', file=sys.stderr)
       sys.exit(130)
-  report(found, workdir)
+  judged = report(found, workdir)
+  if RECORD.value:
+    print('Recorded:', *documents.record(judged), sep='\n  ')
   if failed := [fault for fault in found.values() if fault]:
     print(*failed, sep='\n', file=sys.stderr)
     sys.exit(1)
 
 
-def report(found: Mapping[pathlib.Path, str], workdir: pathlib.Path) -> None:
-  """Writes report.html and report.md of the runs in some folders, and prints an overview of the
-  verdicts.
+def report(found: Mapping[pathlib.Path, str], workdir: pathlib.Path) -> list[Section]:
+  """Writes report.html and report.md of the runs in some folders, prints an overview of the
+  verdicts, and returns the runs, judged.
 
   Args:
     found: folder -> what went wrong there, or ''.
@@ -96,15 +102,11 @@ def report(found: Mapping[pathlib.Path, str], workdir: pathlib.Path) -> None:
     print(sections.terminal(one), end='\n\n')
   print(f'Report: {written[0]}; the same as text: {written[1]}')
   print('Next:', *NEXT, sep='\n  ')
+  return judged
 
 
 def _stop(*_: Any) -> None:
   raise KeyboardInterrupt
-
-
-def recipe_of(name: str) -> Recipe:
-  """The recipe of a name."""
-  return importlib.import_module(f'experiments.{name}.recipe').RECIPE
 
 
 def settings_of(name: str, scale: str) -> dict[str, Any]:

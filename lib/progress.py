@@ -12,7 +12,8 @@ from typing import Any
 from absl import logging as absl_logging
 from tqdm import tqdm
 
-EVERY = 30.0  # seconds between lines, where stderr is no terminal
+FIRST = 4.0  # seconds to the first line, where stderr is no terminal; later ones come less often
+GROWTH, LONGEST = 1.5, 60.0  # each wait is that much longer than the one before, up to seconds
 SILENT = 3.0  # seconds after which a terminal shows what is still under way
 FORMAT = '{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]'
 tqdm.monitor_interval = 0  # no thread that redraws bars
@@ -38,12 +39,13 @@ def waiting(words: str) -> Iterator[None]:
 
   def watch() -> None:
     terminal = sys.stderr.isatty()
-    begin = time.monotonic()
+    begin, pause = time.monotonic(), SILENT if terminal else FIRST
     bar = None
-    while not done.wait(SILENT if terminal else EVERY):
+    while not done.wait(pause):
       seconds = time.monotonic() - begin
       if not terminal:
         say(f'{words}: {seconds:.0f} s …')
+        pause = _longer(pause)
         continue
       if bar is None:  # a bar without a total has no truth value
         bar = tqdm(file=sys.stderr, bar_format='{desc}', leave=False)
@@ -72,13 +74,15 @@ def silence_libraries() -> None:
 class Bar(tqdm):
   """A bar with the time left; `phase` says what happens while it stands still.
 
-  Where stderr is no terminal, it is a line at the end, and one every EVERY seconds before.
+  Where stderr is no terminal, it is a line at the end, and lines before where that is far off.
   """
+
+  mininterval: float
 
   def __init__(self, *args: Any, disable: bool = False, **options: Any):
     self.lines, self.begun = not sys.stderr.isatty(), 0
     if self.lines:
-      options |= {'mininterval': EVERY, 'delay': EVERY, 'leave': False}
+      options |= {'mininterval': FIRST, 'delay': FIRST, 'leave': False}
     options = {'mininterval': 0.5, 'dynamic_ncols': True, 'smoothing': 0} | options
     form = FORMAT.replace('|{bar:10}|', '') if self.lines else FORMAT
     super().__init__(*args, bar_format=form, disable=disable or _quiet, **options)
@@ -112,9 +116,24 @@ class Bar(tqdm):
             file=sys.stderr, flush=True)  # fmt: skip
     super().close()
 
+  def display(self, *args: Any, **options: Any) -> None:
+    """Draws the bar, or writes a line; the next one comes later."""
+    super().display(*args, **options)
+    if self.lines:
+      self.mininterval = _longer(self.mininterval)
+
+  def moveto(self, n: int) -> None:
+    """Goes to the line of a bar below another; lines follow each other."""
+    if not self.lines:
+      super().moveto(n)
+
   @staticmethod
   def status_printer(file: Any) -> Any:
     """Draws over the bar before, or writes lines."""
     if file.isatty():
       return tqdm.status_printer(file)
     return lambda text: print(text.strip(), file=file, flush=True) if text.strip() else None
+
+
+def _longer(pause: float) -> float:
+  return min(GROWTH * pause, LONGEST)

@@ -26,6 +26,25 @@ def test_in_a_file_a_bar_is_one_line(capsys):
   assert capsys.readouterr().err == 'model: 600 in 00:00, loss 0.5\n'
 
 
+def test_in_a_file_a_long_bar_inside_another_says_lines_ever_more_rarely(capsys, monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
+  outer, inner = Bar(total=2, desc='jobs'), Bar(total=200, desc='model')
+  for _ in range(199):
+    now[0] += 1.0
+    inner.update()
+  inner.close()
+  outer.close()
+  said = capsys.readouterr().err
+  assert '\x1b' not in said
+  assert '\n\n' not in said
+  steps = [int(line.split('/200')[0].split()[-1]) for line in said.splitlines()]
+  waits = [after - before for before, after in zip([0, *steps], steps)]
+  assert waits[0] == progress.FIRST
+  assert waits == sorted(waits)
+  assert 4 < len(waits) < 12
+
+
 def test_what_an_earlier_call_finished_is_not_said(capsys):
   bar = Bar(total=600, desc='model')
   bar.begin(600)
@@ -54,9 +73,9 @@ def test_a_terminal_shows_what_happens_and_the_first_step_is_no_part_of_the_pace
 def test_a_long_wait_is_not_silent_and_a_short_one_is(terminal, monkeypatch):
   stream = Terminal() if terminal else io.StringIO()
   monkeypatch.setattr(sys, 'stderr', stream)
-  monkeypatch.setattr(progress, 'SILENT' if terminal else 'EVERY', 0.02)
+  monkeypatch.setattr(progress, 'SILENT' if terminal else 'FIRST', 0.02)
   with progress.waiting('training'):
-    while 'training: 0 s …' not in stream.getvalue():
+    while stream.getvalue().count('training: 0 s …') < 2:
       time.sleep(0.01)
   monkeypatch.undo()
   monkeypatch.setattr(sys, 'stderr', io.StringIO())

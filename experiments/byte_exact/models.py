@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from experiments import fit
 from experiments.recipe import Run, TrainSpecs, naming
 from lib import stats
-from lib.data import excerpts, pipeline, sources
+from lib.data import excerpts, pipeline, sources, token_cache
 from lib.data.excerpts import Excerpts
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
@@ -42,9 +42,13 @@ def trained(config: ConfigDict, run: Run, name: str) -> list[TrainedModel]:
   if key not in _TRAINED:
     made, options = tokenizer(config, name), config.model
     batches = lambda seed: pipeline.batches(
-      sources.open_source(config.data.source, 'train'), made, batch_size=options.batch_size,
-      length=options.length, seed=seed, lanes=options.lanes,
-    )  # fmt: skip
+      token_cache.open_tokens(config.token_cache, config.data.source, made),
+      made,
+      batch_size=options.batch_size,
+      length=options.length,
+      seed=seed,
+      lanes=options.lanes,
+    )
     model = module(config, made.vocab_size)
     found = fit.fit(config, run, options, name, model, batches, tokenizer=made)
     _TRAINED[key] = [one.model for one in found]

@@ -10,7 +10,7 @@ where the FLOPs of its seeds are not within `CLOSE` of `training.teraflops`, it 
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,17 @@ from ml_collections import ConfigDict
 
 from experiments import coders, equal_flops, fit
 from experiments.fit import Fitted
+from experiments.hierarchy import cuts
+from experiments.hierarchy.cuts import Cuts
 from experiments.recipe import Run, TrainSpecs, naming
 from lib import language_model, tokenizers
 from lib.data import epochs, excerpts, own_files
 from lib.data.examples import Examples
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
-from lib.evals import word_cuts
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.hierarchy import STAGES, Hierarchy
-from lib.models.recurrence import RecurrentDecoder, ages
+from lib.models.recurrence import RecurrentDecoder
 from lib.models.routers import Cosine, Entropy, Marked, Spaces, Stride, entropy, spacelike
 from lib.parallel.mesh import batch_devices
 from lib.parameters import describe_model, path_name
@@ -38,7 +39,6 @@ from lib.tokenizers.token_ends import ENDS, TokenEnds
 from lib.train.experiment import Variables
 
 CLOSE = 0.02  # of the FLOPs of training
-TOGETHER = 64  # texts that are cut at once
 SPACES = spacelike(bytes([i]) for i in range(256))
 LEARNED = ('hnet', 'two_stages')  # whose cuts change in training
 MARKED = {'spaces': SPACES, 'bpe_ends': ENDS}  # whose cuts are a rule about ids
@@ -100,8 +100,7 @@ def model(
   if arm.name in HIERARCHIES:
     decoder = _hierarchy(config, arm, threshold)
   elif arm.name == 'byte_recurrent':
-    options = config.recurrent
-    decoder = RecurrentDecoder(options.layers, options.dim, dtype=dtype)
+    decoder = _recurrent(config.recurrent, dtype)
   else:
     options = config.subwords if arm.name == 'bpe' else config.bytes
     decoder = fit.make_decoder(options, dtype)
@@ -119,7 +118,7 @@ def _hierarchy(config: ConfigDict, arm: Arm, threshold: float) -> Hierarchy:
   }  # fmt: skip
   if arm.name == 'two_stages':
     middle, (first, second) = config.middle, options.targets_of_two
-    part = lambda: RecurrentDecoder(middle.layers, middle.dim, dtype=dtype)
+    part = functools.partial(_recurrent, middle, dtype)
     within = Hierarchy(
       middle.dim, inner.dim, part(), Cosine(middle.dim), inner, part(), target=float(second),
       **shared,
@@ -149,11 +148,16 @@ def _outer(config: ConfigDict, arm: Arm, dtype: Any) -> Decoder | RecurrentDecod
   options = config.outer
   kind = arm.without if arm.without in ('convolution', 'attention') else options.kind
   if kind != 'attention':
-    return RecurrentDecoder(options.layers, options.dim, kind, dtype=dtype)
+    return _recurrent(options, dtype, kind)
   return Decoder(
     layers=options.layers, dim=options.dim, heads=options.heads, mlp_dim=options.dim,
-    position='rotary', norm='rms', init_std=None, window=options.window, dtype=dtype,
+    position='rotary', norm='rms', init_std=None, window=options.window, remat=options.remat,
+    dtype=dtype,
   )  # fmt: skip
+
+
+def _recurrent(options: ConfigDict, dtype: Any, kind: str = 'recurrence') -> RecurrentDecoder:
+  return RecurrentDecoder(options.layers, options.dim, kind, options.remat, dtype)
 
 
 def with_rooms(decoder: Any, rooms: Sequence[float]) -> Any:
@@ -197,15 +201,18 @@ class Trained:
     arm: which.
     fitted: the models.
     corpus: the text in their tokens.
-    flops_per_byte: of a forward pass in training, without room that was not used.
     teraflops: of the training of one seed.
   """
 
   arm: Arm
   fitted: list[Fitted]
   corpus: Examples
-  flops_per_byte: float
   teraflops: float
+
+  def cuts(self) -> list[Cuts]:
+    """Where the hierarchy of each seed cuts the test texts."""
+    bos, ids = self.corpus.tokenizer.vocab_size, np.stack([ids for ids, _ in self.corpus.test])
+    return [cuts.cut(one.model.module, one.variables, bos, ids) for one in self.fitted]
 
 
 def _train_shares(fitted: Sequence[Fitted]) -> list[float]:
@@ -243,7 +250,7 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
     cost = per_byte(_train_shares(fitted))
     if abs(spent(cost, steps) / budget - 1) <= CLOSE or steps_of(cost) == steps:
       break
-  return Trained(arm, fitted, corpus, cost, spent(cost, steps))
+  return Trained(arm, fitted, corpus, spent(cost, steps))
 
 
 def _guess(config: ConfigDict, arm: Arm, corpus: Examples) -> list[float]:
@@ -283,18 +290,13 @@ def options_of(config: ConfigDict, length: int, batch_size: int, steps: int, **m
 def _fit(config, run, arm, made, corpus, steps, rates, initial) -> list[Fitted]:
   options = options_of(config, corpus.length, corpus.batch_size, steps, rates=rates)
   name = f'arms/{name_of(**arm.where)},steps={steps}'
+  scores = {'cuts': functools.partial(cuts.of_validation, made, corpus)}
   return fit.fit(
-    config,
-    run,
-    options,
-    name,
-    made,
-    corpus.batches,
+    config, run, options, name, made, corpus.batches,
     evaluations={'validation': corpus.validated},
-    scores={'cuts': functools.partial(_cuts, made, corpus)} if arm.name in HIERARCHIES else {},
-    tokenizer=corpus.tokenizer,
-    initial=initial,
-  )
+    scores=scores if arm.name in HIERARCHIES else {},
+    tokenizer=corpus.tokenizer, initial=initial,
+  )  # fmt: skip
 
 
 def _trained_router(config: ConfigDict, run: Run, corpus: Examples) -> tuple[float, fit.Initial]:
@@ -332,86 +334,6 @@ def inner_from(config: ConfigDict, stages: int) -> fit.Initial:
     return {**variables, 'params': {**params, 'decoder': put(params['decoder'], stages)}}
 
   return initial
-
-
-class Cuts(NamedTuple):
-  """Where a hierarchy cuts N texts of T bytes.
-
-  Attributes:
-    begins: bool [N, T], the bytes that begin a chunk of the first stage.
-    shares: of each stage, tokens that begin a chunk, over the texts.
-    kept: of each stage, those that there was room for.
-  """
-
-  begins: np.ndarray
-  shares: list[float]
-  kept: list[float]
-
-  @property
-  def overflow(self) -> float:
-    """Share of the first stage's chunks that had no room."""
-    return 1 - self.kept[0] / self.shares[0]
-
-  def against_words(self, texts: Sequence[bytes]) -> tuple[float, float]:
-    """F1 of the cuts against the beginnings of words, and that of as many cuts at random.
-
-    A text's first byte begins a chunk by rule and its last is not read, so both are left out.
-    """
-    words = np.stack([word_cuts.word_starts(text) for text in texts])[:, 1:-1]
-    found = self.begins[:, 1:-1]
-    return word_cuts.f1(found, words), word_cuts.chance_f1(found, words)
-
-
-def cut(model: LanguageModel, variables: Variables, bos: int, ids: np.ndarray) -> Cuts:
-  """Where a hierarchy cuts texts of ids [N, T] of bytes.
-
-  The model predicts a byte from those before it, so the last of T is not read.
-  """
-  inputs = np.concatenate([np.full((len(ids), 1), bos), ids[:, :-1]], axis=1).astype(np.int32)
-  parts = range(0, len(inputs), TOGETHER)
-  found = [jax.device_get(_sown(model)(variables, inputs[i : i + TOGETHER])) for i in parts]
-  weights = [len(one['begins']) for one in found]
-  mean = lambda name: np.average([one[name] for one in found], axis=0, weights=weights).tolist()
-  begins = np.concatenate([one['begins'] for one in found])[:, 1:]  # input 0 is BOS
-  return Cuts(np.pad(begins, ((0, 0), (0, 1))), mean('shares'), mean('kept'))
-
-
-@functools.cache
-def _sown(model: LanguageModel) -> Any:
-  """(variables, inputs [N, T]) -> where chunks begin, and the shares of each stage."""
-
-  @jax.jit
-  def apply(variables: Variables, inputs: jax.Array) -> dict[str, Any]:
-    ones = jnp.ones_like(inputs)
-    batch = {'inputs': inputs, 'segments': ones, 'positions': ages(ones)}
-    read = lambda bound, batch: bound.hidden(batch, None)[0]
-    sown: Any = model.apply(variables, batch, method=read, mutable=('intermediates', 'metrics'))[1]
-    part, shares, kept = sown['metrics']['decoder'], [], []
-    for stage in STAGES:
-      if 'chunks_per_token' + stage in part:
-        [share], [over] = part['chunks_per_token' + stage], part['overflow_share' + stage]
-        shares.append(share)
-        kept.append(share * (1 - over))
-      part = part.get('inner', {})
-    [begins] = sown['intermediates']['decoder']['begins']
-    return {'begins': begins, 'shares': shares, 'kept': kept}
-
-  return apply
-
-
-def _cuts(model: LanguageModel, corpus: Examples, variables: Variables) -> dict[str, Any]:
-  """Chunks a byte and cuts at words of some validation texts, of each seed that trains."""
-  some = [ids for (ids, _), _ in zip(corpus.validation, range(TOGETHER))]
-  texts = corpus.text['validation'].texts[: len(some)]
-  together = np.ndim(variables['params']['embedding']['bos']) > 1
-  seeds = len(variables['params']['embedding']['bos']) if together else 1
-  found: dict[str, list[float]] = {'chunks_per_byte': [], 'f1': [], 'f1_chance': []}
-  for seed in range(seeds):
-    one = jax.tree.map(lambda leaf, seed=seed: leaf[seed], variables) if together else variables
-    cuts = cut(model, one, corpus.tokenizer.vocab_size, np.stack(some))
-    for name, value in zip(found, (cuts.shares[0], *cuts.against_words(texts)), strict=True):
-      found[name].append(value)
-  return {name: np.array(values if together else values[0]) for name, values in found.items()}
 
 
 def train_specs(config: ConfigDict, arms: Sequence[Arm]) -> TrainSpecs:

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from experiments import fit
 from experiments.hierarchy import arms
-from experiments.hierarchy.arms import Arm, Cuts, Trained
+from experiments.hierarchy.arms import Arm, Trained
+from experiments.hierarchy.cuts import Cuts
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
 from lib.models.hierarchy import Hierarchy
@@ -57,13 +58,11 @@ def add_arm(config: ConfigDict, rows: Rows, trained: Trained) -> np.ndarray:
   module = trained.fitted[0].model.module
   length = float(corpus.test.counts.mean())
   if isinstance(module.decoder, Hierarchy):
-    texts = np.stack([ids for ids, _ in corpus.test])
-    cuts = [arms.cut(one.model.module, one.variables, corpus.tokenizer.vocab_size, texts)
-            for one in trained.fitted]  # fmt: skip
+    cuts = trained.cuts()
     add_cuts(rows, where, corpus.text['test'].texts, cuts)
-    costs = [arms.flops(module, length, one.kept) for one in cuts]
-    note = 'to read a byte, forward; by the chunks that there are'
-    rows.add(where, 'mflop_per_byte', stats.mean(np.array(costs) / 1e6), 'MFLOP/byte', note)
+    cost = arms.flops(module, length, np.mean([one.kept for one in cuts], axis=0).tolist()) / 1e6
+    note = 'to read a byte, forward; by the chunks that there are, on average over seeds'
+    rows.add(where, 'mflop_per_byte', cost, 'MFLOP/byte', note)
     note = 'with all the room for chunks, used or not'
     rows.add(where, 'padded_mflop_per_byte', arms.flops(module, length) / 1e6, 'MFLOP/byte', note)
   else:

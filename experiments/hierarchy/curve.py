@@ -35,11 +35,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       for step in curves[0]:
         found = stats.mean([float(curve[step]) for curve in curves])
         rows.add({**arm.where, 'step': step}, column, found, unit)
-    some = trained.corpus.text['test'].texts[:SHOWN]
-    ids = np.stack([np.frombuffer(text, np.uint8) for text in some])
-    one = trained.fitted[0]
-    cuts = arms.cut(one.model.module, one.variables, trained.corpus.tokenizer.vocab_size, ids)
-    lines = [_marked(text, begins) for text, begins in zip(some, cuts.begins, strict=True)]
+    texts, begins = trained.corpus.text['test'].texts, trained.cuts()[0].begins
+    lines = [*map(_marked, texts[:SHOWN], begins)]
     written.append(f'target {arm.target}\n' + '\n'.join(lines) + '\n')
   run.keep('cuts.txt', '\n'.join(written))
   return rows

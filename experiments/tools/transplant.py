@@ -7,8 +7,10 @@ python -m experiments.tools.transplant --model=FOLDER --trim --text=DIR --out=FO
 The model is one of ours or a Hugging Face folder, and so is what is written. Pieces that both
 tokenizers have keep their rows, special tokens too, by name; the method makes all others
 (`lib.transplant.methods`). report.json counts both: its numbers add up to the new ids.
---trim keeps the tokens that a text uses, the tokens that they are merged from, all bytes and all
-special tokens: the text is cut as before, and the logits of what is kept stay the same.
+--trim keeps the tokens that a text uses, the tokens that they are merged from, all bytes, all
+special tokens, and of the lowest ids as many as make their number a multiple of 64. The text is cut
+as before, and the logits of what is kept stay the same: bit by bit, where the old table has a
+multiple of 64 rows too.
 """
 
 import json
@@ -25,7 +27,7 @@ from lib.embeddings.table_pairs import Tables
 from lib.errors import InputError
 from lib.language_model import TrainedModel, huggingface
 from lib.tokenizers import registry
-from lib.tokenizers.base import Dictionary
+from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.transplant import methods, pieces, transplant, vectors, vocabularies
 from lib.transplant.distillation import PREFIX, distil
 
@@ -50,13 +52,15 @@ EXPAND = flags.DEFINE_bool('expand', False, 'Keep all old tokens and add the new
 TRIM = flags.DEFINE_bool('trim', False, 'Keep the tokens that --text uses alone (BPE).')
 COPY = flags.DEFINE_bool('copy_exact', True, 'Whether shared pieces keep their rows.')
 DRY = flags.DEFINE_bool('dry_run', False, 'Print the report and write nothing.')
-SEED = flags.DEFINE_integer('seed', 0, 'Of random rows.', lower_bound=0)
+SEED = flags.DEFINE_integer('seed', 0, 'Of random rows.', lower_bound=0, upper_bound=2**32 - 1)
 
 
 def execute() -> None:
   """Writes the new model, or prints what it would be."""
   if not MODEL.value or TRIM.value == bool(TOKENIZER.value):
     raise InputError('give --model=FOLDER, and either --tokenizer=FILE or --trim --text=DIR.')
+  if TRIM.value and EXPAND.value:
+    raise InputError('--expand needs --tokenizer=FILE; --trim has none.')
   if not DRY.value:
     if not OUT.value:
       raise InputError('give --out=FOLDER, or --dry_run.')
@@ -76,7 +80,8 @@ def execute() -> None:
 
 def transplanted(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, dict]:
   """The model for the new tokenizer, and the report."""
-  own = pieces.dictionary(registry.load(TOKENIZER.value), 'new')
+  given_tokenizer = registry.load(TOKENIZER.value)
+  own = pieces.dictionary(given_tokenizer, 'new')
   new = vocabularies.union(old, own) if EXPAND.value else own
   method = METHOD.value.removeprefix(PREFIX)
   needs, distilled = methods.find(method).needs, method != METHOD.value
@@ -102,7 +107,8 @@ def transplanted(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, di
     copy_exact=COPY.value,
     seed=SEED.value,
   )
-  changed = put(model, new, made.tables, pieces.match(old, new))
+  kept = new if EXPAND.value else given_tokenizer
+  changed = put(model, kept, made.tables, pieces.match(old, new))
   if distilled:
     changed, _ = distil(model, changed, texts or read_texts(LIMIT.value), seed=SEED.value)
   seconds = time.perf_counter() - begin
@@ -134,7 +140,7 @@ def trimmed(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, dict]:
   return put(model, new, cut, kept), report | {'share_saved': round(share, 4)}
 
 
-def put(model: TrainedModel, new: Dictionary, tables: Tables, matched: np.ndarray) -> TrainedModel:
+def put(model: TrainedModel, new: Tokenizer, tables: Tables, matched: np.ndarray) -> TrainedModel:
   """The model with these tables; BOS and ends move with the ids `matched` of the old tokenizer.
 
   A BOS that the new tokenizer lacks becomes the id after its own.
@@ -154,6 +160,8 @@ def read_texts(limit: int | None = None) -> list[bytes]:
     if limit is not None and sum(map(len, texts)) >= limit:
       break
     texts.append(pathlib.Path(path).read_bytes()[:limit])
+  if not any(texts):
+    raise InputError(f'--text={TEXT.value} has only empty files.')
   return texts
 
 

@@ -6,6 +6,7 @@ tokenizers have for what it wins on the new ones, since they take probability fr
 """
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -51,6 +52,11 @@ def old_text(config: ConfigDict) -> Source:
   return sources.open_source(config.data.source, 'train')
 
 
+def validation_text(config: ConfigDict) -> Source:
+  """The text of learning curves."""
+  return sources.open_source(config.data.source, 'validation')
+
+
 def make_model(config: ConfigDict, vocab_size: int, **changes: Any) -> LanguageModel:
   """The section `base` over a tokenizer; `changes` are of the section."""
   options = ConfigDict(config.base.to_dict() | changes)
@@ -66,6 +72,7 @@ def train(
   tokenizer: Dictionary,
   documents: Source,
   *,
+  validation: Source | None = None,
   start: Mapping[int, TrainedModel] | None = None,
   another: int = 0,
   text: str | None = None,
@@ -79,6 +86,7 @@ def train(
     name: of the models.
     tokenizer: of the text.
     documents: the text.
+    validation: text for a learning curve.
     start: seed -> the model that training continues from; by default it begins anew.
     another: added to the seeds.
     text: the source of the documents, if it is not the config's.
@@ -88,15 +96,21 @@ def train(
   options.evaluate_every = min(options.evaluate_every, options.steps)
   config = config.copy_and_resolve_references()
   config.seed += another
+  sizes: dict[str, Any] = {'batch_size': options.batch_size, 'length': options.length}
   batches = lambda seed: pipeline.batches(
-    documents, tokenizer, batch_size=options.batch_size, length=options.length,
-    seed=seed + ANOTHER * (start is not None), lanes=options.lanes,
-  )  # fmt: skip
+    documents, tokenizer, **sizes, seed=seed + ANOTHER * (start is not None), lanes=options.lanes
+  )
+  evaluations = {}
+  if validation is not None:
+    watched = pipeline.batches(validation, tokenizer, **sizes, seed=0)
+    some = [*itertools.islice(watched, config.judge.validation_batches)]
+    evaluations['validation'] = lambda seed: some
   initial = None if start is None else lambda seed, new: start[seed].variables
   model = make_model(config, tokenizer.vocab_size, **changes)
   return fit.fit(
-    config, run, options, name, model, batches, tokenizer=tokenizer, initial=initial, text=text
-  )
+    config, run, options, name, model, batches,
+    evaluations=evaluations, tokenizer=tokenizer, initial=initial, text=text,
+  )  # fmt: skip
 
 
 def held_out(config: ConfigDict) -> Excerpts:

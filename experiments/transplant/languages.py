@@ -5,14 +5,14 @@ The other language is the old one with its words exchanged, so that the dictiona
 or own texts with an own dictionary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.recipe import Pictures, Run, Table
-from experiments.transplant import judge, replacement
+from experiments.transplant import judge, learning, replacement
 from experiments.transplant.judge import Scores
 from lib import stats
 from lib.data import excerpts, relexified, sources
@@ -30,16 +30,22 @@ from lib.transplant import pieces, vectors
 PLAIN = ('random', 'mean', 'parts')  # methods that need no dictionary
 
 
-def measure(config: ConfigDict, run: Run) -> Rows:
+def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Makes the old model speak the other language, by each method."""
-  options, rows = config.languages, Rows('languages')
+  options, rows, curves = config.languages, Rows('languages'), Rows('languages_learning')
   language = Language(config)
   old, new = judge.old_tokenizer(config), language.tokenizer
   before = judge.train(config, run, 'transplant/old', old, judge.old_text(config))
   models = [one.model for one in before]
   unchanged = judge.score(models, judge.held_out(config), np.zeros(old.vocab_size, bool))
   is_new = pieces.match(old, new) < 0
+  scratch = judge.train(
+    config, run, 'languages/scratch', new, language.train,
+    validation=language.validation, another=judge.ANOTHER,
+  )  # fmt: skip
+  learning.add(curves, {'method': 'scratch', 'dictionary': '0'}, scratch)
   found: dict[tuple[str, str, int], Scores] = {}
+  found['scratch', '0', 0] = judge.score([one.model for one in scratch], language.test, is_new)
   for share in ('0', *map(str, options.shares)):
     arms: Sequence[str] = PLAIN if share == '0' else ('wechsel',)
     if share == '100' and not options.texts:
@@ -51,15 +57,19 @@ def measure(config: ConfigDict, run: Run) -> Rows:
         made = language.known(models, old)
       else:  # equal pieces of two languages differ in meaning: WECHSEL copies none
         made, _ = makers.make(method, models, copy_exact=method != 'wechsel')
-      for step in (0, *(options.steps if method in options.continued else ())):
-        if step:
-          at = {'method': method, 'dictionary': share}
-          trained = replacement.continued(
-            config, run, new, language.train, at, made, step, 'languages', options.texts
-          )
-        else:
-          trained = made
-        found[method, share, step] = judge.score(trained, language.test, is_new)
+      found[method, share, 0] = judge.score(made, language.test, is_new)
+      at = {'method': method, 'dictionary': share}
+      for step in options.steps if method in options.continued else ():
+        watched = step == max(options.steps)
+        fitted = replacement.continued(
+          config, run, new, language.train, at, made, step, 'languages',
+          language.validation if watched else None, options.texts,
+        )  # fmt: skip
+        if watched:
+          learning.add(curves, at, fitted, scratch)
+        found[method, share, step] = judge.score(
+          [one.model for one in fitted], language.test, is_new
+        )
   for (method, share, step), scores in found.items():
     where: dict[str, Any] = {'method': method, 'dictionary': share, 'step': step}
     rows.add(where, 'bits_per_byte', stats.crossed(scores.bits), 'bits/byte')
@@ -67,10 +77,13 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     rows.add(where, 'ratio_to_old', ratio, '', 'over the old model on text of the old language')
   for step in (0, *options.steps):
     bits = {one[:2]: scores.bits for one, scores in found.items() if one[2] == step}
-    for (method, share), gap in stats.arms(bits, ('random', '0'), replacement.PAIRED).items():
-      where = dict(method=method, dictionary=share, step=step)
-      rows.add(where, 'bits_above_random', gap, 'bits/byte')
-  return rows
+    for reference in PLAIN:
+      if (reference, '0') in bits and len(bits) > 1:
+        gaps = stats.arms(bits, (reference, '0'), replacement.PAIRED)
+        for (method, share), gap in gaps.items():
+          where = dict(method=method, dictionary=share, step=step)
+          rows.add(where, f'bits_above_{reference}', gap, 'bits/byte')
+  return [*rows, *curves]
 
 
 def _nothing(old: Dictionary, new: Dictionary) -> tuple[np.ndarray, np.ndarray]:
@@ -83,6 +96,7 @@ class Language:
 
   Attributes:
     train: documents.
+    validation: documents of learning curves.
     test: what the models are judged by.
     words: the dictionary, old word -> new word.
     tokenizer: as large as the old one, learned from its training text.
@@ -92,7 +106,7 @@ class Language:
     self._config, options = config, config.languages
     opened = {
       split: sources.open_source(options.texts or config.data.source, split)
-      for split in ('train', 'test')
+      for split in ('train', 'validation', 'test')
     }
     if options.texts:
       self.words = vectors.read_dictionary(options.dictionary)
@@ -101,6 +115,7 @@ class Language:
       self.words = relexified.bijection(known, config.seed)
       opened = {split: Relexified(source, self.words) for split, source in opened.items()}
     self.train: Source = opened['train']
+    self.validation: Source = opened['validation']
     judged = config.judge
     self.test: Excerpts = excerpts.take(
       opened['test'], length=judged.length, count=max(1, judged.bytes // judged.length),
@@ -115,15 +130,9 @@ class Language:
 
     The texts of the two languages are different documents.
     """
-    config, limit = self._config, self._config.vectors.bytes
-    words = sorted(self.words)
-    order = np.random.default_rng(config.seed).permutation(len(words))
-    kept = [words[i] for i in order[: max(1, round(share * len(words)))]]
-    old_texts, new_texts = (
-      sources.sample(sources.Part(source, place, 2), limit)
-      for place, source in enumerate((judge.old_text(config), self.train))
-    )
-    pairs = {word: self.words[word] for word in kept}
+    config = self._config
+    pairs = _part(self.words, share, config.seed)
+    old_texts, new_texts = _different_texts(config, self.train)
     return vectors.aligned(old, self.tokenizer, old_texts, new_texts, pairs, config.vectors.dim)
 
   def known(self, models: Sequence[TrainedModel], old: Dictionary) -> list[TrainedModel]:
@@ -151,15 +160,38 @@ class Language:
     return found
 
 
+def _part(words: Mapping[bytes, bytes], share: float, seed: int) -> dict[bytes, bytes]:
+  """A share of a dictionary."""
+  every = sorted(words)
+  order = np.random.default_rng(seed).permutation(len(every))
+  kept = [every[i] for i in order[: max(1, round(share * len(every)))]]
+  return {word: words[word] for word in kept}
+
+
+def _different_texts(config: ConfigDict, new: Source) -> list[list[bytes]]:
+  """Documents of the old language, and others of the new one."""
+  limit, both = config.vectors.bytes, (judge.old_text(config), new)
+  parts = [sources.Part(source, place, 2) for place, source in enumerate(both)]
+  return [sources.sample(part, limit) for part in parts]
+
+
 def check(config: ConfigDict) -> None:
-  """Raises InputError for texts without a dictionary, and the other way round."""
+  """Raises InputError for texts without a dictionary of their words, and the other way round."""
   replacement.check_own(config)
   options = config.languages
   if bool(options.texts) != bool(options.dictionary):
     raise InputError('give both languages.texts and languages.dictionary, or neither.')
   if options.texts:
-    vectors.read_dictionary(options.dictionary)
-    sources.open_source(options.texts, 'train')
+    words, new = vectors.read_dictionary(options.dictionary), options.texts
+    texts = _different_texts(config, sources.open_source(new, 'train'))
+    common = [vectors.common_words(some) for some in texts]
+    pairs = _part(words, min(options.shares) / 100, config.seed).items()
+    known = sum(one in common[0] and other in common[1] for one, other in pairs)
+    if known < config.vectors.dim:
+      raise InputError(
+        f'languages.dictionary: at {min(options.shares)} %, {known} of its pairs have two words '
+        f'that are common in the texts; vectors.dim={config.vectors.dim} needs as many.'
+      )
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
@@ -172,7 +204,9 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     points.setdefault(label, []).append((float(row.where['step']), row))
   panel = plots.row_curves('Another language', 'steps', 'bits per byte', points)
   caption = 'Bits per byte in the other language, before and after continued training in it.'
-  return {'languages.png': plots.Picture(caption, [panel] if points else [])}
+  found = [panel] if points else []
+  found += learning.panels(rows, 'languages_learning')
+  return {'languages.png': plots.Picture(caption, found)}
 
 
 TABLE = Table(
@@ -180,11 +214,13 @@ TABLE = Table(
   measure,
   'The old model in another language: the old one with all words exchanged by a random bijection '
   '(or own texts), a tokenizer learned from it, and a share of the dictionary in percent. `known` '
-  'has the rows of translated tokens. `wechsel` copies no row of a token that is in a word. '
+  'has the rows of translated tokens. `scratch` is a model that was trained in the new language '
+  'from random weights. `wechsel` copies no row of a token that is in a word. '
   'Continued training is on text of the new language. '
   'Differences are paired by seed and document.',
-  ('bits_per_byte', 'ratio_to_old', 'bits_above_random'),
+  ('bits_per_byte', 'ratio_to_old', 'bits_above_random', 'bits_above_mean'),
   check=check,
   pictures=pictures,
+  also={'languages_learning': (learning.CAPTION, learning.COLUMNS)},
   sources=lambda config: (config.data.source, *filter(None, [config.languages.texts])),
 )

@@ -10,8 +10,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
+from experiments.fit import Fitted
 from experiments.recipe import Pictures, Run, Table, TrainSpecs
-from experiments.transplant import judge
+from experiments.transplant import judge, learning
 from experiments.transplant.judge import Scores
 from lib import stats
 from lib.data import sources
@@ -29,11 +30,11 @@ REFERENCES = ('random', 'mean', 'parts')  # methods that the others are compared
 PAIRED = 'seeds×documents'
 
 
-def measure(config: ConfigDict, run: Run) -> Rows:
+def measure(config: ConfigDict, run: Run) -> list[Row]:
   """Trains the old model, makes and judges its transplants, and trains some of them further."""
-  options, rows = config.transplant, Rows('transplant')
+  options, rows, curves = config.transplant, Rows('transplant'), Rows('transplant_learning')
   old, text = judge.old_tokenizer(config), judge.held_out(config)
-  documents = judge.old_text(config)
+  documents, validation = judge.old_text(config), judge.validation_text(config)
   before = judge.train(config, run, 'transplant/old', old, documents)
   models = [one.model for one in before]
   unchanged = judge.score(models, text, np.zeros(old.vocab_size, bool))
@@ -41,9 +42,13 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   for label, family, vocab_size, source in options.news:
     new = judge.train_tokenizer(family, vocab_size, source, config.old.train_bytes)
     is_new = pieces.match(old, new) < 0
+    watched = label == options.continued
     scratch = judge.train(
-      config, run, f'transplant/scratch,new={label}', new, documents, another=judge.ANOTHER
-    )
+      config, run, f'transplant/scratch,new={label}', new, documents,
+      validation=validation if watched else None, another=judge.ANOTHER,
+    )  # fmt: skip
+    if watched:
+      learning.add(curves, {'new': label, 'method': 'scratch'}, scratch)
     donors = [one.model for one in scratch]
     found: dict[tuple[str, int], Scores] = {('scratch', 0): judge.score(donors, text, is_new)}
     makers = Makers(config, old, new, donors)
@@ -56,12 +61,17 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       for steps, methods_of in continuations(options) if label == options.continued else ():
         if method in methods_of:
           at = {'new': label, 'method': method}
-          trained = continued(config, run, new, documents, at, made, steps)
-          found[method, steps] = judge.score(trained, text, is_new)
+          watched = steps == options.long_steps
+          trained = continued(
+            config, run, new, documents, at, made, steps, validation=validation if watched else None
+          )
+          found[method, steps] = judge.score([one.model for one in trained], text, is_new)
+          if watched:
+            learning.add(curves, at, trained, scratch)
     for (method, steps), scores in found.items():
       judge.add(rows, {'new': label, 'method': method, 'step': steps}, scores, unchanged)
     add_differences(rows, label, found)
-  return rows
+  return [*rows, *curves]
 
 
 def continuations(options: ConfigDict) -> list[tuple[int, Sequence[str]]]:
@@ -129,8 +139,9 @@ def continued(
   made: Sequence[TrainedModel],
   steps: int,
   table: str = 'transplant',
+  validation: Source | None = None,
   text: str | None = None,
-) -> list[TrainedModel]:
+) -> list[Fitted]:
   """The transplants after more training on documents, of the source `text` if not the config's."""
   start = {config.seed + i: model for i, model in enumerate(made)}
   changes = {
@@ -138,8 +149,9 @@ def continued(
     'tied': made[0].module.embedding.tied,
   }  # fmt: skip
   path = f'{table}/{name(**where, step=steps)}'
-  trained = judge.train(config, run, path, new, documents, start=start, text=text, **changes)
-  return [one.model for one in trained]
+  return judge.train(
+    config, run, path, new, documents, validation=validation, start=start, text=text, **changes
+  )
 
 
 def add_norms(
@@ -215,7 +227,9 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   title = f'Continued training, tokenizer {options.continued!r}'
   panel = plots.row_curves(title, 'steps', 'bits per byte', points, levels=levels)
   caption = 'Bits per byte of the same text, before and after continued training.'
-  return {'transplant.png': plots.Picture(caption, [panel] if points else [])}
+  found = [panel] if points else []
+  found += learning.panels(rows, 'transplant_learning')
+  return {'transplant.png': plots.Picture(caption, found)}
 
 
 TABLE = Table(
@@ -234,6 +248,7 @@ TABLE = Table(
   ),
   check=check,
   pictures=pictures,
+  also={'transplant_learning': (learning.CAPTION, learning.COLUMNS)},
   train_specs=train_specs,
   sources=lambda config: tuple(
     dict.fromkeys([config.data.source, *(source for *_, source in config.transplant.news)])

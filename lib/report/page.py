@@ -153,10 +153,10 @@ def _lines(block: Block, folder: pathlib.Path) -> str:
       return '\n\n'.join([f'**{title}**', *(_lines(one, folder) for one in inner)])
 
 
-def ruled(cells: Sequence[Sequence[str]]) -> str:
-  """A head and lines of cells as a Markdown table, its columns aligned."""
+def ruled(cells: Sequence[Sequence[str]], align: bool = True) -> str:
+  """A head and lines of cells as a Markdown table, its columns aligned or as narrow as they go."""
   safe = [[text.replace('|', r'\|') for text in line] for line in cells]
-  widths = [max(map(len, column)) for column in zip(*safe)]
+  widths = [max(map(len, column)) if align else 3 for column in zip(*safe)]
   lines = [safe[0], ['-' * width for width in widths], *safe[1:]]
   padded = [[text.ljust(width) for text, width in zip(line, widths)] for line in lines]
   return '\n'.join('| ' + ' | '.join(line) + ' |' for line in padded)

@@ -63,6 +63,7 @@ class Section:
     changed: fields of the config that are not those of the scale, with their values.
     minutes: of measuring.
     devices: it ran on, or '' where it has not ended.
+    made: commit, date and versions of the run, as far as they are known.
     remark: what is wrong with the run, or ''.
     judged: all claims and findings.
     rows: that are worth showing.
@@ -78,6 +79,7 @@ class Section:
   changed: Mapping[str, str]
   minutes: float
   devices: str
+  made: Mapping[str, str]
   remark: str
   judged: Sequence[Judged]
   rows: Sequence[Row]
@@ -109,6 +111,9 @@ class Section:
     if self.changed:
       fields = ', '.join(f'{field} = {value}' for field, value in self.changed.items())
       found.append(f'Other than the scale says: {fields}.')
+    if self.made:
+      parts = ', '.join(f'{name} {value}' for name, value in self.made.items())
+      found.append(f'Measured with {parts}.')
     return [*found, self.remark] if self.remark else found
 
   @property

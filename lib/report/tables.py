@@ -50,7 +50,7 @@ def interval(estimate: Estimate) -> str:
 def signed(value: float, unit: str = '') -> str:
   """A difference, with its sign."""
   size, unit = abs(value), '' if unit == YES_OR_NO else unit
-  return ('−' if value < 0 else '+') + (f'{size:.2g}' if 0 < size < 5e-5 else number(size, unit))
+  return ('−' if value < 0 else '+') + number(size, unit)
 
 
 def errors(rows: Sequence[Row]) -> list[list[str]]:
@@ -85,11 +85,13 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def number(value: float, unit: str = '') -> str:
-  """A loss with four decimals, a count without, a yes or no as such."""
+  """A loss with four decimals, what is far smaller as a power of ten, a count, a yes or no."""
   if unit == YES_OR_NO:
     return 'yes' if value else 'no'
   if value == int(value) and (unit in COUNTS or abs(value) >= 2):
     return f'{int(value):,}'
+  if 0 < abs(value) < 5e-5:
+    return f'{value:.2g}'
   return f'{value:.4f}' if abs(value) < 100 else f'{value:,.1f}'
 
 

@@ -6,12 +6,14 @@ Those that cut bytes as they are become dictionaries, exact for every byte strin
 Which of the two a file is, its rules decide; no text is tried.
 """
 
+import abc
 import functools
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,8 +49,8 @@ def read(path: str | os.PathLike, kind: str) -> base.Tokenizer:
     return whole
 
 
-class ByteLevel(utf8.TextDictionary):
-  """A `tokenizer.json` whose tokens are written in GPT-2's characters for bytes, as it cuts them.
+class JsonDictionary(utf8.TextDictionary):
+  """A `tokenizer.json` whose tokens are fixed bytes, as it cuts text.
 
   Where a token does not come back (an added one that takes spaces with it), single bytes stand for
   what is missing, so every byte string comes back; `fallback_bytes` counts them.
@@ -60,27 +62,30 @@ class ByteLevel(utf8.TextDictionary):
     InputError: its rules change text, or it has no token for some byte.
   """
 
-  family = 'byte_level'
-
   def __init__(self, content: bytes):
     self.content = content
     self._tokenizer = _library(content)
-    if not _cuts_bytes(json.loads(content.decode('utf-8-sig'))):
-      raise InputError('the rules of this tokenizer.json change text')
+    rules = json.loads(content.decode('utf-8-sig'))
+    used = self.rules(rules)
+    if used != rules:
+      self._tokenizer = _library(json.dumps(used).encode())
     added = {i: token.content for i, token in self._tokenizer.get_added_tokens_decoder().items()}
-    of_byte = {character: byte for byte, character in enumerate(byte_characters())}
     pieces = [b''] * _size(self._tokenizer)
     for token, i in self._tokenizer.get_vocab().items():
-      if i in added:
-        pieces[i] = added[i].encode()
-      elif set(token) <= of_byte.keys():
-        pieces[i] = bytes(of_byte[character] for character in token)
-      else:
-        raise InputError(f'token {token!r} is not written in the characters of bytes')
+      pieces[i] = added[i].encode() if i in added else self.piece(token)
     super().__init__(pieces)
-    self._single = {pieces[i]: i for i in np.flatnonzero(self.lengths == 1)[::-1].tolist()}
-    if len(self._single) < len(base.BYTES):
+    if np.any(self.byte_ids < 0):
       raise InputError('this tokenizer.json has no token for some byte')
+
+  @classmethod
+  @abc.abstractmethod
+  def rules(cls, rules: dict[str, Any]) -> dict[str, Any]:
+    """The rules by which text is cut; raises InputError for those of a file that change text."""
+
+  @classmethod
+  @abc.abstractmethod
+  def piece(cls, token: str) -> bytes:
+    """The bytes of a token; raises InputError if it is not written as all are."""
 
   @functools.cached_property
   def special_tokens(self) -> Mapping[int, str]:
@@ -90,8 +95,9 @@ class ByteLevel(utf8.TextDictionary):
 
   @functools.cached_property
   def byte_ids(self) -> np.ndarray:
-    """The id of each single byte, int32 [256]."""
-    return np.array([self._single[bytes([byte])] for byte in base.BYTES], np.int32)
+    """The id of each single byte, int32 [256]; -1 where there is none."""
+    single = {self.pieces[i]: i for i in np.flatnonzero(self.lengths == 1)[::-1].tolist()}
+    return np.array([single.get(bytes([byte]), -1) for byte in base.BYTES], np.int32)
 
   def encode_text(self, text: str) -> list[int]:
     """The library's ids."""
@@ -107,9 +113,81 @@ class ByteLevel(utf8.TextDictionary):
     return {'content': base.byte_array(self.content)}
 
   @classmethod
-  def from_state(cls, state: base.State) -> 'ByteLevel':
+  def from_state(cls, state: base.State) -> Self:
     """Rebuilds from `state()`."""
     return cls(state['content'].tobytes())
+
+
+class ByteLevel(JsonDictionary):
+  """A `tokenizer.json` whose tokens are written in GPT-2's characters for bytes."""
+
+  family = 'byte_level'
+
+  @classmethod
+  def rules(cls, rules: dict[str, Any]) -> dict[str, Any]:
+    """Those of the file."""
+    if not _cuts_bytes(rules):
+      raise InputError('the rules of this tokenizer.json change text')
+    return rules
+
+  @classmethod
+  def piece(cls, token: str) -> bytes:
+    """The bytes of a token."""
+    of_byte = _bytes_of_characters()
+    if not set(token) <= of_byte.keys():
+      raise InputError(f'token {token!r} is not written in the characters of bytes')
+    return bytes(of_byte[character] for character in token)
+
+
+class Metaspace(JsonDictionary):
+  """A `tokenizer.json` that writes a space as ▁ and other bytes as <0x00> to <0xFF>.
+
+  SentencePiece does so, as in Llama 2. The file may put a space before each text, which changes it:
+  here it does not, so that this class shows the pieces of a file and stands for it in no model.
+  """
+
+  family = 'metaspace'
+  refused = sentencepiece.SPACE
+
+  @classmethod
+  def rules(cls, rules: dict[str, Any]) -> dict[str, Any]:
+    """Those of the file, without a space before the text."""
+    marks = lambda step: step == {
+      'type': 'Replace', 'pattern': {'String': ' '}, 'content': sentencepiece.SPACE
+    }  # fmt: skip
+    before = lambda step: step['type'] == 'Prepend' and step['prepend'] == sentencepiece.SPACE
+    metaspace = lambda cut: (
+      cut['type'] == 'Metaspace' and cut.get('replacement') == sentencepiece.SPACE
+    )
+    steps, cuts = _steps(rules.get('normalizer')), _steps(rules.get('pre_tokenizer'))
+    model = rules['model']
+    if (
+      not all(marks(step) or before(step) for step in steps)
+      or not all(metaspace(cut) or _keeps(cut) for cut in cuts)
+      or not (any(map(marks, steps)) or any(map(metaspace, cuts)))
+      or not model.get('byte_fallback')
+      or not _joins_bytes(model)
+    ):
+      raise InputError('the rules of this tokenizer.json change text')
+    never: dict[str, Any] = {'prepend_scheme': 'never', 'add_prefix_space': False}
+    cuts = [{**cut, **never} if metaspace(cut) else cut for cut in cuts]
+    return rules | {
+      'normalizer': {'type': 'Sequence', 'normalizers': [*filter(marks, steps)]},
+      'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': cuts},
+    }
+
+  @classmethod
+  def piece(cls, token: str) -> bytes:
+    """The bytes of a token."""
+    if byte := re.fullmatch('<0x([0-9A-F]{2})>', token):
+      return bytes.fromhex(byte[1])
+    return token.replace(sentencepiece.SPACE, ' ').encode()
+
+  @functools.cached_property
+  def byte_ids(self) -> np.ndarray:
+    """The id of each byte that is written as such, int32 [256]; -1 where there is none."""
+    ids = [self._tokenizer.token_to_id(f'<0x{byte:02X}>') for byte in base.BYTES]
+    return np.array([-1 if i is None else i for i in ids], np.int32)
 
 
 class Foreign(base.Tokenizer):
@@ -282,18 +360,33 @@ def _places(tokenizer, text: str) -> tuple[list[int], list[int]]:
   return found.ids, [stop for _, stop in found.offsets]
 
 
+@functools.cache
+def _bytes_of_characters() -> dict[str, int]:
+  return {character: byte for byte, character in enumerate(byte_characters())}
+
+
 def _cuts_bytes(rules: Mapping[str, Any]) -> bool:
   """Whether a tokenizer.json writes bytes as characters, and only cuts and joins them."""
-  cuts, model = _steps(rules.get('pre_tokenizer')), rules['model']
-  kept = lambda cut: cut['type'] in CUTS and cut.get('behavior') != 'Removed'
+  cuts = _steps(rules.get('pre_tokenizer'))
   as_bytes = [cut for cut in cuts if cut['type'] == 'ByteLevel']
   return (
     not _steps(rules.get('normalizer'))
     and len(as_bytes) == 1
     and not as_bytes[0].get('add_prefix_space', True)
-    and all(kept(cut) or cut in as_bytes for cut in cuts)
-    and model.get('type', 'BPE') in ('BPE', 'Unigram')
-    and not (model.get('continuing_subword_prefix') or model.get('end_of_word_suffix'))
+    and all(_keeps(cut) or cut in as_bytes for cut in cuts)
+    and _joins_bytes(rules['model'])
+  )
+
+
+def _keeps(cut: Mapping[str, Any]) -> bool:
+  """Whether a rule cuts text and drops none of it."""
+  return cut['type'] in CUTS and cut.get('behavior') != 'Removed'
+
+
+def _joins_bytes(model: Mapping[str, Any]) -> bool:
+  """Whether tokens are joined as they are."""
+  return model.get('type', 'BPE') in ('BPE', 'Unigram') and not (
+    model.get('continuing_subword_prefix') or model.get('end_of_word_suffix')
   )
 
 

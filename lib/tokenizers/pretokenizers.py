@@ -11,6 +11,7 @@ whitespace and on three more characters.
 """
 
 import functools
+import reprlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -153,8 +154,8 @@ def _names(rule: str) -> list[str]:
   names = rule.split('+')
   if unknown := [name for name in names if name not in RULES]:
     raise InputError(
-      f'pretokenizer {unknown[0]!r} is unknown: use {", ".join(RULES)}, several of them joined by '
-      f'+, or {REGEX}PATTERN'
+      f'rule {reprlib.repr(unknown[0])} is no pretokenizer: use {", ".join(RULES)}, '
+      f'several joined by +, or {REGEX}PATTERN'
     )
   return names
 

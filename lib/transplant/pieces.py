@@ -4,6 +4,7 @@
 Legend: V old ids, V′ new ids, N pieces, M parts of all of them.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from scipy import sparse
 
 from lib.errors import InputError
 from lib.tokenizers.base import Dictionary, Tokenizer
+from lib.tokenizers.foreign import Foreign, Metaspace
+from lib.tokenizers.utf8 import TextDictionary
 
 
 class Parts(NamedTuple):
@@ -45,7 +48,14 @@ class Parts(NamedTuple):
 
 
 def dictionary(tokenizer: Tokenizer | None, which: str) -> Dictionary:
-  """The tokenizer, if each of its ids has bytes of its own; raises InputError for any other."""
+  """The tokenizer, if each of its ids has bytes of its own; raises InputError for any other.
+
+  A tokenizer.json that puts a space before each text is not lossless; its pieces are those of the
+  same file without that.
+  """
+  if isinstance(tokenizer, Foreign) and tokenizer.kind == '.json':
+    with contextlib.suppress(InputError):
+      return Metaspace(tokenizer.content)
   if not isinstance(tokenizer, Dictionary) or not tokenizer.lossless:
     what = 'none' if tokenizer is None else f'a {tokenizer.family} tokenizer'
     raise InputError(
@@ -59,18 +69,23 @@ def match(old: Dictionary, new: Dictionary) -> np.ndarray:
   """The old id with the bytes of each new id, int64 [V′]; −1 where there is none.
 
   Special tokens match by their names, and never match text. Of several ids with equal bytes the
-  first matches the first, the second the second.
+  first matches the first, the second the second; a token for what has no other one, such as <0x41>
+  for A, comes after the others.
   """
-  places = {key: i for i, key in enumerate(_keys(old))}
-  return np.array([places.get(key, -1) for key in _keys(new)], np.int64)
+  places = {key: i for i, key in _keys(old)}
+  matched = np.full(new.vocab_size, -1, np.int64)
+  for i, key in _keys(new):
+    matched[i] = places.get(key, -1)
+  return matched
 
 
-def _keys(tokenizer: Dictionary) -> Iterator[tuple[bytes | str, int]]:
-  """Of each id, its bytes or name, and how many ids before it have the same."""
+def _keys(tokenizer: Dictionary) -> Iterator[tuple[int, tuple[bytes | str, int]]]:
+  """Each id with its bytes or name, and how many ids before it have the same."""
   seen: Counter[bytes | str] = Counter()
-  for i, piece in enumerate(tokenizer.pieces):
-    key = tokenizer.special_tokens.get(i, piece)
-    yield key, seen[key]
+  last = set(tokenizer.byte_ids.tolist()) if isinstance(tokenizer, TextDictionary) else set()
+  for i in sorted(range(tokenizer.vocab_size), key=last.__contains__):
+    key = tokenizer.special_tokens.get(i, tokenizer.pieces[i])
+    yield i, (key, seen[key])
     seen[key] += 1
 
 

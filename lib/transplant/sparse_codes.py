@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orthogonal matching pursuit of many vectors at once.
 
+The products of what is left of a target with all atoms change, at each step, by a sum of products
+of the atoms so far with all atoms (Batch-OMP, Rubinstein et al., 2008). Those are computed once for
+an atom, and kept in bounded memory: another target may take the same atom.
 Legend: N targets, S atoms, d width, B targets of a batch, k atoms of a target.
 """
 
+import numba
 import numpy as np
 from scipy import sparse
 
 from lib.errors import InputError
 
-BATCH = 256  # targets: their products with 128,000 atoms take 128 MB
+BATCH = 256  # targets, at most
+MEMORY = 2**33  # bytes of kept products of atoms with all atoms, at most
+TILE = 4096  # atoms whose products are changed at once, for the cache
 CLOSE = 1e-6  # of a vector's length: a smaller rest is rounding
 
 
@@ -37,41 +43,87 @@ def omp(
       f'{atoms.shape[1]}; got {k}.'
     )
   lengths = np.linalg.norm(atoms, axis=1)
-  chooser = atoms / np.where(lengths > 0, lengths, 1)[:, None] if normalise else atoms
   values = np.zeros((len(targets), k), targets.dtype)
   chosen = np.zeros((len(targets), k), np.int64)
-  for first in range(0, len(targets), BATCH):
-    rows = slice(first, first + BATCH)
-    values[rows], chosen[rows] = _omp(targets[rows], atoms, chooser, lengths, k)
+  most = MEMORY // (len(atoms) * atoms.itemsize)  # rows of the Gram matrix
+  size = max(1, min(BATCH, most // k))
+  gram = _Gram(atoms, max(most, size * k))
+  for first in range(0, len(targets), size):
+    rows = slice(first, first + size)
+    values[rows], chosen[rows] = _omp(targets[rows], gram, lengths, k, normalise)
   places = np.repeat(np.arange(len(targets)), k), chosen.ravel()
   found = sparse.csr_array((values.ravel(), places), shape=(len(targets), len(atoms)))
   found.eliminate_zeros()
   return found
 
 
+class _Gram:
+  """Rows of the matrix of all products of atoms [S, S], as far as they were asked for.
+
+  Args:
+    atoms: [S, d].
+    most: rows in memory; at least as many as one batch of targets takes atoms.
+  """
+
+  def __init__(self, atoms: np.ndarray, most: int):
+    self.atoms = atoms
+    self.rows = np.empty((min(most, len(atoms)), len(atoms)), atoms.dtype)
+    self._place = np.full(len(atoms), -1)  # of each atom in `rows`
+    self._asked = np.zeros(len(atoms), np.int64)  # how often each atom was asked for
+    self._atom = np.full(len(self.rows), -1)  # whose row it is
+    self._fixed = np.zeros(len(self.rows), bool)  # during a batch
+
+  def begin(self) -> None:
+    """Says that a new batch begins; rows that earlier ones asked for may be replaced."""
+    self._fixed[:] = False
+
+  def find(self, atoms: np.ndarray) -> np.ndarray:
+    """Places in `rows` of the rows of some atoms; they stay there during this batch."""
+    wanted = np.unique(atoms)
+    here = self._place[wanted] >= 0
+    missing = wanted[~here]
+    self._fixed[self._place[wanted[here]]] = True
+    if missing.size:
+      # The rows that were asked for least often are replaced, empty ones first.
+      worth = np.where(self._atom < 0, -1, self._asked[self._atom])
+      worth[self._fixed] = np.iinfo(worth.dtype).max
+      places = np.argpartition(worth, missing.size - 1)[: missing.size]
+      gone = self._atom[places]
+      self._place[gone[gone >= 0]] = -1
+      self._place[missing], self._atom[places], self._fixed[places] = places, missing, True
+      self.rows[places] = self.atoms[missing] @ self.atoms.T
+    self._asked[wanted] += 1
+    return self._place[atoms]
+
+
 def _omp(
-  targets: np.ndarray, atoms: np.ndarray, chooser: np.ndarray, lengths: np.ndarray, k: int
+  targets: np.ndarray, gram: _Gram, lengths: np.ndarray, k: int, normalise: bool
 ) -> tuple[np.ndarray, np.ndarray]:
   """Coefficients and atoms [B, k] of a batch; a step that is not taken has the coefficient 0."""
-  count, width = targets.shape
-  left = targets
+  (count, width), atoms = targets.shape, gram.atoms
+  gram.begin()
+  left, products = targets, targets @ atoms.T
+  sizes = np.empty_like(products)
   basis = np.zeros((count, k, width), targets.dtype)  # orthonormal, of the atoms so far
   triangle = np.tile(np.eye(k, dtype=targets.dtype), (count, 1, 1))  # atoms in that basis
   along = np.zeros((count, k), targets.dtype)  # the targets in it
   chosen = np.zeros((count, k), np.int64)
+  places = np.zeros((count, k), np.int64)  # of the atoms' rows in gram
   least = CLOSE * np.linalg.norm(targets, axis=1)
   active = np.ones(count, bool)
   for step in range(k):
     active &= np.linalg.norm(left, axis=1) > least
     if not active.any():
       break
-    products = np.abs(left @ chooser.T)
-    np.put_along_axis(products, chosen[:, :step], -1, axis=1)
-    atom = products.argmax(axis=1)
+    np.abs(products, out=sizes)
+    if normalise:
+      sizes /= np.where(lengths > 0, lengths, 1)
+    np.put_along_axis(sizes, chosen[:, :step], -1, axis=1)
+    atom = sizes.argmax(axis=1)
     new, onto = atoms[atom], np.zeros((count, step), targets.dtype)
     for _ in range(2):  # once more, for rounding
-      again = np.einsum('bjd,bd->bj', basis[:, :step], new)
-      new = new - np.einsum('bj,bjd->bd', again, basis[:, :step])
+      again = (basis[:, :step] @ new[..., None])[..., 0]
+      new = new - (again[:, None] @ basis[:, :step])[:, 0]
       onto += again
     size = np.linalg.norm(new, axis=1)
     active &= size > CLOSE * lengths[atom]
@@ -82,4 +134,26 @@ def _omp(
     triangle[active, step, step] = size[active]
     along[:, step] = np.einsum('bd,bd->b', new, left)
     left = left - along[:, step, None] * new
+    if step + 1 < k:
+      # The new vector of the basis as a sum of atoms, times its share of the target.
+      some = np.flatnonzero(active)
+      places[some, step] = gram.find(atom[some])
+      last = np.zeros((len(some), step + 1, 1), targets.dtype)
+      last[:, -1, 0] = along[some, step]
+      shares = np.linalg.solve(triangle[some, : step + 1, : step + 1], last)[..., 0]
+      _subtract(products, gram.rows, some, places[some, : step + 1], shares)
   return np.linalg.solve(triangle, along[..., None])[..., 0], chosen
+
+
+@numba.njit(cache=True, nogil=True, fastmath={'contract'})
+def _subtract(products, rows, some, places, shares):
+  """Takes shares [n, j] of `rows` at places [n, j] from the products [B, S] of some targets [n]."""
+  size = products.shape[1]
+  for first in range(0, size, TILE):
+    last = min(size, first + TILE)
+    for i in range(len(some)):
+      changed = products[some[i], first:last]
+      for j in range(places.shape[1]):
+        row, share = rows[places[i, j], first:last], shares[i, j]
+        for column in range(last - first):
+          changed[column] -= share * row[column]

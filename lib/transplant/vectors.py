@@ -113,24 +113,34 @@ class Words(NamedTuple):
   vectors: np.ndarray
 
 
-def of_words(texts: Sequence[bytes], dim: int = DIM) -> Words:
-  """Vectors of the most frequent words of texts, at most `MOST`, that occur twice or more.
+def common_words(texts: Sequence[bytes]) -> dict[bytes, int]:
+  """Counts of the most frequent words of texts, at most `MOST`, that occur twice or more.
 
   Raises:
     InputError: there are none.
   """
-  rows = [[word.lower() for word in WORD.findall(text)] for text in texts]
-  common = Counter(word for row in rows for word in row).most_common(MOST)
-  counted = [(word, count) for word, count in common if count > 1]
-  if not counted:
+  counts = Counter(word.lower() for text in texts for word in WORD.findall(text))
+  found = {word: count for word, count in counts.most_common(MOST) if count > 1}
+  if not found:
     raise InputError('vectors of words need text in which a word occurs twice.')
-  index = {word: i for i, (word, _) in enumerate(counted)}
+  return found
+
+
+def of_words(texts: Sequence[bytes], dim: int = DIM) -> Words:
+  """Vectors of the common words of texts.
+
+  Raises:
+    InputError: there are none.
+  """
+  counted = common_words(texts)
+  rows = [[word.lower() for word in WORD.findall(text)] for text in texts]
+  index = {word: i for i, word in enumerate(counted)}
   counts = sparse.csr_array((len(index), 2 * len(index)), dtype=np.float64)
   for row in rows:
     ids = np.array([index[word] for word in row if word in index], np.int64)
     places = _around(np.ones_like(ids), np.ones_like(ids))
     counts = counts + _counts(ids, ids, places, counts.shape)
-  return Words(index, np.array([count for _, count in counted]), svd(ppmi(counts), dim))
+  return Words(index, np.array([*counted.values()]), svd(ppmi(counts), dim))
 
 
 def aligned(

@@ -16,6 +16,8 @@ from lib.tokenizers.base import Dictionary
 from lib.tokenizers.bpe import BPE
 from lib.tokenizers.foreign import ByteLevel
 
+MULTIPLE = 64  # of the rows of a smaller table: XLA then multiplies them as those of a larger one
+
 
 def union(old: Dictionary, new: Dictionary) -> Dictionary:
   """The old tokenizer with the tokens of the new one after its own, and their merges after its own.
@@ -65,8 +67,9 @@ def trim(
 ) -> tuple[Dictionary, np.ndarray]:
   """The tokenizer with the tokens that texts use alone, and their old ids, ascending, int64 [V'].
 
-  Kept are also the tokens that are merged into them, all single bytes, all added tokens and the ids
-  `keep`. The texts have the same pieces as before; any other text can still be written.
+  Kept are also the tokens that are merged into them, all single bytes, all added tokens, the ids
+  `keep`, and those of the lowest ids, until their number is a multiple of `MULTIPLE`. The texts
+  have the same pieces as before; any other text can still be written.
 
   Raises:
     InputError: a tokenizer that is not BPE.
@@ -76,7 +79,7 @@ def trim(
   if isinstance(tokenizer, BPE) and tokenizer.encoder == 'merges':
     own: list[tuple[int, int]] = [(a, b) for a, b in tokenizer.merges.tolist()]
     made = tokenizer.made.tolist()
-    kept = _closure(used, _by_result(zip(made, own)))
+    kept = _closure(used, _by_result(zip(made, own)), tokenizer)
     place = {old: new for new, old in enumerate(kept)}
     merges = [
       (place[a], place[b])
@@ -91,7 +94,8 @@ def trim(
   used |= {vocab[name] for name in [rules['model'].get('unk_token') or ''] if name in vocab}
   pairs = [pair for pair in _merges(rules) if _made(pair) in vocab]
   as_ids = [(vocab[a], vocab[b]) for a, b in pairs]
-  kept = _closure(used, _by_result(zip((vocab[_made(pair)] for pair in pairs), as_ids)))
+  parts = _by_result(zip((vocab[_made(pair)] for pair in pairs), as_ids))
+  kept = _closure(used, parts, tokenizer)
   place = {old: new for new, old in enumerate(kept)}
   rules['model']['vocab'] = {name: place[i] for name, i in vocab.items() if i in place}
   rules['model']['merges'] = [
@@ -112,14 +116,24 @@ def _by_result(merges: Iterable[tuple[int, tuple[int, int]]]) -> Mapping[int, li
   return found
 
 
-def _closure(used: Iterable[int], parts: Mapping[int, Iterable[int]]) -> list[int]:
-  """The ids used and all that they are merged from, ascending."""
-  found, waiting = set(used), list(used)
-  while waiting:
-    for part in parts.get(waiting.pop(), ()):
-      if part not in found:
-        found.add(part)
-        waiting.append(part)
+def _closure(
+  used: Iterable[int], parts: Mapping[int, Iterable[int]], tokenizer: Dictionary
+) -> list[int]:
+  """The ids used, all that they are merged from, and low ids for a round number, ascending."""
+  found: set[int] = set()
+
+  def add(waiting: list[int]) -> None:
+    while waiting:
+      i = waiting.pop()
+      if i not in found:
+        found.add(i)
+        waiting += parts.get(i, ())
+
+  add([*used])
+  for i in np.flatnonzero(tokenizer.lengths).tolist():
+    if len(found) % MULTIPLE == 0:
+      break
+    add([i])
   return sorted(found)
 
 

@@ -92,7 +92,7 @@ CAUSAL: dict[str, dict[str, Any]] = {
 RECURRENCE: dict[str, dict[str, Any]] = {
   'layer': {'sequences': 256 // 64, 'length': 8192, 'dim': 2048, 'shared': False},
   'averages': {'sequences': 256 // 64, 'length': 4096, 'dim': 1024, 'shared': True},
-  'layer_of_a_cpu': {'sequences': 16, 'length': 128, 'dim': 64, 'shared': False},
+  'layer_of_a_cpu': {'sequences': 8, 'length': 128, 'dim': 64, 'shared': False},
 }
 
 STARTS = (*range(16), *range(16, 128, 7))  # of 32 buckets

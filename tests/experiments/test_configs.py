@@ -51,7 +51,7 @@ def test_the_written_pages_are_those_of_the_code():
   pages = runpy.run_path(str(root / 'docs/reference.py'))['PAGES']
   for name, page in pages.items():
     text = page()
-    assert (root / 'docs' / name).read_text() == text, 'run: python docs/reference.py'
-  config = pages['config.md']()
+    assert (root / name).read_text() == text, 'run: python docs/reference.py'
+  config = pages['docs/config.md']()
   for field in (*common.MODEL, *common.TRAINING, *common.base('cpu', ())['mesh'], 'seed', 'prompt'):
     assert re.search(rf'^\| `(mesh\.)?{field}` \| .* \| .+ \|$', config, re.MULTILINE), field

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import common, hierarchy
-from experiments.hierarchy import arms, noise
+from experiments.hierarchy import arms, chunking, noise
 from experiments.hierarchy.arms import Arm
 from experiments.hierarchy.recipe import RECIPE
 from experiments.recipe import Run
@@ -15,7 +15,7 @@ from lib.errors import InputError
 from lib.evals import word_cuts
 from lib.models.routers import spacelike
 from lib.parallel import sharding
-from lib.report.results import select
+from lib.report.results import Rows, select
 from tests.helpers import addresses
 
 
@@ -79,6 +79,16 @@ def test_the_network_over_chunks_starts_from_a_model_of_tokens(smoke):
     RECIPE.check(config)
 
 
+def test_ablations_are_compared_with_the_whole_model():
+  rng, rows = np.random.default_rng(0), Rows('ablation')
+  bits = {Arm('hnet', 5, without): rng.random((2, 3)) for without in ('', *hierarchy.ABLATIONS)}
+  chunking.add_differences(rows, bits, ('hnet',))
+  found = {row.where['without']: row.measured for row in rows}
+  assert [*found] == [*hierarchy.ABLATIONS]
+  whole, *others = (one.mean() for one in bits.values())
+  np.testing.assert_allclose([*found.values()], np.array(others) - whole)
+
+
 def test_noise_drops_repeats_and_raises_letters():
   rng, text = np.random.default_rng(0), b'A small text, of words.' * 40
   assert noise.noisy(text, 'none', rng, 0.1) == text
@@ -101,9 +111,12 @@ def test_the_largest_models_of_every_scale_build(scale):
   config.check()
   specs = RECIPE.train_specs(config)
   assert {*specs} >= {'arm=two_stages', 'arm=spaces', 'arm=byte_recurrent', 'arm=byte_transformer'}
-  spec = specs['arm=two_stages']()
-  assert spec.batch['inputs'].shape[-1] == config.training.example_bytes
-  jax.eval_shape(spec.experiment.init_fn, jax.random.key(0), dict(spec.batch))
+  ablations = [name for name in specs if 'without' in name] if scale == 'cpu' else []
+  assert len(ablations) in (0, len(config.ablation.without))
+  for name in ('arm=two_stages', *ablations):
+    spec = specs[name]()
+    assert spec.batch['inputs'].shape[-1] == config.training.example_bytes
+    jax.eval_shape(spec.experiment.init_fn, jax.random.key(0), dict(spec.batch))
 
 
 def test_words_begin_after_spaces_and_chance_is_the_mean_of_random_cuts():

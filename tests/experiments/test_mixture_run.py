@@ -130,7 +130,7 @@ def test_mistakes_are_named_before_anything_is_measured(texts, tmp_path):
     ('languages.texts', str(tmp_path / 'one'), 'two or more are needed'),
     ('languages.texts', str(tmp_path / 'nothing'), 'is no folder'),
     ('domains.interval_merges', 1000, 'at most the largest of domains.merges, 60'),
-    ('tokenizer.rule', 'letters', "pretokenizer 'letters' is unknown"),
+    ('tokenizer.rule', 'letters', "rule 'letters' is no pretokenizer"),
     ('data.source', 'stdlib/prose', 'is no folder'),
   ):
     config = mixture.get_config('smoke')

@@ -2,6 +2,7 @@
 """The report over all recipes: runs, what is gathered, the page."""
 
 import ast
+import dataclasses
 import importlib
 import pathlib
 import re
@@ -15,7 +16,8 @@ import pytest
 from PIL import Image
 
 from configs import markov
-from experiments import minutes, reproduce, runner
+from experiments import documents, minutes, reproduce, runner
+from lib import provenance
 from lib.errors import InputError
 from lib.report import claims, published, results, sections
 from lib.report.results import Row, coordinates
@@ -205,7 +207,8 @@ def demo():
     ['make', '--dry-run', 'demo'], cwd=reproduce.ROOT, capture_output=True, text=True, check=True
   )
   lines = done.stdout.replace('\\\n', ' ').splitlines()
-  return [shlex.split(line) for line in lines if '-m experiments.' in line]
+  words = [shlex.split(line.split(' 2>&1')[0]) for line in lines if '-m experiments.' in line]
+  return [line[line.index('-m') - 1 :] for line in words]
 
 
 def test_the_demo_runs_a_part_of_every_paper_and_its_report_gathers_them():
@@ -221,8 +224,43 @@ def test_the_demo_runs_a_part_of_every_paper_and_its_report_gathers_them():
     reproduce.recipe_of(name).check(config)
     folders.append(given['workdir'])
   papers = [name for name in reproduce.RECIPES if name != 'matrix']
-  assert [pathlib.Path(folder).name for folder in folders] == papers
-  assert f'--gather={",".join(folders)}' in last
+  assert sorted(pathlib.Path(folder).name for folder in folders) == sorted(papers)
+  assert f'--gather={",".join(f"runs/demo/{name}" for name in papers)}' in last
+
+
+def test_the_table_of_the_readme_is_what_was_recorded():
+  readme = (reproduce.ROOT / 'README.md').read_text()
+  recorded = documents.read()
+  assert documents.with_table(readme, documents.table(recorded)) == readme
+  for name, run in recorded.items():
+    said = (reproduce.ROOT / documents.FOLDER / f'{name}.md').read_text()
+    for verdict, count in run['verdicts'].items():
+      assert verdict == 'not run here' or said.count(f'*{verdict}*') >= count
+  pages = {path.stem for path in (reproduce.ROOT / documents.FOLDER).glob('*.md')}
+  assert pages == recorded.keys()
+
+
+def test_a_recorded_run_changes_its_own_page_and_line_alone(report, tmp_path):
+  _, section = report
+  (tmp_path / 'README.md').write_text(f'a\n{documents.BEGIN}\n{documents.END}\nb\n')
+  documents.record([section], tmp_path)
+  page = tmp_path / documents.FOLDER / 'markov.md'
+  before = page.read_text()
+  assert before.count('*agrees with the theorem*') == 1
+  assert f'commit {provenance.commit()}' in before
+  assert str(tmp_path) not in before
+  documents.record([dataclasses.replace(section, name='matrix')], tmp_path)
+  assert page.read_text() == before
+  found = documents.read(tmp_path)
+  assert list(found) == ['markov', 'matrix']
+  assert sum(found['markov']['verdicts'].values()) == len(section.claims)
+  first, *lines, last = (tmp_path / 'README.md').read_text().splitlines()
+  assert (first, last) == ('a', 'b')
+  verdicts = [line.split(' | ')[2] for line in lines[3:-1]]
+  assert [text.startswith('[') for text in verdicts] == [
+    name in found for name in reproduce.RECIPES
+  ]
+  assert (page.parent / 'matrix' / 'wide.png').exists()
 
 
 @pytest.mark.parametrize('name', reproduce.RECIPES)

@@ -7,7 +7,7 @@ import pytest
 
 from configs import common, transplant
 from experiments.recipe import Run
-from experiments.transplant import judge, languages, noise_anchor
+from experiments.transplant import judge, languages, learning, noise_anchor
 from experiments.transplant.recipe import RECIPE
 from lib.data import relexified
 from lib.errors import InputError
@@ -73,6 +73,27 @@ def test_the_split_is_of_the_tokens_that_the_old_tokenizer_lacks(smoke):
     powers = np.exp(model.logits([model.first_id, *ids[:5]]).astype(np.float64))
     shares.append(powers[:, is_new].sum(axis=1) / powers.sum(axis=1))
   assert judge.mass_of_new(model, texts, is_new) == pytest.approx(np.mean(shares), rel=1e-4)
+
+
+def test_speed_is_the_steps_of_a_model_from_scratch_to_the_same_loss(smoke):
+  rows, config, _ = smoke
+  for table, method in (('transplant_learning', 'random'), ('languages_learning', 'wechsel')):
+    of = lambda method, step, column, table=table: (
+      select(rows, table, column, method=method, step=step)[0].measured
+    )
+    last = config.transplant.long_steps if 'transplant' in table else max(config.languages.steps)
+    assert of('scratch', config.base.steps, 'validation_bits_per_byte') < of(
+      'scratch', 0, 'validation_bits_per_byte'
+    )
+    assert 0 <= of(method, last, 'steps_of_scratch') <= config.base.steps
+    worth = of(method, last, 'steps_of_scratch')
+    assert of(method, last, 'speed_up') == pytest.approx(worth / last)
+  curve = {0: 8.0, 10: 4.0, 20: 3.0, 30: 3.5}
+  for level in (7.0, 4.0, 3.2):  # as numpy does it, where the curve falls
+    expected = np.interp(-level, [-8.0, -4.0, -3.0], [0, 10, 20])
+    assert learning.steps_to(curve, level) == (pytest.approx(expected), True)
+  assert learning.steps_to(curve, 9.0) == (0, True)
+  assert learning.steps_to(curve, 2.0) == (30, False)
 
 
 def test_without_noise_a_linear_map_explains_all_and_noise_takes_away(smoke):
@@ -156,6 +177,13 @@ def test_mistakes_are_named(tmp_path):
   file = tmp_path / 'words'
   file.write_bytes(b'Hund\tdog\nhund hound\n\n')
   assert vectors.read_dictionary(file) == {b'hund': b'dog'}
+  config = transplant.get_config('smoke')
+  config.languages.update(texts='stdlib/prose', dictionary=str(file))
+  with pytest.raises(InputError, match='at 100 %, 0 of its pairs have two words'):
+    RECIPE.check(config)
+  config.vectors.dim = 2
+  file.write_bytes(b'the the\nof of\n')
+  RECIPE.check(config)
   file.write_bytes(b'alone')
   with pytest.raises(InputError, match='a word and its translation'):
     vectors.read_dictionary(file)

@@ -53,6 +53,12 @@ class Uniform:
     return np.full((len(lengths), 256), 1 / 256, np.float32)
 
 
+@functools.cache  # all modes of a table ask for the same rows
+def _random_row(seed: int, concentration: float, text: bytes) -> np.ndarray:
+  rng = np.random.default_rng([seed, *text])
+  return rng.dirichlet(np.full(256, concentration)).astype(np.float32)
+
+
 class Random:
   """Any probabilities, drawn anew for each text by its hash: peaked, flat, with zeros."""
 
@@ -60,11 +66,8 @@ class Random:
     self.seed, self.concentration = seed, concentration
 
   def __call__(self, prefixes, lengths):
-    rows = []
-    for prefix, n in zip(prefixes, lengths, strict=True):
-      rng = np.random.default_rng([self.seed, *prefix[:n].tolist()])
-      rows.append(rng.dirichlet(np.full(256, self.concentration)))
-    return np.stack(rows).astype(np.float32)
+    texts = [prefix[:n].tobytes() for prefix, n in zip(prefixes, lengths, strict=True)]
+    return np.stack([_random_row(self.seed, self.concentration, text) for text in texts])
 
 
 class Stepping:

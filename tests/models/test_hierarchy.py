@@ -12,6 +12,7 @@ import pytest
 
 from lib import language_model
 from lib.embeddings.learned import Learned
+from lib.embeddings.lexinvariant import Lexinvariant
 from lib.errors import InputError
 from lib.language_model import TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
@@ -176,9 +177,20 @@ def test_a_model_of_two_stages_is_saved_and_sampled(tmp_path):
   assert again.fingerprint == made.fingerprint
   with pytest.raises(InputError, match='no layout can say a Hierarchy'):
     again.export(tmp_path / 'export')
-  text = b''.join(again.generate(b'a b', max_bytes=9, temperature=0))
-  ids = [256, *b'a b', *text][:9]  # greedy: each byte is the likeliest one after those before it
-  assert again.logits(ids[:-1])[3:].argmax(axis=-1).tolist() == ids[4:]
+  prompts = b'a b', b'c d'
+  parts = [*again.generate(prompts, max_bytes=9, temperature=0)]
+  for prompt, *text in zip(prompts, *parts, strict=True):
+    # Greedy: each byte is the likeliest one after those before it.
+    ids = [256, *prompt, *b''.join(text)][:9]
+    assert again.logits(ids[:-1])[3:].argmax(axis=-1).tolist() == ids[4:]
+
+
+def test_a_hierarchy_reads_rows_that_are_sampled():
+  model = LanguageModel(Lexinvariant(256, DIM), hierarchy(Marked(ENDS)))
+  ones = jnp.ones((2, 8), jnp.int32)
+  batch = {'inputs': ones, 'targets': ones, 'segments': ones, 'positions': ages(ones)}
+  nats, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), batch, jax.random.key(1))
+  assert nats.shape == (2, 8)
 
 
 def test_flops_are_those_of_each_stage_times_its_chunks():

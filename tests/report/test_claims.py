@@ -331,7 +331,8 @@ def test_claims_name_tables_fields_and_numbers_that_exist(paper):
   config = importlib.import_module(f'configs.{paper}')
   known = {f'{e["table"]} / {e["row"]} / {e["column"]}' for e in published.load(paper)['entries']}
   # Some tables come with others.
-  tables = {*config.TABLES, 'in_context_audit', 'tokenizers', 'untried', 'published'}
+  also = {'in_context_audit', 'languages_learning'}
+  tables = {*config.TABLES, *also, 'tokenizers', 'untried', 'published'}
   assert sum(not one.audit for one in loaded) >= 6 * bool(known)
   assert sum(one.audit for one in loaded) >= 2
   for claim in loaded:
@@ -378,7 +379,7 @@ def section(paper, rows, same_sizes):
   """The run of a paper with some rows, judged."""
   return Section(
     name=paper, title=paper, summary='', scale='smoke', changed={}, minutes=1.0, devices='',
-    remark='',
+    made={}, remark='',
     judged=claims.judge_all(paper, rows, same_sizes=same_sizes), rows=[],
     errors=tables.errors(rows), captions={}, pictures={},
   )  # fmt: skip

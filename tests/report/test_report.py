@@ -193,7 +193,7 @@ def test_rows_of_lossy_tokenizers_are_marked_in_every_form():
 def shown(rows):
   """The page of a run that shows these rows."""
   one = sections.Section(
-    'x', 'X', '', 'cpu', {}, 1.0, '', '', [], rows, [['a'], ['b']], {}, {}
+    'x', 'X', '', 'cpu', {}, 1.0, '', {}, '', [], rows, [['a'], ['b']], {}, {}
   )  # fmt: skip
   return page.html('', sections.report([one], []))
 
@@ -206,7 +206,7 @@ def test_a_comma_without_a_name_is_of_the_value():
 def test_yes_or_no_and_counts_are_shown_as_such():
   assert [tables.number(x, 'yes/no') for x in (0.0, 1.0)] == ['no', 'yes']
   assert [tables.number(x, 'tokens') for x in (0.0, 1.0, 65536.0)] == ['0', '1', '65,536']
-  assert [tables.number(x, 'nats') for x in (0.0, 1.0)] == ['0.0000', '1.0000']
+  assert [tables.number(x, 'nats') for x in (0.0, 1.0, 2.22e-16)] == ['0.0000', '1.0000', '2.2e-16']
 
 
 def test_a_table_of_a_terminal_fits_and_says_what_it_leaves_out():

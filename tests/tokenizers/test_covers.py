@@ -8,7 +8,7 @@ import pytest
 
 from lib import tokenizers
 from lib.errors import InputError
-from lib.tokenizers import covers, registry
+from lib.tokenizers import bpe_apply, covers, pretokenizers, registry
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.bpe import BPE, train_bpe, train_bpe_unsplit
 from lib.tokenizers.covers import _OF_CLASS
@@ -35,12 +35,26 @@ def canonical(tokenizer, letters, more):
   found, letters = set(), [bytes([byte]) for byte in letters]
   texts = [b''.join(t) for n in range(LENGTH + 1) for t in itertools.product(letters, repeat=n)]
   after = [b''.join(t) for n in range(3) for t in itertools.product(more, repeat=n)]
-  for text in texts:
-    for ids in map(tokenizer.encode, [text + one for one in after]):
-      ends = np.cumsum(tokenizer.byte_lengths(ids))
-      for count in range(1, np.searchsorted(ends, len(text), side='right') + 1):
-        found.add(tuple(ids[:count].tolist()))
+  pairs = [(text, one) for text in texts for one in after]
+  for (text, _), ids in zip(pairs, encoded(tokenizer, [a + b for a, b in pairs]), strict=True):
+    size = 0
+    for count, token in enumerate(ids, start=1):
+      size += len(tokenizer.pieces[token])
+      if size > len(text):
+        break
+      found.add(tuple(ids[:count]))
   return found
+
+
+def encoded(tokenizer, texts):
+  """The ids of each text; of BPE in one call, which cuts each by itself."""
+  if not isinstance(tokenizer, BPE):
+    return [tokenizer.encode(text).tolist() for text in texts]
+  stops = pretokenizers.cut_each(texts, tokenizer.rule)
+  ids = bpe_apply.encode(b''.join(texts), stops, tokenizer.tables)
+  ends = np.cumsum(tokenizer.byte_lengths(ids))
+  last = np.searchsorted(ends, np.cumsum([*map(len, texts)]), side='right').tolist()
+  return [ids[a:b].tolist() for a, b in itertools.pairwise([0, *last])]
 
 
 def followed(tokenizer, letters):

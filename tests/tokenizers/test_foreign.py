@@ -5,6 +5,7 @@ import base64
 import copy
 import io
 import json
+import pathlib
 import re
 import time
 
@@ -29,7 +30,7 @@ from lib.data import encoded, pipeline
 from lib.errors import InputError
 from lib.evals import ngram
 from lib.tokenizers import container, documents
-from lib.tokenizers.foreign import ByteLevel, Foreign
+from lib.tokenizers.foreign import ByteLevel, Foreign, Metaspace
 from lib.tokenizers.sentencepiece import train_sentencepiece
 from lib.tokenizers.wordpiece import WordPiece
 from tests.helpers import hostile
@@ -95,6 +96,45 @@ def test_truncation_padding_and_special_tokens_are_left_out():
 
 
 NASTY = "A  b\r\n\tÀ\u00a0\ufb01 e\u0301\u200d漢\U0001f600 1,234.5 it's\x00 \u2581_ "
+SPACES = json.loads(
+  (pathlib.Path(__file__).parents[1] / 'fixtures/hf/llama/tokenizer.json').read_text()
+)  # Llama 2's rules
+WITH_METASPACE = SPACES | {
+  'normalizer': None,
+  'pre_tokenizer': {
+    'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'always', 'split': True
+  },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('rules', [SPACES, WITH_METASPACE], ids=['normalizer', 'metaspace'])
+@settings(max_examples=40, deadline=None)
+@given(data=st.binary(max_size=12), text=st.text('Them odlx,▁é', max_size=12))
+def test_spaces_that_are_written_as_characters_are_bytes(rules, data, text):
+  content = json.dumps(rules).encode()
+  made, whole = Metaspace(content), Foreign(content, '.json')
+  for one in (data, text.encode(), b' ' + data):
+    ids = made.encode(one)
+    assert made.decode(ids) == one
+    assert b''.join(made.pieces[i] for i in ids) == one
+  # The library puts a space before a text; otherwise the ids are its own.
+  text = text.replace('▁', '').lstrip(' ')
+  if text:
+    assert made.encode(f' {text}'.encode()).tolist() == whole.encode(text.encode()).tolist()
+
+
+def test_files_that_change_more_than_spaces_are_refused():
+  for key, value in {
+    'normalizer': {'type': 'Lowercase'},
+    'pre_tokenizer': {'type': 'Whitespace'},
+    'model': SPACES['model'] | {'byte_fallback': False},
+  }.items():
+    with pytest.raises(InputError, match='change text'):
+      Metaspace(json.dumps(SPACES | {key: value}).encode())
+  with pytest.raises(InputError, match='change text'):  # spaces are dropped
+    Metaspace(json.dumps(SPACES | {'normalizer': None}).encode())
+
+
 PREFIX = pre_tokenizers.ByteLevel(add_prefix_space=False)
 CUTS = {
   'bytes': [PREFIX],

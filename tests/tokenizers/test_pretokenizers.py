@@ -119,8 +119,8 @@ def test_cutting_is_linear_on_runs(rule):
 @pytest.mark.parametrize(
   ('rule', 'message'),
   [
-    ('word', "pretokenizer 'word' is unknown: use none, words, .*, or regex:PATTERN"),
-    ('words+', "pretokenizer '' is unknown"),
+    ('word', "rule 'word' is no pretokenizer: use none, words, .*, or regex:PATTERN"),
+    ('words+', "rule '' is no pretokenizer"),
     ('regex:(', 'is no regular expression for pretokens'),
   ],
 )

@@ -117,7 +117,7 @@ def test_what_cannot_be_read_or_written(tmp_path):
     Ranks([b'\x00'], 'none')
   with pytest.raises(InputError, match='two ranks have the same bytes'):
     Ranks([*SINGLES, b'ab', b'ab'], 'none')
-  with pytest.raises(InputError, match='is unknown: use none'):
+  with pytest.raises(InputError, match='is no pretokenizer: use none'):
     Ranks(SINGLES, 'no such')
   path = written(tmp_path, SINGLES)
   with pytest.raises(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """BPE within words: ours, tiktoken and Hugging Face with the same merges, in turns on one core.
 
-Bytes in, int32 ids out; the ids must be equal. Then the learning of the merges, on all cores. Where
-rustbpe is installed, it learns from the same text, and encodes by what it learned.
+Bytes in, int32 ids out; the ids must be equal. No cache of words is kept from one call to the next.
+Then the learning of the merges, on all cores. Where rustbpe is installed, it learns from the same
+text, and encodes by what it learned.
 """
 
 import functools
@@ -26,6 +27,7 @@ from lib.tokenizers.bpe import BPE, train_bpe
 
 RULE, SIZE = 'cl100k', 1 << 15
 LEARNED = 60_000_000  # bytes of distinct files that merges are learned from
+PROCESS = pathlib.Path('/proc/self')
 RUN = 1 << 20  # bytes of the texts of one letter, of spaces, and of noise
 
 
@@ -46,22 +48,38 @@ def table(held_out: bytes, repeats: int) -> Iterator[list[Row]]:
   [pattern] = pretokenizers.patterns(RULE)
   ranks = {piece: i for i, piece in enumerate(ours.pieces)}
   theirs = tiktoken.Encoding('ours', pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-  library = Tokenizer.from_str(ours.to_json())
+  library, uncached = (Tokenizer.from_str(ours.to_json()) for _ in range(2))
+  uncached.model._resize_cache(0)
+
+  def by_library(data: bytes) -> np.ndarray:
+    library.model._clear_cache()
+    return np.array(library.encode_batch_fast([data.decode()])[0].ids, np.int32)
+
+  by_uncached = lambda data: np.array(uncached.encode_batch_fast([data.decode()])[0].ids, np.int32)
   text = held_out.decode('utf-8', 'ignore').encode()
   works: dict[str, Callable[[bytes], np.ndarray]] = {
     'ours': ours.apply,
     'ours without a cache of words': lambda data: ours.apply(data, cache=False),
     peer('tiktoken'): lambda data: np.array(theirs.encode_ordinary(data.decode()), np.int32),
-    peer('tokenizers'): lambda data: np.array(library.encode(data.decode()).ids, np.int32),
+    peer('tokenizers'): by_library,
+    f'{peer("tokenizers")} without a cache of words': by_uncached,
   }
   yield _encoding(works, others, text, repeats)
+  walk = {'method': 'ours by the last token of every prefix', 'text': 'held_out'}
+  rate = len(text) / min(_seconds(lambda: ours.last_tokens(text)) for _ in range(repeats)) / 1e6
+  yield [Row('bpe', walk, 'encode_mb_per_core_s', rate, unit='MB/s', note='in one walk')]
   for kind, data in (
     ('letters', b'a' * RUN), ('spaces', b' ' * RUN), ('noise', np.random.default_rng(0).bytes(RUN))
   ):  # fmt: skip
     row = {'method': 'ours', 'text': kind}
-    rate = RUN / min(_seconds(functools.partial(ours.apply, data)) for _ in range(repeats)) / 1e6
+    whole, quarter = (
+      min(_seconds(functools.partial(ours.apply, part)) for _ in range(repeats))
+      for part in (data, data[: RUN // 4])
+    )
+    note = '1 MiB, one piece or so'
     yield [
-      Row('bpe', row, 'encode_mb_per_core_s', rate, unit='MB/s', note='1 MiB, one piece or so')
+      Row('bpe', row, 'encode_mb_per_core_s', RUN / whole / 1e6, unit='MB/s', note=note),
+      Row('bpe', row, 'seconds_over_a_quarter', whole / quarter, note='4 is linear in the length'),
     ]
 
 
@@ -90,6 +108,13 @@ def _seconds(work: Callable[[], object]) -> float:
   begin = time.process_time()
   work()
   return time.process_time() - begin
+
+
+def _resident(field: str) -> float:
+  """MB of this process, on Linux: VmRSS now, VmHWM at most since the peak was reset."""
+  lines = (PROCESS / 'status').read_text().splitlines()
+  [line] = [line for line in lines if line.startswith(field)]
+  return int(line.split()[1]) * 1024 / 1e6
 
 
 Work = Callable[[bytes], np.ndarray]
@@ -152,8 +177,10 @@ def _learning(documents: list[bytes]) -> tuple[BPE, dict[str, Work], list[Row]]:
     others[peer('rustbpe')] = lambda data: np.array(rust.encode(data.decode()), np.int32)
   rows = []
   for name, work in works.items():
+    (PROCESS / 'clear_refs').write_text('5')  # resets the peak
+    before = _resident('VmRSS')
     begin, cpu = time.perf_counter(), _seconds(work)
-    wall = time.perf_counter() - begin
+    wall, memory = time.perf_counter() - begin, _resident('VmHWM') - before
     row = {'method': name, 'text': 'learned'}
     note = (
       f'{SIZE:,} ids from {size:,} bytes of {len(documents):,} distinct files, '
@@ -162,5 +189,6 @@ def _learning(documents: list[bytes]) -> tuple[BPE, dict[str, Work], list[Row]]:
     rows += [
       Row('bpe', row, 'learn_seconds', wall, unit='s', note=note),
       Row('bpe', row, 'learn_core_seconds', cpu, unit='s', note=note),
+      Row('bpe', row, 'learn_mb', memory, unit='MB', note='above the text, at most'),
     ]
   return made[0], others, rows
