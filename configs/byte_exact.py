@@ -25,7 +25,7 @@ SECTIONS = {
   },
   # folder that keeps the training text as tokens for later epochs and runs; '': none
   'token_cache': '',
-  'model': common.TRAINED  # the models of all tables but bias: one for each tokenizer and seed
+  'model': common.SMALL  # the models of all tables but bias: one for each tokenizer and seed
   | {
     # ids of each trained tokenizer
     'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256, most=2**24),
@@ -34,17 +34,10 @@ SECTIONS = {
     'layers': Scaled(1, 2, 8, 12),
     'dim': Scaled(16, 96, 512, 768),
     'heads': Scaled(2, 4, 8, 12),
-    'norm': 'rms',
     'length': Scaled(48, 128, 512, 2048),
     'batch_size': Scaled(8, 8, 64, 256),
     'steps': Scaled(4, 300, 4000, 100_000),
-    'seeds': Scaled(2, 3, 3, 3),
-    'side_by_side': Scaled(2, 3, 1, 1),
-    'optimizer': 'muon',
-    'rates': Scaled((2e-2,), (2e-2,), (1e-2,), (5e-3,)),
-    'warmup': 0.1,
     'evaluate_every': 1000,
-    'checkpoint_every': 1000,
   },
   'cut': {
     'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),  # names of tokenizers

@@ -59,6 +59,14 @@ TRAINING = Section() | {
   'checkpoint_every': 1000,  # steps between checkpoints
 }
 TRAINED = MODEL | TRAINING  # a section of a model and its training
+SMALL = TRAINED | {  # a model of text, whose seeds train at once on a CPU
+  'norm': 'rms',
+  'seeds': Scaled(2, 3, 3, 3),
+  'side_by_side': Scaled(2, 3, 1, 1),
+  'optimizer': 'muon',
+  'rates': Scaled((2e-2,), (2e-2,), (1e-2,), (5e-3,)),
+  'warmup': 0.1,
+}
 # M1, the byte model of the neural codecs (`experiments.coders`). Its norm is RMS and its initial
 # kernels are scaled by fan-in.
 M1 = Section({key: value for key, value in TRAINED.items() if key not in ('norm', 'init_std')})

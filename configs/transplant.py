@@ -57,23 +57,16 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # bytes of text on which each tokenizer is trained
       'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),
     },
-    'base': common.TRAINED  # the model that is transplanted
+    'base': common.SMALL  # the model that is transplanted
     | {
       'tied': True,  # whether the LM head shares the input table
       'layers': Scaled(1, 2, 8, 16),
       'dim': Scaled(16, 64, 512, 2048),
       'heads': Scaled(2, 4, 8, 32),
-      'norm': 'rms',
       'length': Scaled(48, 128, 512, 4096),
       'batch_size': Scaled(4, 4, 64, 256),
       'steps': Scaled(4, 400, 4000, 100_000),
-      'seeds': Scaled(2, 3, 3, 3),
-      'side_by_side': Scaled(2, 3, 1, 1),
-      'optimizer': 'muon',
-      'rates': Scaled((2e-2,), (2e-2,), (1e-2,), (5e-3,)),
-      'warmup': 0.1,
       'evaluate_every': Scaled(2, 25, 100, 1000),  # steps between points of a learning curve
-      'checkpoint_every': 1000,
     },
     'continued': {  # training of models after a transplant
       'rate': Scaled(5e-3, 5e-3, 3e-3, 1e-3),  # peak learning rate

@@ -5,6 +5,7 @@ The other language is the old one with its words exchanged, so that the dictiona
 or own texts with an own dictionary.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from lib.report.results import Row, Rows, select
 from lib.tokenizers import registry
 from lib.tokenizers.base import Dictionary
 from lib.transplant import pieces, vectors
+from lib.transplant.vectors import Words
 
 PLAIN = ('random', 'mean', 'parts')  # methods that need no dictionary
 
@@ -130,10 +132,14 @@ class Language:
 
     The texts of the two languages are different documents.
     """
-    config = self._config
-    pairs = _part(self.words, share, config.seed)
-    old_texts, new_texts = _different_texts(config, self.train)
-    return vectors.aligned(old, self.tokenizer, old_texts, new_texts, pairs, config.vectors.dim)
+    pairs = _part(self.words, share, self._config.seed)
+    return vectors.aligned(old, self.tokenizer, *self._known_words, pairs)
+
+  @functools.cached_property
+  def _known_words(self) -> tuple[Words, Words]:
+    """Vectors of the words of both languages."""
+    texts, dim = _different_texts(self._config, self.train), self._config.vectors.dim
+    return vectors.of_words(texts[0], dim), vectors.of_words(texts[1], dim)
 
   def known(self, models: Sequence[TrainedModel], old: Dictionary) -> list[TrainedModel]:
     """The models with the rows of translated pieces; other pieces have the mean of their parts.

@@ -119,7 +119,7 @@ class JsonDictionary(utf8.TextDictionary):
 
 
 class ByteLevel(JsonDictionary):
-  """A `tokenizer.json` whose tokens are written in GPT-2's characters for bytes."""
+  """A `tokenizer.json` with tokens in GPT-2's characters for bytes, as it cuts them."""
 
   family = 'byte_level'
 

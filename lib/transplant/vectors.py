@@ -144,12 +144,7 @@ def of_words(texts: Sequence[bytes], dim: int = DIM) -> Words:
 
 
 def aligned(
-  old: Dictionary,
-  new: Dictionary,
-  old_texts: Sequence[bytes],
-  new_texts: Sequence[bytes],
-  pairs: Mapping[bytes, bytes],
-  dim: int = DIM,
+  old: Dictionary, new: Dictionary, one: Words, other: Words, pairs: Mapping[bytes, bytes]
 ) -> Pair:
   """Vectors of the pieces of two languages in one space, as in WECHSEL (arXiv 2112.06598).
 
@@ -159,15 +154,13 @@ def aligned(
   Args:
     old: the tokenizer of the old language.
     new: that of the new one.
-    old_texts: in the old language.
-    new_texts: in the new one.
+    one: words of the old language.
+    other: words of the new one.
     pairs: lower-case word of the old language -> that of the new one.
-    dim: of the vectors.
 
   Raises:
     InputError: too few pairs whose words both occur.
   """
-  one, other = of_words(old_texts, dim), of_words(new_texts, dim)
   width = min(one.vectors.shape[1], other.vectors.shape[1])
   known = [(one.rows[a], other.rows[b]) for a, b in pairs.items()
            if a in one.rows and b in other.rows]  # fmt: skip
