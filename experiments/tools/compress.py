@@ -48,8 +48,12 @@ OUT = flags.DEFINE_string('out', None, 'What to write: a file, or the folder of 
 FORCE = flags.DEFINE_bool('force', False, 'Overwrite a file that is there.')
 VERIFY = flags.DEFINE_bool('verify', False, 'Decode while encoding, lossless or not.')
 SPLIT = flags.DEFINE_string('split', 'train', 'Corpus: the split of the source.')
-SHARDS = flags.DEFINE_integer('shards', None, 'Corpus: files to write; by default by its size.')
-WORKERS = flags.DEFINE_integer('workers', None, 'Corpus: processes; by default one a core.')
+SHARDS = flags.DEFINE_integer(
+  'shards', None, 'Corpus: files to write; by default by its size.', lower_bound=1
+)
+WORKERS = flags.DEFINE_integer(
+  'workers', None, 'Corpus: processes; by default one a core.', lower_bound=1
+)
 RUNNER = flags.DEFINE_enum('runner', 'processes', ('processes', 'beam'), 'Corpus: what runs it.')
 BEAM = flags.DEFINE_multi_string(
   'beam', [], "Corpus: an option of Beam's, such as --beam=--runner=X."

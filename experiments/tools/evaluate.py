@@ -18,6 +18,7 @@ import time
 from absl import flags
 
 from experiments.tools import command, models, scores
+from experiments.tools.models import LARGEST_SEED
 from lib.language_model import byte_law
 from lib.tasks import questions
 
@@ -27,7 +28,9 @@ LIMIT = flags.DEFINE_integer('limit_bytes', 100_000, 'Bytes of it at most.', low
 CSV = flags.DEFINE_string('csv', '', 'A new file for the scores.')
 VIEW = flags.DEFINE_enum('view', 'documents', ('documents', 'tokens', 'bytes'), 'Lines of the CSV.')
 QUESTIONS = flags.DEFINE_string('questions', '', 'Multiple choice in place of a text.')
-SEED = flags.DEFINE_integer('seed', 0, 'Of random rows, if the embedding draws them.')
+SEED = flags.DEFINE_integer(
+  'seed', 0, 'Of random rows, if the embedding draws them.', 0, LARGEST_SEED
+)
 
 
 def execute(*folders: str) -> None:

@@ -21,6 +21,7 @@ CONTEXT = flags.DEFINE_integer(
 DTYPE = flags.DEFINE_enum(
   'dtype', '', ('', 'float32', 'bfloat16'), 'Of activations; by default the model’s own.'
 )
+LARGEST_SEED = 2**31 - 1
 SPLITS = ('train', 'validation', 'test')
 
 

@@ -33,7 +33,7 @@ MAX_BYTES = flags.DEFINE_integer('max_bytes', 400, 'Bytes of each text at most.'
 TEMPERATURE = flags.DEFINE_float('temperature', 1.0, 'Divides the logits; 0: the likeliest token.')
 TOP_K = flags.DEFINE_integer('top_k', 0, 'Sample among so many of the likeliest tokens; 0: all.')
 TOP_P = flags.DEFINE_float('top_p', 1.0, 'Sample among the likeliest of this probability together.')
-SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.')
+SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.', 0, models.LARGEST_SEED)
 COMPARE = flags.DEFINE_integer('compare', 0, 'Tokens to time ways of decoding by.', lower_bound=0)
 
 
