@@ -56,6 +56,7 @@ SECTIONS = {
   },
   'cost': {
     'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),  # names of tokenizers
+    'vocab_size': Field(Scaled(512, 4096, 8192, 32_000), least=256),  # ids of each
     'texts': Field(Scaled(3, 64, 128, 128), least=1),  # number of held-out texts
     'length': Field(Scaled(40, 512, 1024, 2048), least=2),  # bytes of each text
   },

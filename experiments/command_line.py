@@ -125,7 +125,7 @@ def help_text(name: str) -> str:
   define_flags(name)
   about, _, _ = str(config.__doc__).partition('\n\n  python -m')
   command = f'python -m experiments.{name}'
-  prompt = ['  --config.prompt: a text that the trained model answers.']
+  prompt = ['  --config.prompt: A text that the trained model continues or deciphers.']
   if 'prompt' not in config.get_config():
     prompt = []
   lines = [

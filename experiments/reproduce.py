@@ -46,9 +46,9 @@ NEXT = (  # what a reader may type after the report
 )
 
 SCALE = flags.DEFINE_enum('scale', 'cpu', SCALES, 'Scale of every recipe.')
-ONLY = flags.DEFINE_list('only', list(RECIPES), 'Recipes to run, of all.')
-GATHER = flags.DEFINE_list('gather', [], 'Workdirs of finished runs to report; nothing is run.')
-RECORD = flags.DEFINE_bool('record', False, 'Whether docs/results and the README are written too.')
+ONLY = flags.DEFINE_list('only', list(RECIPES), 'Recipes to run.')
+GATHER = flags.DEFINE_list('gather', [], 'Workdirs of finished runs to report; runs nothing.')
+RECORD = flags.DEFINE_bool('record', False, 'Also write docs/results and the table of the README.')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/reproduce', 'Folder for the runs and the report.')
 
 
