@@ -52,7 +52,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'old': {  # the tokenizer of the old model
       'family': 'bpe',  # family of the tokenizer (docs/tokenizers.md)
-      'vocab_size': Field(Scaled(300, 1024, 8192, 32_000), least=256),  # ids of the tokenizer
+      # ids of the tokenizer
+      'vocab_size': Field(Scaled(300, 1024, 8192, 32_000), least=256, most=2**24),
       # bytes of text on which each tokenizer is trained
       'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),
     },

@@ -32,9 +32,8 @@ def begin(
   """
   kept = [ids[: max(len(ids) - back, 0)] if back is not None else [] for ids in encoded]
   nodes = [vocabulary.nodes(ids) for ids in kept]
-  which = range(len(prompts))
-  texts.begin(which, nodes)
-  texts.read(which, [text[node.place :] for text, node in zip(prompts, nodes, strict=True)])
+  texts.begin(range(len(prompts)), nodes)
+  texts.nats([text[node.place :] for text, node in zip(prompts, nodes, strict=True)])
 
 
 def errors(known: Enumerated, tokenizer: Tokenizer, back: int | None) -> tuple[float, float, float]:

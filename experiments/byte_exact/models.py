@@ -20,10 +20,10 @@ MOST = 4  # excerpts of one document, which is the unit of errors
 _TRAINED: dict[tuple, list[TrainedModel]] = {}  # of this process
 
 
-def tokenizer(config: ConfigDict, name: str) -> Tokenizer:
-  """The tokenizer of a name such as `bpe`."""
+def tokenizer(config: ConfigDict, name: str, size: int) -> Tokenizer:
+  """The tokenizer of a name such as `bpe`, of so many ids."""
   source = sources.open_source(config.data.source, 'train')
-  size = 256 if name == 'bytes' else config.model.vocab_size
+  size = 256 if name == 'bytes' else size
   return registry.train(name, sources.sample(source, config.model.train_bytes), size)
 
 
@@ -36,11 +36,13 @@ def module(config: ConfigDict, vocab_size: int) -> LanguageModel:
   )
 
 
-def trained(config: ConfigDict, run: Run, name: str) -> list[TrainedModel]:
-  """A model over a tokenizer for each seed."""
-  key = run.workdir, name, config.seed
+def trained(config: ConfigDict, run: Run, name: str, size: int = 0) -> list[TrainedModel]:
+  """A model over a tokenizer for each seed; the tokenizer has `size` ids, if it is given."""
+  size = size or config.model.vocab_size
+  key = run.workdir, name, size, config.seed
   if key not in _TRAINED:
-    made, options = tokenizer(config, name), config.model
+    made, options = tokenizer(config, name, size), config.model
+    label = name if size == options.vocab_size else f'{name}-{size}'
     batches = lambda seed: pipeline.batches(
       token_cache.open_tokens(config.token_cache, config.data.source, made),
       made,
@@ -50,14 +52,14 @@ def trained(config: ConfigDict, run: Run, name: str) -> list[TrainedModel]:
       lanes=options.lanes,
     )
     model = module(config, made.vocab_size)
-    found = fit.fit(config, run, options, name, model, batches, tokenizer=made)
+    found = fit.fit(config, run, options, label, model, batches, tokenizer=made)
     _TRAINED[key] = [one.model for one in found]
   return _TRAINED[key]
 
 
 def train_specs(config: ConfigDict) -> TrainSpecs:
   """The largest model."""
-  size = config.model.vocab_size
+  size = max(config.model.vocab_size, config.cost.vocab_size)
   return {'model': lambda: fit.train_spec(config.model, module(config, size))}
 
 

@@ -65,7 +65,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
         watched = step == max(options.steps)
         fitted = replacement.continued(
           config, run, new, language.train, at, made, step, 'languages',
-          language.validation if watched else None,
+          language.validation if watched else None, options.texts,
         )  # fmt: skip
         if watched:
           learning.add(curves, at, fitted, scratch)

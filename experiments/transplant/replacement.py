@@ -140,8 +140,9 @@ def continued(
   steps: int,
   table: str = 'transplant',
   validation: Source | None = None,
+  text: str | None = None,
 ) -> list[Fitted]:
-  """The transplants after more training on documents."""
+  """The transplants after more training on documents, of the source `text` if not the config's."""
   start = {config.seed + i: model for i, model in enumerate(made)}
   changes = {
     'steps': steps, 'rates': (config.continued.rate,), 'warmup': config.continued.warmup,
@@ -149,7 +150,7 @@ def continued(
   }  # fmt: skip
   path = f'{table}/{name(**where, step=steps)}'
   return judge.train(
-    config, run, path, new, documents, validation=validation, start=start, **changes
+    config, run, path, new, documents, validation=validation, start=start, text=text, **changes
   )
 
 

@@ -12,7 +12,7 @@ at a node is in no text, so the laws of the next byte add up to less than 1 by a
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -50,6 +50,32 @@ class Node:
     return found[::-1]
 
 
+class Tree(NamedTuple):
+  """The covers of a text: nodes, and the tokens after them that go beyond it.
+
+  Attributes:
+    nodes: parents before children.
+    parents: of each the number of its parent; of the first −1.
+    over: for each node and byte after it that a token may cover: the number of the node, the place
+      after the byte, and the first and last of the tokens by their bytes (`Words.interval`).
+    live: the nodes after which a token may go beyond the text, by number.
+  """
+
+  nodes: list[Node]
+  parents: list[int]
+  over: list[tuple[int, int, int, int]]
+  live: list[int]
+
+  def trunk(self) -> Node:
+    """The tokens with which all covers of the text begin."""
+    found = {self.nodes[number] for number in self.live}
+    while len(found) > 1:
+      deepest = max(found, key=lambda node: node.depth)
+      assert deepest.parent is not None
+      found = found - {deepest} | {deepest.parent}
+    return found.pop()
+
+
 class Vocabulary:
   """The tokens of a model as bytes.
 
@@ -63,6 +89,7 @@ class Vocabulary:
     self.words, self.follow, self.ends = Words(pieces), follow, np.array(ends, int)
     self.root = Node(None, -1, 0, 0, follow.start)
     self.allowed = functools.lru_cache(1 << 14)(self._allowed)
+    self.after = functools.lru_cache(1 << 16)(follow.after)
     self.split = functools.lru_cache(1 << 16)(self._split)
 
   def _allowed(self, state: State) -> np.ndarray:
@@ -86,7 +113,63 @@ class Vocabulary:
   def child(self, node: Node, token: int) -> Node:
     """The node with one more token."""
     place = node.place + len(self.words.pieces[token])
-    return Node(node, token, node.depth + 1, place, self.follow.after(node.state, token))
+    return Node(node, token, node.depth + 1, place, self.after(node.state, token))
+
+  def tree(self, text: bytes, root: Node | None = None) -> Tree:
+    """The covers of a text.
+
+    Args:
+      text: any bytes.
+      root: tokens with which all of them begin; None for the empty sequence.
+
+    Raises:
+      InputError: no tokens cover it.
+    """
+    root = self.root if root is None else root
+    nodes, parents, rows, live = [root], [-1], [self.allowed(root.state)], [0]
+    over = []
+    for stop in range(root.place + 1, len(text) + 1):
+      kept = []
+      for number in live:
+        held = text[nodes[number].place : stop]
+        first, last = self.words.interval(held)
+        row = rows[number]
+        if first == last or not row[first:last].any():
+          continue
+        over.append((number, stop, first, last))
+        if self.words.ordered[first] == held:
+          if row[first]:
+            kept.append(len(nodes))
+            nodes.append(self.child(nodes[number], int(self.words.order[first])))
+            parents.append(number)
+            rows.append(self.allowed(nodes[-1].state))
+          first += 1
+        if row[first:last].any():
+          kept.append(number)
+      if not kept:
+        raise not_covered(text[:stop])
+      live = kept
+    return Tree(nodes, parents, over, live)
+
+  def settled(self, ids: Sequence[int], sizes: Sequence[int]) -> Node:
+    """The longest beginning of an encoding that no further text can change.
+
+    It ends before a word that is certain to begin there, for example, or after a special token.
+
+    Args:
+      ids: an encoding.
+      sizes: bytes of the text that each covers.
+    """
+    found = node = self.root
+    for token, size in zip(ids, sizes, strict=True):
+      if not self.words.pieces[token]:
+        found = Node(node, token, node.depth + 1, node.place + size, self.root.state)
+        node = found
+        continue
+      if self.follow.certain(node.state, token):
+        found = node
+      node = self.child(node, token)
+    return found
 
   def nodes(self, ids: Sequence[int]) -> Node:
     """The node of tokens.
@@ -112,6 +195,11 @@ class Law(Protocol):
   def __call__(self, texts: Sequence[int], nodes: Sequence[Node]) -> np.ndarray:
     """P(token | tokens of a node), [n, V], for one node of each text or several."""
     ...
+
+
+def not_covered(text: bytes) -> InputError:
+  """The error for a text that is not the beginning of any tokens' bytes."""
+  return InputError(f'no tokens of this model cover the text that ends with {text[-20:]!r}.')
 
 
 class OfIds:
@@ -234,9 +322,7 @@ class ByteTexts:
         self.log_probability[text], self._live[text] = -np.inf, []
         continue
       if not total:
-        raise InputError(
-          f'no tokens of this model cover the text that ends with {bytes(read[-20:])!r}.'
-        )
+        raise not_covered(bytes(read))
       self.log_probability[text] += np.log(total)
       self._leaking[text] = 0
       if self._beam is not None:
@@ -252,15 +338,13 @@ class ByteTexts:
         weights.append(weight / total)
     self._add(texts, nodes, weights)
 
-  def read(self, which: Sequence[int], strings: Sequence[bytes]) -> np.ndarray:
-    """log P(string | text) of one string of each text, float64 [n], which is read."""
-    before = self.log_probability[list(which)].copy()
+  def nats(self, strings: Sequence[bytes]) -> list[np.ndarray]:
+    """Reads a string for each text: −log P(byte | text) of each of its bytes, float64 [n] each."""
+    found = [np.zeros(len(string)) for string in strings]
     for place in range(max(map(len, strings), default=0)):
       some = [i for i, string in enumerate(strings) if place < len(string)]
-      self.append([which[i] for i in some], [strings[i][place] for i in some])
-    return self.log_probability[list(which)] - before
-
-  def live(self, text: int) -> list[tuple[Node, float, bytes]]:
-    """The nodes of a text, their weights relative to P(text), and the bytes after each."""
-    read = self._text[text]
-    return [(one.node, one.weight, bytes(read[one.node.place :])) for one in self._live[text]]
+      before = self.log_probability[some].copy()
+      self.append(some, [strings[i][place] for i in some])
+      for i, nats in zip(some, before - self.log_probability[some], strict=True):
+        found[i][place] = nats
+    return found

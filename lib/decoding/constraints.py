@@ -15,8 +15,6 @@ import numpy as np
 
 from lib.errors import InputError
 from lib.tokenizers.base import Dictionary, Tokenizer
-from lib.tokenizers.coding import slices
-from lib.tokenizers.coding.windows import EqualInfo
 
 
 class Constraint(NamedTuple):
@@ -64,20 +62,7 @@ def pieces(tokenizer: Tokenizer) -> Pieces:
   Raises:
     InputError: a tokenizer whose tokens have no text without the tokens before them.
   """
-  if isinstance(tokenizer, Dictionary):
-    tokens, texts = np.arange(tokenizer.vocab_size, dtype=np.int32)[:, None], tokenizer.pieces
-  elif isinstance(tokenizer, EqualInfo) and tokenizer.table.bits % tokenizer.token_bits == 0:
-    bits = tokenizer.table.bits
-    stream = slices.pack(np.arange(1 << bits), bits)
-    tokens = slices.unpack(stream, tokenizer.token_bits).reshape(1 << bits, -1)
-    known = tokenizer.table.pieces
-    texts = [known[i] if i >= 0 else b'' for i in tokenizer.table.text.tolist()]
-  else:
-    raise InputError(
-      f'text cannot be sampled from {tokenizer.family} tokens: use a tokenizer whose windows are '
-      'whole numbers of tokens and each have their own text, such as equal_info up to 16 bits '
-      'or a dictionary'
-    )
+  tokens, texts = tokenizer.windows()
   some = np.flatnonzero([len(text) > 0 for text in texts])
   return Pieces(tokens[some], [texts[i] for i in some.tolist()])
 

@@ -7,6 +7,7 @@ of a text, for example): then a text continues the tokens of its prompt.
 """
 
 import codecs
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,10 +39,12 @@ def generate(
   max_bytes: int | None = None,
   ends: Sequence[int] = (),
   rows: Any = None,
+  begun: Sequence[tuple[list[int], bytes]] | None = None,
 ) -> Iterator[list[bytes]]:
   """The bytes that follow each prompt, as they are sampled; without a limit the caller stops it.
 
-  The last tokens of a prompt are sampled again, among those that spell its last bytes.
+  Without `begun`, tokens of a prompt that a further byte could change are sampled again, among
+  those that spell its last bytes.
 
   Args:
     model: the module.
@@ -55,6 +58,8 @@ def generate(
     max_bytes: the most bytes of each text.
     ends: ids that end a text; they have no bytes.
     rows: the embedding's sampled rows for these texts and `context` places, if it samples any.
+    begun: the tokens of each text so far, BOS among them, and its bytes beyond the prompt
+      (`lib.language_model.prompts`).
 
   Raises:
     InputError: a tokenizer whose tokens mean nothing without those before them, no windows that
@@ -62,15 +67,20 @@ def generate(
   """
   size = model.embedding.vocab_size
   windows = None if isinstance(tokenizer, Foreign) else constraints.pieces(tokenizer)
-  if windows is None:
-    window, parts = 1, [(tokenizer.encode(prompt), b'') for prompt in prompts]
-    constraint = constraints.allow(range(tokenizer.vocab_size), size, len(prompts))
+  window = 1 if windows is None else windows.tokens.shape[1]
+  held, first = [b''] * len(prompts), [b''] * len(prompts)
+  if begun is not None and windows is not None:
+    started, first = [ids for ids, _ in begun], [beyond for _, beyond in begun]
+    constraint = constraints.allow(windows.tokens[:, 0], size, len(prompts))
   else:
-    window = windows.tokens.shape[1]
-    parts = [constraints.hold_back(tokenizer, prompt, window) for prompt in prompts]
-    constraint = constraints.spell(windows, [rest for _, rest in parts], size)
-  held = [rest for _, rest in parts]
-  started = [[*([] if bos is None else [bos]), *kept.tolist()] for kept, _ in parts]
+    if windows is None:
+      parts = [(tokenizer.encode(prompt), b'') for prompt in prompts]
+      constraint = constraints.allow(range(tokenizer.vocab_size), size, len(prompts))
+    else:
+      parts = [constraints.hold_back(tokenizer, prompt, window) for prompt in prompts]
+      constraint = constraints.spell(windows, [rest for _, rest in parts], size)
+    held = [rest for _, rest in parts]
+    started = [[*([] if bos is None else [bos]), *kept.tolist()] for kept, _ in parts]
   if not all(started):
     raise InputError(
       'this model has no BOS token: a prompt must have a token that nothing changes.'
@@ -94,10 +104,11 @@ def generate(
     rows=rows,
   )
   if windows is None:
-    found = _decoded(sampled, tokenizer, [kept.tolist() for kept, _ in parts], frozenset(ends))
+    known = [ids[bos is not None :] for ids in started]
+    found = _decoded(sampled, tokenizer, known, frozenset(ends))
   else:
     found = _spelled(sampled, windows, held, frozenset(ends))
-  return _cut(found, len(prompts), max_bytes)
+  return _cut(itertools.chain([first], found), len(prompts), max_bytes)
 
 
 def _spelled(

@@ -16,15 +16,18 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numba
 import numpy as np
 
-from lib.decoding.byte_view import ByteTexts, Node, Vocabulary
+from lib.decoding.byte_view import ByteTexts, Node, Vocabulary, not_covered
 from lib.errors import InputError
+from lib.language_model import tree_law
+from lib.language_model.scoring import power_of_two
 from lib.language_model.trained_model import TrainedModel, draws_rows
 from lib.models.decoder import LanguageModel
 from lib.models.kv_cache import Cache
 from lib.tokenizers import covers
-from lib.tokenizers.base import Dictionary
+from lib.tokenizers.base import Dictionary, Tokenizer
 
 TEXTS = 32  # read in parallel
 TOGETHER = 8  # texts whose windows begin again at once
@@ -51,10 +54,9 @@ class CachedLaw:
   """
 
   def __init__(self, model: TrainedModel, texts: int):
-    if model.bos is None:
-      raise InputError('this model has no BOS token: it says nothing about the first bytes.')
-    if draws_rows(model):
-      raise InputError('the embedding of this model draws its rows: it has no one law of bytes.')
+    check(model)
+    if not model.module.decoder.reads_mask:
+      raise InputError('this decoder cannot read a tree of tokens over a cache: use `byte_loss`.')
     self._model, self._texts, self._slots = model, texts, WIDE * model.context
     self._cache = model.module.decoder.empty_cache(texts, self._slots)
     self._used = np.zeros(texts, np.int32)
@@ -66,16 +68,9 @@ class CachedLaw:
     for text in texts:
       self._used[text], self._read[text] = 0, weakref.WeakKeyDictionary()
 
-  def _window(self, depth: int) -> tuple[int, int]:
-    """The window in which a node predicts, and its first place."""
-    context = self._model.context
-    step = max(1, context // 2)
-    number = 0 if depth < context else (depth - context) // step + 1
-    return number, number * step
-
   def _missing(self, text: int, node: Node) -> list[Node]:
     """The node and its ancestors that are not read yet in its window, oldest first."""
-    number, start = self._window(node.depth)
+    number, start = tree_law.window(node.depth, self._model.context)
     found: list[Node] = []
     one: Node | None = node
     while one is not None and one.depth >= start:
@@ -107,13 +102,13 @@ class CachedLaw:
   ) -> None:
     """Reads the nodes of the path of each text, and writes the law after the last one."""
     last = {text: path[-1] for text, path in paths.items()}
-    length = _power_of_two(max(map(len, paths.values())))
+    length = power_of_two(max(map(len, paths.values())))
     full = [text for text in paths if self._used[text] + length > self._slots]
     self._make_room(full)
     if crowded := [text for text in full if self._used[text] + length > self._slots]:
       self.reset(crowded)
     paths = {**paths, **{text: self._missing(text, last[text]) for text in full}}
-    length = _power_of_two(max(map(len, paths.values())))
+    length = power_of_two(max(map(len, paths.values())))
     which = np.arange(rows) if rows == self._texts else np.resize([*paths], rows)
     ids, places = (np.zeros((rows, length), np.int32) for _ in range(2))
     mask = np.zeros((rows, length, self._slots), bool)
@@ -129,7 +124,7 @@ class CachedLaw:
         continue
       counts[row] = len(path)
       for at, node in enumerate(path):
-        number, start = self._window(path[-1].depth)
+        number, start = tree_law.window(path[-1].depth, self._model.context)
         slot = int(self._used[text]) + at
         sees = np.zeros(self._slots, bool)
         if node.parent is not None and node.depth > start:
@@ -174,11 +169,6 @@ class CachedLaw:
     self._cache = _compact(self._cache, jnp.asarray(lengths), jnp.asarray(path))
 
 
-def _power_of_two(number: int) -> int:
-  """The least power of two that is `number` or more."""
-  return 1 << (number - 1).bit_length()
-
-
 @functools.partial(jax.jit, donate_argnums=0)
 def _compact(cache: Cache, lengths: jax.Array, path: jax.Array) -> Cache:
   return cache.rollback(lengths, path)
@@ -219,6 +209,14 @@ def _step(module: LanguageModel, every: bool) -> Any:
   return step
 
 
+def check(model: TrainedModel) -> None:
+  """Raises InputError for a model that does not say how likely a text is from its first byte."""
+  if model.bos is None:
+    raise InputError('this model has no BOS token: it says nothing about the first bytes.')
+  if draws_rows(model):
+    raise InputError('the embedding of this model draws its rows: it has no one law of bytes.')
+
+
 def vocabulary(model: TrainedModel, every: bool = False) -> Vocabulary:
   """The tokens of a model as bytes; with `every`, all ways to write a text count.
 
@@ -229,15 +227,22 @@ def vocabulary(model: TrainedModel, every: bool = False) -> Vocabulary:
   tokenizer = model.tokenizer
   if tokenizer is None:
     raise InputError('this model has no tokenizer: its symbols are no text.')
-  follow = covers.follow(tokenizer)
-  assert isinstance(tokenizer, Dictionary)
-  blank = [b''] * (model.module.embedding.vocab_size - tokenizer.vocab_size)
-  pieces = [*tokenizer.pieces, *blank]
-  for token in {*model.ends, *([] if model.bos is None else [model.bos])} & {*range(len(pieces))}:
-    pieces[token] = b''
-  if every:
-    follow = covers.Anything(pieces)
-  return Vocabulary(pieces, _Longer(follow, len(pieces)), model.ends)
+  size = model.module.embedding.vocab_size
+  special = getattr(tokenizer, 'special_tokens', ())
+  blank = {i for i in (*special, *model.ends, model.bos) if i is not None and i < size}
+  known = _VOCABULARIES.setdefault(tokenizer, {})
+  key = size, model.ends, frozenset(blank), every
+  if key not in known:
+    follow = covers.follow(tokenizer)
+    assert isinstance(tokenizer, Dictionary)
+    pieces = [*tokenizer.pieces, *[b''] * (size - tokenizer.vocab_size)]
+    pieces = [b'' if token in blank else piece for token, piece in enumerate(pieces)]
+    follow = covers.Anything(pieces) if every else _Longer(follow, len(pieces))
+    known[key] = Vocabulary(pieces, follow, model.ends)
+  return known[key]
+
+
+_VOCABULARIES: weakref.WeakKeyDictionary[Tokenizer, dict] = weakref.WeakKeyDictionary()
 
 
 class _Longer:
@@ -245,7 +250,7 @@ class _Longer:
 
   def __init__(self, follow: covers.Follow, size: int):
     self._follow, self._size, self.start = follow, size, follow.start
-    self.after = follow.after
+    self.after, self.certain = follow.after, follow.certain
     self._row = functools.cache(self._allowed)
 
   def allowed(self, state: covers.State) -> np.ndarray:
@@ -274,44 +279,159 @@ class ByteLoss(NamedTuple):
   sum_error: float
 
 
-def byte_loss(
-  model: TrainedModel, texts: Sequence[bytes], beam: int | None = None, every: bool = False
-) -> ByteLoss:
+def byte_loss(model: TrainedModel, texts: Sequence[bytes], renormalise: bool = False) -> ByteLoss:
   """Scores texts by their bytes, exactly.
 
   Args:
     model: with a BOS token.
     texts: the documents.
-    beam: the most nodes of a text; None for all.
-    every: sum over all ways to write a text, not only its encoding; needs a beam.
+    renormalise: divide the law of each next byte by its sum, so that nothing leaks.
 
   Raises:
     InputError: a tokenizer that has no byte view, or bytes that no tokens cover.
   """
-  lanes = min(TEXTS, max(len(texts), 1))
-  known = vocabulary(model, every)
-  reader = ByteTexts(known, CachedLaw(model, lanes), lanes, beam)
-  nats = [np.zeros(len(text)) for text in texts]
-  coming = sorted((i for i, text in enumerate(texts) if text), key=lambda i: -len(texts[i]))
-  place: dict[int, tuple[int, int]] = {}  # lane -> (text, bytes read)
-  steps, worst = 0, 0.0
-  while coming or place:
-    free = [lane for lane in range(lanes) if lane not in place][: len(coming)]
-    if free:
-      place |= {lane: (coming.pop(0), 0) for lane in free}
-      reader.begin(free)
-    active = sorted(place)
-    before = reader.log_probability[active].copy()
-    if steps % CHECKED == 0:
-      whole = reader.next_bytes().sum(axis=1) + reader.leaking()
-      worst = max(worst, float(np.abs(whole[active] - 1).max()))
-    steps += 1
-    reader.append(active, [texts[text][at] for text, at in map(place.__getitem__, active)])
-    for lane, old in zip(active, before, strict=True):
-      text, at = place[lane]
-      nats[text][at] = old - reader.log_probability[lane]
-      if at + 1 == len(texts[text]):
-        del place[lane]
-      else:
-        place[lane] = text, at + 1
-  return ByteLoss(nats, reader.evaluations, reader.leak / max(reader.evaluations, 1), worst)
+  known = vocabulary(model)
+  check(model)
+  sums = [_TextSums(known, text) for text in texts]
+  for part in tree_law.laws(model, [one.asked for one in sums]):
+    sums[part.text].add(part.nodes, part.weights)
+  nats, errors = zip(*(one.nats(renormalise) for one in sums)) if sums else ((), ())
+  leaks = -np.log(np.concatenate([np.ones(0), *(one.mass for one in sums)]))
+  count = max(len(leaks), 1)
+  return ByteLoss([*nats], len(leaks), float(leaks.sum()) / count, max(errors, default=0.0))
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _interval_sums(weights, order, allowed, rows, first, last):
+  """Sums of float32 [n, V] in float64: of all, of those allowed, and of some intervals of these.
+
+  Args:
+    weights: by ids.
+    order: int [m], ids by their bytes.
+    allowed: bool [n, m], in this order.
+    rows: int [k], of each interval.
+    first, last: int [k], the interval in this order.
+
+  Returns:
+    float64 [n], [n] and [k].
+  """
+  scale, mass, sums = np.zeros(len(weights)), np.zeros(len(weights)), np.zeros(len(rows))
+  for row in range(len(weights)):
+    total = 0.0
+    for i in range(weights.shape[1]):
+      total += np.float64(weights[row, i])
+    scale[row] = total
+    total = 0.0
+    for i in range(len(order)):
+      total += np.float64(weights[row, order[i]]) * allowed[row, i]
+    mass[row] = total
+  for k in range(len(rows)):
+    total = 0.0
+    for i in range(first[k], last[k]):
+      total += np.float64(weights[rows[k], order[i]]) * allowed[rows[k], i]
+    sums[k] = total
+  return scale, mass, sums
+
+
+class _TextSums:
+  """The sums over the covers of a text, from the law of the next token at each of its nodes.
+
+  Attributes:
+    asked: the nodes whose laws are needed.
+    mass: of each of these, the probability of tokens that may follow, and of the end.
+  """
+
+  def __init__(self, known: Vocabulary, text: bytes):
+    self._known, self._text, self._tree = known, text, known.tree(text)
+    self.asked = [node for node in self._tree.nodes if node.place < len(text)]
+    self.mass = np.ones(len(self.asked))
+    self._number = {node: i for i, node in enumerate(self._tree.nodes)}
+    self._child = {
+      (parent, node.place): i
+      for i, (node, parent) in enumerate(zip(self._tree.nodes, self._tree.parents, strict=True))
+    }
+    self._over = np.array(self._tree.over, np.int64).reshape(-1, 4)
+    self._share = np.zeros(len(self._over))  # P(tokens over the bytes before a place | node)
+    self._token = np.zeros(len(self._tree.nodes))  # log P of the last token of each
+    self._beyond: list[tuple[int, int, float]] = []  # node, place, P(tokens that go beyond it)
+
+  def add(self, nodes: Sequence[Node], weights: np.ndarray) -> None:
+    """The laws at some nodes, not scaled, float32 [n, V]."""
+    known, words = self._known, self._known.words
+    numbers = [self._number[node] for node in nodes]
+    row = np.full(len(self._tree.nodes), -1)
+    row[numbers] = np.arange(len(nodes))
+    which = np.flatnonzero(row[self._over[:, 0]] >= 0)
+    of_node, stops, first, last = self._over[which].T
+    allowed = np.stack([known.allowed(node.state) for node in nodes])
+    scale, mass, sums = _interval_sums(weights, words.order, allowed, row[of_node], first, last)
+    self._share[which] = sums / scale[row[of_node]]
+    ends = weights[:, known.ends].sum(axis=1, dtype=np.float64)
+    self.mass[numbers] = np.minimum((mass + ends) / scale, 1.0)
+    for number, place in zip(of_node.tolist(), stops.tolist(), strict=True):
+      at, node = row[number], self._tree.nodes[number]
+      if (child := self._child.get((number, place))) is not None:
+        self._token[child] = np.log(weights[at, self._tree.nodes[child].token] / scale[at])
+      if place % CHECKED == 0 and place < len(self._text):
+        self._check(number, place, allowed[at], weights[at], scale[at])
+    for number, node in zip(numbers, nodes, strict=True):
+      if node.place % CHECKED == 0:
+        at = row[number]
+        self._check(number, node.place, allowed[at], weights[at], scale[at])
+
+  def _check(
+    self, number: int, place: int, allowed: np.ndarray, weights: np.ndarray, scale: float
+  ) -> None:
+    """The sum of a node's part of the law of the next byte after a place."""
+    held = self._text[self._tree.nodes[number].place : place]
+    _, after, begins, last = self._known.split(held)
+    kept = np.where(allowed, weights[self._known.words.order], np.float32(0))[:last]
+    total = np.add.reduceat(kept, begins, dtype=np.float64).sum() if after.size else 0.0
+    end = 0.0 if held else weights[self._known.ends].sum(dtype=np.float64)
+    self._beyond.append((number, place, (total + end) / scale))
+
+  def nats(self, renormalise: bool) -> tuple[np.ndarray, float]:
+    """−log P of each byte, float64 [bytes], and the error of the sum of some laws, at most."""
+    size = len(self._text)
+    sequence = self._token  # log P of the tokens of each node
+    for number, parent in enumerate(self._tree.parents[1:], 1):
+      sequence[number] += sequence[parent]
+    prefix = np.full(size + 1, -np.inf)  # log P of the bytes before a place
+    prefix[0] = 0
+    numbers, stops = self._over[:, 0], self._over[:, 1]
+    with np.errstate(divide='ignore'):
+      np.logaddexp.at(prefix, stops, sequence[numbers] + np.log(self._share))
+    if np.isinf(prefix).any():
+      raise not_covered(self._text[: np.argmax(np.isinf(prefix))])
+    leaking, total = np.zeros(size + 1), np.zeros(size + 1)
+    for number, node in enumerate(self.asked):
+      share = np.exp(sequence[number] - prefix[node.place])
+      leaking[node.place] += share * (1 - self.mass[number])
+    for number, stop, beyond in self._beyond:
+      total[stop] += np.exp(sequence[number] - prefix[stop]) * beyond
+    error = np.abs(total + leaking - 1)[:size:CHECKED].max(initial=0.0)
+    found = -np.diff(prefix)
+    return found + np.log1p(-leaking[:-1]) if renormalise else found, float(error)
+
+
+def beam_loss(model: TrainedModel, texts: Sequence[bytes], beam: int) -> list[np.ndarray]:
+  """−log P(byte | bytes before) of texts, summed over all ways to write them.
+
+  Args:
+    model: with a BOS token.
+    texts: the documents.
+    beam: the most sequences of tokens of a text that are followed.
+
+  Returns:
+    Nats of each byte of each text, float64 [bytes] each.
+
+  Raises:
+    InputError: as `byte_loss`.
+  """
+  known, found = vocabulary(model, every=True), []
+  for start in range(0, len(texts), TEXTS):
+    some = texts[start : start + TEXTS]
+    reader = ByteTexts(known, CachedLaw(model, len(some)), len(some), beam)
+    reader.begin(range(len(some)))
+    found += reader.nats(some)
+  return found

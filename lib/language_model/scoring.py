@@ -69,17 +69,17 @@ def batches(
   groups: dict[int, list[Window]] = {}
   for index, ids in enumerate(documents):
     for window in windows(index, len(ids), context):
-      length = min(context, max(SHORTEST, _power_of_two(window.stop - window.start)))
+      length = min(context, max(SHORTEST, power_of_two(window.stop - window.start)))
       groups.setdefault(length, []).append(window)
   for length, several in sorted(groups.items()):
     most = max(1, TOKENS // length)
     for begin in range(0, len(several), most):
       part = several[begin : begin + most]
-      rows = -(-min(most, _power_of_two(len(part))) // multiple) * multiple
+      rows = -(-min(most, power_of_two(len(part))) // multiple) * multiple
       yield _batch(documents, before, part, rows, length)
 
 
-def _power_of_two(number: int) -> int:
+def power_of_two(number: int) -> int:
   """The least power of two that is `number` or more."""
   return 1 << (number - 1).bit_length()
 

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 
 from lib import stats
 from lib.decoding import generated_text
+from lib.decoding.byte_view import Vocabulary
 from lib.decoding.sampling import Sampling
 from lib.embeddings import table_pairs
 from lib.embeddings.table_pairs import Tables
@@ -46,7 +47,7 @@ class Provenance:
     commit: of the code that trained it.
     config: of the training run, JSON-like.
     text: the source that it was trained on, as the config names it.
-    text_digest: sha256, in hex, of that text.
+    text_digest: sha256, in hex, of that text, or the first digits of it.
     seeds: of its training.
     steps: of its training.
     initial: fingerprint of the model whose weights training started from.
@@ -242,7 +243,7 @@ class TrainedModel:
     The batch is as training reads it (`lib.data.pipeline`). An embedding that draws its rows draws
     once for it, by the seed 0.
     """
-    with self._on_mesh():
+    with self.on_mesh():
       return _next_log_probs(self.module)(self.variables, batch, places)
 
   def generate(
@@ -261,8 +262,9 @@ class TrainedModel:
     depends on its prompt, its place among the prompts and the seed alone.
 
     Args:
-      prompt: any bytes, or several of them. The last tokens of a prompt are sampled again among
-        those that spell its last bytes.
+      prompt: any bytes, or several of them, that end anywhere: the tokens that cover a prompt are
+        sampled among all that do (`lib.language_model.prompts`). Where the tokenizer has no byte
+        view, the last tokens are sampled again, one by one, among those that spell its last bytes.
       max_bytes: the most bytes of a text; None for no limit.
       seed: of the samples, and of the embedding's draws if it draws.
       temperature: divides the logits; 0 takes the likeliest token.
@@ -275,11 +277,18 @@ class TrainedModel:
     """
     if max_bytes is not None and max_bytes < 0:
       raise InputError(f'max_bytes must be 0 or more; got {max_bytes}.')
+    from lib.language_model.prompts import begin  # which imports this module
+
+    how = Sampling(temperature, top_k, top_p)
     prompts = [prompt] if isinstance(prompt, bytes) else list(prompt)
     seeded = jax.random.key(seed)
     keys = jax.vmap(lambda i: jax.random.fold_in(seeded, i))(jnp.arange(len(prompts)))
 
     def sampled(texts: slice, rows: Any) -> Iterator[list[bytes]]:
+      own = jax.vmap(lambda key: jax.random.fold_in(key, SAMPLES))(keys[texts])
+      begun = None
+      if self._byte_view is not None:
+        begun = begin(self, self._byte_view, prompts[texts], own, how, rows)
       return generated_text.generate(
         self.module,
         self.variables,
@@ -288,13 +297,14 @@ class TrainedModel:
         bos=self.bos,
         ends=self.ends,
         context=self.context,
-        keys=jax.vmap(lambda key: jax.random.fold_in(key, SAMPLES))(keys[texts]),
-        how=Sampling(temperature, top_k, top_p),
+        keys=own,
+        how=how,
         max_bytes=max_bytes,
         rows=rows,
+        begun=begun,
       )
 
-    with self._on_mesh():
+    with self.on_mesh():
       length = self.context
       draws = [
         _sample_rows(self.module, self.variables, i, seeded, length) for i in range(len(prompts))
@@ -374,13 +384,24 @@ class TrainedModel:
 
     huggingface.save(self, path, layout)
 
+  @functools.cached_property
+  def _byte_view(self) -> Vocabulary | None:
+    """The tokens as bytes, if it is known which of them may follow each other."""
+    from lib.language_model import byte_law  # which imports this module
+
+    try:
+      return byte_law.vocabulary(self)
+    except InputError:
+      return None
+
   @property
   def _tokenizer(self) -> Tokenizer:
     if self.tokenizer is None:
       raise InputError('this model has no tokenizer: its symbols are no text.')
     return self.tokenizer
 
-  def _on_mesh(self) -> contextlib.AbstractContextManager:
+  def on_mesh(self) -> contextlib.AbstractContextManager:
+    """The context in which its module is applied."""
     return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
   def _apply(
@@ -390,7 +411,7 @@ class TrainedModel:
     batch: dict[str, Any] = {**arrays, 'places': places}
     if self.mesh is not None and len(places) % batch_devices(self.mesh) == 0:
       batch = sharding.global_batch(batch, self.mesh)
-    with self._on_mesh():
+    with self.on_mesh():
       found = _by_text(self.module, method)(self.variables, batch, jax.random.key(seed))
     return np.asarray(found)
 

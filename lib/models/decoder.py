@@ -249,6 +249,7 @@ class Decoder(nn.Module):
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
   reads_ids = False
+  reads_mask = True
 
   @nn.compact
   def __call__(

@@ -185,6 +185,7 @@ class Hierarchy(nn.Module):
   smoothing: bool = True
   straight: bool = True
   dtype: jnp.dtype = jnp.float32
+  reads_mask = False
 
   @property
   def reads_ids(self) -> bool:

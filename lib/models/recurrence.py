@@ -157,6 +157,7 @@ class RecurrentDecoder(nn.Module):
   remat: bool = False
   dtype: jnp.dtype = jnp.float32
   reads_ids = False
+  reads_mask = False
 
   @nn.compact
   def __call__(

@@ -54,6 +54,10 @@ class Follow(Protocol):
     """The state with one more token, which is allowed."""
     ...
 
+  def certain(self, state: State, token: int) -> bool:
+    """Whether all texts that begin with the bytes so far and the token's have the tokens so far."""
+    ...
+
 
 class Anything:
   """Every token with bytes may follow: for single bytes, and to count all ways to write a text."""
@@ -70,6 +74,10 @@ class Anything:
   def after(self, state: State, token: int) -> State:
     """There is one state."""
     return None
+
+  def certain(self, state: State, token: int) -> bool:
+    """Nothing is joined."""
+    return True
 
 
 class Neighbours:
@@ -90,6 +98,10 @@ class Neighbours:
   def after(self, state: State, token: int) -> State:
     """The token."""
     return token
+
+  def certain(self, state: State, token: int) -> bool:
+    """A token far ahead can change any token."""
+    return state < 0
 
   def _meets(self, last: int) -> np.ndarray:
     if len(self._tables.parts):
@@ -133,6 +145,10 @@ class LongestMatch:
     begun = {known + piece for known in (*state, b'')}
     return tuple(sorted(one for one in begun if len(self._longer(one))))
 
+  def certain(self, state: State, token: int) -> bool:
+    """Where no longer match has begun."""
+    return not state
+
   def _longer(self, start: bytes) -> list[bytes]:
     """The pieces that begin with `start` and are longer."""
     first, stop = self._words.interval(start)
@@ -162,7 +178,8 @@ class Words:
 
   def __init__(self, pieces: Sequence[bytes]):
     self.pieces = pieces
-    self.order = np.array(sorted((i for i, p in enumerate(pieces) if p), key=pieces.__getitem__))
+    found = sorted((i for i, p in enumerate(pieces) if p), key=pieces.__getitem__)
+    self.order = np.array(found, np.int64)
     self.ordered = [pieces[i] for i in self.order.tolist()]
     self.longest = max(map(len, self.ordered), default=0)
     self._intervals: dict[bytes, tuple[int, int]] = {}
@@ -235,6 +252,12 @@ class Pieces:
     while len(b''.join(shapes)) > 60 and len(shapes) > 6:  # the middle of a long run
       shapes, must = shapes[:3] + shapes[4:], must[:2] + must[3:]
     return Open(shapes, must[: max(len(shapes) - 1, 0)], token if shapes else -1)
+
+  def certain(self, state: State, token: int) -> bool:
+    """Where all texts are cut before the token."""
+    before = b''.join(state.shapes)
+    shape = _plain(self._shapes[token], _quoted(before))
+    return not before or len(before) in _sure_cuts(before + shape, self._rule)
 
   def _follow(self, state: State) -> np.ndarray:
     ends, maybe = self._tokens(state)

@@ -60,7 +60,7 @@ def test_sums_over_all_covers(tokenizer):
   strings = [bytes(rng.choice([48, 49], n).tolist()) for n in (1, 4, 7, 10, 10)]
   texts = ByteTexts(vocabulary(tokenizer), rows, len(strings))
   texts.begin(range(len(strings)))
-  texts.read(range(len(strings)), strings)
+  texts.nats(strings)
   expected = [np.log(by_hand(tokenizer, law, string)) for string in strings]
   np.testing.assert_allclose(texts.log_probability, expected, rtol=0, atol=1e-12)
   for i, string in enumerate(strings):  # the tokens are one way to write the bytes
@@ -95,7 +95,7 @@ def test_the_law_of_a_source_cut_at_n_letters(size):
   prefixes = [text for text, _ in known.prefixes()]
   texts = ByteTexts(vocabulary(tokenizer, [known.end]), rows, len(prefixes))
   texts.begin(range(len(prefixes)))
-  texts.read(range(len(prefixes)), prefixes)
+  texts.nats(prefixes)
   found = texts.next_bytes()
   for row, prefix in zip(found, prefixes, strict=True):
     expected = np.zeros(END + 1)
@@ -135,11 +135,11 @@ def test_all_ways_to_write_a_text_weigh_at_least_as_much():
   anything = Vocabulary(tokenizer.pieces, covers.Anything(tokenizer.pieces))
   texts = ByteTexts(anything, rows, 1, beam=1000)
   texts.begin([0])
-  texts.read([0], [text])
+  texts.nats([text])
   assert np.exp(texts.log_probability[0]) == pytest.approx(every, rel=1e-12)
   narrow = ByteTexts(anything, rows, 1, beam=2)
   narrow.begin([0])
-  narrow.read([0], [text])
+  narrow.nats([text])
   assert narrow.log_probability[0] < texts.log_probability[0]
 
 

@@ -22,7 +22,7 @@ from tests.profiling.test_compiled_step import RECIPES, train_specs
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif('POD' not in os.environ, reason='takes minutes: see `make pod`')
-AXES = ({'fsdp': 4}, {'tensor': 4}, {'data': 2, 'fsdp': 2, 'tensor': 2})
+AXES = ({'data': 2, 'fsdp': 2, 'tensor': 2}, {'fsdp': 4}, {'tensor': 4})
 
 
 def losses(config, one, axes):
@@ -37,10 +37,10 @@ def losses(config, one, axes):
 @pytest.mark.parametrize('name', RECIPES)
 def test_every_model_has_the_losses_of_one_device_on_every_axis(name):
   config, made = train_specs(name, 'smoke')
-  for model, build in made.items():
+  for number, (model, build) in enumerate(made.items()):
     one = build()
     alone = losses(config, one, {})
-    for axes in AXES:
+    for axes in AXES if number == 0 else AXES[:1]:  # the largest model on each axis alone too
       # Float32 sums in another order, two steps: relative 1e-4.
       assert losses(config, one, axes) == pytest.approx(alone, rel=1e-4), (model, axes)
 
