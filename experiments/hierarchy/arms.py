@@ -340,7 +340,7 @@ def train_specs(config: ConfigDict, arms: Sequence[Arm]) -> TrainSpecs:
   """The models of bytes, whose sizes do not depend on text."""
   options = config.training
   length = options.example_bytes
-  section = options_of(config, length, max(1, options.batch_bytes // length), 1)
+  section = options_of(config, length, equal_flops.rows(options, length), 1)
   return {
     name_of(**arm.where): functools.partial(_spec, config, section, arm)
     for arm in arms
