@@ -28,7 +28,7 @@ SECTIONS = {
   'model': common.SMALL  # the models of all tables but bias: one for each tokenizer and seed
   | {
     # ids of each trained tokenizer
-    'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256),
+    'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256, most=2**24),
     # bytes of text that tokenizers are trained on
     'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),
     'layers': Scaled(1, 2, 8, 12),
@@ -74,7 +74,7 @@ SECTIONS = {
     # numbers of ids of the tokenizers
     'vocab': Field(Scaled((4, 8), *((4, 8, 16, 32, 64),) * 3), size=1, least=2),
     'letters': Field(Scaled(5, 10, 12, 12), least=1, most=14),  # of a text, all are enumerated
-    'chars': Scaled(2_000, *(100_000,) * 3),  # from which tokens are learned
+    'chars': Field(Scaled(2_000, *(100_000,) * 3), bytes=1),  # from which tokens are learned
   },
 }
 

@@ -49,14 +49,14 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'kind': Field('recurrence', choices=('recurrence', 'convolution', 'attention')),
       'layers': Scaled(1, 2, 4, 4),  # number of layers of each network
       'dim': Scaled(8, 32, 256, 1024),  # width of both networks
-      'window': 16,  # bytes that attention sees
-      'heads': Scaled(2, 4, 4, 16),  # of attention
-      'remat': False,  # recompute each layer in the backward pass to save memory
+      'window': 16,  # bytes that attention sees, if kind is attention
+      'heads': Scaled(2, 4, 4, 16),  # attention heads, if kind is attention
+      'remat': False,  # whether layers are recomputed in the backward pass, to save memory
     },
-    'middle': {  # of two stages: the networks over the chunks of bytes, before and after their own
-      'layers': Scaled(1, 1, 2, 4),
-      'dim': Scaled(8, 48, 384, 1024),
-      'remat': False,  # recompute each layer in the backward pass to save memory
+    'middle': {  # with two stages: the two networks over chunks of bytes
+      'layers': Scaled(1, 1, 2, 4),  # number of layers of each network
+      'dim': Scaled(8, 48, 384, 1024),  # width of both networks
+      'remat': False,  # whether layers are recomputed in the backward pass, to save memory
     },
     'inner': decoder  # the network over chunks
     | {
@@ -69,13 +69,16 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'dim': Scaled(8, 32, 320, 1024),
       'heads': Scaled(2, 4, 8, 16),
     },
-    'recurrent': {  # the recurrent layers over bytes
-      'layers': Scaled(1, 4, 12, 28),
-      'dim': Scaled(8, 48, 320, 1024),
-      'remat': False,  # recompute each layer in the backward pass to save memory
+    'recurrent': {  # the byte model of recurrent layers alone
+      'layers': Scaled(1, 4, 12, 28),  # number of layers
+      'dim': Scaled(8, 48, 320, 1024),  # width of the model
+      'remat': False,  # whether layers are recomputed in the backward pass, to save memory
     },
-    # the model over BPE tokens
-    'subwords': decoder | {'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257)},
+    'subwords': decoder
+    | {
+      # ids of the model over BPE tokens
+      'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257, most=2**24)
+    },
     'entropy': decoder  # the byte model that begins a chunk where its entropy is high
     | {
       'layers': Scaled(1, 1, 2, 4),

@@ -51,6 +51,8 @@ def parse(name: str) -> None:
     rest = flags.FLAGS(sys.argv)
     flags.FLAGS.config.lock()  # a config file that is not there shows only when it is used
   except (AttributeError, KeyError) as error:
+    if "'get_config'" in str(error):
+      raise InputError('--config names a file without get_config; give FILE.py:SCALE.') from error
     # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?, or it
     # ends with: Attempting to lookup: seed.x
     words = str(error).strip('"\'').replace("\\'", '').replace('\\n', '. ')
@@ -123,7 +125,7 @@ def help_text(name: str) -> str:
   define_flags(name)
   about, _, _ = str(config.__doc__).partition('\n\n  python -m')
   command = f'python -m experiments.{name}'
-  prompt = ['  --config.prompt: a text that the trained model answers.']
+  prompt = ['  --config.prompt: A text that the trained model continues or deciphers.']
   if 'prompt' not in config.get_config():
     prompt = []
   lines = [

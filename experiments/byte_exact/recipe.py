@@ -8,7 +8,7 @@ RECIPE = Recipe(
   'byte_exact',
   'Exact Byte-Level Probabilities from Tokenized Language Models',
   [bias.TABLE, cut.TABLE, fim.TABLE, ensemble.TABLE, ensemble.COST],
-  summary='A model of tokens gives an exact law of the next byte after any prompt, without the '
+  summary='A token model gives exact probabilities of the next byte after any prompt, without the '
   'bias of prompts that end inside a token.',
   large_steps=False,
 )

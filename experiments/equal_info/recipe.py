@@ -17,8 +17,9 @@ RECIPE = Recipe(
   'equal_info',
   'Training LLMs over Neurally Compressed Text',
   [table.TABLE for table in (ratio, m2, windows, reset, decompress, uniformity, stability)],
-  summary='Arithmetic-coded text can be learned from only if the coder and its byte model are '
-  'reset at windows of equal information.',
+  summary='A language model can learn from arithmetic-coded text only if the coder and its byte '
+  'model are reset after windows of equal information.',
   answer=prompt.answer,
   check_prompt=prompt.check,
+  largest='m2',
 )

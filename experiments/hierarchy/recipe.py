@@ -8,6 +8,6 @@ RECIPE = Recipe(
   'hierarchy',
   'Dynamic Chunking for End-to-End Hierarchical Sequence Modeling',
   [causality.TABLE, chunking.TABLE, ablation.TABLE, curve.TABLE, noise.TABLE],
-  summary='A model of bytes that learns where to cut them into chunks, and models the chunks, is '
-  'better than models of bytes and of tokens at equal FLOPs.',
+  summary='A byte model that learns to cut text into chunks, and models the chunks, is better than '
+  'other byte models and than token models at equal FLOPs.',
 )

@@ -19,7 +19,8 @@ RECIPE = Recipe(
   'lexinvariant',
   'Lexinvariant Language Models',
   [module.TABLE for module in MODULES],
-  summary='A language model needs no fixed token embeddings: it learns the symbols in context.',
+  summary='A language model needs no fixed token embeddings: from context it infers which symbol '
+  'is which.',
   answer=prompt.answer,
   check_prompt=prompt.check,
   largest='context',

@@ -16,8 +16,8 @@ RECIPE = Recipe(
     dictionaries.GENERALIZATION,
     real_text.TABLE,
   ],
-  summary='On Markov text, simple models over characters miss the entropy rate; over the tokens '
-  'of a good dictionary they come close to it.',
+  summary='On text from a Markov chain, a unigram model over characters misses the entropy rate; '
+  'over the tokens of a good dictionary it comes close.',
   facts=lambda config: {'p': config.source.p, 'q': config.source.q, 'kind': config.source.kind},
   large_steps=False,
 )

@@ -8,7 +8,7 @@ RECIPE = Recipe(
   'mixture',
   'Data Mixture Inference: What do BPE Tokenizers Reveal about their Training Data?',
   [exact.TABLE, controlled.DOMAINS, controlled.LANGUAGES, off_the_shelf.TABLE],
-  summary='The ordered merges of a BPE tokenizer tell how much of each category of text it was '
-  'trained on.',
+  summary='The ordered merges of a BPE tokenizer reveal the shares of languages and domains in its '
+  'training text.',
   large_steps=False,
 )

@@ -15,6 +15,6 @@ RECIPE = Recipe(
     lexicon.TABLE,
     quality.TABLE,
   ],
-  summary='Tokens that may cross spaces make text shorter than any tokenizer within words can.',
+  summary='Tokens that may cross spaces compress text more than any tokenizer within words can.',
   large_steps=False,
 )

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles a recipe's training step for accelerators that are not attached, and prints its memory
-and cost. Of a Hugging Face folder, logits, scoring and a training step.
+and cost. For a Hugging Face folder it compiles logits, scoring and a training step.
 
 python -m experiments.tools.aot --config=equal_info:paper --topology=v5p:8x8x4
 python -m experiments.tools.aot --folder=DIR --topology=v5e:16x16
 
-TPU topologies need libtpu (`make pod` fetches it into .cache/libtpu; then set PYTHONPATH to that),
-`h200x8` the CUDA plugin of the extra `cuda`; `cpu:8` needs nothing. docs/pod.md explains how to
-read the answer.
+TPU topologies need libtpu: `make pod` downloads it into .cache/libtpu, to which PYTHONPATH must
+then be set. `h200x8` needs the CUDA plugin of the extra `cuda`; `cpu:8` needs nothing. docs/pod.md
+explains the output.
 """
 
 import dataclasses
@@ -43,14 +43,14 @@ CONFIG = config_flags.DEFINE_config_file(
 TOPOLOGY = flags.DEFINE_list(
   'topology',
   ['cpu:8'],
-  'v5p:8x8x4, v5e:16x16, v6e:16x16, h200x8, cpu:8; empty for --scaling alone.',
+  'Such as v5p:8x8x4, v5e:16x16, v6e:16x16, h200x8, cpu:8; empty: only --scaling.',
 )
-SLICES = flags.DEFINE_integer('slices', 1, 'TPU slices, joined by the network.', lower_bound=1)
+SLICES = flags.DEFINE_integer('slices', 1, 'Number of TPU slices.', lower_bound=1)
 FOLDER = flags.DEFINE_string(
-  'folder', '', 'Of a Hugging Face model, instead of a recipe; its config.json is enough.'
+  'folder', '', 'A Hugging Face folder instead of a recipe; only its config.json is read.'
 )
-MODEL = flags.DEFINE_string('model', '', 'Which of the recipe; the largest if not given.')
-SCALING = flags.DEFINE_bool('scaling', False, 'Estimate scaling from 8 to 1,024 v5p chips too.')
+MODEL = flags.DEFINE_string('model', '', 'Which model of the recipe; by default the largest.')
+SCALING = flags.DEFINE_bool('scaling', False, 'Also estimate scaling from 8 to 1,024 v5p chips.')
 HEADER = (
   'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'parameters',
   'state and batch', 'returned', 'temporaries', 'program', 'of memory', 'collectives a step',

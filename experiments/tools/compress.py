@@ -6,8 +6,9 @@ python -m experiments.tools.compress decode FILE --tokenizer=PATH [--out=PATH --
 python -m experiments.tools.compress encode FILE --model=MODEL [--out=PATH --force]
 python -m experiments.tools.compress corpus SOURCE --tokenizer=PATH --out=DIR [--split=train]
 
-With --model a trained model of tokens, in place of a tokenizer, predicts each byte by its exact law
-(`lib.decoding.byte_view`), and an arithmetic coder writes them; the same model decodes.
+With --model, a trained token model takes the place of the tokenizer: it predicts each byte by the
+exact byte-level probabilities (`lib.decoding.byte_view`), and an arithmetic coder writes the bytes.
+Decoding needs the same model.
 
 FILE and --out can be - for standard input and output.
 """
@@ -38,21 +39,27 @@ SUFFIX = '.tokens'
 STANDARD = '-'  # standard input or output
 
 TOKENIZER = flags.DEFINE_string(
-  'tokenizer', None, 'A tokenizer file (docs/compress.md: getting a tokenizer).'
+  'tokenizer', None, 'Tokenizer file (docs/compress.md: getting a tokenizer).'
 )
-# Tests load this command beside others that have a flag of this name.
+# Tests load this command together with others that define a flag of this name.
 MODEL = flags.DEFINE_string(
-  'model', None, 'Folder of a trained model, to code bytes by.', allow_override=True
+  'model', None, 'Folder of a trained model, which codes bytes instead.', allow_override=True
 )
-OUT = flags.DEFINE_string('out', None, 'What to write: a file, or the folder of a corpus.')
-FORCE = flags.DEFINE_bool('force', False, 'Overwrite a file that is there.')
-VERIFY = flags.DEFINE_bool('verify', False, 'Decode while encoding, lossless or not.')
-SPLIT = flags.DEFINE_string('split', 'train', 'Corpus: the split of the source.')
-SHARDS = flags.DEFINE_integer('shards', None, 'Corpus: files to write; by default by its size.')
-WORKERS = flags.DEFINE_integer('workers', None, 'Corpus: processes; by default one a core.')
-RUNNER = flags.DEFINE_enum('runner', 'processes', ('processes', 'beam'), 'Corpus: what runs it.')
+OUT = flags.DEFINE_string('out', None, 'Output: a file, or the folder of a corpus.')
+FORCE = flags.DEFINE_bool('force', False, 'Overwrite an existing file.')
+VERIFY = flags.DEFINE_bool('verify', False, 'Decode while encoding, also for lossless tokenizers.')
+SPLIT = flags.DEFINE_string('split', 'train', 'Corpus: split of the source.')
+SHARDS = flags.DEFINE_integer(
+  'shards', None, 'Corpus: number of files; by default by size.', lower_bound=1
+)
+WORKERS = flags.DEFINE_integer(
+  'workers', None, 'Corpus: processes; by default one per core.', lower_bound=1
+)
+RUNNER = flags.DEFINE_enum(
+  'runner', 'processes', ('processes', 'beam'), 'Corpus: local processes or Beam.'
+)
 BEAM = flags.DEFINE_multi_string(
-  'beam', [], "Corpus: an option of Beam's, such as --beam=--runner=X."
+  'beam', [], 'Corpus: an option of Apache Beam, such as --beam=--runner=X.'
 )
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Corpus: folder of prepared TFDS sets.')
 
@@ -212,7 +219,12 @@ def execute(argv: list[str]) -> None:
 
 def main() -> None:
   """Runs the command and exits: 0 done, 1 a fault, 2 bad input, 130 stopped."""
-  logging.set_verbosity(logging.ERROR)  # JAX names the accelerators that it does not find
+  if '--help' in sys.argv[1:]:
+    from experiments.tools import command  # imports packages that Beam's environment lacks
+
+    command.help_shown()
+    return
+  logging.set_verbosity(logging.ERROR)  # JAX reports accelerators that it does not find
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing half-written stays
   try:
     app.run(execute, flags_parser=_parse_flags)

@@ -4,13 +4,13 @@
 python -m experiments.tools.evaluate MODEL --source=book.txt [--csv=scores.csv --view=tokens]
 python -m experiments.tools.evaluate MODEL --questions=exam.jsonl
 
-MODEL is a folder that a recipe wrote or a Hugging Face folder. A document begins with the model's
-BOS (else its EOS; else its first token is not scored). Documents longer than the context are read
-in windows that overlap by half, and each token is scored once, by the probability among all of the
-model's ids. Questions are multiple choice, in the layout of MMLU, ARC or CommonsenseQA
-(`lib.tasks.questions`). With --view=bytes the exact law of bytes is scored too, which sums over all
-covers of a text (`lib.decoding.byte_view`). The CSV has a line for each document, or for each token
-or byte, as --view says.
+MODEL is a folder that a recipe wrote, or a Hugging Face folder. A document begins with the model's
+BOS token, or else its EOS token; a model without both does not score the first token. Documents
+longer than the context are read in windows that overlap by half. Each token is scored once, with
+probabilities over all ids of the model. Questions are multiple choice, in the layout of MMLU, ARC
+or CommonsenseQA (`lib.tasks.questions`). --view=bytes also scores the exact byte-level
+probabilities, which sum over all encodings of a text (`lib.decoding.byte_view`). --view chooses the
+lines of the CSV: one for each document, token or byte.
 """
 
 import time
@@ -18,20 +18,28 @@ import time
 from absl import flags
 
 from experiments.tools import command, models, scores
+from experiments.tools.models import LARGEST_SEED
 from lib.language_model import byte_law
 from lib.tasks import questions
 
+flags.adopt_module_key_flags(models)
 SOURCE = flags.DEFINE_string('source', 'stdlib', 'The text: stdlib, files, a folder or tfds:NAME.')
-SPLIT = flags.DEFINE_enum('split', 'test', models.SPLITS, 'Which part of it.')
-LIMIT = flags.DEFINE_integer('limit_bytes', 100_000, 'Bytes of it at most.', lower_bound=1)
-CSV = flags.DEFINE_string('csv', '', 'A new file for the scores.')
-VIEW = flags.DEFINE_enum('view', 'documents', ('documents', 'tokens', 'bytes'), 'Lines of the CSV.')
-QUESTIONS = flags.DEFINE_string('questions', '', 'Multiple choice in place of a text.')
-SEED = flags.DEFINE_integer('seed', 0, 'Of random rows, if the embedding draws them.')
+SPLIT = flags.DEFINE_enum('split', 'test', models.SPLITS, 'Split of the text.')
+LIMIT = flags.DEFINE_integer('limit_bytes', 100_000, 'Most bytes of text.', lower_bound=1)
+CSV = flags.DEFINE_string('csv', '', 'New file for the scores.')
+VIEW = flags.DEFINE_enum(
+  'view', 'documents', ('documents', 'tokens', 'bytes'), 'What a line of the CSV is about.'
+)
+QUESTIONS = flags.DEFINE_string(
+  'questions', '', 'File of multiple-choice questions, instead of a text.'
+)
+SEED = flags.DEFINE_integer(
+  'seed', 0, 'Seed of random rows, if the embedding has them.', 0, LARGEST_SEED
+)
 
 
 def execute(*folders: str) -> None:
-  """Scores the text and prints what came of it."""
+  """Scores the text and prints the result."""
   path = models.check_new(CSV.value) if CSV.value else None
   model = models.open_model(*folders)
   if QUESTIONS.value:

@@ -3,9 +3,10 @@
 
 python -m experiments.tools.export MODEL --hf=OUT [--layout=llama] | --npz=OUT.npz
 
-A BOS that is none of the model's ids becomes an added token in a Hugging Face folder. Its logit is
-0, so it takes some probability from the other ids; bits per byte of both forms are printed. The npz
-has all variables by their paths (bfloat16 as float32), and the module's fields as JSON in `module`.
+If BOS is not one of the model's ids, it becomes an added token of the Hugging Face folder. Its
+logit is 0, so it takes some probability from the other ids; bits per byte of both forms are
+printed. The npz file has all variables by their paths (bfloat16 as float32), and the module's
+fields as JSON in `module`.
 """
 
 import io
@@ -20,17 +21,18 @@ from lib.errors import InputError
 from lib.language_model import TrainedModel, modules
 from lib.language_model.trained_model import flat
 
-HF = flags.DEFINE_string('hf', '', 'A new Hugging Face folder.')
-NPZ = flags.DEFINE_string('npz', '', 'A new file of arrays.')
-LAYOUT = flags.DEFINE_string('layout', '', 'Of the folder; by default the first that can say it.')
+flags.adopt_module_key_flags(models)
+HF = flags.DEFINE_string('hf', '', 'New Hugging Face folder.')
+NPZ = flags.DEFINE_string('npz', '', 'New file of arrays.')
+LAYOUT = flags.DEFINE_string('layout', '', 'Layout of the folder; by default the first that fits.')
 SOURCE = flags.DEFINE_string(
-  'source', '', 'Text to score both forms on; the training source, or stdlib.'
+  'source', '', 'Text that both forms are scored on; by default the training text, else stdlib.'
 )
-LIMIT = flags.DEFINE_integer('limit_bytes', 20_000, 'Bytes of it at most.', lower_bound=1)
+LIMIT = flags.DEFINE_integer('limit_bytes', 20_000, 'Most bytes of text.', lower_bound=1)
 
 
 def execute(*folders: str) -> None:
-  """Writes the one or the other."""
+  """Writes the Hugging Face folder or the npz file."""
   if bool(HF.value) == bool(NPZ.value):
     raise InputError('give one of --hf=FOLDER and --npz=FILE.')
   path = models.check_new(NPZ.value) if NPZ.value else None

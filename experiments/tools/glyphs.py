@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws a glyph table once: `python -m experiments.tools.glyphs --out=DIR`.
 
-Leaves glyphs.table (for `lib.glyphs.rendering.load`) and glyphs.png, some of its pictures, in DIR,
-and prints how much of the vocabulary the font covers and how many tokens share a picture. On 65,536
-tokens it takes seconds. GNU Unifont (Debian: `unifont`) covers the Basic Multilingual Plane; the
-embedded DejaVu Sans covers about a tenth of it.
+Writes DIR/glyphs.table (for `lib.glyphs.rendering.load`) and DIR/glyphs.png, a contact sheet of
+some pictures, and prints the share of the vocabulary that the font covers and the number of tokens
+that share a picture. 65,536 tokens take seconds. GNU Unifont (Debian: `unifont`) covers the Basic
+Multilingual Plane; the embedded DejaVu Sans covers about a tenth of it.
 """
 
 import pathlib
@@ -21,12 +21,12 @@ from lib.tokenizers.strings import ALPHABETS, token_strings
 from lib.tokenizers.unicode import Unicode
 
 FONT = flags.DEFINE_string(
-  'font', 'auto', 'auto (GNU Unifont if found), dejavu, or a .hex, .hex.gz, .ttf or .otf file.'
+  'font', 'auto', 'auto (GNU Unifont if installed), dejavu, or a .hex, .hex.gz, .ttf or .otf file.'
 )
 TOKENIZER = flags.DEFINE_string(
-  'tokenizer', 'unicode', 'A saved tokenizer, or unicode: the code points without n-grams.'
+  'tokenizer', 'unicode', 'A tokenizer file, or unicode: code points without n-grams.'
 )
-ALPHABET = flags.DEFINE_enum('alphabet', 'text', ALPHABETS, 'How bytes are written.')
+ALPHABET = flags.DEFINE_enum('alphabet', 'text', ALPHABETS, 'How bytes are drawn.')
 CELL = flags.DEFINE_integer(
   'cell', 32, f'Pixels along an edge: {", ".join(map(str, fonts.CELLS))}.'
 )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes of one command on this machine, joined as the hosts of a pod are.
+"""Starts several processes of one command on this machine, connected like the hosts of a pod.
 
 python -m experiments.tools.launch --processes=4 -- -m experiments.markov --workdir=runs/markov
 
-They run on CPU devices, `--devices` each, and talk through gloo: a way to try out what a pod does.
-The processes of a real one are started by what manages it (docs/pod.md).
+Each process has `--devices` CPU devices; they communicate through Gloo. This is for testing: on a
+real pod, the cluster manager starts the processes (docs/pod.md).
 """
 
 import math
@@ -23,12 +23,12 @@ from absl import flags
 from experiments.tools import command
 from lib.errors import InputError
 
-PROCESSES = flags.DEFINE_integer('processes', 2, 'Processes.', lower_bound=1)
+PROCESSES = flags.DEFINE_integer('processes', 2, 'Number of processes.', lower_bound=1)
 DEVICES = flags.DEFINE_integer('devices', 1, 'CPU devices of each process.', lower_bound=1)
 GRACE = flags.DEFINE_float(
   'grace',
   10.0,
-  'Seconds that the others may continue after one has failed, and again after SIGTERM.',
+  'Seconds that the others may continue after one has failed, and after SIGTERM.',
 )
 
 

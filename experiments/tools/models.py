@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What commands about a trained model share: which one, on which devices, and the text for it."""
+"""What commands for a trained model share: loading the model, its devices, and the text."""
 
 import dataclasses
 import pathlib
@@ -16,16 +16,17 @@ from lib.language_model import TrainedModel
 from lib.parallel import sharding
 
 CONTEXT = flags.DEFINE_integer(
-  'context', 0, 'Tokens that the model reads at most; by default as many as it can.', lower_bound=0
+  'context', 0, 'Most tokens that the model reads at once; 0: its whole context.', lower_bound=0
 )
 DTYPE = flags.DEFINE_enum(
-  'dtype', '', ('', 'float32', 'bfloat16'), 'Of activations; by default the model’s own.'
+  'dtype', '', ('', 'float32', 'bfloat16'), 'Dtype of activations; by default that of the model.'
 )
+LARGEST_SEED = 2**31 - 1
 SPLITS = ('train', 'validation', 'test')
 
 
 def open_model(*folders: str) -> TrainedModel:
-  """The one model that a command is given, over all devices that there are.
+  """Loads the model that a command is given, sharded over all devices.
 
   Raises:
     InputError: no folder or several, or as `language_model.load`.
@@ -56,7 +57,7 @@ def open_texts(model: TrainedModel, source: str, split: str, limit: int) -> list
   if split == 'train' and (told.text_digest or told.text):
     same = told.text == source
     if told.text_digest:
-      same = told.text_digest == sources.describe(source).digest
+      same = sources.describe(source).digest.startswith(told.text_digest)
     if same:
       print(f'warning: this model was trained on the train split of {source}.', file=sys.stderr)
   return texts

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text from a trained model, as it is sampled.
+"""Samples text from a trained model and prints it as it is generated.
 
 python -m experiments.tools.sample MODEL --prompt='The ' [--n=4 --max_bytes=400 --temperature=0.8]
 
-Several texts are sampled at once; the first is shown as it comes, the others after it. With
---compare=512 no text is shown: so many tokens are sampled greedily with the cache, and with the
-whole text read again for each token, and by `transformers` where that is installed and MODEL is a
-Hugging Face folder; the times of one run stand beside each other.
+Several texts are sampled at once; the first is shown as it is generated, the others after it.
+--compare=512 shows no text. It decodes 512 tokens greedily, with the cache and with the whole text
+read again for each token, and prints both times. If MODEL is a Hugging Face folder and
+`transformers` is installed, it also times `transformers`.
 """
 
 import importlib.util
@@ -27,14 +27,21 @@ from lib.decoding import generated_text, sampling
 from lib.errors import InputError
 from lib.language_model import TrainedModel, huggingface
 
-PROMPT = flags.DEFINE_string('prompt', '', 'What the text begins with.')
-N = flags.DEFINE_integer('n', 1, 'Texts.', lower_bound=1)
-MAX_BYTES = flags.DEFINE_integer('max_bytes', 400, 'Bytes of each text at most.', lower_bound=1)
-TEMPERATURE = flags.DEFINE_float('temperature', 1.0, 'Divides the logits; 0: the likeliest token.')
-TOP_K = flags.DEFINE_integer('top_k', 0, 'Sample among so many of the likeliest tokens; 0: all.')
-TOP_P = flags.DEFINE_float('top_p', 1.0, 'Sample among the likeliest of this probability together.')
-SEED = flags.DEFINE_integer('seed', 0, 'Of the samples.')
-COMPARE = flags.DEFINE_integer('compare', 0, 'Tokens to time ways of decoding by.', lower_bound=0)
+flags.adopt_module_key_flags(models)
+PROMPT = flags.DEFINE_string('prompt', '', 'Beginning of the text.')
+N = flags.DEFINE_integer('n', 1, 'Number of texts.', lower_bound=1)
+MAX_BYTES = flags.DEFINE_integer('max_bytes', 400, 'Most bytes of each text.', lower_bound=1)
+TEMPERATURE = flags.DEFINE_float(
+  'temperature', 1.0, 'Sampling temperature; 0: always the most likely token.'
+)
+TOP_K = flags.DEFINE_integer('top_k', 0, 'Sample from the K most likely tokens; 0: from all.')
+TOP_P = flags.DEFINE_float(
+  'top_p', 1.0, 'Sample from the fewest tokens with this total probability.'
+)
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.', 0, models.LARGEST_SEED)
+COMPARE = flags.DEFINE_integer(
+  'compare', 0, 'Number of tokens by which decoding is timed.', lower_bound=0
+)
 
 
 def execute(*folders: str) -> None:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large files are as tokens, next to gzip, zstd and xz: the table of docs/compress.md.
+"""Sizes of files as tokens, compared with gzip, zstd and xz: writes the table of docs/compress.md.
 
   python -m experiments.tools.sizes --page=docs/compress.md [--codecs=DIR]
 
-The tokenizers are trained on the train split of `stdlib`, and so are those of --codecs expected to
-be. The files are held-out prose, held-out code, and a part of a compiled library. Sizes are of the
-whole container, and every container is decoded and compared.
+The tokenizers are trained on the train split of `stdlib`; those of --codecs should be trained on it
+too. The files are held-out prose, held-out code, and a part of a compiled library. Sizes are those
+of whole containers. Every container is decoded and compared with its file.
 """
 
 import datetime
@@ -28,8 +28,8 @@ from lib.report import tables
 from lib.tokenizers import container
 from lib.tokenizers.base import Tokenizer
 
-PAGE = flags.DEFINE_string('page', 'docs/compress.md', 'The page whose table is written.')
-CODECS = flags.DEFINE_string('codecs', None, 'A folder of more tokenizer files.')
+PAGE = flags.DEFINE_string('page', 'docs/compress.md', 'Page whose table is written.')
+CODECS = flags.DEFINE_string('codecs', None, 'Folder of more tokenizer files.')
 BEGIN, END = '<!-- sizes -->', '<!-- end of sizes -->'
 BYTES = 2_000_000  # of a file, at most
 TRAINED = {  # a tokenizer's name -> its trainer's, and its ids

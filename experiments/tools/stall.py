@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long training waits for a checkpoint: `python -m experiments.tools.stall --megabytes=64`.
+"""Measures how long training waits for a checkpoint.
 
-Takes steps of a model of that size without a checkpoint, then with one in flight, and prints what
-a step takes, how long the loop waits when one begins, and how long it is being written.
+python -m experiments.tools.stall --megabytes=64
+
+Runs training steps of a model of this size, first without a checkpoint, then while one is written.
+Prints the time of a step, how long the loop waits when a checkpoint begins, and how long writing
+takes.
 """
 
 import functools
@@ -23,9 +26,11 @@ from experiments.tools import command
 from lib.train.checkpoint import Checkpoints
 from lib.train.state import State
 
-MEGABYTES = flags.DEFINE_integer('megabytes', 64, 'Size of the state.', lower_bound=1)
-SAVES = flags.DEFINE_integer('saves', 5, 'Checkpoints.', lower_bound=1)
-FOLDER = flags.DEFINE_string('folder', None, 'Where they go; by default a new one in /tmp.')
+MEGABYTES = flags.DEFINE_integer('megabytes', 64, 'Size of the training state.', lower_bound=1)
+SAVES = flags.DEFINE_integer('saves', 5, 'Number of checkpoints.', lower_bound=1)
+FOLDER = flags.DEFINE_string(
+  'folder', None, 'Folder of the checkpoints; by default a new one in /tmp.'
+)
 WIDTH, ROWS = 512, 32  # of a layer's weights, and of the batch
 FREE = 20  # steps before each checkpoint
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run is doing, seen from outside: `python -m experiments.tools.status WORKDIR`.
+"""Prints the progress of a run: `python -m experiments.tools.status WORKDIR`.
 
-Reads what the run leaves in its workdir, which may be in a bucket, and writes nothing there, so it
-may be asked at any time. Exits with 2 if it is no workdir.
+Reads the files in the workdir, which can be in a bucket, and writes nothing, so it can be used at
+any time. Exits with code 2 if WORKDIR is not a workdir.
 """
 
 import os

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokenizer files: one learned, written in another format, or looked into.
+"""Tokenizer files: train one, convert one, or inspect one.
 
 python -m experiments.tools.tokenizer train FAMILY OUT [--source=stdlib --vocab_size=8192]
 python -m experiments.tools.tokenizer train superbpe OUT --parent=FILE
 python -m experiments.tools.tokenizer export FILE OUT
 python -m experiments.tools.tokenizer inspect FILE [--model=FOLDER]
 
-`export` writes a tokenizer.json where OUT ends in .json, and else a file of ours. FILE is any file
-that tokenizers are loaded from; with ranks of tiktoken, add the rule that splits text: FILE:cl100k.
+`export` writes a tokenizer.json if OUT ends in .json, and otherwise a file of this project. FILE is
+any tokenizer file; for tiktoken ranks, add the rule that splits text: FILE:cl100k.
 """
 
 import collections
+import math
 import os
 import pathlib
 import unicodedata
@@ -28,17 +29,19 @@ from lib.evals import undertrained
 from lib.tokenizers import Tokenizer, registry, superbpe
 from lib.tokenizers.bpe import BPE
 
-SOURCE = flags.DEFINE_string('source', 'stdlib', 'train: the text, its train split (docs/data.md).')
-MEGABYTES = flags.DEFINE_float('megabytes', 10.0, 'train: 10⁶ bytes of text, at most.')
-VOCAB_SIZE = flags.DEFINE_integer('vocab_size', 8192, 'train: the most tokens.')
-RULE = flags.DEFINE_string('rule', None, 'train bpe: how text is split.')
+SOURCE = flags.DEFINE_string(
+  'source', 'stdlib', 'train: the text (docs/data.md); its train split is used.'
+)
+MEGABYTES = flags.DEFINE_float('megabytes', 10.0, 'train: most text, in 10⁶ bytes.')
+VOCAB_SIZE = flags.DEFINE_integer('vocab_size', 8192, 'train: most tokens.')
+RULE = flags.DEFINE_string('rule', None, 'train bpe: pretokenizer (docs/concepts.md).')
 PARENT = flags.DEFINE_string(
-  'parent', None, 'For `train superbpe`: the file of a BPE whose merges are kept as the first.'
+  'parent', None, 'train superbpe: file of a BPE, whose merges become the first merges.'
 )
 MODEL = flags.DEFINE_string(
-  'model', None, 'inspect: a model over the tokens; those that it was hardly trained on are listed.'
+  'model', None, 'inspect: also list tokens on which this model was hardly trained.'
 )
-FORCE = flags.DEFINE_bool('force', False, 'Overwrite a file that is there.')
+FORCE = flags.DEFINE_bool('force', False, 'Overwrite an existing file.')
 SHOWN = 12  # examples of each kind
 
 
@@ -47,7 +50,7 @@ def train(family: str, out: str) -> str:
   options: dict[str, Any] = {} if RULE.value is None else {'rule': RULE.value}
   if PARENT.value is not None:
     options['parent'] = _bpe(PARENT.value)
-  if MEGABYTES.value <= 0:
+  if not 0 < MEGABYTES.value < math.inf:
     raise InputError(f'--megabytes must be positive; got {MEGABYTES.value}.')
   _check_out(out)
   registry.check(family, options, VOCAB_SIZE.value)

@@ -4,13 +4,15 @@
 python -m experiments.tools.transplant --model=FOLDER --tokenizer=FILE --method=focus --out=FOLDER
 python -m experiments.tools.transplant --model=FOLDER --trim --text=DIR --out=FOLDER
 
-The model is one of ours or a Hugging Face folder, and so is what is written. Pieces that both
-tokenizers have keep their rows, special tokens too, by name; the method makes all others
-(`lib.transplant.methods`). report.json counts both: its numbers add up to the new ids.
---trim keeps the tokens that a text uses, the tokens that they are merged from, all bytes, all
-special tokens, and of the lowest ids as many as make their number a multiple of 64. The text is cut
-as before, and the logits of what is kept stay the same: bit by bit, where the old table has a
-multiple of 64 rows too.
+MODEL is a model folder of this project or a Hugging Face folder; the output has the same format.
+Tokens that both tokenizers have keep their rows; special tokens are matched by name. The method
+makes the rows of all other tokens (`lib.transplant.methods`). report.json counts the rows by
+origin.
+
+--trim keeps the tokens that a text uses, the tokens that they are merged from, all bytes and all
+special tokens, and then the lowest other ids until the number of rows is a multiple of 64. The text
+is encoded as before, and the logits of kept tokens do not change: not by a bit, if the old table
+has a multiple of 64 rows too.
 """
 
 import json
@@ -31,32 +33,32 @@ from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.transplant import methods, pieces, transplant, vectors, vocabularies
 from lib.transplant.distillation import PREFIX, distil
 
-MODEL = flags.DEFINE_string('model', '', 'Folder of the model.')
-TOKENIZER = flags.DEFINE_string('tokenizer', '', 'File of the new tokenizer.')
+MODEL = flags.DEFINE_string('model', '', 'Model folder.')
+TOKENIZER = flags.DEFINE_string('tokenizer', '', 'Tokenizer file of the new tokenizer.')
 METHOD = flags.DEFINE_string(
   'method',
   'focus',
-  f'One of {", ".join(methods.METHODS)}; a number is its k, as in omp32; '
-  f'with {PREFIX} before it, Token Distillation follows.',
+  f'One of {", ".join(methods.METHODS)}; a number sets k, as in omp32; '
+  f'the prefix {PREFIX} adds Token Distillation.',
 )
-OUT = flags.DEFINE_string('out', '', 'A new folder.')
+OUT = flags.DEFINE_string('out', '', 'New folder.')
 TEXT = flags.DEFINE_string(
-  'text', '', 'Text (file, folder, glob): for vectors of pieces; for --trim, what must not change.'
+  'text', '', 'Text (file, folder, glob) for vectors of tokens; with --trim, the text to keep.'
 )
-LIMIT = flags.DEFINE_integer('limit_bytes', 2**22, 'Bytes of text for vectors.', lower_bound=1)
+LIMIT = flags.DEFINE_integer('limit_bytes', 2**22, 'Most bytes of text for vectors.', lower_bound=1)
 VECTORS = flags.DEFINE_string(
   'vectors', '', "Instead of --text: word2vec text, or .npz with `old` [V, d] and `new` [V', d]."
 )
-DONOR = flags.DEFINE_string('donor', '', 'Folder of a model with the new tokenizer.')
+DONOR = flags.DEFINE_string('donor', '', 'Model folder of a model with the new tokenizer.')
 EXPAND = flags.DEFINE_bool('expand', False, 'Keep all old tokens and add the new ones (BPE).')
-TRIM = flags.DEFINE_bool('trim', False, 'Keep the tokens that --text uses alone (BPE).')
-COPY = flags.DEFINE_bool('copy_exact', True, 'Whether shared pieces keep their rows.')
+TRIM = flags.DEFINE_bool('trim', False, 'Keep only the tokens that --text uses (BPE).')
+COPY = flags.DEFINE_bool('copy_exact', True, 'Whether shared tokens keep their rows.')
 DRY = flags.DEFINE_bool('dry_run', False, 'Print the report and write nothing.')
-SEED = flags.DEFINE_integer('seed', 0, 'Of random rows.', lower_bound=0, upper_bound=2**32 - 1)
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of random rows.', lower_bound=0, upper_bound=2**32 - 1)
 
 
 def execute() -> None:
-  """Writes the new model, or prints what it would be."""
+  """Writes the new model, or only prints the report."""
   if not MODEL.value or TRIM.value == bool(TOKENIZER.value):
     raise InputError('give --model=FOLDER, and either --tokenizer=FILE or --trim --text=DIR.')
   if TRIM.value and EXPAND.value:

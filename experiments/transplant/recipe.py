@@ -8,6 +8,6 @@ RECIPE = Recipe(
   'transplant',
   'New Tokenizer, Same Model: WECHSEL, CW2V, TokenAdapt, OMP and their rivals',
   [replacement.TABLE, noise_anchor.TABLE, languages.TABLE],
-  summary='A trained model gets another tokenizer; the rows of new tokens are made from those of '
-  'the old ones.',
+  summary='A trained model gets another tokenizer: embeddings of new tokens are computed from the '
+  'old embeddings.',
 )

@@ -17,5 +17,6 @@ RECIPE = Recipe(
   'visual_unicode',
   'Emergent Semantics Beyond Token Embeddings: frozen visual Unicode',
   [module.TABLE for module in TABLES],
-  summary='A decoder trains as well over frozen pictures of characters as over trained input rows.',
+  summary='A decoder trains as well over frozen pictures of characters as over trained input '
+  'embeddings.',
 )

@@ -47,7 +47,7 @@ class Provenance:
     commit: of the code that trained it.
     config: of the training run, JSON-like.
     text: the source that it was trained on, as the config names it.
-    text_digest: sha256, in hex, of that text.
+    text_digest: sha256, in hex, of that text, or the first digits of it.
     seeds: of its training.
     steps: of its training.
     initial: fingerprint of the model whose weights training started from.

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the kernels are, at the experiments' own shapes.
+"""Times the kernels at the shapes of the experiments.
 
   python -m pallas_kernels.bench --kernels=linear_cross_entropy --record
 
-On an accelerator: time of each implementation and peer, forward and with gradients, as a ratio to
-the reference and to the fastest other, the share of what the chip could do, and peak memory. All
-of a kernel are compiled before any is timed, in runs that follow each other.
-Elsewhere times would mean nothing: there all that TPUs can run is compiled for them ahead of time,
-with gradients, and what is printed is the memory that each way plans with and how the kernels'
-static schedules compare with the matrix units alone. --here times on a CPU nonetheless: for what a
-CPU runs too.
+On an accelerator it prints, for each implementation and each library, the time forward and with
+gradients, ratios to the reference and to the fastest other, the share of the chip's peak, and peak
+memory. All programs of a kernel are compiled before the first is timed.
 
---record puts a kernel's rows in the place of those it has of this device in RESULTS.md.
+Without an accelerator, times would mean nothing. Then all programs for TPUs are compiled ahead of
+time, with gradients, and the planned memory is printed, with the static schedules of the kernels
+compared with the matrix units alone. --here times implementations on a CPU nonetheless.
+
+--record replaces the kernel's rows for this device in RESULTS.md.
 """
 
 import argparse
@@ -39,7 +39,7 @@ RESULTS = pathlib.Path(__file__).parents[1] / 'RESULTS.md'
 
 
 def record(title: str, text: str, path: pathlib.Path = RESULTS) -> None:
-  """Puts a section in the place of the one with its title, or among the others by title."""
+  """Replaces the section of the same title, or inserts the section in the order of titles."""
   introduction, *sections = (part.rstrip() for part in path.read_text().split('\n## '))
   kept = [section for section in sections if section.split('\n')[0] != title]
   path.write_text('\n\n## '.join([introduction, *sorted([*kept, f'{title}\n\n{text}'])]) + '\n')
@@ -50,17 +50,22 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(prog='pallas_kernels.bench', description=__doc__.split('\n')[0])
   known = cases()
   names = sorted({case.kernel for case in known})
-  parser.add_argument('--kernels', nargs='+', choices=names, default=names)
-  parser.add_argument('--shapes', nargs='+', help='of these kernels; all of them by default')
-  parser.add_argument('--chips', nargs='+', choices=aot.TOPOLOGIES, default=list(aot.TOPOLOGIES))
-  parser.add_argument('--here', action='store_true', help='time on this machine, be it a CPU')
-  parser.add_argument('--record', action='store_true')
+  parser.add_argument(
+    '--kernels', nargs='+', choices=names, default=names, help='kernels to run; by default all'
+  )
+  parser.add_argument('--shapes', nargs='+', help='shapes to run; by default all')
+  chips = list(aot.TOPOLOGIES)
+  parser.add_argument(
+    '--chips', nargs='+', choices=chips, default=chips, help='chips to compile for; by default all'
+  )
+  parser.add_argument('--here', action='store_true', help='time on this machine, even on a CPU')
+  parser.add_argument('--record', action='store_true', help='write the rows to RESULTS.md')
   given = parser.parse_args(argv)
   here = given.here or jax.default_backend() != 'cpu'
   if given.record and not here and (given.shapes or len(given.chips) < len(aot.TOPOLOGIES)):
     parser.error('--record replaces all rows of a kernel: leave out --shapes and --chips.')
   if not here and not importlib.util.find_spec('libtpu'):
-    sys.exit('There is no accelerator here, nor libtpu to compile for one: `make bench` has it.')
+    sys.exit('Neither an accelerator nor libtpu was found: `make bench` installs libtpu.')
   columns = MEASURED if here else COMPILED
   place = f'measured on {jax.devices()[0].device_kind}' if here else 'compiled ahead of time'
   versions = ', '.join(

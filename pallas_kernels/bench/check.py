@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the kernels that this accelerator runs give what their references do.
+"""Compares the kernels of this accelerator with their references.
 
   python -m pallas_kernels.bench.check    # or `make check`; JAX_PLATFORMS must name the CPU too
 
-Results and gradients of bfloat16 arrays beside those of the reference in float32 on the CPU, at
-sizes that no tile divides; and random rows beside the CPU's. Ends with 1 if anything is not as it
-should be.
+Results and gradients of bfloat16 arrays are compared with the reference in float32 on the CPU, at
+sizes that are not multiples of a tile; random rows are compared with those of the CPU. Exits with
+code 1 if a difference is too large.
 """
 
 import functools
@@ -24,10 +24,10 @@ from pallas_kernels import linear_recurrence as recurrence
 from pallas_kernels import random_rows
 from pallas_kernels.bench.cases import LAST, STARTS, random_arrays
 
-LIMIT = 0.03  # of the largest number: products and their factors are rounded to bfloat16
-NORMAL = 1e-5  # of a Gaussian entry, made by logarithm and series
+LIMIT = 0.03  # as a share of the largest number: products and factors are rounded to bfloat16
+NORMAL = 1e-5  # error of a Gaussian entry, which is computed by a logarithm and a series
 KERNEL = {'tpu': 'pallas', 'gpu': 'triton'}
-Found = tuple[str, float, float]  # what was compared, the largest error, and what it may be
+Found = tuple[str, float, float]  # what was compared, the largest error, and its limit
 
 
 def error(found: Any, expected: Any) -> float:
@@ -44,7 +44,7 @@ def _wide(x: jax.Array) -> np.ndarray:
 
 
 def _with_gradients(call: Callable, *arrays: jax.Array) -> Any:
-  """Results and their gradients, weighed unevenly."""
+  """Results, and gradients of their weighted sum."""
 
   @jax.jit
   def both(arrays):
@@ -56,7 +56,7 @@ def _with_gradients(call: Callable, *arrays: jax.Array) -> Any:
 
 
 def _on_cpu(call: Callable, *arrays: jax.Array) -> Any:
-  """What the CPU makes of the arrays."""
+  """The results of a function on the CPU."""
   cpu = jax.devices('cpu')[0]
   with jax.default_device(cpu):
     return jax.device_get(call(*(jax.device_put(x, cpu) for x in arrays)))
@@ -67,7 +67,7 @@ def _random(*shapes: tuple[int, ...]) -> list[jax.Array]:
 
 
 def attention(name: str) -> Iterator[Found]:
-  """With every kind of bias, at two widths, over documents in rows."""
+  """Attention with every kind of bias, at two widths, over rows of several documents."""
   for kind, width in (('none', 64), ('table', 128), ('vectors', 64)):
     q, k, v = _random(*[(2, 700, 4, width)] * 3)
     segments = np.broadcast_to(np.arange(700, dtype=np.int32) // 300, (2, 700))
@@ -92,7 +92,7 @@ def attention(name: str) -> Iterator[Found]:
 
 
 def lm_head(name: str, count: int = 9000, ids: int = 5000) -> Iterator[Found]:
-  """Without gradients, and with those of a loss that is a mean, and of one that is none."""
+  """The loss without gradients, and gradients of a mean and of a weighted sum."""
   hidden, table = _random((count, 200), (ids, 200))
   table, bias = table * 200**-0.5, jax.random.normal(jax.random.key(1), (ids,))
   targets = np.random.default_rng(0).integers(-1, ids, count, np.int32)
@@ -109,7 +109,7 @@ def lm_head(name: str, count: int = 9000, ids: int = 5000) -> Iterator[Found]:
     )
     wide = (hidden.astype(jnp.float32), table.astype(jnp.float32), bias)
     expected = _on_cpu(slopes('reference'), *wide)
-    # Gradients of a mean are small: by their own sizes.
+    # Gradients of a mean are small, so errors are relative to their own size.
     scaled = [
       jax.tree.map(lambda x, like: _wide(x) / np.abs(_wide(like)).max(), part, expected)
       for part in (slopes(name)(hidden, table, bias), expected)
@@ -120,7 +120,7 @@ def lm_head(name: str, count: int = 9000, ids: int = 5000) -> Iterator[Found]:
 
 
 def rows(name: str) -> Iterator[Found]:
-  """The loss under random tables, and the rows themselves beside the CPU's."""
+  """The loss under random tables, and the rows compared with those of the CPU."""
   (hidden,) = _random((3, 300, 256))
   seeds = jax.random.bits(jax.random.key(1), (3, 2), jnp.uint32)
   targets = jax.random.randint(jax.random.key(2), (3, 300), -1, 3000)
@@ -142,7 +142,7 @@ def rows(name: str) -> Iterator[Found]:
 
 
 def recurrences(name: str) -> Iterator[Found]:
-  """With gates for each channel, and with the same for all."""
+  """The recurrence with a gate for each channel, and with one gate for all."""
   for title, channels in (('by channel', 200), ('shared', 1)):
     gates, inputs, initial = _random((2, 300, channels), (2, 300, 200), (2, 200))
     given = jax.nn.sigmoid(gates + 2), inputs, initial
@@ -158,7 +158,7 @@ def main() -> None:
   """Prints a line for each comparison."""
   backend = jax.default_backend()
   if backend not in KERNEL:
-    sys.exit('There is no accelerator here: the tests compare the emulated kernels.')
+    sys.exit('No accelerator was found; without one, the tests compare the emulated kernels.')
   print(f'{jax.devices()[0].device_kind}, jax {jax.__version__}\n')
   bad = 0
   for check in (attention, lm_head, rows, recurrences):

@@ -58,14 +58,38 @@ def test_a_module_that_is_not_there_is_noticed():
   assert [name for name in named(text) if not exists(name)] == ['lib.nothing']
 
 
-def test_every_flag_is_in_the_commands():
-  page = (ROOT / 'docs/commands.md').read_text()
-  sources = [path.read_text() for path in (ROOT / 'experiments').rglob('*.py')]
-  flags = {
-    found for text in sources for found in re.findall(r"flags\.DEFINE_\w+\(\s*'(\w+)'", text)
-  }
-  assert {'config', 'workdir', 'topology', 'codecs'} <= flags
-  assert [flag for flag in sorted(flags) if f'`--{flag}' not in page] == []
+COMMANDS = re.split(r'^(?=\*\*|#)', (ROOT / 'docs/commands.md').read_text(), flags=re.MULTILINE)
+DEFINED = re.compile(r"flags?\.DEFINE_\w+\(\s*'(\w+)'")
+
+
+def sections_of(path):
+  """The sections of docs/commands.md that name the command of a file."""
+  module = '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__main__')
+  shared = {'command_line': 'experiments.NAME', 'models': 'experiments.tools.evaluate'}
+  name = shared.get(path.stem, module)
+  return [section for section in COMMANDS if re.search(rf'{re.escape(name)}\b', section)]
+
+
+@pytest.mark.parametrize(
+  'path',
+  [
+    path
+    for path in sorted((ROOT / 'experiments').rglob('*.py'))
+    if DEFINED.search(path.read_text())
+  ],
+  ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_every_flag_is_documented_with_its_command(path):
+  text = '\n'.join(sections_of(path))
+  flags = DEFINED.findall(path.read_text())
+  assert flags
+  assert [flag for flag in flags if f'`--{flag}' not in text] == []
+
+
+def test_every_config_field_has_a_meaning():
+  rows = re.findall(r'^\| `.*$', (ROOT / 'docs/config.md').read_text(), re.MULTILINE)
+  assert len(rows) > 500
+  assert [row for row in rows if not row.split('|')[-2].strip()] == []
 
 
 def test_the_program_of_the_readme_runs(tmp_path, monkeypatch, capsys):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the tokenizers are, beside other libraries, in one table.
+"""Measures the speed of the tokenizers and of other libraries.
 
   python -m experiments.tools.speed --codecs=runs/equal_info/tokenizers --out=docs
 
---codecs is a folder that the recipe equal_info leaves. Writes speed.md and speed.json. Megabytes
-are 10⁶ bytes of text; medians over repeats, wall-clock, with the time that the processor itself
-spent beside them for what runs on one core.
+--codecs is the folder of tokenizers that the recipe equal_info writes. Writes speed.md and
+speed.json. Megabytes are 10⁶ bytes of text. Times are medians over repeats of wall-clock time; for
+code that runs on one core, processor time is given too.
 """
 
 import datetime
@@ -33,15 +33,17 @@ from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.unicode import train_unicode
 
 CODECS = flags.DEFINE_string('codecs', 'runs/equal_info/tokenizers', 'Folder of tokenizer files.')
-SOURCE = flags.DEFINE_string('source', 'stdlib', 'Its held-out text is timed (docs/data.md).')
-MEGABYTES = flags.DEFINE_float('megabytes', 2.0, 'Of text, at most.')
-REPEATS = flags.DEFINE_integer('repeats', 7, 'Of each timing.')
-STREAMS = flags.DEFINE_integer('streams', 64, 'Texts that M1 reads side by side.')
+SOURCE = flags.DEFINE_string(
+  'source', 'stdlib', 'Text (docs/data.md); its held-out splits are used.'
+)
+MEGABYTES = flags.DEFINE_float('megabytes', 2.0, 'Most text, in 10⁶ bytes.')
+REPEATS = flags.DEFINE_integer('repeats', 7, 'Repeats of each timing.')
+STREAMS = flags.DEFINE_integer('streams', 64, 'Texts that M1 reads in parallel.')
 OUT = flags.DEFINE_string('out', 'runs/speed', 'Folder for speed.md and speed.json.')
 
 CAPTIONS = {
   'walk': 'Tokenizers of this project on one core, without a model.',
-  'peers': 'Other libraries on one core, on the same text and where it is possible with the same '
+  'peers': 'Other libraries on one core, on the same text and, where possible, with the same '
   'frequencies, merges or model.',
   'bpe': 'BPE within words and other libraries with the same merges, in turns on one core; and how '
   'long the merges take to learn.',
@@ -51,7 +53,7 @@ CAPTIONS = {
   'and what one host must feed to its chips, at 50 % of their peak rate, for the fastest and the '
   'largest model of each recipe at `paper`.',
 }
-TABLES = flags.DEFINE_list('tables', list(CAPTIONS), 'Which of them.')
+TABLES = flags.DEFINE_list('tables', list(CAPTIONS), 'Tables to write.')
 
 
 def walk(codecs: dict[str, Tokenizer], texts: dict[str, bytes]) -> Iterator[list[Row]]:

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""How fast a recipe trains: its real step timed, accounted for and taken apart, op by op.
+r"""Measures the training speed of a recipe, and breaks the time of a step down by op.
 
   python -m experiments.tools.throughput --config=lexinvariant:paper
   python -m experiments.tools.throughput --config=equal_info:paper \
     --model=m2/model=113m,v=65536
   python -m experiments.tools.throughput --peer    # decoders next to PyTorch's (`make throughput`)
 
-Writes throughput.md and throughput.json into --out; what is there of other models or devices stays.
+Writes throughput.md and throughput.json into --out. Sections of other models and devices are kept.
 """
 
 import datetime
@@ -33,14 +33,14 @@ from lib.report.results import Row, name
 CONFIG = config_flags.DEFINE_config_file(
   'config', f'{CONFIGS}/lexinvariant.py:cpu', 'NAME:SCALE or FILE.py:SCALE.', lock_config=True
 )
-MODEL = flags.DEFINE_string('model', '', 'Which of the recipe; the largest if not given.')
+MODEL = flags.DEFINE_string('model', '', 'Which model of the recipe; by default the largest.')
 DTYPES = flags.DEFINE_multi_enum(
-  'dtype', [], ['float32', 'bfloat16'], 'Of activations; that of the config if not given.'
+  'dtype', [], ['float32', 'bfloat16'], 'Dtype of activations; by default that of the config.'
 )
 REPEATS = flags.DEFINE_integer(
-  'repeats', 4, 'Steps of a round that is timed; with --peer, rounds.', lower_bound=1
+  'repeats', 4, 'Timed steps of a round; with --peer, rounds.', lower_bound=1
 )
-PEER = flags.DEFINE_bool('peer', False, 'Instead: two decoders compared with the same in PyTorch.')
+PEER = flags.DEFINE_bool('peer', False, 'Instead, compare two decoders with the same in PyTorch.')
 OUT = flags.DEFINE_string('out', 'runs/throughput', 'Folder for throughput.md and .json.')
 FIRST = flags.DEFINE_enum(
   'first_step', 'timed', ['timed', 'left_out', 'only'],
