@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.fields import Field, Scaled
 
-TABLES = ('bias', 'cut', 'ensemble', 'cost')
+TABLES = ('bias', 'cut', 'fim', 'ensemble', 'cost')
 
 SECTIONS = {
   'data': {
@@ -28,7 +28,7 @@ SECTIONS = {
   'model': common.SMALL  # the models of all tables but bias: one for each tokenizer and seed
   | {
     # ids of each trained tokenizer
-    'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256),
+    'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256, most=2**24),
     # bytes of text that tokenizers are trained on
     'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),
     'layers': Scaled(1, 2, 8, 12),
@@ -46,6 +46,14 @@ SECTIONS = {
     'prompt': Field(Scaled(40, 160, 512, 1024), least=17),  # bytes of the longest prompt
     'after': 16,  # bytes after the cut that are scored
     'greedy': 4,  # bytes of a completion, each the most likely one
+    'beam': 8,  # most encodings of a text that are summed, where there are too many for all
+  },
+  'fim': {
+    'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),  # names of tokenizers
+    # source code to train and test on (docs/data.md)
+    'source': Scaled('stdlib/source', 'stdlib/source', 'stdlib/source', 'tfds:c4/en'),
+    'texts': Field(Scaled(6, 200, 2000, 10_000), least=2),  # number of held-out texts, about
+    'length': Field(Scaled(60, 160, 512, 1024), least=20),  # bytes of each text
     'beam': 8,  # most encodings of a text that are summed, where there are too many for all
   },
   'ensemble': {
@@ -66,7 +74,7 @@ SECTIONS = {
     # numbers of ids of the tokenizers
     'vocab': Field(Scaled((4, 8), *((4, 8, 16, 32, 64),) * 3), size=1, least=2),
     'letters': Field(Scaled(5, 10, 12, 12), least=1, most=14),  # of a text, all are enumerated
-    'chars': Scaled(2_000, *(100_000,) * 3),  # from which tokens are learned
+    'chars': Field(Scaled(2_000, *(100_000,) * 3), bytes=1),  # from which tokens are learned
   },
 }
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from lib import memory
 from lib.errors import InputError
 
 LARGEST = 2**42  # a whole number above it is a mistake
@@ -38,6 +39,8 @@ class Field:
     choices: all values that it may have.
     size: how many elements a tuple, or characters a text, has at least.
     like: a value of the right type, where every default is an empty tuple.
+    bytes: of the machine's memory that each unit takes, at least: 1 for characters of a text that
+      is generated at once. What does not fit into free memory is refused.
   """
 
   value: Any
@@ -48,6 +51,7 @@ class Field:
   choices: tuple = ()
   size: int = 0
   like: Any = None
+  bytes: int = 0
 
   def at(self, scale: str) -> Any:
     """The default at a scale."""
@@ -89,6 +93,8 @@ class Field:
       return f'above {above:,}'
     if value > self.most:
       return f'{self.most:,} or less' if self.most != LARGEST else f'{words} below 2**42'
+    if self.bytes and value * self.bytes > (free := memory.of_host()):
+      return f'{free // self.bytes:,} or less where {free / 1e9:,.0f} GB of memory are free'
     return self._not_chosen(value) if value < self.below else f'below {self.below:,}'
 
   def _not_chosen(self, value: Any) -> str:

@@ -74,8 +74,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'dim': Scaled(8, 48, 320, 1024),  # width of the model
       'remat': False,  # whether layers are recomputed in the backward pass, to save memory
     },
-    # the model over BPE tokens
-    'subwords': decoder | {'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257)},
+    'subwords': decoder
+    | {
+      # ids of the model over BPE tokens
+      'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257, most=2**24)
+    },
     'entropy': decoder  # the byte model that begins a chunk where its entropy is high
     | {
       'layers': Scaled(1, 1, 2, 4),

@@ -68,7 +68,7 @@ TEXT = MODEL | {
   'seeds': Scaled(1, 3, 3, 1),  # models of each kind
   'window': Scaled(16, 100, 100, 100),  # symbols over which perplexity and votes are averaged
   # held-out rows that are scored
-  'test_sequences': Scaled(64, 256, 1000, 1000),
+  'test_sequences': Field(Scaled(64, 256, 1000, 1000), bytes=1),
   'row_sampling': 'shared',
   'law': Scaled('gaussian', 'orthonormal', 'gaussian', 'gaussian'),
   'row_dim': Scaled(32, 32, 0, 0),
@@ -100,8 +100,8 @@ SECTIONS = {
     # alphabet sizes d of the chains
     'alphabets': Field(Scaled((4, 5), (4, 5, 6, 7), (4, 5, 6, 7), (4, 5, 6, 7)), least=2, size=1),
     'chains': Scaled(2, 4, 8, 8),  # other ones for each d
-    'sequences': Scaled(4, 24, 64, 64),  # of each chain
-    'length': Scaled(64, 1024, 1024, 1024),  # symbols of each
+    'sequences': Field(Scaled(4, 24, 64, 64), bytes=1),  # of each chain
+    'length': Field(Scaled(64, 1024, 1024, 1024), bytes=1),  # symbols of each
     'concentration': 1.0,  # Dirichlet parameter of the transition rows
   },
   'markov': MODEL
@@ -112,7 +112,7 @@ SECTIONS = {
     'chain_seed': Field(2, least=0),
     'seeds': Scaled(2, 3, 3, 3),  # chains, each with a model of its own
     # chains of held-out symbols that are scored
-    'test_sequences': Scaled(128, 1024, 4096, 4096),
+    'test_sequences': Field(Scaled(128, 1024, 4096, 4096), bytes=1),
     'law': 'orthonormal',
     'row_dim': 8,
     'anneal': (0.05, 0.35),
@@ -131,7 +131,7 @@ SECTIONS = {
   'cipher': common.TRAINING
   | {  # the probe's training, on batches of text
     'probe_dim': Scaled(16, 192, 1024, 2048),  # inner width of its MLP
-    'texts': Scaled(4, 128, 1000, 1000),  # enciphered test texts
+    'texts': Field(Scaled(4, 128, 1000, 1000), bytes=1),  # enciphered test texts
     'batch_size': TEXT['batch_size'],
     'length': TEXT['length'],
     'steps': Scaled(4, 500, 5000, 10_000),
@@ -160,7 +160,7 @@ SECTIONS = {
     'questions': Field(8, most=1000),
     'demonstrations': Field(4, most=1000),  # demonstrations in a question of Permutation
     'examples': Field(Scaled(6, 300, 1000, 1000), most=10**6),  # of each task
-    'test_sequences': Scaled(8, 1000, 4000, 4000),  # of text
+    'test_sequences': Field(Scaled(8, 1000, 4000, 4000), bytes=1),  # of text
     'short_conv': 3,
     'row_sampling': 'shared',
     # distribution of random rows (40 ids do not fit into 16 dimensions)

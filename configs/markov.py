@@ -48,24 +48,27 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'orders': Field(Scaled((1, 2), (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)), size=1),
     'ngram': {
       # An odd number at smoke: equal counts would leave a unigram no spread.
-      'train_chars': Scaled(100_001, 4_000_000, 10_000_000, 100_000_000),
+      'train_chars': Field(Scaled(100_001, 4_000_000, 10_000_000, 100_000_000), bytes=1),
       # to score n-grams on
-      'test_chars': Scaled(100_000, 2_000_000, 10_000_000, 100_000_000),
+      'test_chars': Field(Scaled(100_000, 2_000_000, 10_000_000, 100_000_000), bytes=1),
     },
     'blocks': {
       # of a stream that is cut into blocks
-      'chars': Scaled(100_000, 10_000_000, 50_000_000, 100_000_000),
+      'chars': Field(Scaled(100_000, 10_000_000, 50_000_000, 100_000_000), bytes=1),
       'lengths': Field(Scaled((1, 2, 4), lengths, lengths, lengths), size=1),  # r
     },
     'token_ngram': {
-      'seeds': Field(Scaled(2, 8, 10, 10), least=2),  # each with its own dictionaries and streams
+      # each with its own dictionaries and streams
+      'seeds': Field(Scaled(2, 8, 10, 10), least=2, most=1000),
       # numbers of tokens d of the dictionaries
       'sizes': Field(Scaled((4, 10, 64), tokens, tokens, tokens), size=1),
       'sequential_texts': 1000,  # d of Algorithm 1, whose dictionary may end smaller
-      'dictionary_chars': Scaled(20_000, 1_000_000, 10_000_000, 10_000_000),  # to learn on
-      'train_chars': Scaled(100_000, 3_000_000, 20_000_000, 50_000_000),  # to count tokens on
+      # to learn on
+      'dictionary_chars': Field(Scaled(20_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
+      # to count tokens on
+      'train_chars': Field(Scaled(100_000, 3_000_000, 20_000_000, 50_000_000), bytes=1),
       # to score tokens on
-      'test_chars': Scaled(100_000, 1_000_000, 10_000_000, 10_000_000),
+      'test_chars': Field(Scaled(100_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
       # largest d for which unigram losses after merges are exact
       'exact_merges_up_to': Field(1024, least=0),
     },
@@ -74,12 +77,13 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'probabilities': Field((0.8, 0.9, 0.95), above=0, below=1, size=1),
       # d, the most tokens of a dictionary
       'sizes': Field(Scaled((64, 1024), bounds, bounds, bounds), size=1),
-      'chars': Scaled(300_000, 10_000_000, 50_000_000, 100_000_000),  # LZW stops when it is full
-      'seeds': Scaled(2, 8, 10, 10),  # dictionaries
+      # LZW stops when it is full
+      'chars': Field(Scaled(300_000, 10_000_000, 50_000_000, 100_000_000), bytes=1),
+      'seeds': Field(Scaled(2, 8, 10, 10), most=1000),  # dictionaries
     },
     'generalization': {
       # of the stream that is tokenized
-      'chars': Scaled(50_000, 1_000_000, 10_000_000, 10_000_000),
+      'chars': Field(Scaled(50_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
       # d, the tokens of a dictionary
       'sizes': Field((10, 64), size=1),
       # p = q of other chains, on whose text dictionaries are learned too
@@ -101,11 +105,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'side_by_side': Scaled(2, 3, 5, 5),
       # names of tokenizers
       'tokenizers': Field(('characters', 'bpe'), choices=('characters', 'bpe'), size=1),
-      'vocab_size': 10,  # ids of BPE, the two characters included
+      'vocab_size': Field(10, most=2**24),  # ids of BPE, the two characters included
       # characters that a dictionary is learned on
-      'dictionary_chars': 10_000,
+      'dictionary_chars': Field(10_000, bytes=1),
       # To count m-grams over an arm's tokens on, and as many to score.
-      'ngram_chars': Scaled(100_000, 1_000_000, 10_000_000, 10_000_000),
+      'ngram_chars': Field(Scaled(100_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
       # p = q of the chains
       'probabilities': Field(
         Scaled((0.8,), (0.8,), (0.8, 0.2), (0.8, 0.2)), above=0, below=1, size=1
@@ -128,9 +132,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'evaluate_every': Scaled(2, 20, 200, 200),
       'checkpoint_every': Scaled(3, 200, 2_000, 2_000),
       # documents to choose a rate by
-      'validation_documents': Scaled(16, 256, 512, 512),
+      'validation_documents': Field(Scaled(16, 256, 512, 512), bytes=1),
       # documents that are scored
-      'test_documents': Scaled(16, 2048, 4096, 4096),
+      'test_documents': Field(Scaled(16, 2048, 4096, 4096), bytes=1),
       # a loss counts as reached within this distance of the entropy rate, in nats per character
       'within': 0.02,
     },

@@ -66,7 +66,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'tokenizers': {
       # ids of trained dictionaries; on two cores an LM head of 65,536 ids would take nearly all the
       # time
-      'vocab_size': Scaled(768, 4096, 65_536, 65_536),
+      'vocab_size': Field(Scaled(768, 4096, 65_536, 65_536), most=2**24),
       # most bits of a token of the neural codecs
       'token_bits': Field(Scaled(12, 12, 16, 16), choices=(8, 12, 16)),
       # bytes of the train split that tokenizers are trained on
@@ -120,12 +120,15 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'markov': {
       # of windows, and of dictionaries' ids
       'bits': Field(Scaled((12,), (12, 16), (12, 16), (12, 16)), size=1, choices=(12, 16)),
-      'dictionary_chars': Scaled(40_000, 3_000_000, 20_000_000, 20_000_000),  # to learn BPE and LZW
-      'train_chars': Scaled(40_000, 3_000_000, 20_000_000, 20_000_000),  # to count tokens on
+      # to learn BPE and LZW
+      'dictionary_chars': Field(Scaled(40_000, 3_000_000, 20_000_000, 20_000_000), bytes=1),
+      # to count tokens on
+      'train_chars': Field(Scaled(40_000, 3_000_000, 20_000_000, 20_000_000), bytes=1),
       # to score on
-      'test_chars': Scaled(20_000, 1_000_000, 10_000_000, 10_000_000),
-      'seeds': Scaled(2, 8, 8, 8),  # dictionaries and texts
-      'document_chars': Scaled(200, 1_000, 10_000, 10_000),  # of a stream without windows
+      'test_chars': Field(Scaled(20_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
+      'seeds': Field(Scaled(2, 8, 8, 8), most=1000),  # dictionaries and texts
+      # of a stream without windows
+      'document_chars': Field(Scaled(200, 1_000, 10_000, 10_000), bytes=1),
     },
   }
   return common.build(arg, TABLES, sections)

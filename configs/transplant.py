@@ -52,7 +52,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'old': {  # the tokenizer of the old model
       'family': 'bpe',  # family of the tokenizer (docs/tokenizers.md)
-      'vocab_size': Field(Scaled(300, 1024, 8192, 32_000), least=256),  # ids of the tokenizer
+      # ids of the tokenizer
+      'vocab_size': Field(Scaled(300, 1024, 8192, 32_000), least=256, most=2**24),
       # bytes of text on which each tokenizer is trained
       'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),
     },
@@ -102,7 +103,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'short': Scaled(('random', 'parts'), SHORT, SHORT, SHORT),
       'long_steps': Scaled(3, 200, 200, 200),  # steps of the long training
       # methods whose models have the long training
-      'long': Scaled(('random',), LONGER, LONGER, LONGER),
+      'long': Scaled((), LONGER, LONGER, LONGER),
     },
     'noise_anchor': {
       # rows of the synthetic embedding spaces
@@ -117,7 +118,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'languages': {
       # percentages of the dictionary that are used
       'shares': Field(Scaled((100,), *((10, 50, 100),) * 3), size=1, most=100),
-      'continued': ('random', 'mean', 'wechsel'),  # methods whose models are trained further
+      # methods whose models are trained further
+      'continued': Scaled(('random', 'wechsel'), *(('random', 'mean', 'wechsel'),) * 3),
       'steps': Field(Scaled((2,), *((50, 200),) * 3), size=1),  # numbers of their training steps
       # text in the other language (docs/data.md); empty: the old text with its words exchanged
       'texts': '',

@@ -67,7 +67,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # ids of the tokenizer. On two cores an LM head of 65,536 ids would take 99 % of the time, and
       # most of these ids never occur in English text. The vocabulary of `cpu` has the bytes, the
       # most frequent characters and n-grams, and the look-alikes of Latin letters.
-      'vocab_size': Scaled(640, 1024, 65_536, 65_536),
+      'vocab_size': Field(Scaled(640, 1024, 65_536, 65_536), most=2**24),
       # most characters of an n-gram; the paper has 3, and `neighbours` needs whole words
       'longest': Scaled(3, 6, 6, 3),
       # bytes of the train split from which n-grams are learned
@@ -167,7 +167,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'validation': 4,  # batches of held-out documents by which the rate is chosen
       # documents of each seed from which tokens are learned
       'sample': Scaled(200, 2000, 50_000, 100_000),
-      'vocab_size': Scaled(384, 512, 65_536, 65_536),  # ids of the tokenizer
+      'vocab_size': Field(Scaled(384, 512, 65_536, 65_536), most=2**24),  # ids of the tokenizer
       'longest': Scaled(8, 8, 5, 3),  # most characters of an n-gram: whole words
       'layers': Scaled(1, 2, 16, 16),
       'dim': Scaled(16, 96, 1024, 1024),

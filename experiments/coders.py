@@ -226,6 +226,11 @@ def m1_spec(config: ConfigDict) -> TrainSpec:
   return fit.train_spec(config.m1, m1_module(config))
 
 
+def m1_specs(config: ConfigDict) -> dict[str, Callable[[], TrainSpec]]:
+  """M1 as the models that a table trains."""
+  return {'m1': functools.partial(m1_spec, config)}
+
+
 def _sizes(options: ConfigDict) -> Sizes:
   names = ('layers', 'dim', 'heads', 'head_dim', 'streams', 'position', 'max_distance', 'gated',
            'activation')  # fmt: skip

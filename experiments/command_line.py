@@ -51,6 +51,8 @@ def parse(name: str) -> None:
     rest = flags.FLAGS(sys.argv)
     flags.FLAGS.config.lock()  # a config file that is not there shows only when it is used
   except (AttributeError, KeyError) as error:
+    if "'get_config'" in str(error):
+      raise InputError('--config names a file without get_config; give FILE.py:SCALE.') from error
     # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?, or it
     # ends with: Attempting to lookup: seed.x
     words = str(error).strip('"\'').replace("\\'", '').replace('\\n', '. ')

@@ -92,6 +92,12 @@ def check(config: ConfigDict, options: ConfigDict, where: str, vocab_size: int) 
   epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
 
 
+def rows(options: ConfigDict, length: int) -> int:
+  """About `batch_bytes` bytes in rows of so many, as many rows as any mesh of devices divides."""
+  devices = jax.device_count()
+  return max(1, round(options.batch_bytes / length / devices)) * devices
+
+
 class Corpus(Examples):
   """The text as tokens of one tokenizer, and their cost.
 

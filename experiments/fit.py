@@ -178,6 +178,7 @@ def fit(
   trained: Callable[[ConfigDict], Experiment] | None = None,
   bare: Callable[[Variables], Variables] = lambda variables: variables,
   initial: Initial | None = None,
+  text: str | None = None,
 ) -> list[Fitted]:
   """Trains the seeds of a model, resuming each from its checkpoint, and saves them in the workdir.
 
@@ -199,13 +200,24 @@ def fit(
     bare: variables of `trained` -> those of `model`.
     initial: (seed, variables as they are initialised) -> those of `trained` that training starts
       from, instead of the former or of the section's `initial`.
+    text: the source of the batches, if it is not the config's; '' for text that was generated.
 
   Returns:
     A model for each seed config.seed, config.seed + 1, …
   """
 
   job = _Job(
-    config, run, model, batches, evaluations or {}, scores or {}, tokenizer, trained, bare, initial
+    config,
+    run,
+    model,
+    batches,
+    evaluations or {},
+    scores or {},
+    tokenizer,
+    trained,
+    bare,
+    initial,
+    text,
   )
 
   def loss(short: ConfigDict) -> float:
@@ -252,6 +264,7 @@ class _Job:
   trained: Callable[[ConfigDict], Experiment] | None
   bare: Callable[[Variables], Variables]
   initial: Initial | None
+  text: str | None
 
   def train(
     self, options: ConfigDict, name: str, these: Sequence[int], keep: bool = True
@@ -326,10 +339,14 @@ class _Job:
     return dataclasses.replace(experiment, evaluations=evaluations, initial=initial)
 
   def _provenance(self, options: ConfigDict, seed: int, start: TrainedModel | None) -> Provenance:
+    source = self.text
+    if source is None:
+      source = self.config.data.source if 'data' in self.config else ''
     return Provenance(
       provenance.commit(),
       plain(self.config),
-      self.config.data.source if 'data' in self.config else '',
+      source,
+      provenance.text_digest(self.run.identity, source),
       seeds=(seed,),
       steps=options.steps,
       initial=start.fingerprint if start else '',

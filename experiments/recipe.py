@@ -3,7 +3,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import math
 import pathlib
@@ -24,12 +23,12 @@ from lib.data.overlap import STRETCH
 from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.parallel import processes, sharding
-from lib.parameters import describe
 from lib.provenance import Identity
 from lib.report import claims, tables
 from lib.report.plots import Picture
 from lib.report.results import Row
 from lib.report.sections import Section
+from lib.train import state
 from lib.train.experiment import Experiment
 from lib.train.optimizer import Optimizer
 
@@ -196,23 +195,29 @@ class Recipe:
   def check_sizes(self, config: ConfigDict, mesh: Mesh, weigh: bool = True) -> None:
     """Raises InputError for batches that the mesh does not divide, and models beyond memory.
 
-    The largest model of each chosen table counts, where it does not depend on data.
+    The largest model of each kind in each chosen table counts, where it does not depend on data.
+    The kind is what stands in its name before / or =.
 
     Args:
       config: of the run.
       mesh: its devices.
       weigh: whether models are measured too, which takes about a second each.
     """
+    seen = set()
     for table in self.chosen(config):
-      for make in itertools.islice(table.train_specs(config).values(), 1):
-        with naming(table.name):
+      for name, make in table.train_specs(config).items():
+        kind = name.partition('/')[0].partition('=')[0]
+        if kind in seen:
+          continue
+        seen.add(kind)
+        with naming('m1' if kind == 'm1' else table.name):
           spec = make()
           axis = spec.experiment.batch_axis
           sharding.batch_shardings(spec.batch, mesh, axis)
           if spec.batch['targets'].shape[axis] % config.accumulate:
             raise InputError(f'accumulate={config.accumulate} does not divide the batch.')
           if weigh:
-            _check_memory(spec)
+            _check_memory(spec, mesh)
 
   def train_specs(self, config: ConfigDict) -> TrainSpecs:
     """The models of all tables, the largest first."""
@@ -282,15 +287,15 @@ def _made(content: Mapping[str, Any]) -> dict[str, str]:
   return {'commit': content['commit'], 'date': content['date'][:10], **versions}
 
 
-def _check_memory(spec: TrainSpec) -> None:
-  """Raises InputError where a model's training state and a batch are more than all memory."""
-  shapes = describe(spec.experiment.init_fn, spec.batch).shapes
-  size = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-  parameters = size(shapes['params'])
-  # In float32: parameters, their gradient and the arrays of a batch.
-  needed, free = 4 * (2 * parameters + size(dict(spec.batch))), memory.free()
+def _check_memory(spec: TrainSpec, mesh: Mesh) -> None:
+  """Raises InputError where a training state, its gradient and a batch exceed all memory."""
+  shapes = state.prepare(spec.experiment, spec.optimizer, spec.batch, 0, mesh).shapes
+  params = jax.tree.leaves(shapes['variables']['params'])
+  arrays = [*jax.tree.leaves((shapes, dict(spec.batch))), *params]
+  needed, free = sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays), memory.free()
   if needed > free:
     raise InputError(
-      f'{parameters:,} parameters and a batch of {spec.batch["targets"].shape} take '
-      f'{needed / 1e9:,.0f} GB at least, and {free / 1e9:,.0f} GB are free: choose smaller sizes.'
+      f'{sum(math.prod(x.shape) for x in params):,} parameters and a batch of '
+      f'{spec.batch["targets"].shape} take {needed / 1e9:,.0f} GB at least, and '
+      f'{free / 1e9:,.0f} GB are free: choose smaller sizes.'
     )

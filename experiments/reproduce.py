@@ -31,7 +31,7 @@ from experiments.documents import recipe_of
 from experiments.minutes import MINUTES, TimeLeft
 from experiments.recipe import plain
 from experiments.tools import command
-from experiments.workdir import ASIDE, settings
+from experiments.workdir import ASIDE, check_place, settings
 from lib import atomic, provenance
 from lib.errors import InputError
 from lib.report import page, published, results, sections
@@ -57,9 +57,14 @@ def execute() -> None:
   for name in ONLY.value:
     if name not in RECIPES:
       raise InputError(f'recipe {name!r} in --only is not one of {", ".join(RECIPES)}.')
+  check_place(WORKDIR.value)
   workdir = pathlib.Path(WORKDIR.value)
   found = {pathlib.Path(folder): '' for folder in GATHER.value}
   if not found:
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise InputError(f'cannot write to the workdir {workdir}: {error.strerror}.') from error
     signal.signal(signal.SIGTERM, _stop)
     try:
       found = run_all(ONLY.value, SCALE.value, workdir)

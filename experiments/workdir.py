@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,7 +41,8 @@ def check_place(place: str) -> None:
   if not place:
     raise InputError('--workdir must name a folder; got nothing.')
   try:
-    os.stat(place)
+    if not stat.S_ISDIR(os.stat(place).st_mode):
+      raise InputError(f'--workdir must name a folder; {place} is none.')
   except FileNotFoundError:
     return
   except (OSError, ValueError) as error:

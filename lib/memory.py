@@ -40,9 +40,14 @@ def free() -> int:
   stats = [device.memory_stats() for device in jax.local_devices()]
   if stats and all(one and 'bytes_limit' in one for one in stats):
     return sum(one['bytes_limit'] for one in stats) * jax.process_count()
+  return of_host() * jax.process_count()
+
+
+def of_host() -> int:
+  """Free bytes of this machine, or all that it has where the system does not say what is free."""
   try:
     with open('/proc/meminfo') as lines:
       fields = dict(line.split(':', 1) for line in lines)
-    return int(fields['MemAvailable'].split()[0]) * 1024 * jax.process_count()
+    return int(fields['MemAvailable'].split()[0]) * 1024
   except (OSError, KeyError):
-    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') * jax.process_count()
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')

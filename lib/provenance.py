@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Identity = Mapping[str, Any]  # {'config': fields, 'content': what is read -> its digest}
+TEXT = 'the text of '  # a source, among what is read
 
 
 @functools.cache
@@ -55,9 +56,14 @@ def identity(config: Mapping[str, Any], texts: Mapping[str, str], splitting: int
     for path in dict.fromkeys(_strings(config))
     if path not in texts and (digest := _digest(path))
   }
-  read = {f'the text of {source}': digest[:12] for source, digest in texts.items()}
+  read = {TEXT + source: digest[:12] for source, digest in texts.items()}
   rules = {'the version of the rules that split text': splitting}
   return {'config': config, 'content': {**files, **read, **rules}}
+
+
+def text_digest(identity: Identity, source: str) -> str:
+  """The start of the digest of a source's documents, as `identity` was given it, or ''."""
+  return identity.get('content', {}).get(TEXT + source, '')
 
 
 def difference(there: Identity, here: Identity) -> str:

@@ -267,6 +267,6 @@ TABLE = Table(
   ),
   check=check,
   pictures=lambda rows, config, run: {'decompress.png': pictures.decompress(rows)},
-  train_specs=lambda config: {'decompress': lambda: train_spec(config)},
+  train_specs=lambda config: {'decompress': lambda: train_spec(config)} | coders.m1_specs(config),
   sources=text_of,
 )  # fmt: skip

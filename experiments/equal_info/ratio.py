@@ -167,6 +167,7 @@ TABLE = Table(
   'how many windows come back. ± is one standard error over documents.',
   ('bytes_per_token', 'bits_per_byte', 'documents_restored', 'windows_restored', 'excess', 'holds'),
   check=check,
+  train_specs=coders.m1_specs,
   pictures=lambda rows, config, run: {'ratio.png': pictures.ratio(rows)},
   sources=text_of,
 )

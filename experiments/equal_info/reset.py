@@ -65,5 +65,6 @@ TABLE = Table(
   'is one standard error over documents.',
   ('bytes_per_token', 'excess_kl_bits'),
   check=functools.partial(check_text, table='reset'),
+  train_specs=coders.m1_specs,
   sources=text_of,
 )

@@ -99,6 +99,6 @@ TABLE = Table(
   rows=lambda where: (where['kind'], where['n']) == ('tokens', '8'),
   check=check,
   pictures=lambda rows, config, run: {'uniformity.png': pictures.uniformity(rows)},
-  train_specs=lambda config: {'m1': lambda: coders.m1_spec(config)},  # M2's are larger
+  train_specs=coders.m1_specs,
   sources=text_of,
 )

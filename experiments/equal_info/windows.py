@@ -116,6 +116,7 @@ TABLE = Table(
   'of it comes from context. ± is one standard error over seeds and documents.',
   ('gap_bits_per_token', 'bits_below_window_unigram', 'learned_at_step', 'trivial_accuracy'),
   check=check,
+  train_specs=m2.train_specs,
   pictures=lambda rows, config, run: {'windows.png': pictures.windows(rows)},
   sources=text_of,
 )

@@ -256,9 +256,9 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
 def _guess(config: ConfigDict, arm: Arm, corpus: Examples) -> list[float]:
   """Tokens of each stage that begin a chunk, before anything is trained."""
   router = config.router
-  learned = lambda target: 1.3 / max(target, 2)  # chunks are shorter than N
+  learned = lambda target: 0.07 + 0.9 / target  # chunks are shorter than N
   if arm.name in MARKED:
-    guess = [_share_marked(arm, corpus)]
+    guess = [share_marked(arm, corpus)]
   elif arm.name in LEARNED:
     targets = router.targets_of_two if arm.name == 'two_stages' else [arm.target]
     guess = [learned(target) for target in targets]
@@ -267,7 +267,7 @@ def _guess(config: ConfigDict, arm: Arm, corpus: Examples) -> list[float]:
   return [min(one, router.room) for one in guess]
 
 
-def _share_marked(arm: Arm, corpus: Examples) -> float:
+def share_marked(arm: Arm, corpus: Examples) -> float:
   """Bytes of the training text that begin a chunk by the rule of an arm of MARKED."""
   begins = 0
   for ids, _ in corpus.train:
@@ -340,7 +340,7 @@ def train_specs(config: ConfigDict, arms: Sequence[Arm]) -> TrainSpecs:
   """The models of bytes, whose sizes do not depend on text."""
   options = config.training
   length = options.example_bytes
-  section = options_of(config, length, max(1, options.batch_bytes // length), 1)
+  section = options_of(config, length, equal_flops.rows(options, length), 1)
   return {
     name_of(**arm.where): functools.partial(_spec, config, section, arm)
     for arm in arms

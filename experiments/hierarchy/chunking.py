@@ -18,7 +18,7 @@ from lib.report import plots
 from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
 
-REFERENCES = ('byte_transformer', 'byte_recurrent', 'spaces', 'bpe', 'two_stages')
+REFERENCES = ('byte_transformer', 'byte_recurrent', 'spaces', 'bpe_ends', 'bpe', 'two_stages')
 BITS, DIFFERENCE = 'bits_per_byte', 'difference_bits_per_byte'
 
 
@@ -130,7 +130,9 @@ TABLE = Table(
   measure,
   caption='Models of the same bytes at equal FLOPs of training and equal bytes of context. `hnet` '
   'learns where its chunks begin, `target` bytes long on average if it could; `two_stages` chunks '
-  'its chunks again; `spaces` cuts at spaces and punctuation, `stride` after a number of bytes; '
+  'its chunks again; `spaces` cuts at spaces and punctuation, `stride` after a number of bytes, '
+  '`entropy` where a small model is uncertain, `bpe_ends` where BPE tokens end: the ends are marks '
+  'of its bytes, and its bits are those of bytes and marks; '
   '`byte_recurrent` has the layers of the outer networks alone. FLOPs are those of matrix '
   'products that chunks need; a row with `less` is the arm less another; '
   '`teraflops_off` is by how much training missed the common number. '

@@ -149,6 +149,7 @@ class Task:
       fresh,
       evaluations={'validation': scored},
       tokenizer=self.tokenizers.__getitem__,
+      text='',
     )
 
   def score(self, model: TrainedModel, seed: int) -> tuple[float, float]:

@@ -219,6 +219,7 @@ TABLE = Table(
     'law_bits_per_byte',
   ),
   check=check,
+  train_specs=cells.train_specs,
   pictures=pictures,
   sources=text_of,
   also={

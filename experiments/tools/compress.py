@@ -49,8 +49,12 @@ OUT = flags.DEFINE_string('out', None, 'Output: a file, or the folder of a corpu
 FORCE = flags.DEFINE_bool('force', False, 'Overwrite an existing file.')
 VERIFY = flags.DEFINE_bool('verify', False, 'Decode while encoding, also for lossless tokenizers.')
 SPLIT = flags.DEFINE_string('split', 'train', 'Corpus: split of the source.')
-SHARDS = flags.DEFINE_integer('shards', None, 'Corpus: number of files; by default by size.')
-WORKERS = flags.DEFINE_integer('workers', None, 'Corpus: processes; by default one per core.')
+SHARDS = flags.DEFINE_integer(
+  'shards', None, 'Corpus: number of files; by default by size.', lower_bound=1
+)
+WORKERS = flags.DEFINE_integer(
+  'workers', None, 'Corpus: processes; by default one per core.', lower_bound=1
+)
 RUNNER = flags.DEFINE_enum(
   'runner', 'processes', ('processes', 'beam'), 'Corpus: local processes or Beam.'
 )

@@ -18,6 +18,7 @@ import time
 from absl import flags
 
 from experiments.tools import command, models, scores
+from experiments.tools.models import LARGEST_SEED
 from lib.language_model import byte_law
 from lib.tasks import questions
 
@@ -32,7 +33,9 @@ VIEW = flags.DEFINE_enum(
 QUESTIONS = flags.DEFINE_string(
   'questions', '', 'File of multiple-choice questions, instead of a text.'
 )
-SEED = flags.DEFINE_integer('seed', 0, 'Seed of random rows, if the embedding has them.')
+SEED = flags.DEFINE_integer(
+  'seed', 0, 'Seed of random rows, if the embedding has them.', 0, LARGEST_SEED
+)
 
 
 def execute(*folders: str) -> None:

@@ -38,7 +38,7 @@ TOP_K = flags.DEFINE_integer('top_k', 0, 'Sample from the K most likely tokens; 
 TOP_P = flags.DEFINE_float(
   'top_p', 1.0, 'Sample from the fewest tokens with this total probability.'
 )
-SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.', 0, models.LARGEST_SEED)
 COMPARE = flags.DEFINE_integer(
   'compare', 0, 'Number of tokens by which decoding is timed.', lower_bound=0
 )

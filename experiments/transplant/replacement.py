@@ -140,8 +140,9 @@ def continued(
   steps: int,
   table: str = 'transplant',
   validation: Source | None = None,
+  text: str | None = None,
 ) -> list[Fitted]:
-  """The transplants after more training on documents."""
+  """The transplants after more training on documents, of the source `text` if not the config's."""
   start = {config.seed + i: model for i, model in enumerate(made)}
   changes = {
     'steps': steps, 'rates': (config.continued.rate,), 'warmup': config.continued.warmup,
@@ -149,7 +150,7 @@ def continued(
   }  # fmt: skip
   path = f'{table}/{name(**where, step=steps)}'
   return judge.train(
-    config, run, path, new, documents, validation=validation, start=start, **changes
+    config, run, path, new, documents, validation=validation, start=start, text=text, **changes
   )
 
 
@@ -213,10 +214,8 @@ def train_specs(config: ConfigDict) -> TrainSpecs:
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte before and after continued training."""
   options = config.transplant
-  points: dict[str, list[tuple[float, Row]]] = {}
-  for row in select(rows, 'transplant', 'bits_per_byte', new=options.continued):
-    if row.where['method'] in options.long:
-      points.setdefault(row.where['method'], []).append((float(row.where['step']), row))
+  measured = select(rows, 'transplant', 'bits_per_byte', new=options.continued)
+  points = learning.by_steps(row for row in measured if row.where['method'] in options.long)
   levels = {
     label: row.measured
     for label, of in (('the old model', 'unchanged'), ('trained from scratch', 'scratch'))

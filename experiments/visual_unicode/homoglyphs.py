@@ -31,7 +31,9 @@ Lists = Mapping[str, Mapping[str, str]]
 def check(config: ConfigDict) -> None:
   """Raises InputError for invalid rates, and as `loss` does."""
   loss.check(config)
-  models.check_arms(config.homoglyphs.arms, 'homoglyphs.arms')
+  for field in ('arms', 'byte_arms'):
+    models.check_arms(config.homoglyphs[field], f'homoglyphs.{field}')
+  models.check_arms([config.homoglyphs.reference], 'homoglyphs.reference')
   passages(config, 1)
 
 

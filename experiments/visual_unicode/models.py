@@ -73,6 +73,7 @@ def check(options: ConfigDict, where: str) -> None:
   """Raises InputError for a section, called `where`, whose arms cannot be trained."""
   fit.check(options, where)
   check_arms(options.arms, f'{where}.arms')
+  check_arms(options.get('references', ()), f'{where}.references')
   for arm in options.arms:
     width = arm.removeprefix('code_')
     if width.isdigit() and options.dim % int(width):
@@ -128,10 +129,22 @@ def train(
   opened: Text,
   batches: Batches,
   validation: Sequence[Batch],
+  text: str | None = None,
 ) -> list[Fitted]:
-  """The seeds of an arm over the tokens of a text; their rate is the best on `validation`."""
+  """The seeds of an arm over the tokens of a text; their rate is the best on `validation`.
+
+  `text` is '' where the batches are generated.
+  """
   model, label = make_model(config, options, arm, opened.glyphs), f'{table}/{name(arm=arm)}'
   held_out = {'validation': lambda seed: validation}
   return fit.fit(
-    config, run, options, label, model, batches, evaluations=held_out, tokenizer=opened.tokenizer
+    config,
+    run,
+    options,
+    label,
+    model,
+    batches,
+    evaluations=held_out,
+    tokenizer=opened.tokenizer,
+    text=text,
   )

@@ -34,7 +34,7 @@ from lib.language_model.layouts import LAYOUTS
 from lib.language_model.trained_model import Provenance, TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
 from lib.parallel import sharding
-from lib.parameters import Declaration, describe_model, path_name
+from lib.parameters import Declaration, Description, describe_model, path_name
 from lib.tokenizers import foreign, registry
 
 CONFIG, WEIGHTS, TOKENIZER = 'config.json', 'model.safetensors', 'tokenizer.json'
@@ -158,10 +158,13 @@ def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
     )
 
 
-def _variables(
-  path: pathlib.Path, shape: layouts.Shape, tensors: Mapping[str, Tensor], mesh: Mesh | None
-) -> dict[str, Any]:
-  """The variables of a model, each array on its devices."""
+def _places(
+  path: pathlib.Path, shape: layouts.Shape, tensors: Mapping[str, Tensor]
+) -> tuple[Description, dict[str, Place]]:
+  """The variables of a model, and where each is; raises InputError for tensors that do not fit.
+
+  It reads the headers of the files alone.
+  """
   layers = shape.module.decoder.layers
   if layers > len(tensors):  # checked before a name is made for each
     raise InputError(f'{layers} layers cannot be in {path}: it has {len(tensors)} tensors.')
@@ -173,6 +176,14 @@ def _variables(
   }
   places = {key: at(key, leaf) for key, leaf in leaves.items() if key != BOS_VECTOR}
   _check(path, places, tensors, shape.module.embedding.tied)
+  return wanted, places
+
+
+def _variables(
+  path: pathlib.Path, shape: layouts.Shape, tensors: Mapping[str, Tensor], mesh: Mesh | None
+) -> dict[str, Any]:
+  """The variables of a model, each array on its devices."""
+  wanted, places = _places(path, shape, tensors)
 
   def read(keys: tuple, leaf: Any, whole: Sharding) -> jax.Array:
     key = path_name(keys)

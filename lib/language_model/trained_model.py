@@ -47,7 +47,7 @@ class Provenance:
     commit: commit of the code that trained it.
     config: config of the training run, JSON-like.
     text: source of the training text, as in the config.
-    text_digest: sha256, in hex, of that text.
+    text_digest: sha256, in hex, of that text, or its first digits.
     seeds: seeds of its training.
     steps: steps of its training.
     initial: fingerprint of the model whose weights training started from.

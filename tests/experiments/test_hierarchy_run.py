@@ -2,6 +2,7 @@
 """The recipe of hierarchies: a smoke run, its claims, exactness of its arms, mistakes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from experiments.recipe import Run
 from lib import language_model
 from lib.errors import InputError
 from lib.evals import word_cuts
-from lib.models.routers import spacelike
+from lib.models.routers import Seen, spacelike
 from lib.parallel import sharding
 from lib.report.results import Rows, select
 from tests.helpers import addresses
@@ -58,6 +59,21 @@ def test_costs_are_those_of_the_chunks(smoke):
     if 'seed' not in row.where
   ]
   assert gap == pytest.approx(bits[0] - bits[1])
+
+
+@pytest.mark.parametrize('name', arms.MARKED)
+def test_chunks_by_a_rule_are_counted_before_training(smoke, name):
+  _, config, run = smoke
+  corpus = arms.examples(config, run, arms.tokenizer_of(config, run, Arm(name)))
+  bos = corpus.tokenizer.vocab_size
+  ids = np.stack([[bos, *ids[:-1]] for ids, _ in corpus.train])
+  before = np.pad(ids, ((0, 0), (1, 0)))[:, :-1]
+  router = arms.model(config, Arm(name)).decoder.router
+  begins = np.array(
+    router.apply({}, Seen(None, None, jnp.asarray(ids), jnp.asarray(before), None, None))[0]
+  )
+  begins[:, 0] = 1
+  assert arms.share_marked(Arm(name), corpus) == pytest.approx(begins.mean())
 
 
 def test_the_network_over_chunks_starts_from_a_model_of_tokens(smoke):

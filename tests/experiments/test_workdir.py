@@ -69,7 +69,7 @@ def test_a_swapped_file_is_another_run_and_other_tables_are_the_same(tmp_path):
   assert f'the content of {file} is another' in provenance.difference(before, after)
 
 
-@pytest.mark.parametrize('place', ['', 'x' * 300, 'zero\0byte'])
+@pytest.mark.parametrize('place', ['', 'x' * 300, 'zero\0byte', __file__])
 def test_a_workdir_that_can_be_no_folder_is_refused(place):
   with pytest.raises(InputError, match='workdir'):
     workdir.check_place(place)
