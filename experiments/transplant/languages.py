@@ -49,6 +49,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
     language.train,
     validation=language.validation,
     another=judge.ANOTHER,
+    text=options.texts,
   )
   learning.add(curves, {'method': 'scratch', 'dictionary': '0'}, scratch)
   found: dict[tuple[str, str, int], Scores] = {}
