@@ -103,7 +103,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'short': Scaled(('random', 'parts'), SHORT, SHORT, SHORT),
       'long_steps': Scaled(3, 200, 200, 200),  # steps of the long training
       # methods whose models have the long training
-      'long': Scaled(('random',), LONGER, LONGER, LONGER),
+      'long': Scaled((), LONGER, LONGER, LONGER),
     },
     'noise_anchor': {
       # rows of the synthetic embedding spaces
@@ -118,7 +118,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'languages': {
       # percentages of the dictionary that are used
       'shares': Field(Scaled((100,), *((10, 50, 100),) * 3), size=1, most=100),
-      'continued': ('random', 'mean', 'wechsel'),  # methods whose models are trained further
+      # methods whose models are trained further
+      'continued': Scaled(('random', 'wechsel'), *(('random', 'mean', 'wechsel'),) * 3),
       'steps': Field(Scaled((2,), *((50, 200),) * 3), size=1),  # numbers of their training steps
       # text in the other language (docs/data.md); empty: the old text with its words exchanged
       'texts': '',

@@ -223,19 +223,26 @@ def attend_with_cache(
     .swapaxes(2, 3)
     .reshape(batch, groups, rows.shape[1], -1)
   )
-  nth = jnp.arange(size)[None] - slots[:, :1]  # which new token takes a slot
-  here = ((nth >= 0) & (nth < count))[:, None, None]
+
+  def weights(scores: jax.Array) -> jax.Array:
+    scores = scores * width**-0.5
+    if bias is not None:
+      scores = scores + bias.astype(jnp.float32)
+    return jax.nn.softmax(jnp.where(mask, scores, -1e30))
+
   own = by_head(_dot('bnhk,bmhk->bhnm', rows, k_new))
-  if count > 1:
-    own = jnp.take_along_axis(own, jnp.clip(nth, 0, count - 1)[:, None, None], axis=-1)
-  old = by_head(_dot('bnhk,bhsk->bhns', rows, k_old))
-  scores = jnp.where(here, own, old) * width**-0.5
-  if bias is not None:
-    scores = scores + bias.astype(jnp.float32)
-  weights = jax.nn.softmax(jnp.where(mask, scores, -1e30))
-  own = jnp.take_along_axis(weights, slots[:, None, None], axis=-1, mode='clip')
-  old = jnp.where(here, 0.0, weights).astype(v_old.dtype)
-  old, own = by_group(old), by_group(own)
-  mixed = _dot('bhns,bhsk->bnhk', old, v_old) + _dot('bhnm,bmhk->bnhk', own, v_new)
+  if count == size:  # the new tokens fill the cache, so it was empty
+    mixed = _dot('bhnm,bmhk->bnhk', by_group(weights(own)), v_new)
+  else:
+    nth = jnp.arange(size)[None] - slots[:, :1]  # which new token takes a slot
+    here = ((nth >= 0) & (nth < count))[:, None, None]
+    if count > 1:
+      own = jnp.take_along_axis(own, jnp.clip(nth, 0, count - 1)[:, None, None], axis=-1)
+    old = by_head(_dot('bnhk,bhsk->bhns', rows, k_old))
+    all_slots = weights(jnp.where(here, own, old))
+    own = jnp.take_along_axis(all_slots, slots[:, None, None], axis=-1, mode='clip')
+    old = jnp.where(here, 0.0, all_slots).astype(v_old.dtype)
+    old, own = by_group(old), by_group(own)
+    mixed = _dot('bhns,bhsk->bnhk', old, v_old) + _dot('bhnm,bmhk->bnhk', own, v_new)
   mixed = mixed.reshape(batch, count, sharing, groups, width).swapaxes(2, 3)
   return mixed.reshape(q.shape).astype(q.dtype)

@@ -31,7 +31,7 @@ from lib.tokenizers.base import Dictionary, Tokenizer
 
 TEXTS = 32  # read in parallel
 TOGETHER = 8  # texts whose windows begin again at once
-CHECKED = 16  # bytes after which the sum of a law is computed
+CHECKED = 64  # bytes after which the sum of a law is computed
 WIDE = 4  # slots, as a multiple of the context
 
 

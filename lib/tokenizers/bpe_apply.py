@@ -250,7 +250,8 @@ def own(tables: Tables, data: np.ndarray) -> np.ndarray:
 @numba.njit(cache=True, nogil=True)
 def _encode(data, words, stops, tables, cache):
   size = stops[-1] if stops.size else 0
-  ids, count, start = np.empty(size, np.int32), 0, 0
+  # Of a type: for a plain 0 all that is called with it would be compiled a second time.
+  ids, count, start = np.empty(size, np.int32), np.int64(0), np.int64(0)
   ranks, last = np.empty(SHORT, np.int64), np.empty(0, np.int32)
   seen = np.full((cache, 4), -1, np.int64)  # words: start, size, where their ids are, how many
   for stop in stops:
@@ -401,7 +402,7 @@ def _by_rank(data, start, stop, tables, ids, begin):
   cells = np.empty(size, np.int32)  # a token's id is at its first and at its last byte
   first, last = np.full(merges, -1, np.int64), np.full(merges, -1, np.int64)
   places, link = np.empty(3 * size, np.int32), np.empty(3 * size, np.int64)
-  used = 0  # entries of the linked lists, one list a merge: first -> link -> ... -> last
+  used = np.int64(0)  # entries of the linked lists, one list a merge: first -> link -> ... -> last
   for p in range(size):
     cells[p] = tables.symbols[data[start + p]]
   for p in range(size - 1):

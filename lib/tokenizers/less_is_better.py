@@ -256,14 +256,14 @@ def _add(text, start, stop, characters, edges, children, nodes, units, totals):
 
 @numba.njit(cache=True, nogil=True)
 def _read(text, stops, edges, children, nodes, units, totals, life, most, memorize, rng):
-  start = 0
+  start = np.int64(0)
   for end in stops:
     before, last, i = UNSEEN, EDGE, start  # the unit before the last, the last
     while i < end:
       unit, shorter = _match(text, i, end, edges, children, nodes, units)
       if unit < 0:
         stop = _character(text, i, end)
-        unit, _ = _add(text, i, stop, 1, edges, children, nodes, units, totals)
+        unit, _ = _add(text, i, stop, np.int64(1), edges, children, nodes, units, totals)
       elif shorter >= 0 and units[unit, CHARACTERS] > 1:
         a, b = i + units[unit, BYTES], i + units[shorter, BYTES]
         longer, ranks = 0, np.int64(units[unit, RANK]) - units[shorter, RANK]
@@ -327,7 +327,7 @@ def _longest(children, token, symbols, i):
 @numba.njit(cache=True, nogil=True)
 def _encode(children, token, lengths, symbols):
   """Ids, int32 [n], and the position where no piece fits, or -1."""
-  ids, count, i = np.empty(symbols.size, np.int32), 0, 0
+  ids, count, i = np.empty(symbols.size, np.int32), 0, np.int64(0)
   while i < symbols.size:
     piece, shorter = _longest(children, token, symbols, i)
     if piece < 0:

@@ -388,7 +388,7 @@ def _cut(data, ends, broken, classes, table, line, tail, any_case):
     where the pieces end, int64 [n], and which of them are broken, bool [n].
   """
   stops, kept = np.empty(data.size + 1, np.int64), np.zeros(data.size + 1, np.bool_)
-  count, i = 0, 0
+  count, i = np.int64(0), np.int64(0)
   for part in range(ends.size):
     start, end, state = i, ends[part], START  # where the piece began, the part ends
     if broken[part]:
