@@ -101,10 +101,8 @@ SPACES = json.loads(
 )  # Llama 2's rules
 WITH_METASPACE = SPACES | {
   'normalizer': None,
-  'pre_tokenizer': {
-    'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'always', 'split': True
-  },
-}  # fmt: skip
+  'pre_tokenizer': dict(type='Metaspace', replacement='▁', prepend_scheme='always', split=True),
+}
 
 
 @pytest.mark.parametrize('rules', [SPACES, WITH_METASPACE], ids=['normalizer', 'metaspace'])
