@@ -2,8 +2,8 @@
 """Lexinvariant Language Models (Huang, Zelikman, Chen, Wu, Valiant, Liang; arXiv 2305.16349).
 
 Claim: a language model needs no fixed token embeddings. Under fresh random rows for every sequence
-it approaches a standard model as its context grows, since the context shows which symbol is which;
-on the way it deciphers substitution ciphers and does better on symbol-pushing tasks.
+it approaches a standard model as its context grows, since the context shows which symbol is which.
+It also deciphers substitution ciphers, and is better at symbol-manipulation tasks.
 
 Expected: on chains of 6 symbols a total regret near 2 log d! (2.7 log d! were measured on a chain
 of 8) and a late perplexity within 10 % of the true chain's; on text, a gap to the standard model

@@ -6,8 +6,8 @@ compare them, at equal bytes of context and equal FLOPs of training (experiments
 has the definitions). Among the cells are some that no paper known to us measured: lexinvariant rows
 over compressed text, glyphs over subwords.
 
-Expected: no number is published. Codecs that know a Markov source's law are above its entropy rate
-by what windows forget and by the room that they keep for other bytes.
+Expected: no number is published. Codecs that know the probabilities of a Markov source are above
+its entropy rate, because windows forget context and reserve probability for other bytes.
 Cost: cpu is sized for at most 25 minutes on two quiet cores.
 
   python -m experiments.matrix --config=matrix:cpu --workdir=runs/matrix

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data Mixture Inference: What do BPE Tokenizers Reveal about their Training Data? (2407.16607).
 
-Claim: the ordered merges of a BPE tokenizer tell how much of each category of text (languages,
-programming languages, domains) was in its training text: log10 of the mean squared error of five
+Claim: the ordered merges of a BPE tokenizer reveal the share of each category (languages,
+programming languages, domains) in its training text: log10 of the mean squared error of five
 shares is near −7 for languages and −3.4 for domains, where a random guess has −1.4.
 
 Expected: on five embedded domains, an order of magnitude below a random guess; the sample of each

@@ -5,9 +5,9 @@
 Claim: rows for the tokens of another tokenizer can be made from those of a trained model, so that
 little is lost before any training and less training is needed than from scratch.
 
-Expected: before training, linear maps from a donor lead, then FOCUS and TokenAdapt, then parts and
-the mean, far before random rows; after 50 steps most of the spread is gone. Of a donor, matching
-pursuit with 8 atoms is better than with 32. Cost: smoke under a minute.
+Expected: before training, linear maps from a donor are best, then FOCUS and TokenAdapt, then parts
+and the mean; random rows are far behind. After 50 steps most differences have vanished. With a
+donor, matching pursuit with 8 atoms is better than with 32. Cost: smoke under a minute.
 
   python -m experiments.transplant --config=transplant:cpu --workdir=runs/transplant
 """
