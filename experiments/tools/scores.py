@@ -43,7 +43,7 @@ def summary(
   if total > size:
     yield f'{(total - size) / total:.2%} of the bytes are not scored: the model has no BOS'
   if model.tokenizer is not None and not model.tokenizer.lossless:
-    yield 'the tokenizer does not give every text back, so this is too low'
+    yield 'the tokenizer does not restore every text, so this is too low'
   yield 'bits per byte by the place of a token in its document:'
   first = 0
   while any(loss.nats.size > first for loss in losses):
