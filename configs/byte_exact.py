@@ -73,8 +73,10 @@ SECTIONS = {
     'stay': Field(Scaled((0.2,), *((0.2, 0.8),) * 3), size=1, least=0.01, most=0.99),
     # numbers of ids of the tokenizers
     'vocab': Field(Scaled((4, 8), *((4, 8, 16, 32, 64),) * 3), size=1, least=2),
-    'letters': Field(Scaled(5, 10, 12, 12), least=1, most=14),  # of a text, all are enumerated
-    'chars': Field(Scaled(2_000, *(100_000,) * 3), bytes=1),  # from which tokens are learned
+    # letters of a text; all such texts are enumerated
+    'letters': Field(Scaled(5, 10, 12, 12), least=1, most=14),
+    # characters that tokenizers are trained on
+    'chars': Field(Scaled(2_000, *(100_000,) * 3), bytes=1),
   },
 }
 

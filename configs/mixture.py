@@ -71,9 +71,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # bytes of the sample of each category
       'sample_bytes': Scaled(60_000, 1_000_000, 100_000_000, 1_000_000_000),
       'merges': Scaled(60, 300, 3000, 30_000),  # number of first merges that are used
-      # whether the tokenizer was trained on lines; auto: its tokens show it
+      # whether the tokenizer was trained on lines; auto: judged by its tokens
       'lines': Field('auto', choices=('auto', 'yes', 'no')),
-      'trials': Field(Scaled(3, 19, 39, 39), least=2),  # as in domains
+      'trials': Field(Scaled(3, 19, 39, 39), least=2),  # number of tokenizers, as in domains
     },
   }
   return common.build(arg, TABLES, sections)

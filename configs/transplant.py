@@ -80,8 +80,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'judge': {  # the held-out excerpts that models are scored on
       'length': Scaled(64, 256, 1024, 4096),  # bytes of each excerpt
-      'bytes': Scaled(2_000, 48_000, 2**20, 2**23),  # of all
-      'validation_batches': Scaled(1, 8, 20, 20),  # of learning curves
+      'bytes': Scaled(2_000, 48_000, 2**20, 2**23),  # bytes of all excerpts
+      # batches of validation text for each point of a learning curve
+      'validation_batches': Scaled(1, 8, 20, 20),
     },
     'transplant': {
       # new tokenizers: (label, family, ids, source)
