@@ -210,8 +210,8 @@ def _table(name: str, measure: Callable[[ConfigDict, Run], Rows], what: str) -> 
     measure,
     f'Shares of {what} in the training text of tokenizers, inferred from their merges: log10 of '
     'the mean squared error over the categories, the mean over tokenizers with known shares. '
-    'Errors of a share below 1e-9 count as 1e-9. `sample` is the amount of text of each category that the '
-    'attacker has, none of it in the training text; `training` means the training text itself. '
+    'Errors of a share below 1e-9 count as 1e-9. `sample` is the amount of text of each category '
+    'that the attacker has, none of it in the training text; `training` means that text itself. '
     'Baselines without merges are a random and an equal mixture, and a regression on tokens per '
     'byte of each category, fitted to tokenizers that the attacker trains on the samples.',
     (
