@@ -6,6 +6,8 @@ suffix, prefix, middle). The parts are marked by control characters, so any toke
 read them.
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
 from lib.data.sources import Source
@@ -17,6 +19,17 @@ END = b'\x03'  # after the middle
 def prompt(prefix: bytes, suffix: bytes) -> bytes:
   """The text that the middle and END continue."""
   return SUFFIX + suffix + PREFIX + prefix
+
+
+def middles(parts: Iterable[list[bytes]]) -> Iterator[list[bytes]]:
+  """The parts of several sampled texts, each up to its END; stops once all have one."""
+  ended: list[bool] = []
+  for part in parts:
+    ended = ended or [False] * len(part)
+    yield [b'' if over else new.partition(END)[0] for new, over in zip(part, ended, strict=True)]
+    ended = [over or END in new for new, over in zip(part, ended, strict=True)]
+    if all(ended):
+      return
 
 
 class WithHoles:

@@ -21,3 +21,8 @@ def test_a_text_with_a_hole_is_its_document_in_another_order():
     assert text == texts[i]  # the same each time
     assert any(text == infilling.prompt(rest[:n], suffix) + rest[n:] + END for n in range(41))
   assert len(holes) > 10
+
+
+def test_a_middle_stops_at_its_end():
+  parts = [[b'ab', b'x' + END + b'y'], [b'c', b'z'], [b'd' + END, b''], [b'e', b'']]
+  assert list(infilling.middles(parts)) == [[b'ab', b'x'], [b'c', b''], [b'd', b'']]

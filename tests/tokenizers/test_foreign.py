@@ -389,7 +389,7 @@ def test_kept_in_a_file_of_ours_and_copied(tokenizer, tmp_path):
     (
       'a.json',
       b'{"config": {"pattern": "a"}, "vocab": [{"rank": 0}]}',
-      'is no complete tekken.json',
+      'is not a complete tekken.json',
     ),
     ('a.json', b'{"tokenizer_class": "GPT2Tokenizer"}', 'settings of a tokenizer alone'),
     ('a.json', b'{"a": 0, "b": 1}', 'a vocabulary alone'),
