@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.fields import Field, Scaled
 
-TABLES = ('bias', 'cut', 'ensemble', 'cost')
+TABLES = ('bias', 'cut', 'fim', 'ensemble', 'cost')
 
 SECTIONS = {
   'data': {
@@ -46,6 +46,14 @@ SECTIONS = {
     'prompt': Field(Scaled(40, 160, 512, 1024), least=17),  # bytes of the longest prompt
     'after': 16,  # bytes after the cut that are scored
     'greedy': 4,  # bytes of a completion, each the most likely one
+    'beam': 8,  # most encodings of a text that are summed, where there are too many for all
+  },
+  'fim': {
+    'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),  # names of tokenizers
+    # source code to train and test on (docs/data.md)
+    'source': Scaled('stdlib/source', 'stdlib/source', 'stdlib/source', 'tfds:c4/en'),
+    'texts': Field(Scaled(6, 200, 2000, 10_000), least=2),  # number of held-out texts, about
+    'length': Field(Scaled(60, 160, 512, 1024), least=20),  # bytes of each text
     'beam': 8,  # most encodings of a text that are summed, where there are too many for all
   },
   'ensemble': {

@@ -11,7 +11,7 @@ from lib.report import plots
 from lib.report.plots import Picture
 from lib.report.results import Row, cells_of
 
-LOSSY = ' (lossy)'  # after the name of a tokenizer that does not give every text back
+LOSSY = ' (lossy)'  # after the name of a tokenizer that is not lossless
 RANDOM = 'random bytes, as many as of ac'
 BITS = {'256': 8, '65536': 16}  # of a token, by vocabulary
 

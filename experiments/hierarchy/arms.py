@@ -396,7 +396,7 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_inner(config: ConfigDict) -> None:
-  """Raises InputError for a trained model that is no network over the chunks."""
+  """Raises InputError for a trained model that is not a network over the chunks."""
   with naming('inner.initial'):
     given = language_model.load(config.inner.initial).variables['params']['decoder']
   module = fit.make_decoder(config.inner, fit.dtype(config))

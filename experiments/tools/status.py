@@ -120,7 +120,7 @@ def execute(*places: str) -> None:
     folder = pathlib.Path(places[0]) if here else outline(places[0], pathlib.Path(own))
     if not (folder / 'config.json').is_file():
       raise InputError(
-        f'{places[0]} is no workdir: it has no config.json; name the --workdir of a run.'
+        f'{places[0]} is not a workdir: it has no config.json; name the --workdir of a run.'
       )
     print(report(folder, time.time()))
 

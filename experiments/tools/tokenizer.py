@@ -173,7 +173,7 @@ def repeated(bytes_of: dict[int, bytes]) -> list[int]:
 def _bpe(path: str) -> BPE:
   found = tokenizers.load(path)
   if not isinstance(found, BPE):
-    raise InputError(f'{path} is no file of ours with a BPE: its merges cannot be kept.')
+    raise InputError(f'{path} is not a BPE file of this project, so its merges cannot be kept.')
   return found
 
 

@@ -108,9 +108,17 @@ def train(
   initial = None if start is None else lambda seed, new: start[seed].variables
   model = make_model(config, tokenizer.vocab_size, **changes)
   return fit.fit(
-    config, run, options, name, model, batches,
-    evaluations=evaluations, tokenizer=tokenizer, initial=initial, text=text,
-  )  # fmt: skip
+    config,
+    run,
+    options,
+    name,
+    model,
+    batches,
+    evaluations=evaluations,
+    tokenizer=tokenizer,
+    initial=initial,
+    text=text,
+  )
 
 
 def held_out(config: ConfigDict) -> Excerpts:

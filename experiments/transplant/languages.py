@@ -42,9 +42,15 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   unchanged = judge.score(models, judge.held_out(config), np.zeros(old.vocab_size, bool))
   is_new = pieces.match(old, new) < 0
   scratch = judge.train(
-    config, run, 'languages/scratch', new, language.train,
-    validation=language.validation, another=judge.ANOTHER,
-  )  # fmt: skip
+    config,
+    run,
+    'languages/scratch',
+    new,
+    language.train,
+    validation=language.validation,
+    another=judge.ANOTHER,
+    text=options.texts,
+  )
   learning.add(curves, {'method': 'scratch', 'dictionary': '0'}, scratch)
   found: dict[tuple[str, str, int], Scores] = {}
   found['scratch', '0', 0] = judge.score([one.model for one in scratch], language.test, is_new)
@@ -64,9 +70,17 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
       for step in options.steps if method in options.continued else ():
         watched = step == max(options.steps)
         fitted = replacement.continued(
-          config, run, new, language.train, at, made, step, 'languages',
-          language.validation if watched else None, options.texts,
-        )  # fmt: skip
+          config,
+          run,
+          new,
+          language.train,
+          at,
+          made,
+          step,
+          'languages',
+          language.validation if watched else None,
+          options.texts,
+        )
         if watched:
           learning.add(curves, at, fitted, scratch)
         found[method, share, step] = judge.score(

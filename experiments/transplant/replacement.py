@@ -44,9 +44,14 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
     is_new = pieces.match(old, new) < 0
     watched = label == options.continued
     scratch = judge.train(
-      config, run, f'transplant/scratch,new={label}', new, documents,
-      validation=validation if watched else None, another=judge.ANOTHER,
-    )  # fmt: skip
+      config,
+      run,
+      f'transplant/scratch,new={label}',
+      new,
+      documents,
+      validation=validation if watched else None,
+      another=judge.ANOTHER,
+    )
     if watched:
       learning.add(curves, {'new': label, 'method': 'scratch'}, scratch)
     donors = [one.model for one in scratch]

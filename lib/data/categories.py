@@ -34,7 +34,7 @@ def open_categories(spec: str) -> Categories:
       characters; or a path.
 
   Raises:
-    InputError: a path that is no folder, or has fewer than two categories with text.
+    InputError: a path that is not a folder, or has fewer than two categories with text.
   """
   if spec == 'stdlib':
     return _embedded()
@@ -57,7 +57,7 @@ def check(spec: str) -> list[pathlib.Path]:
   folder = pathlib.Path(spec)
   if not os.path.isdir(folder):  # unlike `is_dir`, for a name of any length
     raise InputError(
-      f'{spec[:100]!r} is no folder: give one with a file or a folder for each category.'
+      f'{spec[:100]!r} is not a folder: give one with a file or a folder for each category.'
     )
   there = [one for one in sorted(folder.iterdir()) if not one.name.startswith('.')]
   there = [one for one in there if one.is_dir() or one.suffix in ('', '.txt')]

@@ -31,7 +31,7 @@ from lib.tokenizers.base import Dictionary, Tokenizer
 
 TEXTS = 32  # read in parallel
 TOGETHER = 8  # texts whose windows begin again at once
-CHECKED = 16  # bytes after which the sum of a law is computed
+CHECKED = 64  # bytes after which the sum of a law is computed
 WIDE = 4  # slots, as a multiple of the context
 
 
@@ -226,7 +226,7 @@ def vocabulary(model: TrainedModel, every: bool = False) -> Vocabulary:
   """
   tokenizer = model.tokenizer
   if tokenizer is None:
-    raise InputError('this model has no tokenizer: its symbols are no text.')
+    raise InputError('this model has no tokenizer: its symbols are not text.')
   size = model.module.embedding.vocab_size
   special = getattr(tokenizer, 'special_tokens', ())
   blank = {i for i in (*special, *model.ends, model.bos) if i is not None and i < size}

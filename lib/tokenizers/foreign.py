@@ -152,9 +152,8 @@ class Metaspace(JsonDictionary):
   @classmethod
   def rules(cls, rules: dict[str, Any]) -> dict[str, Any]:
     """Those of the file, without a space before the text."""
-    marks = lambda step: step == {
-      'type': 'Replace', 'pattern': {'String': ' '}, 'content': sentencepiece.SPACE
-    }  # fmt: skip
+    space = {'type': 'Replace', 'pattern': {'String': ' '}, 'content': sentencepiece.SPACE}
+    marks = lambda step: step == space
     before = lambda step: step['type'] == 'Prepend' and step['prepend'] == sentencepiece.SPACE
     metaspace = lambda cut: (
       cut['type'] == 'Metaspace' and cut.get('replacement') == sentencepiece.SPACE

@@ -154,7 +154,7 @@ def _names(rule: str) -> list[str]:
   names = rule.split('+')
   if unknown := [name for name in names if name not in RULES]:
     raise InputError(
-      f'rule {reprlib.repr(unknown[0])} is no pretokenizer: use {", ".join(RULES)}, '
+      f'rule {reprlib.repr(unknown[0])} is not a pretokenizer: use {", ".join(RULES)}, '
       f'several joined by +, or {REGEX}PATTERN'
     )
   return names
@@ -167,7 +167,7 @@ def _split(pattern: str):
   try:
     return tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), 'isolated')
   except Exception as error:  # the library has no class for it
-    raise InputError(f'{pattern!r} is no regular expression for pretokens: {error}') from error
+    raise InputError(f'{pattern!r} is not a regular expression for pretokens: {error}') from error
 
 
 # A rule is a machine over the classes of characters. In a state it moves to the next, or first

@@ -122,7 +122,7 @@ def of_tekken(path: str | os.PathLike, content: bytes) -> Ranks:
   Raises:
     InputError: fields are missing or do not agree, or what `Ranks` refuses.
   """
-  with errors.refused(f'{path} is no complete tekken.json'):
+  with errors.refused(f'{path} is not a complete tekken.json'):
     fields = json.loads(content.decode('utf-8-sig'))
     config = fields['config']
     rule, first = pretokenizers.REGEX + config['pattern'], int(config['default_num_special_tokens'])

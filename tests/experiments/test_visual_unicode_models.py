@@ -250,7 +250,7 @@ def wrong(tmp_path_factory):
   ('flags', 'message'),
   [
     (['--config.glyphs.font=/nowhere/font.ttf'], 'cannot read the font /nowhere/font.ttf'),
-    (['--config.glyphs.font={}/torn.ttf'], 'torn.ttf is no font'),
+    (['--config.glyphs.font={}/torn.ttf'], 'torn.ttf is not a font'),
     (['--config.glyphs.font={}/greek.hex'], 'greek.hex has none of the'),
     (['--config.glyphs.table={}/other.table'], 'was rendered from another font, other tokens'),
     (['--config.glyphs.table=/nowhere.table'], 'cannot read the glyph table /nowhere.table'),

@@ -167,7 +167,7 @@ def test_the_command_line_refuses_a_font_before_it_writes(tmp_path):
   (tmp_path / 'torn.ttf').write_bytes(b'\0\1\0\0 no font')
   done = run(tmp_path / 'new', f'--config.glyphs.font={tmp_path}/torn.ttf')
   assert done.returncode == 2
-  assert 'torn.ttf is no font' in done.stderr
+  assert 'torn.ttf is not a font' in done.stderr
   assert len(done.stderr.strip().splitlines()) == 1
   assert not (tmp_path / 'new').exists()
 

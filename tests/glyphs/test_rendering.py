@@ -67,9 +67,9 @@ def test_a_compressed_hex_file_is_the_same_font(font, tmp_path):
 def test_fonts_that_are_none_are_named(tmp_path):
   path = tmp_path / 'bad.hex'
   for content, message in (
-    ('0041:00\n', 'line 1 of .* is no glyph'),
-    (HEX + '0042:' + 'G' * 32, 'line 6 of .* is no glyph'),
-    ('x:' + '0' * 32, 'line 1 of .* is no glyph'),
+    ('0041:00\n', 'line 1 of .* is not a glyph'),
+    (HEX + '0042:' + 'G' * 32, 'line 6 of .* is not a glyph'),
+    ('x:' + '0' * 32, 'line 1 of .* is not a glyph'),
     ('', 'contains no glyph'),
   ):
     path.write_text(content)
@@ -77,7 +77,7 @@ def test_fonts_that_are_none_are_named(tmp_path):
       fonts.find_font(str(path))
   for name in ('bad.hex.gz', 'bad.ttf'):
     (tmp_path / name).write_bytes(b'nothing of the kind')
-    with pytest.raises(InputError, match=r'is damaged|is no font'):
+    with pytest.raises(InputError, match=r'is damaged|is not a font'):
       fonts.find_font(str(tmp_path / name))
     with pytest.raises(InputError, match='cannot read the font'):
       fonts.find_font(str(tmp_path / f'missing-{name}'))

@@ -153,9 +153,9 @@ def test_our_models_are_written_with_bos_as_an_added_token(layout, tmp_path):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-  (dict(position='t5'), "the layout llama cannot say position='t5'"),
-  (dict(position='relative', norm='rms', gated=True), "cannot say position='relative'"),
-  (dict(tokenizer=Characters(b'ab')), 'a tokenizer.json can hold a BPE with all bytes'),
+  (dict(position='t5'), "the layout llama cannot express position='t5'"),
+  (dict(position='relative', norm='rms', gated=True), "cannot express position='relative'"),
+  (dict(tokenizer=Characters(b'ab')), 'a tokenizer.json can express a BPE with all bytes'),
 ])  # fmt: skip
 def test_what_no_layout_can_say_is_named(options, message, tmp_path):
   with pytest.raises(InputError, match=message):
@@ -262,14 +262,14 @@ def damage(kind, folder):
 
 
 @pytest.mark.parametrize(('kind', 'message'), [
-  ('cut short', 'is no safetensors file'),
-  ('an oversized header', 'is no safetensors file'),
-  ('overlapping offsets', 'is no safetensors file'),
+  ('cut short', 'is not a safetensors file'),
+  ('an oversized header', 'is not a safetensors file'),
+  ('overlapping offsets', 'is not a safetensors file'),
   ('another shape', r'lm_head.weight in .* has the shape \[24, 288\]'),
   ('another kind', 'lm_head.weight in .* is I32'),
   ('a missing tensor', 'lack lm_head.weight'),
   ('one tensor more', 'model.layers.0.mlp.experts in .* is not a tensor of its layout'),
-  ('no weights', 'is no safetensors file'),
+  ('no weights', 'is not a safetensors file'),
   ('a path', 'in its own folder'),
   ('an absolute path', 'in its own folder'),
   ('no name', 'in its own folder'),

@@ -75,4 +75,9 @@ def test_bytes_of_a_folder_of_hugging_face(model):
   value = {line.split()[1].rstrip(',:'): float(line.split()[0]) for line in lines}
   assert value['bits_per_byte_bytes'] <= value['bits_per_byte_tokens']
   assert value['next_byte_sum_error'] <= 1e-12
-  assert value['leak_nats_per_token,'.rstrip(',')] > 0
+  assert value['leak_nats_per_token'] > 0
+  scaled = byte_law.byte_loss(model, texts, renormalise=True)
+  assert next(scores.of_bytes(texts, losses, scaled, 'renormalise')).endswith('scaled to 1')
+  for one, other in zip(scaled.nats, found.nats, strict=True):
+    assert (one <= other).all()
+    assert one.sum() < other.sum()
