@@ -196,22 +196,21 @@ class Recipe:
     """Raises InputError for batches that the mesh does not divide, and models beyond memory.
 
     The largest model of each kind in each chosen table counts, where it does not depend on data.
-    The kind is what stands in its name before / or =.
+    The kind is the part of its name before / or =.
 
     Args:
       config: of the run.
       mesh: its devices.
       weigh: whether models are measured too, which takes about a second each.
     """
-    seen = set()
+    seen: set[str] = set()
     for table in self.chosen(config):
-      for name, make in table.train_specs(config).items():
-        kind = name.partition('/')[0].partition('=')[0]
-        if kind in seen:
-          continue
-        seen.add(kind)
-        with naming('m1' if kind == 'm1' else table.name):
-          spec = make()
+      specs = table.train_specs(config)
+      first = {name.partition('/')[0].partition('=')[0]: name for name in reversed([*specs])}
+      for name in [name for name in first.values() if name not in seen]:
+        seen.add(name)
+        with naming('m1' if name == 'm1' else table.name):
+          spec = specs[name]()
           axis = spec.experiment.batch_axis
           sharding.batch_shardings(spec.batch, mesh, axis)
           if spec.batch['targets'].shape[axis] % config.accumulate:

@@ -3,8 +3,10 @@
 
 A prompt rarely ends at a token boundary, and its last tokens would imply that the text ends there.
 So the tokens that a further byte could change are held back, and sampled again among tokens that
-spell the held-back bytes: the text continues the prompt's exact bytes. A window is the smallest
-number of tokens with their own text; for an ordinary tokenizer it is one token.
+spell the held-back bytes: the text continues the prompt's exact bytes. This is for tokenizers whose
+encodings cannot be followed, such as windows of arithmetic codes; for all others a cover of the
+prompt is sampled, which has no bias (`lib.language_model.prompts`). A window is the smallest number
+of tokens with their own text; for an ordinary tokenizer it is one token.
 """
 
 import dataclasses
