@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of bytes that find their own tokens: H-Net and its rivals (2507.07955).
+"""Byte models that learn their own chunks: H-Net and its rivals (2507.07955).
 
 Claim: a hierarchy that learns where to cut its bytes into chunks, and models the chunks, has fewer
 bits per byte than models of bytes, and than tokens, at equal FLOPs; two stages are better than one.
 
 Expected: at this size a hierarchy is ahead of a byte Transformer, but behind a model of its own
-recurrent layers alone over bytes. Cuts at spaces, made by rule, are ahead of learned ones, which
+recurrent layers alone over bytes. Cuts at spaces, by rule, are better than learned cuts, which
 find the beginnings of words only slowly.
 Cost: cpu is sized for at most 12 minutes a table on two quiet cores.
 

@@ -4,7 +4,7 @@
 Claim: tokens that may cross spaces make text a third shorter than BPE within words does, and
 shorter than any tokenizer within words can.
 
-Cost: smoke under a minute, cpu at most 5 minutes a table on two cores.
+Cost: smoke under a minute, cpu at most 5 minutes a table on two cores, and 15 for `quality`.
 
   python -m experiments.tokenizers --config=tokenizers:cpu --workdir=runs/tokenizers
 
@@ -92,10 +92,12 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # sentences of a passage; after each passage units are moved
       'sentences': Scaled(50, 200, 500, 500),
       'life': Scaled(3, 3, 10, 10),  # passages within which a new unit must occur again
-      'forget': Field(Scaled(0.01, 0.01, 1e-4, 1e-4), least=0, most=1),  # share on probation again
-      'seeds': Field(3, least=2, most=1000),  # of LiB
-      'train_bytes': Scaled(40_000, 1_000_000, 100_000_000, 100_000_000),  # at most
-      'test_bytes': Scaled(20_000, 400_000, 10_000_000, 10_000_000),  # at most
+      # share of the lexicon that is on probation again after a passage
+      'forget': Field(Scaled(0.01, 0.01, 1e-4, 1e-4), least=0, most=1),
+      'seeds': Field(3, least=2, most=1000),  # number of seeds of LiB
+      # most bytes of training text
+      'train_bytes': Scaled(40_000, 1_000_000, 100_000_000, 100_000_000),
+      'test_bytes': Scaled(20_000, 400_000, 10_000_000, 10_000_000),  # most bytes of test text
     },
     'quality': {field: one for field, one in (MODEL | TRAINING).items() if field not in BY_TOKENS}
     | {

@@ -5,9 +5,9 @@
 Claim: rows for the tokens of another tokenizer can be made from those of a trained model, so that
 little is lost before any training and less training is needed than from scratch.
 
-Expected: before training, linear maps from a donor lead, then FOCUS and TokenAdapt, then parts and
-the mean, far before random rows; after 50 steps most of the spread is gone. Of a donor, matching
-pursuit with 8 atoms is better than with 32. Cost: smoke under a minute.
+Expected: before training, linear maps from a donor are best, then FOCUS and TokenAdapt, then parts
+and the mean; random rows are far behind. After 50 steps most differences have vanished. With a
+donor, matching pursuit with 8 atoms is better than with 32. Cost: smoke under a minute.
 
   python -m experiments.transplant --config=transplant:cpu --workdir=runs/transplant
 """
@@ -80,8 +80,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'judge': {  # the held-out excerpts that models are scored on
       'length': Scaled(64, 256, 1024, 4096),  # bytes of each excerpt
-      'bytes': Scaled(2_000, 48_000, 2**20, 2**23),  # of all
-      'validation_batches': Scaled(1, 8, 20, 20),  # of learning curves
+      'bytes': Scaled(2_000, 48_000, 2**20, 2**23),  # bytes of all excerpts
+      # batches of validation text for each point of a learning curve
+      'validation_batches': Scaled(1, 8, 20, 20),
     },
     'transplant': {
       # new tokenizers: (label, family, ids, source)

@@ -2,12 +2,12 @@
 """Emergent Semantics Beyond Token Embeddings (A. Bochkov; arXiv 2507.04886).
 
 Claim: a language model needs no trained input embeddings: over frozen vectors made of the pixels of
-Unicode glyphs a decoder trains as well, and (so the paper) reasons better.
+Unicode glyphs a decoder trains as well and, according to the paper, reasons better.
 
 Expected: frozen rows of every kind train, but end above trained rows by more than the margin of
 0.05 bits per byte. Glyphs do no better there than random frozen rows, and worse than they do on
-scripts that were never read. They help against look-alikes, and as a start of trained rows. The
-published gap on multiple choice is one of format.
+scripts that were never read. They help against look-alikes, and as initial values of trained rows.
+The published gap on multiple choice comes from the answer format.
 Cost: cpu is sized for at most 30 minutes on two quiet cores.
 
   python -m experiments.visual_unicode --config=visual_unicode:cpu --workdir=runs/visual
@@ -30,7 +30,7 @@ ALL = (*SCALES_OF_TRAINED, *STARTS, 'glyph_deduped', *FROZEN, 'equal')
 WIDE = ('glyph_rms_0.02', 'code_256', 'code_1024')  # at larger widths alone
 READERS = ('glyph', 'trainable_0.02', 'random', 'trainable_glyph')
 
-# The paper says nothing of optimiser, rates and steps: those here are assumptions.
+# The paper does not state optimizer, rates and steps: these are assumptions.
 TRAINED = common.TRAINED | {
   'optimizer': Scaled('adamw', 'muon', 'adamw', 'adamw'),
   'weight_decay': 0.1,  # weight decay of kernels in the decoder

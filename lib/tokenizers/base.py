@@ -65,7 +65,7 @@ class Tokenizer(abc.ABC):
 
   @property
   def together(self) -> int:
-    """The efficient number of documents per call."""
+    """The number of documents per call that is most efficient."""
     return 1
 
   @abc.abstractmethod
@@ -217,7 +217,7 @@ class Dictionary(Tokenizer):
 
   @property
   def special_tokens(self) -> Mapping[int, str]:
-    """The ids that stand for no text, such as <s>, and their names."""
+    """The ids without text, such as <s>, and their names."""
     return {}
 
   @functools.cached_property

@@ -25,7 +25,7 @@ class Ranks(base.Dictionary):
   Args:
     pieces: the bytes of each id, all 256 single ones among them; empty ones are never emitted.
     rule: of `pretokenizers`, how a text is cut into pieces.
-    special: names of ids that stand for no text; their pieces are empty.
+    special: names of ids without text; their pieces are empty.
 
   Raises:
     InputError: a byte is missing, two ids have the same bytes, or the rule is unknown.
