@@ -4,7 +4,7 @@
 Claim: tokens that may cross spaces make text a third shorter than BPE within words does, and
 shorter than any tokenizer within words can.
 
-Cost: smoke under a minute, cpu at most 5 minutes a table on two cores.
+Cost: smoke under a minute, cpu at most 5 minutes a table on two cores, and 15 for `quality`.
 
   python -m experiments.tokenizers --config=tokenizers:cpu --workdir=runs/tokenizers
 

@@ -50,10 +50,8 @@ def cost(config: ConfigDict, run: Run) -> Rows:
   options, rows = config.cost, Rows('cost')
   texts = list(models.held_out(config, options.length, options.texts).texts)
   for name in options.tokenizers:
-    model, size = (
-      models.trained(config, run, name, label=f'cost-{name}', size=options.vocab_size)[0],
-      sum(map(len, texts)),
-    )
+    label, size = f'cost-{name}', sum(map(len, texts))
+    [model] = models.trained(config, run, name, label=label, size=options.vocab_size, seeds=1)
     losses, found = model.token_loss(texts), byte_law.byte_loss(model, texts)
     seconds = {}  # after all is compiled, and known which tokens may follow
     for way in ('tokens', 'bytes'):

@@ -40,7 +40,8 @@ def module(config: ConfigDict, vocab_size: int) -> LanguageModel:
 
 
 def trained(
-  config: ConfigDict, run: Run, name: str, *, label: str = '', size: int = 0, text: str = '',
+  config: ConfigDict, run: Run, name: str, *, label: str = '', size: int = 0, seeds: int = 0,
+  text: str = '',
   read: Callable[[Source], Source] | None = None,
 ) -> list[TrainedModel]:  # fmt: skip
   """A model over a tokenizer for each seed, trained once.
@@ -51,13 +52,16 @@ def trained(
     name: of the tokenizer.
     label: of the model, where it is another than the tokenizer's own.
     size: ids of the tokenizer, if others than `model.vocab_size`.
+    seeds: number of models, if another than `model.seeds`.
     text: the source to train on, if another than `data.source`.
     read: documents of the source -> those to train on.
   """
   label, text = label or name, text or config.data.source
   key = run.workdir, label, config.seed
   if key not in _TRAINED:
-    options = config.model
+    options = config.model.copy_and_resolve_references()
+    options.seeds = seeds or options.seeds
+    options.side_by_side = min(options.side_by_side, options.seeds)
     made = tokenizer(config, name, size or options.vocab_size, text)
     batches = lambda seed: pipeline.batches(
       read(sources.open_source(text, 'train'))

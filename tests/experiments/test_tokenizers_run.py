@@ -63,8 +63,9 @@ def test_tokenizers_within_words_stay_below_the_bound_and_the_first_transition_i
 @pytest.mark.parametrize('scale', common.SCALES)
 def test_every_scale_builds(scale):
   config = tokenizers.get_config(scale)
-  if scale == 'paper':  # its text is not here
+  if scale == 'paper':  # its text is not here, and has more bytes than this machine
     config.quality.source = 'ngram:stdlib,length=18000'
+    config.quality.train_bytes, config.quality.teraflops = 2**31, 5e7
   RECIPE.check(config)
 
 
