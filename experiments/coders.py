@@ -69,7 +69,7 @@ class Method(NamedTuple):
 
   @property
   def steps_m1(self) -> bool:
-    """Whether M1 has to step through a text to encode it."""
+    """Whether encoding a text needs M1 at every byte."""
     return byte_coders.steps(*parse(self.name))
 
   @property
@@ -151,7 +151,7 @@ def _make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
 
 
 def train_documents(config: ConfigDict) -> list[bytes]:
-  """Documents of the train split that learned tokenizers count on."""
+  """Documents of the train split on which tokenizers are trained."""
   source = sources.open_source(config.data.source, 'train')
   return sources.sample(source, config.tokenizers.train_bytes)
 

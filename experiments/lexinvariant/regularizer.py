@@ -87,7 +87,7 @@ def check(config: ConfigDict) -> None:
 
 
 def source_of(config: ConfigDict) -> str:
-  """The source of text, for which the user's `data.source` may stand."""
+  """The source of the text; the user's `data.source` replaces it."""
   return config.data.source or config.regularizer.source
 
 

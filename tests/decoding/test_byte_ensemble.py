@@ -54,6 +54,6 @@ def test_each_way_to_join_models_is_a_law_of_texts_and_is_as_by_hand():
     ([Characters(b'01')], [b'01', b'0'], 'must have one length'),
   ],
 )
-def test_what_cannot_be_joined(tokenizers, texts, message):
+def test_models_that_cannot_be_joined_are_refused(tokenizers, texts, message):
   with pytest.raises(InputError, match=message):
     byte_ensemble.scores(readers(*tokenizers), texts)

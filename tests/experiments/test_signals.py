@@ -101,7 +101,7 @@ def test_a_recipe_is_stopped_while_it_imports(tmp_path):
   assert not (tmp_path / 'w').exists()
 
 
-def test_the_second_signal_ends_what_the_first_is_to_finish():
+def test_the_second_signal_ends_the_process_at_once():
   work = """
 import signal, time
 said = lambda number, frame: print('first', flush=True)

@@ -220,7 +220,7 @@ def test_own_questions_are_answered_by_models_of_facts_and_of_text(smoke):
 # Growth.
 
 
-def test_ways_of_growing_cost_what_the_monolithic_model_does(smoke, config):
+def test_ways_of_growing_cost_as_much_as_the_monolithic_model(smoke, config):
   cost = lambda model: measured(smoke, 'growth', f'model={model}', 'training_flops')
   assert cost('experts') == 2 * cost('expert=0') == 2 * cost('expert=1')
   assert cost('experts') == pytest.approx(cost('monolithic'), rel=1e-6)

@@ -53,7 +53,7 @@ def test_every_file_that_is_named_exists(page):
   assert [path for path in sorted(set(found)) if not (ROOT / path).is_file()] == []
 
 
-def test_a_module_that_is_not_there_is_noticed():
+def test_a_missing_module_is_noticed():
   text = 'python -m experiments.markov; python -m experiments.NAME; python -m lib.nothing'
   assert [name for name in named(text) if not exists(name)] == ['lib.nothing']
 

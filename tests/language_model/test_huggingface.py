@@ -157,7 +157,7 @@ def test_our_models_are_written_with_bos_as_an_added_token(layout, tmp_path):
   (dict(position='relative', norm='rms', gated=True), "cannot express position='relative'"),
   (dict(tokenizer=Characters(b'ab')), 'a tokenizer.json can express a BPE with all bytes'),
 ])  # fmt: skip
-def test_what_no_layout_can_say_is_named(options, message, tmp_path):
+def test_options_that_no_layout_can_express_are_refused(options, message, tmp_path):
   with pytest.raises(InputError, match=message):
     own(**options).export(tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
@@ -197,7 +197,7 @@ def changed(tmp_path, name, **fields):
   ('llama', dict(tie_word_embeddings='yes'), 'tie_word_embeddings'),
   ('llama', dict(torch_dtype='int8', dtype='int8'), "the dtype 'int8'"),
 ])  # fmt: skip
-def test_what_is_not_supported_is_refused_by_name(name, fields, message, tmp_path):
+def test_unsupported_options_are_refused_by_name(name, fields, message, tmp_path):
   with pytest.raises(InputError, match=message) as caught:
     language_model.load(changed(tmp_path, name, **fields))
   assert '\n' not in str(caught.value)
