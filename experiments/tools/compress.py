@@ -88,7 +88,7 @@ def encode(source: BinaryIO, out: str, tokenizer: Tokenizer) -> str:
     size = os.fstat(source.fileno()).st_size
     verify = VERIFY.value or not tokenizer.lossless
     singles: list[int] = []
-    tokenizer.fell_back = singles.append
+    tokenizer.on_fallback = singles.append
     with _bar(size * (1 + verify), 'encoding', tokenizer):
       chunks = container.chunks(source, size, tokenizer)
       header = container.write(target, tokenizer, chunks, verify)

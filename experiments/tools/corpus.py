@@ -73,7 +73,7 @@ def run(job: Job, workers: int | None = None) -> None:
     raise InputError(f'{workers} workers asked for: use 1 or more')
   source, tokenizer = job.open()
   if workers is None:
-    workers = (os.cpu_count() or 1) if tokenizer.together == 1 else 1
+    workers = (os.cpu_count() or 1) if tokenizer.preferred_batch == 1 else 1
   workers = min(workers, job.plan.shards)
   with tqdm.tqdm(total=job.plan.documents, unit=' documents', disable=None) as bar:
     if workers == 1:

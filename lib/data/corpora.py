@@ -233,7 +233,7 @@ def _encode(source: Source, indices: Iterable[int], tokenizer: Tokenizer) -> Ite
   group: list[bytes] = []
   for index in indices:
     group.append(source[index])
-    if len(group) == tokenizer.together:
+    if len(group) == tokenizer.preferred_batch:
       yield from tokenizer.cover_batch(group)
       group = []
   yield from tokenizer.cover_batch(group)

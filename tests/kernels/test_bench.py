@@ -139,5 +139,5 @@ def test_recording_replaces_the_rows_of_the_device(tmp_path):
 
 def test_without_accelerator_or_compiler_it_says_so(monkeypatch):
   monkeypatch.setattr(command.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(SystemExit, match='no accelerator here, nor libtpu'):
+  with pytest.raises(SystemExit, match='Neither an accelerator nor libtpu'):
     command.main([])

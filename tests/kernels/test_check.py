@@ -11,7 +11,7 @@ from pallas_kernels.bench import check
 
 
 def test_without_an_accelerator_it_says_so():
-  with pytest.raises(SystemExit, match='no accelerator here'):
+  with pytest.raises(SystemExit, match='No accelerator was found'):
     check.main()
 
 

@@ -191,7 +191,7 @@ def changed(tmp_path, name, **fields):
   ('llama', dict(hidden_size=None), 'hidden_size must be a whole number above 0; got None'),
   ('llama', dict(num_hidden_layers=10**12), 'must be a whole number'),
   ('llama', dict(num_hidden_layers=10**9), '1000000000 layers cannot be in'),
-  ('llama', dict(vocab_size=2**30), r'has the shape \[288, 24\]; its config.json wants'),
+  ('llama', dict(vocab_size=2**30), r'has the shape \[288, 24\]; its config.json requires'),
   ('llama', dict(rms_norm_eps='1'), 'epsilon'),
   ('llama', dict(bos_token_id=288), 'below vocab_size=288; got 288'),
   ('llama', dict(tie_word_embeddings='yes'), 'tie_word_embeddings'),

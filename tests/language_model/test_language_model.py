@@ -188,7 +188,7 @@ def test_what_is_no_model_is_named(tmp_path):
   with pytest.raises(InputError, match=r"format should be 'language-model'"):
     language_model.load(tmp_path)
   (tmp_path / 'model.json').write_text('[' * 100_000)
-  with pytest.raises(InputError, match='no JSON'):
+  with pytest.raises(InputError, match='not JSON'):
     language_model.load(tmp_path)
 
 
