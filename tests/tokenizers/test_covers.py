@@ -140,3 +140,19 @@ def test_a_tokenizer_json_is_followed_as_the_bpe_that_wrote_it(rule):
     np.testing.assert_array_equal(one.allowed(a), other.allowed(b))
     assert one.allowed(a)[token]
     a, b = one.after(a, token), other.after(b, token)
+
+
+@pytest.mark.parametrize('rule', ['words', 'gpt2', 'digit3_r2l', 'o200k'])
+def test_tokens_that_are_certain_stay_whatever_comes(rule):
+  text = b"It's the   law\n\n  of 1234567 bytes,don't it?  Caf\xc3\xa9s \xff\xe2\x80 'll x" * 2
+  tokenizer = train_bpe([text * 9], 300, rule)
+  follow, known = covers.follow(tokenizer), []
+  for size in range(len(text)):
+    ids, state, sure = tokenizer.encode(text[:size]).tolist(), follow.start, 0
+    for number, token in enumerate(ids):
+      sure = number if follow.certain(state, token) else sure
+      state = follow.after(state, token)
+    for more in [*WIDE, *(one + b' a' for one in WIDE)]:
+      assert tokenizer.encode(text[:size] + more)[:sure].tolist() == ids[:sure]
+    known.append(sure)
+  assert known[-1] > len(tokenizer.encode(text)) / 2  # and not too few of them
