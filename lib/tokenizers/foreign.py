@@ -194,9 +194,8 @@ class Foreign(base.Tokenizer):
 
   Invalid UTF-8 is read as U+FFFD. A token covers the text from the end of the token before it to
   its own end, and the last token covers the rest: so dropped text counts too, and bits per
-    byte
-  are of the text as it was. A text that the library drops as a whole is the unknown token, or id 0
-  where there is none.
+  byte are those of the original text. A text that the library drops as a whole is the unknown
+  token, or id 0 if the file has none.
 
   Args:
     content: of the file.
