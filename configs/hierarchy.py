@@ -6,7 +6,8 @@ bits per byte than models of bytes, and than tokens, at equal FLOPs; two stages 
 
 Expected: at this size a hierarchy is ahead of a byte Transformer, but behind a model of its own
 recurrent layers alone over bytes. Cuts at spaces, made by rule, are ahead of learned ones, which
-find the beginnings of words only slowly.
+find the beginnings of words only slowly. Cuts at
+the ends of BPE tokens are behind both, as the marks of these ends have to be predicted.
 Cost: cpu is sized for at most 12 minutes a table on two quiet cores.
 
   python -m experiments.hierarchy --config=hierarchy:cpu --workdir=runs/hierarchy
