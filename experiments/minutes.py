@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long tables take, and how long the rest of a run may take."""
+"""Estimates of the minutes of tables, and of the time left in a run."""
 
 import time
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-# Minutes of each table at `cpu` on two cores, about: weights, for the time that is left.
+# Approximate minutes of each table at `cpu` on two cores; also weights for the time left.
 MINUTES = {
   'markov': {'ngram': 0.1, 'blocks': 0.1, 'token_ngram': 1.2, 'bound': 0.1, 'transformer': 5.8,
              'generalization': 0.1, 'real_text': 2.1},
@@ -26,11 +26,11 @@ MINUTES = {
 
 
 class TimeLeft:
-  """How far some tables have come, and how long the rest may take.
+  """Progress over some tables, and an estimate of the time left.
 
   Args:
     minutes: table -> weight, in the order of running.
-    pace: minutes a minute of weight, if it is known.
+    pace: real minutes per minute of weight, if known.
   """
 
   def __init__(self, minutes: Mapping[Any, float], pace: float | None):
@@ -38,7 +38,9 @@ class TimeLeft:
     self._all, self._ahead, self._pace = dict(minutes), dict(minutes), pace
 
   def reaches(self, table: Hashable) -> str:
-    """Says that a table begins, so that those before it are done: 'about 5 minutes left'."""
+    """Marks the start of a table, after which earlier tables are done; returns 'about 5 minutes
+    left'.
+    """
     order = list(self._all)
     for before in order[: order.index(table)]:
       self._ahead.pop(before, None)

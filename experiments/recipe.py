@@ -41,7 +41,7 @@ class Run:
     workdir: the folder.
     mesh: the devices.
     mirror: the bucket, if there is one.
-    identity: of the run (`lib.provenance`), with which all kept files are compared.
+    identity: identity of the run (`lib.provenance`), which all kept files must have.
   """
 
   workdir: pathlib.Path
@@ -50,7 +50,7 @@ class Run:
   identity: Identity = dataclasses.field(default_factory=dict, hash=False)
 
   def send(self) -> None:
-    """Sends what is new in the folder to the bucket, if there is one."""
+    """Uploads new files of the folder to the bucket, if there is one."""
     if self.mirror and processes.is_primary():
       self.mirror.send()
 
@@ -62,14 +62,14 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class TrainSpec:
-  """A model that a recipe trains, as far as it is known without data: enough to compile its step.
+  """A model that a recipe trains, as known without data: enough to compile its training step.
 
   Attributes:
-    experiment: whose batches need not be there.
+    experiment: the model and its losses; the batches can be missing.
     optimizer: an optax chain, or what `lib.train.optimizer.make_optimizer` returns.
     batch: shapes of a batch.
     vocab_size: number of ids.
-    alone: of replicas that may train by `jax.pmap`, what one of them trains; else None.
+    alone: the experiment of one replica, if replicas may train by `jax.pmap`; else None.
   """
 
   experiment: Experiment
@@ -104,7 +104,7 @@ Pictures = Mapping[str, Picture]  # by file name
 
 @contextlib.contextmanager
 def naming(field: str) -> Iterator[None]:
-  """Puts the name of a field, or section, before the sentence that says what is wrong with it."""
+  """Puts the name of a field or section before the sentence of an InputError."""
   try:
     yield
   except InputError as error:
@@ -123,13 +123,13 @@ class Table:
   """One table of a recipe.
 
   Attributes:
-    name: of the table, in the config and in results.json.
+    name: name of the table, in the config and in results.json.
     measure: (config, run) -> its rows.
-    caption: how to read it.
+    caption: explanation of the table for readers.
     shown: columns that the terminal shows; the report shows all.
-    rows: which rows the terminal shows, by their coordinates; single seeds never are.
-    check: raises InputError for a config that the table cannot be measured with.
-    pictures: (rows of all tables, config, run) -> what is drawn from them.
+    rows: whether the terminal shows the row with these coordinates; single seeds are never shown.
+    check: raises InputError for a config with which the table cannot be measured.
+    pictures: (rows of all tables, config, run) -> pictures of them.
     train_specs: config -> the models that it trains, the largest first, where they do not depend
       on data.
     sources: config -> the sources of text (`lib.data.sources`) that it reads.
@@ -155,14 +155,15 @@ class Recipe:
   """An experiment of one paper.
 
   Attributes:
-    name: of the experiment, its config file and its published numbers (lib/report/published).
+    name: name of the experiment, its config file and its published numbers (lib/report/published).
     title: headline of the report.
     tables: in the order of the report.
     summary: the paper's claim in a sentence.
-    facts: config -> what must agree for a published number to be compared with a measured one.
+    facts: config -> facts that must agree before a published number is compared with a measured
+      one.
     answer: the trained models' answer to `config.prompt`, if there is one: a text, or its
       parts as they come.
-    check_prompt: raises InputError for a prompt that they cannot answer.
+    check_prompt: raises InputError for a prompt that the models cannot answer.
     large_steps: on a CPU its steps use more than 64 MB (`lib.memory.keep_freed`).
     largest: the table with the largest models, if it is not the first one that has any.
   """
@@ -227,7 +228,7 @@ class Recipe:
 
   @property
   def captions(self) -> dict[str, str]:
-    """Table -> how to read it."""
+    """Table -> its caption."""
     also = {name: caption for table in self.tables for name, (caption, _) in table.also.items()}
     return {table.name: table.caption for table in self.tables} | also | {DATA: ABOUT_DATA}
 
@@ -249,7 +250,7 @@ class Recipe:
     folder: pathlib.Path,
     remark: str = '',
   ) -> Section:
-    """A run, judged.
+    """The judged run.
 
     Args:
       content: of results.json.

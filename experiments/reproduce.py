@@ -39,7 +39,7 @@ from lib.report.sections import Section
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECIPES = tuple(MINUTES)
-NEXT = (  # what a reader may type after the report
+NEXT = (  # commands to try after the report
   'python -m experiments.reproduce --scale=cpu --workdir=runs/reproduce  # all claims, hours',
   'python -m experiments.matrix --config=configs/matrix.py:smoke --config.data.source=MY_TEXT.txt',
   'tensorboard --logdir runs  # curves of training, after: pip install tensorboard',
@@ -84,8 +84,8 @@ def report(found: Mapping[pathlib.Path, str], workdir: pathlib.Path) -> list[Sec
   verdicts, and returns the runs, judged.
 
   Args:
-    found: folder -> what went wrong there, or ''.
-    workdir: where the report goes.
+    found: folder -> an error message, or ''.
+    workdir: folder of the report.
 
   Raises:
     InputError: a folder without results and without an error.
@@ -121,7 +121,7 @@ def settings_of(name: str, scale: str) -> dict[str, Any]:
 
 
 def run_all(names: Sequence[str], scale: str, workdir: pathlib.Path) -> dict[pathlib.Path, str]:
-  """Runs every recipe that has not been run; folder -> what went wrong, or ''."""
+  """Runs every recipe that has not been run; returns folder -> error message, or ''."""
   progress = Progress(names, scale, workdir)
   found = {}
   for name in names:
@@ -177,7 +177,7 @@ def run(name: str, scale: str, folder: pathlib.Path, progress: 'Progress') -> in
 
 
 class Progress:
-  """How far all recipes together have come.
+  """Progress of all recipes together.
 
   Args:
     names: of recipes, in the order of running.

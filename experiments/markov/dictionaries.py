@@ -114,7 +114,7 @@ def token_ngrams(config: ConfigDict, run: Run) -> Rows:
           if encoder in before:
             one['unigram_above_smaller'] = one['unigram'] - before[encoder]
           before[encoder] = one['unigram']
-          if encoder != 'merges' and 'merges' in before:  # which comes first
+          if encoder != 'merges' and 'merges' in before:  # computed first
             one['unigram_above_merges'] = one['unigram'] - before['merges']
           where = {'k': k, 'tokenizer': learned.family, 'encoder': encoder, 'd': size}
           found.append((where, one))
@@ -180,7 +180,7 @@ def _add_bound(
 def bound(config: ConfigDict, run: Run) -> Rows:
   """LZW against the theorem's bound H∞/(1 − ε), and the toy tokenizer at the same size.
 
-  The loss of a dictionary is computed exactly. What varies is the text that it is learned from.
+  The loss of a dictionary is computed exactly; the text that it is learned from varies.
   """
   sizes, rows = config.bound, Rows('bound')
 

@@ -28,7 +28,7 @@ def check(config: ConfigDict, options: ConfigDict, where: str) -> None:
 
 
 def train_specs(config: ConfigDict) -> TrainSpecs:
-  """The largest model, with learned rows, as far as it is known before there are tokens."""
+  """The largest model, with learned rows, as known before any text is encoded."""
   options = config.grid
   length = max(8, options.example_bytes // equal_flops.BYTES_A_TOKEN)
   sizes = {'length': length, 'steps': 1, 'evaluate_every': 1}
@@ -41,7 +41,7 @@ def train_specs(config: ConfigDict) -> TrainSpecs:
 
 
 def rows_of(table: str, made: Mapping[str, Tokenizer]) -> Rows:
-  """Rows that are lossy where the tokenizer of their label is, which `made` comes to have."""
+  """Rows that are marked as lossy if the tokenizer of their label, found in `made`, is lossy."""
   lossless = lambda label: label not in made or made[label].lossless
   return Rows(table, lambda where: not lossless(where.get('tokenizer', '')))
 

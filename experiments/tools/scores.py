@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `evaluate` prints and writes of a model's scores."""
+"""The output of `evaluate`: lines and CSV files of a model's scores."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ LOG_2 = float(np.log(2))
 def summary(
   model: TrainedModel, texts: Sequence[bytes], losses: Sequence[TokenLoss], seconds: float
 ) -> Iterator[str]:
-  """Lines that say how well the model predicts the texts."""
+  """Lines about the model's predictions of the texts."""
   scored = [loss for loss in losses if loss.bytes.sum()]
   tokens, size = (sum(int(count) for count in counts) for counts in (
     (loss.nats.size for loss in scored), (loss.bytes.sum() for loss in scored)
@@ -93,7 +93,7 @@ SCORES = {  # quantity of `multiple_choice.quantities` -> in words
 
 
 def answered(model: TrainedModel, asked: Sequence[questions.Question]) -> Iterator[str]:
-  """Lines that say how well the model answers questions."""
+  """Lines about the model's answers to questions."""
   if model.tokenizer is None:
     raise InputError('this model has no tokenizer, with which questions could be asked.')
   mesh = model.mesh or sharding.make_mesh({}, jax.devices()[:1])

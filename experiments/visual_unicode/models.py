@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models of the recipe: one decoder and one trained LM head over input rows that are given.
+"""The models of the recipe: one decoder and one trained LM head over different input rows.
 
 The arms differ in their rows alone: seeds of equal number have the same decoder, the same LM head
 and the same batches in every arm, so that their losses are compared in pairs.
@@ -63,7 +63,7 @@ ARMS = {
 
 
 def check_arms(arms: Iterable[str], where: str) -> None:
-  """Raises InputError for an arm in the config's field `where` that there is not."""
+  """Raises InputError for an unknown arm in the config's field `where`."""
   for arm in arms:
     if arm not in ARMS:
       raise InputError(f'{where}: {arm!r} is not one of {", ".join(ARMS)}.')
@@ -83,7 +83,7 @@ def check(options: ConfigDict, where: str) -> None:
 def make_model(
   config: ConfigDict, options: ConfigDict, arm: str, glyphs: GlyphTable
 ) -> LanguageModel:
-  """The decoder of the section over an arm's rows for the tokens of a glyph table."""
+  """The decoder of the section over the rows of an arm, for the tokens of a glyph table."""
   rows = lambda seed: row_kinds.KINDS[ARMS[arm].rows](glyphs, options.dim, seed)
   return _over(config, options, arm, len(glyphs.bits), rows)
 
