@@ -73,16 +73,16 @@ fuzz: $(INSTALLED)  ## Mutated input for every reader; SECONDS_EACH=600 for long
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target .cache/atheris 'atheris==3.0.0'
 	PYTHONPATH=.cache/atheris $(BIN)/python -m tests.fuzz
 
-aot: $(INSTALLED) .cache/libtpu  ## Kernels compiled for TPUs that are not there.
+aot: $(INSTALLED) .cache/libtpu  ## Kernels compiled for TPUs that are not attached.
 	JAX_DISABLE_MOST_OPTIMIZATIONS=false PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest tests/kernels/test_aot.py
 
-check: $(INSTALLED)  ## The kernels of this accelerator beside their references.
+check: $(INSTALLED)  ## The kernels of this accelerator compared with their references.
 	$(BIN)/python -m pallas_kernels.bench.check
 
 bench: $(INSTALLED) .cache/libtpu  ## The kernels timed on this accelerator, or compiled for TPUs.
 	PYTHONPATH=.cache/libtpu $(BIN)/python -m pallas_kernels.bench
 
-throughput: $(INSTALLED) .cache/torch  ## A decoder's training step beside PyTorch's, on the CPU.
+throughput: $(INSTALLED) .cache/torch  ## A decoder's training step compared with PyTorch's, on the CPU.
 	PYTHONPATH=.cache/torch $(BIN)/python -m pytest tests/tools/test_throughput.py
 	JAX_PLATFORMS=cpu PYTHONPATH=.cache/torch $(BIN)/python -m experiments.tools.throughput --peer
 
@@ -95,7 +95,7 @@ TORCH_FROM ?= --index https://download.pytorch.org/whl/cpu
 processes: $(INSTALLED)  ## Two and four processes on this machine have the losses of one.
 	POD=1 $(BIN)/python -m pytest tests/parallel/test_processes.py
 
-pod: processes .cache/libtpu  ## What else a pod needs, without one, in minutes: docs/pod.md.
+pod: processes .cache/libtpu  ## Tests of what a pod needs, without a pod, in minutes: docs/pod.md.
 	POD=1 PYTHONPATH=.cache/libtpu $(BIN)/python -m pytest -n 2 tests/tools/test_pod.py
 
 # The libtpu that the installed JAX names in its extra `tpu`.
@@ -106,7 +106,7 @@ LIBTPU := from importlib.metadata import requires; \
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --target $@ "$$($(BIN)/python -c '$(LIBTPU)')"
 	touch $@
 
-beam: $(INSTALLED)  ## The corpus runner on Apache Beam, which the lock cannot hold (protobuf < 7).
+beam: $(INSTALLED)  ## The corpus runner on Apache Beam, which does not fit the lock (protobuf < 7).
 	test -x .cache/beam/bin/python || $(BIN)/python -m venv --without-pip .cache/beam
 	grep -E '^(absl-py|array-record|importlib-resources|numba|pytest|tensorflow-datasets|tqdm)==' \
 	  requirements.lock > .cache/beam/requirements.txt
@@ -124,7 +124,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: $(INSTALLED)  ## The tested versions of setup.py for every Python; what stands and fits stays.
+lock: $(INSTALLED)  ## The tested versions of setup.py for every Python; versions that fit are kept.
 	$(BIN)/uv pip compile --quiet --no-annotate --no-header --extra dev --universal \
 	  --python-version 3.11 setup.py -o requirements.lock
 
@@ -137,5 +137,5 @@ $(INSTALLED): setup.py requirements.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
 	touch $@
 
-clean:  ## All but your runs.
+clean:  ## Deletes everything that was installed or cached, but no runs.
 	rm -rf $(VENV) .cache .*_cache .hypothesis *.egg-info

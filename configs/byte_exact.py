@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exact Byte-Level Probabilities from Tokenized Language Models (2410.09303, 2506.14123).
 
-Claim: a model of tokens gives an exact law of the next byte, also where a prompt ends inside a
+Claim: a token model gives exact probabilities of the next byte, even if a prompt ends inside a
 token; conditioning on the tokens of the prompt is biased.
 
-Expected: the exact law of a Markov source to 1e-12, where naive conditioning is off by 0.3 to 0.6
-in total variation, and prompts that take back one token by 0.03 to 0.35.
+Expected: the probabilities of a Markov source to 1e-12. Naive conditioning is off by 0.3 to 0.6 in
+total variation, and token healing of one token by 0.03 to 0.35.
 Cost: smoke under a minute, cpu at most 5 minutes a table on two cores.
 
   python -m experiments.byte_exact --config=byte_exact:cpu --workdir=runs/byte_exact
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.fields import Field, Scaled
 
-TABLES = ('bias', 'cut', 'ensemble', 'cost')
+TABLES = ('bias', 'cut', 'fim', 'ensemble', 'cost')
 
 SECTIONS = {
   'data': {
@@ -28,7 +28,7 @@ SECTIONS = {
   'model': common.SMALL  # the models of all tables but bias: one for each tokenizer and seed
   | {
     # ids of each trained tokenizer
-    'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256),
+    'vocab_size': Field(Scaled(512, 1024, 8192, 32_000), least=256, most=2**24),
     # bytes of text that tokenizers are trained on
     'train_bytes': Scaled(60_000, 2_000_000, 2**26, 2**30),
     'layers': Scaled(1, 2, 8, 12),
@@ -48,6 +48,14 @@ SECTIONS = {
     'greedy': 4,  # bytes of a completion, each the most likely one
     'beam': 8,  # most encodings of a text that are summed, where there are too many for all
   },
+  'fim': {
+    'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),  # names of tokenizers
+    # source code to train and test on (docs/data.md)
+    'source': Scaled('stdlib/source', 'stdlib/source', 'stdlib/source', 'tfds:c4/en'),
+    'texts': Field(Scaled(6, 200, 2000, 10_000), least=2),  # number of held-out texts, about
+    'length': Field(Scaled(60, 160, 512, 1024), least=20),  # bytes of each text
+    'beam': 8,  # most encodings of a text that are summed, where there are too many for all
+  },
   'ensemble': {
     # names of the tokenizers whose models are averaged
     'tokenizers': Field(Scaled(('bytes', 'bpe'), *(('bytes', 'bpe', 'bpe_unsplit'),) * 3), size=1),
@@ -65,8 +73,10 @@ SECTIONS = {
     'stay': Field(Scaled((0.2,), *((0.2, 0.8),) * 3), size=1, least=0.01, most=0.99),
     # numbers of ids of the tokenizers
     'vocab': Field(Scaled((4, 8), *((4, 8, 16, 32, 64),) * 3), size=1, least=2),
-    'letters': Field(Scaled(5, 10, 12, 12), least=1, most=14),  # of a text, all are enumerated
-    'chars': Scaled(2_000, *(100_000,) * 3),  # from which tokens are learned
+    # letters of a text; all such texts are enumerated
+    'letters': Field(Scaled(5, 10, 12, 12), least=1, most=14),
+    # characters that tokenizers are trained on
+    'chars': Field(Scaled(2_000, *(100_000,) * 3), bytes=1),
   },
 }
 

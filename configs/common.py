@@ -48,7 +48,7 @@ TRAINING = Section() | {
   'b2': Field(0.95, least=0, below=1),  # second-moment decay of AdamW
   'weight_decay': Field(0.0, least=0),  # weight decay of matrices, multiplied by the learning rate
   'clip_norm': Field(0.0, least=0),  # largest global norm of the gradient; 0: no clipping
-  'seeds': 1,  # models that differ in their seed alone
+  'seeds': Field(1, most=1000),  # models that differ in their seed alone
   # seeds that train at once, as replicas; 0: one after the other
   'side_by_side': Field(0, least=0),
   # how these seeds train at once: on all devices together (vmap), on one device each (pmap), or

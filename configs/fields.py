@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a field of a config may be, declared next to its default."""
+"""Types and bounds of config fields, declared next to their defaults."""
 
 import dataclasses
 import math
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from lib import memory
 from lib.errors import InputError
 
 LARGEST = 2**42  # a whole number above it is a mistake
@@ -26,18 +27,20 @@ class Scaled(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """A default and what may be put in its place: something of its type, within bounds.
+  """A default, and the values that may replace it: values of its type, within bounds.
 
   A plain default is a Field without bounds of its own: then whole numbers are 1 or more and others
   above 0. In tuples the bounds hold for every element.
 
   Attributes:
     value: the default, or a `Scaled`.
-    least, most: numbers may be equal to them.
-    above, below: numbers may not be equal to them.
-    choices: all values that it may have.
-    size: how many elements a tuple, or characters a text, has at least.
-    like: a value of the right type, where every default is an empty tuple.
+    least, most: inclusive bounds of numbers.
+    above, below: exclusive bounds of numbers.
+    choices: all allowed values.
+    size: least number of elements of a tuple, or characters of a text.
+    like: a value of the right type, if every default is an empty tuple.
+    bytes: of the machine's memory that each unit takes, at least: 1 for characters of a text that
+      is generated at once. What does not fit into free memory is refused.
   """
 
   value: Any
@@ -48,20 +51,21 @@ class Field:
   choices: tuple = ()
   size: int = 0
   like: Any = None
+  bytes: int = 0
 
   def at(self, scale: str) -> Any:
     """The default at a scale."""
     return getattr(self.value, scale) if isinstance(self.value, Scaled) else self.value
 
   def check(self, name: str, value: Any) -> None:
-    """Raises InputError, one sentence with the field's name, for a value that it may not have."""
+    """Raises InputError, one sentence with the field's name, for an invalid value."""
     examples = [*self.value] if isinstance(self.value, Scaled) else [self.value]
     wrong = self._wrong(value, [*examples, *([] if self.like is None else [self.like])])
     if wrong:
       raise InputError(f'{name} must be {wrong}; got {_shown(value)}.')
 
   def _wrong(self, value: Any, examples: list[Any], inner: bool = False) -> str:
-    """What would be right, or '' if the value is; `examples` are values of the right type."""
+    """The requirement that the value violates, or ''; `examples` are values of the right type."""
     if isinstance(examples[0], tuple | list):
       return self._wrong_tuple(value, [tuple(one) for one in examples], inner)
     kind = float if any(isinstance(one, float) for one in examples) else type(examples[0])
@@ -89,6 +93,8 @@ class Field:
       return f'above {above:,}'
     if value > self.most:
       return f'{self.most:,} or less' if self.most != LARGEST else f'{words} below 2**42'
+    if self.bytes and value * self.bytes > (free := memory.of_host()):
+      return f'{free // self.bytes:,} or less where {free / 1e9:,.0f} GB of memory are free'
     return self._not_chosen(value) if value < self.below else f'below {self.below:,}'
 
   def _not_chosen(self, value: Any) -> str:
@@ -99,7 +105,7 @@ class Field:
     )
 
   def _wrong_tuple(self, value: Any, examples: list[tuple], inner: bool) -> str:
-    """Of a tuple: a list of any length, or a record whose places have types of their own."""
+    """The same for a tuple: a list of any length, or a record with a type for each place."""
     every = [one for example in examples for one in example]
     such = f'such as {_shown(max(examples, key=len))}'
     if not isinstance(value, tuple | list):
@@ -118,7 +124,7 @@ class Field:
 
 
 class Section(dict):
-  """Fields by name. `section | changes` has other defaults, which may be what they could before."""
+  """Fields by name. `section | changes` has other defaults, with the same types and bounds."""
 
   def __or__(self, changes: Any) -> 'Section':
     merged = Section(self)
@@ -131,7 +137,7 @@ class Section(dict):
 
 
 class Config(ConfigDict):
-  """A config that knows what its fields may be."""
+  """A config with the types and bounds of its fields."""
 
   def __init__(self, initial: Any = None, declared: Mapping[str, Field] | None = None, **options):
     super().__init__(initial, **options)
@@ -139,11 +145,11 @@ class Config(ConfigDict):
 
   @property
   def declared(self) -> Mapping[str, Field]:
-    """Path of each field, such as m1.rates -> what it may be."""
+    """Path of each field, such as m1.rates -> its Field."""
     return self._declared
 
   def check(self) -> None:
-    """Raises InputError that names the first field whose value it may not have."""
+    """Raises InputError that names the first field with an invalid value."""
     for name, field in self.declared.items():
       value: Any = self
       for part in name.split('.'):

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of bytes that find their own tokens: H-Net and its rivals (2507.07955).
+"""Byte models that learn their own chunks: H-Net and its rivals (2507.07955).
 
 Claim: a hierarchy that learns where to cut its bytes into chunks, and models the chunks, has fewer
 bits per byte than models of bytes, and than tokens, at equal FLOPs; two stages are better than one.
 
 Expected: at this size a hierarchy is ahead of a byte Transformer, but behind a model of its own
-recurrent layers alone over bytes. Cuts at spaces, made by rule, are ahead of learned ones, which
-find the beginnings of words only slowly. Cuts at
-the ends of BPE tokens are behind both, as the marks of these ends have to be predicted.
+recurrent layers alone over bytes. Cuts at spaces, by rule, are better than learned cuts, which
+find the beginnings of words only slowly. Cuts at the ends of BPE tokens are worse than learned
+cuts: the marks of these ends have to be predicted too.
 Cost: cpu is sized for at most 12 minutes a table on two quiet cores.
 
   python -m experiments.hierarchy --config=hierarchy:cpu --workdir=runs/hierarchy
@@ -75,8 +75,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'dim': Scaled(8, 48, 320, 1024),  # width of the model
       'remat': False,  # whether layers are recomputed in the backward pass, to save memory
     },
-    # the model over BPE tokens
-    'subwords': decoder | {'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257)},
+    'subwords': decoder
+    | {
+      # ids of the model over BPE tokens
+      'vocab_size': Field(Scaled(280, 1024, 16_384, 65_536), least=257, most=2**24)
+    },
     'entropy': decoder  # the byte model that begins a chunk where its entropy is high
     | {
       'layers': Scaled(1, 1, 2, 4),

@@ -2,8 +2,8 @@
 """Lexinvariant Language Models (Huang, Zelikman, Chen, Wu, Valiant, Liang; arXiv 2305.16349).
 
 Claim: a language model needs no fixed token embeddings. Under fresh random rows for every sequence
-it approaches a standard model as its context grows, since the context shows which symbol is which;
-on the way it deciphers substitution ciphers and does better on symbol-pushing tasks.
+it approaches a standard model as its context grows, since the context shows which symbol is which.
+It also deciphers substitution ciphers, and is better at symbol-manipulation tasks.
 
 Expected: on chains of 6 symbols a total regret near 2 log d! (2.7 log d! were measured on a chain
 of 8) and a late perplexity within 10 % of the true chain's; on text, a gap to the standard model
@@ -65,10 +65,10 @@ TEXT = MODEL | {
   'corpora': Field(Scaled((PROSE,), (PROSE, ('code', 'stdlib/source')), ENDLESS, PAPER), size=1),
   # tokens of the text: letters, char, bytes, or 32k (SentencePiece)
   'vocabularies': Field(Scaled(*(('letters',),) * 3, ('char', '32k')), size=1),
-  'seeds': Scaled(1, 3, 3, 1),  # models of each kind
+  'seeds': Scaled(1, 3, 3, 1),  # number of models of each kind
   'window': Scaled(16, 100, 100, 100),  # symbols over which perplexity and votes are averaged
-  # held-out rows that are scored
-  'test_sequences': Scaled(64, 256, 1000, 1000),
+  # number of held-out rows that are scored
+  'test_sequences': Field(Scaled(64, 256, 1000, 1000), bytes=1),
   'row_sampling': 'shared',
   'law': Scaled('gaussian', 'orthonormal', 'gaussian', 'gaussian'),
   'row_dim': Scaled(32, 32, 0, 0),
@@ -99,9 +99,9 @@ SECTIONS = {
   'theory': {
     # alphabet sizes d of the chains
     'alphabets': Field(Scaled((4, 5), (4, 5, 6, 7), (4, 5, 6, 7), (4, 5, 6, 7)), least=2, size=1),
-    'chains': Scaled(2, 4, 8, 8),  # other ones for each d
-    'sequences': Scaled(4, 24, 64, 64),  # of each chain
-    'length': Scaled(64, 1024, 1024, 1024),  # symbols of each
+    'chains': Scaled(2, 4, 8, 8),  # number of chains for each d
+    'sequences': Field(Scaled(4, 24, 64, 64), bytes=1),  # sequences of each chain
+    'length': Field(Scaled(64, 1024, 1024, 1024), bytes=1),  # symbols of each sequence
     'concentration': 1.0,  # Dirichlet parameter of the transition rows
   },
   'markov': MODEL
@@ -110,9 +110,9 @@ SECTIONS = {
     'concentration': 0.3,  # Dirichlet parameter of the chains' transition rows
     # seed of the first chain; the others follow (settings were chosen on chain 1)
     'chain_seed': Field(2, least=0),
-    'seeds': Scaled(2, 3, 3, 3),  # chains, each with a model of its own
-    # chains of held-out symbols that are scored
-    'test_sequences': Scaled(128, 1024, 4096, 4096),
+    'seeds': Scaled(2, 3, 3, 3),  # number of chains, each with its own model
+    # number of held-out sequences that are scored
+    'test_sequences': Field(Scaled(128, 1024, 4096, 4096), bytes=1),
     'law': 'orthonormal',
     'row_dim': 8,
     'anneal': (0.05, 0.35),
@@ -130,8 +130,8 @@ SECTIONS = {
   'text': TEXT,
   'cipher': common.TRAINING
   | {  # the probe's training, on batches of text
-    'probe_dim': Scaled(16, 192, 1024, 2048),  # inner width of its MLP
-    'texts': Scaled(4, 128, 1000, 1000),  # enciphered test texts
+    'probe_dim': Scaled(16, 192, 1024, 2048),  # width of the hidden layer of the probe's MLP
+    'texts': Field(Scaled(4, 128, 1000, 1000), bytes=1),  # number of enciphered test texts
     'batch_size': TEXT['batch_size'],
     'length': TEXT['length'],
     'steps': Scaled(4, 500, 5000, 10_000),
@@ -159,8 +159,9 @@ SECTIONS = {
     # questions of a LookUp text in training; in evaluation there is one
     'questions': Field(8, most=1000),
     'demonstrations': Field(4, most=1000),  # demonstrations in a question of Permutation
-    'examples': Field(Scaled(6, 300, 1000, 1000), most=10**6),  # of each task
-    'test_sequences': Scaled(8, 1000, 4000, 4000),  # of text
+    'examples': Field(Scaled(6, 300, 1000, 1000), most=10**6),  # questions of each task
+    # number of held-out rows of text that are scored
+    'test_sequences': Field(Scaled(8, 1000, 4000, 4000), bytes=1),
     'short_conv': 3,
     'row_sampling': 'shared',
     # distribution of random rows (40 ids do not fit into 16 dimensions)

@@ -47,41 +47,46 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     # orders k of the Markov chains
     'orders': Field(Scaled((1, 2), (1, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)), size=1),
     'ngram': {
-      # An odd number at smoke: equal counts would leave a unigram no spread.
-      'train_chars': Scaled(100_001, 4_000_000, 10_000_000, 100_000_000),
-      # to score n-grams on
-      'test_chars': Scaled(100_000, 2_000_000, 10_000_000, 100_000_000),
+      # characters that n-grams are counted on; odd at smoke, since equal counts would leave a
+      # unigram no spread
+      'train_chars': Field(Scaled(100_001, 4_000_000, 10_000_000, 100_000_000), bytes=1),
+      # characters that n-gram models are scored on
+      'test_chars': Field(Scaled(100_000, 2_000_000, 10_000_000, 100_000_000), bytes=1),
     },
     'blocks': {
-      # of a stream that is cut into blocks
-      'chars': Scaled(100_000, 10_000_000, 50_000_000, 100_000_000),
-      'lengths': Field(Scaled((1, 2, 4), lengths, lengths, lengths), size=1),  # r
+      # characters of the stream that is cut into blocks
+      'chars': Field(Scaled(100_000, 10_000_000, 50_000_000, 100_000_000), bytes=1),
+      # lengths r of the blocks
+      'lengths': Field(Scaled((1, 2, 4), lengths, lengths, lengths), size=1),
     },
     'token_ngram': {
-      'seeds': Field(Scaled(2, 8, 10, 10), least=2),  # each with its own dictionaries and streams
+      # number of seeds, each with its own dictionaries and streams
+      'seeds': Field(Scaled(2, 8, 10, 10), least=2, most=1000),
       # numbers of tokens d of the dictionaries
       'sizes': Field(Scaled((4, 10, 64), tokens, tokens, tokens), size=1),
-      'sequential_texts': 1000,  # d of Algorithm 1, whose dictionary may end smaller
-      'dictionary_chars': Scaled(20_000, 1_000_000, 10_000_000, 10_000_000),  # to learn on
-      'train_chars': Scaled(100_000, 3_000_000, 20_000_000, 50_000_000),  # to count tokens on
-      # to score tokens on
-      'test_chars': Scaled(100_000, 1_000_000, 10_000_000, 10_000_000),
+      'sequential_texts': 1000,  # texts of Algorithm 1, which merges at most one pair in each
+      # characters that dictionaries are learned on
+      'dictionary_chars': Field(Scaled(20_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
+      # characters that tokens are counted on
+      'train_chars': Field(Scaled(100_000, 3_000_000, 20_000_000, 50_000_000), bytes=1),
+      # characters that models are scored on
+      'test_chars': Field(Scaled(100_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
       # largest d for which unigram losses after merges are exact
       'exact_merges_up_to': Field(1024, least=0),
     },
     'bound': {
       # p = q of the binary chains
       'probabilities': Field((0.8, 0.9, 0.95), above=0, below=1, size=1),
-      # d, the most tokens of a dictionary
+      # largest numbers of tokens d of the dictionaries
       'sizes': Field(Scaled((64, 1024), bounds, bounds, bounds), size=1),
-      'chars': Scaled(300_000, 10_000_000, 50_000_000, 100_000_000),  # LZW stops when it is full
-      'seeds': Scaled(2, 8, 10, 10),  # dictionaries
+      # most characters that LZW reads; it stops when the dictionary is full
+      'chars': Field(Scaled(300_000, 10_000_000, 50_000_000, 100_000_000), bytes=1),
+      'seeds': Field(Scaled(2, 8, 10, 10), most=1000),  # number of dictionaries
     },
     'generalization': {
-      # of the stream that is tokenized
-      'chars': Scaled(50_000, 1_000_000, 10_000_000, 10_000_000),
-      # d, the tokens of a dictionary
-      'sizes': Field((10, 64), size=1),
+      # characters of the stream that is encoded
+      'chars': Field(Scaled(50_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
+      'sizes': Field((10, 64), size=1),  # numbers of tokens d of the dictionaries
       # p = q of other chains, on whose text dictionaries are learned too
       'learned_at': Field((0.6, 0.95), above=0, below=1),
     },
@@ -97,15 +102,15 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'transformer': MODEL
     | TRAINING
     | {
-      'seeds': Scaled(2, 3, 5, 5),  # each with its own dictionary, model and documents
+      # number of seeds, each with its own dictionary, model and documents
+      'seeds': Scaled(2, 3, 5, 5),
       'side_by_side': Scaled(2, 3, 5, 5),
       # names of tokenizers
       'tokenizers': Field(('characters', 'bpe'), choices=('characters', 'bpe'), size=1),
-      'vocab_size': 10,  # ids of BPE, the two characters included
-      # characters that a dictionary is learned on
-      'dictionary_chars': 10_000,
-      # To count m-grams over an arm's tokens on, and as many to score.
-      'ngram_chars': Scaled(100_000, 1_000_000, 10_000_000, 10_000_000),
+      'vocab_size': Field(10, most=2**24),  # ids of BPE, the two characters included
+      'dictionary_chars': Field(10_000, bytes=1),  # characters that a dictionary is learned on
+      # characters that m-grams over tokens are counted on, and as many that they are scored on
+      'ngram_chars': Field(Scaled(100_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
       # p = q of the chains
       'probabilities': Field(
         Scaled((0.8,), (0.8,), (0.8, 0.2), (0.8, 0.2)), above=0, below=1, size=1
@@ -127,10 +132,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'weight_decay': 1e-3,
       'evaluate_every': Scaled(2, 20, 200, 200),
       'checkpoint_every': Scaled(3, 200, 2_000, 2_000),
-      # documents to choose a rate by
-      'validation_documents': Scaled(16, 256, 512, 512),
-      # documents that are scored
-      'test_documents': Scaled(16, 2048, 4096, 4096),
+      # documents by which a rate is chosen
+      'validation_documents': Field(Scaled(16, 256, 512, 512), bytes=1),
+      'test_documents': Field(Scaled(16, 2048, 4096, 4096), bytes=1),  # documents that are scored
       # a loss counts as reached within this distance of the entropy rate, in nats per character
       'within': 0.02,
     },

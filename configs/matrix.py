@@ -6,8 +6,8 @@ compare them, at equal bytes of context and equal FLOPs of training (experiments
 has the definitions). Among the cells are some that no paper known to us measured: lexinvariant rows
 over compressed text, glyphs over subwords.
 
-Expected: no number is published. Codecs that know a Markov source's law are above its entropy rate
-by what windows forget and by the room that they keep for other bytes.
+Expected: no number is published. Codecs that know the probabilities of a Markov source are above
+its entropy rate, because windows forget context and reserve probability for other bytes.
 Cost: cpu is sized for at most 25 minutes on two quiet cores.
 
   python -m experiments.matrix --config=matrix:cpu --workdir=runs/matrix
@@ -66,7 +66,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'tokenizers': {
       # ids of trained dictionaries; on two cores an LM head of 65,536 ids would take nearly all the
       # time
-      'vocab_size': Scaled(768, 4096, 65_536, 65_536),
+      'vocab_size': Field(Scaled(768, 4096, 65_536, 65_536), most=2**24),
       # most bits of a token of the neural codecs
       'token_bits': Field(Scaled(12, 12, 16, 16), choices=(8, 12, 16)),
       # bytes of the train split that tokenizers are trained on
@@ -118,14 +118,17 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'orders': Field(Scaled((2,), orders, orders, orders), size=1),  # orders k of the Markov chains
     'source': SOURCE,  # the Markov chain that generates text
     'markov': {
-      # of windows, and of dictionaries' ids
+      # bits of a window, and of the ids of dictionaries
       'bits': Field(Scaled((12,), (12, 16), (12, 16), (12, 16)), size=1, choices=(12, 16)),
-      'dictionary_chars': Scaled(40_000, 3_000_000, 20_000_000, 20_000_000),  # to learn BPE and LZW
-      'train_chars': Scaled(40_000, 3_000_000, 20_000_000, 20_000_000),  # to count tokens on
-      # to score on
-      'test_chars': Scaled(20_000, 1_000_000, 10_000_000, 10_000_000),
-      'seeds': Scaled(2, 8, 8, 8),  # dictionaries and texts
-      'document_chars': Scaled(200, 1_000, 10_000, 10_000),  # of a stream without windows
+      # characters that BPE and LZW are learned on
+      'dictionary_chars': Field(Scaled(40_000, 3_000_000, 20_000_000, 20_000_000), bytes=1),
+      # characters that tokens are counted on
+      'train_chars': Field(Scaled(40_000, 3_000_000, 20_000_000, 20_000_000), bytes=1),
+      # characters that models are scored on
+      'test_chars': Field(Scaled(20_000, 1_000_000, 10_000_000, 10_000_000), bytes=1),
+      'seeds': Field(Scaled(2, 8, 8, 8), most=1000),  # number of dictionaries and texts
+      # characters of a document, for codes without windows
+      'document_chars': Field(Scaled(200, 1_000, 10_000, 10_000), bytes=1),
     },
   }
   return common.build(arg, TABLES, sections)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data Mixture Inference: What do BPE Tokenizers Reveal about their Training Data? (2407.16607).
 
-Claim: the ordered merges of a BPE tokenizer tell how much of each category of text (languages,
-programming languages, domains) was in its training text: log10 of the mean squared error of five
+Claim: the ordered merges of a BPE tokenizer reveal the share of each category (languages,
+programming languages, domains) in its training text: log10 of the mean squared error of five
 shares is near −7 for languages and −3.4 for domains, where a random guess has −1.4.
 
 Expected: on five embedded domains, an order of magnitude below a random guess; the sample of each
@@ -71,9 +71,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # bytes of the sample of each category
       'sample_bytes': Scaled(60_000, 1_000_000, 100_000_000, 1_000_000_000),
       'merges': Scaled(60, 300, 3000, 30_000),  # number of first merges that are used
-      # whether the tokenizer was trained on lines; auto: its tokens show it
+      # whether the tokenizer was trained on lines; auto: judged by its tokens
       'lines': Field('auto', choices=('auto', 'yes', 'no')),
-      'trials': Field(Scaled(3, 19, 39, 39), least=2),  # as in domains
+      'trials': Field(Scaled(3, 19, 39, 39), least=2),  # number of tokenizers, as in domains
     },
   }
   return common.build(arg, TABLES, sections)

@@ -4,7 +4,7 @@
 Claim: tokens that may cross spaces make text a third shorter than BPE within words does, and
 shorter than any tokenizer within words can.
 
-Cost: smoke under a minute, cpu at most 5 minutes a table on two cores.
+Cost: smoke under a minute, cpu at most 5 minutes a table on two cores, and 15 for `quality`.
 
   python -m experiments.tokenizers --config=tokenizers:cpu --workdir=runs/tokenizers
 
@@ -48,7 +48,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'transition': {
       'texts': Field(('stdlib/prose',), size=1),  # sources of text (docs/data.md)
-      'vocab_size': Field(Scaled(500, 16_384, 65_536, 200_000), least=256),  # ids of each tokenizer
+      # ids of each tokenizer
+      'vocab_size': Field(Scaled(500, 16_384, 65_536, 200_000), least=256, most=2**24),
       # shares of the vocabulary that are learned within words
       'shares': Field(Scaled((0.0, 0.5, 1.0), SHARES, SHARES, SHARES), least=0, most=1, size=2),
       # most bytes of training text
@@ -63,7 +64,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # text on which families are trained (docs/data.md); empty: other documents of the texts
       'train_texts': '',
       # ids of the trained families
-      'vocab_size': Field(Scaled(400, 8192, 32_768, 65_536), least=256),
+      'vocab_size': Field(Scaled(400, 8192, 32_768, 65_536), least=256, most=2**24),
       # most bytes of training text, of all texts together
       'train_bytes': Scaled(100_000, 2_000_000, 100_000_000, 2**30),
       # most bytes of a text; without effect if texts are parallel
@@ -76,7 +77,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'train_texts': '',  # such a folder of training text; empty: two thirds of the translations
       # most languages, spread evenly over the sorted names
       'languages': Field(Scaled(4, 30, 60, 60), least=2),
-      'vocab_size': Field(Scaled(400, 4096, 32_768, 131_072), least=256),  # ids of each tokenizer
+      # ids of each tokenizer
+      'vocab_size': Field(Scaled(400, 4096, 32_768, 131_072), least=256, most=2**24),
       # most bytes of training text of each language
       'train_bytes': Scaled(20_000, 256_000, 10_000_000, 100_000_000),
       # bootstrap samples of lines, for standard errors
@@ -85,15 +87,17 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     'lib': {
       'text': Field('stdlib/prose', size=1),  # source of the text (docs/data.md)
       # most ids of the other tokenizers; the size of LiB results from training
-      'vocab_size': Field(Scaled(800, 50_000, 50_000, 50_000), least=256),
+      'vocab_size': Field(Scaled(800, 50_000, 50_000, 50_000), least=256, most=2**24),
       'passes': Scaled(2, 8, 20, 10_000),  # passes of LiB over the text
       # sentences of a passage; after each passage units are moved
       'sentences': Scaled(50, 200, 500, 500),
       'life': Scaled(3, 3, 10, 10),  # passages within which a new unit must occur again
-      'forget': Field(Scaled(0.01, 0.01, 1e-4, 1e-4), least=0, most=1),  # share on probation again
-      'seeds': Field(3, least=2),  # of LiB
-      'train_bytes': Scaled(40_000, 1_000_000, 100_000_000, 100_000_000),  # at most
-      'test_bytes': Scaled(20_000, 400_000, 10_000_000, 10_000_000),  # at most
+      # share of the lexicon that is on probation again after a passage
+      'forget': Field(Scaled(0.01, 0.01, 1e-4, 1e-4), least=0, most=1),
+      'seeds': Field(3, least=2, most=1000),  # number of seeds of LiB
+      # most bytes of training text
+      'train_bytes': Scaled(40_000, 1_000_000, 100_000_000, 100_000_000),
+      'test_bytes': Scaled(20_000, 400_000, 10_000_000, 10_000_000),  # most bytes of test text
     },
     'quality': {field: one for field, one in (MODEL | TRAINING).items() if field not in BY_TOKENS}
     | {
@@ -102,7 +106,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # source of the text (docs/data.md)
       'source': Field(Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'), size=1),
       # ids of the trained families
-      'vocab_size': Field(Scaled(600, 4096, 65_536, 200_000), least=256),
+      'vocab_size': Field(Scaled(600, 4096, 65_536, 200_000), least=256, most=2**24),
       # bytes of text on which tokenizers are trained
       'learn_bytes': Scaled(60_000, 4_000_000, 1_000_000_000, 10_000_000_000),
       # number of seeds: enough for an equivalence test with a margin of 1 %

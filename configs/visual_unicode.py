@@ -2,12 +2,12 @@
 """Emergent Semantics Beyond Token Embeddings (A. Bochkov; arXiv 2507.04886).
 
 Claim: a language model needs no trained input embeddings: over frozen vectors made of the pixels of
-Unicode glyphs a decoder trains as well, and (so the paper) reasons better.
+Unicode glyphs a decoder trains as well and, according to the paper, reasons better.
 
 Expected: frozen rows of every kind train, but end above trained rows by more than the margin of
 0.05 bits per byte. Glyphs do no better there than random frozen rows, and worse than they do on
-scripts that were never read. They help against look-alikes, and as a start of trained rows. The
-published gap on multiple choice is one of format.
+scripts that were never read. They help against look-alikes, and as initial values of trained rows.
+The published gap on multiple choice comes from the answer format.
 Cost: cpu is sized for at most 30 minutes on two quiet cores.
 
   python -m experiments.visual_unicode --config=visual_unicode:cpu --workdir=runs/visual
@@ -30,7 +30,7 @@ ALL = (*SCALES_OF_TRAINED, *STARTS, 'glyph_deduped', *FROZEN, 'equal')
 WIDE = ('glyph_rms_0.02', 'code_256', 'code_1024')  # at larger widths alone
 READERS = ('glyph', 'trainable_0.02', 'random', 'trainable_glyph')
 
-# The paper says nothing of optimiser, rates and steps: those here are assumptions.
+# The paper does not state optimizer, rates and steps: these are assumptions.
 TRAINED = common.TRAINED | {
   'optimizer': Scaled('adamw', 'muon', 'adamw', 'adamw'),
   'weight_decay': 0.1,  # weight decay of kernels in the decoder
@@ -67,7 +67,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # ids of the tokenizer. On two cores an LM head of 65,536 ids would take 99 % of the time, and
       # most of these ids never occur in English text. The vocabulary of `cpu` has the bytes, the
       # most frequent characters and n-grams, and the look-alikes of Latin letters.
-      'vocab_size': Scaled(640, 1024, 65_536, 65_536),
+      'vocab_size': Field(Scaled(640, 1024, 65_536, 65_536), most=2**24),
       # most characters of an n-gram; the paper has 3, and `neighbours` needs whole words
       'longest': Scaled(3, 6, 6, 3),
       # bytes of the train split from which n-grams are learned
@@ -167,7 +167,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'validation': 4,  # batches of held-out documents by which the rate is chosen
       # documents of each seed from which tokens are learned
       'sample': Scaled(200, 2000, 50_000, 100_000),
-      'vocab_size': Scaled(384, 512, 65_536, 65_536),  # ids of the tokenizer
+      'vocab_size': Field(Scaled(384, 512, 65_536, 65_536), most=2**24),  # ids of the tokenizer
       'longest': Scaled(8, 8, 5, 3),  # most characters of an n-gram: whole words
       'layers': Scaled(1, 2, 16, 16),
       'dim': Scaled(16, 96, 1024, 1024),

@@ -69,7 +69,7 @@ class Method(NamedTuple):
 
   @property
   def steps_m1(self) -> bool:
-    """Whether M1 has to step through a text to encode it."""
+    """Whether encoding a text needs M1 at every byte."""
     return byte_coders.steps(*parse(self.name))
 
   @property
@@ -151,7 +151,7 @@ def _make(config: ConfigDict, run: Run, method: Method) -> Tokenizer:
 
 
 def train_documents(config: ConfigDict) -> list[bytes]:
-  """Documents of the train split that learned tokenizers count on."""
+  """Documents of the train split on which tokenizers are trained."""
   source = sources.open_source(config.data.source, 'train')
   return sources.sample(source, config.tokenizers.train_bytes)
 
@@ -224,6 +224,11 @@ def m1_module(config: ConfigDict) -> LanguageModel:
 def m1_spec(config: ConfigDict) -> TrainSpec:
   """M1 and its training, without data."""
   return fit.train_spec(config.m1, m1_module(config))
+
+
+def m1_specs(config: ConfigDict) -> dict[str, Callable[[], TrainSpec]]:
+  """M1 as the models that a table trains."""
+  return {'m1': functools.partial(m1_spec, config)}
 
 
 def _sizes(options: ConfigDict) -> Sizes:

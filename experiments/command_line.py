@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line of a recipe, read before anything that takes seconds to import.
 
-So `--help`, an unknown scale, table or field is answered at once.
+So `--help` and errors about scales, tables and fields are printed at once.
 """
 
 import importlib
@@ -51,6 +51,8 @@ def parse(name: str) -> None:
     rest = flags.FLAGS(sys.argv)
     flags.FLAGS.config.lock()  # a config file that is not there shows only when it is used
   except (AttributeError, KeyError) as error:
+    if "'get_config'" in str(error):
+      raise InputError('--config names a file without get_config; give FILE.py:SCALE.') from error
     # The message is the repr of another: 'seedz'\\nDid you mean "seed" instead of "seedz"?, or it
     # ends with: Attempting to lookup: seed.x
     words = str(error).strip('"\'').replace("\\'", '').replace('\\n', '. ')
@@ -105,7 +107,7 @@ def config_file(value: str) -> str:
 
 
 def resolved(arguments: Sequence[str]) -> list[str]:
-  """Arguments whose --config names a file that is there."""
+  """The arguments, with --config replaced by the path of an existing file."""
   found: list[str] = []
   for argument in arguments:
     flag, equals, value = argument.partition('=')

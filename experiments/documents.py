@@ -82,7 +82,7 @@ def blocks(section: Section, pictures: pathlib.Path) -> list[Block]:
 
 
 def summary(section: Section) -> dict[str, Any]:
-  """What the README says of a run, as JSON: verdicts of its claims, scale, minutes, source."""
+  """The README's data of a run, as JSON: verdicts of its claims, scale, minutes, source."""
   counts = Counter(str(one.verdict) for one in section.claims)
   return {
     'verdicts': {str(one): counts[str(one)] for one in Verdict if counts[str(one)]},
@@ -94,7 +94,7 @@ def summary(section: Section) -> dict[str, Any]:
 
 
 def command(name: str, scale: str = 'cpu') -> str:
-  """How a recipe is run."""
+  """The command that runs a recipe."""
   return f'python -m experiments.{name} --config={name}:{scale} --workdir=runs/{name}'
 
 

@@ -92,6 +92,14 @@ def check(config: ConfigDict, options: ConfigDict, where: str, vocab_size: int) 
   epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
 
 
+def rows(options: ConfigDict, length: int) -> int:
+  """Rows of a batch: about `batch_bytes` bytes in rows of this size, a number that device meshes
+  divide.
+  """
+  devices = jax.device_count()
+  return max(1, round(options.batch_bytes / length / devices)) * devices
+
+
 class Corpus(Examples):
   """The text as tokens of one tokenizer, and their cost.
 
@@ -142,7 +150,7 @@ class Corpus(Examples):
 
   @property
   def family(self) -> str:
-    """Tokenizers that share a learning rate: a choice for each of them takes too long.
+    """The group of tokenizers that share a learning rate; a choice for each would take too long.
 
     Rates depend on the number of steps and on the information of a token: tokens of one or two
     bytes, and longer tokens.
@@ -240,7 +248,7 @@ def measure(
 
 
 def add_law(rows: Rows, corpus: Corpus) -> None:
-  """Adds the bits of the law that wrote the text, below which no model comes on average."""
+  """Adds the bits under the exact law of the text, the least that a model can have on average."""
   if corpus.law is not None:
     found = stats.ratio(corpus.law, corpus.test_bytes).times(1 / np.log(2))
     about = 'the n-gram law that wrote the text: the floor of all cells'
@@ -248,7 +256,7 @@ def add_law(rows: Rows, corpus: Corpus) -> None:
 
 
 def _parameters(options: ConfigDict) -> int:
-  """Of the decoder, without embedding and LM head."""
+  """Parameters of the decoder, without embedding and LM head."""
   x, places = jnp.zeros((1, 1, options.dim)), jnp.zeros((1, 1), jnp.int32)
   init = fit.make_decoder(options, x.dtype).init
   shapes = jax.eval_shape(init, jax.random.key(0), x, places, places)['params']

@@ -94,7 +94,7 @@ def check(options: ConfigDict, where: str) -> None:
 
 
 def make_decoder(options: ConfigDict, dtype: Any, max_length: int = 1024) -> Decoder:
-  """The decoder of the section; `max_length` bounds learned positions."""
+  """The decoder of the section; learned positions have `max_length` rows."""
   return Decoder(
     layers=options.layers,
     dim=options.dim,
@@ -130,7 +130,7 @@ def make_optimizer(options: ConfigDict) -> optimizer.Optimizer:
 
 
 def way(options: ConfigDict, run: Run) -> str:
-  """How the seeds of a section train side by side, `vmap` or `pmap`; '' for one after the other."""
+  """How the seeds of a section train in parallel, 'vmap' or 'pmap'; '' if one after another."""
   if not options.side_by_side:
     return ''
   if options.replicas != 'auto':
@@ -150,7 +150,7 @@ def train_spec(
   trained: Experiment | None = None,
   more: Mapping[str, jax.ShapeDtypeStruct] | None = None,
 ) -> TrainSpec:
-  """What `fit` would train, without data; `more` are further fields of a batch."""
+  """The model and training of `fit`, without data; `more` are additional fields of a batch."""
   experiment = trained or _experiment(model)
   batch = pipeline.shapes(options.batch_size, options.length) | dict(more or {})
   alone = experiment if options.side_by_side and options.replicas != 'vmap' else None
@@ -178,6 +178,7 @@ def fit(
   trained: Callable[[ConfigDict], Experiment] | None = None,
   bare: Callable[[Variables], Variables] = lambda variables: variables,
   initial: Initial | None = None,
+  text: str | None = None,
 ) -> list[Fitted]:
   """Trains the seeds of a model, resuming each from its checkpoint, and saves them in the workdir.
 
@@ -199,13 +200,24 @@ def fit(
     bare: variables of `trained` -> those of `model`.
     initial: (seed, variables as they are initialised) -> those of `trained` that training starts
       from, instead of the former or of the section's `initial`.
+    text: the source of the batches, if it is not the config's; '' for text that was generated.
 
   Returns:
     A model for each seed config.seed, config.seed + 1, …
   """
 
   job = _Job(
-    config, run, model, batches, evaluations or {}, scores or {}, tokenizer, trained, bare, initial
+    config,
+    run,
+    model,
+    batches,
+    evaluations or {},
+    scores or {},
+    tokenizer,
+    trained,
+    bare,
+    initial,
+    text,
   )
 
   def loss(short: ConfigDict) -> float:
@@ -219,7 +231,7 @@ def fit(
 def histories(
   config: ConfigDict, run: Run, options: ConfigDict, name: str
 ) -> list[list[dict[str, Any]]]:
-  """The metrics of each seed of a model of `fit`, as its workdir has them: for pictures."""
+  """The metrics of each seed of a model of `fit`, read from the workdir, for pictures."""
   return [
     history
     for part in _parts(config, options)
@@ -252,6 +264,7 @@ class _Job:
   trained: Callable[[ConfigDict], Experiment] | None
   bare: Callable[[Variables], Variables]
   initial: Initial | None
+  text: str | None
 
   def train(
     self, options: ConfigDict, name: str, these: Sequence[int], keep: bool = True
@@ -326,10 +339,14 @@ class _Job:
     return dataclasses.replace(experiment, evaluations=evaluations, initial=initial)
 
   def _provenance(self, options: ConfigDict, seed: int, start: TrainedModel | None) -> Provenance:
+    source = self.text
+    if source is None:
+      source = self.config.data.source if 'data' in self.config else ''
     return Provenance(
       provenance.commit(),
       plain(self.config),
-      self.config.data.source if 'data' in self.config else '',
+      source,
+      provenance.text_digest(self.run.identity, source),
       seeds=(seed,),
       steps=options.steps,
       initial=start.fingerprint if start else '',
@@ -345,7 +362,7 @@ def train(
   name: str,
   seed: int | Sequence[int],
 ) -> tuple[State, list[dict[str, Any]]]:
-  """Trains by the one loop as the section `options` says, under a name in the run's workdir.
+  """Trains with the training loop and the section `options`, under a name in the run's workdir.
 
   Several seeds train on a device each; a single one is on all of the run's.
   """
@@ -370,7 +387,7 @@ def train(
 
 
 def choose_rate(options: ConfigDict, loss: Callable[[ConfigDict], float]) -> ConfigDict:
-  """The section with the best of its rates as the only one, chosen by validation text.
+  """The section with only its best rate, chosen by validation text.
 
   Args:
     options: with one rate or several.
@@ -429,18 +446,18 @@ def _stacked(every: list[Iterable[Batch]]) -> Iterable[Batch]:
 
 
 def _parts(config: ConfigDict, options: ConfigDict) -> list[range]:
-  """The seeds of a section, those together that train side by side."""
+  """The seeds of a section, in groups that train in parallel."""
   every, width = seeds(config, options), _width(options)
   return [every[first : first + width] for first in range(0, len(every), width)]
 
 
 def _width(options: ConfigDict) -> int:
-  """Seeds that train at once, at most."""
+  """Most seeds that train in parallel."""
   return min(options.seeds, options.side_by_side) or 1
 
 
 def _run_name(options: ConfigDict, name: str, these: Sequence[int]) -> str:
-  """Of the checkpoints and metrics of seeds that train together."""
+  """The name of the checkpoints and metrics of seeds that train in parallel."""
   return f'{name},seed={these[0]}' + (f'-{these[-1]}' if options.side_by_side else '')
 
 

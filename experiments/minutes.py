@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long tables take, and how long the rest of a run may take."""
+"""Estimates of the minutes of tables, and of the time left in a run."""
 
 import time
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-# Minutes of each table at `cpu` on two cores, about: weights, for the time that is left.
+# Approximate minutes of each table at `cpu` on two cores; also weights for the time left.
 MINUTES = {
   'markov': {'ngram': 0.1, 'blocks': 0.1, 'token_ngram': 1.2, 'bound': 0.1, 'transformer': 5.8,
              'generalization': 0.1, 'real_text': 2.1},
@@ -17,8 +17,8 @@ MINUTES = {
                      'unseen_script': 2.6, 'neighbours': 0.5, 'growth': 4.5},
   'mixture': {'exact': 0.5, 'domains': 4, 'languages': 0.1, 'off_the_shelf': 0.1},
   'tokenizers': {'compression': 2, 'transition': 0.5, 'compare': 0.7, 'parity': 0.1,
-                 'lib': 1.5, 'quality': 8},
-  'byte_exact': {'bias': 1.0, 'cut': 3, 'ensemble': 3, 'cost': 0.5},
+                 'lib': 1.5, 'quality': 10},
+  'byte_exact': {'bias': 1.0, 'cut': 3, 'fim': 3, 'ensemble': 3, 'cost': 1.9},
   'transplant': {'transplant': 8.0, 'noise_anchor': 3.0, 'languages': 4.0},
   'hierarchy': {'causality': 0.5, 'chunking': 9, 'ablation': 6, 'curve': 0.5, 'noise_bytes': 0.5},
   'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
@@ -26,11 +26,11 @@ MINUTES = {
 
 
 class TimeLeft:
-  """How far some tables have come, and how long the rest may take.
+  """Progress over some tables, and an estimate of the time left.
 
   Args:
     minutes: table -> weight, in the order of running.
-    pace: minutes a minute of weight, if it is known.
+    pace: real minutes per minute of weight, if known.
   """
 
   def __init__(self, minutes: Mapping[Any, float], pace: float | None):
@@ -38,7 +38,9 @@ class TimeLeft:
     self._all, self._ahead, self._pace = dict(minutes), dict(minutes), pace
 
   def reaches(self, table: Hashable) -> str:
-    """Says that a table begins, so that those before it are done: 'about 5 minutes left'."""
+    """Marks the start of a table, after which earlier tables are done; returns 'about 5 minutes
+    left'.
+    """
     order = list(self._all)
     for before in order[: order.index(table)]:
       self._ahead.pop(before, None)

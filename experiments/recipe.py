@@ -3,7 +3,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import math
 import pathlib
@@ -24,12 +23,12 @@ from lib.data.overlap import STRETCH
 from lib.errors import InputError
 from lib.mirror import Mirror
 from lib.parallel import processes, sharding
-from lib.parameters import describe
 from lib.provenance import Identity
 from lib.report import claims, tables
 from lib.report.plots import Picture
 from lib.report.results import Row
 from lib.report.sections import Section
+from lib.train import state
 from lib.train.experiment import Experiment
 from lib.train.optimizer import Optimizer
 
@@ -42,7 +41,7 @@ class Run:
     workdir: the folder.
     mesh: the devices.
     mirror: the bucket, if there is one.
-    identity: of the run (`lib.provenance`), with which all kept files are compared.
+    identity: identity of the run (`lib.provenance`), which all kept files must have.
   """
 
   workdir: pathlib.Path
@@ -51,7 +50,7 @@ class Run:
   identity: Identity = dataclasses.field(default_factory=dict, hash=False)
 
   def send(self) -> None:
-    """Sends what is new in the folder to the bucket, if there is one."""
+    """Uploads new files of the folder to the bucket, if there is one."""
     if self.mirror and processes.is_primary():
       self.mirror.send()
 
@@ -63,14 +62,14 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class TrainSpec:
-  """A model that a recipe trains, as far as it is known without data: enough to compile its step.
+  """A model that a recipe trains, as known without data: enough to compile its training step.
 
   Attributes:
-    experiment: whose batches need not be there.
+    experiment: the model and its losses; the batches can be missing.
     optimizer: an optax chain, or what `lib.train.optimizer.make_optimizer` returns.
     batch: shapes of a batch.
     vocab_size: number of ids.
-    alone: of replicas that may train by `jax.pmap`, what one of them trains; else None.
+    alone: the experiment of one replica, if replicas may train by `jax.pmap`; else None.
   """
 
   experiment: Experiment
@@ -105,7 +104,7 @@ Pictures = Mapping[str, Picture]  # by file name
 
 @contextlib.contextmanager
 def naming(field: str) -> Iterator[None]:
-  """Puts the name of a field, or section, before the sentence that says what is wrong with it."""
+  """Puts the name of a field or section before the sentence of an InputError."""
   try:
     yield
   except InputError as error:
@@ -124,13 +123,13 @@ class Table:
   """One table of a recipe.
 
   Attributes:
-    name: of the table, in the config and in results.json.
+    name: name of the table, in the config and in results.json.
     measure: (config, run) -> its rows.
-    caption: how to read it.
+    caption: explanation of the table for readers.
     shown: columns that the terminal shows; the report shows all.
-    rows: which rows the terminal shows, by their coordinates; single seeds never are.
-    check: raises InputError for a config that the table cannot be measured with.
-    pictures: (rows of all tables, config, run) -> what is drawn from them.
+    rows: whether the terminal shows the row with these coordinates; single seeds are never shown.
+    check: raises InputError for a config with which the table cannot be measured.
+    pictures: (rows of all tables, config, run) -> pictures of them.
     train_specs: config -> the models that it trains, the largest first, where they do not depend
       on data.
     sources: config -> the sources of text (`lib.data.sources`) that it reads.
@@ -156,14 +155,15 @@ class Recipe:
   """An experiment of one paper.
 
   Attributes:
-    name: of the experiment, its config file and its published numbers (lib/report/published).
+    name: name of the experiment, its config file and its published numbers (lib/report/published).
     title: headline of the report.
     tables: in the order of the report.
     summary: the paper's claim in a sentence.
-    facts: config -> what must agree for a published number to be compared with a measured one.
+    facts: config -> facts that must agree before a published number is compared with a measured
+      one.
     answer: the trained models' answer to `config.prompt`, if there is one: a text, or its
       parts as they come.
-    check_prompt: raises InputError for a prompt that they cannot answer.
+    check_prompt: raises InputError for a prompt that the models cannot answer.
     large_steps: on a CPU its steps use more than 64 MB (`lib.memory.keep_freed`).
     largest: the table with the largest models, if it is not the first one that has any.
   """
@@ -196,23 +196,28 @@ class Recipe:
   def check_sizes(self, config: ConfigDict, mesh: Mesh, weigh: bool = True) -> None:
     """Raises InputError for batches that the mesh does not divide, and models beyond memory.
 
-    The largest model of each chosen table counts, where it does not depend on data.
+    The largest model of each kind in each chosen table counts, where it does not depend on data.
+    The kind is the part of its name before / or =.
 
     Args:
       config: of the run.
       mesh: its devices.
       weigh: whether models are measured too, which takes about a second each.
     """
+    seen: set[str] = set()
     for table in self.chosen(config):
-      for make in itertools.islice(table.train_specs(config).values(), 1):
-        with naming(table.name):
-          spec = make()
+      specs = table.train_specs(config)
+      first = {name.partition('/')[0].partition('=')[0]: name for name in reversed([*specs])}
+      for name in [name for name in first.values() if name not in seen]:
+        seen.add(name)
+        with naming('m1' if name == 'm1' else table.name):
+          spec = specs[name]()
           axis = spec.experiment.batch_axis
           sharding.batch_shardings(spec.batch, mesh, axis)
           if spec.batch['targets'].shape[axis] % config.accumulate:
             raise InputError(f'accumulate={config.accumulate} does not divide the batch.')
           if weigh:
-            _check_memory(spec)
+            _check_memory(spec, mesh)
 
   def train_specs(self, config: ConfigDict) -> TrainSpecs:
     """The models of all tables, the largest first."""
@@ -223,7 +228,7 @@ class Recipe:
 
   @property
   def captions(self) -> dict[str, str]:
-    """Table -> how to read it."""
+    """Table -> its caption."""
     also = {name: caption for table in self.tables for name, (caption, _) in table.also.items()}
     return {table.name: table.caption for table in self.tables} | also | {DATA: ABOUT_DATA}
 
@@ -245,7 +250,7 @@ class Recipe:
     folder: pathlib.Path,
     remark: str = '',
   ) -> Section:
-    """A run, judged.
+    """The judged run.
 
     Args:
       content: of results.json.
@@ -282,15 +287,15 @@ def _made(content: Mapping[str, Any]) -> dict[str, str]:
   return {'commit': content['commit'], 'date': content['date'][:10], **versions}
 
 
-def _check_memory(spec: TrainSpec) -> None:
-  """Raises InputError where a model's training state and a batch are more than all memory."""
-  shapes = describe(spec.experiment.init_fn, spec.batch).shapes
-  size = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-  parameters = size(shapes['params'])
-  # In float32: parameters, their gradient and the arrays of a batch.
-  needed, free = 4 * (2 * parameters + size(dict(spec.batch))), memory.free()
+def _check_memory(spec: TrainSpec, mesh: Mesh) -> None:
+  """Raises InputError where a training state, its gradient and a batch exceed all memory."""
+  shapes = state.prepare(spec.experiment, spec.optimizer, spec.batch, 0, mesh).shapes
+  params = jax.tree.leaves(shapes['variables']['params'])
+  arrays = [*jax.tree.leaves((shapes, dict(spec.batch))), *params]
+  needed, free = sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays), memory.free()
   if needed > free:
     raise InputError(
-      f'{parameters:,} parameters and a batch of {spec.batch["targets"].shape} take '
-      f'{needed / 1e9:,.0f} GB at least, and {free / 1e9:,.0f} GB are free: choose smaller sizes.'
+      f'{sum(math.prod(x.shape) for x in params):,} parameters and a batch of '
+      f'{spec.batch["targets"].shape} take {needed / 1e9:,.0f} GB at least, and '
+      f'{free / 1e9:,.0f} GB are free: choose smaller sizes.'
     )

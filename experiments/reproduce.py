@@ -31,7 +31,7 @@ from experiments.documents import recipe_of
 from experiments.minutes import MINUTES, TimeLeft
 from experiments.recipe import plain
 from experiments.tools import command
-from experiments.workdir import ASIDE, settings
+from experiments.workdir import ASIDE, check_place, settings
 from lib import atomic, provenance
 from lib.errors import InputError
 from lib.report import page, published, results, sections
@@ -39,7 +39,7 @@ from lib.report.sections import Section
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECIPES = tuple(MINUTES)
-NEXT = (  # what a reader may type after the report
+NEXT = (  # commands to try after the report
   'python -m experiments.reproduce --scale=cpu --workdir=runs/reproduce  # all claims, hours',
   'python -m experiments.matrix --config=configs/matrix.py:smoke --config.data.source=MY_TEXT.txt',
   'tensorboard --logdir runs  # curves of training, after: pip install tensorboard',
@@ -57,9 +57,14 @@ def execute() -> None:
   for name in ONLY.value:
     if name not in RECIPES:
       raise InputError(f'recipe {name!r} in --only is not one of {", ".join(RECIPES)}.')
+  check_place(WORKDIR.value)
   workdir = pathlib.Path(WORKDIR.value)
   found = {pathlib.Path(folder): '' for folder in GATHER.value}
   if not found:
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise InputError(f'cannot write to the workdir {workdir}: {error.strerror}.') from error
     signal.signal(signal.SIGTERM, _stop)
     try:
       found = run_all(ONLY.value, SCALE.value, workdir)
@@ -79,8 +84,8 @@ def report(found: Mapping[pathlib.Path, str], workdir: pathlib.Path) -> list[Sec
   verdicts, and returns the runs, judged.
 
   Args:
-    found: folder -> what went wrong there, or ''.
-    workdir: where the report goes.
+    found: folder -> an error message, or ''.
+    workdir: folder of the report.
 
   Raises:
     InputError: a folder without results and without an error.
@@ -116,7 +121,7 @@ def settings_of(name: str, scale: str) -> dict[str, Any]:
 
 
 def run_all(names: Sequence[str], scale: str, workdir: pathlib.Path) -> dict[pathlib.Path, str]:
-  """Runs every recipe that has not been run; folder -> what went wrong, or ''."""
+  """Runs every recipe that has not been run; returns folder -> error message, or ''."""
   progress = Progress(names, scale, workdir)
   found = {}
   for name in names:
@@ -172,7 +177,7 @@ def run(name: str, scale: str, folder: pathlib.Path, progress: 'Progress') -> in
 
 
 class Progress:
-  """How far all recipes together have come.
+  """Progress of all recipes together.
 
   Args:
     names: of recipes, in the order of running.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every recipe shares: start-up, the workdir, results and how a run ends."""
+"""The common parts of all recipes: start-up, the workdir, results and the end of a run."""
 
 import contextlib
 import dataclasses
@@ -139,7 +139,7 @@ def _describe(chosen: Sequence[Table], config: ConfigDict) -> list[Description]:
 
 
 def _identity(config: ConfigDict, described: Sequence[Description]) -> Identity:
-  """Of this run, as its first process knows it."""
+  """The identity of this run, computed by the first process."""
   texts = {one.source: one.digest for one in described}
   own = provenance.identity(workdir.settings(plain(config)), texts, overlap.VERSION)
   return processes.gathered(own)[0]
@@ -194,7 +194,7 @@ def _write(
   chosen: Sequence[Table],
   described: Sequence[Description],
 ) -> None:
-  """Leaves plots, results.json, tables as CSV and report.md, and shows the verdicts."""
+  """Writes plots, results.json, tables as CSV and report.md, and prints the verdicts."""
   measured = [results.read_rows(workdir.table_of(run, table)) for table in chosen]
   rows = [row for table in measured for row in table['rows']] + _data_rows(described)
   rows = published.attach(rows, recipe.name, recipe.facts(config))

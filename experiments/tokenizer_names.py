@@ -22,7 +22,8 @@ def check(where: str, names: Sequence[str]) -> None:
   """Raises InputError for a tokenizer that the field `where` names twice, or a bad file."""
   prints: dict[str, str] = {}
   for name in filter(is_file, names):
-    twin = prints.setdefault(tokenizers.load(name).fingerprint, name)
+    with naming(where):
+      twin = prints.setdefault(tokenizers.load(name).fingerprint, name)
     if twin != name:
       raise InputError(f'{where}: {twin} and {name} are the same tokenizer; give it once.')
   if len(set(names)) < len(names):

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pathlib
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -36,11 +37,12 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_place(place: str) -> None:
-  """Raises InputError for what can be no folder's name."""
+  """Raises InputError for an invalid name of a folder."""
   if not place:
     raise InputError('--workdir must name a folder; got nothing.')
   try:
-    os.stat(place)
+    if not stat.S_ISDIR(os.stat(place).st_mode):
+      raise InputError(f'--workdir must name a folder; {place} is not a folder.')
   except FileNotFoundError:
     return
   except (OSError, ValueError) as error:
@@ -72,9 +74,9 @@ def opened(folder: pathlib.Path, identity: Identity) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path, place: str | os.PathLike) -> Iterator[None]:
-  """The file that is the lock of the workdir `place`; it is free once this process is gone.
+  """The lock file of the workdir `place`; it is released when this process ends.
 
-  A file system without locks has none.
+  File systems without locks are not protected.
 
   Raises:
     InputError: another process has it.
@@ -108,7 +110,7 @@ def _check(folder: pathlib.Path, identity: Identity) -> None:
 
 
 def _identities(folder: pathlib.Path) -> Iterator[Identity]:
-  """As a run noted its own, in the workdir and in each finished table."""
+  """The identities that a run stored in the workdir and in each finished table."""
   known = folder / KNOWN
   if known.exists():
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things that can be made again are kept between runs."""
+"""The cache folder: files that can be made again and are kept between runs."""
 
 import os
 import pathlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors that a user can mend: the one exception for bad input, and what a system refuses."""
+"""Errors that a user can correct: the exception for bad input, and errors of the system."""
 
 import contextlib
 import errno
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 MENDABLE = (
   errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO,
+  errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG,
 )  # fmt: skip
 
 
@@ -24,7 +25,9 @@ class InputError(Exception):
 
 @contextlib.contextmanager
 def refused(what: str) -> Iterator[None]:
-  """InputError 'WHAT: reason' for whatever a library raises on a file, Rust's panics as well."""
+  """Turns any error of a library on a file, including Rust panics, into an InputError 'WHAT:
+  reason'.
+  """
   try:
     yield
   except BaseException as error:
@@ -35,9 +38,9 @@ def refused(what: str) -> Iterator[None]:
 
 
 def refusal(error: BaseException) -> str | None:
-  """What the system refused, such as 'No space left on device'; None if that is not the trouble.
+  """The error of the system, such as 'No space left on device'; None for any other error.
 
-  Looks for it in `error` and in what caused it. TensorStore gives the number in words alone.
+  It is searched in `error` and in its causes. TensorStore gives the number only in the text.
   """
   seen: BaseException | None = error
   while seen is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much memory is free, and how this process gives memory back to the system."""
+"""Free memory, and whether this process returns freed memory to the system."""
 
 import ctypes
 import os
@@ -9,7 +9,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed(large: bool = True) -> None:
-  """Makes freed memory stay with the process, so that a step on the CPU meets pages it has.
+  """Keeps freed memory in the process, so that a CPU step reuses its pages.
 
   XLA allocates a step's temporaries at every call. glibc maps and unmaps such large blocks, and the
   page faults of touching them are a large part of a small model's step: without this the `cpu`
@@ -28,21 +28,26 @@ def keep_freed(large: bool = True) -> None:
   except (AttributeError, OSError):
     return
   mallopt(M_MMAP_MAX, 0)
-  mallopt(M_ARENA_MAX, 1 if large else 0)  # 0: as many as glibc likes
+  mallopt(M_ARENA_MAX, 1 if large else 0)  # 0: the default of glibc
   mallopt(M_TRIM_THRESHOLD, -1)
   mallopt(M_TOP_PAD, 2**28)
 
 
 def free() -> int:
-  """Bytes of all devices together, or those that are free where the devices are CPUs."""
+  """Bytes of memory of all devices together; for CPUs, the free bytes."""
   import jax  # not before `keep_freed`
 
   stats = [device.memory_stats() for device in jax.local_devices()]
   if stats and all(one and 'bytes_limit' in one for one in stats):
     return sum(one['bytes_limit'] for one in stats) * jax.process_count()
+  return of_host() * jax.process_count()
+
+
+def of_host() -> int:
+  """Free bytes of this machine, or all that it has where the system does not say what is free."""
   try:
     with open('/proc/meminfo') as lines:
       fields = dict(line.split(':', 1) for line in lines)
-    return int(fields['MemAvailable'].split()[0]) * 1024 * jax.process_count()
+    return int(fields['MemAvailable'].split()[0]) * 1024
   except (OSError, KeyError):
-    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') * jax.process_count()
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a long job says of itself on stderr: a bar in a terminal, elsewhere a line now and then."""
+"""Progress of a long job on stderr: a bar in a terminal, elsewhere an occasional line."""
 
 import contextlib
 import logging
@@ -13,7 +13,10 @@ from absl import logging as absl_logging
 from tqdm import tqdm
 
 FIRST = 4.0  # seconds to the first line, where stderr is no terminal; later ones come less often
-GROWTH, LONGEST = 1.5, 60.0  # each wait is that much longer than the one before, up to seconds
+GROWTH, LONGEST = (
+  1.5,
+  60.0,
+)  # factor by which each wait is longer than the one before, and the longest wait in seconds
 SILENT = 3.0  # seconds after which a terminal shows what is still under way
 FORMAT = '{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]'
 tqdm.monitor_interval = 0  # no thread that redraws bars
@@ -21,7 +24,7 @@ _quiet = False
 
 
 def be_quiet(quiet: bool) -> None:
-  """Whether from now on nothing is said but results and errors."""
+  """Whether from now on only results and errors are printed."""
   global _quiet
   _quiet = quiet
 
@@ -34,7 +37,7 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def waiting(words: str) -> Iterator[None]:
-  """A block that cannot say how far it is: the time that it has taken, where that is long."""
+  """A block without a measure of progress: prints the time it has taken, if that is long."""
   done = threading.Event()
 
   def watch() -> None:
@@ -65,16 +68,16 @@ def waiting(words: str) -> Iterator[None]:
 
 
 def silence_libraries() -> None:
-  """Keeps away what libraries report of TPUs that are not there, and what orbax also raises."""
+  """Silences what libraries report about absent TPUs, and messages of orbax that it also raises."""
   absl_logging.set_verbosity(absl_logging.ERROR)
   absl_logging.get_absl_logger().addFilter(lambda record: 'orbax' not in record.pathname)
   logging.getLogger('jax._src.xla_bridge').setLevel(logging.ERROR)
 
 
 class Bar(tqdm):
-  """A bar with the time left; `phase` says what happens while it stands still.
+  """A bar with the time left; `phase` names slow work between steps.
 
-  Where stderr is no terminal, it is a line at the end, and lines before where that is far off.
+  If stderr is not a terminal, it prints a line at the end, and earlier lines in a long job.
   """
 
   mininterval: float
@@ -86,30 +89,32 @@ class Bar(tqdm):
     options = {'mininterval': 0.5, 'dynamic_ncols': True, 'smoothing': 0} | options
     form = FORMAT.replace('|{bar:10}|', '') if self.lines else FORMAT
     super().__init__(*args, bar_format=form, disable=disable or _quiet, **options)
-    if not self.disable:  # tqdm reads the wall clock: set back an hour, it would stand for an hour
+    if (
+      not self.disable
+    ):  # tqdm uses wall-clock time, and freezes if the clock is set back; use a monotonic clock
       self._time = time.monotonic
       self.restart()
 
   def begin(self, done: int) -> None:
-    """Goes on from what an earlier call did; where that was all, nothing more is said."""
+    """Continues from the progress of an earlier call; prints nothing if that call finished."""
     self.n = self.begun = done
     if done >= (self.total or 0):
       self.leave = False
     self.restart()
 
   def restart(self) -> None:
-    """Leaves out of the pace what was done so far, such as a first step with its compilation."""
+    """Excludes the work so far from the rate, such as a first step with its compilation."""
     if not self.disable:
       self.initial = self.n
       self.start_t = self.last_print_t = time.monotonic()
 
   def phase(self, words: str) -> None:
-    """Says what is done now that takes a while, such as 'compiling'."""
+    """Shows what is being done now, such as 'compiling'."""
     if not self.disable and not self.lines:
       self.set_postfix_str(f'{words} …')
 
   def close(self) -> None:
-    """Ends the bar; where it was none, says in a line that all is done."""
+    """Ends the bar; without a bar, prints a last line."""
     if not self.disable and self.lines and self.begun < self.n == self.total:
       took = self.format_interval(time.monotonic() - self.start_t)
       print(f'{self.desc}: {self.n:,} in {took}{", " * bool(self.postfix)}{self.postfix or ""}',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a result comes from: the identity of its run, and the code, place and time."""
+"""The provenance of a result: the identity of its run, and the code, place and time."""
 
 import datetime
 import functools
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Identity = Mapping[str, Any]  # {'config': fields, 'content': what is read -> its digest}
+TEXT = 'the text of '  # a source, among what is read
 
 
 @functools.cache
@@ -40,13 +41,13 @@ def about() -> dict[str, str]:
 
 
 def identity(config: Mapping[str, Any], texts: Mapping[str, str], splitting: int) -> Identity:
-  """What a run is: its config, and the content of all that the config names.
+  """The identity of a run: its config, and the content of all files that the config names.
 
   Two runs with equal identities measure the same. The commit is not part of it.
 
   Args:
-    config: JSON-like; a value that is the path of a file, or of a trained model, stands for its
-      content.
+    config: JSON-like; a value that is the path of a file or of a trained model is replaced by
+      the digest of its content.
     texts: source of text -> digest of its documents.
     splitting: version of the rules that divide text into splits.
   """
@@ -55,15 +56,20 @@ def identity(config: Mapping[str, Any], texts: Mapping[str, str], splitting: int
     for path in dict.fromkeys(_strings(config))
     if path not in texts and (digest := _digest(path))
   }
-  read = {f'the text of {source}': digest[:12] for source, digest in texts.items()}
+  read = {TEXT + source: digest[:12] for source, digest in texts.items()}
   rules = {'the version of the rules that split text': splitting}
   return {'config': config, 'content': {**files, **read, **rules}}
+
+
+def text_digest(identity: Identity, source: str) -> str:
+  """The start of the digest of a source's documents, as `identity` was given it, or ''."""
+  return identity.get('content', {}).get(TEXT + source, '')
 
 
 def difference(there: Identity, here: Identity) -> str:
   """The first thing in which two identities differ, with both values; '' if they are equal.
 
-  What only one of two calls reads, because they chose other tables, makes no difference.
+  Inputs that only one of the two calls reads, because it chose other tables, are ignored.
   """
   one, other = flat(there.get('config', {})), flat(here.get('config', {}))
   for name in [*other, *one]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 NAMES: dict[int, str] = {signal.SIGTERM: 'SIGTERM', signal.SIGINT: 'Ctrl-C'}
 _listening = threading.Event()
 _finishing = threading.Event()  # set where the first signal is answered by the main thread
-_heard = threading.Event()  # that it came
+_heard = threading.Event()  # set when the first signal came
 
 
 def listen(name: str) -> None:
@@ -29,7 +29,7 @@ def listen(name: str) -> None:
   signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
   os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
   for number in NAMES:
-    signal.signal(number, lambda *_: None)  # the thread is told all the same
+    signal.signal(number, lambda *_: None)  # the waiting thread still gets the signal
   threading.Thread(target=_watch, args=(name, reader), daemon=True).start()
 
 

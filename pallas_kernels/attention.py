@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masked softmax attention with an additive bias that is trained.
+"""Masked softmax attention with a trained additive bias.
 
-A head of keys and values serves as many heads of queries as there are of these for each of those,
-one after the other. Nothing is repeated: its queries lie in one row of heads.
+With grouped-query attention, H / G consecutive heads of queries share one head of keys and values.
+Keys and values are not repeated: the queries of a group form one longer row.
 
 Legend: B batch, T queries, S keys, H heads, G heads of keys and values, K width of a head.
 """
@@ -29,7 +29,7 @@ _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _tiles(tile, queries, keys):
-  """Of each tile of queries: where it lies in the scores, which are those with keys so far."""
+  """The place of each tile of queries in the scores, whose keys end with the tile."""
   for start in range(0, queries, tile):
     end = min(start + tile, queries)
     yield slice(start, end), slice(0, keys - queries + end)
@@ -43,7 +43,7 @@ def _by_group(x, groups):
 def _weights(q, k, bias, mask):
   """Weights [B, H, T, S] before they are normalised."""
   scores = _dot('bhtk,bhsk->bhts', _by_group(q, k.shape[1]), k).reshape(*q.shape[:3], -1)
-  # With a mask that is added, XLA for CPU makes one loop of all this, on all cores.
+  # With an added mask, XLA for CPU fuses all of this into one loop on all cores.
   scores = scores * q.shape[-1] ** -0.5 + jnp.where(mask, 0.0, -1e30)
   if bias is not None:
     scores = scores + bias.astype(jnp.float32)
@@ -57,8 +57,8 @@ def _sums(weights):
 def _on_all_cores(products):
   """The same numbers, computed on all cores.
 
-  XLA for CPU computes many small products on one core, but a loop of products and sums on all of
-  them. On two cores the `cpu` step of equal_info takes 53 ms with this and 85 ms without, that of
+  XLA for CPU computes many small products on one core, but a loop of products and sums on all
+  cores. On two cores the `cpu` step of equal_info takes 53 ms with this and 85 ms without, that of
   lexinvariant 46 and 66 ms (shortest of three processes).
   """
   if backend() != 'cpu':
@@ -98,10 +98,10 @@ def _backward(tile, saved, d_out):
     narrow = by_group(d_scores.astype(q.dtype))
     products = _on_all_cores(_dot('bhts,bhsk->bhtk', narrow, k[:, :, theirs]))
     d_q.append(products.reshape(mixed.shape))
-    # XLA for CPU multiplies faster where the left factor's last axis is summed over.
+    # XLA for CPU multiplies faster if the last axis of the left factor is summed over.
     q_columns = by_group(q[:, :, mine]).swapaxes(2, 3)
     d_k.append(_on_all_cores(_dot('bhkt,bhts->bhks', q_columns, narrow)))
-    # Which XLA computes in another way: with a sum it would take longer.
+    # XLA already runs this product on all cores; a loop of sums would be slower.
     d_v.append(_dot('bhkt,bhts->bhks', d_mixed.swapaxes(2, 3), by_group(weights)))
     if bias is not None:
       later = bias.shape[3] - d_scores.shape[3]
@@ -168,7 +168,7 @@ def attention(
     bias: [1 or B, H, T, S], added to the scores, or None.
     mask: bool [1 or B, 1, T, S], true where a query may see a key; each query must see one.
     implementation: 'reference'; 'xla' (the same with its gradient written out, which takes half
-      the time on CPU: the weights are kept unnormalised, and the bias's gradient is summed by a
+      the time on CPU: weights are kept unnormalised, and the bias's gradient is summed by a
       matrix product); 'tiled' (the same for a tile of queries at a time, whose scores end with its
       last one: right if the queries are the last of the keys and the mask hides from each what is
       after it); or None for 'xla'.
@@ -223,19 +223,26 @@ def attend_with_cache(
     .swapaxes(2, 3)
     .reshape(batch, groups, rows.shape[1], -1)
   )
-  nth = jnp.arange(size)[None] - slots[:, :1]  # which new token takes a slot
-  here = ((nth >= 0) & (nth < count))[:, None, None]
+
+  def weights(scores: jax.Array) -> jax.Array:
+    scores = scores * width**-0.5
+    if bias is not None:
+      scores = scores + bias.astype(jnp.float32)
+    return jax.nn.softmax(jnp.where(mask, scores, -1e30))
+
   own = by_head(_dot('bnhk,bmhk->bhnm', rows, k_new))
-  if count > 1:
-    own = jnp.take_along_axis(own, jnp.clip(nth, 0, count - 1)[:, None, None], axis=-1)
-  old = by_head(_dot('bnhk,bhsk->bhns', rows, k_old))
-  scores = jnp.where(here, own, old) * width**-0.5
-  if bias is not None:
-    scores = scores + bias.astype(jnp.float32)
-  weights = jax.nn.softmax(jnp.where(mask, scores, -1e30))
-  own = jnp.take_along_axis(weights, slots[:, None, None], axis=-1, mode='clip')
-  old = jnp.where(here, 0.0, weights).astype(v_old.dtype)
-  old, own = by_group(old), by_group(own)
-  mixed = _dot('bhns,bhsk->bnhk', old, v_old) + _dot('bhnm,bmhk->bnhk', own, v_new)
+  if count == size:  # the new tokens fill the cache, so it was empty
+    mixed = _dot('bhnm,bmhk->bnhk', by_group(weights(own)), v_new)
+  else:
+    nth = jnp.arange(size)[None] - slots[:, :1]  # which new token takes a slot
+    here = ((nth >= 0) & (nth < count))[:, None, None]
+    if count > 1:
+      own = jnp.take_along_axis(own, jnp.clip(nth, 0, count - 1)[:, None, None], axis=-1)
+    old = by_head(_dot('bnhk,bhsk->bhns', rows, k_old))
+    all_slots = weights(jnp.where(here, own, old))
+    own = jnp.take_along_axis(all_slots, slots[:, None, None], axis=-1, mode='clip')
+    old = jnp.where(here, 0.0, all_slots).astype(v_old.dtype)
+    old, own = by_group(old), by_group(own)
+    mixed = _dot('bhns,bhsk->bnhk', old, v_old) + _dot('bhnm,bmhk->bnhk', own, v_new)
   mixed = mixed.reshape(batch, count, sharing, groups, width).swapaxes(2, 3)
   return mixed.reshape(q.shape).astype(q.dtype)

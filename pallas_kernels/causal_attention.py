@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Causal attention of packed rows with trained biases by distance; no [T, T] array is held.
+"""Causal attention of packed rows with trained biases by distance, without any [T, T] array.
 
-None takes the kernels on a TPU, on a GPU with bfloat16, and 'xla' elsewhere. On an H200 'xla' takes
-5 to 24 times as long as they, and they 1.4 to 1.8 times as long as cuDNN without biases: see
-RESULTS.md, by `python -m pallas_kernels.bench --kernels causal_attention`. No TPU has timed them.
+`implementation=None` means the Pallas kernels on a TPU, and on a GPU with bfloat16; elsewhere it
+means 'xla'. RESULTS.md has the times on an H200 compared with 'xla' and cuDNN, written by
+`python -m pallas_kernels.bench --kernels causal_attention`. The TPU kernels have not been timed.
 
-* JAX's flash_attention for TPUs takes biases as an array [B, H, T, T] alone, its splash_attention
-  none; RESULTS.md has the memory that they plan with. The width of a head lies in their lanes, of
-  which visual_unicode fills 32 of 128. Here time does.
-* cuDNN takes biases as an array too, the segments as another, in the dtype of the queries, and has
-  a gradient for it in any case. So it saves no memory where there are biases: on an H200 it takes 2
-  to 20 times as long as the kernels, and only the bench calls it.
+Why not the kernels of libraries:
+
+* JAX's flash_attention for TPUs accepts biases only as an array [B, H, T, T], and its
+  splash_attention accepts none. Both put the width of a head along the lanes, of which
+  visual_unicode fills 32 of 128; the kernels here put time along the lanes.
+* cuDNN accepts biases, and segments, only as arrays in the dtype of the queries, and always
+computes
+  their gradient. So it saves no memory if there are biases; only the bench calls it.
 
 Legend: B batch, T length, H heads, G heads of keys and values, K width of a head, N buckets of
-distances, M the last distance told apart; tiles of t tokens.
+distances, M largest distance with its own bias; tiles of t tokens.
 """
 
 import jax
@@ -26,7 +28,7 @@ from pallas_kernels.distances import bias_and_mask
 from pallas_kernels.implementations import VECTOR_MEMORY, backend, check_implementation
 
 IMPLEMENTATIONS = ('reference', 'xla', 'pallas', 'triton')
-DTYPES = ('float32', 'bfloat16')  # of the TPU kernels
+DTYPES = ('float32', 'bfloat16')  # dtypes of the TPU kernels
 
 
 def causal_attention_reference(
@@ -51,13 +53,13 @@ def xla(
   vectors: jax.Array | None = None,
   starts: tuple[int, ...] = (),
 ) -> jax.Array:
-  """What the reference gives, by `pallas_kernels.attention`."""
+  """The same result by `pallas_kernels.attention`."""
   bias, mask = bias_and_mask(q, segments, table, vectors, starts)
   return attention(q, k, v, bias, mask=mask)
 
 
 def preferred(width: int, dtype: jnp.dtype) -> str:
-  """What `causal_attention` takes where no implementation is named: 'pallas', 'triton' or 'xla'."""
+  """The default implementation of `causal_attention`: 'pallas', 'triton' or 'xla'."""
   dtype, where = jnp.dtype(dtype), backend()
   fits = BlockSizes(128).memory(width, dtype.itemsize) <= VECTOR_MEMORY
   if where == 'tpu' and dtype.name in DTYPES and fits:
@@ -93,7 +95,7 @@ def causal_attention(
   blocks: BlockSizes | None = None,
   interpret: object = False,
 ) -> jax.Array:
-  """Returns [B, T, H, K]: softmax(q·(k + vector)/√K + bias) over what a token may see, times v.
+  """Returns [B, T, H, K]: softmax(q·(k + vector)/√K + bias) over the keys a token may see, times v.
 
   A token sees itself and the tokens before it that have its segment.
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernels of `causal_attention` for TPUs: flash attention (Dao et al. 2022).
 
-Time lies in the lanes: a tile of scores has keys as rows and queries as columns, so that a query's
-maximum and sum are rows too.
+Time runs along the lanes: a tile of scores has keys as rows and queries as columns, so the maxima
+and sums of queries are rows too.
 
 Legend: B batch, T length, H heads, K width of a head; tiles of t tokens, s the keys among them.
 """
@@ -22,7 +22,7 @@ from pallas_kernels import distances
 from pallas_kernels.distances import product
 from pallas_kernels.implementations import VECTOR_MEMORY, check_vector_memory
 
-UNSEEN = -1e30  # a score: −∞ − −∞ would be no number
+UNSEEN = -1e30  # a score; finite, since −∞ − (−∞) is NaN
 PADDING = -1  # segment of the tokens that fill the last tile
 
 
@@ -31,7 +31,7 @@ class BlockSizes:
   """Tiles of the Pallas kernels.
 
   Attributes:
-    t: queries, and keys, a tile: a power of two, at least 128.
+    t: queries and keys of a tile: a power of two, at least 128.
   """
 
   t: int
@@ -42,18 +42,20 @@ class BlockSizes:
 
   @classmethod
   def fitting(cls, length: int, width: int, itemsize: int) -> 'BlockSizes':
-    """The largest, of 512 or a text's length, that fit vector memory; else the smallest."""
+    """The largest tiles that fit vector memory, up to 512 or the text's length; else the
+    smallest.
+    """
     fits = lambda t: cls(t).memory(width, itemsize) <= VECTOR_MEMORY
     return cls(next((t for t in (512, 256) if t < 2 * length and fits(t)), 128))
 
   def memory(self, width: int, itemsize: int) -> int:
-    """Bytes of a TPU core's vector memory that the hungriest of the kernels takes."""
+    """Bytes of a TPU core's vector memory that the kernel with the largest need takes."""
     blocks = 2 * itemsize * width * self.t * 6  # double-buffered: q, k, v, a slope, two results
     return blocks + 4 * self.t * (2 * width + 8 * self.t)  # sums; scores, and biases twice as wide
 
 
 def _scores(apart, q_ref, k_ref, mine_ref, theirs_ref, biases, spare):
-  """Scores [s, t] of a tile of queries and one of keys that lies so many tiles before it."""
+  """Scores [s, t] of a tile of queries, and of a tile of keys a number of tiles before it."""
   tile, width = q_ref.shape[3], q_ref.shape[2]
   scores = product(k_ref[0, 0], q_ref[0, 0], 0, 0)
   if biases.vectors is not None:
@@ -99,7 +101,7 @@ def _forward_kernel(structure, q_ref, k_ref, v_ref, mine_ref, theirs_ref, *refs)
 
 
 def _slopes(apart, refs, biases, spare):
-  """Weights [s, t] of a tile, and the derivatives of the loss by its scores."""
+  """Weights [s, t] of a tile, and the gradient of the loss with respect to its scores."""
   q_ref, k_ref, v_ref, mine_ref, theirs_ref, lse_ref, inner_ref, d_out_ref = refs
   scores_st = _scores(apart, q_ref, k_ref, mine_ref, theirs_ref, biases, spare)
   weights_st = jnp.exp(scores_st - lse_ref[0, 0])
@@ -116,7 +118,7 @@ def _query_kernel(structure, trained, *refs):
   q_ref, k_ref = inputs[:2]
   b, i, j = (pl.program_id(axis) for axis in (1, 2, 3))
 
-  @pl.when((b == 0) & (i == 0) & (j == 0))  # all texts of a head add to one block
+  @pl.when((b == 0) & (i == 0) & (j == 0))  # all texts of a head accumulate into one block
   def _():
     for ref in jax.tree.leaves(d_biases):
       ref[...] = jnp.zeros_like(ref)
@@ -172,11 +174,12 @@ def _key_kernel(structure, tiles, *refs):
 def _specs(q, k, tile, keys_outside):
   """Specs of queries, keys, a number for each query, the two rows of segments; and of a bias.
 
-  The grid is (heads, texts, tiles, tiles): the last is that summed over, of keys. Where the tiles
-  of keys are outside it is (heads of keys, texts, tiles, tiles of all heads that see them).
+  The grid is (heads, texts, tiles of queries, tiles of keys), and the last axis is summed over. For
+  gradients of keys it is (heads of keys, texts, tiles of keys, tiles of queries of all their
+  heads).
   """
   sharing, tiles = q.shape[1] // k.shape[1], q.shape[3] // tile
-  # Keys after all queries of a tile give nothing: then what was loaded stays, and nothing is.
+  # Keys after all queries of a tile contribute nothing: the loaded block stays, and none is loaded.
   place: Callable
   if keys_outside:
     place = lambda g, b, j, step: (
@@ -303,7 +306,7 @@ def pallas(
   blocks: BlockSizes | None = None,
   interpret: object = False,
 ) -> jax.Array:
-  """`causal_attention` by these kernels, whatever the backend: for compiling."""
+  """`causal_attention` by these kernels on any backend, for ahead-of-time compilation."""
   (_, length, _, width), itemsize = q.shape, q.dtype.itemsize
   blocks = blocks or BlockSizes.fitting(length, width, itemsize)
   used = blocks.memory(width, itemsize)

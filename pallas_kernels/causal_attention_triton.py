@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernels of `causal_attention` for GPUs, by Pallas's Triton backend (Dao et al. 2022).
 
-A query's softmax does not see what all its keys have in common, so the bias of the last distance is
-taken from all: then keys from P on have none, and their tiles are those of plain attention. What is
-left is laid out before the kernels: a tile of queries and the P + t keys that may be near to one of
-them make a strip, in which what lies after a query is hidden. So a tile of biases is a plain block
-of an array, and so is one of their gradient, which a kernel writes and XLA adds up. Biases that are
-the same for all queries take one strip for each head; products of queries with vectors take all.
+Softmax is unchanged if a constant is added to all scores of a query, so the bias of the largest
+distance is subtracted from all biases. Then keys at distance P or more have no bias, and their
+tiles are plain attention. The other biases are laid out before the kernels run: each tile of
+queries and the P + t nearest keys form a strip, in which keys after a query are masked. So a tile
+of biases is a block of an array, and so is a tile of their gradient, which a kernel writes and XLA
+sums. Biases that are the same for all queries take one strip per head; products of queries with
+vectors take one strip per query tile.
 
-A score is q · k + bias √K; its exponential is one multiplication and 2ˣ.
+Scores are computed as q · k + bias √K, so their exponential is one multiplication and one 2ˣ.
 
-Heads of queries that share keys each find a part of the keys' gradient; XLA adds up the parts.
+If heads of queries share keys, each computes a part of the keys' gradient, and XLA sums the parts.
 
 Legend: B batch, T length, H heads, G heads of keys and values, K width of a head, P distances that
 have a bias, L = P + t keys of a strip; tiles of t queries and as many keys.
@@ -30,12 +31,12 @@ from jax.experimental.pallas import triton as plgpu
 
 from pallas_kernels.softmax_tiles import products
 
-# On an H200, of 64 and 128 queries, 32 to 128 keys, 4 and 8 warps and 1 to 4 stages, these were the
-# fastest of all three kernels at widths 64 and 128, lengths 512 and 2,048, or within a tenth of it.
+# Chosen on an H200 among 64 and 128 queries, 32 to 128 keys, 4 and 8 warps, and 1 to 4 stages: the
+# fastest for all three kernels, or within 10 % of it (widths 64 and 128, lengths 512 and 2,048).
 TILE, WARPS, STAGES = 64, 4, 2
-WIDTHS = (16, 32, 64, 128)  # of a head that the kernels take
-UNSEEN = -1e30  # a score: −∞ − −∞ would be no number
-LEAST = -1e15  # what every query begins with as its greatest score: above all that is hidden
+WIDTHS = (16, 32, 64, 128)  # supported widths of a head
+UNSEEN = -1e30  # a score; finite, since −∞ − (−∞) is NaN
+LEAST = -1e15  # initial maximum of each query; above masked scores
 PADDING = -1  # segment of the tokens that fill the last tile
 
 
@@ -48,23 +49,23 @@ def _scale(width):
 
 
 class _Strips:
-  """The strips of one head of one text, [t or T, L], and where tiles lie in them."""
+  """The strips of one head of one text, [t or T, L], and the places of tiles in them."""
 
   def __init__(self, ref):
     self._ref = ref
-    self.reach = ref.shape[1] // TILE - 1  # tiles before a query's own that are near
+    self.reach = ref.shape[1] // TILE - 1  # number of earlier tiles that have biases
 
   def place(self, i, j, alone=False):
-    """Of queries i and keys j: where each query has a strip of its own, or all the same ones."""
+    """The place of queries i and keys j in their strip: of each query, or shared by all queries."""
     return _at(0 if alone else i), _at(j - i + self.reach)
 
   def added(self, i, j):
-    """What is added to the scores of queries i and keys j."""
+    """The biases added to the scores of queries i and keys j."""
     alone = self._ref.shape[0] == TILE
     return self._ref[self.place(i, j, alone)].astype(jnp.float32)
 
   def scores(self, near, i, j, q, k, mine, seg_ref):
-    """Scores of queries i, whose segments are `mine`, and keys j; in their strip if `near`."""
+    """Scores of queries i, whose segments are `mine`, and keys j; with biases if `near`."""
     scores = products(q, k)
     if near:
       scores += self.added(i, j)
@@ -149,7 +150,9 @@ def _query_kernel(q_ref, k_ref, v_ref, d_out_ref, seg_ref, strip_ref, lse_ref, i
 def strips_of(
   q: jax.Array, table: jax.Array | None, vectors: jax.Array | None, starts: tuple[int, ...]
 ) -> jax.Array:
-  """What is added to scores, [1 or B, t or T, H or 1, L]: of all texts, queries and heads if 1."""
+  """The biases as strips, [1 or B, t or T, H or 1, L]; 1 if all texts, queries or heads share
+  them.
+  """
   last = max(starts[-1] if starts else 0, 0 if vectors is None else len(vectors) - 1)
   near = -(-last // TILE) * TILE
   distance, found = np.arange(near)[::-1], jnp.zeros((1, TILE, 1, near), q.dtype)
@@ -160,7 +163,7 @@ def strips_of(
     less = vectors[np.minimum(distance, len(vectors) - 1)] - vectors[-1:]
     met = jnp.einsum('bthk,pk->bthp', q, less.astype(q.dtype))
     found = met + jnp.tile(found, (1, q.shape[1] // TILE, 1, 1)).astype(q.dtype)
-  # A row moves by its place in its strip: rows that are longer by one, cut anew.
+  # Row i is shifted by i: flatten rows that are longer by one, and cut them again.
   batch, length, heads, _ = found.shape
   rows = found.reshape(batch, length // TILE, TILE, heads, near).swapaxes(2, 3)
   rows = jnp.pad(rows, [(0, 0)] * 4 + [(1, TILE)]).reshape(*rows.shape[:3], -1)
@@ -171,7 +174,7 @@ def strips_of(
 
 
 def _spec(x: Any, heads: int) -> pl.BlockSpec:
-  """All that one of the heads of a text has of an array; where several have the same, that."""
+  """The block of an array that belongs to one head of a text, or to the heads that share it."""
   if x.ndim == 2:  # segments [B, T]
     return pl.BlockSpec((None, x.shape[1]), lambda i, h, b: (b, 0))
   if x.ndim == 3:  # [B, H, T]
@@ -227,7 +230,7 @@ def _backward(starts, interpret, residuals, d_out):
   d_q, *d_strips = _call(_query_kernel, interpret, arrays, (_like(q), *trained))
   if not trained:
     return d_q, d_k, d_v, *jax.tree.map(jnp.zeros_like, (table, vectors)), None
-  # Of keys before the first nothing was written.
+  # Nothing was written for places before the first key.
   first = jnp.arange(q.shape[1]) // TILE * TILE + TILE - size
   there = first[:, None] + jnp.arange(size)[None] >= 0
   slopes = jnp.where(there[None, :, None], d_strips[0], 0) * q.shape[3] ** -0.5
@@ -251,7 +254,7 @@ def triton(
   starts: tuple[int, ...] = (),
   interpret: bool = False,
 ) -> jax.Array:
-  """What the reference gives, by the GPU kernels whatever the backend: for compiling."""
+  """The same result by the GPU kernels, on any backend, for ahead-of-time compilation."""
   length = q.shape[1]
   spare = -length % TILE
   q, k, v = (jnp.pad(x, ((0, 0), (0, spare), (0, 0), (0, 0))) for x in (q, k, v))

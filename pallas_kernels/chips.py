@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accelerators by name: published numbers, and how libtpu loads where there is no TPU.
+"""Accelerators by name: published rates and sizes, and loading libtpu without a TPU.
 
-The numbers are the makers': cloud.google.com/tpu/docs (pages v5e, v5p, v6e) and the data sheets of
-H100 (SXM) and H200.
+The numbers are those of the vendors: cloud.google.com/tpu/docs (pages v5e, v5p, v6e) and the data
+sheets of H100 (SXM) and H200.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ class Chip:
   """One accelerator.
 
   Attributes:
-    memory: bytes of its high-bandwidth memory; 0 where there is no limit of its own.
-    flops: bfloat16 operations a second at most.
-    bandwidth: bytes a second to and from its memory.
-    links: bytes a second that it sends to its neighbours over all links.
-    axes: pairs of links, one of which a ring along one axis of the mesh uses.
+    memory: bytes of its high-bandwidth memory; 0 if it has none of its own.
+    flops: peak bfloat16 operations per second.
+    bandwidth: peak bytes per second to and from its memory.
+    links: bytes per second that it sends to its neighbours over all links.
+    axes: number of axes of the network; a ring along one axis of the mesh uses one of them.
   """
 
   memory: float
@@ -49,17 +49,17 @@ KINDS = {
 
 
 def chip_here() -> Chip | None:
-  """This process's accelerator; None for the CPU and for what is not known here."""
+  """The accelerator of this process; None for a CPU or an unknown device."""
   kind = KINDS.get(jax.devices()[0].device_kind)
   return CHIPS[kind] if kind else None
 
 
 @functools.cache
 def without_a_server() -> None:
-  """Lets libtpu load where there is no TPU, without asking a metadata server for one.
+  """Lets libtpu load on a machine without a TPU, and without a query to a metadata server.
 
-  libtpu reads its environment once, so this is for processes that have not touched a TPU. JAX
-  cannot read programs for such a TPU back from its compilation cache, so it writes none there.
+  libtpu reads its environment once, so call this in processes that have not used a TPU. JAX cannot
+  read programs for such a TPU from its compilation cache, so none are written to it.
   """
   os.environ.update(
     TPU_SKIP_MDS_QUERY='1',

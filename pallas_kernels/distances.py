@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Biases of causal attention by distance: as arrays, and as kernels make a tile of them.
+"""Biases of causal attention by distance: as arrays, and computed tile by tile inside kernels.
 
-There are two kinds. A *table* has a number for each head and bucket of distances (T5). A tile of
-them is one row by distance, spread over the tile; its gradient is folded back the same way.
+There are two kinds. A *table* has a number for each head and bucket of distances (T5). A tile is
+made by spreading one row of biases by distance; the gradient of a tile is folded back into such a
+row.
 
-*Vectors*, one for each distance up to M and the last for all beyond, meet queries like keys (Shaw
-et al. 2018). A query's softmax does not see what all its keys have in common, so the last vector is
-taken from all: then the keys from M on have no bias at all. What is left is the product of 128
-queries with the vectors of a window of W + 128 distances (W is M in whole 128s), of which column c
-moves down by c rows: then a row is a key. Of two tiles those blocks alone that lie so near are
-touched. Forward that adds (W + 128) / T to the products of a text's pairs, for M = 128 a half at
-T = 512 and a sixteenth at 4,096, where biases as an array [H, T, T] take 4·H·T² bytes a text: at 12
-heads 13 MB and 805 MB, in each layer.
+*Vectors*, one for each distance up to M and one for all larger distances, are multiplied with
+queries like keys (Shaw et al. 2018). Softmax is unchanged if a constant is added to all scores of a
+query, so the last vector is subtracted from all vectors; then keys at distance M or more have no
+bias. The rest is the product of 128 queries with the vectors of a window of W + 128 distances (W is
+M rounded up to a multiple of 128), in which column c is shifted down by c rows, so that a row
+belongs to a key. Only blocks within this distance are computed. Forward, this adds a share (W +
+128) / T to the products of a text's pairs: for M = 128 a half at T = 512, and a sixteenth at T =
+4,096. Biases as an array [H, T, T] would take 4·H·T² bytes per text and layer: with 12 heads 13 MB
+and 805 MB.
 
-Legend: B batch, T length, H heads, K width of a head, N buckets, M the last distance told apart;
-tiles of t tokens, s the keys among them.
+Legend: B batch, T length, H heads, K width of a head, N buckets, M largest distance with its own
+bias; tiles of t tokens, of which s are keys.
 """
 
 from collections.abc import Iterator
@@ -31,7 +33,7 @@ LANES = 128
 
 
 class Biases(NamedTuple):
-  """What kernels read of biases, or what they find for their gradient.
+  """Biases as kernels read them; also their gradient.
 
   Attributes:
     table: float32 [H, N, 1], or None.
@@ -47,7 +49,7 @@ class Biases(NamedTuple):
 def for_kernels(
   table: jax.Array | None, vectors: jax.Array | None, starts: tuple[int, ...], dtype: jnp.dtype
 ) -> Biases:
-  """Biases as kernels read them, of a table [H, N] and of vectors [M + 1, K]."""
+  """Biases as kernels read them, from a table [H, N] and vectors [M + 1, K]."""
   ends = None
   if table is not None:
     stops = [*starts[1:], np.iinfo(np.int32).max]
@@ -84,7 +86,7 @@ def bias_and_mask(
 
 
 def product(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
-  """Float32 matrix product that sums over an axis of each."""
+  """Float32 matrix product, summed over one axis of each factor."""
   return lax.dot_general(
     a, b, (((axis_a,), (axis_b,)), ((), ())), preferred_element_type=jnp.float32
   )
@@ -96,7 +98,7 @@ def product(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
 def spread(row: jax.Array) -> jax.Array:
   """Rows s = 0…t − 1 of [t, t] from a row [1, 2t] by distance: entry (s, i) is that at t + i − s.
 
-  By doubling: rows with a bit set in s are those without, rolled by it.
+  By doubling: rows whose index s has a bit set are the rows without it, rolled by that bit.
   """
   rows = jnp.broadcast_to(row, (8, row.shape[1]))
   rows = pltpu.roll(rows, 0, 1, stride=1, stride_axis=0)
@@ -106,7 +108,7 @@ def spread(row: jax.Array) -> jax.Array:
 
 
 def folded(tile: jax.Array) -> jax.Array:
-  """The sums [1, 2t] by distance of a tile [t, t], as `spread` lays them out: its transpose."""
+  """The sums [1, 2t] by distance of a tile [t, t], the transpose of `spread`."""
   size = 2 * len(tile)
   rows = jnp.concatenate([jnp.zeros_like(tile), tile], axis=1)
   while len(rows) > 1:
@@ -116,7 +118,7 @@ def folded(tile: jax.Array) -> jax.Array:
 
 
 def hot(ends: jax.Array, first: jax.Array, size: int) -> jax.Array:
-  """Whether each of the distances first, first + 1, … lies in a bucket: 0 or 1, [N, size]."""
+  """Whether each distance first, first + 1, … is in each bucket: 0 or 1, [N, size]."""
   distance = first + lax.broadcasted_iota(jnp.int32, (len(ends), size), 1)
   return ((distance >= ends[:, :1]) & (distance < ends[:, 1:])).astype(jnp.float32)
 
@@ -125,7 +127,7 @@ def hot(ends: jax.Array, first: jax.Array, size: int) -> jax.Array:
 
 
 def slanted(columns: jax.Array, back: bool = False) -> jax.Array:
-  """[m, 128] with column c rolled down by c rows, or up again: bit by bit of c."""
+  """[m, 128] with column c rolled down by c rows, or up again, one bit of c after another."""
   column = lax.broadcasted_iota(jnp.int32, columns.shape, 1)
   for bit in range(LANES.bit_length() - 1):
     step = (len(columns) - (1 << bit)) if back else 1 << bit
@@ -134,7 +136,7 @@ def slanted(columns: jax.Array, back: bool = False) -> jax.Array:
 
 
 def _near(tile: int, window: int) -> Iterator[tuple[int, slice, list[tuple[slice, slice]]]]:
-  """Blocks of 128 queries that have keys in reach, for tiles so far apart.
+  """Blocks of 128 queries that have keys in reach, for each distance between tiles.
 
   Yields:
     How many tiles apart queries and keys are, which of the queries, and for each block of keys in
@@ -169,7 +171,7 @@ def add_near_slopes(
   d_q_ref: Any,
   d_vectors_ref: Any,
 ) -> None:
-  """What derivatives by a tile's scores add to those by its queries [K, t] and by the vectors."""
+  """Adds a tile's part to the gradients with respect to its queries [K, t] and the vectors."""
   size = len(vectors_ref)
   for tiles, queries, keys in _near(len(d_scores_st), size):
 

@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every kernel is compiled for, and what it refuses in the same words."""
+"""The backend that a kernel is compiled for, and checks that all kernels share."""
 
 from collections.abc import Iterable
 
 import jax
 
-BACKENDS = {'pallas': 'tpu', 'triton': 'gpu'}  # of implementations that need one
-VECTOR_MEMORY = 12 * 2**20  # bytes that a kernel may plan with, of the 16 MiB XLA grants it
+BACKENDS = {
+  'pallas': 'tpu',
+  'triton': 'gpu',
+}  # implementations that need a certain backend
+VECTOR_MEMORY = 12 * 2**20  # bytes that a kernel may use, of the 16 MiB that XLA allows
 
 
 def backend() -> str:
-  """What a program will run on: 'cpu', 'gpu' or 'tpu', of the mesh in force or of this process.
+  """The backend of the mesh in use, or else of this process: 'cpu', 'gpu' or 'tpu'.
 
-  A mesh may be of devices that are not there, for which a program is only compiled.
+  The devices of a mesh need not be attached; programs for them are only compiled.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return device.platform if device else jax.default_backend()
 
 
 def check_implementation(kernel: str, name: str, known: Iterable[str], interpret: object) -> None:
-  """Raises ValueError for an implementation that the kernel has not, or the backend cannot run."""
+  """Raises ValueError if the kernel lacks this implementation, or the backend cannot run it."""
   if name not in known:
     raise ValueError(
       f'{kernel} has no implementation {name!r}; choose None or one of {", ".join(known)}.'
@@ -33,7 +36,7 @@ def check_implementation(kernel: str, name: str, known: Iterable[str], interpret
 
 
 def check_vector_memory(tiles: str, used: int) -> None:
-  """Raises ValueError if what a kernel holds at once does not fit a TPU core's vector memory."""
+  """Raises ValueError if the data of a kernel does not fit a TPU core's vector memory."""
   if used > VECTOR_MEMORY:
     raise ValueError(
       f'{tiles} take {used / 2**20:.1f} MiB of {VECTOR_MEMORY / 2**20:.0f} MiB vector memory: '

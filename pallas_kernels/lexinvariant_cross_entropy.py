@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Softmax cross-entropy under a table of random rows for each sequence, which is never stored.
 
-Row v of sequence b is a function of b's seed and v (`random_rows`), so tiles of the tables are made
-where they are multiplied, in both passes: memory depends neither on B · V · D nor on T · V. Hidden
-vectors alone have a gradient; no one trains the rows.
+Row v of sequence b is a function of b's seed and v (`random_rows`), so tiles of the tables are
+computed where they are multiplied, in both passes: memory depends neither on B · V · D nor on T ·
+V. Only hidden vectors have a gradient; rows are not trained.
 
 Legend: B batch, T length, D width of a row, V vocabulary; tiles of t positions and v rows.
 """
@@ -27,8 +27,8 @@ from pallas_kernels.implementations import (
 from pallas_kernels.linear_cross_entropy import linear_cross_entropy_reference
 from pallas_kernels.random_rows import check, random_rows, random_tile
 
-HELD = 2**26  # numbers of rows and logits that the default may hold: 256 MiB in float32
-UNSEEN = -1e30  # logit of a row past V: with −∞, a tile of them alone would give no number
+HELD = 2**26  # numbers in rows and logits that the default may store: 256 MiB in float32
+UNSEEN = -1e30  # logit of a row past V; finite, since a tile of −∞ alone would give NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +36,8 @@ class BlockSizes:
   """Tiles of the Pallas kernels.
 
   Attributes:
-    t: positions a tile, a multiple of 128. Each tile of positions makes all rows anew.
-    v: rows a tile, a multiple of 256.
+    t: positions of a tile, a multiple of 128. All rows are computed again for each tile.
+    v: rows of a tile, a multiple of 256.
   """
 
   t: int = 512
@@ -51,7 +51,9 @@ class BlockSizes:
 
   @classmethod
   def fitting(cls, length: int, dim: int, itemsize: int) -> 'BlockSizes':
-    """The most positions, of 512 or a text's length, that fit vector memory; else the fewest."""
+    """The most positions that fit vector memory, up to 512 or the text's length; else the
+    fewest.
+    """
     fits = lambda t: cls(t).memory(dim, itemsize) <= VECTOR_MEMORY
     needed = -(-length // 128) * 128
     return cls(next((t for t in (512, 256) if t <= needed and fits(t)), 128))
@@ -73,7 +75,7 @@ def lexinvariant_cross_entropy_reference(
 ) -> tuple[jax.Array, jax.Array]:
   """The specification: the tables as arrays, then the LM head's reference for each sequence.
 
-  The target −1 is none: its logit is 0.
+  The logit of an ignored target (−1) is 0.
   """
 
   def one(h_td, seed, t_t):
@@ -216,7 +218,7 @@ def pallas(
   blocks: BlockSizes | None = None,
   interpret: bool | pltpu.InterpretParams = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """What the reference gives, by the TPU kernels whatever the backend: for compiling."""
+  """The same result by the TPU kernels, on any backend, for ahead-of-time compilation."""
   _, length, dim = hidden.shape
   itemsize = hidden.dtype.itemsize
   blocks = blocks or BlockSizes.fitting(length, dim, itemsize)
@@ -232,7 +234,7 @@ def pallas(
 def chunked(
   hidden: jax.Array, seeds: jax.Array, targets: jax.Array, vocab_size: int
 ) -> tuple[jax.Array, jax.Array]:
-  """What the reference gives, with as much held at a time as `HELD` allows, or 128 rows each."""
+  """The same result with at most `HELD` numbers in memory at once, or 128 rows."""
   count, length, dim = hidden.shape
   size = min(vocab_size, max(128, HELD // (count * (length + dim)) // 128 * 128))
   forward = functools.partial(_chunked_forward, vocab_size, size)
@@ -259,9 +261,9 @@ def lexinvariant_cross_entropy(
     targets: [B, T] int32 ids below V. A negative id is ignored: 0 nats, 0 log, no gradient. An id
       of V or more gives NaN.
     vocab_size: V.
-    implementation: 'reference' holds the tables [B, V, D] and the logits; 'chunked' holds a part of
-      both at a time, on any backend; 'pallas' holds none, on a TPU. None takes the reference
-      where it would hold at most 2²⁶ numbers, and 'chunked' beyond.
+    implementation: 'reference' stores the tables [B, V, D] and the logits; 'chunked' stores a part
+      of both at once, on any backend; 'pallas' stores neither, on a TPU. None means 'reference' if
+      it stores at most 2²⁶ numbers, and 'chunked' otherwise.
     blocks: tiles of 'pallas'; None for the largest that fit.
     interpret: emulate 'pallas' on any backend (for tests: slow).
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readout and softmax cross-entropy in one operation: hidden vectors in, nats out.
+"""LM head and softmax cross-entropy in one operation: hidden vectors in, nats out.
 
 The logits [N, V] are the largest array of a language model with a large vocabulary. Only the
-reference holds them; the others make them tile by tile, and again in the backward pass, which
-'triton' need not do for a mean.
+reference stores them. The others compute them tile by tile, and again in the backward pass, which
+'triton' avoids if the loss is a mean.
 
-Each implementation gives two numbers a position, the log-sum-exp of its logits and its target's
-logit, and the gradient for both. Nats, a z-loss, ignored targets and a vocabulary in shards are a
-few lines over these, which only 'triton' does by itself where the vocabulary is whole.
+Each implementation returns two numbers per position, the log-sum-exp of its logits and its target's
+logit, with gradients for both. Nats, z-loss, ignored targets and a sharded vocabulary are a few
+lines on top of these; only 'triton' includes them, if the vocabulary is not sharded.
 
 Legend: N positions, D model width, V vocabulary; tiles of n positions and v vocabulary rows.
 """
@@ -33,9 +33,9 @@ from pallas_kernels.implementations import (
   check_vector_memory,
 )
 
-HELD = 2**26  # by default the reference may hold so many logits: 256 MiB in float32
-CHUNK = 4096  # vocabulary rows of which 'chunked' holds logits at most
-PARTS = 16  # of a vocabulary, of which it holds the logits of one
+HELD = 2**26  # most logits of the reference by default: 256 MiB in float32
+CHUNK = 4096  # most vocabulary rows whose logits 'chunked' stores at once
+PARTS = 16  # parts of the vocabulary; 'chunked' stores the logits of one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +43,8 @@ class BlockSizes:
   """Tiles of the Pallas kernels, multiples of 128.
 
   Attributes:
-    n: positions a tile.
-    v: vocabulary rows a tile.
+    n: positions of a tile.
+    v: vocabulary rows of a tile.
   """
 
   n: int
@@ -56,14 +56,14 @@ class BlockSizes:
 
   @classmethod
   def fitting(cls, dim: int, itemsize: int) -> 'BlockSizes':
-    """The largest square tiles, of 512 at most, that fit vector memory; else the smallest."""
+    """The largest square tiles that fit vector memory, up to 512; else the smallest."""
     sizes = (512, 256, 128)
     fits = (size for size in sizes if cls(size, size).memory(dim, itemsize) <= VECTOR_MEMORY)
     size = next(fits, sizes[-1])
     return cls(size, size)
 
   def memory(self, dim: int, itemsize: int) -> int:
-    """Bytes of a TPU core's vector memory that the hungriest of the kernels takes."""
+    """Bytes of a TPU core's vector memory that the kernel with the largest need takes."""
     read = 2 * itemsize * dim * (self.n + self.v)  # double-buffered inputs
     summed = (4 + 2 * itemsize) * dim * max(self.n, self.v)  # and the double-buffered result
     return read + summed + 2 * 4 * self.n * self.v
@@ -74,7 +74,7 @@ def linear_cross_entropy_reference(
 ) -> tuple[jax.Array, jax.Array]:
   """The specification: float32 logits of every id, their log-sum-exp [N] and the target's [N].
 
-  The target −1 is none: its logit is 0.
+  The logit of an ignored target (−1) is 0.
   """
   logits_nv = (
     jnp.einsum('nd,vd->nv', hidden, table, preferred_element_type=jnp.float32) + bias[None]
@@ -165,12 +165,14 @@ def _table_kernel(
 
 
 def _padded(blocks, hidden, table, bias, targets, *rows):
-  """Inputs in whole tiles: rows past V have bias −∞, positions past N no target and no weight."""
+  """Inputs in whole tiles: rows past V have bias −∞, positions past N have neither target nor
+  weight.
+  """
   spare_n, spare_v = -hidden.shape[0] % blocks.n, -table.shape[0] % blocks.v
   return (
     jnp.pad(hidden, ((0, spare_n), (0, 0))),
     jnp.pad(table, ((0, spare_v), (0, 0))),
-    jnp.pad(bias, (0, spare_v), constant_values=-1e30)[None],  # −∞ − −∞ would be no number
+    jnp.pad(bias, (0, spare_v), constant_values=-1e30)[None],  # finite, since −∞ − (−∞) is NaN
     jnp.pad(targets, (0, spare_n), constant_values=-1)[None],
     *(jnp.pad(row, (0, spare_n))[None] for row in rows),
   )
@@ -182,13 +184,13 @@ def _specs(blocks, dim, order):
   return (
     spec((blocks.n, dim), lambda i, j: (i, 0)),
     spec((blocks.v, dim), lambda i, j: (j, 0)),
-    spec((1, blocks.v), lambda i, j: (0, j)),  # as a column it would take 128 times its size
+    spec((1, blocks.v), lambda i, j: (0, j)),  # a column would take 128 times its size
     spec((1, blocks.n), lambda i, j: (0, i)),
   )
 
 
 def _call(kernel, grid, in_specs, outputs, scratch, interpret):
-  """A kernel over a grid of which the second axis is summed over; outputs are (spec, shape)s."""
+  """A kernel over a grid whose second axis is summed over; outputs are pairs (spec, shape)."""
   return pl.pallas_call(
     kernel,
     grid=grid,
@@ -253,7 +255,7 @@ def pallas(
   blocks: BlockSizes | None = None,
   interpret: bool | pltpu.InterpretParams = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """What the reference gives, by the TPU kernels whatever the backend: for compiling."""
+  """The same result by the TPU kernels, on any backend, for ahead-of-time compilation."""
   dim, itemsize = hidden.shape[-1], hidden.dtype.itemsize
   blocks = blocks or BlockSizes.fitting(dim, itemsize)
   check_vector_memory(
@@ -267,7 +269,7 @@ def pallas(
 def chunked(
   hidden: jax.Array, table: jax.Array, bias: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """What the reference gives, with the logits of a part of the ids held at a time."""
+  """The same result with the logits of one part of the ids in memory at once."""
   return tiles.with_gradients(
     _chunked_forward, _chunked_backward, (hidden, table, bias), (targets,)
   )
@@ -280,14 +282,14 @@ def triton(
   targets: jax.Array,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """What the reference gives, by the GPU kernels whatever the backend: for compiling."""
+  """The same result by the GPU kernels, on any backend, for ahead-of-time compilation."""
   forward = functools.partial(linear_triton.forward, interpret)
   backward = functools.partial(linear_triton.backward, interpret)
   return tiles.with_gradients(forward, backward, (hidden, table, bias), (targets,))
 
 
 def preferred(logits: int, dtype: jnp.dtype) -> str:
-  """What `linear_cross_entropy` takes for so many logits where no implementation is named."""
+  """The default implementation of `linear_cross_entropy` for a number of logits."""
   if logits <= HELD:
     return 'reference'
   return 'triton' if backend() == 'gpu' and dtype == jnp.bfloat16 else 'chunked'
@@ -305,7 +307,7 @@ def linear_cross_entropy(
   blocks: BlockSizes | None = None,
   interpret: bool | pltpu.InterpretParams = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """Nats of each target under softmax(hidden · tableᵀ + bias), and what a z-loss adds to them.
+  """Nats of each target under softmax(hidden · tableᵀ + bias), and the z-loss of each.
 
   Args:
     hidden: [..., D] in any float dtype.
@@ -317,13 +319,13 @@ def linear_cross_entropy(
     axis: inside `jax.shard_map`, the mesh axis over which the vocabulary is spread: `table` and
       `bias` are this shard's rows, `targets` ids of the whole. See also
       `sharded_linear_cross_entropy`.
-    implementation: 'reference' holds the [..., V] logits; 'chunked' holds a sixteenth of them at a
-      time, those of 4,096 rows at most, on any backend; 'pallas' holds none, on a TPU; 'triton'
-      holds none, on a GPU, but for gradients the exponentials of a sixteenth of the positions, of
-      1,024 at least (with an axis the slopes by a sixteenth of the ids). None takes the reference
-      where it would hold at most 2²⁶ logits; beyond, 'triton' for bfloat16 on a GPU, and 'chunked'
-      elsewhere: four products in the place of three, by the library that is best at them on each
-      backend, and it fits.
+    implementation: 'reference' stores the [..., V] logits. 'chunked' stores a sixteenth of them at
+      once, or those of at most 4,096 rows, on any backend. 'pallas' stores none, on a TPU. 'triton'
+      stores none, on a GPU; for gradients it stores the exponentials of a sixteenth of the
+      positions, at least 1,024 (with an axis, the logit gradients of a sixteenth of the ids). None
+      means 'reference' for at most 2²⁶ logits. For more it means 'triton' with bfloat16 on a GPU,
+      and 'chunked' elsewhere, which has four matrix products instead of three, all done by the
+      fastest library of the backend.
     blocks: tiles of 'pallas'; None for the largest that fit, of 512 at most.
     interpret: emulate 'pallas' or 'triton' on any backend (for tests: slow).
 
@@ -371,19 +373,19 @@ def sharded_linear_cross_entropy(
   bias: jax.Array | None = None,
   **options: Any,
 ) -> tuple[jax.Array, jax.Array]:
-  """`linear_cross_entropy` over the mesh in force (`jax.set_mesh`): each device keeps its rows.
+  """`linear_cross_entropy` over the mesh in use (`jax.set_mesh`): each device keeps its rows.
 
-  A compiler cannot split a kernel: here it is told what each device has. What crosses the mesh is
-  two numbers a position, and the gradients.
+  The compiler cannot shard a kernel, so the part of each device is given here. Devices exchange two
+  numbers per position, and the gradients.
 
   Args:
     hidden: [B, ..., D].
     table: [V, D].
     targets: [B, ...].
-    axis: mesh axis over which V is spread, and divides; None: each device has all rows.
-    batch_axes: mesh axes over which B is spread, and divides.
+    axis: mesh axis over which V is sharded; its size must divide V. None: each device has all rows.
+    batch_axes: mesh axes over which B is sharded; their size must divide B.
     bias: [V] or None.
-    **options: of `linear_cross_entropy`.
+    **options: other arguments of `linear_cross_entropy`.
   """
   batch, rows = PartitionSpec(tuple(batch_axes)), PartitionSpec(axis)
 

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loss of an LM head on GPUs, whose logits stay in registers, by Pallas's Triton backend.
 
-A block of threads makes a tile of logits and writes what is wanted of it. Without gradients that is
-a number for each position: float32 logits never travel to memory.
+A block of threads computes a tile of logits and writes a reduction of it. Without gradients this is
+one number per position: float32 logits are never written to memory.
 
-With gradients it is also the tile's exponentials, below its own maximum, in the dtype of the
-products: when a part of the positions has gone through the vocabulary, its log-sum-exp is known,
-one multiplication makes slopes of them, and the two products with slopes follow at once. So there
-are three products, not four. But what the loss weighs each position with is only known later. Where
-it weighs all that have a target the same, as a mean does, the gradient found is scaled; else the
-slopes are made anew, from logits made anew, for a part of the vocabulary at a time.
+With gradients, the block also writes the tile's exponentials, relative to its own maximum, in the
+dtype of the products. When a part of the positions has passed the whole vocabulary, its log-sum-exp
+is known. One multiplication turns the exponentials into gradients with respect to the logits, and
+the two products with these follow at once. So there are three matrix products, not four. The
+weights of positions in the loss are only known later. If all positions with a target have the same
+weight, as in a mean, the gradient is scaled. Otherwise logits and gradients are computed again, for
+one part of the vocabulary at a time.
 
 Legend: N positions, D model width, V vocabulary; tiles of n positions, v rows and d of the width.
 """
@@ -27,19 +28,20 @@ from jax.experimental.pallas import triton as plgpu
 from pallas_kernels import softmax_tiles as tiles
 
 FILL = -1e30  # bias of the rows that fill the last tile
-PARTS = 16  # of the positions, or of the ids, of which the slopes by one are held
-POSITIONS, IDS = 1024, 4096  # in a part at least
+PARTS = 16  # parts of the positions or of the ids; the logit gradients of one part are stored
+POSITIONS, IDS = 1024, 4096  # least positions and ids of a part
 
 
-# Positions, vocabulary rows and columns of the width of a tile, powers of two; warps that share it,
-# parts of the width that are on their way at once, and tiles of positions that take turns with the
-# same rows, which the cache then has. On an H200, at width 1,024, the fastest of ten and of four.
+# A tile's positions, vocabulary rows and columns of the width (powers of two); its warps; the
+# stages of its pipeline; and the tiles of positions that use the same rows one after another, from
+# the cache. Chosen on an H200 at width 1,024: the fastest of ten tile sizes and of four group
+# sizes.
 TILE_N, TILE_V, TILE_D = 128, 256, 64
 WARPS, STAGES, GROUP = 8, 3, 16
 
 
 def _place(count_n: int):
-  """This step's tile: groups of positions go through the vocabulary."""
+  """The tile of this step; each group of positions passes the whole vocabulary."""
   step, rows = pl.program_id(0), pl.num_programs(0) // count_n
   group, inside = step // (GROUP * rows), step % (GROUP * rows)
   height = jnp.minimum(count_n - group * GROUP, GROUP)
@@ -92,13 +94,13 @@ def _call(kernel: Callable, interpret: bool, outputs: Sequence, *arrays: jax.Arr
 
 
 def _to(x: jax.Array, *multiples: int, fill: float = 0) -> jax.Array:
-  """An array filled up to multiples of its first axes."""
+  """An array padded so that its first axes are multiples."""
   spare = [(0, -length % multiple) for length, multiple in zip(x.shape, multiples)]
   return jnp.pad(x, spare + [(0, 0)] * (x.ndim - len(spare)), constant_values=fill)
 
 
 def _part(count: int, least: int, tile: int) -> int:
-  """How many of so many positions or ids go at once: as many each time, in whole tiles."""
+  """Size of a part of the positions or ids: equal parts, in whole tiles."""
   times = -(-count // max(least, count // PARTS))
   return -(-count // (times * tile)) * tile
 
@@ -140,7 +142,7 @@ def backward(
   g_lse: jax.Array,
   g_picked: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The derivatives by hidden, table and bias, from logits made anew."""
+  """Gradients with respect to hidden, table and bias, from recomputed logits."""
   rows = _part(len(table), IDS, TILE_V)
   h, w, b = _to(hidden, TILE_N, TILE_D), _to(table, rows, TILE_D), _to(bias, rows, fill=FILL)
   t, columns = _to(targets, TILE_N, fill=-1), [_to(x, TILE_N) for x in (lse, g_lse, g_picked)]
@@ -163,7 +165,8 @@ def backward(
   return d_hidden[: len(hidden), : hidden.shape[1]], d_table, d_bias.ravel()[: len(table)]
 
 
-# --- nats and penalty, with a gradient that is found along the way --------------------------------
+# --- nats and penalty, with the gradient computed in the forward pass
+# --------------------------------
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -185,7 +188,7 @@ def _results(z_loss, targets, lse, picked):
 
 
 def _with_gradient(interpret, z_loss, hidden, table, bias, targets):
-  """Results and what they are differentiated from: the gradient by the sum of both results."""
+  """Results, and the gradient of the sum of both results."""
   perturbed = table.perturbed, bias.perturbed
   hidden, table, bias, targets = (x.value for x in (hidden, table, bias, targets))
   count = _part(len(hidden), POSITIONS, TILE_N)
@@ -227,7 +230,7 @@ def _scaled_or_anew(interpret, z_loss, residuals, slopes):
   g_nats, g_penalty = (dense(g) for g in slopes)
   counts = targets >= 0
   scale = jnp.max(jnp.where(counts, g_nats, -jnp.inf))
-  scale = jnp.where(counts.any(), scale, 0.0)  # of a part of a batch that is all padding
+  scale = jnp.where(counts.any(), scale, 0.0)  # a part of the batch can be all padding
   even = jnp.where(counts, g_nats == scale, True).all()
   if z_loss:
     even &= jnp.where(counts, g_penalty == scale, True).all()

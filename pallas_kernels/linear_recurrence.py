@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""States of a gated linear recurrence, h_t = a_t h_{t−1} + x_t, for each channel by itself.
+"""States of a gated linear recurrence, h_t = a_t h_{t−1} + x_t, separately for each channel.
 
-The gradient is the same recurrence in reverse: with g_t the derivative by the state h_t,
-λ_t = g_t + a_{t+1} λ_{t+1} is that by the input x_t, and λ_t h_{t−1} that by the gate a_t. So each
-implementation runs forward and in reverse, and the states alone are kept in between. Both Pallas
-kernels read gates and inputs once and write the states once; neither has been timed.
+The gradient is the same recurrence in reverse. If g_t is the gradient with respect to the state
+h_t, then λ_t = g_t + a_{t+1} λ_{t+1} is the gradient with respect to the input x_t, and λ_t h_{t−1}
+that with respect to the gate a_t. So each implementation runs forward and in reverse, and only the
+states are stored between the two. Both Pallas kernels read gates and inputs once and write states
+once; neither has been timed.
 
 Legend: B batch, N length, D channels; K chunks of C positions; tiles of n positions, d channels.
 """
@@ -27,12 +28,12 @@ Scan = Callable[[jax.Array, jax.Array, jax.Array, bool], jax.Array]
 
 
 def _wide(*arrays: jax.Array) -> list[jax.Array]:
-  """Arrays in the dtype of the sums: float32, or float64 where an array has it."""
+  """Arrays in the dtype of the sums: float32, or float64 if an array has that dtype."""
   return [x.astype(jnp.result_type(jnp.float32, *arrays)) for x in arrays]
 
 
 def _padded(gates: jax.Array, inputs: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-  """Gates and inputs to a multiple of positions; those that fill it keep the state as it is."""
+  """Gates and inputs padded to a multiple of positions; the padding leaves the state unchanged."""
   spare = ((0, 0), (0, -inputs.shape[1] % size), (0, 0))
   return jnp.pad(gates, spare, constant_values=1), jnp.pad(inputs, spare)
 
@@ -58,13 +59,13 @@ def linear_recurrence_reference(
 def _chunked_scan(
   gates: jax.Array, inputs: jax.Array, initial: jax.Array, reverse: bool
 ) -> jax.Array:
-  """All chunks at once: first what each makes of its first state, at last all states.
+  """All chunks at once: first the last state of each chunk, then all states.
 
   A chunk's last state is (product of its gates) · (state before it) + (last state after zeros): so
   the states before the chunks are a recurrence over the K chunks.
   """
   batch, length, dim = inputs.shape
-  size = 1 << length.bit_length() // 2  # about √N, for the fewest steps
+  size = 1 << length.bit_length() // 2  # about √N, which minimises the number of steps
   in_chunks = lambda x: x.reshape(batch, -1, size, x.shape[2])
   a, x, first = _wide(gates, inputs, initial)
   a_bkcd, x_bkcd = map(in_chunks, _padded(a, x, size))
@@ -98,7 +99,7 @@ def _chunked_scan(
 
 # --- pallas: TPU kernel; the state between tiles of positions stays in vector memory --------------
 
-TILE_N, TILE_D = 256, 512  # positions and channels of a tile at most
+TILE_N, TILE_D = 256, 512  # most positions and channels of a tile
 SUBLANES, ROWS = 8, 16  # positions of a float32 register, and of a bfloat16 one
 
 
@@ -168,7 +169,7 @@ def _tpu_scan(
 
 # --- triton: GPU kernel; a warp takes some channels of a sequence through all positions -----------
 
-CHANNELS, AT_ONCE = 64, 16  # channels of a warp, and positions that it asks for at once
+CHANNELS, AT_ONCE = 64, 16  # channels of a warp, and positions that it loads at once
 
 
 def _gpu_kernel(reverse, gates_ref, inputs_ref, initial_ref, states_ref):

@@ -171,6 +171,45 @@ def hugging_face(data: bytes) -> None:
     (place / name).write_bytes(content)
 
 
+def changed_header(header: bytes, data: bytes) -> bytes:
+  """A header of safetensors that says something else of one tensor."""
+  tensors = json.loads(header)
+  what, which, number, *name = (data + bytes(4))[:9]
+  key = sorted(tensors)[which % len(tensors)]
+  one = tensors[key]
+  wrong = (-1, 0, 1, 2**31, 2**62, 2**63, 2**64, number, 1.5, None, 'F32', [], {}, 'F64')
+  value = wrong[number % len(wrong)]
+  kind = ('shape', 'data_offsets', 'data_offsets', 'dtype', key, '')[what % 6]
+  if kind in ('shape', 'data_offsets') and isinstance(one.get(kind), list):
+    one[kind][what // 6 % len(one[kind])] = value
+  elif kind == key:
+    tensors[bytes(name).decode(errors='replace')] = tensors.pop(key)
+  elif kind:
+    one[kind] = value
+  else:
+    del tensors[key]
+  return json.dumps(tensors).encode()
+
+
+def hugging_face_header(data: bytes) -> None:
+  """The header of weights is another, by bytes or by what it says; no number is read."""
+  from lib.language_model import huggingface
+
+  place, contents = model_folder('gpt2' if data[:1] < b'\x80' else 'qwen3')
+  content = contents['model.safetensors']
+  size = 8 + int.from_bytes(content[:8], 'little')
+  change = changed_header if data[1:2] >= b'\x40' else edited
+  header = change(content[8:size], data[2:])
+  length = data[2:10].ljust(8, b'\0') if data[1:2] < b'\x08' else len(header).to_bytes(8, 'little')
+  (place / 'model.safetensors').write_bytes(length + header + content[size:])
+  try:
+    shape = huggingface.read_shape(place)
+    with huggingface._tensors(place) as tensors:
+      huggingface._places(place, shape, tensors)
+  finally:
+    (place / 'model.safetensors').write_bytes(content)
+
+
 @functools.cache
 def checkpoint() -> dict[str, bytes]:
   from tests.helpers import faulty
@@ -207,6 +246,7 @@ QUICK = (
   hostile.foreign_file,
   hostile.ids, hostile.container_file, hostile.container_signed, glyph_table, hex_font,
   question_file, metrics_lines, table_rows, corpus_plan, encoded_file, own_text, hugging_face,
+  hugging_face_header,
 )  # fmt: skip
 TARGETS = (*QUICK, checkpoint_files)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A recipe on all hosts of a Cloud TPU slice. Change what stands above the blank line.
+# A recipe on all hosts of a Cloud TPU slice. Change the lines above the blank line.
 set -euo pipefail
 NAME=anytoken
 ZONE=us-east5-a

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A recipe on GPUs under SLURM, a process a card: sbatch docs/launch/slurm.sh
-# Change the numbers of nodes and cards, and what stands above the blank line.
+# Change the numbers of nodes and GPUs, and the lines above the blank line.
 #SBATCH --job-name=anytoken
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=8

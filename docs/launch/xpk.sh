@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A recipe on TPU slices of a GKE cluster, by xpk. Change what stands above the blank line.
+# A recipe on TPU slices of a GKE cluster, by xpk. Change the lines above the blank line.
 set -euo pipefail
 CLUSTER=CLUSTER
 IMAGE=IMAGE     # holds this project, installed with the extra tpu

@@ -20,12 +20,17 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   options, rows = config.cut, Rows('cut')
   text = models.held_out(config, options.prompt + options.after, options.prompts)
   places = np.random.default_rng(config.seed).integers(FIRST, options.prompt + 1, len(text))
+  cuts = places.tolist()
+  prompts = [one[:place] for one, place in zip(text.texts, cuts, strict=True)]
+  after = [one[place : place + options.after] for one, place in zip(text.texts, cuts, strict=True)]
   for name in options.tokenizers:
     trained = models.trained(config, run, name)
     ends = [np.cumsum(loss.bytes) for loss in trained[0].token_loss(text.texts)]
     inside = np.array([place not in one for place, one in zip(places.tolist(), ends, strict=True)])
     found = {
-      method: np.array([_one(config, one, text.texts, places, back) for one in trained])
+      method: np.array(
+        [continuations(one, prompts, after, back, options.beam, options.greedy) for one in trained]
+      )
       for method, back in bias.METHODS.items()
     }
     for cut, kept in (('any', inside | True), ('inside', inside), ('edge', ~inside)):
@@ -46,28 +51,36 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   return rows
 
 
-def _one(
-  config: ConfigDict, model: TrainedModel, texts: Sequence[bytes], places: np.ndarray,
-  back: int | None,
+def continuations(
+  model: TrainedModel, prompts: Sequence[bytes], after: Sequence[bytes], back: int | None,
+  beam: int, greedy: int | None = None,
 ) -> np.ndarray:  # fmt: skip
-  """Nats of the bytes after each cut, and whether the likeliest bytes are right: [2, N]."""
+  """Nats of what comes after each prompt, and whether the likeliest bytes are it: [2, N].
+
+  Args:
+    model: that reads the prompts.
+    prompts: N texts.
+    after: the bytes after each.
+    back: how prompts are read, as in `bias.METHODS`.
+    beam: the most ways to write a text that are summed, where not all are.
+    greedy: bytes that must be the likeliest; None for all.
+  """
   vocabulary, out = byte_law.vocabulary(model, every=back is not None), []
-  beam = None if back is None else config.cut.beam
-  for start in range(0, len(texts), byte_law.TEXTS):
-    some = texts[start : start + byte_law.TEXTS]
-    cuts = places[start : start + byte_law.TEXTS].tolist()
-    prompts = [text[:cut] for text, cut in zip(some, cuts, strict=True)]
-    after = [text[cut : cut + config.cut.after] for text, cut in zip(some, cuts, strict=True)]
-    reader = ByteTexts(vocabulary, byte_law.CachedLaw(model, len(some)), len(some), beam)
-    encoded = [loss.ids.tolist() for loss in model.token_loss(prompts)]
-    bias.begin(reader, vocabulary, encoded, prompts, back)
+  for start in range(0, len(prompts), byte_law.TEXTS):
+    some, rest = prompts[start : start + byte_law.TEXTS], after[start : start + byte_law.TEXTS]
+    law = byte_law.CachedLaw(model, len(some))
+    reader = ByteTexts(vocabulary, law, len(some), None if back is None else beam)
+    bias.begin(
+      reader, vocabulary, [loss.ids.tolist() for loss in model.token_loss(some)], some, back
+    )
     right = np.ones(len(some), bool)
     before = reader.log_probability.copy()
-    for at in range(config.cut.after):
-      bytes_ = [one[at] for one in after]
-      if at < config.cut.greedy:
-        right &= reader.next_bytes()[:, :256].argmax(axis=1) == bytes_
-      reader.append(range(len(some)), bytes_)
+    for at in range(max(map(len, rest))):
+      which = [i for i, one in enumerate(rest) if at < len(one)]
+      bytes_ = [rest[i][at] for i in which]
+      if greedy is None or at < greedy:
+        right[which] &= reader.next_bytes()[which, :256].argmax(axis=1) == bytes_
+      reader.append(which, bytes_)
     out.append(np.stack([before - reader.log_probability, right]))
   return np.concatenate(out, axis=1)
 

@@ -50,18 +50,21 @@ def cost(config: ConfigDict, run: Run) -> Rows:
   options, rows = config.cost, Rows('cost')
   texts = list(models.held_out(config, options.length, options.texts).texts)
   for name in options.tokenizers:
-    model, size = models.trained(config, run, name, options.vocab_size)[0], sum(map(len, texts))
+    label, size = f'cost-{name}', sum(map(len, texts))
+    [model] = models.trained(config, run, name, label=label, size=options.vocab_size, seeds=1)
     losses, found = model.token_loss(texts), byte_law.byte_loss(model, texts)
     seconds = {}  # after all is compiled, and known which tokens may follow
     for way in ('tokens', 'bytes'):
-      begin = time.perf_counter()
+      begin = time.process_time()
       if way == 'tokens':
         model.token_loss(texts)
       else:
         byte_law.byte_loss(model, texts)
-      seconds[way] = time.perf_counter() - begin
+      seconds[way] = time.process_time() - begin
       where = {'tokenizer': name, 'by': way}
-      rows.add(where, 'microseconds_per_byte', seconds[way] / size * 1e6, 'µs', 'in one run')
+      rows.add(
+        where, 'microseconds_per_byte', seconds[way] / size * 1e6, 'µs', 'of CPU time, in one run'
+      )
     tokens = sum(loss.nats.size for loss in losses)
     where = {'tokenizer': name, 'by': 'bytes'}
     rows.add(where, 'evaluations_per_byte', found.evaluations / size, 'of the model')
@@ -87,8 +90,8 @@ TABLE = Table(
 COST = Table(
   'cost',
   cost,
-  'What it costs to score text by bytes, and by tokens: evaluations of the model, and time after '
-  'all is compiled.',
+  'What it costs to score text by bytes, and by tokens: evaluations of the model, and CPU time '
+  'after all is compiled.',
   ('evaluations_per_byte', 'times_tokens', 'leak_nats_per_token'),
   check=lambda config: models.check(config, config.cost.length, 'cost.length'),
   train_specs=models.train_specs,

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models of the tables, one for each tokenizer and seed, trained once in a workdir."""
 
+from collections.abc import Callable
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -9,6 +11,7 @@ from experiments.recipe import Run, TrainSpecs, naming
 from lib import stats
 from lib.data import excerpts, pipeline, sources, token_cache
 from lib.data.excerpts import Excerpts
+from lib.data.sources import Source
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.language_model import TrainedModel
@@ -20,9 +23,9 @@ MOST = 4  # excerpts of one document, which is the unit of errors
 _TRAINED: dict[tuple, list[TrainedModel]] = {}  # of this process
 
 
-def tokenizer(config: ConfigDict, name: str, size: int) -> Tokenizer:
-  """The tokenizer of a name such as `bpe`, of so many ids."""
-  source = sources.open_source(config.data.source, 'train')
+def tokenizer(config: ConfigDict, name: str, size: int, text: str) -> Tokenizer:
+  """The tokenizer of a name such as `bpe`, of so many ids, that learns from a source."""
+  source = sources.open_source(text, 'train')
   size = 256 if name == 'bytes' else size
   return registry.train(name, sources.sample(source, config.model.train_bytes), size)
 
@@ -36,15 +39,34 @@ def module(config: ConfigDict, vocab_size: int) -> LanguageModel:
   )
 
 
-def trained(config: ConfigDict, run: Run, name: str, size: int = 0) -> list[TrainedModel]:
-  """A model over a tokenizer for each seed; the tokenizer has `size` ids, if it is given."""
-  size = size or config.model.vocab_size
-  key = run.workdir, name, size, config.seed
+def trained(
+  config: ConfigDict, run: Run, name: str, *, label: str = '', size: int = 0, seeds: int = 0,
+  text: str = '',
+  read: Callable[[Source], Source] | None = None,
+) -> list[TrainedModel]:  # fmt: skip
+  """A model over a tokenizer for each seed, trained once.
+
+  Args:
+    config: of the recipe.
+    run: for which it is trained.
+    name: of the tokenizer.
+    label: of the model, where it is another than the tokenizer's own.
+    size: ids of the tokenizer, if others than `model.vocab_size`.
+    seeds: number of models, if another than `model.seeds`.
+    text: the source to train on, if another than `data.source`.
+    read: documents of the source -> those to train on.
+  """
+  label, text = label or name, text or config.data.source
+  key = run.workdir, label, config.seed
   if key not in _TRAINED:
-    made, options = tokenizer(config, name, size), config.model
-    label = name if size == options.vocab_size else f'{name}-{size}'
+    options = config.model.copy_and_resolve_references()
+    options.seeds = seeds or options.seeds
+    options.side_by_side = min(options.side_by_side, options.seeds)
+    made = tokenizer(config, name, size or options.vocab_size, text)
     batches = lambda seed: pipeline.batches(
-      token_cache.open_tokens(config.token_cache, config.data.source, made),
+      read(sources.open_source(text, 'train'))
+      if read
+      else token_cache.open_tokens(config.token_cache, text, made),
       made,
       batch_size=options.batch_size,
       length=options.length,

@@ -198,7 +198,7 @@ def contributions(values: np.ndarray, documents: np.ndarray) -> np.ndarray:
 
 
 def parts(size: int) -> dict[str, slice]:
-  """A text of `size` bytes and its halves, by what their columns end with."""
+  """Suffix of a column -> the part of a text of `size` bytes: all of it, and its halves."""
   halves = {'_first_half': slice(0, size // 2), '_second_half': slice(size // 2, size)}
   return {'': slice(None)} | halves
 
@@ -267,6 +267,6 @@ TABLE = Table(
   ),
   check=check,
   pictures=lambda rows, config, run: {'decompress.png': pictures.decompress(rows)},
-  train_specs=lambda config: {'decompress': lambda: train_spec(config)},
+  train_specs=lambda config: {'decompress': lambda: train_spec(config)} | coders.m1_specs(config),
   sources=text_of,
 )  # fmt: skip

@@ -114,7 +114,7 @@ def train_specs(config: ConfigDict) -> TrainSpecs:
   return {
     f'm2/{name(model=size[0], v=vocab_size)}': functools.partial(train_spec, size)
     for size in reversed(config.m2.models)
-  }
+  } | coders.m1_specs(config)
 
 
 def where_of(size: Size, method: Method) -> dict[str, Any]:

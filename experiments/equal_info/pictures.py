@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of the tables, from their rows alone; no panel for a table that was not run."""
+"""The pictures of the tables, drawn from their rows; tables that were not run have no panel."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ from lib.report import plots
 from lib.report.plots import Picture
 from lib.report.results import Row, cells_of
 
-LOSSY = ' (lossy)'  # after the name of a tokenizer that does not give every text back
+LOSSY = ' (lossy)'  # after the name of a tokenizer that is not lossless
 RANDOM = 'random bytes, as many as of ac'
 BITS = {'256': 8, '65536': 16}  # of a token, by vocabulary
 
@@ -40,7 +40,7 @@ def _grouped(points: Sequence[tuple[str, float, Row]]) -> dict[str, list[tuple[f
 
 
 def ratio(rows: Sequence[Row]) -> Picture:
-  """Bytes a token by method, a panel for each vocabulary, up to what M1 allows."""
+  """Bytes per token by method, a panel for each vocabulary, with the limit given by M1."""
   found: dict[str, dict[str, Row]] = {}
   most = None
   for where, cells in cells_of(rows, 'ratio'):
@@ -63,7 +63,7 @@ def ratio(rows: Sequence[Row]) -> Picture:
 
 
 def uniformity(rows: Sequence[Row]) -> Picture:
-  """KL divergence to uniform by counts alone, and what as many random bytes show."""
+  """KL divergence from uniform, uncorrected, and that of as many random bytes."""
   panels = []
   for kind, title in (('ngrams', 'Strings at every bit'), ('tokens', 'Strings end to end')):
     points = []
@@ -114,7 +114,9 @@ def m2(rows: Sequence[Row]) -> Picture:
 
 
 def _window_unigram(cells: Mapping[str, Row]) -> Row:
-  """The better unigram of whole windows; where a token is no window, or is one, that of tokens."""
+  """The better unigram over whole windows; for tokenizers without such windows, that over
+  tokens.
+  """
   columns = 'window_unigram_bits_per_byte', 'window_unigram_bits_per_byte_whole_corpus'
   found = [cells[column] for column in columns if column in cells]
   return min(found or [cells['unigram_bits_per_byte']], key=lambda row: row.measured or 0.0)

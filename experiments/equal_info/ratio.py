@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table ratio: how far each tokenizer compresses held-out text, and whether it restores it."""
+"""Table ratio: the compression ratio of each tokenizer on held-out text, and whether text is
+restored.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -120,7 +122,7 @@ def _add_ideal(
 
 
 def _add_excess(rows: Rows, lengths: coded_text.CodeLengths, spent: np.ndarray) -> None:
-  """AC's bits beyond -log2 p of M1, as a share of these, and its three parts, which add up."""
+  """AC's excess over -log2 p of M1, relative to it, and the three parts of the excess."""
   where = {'check': 'ac_is_ideal'}
   over = stats.ratio(spent - lengths.exact, lengths.exact)
   note = f'AC takes {spent.sum():,} bits and -log2 p of M1 is {lengths.exact.sum():,.1f}'
@@ -138,7 +140,7 @@ def _add_excess(rows: Rows, lengths: coded_text.CodeLengths, spent: np.ndarray) 
 
 
 def _add_order(rows: Rows, size: np.ndarray, tokens: Mapping[Method, np.ndarray]) -> None:
-  """How many more bytes per token each method has than the one before it in the paper's order.
+  """The difference in bytes per token between neighbours in the paper's order.
 
   Numbered windows, which are lossless, are compared with delayed and greedy ones of their width.
   They have the texts of the greedy ones, so those two are compared exactly, on these documents.
@@ -167,6 +169,7 @@ TABLE = Table(
   'how many windows come back. ± is one standard error over documents.',
   ('bytes_per_token', 'bits_per_byte', 'documents_restored', 'windows_restored', 'excess', 'holds'),
   check=check,
+  train_specs=coders.m1_specs,
   pictures=lambda rows, config, run: {'ratio.png': pictures.ratio(rows)},
   sources=text_of,
 )

@@ -21,4 +21,5 @@ RECIPE = Recipe(
   'model are reset after windows of equal information.',
   answer=prompt.answer,
   check_prompt=prompt.check,
+  largest='m2',
 )

@@ -22,7 +22,7 @@ UNITS = 'documents'
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Bytes per token, and how far single tokens are from uniform, by how often M1 is reset."""
+  """Bytes per token, and divergence of single tokens from uniform, by the reset interval of M1."""
   found = held_out(config, config.reset.examples, config.reset.length)
   size = np.full(len(found), config.reset.length)
   stepper = byte_coders.stepper(coders.m1(config, run))
@@ -65,5 +65,6 @@ TABLE = Table(
   'is one standard error over documents.',
   ('bytes_per_token', 'excess_kl_bits'),
   check=functools.partial(check_text, table='reset'),
+  train_specs=coders.m1_specs,
   sources=text_of,
 )

@@ -109,5 +109,6 @@ TABLE = Table(
   'texts of frequent tokens. ± is one standard error over texts, each of another document.',
   ('edit_distance', 'changed_share', 'repeated_share', 'texts_per_token'),
   check=check,
+  train_specs=coders.m1_specs,
   sources=text_of,
 )

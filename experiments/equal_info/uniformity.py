@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table uniformity: how far the bits of tokens are from random ones (figures 11, 16 and 17)."""
+"""Table uniformity: divergence of the bits of tokens from random bits (figures 11, 16 and 17)."""
 
 import itertools
 
@@ -38,7 +38,7 @@ def check(config: ConfigDict) -> None:
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Every tokenizer on the same held-out text, compared with as many random bytes."""
+  """Every tokenizer on the same held-out text, compared with an equal number of random bytes."""
   options, rows = config.uniformity, Rows('uniformity', coders.lossy)
   found = excerpts.of_split(
     config.data.source, 'test', length=options.length, total=options.bytes, most=options.most
@@ -67,7 +67,9 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 
 def _add(rows: Rows, where: dict, counts: np.ndarray, random: np.ndarray, size: int) -> None:
-  """KL divergence by counts alone, corrected, of random bytes, and above these."""
+  """KL divergence: uncorrected, corrected, of random bytes, and the difference from random
+  bytes.
+  """
   total = counts.sum(axis=0)
   spread = float(random.std(ddof=1))
   note = (
@@ -93,12 +95,13 @@ TABLE = Table(
   'uniformity',
   measure,
   'KL divergence of strings of n bits of the token stream from uniform ones, in bits, counted at '
-  'every bit (ngrams) or every n-th (tokens): by counts alone, with the correction of Miller and '
-  'Madow, and above as many random bytes. ± is one standard error over documents (jackknife).',
+  'every bit (ngrams) or every n-th (tokens): uncorrected, with the correction of Miller and '
+  'Madow, and minus that of an equal number of random bytes. ± is one standard error over '
+  'documents (jackknife).',
   ('kl_bits_corrected', 'kl_bits_random', 'excess_kl_bits'),
   rows=lambda where: (where['kind'], where['n']) == ('tokens', '8'),
   check=check,
   pictures=lambda rows, config, run: {'uniformity.png': pictures.uniformity(rows)},
-  train_specs=lambda config: {'m1': lambda: coders.m1_spec(config)},  # M2's are larger
+  train_specs=coders.m1_specs,
   sources=text_of,
 )

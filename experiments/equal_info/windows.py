@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table windows: how much M2 learns of windows of b bits, and at which place in a window first."""
+"""Table windows: how much M2 learns from windows of b bits, and which token of a window it learns
+first.
+"""
 
 import itertools
 
@@ -55,7 +57,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 
 def _add_above(rows: Rows, where: dict, other: str, differences: np.ndarray) -> None:
-  """How much more of a token is learned than elsewhere, from differences [S, D]."""
+  """The difference in what is learned of a token between two widths, from differences [S, D]."""
   column, note = f'gap_bits_per_token_above_{other}', 'paired by seed and document'
   rows.add(where, column, stats.crossed(differences), 'bits/token', note)
 
@@ -116,6 +118,7 @@ TABLE = Table(
   'of it comes from context. ± is one standard error over seeds and documents.',
   ('gap_bits_per_token', 'bits_below_window_unigram', 'learned_at_step', 'trivial_accuracy'),
   check=check,
+  train_specs=m2.train_specs,
   pictures=lambda rows, config, run: {'windows.png': pictures.windows(rows)},
   sources=text_of,
 )

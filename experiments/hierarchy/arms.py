@@ -340,7 +340,7 @@ def train_specs(config: ConfigDict, arms: Sequence[Arm]) -> TrainSpecs:
   """The models of bytes, whose sizes do not depend on text."""
   options = config.training
   length = options.example_bytes
-  section = options_of(config, length, max(1, options.batch_bytes // length), 1)
+  section = options_of(config, length, equal_flops.rows(options, length), 1)
   return {
     name_of(**arm.where): functools.partial(_spec, config, section, arm)
     for arm in arms
@@ -396,7 +396,7 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_inner(config: ConfigDict) -> None:
-  """Raises InputError for a trained model that is no network over the chunks."""
+  """Raises InputError for a trained model that is not a network over the chunks."""
   with naming('inner.initial'):
     given = language_model.load(config.inner.initial).variables['params']['decoder']
   module = fit.make_decoder(config.inner, fit.dtype(config))

@@ -246,7 +246,7 @@ def _key_matrices(
 
 
 def _letter(corpus: text_models.Corpus, texts: Texts, reader: Reader) -> str:
-  """A few test texts, enciphered and deciphered, for a person to read."""
+  """A few test texts, enciphered and deciphered, for reading."""
   shown = lambda ids: _shown(corpus.tokenizer.decode(ids))
   parts = []
   for one, key in zip(texts.ids[:3], texts.truth[:3]):

@@ -143,10 +143,12 @@ def train(
   score: Callable[[TrainedModel], Mapping[str, Any]],
   choose_by: str,
   per: str = 'type',
+  text: str = '',
 ) -> list[fit.Fitted]:
   """The seeds of a model, trained with the aids and evaluated without them (see `fit.fit`).
 
-  `score` gives values of validation text; by the one called `choose_by` the rate is chosen.
+  `score` gives values of validation text; by the one called `choose_by` the rate is chosen. `text`
+  is the source of the batches, '' where they are generated.
   """
   size, dtype = tokenizer.vocab_size, fit.dtype(config)
   model = make_model(options, kind, size, dtype, per=per)
@@ -164,4 +166,5 @@ def train(
     tokenizer=tokenizer,
     trained=trained,
     bare=bare,
+    text=text,
   )

@@ -172,7 +172,8 @@ TABLE = Table(
   'in_context',
   measure,
   'Answers generated in two symbolic tasks, by models of text that were not trained on them, and '
-  '(trained=tasks, not in the paper) by models that did. predictor= rows guess.',
+  '(trained=tasks, not in the paper) by models that did. Rows with predictor= are guessers '
+  'without a model.',
   ('accuracy', 'accuracy_above_chance', 'accuracy_above_learned'),
   check=check,
   pictures=pictures,

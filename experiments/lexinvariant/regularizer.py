@@ -87,7 +87,7 @@ def check(config: ConfigDict) -> None:
 
 
 def source_of(config: ConfigDict) -> str:
-  """The source of text, for which the user's `data.source` may stand."""
+  """The source of the text; the user's `data.source` replaces it."""
   return config.data.source or config.regularizer.source
 
 
@@ -171,7 +171,7 @@ def train(config: ConfigDict, run: Run, arm: Arm) -> list[fit.Fitted]:
 
   run_name, of_seed = f'regularizer/{name(**arm.where)}', functools.partial(batches, config, arm)
   how = arm.embedding, TOKENIZER, of_seed, score, 'nats_per_symbol', arm.per
-  return decoders.train(config, run, options, run_name, *how)
+  return decoders.train(config, run, options, run_name, *how, text=source_of(config))
 
 
 def batches(config: ConfigDict, arm: Arm, seed: int) -> grain.IterDataset:

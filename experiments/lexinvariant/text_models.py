@@ -187,7 +187,16 @@ def _train(
   of_seed = lambda seed: batches(options, corpus, seed)
   tokenizer = corpus.tokenizer
   return decoders.train(
-    config, run, options, f'text/{run_name}', kind, tokenizer, of_seed, score, 'nats'
+    config,
+    run,
+    options,
+    f'text/{run_name}',
+    kind,
+    tokenizer,
+    of_seed,
+    score,
+    'nats',
+    text=corpus.source,
   )
 
 

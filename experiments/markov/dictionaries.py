@@ -14,6 +14,7 @@ from experiments.markov import markov_source
 from experiments.markov.markov_source import PER_CHAR, make_source, over_sizes
 from experiments.recipe import Pictures, Run, Table
 from lib import stats
+from lib.errors import InputError
 from lib.evals import ngram
 from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
@@ -73,14 +74,19 @@ def blocks(config: ConfigDict, run: Run) -> Rows:
     return found, sum(map(len, test))
 
   letters = make_source(config, config.orders[0]).alphabet_size
-  lengths = [r for r in config.blocks.lengths if r * math.log2(letters) <= LIMIT_BITS]
-  jobs = list(itertools.product(config.orders, lengths))
+  jobs = list(itertools.product(config.orders, block_lengths(config)))
   for (k, r), (found, chars) in zip(jobs, on_all_cores('blocks', score, jobs), strict=True):
     where, note = {'k': k, 'r': r}, f'counted and scored on {chars:,} characters each'
     rows.add_loss(where, '', found, note)
     rows.add_loss(where, 'closed_form', make_source(config, k).block_entropy(r) / r)
     rows.add(where, 'dictionary_size', letters**r, 'tokens')
   return rows
+
+
+def block_lengths(config: ConfigDict) -> list[int]:
+  """The lengths of which all blocks can be counted."""
+  letters = make_source(config, config.orders[0]).alphabet_size
+  return [r for r in config.blocks.lengths if r * math.log2(letters) <= LIMIT_BITS]
 
 
 def token_ngrams(config: ConfigDict, run: Run) -> Rows:
@@ -108,7 +114,7 @@ def token_ngrams(config: ConfigDict, run: Run) -> Rows:
           if encoder in before:
             one['unigram_above_smaller'] = one['unigram'] - before[encoder]
           before[encoder] = one['unigram']
-          if encoder != 'merges' and 'merges' in before:  # which comes first
+          if encoder != 'merges' and 'merges' in before:  # computed first
             one['unigram_above_merges'] = one['unigram'] - before['merges']
           where = {'k': k, 'tokenizer': learned.family, 'encoder': encoder, 'd': size}
           found.append((where, one))
@@ -174,7 +180,7 @@ def _add_bound(
 def bound(config: ConfigDict, run: Run) -> Rows:
   """LZW against the theorem's bound H∞/(1 − ε), and the toy tokenizer at the same size.
 
-  The loss of a dictionary is computed exactly. What varies is the text that it is learned from.
+  The loss of a dictionary is computed exactly; the text that it is learned from varies.
   """
   sizes, rows = config.bound, Rows('bound')
 
@@ -279,6 +285,27 @@ def bound_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Picture
   return {'bound.png': Picture(caption, panels)}
 
 
+def check_blocks(config: ConfigDict) -> None:
+  """Raises InputError for blocks that are all too long, or invalid sources."""
+  markov_source.check(config)
+  if not block_lengths(config):
+    raise InputError(
+      f'blocks.lengths must have a length whose blocks are at most 2**{LIMIT_BITS} different ones; '
+      f'got {tuple(config.blocks.lengths)}.'
+    )
+
+
+def check_token_ngram(config: ConfigDict) -> None:
+  """Raises InputError for invalid dictionaries, or texts for them that are too short."""
+  check_sizes(config, 'token_ngram')
+  most = config.token_ngram.dictionary_chars // 2
+  if config.token_ngram.sequential_texts > most:
+    raise InputError(
+      f'token_ngram.sequential_texts must be at most {most:,}, half of '
+      f'token_ngram.dictionary_chars; got {config.token_ngram.sequential_texts:,}.'
+    )
+
+
 def check_sizes(config: ConfigDict, table: str) -> None:
   """Raises InputError for dictionaries smaller than their alphabet, or invalid sources."""
   options = config[table]
@@ -302,7 +329,7 @@ BLOCKS = Table(
   blocks,
   caption='The toy tokenizer: the best unigram over blocks of r characters.',
   shown=('nats_per_char', 'closed_form_nats_per_char'),
-  check=markov_source.check,
+  check=check_blocks,
 )
 TOKEN_NGRAM = Table(
   'token_ngram',
@@ -319,7 +346,7 @@ TOKEN_NGRAM = Table(
     (where['tokenizer'], where['encoder']) in (('bpe', 'merges'), ('lzw', 'greedy'))
     or 'texts' in where
   ),
-  check=lambda config: check_sizes(config, 'token_ngram'),
+  check=check_token_ngram,
   pictures=token_pictures,
 )
 BOUND = Table(

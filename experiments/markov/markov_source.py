@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
+from experiments.recipe import naming
 from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import Row
@@ -27,7 +28,8 @@ def probabilities(config: ConfigDict, given: Sequence[float]) -> Sequence[float 
 def check(config: ConfigDict, sizes: Sequence[int] = (), field: str = '') -> None:
   """Raises InputError for sources, or sizes of dictionaries in a field, that are invalid."""
   for k in config.orders:
-    letters = make_source(config, k).alphabet_size
+    with naming('orders'):
+      letters = make_source(config, k).alphabet_size
     if sizes and min(sizes) < letters:
       raise InputError(
         f'{field}: a dictionary of {min(sizes)} tokens cannot hold {letters} characters.'

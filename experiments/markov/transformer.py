@@ -149,6 +149,7 @@ class Task:
       fresh,
       evaluations={'validation': scored},
       tokenizer=self.tokenizers.__getitem__,
+      text='',
     )
 
   def score(self, model: TrainedModel, seed: int) -> tuple[float, float]:
@@ -159,7 +160,7 @@ class Task:
     return sum(nats.sum() for nats in model.id_loss(ids)) / chars, chars / sum(map(len, ids))
 
   def ngrams(self) -> dict[str, np.ndarray]:
-    """Loss [S] of m-gram models over the same tokens: what is left for the network."""
+    """Loss [S] of m-gram models over the same tokens, which the network must beat."""
     scores = []
     for seed, tokenizer in self.tokenizers.items():
       counted, scored = (
@@ -196,7 +197,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 
 def _measure(config: ConfigDict, run: Run, rows: Rows, arm: Arm) -> dict[int, np.ndarray]:
-  """Adds what an arm reached and its way there; its validation losses [S] by step."""
+  """Adds the final loss of an arm, and its validation losses [S] by step."""
   task, options = Task(config, arm), config.transformer
   fitted, source = task.train(config, run, arm), task.source
   scores = [task.score(one.model, seed) for seed, one in zip(task.tokenizers, fitted, strict=True)]
@@ -234,7 +235,7 @@ def _measure(config: ConfigDict, run: Run, rows: Rows, arm: Arm) -> dict[int, np
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
-  """The way of each arm, and what it gains."""
+  """The learning curve of each arm, and its gains."""
   curves = (
     'Loss on fresh text while the same transformer trains on characters and on BPE tokens, for '
     'sources of order k. Bands: one standard error over seeds.'
@@ -268,7 +269,7 @@ def _curves(config: ConfigDict, run: Run) -> list[Panel]:
 
 
 def _gain(rows: Sequence[Row], config: ConfigDict) -> list[Panel]:
-  """What each model gains over the one before it: token unigram, token bigram, network."""
+  """The gain of each model over the one before it: token unigram, token bigram, network."""
   first = arms(config)[0]
   gains: dict[str, list[float]] = {}
   errors: dict[str, list[float | None]] = {}

@@ -95,6 +95,7 @@ TABLE = Table(
     'times',
   ),
   check=check,
+  train_specs=cells.train_specs,
   pictures=pictures,
   sources=text_of,
 )

@@ -6,11 +6,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import equal_flops
+from experiments import coders, equal_flops, fit
 from experiments.equal_flops import BITS, Chosen, Scores
 from experiments.matrix import embeddings, tokens
 from experiments.matrix.reading import Corpus
-from experiments.recipe import Run
+from experiments.recipe import Run, TrainSpecs
 from lib.errors import InputError
 from lib.report.results import LOSSY, Rows
 from lib.tokenizers.base import Tokenizer
@@ -27,8 +27,21 @@ def check(config: ConfigDict, options: ConfigDict, where: str) -> None:
   equal_flops.check(config, options, where, config.tokenizers.vocab_size)
 
 
+def train_specs(config: ConfigDict) -> TrainSpecs:
+  """The largest model, with learned rows, as known before any text is encoded."""
+  options = config.grid
+  length = max(8, options.example_bytes // equal_flops.BYTES_A_TOKEN)
+  sizes = {'length': length, 'steps': 1, 'evaluate_every': 1}
+  section = ConfigDict(
+    options.to_dict() | sizes | {'batch_size': equal_flops.rows(options, options.example_bytes)}
+  )
+  vocab_size = config.tokenizers.vocab_size
+  make = lambda: fit.train_spec(section, embeddings.learned(config, vocab_size))
+  return {'grid': make} | coders.m1_specs(config)
+
+
 def rows_of(table: str, made: Mapping[str, Tokenizer]) -> Rows:
-  """Rows that are lossy where the tokenizer of their label is, which `made` comes to have."""
+  """Rows that are marked as lossy if the tokenizer of their label, found in `made`, is lossy."""
   lossless = lambda label: label not in made or made[label].lossless
   return Rows(table, lambda where: not lossless(where.get('tokenizer', '')))
 

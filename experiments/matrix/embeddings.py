@@ -49,6 +49,13 @@ def make(config: ConfigDict, tokenizer: Tokenizer, embedding: str) -> LanguageMo
   return LanguageModel(rows, fit.make_decoder(config.grid, dtype))
 
 
+def learned(config: ConfigDict, vocab_size: int) -> LanguageModel:
+  """The model of a cell with learned rows."""
+  dtype = fit.dtype(config)
+  rows = Learned(vocab_size, config.grid.dim, dtype=dtype)
+  return LanguageModel(rows, fit.make_decoder(config.grid, dtype))
+
+
 def _embedding(config: ConfigDict, tokenizer: Tokenizer, kind: str, dtype: Any) -> nn.Module:
   size, dim = tokenizer.vocab_size, config.grid.dim
   if kind == 'learned':

@@ -96,7 +96,7 @@ def add_above_learned(rows: Rows, found: Cells) -> None:
 
 
 def add_spread(rows: Rows, found: Cells) -> None:
-  """Adds how much gains differ between tokenizers, between embeddings, and how much more.
+  """Adds the spread of gains between tokenizers and between embeddings, and their difference.
 
   A tokenizer's gain is the mean over embeddings, an embedding's the mean over tokenizers. Only
   lossless tokenizers with all embeddings of SPREAD count.
@@ -219,13 +219,14 @@ TABLE = Table(
     'law_bits_per_byte',
   ),
   check=check,
+  train_specs=cells.train_specs,
   pictures=pictures,
   sources=text_of,
   also={
     'tokenizers': (
-      'What each tokenizer makes of the text, what a byte costs to read, M1 included, the '
-      'steps that equal FLOPs leave it, and its rank by the gain of learned rows over its own '
-      'unigram.' + cells.ABOUT_NAMES,
+      'Properties of the text under each tokenizer, the cost of reading a byte (M1 included), the '
+      'training steps at equal FLOPs, and the rank by the gain of learned rows over the unigram of '
+      'the same tokens.' + cells.ABOUT_NAMES,
       (
         'vocab_size',
         'bytes_per_token',

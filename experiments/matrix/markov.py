@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit
-from experiments.recipe import Pictures, Run, Table
+from experiments.recipe import Pictures, Run, Table, naming
 from lib import stats
 from lib.compression import known_law
 from lib.evals import ngram
@@ -42,7 +42,8 @@ NOTES = {
 def check(config: ConfigDict) -> None:
   """Raises InputError for invalid sources or windows."""
   for order in config.orders:
-    _source(config, order)
+    with naming('orders'):
+      _source(config, order)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:

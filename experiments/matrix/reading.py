@@ -9,7 +9,7 @@ from experiments.recipe import Run
 
 
 class Corpus(equal_flops.Corpus):
-  """As there, of a tokenizer by its name."""
+  """`equal_flops.Corpus` for a tokenizer by its name."""
 
   def __init__(self, config: ConfigDict, run: Run, name: str, label: str, options: ConfigDict):
     self.name = name
@@ -18,5 +18,5 @@ class Corpus(equal_flops.Corpus):
 
   @property
   def family(self) -> str:
-    """As there; windows of compressed text share a learning rate of their own."""
+    """`equal_flops.family`; windows of compressed text have a separate learning rate."""
     return 'windows' if tokens.by_windows(self.name) else super().family

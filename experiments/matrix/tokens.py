@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from experiments import coders, tokenizer_names
-from experiments.recipe import Run
+from experiments.recipe import Run, naming
 from experiments.tokenizer_names import LEARNED, is_file
 from lib import tokenizers
 from lib.compression import byte_coders
 from lib.errors import InputError
-from lib.tokenizers import Tokenizer
+from lib.tokenizers import Tokenizer, registry
 
 
 def check(config: ConfigDict, where: str, names: Sequence[str]) -> None:
@@ -33,7 +33,10 @@ def check(config: ConfigDict, where: str, names: Sequence[str]) -> None:
   coders.check_m1(config)
   tokenizer_names.check(where, names)
   for name in names:
-    if not is_file(name) and name not in LEARNED:
+    if name in LEARNED:
+      with naming('tokenizers.vocab_size'):
+        registry.check(name, (), config.tokenizers.vocab_size)
+    elif not is_file(name):
       _method(config, where, name)
 
 

@@ -141,7 +141,7 @@ def _by_regression(
 ) -> np.ndarray:
   """The shares [n] by tokens a byte of half of each sample.
 
-  What they tell is learned from tokenizers trained on mixtures of the other halves.
+  The baseline is fitted to tokenizers trained on mixtures of the other halves.
   """
   most = options.interval_merges
   half = {name: texts[::2] for name, texts in samples.items()}
@@ -200,7 +200,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run, table: str) -> P
       levels=levels, log_x=True,
     ),
   ]  # fmt: skip
-  caption = 'The error of the shares that merges tell, over the errors of what knows no merges.'
+  caption = 'Errors of the shares inferred from merges, and of baselines without merges.'
   return {f'{table}.png': plots.Picture(caption, panels if sizes else [])}
 
 
@@ -208,13 +208,12 @@ def _table(name: str, measure: Callable[[ConfigDict, Run], Rows], what: str) -> 
   return Table(
     name,
     measure,
-    f'Tokenizers trained on mixtures of {what} with known shares, and the shares that their merges '
-    'tell: log10 of the mean squared error over the categories, the mean over tokenizers. '
-    'Errors of a share below 1e-9 count as 1e-9. '
-    '`sample` is how much text of each category the attacker has, none of it in the training text; '
-    '`training` is the training text itself. The baselines know no merges: a random and an equal '
-    'mixture, and a regression on tokens a byte of each category, fitted to tokenizers that the '
-    'attacker trains on the samples.',
+    f'Shares of {what} in the training text of tokenizers, inferred from their merges: log10 of '
+    'the mean squared error over the categories, the mean over tokenizers with known shares. '
+    'Errors of a share below 1e-9 count as 1e-9. `sample` is the amount of text of each category '
+    'that the attacker has, none of it in the training text; `training` means that text itself. '
+    'Baselines without merges are a random and an equal mixture, and a regression on tokens per '
+    'byte of each category, fitted to tokenizers that the attacker trains on the samples.',
     (
       'log10_mse',
       'log10_mse_less_best_baseline',

@@ -116,7 +116,7 @@ def full(one: Replay, count: int, merges: int) -> float:
 TABLE = Table(
   'exact',
   measure,
-  'What must hold of the linear program. Where the sample is the training text, the true shares '
+  'Exact properties of the linear program. Where the sample is the training text, the true shares '
   'explain every merge: the objective is 0. Elsewhere it is not. Making rows only when they are '
   'violated, the order of the categories and a sample given twice change nothing. Of two equal '
   'categories only the sum is determined.',

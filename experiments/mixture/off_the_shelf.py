@@ -89,8 +89,8 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
 TABLE = Table(
   'off_the_shelf',
   measure,
-  'How much of each category was in the training text of a tokenizer, as its merges tell. What was '
-  'in that text but is in no category here is ascribed to the categories that are most like it.',
+  'The share of each category in the training text of a tokenizer, inferred from its merges. '
+  'Training text outside of these categories is attributed to the most similar categories.',
   ('share', 'share_low', 'share_high', 'width', 'p_none_of_these'),
   check=check,
   pictures=pictures,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from absl import app, flags
 
 from experiments.command_line import HELP, resolved
-from lib import memory, progress
+from lib import errors, memory, progress
 from lib.errors import InputError
 
 
@@ -27,8 +27,20 @@ def main(name: str, execute: Callable[..., None], more: bool = False) -> None:
     sys.argv = [*sys.argv[:1], *resolved(sys.argv[1:])]
     app.run(lambda rest: execute(*rest[1:]), flags_parser=flags.FLAGS if more else _parse_flags)
   except (InputError, flags.Error) as error:
-    print(f'{name}: {error}', file=sys.stderr)
-    sys.exit(2)
+    sys.exit(_say(name, str(error)))
+  except MemoryError as error:
+    sys.exit(_say(name, f'no memory is left ({error}): choose smaller sizes.'))
+  except Exception as error:
+    if (why := errors.refusal(error)) is None:
+      raise
+    sys.exit(
+      _say(name, f'cannot read or write {getattr(error, "filename", None) or "a file"}: {why}.')
+    )
+
+
+def _say(name: str, words: str) -> int:
+  print(f'{name}: {words}', file=sys.stderr)
+  return 2
 
 
 def help_shown() -> bool:

@@ -49,8 +49,12 @@ OUT = flags.DEFINE_string('out', None, 'Output: a file, or the folder of a corpu
 FORCE = flags.DEFINE_bool('force', False, 'Overwrite an existing file.')
 VERIFY = flags.DEFINE_bool('verify', False, 'Decode while encoding, also for lossless tokenizers.')
 SPLIT = flags.DEFINE_string('split', 'train', 'Corpus: split of the source.')
-SHARDS = flags.DEFINE_integer('shards', None, 'Corpus: number of files; by default by size.')
-WORKERS = flags.DEFINE_integer('workers', None, 'Corpus: processes; by default one per core.')
+SHARDS = flags.DEFINE_integer(
+  'shards', None, 'Corpus: number of files; by default by size.', lower_bound=1
+)
+WORKERS = flags.DEFINE_integer(
+  'workers', None, 'Corpus: processes; by default one per core.', lower_bound=1
+)
 RUNNER = flags.DEFINE_enum(
   'runner', 'processes', ('processes', 'beam'), 'Corpus: local processes or Beam.'
 )
@@ -84,7 +88,7 @@ def encode(source: BinaryIO, out: str, tokenizer: Tokenizer) -> str:
     size = os.fstat(source.fileno()).st_size
     verify = VERIFY.value or not tokenizer.lossless
     singles: list[int] = []
-    tokenizer.fell_back = singles.append
+    tokenizer.on_fallback = singles.append
     with _bar(size * (1 + verify), 'encoding', tokenizer):
       chunks = container.chunks(source, size, tokenizer)
       header = container.write(target, tokenizer, chunks, verify)

@@ -27,7 +27,7 @@ TOKENIZER = 'tokenizer'  # the copy of its file in the folder
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """All that a worker needs: it opens the source and the tokenizer itself.
+  """The job of a worker, which opens the source and the tokenizer itself.
 
   Attributes:
     folder: of the corpus, with a copy of the tokenizer's file.
@@ -40,7 +40,7 @@ class Job:
   data_dir: str | None = None
 
   def open(self) -> tuple[sources.Source, Tokenizer]:
-    """The source and the tokenizer; raises InputError where they are not the plan's."""
+    """The source and the tokenizer; raises InputError if they differ from the plan."""
     source = sources.open_source(self.plan.source, self.plan.split, self.data_dir)
     tokenizer = tokenizers.load(pathlib.Path(self.folder) / TOKENIZER)
     if (len(source), tokenizer.fingerprint) != (self.plan.documents, self.plan.fingerprint):
@@ -73,7 +73,7 @@ def run(job: Job, workers: int | None = None) -> None:
     raise InputError(f'{workers} workers asked for: use 1 or more')
   source, tokenizer = job.open()
   if workers is None:
-    workers = (os.cpu_count() or 1) if tokenizer.together == 1 else 1
+    workers = (os.cpu_count() or 1) if tokenizer.preferred_batch == 1 else 1
   workers = min(workers, job.plan.shards)
   with tqdm.tqdm(total=job.plan.documents, unit=' documents', disable=None) as bar:
     if workers == 1:
@@ -111,7 +111,7 @@ def _run_processes(job: Job, workers: int, bar: tqdm.tqdm) -> None:
 
 
 def _work(job: Job, following: Any, notes: Any) -> None:
-  """A worker: writes the next shard until none is left, and ends with its parent."""
+  """A worker: writes shards until none is left, and ends if its parent ends."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
   threading.Thread(target=_end_with_parent, daemon=True).start()
   try:

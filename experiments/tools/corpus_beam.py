@@ -21,17 +21,17 @@ except ImportError as error:
 
 
 class EncodeShard(beam.DoFn):
-  """A shard's number to its counts, as `corpora.write_shard` leaves them."""
+  """Maps the number of a shard to its counts, by `corpora.write_shard`."""
 
   def __init__(self, job: Job):
     self.job = job
 
   def setup(self) -> None:
-    """Opens the source and the tokenizer, once a worker."""
+    """Opens the source and the tokenizer, once per worker."""
     self.source, self.tokenizer = self.job.open()
 
   def process(self, shard: int) -> Iterator[corpora.Shard]:
-    """Writes one shard, unless it is there."""
+    """Writes one shard, unless it exists."""
     documents = beam.metrics.Metrics.counter('corpus', 'documents')
     yield corpora.write_shard(
       self.job.folder, self.job.plan, shard, self.source, self.tokenizer, documents.inc

@@ -9,8 +9,11 @@ BOS token, or else its EOS token; a model without both does not score the first 
 longer than the context are read in windows that overlap by half. Each token is scored once, with
 probabilities over all ids of the model. Questions are multiple choice, in the layout of MMLU, ARC
 or CommonsenseQA (`lib.tasks.questions`). --view=bytes also scores the exact byte-level
-probabilities, which sum over all encodings of a text (`lib.decoding.byte_view`). --view chooses the
-lines of the CSV: one for each document, token or byte.
+probabilities, which sum over all encodings of a text (`lib.decoding.byte_view`). The model also
+gives some probability to token sequences that encode no text. --leak=report prints how much;
+--leak=renormalise scales the probabilities of each byte to a sum of 1; --leak=beam sums over all
+token sequences that spell the text, of which it follows the --beam most likely ones. --view chooses
+the lines of the CSV: one for each document, token or byte.
 """
 
 import time
@@ -18,6 +21,7 @@ import time
 from absl import flags
 
 from experiments.tools import command, models, scores
+from experiments.tools.models import LARGEST_SEED
 from lib.language_model import byte_law
 from lib.tasks import questions
 
@@ -29,10 +33,16 @@ CSV = flags.DEFINE_string('csv', '', 'New file for the scores.')
 VIEW = flags.DEFINE_enum(
   'view', 'documents', ('documents', 'tokens', 'bytes'), 'What a line of the CSV is about.'
 )
+LEAK = flags.DEFINE_enum(
+  'leak', 'report', ('report', 'renormalise', 'beam'), 'How lost probability is treated.'
+)
+BEAM = flags.DEFINE_integer('beam', 16, 'Token sequences that --leak=beam follows.', lower_bound=1)
 QUESTIONS = flags.DEFINE_string(
   'questions', '', 'File of multiple-choice questions, instead of a text.'
 )
-SEED = flags.DEFINE_integer('seed', 0, 'Seed of random rows, if the embedding has them.')
+SEED = flags.DEFINE_integer(
+  'seed', 0, 'Seed of random rows, if the embedding has them.', 0, LARGEST_SEED
+)
 
 
 def execute(*folders: str) -> None:
@@ -49,8 +59,10 @@ def execute(*folders: str) -> None:
   seconds = time.perf_counter() - begin
   print('\n'.join(scores.summary(model, texts, losses, seconds)))
   if VIEW.value == 'bytes':
-    found = byte_law.byte_loss(model, texts)
-    print('\n'.join(scores.of_bytes(texts, losses, found)))
+    found = byte_law.byte_loss(model, texts, renormalise=LEAK.value == 'renormalise')
+    if LEAK.value == 'beam':
+      found = found._replace(nats=byte_law.beam_loss(model, texts, BEAM.value))
+    print('\n'.join(scores.of_bytes(texts, losses, found, LEAK.value)))
     if path:
       scores.write_bytes(path, texts, found.nats)
   elif path:

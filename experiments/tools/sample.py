@@ -7,6 +7,9 @@ Several texts are sampled at once; the first is shown as it is generated, the ot
 --compare=512 shows no text. It decodes 512 tokens greedily, with the cache and with the whole text
 read again for each token, and prints both times. If MODEL is a Hugging Face folder and
 `transformers` is installed, it also times `transformers`.
+
+A prompt may end anywhere, also inside a word. --suffix fills the hole between the prompt and this
+text, for a model that was trained to do so (table `fim` of `byte_exact`).
 """
 
 import importlib.util
@@ -23,12 +26,14 @@ import numpy as np
 from absl import flags
 
 from experiments.tools import command, models
+from lib.data import infilling
 from lib.decoding import generated_text, sampling
 from lib.errors import InputError
 from lib.language_model import TrainedModel, huggingface
 
 flags.adopt_module_key_flags(models)
 PROMPT = flags.DEFINE_string('prompt', '', 'Beginning of the text.')
+SUFFIX = flags.DEFINE_string('suffix', '', 'Text after the hole that is filled.')
 N = flags.DEFINE_integer('n', 1, 'Number of texts.', lower_bound=1)
 MAX_BYTES = flags.DEFINE_integer('max_bytes', 400, 'Most bytes of each text.', lower_bound=1)
 TEMPERATURE = flags.DEFINE_float(
@@ -38,7 +43,7 @@ TOP_K = flags.DEFINE_integer('top_k', 0, 'Sample from the K most likely tokens; 
 TOP_P = flags.DEFINE_float(
   'top_p', 1.0, 'Sample from the fewest tokens with this total probability.'
 )
-SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.')
+SEED = flags.DEFINE_integer('seed', 0, 'Seed of the samples.', 0, models.LARGEST_SEED)
 COMPARE = flags.DEFINE_integer(
   'compare', 0, 'Number of tokens by which decoding is timed.', lower_bound=0
 )
@@ -51,15 +56,18 @@ def execute(*folders: str) -> None:
     compare(model, folders[0], COMPARE.value)
     return
   begin = time.perf_counter()
+  prompt = PROMPT.value.encode()
+  if SUFFIX.value:
+    prompt = infilling.prompt(prompt, SUFFIX.value.encode())
   parts = model.generate(
-    [PROMPT.value.encode()] * N.value,
+    [prompt] * N.value,
     max_bytes=MAX_BYTES.value,
     seed=SEED.value,
     temperature=TEMPERATURE.value,
     top_k=TOP_K.value,
     top_p=TOP_P.value,
   )
-  first, rest = itertools.tee(parts)
+  first, rest = itertools.tee(infilling.middles(parts) if SUFFIX.value else parts)
   sys.stdout.write(PROMPT.value)
   for text in generated_text.as_text(part[0] for part in first):
     sys.stdout.write(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `evaluate` prints and writes of a model's scores."""
+"""The output of `evaluate`: lines and CSV files of a model's scores."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ LOG_2 = float(np.log(2))
 def summary(
   model: TrainedModel, texts: Sequence[bytes], losses: Sequence[TokenLoss], seconds: float
 ) -> Iterator[str]:
-  """Lines that say how well the model predicts the texts."""
+  """Lines about the model's predictions of the texts."""
   scored = [loss for loss in losses if loss.bytes.sum()]
   tokens, size = (sum(int(count) for count in counts) for counts in (
     (loss.nats.size for loss in scored), (loss.bytes.sum() for loss in scored)
@@ -43,7 +43,7 @@ def summary(
   if total > size:
     yield f'{(total - size) / total:.2%} of the bytes are not scored: the model has no BOS'
   if model.tokenizer is not None and not model.tokenizer.lossless:
-    yield 'the tokenizer does not give every text back, so this is too low'
+    yield 'the tokenizer does not restore every text, so this is too low'
   yield 'bits per byte by the place of a token in its document:'
   first = 0
   while any(loss.nats.size > first for loss in losses):
@@ -56,18 +56,31 @@ def summary(
 
 
 def of_bytes(
-  texts: Sequence[bytes], losses: Sequence[TokenLoss], found: byte_law.ByteLoss
-) -> Iterator[str]:
-  """Lines on the exact law of bytes, next to that of the texts' own tokens."""
+  texts: Sequence[bytes], losses: Sequence[TokenLoss], found: byte_law.ByteLoss,
+  leak: str = 'report',
+) -> Iterator[str]:  # fmt: skip
+  """Lines on the exact law of bytes, next to that of the texts' own tokens.
+
+  Args:
+    texts: the documents.
+    losses: of their tokens.
+    found: of their bytes.
+    leak: how lost probability was treated, as `evaluate` names it.
+  """
   size = sum(map(len, texts))
   bits = lambda rows: sum(float(nats.sum()) for nats in rows) / LOG_2 / size
-  yield f'{bits(found.nats):.4f} bits_per_byte_bytes, over all covers'
+  yield f'{bits(found.nats):.4f} bits_per_byte_bytes, {LAWS[leak]}'
   yield f'{bits([loss.nats for loss in losses]):.4f} bits_per_byte_tokens, of the encoding'
   yield f'{found.leak:.2e} leak_nats_per_token, to tokens that may not follow'
   yield f'{found.sum_error:.1e} next_byte_sum_error: |bytes + end + leak − 1|, at most'
   yield f'{found.evaluations / size:.2f} evaluations of the model for a byte'
 
 
+LAWS = {
+  'report': 'over all covers',
+  'renormalise': 'over all covers, the probabilities of each byte scaled to 1',
+  'beam': 'over the token sequences that the beam follows',
+}
 SCORES = {  # quantity of `multiple_choice.quantities` -> in words
   'accuracy_log_likelihood': 'accuracy: the likeliest of the letters',
   'accuracy_one_token': 'probability that the first token is the right letter',
@@ -80,7 +93,7 @@ SCORES = {  # quantity of `multiple_choice.quantities` -> in words
 
 
 def answered(model: TrainedModel, asked: Sequence[questions.Question]) -> Iterator[str]:
-  """Lines that say how well the model answers questions."""
+  """Lines about the model's answers to questions."""
   if model.tokenizer is None:
     raise InputError('this model has no tokenizer, with which questions could be asked.')
   mesh = model.mesh or sharding.make_mesh({}, jax.devices()[:1])

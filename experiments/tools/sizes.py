@@ -57,7 +57,7 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def files() -> dict[str, bytes]:
-  """What is encoded: text and code that nothing was trained on, and a compiled library."""
+  """The encoded files: held-out text and code, and a compiled library."""
   held_out = lambda name: b''.join(
     document
     for split in ('test', 'validation')
@@ -81,7 +81,7 @@ def codecs() -> dict[str, Tokenizer]:
 
 
 def size(tokenizer: Tokenizer, data: bytes) -> int | None:
-  """Bytes of the container; None where the tokenizer does not give the file back."""
+  """Bytes of the container; None if the tokenizer does not restore the file."""
   try:
     content = container.to_bytes(tokenizer, data)
   except InputError:

@@ -22,7 +22,7 @@ QUIET = 120  # seconds without a write after which a run no longer passes for al
 
 
 def report(folder: pathlib.Path, now: float) -> str:
-  """The state of a run by its files at the time `now`, in seconds since 1970."""
+  """The state of a run, read from its files at the time `now`, in seconds since 1970."""
   tables = sorted((folder / 'tables').glob('*.json'), key=_written)
   words = [f'tables finished: {", ".join(path.stem for path in tables) or "none"}']
   lines = metrics.read(folder / 'metrics.jsonl')
@@ -55,7 +55,7 @@ def _training(folder: pathlib.Path, lines: list[dict[str, Any]], now: float) -> 
 
 
 def _pulse(folder: pathlib.Path, now: float) -> str:
-  """Whether the run seems alive: from outside, the age of its last write is all there is."""
+  """Whether the run seems alive, judged by the age of its last write."""
   newest = _newest(folder)
   age = now - _written(newest)
   if newest.name == 'report.md':  # the last that a run writes
@@ -69,13 +69,13 @@ def _pulse(folder: pathlib.Path, now: float) -> str:
 
 
 def _newest(folder: pathlib.Path) -> pathlib.Path:
-  """The file below it that was written last; itself if it has none."""
+  """The newest file below a folder; the folder itself if it has none."""
   files = (pathlib.Path(room, name) for room, _, names in os.walk(folder) for name in names)
   return max(files, key=_written, default=folder)
 
 
 def _written(path: pathlib.Path) -> float:
-  """When a file was written; long ago if the run has just taken it away."""
+  """The time a file was written; long ago if the run has just removed it."""
   try:
     return path.stat().st_mtime
   except FileNotFoundError:
@@ -83,7 +83,7 @@ def _written(path: pathlib.Path) -> float:
 
 
 def _mean(value: float | list | None) -> str:
-  """Of the replicas, if there are several; what was not finite is null in the file."""
+  """The mean over replicas, if there are several; non-finite numbers are null in the file."""
   return f'{np.mean(np.array(value, float)):.4f}'
 
 
@@ -120,7 +120,7 @@ def execute(*places: str) -> None:
     folder = pathlib.Path(places[0]) if here else outline(places[0], pathlib.Path(own))
     if not (folder / 'config.json').is_file():
       raise InputError(
-        f'{places[0]} is no workdir: it has no config.json; name the --workdir of a run.'
+        f'{places[0]} is not a workdir: it has no config.json; name the --workdir of a run.'
       )
     print(report(folder, time.time()))
 

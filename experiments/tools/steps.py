@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recipe's own training step without its data: found by name, compiled, ready to run."""
+"""A recipe's training step without its data: found by name, compiled, ready to run."""
 
 import functools
 import importlib
@@ -58,13 +58,13 @@ class Ready:
 
   @functools.cached_property
   def account(self) -> compiled_step.Step:
-    """What the step takes, by the compiler."""
+    """The compiler's figures for the step."""
     training = self._training
     variables = training.shapes['variables']
     return compiled_step.account(self.compiled, variables, training.flops, self.seconds)
 
   def run(self) -> tuple[float, dict[str, jax.Array]]:
-    """Runs the step once, to its end: the seconds that it took, and its metrics."""
+    """Runs the step once and waits for it; returns its seconds and its metrics."""
     begin = time.perf_counter()
     self.state, metrics = self.compiled(self.state, self.batch)
     jax.block_until_ready((self.state, metrics))
@@ -83,6 +83,6 @@ class Ready:
 
 
 def prepare(recipe: Recipe, config: ConfigDict, model: str) -> Ready:
-  """The step of a recipe's model, on the devices that the config spreads it over."""
+  """The step of a recipe's model, on the devices of the config's mesh."""
   one, mesh = recipe.train_specs(config)[model](), sharding.make_mesh(config.mesh)
   return Ready(one, mesh, config.seed, config.accumulate)

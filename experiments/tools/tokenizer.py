@@ -11,6 +11,7 @@ any tokenizer file; for tiktoken ranks, add the rule that splits text: FILE:cl10
 """
 
 import collections
+import math
 import os
 import pathlib
 import unicodedata
@@ -49,7 +50,7 @@ def train(family: str, out: str) -> str:
   options: dict[str, Any] = {} if RULE.value is None else {'rule': RULE.value}
   if PARENT.value is not None:
     options['parent'] = _bpe(PARENT.value)
-  if MEGABYTES.value <= 0:
+  if not 0 < MEGABYTES.value < math.inf:
     raise InputError(f'--megabytes must be positive; got {MEGABYTES.value}.')
   _check_out(out)
   registry.check(family, options, VOCAB_SIZE.value)
@@ -172,7 +173,7 @@ def repeated(bytes_of: dict[int, bytes]) -> list[int]:
 def _bpe(path: str) -> BPE:
   found = tokenizers.load(path)
   if not isinstance(found, BPE):
-    raise InputError(f'{path} is no file of ours with a BPE: its merges cannot be kept.')
+    raise InputError(f'{path} is not a BPE file of this project, so its merges cannot be kept.')
   return found
 
 

@@ -75,6 +75,7 @@ def train(
   validation: Source | None = None,
   start: Mapping[int, TrainedModel] | None = None,
   another: int = 0,
+  text: str | None = None,
   **changes: Any,
 ) -> list[Fitted]:
   """Models of the section `base`, one for each seed.
@@ -88,6 +89,7 @@ def train(
     validation: text for a learning curve.
     start: seed -> the model that training continues from; by default it begins anew.
     another: added to the seeds.
+    text: the source of the documents, if it is not the config's.
     **changes: of the section.
   """
   options = ConfigDict(config.base.to_dict() | changes)
@@ -106,9 +108,17 @@ def train(
   initial = None if start is None else lambda seed, new: start[seed].variables
   model = make_model(config, tokenizer.vocab_size, **changes)
   return fit.fit(
-    config, run, options, name, model, batches,
-    evaluations=evaluations, tokenizer=tokenizer, initial=initial,
-  )  # fmt: skip
+    config,
+    run,
+    options,
+    name,
+    model,
+    batches,
+    evaluations=evaluations,
+    tokenizer=tokenizer,
+    initial=initial,
+    text=text,
+  )
 
 
 def held_out(config: ConfigDict) -> Excerpts:

@@ -42,9 +42,15 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   unchanged = judge.score(models, judge.held_out(config), np.zeros(old.vocab_size, bool))
   is_new = pieces.match(old, new) < 0
   scratch = judge.train(
-    config, run, 'languages/scratch', new, language.train,
-    validation=language.validation, another=judge.ANOTHER,
-  )  # fmt: skip
+    config,
+    run,
+    'languages/scratch',
+    new,
+    language.train,
+    validation=language.validation,
+    another=judge.ANOTHER,
+    text=options.texts,
+  )
   learning.add(curves, {'method': 'scratch', 'dictionary': '0'}, scratch)
   found: dict[tuple[str, str, int], Scores] = {}
   found['scratch', '0', 0] = judge.score([one.model for one in scratch], language.test, is_new)
@@ -64,9 +70,17 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
       for step in options.steps if method in options.continued else ():
         watched = step == max(options.steps)
         fitted = replacement.continued(
-          config, run, new, language.train, at, made, step, 'languages',
+          config,
+          run,
+          new,
+          language.train,
+          at,
+          made,
+          step,
+          'languages',
           language.validation if watched else None,
-        )  # fmt: skip
+          options.texts,
+        )
         if watched:
           learning.add(curves, at, fitted, scratch)
         found[method, share, step] = judge.score(
@@ -202,13 +216,10 @@ def check(config: ConfigDict) -> None:
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte against steps."""
-  points: dict[str, list[tuple[float, Row]]] = {}
-  for row in select(rows, 'languages', 'bits_per_byte'):
-    label = row.where['method']
-    if label in ('wechsel', 'known'):
-      label += f', {row.where["dictionary"]} % of the dictionary'
-    points.setdefault(label, []).append((float(row.where['step']), row))
-  panel = plots.row_curves('Another language', 'steps', 'bits per byte', points)
+  points = learning.by_steps(select(rows, 'languages', 'bits_per_byte'))
+  ends = {'trained from scratch': points.pop('scratch', [])}
+  levels = {label: row.measured or 0.0 for label, found in ends.items() for _, row in found}
+  panel = plots.row_curves('Another language', 'steps', 'bits per byte', points, levels=levels)
   caption = 'Bits per byte in the other language, before and after continued training in it.'
   found = [panel] if points else []
   found += learning.panels(rows, 'languages_learning')

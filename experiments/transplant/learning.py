@@ -4,7 +4,7 @@
 WECHSEL's claim of up to 64 times less training is about the speed, not about the end.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,14 +60,20 @@ def add(
         rows.add(at, COLUMNS[2], stats.mean(worth / step), '', note)
 
 
+def by_steps(rows: Iterable[Row]) -> dict[str, list[tuple[float, Row]]]:
+  """Method, with its share of a dictionary -> (step, row)."""
+  points: dict[str, list[tuple[float, Row]]] = {}
+  for row in rows:
+    share = row.where.get('dictionary', '0')
+    label = row.where['method'] + (f', {share} % of the dictionary' if share != '0' else '')
+    points.setdefault(label, []).append((float(row.where['step']), row))
+  return points
+
+
 def panels(rows: Sequence[Row], table: str) -> list[Panel]:
   """The curves, and the speed-up of each method."""
   found = []
   for column, title in ((COLUMNS[0], 'Learning curves'), (COLUMNS[2], 'Speed-up over scratch')):
-    points: dict[str, list[tuple[float, Row]]] = {}
-    for row in select(rows, table, column):
-      more = f', {row.where["dictionary"]} %' if row.where.get('dictionary', '0') != '0' else ''
-      points.setdefault(row.where['method'] + more, []).append((float(row.where['step']), row))
-    if points:
+    if points := by_steps(select(rows, table, column)):
       found.append(plots.row_curves(title, 'steps', column.replace('_', ' '), points))
   return found

@@ -102,7 +102,7 @@ def trained_pairs(config: ConfigDict, run: Run) -> dict[str, list[tuple[np.ndarr
   donors = {
     'seeds': train('seeds', prose, another=judge.ANOTHER),
     'widths': train('widths', prose, another=judge.ANOTHER, dim=narrow),
-    'texts': train('texts', code, another=judge.ANOTHER),
+    'texts': train('texts', code, another=judge.ANOTHER, text=config.noise_anchor.other),
   }
   return {pair: list(zip(own, base, strict=True)) for pair, own in donors.items()}
 

@@ -44,9 +44,14 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
     is_new = pieces.match(old, new) < 0
     watched = label == options.continued
     scratch = judge.train(
-      config, run, f'transplant/scratch,new={label}', new, documents,
-      validation=validation if watched else None, another=judge.ANOTHER,
-    )  # fmt: skip
+      config,
+      run,
+      f'transplant/scratch,new={label}',
+      new,
+      documents,
+      validation=validation if watched else None,
+      another=judge.ANOTHER,
+    )
     if watched:
       learning.add(curves, {'new': label, 'method': 'scratch'}, scratch)
     donors = [one.model for one in scratch]
@@ -140,8 +145,9 @@ def continued(
   steps: int,
   table: str = 'transplant',
   validation: Source | None = None,
+  text: str | None = None,
 ) -> list[Fitted]:
-  """The transplants after more training on documents."""
+  """The transplants after more training on documents, of the source `text` if not the config's."""
   start = {config.seed + i: model for i, model in enumerate(made)}
   changes = {
     'steps': steps, 'rates': (config.continued.rate,), 'warmup': config.continued.warmup,
@@ -149,7 +155,7 @@ def continued(
   }  # fmt: skip
   path = f'{table}/{name(**where, step=steps)}'
   return judge.train(
-    config, run, path, new, documents, validation=validation, start=start, **changes
+    config, run, path, new, documents, validation=validation, start=start, text=text, **changes
   )
 
 
@@ -213,10 +219,8 @@ def train_specs(config: ConfigDict) -> TrainSpecs:
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte before and after continued training."""
   options = config.transplant
-  points: dict[str, list[tuple[float, Row]]] = {}
-  for row in select(rows, 'transplant', 'bits_per_byte', new=options.continued):
-    if row.where['method'] in options.long:
-      points.setdefault(row.where['method'], []).append((float(row.where['step']), row))
+  measured = select(rows, 'transplant', 'bits_per_byte', new=options.continued)
+  points = learning.by_steps(row for row in measured if row.where['method'] in options.long)
   levels = {
     label: row.measured
     for label, of in (('the old model', 'unchanged'), ('trained from scratch', 'scratch'))

@@ -100,7 +100,7 @@ TABLE = recipe.Table(
   'coverage',
   measure,
   caption='Pictures of tokens. `covered_share` is of the assigned characters of the Basic '
-  'Multilingual Plane; blocks of which a font has nothing are left out. Faithful rows are the '
+  'Multilingual Plane; blocks without characters in the font are left out. Faithful rows are the '
   'paper’s: tokens drawn alike share one row; `deduped` adds a random direction to each shared '
   'row.',
   shown=(

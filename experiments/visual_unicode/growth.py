@@ -74,7 +74,7 @@ def flops(options: ConfigDict, vocab_size: int) -> Flops:
 
 
 def stage_steps(options: ConfigDict, vocab_size: int) -> int:
-  """Steps of each stage, such that together they cost as much as the monolithic model."""
+  """Steps of each stage; all stages together cost as much as the monolithic model."""
   per_token = flops(options, vocab_size)
   stages = sum(per_token.step(1, below) for below in range(options.layers))
   return max(1, round(options.steps * per_token.step(options.layers) / stages))
@@ -224,7 +224,7 @@ class Training:
 def _together(
   where: Mapping[str, Any], several: Sequence[Sequence[TrainedModel]], parts: Sequence[Result]
 ) -> Result:
-  """Models that cost what several trainings cost."""
+  """Models whose cost is the sum of several trainings."""
   return Result(
     where, several, sum(part.tokens for part in parts), sum(part.flops for part in parts)
   )

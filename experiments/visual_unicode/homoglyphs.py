@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look-alike letters in the context: who reads on, visual, trained or byte-level rows?
+"""Look-alike letters in the context, under visual, trained and byte-level rows.
 
 Some letters of a text are replaced by look-alikes; the model reads the replaced text and
 predicts each token of the clean text at its place (`lib.glyphs.look_alikes.aligned`). So the
@@ -31,7 +31,9 @@ Lists = Mapping[str, Mapping[str, str]]
 def check(config: ConfigDict) -> None:
   """Raises InputError for invalid rates, and as `loss` does."""
   loss.check(config)
-  models.check_arms(config.homoglyphs.arms, 'homoglyphs.arms')
+  for field in ('arms', 'byte_arms'):
+    models.check_arms(config.homoglyphs[field], f'homoglyphs.{field}')
+  models.check_arms([config.homoglyphs.reference], 'homoglyphs.reference')
   passages(config, 1)
 
 
@@ -74,7 +76,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
 
 
 def _add_lists(rows: Rows, config: ConfigDict, lists: Lists) -> None:
-  """How many letters can be imitated, and whether the training text has what imitates them."""
+  """The number of letters with look-alikes, and whether the training text has these look-alikes."""
   whole = sources.sample(sources.open_source(config.data.source, 'train'), 2**26)
   counts = collections.Counter(b''.join(whole).decode('utf-8', 'replace'))
   pairs = {
@@ -130,7 +132,7 @@ def aligned_text(
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
-  """What an attacked context costs, by rate, a panel for each list of look-alikes."""
+  """The cost of an attacked context by rate, a panel for each list of look-alikes."""
   series: dict[str, dict[str, list[tuple[float, Row]]]] = {}
   for row in select(rows, 'homoglyphs', 'extra_bits_per_byte'):
     at = row.where

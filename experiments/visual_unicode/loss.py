@@ -26,7 +26,7 @@ DIFFERENCE = 'above 0: worse than the reference; paired by seed and document'
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for text or models that cannot be had."""
+  """Raises InputError for missing text, or models that cannot be built."""
   text.check(config)
   models.check(config.loss, 'loss')
   text.check_sizes(config, config.loss)
@@ -90,7 +90,7 @@ def unigram_nats(counted: np.ndarray, vocab_size: int, test: HeldOut) -> np.ndar
 def _add_arm(
   rows: Rows, config: ConfigDict, arm: str, trained: Sequence[Fitted], bits: np.ndarray
 ) -> None:
-  """What an arm reached, and its way there."""
+  """The final loss of an arm, and its learning curve."""
   where, options = {'arm': arm}, config.loss
   read = text.epochs_read(config, options)
   note = f'test text after {options.steps} steps' + (f'; {read}' if read else '')

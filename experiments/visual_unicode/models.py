@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models of the recipe: one decoder and one trained LM head over input rows that are given.
+"""The models of the recipe: one decoder and one trained LM head over different input rows.
 
 The arms differ in their rows alone: seeds of equal number have the same decoder, the same LM head
 and the same batches in every arm, so that their losses are compared in pairs.
@@ -63,7 +63,7 @@ ARMS = {
 
 
 def check_arms(arms: Iterable[str], where: str) -> None:
-  """Raises InputError for an arm in the config's field `where` that there is not."""
+  """Raises InputError for an unknown arm in the config's field `where`."""
   for arm in arms:
     if arm not in ARMS:
       raise InputError(f'{where}: {arm!r} is not one of {", ".join(ARMS)}.')
@@ -73,6 +73,7 @@ def check(options: ConfigDict, where: str) -> None:
   """Raises InputError for a section, called `where`, whose arms cannot be trained."""
   fit.check(options, where)
   check_arms(options.arms, f'{where}.arms')
+  check_arms(options.get('references', ()), f'{where}.references')
   for arm in options.arms:
     width = arm.removeprefix('code_')
     if width.isdigit() and options.dim % int(width):
@@ -82,7 +83,7 @@ def check(options: ConfigDict, where: str) -> None:
 def make_model(
   config: ConfigDict, options: ConfigDict, arm: str, glyphs: GlyphTable
 ) -> LanguageModel:
-  """The decoder of the section over an arm's rows for the tokens of a glyph table."""
+  """The decoder of the section over the rows of an arm, for the tokens of a glyph table."""
   rows = lambda seed: row_kinds.KINDS[ARMS[arm].rows](glyphs, options.dim, seed)
   return _over(config, options, arm, len(glyphs.bits), rows)
 
@@ -128,10 +129,22 @@ def train(
   opened: Text,
   batches: Batches,
   validation: Sequence[Batch],
+  text: str | None = None,
 ) -> list[Fitted]:
-  """The seeds of an arm over the tokens of a text; their rate is the best on `validation`."""
+  """The seeds of an arm over the tokens of a text; their rate is the best on `validation`.
+
+  `text` is '' where the batches are generated.
+  """
   model, label = make_model(config, options, arm, opened.glyphs), f'{table}/{name(arm=arm)}'
   held_out = {'validation': lambda seed: validation}
   return fit.fit(
-    config, run, options, label, model, batches, evaluations=held_out, tokenizer=opened.tokenizer
+    config,
+    run,
+    options,
+    label,
+    model,
+    batches,
+    evaluations=held_out,
+    tokenizer=opened.tokenizer,
+    text=text,
   )

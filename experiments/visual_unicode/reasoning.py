@@ -128,7 +128,7 @@ def train(
   # Only the first seed chooses the rate.
   validation = list(itertools.islice(batches(config.seed, VALIDATION), options.validation))
   table = f'reasoning/{training}'
-  trained = models.train(config, run, options, table, arm, opened, batches, validation)
+  trained = models.train(config, run, options, table, arm, opened, batches, validation, '')
   return [one.model for one in trained], trained[0].rate
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import grain
 from ml_collections import ConfigDict
 
+from experiments.recipe import naming
 from lib import tokenizers
 from lib.data import epochs, pipeline, sources, token_cache, token_excerpts
 from lib.data.ngram_text import PREFIX
@@ -113,15 +114,16 @@ def draft(config: ConfigDict) -> ConfigDict:
 def open_text(config: ConfigDict, kind: str = '') -> Text:
   """The text of the config with its tokenizer, or with one of another kind."""
   options = config.tokenizer
-  tokenizer = _tokenizer(
-    config.data.source,
-    kind or options.kind,
-    options.vocab_size,
-    options.longest,
-    options.train_bytes,
-    config.glyphs.font,
-    config.homoglyphs.tolerance,
-  )
+  with naming('tokenizer'):
+    tokenizer = _tokenizer(
+      config.data.source,
+      kind or options.kind,
+      options.vocab_size,
+      options.longest,
+      options.train_bytes,
+      config.glyphs.font,
+      config.homoglyphs.tolerance,
+    )
   if not config.glyphs.table or kind:
     glyphs = render_tokens(config, tokenizer)
     return Text(config.data.source, tokenizer, glyphs, config.token_cache)

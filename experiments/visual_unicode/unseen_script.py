@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import fit, recipe
-from experiments.recipe import Pictures, Run
+from experiments.recipe import Pictures, Run, naming
 from experiments.visual_unicode import loss, models, text
 from experiments.visual_unicode.text import Text
 from lib import stats
@@ -41,11 +41,15 @@ def check(config: ConfigDict) -> None:
   options = config.unseen_script
   models.check(options, 'unseen_script')
   text.check(config)
+  for _, source in options.texts:
+    if not source.startswith('tfds:'):  # a set that is not prepared is not measured
+      with naming('unseen_script.texts'):
+        sources.open_source(source, 'test')
   for script in (*options.trained, *options.tested):
     if not letters(config.glyphs.font, script):
       raise InputError(
-        f'unseen_script: the font has no letters of the script {script!r}; scripts are the first '
-        'word of Unicode names, such as LATIN, CYRILLIC or ARMENIAN.'
+        f'unseen_script.trained and tested: the font has no letters of the script {script!r}; '
+        'scripts are the first word of Unicode names, such as LATIN, CYRILLIC or ARMENIAN.'
       )
   shares = options.held_out, options.validation
   if sum(shares) >= 1:
@@ -93,7 +97,9 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   batches = functools.partial(letter_names.batches, lines, options.batch_size)
   bits: dict[tuple[str, str], dict[str, np.ndarray]] = {group: {} for group in groups}
   for arm in options.arms:
-    trained = models.train(config, run, options, 'unseen_script', arm, opened, batches, [validated])
+    trained = models.train(
+      config, run, options, 'unseen_script', arm, opened, batches, [validated], ''
+    )
     fit.add_rate(rows, {'arm': arm}, options, trained[0].rate)
     for group, members in groups.items():
       names = asked(tokenizer, members, options.length)

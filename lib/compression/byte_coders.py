@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokenizers that a byte model drives, by kind.
 
-ac                       one arithmetic-coded stream per document, no windows
-greedy, exact            equal-info windows; tabulated for 12 and 16 bits, else by stepping the byte
-model delay, numbered          the paper's lossless variant, and a numbering of greedy's texts:
-tables top, parsed, pruned      dictionaries of 2^bits texts that the byte model chooses
+ac                   one arithmetic-coded stream per document, no windows
+greedy, exact        equal-info windows; tables for 12 and 16 bits, otherwise the byte model steps
+delay, numbered      tables: the paper's lossless variant, and a numbering of the texts of greedy
+top, parsed, pruned  dictionaries of 2^bits texts that the byte model selects
 """
 
 import functools

@@ -3,8 +3,7 @@
 
 Encoder and decoder must see the same floats. So the model runs in float32 at the highest precision,
 always with the shapes in its file, and its results for a text never depend on the batch: rows do
-  not
-interact, and cache slots depend only on the text.
+not interact, and cache slots depend only on the text.
 
 A text may be longer than the context. When the context is full, the model is reset and reads the
 newer half again. So both ends see the same part of the text at each byte, and no distance is larger

@@ -17,10 +17,10 @@ from lib.errors import InputError
 from lib.tokenizers import utf8
 
 EMBEDDED = ('topics', 'docstrings', 'source', 'headers', 'names')
-HEADERS = ('numpy', 'numba')  # packages whose C and C++ files stand beside Python's headers
+HEADERS = ('numpy', 'numba')  # packages whose C and C++ files are used with Python's headers
 NAMES = range(0x20, 0x30000)  # characters whose names are text
 NAMES_EACH = 200  # names in one document
-FEW = 20  # documents; fewer are dealt in blocks
+FEW = 20  # documents; fewer documents are split into blocks
 BLOCK = 8192  # bytes of a block at most
 
 Categories = Mapping[str, Sequence[bytes]]  # name -> documents
@@ -34,7 +34,7 @@ def open_categories(spec: str) -> Categories:
       characters; or a path.
 
   Raises:
-    InputError: a path that is no folder, or has fewer than two categories with text.
+    InputError: a path that is not a folder, or has fewer than two categories with text.
   """
   if spec == 'stdlib':
     return _embedded()
@@ -57,7 +57,7 @@ def check(spec: str) -> list[pathlib.Path]:
   folder = pathlib.Path(spec)
   if not os.path.isdir(folder):  # unlike `is_dir`, for a name of any length
     raise InputError(
-      f'{spec[:100]!r} is no folder: give one with a file or a folder for each category.'
+      f'{spec[:100]!r} is not a folder: give one with a file or a folder for each category.'
     )
   there = [one for one in sorted(folder.iterdir()) if not one.name.startswith('.')]
   there = [one for one in there if one.is_dir() or one.suffix in ('', '.txt')]
@@ -69,8 +69,8 @@ def check(spec: str) -> list[pathlib.Path]:
 def halves(categories: Categories, seed: int, *most: int) -> tuple[Categories, Categories]:
   """Two samples of each category, of up to `most` bytes each, that share no text.
 
-  `units` of them are dealt to the one or to the other. What the second has in common with any text
-  of the first is cut out of it (`lib.data.overlap`).
+  Their `units` are assigned to one sample or the other. Text that the second shares with the first
+  is cut out of it (`lib.data.overlap`).
 
   Raises:
     InputError: a category of which one half is empty.
@@ -103,7 +103,7 @@ def take(documents: Sequence[bytes], size: int) -> list[bytes]:
 
 
 def units(documents: Sequence[bytes]) -> Sequence[bytes]:
-  """What is dealt out at random: the documents, or blocks of them where they are fewer than FEW."""
+  """The units of random assignment: documents, or their blocks if there are fewer than FEW."""
   if len(documents) >= FEW:
     return documents
   return [block for document in documents for block in blocks(document)]

@@ -3,12 +3,13 @@
 
 A folder contains splits of one source under one tokenizer:
 
-  SPLIT.plan.json                                   what the split is made of, written first
-  tokens-SPLIT.array_record-00000-of-00004          documents in the source's order, complete or
-  absent done/SPLIT-00000.json                             its counts, written after the shard
-  dataset_info.json, features.json                  TFDS's, once a split is complete
+  SPLIT.plan.json                           the parameters of the split, written first
+  tokens-SPLIT.array_record-00000-of-00004  a shard: documents in the source's order
+  done/SPLIT-00000.json                     counts of the shard, written after it
+  dataset_info.json, features.json          TFDS's metadata, once a split is complete
 
-A shard depends on the plan and its number alone, so writing it again gives the same bytes.
+A shard is complete or absent. It depends only on the plan and its number, so writing it again gives
+the same bytes.
 """
 
 import dataclasses
@@ -232,7 +233,7 @@ def _encode(source: Source, indices: Iterable[int], tokenizer: Tokenizer) -> Ite
   group: list[bytes] = []
   for index in indices:
     group.append(source[index])
-    if len(group) == tokenizer.together:
+    if len(group) == tokenizer.preferred_batch:
       yield from tokenizer.cover_batch(group)
       group = []
   yield from tokenizer.cover_batch(group)

@@ -8,6 +8,7 @@ different degrees, so they are not comparable. The scales `gpu` and `paper` refu
 import functools
 import math
 
+from lib import memory
 from lib.data import sources
 from lib.data.ngram_text import PREFIX
 from lib.errors import InputError
@@ -27,15 +28,22 @@ def check(
     source: what `open_source` takes; its train split is measured.
     read_bytes: bytes that training reads: steps × rows × bytes of a row.
     scale: of the config.
-    limit_bytes: the most bytes of text that the run uses; with a limit, endless text is finite.
+    limit_bytes: the most bytes of text that the run uses, all at once; with a limit, endless text
+      is finite.
 
   Raises:
-    InputError: at `gpu` and `paper` scale, more than MOST epochs.
+    InputError: at `gpu` and `paper` scale, more than MOST epochs; or text with a limit, which is
+      held in memory, does not fit.
   """
   endless = source.startswith(PREFIX)
   size = min(math.inf if endless else _size(source), limit_bytes)
   if math.isinf(size):
     return ''
+  if math.isfinite(limit_bytes) and size > (free := memory.of_host()):
+    raise InputError(
+      f'{size / 1e9:,.0f} GB of the text of {field} {source!r} do not fit into memory, of which '
+      f'{free / 1e9:,.0f} GB are free: choose a smaller train_bytes.'
+    )
   epochs = read_bytes / size
   if scale in REFUSED_AT and epochs > MOST:
     other = 'a larger part of it' if size == limit_bytes else f'{field} {PREFIX}{source}'

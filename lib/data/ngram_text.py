@@ -198,6 +198,10 @@ def open_text(spec: str, split: str) -> NgramText:
       )
     options[key] = int(value)
   source = ','.join(parts)
+  if not source:
+    raise InputError(
+      f'{spec!r} names no text to count; give one after ngram:, such as ngram:stdlib.'
+    )
   if source.startswith(PREFIX):
     raise InputError(f'{spec!r} counts an endless text; give a finite source after ngram:.')
   known = OPTIONS | options

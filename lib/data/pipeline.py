@@ -266,7 +266,7 @@ def _put(table: np.ndarray, start: int, segment: int, tokens: np.ndarray) -> Non
 
 @functools.lru_cache
 def _order(size: int, seed: int) -> grain.MapDataset:
-  """Endless places of `size` documents, shuffled anew in each pass."""
+  """Endless places of `size` documents, shuffled again in each pass."""
   return grain.MapDataset.range(size).seed(seed).shuffle().repeat()
 
 

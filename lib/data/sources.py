@@ -169,7 +169,7 @@ def _describe_sample(
 
 
 def identify(spec: str, split: str) -> str:
-  """A digest (hex) of the documents of a split, or of what tells one version of them from another.
+  """A digest (hex) of the documents of a split, or of properties that identify their version.
 
   Own files and the embedded corpus are read whole. Of a TFDS set it is the size, the beginning and
   the end, where its index is, of each file.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several models over different tokenizers as one law of bytes."""
+"""Several models over different tokenizers, combined into one distribution of bytes."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,12 @@ RULES = ('mixture', 'average', 'product')
 
 
 def scores(models: Sequence[ByteTexts], texts: Sequence[bytes]) -> dict[str, np.ndarray]:
-  """Nats of each text under each model and each way to join them, float64 [texts] each.
+  """Nats of each text under each model and each combination, float64 [texts] each.
 
   Laws of the next byte are scaled to a sum of 1 first. `mixture` is the mean of the models' laws of
-  whole texts: each model weighs as much as it has predicted so far. `average` is the mean of their
-  laws of the next byte, at each byte anew; `product` is the geometric mean of these, scaled to 1.
+  whole texts: a model's weight is its probability of the text so far. `average` is the mean of
+  their laws of the next byte, with equal weights at each byte; `product` is the geometric mean of
+  these, scaled to 1.
 
   Args:
     models: a reader of as many texts as there are, of each model.

@@ -22,7 +22,7 @@ from lib.tokenizers.covers import Follow, State, Words
 END = 256  # the symbol after the last byte of a text
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False, slots=True, weakref_slot=True)
 class Node:
   """A canonical sequence of tokens that is the beginning of a text.
 
@@ -89,6 +89,7 @@ class Vocabulary:
     self.words, self.follow, self.ends = Words(pieces), follow, np.array(ends, int)
     self.root = Node(None, -1, 0, 0, follow.start)
     self.allowed = functools.lru_cache(1 << 14)(self._allowed)
+    self._allowed_bytes = functools.lru_cache(1 << 14)(lambda state: self.allowed(state).tobytes())
     self.after = functools.lru_cache(1 << 16)(follow.after)
     self.split = functools.lru_cache(1 << 16)(self._split)
 
@@ -126,7 +127,7 @@ class Vocabulary:
       InputError: no tokens cover it.
     """
     root = self.root if root is None else root
-    nodes, parents, rows, live = [root], [-1], [self.allowed(root.state)], [0]
+    nodes, parents, rows, live = [root], [-1], [self._allowed_bytes(root.state)], [0]
     over = []
     for stop in range(root.place + 1, len(text) + 1):
       kept = []
@@ -134,7 +135,7 @@ class Vocabulary:
         held = text[nodes[number].place : stop]
         first, last = self.words.interval(held)
         row = rows[number]
-        if first == last or not row[first:last].any():
+        if row.find(1, first, last) < 0:
           continue
         over.append((number, stop, first, last))
         if self.words.ordered[first] == held:
@@ -142,9 +143,9 @@ class Vocabulary:
             kept.append(len(nodes))
             nodes.append(self.child(nodes[number], int(self.words.order[first])))
             parents.append(number)
-            rows.append(self.allowed(nodes[-1].state))
+            rows.append(self._allowed_bytes(nodes[-1].state))
           first += 1
-        if row[first:last].any():
+        if row.find(1, first, last) >= 0:
           kept.append(number)
       if not kept:
         raise not_covered(text[:stop])

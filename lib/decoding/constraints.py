@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which ids may be sampled next: an automaton over ids that the sampling loop follows.
+"""Constraints on the ids that are sampled next, as an automaton over ids.
 
 A prompt rarely ends at a token boundary, and its last tokens would imply that the text ends there.
 So the tokens that a further byte could change are held back, and sampled again among tokens that
-spell the held-back bytes: the text continues the prompt's exact bytes. A window is the smallest
-number of tokens with their own text; for an ordinary tokenizer it is one token.
+spell the held-back bytes: the text continues the prompt's exact bytes. This is for tokenizers whose
+encodings cannot be followed, such as windows of arithmetic codes; for all others a cover of the
+prompt is sampled, which has no bias (`lib.language_model.prompts`). A window is the smallest number
+of tokens with their own text; for an ordinary tokenizer it is one token.
 """
 
 import dataclasses
@@ -31,7 +33,7 @@ class Constraint(NamedTuple):
 
 
 def allow(ids: Sequence[int] | np.ndarray, vocab_size: int, texts: int) -> Constraint:
-  """Only these ids, at every place of so many texts.
+  """A constraint that allows only these ids at every place, for a number of texts.
 
   Raises:
     InputError: no id.
@@ -68,7 +70,7 @@ def pieces(tokenizer: Tokenizer) -> Pieces:
 
 
 def hold_back(tokenizer: Tokenizer, prompt: bytes, window: int = 1) -> tuple[np.ndarray, bytes]:
-  """The prompt's tokens that no further byte can change, and the bytes after them.
+  """The prompt's tokens that no later byte can change, and the bytes after them.
 
   Args:
     tokenizer: of the model.
@@ -95,7 +97,7 @@ def hold_back(tokenizer: Tokenizer, prompt: bytes, window: int = 1) -> tuple[np.
 
 
 def spell(windows: Pieces, held: Sequence[bytes], vocab_size: int) -> Constraint:
-  """Whole windows, of which the first ones spell the bytes held back, and any after them.
+  """A constraint to whole windows: the first spell the bytes held back, any may follow.
 
   A window may end within the bytes held back, or spell more than them.
 

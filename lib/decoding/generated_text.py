@@ -23,7 +23,7 @@ from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.foreign import Foreign
 
 LEAST_SLOTS = 64
-BROKEN = '\ufffd'.encode()  # what a library writes for the beginning of a character
+BROKEN = '\ufffd'.encode()  # what libraries write for an incomplete character
 
 
 def generate(
@@ -41,7 +41,7 @@ def generate(
   rows: Any = None,
   begun: Sequence[tuple[list[int], bytes]] | None = None,
 ) -> Iterator[list[bytes]]:
-  """The bytes that follow each prompt, as they are sampled; without a limit the caller stops it.
+  """Generates bytes after each prompt; without a limit, the caller stops it.
 
   Without `begun`, tokens of a prompt that a further byte could change are sampled again, among
   those that spell its last bytes.
@@ -136,7 +136,7 @@ def _decoded(
   known: list[list[int]],
   ends: frozenset[int],
 ) -> Iterator[list[bytes]]:
-  """What a library writes for the sampled ids after those known; whole characters alone.
+  """The library's text of the sampled ids after the known ones, up to the last whole character.
 
   All ids of a text are decoded again with the new ones, for a library may write a token in another
   way after others.
@@ -155,7 +155,7 @@ def _decoded(
 
 
 def _cut(parts: Iterable[list[bytes]], texts: int, max_bytes: int | None) -> Iterator[list[bytes]]:
-  """At most so many bytes of each text."""
+  """The first bytes of each text, up to the limit."""
   left = [np.inf if max_bytes is None else max_bytes for _ in range(texts)]
   for part in parts:
     given = [text[: int(min(room, len(text)))] for text, room in zip(part, left, strict=True)]
@@ -167,7 +167,9 @@ def _cut(parts: Iterable[list[bytes]], texts: int, max_bytes: int | None) -> Ite
 
 
 def as_text(parts: Iterable[bytes]) -> Iterator[str]:
-  """Bytes as they come as text as it comes: a character once whole, invalid UTF-8 as U+FFFD."""
+  """Turns a stream of bytes into a stream of text: whole characters, and U+FFFD for invalid
+  UTF-8.
+  """
   decoder = codecs.getincrementaldecoder('utf-8')('replace')
   for part in parts:
     if text := decoder.decode(part):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loss of an LM head over rows that all sequences share, on whatever mesh is in force."""
+"""The loss of an LM head over rows that all sequences share, on any mesh."""
 
 import functools
 
@@ -25,8 +25,8 @@ def lm_head_loss(
 ) -> jax.Array:
   """Nats [B, T] (float32) of targets [B, T] under softmax(hidden · tableᵀ + bias).
 
-  Where the mesh spreads the vocabulary, each device reads its own rows. What a z-loss adds, [B, T],
-  is sown as the loss 'z_loss' of the module.
+  If the mesh shards the vocabulary, each device reads its own rows. The z-loss, [B, T], is sown as
+  the loss 'z_loss' of the module.
 
   Args:
     module: the embedding.
@@ -44,7 +44,7 @@ def lm_head_loss(
   if even and (devices > 1 or by_kernel):
     axis = TENSOR if devices > 1 else None
     call = functools.partial(sharded_linear_cross_entropy, axis=axis, batch_axes=BATCH_AXES)
-  else:  # what is not told apart must be split by the compiler, which no kernel can be
+  else:  # the compiler must shard this case, and it cannot shard a kernel
     name = 'chunked' if by_kernel else None
     call = functools.partial(linear_cross_entropy, implementation=name)
   nats, penalties = call(hidden, table, targets, bias=bias, z_loss=z_loss)

@@ -169,11 +169,12 @@ class PartlyRandom(nn.Module):
 
 
 class Interchangeable(PartlyRandom):
-  """Rows in two halves: what the type means, and who it is (Işık et al., arXiv 2410.17161).
+  """Rows in two halves, for the meaning and for the identity of a type (Işık et al., arXiv
+  2410.17161).
 
   A type chosen to be interchangeable has the one trained half that all such types share, and a
   random half of its own; another type has a trained half of its own, and nothing in the other.
-  All rows are scaled to norm √D, so that no norm can tell them apart. The cited work fixes which
+  All rows are scaled to norm √D, so norms do not distinguish them. The cited work fixes which
   tokens are interchangeable; here they are chosen per sequence.
   """
 

@@ -29,7 +29,7 @@ TOLERANCE = 1e-6  # pairs by which a row may be violated: counts are whole numbe
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-  """The mixture that explains merges best.
+  """The mixture that best explains the merges.
 
   Attributes:
     shares: float64 [n], α: the share of each category in the pairs of the training text.
@@ -91,7 +91,7 @@ class Attack:
   def ranges(self, slack: float = 0.01) -> np.ndarray:
     """Least and largest value [n, 2] of each share while the objective grows by `slack` of itself.
 
-    By the rows that there are. Categories that the samples cannot tell apart have wide ranges.
+    Uses the rows added so far. Categories that the samples cannot distinguish have wide ranges.
     """
     program = _Program(self._size, None)
     program.add(self._rows, self._coefficients(self._counts))

@@ -17,7 +17,7 @@ from lib.models.decoder import LanguageModel
 from lib.models.probe import Probe
 from lib.train.experiment import Batch, Experiment, Variables
 
-TOGETHER = 128  # sequences of a batch
+BATCH_SEQUENCES = 128
 
 
 class Probing:
@@ -58,7 +58,7 @@ class Probing:
 
   def logits(self, variables: Variables, ids: np.ndarray) -> np.ndarray:
     """Logits [N, T - 1, V] of all symbols of ids [N, T] but the last, which is no input."""
-    parts = np.array_split(ids, -(-len(ids) // TOGETHER))
+    parts = np.array_split(ids, -(-len(ids) // BATCH_SEQUENCES))
     keys = jax.random.split(jax.random.key(0), len(parts))
     batches = [pipeline.batch_from_ids(part, self._size) for part in parts]
     found = [self.read(variables, batch, key) for batch, key in zip(batches, keys)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a tokenizer makes of a text, without any model: lengths, use of the vocabulary, evenness.
+"""Measures of a tokenized text, without any model: lengths, use of the vocabulary, evenness.
 
 A text is measured in blocks, each encoded by itself. They are the independent units of all errors:
 blocks are drawn again, with replacement (bootstrap).
@@ -26,10 +26,10 @@ class Segmented:
   """A text of B blocks as tokens of one of V ids.
 
   Attributes:
-    sizes, characters, words: int64 [B], of each block; words are what stands between whitespace.
+    sizes, characters, words: int64 [B], of each block; words are separated by whitespace.
     tokens: int64 [B].
-    counts: sparse int64 [B, V], how often each id comes.
-    restored: how much of the text the tokens give back.
+    counts: sparse int64 [B, V], how often each id occurs.
+    restored: share of the text that decoding restores.
     stable: int64 [C, 2], of some blocks, boundaries that stay when the block's beginning is cut
       away, and all boundaries.
     seconds: of CPU time that encoding took, in one thread.

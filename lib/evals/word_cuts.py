@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well places in a text that are found, such as the beginnings of chunks, are those wanted."""
+"""How well found places in a text, such as beginnings of chunks, agree with wanted places."""
 
 import numpy as np
 

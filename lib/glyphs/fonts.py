@@ -110,7 +110,7 @@ class HexFont:
       except (OSError, EOFError, zlib.error) as error:
         raise InputError(f'{path} is damaged: it does not unpack ({error})') from error
     if len(content) > LIMIT:
-      raise InputError(f'{path} is no font: it unpacks to more than {LIMIT:,} bytes')
+      raise InputError(f'{path} is not a font: it unpacks to more than {LIMIT:,} bytes')
     self.name = pathlib.Path(path).name
     self.identity = f'hex {hashlib.sha256(content).hexdigest()}'
     self.points, self._rows = _parse(content.decode('ascii', 'replace'), path)
@@ -138,7 +138,7 @@ def _parse(text: str, path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
       bitmaps.append(b'')
     if len(bitmaps[-1]) not in (HEX_SIZE, 2 * HEX_SIZE) or not 0 <= points[-1] <= sys.maxunicode:
       raise InputError(
-        f'line {number} of {path} is no glyph: it should be a code point, a colon and '
+        f'line {number} of {path} is not a glyph: it should be a code point, a colon and '
         '32 or 64 hex digits'
       )
   if not points:
@@ -190,7 +190,7 @@ class OutlineFont:
       self._sized(CELLS[0])
     except (OSError, RuntimeError) as error:
       raise InputError(
-        f'{path} is no font: give a .ttf, .otf, .hex or .hex.gz file ({error})'
+        f'{path} is not a font: give a .ttf, .otf, .hex or .hex.gz file ({error})'
       ) from error
     self.name = pathlib.Path(path).name
     # FreeType's version also affects pixels.
@@ -229,7 +229,7 @@ class OutlineFont:
 def _read(path: str | os.PathLike) -> bytes:
   try:
     if os.path.getsize(path) > LIMIT:
-      raise InputError(f'{path} is no font: it has more than {LIMIT:,} bytes')
+      raise InputError(f'{path} is not a font: it has more than {LIMIT:,} bytes')
     return pathlib.Path(path).read_bytes()
   except OSError as error:
     raise InputError(f'cannot read the font {path}: {error.strerror}') from error

@@ -179,7 +179,7 @@ def load(path: str | os.PathLike, fingerprint: str | None = None) -> GlyphTable:
   header = bytes(content[:256]).partition(b'\n')[0]
   fields = header.decode('ascii', 'replace').split(' ')
   if len(fields) != 6 or fields[0] != MAGIC:
-    raise InputError(f'{path} is no glyph table: its first line should begin with {MAGIC!r}')
+    raise InputError(f'{path} is not a glyph table: its first line should begin with {MAGIC!r}')
   payload = content[len(header) + 1 :]
   if fields[5] != _digest(' '.join(fields[:5]), payload.data):
     raise InputError(f'{path} is damaged or cut short: its checksum differs; render it again')

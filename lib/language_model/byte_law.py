@@ -10,6 +10,8 @@ Legend: B texts, N new tokens, S slots, V vocabulary.
 """
 
 import functools
+import itertools
+import operator
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -31,7 +33,7 @@ from lib.tokenizers.base import Dictionary, Tokenizer
 
 TEXTS = 32  # read in parallel
 TOGETHER = 8  # texts whose windows begin again at once
-CHECKED = 16  # bytes after which the sum of a law is computed
+CHECKED = 64  # bytes after which the sum of a law is computed
 WIDE = 4  # slots, as a multiple of the context
 
 
@@ -226,7 +228,7 @@ def vocabulary(model: TrainedModel, every: bool = False) -> Vocabulary:
   """
   tokenizer = model.tokenizer
   if tokenizer is None:
-    raise InputError('this model has no tokenizer: its symbols are no text.')
+    raise InputError('this model has no tokenizer: its symbols are not text.')
   size = model.module.embedding.vocab_size
   special = getattr(tokenizer, 'special_tokens', ())
   blank = {i for i in (*special, *model.ends, model.bos) if i is not None and i < size}
@@ -352,8 +354,8 @@ class _TextSums:
     }
     self._over = np.array(self._tree.over, np.int64).reshape(-1, 4)
     self._share = np.zeros(len(self._over))  # P(tokens over the bytes before a place | node)
-    self._token = np.zeros(len(self._tree.nodes))  # log P of the last token of each
-    self._beyond: list[tuple[int, int, float]] = []  # node, place, P(tokens that go beyond it)
+    self._token = [1.0] * len(self._tree.nodes)  # P of the last token of each
+    self._beyond: dict[tuple[int, int], float] = {}  # node, place -> P(tokens that go beyond it)
 
   def add(self, nodes: Sequence[Node], weights: np.ndarray) -> None:
     """The laws at some nodes, not scaled, float32 [n, V]."""
@@ -371,7 +373,7 @@ class _TextSums:
     for number, place in zip(of_node.tolist(), stops.tolist(), strict=True):
       at, node = row[number], self._tree.nodes[number]
       if (child := self._child.get((number, place))) is not None:
-        self._token[child] = np.log(weights[at, self._tree.nodes[child].token] / scale[at])
+        self._token[child] = float(weights[at, self._tree.nodes[child].token] / scale[at])
       if place % CHECKED == 0 and place < len(self._text):
         self._check(number, place, allowed[at], weights[at], scale[at])
     for number, node in zip(numbers, nodes, strict=True):
@@ -388,30 +390,37 @@ class _TextSums:
     kept = np.where(allowed, weights[self._known.words.order], np.float32(0))[:last]
     total = np.add.reduceat(kept, begins, dtype=np.float64).sum() if after.size else 0.0
     end = 0.0 if held else weights[self._known.ends].sum(dtype=np.float64)
-    self._beyond.append((number, place, (total + end) / scale))
+    self._beyond[number, place] = float(total + end) / scale
 
   def nats(self, renormalise: bool) -> tuple[np.ndarray, float]:
     """−log P of each byte, float64 [bytes], and the error of the sum of some laws, at most."""
     size = len(self._text)
-    sequence = self._token  # log P of the tokens of each node
-    for number, parent in enumerate(self._tree.parents[1:], 1):
-      sequence[number] += sequence[parent]
-    prefix = np.full(size + 1, -np.inf)  # log P of the bytes before a place
-    prefix[0] = 0
-    numbers, stops = self._over[:, 0], self._over[:, 1]
-    with np.errstate(divide='ignore'):
-      np.logaddexp.at(prefix, stops, sequence[numbers] + np.log(self._share))
-    if np.isinf(prefix).any():
-      raise not_covered(self._text[: np.argmax(np.isinf(prefix))])
-    leaking, total = np.zeros(size + 1), np.zeros(size + 1)
-    for number, node in enumerate(self.asked):
-      share = np.exp(sequence[number] - prefix[node.place])
-      leaking[node.place] += share * (1 - self.mass[number])
-    for number, stop, beyond in self._beyond:
-      total[stop] += np.exp(sequence[number] - prefix[stop]) * beyond
-    error = np.abs(total + leaking - 1)[:size:CHECKED].max(initial=0.0)
-    found = -np.diff(prefix)
-    return found + np.log1p(-leaking[:-1]) if renormalise else found, float(error)
+    weight = [1.0] * len(self._tree.nodes)  # of each node, relative to the bytes before a place
+    found, leaking, total = np.zeros(size), np.zeros(size + 1), np.ones(size + 1)
+    if size:
+      leaking[0] = 1 - self.mass[0]
+      total[0] = self._beyond[0, 0] + leaking[0]
+    entries = zip(*self._over[:, :2].T.tolist(), self._share.tolist(), strict=True)
+    for place, group in itertools.groupby(entries, key=operator.itemgetter(1)):
+      live = [*group]
+      law = sum(weight[number] * share for number, _, share in live)
+      if not law:
+        raise not_covered(self._text[:place])
+      found[place - 1] = -np.log(law)
+      ends = []
+      for number, _, _ in live:
+        weight[number] /= law
+        if (child := self._child.get((number, place))) is not None:
+          weight[child] = weight[number] * self._token[child]
+          ends.append(child)
+      if place < size:
+        leaking[place] = sum(weight[child] * (1 - self.mass[child]) for child in ends)
+        if place % CHECKED == 0:
+          there = {*ends, *(number for number, _, _ in live)}
+          beyond = sum(weight[number] * self._beyond[number, place] for number in there)
+          total[place] = beyond + leaking[place]
+    error = np.abs(total - 1).max()
+    return found + np.log1p(-leaking[:size]) if renormalise else found, float(error)
 
 
 def beam_loss(model: TrainedModel, texts: Sequence[bytes], beam: int) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ Batch = Mapping[str, Any]
 
 
 def row_loss(models: Sequence[TrainedModel], batch: Batch) -> np.ndarray:
-  """As `TrainedModel.row_loss`, nats [B, T], of models of one module that draws nothing."""
+  """As `TrainedModel.row_loss`, nats [B, T]; all models have one module, without random rows."""
   if len(models) == 1:
     return models[0].row_loss(batch)
   return np.asarray(_loss(models[0].module)([one.variables for one in models], batch))
@@ -34,6 +34,6 @@ def _loss(module: LanguageModel) -> jax.stages.Wrapped:
       log_probs = jax.nn.log_softmax(jnp.stack(logits).mean(axis=0))
       return -jnp.take_along_axis(log_probs, alone['targets'][..., None], axis=-1)[0, :, 0]
 
-    return jax.lax.map(of_row, dict(batch))  # row by row, since it holds logits
+    return jax.lax.map(of_row, dict(batch))  # row by row, since logits are stored
 
   return of_batch

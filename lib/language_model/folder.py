@@ -2,12 +2,12 @@
 """A trained model as a folder: its description, weights and tokenizer.
 
   model.json           module (`lib.language_model.modules`), context, BOS, provenance, and size and
-                       sha256 of the other files; its field `sha256` is of all its other fields
+                       sha256 of the other files; its field `sha256` covers all other fields
   weights.safetensors  the variables by their paths, such as params/decoder/final_norm/scale
-  tokenizer            the tokenizer's own file; it includes the byte model of a stepped tokenizer
+  tokenizer            the tokenizer's file, with the byte model if the tokenizer needs one
 
 Everything is checked before it is used: checksums first, then names and shapes of the weights
-against those that the module would make. Nothing is unpickled.
+against those of the module. Nothing is unpickled.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from lib.train.state import check_same_shapes
 
 FORMAT, VERSION = 'language-model', 1
 MODEL, WEIGHTS, TOKENIZER = 'model.json', 'weights.safetensors', 'tokenizer'
-LARGEST = 2**24  # bytes of a model.json
+LARGEST = 2**24  # most bytes of a model.json
 
 
 def save(model: TrainedModel, path: str | os.PathLike) -> None:
@@ -73,9 +73,9 @@ def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
   """Reads the folder that `TrainedModel.save` wrote, or a Hugging Face folder.
 
   Args:
-    path: of the folder.
-    mesh: devices to spread the weights over, array by array: the host has the parts of one array at
-      a time. None puts them on one device.
+    path: the folder.
+    mesh: devices over which the weights are sharded, one array after another: the host has only
+      the parts of one array in memory. None: one device.
 
   Raises:
     InputError: there is no such folder, or it is damaged or of another kind.
@@ -107,11 +107,11 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
   file = path / MODEL
   try:
     if file.stat().st_size > LARGEST:
-      raise InputError(f'{file} is no description of a model: it has more than {LARGEST} bytes.')
+      raise InputError(f'{file} is not a model description: it has more than {LARGEST} bytes.')
     content = file.read_bytes()
   except OSError as error:
     raise InputError(
-      f'{path} is no trained model: cannot read its {MODEL} ({error.strerror}), and there is no '
+      f'{path} is not a trained model: cannot read its {MODEL} ({error.strerror}), and there is no '
       'config.json.'
     ) from error
   try:
@@ -126,7 +126,9 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
     if digest != _digest(description):
       raise InputError(f'{file} is damaged: its checksum differs; save or fetch the model again.')
   except (ValueError, RecursionError) as error:
-    raise InputError(f'{file} is damaged: it is no JSON; save or fetch the model again.') from error
+    raise InputError(
+      f'{file} is damaged: it is not JSON; save or fetch the model again.'
+    ) from error
   files = description.get('files')
   if not isinstance(files, dict) or not {WEIGHTS} <= files.keys() <= {WEIGHTS, TOKENIZER}:
     raise InputError(f'{file} must name the files {WEIGHTS} and {TOKENIZER}, and no others.')
@@ -158,15 +160,15 @@ def _digest(description: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _rebuilding(file: pathlib.Path) -> Iterator[None]:
-  """Turns any error while the file is made into a model into an InputError that names it.
+  """Turns any error while a model is built from the file into an InputError that names the file.
 
-  A checksum shows damage, not who wrote the file: it may contain any value.
+  A checksum detects damage but not a malicious author: the file may contain any value.
   """
   try:
     yield
   except Exception as error:
     reason = str(error).split('\n')[0][:300]
-    raise InputError(f'{file} makes no model: {reason}') from error
+    raise InputError(f'{file} does not describe a valid model: {reason}') from error
 
 
 def _provenance(description: Any) -> Provenance:
@@ -175,7 +177,7 @@ def _provenance(description: Any) -> Provenance:
 
 
 def _weights(file: pathlib.Path, wanted: Description, mesh: Mesh | None) -> dict[str, Any]:
-  """The variables of a safetensors file, if they have the names and shapes that are wanted."""
+  """The variables of a safetensors file, checked against the expected names and shapes."""
   known = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(wanted.shapes)}
   try:
     with safe_open(file, framework='numpy') as opened:
@@ -199,7 +201,7 @@ def _weights(file: pathlib.Path, wanted: Description, mesh: Mesh | None) -> dict
       places = sharding.shardings(shapes, wanted.declared, mesh)
       return jax.tree_util.tree_map_with_path(read, shapes, places)
   except (SafetensorError, OSError) as error:
-    raise InputError(f'{file} is no safetensors file: {error}') from error
+    raise InputError(f'{file} is not a safetensors file: {error}') from error
 
 
 def _todays(name: str, known: Container[str]) -> str:

@@ -5,8 +5,8 @@
   model.safetensors   the weights; or several files, with model.safetensors.index.json
   tokenizer.json      the tokenizer, if there is one
 
-Sizes are checked against the headers of the files before memory is taken for them. Of a model whose
-BOS is one of its ids, the BOS vector is a copy of that row, for `TrainedModel.with_tables` alone.
+Sizes are checked against the headers of the files before memory is allocated. If BOS is one of the
+model's ids, our BOS vector is a copy of that row, which only `TrainedModel.with_tables` uses.
 """
 
 import contextlib
@@ -34,15 +34,19 @@ from lib.language_model.layouts import LAYOUTS
 from lib.language_model.trained_model import Provenance, TrainedModel
 from lib.models.decoder import Decoder, LanguageModel
 from lib.parallel import sharding
-from lib.parameters import Declaration, describe_model, path_name
+from lib.parameters import Declaration, Description, describe_model, path_name
 from lib.tokenizers import foreign, registry
 
 CONFIG, WEIGHTS, TOKENIZER = 'config.json', 'model.safetensors', 'tokenizer.json'
 INDEX = f'{WEIGHTS}.index.json'
-LARGEST = 2**26  # bytes of a JSON file
-FILE = 2**31  # bytes of the largest file of weights that is written, but for a larger tensor
+LARGEST = 2**26  # most bytes of a JSON file
+FILE = 2**31  # most bytes of a file of weights that is written, unless one tensor is larger
 DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
-UNUSED = ('.rotary_emb.inv_freq', '.attn.bias', '.attn.masked_bias')  # tensors of older files
+UNUSED = (
+  '.rotary_emb.inv_freq',
+  '.attn.bias',
+  '.attn.masked_bias',
+)  # tensors of older files that are ignored
 BOS_VECTOR = 'params/embedding/bos'
 described = functools.cache(describe_model)
 
@@ -51,9 +55,9 @@ class Tensor(NamedTuple):
   """A tensor in a file.
 
   Attributes:
-    read: gives its numbers, on the host.
-    shape: of it.
-    dtype: as the file names it.
+    read: returns the array, on the host.
+    shape: its shape.
+    dtype: its dtype, as named in the file.
   """
 
   read: Callable[[], np.ndarray]
@@ -62,16 +66,16 @@ class Tensor(NamedTuple):
 
 
 class Place(NamedTuple):
-  """Where the numbers of one of our parameters are.
+  """The tensors that contain one of our parameters.
 
   Attributes:
-    names: of the tensors: one for each layer, or one.
-    stacked: whether our parameter has a first axis of layers.
-    shape: of our parameter, without its layers.
-    stored: of each tensor.
+    names: names of the tensors: one for each layer, or one.
+    stacked: whether our parameter has a leading axis of layers.
+    shape: shape of our parameter, without the layers.
+    stored: shape of each tensor.
     turned: whether a tensor is a matrix [out, in].
-    part: which of the tensor's column blocks our parameter is.
-    parts: how many column blocks it has.
+    part: index of the tensor's column block that is our parameter.
+    parts: number of column blocks of the tensor.
   """
 
   names: tuple[str, ...]
@@ -83,19 +87,19 @@ class Place(NamedTuple):
   parts: int
 
   def from_file(self, array: np.ndarray) -> np.ndarray:
-    """Our numbers of a tensor: a view of it."""
+    """Our array from a tensor: a view of it."""
     array = array.T if self.turned else array
     return np.split(array, self.parts, axis=-1)[self.part].reshape(self.shape)
 
   def to_file(self, array: np.ndarray) -> np.ndarray:
-    """A tensor, or its column block, of our numbers."""
+    """A tensor, or its column block, from our array."""
     if self.turned:
       return array.reshape(self.stored[::-1]).T
     return array.reshape(*self.stored[:-1], self.stored[-1] // self.parts)
 
 
 def place_of(layout: str, path: str, leaf: Any, declared: Mapping[str, Declaration]) -> Place:
-  """Where a parameter with this path and shape is in the files of a layout."""
+  """The tensors of a layout that contain the parameter with this path and shape."""
   told = LAYOUTS[layout]
   where, _, leaf_name = path.removeprefix('params/').rpartition('/')
   is_table = f'{where}/{leaf_name}' in told.weights
@@ -121,19 +125,19 @@ def is_folder(path: pathlib.Path) -> bool:
 
 
 def read_shape(path: pathlib.Path) -> layouts.Shape:
-  """What the config.json of a folder describes; raises InputError that names the file."""
-  with errors.refused(f'{path / CONFIG} makes no model'):
+  """The model that the config.json of a folder describes; raises InputError that names the file."""
+  with errors.refused(f'{path / CONFIG} does not describe a valid model'):
     return layouts.read(_json(path / CONFIG))
 
 
 def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
-  """Reads a folder of one of the `LAYOUTS`, whose numbers keep their dtype.
+  """Reads a folder of one of the `LAYOUTS`; weights keep their dtype.
 
-  The host has one tensor at a time; it goes to its devices before the next is read.
+  The host has one tensor in memory: it is copied to its devices before the next is read.
 
   Args:
-    path: of the folder.
-    mesh: devices to spread the weights over; None puts them on one device.
+    path: the folder.
+    mesh: devices over which the weights are sharded; None: one device.
 
   Raises:
     InputError: another layout, an option that is not supported, or a damaged file.
@@ -148,20 +152,23 @@ def load(path: str | os.PathLike, mesh: Mesh | None = None) -> TrainedModel:
   tokenizer = registry.load(path / TOKENIZER) if (path / TOKENIZER).exists() else None
   changes = (f'read from a Hugging Face folder of the layout {shape.layout}',)
   provenance = Provenance(config=shape.config, changes=changes)
-  with errors.refused(f'{path} makes no model'):
+  with errors.refused(f'{path} does not describe a valid model'):
     return TrainedModel(
       shape.module, variables, tokenizer, shape.context, shape.bos, provenance, mesh, shape.ends
     )
 
 
-def _variables(
-  path: pathlib.Path, shape: layouts.Shape, tensors: Mapping[str, Tensor], mesh: Mesh | None
-) -> dict[str, Any]:
-  """The variables of a model, each array on its devices."""
+def _places(
+  path: pathlib.Path, shape: layouts.Shape, tensors: Mapping[str, Tensor]
+) -> tuple[Description, dict[str, Place]]:
+  """The variables of a model, and where each is; raises InputError for tensors that do not fit.
+
+  It reads the headers of the files alone.
+  """
   layers = shape.module.decoder.layers
-  if layers > len(tensors):  # before there is a name for each
+  if layers > len(tensors):  # checked before a name is made for each
     raise InputError(f'{layers} layers cannot be in {path}: it has {len(tensors)} tensors.')
-  with errors.refused(f'{path / CONFIG} makes no model'):
+  with errors.refused(f'{path / CONFIG} does not describe a valid model'):
     wanted = described(shape.module)
   at = lambda key, leaf: place_of(shape.layout, key, leaf, wanted.declared)
   leaves = {
@@ -169,6 +176,14 @@ def _variables(
   }
   places = {key: at(key, leaf) for key, leaf in leaves.items() if key != BOS_VECTOR}
   _check(path, places, tensors, shape.module.embedding.tied)
+  return wanted, places
+
+
+def _variables(
+  path: pathlib.Path, shape: layouts.Shape, tensors: Mapping[str, Tensor], mesh: Mesh | None
+) -> dict[str, Any]:
+  """The variables of a model, each array on its devices."""
+  wanted, places = _places(path, shape, tensors)
 
   def read(keys: tuple, leaf: Any, whole: Sharding) -> jax.Array:
     key = path_name(keys)
@@ -206,7 +221,7 @@ def _check(
       found, first = tensors[name], tensors[place.names[0]]
       if found.shape != place.stored:
         raise InputError(
-          f'{name} in {path} has the shape {list(found.shape)}; its config.json wants '
+          f'{name} in {path} has the shape {list(found.shape)}; its config.json requires '
           f'{list(place.stored)}.'
         )
       if found.dtype not in DTYPES or found.dtype != first.dtype:
@@ -220,7 +235,7 @@ def _check(
 
 
 def _without_layers(whole: Sharding) -> Sharding:
-  """Where one layer of a stacked array is."""
+  """The sharding of one layer of a stacked array."""
   if isinstance(whole, NamedSharding):
     return NamedSharding(whole.mesh, PartitionSpec(*whole.spec[1:]))
   return whole
@@ -228,7 +243,7 @@ def _without_layers(whole: Sharding) -> Sharding:
 
 @functools.cache
 def _put_layer(whole: Sharding) -> Callable[..., jax.Array]:
-  """(layers, one layer, its number) -> the layers with it, in the memory that they had."""
+  """(layers, one layer, its index) -> the layers with this one replaced, in the same memory."""
   put = lambda stack, layer, index: stack.at[index].set(layer)
   return jax.jit(put, donate_argnums=0, out_shardings=whole)
 
@@ -244,7 +259,7 @@ def _tensors(path: pathlib.Path) -> Iterator[dict[str, Tensor]]:
   with contextlib.ExitStack() as stack:
     found: dict[str, Tensor] = {}
     for file in [WEIGHTS] if names is None else sorted(set(names.values())):
-      with errors.refused(f'{path / file} is no safetensors file'):
+      with errors.refused(f'{path / file} is not a safetensors file'):
         opened = stack.enter_context(safe_open(path / file, framework='numpy'))
         for name in opened.keys():  # noqa: SIM118 - no mapping
           part = opened.get_slice(name)
@@ -272,7 +287,7 @@ def _json(file: pathlib.Path) -> dict[str, Any]:
   except OSError as error:
     raise InputError(f'cannot read {file}: {error.strerror}.') from error
   except (ValueError, RecursionError) as error:
-    raise InputError(f'{file} is no JSON: save or fetch it again.') from error
+    raise InputError(f'{file} is not JSON: save or fetch it again.') from error
   if not isinstance(found, dict):
     raise InputError(f'{file} must contain one JSON object.')
   return found
@@ -286,7 +301,7 @@ def save(model: TrainedModel, path: str | os.PathLike, layout: str = '') -> None
   name, config, module = _said(model, module, bos, layout)
   told = described(module)
   wanted = {path_name(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(told.shapes)}
-  columns: dict[str, list[tuple[str, Place, int]]] = {}  # of each tensor
+  columns: dict[str, list[tuple[str, Place, int]]] = {}  # bytes of each tensor
   for key, leaf in wanted.items():
     if key != BOS_VECTOR:
       place = place_of(name, key, leaf, told.declared)
@@ -318,15 +333,15 @@ def save(model: TrainedModel, path: str | os.PathLike, layout: str = '') -> None
 def _plain(model: TrainedModel) -> tuple[LanguageModel, dict[str, Any], int | None]:
   """An equal model whose embedding is `Learned`, its parameters by path, and its BOS.
 
-  A BOS that is none of the V ids becomes one: its row of the LM head is zero, so that the tables
-  are no longer tied.
+  If BOS is not one of the V ids, it becomes an additional id. Its row of the LM head is zero, so
+  the tables are no longer tied.
   """
   embedding = model.module.embedding
   if getattr(embedding, 'back', 0):
-    raise InputError(f'no layout can say an embedding of the class {type(embedding).__name__}.')
+    raise InputError(f'no layout can express an embedding of the class {type(embedding).__name__}.')
   tables = model.embedding_tables()
   if tables.bias is not None:
-    raise InputError('no layout can say an LM head with a bias.')
+    raise InputError('no layout can express an LM head with a bias.')
   scale = getattr(embedding, 'logit_scale', 1.0)
   tied = getattr(embedding, 'tied', False) and scale == 1
   rows, head = np.asarray(tables.input), np.asarray(tables.output)
@@ -351,17 +366,17 @@ def _plain(model: TrainedModel) -> tuple[LanguageModel, dict[str, Any], int | No
 def _said(
   model: TrainedModel, module: LanguageModel, bos: int | None, layout: str
 ) -> tuple[str, layouts.Config, LanguageModel]:
-  """The layout of a model, the first that can say it, with its config and the module that it says.
+  """The first layout that can express a model, with its config and the module that this means.
 
   Raises:
-    InputError: no layout can, or not the one that is named.
+    InputError: no layout can express the model, or the requested layout cannot.
   """
   own = str(model.provenance.config.get('model_type', ''))
   if layout and layout not in LAYOUTS:
     raise InputError(f'the layout {layout!r} is not supported: use one of {", ".join(LAYOUTS)}.')
   if not isinstance(module.decoder, Decoder):
     kind = type(module.decoder).__name__
-    raise InputError(f'no layout can say a {kind}: only a Decoder is written.')
+    raise InputError(f'no layout can express a {kind}: only a Decoder is written.')
   names = [layout] if layout else [own] * (own in LAYOUTS) + list(LAYOUTS)
   reasons = []
   for name in names:
@@ -381,7 +396,9 @@ def _said(
 def _write_weights(
   folder: pathlib.Path, names: list[str], numbers: Callable[[str], np.ndarray]
 ) -> None:
-  """Files of at most `FILE` bytes, or of one tensor; the host has the tensors of one at a time."""
+  """Writes files of at most `FILE` bytes, or of one tensor; the host has one file in memory at
+  once.
+  """
   files: list[list[str]] = []
   held: dict[str, np.ndarray] = {}
 

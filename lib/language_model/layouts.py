@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layouts of Hugging Face folders: what a config.json means as our modules, and where weights are.
+"""Layouts of Hugging Face folders: translate a config.json into our modules, and locate the
+weights.
 
-A layout is data. Fields of a config.json that change what a model computes are either translated or
-held to the one value that is supported; a field that is unknown is refused by its name.
+A layout is data. A field of a config.json that changes what a model computes is either translated,
+or must have the one supported value. Unknown fields are refused, and the error names them.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ ACTIVATIONS = {
   'gelu_pytorch_tanh': 'gelu_tanh',
 }  # fmt: skip
 DTYPES = ('float32', 'bfloat16', 'float16')
-# What changes nothing that a model computes outside of training.
+# Fields that change nothing that a model computes after training.
 IGNORED = (
   'architectures', 'attention_dropout', 'attn_pdrop', 'chunk_size_feed_forward', 'dtype',
   'embd_pdrop', 'id2label', 'initializer_range', 'label2id', 'max_window_layers', 'model_type',
@@ -38,20 +39,20 @@ ROPE = ('rope_theta', 'rope_scaling', 'rope_parameters')
 LLAMA3 = ('factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings')
 WHOLE = ('layers', 'dim', 'heads', 'kv_heads', 'head_dim', 'mlp_dim', 'max_length')
 MAY_LACK = ('kv_heads', 'head_dim', 'mlp_dim')
-UNUSED = ('parent', 'name', 'init_std', 'remat', 'dtype', 'max_distance')  # by a trained model
+UNUSED = ('parent', 'name', 'init_std', 'remat', 'dtype', 'max_distance')  # of a trained model
 
 
 class Layout(NamedTuple):
   """One layout.
 
   Attributes:
-    architecture: the class that `transformers` makes of it.
-    decoder: options that all of its decoders have.
+    architecture: the class of `transformers`.
+    decoder: options that all its decoders have.
     fields: field of the config -> option of the decoder.
-    defaults: what a field that is absent means; without a default it must be there.
-    checks: field -> whether its value, in this config, is the supported one.
-    weights: path of ours below 'params' -> tensor, without '.weight' or '.bias'; '{}' is the layer.
-      Several paths of one tensor are its columns, side by side.
+    defaults: values of absent fields; a field without a default is required.
+    checks: field -> whether its value in this config is supported.
+    weights: our path below 'params' -> tensor, without '.weight' or '.bias'; '{}' is the layer.
+      Several paths of one tensor are its column blocks, in order.
     transposed: matrices are stored as [out, in].
   """
 
@@ -69,7 +70,7 @@ class Shape:
   """A model without its weights.
 
   Attributes:
-    layout: its name.
+    layout: name of the layout.
     module: the language model.
     bos: the id that begins a document; None if a document begins with its own first token.
     ends: ids that end a text.
@@ -84,7 +85,7 @@ class Shape:
 
   @property
   def context(self) -> int:
-    """Tokens that the model reads at most."""
+    """The most tokens that the model reads."""
     return self.module.decoder.max_length
 
 
@@ -93,7 +94,7 @@ def _is(wanted: Any) -> Check:
 
 
 def _no_window(value: Any, config: Config) -> bool:
-  """Whether a sliding window hides nothing."""
+  """Whether a sliding window, if any, masks nothing."""
   if not config.get('use_sliding_window', True):
     return True
   return isinstance(value, int) and value >= config['max_position_embeddings']
@@ -102,14 +103,18 @@ def _no_window(value: Any, config: Config) -> bool:
 def _llama(
   architecture: str, checks: Mapping[str, Check], defaults: dict[str, Any], **options: Any
 ) -> Layout:
-  """Llama's layout, and those that differ from it in biases, norms or defaults."""
+  """Llama's layout, and layouts that differ from it in biases, norms or defaults."""
   layer = 'model.layers.{}.'
   head_norms = ('query_norm', 'q_norm'), ('key_norm', 'k_norm')
   attention = (
     ('query', 'q_proj'), ('key', 'k_proj'), ('value', 'v_proj'), ('out', 'o_proj'),
     *(head_norms if options.get('head_norm') else ()),
   )  # fmt: skip
-  mlp = ('up', 'gate_proj'), ('gate', 'up_proj'), ('down', 'down_proj')  # the activated one is up
+  mlp = (
+    ('up', 'gate_proj'),
+    ('gate', 'up_proj'),
+    ('down', 'down_proj'),
+  )  # our `up` is the one with the activation
   weights = {
     'embedding/table': 'model.embed_tokens',
     'embedding/lm_head_table': 'lm_head',
@@ -185,10 +190,10 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 def read(config: Config) -> Shape:
-  """What a config.json describes.
+  """The model that a config.json describes.
 
   Raises:
-    InputError: another layout, a field that is missing, or one that is not supported.
+    InputError: another layout, a missing field, or a value that is not supported.
   """
   name = config.get('model_type')
   if not isinstance(name, str) or name not in LAYOUTS:
@@ -223,7 +228,7 @@ def read(config: Config) -> Shape:
 
 
 def _options(layout: Layout, values: Config) -> dict[str, Any]:
-  """The options of the decoder that are not the same in the whole layout."""
+  """The options of the decoder that differ within the layout."""
   found: dict[str, Any] = {option: values.get(field) for field, option in layout.fields.items()}
   for field, option in layout.fields.items():
     if option in WHOLE and not (found[option] is None and option in MAY_LACK):
@@ -247,7 +252,7 @@ def write(layout: str, module: LanguageModel, bos: int | None, ends: tuple[int, 
   """The config.json of a module whose embedding is `Learned`.
 
   Raises:
-    InputError: something that the layout cannot say.
+    InputError: an option that the layout cannot express.
   """
   told, decoder, embedding = LAYOUTS[layout], cast(Decoder, module.decoder), module.embedding
   name_of = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
@@ -269,7 +274,7 @@ def write(layout: str, module: LanguageModel, bos: int | None, ends: tuple[int, 
       config['rope_scaling'] = scaling | {'rope_type': 'llama3'}
   said = _meaning(cast(Decoder, read(config).module.decoder))
   if lost := [f'{name}={value!r}' for name, value in meaning.items() if said.get(name) != value]:
-    raise InputError(f'the layout {layout} cannot say {", ".join(lost)}.')
+    raise InputError(f'the layout {layout} cannot express {", ".join(lost)}.')
   return config
 
 
@@ -306,7 +311,7 @@ def _id(value: Any, size: int) -> int:
 
 
 def _rotary(values: Config) -> tuple[float, tuple[float, float, float, int] | None]:
-  """Base and scaling of the rotary embedding, as older or newer files write them."""
+  """Base and scaling of the rotary embedding, in the older or the newer form of the file."""
   rope = values.get('rope_parameters') or values.get('rope_scaling') or {}
   if not isinstance(rope, dict):
     raise InputError(f'the scaling of rotary positions must be an object; got {rope!r}.')

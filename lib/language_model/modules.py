@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Flax module as plain JSON: its class by name and its dataclass fields, modules among them.
+"""A Flax module as plain JSON: its class by name and its dataclass fields, which can be modules.
 
   {"class": "Learned", "fields": {"vocab_size": 256, "dtype": {"dtype": "float32"}, …}}
 
@@ -37,7 +37,7 @@ REGISTRY: dict[str, type[nn.Module]] = {
 }  # fmt: skip
 DTYPES = ('float32', 'bfloat16', 'float16', 'float64')
 INHERITED = ('parent', 'name')  # fields that Flax adds
-# What folders of earlier versions call classes, fields and weights.
+# Names of classes, fields and weights in folders of earlier versions.
 RENAMED = {
   'FixedRows': 'FixedRows',
   'PartlyRandom': 'PartlyRandom',
@@ -63,10 +63,11 @@ def register(module: type[nn.Module]) -> type[nn.Module]:
 
 
 def as_data(module: nn.Module, variables: Mapping[str, Any]) -> nn.Module:
-  """An equal module whose fields are data: without functions that only make initial variables.
+  """An equal module whose fields are plain data, without functions that only make initial
+  variables.
 
-  A class with such a field offers `as_data(variables)`. Dtypes become `np.dtype`, so that modules
-  of equal fields are equal.
+  A class with such a field has a method `as_data(variables)`. Dtypes become `np.dtype`, so that
+  modules of equal fields are equal.
   """
   if hasattr(module, 'as_data'):
     module = module.as_data(variables)
@@ -83,7 +84,7 @@ def to_json(module: nn.Module) -> dict[str, Any]:
   """The module as JSON-like values.
 
   Raises:
-    InputError: a class that is not registered, or a field that is no data.
+    InputError: a class that is not registered, or a field that is not plain data.
   """
   name = type(module).__name__
   if REGISTRY.get(name) is not type(module):
@@ -96,7 +97,7 @@ def to_json(module: nn.Module) -> dict[str, Any]:
 
 
 def from_json(value: Any) -> nn.Module:
-  """The module of what `to_json` gave.
+  """The module from the output of `to_json`.
 
   Raises:
     InputError: an unknown class or field, or an invalid value.

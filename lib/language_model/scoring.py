@@ -2,11 +2,11 @@
 """How a document is scored: the windows that a model reads, and their batches.
 
 A document is the BOS token and its tokens; if the model has no BOS, the document's first token is
-read in its place and not scored. A window is as many inputs as the model's context; the
-next window begins half a context later. All targets of the first window are scored, and of each
-later window those that no earlier one has: its second half. So every token is scored exactly once,
-and after the first window always with half a context or more before it. A window that is not the
-first begins with an ordinary token, as rows of training do that continue a document.
+read in its place and not scored. A window has as many inputs as the model's context; the
+next window begins half a context later. All targets of the first window are scored, and the second
+half of each later window. So every token is scored exactly once, and after the first window it has
+at least half a context before it. Later windows begin with an ordinary token, as training rows that
+continue a document do.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-TOKENS = 4096  # of the windows that are scored together
-SHORTEST = 16  # places of the shortest batch
+TOKENS = 4096  # tokens of the windows that are scored together
+SHORTEST = 16  # least row length of a batch
 
 
 class Window(NamedTuple):
@@ -28,11 +28,11 @@ class Window(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """Windows side by side.
+  """A batch of windows.
 
   Attributes:
-    windows: of the first rows; further rows are empty.
-    documents: int32 [B], of each row.
+    windows: windows of the first rows; the other rows are empty.
+    documents: int32 [B], document of each row.
     arrays: int32 [B, T] each: inputs, targets, segments (0 is padding), positions.
   """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained language model: score texts, sample text, take its tables and give it others.
+"""A trained language model: score texts, sample text, read and replace its embedding tables.
 
 Legend: B texts, T tokens, V vocabulary, D model width.
 """
@@ -35,21 +35,21 @@ from lib.tokenizers import base
 from lib.tokenizers.base import Tokenizer
 
 LOG_2 = float(np.log(2))
-DRAWN_TOGETHER = 8  # windows whose drawn rows are in memory at once
-SAMPLES = 2**31 - 1  # folded into a text's key, gives the key of its samples
+DRAWN_TOGETHER = 8  # most windows whose random rows are in memory at once
+SAMPLES = 2**31 - 1  # folded into a text's key to get the key of its samples
 
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-  """Where a model comes from; what is unknown is empty.
+  """The origin of a model; unknown fields are empty.
 
   Attributes:
-    commit: of the code that trained it.
-    config: of the training run, JSON-like.
-    text: the source that it was trained on, as the config names it.
-    text_digest: sha256, in hex, of that text.
-    seeds: of its training.
-    steps: of its training.
+    commit: commit of the code that trained it.
+    config: config of the training run, JSON-like.
+    text: source of the training text, as in the config.
+    text_digest: sha256, in hex, of that text, or its first digits.
+    seeds: seeds of its training.
+    steps: steps of its training.
     initial: fingerprint of the model whose weights training started from.
     changes: what was done to the model after training, in words.
   """
@@ -65,7 +65,7 @@ class Provenance:
 
 
 class TokenLoss(NamedTuple):
-  """The loss of a text, token by token; of a model without BOS from the second token on.
+  """The loss of each token of a text; from the second token on if the model has no BOS.
 
   Attributes:
     nats: float64 [n], −log of each token's probability among all V ids.
@@ -82,20 +82,21 @@ class TokenLoss(NamedTuple):
 class TrainedModel:
   """A module with its weights, its tokenizer and its provenance.
 
-  Some embeddings draw random rows. Each text is then scored, or sampled, under one draw, the same
-  in all its windows: that of the key `fold_in(key(seed), place of the text among the texts)`.
-  Nothing is averaged over draws.
+  Some embeddings sample random rows. Then each text is scored, or generated, with one sample of
+  rows in all its windows, by the key `fold_in(key(seed), index of the text)`. Nothing is averaged
+  over samples.
 
   Attributes:
-    module: ids to nats. Fields that only make initial variables are dropped (`modules.as_data`).
+    module: the language model, without fields that only make initial variables
+      (`modules.as_data`).
     variables: collections of arrays, such as 'params' and 'frozen'.
-    tokenizer: bytes to ids; None for a model of symbols that are no text.
-    context: inputs that the model reads at most, BOS among them: its length in training.
+    tokenizer: bytes to ids; None if the model's symbols are not text.
+    context: most inputs of the model, BOS included: the row length in training.
     bos: the id that begins a document; by default the tokenizer's `vocab_size`. None: a document
       begins with its own first token, which is not scored.
-    provenance: where it comes from.
-    mesh: devices that the variables are spread over; None for one device.
-    ends: ids that end a sampled text, which has no bytes of them.
+    provenance: origin of the model.
+    mesh: devices over which the variables are sharded; None: one device.
+    ends: ids that end a generated text; their bytes are not part of it.
   """
 
   module: LanguageModel
@@ -147,7 +148,7 @@ class TrainedModel:
 
   @property
   def parameters(self) -> int:
-    """Numbers that the decoder has, without embedding and LM head."""
+    """The number of parameters, without embedding and LM head."""
     return sum(leaf.size for leaf in jax.tree.leaves(self.variables['params']['decoder']))
 
   def token_loss(self, texts: Sequence[bytes], seed: int = 0) -> list[TokenLoss]:
@@ -158,10 +159,10 @@ class TrainedModel:
 
     Args:
       texts: the documents.
-      seed: of the embedding's draws, if it draws.
+      seed: seed of random rows, if the embedding samples them.
 
     Raises:
-      InputError: bytes that the tokenizer does not take.
+      InputError: bytes that the tokenizer does not accept.
     """
     if isinstance(texts, bytes | str) or not all(isinstance(text, bytes) for text in texts):
       raise InputError('texts must be a list of byte strings, one for each document.')
@@ -192,15 +193,15 @@ class TrainedModel:
     return losses
 
   def row_loss(self, batch: Mapping[str, np.ndarray], seed: int = 0) -> np.ndarray:
-    """Nats [B, T] of the targets of rows as training reads them (`lib.data.pipeline`)."""
+    """Nats [B, T] of the targets of a training batch (`lib.data.pipeline`)."""
     fields = {name: batch[name] for name in ('inputs', 'targets', 'segments', 'positions')}
     return self._apply('__call__', fields, np.arange(len(fields['inputs'])), seed)
 
   def bits_per_byte(self, texts: Sequence[bytes], seed: int = 0) -> stats.Estimate:
-    """Bits of all tokens over bytes of all texts, with its error over documents.
+    """Bits of all tokens divided by bytes of all texts, with the standard error over documents.
 
-    The bytes are those of the texts, including bytes that the tokenizer drops, but not those of the
-    first token if the model has no BOS. Texts without a scored byte do not count.
+    All bytes of the texts count, including bytes that the tokenizer drops, except those of the
+    first token if the model has no BOS. Texts without scored bytes are left out.
 
     Raises:
       InputError: there is no text, or as `token_loss`.
@@ -212,9 +213,9 @@ class TrainedModel:
     return stats.ratio(nats, sizes).times(1 / LOG_2)
 
   def logits(self, ids: ArrayLike, seed: int = 0) -> np.ndarray:
-    """Logits [..., T, V] (float32) after each of ids [T] or [B, T], which are taken as they are.
+    """Logits [..., T, V] (float32) after each of ids [T] or [B, T], which are used unchanged.
 
-    A document's ids begin with `bos`.
+    The ids of a document must begin with `bos`.
 
     Raises:
       InputError: ids out of range, or more than the context.
@@ -240,8 +241,8 @@ class TrainedModel:
   def next_log_probs(self, batch: Mapping[str, Any], places: ArrayLike) -> jax.Array:
     """Log-probabilities [B, P, V] of the token after each of `places` [B, P] in a batch [B, T].
 
-    The batch is as training reads it (`lib.data.pipeline`). An embedding that draws its rows draws
-    once for it, by the seed 0.
+    The batch has the fields of training batches (`lib.data.pipeline`). Random rows are sampled once
+    for the batch, with seed 0.
     """
     with self.on_mesh():
       return _next_log_probs(self.module)(self.variables, batch, places)
@@ -256,24 +257,23 @@ class TrainedModel:
     top_k: int = 0,
     top_p: float = 1.0,
   ) -> Iterator[Any]:
-    """Bytes that follow the prompt, as they are sampled; without a limit the caller stops it.
+    """Generates bytes after the prompt; without a limit, the caller stops it.
 
-    Parts are bytes; for several prompts they are lists, with the new bytes of each text. A text
-    depends on its prompt, its place among the prompts and the seed alone.
+    Yields new bytes; for several prompts, lists with the new bytes of each text. A text depends
+    only on its prompt, the index of the prompt and the seed.
 
     Args:
-      prompt: any bytes, or several of them, that end anywhere: the tokens that cover a prompt are
-        sampled among all that do (`lib.language_model.prompts`). Where the tokenizer has no byte
-        view, the last tokens are sampled again, one by one, among those that spell its last bytes.
-      max_bytes: the most bytes of a text; None for no limit.
-      seed: of the samples, and of the embedding's draws if it draws.
-      temperature: divides the logits; 0 takes the likeliest token.
-      top_k: draw among this many of the likeliest tokens; 0 for all.
-      top_p: draw among the fewest of the likeliest tokens that have this probability together.
+      prompt: any bytes, or a list of prompts, which can end inside a token: the tokens that cover a
+        prompt are sampled among all covers (`lib.language_model.prompts`). If the tokenizer has no
+        byte view, the last tokens are sampled again among tokens that spell the last bytes.
+      max_bytes: most bytes of a text; None: no limit.
+      seed: seed of the samples, and of random rows.
+      temperature: sampling temperature; 0: always the most likely token.
+      top_k: sample from the K most likely tokens; 0: from all.
+      top_p: sample from the fewest most likely tokens with this total probability.
 
     Raises:
-      InputError: a tokenizer whose tokens mean nothing without those before them, or options out of
-        range.
+      InputError: a tokenizer whose tokens have no bytes of their own, or options out of range.
     """
     if max_bytes is not None and max_bytes < 0:
       raise InputError(f'max_bytes must be 0 or more; got {max_bytes}.')
@@ -311,7 +311,7 @@ class TrainedModel:
       ]
     if not prompts or draws[0] is None:
       parts = sampled(slice(None), None)
-    else:  # rows of several draws are no draw of several texts
+    else:  # random rows of several texts cannot be one sample
       alone = [sampled(slice(i, i + 1), rows) for i, rows in enumerate(draws)]
       together = itertools.zip_longest(*alone, fillvalue=[b''])
       parts = ([part for [part] in one] for one in together)
@@ -321,7 +321,7 @@ class TrainedModel:
     """The input and output tables, numpy [V, D], and the output bias [V] or None.
 
     Raises:
-      InputError: an embedding that draws its rows.
+      InputError: an embedding with random rows.
     """
     part = table_pairs.part_of(self.variables, 'embedding')
     return table_pairs.get_tables(self.module.embedding, part)
@@ -329,9 +329,9 @@ class TrainedModel:
   def with_tables(
     self, tables: Tables, tokenizer: Tokenizer, bos: int | None = -1, ends: tuple[int, ...] = ()
   ) -> 'TrainedModel':
-    """The same decoder over other tables, for another tokenizer: a new model.
+    """A new model with the same decoder and other tables, for another tokenizer.
 
-    The BOS vector stays; its id becomes the new tokenizer's `vocab_size`, unless `bos` is one of
+    The BOS vector is kept; its id becomes the new tokenizer's `vocab_size`, unless `bos` is one of
     its ids, or None.
 
     Raises:
@@ -359,26 +359,25 @@ class TrainedModel:
     """Writes the folder that `lib.language_model.load` reads, atomically.
 
     Raises:
-      InputError: there is something at `path` already, or the model has a class or a tokenizer that
-        cannot be saved.
+      InputError: `path` exists, or the model has a class or a tokenizer that cannot be saved.
     """
     from lib.language_model import folder  # which imports this module
 
     folder.save(self, path)
 
   def export(self, path: str | os.PathLike, layout: str = '') -> None:
-    """Writes a Hugging Face folder, whole or not at all.
+    """Writes a Hugging Face folder, atomically.
 
-    A BOS that is none of the model's ids becomes an added token, whose logit is always 0. Biases
-    that the layout has and the model does not are written as zeros.
+    If BOS is not one of the model's ids, it becomes an added token whose logit is always 0. Biases
+    that only the layout has are written as zeros.
 
     Args:
-      path: of the new folder.
-      layout: one of `lib.language_model.layouts`; by default the one that the model came from, or
-        the first that can say it.
+      path: the new folder.
+      layout: one of `lib.language_model.layouts`; by default that of the model's origin, or the
+        first that can express the model.
 
     Raises:
-      InputError: there is something at `path` already, or the layout cannot say the model.
+      InputError: `path` exists, or the layout cannot express the model.
     """
     from lib.language_model import huggingface  # which imports this module
 
@@ -397,7 +396,7 @@ class TrainedModel:
   @property
   def _tokenizer(self) -> Tokenizer:
     if self.tokenizer is None:
-      raise InputError('this model has no tokenizer: its symbols are no text.')
+      raise InputError('this model has no tokenizer: its symbols are not text.')
     return self.tokenizer
 
   def on_mesh(self) -> contextlib.AbstractContextManager:
@@ -407,7 +406,9 @@ class TrainedModel:
   def _apply(
     self, method: str, arrays: Mapping[str, np.ndarray], places: np.ndarray, seed: int
   ) -> np.ndarray:
-    """What a method of the module gives for a batch whose rows belong to texts at `places` [B]."""
+    """The result of a method of the module for a batch; row b belongs to the text at
+    `places[b]`.
+    """
     batch: dict[str, Any] = {**arrays, 'places': places}
     if self.mesh is not None and len(places) % batch_devices(self.mesh) == 0:
       batch = sharding.global_batch(batch, self.mesh)
@@ -418,7 +419,7 @@ class TrainedModel:
 
 @functools.cache
 def _next_log_probs(module: LanguageModel) -> jax.stages.Wrapped:
-  """(variables, batch, places) -> log-probabilities; compiled once a module."""
+  """(variables, batch, places) -> log-probabilities; compiled once per module."""
 
   @jax.jit
   def apply(variables: Mapping, batch: Mapping[str, jax.Array], places: jax.Array) -> jax.Array:
@@ -431,7 +432,7 @@ def _next_log_probs(module: LanguageModel) -> jax.stages.Wrapped:
 
 @functools.cache
 def _by_text(module: LanguageModel, method: str) -> jax.stages.Wrapped:
-  """(variables, batch, key) -> what the method gives for each row; compiled once a module."""
+  """(variables, batch, key) -> the method's result for each row; compiled once per module."""
 
   @jax.jit
   def apply(variables: Mapping, batch: Mapping[str, jax.Array], key: jax.Array) -> Any:
@@ -440,7 +441,9 @@ def _by_text(module: LanguageModel, method: str) -> jax.stages.Wrapped:
     if shapes is None:
       return module.apply(variables, fields, key, method=method)
 
-    def of_row(row: tuple) -> jax.Array:  # a draw depends on the shape and place in a batch
+    def of_row(
+      row: tuple,
+    ) -> jax.Array:  # random rows depend on the shape of a batch and the place in it
       place, one = row
       alone = {name: values[None] for name, values in one.items()}
       own = jax.random.fold_in(key, place)
@@ -454,14 +457,14 @@ def _by_text(module: LanguageModel, method: str) -> jax.stages.Wrapped:
 def _sample_rows(
   module: LanguageModel, variables: Mapping, place: int | jax.Array, key: jax.Array, length: int = 1
 ) -> Any:
-  """What the embedding draws for the text at a place: None if it draws nothing."""
+  """The random rows for the text at a place; None if the embedding has none."""
   batch = {'inputs': jnp.zeros((1, length), jnp.int32)}
   own = jax.random.fold_in(key, place)
   return module.apply(variables, method=lambda bound: bound.embedding.sample_rows(own, batch))
 
 
 def draws_rows(model: TrainedModel) -> bool:
-  """Whether the embedding of a model draws its rows."""
+  """Whether the embedding of a model has random rows."""
   drawn = lambda: _sample_rows(model.module, model.variables, 0, jax.random.key(0))
   return jax.eval_shape(drawn) is not None
 

@@ -72,7 +72,7 @@ def laws(
     groups.setdefault(shape, []).append(row)
   for (length, wanted), rows in sorted(groups.items()):
     most = max(1, LOGITS // (wanted * model.module.embedding.vocab_size))
-    most = 1 << (most.bit_length() - 1)
+    most = 1 << (most.bit_length() - 1) if embedding_rows is None else 1
     for begin in range(0, len(rows), most):
       part = rows[begin : begin + most]
       found = _read(model, part, min(most, power_of_two(len(part))), length, wanted, embedding_rows)
@@ -92,9 +92,11 @@ def _rows(model: TrainedModel, text: int, asked: Sequence[Node]) -> Iterator[_Ro
     start = window(node.depth - (model.bos is None), model.context)[1] + (model.bos is None)
     by_window.setdefault(start, []).append(node)
   for start, nodes in by_window.items():
-    size = NODES if model.module.decoder.reads_mask else 1
-    for begin in range(0, len(nodes), size):
-      part = nodes[begin : begin + size]
+    if model.module.decoder.reads_mask:
+      parts = [nodes[begin : begin + NODES] for begin in range(0, len(nodes), NODES)]
+    else:  # a token follows the one before it in the row
+      parts = _paths(nodes)
+    for part in parts:
       number: dict[Node, int] = {}
       for node in part:
         path = []
@@ -104,6 +106,17 @@ def _rows(model: TrainedModel, text: int, asked: Sequence[Node]) -> Iterator[_Ro
           one = one.parent
         number |= {one: len(number) + i for i, one in enumerate(reversed(path))}
       yield _Row(text, start, [*number], [number[node] for node in part])
+
+
+def _paths(nodes: Sequence[Node]) -> list[list[Node]]:
+  """The nodes as paths, on each of which a node follows the one before it."""
+  found: list[list[Node]] = []
+  for node in nodes:
+    if found and node.parent is found[-1][-1]:
+      found[-1].append(node)
+    else:
+      found.append([node])
+  return found
 
 
 def _read(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a decoder has read: keys and values in slots, which a text fills one after the other.
+"""The cache of a decoder: keys and values in slots, which a text fills in order.
 
 A slot is not a position: two drafts of the same next token have one position and two slots.
 
@@ -34,7 +34,7 @@ class Cache(NamedTuple):
   def empty(cls, shape: tuple[int, ...], keys: jnp.dtype, values: jnp.dtype) -> 'Cache':
     """A cache [L, B, G, S, K] of texts none of which has begun; dtypes of keys and of values."""
     _, batch, _, length, _ = shape
-    slots = lambda: jnp.zeros((batch, length), jnp.int32)  # a buffer of its own for each
+    slots = lambda: jnp.zeros((batch, length), jnp.int32)  # separate buffers
     lengths = jnp.zeros(batch, jnp.int32)
     return cls(jnp.zeros(shape, keys), jnp.zeros(shape, values), slots(), slots(), lengths)
 

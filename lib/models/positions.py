@@ -116,7 +116,11 @@ class Rotary(NamedTuple):
     return frequency * (kept + (1 - kept) / factor)
 
   def rotate(self, x_bthk: jax.Array, positions: jax.Array) -> jax.Array:
-    """Queries or keys [B, T, H, K] turned by their positions [B, T]."""
+    """Queries or keys [B, T, H, K] turned by their positions [B, T].
+
+    The order of rounding is that of `transformers`. Its frequencies are computed in float32, and
+    these in float64, so that now and then a cosine or sine rounds to the next number in bfloat16.
+    """
     frequency = self.frequencies(x_bthk.shape[-1] // 2)
     angle = positions[:, :, None, None].astype(jnp.float32) * frequency[None, None, None]
     cos, sin = jnp.cos(angle).astype(x_bthk.dtype), jnp.sin(angle).astype(x_bthk.dtype)

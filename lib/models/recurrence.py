@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers of gated linear recurrence or of convolution, with the interface of a decoder.
 
-They stand for the Mamba-2 layers of H-Net's outer networks (arXiv 2507.07955), without its
+They replace the Mamba-2 layers of H-Net's outer networks (arXiv 2507.07955), without the
 expansion of the state.
 
 Legend: B batch, T length, N new tokens, S slots of a cache, D model width, E inner width (2 D),
@@ -25,12 +25,12 @@ from lib.parameters import declare_flops, declared
 from pallas_kernels.linear_recurrence import linear_recurrence, preferred
 
 KINDS = ('recurrence', 'convolution')
-TAPS = 4  # inputs that the convolution sees, the newest among them
+TAPS = 4  # inputs of the convolution, the current one included
 FORGETS = (0.5, 0.98)  # share of the state that the first and the last channel keep at the start
 
 
 def ages(segments: jax.Array) -> jax.Array:
-  """How many tokens of its document are before each token of segments [B, T]."""
+  """The number of earlier tokens of its document, for each token of segments [B, T]."""
   places = jnp.arange(segments.shape[1])[None]
   before = jnp.pad(segments, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
   return places - jax.lax.cummax(jnp.where(segments != before, places, 0), axis=1)
@@ -132,7 +132,7 @@ class RecurrentLayer(nn.Module):
 
 
 def _spread_out(key: jax.Array, shape: tuple[int], dtype: Any = jnp.float32) -> jax.Array:
-  """Channels that forget at different rates at the start."""
+  """Initial biases, with which channels forget at different rates."""
   keep = np.linspace(*FORGETS, shape[0])
   return jnp.asarray(np.log(keep / (1 - keep)), dtype)
 

@@ -99,7 +99,7 @@ def compile_step(
 ) -> Step:
   """Compiles the step that `loop.train` would run on this mesh, from shapes alone.
 
-  With `seeds`, each device of the mesh trains one of so many models by `jax.pmap`.
+  With `seeds`, each device of the mesh trains one model by `jax.pmap`.
 
   Raises:
     InputError: a batch that does not divide over the devices.
@@ -210,9 +210,9 @@ def collectives(hlo: str) -> dict[str, Collectives]:
 
 
 def _collective(line: str) -> tuple[str, int, float] | None:
-  """What a line starts: its kind, bytes of its result, and bytes that a device sends.
+  """The collective that a line starts: kind, bytes of its result, and bytes that a device sends.
 
-  Between slices of TPUs, which the data centre's network joins, hosts carry what the devices send.
+  Between TPU slices, hosts send the data of devices over the data-centre network.
   """
   if match := INSTRUCTION.match(line):
     shape, kind, start = match.groups()

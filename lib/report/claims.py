@@ -3,8 +3,8 @@
 
 claims/PAPER.json has them as data. A claim is a sentence with rules that must all hold
 (lib.report.rules). Verdict lists the possible verdicts. REPRODUCED needs the paper's own sizes, or
-a deterministic claim that does not depend on them. Otherwise the most is DIRECTION: with noise, how
-near is near enough is our threshold, not the paper's.
+a deterministic claim that does not depend on them. Otherwise the strongest verdict is DIRECTION:
+with noise, the threshold for agreement is ours, not the paper's.
 """
 
 import dataclasses
@@ -49,10 +49,10 @@ class Claim:
     rules: each as lib.report.rules takes it; all must hold.
     published: addresses of published numbers, or a text if there are none.
     theory: a theorem or a closed form, which our own sampler checks at any size.
-    any_scale: no theorem, but it does not depend on sizes: a run of any scale can reproduce it, if
-      all its rules are `exact`.
-    audit: a finding on the paper, not a claim of it.
-    headline: the claim that an index of papers names first.
+    any_scale: the claim is no theorem but does not depend on sizes: a run at any scale can
+      reproduce it, if all its rules are `exact`.
+    audit: a finding of this project about the paper, not a claim of the paper.
+    headline: the claim that an index of papers shows first.
   """
 
   claim: str
@@ -67,7 +67,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-  """A claim with its verdict and what led to it.
+  """A claim with its verdict and the outcomes of its rules.
 
   Attributes:
     published: the numbers of the paper in words, a sentence for each kind of evidence.
@@ -80,7 +80,7 @@ class Judged:
 
 
 def load(paper: str) -> list[Claim]:
-  """The claims of `claims/PAPER.json`, and what audits found; none where there is no such file."""
+  """The claims and audits of `claims/PAPER.json`; an empty list if there is no such file."""
   path = FOLDER / f'{paper}.json'
   return [Claim(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
 
@@ -91,7 +91,7 @@ def judge_all(paper: str, rows: Sequence[Row], *, same_sizes: bool) -> list[Judg
   Args:
     paper: name of the data files.
     rows: of a run.
-    same_sizes: whether the run has the paper's own sizes and nothing about it was changed.
+    same_sizes: whether the run has the paper's own sizes and an unchanged config.
   """
   entries = published.load(paper)['entries']
   cells = Cells(rows, entries)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report made of blocks, as one HTML file that needs nothing else, and as Markdown."""
+"""A report made of blocks, as one self-contained HTML file and as Markdown."""
 
 import base64
 import os
@@ -23,7 +23,7 @@ class Heading(NamedTuple):
 
 
 class Text(NamedTuple):
-  """A paragraph, after its verdict if it has one; `soft` is what may be skipped."""
+  """A paragraph, after its verdict if it has one; `soft` paragraphs can be skipped."""
 
   words: str
   verdict: str = ''
@@ -31,34 +31,34 @@ class Text(NamedTuple):
 
 
 class Code(NamedTuple):
-  """Commands or addresses, a line each."""
+  """Commands or addresses, one per line."""
 
   lines: Sequence[str]
 
 
 class Grid(NamedTuple):
-  """A table: a head and lines of cells; `looks` colour the first cell of each line."""
+  """A table: a header and rows of cells; `looks` colour the first cell of each row."""
 
   cells: Sequence[Sequence[str]]
   looks: Sequence[str] = ()
 
 
 class Picture(NamedTuple):
-  """A PNG file and what it shows."""
+  """A PNG file and its caption."""
 
   path: pathlib.Path
   caption: str
 
 
 class Fold(NamedTuple):
-  """Blocks that are shown on request."""
+  """Blocks that are folded until a reader opens them."""
 
   title: str
   blocks: Sequence['Block']
 
 
 class Card(NamedTuple):
-  """Blocks that belong to one sentence; `look` is good, fair, bad or none, `link` an anchor."""
+  """Blocks about one sentence; `look` is good, fair, bad or none; `link` is an anchor."""
 
   title: str
   look: str
@@ -70,7 +70,7 @@ Block = Heading | Text | Code | Grid | Picture | Fold | Card
 
 
 def html(title: str, blocks: Sequence[Block]) -> str:
-  """The page; pictures are inside it, and nothing is fetched."""
+  """The page, with its pictures embedded; a browser loads nothing else."""
   head = (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
     '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -121,7 +121,7 @@ def _element(block: Block) -> str:
 
 
 def _words(text: str) -> str:
-  """Escaped text; `code` in back quotes, which may be broken after its separators."""
+  """Escaped text, with `code` in back quotes, which can wrap after its separators."""
   parts = re.split('`([^`]*)`', text)
   code = lambda part: re.sub('([,/_=])', r'\1<wbr>', escape(part))
   return ''.join(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots as PNG files, drawn without a display; an arm has the same colour in all of them.
+"""Plots as PNG files, drawn without a display; an arm has the same colour in all plots.
 
-Matplotlib is imported by what draws: it is a quarter of the imports of recipes and commands.
+Matplotlib is imported only when a plot is drawn, since importing it is slow.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ Points = Sequence[tuple[float, Row]]  # x, and the row that has y and its error
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 MARKERS, DASHES = 'osD^v<>PX*hp', ('-', '--', '-.', ':')
 HATCHES = ('', '///', '...', '\\\\\\', 'xxx', '--', 'ooo')
-ARMS = {  # the colour of an arm, by the first word of its label; others get what is left
+ARMS = {  # colours of arms by the first word of the label; others get the rest
   'bytes': 0, 'characters': 0, 'trained': 0, 'control': 0, 'bpe': 1, 'glyphs': 1,
   'sentencepiece': 2, 'lexinvariant': 2, 'random': 3, 'static_ac': 3, 'lzw': 4, 'gzip': 4,
   'greedy': 5, 'numbered': 5, 'exact': 5, 'delay': 5, 'pruned': 5, 'parsed': 5, 'top': 5, 'ac': 6,
@@ -43,7 +43,7 @@ STYLE: Any = {
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-  """What draws into one of matplotlib's axes, and its height in inches."""
+  """A function that draws into matplotlib axes, and its height in inches."""
 
   draw: Callable[[Any], None]
   height: float = 3.8
@@ -61,7 +61,7 @@ class Picture(NamedTuple):
 
 
 def save(folder: pathlib.Path, pictures: Mapping[str, Picture]) -> dict[str, str]:
-  """Writes each picture (file name -> picture) that has panels; the captions of those."""
+  """Writes each picture (file name -> picture) that has panels; returns their captions."""
   drawn = {name: picture for name, picture in pictures.items() if picture.panels}
   for name, (_, panels) in drawn.items():
     atomic.write(folder / name, panels if isinstance(panels, bytes) else _png(panels))
@@ -125,7 +125,7 @@ def curves(
 ) -> Panel:
   """A panel of labelled curves over horizontal reference levels.
 
-  `errors` are drawn as bars of ± that much, or as a band around many points; None is not drawn.
+  `errors` are drawn as error bars, or as a band if there are many points; None is not drawn.
   """
   labels = [*series, *(levels or {})]
 
@@ -181,9 +181,9 @@ def bars(
   levels: Mapping[str, float],
   errors: Mapping[str, Errors] | None = None,
 ) -> Panel:
-  """A panel of grouped bars from zero, one bar a series in each group, under reference levels.
+  """A panel of grouped bars from zero, one bar per series in each group, with reference levels.
 
-  `errors` are drawn as lines of ± that much, None as no line.
+  `errors` are drawn as error bars; None is not drawn.
   """
   labels, lines = [*series, *levels], [line for group in groups for line in group.split('\n')]
   crowded = len(groups) * max(map(len, lines)) > 60
@@ -238,9 +238,9 @@ def ranked(
   levels: Mapping[str, float],
   number: str = '{:.2f}',
 ) -> Panel:
-  """A panel of one bar a name, lying, its number next to its name, under vertical levels.
+  """A panel of horizontal bars, one per name, with numbers next to the names and vertical levels.
 
-  Rows have standard errors, which are drawn as lines of ± that much.
+  Standard errors of the rows are drawn as error bars.
   """
   values = [row.measured or 0.0 for row in rows.values()]
 
@@ -260,7 +260,9 @@ def ranked(
 def intervals(
   title: str, x_label: str, found: Mapping[str, tuple[float, float, float]], margin: float
 ) -> Panel:
-  """A panel of means with their intervals (mean, low, high), one a line, over a band ± margin."""
+  """A panel of means with their intervals (mean, low, high), one per line, over a band of ±
+  margin.
+  """
 
   def draw(axis: Any) -> None:
     axis.axvspan(-margin, margin, color='0.9', label=f'within {margin:g}')
@@ -277,7 +279,7 @@ def intervals(
 
 
 def words(title: str, places: Any, written: Sequence[str], x_label: str, y_label: str) -> Panel:
-  """A panel of words at places [N, 2]; a word that would cover an earlier one is left out."""
+  """A panel of words at places [N, 2]; words that would overlap an earlier word are left out."""
 
   def draw(axis: Any) -> None:
     axis.scatter(places[:, 0], places[:, 1], s=4, color='0.75')
@@ -322,7 +324,7 @@ def heat_map(
   label: str,
   legend: str = '',
 ) -> Panel:
-  """A panel of numbers, `values[line][column]`, the lower the lighter; what is None has a cross.
+  """A heat map of numbers, `values[line][column]`; lower is lighter, and None is a cross.
 
   `legend` is a line of text below the panel.
   """
@@ -356,8 +358,8 @@ def trade(
 ) -> Panel:
   """A panel of points (x, y), series -> name -> point, both better when smaller.
 
-  A line joins those that no other beats in both, names in `unranked` left out. Each name is written
-  once, above its points.
+  A line joins the points that no other point beats in both (the Pareto front), without the names in
+  `unranked`. Each name is written once, above its points.
   """
 
   def draw(axis: Any) -> None:
@@ -406,7 +408,9 @@ def _legend_height(labels: Sequence[str]) -> float:
 def _finish(
   axis: Any, title: str, x_label: str, y_label: str, above: bool = False, ticks: int = 0
 ) -> None:
-  """Labels, and a legend below them, or `above` the axes; `ticks` are further lines of ticks."""
+  """Labels, and a legend below the axes or `above` them; `ticks` are additional lines of tick
+  labels.
+  """
   from matplotlib.transforms import ScaledTranslation
 
   axis.set_xlabel(x_label)

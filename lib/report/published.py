@@ -11,7 +11,7 @@ from typing import Any
 from lib.report.results import Row, coordinates
 
 UNPUBLISHED = 'the paper gives no such number'
-# What a number is evidence of, where it is not printed in the paper itself.
+# The origin of a number that the paper does not print.
 EVIDENCE = {
   '': 'published',
   'derived': 'derived',  # by us, from a formula or from numbers that are printed
@@ -22,11 +22,11 @@ FOLDER = pathlib.Path(__file__).parent / 'published'
 
 
 def load(paper: str) -> dict[str, Any]:
-  """The data of `published/PAPER.json`; none, where there is no such file.
+  """The data of `published/PAPER.json`; empty if there is no such file.
 
   It has `paper`, `source` and `entries`, each with table, row, column, value, unit, source and
   `where`: the facts of a run (scale, source parameters) under which the number is comparable. An
-  entry that the paper does not print itself has `evidence`, a key of EVIDENCE.
+  entry that the paper does not print has `evidence`, a key of EVIDENCE.
   """
   path = FOLDER / f'{paper}.json'
   return json.loads(path.read_text()) if path.exists() else {'entries': []}

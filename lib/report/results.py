@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results of a run: rows of measured numbers, and the one file that has them."""
+"""The results of a run: rows of measured numbers, and the file results.json."""
 
 import dataclasses
 import importlib.metadata
@@ -19,8 +19,10 @@ from lib.stats import Estimate
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'numba',
             'tensorflow-datasets', 'sentencepiece', 'tokenizers')  # fmt: skip
-LOSSY = '†'  # after the row of a tokenizer that is not lossless, in every table
-ABOUT_LOSSY = f'{LOSSY} does not give every text back: its bits are too few.'
+LOSSY = '†'  # marks rows of tokenizers that are not lossless, in every table
+ABOUT_LOSSY = (
+  f'{LOSSY} The tokenizer does not restore every text, so its bits per byte are too low.'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +38,13 @@ class Row:
     published: the paper's value at the same scale, or None.
     unit: unit of the value.
     note: how to read the number; what the published one is, or why there is none.
-    n: number of independent units behind the error: '57', or '3×57' for seeds × documents.
-    over: those units, such as 'documents' or 'seeds×documents'.
-    df: degrees of freedom of Student's t; None where a rule can decide nothing.
-    evidence: what the published number is, if the paper does not print it: a key of
+    n: number of independent units of the error: '57', or '3×57' for seeds × documents.
+    over: the kind of these units, such as 'documents' or 'seeds×documents'.
+    df: degrees of freedom of Student's t; None if no rule can be tested.
+    evidence: origin of the published number if the paper does not print it: a key of
       lib.report.published.EVIDENCE.
-    lossy: the row is about a tokenizer that does not give every text back. Tables
-      show it with LOSSY, and it is never the best of several.
+    lossy: the row is about a tokenizer that is not lossless. Tables mark it with LOSSY, and
+      it is never called the best.
   """
 
   table: str
@@ -67,7 +69,7 @@ class Row:
   def of(
     cls, table: str, where: Mapping[str, Any], column: str, estimate: Estimate, **rest: Any
   ) -> 'Row':
-    """The row of an estimate; `rest` is unit and note."""
+    """A row with the value and the error of an estimate; `rest` is unit and note."""
     value, sem, n, over, df = estimate
     return cls(table, where, column, value, sem, n=n, over=over, df=df, **rest)
 
@@ -78,7 +80,7 @@ class Row:
 
   @property
   def estimate(self) -> Estimate | None:
-    """What was measured, with its error; None where nothing was."""
+    """The measured value with its error; None if nothing was measured."""
     if self.measured is None:
       return None
     return Estimate(self.measured, self.sem, self.n, self.over, self.df)
@@ -92,7 +94,7 @@ def name(**parts: Any) -> str:
 def coordinates(row: str) -> dict[str, str]:
   """The coordinates of a row in a file: 'k=2,r=8' is {'k': '2', 'r': '8'}.
 
-  A comma without a name after it is of the value before it, as in 'of=bhts,bshk->bhtk'.
+  A comma that no `name=` follows belongs to the value, as in 'of=bhts,bshk->bhtk'.
   """
   return dict(part.split('=', 1) for part in re.split(',(?=[^,=]+=)', row)) if row else {}
 
@@ -102,7 +104,7 @@ class Rows(list[Row]):
 
   Args:
     table: its name.
-    lossy: coordinates, such as {'tokenizer': 'bpe'} -> whether that tokenizer loses text.
+    lossy: coordinates, such as {'tokenizer': 'bpe'} -> whether that tokenizer is not lossless.
   """
 
   def __init__(self, table: str, lossy: Callable[[Mapping[str, str]], bool] = lambda where: False):
@@ -162,7 +164,7 @@ def cells_of(rows: Sequence[Row], table: str) -> list[tuple[Mapping[str, str], d
 def series(
   rows: Sequence[Row], table: str, pattern: str, where: Mapping[str, Any]
 ) -> list[tuple[float, Row]]:
-  """The measured columns of one row that have a number in their names, by that number.
+  """The measured columns of one row whose names contain a number, by that number.
 
   Args:
     rows: of any tables.
@@ -181,12 +183,12 @@ def series(
 
 
 def as_json(content: Any) -> str:
-  """The form in which JSON is written here; NaN and infinity are errors."""
+  """A value as JSON text; NaN and infinity are errors."""
   return json.dumps(content, indent=1, allow_nan=False) + '\n'
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-  """Writes JSON atomically: a reader sees the old file or the new one, never a part."""
+  """Writes JSON atomically: a reader sees the old or the new file, never a partial one."""
   atomic.write(path, as_json(content))
 
 
@@ -197,7 +199,7 @@ FIELDS = (
 
 
 def as_line(row: Row) -> dict[str, Any]:
-  """The row as files have it."""
+  """The row as a mapping for results.json."""
   number = lambda x: None if x is None or not math.isfinite(x) else float(x)
   values = dataclasses.asdict(row) | {'row': row.row}
   values |= {key: number(values[key]) for key in ('measured', 'sem', 'published', 'df')}
@@ -213,7 +215,7 @@ def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
 def write_rows(
   path: str | os.PathLike, rows: Sequence[Row], seconds: float, identity: Identity
 ) -> None:
-  """Writes what a finished table leaves, so that a restart need not repeat it."""
+  """Writes the rows of a finished table, so that a restart does not repeat it."""
   lines = [as_line(row) for row in rows]
   write_json(path, {'identity': identity, 'seconds': seconds, 'rows': lines})
 
@@ -244,9 +246,9 @@ def content(
   seconds: Mapping[str, float],
   pictures: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-  """The content of results.json: rows with the config, code, versions and devices that gave them.
+  """The content of results.json: rows, with the config, code, versions and devices of the run.
 
-  `seconds` are of measuring, by table; `pictures` are the PNG files, with what they show.
+  `seconds` is the time of measuring each table; `pictures` are PNG files with their captions.
   """
   versions = {package: importlib.metadata.version(package) for package in PACKAGES}
   return {

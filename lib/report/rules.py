@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rules by which measured rows speak for a claim or against it.
+"""Rules that decide from measured rows whether a claim holds.
 
 A cell is named by its address, 'table / row / column'; published numbers have the same address
-after 'published / '. In the addresses of a rule, * matches any value and {a,b} one of a few; what
-they match in `left` replaces each * in `right`.
+after 'published / '. In the addresses of a rule, * matches any value and {a,b} matches a or b. The
+values matched in `left` replace each * in `right`.
 
 A rule is a dict with its `kind` and:
   above, below: `left` is above or below `right` (an address or a number, times `times`, plus
@@ -11,20 +11,20 @@ A rule is a dict with its `kind` and:
   equivalent: `left` differs from `right` by less than `margin`;
   order: `rises` or `falls` is a list of addresses, each below (above) the next;
   published: `left` is within the factor 1 ± `ratio` of the paper's number for this scale;
-  needs: `what` a test would take; such a rule is never tested.
+  needs: `what` a test would require; such a rule is never tested.
 Optional fields:
   paired: rows that `left` matches and that differ only in `seed=*` are one mean difference, whose
     error is over the seeds;
   wherever_given: rows of `left` are left out if nothing was measured on the right;
-  exact: true says that both sides are deterministic (counts, closed forms, yes or no), so that
-    values alone are compared; 'right' says so of the right side alone;
+  exact: true means that both sides are deterministic (counts, closed forms, yes or no), so that
+    only values are compared; 'right' means that only the right side is deterministic;
   or_equal: equal values, up to rounding, hold as well; only where `exact` is true;
-  scale: the only scale at which these rows are measured, where it is not that of every run.
+  scale: the only scale at which these rows are measured, if there is only one.
 
-Errors decide everything else: each comparison is a two-sided t-test of a difference with the df of
-its cells, and the p-values of one claim are adjusted together (Holm). A cell without an error, with
-one seed, or without any spread cannot be tested. Numbers in a rule and published numbers have no
-error and do not need one.
+All other comparisons use errors: each is a two-sided t-test of a difference, with the df of its
+cells, and the p-values of one claim are adjusted together (Holm). A cell without an error, with one
+seed, or without any spread cannot be tested. Numbers in a rule and published numbers have no error
+and do not need one.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ from lib.report.tables import number, with_error
 from lib.stats import Estimate
 
 SEPARATOR = ' / '
-ROUNDING = 1e-6  # of the larger side, up to which two values are equal
+ROUNDING = 1e-6  # relative difference up to which two values are equal
 WILDCARD = re.compile(r'\*|\{[^}]*\}')
 UNMEASURED = 'no value was measured'
 UNPUBLISHED = 'no number is published for this scale'
@@ -54,12 +54,12 @@ class Cell:
 
   Attributes:
     estimate: the value with its error, or None where nothing was measured.
-    constant: it has no error and needs none: a number of a rule, a published number, or what the
-      rule calls deterministic.
+    constant: the value needs no error: a number in a rule, a published number, or a value that
+      the rule calls deterministic.
     published: the paper's number at this scale, or None.
-    evidence: what that number is, if the paper does not print it.
+    evidence: origin of that number, if the paper does not print it.
     unit: of the value.
-    lossy: it is about a tokenizer that does not give every text back.
+    lossy: the cell is about a tokenizer that is not lossless.
   """
 
   address: str
@@ -77,12 +77,12 @@ class Cell:
 
   @property
   def row(self) -> str:
-    """The row of the address, marked where the tokenizer loses text."""
+    """The row of the address, marked if the tokenizer is not lossless."""
     return _row(self.address.split(SEPARATOR)[-2]) + f' {LOSSY}' * self.lossy
 
   @property
   def printed(self) -> str:
-    """The paper's number, with what it is if the paper does not print it; '' without one."""
+    """The published number, with its origin if the paper does not print it; '' if there is none."""
     if self.published is None:
       return ''
     kind = f' ({EVIDENCE[self.evidence]})' * bool(self.evidence)
@@ -90,22 +90,22 @@ class Cell:
 
   @property
   def value(self) -> float:
-    """The value; NaN where nothing was measured."""
+    """The value; NaN if nothing was measured."""
     return self.estimate.value if self.estimate else math.nan
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """A cell against what it is compared with.
+  """The comparison of a cell with another cell or a number.
 
   Attributes:
     cell: the left side.
-    against: the right side in words: its value, with one standard error where it has one.
-    difference: left less right, with its error; None where it cannot be had.
-    slack: by how much the rule holds, in the unit of the cells; below 0 it does not.
-    exact: values alone decide.
+    against: the right side in words: its value, with one standard error if it has one.
+    difference: left minus right, with its error; None if a side is missing.
+    slack: margin by which the rule holds, in the unit of the cells; negative if it fails.
+    exact: whether only values are compared.
     untested: why it cannot be tested, or ''.
-    p: of the two-sided test that the slack is 0; None where there is no test.
+    p: p-value of the two-sided test that the slack is 0; None if there is no test.
     adjusted: p, adjusted for all comparisons of the claim.
   """
 
@@ -120,7 +120,7 @@ class Comparison:
 
   @property
   def holds(self) -> bool | None:
-    """Whether the rule holds here; None where that is open or cannot be tested."""
+    """Whether the rule holds here; None if it is undecided or cannot be tested."""
     if self.untested:
       return None
     decided = self.exact or (self.adjusted is not None and self.adjusted <= 1 - stats.LEVEL)
@@ -129,12 +129,12 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What a rule found.
+  """The result of a rule.
 
   Attributes:
-    words: the rule, to be printed next to the verdict.
-    address: the same with the addresses of its cells.
-    comparisons: what was compared.
+    words: the rule in words, which is printed next to the verdict.
+    address: the rule with the addresses of its cells.
+    comparisons: all comparisons.
     not_run: addresses or tables that the run does not have.
     untested: why nothing could be compared, or ''.
   """
@@ -225,10 +225,10 @@ def expression(pattern: str) -> str:
 
 
 def judge(rules: Sequence[Mapping[str, Any]], cells: Cells) -> list[Outcome]:
-  """What the rules of one claim find, their p-values adjusted together.
+  """The outcomes of the rules of one claim, with p-values adjusted together.
 
   Args:
-    rules: see the head of this file.
+    rules: see the docstring of this module.
     cells: of the run.
   """
   outcomes = [_outcome(rule, cells) for rule in rules]
@@ -251,7 +251,7 @@ def _outcome(rule: Mapping[str, Any], cells: Cells) -> Outcome:
   untested = ''
   try:
     for one in KINDS[rule['kind']](rule, cells):
-      found.append(one)  # kept where a later one is missing
+      found.append(one)  # kept if a later one is missing
   except NotRun as missing:
     aside = f' (needs scale {rule["scale"]})' if 'scale' in rule else ''
     not_run = tuple(f'{one}{aside}' for one in missing.args)
@@ -315,7 +315,7 @@ def describe(rule: Mapping[str, Any]) -> str:
 
 
 def _right_in_words(rule: Mapping[str, Any]) -> str:
-  """What the left side is compared with; of its coordinates those that the left side lacks."""
+  """The right side in words, with only those coordinates that the left side lacks."""
   right = rule['right']
   if isinstance(right, str):
     said = words(right)
@@ -362,7 +362,7 @@ def _two_sided(rule: Mapping[str, Any], cells: Cells) -> Iterator[Comparison]:
 
 
 def _right(rule: Mapping[str, Any], cells: Cells, values: Sequence[str]) -> Cell:
-  """What one cell of the left side is compared with: times and plus what the rule says."""
+  """The right side for one cell of the left side, with `times` and `plus` applied."""
   right, left = rule['right'], iter(values)
   if isinstance(right, str):
     cell = cells.one(re.sub(r'\*', lambda _: next(left, '*'), right))
@@ -390,7 +390,7 @@ def _of_all_seeds(pattern: str, values: Sequence[str]) -> str:
 def _over_seeds(
   rule: Mapping[str, Any], address: str, members: Sequence[tuple[Cell, Cell]]
 ) -> Comparison:
-  """One mean difference, of which every pair of cells is a seed."""
+  """One mean difference over pairs of cells, one pair per seed."""
   left, right = zip(*members)
   if any(cell.estimate is None for cell in (*left, *right)):
     return Comparison(Cell(address, None), untested=UNMEASURED)
@@ -402,7 +402,7 @@ def _over_seeds(
 
 
 def _compared(rule: Mapping[str, Any], cell: Cell, other: Cell) -> Comparison:
-  """One cell against another, which is independent of it or a constant."""
+  """The comparison of one cell with an independent cell or a constant."""
   if cell.estimate is None or other.estimate is None:
     return Comparison(cell, untested=UNMEASURED)
   if other.constant:
@@ -418,7 +418,7 @@ def _compared(rule: Mapping[str, Any], cell: Cell, other: Cell) -> Comparison:
 def _decided(
   rule: Mapping[str, Any], cell: Cell, other: Cell, difference: Estimate, tested: Sequence[Estimate]
 ) -> Comparison:
-  """What a difference of two cells says; `tested` are the estimates that need an error."""
+  """The comparison with this difference; `tested` are the estimates that need an error."""
   exact, against = rule.get('exact', False), _in_words(other)
   slack = {
     'above': difference.value,
@@ -437,12 +437,12 @@ def _decided(
   why = next(filter(None, map(_why_untested, tested)), '' if tested else 'no error')
   p = None if why else difference._replace(value=slack).p_value()
   if not why and (p is None or difference.no_spread or all(one.no_spread for one in tested)):
-    why, p = 'no spread', None  # deterministic values are compared by rules that are exact
+    why, p = 'no spread', None  # deterministic values are compared by exact rules
   return Comparison(cell, against, difference, slack, untested=why, p=p)
 
 
 def _in_words(cell: Cell) -> str:
-  """A value with its error, marked where the tokenizer loses text."""
+  """A value with its error, marked if the tokenizer is not lossless."""
   if not cell.estimate:
     return ''
   if not cell.address:  # a number of a rule
@@ -461,7 +461,7 @@ def _why_untested(estimate: Estimate) -> str:
 
 
 def _order(rule: Mapping[str, Any], cells: Cells) -> Iterator[Comparison]:
-  """Each cell against the one before it."""
+  """The comparison of each cell with the one before it."""
   kind = 'above' if 'rises' in rule else 'below'
   found: list[Cell | None] = []
   missing: list[str] = []

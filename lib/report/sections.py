@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a report says of each run of a recipe: its claims with their verdicts, tables, pictures."""
+"""The part of a report about one run of a recipe: claims with verdicts, tables, pictures."""
 
 import dataclasses
 import pathlib
@@ -15,14 +15,14 @@ from lib.report.rules import SEPARATOR, Comparison, Outcome
 
 TITLE = 'What the papers claim, and what was measured'
 READING = (
-  'Each claim is judged by rules from the measured rows of a run. The rules and the numbers are '
-  'shown next to the verdict. “Findings” are statements of this project about a paper; they are '
+  'Rules judge each claim from the measured rows of a run. The rules and the numbers are shown '
+  'next to the verdict. “Findings” are statements of this project about a paper; they are '
   'judged in the same way.',
   '“Reproduced” needs the sizes of the paper, or a claim that does not depend on sizes; at other '
-  'sizes the strongest verdict is that the direction holds. A theorem or closed form that our own '
-  'sampler confirms “agrees with the theorem”. “Not testable” means that an error is missing, that '
-  'there is only one seed or document, or that the difference is within its error. “Not run” means '
-  'that the run lacks a table or a row.',
+  'sizes the strongest verdict is that the direction holds. “Agrees with the theorem” means that '
+  'our own sampler confirms a theorem or closed form. “Not testable” means that an error is '
+  'missing, that there is only one seed or document, or that the difference is within its error. '
+  '“Not run” means that the run lacks a table or a row.',
   '± is one standard error everywhere, over the units that the table “What ± is” lists; n is their '
   'number. [low, high] is the 95 % interval of a difference, by Student’s t. p is adjusted for the '
   'number of comparisons in a claim (Holm); a comparison is decided where p is at most 0.05. '
@@ -30,7 +30,10 @@ READING = (
   'table / row / column; * is any value.',
 )
 ERRORS = 'What ± is'
-FEW, SHOWN = 8, 4  # up to FEW comparisons of a rule are all shown, of more only SHOWN
+FEW, SHOWN = (
+  8,
+  4,
+)  # all comparisons of a rule are shown if there are at most FEW, otherwise SHOWN of them
 LOOKS = {
   Verdict.REPRODUCED: 'good',
   Verdict.AGREES: 'good',
@@ -66,10 +69,10 @@ class Section:
     made: commit, date and versions of the run, as far as they are known.
     remark: what is wrong with the run, or ''.
     judged: all claims and findings.
-    rows: that are worth showing.
+    rows: the rows to show.
     errors: what ± is in each table, as lib.report.tables.errors gives it.
-    captions: table -> how to read it.
-    pictures: PNG files, with what they show.
+    captions: table -> its caption.
+    pictures: PNG files with their captions.
   """
 
   name: str
@@ -89,7 +92,9 @@ class Section:
 
   @property
   def claims(self) -> list[Judged]:
-    """What the paper claims, by verdict: what was found first, what was not run last."""
+    """The claims of the paper, sorted by verdict: decided claims first, claims that were not run
+    last.
+    """
     return _by_verdict([one for one in self.judged if not one.claim.audit])
 
   @property
@@ -99,18 +104,18 @@ class Section:
 
   @property
   def headline(self) -> Judged | None:
-    """The finding to name first: the main claim if it is decided, else the first that is."""
+    """The claim to show first: the headline if it is decided, else the first decided claim."""
     decided = [one for one in (*self.claims, *self.audits) if one.verdict.decided]
     return next((one for one in decided if one.claim.headline), next(iter(decided), None))
 
   @property
   def facts(self) -> list[str]:
-    """What a reader must know of the run, in sentences."""
+    """Facts about the run that a reader must know, as sentences."""
     devices = f' on {self.devices}' if self.devices else ''
     found = [f'Scale {self.scale}, {self.minutes:.1f} minutes{devices}.']
     if self.changed:
       fields = ', '.join(f'{field} = {value}' for field, value in self.changed.items())
-      found.append(f'Other than the scale says: {fields}.')
+      found.append(f'Changed from the scale: {fields}.')
     if self.made:
       parts = ', '.join(f'{name} {value}' for name, value in self.made.items())
       found.append(f'Measured with {parts}.')
@@ -118,7 +123,7 @@ class Section:
 
   @property
   def outcome(self) -> str:
-    """How the claims fare, and the findings, in one sentence each."""
+    """Counts of verdicts on claims, and on findings, in one sentence each."""
     parts = ((self.claims, 'claim'), (self.audits, 'finding'))
     return ' '.join(_counted(judged, noun) for judged, noun in parts if judged)
 
@@ -138,12 +143,12 @@ def _counted(judged: Sequence[Judged], noun: str) -> str:
 def report(
   found: Sequence[Section], remarks: Sequence[str], commands: Sequence[str] = ()
 ) -> list[Block]:
-  """The report over all runs: an index with a finding of each, then a part for each.
+  """The report on all runs: an index with one finding of each, then a section for each.
 
   Args:
     found: a section for each run.
-    remarks: what could not be had, in sentences.
-    commands: what a reader may type next.
+    remarks: sentences about missing runs.
+    commands: commands for a reader to try next.
   """
   blocks: list[Block] = [Heading(TITLE, 1)]
   blocks += [Text(remark, 'Missing:') for remark in remarks]
@@ -157,7 +162,7 @@ def report(
 
 
 def _entry(section: Section) -> Card:
-  """A line of the index: a finding, and how the others fare."""
+  """A line of the index: a finding, and counts of all verdicts."""
   best = section.headline
   blocks: list[Block] = []
   if best:
@@ -168,7 +173,9 @@ def _entry(section: Section) -> Card:
 
 
 def _evidence(one: Judged) -> str:
-  """The comparison that comes nearest to failing, or fails, in words; or what a test takes."""
+  """The comparison that fails, or is nearest to failing, in words; or the requirements of a
+  test.
+  """
   compared = sorted((each for outcome in one.outcomes for each in outcome.comparisons), key=_doubt)
   if not compared:
     why = [outcome.untested for outcome in one.outcomes if outcome.untested]
@@ -194,7 +201,7 @@ def run(section: Section) -> Iterator[Block]:
 
 
 def folded_tables(section: Section) -> Iterator[Block]:
-  """What ± is, and each table, to be unfolded."""
+  """The meaning of ±, and each table, folded."""
   yield Fold(ERRORS, [Grid(section.errors)])
   for table in dict.fromkeys(row.table for row in section.rows):
     rows = [row for row in section.rows if row.table == table]
@@ -203,7 +210,7 @@ def folded_tables(section: Section) -> Iterator[Block]:
 
 
 def whole_tables(section: Section, rows: Sequence[Row]) -> Iterator[Block]:
-  """For the report of one run: each table with its notes; all its columns are in its CSV file."""
+  """For the report on one run: each table with its notes; its CSV file has all columns."""
   for table in dict.fromkeys(row.table for row in rows):
     shown = [row for row in section.rows if row.table == table]
     shown = shown or [row for row in rows if row.table == table]
@@ -217,7 +224,7 @@ def whole_tables(section: Section, rows: Sequence[Row]) -> Iterator[Block]:
 
 
 def _claims(judged: Sequence[Judged], noun: str) -> Iterator[Block]:
-  """A card for each that was run; the others are folded away."""
+  """A card for each claim that was run; the others are folded."""
   there = [one for one in judged if one.verdict != Verdict.NOT_RUN]
   yield from (_card(one) for one in there)
   if absent := [one for one in judged if one.verdict == Verdict.NOT_RUN]:
@@ -245,7 +252,7 @@ def _card(one: Judged) -> Card:
 
 
 def _compared(found: Sequence[Comparison]) -> list[list[str]]:
-  """A head and a line for each comparison; published numbers where there are any."""
+  """A header and a row for each comparison, with published numbers if there are any."""
   parts = [one.cell.address.split(SEPARATOR) for one in found]
   alike = len({(table, column) for *_, table, _, column in parts}) == 1
   beside = any(one.cell.published is not None for one in found)
@@ -260,19 +267,19 @@ def _compared(found: Sequence[Comparison]) -> list[list[str]]:
 
 
 def nearest(outcome: Outcome) -> list[Comparison]:
-  """The comparisons to show: all of a few, else those nearest to failing."""
+  """The comparisons to show: all if there are few, otherwise those nearest to failing."""
   if len(outcome.comparisons) <= FEW:
     return list(outcome.comparisons)
   return sorted(outcome.comparisons, key=_doubt)[:SHOWN]
 
 
 def _doubt(one: Comparison) -> tuple[int, float, float]:
-  """Sorts what fails first, then what is open, then what barely holds."""
+  """Sort key: failures first, then undecided comparisons, then those that barely hold."""
   return ({False: 0, None: 1, True: 2}[one.holds], -(one.p or 0.0), one.slack)
 
 
 def left_out(outcome: Outcome) -> str:
-  """How many comparisons are not shown."""
+  """The number of comparisons that are not shown, in words."""
   held, total = sum(one.holds is True for one in outcome.comparisons), len(outcome.comparisons)
   if len(nearest(outcome)) == total:
     return ''
@@ -280,7 +287,7 @@ def left_out(outcome: Outcome) -> str:
 
 
 def verdict_of(one: Comparison) -> str:
-  """What one comparison says, in words."""
+  """The result of one comparison, in words."""
   if one.untested:
     return f'not testable: {one.untested}'
   return {True: 'yes', False: 'no', None: 'open'}[one.holds]
@@ -297,7 +304,7 @@ def units(one: Comparison) -> str:
 
 
 def difference(one: Comparison) -> str:
-  """Left less right, with its 95 % interval."""
+  """Left minus right, with its 95 % interval."""
   if one.difference is None:
     return ''
   shown = tables.signed(one.difference.value, one.cell.unit)
@@ -305,7 +312,7 @@ def difference(one: Comparison) -> str:
 
 
 def p_value(one: Comparison) -> str:
-  """The adjusted p; 'exact' where values alone decide."""
+  """The adjusted p-value; 'exact' if only values are compared."""
   if one.exact:
     return 'exact'
   if one.adjusted is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows as Markdown: one table each, measured with its error, the published number after it."""
+"""Rows as Markdown tables: measured numbers with their errors, and published numbers."""
 
 import csv
 import dataclasses
@@ -13,14 +13,14 @@ from lib.report.published import EVIDENCE, UNPUBLISHED
 from lib.report.results import ABOUT_LOSSY, FIELDS, LOSSY, Row, as_line
 from lib.stats import Estimate
 
-MOST = 4  # different numbers of units that are all listed
-YES_OR_NO = 'yes/no'  # the unit of what is 1 or 0
+MOST = 4  # most different numbers of units that are all listed
+YES_OR_NO = 'yes/no'  # the unit of values that are 1 or 0
 COUNTS = {'bytes', 'characters', 'documents', 'ids', 'letters', 'operations', 'pairs',
           'parameters', 'rank', 'rows', 'steps', 'texts', 'tokens'}  # units  # fmt: skip
 
 
 def cell(row: Row) -> str:
-  """'0.5004 ± 0.0003 (published 0.5004)'; a dash where nothing was measured."""
+  """'0.5004 ± 0.0003 (published 0.5004)'; a dash if nothing was measured."""
   if row.estimate is None:
     return '–'
   text = with_error(row.estimate, row.unit)
@@ -30,7 +30,7 @@ def cell(row: Row) -> str:
 
 
 def with_error(estimate: Estimate, unit: str = '') -> str:
-  """'0.5004 ± 0.0003': a value with one standard error, where it has one."""
+  """'0.5004 ± 0.0003': a value with one standard error, if it has one."""
   sem = estimate.sem or 0.0  # below 1e-9 the spread is rounding
   return number(estimate.value, unit) + (f' ± {_error(sem)}' if sem > 1e-9 else '')
 
@@ -40,7 +40,7 @@ def _error(sem: float) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-  """'[-0.0012, +0.0030]': the 95 % interval of a difference; '' where it is unknown."""
+  """'[-0.0012, +0.0030]': the 95 % interval of a difference; '' if it is unknown."""
   half = estimate.half_width()
   if half is None:
     return ''
@@ -54,7 +54,7 @@ def signed(value: float, unit: str = '') -> str:
 
 
 def errors(rows: Sequence[Row]) -> list[list[str]]:
-  """What ± is in each table: a head, and a line for each table and unit."""
+  """The meaning of ± in each table: a header, and a row for each table and unit."""
   found: dict[tuple[str, str], list[Row]] = {}
   for row in rows:
     if row.measured is not None and row.sem is not None:
@@ -78,14 +78,14 @@ def _df(value: float | None) -> str:
 
 
 def _listed(texts: Sequence[str]) -> str:
-  """Different texts, in the order of their numbers: all of a few, else the first and the last."""
+  """Different texts in numerical order: all if they are few, otherwise the first and the last."""
   order = lambda text: [float(part) for part in re.findall(r'[\d.]+', text)]
   found = sorted({text for text in texts if text}, key=order)
   return ', '.join(found) if len(found) <= MOST else f'{found[0]} to {found[-1]}'
 
 
 def number(value: float, unit: str = '') -> str:
-  """A loss with four decimals, what is far smaller as a power of ten, a count, a yes or no."""
+  """A number as text: four decimals, a power of ten if it is tiny, a count, or yes or no."""
   if unit == YES_OR_NO:
     return 'yes' if value else 'no'
   if value == int(value) and (unit in COUNTS or abs(value) >= 2):
@@ -96,7 +96,7 @@ def number(value: float, unit: str = '') -> str:
 
 
 def markdown(rows: Sequence[Row], captions: Mapping[str, str] | None = None) -> str:
-  """All tables of `rows`: a line for each row name, a column for each quantity, then the notes."""
+  """All tables of `rows`: a line for each row, a column for each quantity, then the notes."""
   return '\n'.join(
     _table(table, [row for row in rows if row.table == table], (captions or {}).get(table, ''))
     for table in dict.fromkeys(row.table for row in rows)
@@ -104,7 +104,7 @@ def markdown(rows: Sequence[Row], captions: Mapping[str, str] | None = None) -> 
 
 
 def grid(rows: Sequence[Row]) -> list[list[str]]:
-  """The cells of one table's rows: a head, and a line for each row name, marked where lossy."""
+  """The cells of one table: a header, and a line for each row, marked if lossy."""
   columns = list(dict.fromkeys(row.column for row in rows))
   cells = {(row.row, row.column): cell(row) for row in rows}
   return [['row', *columns]] + [
@@ -135,7 +135,7 @@ def _table(table: str, rows: Sequence[Row], caption: str) -> str:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-  """What the rows of a table note: '`nats`: as the paper (k=1; k=2 and 3 more)'."""
+  """The notes of a table's rows: '`nats`: as the paper (k=1; k=2 and 3 more)'."""
   found: dict[str, dict[str, list[str]]] = {}  # note -> column -> rows
   for row in rows:
     for note in row.note.split('; '):
@@ -156,7 +156,7 @@ def _few(texts: Sequence[str], mark: str) -> str:
 
 
 def narrow(rows: Sequence[Row], width: int = 80, lines: int = 12) -> str:
-  """Tables for a terminal: so many columns and lines, without notes and published numbers."""
+  """Tables for a terminal: limited columns and lines, without notes and published numbers."""
   by_table = [
     [row for row in rows if row.table == table]
     for table in dict.fromkeys(row.table for row in rows)
@@ -201,7 +201,7 @@ def _narrow(rows: Sequence[Row], width: int, lines: int) -> str:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-  """The rows of one table, a line each, with a field for each coordinate."""
+  """The rows of one table as CSV, one per line, with a field for each coordinate."""
   keys = list(dict.fromkeys(key for row in rows for key in row.where))
   fields = [field for field in FIELDS if field not in ('table', 'row')]
   text = io.StringIO()

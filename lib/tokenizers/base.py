@@ -47,7 +47,7 @@ class Tokenizer(abc.ABC):
     fixed_lengths: whether `byte_lengths` of any ids needs no decoding.
     progress: called with the number of further bytes that `encode_batch` or `decode_batch` has
       done, ends of texts included; for progress bars.
-    fell_back: called by `encode` with the number of bytes that it wrote one by one.
+    on_fallback: called by `encode` with the number of bytes that it wrote one by one.
   """
 
   family: ClassVar[str]
@@ -56,7 +56,7 @@ class Tokenizer(abc.ABC):
   unknown_ids: frozenset[int] = frozenset()
   fixed_lengths: bool = False
   progress: Callable[[int], object] = staticmethod(lambda size: None)
-  fell_back: Callable[[int], object] = staticmethod(lambda size: None)
+  on_fallback: Callable[[int], object] = staticmethod(lambda size: None)
 
   @property
   @abc.abstractmethod
@@ -64,8 +64,8 @@ class Tokenizer(abc.ABC):
     """Number of ids: each is in `range(vocab_size)`."""
 
   @property
-  def together(self) -> int:
-    """The efficient number of documents per call."""
+  def preferred_batch(self) -> int:
+    """The number of documents per call that is most efficient."""
     return 1
 
   @abc.abstractmethod
@@ -217,7 +217,7 @@ class Dictionary(Tokenizer):
 
   @property
   def special_tokens(self) -> Mapping[int, str]:
-    """The ids that stand for no text, such as <s>, and their names."""
+    """The ids without text, such as <s>, and their names."""
     return {}
 
   @functools.cached_property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BoundlessBPE (2504.00178): BPE within words that may also join neighbouring words, each whole."""
+"""BoundlessBPE (2504.00178): BPE within words that can also join neighbouring whole words."""
 
 import functools
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from lib.tokenizers.bpe_apply import note, pop, rank_of
 
 
 class Boundless(pairs.PairDictionary):
-  """Applies its merges within words, then to neighbours that are each one token.
+  """Applies its merges within words, then to neighbouring words that are one token each.
 
-  Of the pairs that can be joined the one of the lowest rank comes first, the leftmost of several.
-  A merge of words has a higher rank than those that make its words, so words can come first.
+  Of the pairs that can be joined, the one with the lowest rank is joined first, the leftmost of
+  several. A merge of words has a higher rank than the merges of its words, so words come first.
 
   Args:
     alphabet: the A characters, ids 0 to A - 1.
     merges: int32 [m, 2], row i joins ids (left, right) to the id of their bytes, or the next one.
-    rule: of `pretokenizers`, the words.
-    outer_rule: of `pretokenizers`, the runs of words that can be joined; words are cut in them.
+    rule: the pretokenizer that defines words.
+    outer_rule: the pretokenizer that defines runs of words that can be joined; words lie inside.
   """
 
   family = 'boundless'
@@ -66,19 +66,19 @@ def train_boundless(
   most_words: int = 0,
   min_count: int = 2,
 ) -> Boundless:
-  """Joins the most frequent pair, within a word or of two tokens that are each whole words.
+  """Joins the most frequent pair, within a word or of two tokens that are whole words.
 
-  What was joined of words is a token that can be joined with further words. Ties, counts and equal
-  bytes are as in `train_bpe`: without a merge of words it has the merges of that function. The
-  paper's deletion of tokens that are rarely left (PickyBPE) is not part of it.
+  A token of joined words can be joined with further words. Ties, counts and equal
+  bytes are as in `train_bpe`: without merges of words, the merges are those of that function. The
+  paper's deletion of rarely used tokens (PickyBPE) is left out.
 
   Args:
     documents: any bytes.
     vocab_size: the most tokens, 256 or more.
-    rule: of `pretokenizers`, the words.
-    outer_rule: of `pretokenizers`, the runs of words that can be joined.
-    most_words: the most pieces between spaces in a token; 0 is no limit.
-    min_count: of a pair that is merged, at least 1.
+    rule: the pretokenizer that defines words.
+    outer_rule: the pretokenizer that defines runs of words that can be joined.
+    most_words: most pieces between spaces in a token; 0: no limit.
+    min_count: least count of a pair that is merged, at least 1.
 
   Raises:
     InputError: a smaller vocabulary, or an unknown rule.
@@ -91,7 +91,7 @@ def train_boundless(
   cells, weights = runs.cells(np.argsort(base.byte_array(alphabet)).astype(np.int32))
   stops, ends = pretokenizers.cut_each(runs.texts(), rule), np.cumsum(runs.sizes)
   edges = np.zeros(cells.size + 1, np.bool_)
-  edges[stops + np.searchsorted(ends, stops)] = True  # a cell stands after each run
+  edges[stops + np.searchsorted(ends, stops)] = True  # there is a cell after each run
   edges[0] = edges[ends + np.arange(1, ends.size + 1)] = True
   merges = bpe_learn.learn(
     cells, vocab_size, [bytes([byte]) for byte in alphabet], weights,
@@ -139,7 +139,7 @@ def _join_words(ids, lengths, stops, ends, pairs_, made):
         if ids[begin + k] < 0 or other >= size:
           continue
         if rank_of(pairs_, ids[begin + k], ids[begin + other]) != rank:
-          continue  # the pair has gone since
+          continue  # the pair no longer exists
         ids[begin + k], ids[begin + other] = made[rank], -1
         after[k] = after[other]
         if after[k] < size:

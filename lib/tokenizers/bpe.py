@@ -14,17 +14,17 @@ from lib.tokenizers.wordpiece import byte_characters
 
 
 class BPE(pairs.PairDictionary):
-  """Applies its merges within pieces of the text: the first of them first, from left to right.
+  """Applies its merges within pieces of the text, in their order, each from left to right.
 
-  The other two encoders take the merges for a mere dictionary and forget their order and the rule.
+  The other two encoders use the merges only as a dictionary, without their order and the rule.
 
   Args:
     alphabet: the A characters, ids 0 to A - 1.
     merges: int32 [m, 2], row i joins ids (left, right) to id A + i.
     encoder: 'merges', 'greedy' or 'minimal'.
-    rule: of `pretokenizers`, how a text is cut into pieces.
-    shared: whether merges that make equal bytes make one token, as in other libraries; then row i
-      makes the id of its bytes, or the next one.
+    rule: the pretokenizer (`lib.tokenizers.pretokenizers`), which cuts a text into pieces.
+    shared: whether merges with equal bytes make the same token, as in other libraries. If true,
+      row i makes the token that has its bytes already, or else the next id.
   """
 
   family = 'bpe'
@@ -49,7 +49,7 @@ class BPE(pairs.PairDictionary):
     return super().encode(data)
 
   def apply(self, data: bytes, cache: bool = True) -> np.ndarray:
-    """As `encode` by merges; `cache` keeps the ids of words for when they come again in `data`."""
+    """As `encode` by merges; `cache` stores the ids of words that occur again in `data`."""
     self.symbols(data)
     return bpe_apply.encode(data, pretokenizers.cut(data, self.rule), self.tables, cache)
 
@@ -57,7 +57,7 @@ class BPE(pairs.PairDictionary):
     """The last token of the encoding of each prefix data[: i + 1] of a piece, int32 [n].
 
     Raises:
-      InputError: a byte outside the alphabet, or merges that make a token twice.
+      InputError: a byte outside the alphabet, or two merges that make the same token.
     """
     self.symbols(data)
     if not len(self.tables.parts):
@@ -65,9 +65,9 @@ class BPE(pairs.PairDictionary):
     return bpe_apply.last_tokens(data, self.tables)
 
   def boundaries(self) -> np.ndarray:
-    """Which tokens can meet: bool [d, d], true where the merges cut pieces a + b into (a, b).
+    """Which tokens can be neighbours: bool [d, d], true if the bytes a + b are encoded as (a, b).
 
-    A sequence of ids is the encoding of a piece by 'merges' exactly if all neighbours can meet.
+    A sequence of ids is the encoding of a piece by 'merges' if and only if all neighbours can be.
     """
     whole = np.zeros(self.vocab_size, bool)
     whole[self.tables.ids[self.tables.ids >= 0]] = True
@@ -75,7 +75,7 @@ class BPE(pairs.PairDictionary):
 
   @functools.cached_property
   def tables(self) -> bpe_apply.Tables:
-    """What the compiled encoder reads."""
+    """The tables of the compiled encoder."""
     letters = np.arange(len(self.alphabet), dtype=np.int32)
     symbols = np.zeros(256, np.int32)
     symbols[base.byte_array(self.alphabet)] = letters
@@ -88,8 +88,8 @@ class BPE(pairs.PairDictionary):
     """A `tokenizer.json` that gives the library `tokenizers` the same ids for every text.
 
     Raises:
-      InputError: an alphabet without some byte, an encoder other than 'merges', or two tokens of
-        equal bytes: that file can hold none of these.
+      InputError: an incomplete alphabet, an encoder other than 'merges', or two tokens of equal
+        bytes, which such a file cannot express.
     """
     import tokenizers
     from tokenizers import Regex, decoders, models, pre_tokenizers
@@ -97,8 +97,8 @@ class BPE(pairs.PairDictionary):
     once = len(set(self.pieces)) == self.vocab_size
     if self.encoder != 'merges' or len(self.alphabet) < 256 or not once:
       raise InputError(
-        'a tokenizer.json can hold a BPE with all bytes, encoded by merges, of which no two tokens '
-        'have the same bytes'
+        'a tokenizer.json can express a BPE with all bytes, encoded by merges, of which no two '
+        'tokens have the same bytes'
       )
     names = byte_characters()
     written = [''.join(names[byte] for byte in piece) for piece in self.pieces]
@@ -115,7 +115,7 @@ class BPE(pairs.PairDictionary):
     return made.to_str()
 
   def state(self) -> base.State:
-    """The alphabet, the merges, the encoder's name; the rule if there is one, and `shared`."""
+    """The alphabet, the merges, the encoder's name, the rule (if any), and `shared`."""
     state = super().state()
     if self.rule != 'none':
       state['rule'] = base.byte_array(self.rule.encode())
@@ -133,17 +133,17 @@ class BPE(pairs.PairDictionary):
 def train_bpe(
   documents: Sequence[bytes], vocab_size: int, rule: str = 'words', min_count: int = 2
 ) -> BPE:
-  """BPE within the pieces of a pretokenizer, as the field uses the word.
+  """BPE within the pieces of a pretokenizer, which is the usual meaning of BPE.
 
-  The merges are those of Hugging Face's trainer for the same pieces: ids of bytes are in the order
-  of GPT-2's characters for them, occurrences that overlap all count ('aaa' holds 'aa' twice), ties
-  go to the lowest (left, right), and merges that make equal bytes make one token.
+  The merges equal those of Hugging Face's trainer for the same pieces. Ids of bytes are in the
+  order of GPT-2's characters for them. Overlapping occurrences all count ('aaa' contains 'aa'
+  twice). Ties go to the lowest (left, right). Merges with equal bytes make the same token.
 
   Args:
     documents: any bytes.
-    vocab_size: the most tokens, 256 or more.
-    rule: of `pretokenizers`.
-    min_count: of a pair that is merged, at least 1.
+    vocab_size: most tokens, at least 256.
+    rule: the pretokenizer.
+    min_count: least count of a pair that is merged, at least 1.
 
   Raises:
     InputError: a smaller vocabulary, or an unknown rule.
@@ -170,11 +170,12 @@ def train_bpe_unsplit(
   alphabet: bytes | None = base.BYTES,
   min_count: int = 2,
 ) -> BPE:
-  """Merges the most frequent pair until there are `vocab_size` tokens or none occurs `min_count`.
+  """Merges the most frequent pair until there are `vocab_size` tokens or no pair is frequent
+  enough.
 
-  Pairs are of neighbours in a document, across spaces too. Counts are of occurrences without
-  overlap ('000' holds '00' once); ties go to the lowest (left, right). An `alphabet` of None is the
-  bytes that occur.
+  A pair is two neighbours in a document, also across spaces, and must occur `min_count` times.
+  Occurrences are counted without overlap ('000' contains '00' once). Ties go to the lowest
+  (left, right). If `alphabet` is None, it is the set of bytes that occur.
 
   Raises:
     InputError: a byte outside `alphabet`, or an alphabet larger than `vocab_size`.
@@ -185,9 +186,9 @@ def train_bpe_unsplit(
 
 
 def train_sequential_bpe(data: bytes, texts: int) -> BPE:
-  """Algorithm 1 of 'Toward a Theory of Tokenization in LLMs': each merge sees a text of its own.
+  """Algorithm 1 of 'Toward a Theory of Tokenization in LLMs': each merge uses a separate text.
 
-  `data` is cut into d = `texts` equal texts (what is left over is not used). In text i, encoded
+  `data` is cut into d = `texts` equal texts (the remainder is not used). In text i, encoded
   with the merges so far, the most frequent pair is merged if it occurs more than log d times;
   otherwise text i adds nothing.
   """
@@ -203,10 +204,12 @@ def train_sequential_bpe(data: bytes, texts: int) -> BPE:
 
 
 def _most_frequent_pair(ids: np.ndarray, size: int) -> tuple[tuple[int, int], int]:
-  """The pair that occurs most often without overlap, the lowest such; and its count."""
+  """The most frequent pair, counted without overlap, and its count; of equal counts the lowest
+  pair.
+  """
   changes = np.flatnonzero(np.diff(ids, prepend=-1))
   run = np.arange(ids.size) - np.repeat(changes, np.diff(changes, append=ids.size))
-  # Within a run of one id, pairs begin at its even places only.
+  # Within a run of one id, pairs begin only at even places.
   counted = (ids[:-1] != ids[1:]) | (run[:-1] % 2 == 0)
   keys, counts = np.unique(
     (ids[:-1].astype(np.int64) * size + ids[1:])[counted], return_counts=True

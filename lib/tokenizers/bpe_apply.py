@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled loops of BPE encoders: pieces of a text to ids, and which tokens can meet.
+"""Compiled loops of BPE encoders: pieces of a text to ids, and which tokens can be neighbours.
 
-Of the pairs of neighbours that a merge joins, that of the lowest rank is joined first, the leftmost
-of several, until none is left. A piece that is a token is found in one look-up; a short one is
-merged as it stands. For a longer one, the last token of each of its prefixes is found in one walk;
-one that is longer than the list of merges is passed through merge by merge. Where a token is made
-twice, a heap holds the pairs instead.
+Encoding joins the pair of neighbours with the lowest rank, the leftmost of several, until no merge
+applies. Four methods give this result. A piece that is a token is found by one look-up. A short
+piece is merged in place. For a longer piece, one pass finds the last token of each prefix. A piece
+longer than the list of merges is scanned once for each merge. If two merges make the same token, a
+heap of pairs is used instead.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ import numba
 import numpy as np
 
 SHORT = 48  # bytes up to which a piece is merged in place
-CACHE = 1 << 14  # words of a text whose ids are kept
+CACHE = 1 << 14  # words of a text whose ids are cached
 NONE = np.int64(1) << 62  # a rank that no merge has
 
 
 class Tables(NamedTuple):
-  """What an encoder reads.
+  """The tables of an encoder.
 
   Attributes:
     pairs: int64 [size, 3], a hash table of rows (left, right, rank); rank -1 where empty.
@@ -28,15 +28,16 @@ class Tables(NamedTuple):
     symbols: int32 [256], the id of each byte.
     lengths: int32 [d], bytes of each token.
     words: uint64, the bytes of all tokens, each padded with zeros to whole words.
-    places: int64 [d], where those of each token begin in `words`.
+    places: int64 [d], where the words of each token begin in `words`.
     hashes: uint64 [slots], of the tokens that are the encoding of their own bytes.
     ids: int32 [slots], those tokens; -1 where empty.
-    parts: int32 [d, 2], what each token is made of, where no token is made twice; else empty.
+    parts: int32 [d, 2], the two tokens that each token is merged from; empty if two merges make
+      the same token.
     edges: int64 [slots], a trie of those tokens: node · 256 + byte of each child, -1 where empty.
     children: int32 [slots], the child.
     fails: int32 [nodes], the node of the longest proper suffix.
-    longest: int32 [nodes], the longest token that the bytes of a node end with; -1 = none.
-    shorter: int32 [d], the longest token that is a proper suffix of a token; -1 = none.
+    longest: int32 [nodes], the longest token that the bytes of a node end with, or -1.
+    shorter: int32 [d], the longest token that is a proper suffix of a token, or -1.
   """
 
   pairs: np.ndarray
@@ -70,9 +71,9 @@ def tables(
     symbols: int32 [256], the token of each byte.
     pairs: int64 [size, 3], as in `Tables`.
     made: int32 [ranks].
-    parts: int32 [d, 2], (left, right) of each token, its own id where it is a byte; empty if a
-      token is made twice.
-    whole: bool [d], tokens that a piece with their bytes becomes although no merges make them.
+    parts: int32 [d, 2], (left, right) of each token, its own id if it is a byte; empty if two
+      merges make the same token.
+    whole: bool [d], tokens that a piece of equal bytes becomes although no merges make them.
   """
   lengths = np.array([len(piece) for piece in pieces], np.int32)
   sizes = -(-lengths.astype(np.int64) // 8)
@@ -94,27 +95,27 @@ def tables(
 
 
 def encode(data: bytes, stops: np.ndarray, tables: Tables, cache: bool = True) -> np.ndarray:
-  """The ids of a text of which no token crosses the end of a piece, int32 [n].
+  """The ids of a text, int32 [n]; no token crosses the end of a piece.
 
   Args:
     data: the text, of bytes that `tables.symbols` has.
     stops: int64 [pieces], where each piece ends.
     tables: of the encoder.
-    cache: whether the ids of words are kept for the next time that they come in this text.
+    cache: whether the ids of words are stored for later occurrences in this text.
   """
   symbols = padded(data)
   return _encode(symbols, symbols.view(np.uint64), stops, tables, CACHE if cache else 0)
 
 
 def padded(data: bytes) -> np.ndarray:
-  """The bytes and zeros, uint8 [n], so that words of eight can be read from each of them."""
+  """The bytes, padded with zeros so that eight bytes can be read from each place, uint8 [n]."""
   return np.frombuffer(data + bytes(16 + -len(data) % 8), np.uint8)
 
 
 def last_tokens(data: bytes, tables: Tables) -> np.ndarray:
-  """The last token of the encoding of each prefix data[: i + 1], uncut, int32 [n].
+  """The last token of the encoding of each prefix data[: i + 1] as one piece, int32 [n].
 
-  The tables must be of an encoder that makes no token twice.
+  No two merges of the encoder may make the same token.
   """
   symbols = np.frombuffer(data, np.uint8)
   return _walk(symbols, 0, symbols.size, tables, np.empty(symbols.size, np.int32))
@@ -125,8 +126,8 @@ def rules(merges: np.ndarray) -> np.ndarray:
   """A hash table of merges: int64 [size, 3] rows (left, right, rank), -1 where empty.
 
   Args:
-    merges: int32 [m, 2], or [m, 3] with the rank; else that is the number of the row. Of equal
-      pairs the first counts.
+    merges: int32 [m, 2], or [m, 3] with the rank; by default the rank is the number of the row.
+      Of equal pairs the first counts.
   """
   size = 2
   while size < 2 * len(merges):
@@ -142,7 +143,7 @@ def rules(merges: np.ndarray) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def slot_of(table: np.ndarray, left: int, right: int) -> int:
-  """The row of the pair, or the empty row where it would be."""
+  """The row of the pair, or else the empty row in which it would be stored."""
   mask = len(table) - 1
   slot = (left * 0x9E3779B1 ^ right * 0x85EBCA77) & mask
   while table[slot, 2] >= 0 and (table[slot, 0] != left or table[slot, 1] != right):
@@ -152,7 +153,7 @@ def slot_of(table: np.ndarray, left: int, right: int) -> int:
 
 @numba.njit(inline='always')
 def rank_of(pairs, left, right):
-  """The rank of a pair; NONE if it is not merged."""
+  """The rank of a pair; NONE if no merge joins it."""
   rank = pairs[slot_of(pairs, left, right), 2]
   return rank if rank >= 0 else NONE
 
@@ -250,7 +251,8 @@ def own(tables: Tables, data: np.ndarray) -> np.ndarray:
 @numba.njit(cache=True, nogil=True)
 def _encode(data, words, stops, tables, cache):
   size = stops[-1] if stops.size else 0
-  ids, count, start = np.empty(size, np.int32), 0, 0
+  # Of a type: for a plain 0 all that is called with it would be compiled a second time.
+  ids, count, start = np.empty(size, np.int32), np.int64(0), np.int64(0)
   ranks, last = np.empty(SHORT, np.int64), np.empty(0, np.int32)
   seen = np.full((cache, 4), -1, np.int64)  # words: start, size, where their ids are, how many
   for stop in stops:
@@ -295,7 +297,7 @@ def _encode(data, words, stops, tables, cache):
 
 @numba.njit(cache=True, nogil=True)
 def _in_place(data, start, stop, tables, ids, begin, ranks):
-  """Writes the ids of a piece from ids[begin] on; returns where they end."""
+  """Writes the ids of a piece from ids[begin] on; returns the end."""
   size = stop - start
   for i in range(size):
     ids[begin + i] = tables.symbols[data[start + i]]
@@ -324,12 +326,12 @@ def _in_place(data, start, stop, tables, ids, begin, ranks):
 
 @numba.njit(cache=True, nogil=True)
 def _by_heap(data, start, stop, tables, ids, begin):
-  """As `_in_place`, in a time that grows with n log n."""
+  """As `_in_place`, in O(n log n) time."""
   size = stop - start
   heads, tails = (
     np.empty(size, np.int32),
     np.empty(size, np.int32),
-  )  # tokens by where they begin, end
+  )  # the token that begins, and that ends, at each place
   for i in range(size):
     heads[i] = tails[i] = tables.symbols[data[start + i]]
   heap, count = np.empty(3 * size, np.int64), 0  # rank · 2³² + place
@@ -340,7 +342,7 @@ def _by_heap(data, start, stop, tables, ids, begin):
     count = pop(heap, count)
     middle = p + tables.lengths[heads[p]] if heads[p] >= 0 else size
     if middle >= size or rank_of(tables.pairs, heads[p], heads[middle]) != rank:
-      continue  # the pair has gone since
+      continue  # the pair no longer exists
     whole = tables.made[rank]
     end = p + tables.lengths[whole]
     heads[middle] = -1
@@ -373,7 +375,7 @@ def note(heap: np.ndarray, count: int, rank: int, place: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def pop(heap: np.ndarray, count: int) -> int:
-  """Takes the least entry out of the heap; returns how many are left."""
+  """Removes the least entry of the heap; returns the number left."""
   count -= 1
   key, parent = heap[count], 0
   while True:
@@ -392,16 +394,16 @@ def pop(heap: np.ndarray, count: int) -> int:
 
 @numba.njit(cache=True, nogil=True)
 def _by_rank(data, start, stop, tables, ids, begin):
-  """As `_in_place`: each merge in turn, from left to right, wherever its pair may stand.
+  """As `_in_place`: applies each merge in turn, from left to right, at all places of its pair.
 
-  A pair can only come about by a merge before its own, so its places are all known by then, from
-  left to right; those where it stands no more are passed over.
+  A pair can only arise by an earlier merge, so all its places are known in time, from left to
+  right. Places at which the pair no longer exists are skipped.
   """
   size, merges = stop - start, tables.made.size
   cells = np.empty(size, np.int32)  # a token's id is at its first and at its last byte
   first, last = np.full(merges, -1, np.int64), np.full(merges, -1, np.int64)
   places, link = np.empty(3 * size, np.int32), np.empty(3 * size, np.int64)
-  used = 0  # entries of the linked lists, one list a merge: first -> link -> ... -> last
+  used = np.int64(0)  # entries of the linked lists, one list a merge: first -> link -> ... -> last
   for p in range(size):
     cells[p] = tables.symbols[data[start + p]]
   for p in range(size - 1):
@@ -447,7 +449,7 @@ def _link(pairs, left, right, place, first, last, places, link, used):
 
 @numba.njit(cache=True, nogil=True)
 def _by_walk(data, start, stop, tables, ids, begin, last):
-  """As `_in_place`, in a time proportional to the piece."""
+  """As `_in_place`, in time proportional to the length of the piece."""
   _walk(data, start, stop, tables, last)
   size, end = stop - start, begin
   while size > 0:
@@ -465,7 +467,7 @@ def _by_walk(data, start, stop, tables, ids, begin, last):
 def _walk(data, start, stop, tables, last):
   """Writes the last token of each prefix of data[start:stop] to `last`.
 
-  It is the one token that the prefix ends with and that can follow the last token before it.
+  It is the only token that ends the prefix and can follow the last token of the prefix before it.
   """
   node = 0
   for i in range(start, stop):
@@ -499,7 +501,7 @@ def _child(edges, children, node, byte):
 
 @numba.njit(cache=True, nogil=True)
 def _automaton(tables, kept):
-  """The trie of the tokens that are `kept`, with the links of Aho and Corasick."""
+  """The Aho–Corasick automaton of the tokens that are `kept`."""
   data = tables.words.view(np.uint8)
   most = 1
   for token in range(kept.size):
@@ -547,9 +549,9 @@ def _automaton(tables, kept):
 
 @numba.njit(cache=True, nogil=True)
 def boundaries(tables: Tables) -> np.ndarray:
-  """Where no merge joins across: bool [d, d], entry (a, b) for a boundary between a and b.
+  """Whether the boundary between a and b survives encoding: bool [d, d], entry (a, b).
 
-  Exact for tokens that the merges make of their own bytes, by an encoder that makes none twice.
+  Exact for tokens that encode their own bytes, if no two merges make the same token.
   """
   size = len(tables.lengths)
   holds = np.empty((size, size), np.bool_)
@@ -569,7 +571,7 @@ def boundary_row(tables: Tables, a: int) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def _meets(tables, a, b):
-  # Undoes the merges inside a and b from the last: x and y are what touches the boundary until
+  # Undoes the merges inside a and b, the last one first: x and y touch the boundary until
   # the merges that make x_end and y_end take them away from it.
   parts, none = tables.parts, len(tables.parts)
   x, y, x_end, y_end = a, b, none, none

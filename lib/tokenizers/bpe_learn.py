@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled loop that learns merges from pair counts.
 
-A text under merging is one array `cells`: a token's id stands at its first and at its last cell.
-So the token after one at p begins at p + its length, and the token before it ends at p - 1. Two
-tokens can only become neighbours when the later made of the two is made. Hence the places of a pair
-are all known, left to right, right after that merge; later they only get fewer, and a place is out
-of date exactly if the two ids no longer stand there.
+The text is one array `cells`, in which the id of a token is written at its first and at its last
+cell. So the token after a token at p begins at p + its length, and the token before it ends at p -
+1. Two tokens can become neighbours only in the step that makes one of them. So all places of a pair
+are known, from left to right, after that step. Later their number only falls: a place is out of
+date if its cells no longer have the two ids.
 """
 
 import heapq
@@ -15,7 +15,7 @@ import numba
 import numpy as np
 
 BASE = np.uint64(0x9E3779B97F4A7C15)  # of the hashes of bytes
-# What a veto asks of a token's bytes.
+# Properties of a token's bytes that a veto tests.
 BEGINS, ENDS, COLON, INSIDE, WORDS, SIZE = range(6)
 
 
@@ -40,20 +40,19 @@ def learn(
     cells: int [n], ids of the tokens so far; -1 between texts, which no pair crosses.
     size: tokens wanted.
     tokens: the bytes of each token so far.
-    weights: int64 [n], how often each cell counts, the same for all of a text; None is once.
+    weights: int64 [n], weight of each cell, equal within a text; None means 1.
     min_count: at least 1.
-    overlap: whether occurrences that overlap all count ('000' holds '00' twice), or only those
-      taken from the left.
-    shared: whether pairs of equal bytes make one token.
-    most_words: the most pieces between spaces in a token; 0 is no limit.
-    most_bytes: the most bytes of a token; 0 is no limit.
-    colon_space: whether a colon and then a space may stand in a token.
-    edges: bool [n + 1], the cells at which a word begins, or a text ends; then two tokens of
-      different words are a pair only where each is a whole word, or several. None: there are no
-      words.
+    overlap: whether overlapping occurrences all count ('000' contains '00' twice), or only those
+      found from left to right without overlap.
+    shared: whether pairs with equal bytes make the same token.
+    most_words: most pieces between spaces in a token; 0: no limit.
+    most_bytes: most bytes of a token; 0: no limit.
+    colon_space: whether a token may contain a colon followed by a space.
+    edges: bool [n + 1], cells at which a word begins or a text ends. If given, tokens of different
+      words are a pair only if each is one or several whole words. None: no words.
 
   Returns:
-    merges, int32 [m, 2]. Each makes the next id, except where one is shared.
+    merges, int32 [m, 2]. Each makes the next id, unless it shares an earlier one.
   """
   if weights is None:
     weights = np.ones(0, np.int64)
@@ -76,7 +75,7 @@ def _features(token: bytes) -> list[int]:
 
 
 def _hash(token: bytes) -> tuple[int, int]:
-  """A hash of the bytes, and what it is multiplied by when as many more follow."""
+  """A hash of the bytes, and the factor by which it is multiplied if as many bytes follow."""
   found, power = 0, 1
   for byte in token:
     found, power = (found * int(BASE) + byte + 1) % 2**64, power * int(BASE) % 2**64
@@ -133,7 +132,7 @@ def _learn(
       keys, spots = _everywhere(cells, lengths, edges, keys, token)
       if used + keys.size > places.size:
         places = np.concatenate((places, np.empty(keys.size + places.size, np.int32)))
-    # Each key's places go side by side and in order.
+    # The places of each key are adjacent and in order.
     distinct = 0
     found = np.empty(keys.size, np.int32)
     for i in range(keys.size):
@@ -162,7 +161,7 @@ def _learn(
 
 @numba.njit(cache=True, nogil=True)
 def _first(cells, weights, edges, min_count, limits, limited, features, places):
-  """The heap of the pairs of a text before any merge, and how many `places` they take."""
+  """The heap of the pairs of a text before any merge, and the number of `places` used."""
   there = (cells[:-1] >= 0) & (cells[1:] >= 0)
   if edges.size:
     there &= ~edges[1:-1] | (edges[:-2] & edges[2:])
@@ -172,7 +171,7 @@ def _first(cells, weights, edges, min_count, limits, limited, features, places):
   for i in range(spots.size):
     counts[index[i]] += 1
     weighed[index[i]] += weights[spots[i]] if weights.size else 1
-  heap: list[tuple] = [(0, 0, 0, 0, 0) for _ in range(0)]  # numba must see a type
+  heap: list[tuple] = [(0, 0, 0, 0, 0) for _ in range(0)]  # Numba needs the type
   used = 0
   for number in range(keys.size):
     left, right = keys[number] >> 32, keys[number] & 0xFFFFFFFF
@@ -220,7 +219,7 @@ def _slot(slots, keys, key):
 
 @numba.njit(cache=True, nogil=True)
 def _allowed(features, left, right, limits):
-  """Whether the token of a pair keeps to the limits."""
+  """Whether the token of a pair is within the limits."""
   joined = not features[left, ENDS] and not features[right, BEGINS]
   words = features[left, WORDS] + features[right, WORDS] - joined
   colon = features[left, INSIDE] or features[right, INSIDE]
@@ -249,13 +248,13 @@ def _join_features(features, left, right, made):
 
 @numba.njit(inline='always')
 def _can_join(edges, start, middle, end):
-  """Whether tokens from `start` and from `middle` to `end` are in one word, or each whole words."""
+  """Whether the tokens [start, middle) and [middle, end) are in one word, or are whole words."""
   return edges.size == 0 or not edges[middle] or (edges[start] and edges[end])
 
 
 @numba.njit(cache=True, nogil=True)
 def _recount(cells, weights, lengths, places, start, stop, left, right, overlap):
-  """Drops places out of date; returns where the rest stops, and what it counts."""
+  """Drops places that are out of date; returns the end of the rest, and its count."""
   kept, count, free = start, 0, 0
   for i in range(start, stop):
     p = places[i]
@@ -271,7 +270,7 @@ def _recount(cells, weights, lengths, places, start, stop, left, right, overlap)
 
 @numba.njit(cache=True, nogil=True)
 def join(cells, lengths, places, start, stop, left, right, made):
-  """Makes token `made` at the places of (left, right); returns where the places made stop."""
+  """Makes token `made` at the places of (left, right); returns the end of its places."""
   kept = start
   for i in range(start, stop):
     p = places[i]
@@ -286,15 +285,15 @@ def join(cells, lengths, places, start, stop, left, right, made):
 
 @numba.njit(cache=True, nogil=True)
 def neighbours(cells, lengths, edges, joined, made):
-  """The places of all pairs with token `made`, which stands at `joined`.
+  """The places of all pairs with the token `made`, which is at the places `joined`.
 
-  Gives keys, twice the other token, plus one where it comes after; and places; int32 [n] each.
+  Returns keys and places, int32 [n] each. A key is twice the other token, plus 1 if it follows.
   """
   keys, spots = np.empty(2 * joined.size, np.int32), np.empty(2 * joined.size, np.int32)
   count = 0
   for p in joined:
     end = p + lengths[made]
-    # After `made`, the pair is that of the token before.
+    # The pair after `made` belongs to the token before it.
     if p > 0 and cells[p - 1] >= 0 and cells[p - 1] != made:
       other = cells[p - 1]
       if _can_join(edges, p - lengths[other], p, end):

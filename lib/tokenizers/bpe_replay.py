@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replays the merges of a tokenizer on samples of text, and records how every pair's count changes.
+"""Replays the merges of a tokenizer on samples of text, and records the changes of every pair's
+count.
 
-`bpe_apply` says what `cells` are.
+`cells` are explained in `bpe_learn`.
 """
 
 import dataclasses
@@ -15,11 +16,11 @@ from lib.tokenizers import bpe_apply
 
 
 class Pieces(NamedTuple):
-  """The stretches of one sample of text that no merge crosses.
+  """The pieces of one sample of text, which no merge crosses.
 
   Attributes:
     cells: int32 [N], the ids that merges begin with, bytes or characters; −1 after each piece.
-    times: int32 [N], how often the piece of a cell stands in the sample.
+    times: int32 [N], how often the piece of a cell occurs in the sample.
   """
 
   cells: np.ndarray
@@ -30,13 +31,13 @@ class Pieces(NamedTuple):
 class Replay:
   """Counts of neighbouring tokens in S samples while M merges are applied to them.
 
-  Step 0 gives the counts before any merge, step t + 1 what merge t changes in them.
+  Step 0 has the counts before any merge; step t + 1 has the changes by merge t.
 
   Attributes:
-    pairs: int32 [P, 2], the (left, right) that are ever neighbours, in increasing order.
-    merged: int64 [M], the row in `pairs` of what each merge joins; -1 where no sample has it.
-    offsets: int64 [M + 2], the changes of step t are those from offsets[t] to offsets[t + 1].
-    pair, sample, change: int32 [C] each, what is added to the count of a pair in a sample.
+    pairs: int32 [P, 2], all (left, right) that are neighbours at some step, in increasing order.
+    merged: int64 [M], the row in `pairs` of the pair that each merge joins; -1 if no sample has it.
+    offsets: int64 [M + 2], the changes of step t are offsets[t] to offsets[t + 1].
+    pair, sample, change: int32 [C] each: `change` is added to the count of a pair in a sample.
     tokens: int64 [M + 1, S], tokens of each sample before each merge, and at the end.
   """
 
@@ -57,10 +58,9 @@ def replay(
   Args:
     pieces: of each of the S samples.
     merges: int32 [M, 3], (left, right, made); ids are below `len(lengths)`.
-    lengths: int32 [V], how many of the ids that a piece begins with each token covers.
-    overlap: how the trainer counts a run of one id: 'aaa' has the pair (a, a) twice if true, as
-      Hugging Face's trainer counts, else once. Without overlap each merge must make an id that
-      none before it makes.
+    lengths: int32 [V], number of initial ids (bytes or characters) that each token covers.
+    overlap: how the trainer counts a run of one id: if true, 'aaa' has the pair (a, a) twice, as
+      in Hugging Face's trainer, else once. Without overlap no two merges may make the same id.
   """
   samples, size = len(pieces), len(lengths)
   cells = np.concatenate([np.full(1, -1), *(one.cells for one in pieces)]).astype(np.int32)
@@ -92,7 +92,7 @@ def replay(
 def _neighbours(
   cells: np.ndarray, owner: np.ndarray, size: int, samples: int, overlap: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Keys (left · size + right) · samples + sample of all pairs that count, and their places."""
+  """Keys (left · size + right) · samples + sample of all counted pairs, and their places."""
   left, right = cells[:-1].astype(np.int64), cells[1:].astype(np.int64)
   counted = (left >= 0) & (right >= 0)
   if not overlap:  # within a run of one id, pairs begin at its even places only
@@ -201,14 +201,14 @@ def _note(table, left, right, place, first, places, link, used):
 
 @numba.njit(cache=True, nogil=True)
 def _put(raw, by, n, left, right, change):
-  """Notes a change of the count of a pair; returns how many are noted."""
+  """Records a change of a pair's count; returns the number of records."""
   raw[n, 0], raw[n, 1], by[n] = left, right, change
   return n + 1
 
 
 @numba.njit(cache=True, nogil=True)
 def _run_back(cells, lengths, p, token):
-  """How many tokens `token` in a row end where p begins."""
+  """Number of tokens `token` in a row that end where p begins."""
   run = 0
   while cells[p - 1] == token:
     p -= lengths[token]
@@ -218,7 +218,7 @@ def _run_back(cells, lengths, p, token):
 
 @numba.njit(cache=True, nogil=True)
 def _run_on(cells, lengths, p, token):
-  """How many tokens `token` in a row begin at p."""
+  """Number of tokens `token` in a row that begin at p."""
   run = 0
   while cells[p] == token:
     p += lengths[token]

@@ -73,7 +73,7 @@ def write(
   verify = verify or not tokenizer.lossless
   out.write(bytes(HEADER.size + CHECK.size))
   count, size, payload, crc = 0, 0, 0, 0
-  for group in _groups(chunks, tokenizer.together):
+  for group in _groups(chunks, tokenizer.preferred_batch):
     rows = tokenizer.encode_batch(group)
     if verify:
       _verify(tokenizer, group, rows, size)
@@ -135,7 +135,7 @@ def read(source: BinaryIO, tokenizer: Tokenizer, name: str = 'the container') ->
     raise InputError(f'{name} is damaged: {header.width} bits an id do not fit its tokenizer')
   entries = _entries(source, header, name)
   size, crc = 0, 0
-  for group in _groups(entries, tokenizer.together):
+  for group in _groups(entries, tokenizer.preferred_batch):
     for entry in group:
       documents.check_size(tokenizer, entry.ids, entry.size, f'{name}: the text from byte {size}')
     found = tokenizer.decode_batch([entry.ids for entry in group])
@@ -149,7 +149,7 @@ def read(source: BinaryIO, tokenizer: Tokenizer, name: str = 'the container') ->
 
 def chunks(source: BinaryIO, size: int, tokenizer: Tokenizer) -> Iterator[bytes]:
   """A file of `size` bytes in chunks: short ones if a model reads many of them in parallel."""
-  streams = tokenizer.together
+  streams = tokenizer.preferred_batch
   length = DOCUMENT if streams == 1 else min(max(-(-size // streams), 1 << 10), 1 << 14)
   while chunk := source.read(length):
     yield chunk

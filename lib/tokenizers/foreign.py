@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tokenizers of other projects: a Hugging Face `tokenizer.json`, a SentencePiece `.model`.
 
-Those that cut bytes as they are become dictionaries, exact for every byte string. All others
-(lowercase, added or dropped spaces, unknown words) are taken as they are, and are not lossless.
-Which of the two a file is, its rules decide; no text is tried.
+Tokenizers that only split text become dictionaries, exact for every byte string. All others
+(lowercasing, added or dropped spaces, unknown words) are used as they are, and are not lossless.
+The rules in a file decide which kind it is; no text is encoded to find out.
 """
 
 import abc
@@ -24,7 +24,7 @@ from lib.tokenizers import base, kinds, ranks, sentencepiece, utf8
 from lib.tokenizers.sentencepiece import SentencePiece
 from lib.tokenizers.wordpiece import byte_characters
 
-MOST = 1 << 24  # ids: more are damage
+MOST = 1 << 24  # most ids; more mean damage
 BOS = '<|bos|>'  # an added token
 CUTS = ('Digits', 'FixedLength', 'Punctuation', 'Split', 'UnicodeScripts')  # rules that cut text
 
@@ -38,7 +38,7 @@ def read(path: str | os.PathLike, kind: str) -> base.Tokenizer:
   content = pathlib.Path(path).read_bytes()
   exact: Callable[[bytes], base.Tokenizer] = ByteLevel if kind == '.json' else SentencePiece
   try:
-    whole = Foreign(content, kind)  # first, so that a file that is none is named as such
+    whole = Foreign(content, kind)  # first, so that the error names a file of another kind
   except InputError as error:
     if kinds.is_tekken(content):
       return ranks.of_tekken(path, content)
@@ -50,10 +50,10 @@ def read(path: str | os.PathLike, kind: str) -> base.Tokenizer:
 
 
 class JsonDictionary(utf8.TextDictionary):
-  """A `tokenizer.json` whose tokens are fixed bytes, as it cuts text.
+  """A `tokenizer.json` whose tokens are fixed bytes.
 
-  Where a token does not come back (an added one that takes spaces with it), single bytes stand for
-  what is missing, so every byte string comes back; `fallback_bytes` counts them.
+  If a token drops bytes (an added token that also removes spaces), the missing bytes are encoded
+  one by one, so every byte string is restored; `fallback_bytes` counts these bytes.
 
   Args:
     content: of the file.
@@ -119,7 +119,7 @@ class JsonDictionary(utf8.TextDictionary):
 
 
 class ByteLevel(JsonDictionary):
-  """A `tokenizer.json` with tokens in GPT-2's characters for bytes, as it cuts them."""
+  """A `tokenizer.json` whose tokens are written in GPT-2's characters for bytes."""
 
   family = 'byte_level'
 
@@ -142,8 +142,8 @@ class ByteLevel(JsonDictionary):
 class Metaspace(JsonDictionary):
   """A `tokenizer.json` that writes a space as ▁ and other bytes as <0x00> to <0xFF>.
 
-  SentencePiece does so, as in Llama 2. The file may put a space before each text, which changes it:
-  here it does not, so that this class shows the pieces of a file and stands for it in no model.
+  This is SentencePiece's form, as in Llama 2. The file may add a space before each text, which this
+  class does not do. So the class shows the pieces of a file, but does not replace it in a model.
   """
 
   family = 'metaspace'
@@ -152,9 +152,8 @@ class Metaspace(JsonDictionary):
   @classmethod
   def rules(cls, rules: dict[str, Any]) -> dict[str, Any]:
     """Those of the file, without a space before the text."""
-    marks = lambda step: step == {
-      'type': 'Replace', 'pattern': {'String': ' '}, 'content': sentencepiece.SPACE
-    }  # fmt: skip
+    space = {'type': 'Replace', 'pattern': {'String': ' '}, 'content': sentencepiece.SPACE}
+    marks = lambda step: step == space
     before = lambda step: step['type'] == 'Prepend' and step['prepend'] == sentencepiece.SPACE
     metaspace = lambda cut: (
       cut['type'] == 'Metaspace' and cut.get('replacement') == sentencepiece.SPACE
@@ -191,10 +190,10 @@ class Metaspace(JsonDictionary):
 
 
 class Foreign(base.Tokenizer):
-  """A tokenizer of another library, as it is: what it changes in a text does not come back.
+  """A tokenizer of another library, used as it is; changes that it makes to a text are not undone.
 
-  Bytes that are no UTF-8 are read as U+FFFD. A token covers what follows the token before it, up
-  to its own end, and the last one all that is left: so what is dropped counts too, and bits per
+  Invalid UTF-8 is read as U+FFFD. A token covers the text from the end of the token before it to
+  its own end, and the last token covers the rest: so dropped text counts too, and bits per
     byte
   are of the text as it was. A text that the library drops as a whole is the unknown token, or id 0
   where there is none.
@@ -338,8 +337,8 @@ def to_json(tokenizer: base.Tokenizer, bos: int | None) -> bytes:
 
 
 def _library(content: bytes):
-  """The `tokenizers` object, without what it would cut off, fill up, add or leave to chance."""
-  os.environ['RUST_BACKTRACE'] = '0'  # whatever fails there is told in a sentence
+  """The `tokenizers` object, without truncation, padding, added tokens and dropout."""
+  os.environ['RUST_BACKTRACE'] = '0'  # failures there are reported in one sentence
   import tokenizers
 
   with errors.refused('the library tokenizers cannot read this as a tokenizer.json'):
@@ -399,7 +398,7 @@ def _steps(rule: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
 
 
 def _size(tokenizer) -> int:
-  """Ids, those between that stand for nothing too; raises InputError for none or too many."""
+  """The number of ids, unused ids included; raises InputError for none or too many."""
   size = max(tokenizer.get_vocab().values(), default=-1) + 1
   if not 0 < size <= MOST:
     raise InputError(f'this tokenizer.json has {size} ids: there must be 1 to {MOST}')

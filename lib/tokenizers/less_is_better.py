@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LiB, 'Less is Better' (2403.00417): a lexicon of units that are met, rewarded and forgotten.
+"""LiB, 'Less is Better' (2403.00417): a lexicon of units that are learned, rewarded and forgotten.
 
-Units are words, parts or groups of them: a learner reads, joins units that stand next to each
-other, and forgets those that do not come again in another context or that make its text longer.
+Units are words, parts of words or groups of words. The learner reads text and joins neighbouring
+units. It forgets units that do not occur again in another context, or that make its text longer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,11 @@ NODES, UNITS, LISTED = range(3)
 
 
 class LiB(base.Dictionary):
-  """Takes the better of two paths: that of the longest unit, or of the second longest.
+  """Compares two paths at each place: one begins with the longest unit, one with the second
+  longest.
 
-  Both are followed by longest units until they meet; the one of fewer units is taken, or else of
-  the lower sum of ids. Pieces are in the order of the lexicon, the best first.
+  Both continue with longest units until they meet. The path of fewer units is taken, and of equal
+  paths the one with the lower sum of ids. Pieces are in the order of the lexicon, the best first.
   """
 
   family = 'lib'
@@ -56,23 +57,23 @@ def train_lib(
   most_bytes: int = 48,
   seed: int = 0,
 ) -> LiB:
-  """Reads the documents again and again; what is left in the end is the vocabulary.
+  """Reads the documents several times; the units that remain at the end are the vocabulary.
 
-  The size is an outcome, at most `vocab_size`: of more units the best are kept. Sentences are
-  lines, and no unit crosses the end of one. All bytes are pieces. The defaults are those of the
-  authors' demonstration, but for the passes.
+  The size results from training, and is at most `vocab_size`: the best units are kept. Sentences
+  are lines, and no unit crosses the end of one. All bytes are pieces. The defaults are those of the
+  authors' demonstration, except the passes.
 
   Args:
     documents: any bytes.
-    vocab_size: the most pieces, 256 or more.
-    passes: over all documents.
-    sentences: read before units are moved and forgotten.
+    vocab_size: most pieces, at least 256.
+    passes: passes over all documents.
+    sentences: sentences of a passage, after which units are moved and forgotten.
     memorize: probability that two neighbours are joined.
     life: passages of `sentences` sentences within which a new unit must occur again.
-    forget: share of the lexicon, its end, that is on probation again after each article.
-    move: by what share of its rank a unit moves when it is rewarded or punished.
-    most_bytes: of a unit.
-    seed: of what is memorized.
+    forget: share of the lexicon, at its end, that is on probation again after each article.
+    move: share of its rank by which a unit moves when it is rewarded or punished.
+    most_bytes: most bytes of a unit.
+    seed: seed of the random choice of units that are joined.
 
   Raises:
     InputError: a smaller vocabulary, or a number out of range.
@@ -98,7 +99,9 @@ def train_lib(
 def _articles(
   documents: Sequence[bytes], sentences: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """The bytes of so many lines, uint8 [n], and where each ends, int64 [lines]."""
+  """Passages of a number of lines: their bytes, uint8 [n], and the end of each line, int64
+  [lines].
+  """
   lines: list[bytes] = []
   for document in documents:
     for line in document.splitlines(keepends=True):
@@ -217,7 +220,7 @@ def _ahead(text, i, end, edges, children, nodes, units, totals):
 
 @numba.njit(cache=True, nogil=True)
 def _character(text, i, end):
-  """Where the character at `i` ends; of what is no UTF-8, the byte."""
+  """Where the character at `i` ends; for invalid UTF-8, the byte."""
   byte = text[i]
   size = 1 + (byte >= 0xC2) + (byte >= 0xE0) + (byte >= 0xF0)
   if byte > 0xF4 or i + size > end:
@@ -256,14 +259,14 @@ def _add(text, start, stop, characters, edges, children, nodes, units, totals):
 
 @numba.njit(cache=True, nogil=True)
 def _read(text, stops, edges, children, nodes, units, totals, life, most, memorize, rng):
-  start = 0
+  start = np.int64(0)
   for end in stops:
     before, last, i = UNSEEN, EDGE, start  # the unit before the last, the last
     while i < end:
       unit, shorter = _match(text, i, end, edges, children, nodes, units)
       if unit < 0:
         stop = _character(text, i, end)
-        unit, _ = _add(text, i, stop, 1, edges, children, nodes, units, totals)
+        unit, _ = _add(text, i, stop, np.int64(1), edges, children, nodes, units, totals)
       elif shorter >= 0 and units[unit, CHARACTERS] > 1:
         a, b = i + units[unit, BYTES], i + units[shorter, BYTES]
         longer, ranks = 0, np.int64(units[unit, RANK]) - units[shorter, RANK]
@@ -327,7 +330,7 @@ def _longest(children, token, symbols, i):
 @numba.njit(cache=True, nogil=True)
 def _encode(children, token, lengths, symbols):
   """Ids, int32 [n], and the position where no piece fits, or -1."""
-  ids, count, i = np.empty(symbols.size, np.int32), 0, 0
+  ids, count, i = np.empty(symbols.size, np.int32), 0, np.int64(0)
   while i < symbols.size:
     piece, shorter = _longest(children, token, symbols, i)
     if piece < 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The merges of any BPE tokenizer, and how its trainer saw text: what a replay of them needs."""
+"""The merges of any BPE tokenizer, and how its trainer split and counted text, for a replay."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ class MergeList:
     tokens: the bytes of each of the V ids.
     merges: int32 [M, 3], (left, right, made).
     first: a character of the trainer's alphabet -> its id; others end a piece.
-    count: documents -> how often each piece that no merge crosses stands in them.
+    count: documents -> how often each piece, which no merge crosses, occurs in them.
     by_bytes: characters are bytes; else Unicode characters.
     overlap: the trainer counts 'aaa' as two pairs (`bpe_replay.replay`).
     lines: the trainer cut its text after line ends.
@@ -47,7 +47,7 @@ class MergeList:
   allowed: Callable[[bytes], bool] | None = None
 
   def pieces(self, documents: Sequence[bytes]) -> Pieces:
-    """What the trainer would have seen of a sample, with equal pieces once."""
+    """The pieces of a sample as the trainer would count them, equal pieces once."""
     if self.lines:
       documents = [line for one in documents for line in one.splitlines(keepends=True)]
     counted = self.count(documents)
@@ -147,7 +147,7 @@ def _of_bpe(tokenizer: BPE) -> MergeList:
 
 
 def _by_rule(documents: Sequence[bytes], rule: str) -> dict[bytes, int]:
-  """Pieces of a pretokenizer, and how often each stands in the documents."""
+  """Pieces of a pretokenizer, and how often each occurs in the documents."""
   found = pretokenizers.count(documents, rule)
   return dict(zip(found.texts(), found.counts.tolist(), strict=True))
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from lib.errors import InputError
 from lib.tokenizers import base, characters
 
-LIMIT = 1 << 28  # bytes of all pieces: thirty merges of hostile hands could make a gigabyte
+LIMIT = 1 << 28  # most bytes of all pieces: thirty malicious merges could make a gigabyte
 
 
 class PairDictionary(base.Dictionary):
@@ -20,7 +20,7 @@ class PairDictionary(base.Dictionary):
     alphabet: the A characters; they are always tokens.
     merges: int32 [m, 2], row i makes a token out of two earlier ones (left, right).
     encoder: how a text is cut into the pieces, one of `encoders`.
-    shared: whether a row whose piece is there already makes that id; else each makes a new one.
+    shared: whether a row whose piece exists already makes the existing id; else it makes a new id.
   """
 
   def __init__(self, alphabet: bytes, merges: ArrayLike, encoder: str, shared: bool = False):
@@ -45,7 +45,7 @@ class PairDictionary(base.Dictionary):
     super().__init__(pieces, encoder, alphabet)
 
   def smaller(self, size: int) -> Self:
-    """The first `size` tokens: what training would have given for that dictionary size."""
+    """The first `size` tokens, which are the result of training with that size."""
     if not len(self.alphabet) <= size <= self.vocab_size:
       raise InputError(
         f'{size} tokens asked for: this dictionary gives {len(self.alphabet)} to {self.vocab_size}'
@@ -75,7 +75,7 @@ def prepare(
   """The alphabet, the symbols of all documents and the most tokens that training can end with.
 
   Args:
-    documents: to learn from; -1 stands between the symbols of two, int16 [n].
+    documents: the training text. In the result, int16 [n], -1 separates documents.
     vocab_size: the most tokens.
     alphabet: the bytes that may occur; None takes those of the documents.
 

@@ -3,7 +3,7 @@
 
 A rule is a name of RULES, names joined by `+` (each cuts the pieces of the one before), or `regex:`
 and a regular expression. The pieces are the matches of the regular expression and what lies between
-them, so they join to the text. What is no UTF-8 is a piece by itself, a run of bytes at a time.
+them, so they join to the text. Each run of invalid UTF-8 is a piece of its own.
 
 Where a cut stands can depend on text after it: under `none`, `digit1` and `digit3_l2r` on nothing;
 under `digit3_r2l` on the rest of the run of digits; under all others on the rest of a run of
@@ -96,8 +96,8 @@ class Pieces(NamedTuple):
 
   Attributes:
     data: uint8 [n], the texts end to end and some zeros.
-    starts, sizes: int64 [k], where each piece first stands in `data`, and its bytes.
-    counts: int64 [k], how often it stands there.
+    starts, sizes: int64 [k], first place of each piece in `data`, and its bytes.
+    counts: int64 [k], how often it occurs.
   """
 
   data: np.ndarray
@@ -154,7 +154,7 @@ def _names(rule: str) -> list[str]:
   names = rule.split('+')
   if unknown := [name for name in names if name not in RULES]:
     raise InputError(
-      f'rule {reprlib.repr(unknown[0])} is no pretokenizer: use {", ".join(RULES)}, '
+      f'rule {reprlib.repr(unknown[0])} is not a pretokenizer: use {", ".join(RULES)}, '
       f'several joined by +, or {REGEX}PATTERN'
     )
   return names
@@ -167,7 +167,7 @@ def _split(pattern: str):
   try:
     return tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), 'isolated')
   except Exception as error:  # the library has no class for it
-    raise InputError(f'{pattern!r} is no regular expression for pretokens: {error}') from error
+    raise InputError(f'{pattern!r} is not a regular expression for pretokens: {error}') from error
 
 
 # A rule is a machine over the classes of characters. In a state it moves to the next, or first
@@ -333,7 +333,7 @@ def _char(data, i, classes):
 
 @numba.njit(cache=True, nogil=True)
 def _texts(data, ends):
-  """Where each run of UTF-8, and of bytes that are none, ends; and which are none, bool [n]."""
+  """The ends of runs of valid and of invalid UTF-8, and which runs are invalid, bool [n]."""
   stops, broken = np.empty(data.size + 1, np.int64), np.empty(data.size + 1, np.bool_)
   count, i = 0, 0
   for end in ends:
@@ -388,7 +388,7 @@ def _cut(data, ends, broken, classes, table, line, tail, any_case):
     where the pieces end, int64 [n], and which of them are broken, bool [n].
   """
   stops, kept = np.empty(data.size + 1, np.int64), np.zeros(data.size + 1, np.bool_)
-  count, i = 0, 0
+  count, i = np.int64(0), np.int64(0)
   for part in range(ends.size):
     start, end, state = i, ends[part], START  # where the piece began, the part ends
     if broken[part]:

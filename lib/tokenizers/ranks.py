@@ -25,7 +25,7 @@ class Ranks(base.Dictionary):
   Args:
     pieces: the bytes of each id, all 256 single ones among them; empty ones are never emitted.
     rule: of `pretokenizers`, how a text is cut into pieces.
-    special: names of ids that stand for no text; their pieces are empty.
+    special: names of ids without text; their pieces are empty.
 
   Raises:
     InputError: a byte is missing, two ids have the same bytes, or the rule is unknown.
@@ -122,7 +122,7 @@ def of_tekken(path: str | os.PathLike, content: bytes) -> Ranks:
   Raises:
     InputError: fields are missing or do not agree, or what `Ranks` refuses.
   """
-  with errors.refused(f'{path} is no complete tekken.json'):
+  with errors.refused(f'{path} is not a complete tekken.json'):
     fields = json.loads(content.decode('utf-8-sig'))
     config = fields['config']
     rule, first = pretokenizers.REGEX + config['pattern'], int(config['default_num_special_tokens'])

@@ -125,7 +125,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
   """Reads what `save` wrote, or a file of another library.
 
   Those are a `tokenizer.json` of Hugging Face, a SentencePiece `.model`, a `tekken.json` of Mistral
-  and ranks of tiktoken. Which of them it is, its content tells. Ranks come without the rule that
+  and ranks of tiktoken. The kind is recognised by the content. Ranks come without the rule that
   splits text, so it is added to their path: `FILE:cl100k`.
 
   Raises:

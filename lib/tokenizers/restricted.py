@@ -69,7 +69,7 @@ class Restricted(base.Dictionary):
 
   @functools.cached_property
   def _grams(self) -> frozenset[int]:
-    """Ids of the whole that stand for several characters."""
+    """Ids of the whole tokenizer that have several characters."""
     return frozenset(i for i, piece in enumerate(self.whole.pieces) if _characters(piece) > 1)
 
   def state(self) -> base.State:

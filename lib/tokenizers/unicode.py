@@ -64,7 +64,7 @@ class Unicode(base.Dictionary):
     for gram, i in self._ids.items():
       if not 2 <= len(gram) <= LONGEST or not known.issuperset(gram):
         raise InputError(
-          f'{gram!a} is no n-gram: it should have 2 to {LONGEST} characters of the Basic '
+          f'{gram!a} is not an n-gram: it should have 2 to {LONGEST} characters of the Basic '
           'Multilingual Plane outside its private range'
         )
       pieces[i] = gram.encode()

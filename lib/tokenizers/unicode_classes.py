@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classes of Unicode 16 that pretokenizers tell apart, the same under every Python.
+"""The classes of Unicode 16 that pretokenizers distinguish, the same under every Python.
 
 The table is data of the Unicode Character Database (general categories and White_Space), packed:
 for each run of code points of one class, the class and the four bytes of the run's length.

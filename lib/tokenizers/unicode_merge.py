@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.tokenizers.bpe_apply import note, pop, rank_of
 
-PRIVATE = (0xE000, 0xF900)  # code points whose ids stand for something else
+PRIVATE = (0xE000, 0xF900)  # code points whose ids have another meaning
 BYTES = 0xE000  # the id of a byte from 0x80 on is this much higher
 
 
@@ -62,7 +62,7 @@ def merge(
     made: int32 [ranks], what each makes.
     lengths: int32 [V], characters in each id.
   """
-  # A token's id stands at its first and at its last character.
+  # A token's id is written at its first and at its last character.
   heap = np.empty(3 * cells.size, np.int64)  # rank · 2³² + place
   start = 0
   while start < cells.size:

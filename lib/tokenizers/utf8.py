@@ -79,7 +79,7 @@ class TextDictionary(base.Dictionary):
   def encode(self, data: bytes) -> np.ndarray:
     """Returns ids, int32 [n]."""
     ids, single = self._encode(data)
-    self.fell_back(single)
+    self.on_fallback(single)
     return ids
 
   def fallback_bytes(self, data: bytes) -> int:

@@ -69,8 +69,8 @@ def match(old: Dictionary, new: Dictionary) -> np.ndarray:
   """The old id with the bytes of each new id, int64 [V′]; −1 where there is none.
 
   Special tokens match by their names, and never match text. Of several ids with equal bytes the
-  first matches the first, the second the second; a token for what has no other one, such as <0x41>
-  for A, comes after the others.
+  first matches the first, the second the second; byte tokens such as <0x41> come after other tokens
+  with the same bytes.
   """
   places = {key: i for i, key in _keys(old)}
   matched = np.full(new.vocab_size, -1, np.int64)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Orthogonal matching pursuit of many vectors at once.
 
-The products of what is left of a target with all atoms change, at each step, by a sum of products
-of the atoms so far with all atoms (Batch-OMP, Rubinstein et al., 2008). Those are computed once for
-an atom, and kept in bounded memory: another target may take the same atom.
+Each step changes the products of a target's residual with all atoms by a weighted sum of rows of
+the Gram matrix (Batch-OMP, Rubinstein et al., 2008). A row is computed when a target takes its
+atom, and kept for other targets, as far as the memory allows.
 Legend: N targets, S atoms, d width, B targets of a batch, k atoms of a target.
 """
 
@@ -14,7 +14,7 @@ from scipy import sparse
 from lib.errors import InputError
 
 BATCH = 256  # targets, at most
-MEMORY = 2**33  # bytes of kept products of atoms with all atoms, at most
+MEMORY = 2**33  # bytes of the rows of the Gram matrix that are kept, at most
 TILE = 4096  # atoms whose products are changed at once, for the cache
 CLOSE = 1e-6  # of a vector's length: a smaller rest is rounding
 
@@ -58,7 +58,7 @@ def omp(
 
 
 class _Gram:
-  """Rows of the matrix of all products of atoms [S, S], as far as they were asked for.
+  """Rows of the Gram matrix of the atoms [S, S]; those that are asked for most stay in memory.
 
   Args:
     atoms: [S, d].

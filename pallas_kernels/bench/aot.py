@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernels compiled ahead of time for TPUs that are not there, and what their schedules say.
+"""Compiles kernels ahead of time for TPUs that are not attached, and reads their static schedules.
 
-Needs libtpu, which `make aot` and `make bench` install. It reads its environment once, so this is
-for processes that have not touched a TPU.
+Needs libtpu, which `make aot` and `make bench` install. libtpu reads its environment
+once, so use this module in processes that have not used a TPU.
 """
 
 import functools
@@ -23,13 +23,13 @@ TOPOLOGIES = {'v5e': 'v5e:2x2', 'v5p': 'v5p:2x2x1', 'v6e': 'v6e:2x2'}
 
 
 class Schedule(NamedTuple):
-  """The static schedule of one Pallas kernel: a step of its grid, less stalls and transfers.
+  """The static schedule of one Pallas kernel: a step of its grid, without stalls and transfers.
 
   Attributes:
     kernel: name of its body.
-    bundles: instruction words, at best one a cycle; the body of a loop counts once.
-    matrix_cycles: the fewest cycles in which the matrix units can take what the kernel gives them.
-    spills: stores of values that found no register.
+    bundles: instruction words, at most one per cycle; the body of a loop counts once.
+    matrix_cycles: the fewest cycles that the matrix units need for the kernel's operations.
+    spills: stores of values for which there was no free register.
   """
 
   kernel: str
@@ -40,7 +40,7 @@ class Schedule(NamedTuple):
 
 @functools.cache
 def _dump() -> tempfile.TemporaryDirectory:
-  """Where libtpu writes schedules, once it is told to."""
+  """The folder to which libtpu writes schedules, after it is asked to."""
   folder = tempfile.TemporaryDirectory(prefix='schedules')
   flags = f'--xla_jf_dump_to={folder.name} --xla_jf_dump_llo_text=true'
   os.environ['LIBTPU_INIT_ARGS'] = flags
@@ -59,10 +59,10 @@ def compile_for(generation: str, function: Callable, shapes: Sequence[jax.ShapeD
 def schedules(
   generation: str, function: Callable, shapes: Sequence[jax.ShapeDtypeStruct]
 ) -> Iterator[Schedule]:
-  """Compiles each Pallas kernel that the function calls by itself, and reads its schedule.
+  """Compiles each Pallas kernel of the function separately, and reads its schedule.
 
-  In a process that has compiled nothing for TPUs before: libtpu is told once to write schedules,
-  and then takes several times as long for whatever it compiles.
+  Use a process that has not compiled for TPUs before: libtpu can be asked only once to write
+  schedules, and from then on compiles several times as slowly.
   """
   _dump()
   for call in _pallas_calls(jax.make_jaxpr(function)(*shapes).jaxpr):

@@ -31,9 +31,9 @@ class Case(NamedTuple):
     inputs: makes the arguments, random.
     ways: implementations and peers by name, each a function of the arguments, to be compared with
       'reference'; `pallas` is compiled ahead of time where there is no accelerator.
-    by: the arguments by which the sum of the results is differentiated.
-    flops: of the matrix products without which it cannot be done: forward, and with gradients.
-    bytes: that must at least be read and written: forward, and with gradients.
+    by: the arguments with respect to which the sum of the results is differentiated.
+    flops: FLOPs of the necessary matrix products: forward, and with gradients.
+    bytes: least bytes that are read and written: forward, and with gradients.
   """
 
   kernel: str
@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
 
 GROUPED = 'grouped_heads'
-ONE_CARD = 'one_card'  # in the name of what is only asked for where a card is at hand
+ONE_CARD = 'one_card'  # in the names of cases that only run on a GPU
 
 # Positions and vocabulary of an LM head: a step's batch × length over this many chips.
 LINEAR = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times the kernels on this accelerator, or compiles them for TPUs that are not there."""
+"""Times the kernels on this accelerator, or compiles them for TPUs that are not attached."""
 
 import itertools
 import math
@@ -66,9 +66,9 @@ def held_bytes(compiled: Any) -> int:
 
 
 def compile_here(cases: Sequence[Case]) -> list[dict[tuple[str, str], Any]]:
-  """Of each case, each pass and way that this machine may have: compiled, or the refusal.
+  """Compiles each pass and implementation of each case; returns the program, or the error.
 
-  And the seconds that it took, next to others that are compiled at the same time.
+  Also returns the seconds that compiling took, while others were compiled at the same time.
   """
   others = TPU if jax.default_backend() == 'gpu' else GPU
 
@@ -95,7 +95,7 @@ def compile_here(cases: Sequence[Case]) -> list[dict[tuple[str, str], Any]]:
 
 
 def measure(case: Case, found: Mapping[tuple[str, str], Any]) -> Iterator[Row]:
-  """Rows of MEASURED on this machine's accelerator; what cannot run here says why.
+  """Rows of MEASURED on this machine's accelerator; a row that cannot run here has the reason.
 
   Args:
     case: at one shape.
@@ -128,7 +128,7 @@ def measure(case: Case, found: Mapping[tuple[str, str], Any]) -> Iterator[Row]:
 
 
 def compile_ahead(case: Case, chips: Sequence[str]) -> Iterator[Row]:
-  """Rows of COMPILED for each chip; what its compiler refuses says why."""
+  """Rows of COMPILED for each chip; a row that its compiler refuses has the reason."""
   shapes = jax.eval_shape(case.inputs)
   ways = {way: _whole(case, way) for way in case.ways if way not in GPU}
   for chip, (way, function) in itertools.product(chips, ways.items()):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What others have for the kernels' tasks: what `pallas_kernels.bench` times beside them."""
+"""Other libraries' implementations of the same operations, which `pallas_kernels.bench` times
+too.
+"""
 
 import functools
 import importlib.util
@@ -16,7 +18,7 @@ Ways = dict[str, Callable[..., Any]]
 
 
 def in_parts(function: Callable, count: int) -> Callable:
-  """The usual way to save memory: parts of the first axis in turn, made again for gradients.
+  """The usual way to save memory: one part of the first axis at a time, recomputed for gradients.
 
   Args:
     function: of arrays that are split, and of others after them.
@@ -33,7 +35,7 @@ def in_parts(function: Callable, count: int) -> Callable:
 
 
 def linear_cross_entropy_peers() -> Ways:
-  """tokamax's loss where it is installed: a sum, of logits without bias, without their sums."""
+  """tokamax's loss, if it is installed: a sum of losses; no bias, and no log-sum-exp."""
   if not importlib.util.find_spec('tokamax'):
     return {}
   import tokamax
@@ -46,10 +48,10 @@ def linear_cross_entropy_peers() -> Ways:
 
 
 def causal_attention_peers(starts: tuple[int, ...], biased: bool, grouped: bool) -> Ways:
-  """JAX's kernels for TPUs and GPUs, and cuDNN's; of biases, those that take an array of them.
+  """JAX's kernels for TPUs and GPUs, and cuDNN's, with biases if they accept an array of them.
 
-  Of heads that share keys cuDNN's alone: JAX's kernels would have the keys repeated.
-  And cuDNN's without biases or segments, which does less: what biases cost is held against it.
+  For heads that share keys only cuDNN's is used: JAX's kernels would need repeated keys. cuDNN's
+  kernel without biases or segments does less work, and shows what biases cost.
   """
   found: Ways = {
     'cudnn': functools.partial(_cudnn, starts=starts),

@@ -60,7 +60,7 @@ def stepped(stepper, text, lane, others=None):
 
 
 @pytest.mark.parametrize('room', [4, 16])
-def test_a_text_alone_decides_what_is_given_for_it(model, room, monkeypatch):
+def test_results_depend_on_the_text_alone(model, room, monkeypatch):
   monkeypatch.setattr(byte_stepper, 'LEAST_ROOM', room)  # steps of three shapes, or of one
   quiet = stepped(ByteStepper(model), TEXT, 0)
   for lane, seed in ((0, 1), (3, 2), (7, 3)):
@@ -121,7 +121,7 @@ def test_a_saved_model_is_the_same_model(model, tmp_path):
     ByteModel.load(tmp_path / 'odd')
 
 
-def test_sizes_that_fit_nothing_are_named(model):
+def test_weights_of_other_sizes_are_refused(model):
   with pytest.raises(InputError, match='a context of 2 and 8 streams'):
     random_model(context=2)
   other = {**model.state(), 'sizes': random_model(dim=8).state()['sizes']}

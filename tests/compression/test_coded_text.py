@@ -41,7 +41,7 @@ def test_code_lengths_are_those_of_the_probabilities_and_of_the_frequencies():
     assert found.integer[i] < found.exact[i] + 0.05 * len(document) + 1e-9
 
 
-def test_what_ac_spends_beyond_m1_adds_up_and_is_rounded_by_less_than_a_token_and_two_bits():
+def test_the_excess_of_ac_over_m1_adds_up_and_rounding_is_below_a_token_and_two_bits():
   model, text = byte_models.ngram(), byte_models.held_out()
   documents = [text[:700], text[700:720], b'']
   found = coded_text.code_lengths([after_each_byte(model, one) for one in documents], documents)

@@ -18,7 +18,7 @@ def url(tmp_path, monkeypatch):
   return f'memory://bucket-{uuid.uuid4().hex}/run'
 
 
-def test_what_changed_is_sent_and_another_machine_fetches_it(url, tmp_path, monkeypatch):
+def test_changed_files_are_sent_and_another_machine_fetches_them(url, tmp_path, monkeypatch):
   here = Mirror(url)
   here.fetch()
   (here.folder / 'tables').mkdir()

@@ -60,7 +60,7 @@ documents = st.lists(document, max_size=6)
 
 @settings(max_examples=60, deadline=None)
 @given(documents, documents, documents)
-def test_after_cutting_the_reference_finds_next_to_nothing(train, validation, test):
+def test_after_cutting_the_reference_finds_almost_no_overlap(train, validation, test):
   cuts = overlap.clean(train, validation, test)
   left = {'validation': cuts['validation'].join(validation), 'test': cuts['test'].join(test)}
   assert share(left['validation'], train) <= overlap.LIMIT

@@ -61,7 +61,7 @@ def test_batches_are_the_same_with_and_without(text, tmp_path):
     )
 
 
-def test_after_a_kill_only_what_was_not_written_is_tokenized(text, tmp_path, monkeypatch):
+def test_after_a_kill_only_unwritten_documents_are_tokenized(text, tmp_path, monkeypatch):
   sizes = [len(one) for one in opened('', text, codec())][::2]
   monkeypatch.setattr(token_cache, 'SHARD_TOKENS', sum(sizes[:-2]))
   cache, first, later = str(tmp_path / 'cache'), codec(), codec()

@@ -143,7 +143,7 @@ def test_all_ways_to_write_a_text_weigh_at_least_as_much():
   assert narrow.log_probability[0] < texts.log_probability[0]
 
 
-def test_what_no_tokens_cover():
+def test_bytes_without_a_cover_are_refused():
   _, rows = random_law(2)
   texts = ByteTexts(vocabulary(Dictionary([b'a', b'ab'])), rows, 1)
   texts.begin([0])

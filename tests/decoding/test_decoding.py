@@ -188,7 +188,7 @@ def test_keeping_a_path_is_having_read_it_alone(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_what_was_rolled_back_was_never_read(kind):
+def test_after_a_rollback_results_are_those_without_the_tokens(kind):
   read, empty = reader(kind)
   ids, other = texts(), texts(seed=1)
   _, cache = read(ids[:, :6], chain(0, 6), empty)

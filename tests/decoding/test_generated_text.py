@@ -108,7 +108,7 @@ def test_tokens_kept_stay_whatever_follows(kind):
   assert kept.size >= tokenizer.encode(PROMPT[:size]).size - 8 * window
 
 
-def test_draws_follow_the_models_distribution_among_what_agrees():
+def test_samples_follow_the_models_distribution_among_allowed_tokens():
   tokenizer = Dictionary([*Characters().pieces, b'ab', b'ac', b'abc', b'b'])
   probabilities = np.full(tokenizer.vocab_size, 1e-9)
   # Far from even, so that a temperature other than 1 shows.
@@ -129,7 +129,7 @@ def test_draws_follow_the_models_distribution_among_what_agrees():
   assert b''.join(likeliest) == b'babab'
 
 
-def test_texts_end_after_so_many_bytes():
+def test_texts_end_at_max_bytes():
   tokenizer = TOKENIZERS['dictionary']()
   for size in (0, 1, 30):
     given = list(generate(tokenizer, [PROMPT[:9], b'', PROMPT[:50]], max_bytes=size))

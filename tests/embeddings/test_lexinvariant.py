@@ -139,7 +139,7 @@ def test_names_are_uniform_permutations(size):
   assert (np.diff(names[:2], axis=0) != 0).any()
 
 
-def test_haar_rows_are_orthogonal_and_no_row_tells_its_number():
+def test_haar_rows_are_orthogonal_and_exchangeable():
   keys = jax.random.split(KEY, 2000)
   rows = np.asarray(jax.vmap(lambda key: exchangeable_rows(key, 'orthonormal', 6, 8))(keys))
   gram = np.einsum('nvr,nwr->nvw', rows, rows)
@@ -279,7 +279,7 @@ def test_interchangeable_rows_share_a_half_and_have_one_norm():
   np.testing.assert_allclose(direction, np.broadcast_to(direction[:1], direction.shape), atol=1e-4)
 
 
-def test_preceding_symbols_are_told_backwards_only_and_name_none():
+def test_only_earlier_symbols_are_mixed_in_and_none_is_identified():
   module, data = model(ShortConv(Lexinvariant(V, D), 2)), batch()
   variables = initial(module)
   encode = lambda ids, draw: module.apply(
@@ -332,7 +332,7 @@ def test_muon_orthogonalises_the_blocks_matrices_and_only_those():
   assert scale.max() / scale.min() < 3  # of a random matrix about 6
 
 
-def test_says_what_it_cannot_draw():
+def test_impossible_rows_are_refused():
   with pytest.raises(InputError, match='9 symbols cannot have orthonormal rows of width 8'):
     exchangeable_rows(KEY, 'orthonormal', 9, 8)
   with pytest.raises(InputError, match="law 'cauchy' of random rows is not one of gaussian"):

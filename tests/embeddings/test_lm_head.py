@@ -83,7 +83,7 @@ def test_a_mesh_that_spreads_the_vocabulary_changes_no_loss(batch):
 
 
 @pytest.mark.parametrize('rows', [4, 3])  # which divide among two devices, and do not
-def test_a_kernel_is_told_what_each_device_has(monkeypatch, batch, rows):
+def test_a_kernel_gets_the_shard_of_each_device(monkeypatch, batch, rows):
   """Where it cannot be, the compiler splits what it can."""
   monkeypatch.setattr(lm_head, 'preferred', lambda logits, dtype: 'triton')
   embedding, hidden = MODEL.embedding, jax.random.normal(KEY, (rows, T, D))

@@ -97,7 +97,7 @@ def test_a_regression_on_tokens_a_byte_finds_a_law_that_there_is():
   np.testing.assert_allclose(guess, truths[0], atol=1e-6)
 
 
-def test_what_cannot_be_attacked_is_refused(merges):
+def test_tokenizers_that_cannot_be_attacked_are_refused(merges):
   with pytest.raises(InputError, match='two categories or more; got one'):
     attacked(merges, {'law 0': SAMPLES['law 0']})
   with pytest.raises(InputError, match='none of the pairs'):

@@ -184,7 +184,7 @@ def test_wide_windows_of_large_vocabularies_keep_the_context_that_fits_64_bits()
   assert (nats[:, 1:] < nats[:, :1]).all()  # what follows is known, the first token is not
 
 
-def test_windows_that_are_none_are_named():
+def test_invalid_windows_are_refused():
   for windows in (np.zeros(3, int), np.zeros((0, 2), int), np.array([[4]])):
     with pytest.raises(InputError, match='a unigram over windows of 4 ids'):
       ngram.WindowUnigram(windows, 4)

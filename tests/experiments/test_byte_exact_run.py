@@ -48,6 +48,8 @@ def test_bytes_of_trained_models(smoke):
   assert mixture <= np.mean(single) + 1e-9  # by convexity, for each text
   nats = of('cut', 'nats_of_16_bytes', cut='any')
   assert len(nats) == 4
+  nats += of('fim', 'nats_of_middle')
+  assert len(nats) == 8
   assert np.isfinite(nats).all()
 
 

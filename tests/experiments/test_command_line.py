@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from configs import common
 from configs.common import SCALES
 from experiments import command_line
 from lib.errors import InputError
@@ -37,6 +38,7 @@ def answer(tmp_path, *arguments):
     ('--config.seedz=1', 'the config has no field seedz. Did you mean "seed"'),
     ('--workdirs=x', "Unknown command line flag 'workdirs'"),
     ('smoke', "argument 'smoke' is not a flag"),
+    (f'--config={common.__file__}:smoke', '--config names a file without get_config'),
   ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_imported(argument, sentence, tmp_path):

@@ -337,7 +337,7 @@ def test_decompression_rows_hold_the_tokens_and_then_the_bytes(stand_in, windows
     np.testing.assert_array_equal(control[field], rows[field][:, room:])
 
 
-def test_what_is_read_before_tells_on_the_bytes_and_the_control_cannot_see_it(stand_in):
+def test_tokens_change_the_predicted_bytes_and_the_control_ignores_them(stand_in):
   config, run = stand_in
   found = decompress.make_texts(config, run, 'test', 8)
   model = decompress.make_model(config)

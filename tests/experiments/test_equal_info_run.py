@@ -78,7 +78,7 @@ def test_ratios_and_bits_say_the_same(rows):
   assert rows['ratio', 'method=bytes', 'bits_per_byte']['measured'] == 8
 
 
-def test_what_is_lossless_comes_back_and_greedy_says_how_much(rows):
+def test_lossless_tokenizers_restore_text_and_greedy_reports_its_share(rows):
   shares = {row: cell for (table, row, column), cell in rows.items()
             if (table, column) == ('ratio', 'documents_restored')}  # fmt: skip
   assert len(shares) == 14
@@ -93,7 +93,7 @@ def test_what_is_lossless_comes_back_and_greedy_says_how_much(rows):
       assert windows is None
 
 
-def test_ac_spends_what_m1_says_and_its_parts_add_up(rows):
+def test_ac_has_the_code_length_of_m1_and_its_excess_adds_up(rows):
   value = lambda column: rows['ratio', 'check=ac_is_ideal', column]['measured']
   parts = [value(f'excess_of_{part}') for part in ('frequencies', 'end_mark', 'rounding')]
   assert sum(parts) == pytest.approx(value('excess'))
@@ -142,7 +142,7 @@ def test_a_changed_prefix_changes_more_of_ac_than_of_subwords(rows):
   assert texts == 1  # an id of a dictionary stands for one text
 
 
-def test_m2_is_scored_on_all_bytes_beside_its_levels(rows):
+def test_m2_is_scored_on_all_bytes_and_compared_with_unigrams(rows):
   config = equal_info.get_config('smoke')
   [size] = config.m2.models
   for method in m2.chosen(config.m2.methods, 'm2'):
@@ -177,7 +177,7 @@ def test_windows_have_a_level_that_reads_no_context(rows):
   assert ('m2', 'model=tiny,method=bytes', 'window_unigram_bits_per_byte') not in rows
 
 
-def test_what_ac_pays_for_ends_and_rounding_is_listed_apart(rows):
+def test_the_cost_of_end_marks_and_rounding_is_a_separate_row(rows):
   value = lambda column: rows['m2', 'model=tiny,method=ac,v=256', column]['measured']
   assert value('end_mark_bits_per_byte') == pytest.approx(14 / 64)
   assert 0 < value('rounding_bits_per_byte') < 10 / 64
@@ -252,7 +252,7 @@ def test_m2_goes_on_from_the_very_bytes_of_a_prompt(smoke):
   assert len(said.encode()) >= 9 + 40
 
 
-def test_training_rows_begin_anew_wherever_they_begin():
+def test_every_training_row_of_m1_begins_with_bos():
   batch = next(iter(coders.m1_batches(equal_info.get_config('smoke'), 'train')))
   assert (batch['inputs'][:, 0] == byte_model.BOS).all()
   inside = batch['segments'][:, 1:] == batch['segments'][:, :-1]
@@ -282,7 +282,7 @@ def test_slices_of_one_stream_are_those_of_its_other_widths():
     ('uniformity', 'most', 1, 'uniformity.most must be 2 or more'),
   ],
 )
-def test_what_cannot_be_run_is_named(section, field, value, message):
+def test_invalid_configs_are_refused_with_a_sentence(section, field, value, message):
   config = equal_info.get_config(f'smoke,tables={"+".join(TABLES)}')
   config[section][field] = value
   with pytest.raises(InputError, match=message):
@@ -332,7 +332,7 @@ def test_text_that_m2_is_given_counts_not_all_that_there_is():
     m2.check(config)
 
 
-def test_the_gpu_config_can_be_run_as_it_stands():
+def test_the_gpu_config_is_valid():
   recipe.RECIPE.check(equal_info.get_config('gpu'))
 
 

@@ -116,6 +116,47 @@ def test_sizes_beyond_the_devices_are_refused_before_anything_is_made(field, val
     recipe.check_sizes(config, mesh)
 
 
+@pytest.mark.parametrize(
+  ('recipe', 'table', 'field', 'value', 'said'),
+  [
+    ('markov', 'ngram', 'ngram.train_chars', 10**12, r'ngram.train_chars .* GB of memory are free'),
+    ('markov', 'ngram', 'orders', (60,), 'orders: A Markov order must'),
+    ('markov', 'blocks', 'blocks.lengths', (40,), r'blocks.lengths must .* got \(40,\)'),
+    ('markov', 'token_ngram', 'token_ngram.sequential_texts', 10**6, 'must be at most 10,000'),
+    ('markov', 'transformer', 'transformer.seeds', 10**9, 'must be 1,000 or less'),
+    ('markov', 'real_text', 'data.source', 'ngram:', "'ngram:' names no text"),
+    ('equal_info', 'ratio', 'm1.dim', 10**8, r'^m1: .* GB are free'),
+    ('equal_info', 'windows', 'm1.dim', 10**8, r'^m1: .* GB are free'),
+    ('matrix', 'grid', 'grid.dim', 10**7, r'^grid: .* GB are free'),
+    ('matrix', 'grid', 'tokenizers.vocab_size', 10, 'tokenizers.vocab_size: .* 256 ids or more'),
+    ('matrix', 'markov', 'orders', (30,), 'orders: A Markov order must be'),
+    ('visual_unicode', 'loss', 'loss.references', ('nope',), "loss.references: 'nope' is not"),
+    ('visual_unicode', 'homoglyphs', 'homoglyphs.reference', 'nope', "reference: 'nope' is not"),
+    (
+      'visual_unicode', 'unseen_script', 'unseen_script.texts', (('russian', '/nowhere'),),
+      "unseen_script.texts: no file matches '/nowhere'",
+    ),
+  ],
+)  # fmt: skip
+def test_what_no_field_alone_can_know_is_refused_before_anything_is_made(
+  recipe, table, field, value, said
+):
+  config = config_of(recipe, f'smoke,tables={table}')
+  put(config, field, value)
+  chosen = importlib.import_module(f'experiments.{recipe}.recipe').RECIPE
+  mesh = make_mesh({}, jax.devices()[:1])
+  with pytest.raises(InputError, match=said):
+    [chosen.check(config), chosen.check_sizes(config, mesh)]
+
+
+def test_endless_text_beyond_memory_is_refused():
+  config = config_of('matrix', 'smoke,tables=grid')
+  put(config, 'data.source', 'ngram:stdlib/prose')
+  put(config, 'grid.train_bytes', 10**12)
+  with pytest.raises(InputError, match=r'1,000 GB of the text .* choose a smaller train_bytes'):
+    importlib.import_module('experiments.matrix.recipe').RECIPE.check(config)
+
+
 def test_bounds_stay_with_a_field_whose_default_changes():
   section = Section() | {'share': Field(0.5, least=0, most=1), 'count': 3}
   config = build({'one': section | {'share': Scaled(0.0, 0.1, 0.2, 0.3), 'count': 4}}, 'cpu')

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from configs import common
 from experiments import fit
 from experiments.recipe import Run
-from lib import language_model
+from lib import language_model, provenance
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
@@ -38,12 +38,13 @@ def batches(options: ConfigDict, seed: int, repeat: bool = True):
 def trained(tmp_path, name='m', begin=None, devices=1, first=0, **changes):
   config, options = config_of(**changes)
   config.seed = first
-  run = Run(tmp_path, sharding.make_mesh(config.mesh, jax.devices()[:devices]))
+  read = provenance.identity({}, {'some text': 'ab' * 32}, 2)
+  run = Run(tmp_path, sharding.make_mesh(config.mesh, jax.devices()[:devices]), identity=read)
   model = LanguageModel(Learned(256, options.dim), fit.make_decoder(options, fit.dtype(config)))
   return fit.fit(
     config, run, options, name, model, lambda seed: batches(options, seed),
     evaluations={'validation': lambda seed: batches(options, 9, repeat=False)},
-    tokenizer=Characters(), initial=begin,
+    tokenizer=Characters(), initial=begin, text='some text',
   )  # fmt: skip
 
 
@@ -56,6 +57,7 @@ def test_seeds_side_by_side_are_the_seeds_of_their_own_batches_and_models(tmp_pa
     kept = language_model.load(tmp_path / 'models' / f'm,seed={seed}')
     assert kept.fingerprint == found.model.fingerprint
     assert kept.provenance.seeds == (seed,)
+    assert (kept.provenance.text, kept.provenance.text_digest) == ('some text', 'ab' * 6)
     assert kept.bits_per_byte([b'a cat']).value == found.model.bits_per_byte([b'a cat']).value
 
 

@@ -110,7 +110,7 @@ def paper_tokens(d: int, epsilon: float, delta: float) -> float:
   return tokens
 
 
-def test_paper_numbers_stand_beside_rows_of_the_paper_scale_alone():
+def test_published_numbers_are_attached_only_at_the_paper_scale():
   name = 'data=pile,vocabulary=char,symbols=uniform,task=lookup,embedding=lexinvariant'
   row = Row('in_context', coordinates(name), 'accuracy', 0.9)
   [attached] = published.attach([row], 'lexinvariant', {'scale': 'paper'})

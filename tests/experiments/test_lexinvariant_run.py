@@ -56,7 +56,7 @@ def test_theory_keeps_its_bounds(smoke):
       assert value(f'average_l1_at_{length}') < value(f'bound_l1_at_{length}')
 
 
-def test_markov_predictors_stand_in_their_order_and_nothing_leaks(smoke):
+def test_markov_predictors_are_in_order_and_no_label_leaks(smoke):
   regret = lambda predictor: smoke['markov', f'predictor={predictor}', 'regret_nats']['measured']
   assert regret('true_chain') == 0
   assert 0 < regret('exact_bayes') <= math.lgamma(5)
@@ -140,7 +140,7 @@ def test_a_predictor_that_sees_names_is_found_out():
   assert honest['label_leak_nats'].measured == pytest.approx(0, abs=1e-9)
 
 
-def test_evaluation_drops_the_aids_and_keeps_what_a_model_needs():
+def test_evaluation_drops_the_training_aids_and_keeps_the_model():
   table = {'table': 1, 'bos': 2}
   kept = decoders.bare({'params': {'model': {'embedding': table}, 'probes': 3}})
   assert kept == {'params': {'embedding': table}}
@@ -166,7 +166,7 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(tmp_path):
     ('in_context.pairs', 27, 'a symbol for each key'),
   ],
 )
-def test_what_cannot_be_run_is_named(field, value, message):
+def test_invalid_configs_are_refused_with_a_sentence(field, value, message):
   config = lexinvariant.get_config('smoke')
   config.update_from_flattened_dict({field: value})
   with pytest.raises(InputError, match=message):

@@ -81,7 +81,7 @@ def test_batches_say_how_many_names_are_hidden(config):
   assert 'hidden_probability' not in first_batches(config, regularizer.LEXINVARIANT, 1)[0]
 
 
-def test_folded_into_letters_an_example_still_tells_its_answer(config, corpus):
+def test_an_example_folded_into_letters_still_determines_its_answer(config, corpus):
   alphabet = corpus.alphabet
   assert alphabet is not None
   for law in in_context.LAWS:
@@ -216,7 +216,7 @@ def test_text_is_read_at_most_four_times_at_large_scales(field):
     ('anneal', (0.5,), 'regularizer.anneal must be two rising fractions'),
   ],
 )
-def test_tasks_and_arms_that_cannot_be_had_are_named(field, value, message):
+def test_invalid_tasks_and_arms_are_refused(field, value, message):
   config = lexinvariant.get_config('smoke')
   with config.unlocked():
     config.regularizer[field] = value

@@ -59,7 +59,7 @@ def test_held_out_text_is_of_its_split_alone(corpus):
     assert stretch not in whole['validation']
 
 
-def test_folded_held_out_text_shares_next_to_nothing_with_training_text(config, corpus):
+def test_folded_held_out_text_hardly_overlaps_with_training_text(config, corpus):
   splits = {split: sources.sample(corpus.documents(split)) for split in SPLITS}
   unfolded = sources.sample(sources.open_source(corpus.source, 'test'))
   whole = [alphabets.fold(one, LETTERS) for one in unfolded]
@@ -265,7 +265,7 @@ def test_prompts_that_cannot_be_read_are_named(given, message):
   prompt.check(config)
 
 
-def test_averaged_draws_gain_what_their_mean_probability_gains(config, corpus):
+def test_the_gain_of_averaged_samples_is_that_of_their_mean_probability(config, corpus):
   rng = np.random.default_rng(0)
   nats = rng.exponential(size=(3, 2, 5, 32))
   rows = draws.of_nats(config, corpus, nats, np.array([0, 1, 2, 3, 4]))

@@ -72,7 +72,7 @@ def test_results_hold_every_table_in_the_common_format(smoke):
     assert row['published'] is not None or 'the paper gives no such number' in row['note']
 
 
-def test_what_was_read_is_said_once_and_is_in_the_results(smoke):
+def test_the_summary_of_the_text_is_printed_once_and_is_in_the_results(smoke):
   folder, done = smoke
   [line] = [line for line in done.stderr.splitlines() if line.startswith('stdlib/prose: ')]
   assert ' documents, ' in line
@@ -156,7 +156,7 @@ def test_exact_unigram_losses_agree_with_sampled_ones(smoke):
   assert max(map(abs, errors)) < 0.009
 
 
-def test_errors_say_what_they_are_over(smoke):
+def test_errors_name_their_units(smoke):
   folder, _ = smoke
   over = {'ngram': ('texts', '20'), 'blocks': ('texts', '20'), 'token_ngram': ('seeds', '2'),
           'bound': ('seeds', '2'), 'transformer': ('seeds', '2')}  # fmt: skip

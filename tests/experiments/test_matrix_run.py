@@ -168,7 +168,7 @@ def test_tokenizers_are_ranked_by_the_gain_of_learned_rows(smoke):
   assert sorted(names, key=rank.__getitem__) == sorted(names, key=gain, reverse=True)
 
 
-def test_what_is_not_lossless_has_no_rank():
+def test_lossy_tokenizers_are_not_ranked():
   rng = np.random.default_rng(0)
 
   def scores(nats, lossless=True):
@@ -186,7 +186,7 @@ def test_what_is_not_lossless_has_no_rank():
   assert ranked == {'tokenizer=words': None, 'tokenizer=bpe': 2, 'tokenizer=bytes': 1}
 
 
-def test_a_spread_is_the_standard_deviation_and_errs_as_its_derivative():
+def test_a_spread_is_the_standard_deviation_and_its_error_follows_from_the_derivative():
   rng = np.random.default_rng(0)
   arms = rng.normal(size=(4, 3, 50)) + rng.normal(size=(4, 1, 1))
   means = arms.mean(axis=(1, 2))
@@ -213,7 +213,7 @@ def test_more_compute_is_compared_with_bytes_in_pairs(smoke):
     assert value(row, 'training_gflops').measured == pytest.approx(spent, rel=0.6 / steps)
 
 
-def test_untried_cells_stand_beside_those_they_are_compared_with(smoke):
+def test_untried_cells_are_compared_with_their_references(smoke):
   untried = {row for table, row, _ in smoke if table == 'untried'}
   assert untried == {
     'tokenizer=numbered12,embedding=glyph',
@@ -228,7 +228,7 @@ def test_untried_cells_stand_beside_those_they_are_compared_with(smoke):
   assert missing.note == 'tokenizer=unicode,embedding=glyph was not measured'
 
 
-def test_what_the_report_says_is_of_rows_that_it_has(smoke):
+def test_the_report_uses_only_rows_that_exist(smoke):
   assert addresses.faults('matrix', [*smoke.values()]) == []
   judged = claims.judge_all('matrix', [*smoke.values()], same_sizes=False)
   not_run = {address for one in judged for outcome in one.outcomes for address in outcome.not_run}
@@ -308,7 +308,7 @@ def test_files_of_one_name_are_two_rows_and_two_runs(run, tmp_path):
       RECIPE.check(config)
 
 
-def test_what_is_not_lossless_is_marked(run, tmp_path):
+def test_lossy_tokenizers_are_marked(run, tmp_path):
   config = matrix.get_config('smoke')
   made = HuggingFace(hf_models.WordLevel({'the': 0, '[UNK]': 1}, unk_token='[UNK]'))
   made.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -384,7 +384,7 @@ def test_windows_in_bytes_are_the_dictionary_they_are_taken_for():
 
 
 @pytest.mark.parametrize('source', [switching(0.8, 0.7, 2), random_kernel(1, 3, 0)])
-def test_what_packaging_adds_is_what_the_coder_of_bytes_spends(source):
+def test_packaging_costs_are_those_of_the_byte_coder(source):
   documents = np.stack([source.sample(300, seed) for seed in range(8)]).astype(np.int64)
   found = known_law.code_lengths(source, documents)
   # With frequencies for 256 bytes and an end mark, as the coder of the byte tokenizers has them.
@@ -454,7 +454,7 @@ def test_every_scale_is_well_formed(scale):
     ('seed', -1, 'seed must be 0 or more'),
   ],
 )
-def test_what_cannot_be_run_is_named(field, value, message):
+def test_invalid_configs_are_refused_with_a_sentence(field, value, message):
   config = matrix.get_config('smoke')
   config.update_from_flattened_dict({field: value})
   with pytest.raises(InputError, match=message):

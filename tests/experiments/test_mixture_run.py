@@ -128,10 +128,10 @@ def test_mistakes_are_named_before_anything_is_measured(texts, tmp_path):
   for field, value, message in (
     ('off_the_shelf.tokenizer', str(tmp_path / 'bytes'), 'give both'),
     ('languages.texts', str(tmp_path / 'one'), 'two or more are needed'),
-    ('languages.texts', str(tmp_path / 'nothing'), 'is no folder'),
+    ('languages.texts', str(tmp_path / 'nothing'), 'is not a folder'),
     ('domains.interval_merges', 1000, 'at most the largest of domains.merges, 60'),
-    ('tokenizer.rule', 'letters', "rule 'letters' is no pretokenizer"),
-    ('data.source', 'stdlib/prose', 'is no folder'),
+    ('tokenizer.rule', 'letters', "rule 'letters' is not a pretokenizer"),
+    ('data.source', 'stdlib/prose', 'is not a folder'),
   ):
     config = mixture.get_config('smoke')
     config.update_from_flattened_dict({field: value})

@@ -91,7 +91,7 @@ def test_the_report_opens_with_a_finding_of_each_run_and_orders_claims_by_verdic
   assert order == sorted(order, key=[*claims.Verdict].index)
 
 
-def test_a_terminal_gets_the_verdicts_without_what_was_not_run(report, capsys):
+def test_a_terminal_shows_verdicts_without_claims_that_were_not_run(report, capsys):
   _, section = report
   lines = sections.terminal(section).splitlines()
   assert max(map(len, lines)) <= 80
@@ -143,7 +143,7 @@ def test_the_page_fits_a_phone_and_a_screen(report, width):
 
 
 @needs_a_browser
-def test_what_is_folded_on_a_screen_is_printed(report):
+def test_folded_parts_are_printed_on_paper(report):
   folder, _ = report
   text = (folder / 'report.html').read_text()
   without = folder / 'without.html'
@@ -151,7 +151,7 @@ def test_what_is_folded_on_a_screen_is_printed(report):
   assert browser.printed(folder / 'report.html', folder) > browser.printed(without, folder) > 0
 
 
-def test_what_is_other_than_the_scale_is_said_and_reproduces_nothing_but_theory(tmp_path):
+def test_changed_fields_are_reported_and_then_only_theory_is_reproduced(tmp_path):
   falls = {'bpe,d=512': 'byte_unigram', 'bpe,d=1024': 'smaller', 'bpe,d=16384': 'byte_bigram'}
   rows = ROWS + [
     estimated('real_text', f'tokenizer={row}', f'above_{other}_bits_per_byte', -1.0, 0.01)

@@ -64,6 +64,31 @@ def test_a_signal_ends_any_work_with_one_sentence(work, number):
   assert seconds < WITHIN
 
 
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_compilation(number):
+  work = """
+import jax, jax.numpy as jnp
+jax.config.update('jax_enable_compilation_cache', False)
+def chain(x):
+  for i in range(2000):  # minutes to compile, a second to trace
+    x = jnp.sin(x) @ x + i
+  return x
+lowered = jax.jit(chain).lower(jax.ShapeDtypeStruct((32, 32), 'float32'))
+print('compiling', flush=True)
+lowered.compile()
+print('compiled', flush=True)
+"""
+
+  def wait(process):
+    assert [process.stdout.readline() for _ in range(2)] == ['ready\n', 'compiling\n']
+    time.sleep(random.uniform(0.1, 1))
+
+  code, said, seconds = stopped([sys.executable, '-c', BEGIN + work], number, wait)
+  assert code == 128 + number
+  assert said.splitlines()[-1].startswith('name: stopped by')
+  assert seconds < WITHIN
+
+
 def test_a_recipe_is_stopped_while_it_imports(tmp_path):
   def wait(process):
     del process
@@ -76,7 +101,7 @@ def test_a_recipe_is_stopped_while_it_imports(tmp_path):
   assert not (tmp_path / 'w').exists()
 
 
-def test_the_second_signal_ends_what_the_first_is_to_finish():
+def test_the_second_signal_ends_the_process_at_once():
   work = """
 import signal, time
 said = lambda number, frame: print('first', flush=True)

@@ -54,7 +54,7 @@ def test_without_texts_of_languages_parity_is_not_run(smoke):
   assert not parity.TABLE.measure(tokenizers.get_config('smoke'), smoke[2])
 
 
-def test_within_words_none_passes_the_bound_and_the_first_transition_is_bpe(smoke):
+def test_tokenizers_within_words_stay_below_the_bound_and_the_first_transition_is_bpe(smoke):
   for row in select(smoke[0], 'compression', 'share_of_bound', tokenizer='bpe'):
     assert 0 < row.measured < 1
   assert select(smoke[0], 'transition', 'fewer_tokens', share=1.0)[0].measured == 0
@@ -63,8 +63,9 @@ def test_within_words_none_passes_the_bound_and_the_first_transition_is_bpe(smok
 @pytest.mark.parametrize('scale', common.SCALES)
 def test_every_scale_builds(scale):
   config = tokenizers.get_config(scale)
-  if scale == 'paper':  # its text is not here
+  if scale == 'paper':  # its text is not here, and has more bytes than this machine
     config.quality.source = 'ngram:stdlib,length=18000'
+    config.quality.train_bytes, config.quality.teraflops = 2**31, 5e7
   RECIPE.check(config)
 
 

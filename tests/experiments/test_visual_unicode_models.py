@@ -117,7 +117,7 @@ def test_every_scale_of_reasoning_and_growth_builds_and_steps(scale):
   assert lower.sharding.spec == jax.P(None, 'fsdp', 'tensor')
 
 
-def test_starts_of_one_norm_differ_in_what_the_rows_say(config):
+def test_starts_of_equal_norm_differ_in_the_information_of_their_rows(config):
   opened = text.open_text(config)
   of = lambda arm: row_kinds.KINDS[models.ARMS[arm].rows](opened.glyphs, 16, 1)
   rows = {arm: of(arm) for arm in visual_unicode.STARTS}
@@ -250,7 +250,7 @@ def wrong(tmp_path_factory):
   ('flags', 'message'),
   [
     (['--config.glyphs.font=/nowhere/font.ttf'], 'cannot read the font /nowhere/font.ttf'),
-    (['--config.glyphs.font={}/torn.ttf'], 'torn.ttf is no font'),
+    (['--config.glyphs.font={}/torn.ttf'], 'torn.ttf is not a font'),
     (['--config.glyphs.font={}/greek.hex'], 'greek.hex has none of the'),
     (['--config.glyphs.table={}/other.table'], 'was rendered from another font, other tokens'),
     (['--config.glyphs.table=/nowhere.table'], 'cannot read the glyph table /nowhere.table'),

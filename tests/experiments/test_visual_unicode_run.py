@@ -167,7 +167,7 @@ def test_the_command_line_refuses_a_font_before_it_writes(tmp_path):
   (tmp_path / 'torn.ttf').write_bytes(b'\0\1\0\0 no font')
   done = run(tmp_path / 'new', f'--config.glyphs.font={tmp_path}/torn.ttf')
   assert done.returncode == 2
-  assert 'torn.ttf is no font' in done.stderr
+  assert 'torn.ttf is not a font' in done.stderr
   assert len(done.stderr.strip().splitlines()) == 1
   assert not (tmp_path / 'new').exists()
 
@@ -220,7 +220,7 @@ def test_own_questions_are_answered_by_models_of_facts_and_of_text(smoke):
 # Growth.
 
 
-def test_ways_of_growing_cost_what_the_monolithic_model_does(smoke, config):
+def test_ways_of_growing_cost_as_much_as_the_monolithic_model(smoke, config):
   cost = lambda model: measured(smoke, 'growth', f'model={model}', 'training_flops')
   assert cost('experts') == 2 * cost('expert=0') == 2 * cost('expert=1')
   assert cost('experts') == pytest.approx(cost('monolithic'), rel=1e-6)

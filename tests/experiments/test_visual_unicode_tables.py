@@ -341,7 +341,7 @@ def test_published_numbers_are_those_of_the_notes():
   assert sorted(entry['value'] for entry in entries) == pytest.approx(expected)
 
 
-def test_published_numbers_stand_apart_at_other_scales():
+def test_published_numbers_of_other_scales_are_only_in_notes():
   where = {'model': 'best_bvv_ru', 'benchmark': 'mmlu', 'protocol': 'sampled_1'}
   row = Row('reasoning', where, 'accuracy', 0.25)
   [attached] = published.attach([row], 'visual_unicode', {'scale': 'paper'})

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from experiments import workdir
-from lib import provenance
+from lib import atomic, errors, provenance
 from lib.errors import InputError
 from lib.report import results
 
@@ -69,7 +69,7 @@ def test_a_swapped_file_is_another_run_and_other_tables_are_the_same(tmp_path):
   assert f'the content of {file} is another' in provenance.difference(before, after)
 
 
-@pytest.mark.parametrize('place', ['', 'x' * 300, 'zero\0byte'])
+@pytest.mark.parametrize('place', ['', 'x' * 300, 'zero\0byte', __file__])
 def test_a_workdir_that_can_be_no_folder_is_refused(place):
   with pytest.raises(InputError, match='workdir'):
     workdir.check_place(place)
@@ -92,3 +92,9 @@ def test_a_second_process_is_refused_until_the_first_is_gone_even_if_killed(tmp_
     first.kill()
     first.wait()
     prepare(tmp_path, identity())
+
+
+def test_a_folder_in_the_place_of_a_file_is_for_the_user_to_mend(tmp_path):
+  with pytest.raises(OSError, match='directory') as caught:
+    atomic.write(tmp_path, 'results')
+  assert errors.refusal(caught.value) == 'Is a directory'

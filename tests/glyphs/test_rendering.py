@@ -64,12 +64,12 @@ def test_a_compressed_hex_file_is_the_same_font(font, tmp_path):
   assert twin.name == 'tiny.hex.gz'
 
 
-def test_fonts_that_are_none_are_named(tmp_path):
+def test_invalid_fonts_are_refused(tmp_path):
   path = tmp_path / 'bad.hex'
   for content, message in (
-    ('0041:00\n', 'line 1 of .* is no glyph'),
-    (HEX + '0042:' + 'G' * 32, 'line 6 of .* is no glyph'),
-    ('x:' + '0' * 32, 'line 1 of .* is no glyph'),
+    ('0041:00\n', 'line 1 of .* is not a glyph'),
+    (HEX + '0042:' + 'G' * 32, 'line 6 of .* is not a glyph'),
+    ('x:' + '0' * 32, 'line 1 of .* is not a glyph'),
     ('', 'contains no glyph'),
   ):
     path.write_text(content)
@@ -77,7 +77,7 @@ def test_fonts_that_are_none_are_named(tmp_path):
       fonts.find_font(str(path))
   for name in ('bad.hex.gz', 'bad.ttf'):
     (tmp_path / name).write_bytes(b'nothing of the kind')
-    with pytest.raises(InputError, match=r'is damaged|is no font'):
+    with pytest.raises(InputError, match=r'is damaged|is not a font'):
       fonts.find_font(str(tmp_path / name))
     with pytest.raises(InputError, match='cannot read the font'):
       fonts.find_font(str(tmp_path / f'missing-{name}'))
@@ -120,7 +120,7 @@ def test_the_embedded_font_draws_as_pillow_does():
 
 
 @pytest.mark.parametrize('k', range(1, 8))
-def test_squeezing_is_what_pillow_does_to_a_bitmap(k):
+def test_squeezing_equals_pillows_resizing_of_a_bitmap(k):
   ink = np.random.default_rng(k).random((k, 32, 32)) < 0.3
   bits = rendering._composed(ink, np.arange(k), np.array([k]), 'squeeze')
   strip = Image.fromarray(np.hstack(list(ink))).convert('1')
@@ -174,7 +174,7 @@ def test_the_fingerprint_covers_font_tokens_and_options(font):
   assert len({table.fingerprint for table in (first, *others)}) == 7
 
 
-def test_what_cannot_be_drawn_is_named(font):
+def test_tokens_that_cannot_be_drawn_are_refused(font):
   for tokens, options, message in (
     (['A'], {'cell': 17}, 'cell=17 is not one of 16, 32, 64'),
     (['A'], {'composition': 'stretch'}, "'stretch' is not one of squeeze, area"),
@@ -207,7 +207,7 @@ def test_a_damaged_table_is_refused(font, tmp_path):
     flipped[place] ^= 1
     for wrong in (bytes(flipped), content[:place]):
       path.write_bytes(wrong)
-      with pytest.raises(InputError, match=r'damaged|no glyph table|cannot read'):
+      with pytest.raises(InputError, match=r'damaged|not a glyph table|cannot read'):
         rendering.load(path)
 
 
@@ -269,7 +269,7 @@ def test_the_command_leaves_a_table_and_a_sheet(font, tmp_path):
   assert sorted(path.name for path in out.iterdir()) == ['glyphs.png', 'glyphs.table']
 
 
-def test_the_command_says_what_was_wrong(tmp_path):
+def test_the_command_refuses_bad_input_with_a_sentence(tmp_path):
   for arguments, sentence in (
     ([f'--font={tmp_path}/none.hex'], 'cannot read the font'),
     (['--font=dejavu', f'--out={tmp_path}/file/out'], 'cannot write to'),

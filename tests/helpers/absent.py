@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Meshes of one device that is not there: what lies within `on` is traced and lowered for it."""
+"""Meshes of one device that is not attached; code inside `on` is traced and lowered for it."""
 
 import contextlib
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a browser without a window makes of a page, on a screen and on paper."""
+"""Renders a page in a headless browser, for the screen and for printing."""
 
 import html
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training run whose lives are cheap, for the tests that end them, and its record.
+"""A cheap training run, for tests that kill it, and the record of its steps.
 
 The model is a table of bigrams with noise, behind the real loop and the real pipeline: 0.8 MB of
 state, no module to trace. A fork server imports everything once.

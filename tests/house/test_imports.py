@@ -83,7 +83,7 @@ def reached(imports: dict[str, set[str]], roots: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize('room', FORBIDDEN)
-def test_no_room_imports_what_stands_above_it(room):
+def test_no_package_imports_a_package_above_it(room):
   offenders = {
     name: others
     for name, imports in IMPORTS.items()
@@ -94,7 +94,7 @@ def test_no_room_imports_what_stands_above_it(room):
 
 
 @pytest.mark.parametrize('room', HEAVY)
-def test_no_room_brings_what_its_users_do_without(room):
+def test_no_package_imports_dependencies_that_its_users_lack(room):
   for name, path in MODULES.items():
     if f'{name}.'.startswith(f'{room}.'):
       lazy = (ast.FunctionDef, ast.ClassDef)

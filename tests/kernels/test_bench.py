@@ -91,7 +91,7 @@ def test_every_case_has_a_reference_a_kernel_and_a_name_of_its_own():
     assert len(case.flops) == len(case.bytes) == 2
 
 
-def test_parts_in_turn_give_what_the_whole_does():
+def test_computing_in_parts_equals_computing_at_once():
   rng = np.random.default_rng(0)
   hidden, table, bias = (rng.normal(size=size).astype(np.float32) for size in ((8, 5), (7, 5), 7))
   targets = rng.integers(0, 7, 8)
@@ -110,7 +110,7 @@ def test_parts_in_turn_give_what_the_whole_does():
   )
 
 
-def test_measures_every_way_and_says_what_does_not_run():
+def test_every_implementation_is_measured_or_its_error_is_reported():
   def refused(x):
     raise ValueError('not on this machine\nat all')
 
@@ -129,7 +129,7 @@ def test_measures_every_way_and_says_what_does_not_run():
   assert less == pytest.approx(1 / more, abs=0.011)
 
 
-def test_recording_replaces_what_the_device_had(tmp_path):
+def test_recording_replaces_the_rows_of_the_device(tmp_path):
   path = tmp_path / 'RESULTS.md'
   path.write_text('# Results\n\nIntroduction.\n')
   for title, text in [('b', 'old'), ('a', '1'), ('b', 'new\n\n| x |')]:
@@ -139,5 +139,5 @@ def test_recording_replaces_what_the_device_had(tmp_path):
 
 def test_without_accelerator_or_compiler_it_says_so(monkeypatch):
   monkeypatch.setattr(command.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(SystemExit, match='no accelerator here, nor libtpu'):
+  with pytest.raises(SystemExit, match='Neither an accelerator nor libtpu'):
     command.main([])

@@ -129,7 +129,7 @@ def test_heads_that_share_keys_see_them_as_if_they_were_repeated(name, kinds):
 
 
 @pytest.mark.parametrize('kinds', [TABLE, VECTORS], ids=str)
-def test_has_no_races_nor_reads_what_was_not_written(kinds):
+def test_has_no_races_and_reads_no_unwritten_memory(kinds):
   arrays, segments, weight = inputs(1, 140, 1, 8, kinds)
   found = run('pallas', arrays, segments, weight, blocks=BLOCKS, interpret=STRICT)
   assert_same(found, run('xla', arrays, segments, weight), jnp.float32)

@@ -11,7 +11,7 @@ from pallas_kernels.bench import check
 
 
 def test_without_an_accelerator_it_says_so():
-  with pytest.raises(SystemExit, match='no accelerator here'):
+  with pytest.raises(SystemExit, match='No accelerator was found'):
     check.main()
 
 
@@ -35,7 +35,7 @@ def test_an_error_is_a_share_of_the_largest_number():
   assert check.error((expected[0], jnp.array([0.75])), expected) == 0.25
 
 
-def test_what_the_cpu_runs_passes(monkeypatch):
+def test_the_implementations_of_a_cpu_pass(monkeypatch):
   monkeypatch.setattr(check.linear, 'CHUNK', 256)
   parts = check.rows('chunked'), check.lm_head('chunked', 900, 500), check.recurrences('chunked')
   found = [*itertools.chain(*parts)]

@@ -21,7 +21,7 @@ def test_the_mesh_in_force_decides_and_not_this_process(platform, attention, los
   assert backend() == 'cpu'
 
 
-def test_what_the_mesh_cannot_run_is_refused():
+def test_implementations_that_the_mesh_cannot_run_are_refused():
   with absent.on('tpu'):
     check_implementation('loss', 'pallas', ['pallas', 'triton'], False)
     with pytest.raises(ValueError, match="'triton' runs on a GPU, not on tpu"):

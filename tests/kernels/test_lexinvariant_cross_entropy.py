@@ -139,7 +139,7 @@ def test_equals_the_reference_forward_and_backward(monkeypatch, implementation, 
   assert_same(found, loss_and_slope('reference', *arrays, **given), dtype)
 
 
-def test_has_no_races_nor_reads_what_was_not_written():
+def test_has_no_races_and_reads_no_unwritten_memory():
   arrays, given = inputs(133, 17, 300, jnp.float32), dict(vocab_size=300)
   found = loss_and_slope('pallas', *arrays, **given, blocks=BLOCKS, interpret=STRICT)
   assert_same(found, loss_and_slope('reference', *arrays, **given), jnp.float32)

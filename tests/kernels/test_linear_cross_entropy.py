@@ -103,7 +103,7 @@ def test_equals_the_reference_forward_and_backward(monkeypatch, implementation, 
     assert_same(found, loss_and_slopes('reference', *arrays, uneven=uneven), dtype)
 
 
-def test_has_no_races_nor_reads_what_was_not_written():
+def test_has_no_races_and_reads_no_unwritten_memory():
   arrays = inputs(133, 17, 300)
   found = loss_and_slopes('pallas', *arrays, blocks=BLOCKS, interpret=STRICT)
   assert_same(found, loss_and_slopes('reference', *arrays), jnp.float32)

@@ -93,7 +93,7 @@ def test_arrays_may_differ_in_dtype():
   assert found[3].dtype == jnp.bfloat16
 
 
-def test_has_no_races_nor_reads_what_was_not_written(monkeypatch):
+def test_has_no_races_and_reads_no_unwritten_memory(monkeypatch):
   monkeypatch.setattr(kernel, 'TILE_N', 16)
   monkeypatch.setattr(kernel, 'TILE_D', 16)
   given = arrays(2, 37, 24)
@@ -135,7 +135,7 @@ def test_a_zero_gate_forgets_all_before_it():
   assert (slope[:, at:] != 0).all()
 
 
-def test_goes_on_from_the_state_it_had_and_sees_nothing_later():
+def test_continues_from_its_state_and_ignores_later_inputs():
   gates, inputs, initial = arrays(2, 50, 3)
   states = linear_recurrence(gates, inputs, initial)
   first = linear_recurrence(gates[:, :19], inputs[:, :19], initial)

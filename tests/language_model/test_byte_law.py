@@ -12,6 +12,7 @@ from lib.embeddings.lexinvariant import Lexinvariant
 from lib.errors import InputError
 from lib.language_model import TrainedModel, byte_law
 from lib.models.decoder import Decoder, LanguageModel
+from lib.models.recurrence import RecurrentDecoder
 from lib.tokenizers.bpe import train_bpe
 from tests.helpers import hostile
 from tests.language_model.test_language_model import filled
@@ -55,6 +56,18 @@ def test_bytes_with_a_cache_as_without(position):
     assert nats.sum() <= loss.nats.sum() + 1e-4
   assert 0 < found.leak < 1
   assert found.evaluations <= 1.05 * sum(len(text) + 1 for text in TEXTS)
+
+
+def test_a_decoder_without_a_tree_reads_the_paths_of_it():
+  module = LanguageModel(Learned(BPE.vocab_size, 16), RecurrentDecoder(layers=1, dim=16))
+  model = TrainedModel(module, filled(module), BPE, CONTEXT)
+  text = hostile.TEXT[:24]
+  again = ByteTexts(byte_law.vocabulary(model), OfIds(lambda ids: probabilities(model, ids)), 1)
+  again.begin([0])
+  [expected] = again.nats([text])
+  np.testing.assert_allclose(byte_law.byte_loss(model, [text]).nats[0], expected, atol=1e-4)
+  with pytest.raises(InputError, match='cannot read a tree'):
+    byte_law.CachedLaw(model, 1)
 
 
 def test_all_ways_to_write_a_text_are_likelier():

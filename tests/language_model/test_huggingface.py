@@ -153,11 +153,11 @@ def test_our_models_are_written_with_bos_as_an_added_token(layout, tmp_path):
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-  (dict(position='t5'), "the layout llama cannot say position='t5'"),
-  (dict(position='relative', norm='rms', gated=True), "cannot say position='relative'"),
-  (dict(tokenizer=Characters(b'ab')), 'a tokenizer.json can hold a BPE with all bytes'),
+  (dict(position='t5'), "the layout llama cannot express position='t5'"),
+  (dict(position='relative', norm='rms', gated=True), "cannot express position='relative'"),
+  (dict(tokenizer=Characters(b'ab')), 'a tokenizer.json can express a BPE with all bytes'),
 ])  # fmt: skip
-def test_what_no_layout_can_say_is_named(options, message, tmp_path):
+def test_options_that_no_layout_can_express_are_refused(options, message, tmp_path):
   with pytest.raises(InputError, match=message):
     own(**options).export(tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
@@ -191,13 +191,13 @@ def changed(tmp_path, name, **fields):
   ('llama', dict(hidden_size=None), 'hidden_size must be a whole number above 0; got None'),
   ('llama', dict(num_hidden_layers=10**12), 'must be a whole number'),
   ('llama', dict(num_hidden_layers=10**9), '1000000000 layers cannot be in'),
-  ('llama', dict(vocab_size=2**30), r'has the shape \[288, 24\]; its config.json wants'),
+  ('llama', dict(vocab_size=2**30), r'has the shape \[288, 24\]; its config.json requires'),
   ('llama', dict(rms_norm_eps='1'), 'epsilon'),
   ('llama', dict(bos_token_id=288), 'below vocab_size=288; got 288'),
   ('llama', dict(tie_word_embeddings='yes'), 'tie_word_embeddings'),
   ('llama', dict(torch_dtype='int8', dtype='int8'), "the dtype 'int8'"),
 ])  # fmt: skip
-def test_what_is_not_supported_is_refused_by_name(name, fields, message, tmp_path):
+def test_unsupported_options_are_refused_by_name(name, fields, message, tmp_path):
   with pytest.raises(InputError, match=message) as caught:
     language_model.load(changed(tmp_path, name, **fields))
   assert '\n' not in str(caught.value)
@@ -262,14 +262,14 @@ def damage(kind, folder):
 
 
 @pytest.mark.parametrize(('kind', 'message'), [
-  ('cut short', 'is no safetensors file'),
-  ('an oversized header', 'is no safetensors file'),
-  ('overlapping offsets', 'is no safetensors file'),
+  ('cut short', 'is not a safetensors file'),
+  ('an oversized header', 'is not a safetensors file'),
+  ('overlapping offsets', 'is not a safetensors file'),
   ('another shape', r'lm_head.weight in .* has the shape \[24, 288\]'),
   ('another kind', 'lm_head.weight in .* is I32'),
   ('a missing tensor', 'lack lm_head.weight'),
   ('one tensor more', 'model.layers.0.mlp.experts in .* is not a tensor of its layout'),
-  ('no weights', 'is no safetensors file'),
+  ('no weights', 'is not a safetensors file'),
   ('a path', 'in its own folder'),
   ('an absolute path', 'in its own folder'),
   ('no name', 'in its own folder'),

@@ -182,13 +182,13 @@ def test_any_damage_is_named(name, folder):
 
 
 def test_what_is_no_model_is_named(tmp_path):
-  with pytest.raises(InputError, match='is no trained model'):
+  with pytest.raises(InputError, match='is not a trained model'):
     language_model.load(tmp_path)
   (tmp_path / 'model.json').write_text('{"format": "other"}')
   with pytest.raises(InputError, match=r"format should be 'language-model'"):
     language_model.load(tmp_path)
   (tmp_path / 'model.json').write_text('[' * 100_000)
-  with pytest.raises(InputError, match='no JSON'):
+  with pytest.raises(InputError, match='not JSON'):
     language_model.load(tmp_path)
 
 
@@ -219,16 +219,16 @@ def embedding_of(told):
     (lambda told: embedding_of(told)['fields'].update(rows='x'), "Learned has no field 'rows'"),
     (lambda told: embedding_of(told)['fields'].update(parent=None), "no field 'parent'"),
     (lambda told: embedding_of(told)['fields'].pop('dim'), 'Learned cannot be made'),
-    (lambda told: embedding_of(told)['fields'].update(dim=8), 'makes no model'),
-    (lambda told: embedding_of(told)['fields'].update(dim='x'), 'makes no model'),
+    (lambda told: embedding_of(told)['fields'].update(dim=8), 'does not describe a valid model'),
+    (lambda told: embedding_of(told)['fields'].update(dim='x'), 'does not describe a valid model'),
     (lambda told: embedding_of(told)['fields'].update(dtype={'dtype': 'O'}), "'O' is not"),
     (lambda told: embedding_of(told)['fields'].update(bias=True), 'lack params/embedding'),
-    (lambda told: embedding_of(told)['fields'].update(vocab_size=10**13), 'makes no model'),
+    (lambda told: embedding_of(told)['fields'].update(vocab_size=10**13), 'a valid model'),
     (lambda told: told.update(module=embedding_of(told)), 'a Learned, not a LanguageModel'),
     (lambda told: told.update(module=7), 'a class and its fields'),
     (lambda told: told.update(context=1), 'context of a model must be 2'),
     (lambda told: told.update(context='9'), 'must be whole numbers'),
-    (lambda told: told.update(provenance={'author': 1}), 'makes no model'),
+    (lambda told: told.update(provenance={'author': 1}), 'does not describe a valid model'),
     (lambda told: told.update(version=2), 'reads version 1'),
     (lambda told: told.pop('bos'), 'lacks bos'),
     (lambda told: told['files'].update({'../model/tokenizer': {}}), 'and no others'),
@@ -250,7 +250,7 @@ def test_weights_with_right_checksums_are_still_checked(folder):
   for content in (b'', whole[:50], b'\xff' * 40, whole + b'x'):
     file.write_bytes(content)
     rewrite(folder, lambda told: None)
-    with pytest.raises(InputError, match='is no safetensors file'):
+    with pytest.raises(InputError, match='is not a safetensors file'):
       language_model.load(folder)
   file.write_bytes(whole)
   arrays = load_file(file)

@@ -175,7 +175,7 @@ def test_a_model_of_two_stages_is_saved_and_sampled(tmp_path):
   made.save(tmp_path / 'model')
   again = language_model.load(tmp_path / 'model')
   assert again.fingerprint == made.fingerprint
-  with pytest.raises(InputError, match='no layout can say a Hierarchy'):
+  with pytest.raises(InputError, match='no layout can express a Hierarchy'):
     again.export(tmp_path / 'export')
   prompts = b'a b', b'c d'
   parts = [*again.generate(prompts, max_bytes=9, temperature=0)]

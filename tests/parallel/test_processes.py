@@ -63,7 +63,7 @@ def test_each_process_reads_the_lanes_of_its_rows(joined, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize('devices', [1, 2, 8])
-def test_their_checkpoint_is_gone_on_with_on_any_devices(joined, alone, tmp_path, devices):
+def test_their_checkpoint_is_continued_on_any_devices(joined, alone, tmp_path, devices):
   shutil.copytree(joined / 'checkpoints', tmp_path / 'checkpoints')
   mesh = sharding.make_mesh({'fsdp': -1}, jax.devices()[:devices])
   again = tiny.losses(tiny.run(tmp_path, 6, mesh, data=tiny.lane_batches(tiny.Texts()))[1])

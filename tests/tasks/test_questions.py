@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions from files and TFDS sets; what is no question is named with its file and line."""
+"""Questions from files and TFDS sets; what is not a question is named with its file and line."""
 
 import json
 import types

@@ -224,7 +224,7 @@ def test_the_rule_is_part_of_a_tokenizer():
   assert broken.encode(b'\xff a').size == 1
   assert 'rule' not in unsplit.state()
   assert unsplit.fingerprint != bpe.fingerprint
-  with pytest.raises(InputError, match='is no pretokenizer: use none, words'):
+  with pytest.raises(InputError, match='is not a pretokenizer: use none, words'):
     train_bpe([b'a'], 300, rule='word')
   with pytest.raises(InputError, match='255 tokens cannot hold the bytes: ask for 256'):
     train_bpe([b'a'], 255)

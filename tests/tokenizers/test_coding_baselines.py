@@ -51,7 +51,7 @@ def test_any_bytes_come_back(name, text):
 
 
 @each_codec
-def test_streams_cut_short_and_gone_on_with_are_refused(name):
+def test_streams_that_are_cut_short_or_continued_are_refused(name):
   codec = codecs()[name]
   ids = codec.encode(byte_models.held_out()[:400])
   for count in (1, len(ids) // 2, len(ids) - 2):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers give every text back, and refuse whatever is not just as it was written."""
+"""Containers restore every text, and are refused if they differ in any bit."""
 
 import functools
 import io

@@ -101,10 +101,8 @@ SPACES = json.loads(
 )  # Llama 2's rules
 WITH_METASPACE = SPACES | {
   'normalizer': None,
-  'pre_tokenizer': {
-    'type': 'Metaspace', 'replacement': '▁', 'prepend_scheme': 'always', 'split': True
-  },
-}  # fmt: skip
+  'pre_tokenizer': dict(type='Metaspace', replacement='▁', prepend_scheme='always', split=True),
+}
 
 
 @pytest.mark.parametrize('rules', [SPACES, WITH_METASPACE], ids=['normalizer', 'metaspace'])
@@ -391,7 +389,7 @@ def test_kept_in_a_file_of_ours_and_copied(tokenizer, tmp_path):
     (
       'a.json',
       b'{"config": {"pattern": "a"}, "vocab": [{"rank": 0}]}',
-      'is no complete tekken.json',
+      'is not a complete tekken.json',
     ),
     ('a.json', b'{"tokenizer_class": "GPT2Tokenizer"}', 'settings of a tokenizer alone'),
     ('a.json', b'{"a": 0, "b": 1}', 'a vocabulary alone'),

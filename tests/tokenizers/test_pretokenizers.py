@@ -119,9 +119,9 @@ def test_cutting_is_linear_on_runs(rule):
 @pytest.mark.parametrize(
   ('rule', 'message'),
   [
-    ('word', "rule 'word' is no pretokenizer: use none, words, .*, or regex:PATTERN"),
-    ('words+', "rule '' is no pretokenizer"),
-    ('regex:(', 'is no regular expression for pretokens'),
+    ('word', "rule 'word' is not a pretokenizer: use none, words, .*, or regex:PATTERN"),
+    ('words+', "rule '' is not a pretokenizer"),
+    ('regex:(', 'is not a regular expression for pretokens'),
   ],
 )
 def test_bad_rules(rule, message):

@@ -75,8 +75,8 @@ def test_a_tekken_file_gives_the_ids_of_its_first_ranks_after_the_special_tokens
   for changes, message in (
     ({'default_vocab_size': 700}, 'its ranks are not as many'),
     ({'default_num_special_tokens': 1, 'default_vocab_size': 501}, 'a special token is not one'),
-    ({'pattern': '('}, 'is no regular expression'),
-    ({'pattern': None}, 'is no complete tekken.json'),
+    ({'pattern': '('}, 'is not a regular expression'),
+    ({'pattern': None}, 'is not a complete tekken.json'),
   ):
     (tmp_path / 'tekken.json').write_text(tekken(pieces, **changes))
     with pytest.raises(InputError, match=message):
@@ -117,7 +117,7 @@ def test_what_cannot_be_read_or_written(tmp_path):
     Ranks([b'\x00'], 'none')
   with pytest.raises(InputError, match='two ranks have the same bytes'):
     Ranks([*SINGLES, b'ab', b'ab'], 'none')
-  with pytest.raises(InputError, match='is no pretokenizer: use none'):
+  with pytest.raises(InputError, match='is not a pretokenizer: use none'):
     Ranks(SINGLES, 'no such')
   path = written(tmp_path, SINGLES)
   with pytest.raises(
@@ -135,5 +135,5 @@ def test_what_cannot_be_read_or_written(tmp_path):
     BPE(bytes(range(256)), [], 'greedy'),
     BPE(bytes(range(256)), [(0, 1), (0, 1)]),
   ):
-    with pytest.raises(InputError, match=r'a tokenizer\.json can hold a BPE with all bytes'):
+    with pytest.raises(InputError, match=r'a tokenizer\.json can express a BPE with all bytes'):
       tokenizer.to_json()

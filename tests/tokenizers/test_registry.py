@@ -76,7 +76,7 @@ def test_stepped_tokenizers_do_the_same_side_by_side(tmp_path):
     tokenizers.save(codec, tmp_path / name)
     again = tokenizers.load(tmp_path / name)
     assert again.fingerprint == codec.fingerprint
-    assert again.together == model.sizes.streams
+    assert again.preferred_batch == model.sizes.streams
     seen = []
     again.progress = seen.append
     rows = again.encode_batch([b'abc', b'', TEXT[:50]])

@@ -79,5 +79,5 @@ def test_it_is_a_family_and_names_what_it_refuses():
     train_superbpe(DOCUMENTS, 500, 300, parent=parent)
   with pytest.raises(InputError, match='a BPE with all bytes'):
     train_superbpe(DOCUMENTS, 500, parent=train_bpe_unsplit([b'abab'], 3, alphabet=None))
-  with pytest.raises(InputError, match='is no pretokenizer: use none'):
+  with pytest.raises(InputError, match='is not a pretokenizer: use none'):
     train_superbpe(DOCUMENTS, 500, outer_rule='no such')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `evaluate` says of a model from elsewhere."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from experiments.tools import scores
+from experiments.tools import models, scores
 from lib import language_model
+from lib.data import sources
 from lib.language_model import byte_law
 from lib.tasks import questions
 
@@ -43,6 +45,23 @@ def test_answers_are_those_of_the_logits_after_the_prompt(model, tmp_path):
   assert [float(part) for part in line.split()[:3:2]] == pytest.approx([value, error], abs=1e-4)
 
 
+def test_a_text_that_was_in_training_is_named_whatever_its_path(model, tmp_path, capsys):
+  for name, word in (('own.txt', 'line'), ('other.txt', 'row')):
+    (tmp_path / name).write_text(''.join(f'{word} {i} of {i**2}\n' for i in range(20_000)))
+  own, other = (str(tmp_path / name) for name in ('own.txt', 'other.txt'))
+  told = language_model.Provenance(
+    text='its old path', text_digest=sources.describe(own).digest[:12]
+  )
+  trained = dataclasses.replace(model, provenance=told)
+  for source, split, warned in (
+    (own, 'train', True),
+    (own, 'test', False),
+    (other, 'train', False),
+  ):
+    models.open_texts(trained, source, split, 100)
+    assert ('was trained on the train split' in capsys.readouterr().err) is warned
+
+
 def test_of_one_document_no_error_is_known(model):
   texts = [b'the cat']
   line = next(scores.summary(model, texts, model.token_loss(texts), 1.0))
@@ -56,4 +75,9 @@ def test_bytes_of_a_folder_of_hugging_face(model):
   value = {line.split()[1].rstrip(',:'): float(line.split()[0]) for line in lines}
   assert value['bits_per_byte_bytes'] <= value['bits_per_byte_tokens']
   assert value['next_byte_sum_error'] <= 1e-12
-  assert value['leak_nats_per_token,'.rstrip(',')] > 0
+  assert value['leak_nats_per_token'] > 0
+  scaled = byte_law.byte_loss(model, texts, renormalise=True)
+  assert next(scores.of_bytes(texts, losses, scaled, 'renormalise')).endswith('scaled to 1')
+  for one, other in zip(scaled.nats, found.nats, strict=True):
+    assert (one <= other).all()
+    assert one.sum() < other.sum()

@@ -94,7 +94,7 @@ def test_a_bucket_is_told_of_like_a_folder(workdir, tmp_path_factory, monkeypatc
 @pytest.mark.parametrize('place', ['.', 'memory://nothing'])
 def test_what_is_no_workdir_is_refused(place, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(InputError, match=f'{place} is no workdir'):
+  with pytest.raises(InputError, match=f'{place} is not a workdir'):
     status.execute(place)
 
 

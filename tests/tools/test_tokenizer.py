@@ -74,7 +74,7 @@ def test_a_tokenizer_is_learned_exported_and_looked_into(tmp_path):
     f'train superbpe {tmp_path}/super --parent={ours} --vocab_size=450 --source={text}',
     f'train bpe {ours} {size}', f'train no-such {tmp_path}/b',
     f'train lzw {tmp_path}/b --rule=gpt2', f'train bpe {tmp_path}/b --vocab_size=9 --source={text}',
-    f'train bpe {tmp_path}/b --megabytes=0', f'export {letters} {tmp_path}/b.json',
+    f'train bpe {tmp_path}/b --megabytes=nan', f'export {letters} {tmp_path}/b.json',
     f'export {letters}:gpt2 {tmp_path}/b', 'look', 'inspect',
     f'inspect {ours} --model={tmp_path}/model',
   )  # fmt: skip

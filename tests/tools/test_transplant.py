@@ -247,7 +247,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(done):
   for name, message in {
     'lossy': 'the new tokenizer must be lossless',
     'old_lossy': 'the old tokenizer must be lossless',
-    'no_model': 'none is no trained model',
+    'no_model': 'none is not a trained model',
     'no_tokenizer': 'cannot read the tokenizer file',
     'no_file': 'no file matches',
     'empty': 'empty.txt has only empty files',

@@ -47,8 +47,8 @@ CAPTIONS = {
   'frequencies, merges or model.',
   'bpe': 'BPE within words and other libraries with the same merges, in turns on one core; and how '
   'long the merges take to learn.',
-  'steps': 'Windows that need M1 at every byte, many texts side by side on all cores, beside a '
-  'Python loop that takes one byte after the other.',
+  'steps': 'Windows that need M1 at every byte: many texts in parallel on all cores, compared with '
+  'Python loops over the bytes of one text.',
   'input': 'Batches of 256 rows of 512 tokens, read and packed, for each second of processor time; '
   'and what one host must feed to its chips, at 50 % of their peak rate, for the fastest and the '
   'largest model of each recipe at `paper`.',
@@ -109,7 +109,7 @@ def _codecs() -> dict[str, Tokenizer]:
   folder = pathlib.Path(CODECS.value)
   paths = sorted(path for path in folder.glob('*') if path.is_file())
   if not paths:
-    raise InputError(f'{folder} holds no tokenizers: make them with the recipe equal_info')
+    raise InputError(f'{folder} contains no tokenizers: make them with the recipe equal_info')
   return {path.name: tokenizers.load(path) for path in paths}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast one core makes batches, and how many tokens the models of the `paper` configs take."""
+"""Speed of making batches on one core, compared with the tokens that the `paper` models consume."""
 
 import importlib
 import itertools
@@ -36,7 +36,7 @@ def table(
   shape: tuple[int, int] = SHAPE,
   models: Mapping[str, float] | None = None,
 ) -> Iterator[list[Row]]:
-  """Tokens that one core makes of each tokenizer, then the hosts' share of what models take.
+  """Tokens per second of one core with each tokenizer, then the share of hosts that models need.
 
   Args:
     plain: tokenizers by name.
@@ -94,7 +94,7 @@ def _token_flops(one: TrainSpec) -> float:
 
 
 def _encoded(codec: Tokenizer, documents: Sequence[bytes]) -> Encoded:
-  """What a run reads whose corpus was encoded before."""
+  """The source of a run whose corpus was encoded in advance."""
   ids = [codec.encode(document) for document in documents]
   lengths = [codec.byte_lengths(row) for row in ids]
   counts = np.array([row.size for row in ids])
@@ -102,9 +102,9 @@ def _encoded(codec: Tokenizer, documents: Sequence[bytes]) -> Encoded:
 
 
 def _rate(source: Any, codec: Tokenizer, repeats: int, shape: tuple[int, int]) -> float:
-  """Tokens for each second of processor time, threads that read ahead among it.
+  """Tokens per second of processor time, including threads that read ahead.
 
-  Counted from the second batch on: with the first the window of shuffling is filled.
+  Counted from the second batch on, since the first one fills the shuffling window.
   """
   batch_size, length = shape
   batches = iter(pipeline.batches(source, codec, batch_size=batch_size, length=length, seed=0))

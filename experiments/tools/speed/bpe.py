@@ -28,7 +28,7 @@ from lib.tokenizers.bpe import BPE, train_bpe
 RULE, SIZE = 'cl100k', 1 << 15
 LEARNED = 60_000_000  # bytes of distinct files that merges are learned from
 PROCESS = pathlib.Path('/proc/self')
-RUN = 1 << 20  # bytes of the texts of one letter, of spaces, and of noise
+RUN = 1 << 20  # bytes of each text of one letter, of spaces, and of noise
 
 
 def table(held_out: bytes, repeats: int) -> Iterator[list[Row]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other libraries' coders and tokenizers as the speed table times them."""
+"""Coders and tokenizers of other libraries, for the speed table."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -19,7 +19,9 @@ ROWS = 50_000  # symbols that get a row of frequencies each
 
 
 class Peer(NamedTuple):
-  """What is timed: `encode(bytes)` and `decode(what that returned)`, and units in the latter."""
+  """A timed library: `encode(bytes)`, `decode` of its result, and the number of units in the
+  result.
+  """
 
   encode: Callable[[bytes], Any]
   decode: Callable[[Any], Any] | None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codecs that step M1: many texts side by side, against one byte after the other in Python."""
+"""Codecs that step M1: many texts in parallel, compared with Python loops over one text."""
 
 import dataclasses
 import statistics
@@ -16,8 +16,8 @@ from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.stepping import Stepped
 from lib.tokenizers.coding.window_streams import SteppedEqualInfo
 
-DOCUMENT = 256  # bytes of the documents that are coded side by side
-LOOP, ANEW = 200, 100  # bytes that the loops code
+DOCUMENT = 256  # bytes of the documents that are coded in parallel
+LOOP, UNCACHED = 200, 100  # bytes that the loops code
 
 
 def table(
@@ -59,7 +59,7 @@ def _loops(codec, model, method, text, rate, repeats) -> list[Row]:
   rows: list[Row] = []
   for kind, size, following in (
     ('with a cache', LOOP, lambda window: _cached(alone, window)),
-    ('reading the window anew', ANEW, lambda window: _anew(model, window)),
+    ('without a cache', UNCACHED, lambda window: _uncached(model, window)),
   ):
     row = dict(method=f'{method}: Python loop {kind}')
     encoding, windows = _rate(
@@ -76,12 +76,12 @@ def _loops(codec, model, method, text, rate, repeats) -> list[Row]:
 
 
 def loop(following: Callable[[bytes], np.ndarray], text: bytes, bits: int) -> int:
-  """Greedy windows as one would first write them; returns how many there are.
+  """A straightforward loop for greedy windows; returns their number.
 
   Args:
     following: M1's probabilities after the bytes of the window so far.
     text: to be coded.
-    bits: of a window.
+    bits: bits of a window.
   """
   windows, begin = 0, 0
   while begin < len(text):
@@ -112,8 +112,8 @@ def _cached(stepper: ByteStepper, window: bytes) -> np.ndarray:
   return stepper.step(np.frombuffer(window[-1:], np.uint8))[0]
 
 
-def _anew(model: ByteModel, window: bytes) -> np.ndarray:
-  """M1 on the whole window, in the least shape that holds it: a power of two."""
+def _uncached(model: ByteModel, window: bytes) -> np.ndarray:
+  """M1 on the whole window, padded to a power of two."""
   room = max(1 << len(window).bit_length(), 8)
   ids = np.full((1, room), BOS, np.int32)
   ids[0, 1 : len(window) + 1] = np.frombuffer(window, np.uint8)

@@ -49,10 +49,9 @@ FIRST = flags.DEFINE_enum(
 CAPTIONS = timed_step.CAPTIONS | peer.CAPTIONS
 HEAD = """# Throughput
 
-Training steps as the recipes run them, by `python -m experiments.tools.throughput`: each section
-says by which command, when and where. A new run replaces the section with the same title. Where the
-load is above
-the number of cores others ran too: rates and seconds are then of a shared machine.
+Training steps of the recipes, timed by `python -m experiments.tools.throughput`. Each section gives
+its command, date and machine. A new run replaces the section with the same title. If the load is
+above the number of cores, other jobs ran too, and rates and times are those of a shared machine.
 """
 
 

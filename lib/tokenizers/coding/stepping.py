@@ -99,7 +99,7 @@ class Stepped(base.Tokenizer):
     return 1 << self.token_bits
 
   @property
-  def together(self) -> int:
+  def preferred_batch(self) -> int:
     """Number of texts that the byte model reads in parallel."""
     return self.stepper.streams
 

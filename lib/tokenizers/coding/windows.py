@@ -68,7 +68,7 @@ class EqualInfo(base.Tokenizer):
 
   @functools.cached_property
   def _code_lengths(self) -> np.ndarray:
-    """Bytes that each code stands for, int32 [2^b]."""
+    """Bytes of the text of each code, int32 [2^b]."""
     return self._lengths[self.table.text]
 
   @functools.cached_property
