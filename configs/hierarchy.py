@@ -6,7 +6,8 @@ bits per byte than models of bytes, and than tokens, at equal FLOPs; two stages 
 
 Expected: at this size a hierarchy is ahead of a byte Transformer, but behind a model of its own
 recurrent layers alone over bytes. Cuts at spaces, by rule, are better than learned cuts, which
-find the beginnings of words only slowly.
+find the beginnings of words only slowly. Cuts at the ends of BPE tokens are worse than learned
+cuts: the marks of these ends have to be predicted too.
 Cost: cpu is sized for at most 12 minutes a table on two quiet cores.
 
   python -m experiments.hierarchy --config=hierarchy:cpu --workdir=runs/hierarchy
