@@ -107,6 +107,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'source': Field(Scaled('stdlib/prose', 'stdlib', 'ngram:stdlib', 'tfds:c4/en'), size=1),
       # ids of the trained families
       'vocab_size': Field(Scaled(600, 4096, 65_536, 200_000), least=256, most=2**24),
+      # share of the ids of SuperBPE that are learned within words; that of the published models
+      'transition': Field(0.9, least=0, most=1),
       # bytes of text on which tokenizers are trained
       'learn_bytes': Scaled(60_000, 4_000_000, 1_000_000_000, 10_000_000_000),
       # number of seeds: enough for an equivalence test with a margin of 1 %
@@ -126,7 +128,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'validation_bytes': Scaled(1_000, 32_768, 2**20, 2**22),
       'test_bytes': Scaled(1_000, 131_072, 2**22, 2**24),  # bytes of held-out text that are scored
       'optimizer': Scaled('adamw', 'muon', 'muon', 'adamw'),
-      'rates': Scaled((3e-3,), (7e-3, 2e-2, 6e-2), (5e-3,), (3e-4,)),
+      'rates': Scaled((3e-3,), (1e-2, 3e-2, 9e-2), (5e-3,), (3e-4,)),
       'weight_decay': 0.1,
     },
   }

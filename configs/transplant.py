@@ -39,7 +39,7 @@ SHORT = (
   'random', 'mean', 'zero', 'multivariate', 'parts', 'focus', 'wechsel', 'tokenadapt', 'hull',
   'omp32', 'ridge', 'procrustes', 'distilled_parts',
 )  # fmt: skip
-LONGER = ('random', 'parts', 'focus', 'tokenadapt', 'omp32', 'ridge')
+LONGER = ('random', 'multivariate', 'parts', 'focus', 'tokenadapt', 'omp32', 'ridge')
 
 
 def get_config(arg: str = 'cpu') -> ConfigDict:

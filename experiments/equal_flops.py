@@ -136,17 +136,21 @@ class Corpus(Examples):
     if isinstance(source, NgramText):
       self.law = self.by_document(source.excerpt_nats(text['test']))
     weights = _parameters(options) + tokenizer.vocab_size * options.dim
-    counts = self.train.counts
-    pairs = (counts * (counts + 1) // 2).sum()
-    flops = 2 * weights * counts.sum() + 4 * options.layers * options.dim * pairs
-    self.forward = float(flops / self.train_bytes)
-    self._training = 3 * self.forward + self.m1_flops
+
+    def forward(counts: np.ndarray, size: float) -> float:
+      """FLOPs to read a byte of examples of so many tokens."""
+      pairs = (counts * (counts + 1) // 2).sum()
+      flops = 2 * weights * counts.sum() + 4 * options.layers * options.dim * pairs
+      return float(flops / size)
+
+    self._training = 3 * forward(self.train.counts, self.train_bytes) + self.m1_flops
+    self._forward = forward(self.test.counts, np.sum(self.test_bytes))
     self.steps = max(1, round(options.teraflops * 1e12 / (self._training * self.step_bytes)))
 
   @property
   def mflops(self) -> float:
-    """MFLOP to read a byte, M1 included."""
-    return (self.forward + self.m1_flops) / 1e6
+    """MFLOP to read a byte of the test text, M1 included."""
+    return (self._forward + self.m1_flops) / 1e6
 
   @property
   def family(self) -> str:

@@ -95,8 +95,9 @@ TABLE = Table(
   measure,
   'Prompts from held-out text, cut at a random byte: `inside` a token of the whole text, or at an '
   '`edge` of two. Methods as in `bias`; all but `exact` go on by any tokens from where the kept '
-  'tokens of the prompt end, the heaviest `beam` ways to write the bytes. ± is one standard error '
-  'over seeds × documents; differences are paired.',
+  'tokens of the prompt end, the heaviest `beam` ways to write the bytes. `exact` sums the '
+  'encodings that the tokenizer writes and no others, so it pays for what the model leaks to '
+  'these. ± is one standard error over seeds × documents; differences are paired.',
   ('nats_above_exact', 'exact_completions', 'cuts_inside_a_token'),
   check=check,
   train_specs=models.train_specs,

@@ -42,6 +42,9 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     if name != best:
       above = models.estimate(bits - single[best], text, options.length)
       rows.add(where, 'above_best_bits_per_byte', above, 'bits/byte', 'than the best one, paired')
+    if name == 'average':
+      above = models.estimate(bits - found['mixture'], text, options.length)
+      rows.add(where, 'above_mixture_bits_per_byte', above, 'bits/byte', 'paired')
   return rows
 
 

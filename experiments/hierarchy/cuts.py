@@ -40,11 +40,13 @@ class Cuts(NamedTuple):
   def against_words(self, texts: Sequence[bytes]) -> tuple[float, float]:
     """F1 of the cuts against the beginnings of words, and that of as many cuts at random.
 
-    A text's first byte begins a chunk by rule and its last is not read, so both are left out.
+    A cut at the byte before a word, such as its space, counts as one at the word. A text's first
+    byte begins a chunk by rule and its last is not read, so both are left out.
     """
     words = np.stack([word_cuts.word_starts(text) for text in texts])[:, 1:-1]
     found = self.begins[:, 1:-1]
-    return word_cuts.f1(found, words), word_cuts.chance_f1(found, words)
+    right = word_cuts.f1(word_cuts.moved(found, words), words)
+    return right, word_cuts.chance_f1(float(found.mean()), words)
 
 
 def cut(model: LanguageModel, variables: Variables, bos: int, ids: np.ndarray) -> Cuts:

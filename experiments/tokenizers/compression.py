@@ -100,7 +100,8 @@ def _sizes_of(options: ConfigDict, text: str, family: str) -> dict[int, tuple[Si
   """
   documents, held = _training(options, text), _held_out(options, text)
   largest = max(options.vocab_sizes)
-  made = registry.train(WITHIN if family == 'superbpe' else family, documents, largest)
+  family_of_words = WITHIN if family == 'superbpe' else family
+  made = registry.train(family_of_words, documents, largest, min_count=1)  # all reach their size
   assert isinstance(made, PairDictionary)
   first = lambda size: made.smaller(min(size, made.vocab_size))
   found: dict[int, tuple[Sizes, Tokenizer]] = {}

@@ -42,13 +42,14 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   config, options = _config(config), config.quality
   made: dict[str, Tokenizer] = {}
   rows = Rows('quality', lambda where: not made[where['tokenizer']].lossless)
-  scores, chosen = {}, equal_flops.Chosen()
+  scores = {}
   for name, label in tokenizer_names.labels(options.tokenizers).items():
     made[label] = _make(config, run, name)
     corpus, where = Corpus(config, run, made[label], label, options), {'tokenizer': label}
     dtype = fit.dtype(config)
     embedding = Learned(made[label].vocab_size, options.dim, dtype=dtype)
     model = LanguageModel(embedding, fit.make_decoder(options, dtype))
+    chosen = equal_flops.Chosen()  # a learning rate for each tokenizer
     scores[label] = equal_flops.measure(config, run, corpus, rows, where, model, 'learned', chosen)
     corpus.add_costs(rows, where)
     rows.add(where, 'vocab_size', made[label].vocab_size, 'ids')
@@ -67,7 +68,9 @@ def _make(config: ConfigDict, run: Run, name: str) -> Tokenizer:
   def learn() -> Tokenizer:
     source = sources.open_source(config.data.source, 'train')
     text = sources.sample(source, config.quality.learn_bytes)
-    return registry.train(name, text, config.quality.vocab_size)
+    options = config.quality
+    late = {'transition': max(256, round(options.transition * options.vocab_size))}
+    return registry.train(name, text, options.vocab_size, **(late if name == 'superbpe' else {}))
 
   return coders.kept(run, f'quality-{name}', learn)
 

@@ -26,7 +26,8 @@ from lib.tokenizers.base import Dictionary
 from lib.transplant import methods, pieces, transplant, vectors
 from lib.transplant.distillation import PREFIX, distil
 
-REFERENCES = ('random', 'mean', 'parts')  # methods that the others are compared with
+# Methods that the others are compared with.
+REFERENCES = ('random', 'mean', 'parts', 'focus', 'wechsel', 'ridge')
 PAIRED = 'seeds×documents'
 
 
@@ -244,7 +245,8 @@ TABLE = Table(
   'with the new tokenizer for as long, and the donor of the methods that need one: those compare '
   'with each other, since a donor costs as much as the old model. nats_exact and nats_new split '
   'the loss by tokens that the old tokenizer has and tokens that it lacks. Differences are paired '
-  'by seed and document. method_seconds leaves out external vectors and donors.',
+  'by seed and document. method_seconds leaves out external vectors and donors. `wechsel` copies '
+  'shared tokens here, as `focus` does. distilled_NAME has trained its new rows at step 0 already.',
   (
     'bits_per_byte', 'ratio_to_old', 'nats_exact', 'nats_new', 'share_bytes_new',
     'denominator_share_new', 'bits_above_parts', 'norm_ratio_new', 'method_seconds',

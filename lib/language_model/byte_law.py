@@ -270,8 +270,8 @@ class ByteLoss(NamedTuple):
   Attributes:
     nats: of each byte of each text, float64 [bytes] each: −log P(byte | bytes before).
     evaluations: nodes at which the model was asked.
-    leak: −log of the probability that the model gives, at a node, to tokens that may follow, and
-      to the end: the mean, in nats.
+    leak: −log of the probability that the model gives to tokens that may follow and to the end,
+      in nats: the mean over the tokens of the texts' own encodings.
     sum_error: the most by which the laws of the next byte, with the leak, differ from a sum of 1.
   """
 
@@ -298,9 +298,12 @@ def byte_loss(model: TrainedModel, texts: Sequence[bytes], renormalise: bool = F
   for part in tree_law.laws(model, [one.asked for one in sums]):
     sums[part.text].add(part.nodes, part.weights)
   nats, errors = zip(*(one.nats(renormalise) for one in sums)) if sums else ((), ())
-  leaks = -np.log(np.concatenate([np.ones(0), *(one.mass for one in sums)]))
-  count = max(len(leaks), 1)
-  return ByteLoss([*nats], len(leaks), float(leaks.sum()) / count, max(errors, default=0.0))
+  assert model.tokenizer
+  lengths = [model.tokenizer.cover(text)[1] for text in texts]
+  own = [one.mass[one.along(some)] for one, some in zip(sums, lengths, strict=True)]
+  leaks = -np.log(np.concatenate([np.ones(0), *own]))
+  count = sum(len(one.asked) for one in sums)
+  return ByteLoss([*nats], count, float(leaks.sum()) / max(len(leaks), 1), max(errors, default=0.0))
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
@@ -391,6 +394,14 @@ class _TextSums:
     total = np.add.reduceat(kept, begins, dtype=np.float64).sum() if after.size else 0.0
     end = 0.0 if held else weights[self._known.ends].sum(dtype=np.float64)
     self._beyond[number, place] = float(total + end) / scale
+
+  def along(self, lengths: np.ndarray) -> list[int]:
+    """The nodes before each token of an encoding, given the bytes of its tokens."""
+    number, found = 0, []
+    for place in np.cumsum(lengths[lengths > 0]).tolist():
+      found.append(number)
+      number = self._child.get((number, place), number)
+    return found
 
   def nats(self, renormalise: bool) -> tuple[np.ndarray, float]:
     """−log P of each byte, float64 [bytes], and the error of the sum of some laws, at most."""
