@@ -17,9 +17,9 @@ MINUTES = {
                      'unseen_script': 2.6, 'neighbours': 0.5, 'growth': 4.5},
   'mixture': {'exact': 0.5, 'domains': 4, 'languages': 0.1, 'off_the_shelf': 0.1},
   'tokenizers': {'compression': 2, 'transition': 0.5, 'compare': 0.7, 'parity': 0.1,
-                 'lib': 1.5, 'quality': 10},
+                 'lib': 1.5, 'quality': 11},
   'byte_exact': {'bias': 1.0, 'cut': 3, 'fim': 3, 'ensemble': 3, 'cost': 1.9},
-  'transplant': {'transplant': 8.0, 'noise_anchor': 3.0, 'languages': 4.0},
+  'transplant': {'transplant': 8.0, 'noise_anchor': 2.0, 'languages': 2.5},
   'hierarchy': {'causality': 0.5, 'chunking': 9, 'ablation': 6, 'curve': 0.5, 'noise_bytes': 0.5},
   'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
 }  # fmt: skip

@@ -108,12 +108,15 @@ def add_differences(rows: Rows, bits: Mapping[Arm, np.ndarray], references: Sequ
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """The arms ranked by bits per byte, and bits against the cost of a byte."""
   found = [row for row in select(rows, 'chunking', BITS) if 'seed' not in row.where]
-  points: dict[str, dict[str, tuple[float, float]]] = {}
+  points: dict[str, dict[str, tuple[float, Row]]] = {}
   for row in found:
     cost = next(iter(select(rows, 'chunking', 'mflop_per_byte', **row.where)), None)
     if cost is not None and cost.measured is not None and row.measured is not None:
       label = row.where['arm'] + (f' {row.where["target"]}' if 'target' in row.where else '')
-      points.setdefault(row.where['arm'], {})[label] = (cost.measured, row.measured)
+      points.setdefault(row.where['arm'].replace('_', ' '), {})[label.replace('_', ' ')] = (
+        cost.measured,
+        row,
+      )
   title = 'Bits and cost of a byte, at equal FLOPs of training'
   trade = plots.trade(title, 'MFLOP to read a byte', 'bits per byte', points, [])
   caption = 'Models of bytes, of chunks of bytes and of BPE tokens, at equal FLOPs of training.'

@@ -171,9 +171,13 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   shown = {label: label + LOSSY * (label in lossy) for label in labels}
   embeddings = config.grid.embeddings
 
-  def value(column: str, label: str, kind: str) -> float | None:
+  def cell(column: str, label: str, kind: str) -> Row | None:
     found = select(rows, 'grid', column, **where_of(label, kind))
-    return next((row.measured for row in found if 'seed' not in row.where), None)
+    return next((row for row in found if 'seed' not in row.where), None)
+
+  def value(column: str, label: str, kind: str) -> float | None:
+    found = cell(column, label, kind)
+    return found.measured if found else None
 
   heat = []
   for column, title, unit in (
@@ -183,10 +187,10 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     values = [[value(column, label, kind) for kind in embeddings] for label in labels]
     names, legend = [EMBEDDINGS[kind] for kind in embeddings], UNRANKED if lossy else ''
     heat.append(plots.heat_map(title, values, [*shown.values()], names, unit, legend))
-  points: dict[str, dict[str, tuple[float, float]]] = {}
+  points: dict[str, dict[str, tuple[float, Row]]] = {}
   for kind in embeddings:
     for label in labels:
-      cost, bits = value('mflops_per_byte', label, kind), value(BITS, label, kind)
+      cost, bits = value('mflops_per_byte', label, kind), cell(BITS, label, kind)
       if cost is not None and bits is not None:
         points.setdefault(EMBEDDINGS[kind], {})[shown[label]] = (cost, bits)
   title = 'Bits and cost of a byte, at equal FLOPs of training'

@@ -78,12 +78,12 @@ def _make(config: ConfigDict, run: Run, name: str) -> Tokenizer:
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte against the cost of reading a byte."""
   of = lambda column: {
-    row.where['tokenizer']: row.measured or 0.0
+    row.where['tokenizer']: row
     for row in select(rows, 'quality', column)
     if 'seed' not in row.where
   }
   bits, costs = of(BITS), of('mflops_per_byte')
-  points = {label: {label: (costs[label], bits[label])} for label in bits}
+  points = {label: {label: (costs[label].measured or 0.0, bits[label])} for label in bits}
   title = 'Bits and cost of a byte, at equal FLOPs of training'
   panel = plots.trade(title, 'MFLOP to read a byte', 'bits per byte', points, [])
   caption = 'Bits per byte against the cost of reading a byte; the dashed line joins the best.'

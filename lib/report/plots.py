@@ -27,6 +27,8 @@ ARMS = {  # colours of arms by the first word of the label; others get the rest
   'bytes': 0, 'characters': 0, 'trained': 0, 'control': 0, 'bpe': 1, 'glyphs': 1,
   'sentencepiece': 2, 'lexinvariant': 2, 'random': 3, 'static_ac': 3, 'lzw': 4, 'gzip': 4,
   'greedy': 5, 'numbered': 5, 'exact': 5, 'delay': 5, 'pruned': 5, 'parsed': 5, 'top': 5, 'ac': 6,
+  'parts': 0, 'mean': 0, 'focus': 1, 'tokenadapt': 2, 'wechsel': 2, 'omp': 4, 'ridge': 5,
+  'scratch': 6, 'known': 6,
 }  # fmt: skip
 EMBEDDINGS = {  # kinds of rows in words
   'learned': 'trained rows',
@@ -353,14 +355,18 @@ def trade(
   title: str,
   x_label: str,
   y_label: str,
-  points: Mapping[str, Mapping[str, tuple[float, float]]],
+  rows: Mapping[str, Mapping[str, tuple[float, Row]]],
   unranked: Collection[str] = (),
 ) -> Panel:
-  """A panel of points (x, y), series -> name -> point, both better when smaller.
+  """A panel of points (x, row of y), series -> name -> point, both better when smaller.
 
   A line joins the points that no other point beats in both (the Pareto front), without the names in
-  `unranked`. Each name is written once, above its points.
+  `unranked`. Each name is written once, above its points. Bars are standard errors.
   """
+  points = {
+    label: {name: (x, row.measured or 0.0) for name, (x, row) in named.items()}
+    for label, named in rows.items()
+  }
 
   def draw(axis: Any) -> None:
     every = sorted(point for named in points.values() for point in named.values())
@@ -371,12 +377,18 @@ def trade(
     if best:
       axis.step(*zip(*best), where='post', color='0.6', linestyle='--', label='the best for less')
     for label, look in looks(points).items():
-      axis.plot(*zip(*points[label].values()), label=label, alpha=0.8, **look | {'linestyle': ''})
+      lengths = _lengths([row.sem for _, row in rows[label].values()])
+      x, y = zip(*points[label].values())
+      look |= {'linestyle': '', 'alpha': 0.8, 'capsize': 2, 'elinewidth': 0.8}
+      axis.errorbar(x, y, yerr=lengths, label=label, **look)
     high: dict[str, tuple[float, float]] = {}  # the highest point of each name
     for named in points.values():
       for name, point in named.items():
         high[name] = max(high.get(name, point), point, key=lambda p: p[1])
-    low, top = min(y for _, y in every), max(y for _, y in every)
+    bars = [
+      (row.measured or 0.0, row.sem or 0.0) for named in rows.values() for _, row in named.values()
+    ]
+    low, top = min(y - error for y, error in bars), max(y + error for y, error in bars)
     tall = top - low or 1.0
     gap, last = 0.05 * (every[-1][0] - every[0][0]), float('-inf')
     for name in sorted(high, key=lambda name: high[name][0]):
@@ -385,7 +397,7 @@ def trade(
         name, high[name], (last, top + 0.1 * tall), fontsize=9, rotation=90, ha='center',
         va='bottom', arrowprops={'arrowstyle': '-', 'color': '0.85'},
       )  # fmt: skip
-    axis.set_ylim(low - 0.05 * tall, top + 0.55 * tall)
+    axis.set_ylim(low - 0.05 * tall, top + 0.75 * tall)
     axis.margins(x=0.08)
     _finish(axis, title, x_label, y_label)
 

@@ -325,7 +325,8 @@ def test_lossy_tokenizers_are_marked(run, tmp_path):
   assert restored.measured < 1
   assert all(row.row == 'tokenizer=words' and row.lossy for row in rows)
   assert not any(row.lossy for row in others)
-  points = {'learned': {'words†': (1.0, 1.0), 'bpe': (2.0, 2.0), 'bytes': (3.0, 3.0)}}
+  places = {'words†': 1.0, 'bpe': 2.0, 'bytes': 3.0}
+  points = {'learned': {name: (x, Row('grid', {}, 'bits', x)) for name, x in places.items()}}
   axis = figure.Figure().subplots()
   plots.trade('', '', '', points, ['words†'])(axis)
   line = next(line for line in axis.get_lines() if line.get_label() == 'the best for less')
