@@ -104,7 +104,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # bytes of an example; text is cut into examples
       'example_bytes': Scaled(32, 128, 1024, 8192),
       'batch_bytes': Scaled(128, 1024, 2**17, 2**21),  # bytes of a training step, approximately
-      'teraflops': Scaled(1e-4, 0.1, 5e4, 1e9),  # training FLOPs of each model, in units of 10^12
+      'teraflops': Scaled(1e-4, 0.1, 2e4, 1e9),  # training FLOPs of each model, in units of 10^12
       'train_bytes': Scaled(4_000, 1_500_000, 2**28, 2**32),  # bytes of training text
       # bytes of held-out text by which a learning rate is chosen
       'validation_bytes': Scaled(1_000, 8_192, 2**20, 2**22),

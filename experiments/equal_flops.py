@@ -81,15 +81,20 @@ def check(config: ConfigDict, options: ConfigDict, where: str, vocab_size: int) 
   yet; a token is assumed to cover BYTES_A_TOKEN bytes.
   """
   fit.check(ConfigDict(options.to_dict() | {'steps': 1}), where)
+  check_text(config, options, where)
+  weights = 12 * options.layers * options.dim**2 + vocab_size * options.dim
+  read = options.teraflops * 1e12 * BYTES_A_TOKEN / (6 * weights)
+  epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
+
+
+def check_text(config: ConfigDict, options: ConfigDict, where: str) -> None:
+  """Raises InputError if a split has no document as long as an example of the section `where`."""
   length = options.example_bytes
   for split in own_files.SPLITS:
     # Reading endless text would need its law first, so its length is taken from the spec.
     if getattr(sources.open_source(config.data.source, split), 'length', 0) < length:
       with naming(f'{where}.example_bytes'):
         excerpts.of_split(config.data.source, split, length=length, total=1)
-  weights = 12 * options.layers * options.dim**2 + vocab_size * options.dim
-  read = options.teraflops * 1e12 * BYTES_A_TOKEN / (6 * weights)
-  epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
 
 
 def rows(options: ConfigDict, length: int) -> int:

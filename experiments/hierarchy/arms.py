@@ -388,8 +388,7 @@ def check(config: ConfigDict) -> None:
       f'training.example_bytes must leave two stages of router.room = {router.room} at least two '
       f'chunks; got {options.example_bytes}.'
     )
-  for split in own_files.SPLITS:
-    excerpts_of(config, split)
+  equal_flops.check_text(config, options, 'training')
   cheapest = 6 * 2 * config.outer.dim**2 * 2 * config.outer.layers
   read = options.teraflops * 1e12 / (3 * cheapest)
   epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)

@@ -125,6 +125,8 @@ def test_every_picture_is_drawn(smoke):
 def test_the_largest_models_of_every_scale_build(scale):
   config = hierarchy.get_config(scale)
   config.check()
+  if not config.data.source.startswith('tfds'):  # whose text is not here
+    RECIPE.check(config)
   specs = RECIPE.train_specs(config)
   assert {*specs} >= {'arm=two_stages', 'arm=spaces', 'arm=byte_recurrent', 'arm=byte_transformer'}
   ablations = [name for name in specs if 'without' in name] if scale == 'cpu' else []

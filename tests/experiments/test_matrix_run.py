@@ -23,7 +23,7 @@ from experiments.matrix import cells, embeddings, grid, tokens
 from experiments.matrix.reading import Corpus
 from experiments.matrix.recipe import RECIPE
 from experiments.recipe import Run
-from lib import stats, tokenizers
+from lib import memory, stats, tokenizers
 from lib.compression import coded_text, known_law
 from lib.compression.byte_model import ByteModel
 from lib.data import sources
@@ -428,7 +428,8 @@ def test_text_that_would_be_memorised_is_refused():
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
-def test_every_scale_is_well_formed(scale):
+def test_every_scale_is_well_formed(scale, monkeypatch):
+  monkeypatch.setattr(memory, 'of_host', lambda: 2**42)  # that of a large host
   config = matrix.get_config(scale)
   if config.data.source.startswith('tfds'):
     config.data.source = 'ngram:stdlib,length=8192'

@@ -10,6 +10,7 @@ from configs import common, tokenizers
 from experiments.recipe import Run
 from experiments.tokenizers import compare, parity
 from experiments.tokenizers.recipe import RECIPE
+from lib import memory
 from lib.errors import InputError
 from lib.parallel import sharding
 from lib.report import plots
@@ -61,11 +62,11 @@ def test_tokenizers_within_words_stay_below_the_bound_and_the_first_transition_i
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
-def test_every_scale_builds(scale):
+def test_every_scale_builds(scale, monkeypatch):
+  monkeypatch.setattr(memory, 'of_host', lambda: 2**42)  # that of a large host
   config = tokenizers.get_config(scale)
-  if scale == 'paper':  # its text is not here, and has more bytes than this machine
+  if scale == 'paper':  # its text is not here
     config.quality.source = 'ngram:stdlib,length=18000'
-    config.quality.train_bytes, config.quality.teraflops = 2**31, 5e7
   RECIPE.check(config)
 
 
