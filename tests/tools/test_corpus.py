@@ -186,7 +186,6 @@ def test_other_plans_and_bad_requests_are_named(whole, text, codec, tmp_path):
     (dict(codec=other, shards=SHARDS), 'under the static_ac tokenizer'),
     (dict(codec=other, split='test'), 'under the static_ac tokenizer'),
     (dict(shards=500, folder=tmp_path / 'new'), '500 shards for'),
-    (dict(workers=0, shards=SHARDS), '0 workers'),
     (dict(split='all', shards=SHARDS), "split 'all'"),
     (dict(folder=text, shards=SHARDS), 'cannot write'),
   ]:
