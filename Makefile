@@ -27,9 +27,9 @@ demo/equal_info: FLAGS = --config.m1.steps=450 --config.m1.length=64 \
   '--config.ratio.token_bits=(16,)' \
   '--config.ratio.methods=("static_ac","greedy16","greedy24","greedy32","greedy64","greedy128","ac")'
 demo/mixture: TABLES = domains
-demo/mixture: FLAGS = --config.domains.mixtures=5 \
+demo/mixture: FLAGS = --config.domains.mixtures=4 \
   --config.domains.train_bytes=200000 '--config.domains.sample_bytes=(50000,300000)' \
-  '--config.domains.merges=(30,300)' --config.domains.trials=2 --config.domains.own_tokenizers=8
+  '--config.domains.merges=(30,300)' --config.domains.trials=2 --config.domains.own_tokenizers=6
 demo/markov: TABLES = transformer
 demo/markov: FLAGS = '--config.orders=(2,)' \
   '--config.transformer.rates=(2e-3,)' --config.transformer.batch_size=8 \
