@@ -132,7 +132,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'arms': Field(Scaled(few, ARMS, ARMS, ARMS), choices=ARMS, size=1)
     },
     'ablation': {
-      # parts that are left out or replaced, one at a time; none: the whole model alone
+      # parts that are removed or replaced, one per model; empty: only the whole model
       'without': Field(Scaled((), ABLATIONS, ABLATIONS, ABLATIONS), choices=ABLATIONS)
     },
     'noise_bytes': {

@@ -143,7 +143,7 @@ class Corpus(Examples):
     weights = _parameters(options) + tokenizer.vocab_size * options.dim
 
     def forward(counts: np.ndarray, size: float) -> float:
-      """FLOPs to read a byte of examples of so many tokens."""
+      """FLOPs per byte of the forward pass, for examples with `counts` tokens."""
       pairs = (counts * (counts + 1) // 2).sum()
       flops = 2 * weights * counts.sum() + 4 * options.layers * options.dim * pairs
       return float(flops / size)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table `cut`: prompts that end at any byte, and how the text goes on."""
+"""Table `cut`: prompts that end at any byte, and their continuations."""
 
 from collections.abc import Sequence
 

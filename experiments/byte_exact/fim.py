@@ -29,7 +29,7 @@ def holes(config: ConfigDict) -> tuple[Excerpts, np.ndarray]:
   )  # fmt: skip
   rng, found = np.random.default_rng(config.seed), np.zeros((len(text), 2), int)
   for row, one in zip(found, text.texts, strict=True):
-    # What ends with the excerpt may go on.
+    # An identifier at the end of the excerpt may be cut off.
     names = [name for name in NAME.finditer(one) if name.start() > 0 and name.end() < len(one)]
     if names:
       name = names[rng.integers(len(names))]
@@ -72,7 +72,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for models that cannot be trained, or text without holes."""
-  models.check(config, config.cut.prompt, 'cut.prompt')
+  models.check_model(config)
   with naming('fim.source'):
     if not len(holes(config)[0]):
       raise InputError(f'no excerpt of {config.fim.source} has an identifier: use source code.')

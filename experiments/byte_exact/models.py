@@ -24,7 +24,7 @@ _TRAINED: dict[tuple, list[TrainedModel]] = {}  # of this process
 
 
 def tokenizer(config: ConfigDict, name: str, size: int, text: str) -> Tokenizer:
-  """The tokenizer of a name such as `bpe`, of so many ids, that learns from a source."""
+  """A tokenizer of a family such as `bpe` with `size` ids, trained on the source `text`."""
   source = sources.open_source(text, 'train')
   size = 256 if name == 'bytes' else size
   return registry.train(name, sources.sample(source, config.model.train_bytes), size)
@@ -74,7 +74,7 @@ def trained(
       lanes=options.lanes,
     )
     model = module(config, made.vocab_size)
-    found = fit.fit(config, run, options, label, model, batches, tokenizer=made)
+    found = fit.fit(config, run, options, label, model, batches, tokenizer=made, text=text)
     _TRAINED[key] = [one.model for one in found]
   return _TRAINED[key]
 
@@ -91,11 +91,16 @@ def held_out(config: ConfigDict, length: int, count: int) -> Excerpts:
   return excerpts.of_split(source, 'test', length=length, total=length * count, most=MOST)
 
 
-def check(config: ConfigDict, length: int, field: str) -> None:
-  """Raises InputError for models that cannot be trained, or excerpts longer than documents."""
+def check_model(config: ConfigDict) -> None:
+  """Raises InputError for models that cannot be trained."""
   fit.check(config.model, 'model')
   if len(config.model.rates) != 1:
     raise InputError('model.rates must be one rate, for no text is held out to choose one.')
+
+
+def check(config: ConfigDict, length: int, field: str) -> None:
+  """Raises InputError for models that cannot be trained, or excerpts longer than documents."""
+  check_model(config)
   with naming(field):
     held_out(config, length, 1)
 

@@ -246,7 +246,8 @@ TABLE = Table(
   'with each other, since a donor costs as much as the old model. nats_exact and nats_new split '
   'the loss by tokens that the old tokenizer has and tokens that it lacks. Differences are paired '
   'by seed and document. method_seconds leaves out external vectors and donors. `wechsel` copies '
-  'shared tokens here, as `focus` does. distilled_NAME has trained its new rows at step 0 already.',
+  'shared tokens here, as `focus` does. The new rows of `distilled_NAME` are trained before step '
+  '0.',
   (
     'bits_per_byte', 'ratio_to_old', 'nats_exact', 'nats_new', 'share_bytes_new',
     'denominator_share_new', 'bits_above_parts', 'norm_ratio_new', 'method_seconds',

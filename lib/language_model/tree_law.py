@@ -49,7 +49,7 @@ class _Row(NamedTuple):
 
 
 def window(depth: int, context: int) -> tuple[int, int]:
-  """The window in which a node of so many tokens predicts: its number, and its first token."""
+  """The window in which a node of `depth` tokens predicts: its number, and its first token."""
   step = max(1, context // 2)
   number = 0 if depth < context else (depth - context) // step + 1
   return number, number * step

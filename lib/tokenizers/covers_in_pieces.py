@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which BPE tokens may follow within the pieces of a pretokenizer (`lib.tokenizers.covers`).
 
-Pretokenizers look at the classes of characters alone, so a text is followed as its shape: a
-character of each class stands for all of the class, and long runs are cut short. Of what may come
-after a text, one of each kind is tried.
+Pretokenizers look only at the classes of characters. So a text is replaced by its shape: one
+character represents each class, and long runs are shortened. Of the possible continuations of a
+text, one of each shape is tried.
 """
 
 import dataclasses
@@ -99,18 +99,18 @@ class Pieces:
   def _follow(self, state: Open) -> np.ndarray:
     ends, maybe = self._tokens(state)
     for token in np.flatnonzero(maybe & ~ends).tolist():
-      maybe[token] = self._goes_on(self.after(state, token))
+      maybe[token] = self._can_continue(self.after(state, token))
     return ends | maybe
 
-  def _goes_on(self, state: Open) -> bool:
+  def _can_continue(self, state: Open) -> bool:
     """Whether any token may follow."""
     ends, maybe = self._tokens(state)
     return bool(ends.any()) or any(
-      self._goes_on(self.after(state, token)) for token in np.flatnonzero(maybe).tolist()
+      self._can_continue(self.after(state, token)) for token in np.flatnonzero(maybe).tolist()
     )
 
   def _tokens(self, state: Open) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens with which a text can end, and those within a piece that goes on: bool [V] each."""
+    """Tokens that can end a text, and those that can end inside a piece: bool [V] each."""
     first = self._inner.allowed(self._inner.start)
     meets = self._inner.allowed(state.last) if state.last >= 0 else first
     found = self._fitting(state.shapes, state.must)
@@ -188,7 +188,7 @@ class _Kinds:
     return np.array(groups, np.int64), np.array(sizes), [*more]
 
 
-# A character of each class stands for all of the class in shapes and in what may come.
+# One character represents each class, in shapes and in continuations.
 _CLASSES = unicode_classes
 _OF_CLASS = {
   _CLASSES.OTHER: '!',
@@ -286,7 +286,7 @@ def _plain(shape: bytes, quoted: bool) -> bytes:
 def _kind(shape: bytes, inside: bool, quoted: bool) -> bytes:
   """The shape, where all that begins characters of the same classes is written the same.
 
-  Bytes that only go on a character are invalid unless the text before is `inside` one, and letters
+  Continuation bytes are invalid unless the text before is `inside` one, and letters
   are those of contractions only after a quote.
   """
   shape = _plain(shape, quoted)
