@@ -109,9 +109,14 @@ def table(verdicts: Verdicts) -> str:
       recipe.summary,
       _verdicts(name, run) if run else 'not recorded yet',
       f'`{command(name)}`',
-      f'{run["minutes"]:.0f}' if run and run['scale'] == 'cpu' else estimate,
+      _minutes(run) if run and run['scale'] == 'cpu' else estimate,
     ])  # fmt: skip
   return page.ruled(lines, align=False)
+
+
+def _minutes(run: Mapping[str, Any]) -> str:
+  cores = int(run.get('cores', 0))
+  return f'{run["minutes"]:.0f}' + f' on {cores} core{"s" * (cores > 1)}' * bool(cores)
 
 
 def linked(name: str, title: str) -> str:

@@ -66,7 +66,7 @@ class Section:
     changed: fields of the config that are not those of the scale, with their values.
     minutes: of measuring.
     devices: it ran on, or '' where it has not ended.
-    made: commit, date and versions of the run, as far as they are known.
+    made: commit, date, CPU cores and versions of the run, as far as they are known.
     remark: what is wrong with the run, or ''.
     judged: all claims and findings.
     rows: the rows to show.
