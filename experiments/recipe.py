@@ -280,11 +280,12 @@ class Recipe:
 
 
 def _made(content: Mapping[str, Any]) -> dict[str, str]:
-  """Commit, date and versions of results.json; nothing of a run that has not ended."""
+  """Commit, date, cores and versions of results.json; nothing of a run that has not ended."""
   if 'versions' not in content:
     return {}
   versions = {name: content['versions'][name] for name in ('python', 'jax')}
-  return {'commit': content['commit'], 'date': content['date'][:10], **versions}
+  cores = {'cores': str(content['cores'])} if 'cores' in content else {}
+  return {'commit': content['commit'], 'date': content['date'][:10], **cores, **versions}
 
 
 def _check_memory(spec: TrainSpec, mesh: Mesh) -> None:

@@ -29,15 +29,22 @@ def commit() -> str:
     return ''
 
 
-def about() -> dict[str, str]:
-  """Commit, date (UTC), host and command of this process."""
+def about() -> dict[str, Any]:
+  """Commit, date (UTC), host, number of CPU cores and command of this process."""
   now = datetime.datetime.now(datetime.UTC)
   return {
     'commit': commit(),
     'date': now.isoformat(timespec='seconds'),
     'host': platform.node(),
+    'cores': cores(),
     'command': shlex.join(['python', *sys.orig_argv[1:]]),
   }
+
+
+def cores() -> int:
+  """CPU cores that this process may use."""
+  one = getattr(os, 'sched_getaffinity', None)  # Linux alone
+  return len(one(0)) if one else os.cpu_count() or 1
 
 
 def identity(config: Mapping[str, Any], texts: Mapping[str, str], splitting: int) -> Identity:

@@ -58,7 +58,7 @@ def test_results_hold_every_table_in_the_common_format(smoke):
   folder, _ = smoke
   results = json.loads((folder / 'results.json').read_text())
   assert set(results) == {
-    'experiment', 'commit', 'date', 'host', 'command', 'config', 'overrides', 'versions',
+    'experiment', 'commit', 'date', 'host', 'cores', 'command', 'config', 'overrides', 'versions',
     'devices', 'seconds', 'seconds_by_table', 'pictures', 'rows',
   }  # fmt: skip
   assert results['experiment'] == 'markov'
