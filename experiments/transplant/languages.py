@@ -93,8 +93,10 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
     ratio = float(scores.bits.mean() / unchanged.bits.mean())
     rows.add(where, 'ratio_to_old', ratio, '', 'over the old model on text of the old language')
   for step in (0, *options.steps):
-    arms = {one: scores for one, scores in found.items() if one[2] == step and one[0] != 'scratch'}
-    bits = {one[:2]: scores.bits for one, scores in arms.items()}
+    trained = {
+      one: scores for one, scores in found.items() if one[2] == step and one[0] != 'scratch'
+    }
+    bits = {one[:2]: scores.bits for one, scores in trained.items()}
     for reference in PLAIN:
       if (reference, '0') in bits and len(bits) > 1:
         gaps = stats.arms(bits, (reference, '0'), replacement.PAIRED)
