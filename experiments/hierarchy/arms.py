@@ -426,7 +426,8 @@ def check(config: ConfigDict) -> None:
   equal_flops.check_text(config, options, 'training')
   cheapest = 6 * 2 * config.outer.dim**2 * 2 * config.outer.layers
   read = options.teraflops * 1e12 / (3 * cheapest)
-  epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
+  with naming('training.teraflops and training.train_bytes'):
+    epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
 
 
 def _check_inner(config: ConfigDict) -> None:

@@ -157,6 +157,15 @@ def test_the_largest_models_of_every_scale_build(scale):
     jax.eval_shape(spec.experiment.init_fn, jax.random.key(0), dict(spec.batch))
 
 
+def test_paper_is_refused_where_its_text_would_be_read_too_often():
+  config = hierarchy.get_config('paper')
+  config.data.source, config.training.example_bytes = 'stdlib/prose', 128
+  with pytest.raises(InputError, match='training.teraflops and training.train_bytes: .* epochs'):
+    RECIPE.check(config)
+  config.training.teraflops = 100.0
+  RECIPE.check(config)
+
+
 def test_words_begin_after_spaces_and_chance_is_the_mean_of_random_cuts():
   text = b'To be, or not: \xc3\xa4hm 12'
   assert np.flatnonzero(word_cuts.word_starts(text)).tolist() == [0, 3, 7, 10, 15, 20]
