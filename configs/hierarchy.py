@@ -9,8 +9,9 @@ recurrent layers alone over bytes. Cuts at spaces, by rule, are better than lear
 find the beginnings of words only slowly. Cuts at the ends of BPE tokens are worse than learned
 cuts: the marks of these ends have to be predicted too.
 Cost: cpu is sized for at most 12 minutes a table on two quiet cores. paper has the paper's models
-and FLOPs, to be compiled (`experiments.tools.aot`). They need about a terabyte of text, but training
-text is held in memory, so a run of paper is refused unless `training.teraflops` is made smaller.
+and FLOPs, to be compiled (`experiments.tools.aot`). They need about a terabyte of text, but
+training text is held in memory, so a run of paper is refused unless `training.teraflops` is made
+smaller.
 
   python -m experiments.hierarchy --config=hierarchy:cpu --workdir=runs/hierarchy
 """

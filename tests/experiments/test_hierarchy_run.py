@@ -160,7 +160,7 @@ def test_the_largest_models_of_every_scale_build(scale):
 def test_paper_is_refused_where_its_text_would_be_read_too_often():
   config = hierarchy.get_config('paper')
   config.data.source, config.training.example_bytes = 'stdlib/prose', 128
-  with pytest.raises(InputError, match='training.teraflops and training.train_bytes: .* epochs'):
+  with pytest.raises(InputError, match=r'training.teraflops and training.train_bytes: .* epochs'):
     RECIPE.check(config)
   config.training.teraflops = 100.0
   RECIPE.check(config)
