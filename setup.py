@@ -29,7 +29,9 @@ setuptools.setup(
   packages=setuptools.find_packages(
     include=['lib*', 'experiments*', 'configs*', 'pallas_kernels*']
   ),
-  package_data={'lib.report': ['published/*.json', 'claims/*.json', 'page.css']},
+  package_data={
+    'lib.report': ['published/*.json', 'claims/*.json', 'corrections.json', 'page.css']
+  },
   install_requires=[
     'absl-py>=2.3,<3',
     'array_record>=0.8.1,<0.9',

@@ -73,6 +73,10 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # length of the linear warm-up, as a share of the steps
       'warmup': Field(0.1, least=0, most=1),
     },
+    'scratch': {
+      # numbers of training steps of the models from scratch, apart from base.steps
+      'steps': Scaled((2,), (50, 100, 200), (50, 200, 1000), (50, 200, 1000, 10_000)),
+    },
     'distillation': {'steps': Scaled(3, 200, 2000, 5000)},  # training of methods distilled_NAME
     'vectors': {  # vectors of tokens, which some methods compare
       'bytes': Scaled(20_000, 300_000, 2**24, 2**28),  # bytes of text that they are computed from

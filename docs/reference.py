@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/config.md, docs/tokenizers.md and the README's table: `python docs/reference.py`.
+"""Writes pages from code, configs and recorded verdicts: `python docs/reference.py`.
 
-The meaning of a config's field is the comment next to it in configs/*.py. A test holds both pages
+The meaning of a config's field is the comment next to it in configs/*.py. A test holds the pages
 equal to what this program writes.
 """
 
@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from configs import common, fields  # noqa: E402 - after the path
-from experiments import documents  # noqa: E402
+from experiments import changes, documents  # noqa: E402
 from experiments.command_line import configs  # noqa: E402
 from lib.tokenizers import registry  # noqa: E402
 
@@ -281,10 +281,16 @@ def readme() -> str:
   return documents.with_table((ROOT / 'README.md').read_text(), documents.table(documents.read()))
 
 
+def changed() -> str:
+  """What changed since commit ad6c8d5, with the recorded verdicts."""
+  return changes.markdown(documents.read())
+
+
 PAGES = {
   'docs/config.md': config_page,
   'docs/tokenizers.md': tokenizer_page,
   'README.md': readme,
+  changes.PAGE: changed,
 }
 
 if __name__ == '__main__':

@@ -2,7 +2,8 @@
 """The documents that state results: docs/results and the README's table of papers.
 
 `python -m experiments.reproduce --record` writes them from finished runs. Nothing in them is typed
-by hand: pages are made from results.json, the README's table from docs/results/verdicts.json.
+by hand: pages are made from results.json; the README's table, and the page on what changed since
+commit ad6c8d5, from docs/results/verdicts.json.
 """
 
 import importlib
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments import changes
 from experiments.minutes import MINUTES
 from experiments.recipe import Recipe
 from lib import atomic
@@ -38,7 +40,7 @@ def recipe_of(name: str) -> Recipe:
 
 
 def record(found: Sequence[Section], root: pathlib.Path = ROOT) -> list[pathlib.Path]:
-  """Writes the page of each run, and the README's table; other recipes keep theirs.
+  """Writes the page of each run, the README's table, and what changed; other recipes keep theirs.
 
   Args:
     found: runs, judged.
@@ -60,9 +62,10 @@ def record(found: Sequence[Section], root: pathlib.Path = ROOT) -> list[pathlib.
   results.write_json(
     root / VERDICTS, {name: verdicts[name] for name in MINUTES if name in verdicts}
   )
-  readme = root / 'README.md'
+  readme, changed = root / 'README.md', root / changes.PAGE
   atomic.write(readme, with_table(readme.read_text(), table(verdicts)))
-  return [*written, root / VERDICTS, readme]
+  atomic.write(changed, changes.markdown(verdicts))
+  return [*written, root / VERDICTS, readme, changed]
 
 
 def read(root: pathlib.Path = ROOT) -> dict[str, Any]:
@@ -82,10 +85,14 @@ def blocks(section: Section, pictures: pathlib.Path) -> list[Block]:
 
 
 def summary(section: Section) -> dict[str, Any]:
-  """The README's data of a run, as JSON: verdicts of its claims, scale, minutes, source."""
+  """A run in short, as JSON: verdicts of its claims, scale, minutes, source."""
   counts = Counter(str(one.verdict) for one in section.claims)
   return {
     'verdicts': {str(one): counts[str(one)] for one in Verdict if counts[str(one)]},
+    'claims': {
+      one.claim.claim: {'verdict': str(one.verdict), 'evidence': sections.evidence(one)}
+      for one in section.judged
+    },
     'scale': section.scale,
     'changed': sorted(section.changed),
     'minutes': round(section.minutes, 1),
@@ -115,8 +122,8 @@ def table(verdicts: Verdicts) -> str:
 
 
 def _minutes(run: Mapping[str, Any]) -> str:
-  cores = int(run.get('cores', 0))
-  return f'{run["minutes"]:.0f}' + f' on {cores} core{"s" * (cores > 1)}' * bool(cores)
+  more = ' and more, since it was resumed' * ('resumed' in run)
+  return f'{run["minutes"]:.0f} on {run["cores"]} core{"s" * (run["cores"] != "1")}{more}'
 
 
 def linked(name: str, title: str) -> str:

@@ -112,7 +112,7 @@ def transplanted(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, di
   kept = new if EXPAND.value else given_tokenizer
   changed = put(model, kept, made.tables, pieces.match(old, new))
   if distilled:
-    changed, _ = distil(model, changed, texts or read_texts(LIMIT.value), seed=SEED.value)
+    changed, *_ = distil(model, changed, texts or read_texts(LIMIT.value), seed=SEED.value)
   seconds = time.perf_counter() - begin
   report = {
     'method': METHOD.value, 'old_ids': old.vocab_size, 'ids': new.vocab_size,

@@ -7,7 +7,7 @@ tokenizers have for what it wins on the new ones, since they take probability fr
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,6 +119,37 @@ def train(
     initial=initial,
     text=text,
   )
+
+
+def train_from_scratch(
+  config: ConfigDict,
+  run: Run,
+  name: str,
+  tokenizer: Dictionary,
+  documents: Source,
+  steps: Collection[int] = (),
+  **options: Any,
+) -> dict[int, list[Fitted]]:
+  """Number of training steps -> models that start from random weights, one for each seed.
+
+  Each training has a whole schedule of the learning rate, so that each is the best model from
+  scratch after its steps.
+
+  Args:
+    config: of the recipe; its `base.steps` are always among the numbers of steps.
+    run: its workdir keeps the models.
+    name: of the models.
+    tokenizer: of the text.
+    documents: the text.
+    steps: other numbers of steps.
+    **options: of `train`.
+  """
+  every = sorted({*steps, config.base.steps})
+  one = lambda count: train(
+    config, run, f'{name},step={count}', tokenizer, documents, another=ANOTHER, steps=count,
+    **options,
+  )  # fmt: skip
+  return {count: one(count) for count in every}
 
 
 def held_out(config: ConfigDict) -> Excerpts:

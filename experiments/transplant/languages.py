@@ -41,19 +41,20 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   models = [one.model for one in before]
   unchanged = judge.score(models, judge.held_out(config), np.zeros(old.vocab_size, bool))
   is_new = pieces.match(old, new) < 0
-  scratch = judge.train(
+  scratch = judge.train_from_scratch(
     config,
     run,
     'languages/scratch',
     new,
     language.train,
+    config.scratch.steps,
     validation=language.validation,
-    another=judge.ANOTHER,
     text=options.texts,
   )
-  learning.add(curves, {'method': 'scratch', 'dictionary': '0'}, scratch)
-  found: dict[tuple[str, str, int], Scores] = {}
-  found['scratch', '0', 0] = judge.score([one.model for one in scratch], language.test, is_new)
+  ends, found = learning.ends(scratch), dict[tuple[str, str, int], Scores]()
+  learning.add(curves, {'method': 'scratch', 'dictionary': '0'}, ends)
+  for step, fitted in scratch.items():
+    found['scratch', '0', step] = judge.score([one.model for one in fitted], language.test, is_new)
   for share in ('0', *map(str, options.shares)):
     arms: Sequence[str] = PLAIN if share == '0' else ('wechsel',)
     if share == '100' and not options.texts:
@@ -64,7 +65,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
       if method == 'known':
         made = language.known(models, old)
       else:  # equal pieces of two languages differ in meaning: WECHSEL copies none
-        made, _ = makers.make(method, models, copy_exact=method != 'wechsel')
+        made, *_ = makers.make(method, models, copy_exact=method != 'wechsel')
       found[method, share, 0] = judge.score(made, language.test, is_new)
       at = {'method': method, 'dictionary': share}
       for step in options.steps if method in options.continued else ():
@@ -82,7 +83,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
           options.texts,
         )
         if watched:
-          learning.add(curves, at, fitted, scratch)
+          learning.add_speed(curves, at, fitted, ends)
         found[method, share, step] = judge.score(
           [one.model for one in fitted], language.test, is_new
         )
@@ -92,7 +93,10 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
     ratio = float(scores.bits.mean() / unchanged.bits.mean())
     rows.add(where, 'ratio_to_old', ratio, '', 'over the old model on text of the old language')
   for step in (0, *options.steps):
-    bits = {one[:2]: scores.bits for one, scores in found.items() if one[2] == step}
+    trained = {
+      one: scores for one, scores in found.items() if one[2] == step and one[0] != 'scratch'
+    }
+    bits = {one[:2]: scores.bits for one, scores in trained.items()}
     for reference in PLAIN:
       if (reference, '0') in bits and len(bits) > 1:
         gaps = stats.arms(bits, (reference, '0'), replacement.PAIRED)
@@ -162,7 +166,7 @@ class Language:
     """
     back = {new: word for word, new in self.words.items()}
     place = {piece: i for i, piece in reversed([*enumerate(old.pieces)])}
-    made, _ = replacement.Makers(
+    made, *_ = replacement.Makers(
       self._config, old, self.tokenizer, given=_nothing(old, self.tokenizer)
     ).make('parts', models)
     found = []
@@ -217,9 +221,7 @@ def check(config: ConfigDict) -> None:
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte against steps."""
   points = learning.by_steps(select(rows, 'languages', 'bits_per_byte'))
-  ends = {'trained from scratch': points.pop('scratch', [])}
-  levels = {label: row.measured or 0.0 for label, found in ends.items() for _, row in found}
-  panel = plots.row_curves('Another language', 'steps', 'bits per byte', points, levels=levels)
+  panel = plots.row_curves('Another language', 'steps', 'bits per byte', points)
   caption = 'Bits per byte in the other language, before and after continued training in it.'
   found = [panel] if points else []
   found += learning.panels(rows, 'languages_learning')
@@ -231,8 +233,8 @@ TABLE = Table(
   measure,
   'The old model in another language: the old one with all words exchanged by a random bijection '
   '(or own texts), a tokenizer learned from it, and a share of the dictionary in percent. `known` '
-  'has the rows of translated tokens. `scratch` is a model that was trained in the new language '
-  'from random weights. `wechsel` copies no row of a token that is in a word. '
+  'has the rows of translated tokens. `scratch` is trained in the new language from random weights '
+  'for `step` steps. `wechsel` copies no row of a token that is in a word. '
   'Continued training is on text of the new language. '
   'Differences are paired by seed and document.',
   ('bits_per_byte', 'ratio_to_old', 'bits_above_random', 'bits_above_mean'),

@@ -16,17 +16,20 @@ from lib.report.plots import Panel
 from lib.report.results import Row, Rows, select
 
 METRIC = 'validation/bits_per_byte'
+Curve = Mapping[int, float]  # training step -> bits per byte
 COLUMNS = ('validation_bits_per_byte', 'steps_of_scratch', 'speed_up')
 CAPTION = (
-  'Learning curves on validation text, the same for all. `steps_of_scratch` is the number of steps '
-  'after which `scratch`, a model trained from random weights, is as good; `speed_up` is that '
-  'number over the steps of the method. Each has its own schedule of the learning rate, that of '
-  '`scratch` is longer. `random` has the old decoder and random rows: what it gains is the '
-  "decoder's. ± is one standard error over seeds."
+  'Bits per byte of the same validation text during training. `scratch` has random weights; each '
+  'of its points is the end of a training of that many steps, whose learning rate has its full '
+  'warm-up and decay. The other curves are each of one training, with a lower peak that is the '
+  'same for all methods. `steps_of_scratch`, at the end of a training, is the number of steps '
+  'after which `scratch` is as good, on lines between its points; `speed_up` is that number over '
+  'the steps of the method. `random` has the old decoder and random rows, so it shows the gain '
+  'from the decoder alone. ± is one standard error over seeds.'
 )
 
 
-def steps_to(curve: Mapping[int, float], level: float) -> tuple[float, bool]:
+def steps_to(curve: Curve, level: float) -> tuple[float, bool]:
   """The step at which a curve first comes down to a level, and whether it does.
 
   Between two points it is a line. A curve that stays above the level gives its last step.
@@ -41,23 +44,38 @@ def steps_to(curve: Mapping[int, float], level: float) -> tuple[float, bool]:
   return float(steps[-1]), False
 
 
-def add(
-  rows: Rows, where: Mapping[str, Any], fitted: Sequence[Fitted], scratch: Sequence[Fitted] = ()
-) -> None:
-  """Adds the points of a learning curve, compared with models from scratch of as many seeds."""
-  curves = [one.curve(METRIC) for one in fitted]
-  baselines = [one.curve(METRIC) for one in scratch]
+def ends(scratch: Mapping[int, Sequence[Fitted]]) -> list[Curve]:
+  """The curve of each seed of models from scratch: before training, and each end of a training.
+
+  Args:
+    scratch: number of training steps -> the models of all seeds.
+  """
+  starts = [float(one.curve(METRIC)[0]) for one in scratch[max(scratch)]]
+  return [
+    {0: start} | {steps: models[i].last(METRIC) for steps, models in sorted(scratch.items())}
+    for i, start in enumerate(starts)
+  ]
+
+
+def add(rows: Rows, where: Mapping[str, Any], curves: Sequence[Curve]) -> None:
+  """Adds the points of a learning curve of several seeds."""
   for step in curves[0]:
-    at = {**where, 'step': step}
     levels = [float(curve[step]) for curve in curves]
-    rows.add(at, COLUMNS[0], stats.mean(levels), 'bits/byte')
-    if baselines:
-      found = [steps_to(one, level) for one, level in zip(baselines, levels, strict=True)]
-      worth, short = np.array([steps for steps, _ in found]), sum(not there for _, there in found)
-      note = f'at least: {short} of {len(found)} models do not become as good' if short else ''
-      rows.add(at, COLUMNS[1], stats.mean(worth), 'steps', note)
-      if step:
-        rows.add(at, COLUMNS[2], stats.mean(worth / step), '', note)
+    rows.add({**where, 'step': step}, COLUMNS[0], stats.mean(levels), 'bits/byte')
+
+
+def add_speed(
+  rows: Rows, where: Mapping[str, Any], fitted: Sequence[Fitted], scratch: Sequence[Curve]
+) -> None:
+  """Adds the learning curve of transplants, and how many steps of `scratch` their end is worth."""
+  curves = [one.curve(METRIC) for one in fitted]
+  add(rows, where, curves)
+  step = max(curves[0])
+  found = [steps_to(one, float(curve[step])) for one, curve in zip(scratch, curves, strict=True)]
+  worth, short = np.array([steps for steps, _ in found]), sum(not there for _, there in found)
+  note = f'at least: {short} of {len(found)} models do not become as good' if short else ''
+  rows.add({**where, 'step': step}, COLUMNS[1], stats.mean(worth), 'steps', note)
+  rows.add({**where, 'step': step}, COLUMNS[2], stats.mean(worth / step), '', note)
 
 
 def by_steps(rows: Iterable[Row]) -> dict[str, list[tuple[float, Row]]]:
@@ -72,8 +90,11 @@ def by_steps(rows: Iterable[Row]) -> dict[str, list[tuple[float, Row]]]:
 
 def panels(rows: Sequence[Row], table: str) -> list[Panel]:
   """The curves, and the speed-up of each method."""
-  found = []
-  for column, title in ((COLUMNS[0], 'Learning curves'), (COLUMNS[2], 'Speed-up over scratch')):
-    if points := by_steps(select(rows, table, column)):
-      found.append(plots.row_curves(title, 'steps', column.replace('_', ' '), points))
-  return found
+  curves, speeds = (by_steps(select(rows, table, COLUMNS[i])) for i in (0, 2))
+  if not speeds:
+    return []
+  bars = {label: [row for _, row in points] for label, points in speeds.items()}
+  return [
+    plots.row_curves('Learning curves', 'steps', 'validation bits per byte', curves),
+    plots.row_bars('Speed-up over scratch', 'times', ['end of training'], bars, {}),
+  ]

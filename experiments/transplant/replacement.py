@@ -44,22 +44,24 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
     new = judge.train_tokenizer(family, vocab_size, source, config.old.train_bytes)
     is_new = pieces.match(old, new) < 0
     watched = label == options.continued
-    scratch = judge.train(
+    scratch = judge.train_from_scratch(
       config,
       run,
       f'transplant/scratch,new={label}',
       new,
       documents,
+      config.scratch.steps if watched else (),
       validation=validation if watched else None,
-      another=judge.ANOTHER,
     )
+    found, distilled = dict[tuple[str, int], Scores](), dict[str, int]()
+    for steps, trained in scratch.items():
+      found['scratch', steps] = judge.score([one.model for one in trained], text, is_new)
+    ends = learning.ends(scratch) if watched else []
     if watched:
-      learning.add(curves, {'new': label, 'method': 'scratch'}, scratch)
-    donors = [one.model for one in scratch]
-    found: dict[tuple[str, int], Scores] = {('scratch', 0): judge.score(donors, text, is_new)}
-    makers = Makers(config, old, new, donors)
+      learning.add(curves, {'new': label, 'method': 'scratch'}, ends)
+    makers = Makers(config, old, new, [one.model for one in scratch[config.base.steps]])
     for method in options.methods:
-      made, seconds = makers.make(method, models)
+      made, seconds, distilled[method] = makers.make(method, models)
       found[method, 0] = judge.score(made, text, is_new)
       where = {'new': label, 'method': method, 'step': 0}
       rows.add(where, 'method_seconds', stats.mean(seconds), 's')
@@ -73,10 +75,15 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
           )
           found[method, steps] = judge.score([one.model for one in trained], text, is_new)
           if watched:
-            learning.add(curves, at, trained, scratch)
+            learning.add_speed(curves, at, trained, ends)
     for (method, steps), scores in found.items():
-      judge.add(rows, {'new': label, 'method': method, 'step': steps}, scores, unchanged)
-    add_differences(rows, label, found)
+      where = {'new': label, 'method': method, 'step': steps}
+      judge.add(rows, where, scores, unchanged)
+      read = steps * config.base.batch_size * config.base.length + distilled.get(method, 0)
+      rows.add(
+        where, 'tokens_trained', read, 'tokens', 'of training text, read with this tokenizer'
+      )
+    add_differences(rows, label, {one: found[one] for one in found if one[0] != 'scratch'})
   return [*rows, *curves]
 
 
@@ -111,9 +118,12 @@ class Makers:
 
   def make(
     self, method: str, models: Sequence[TrainedModel], copy_exact: bool = True
-  ) -> tuple[list[TrainedModel], list[float]]:
-    """A transplant of each model, and the seconds that it took; vectors and donors do not count."""
-    made, seconds = [], []
+  ) -> tuple[list[TrainedModel], list[float], int]:
+    """A transplant of each model, the seconds that each took, and the tokens of distillation.
+
+    The seconds leave out external vectors and donors.
+    """
+    made, seconds, tokens = [], [], 0
     for i, model in enumerate(models):
       donor = self.donors[i].embedding_tables() if self.donors else None
       begin = time.perf_counter()
@@ -130,10 +140,10 @@ class Makers:
       )
       one = model.with_tables(found.tables, self.new)
       if method.startswith(PREFIX):
-        one, _ = distil(model, one, self.texts, steps=self.config.distillation.steps)
+        one, _, tokens = distil(model, one, self.texts, steps=self.config.distillation.steps)
       seconds.append(time.perf_counter() - begin)
       made.append(one)
-    return made, seconds
+    return made, seconds, tokens
 
 
 def continued(
@@ -221,13 +231,10 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte before and after continued training."""
   options = config.transplant
   measured = select(rows, 'transplant', 'bits_per_byte', new=options.continued)
-  points = learning.by_steps(row for row in measured if row.where['method'] in options.long)
-  levels = {
-    label: row.measured
-    for label, of in (('the old model', 'unchanged'), ('trained from scratch', 'scratch'))
-    for row in select(rows, 'transplant', 'bits_per_byte', method=of)
-    if row.measured is not None and row.where.get('new', options.continued) == options.continued
-  }
+  shown = ('scratch', *options.long)
+  points = learning.by_steps(row for row in measured if row.where['method'] in shown)
+  old = select(rows, 'transplant', 'bits_per_byte', method='unchanged')
+  levels = dict(zip(['the old model'], [row.measured or 0.0 for row in old]))
   title = f'Continued training, tokenizer {options.continued!r}'
   panel = plots.row_curves(title, 'steps', 'bits per byte', points, levels=levels)
   caption = 'Bits per byte of the same text, before and after continued training.'
@@ -241,16 +248,19 @@ TABLE = Table(
   measure,
   'A model for another tokenizer: bits per byte of the same held-out text. `step=0` is the '
   'transplant itself, later steps are of continued training of all parameters on the text of the '
-  'old model. `unchanged` is the old model with its tokenizer, `scratch` a model that was trained '
-  'with the new tokenizer for as long, and the donor of the methods that need one: those compare '
-  'with each other, since a donor costs as much as the old model. nats_exact and nats_new split '
-  'the loss by tokens that the old tokenizer has and tokens that it lacks. Differences are paired '
-  'by seed and document. method_seconds leaves out external vectors and donors. `wechsel` copies '
-  'shared tokens here, as `focus` does. The new rows of `distilled_NAME` are trained before step '
-  '0.',
+  'old model. `unchanged` is the old model with its tokenizer. `scratch` starts from random '
+  'weights and is trained with the new tokenizer for `step` steps; with as many steps as the old '
+  'model it is the donor of the methods that need one. Compare those only with each other, since '
+  'a donor costs as much as the old model. nats_exact and nats_new split the loss by tokens that '
+  'the old tokenizer has and tokens that it lacks. Differences are paired by seed and document. '
+  'method_seconds leaves out external vectors and donors. `tokens_trained` are the tokens of text '
+  'in all training of the model after the old one. `distilled_NAME` is trained before step 0, and '
+  'in that training the old model reads the same text too; so at the same step it has had more '
+  'training than other methods. `wechsel` copies shared tokens here, as `focus` does.',
   (
     'bits_per_byte', 'ratio_to_old', 'nats_exact', 'nats_new', 'share_bytes_new',
     'denominator_share_new', 'bits_above_parts', 'norm_ratio_new', 'method_seconds',
+    'tokens_trained',
   ),
   check=check,
   pictures=pictures,

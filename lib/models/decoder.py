@@ -87,10 +87,9 @@ class Block(nn.Module):
     at which buckets begin, attention is the kernel: `mask` is then the segments [B, T], and `bias`
     the table of biases [H, buckets] or None.
     """
-    width = self.heads * self.head_dim
-    attention = 2 * width + 2 * self.kv_heads * self.head_dim
+    attention = 2 * (self.heads + self.kv_heads) * self.head_dim
     kernels = self.dim * (attention + (3 if self.gated else 2) * self.mlp_dim)
-    declare_flops(self, 2 * kernels + 4 * x_btd.shape[1] * width)  # scores and their use
+    declare_flops(self, 2 * kernels)
     normed = self._norm('attention_norm')(by_rows(x_btd))
     mixed, cache = self._attention(normed, cache, positions, distance, mask, bias, slots)
     x_btd = by_rows(x_btd + mixed)
@@ -161,6 +160,12 @@ class Block(nn.Module):
       inner = inner * self._dense(self.mlp_dim, 'gate', into)(x_nd)
     down = self._dense(self.dim, 'down', out_of, scale=self.residual_scale)
     return down(inner).reshape(x_btd.shape)
+
+
+def mean_visible(length: int, window: int | None = None) -> float:
+  """Tokens that a token of a text of `length` sees, itself among them; the mean over the text."""
+  most = length if window is None else min(window, length)
+  return most - most * (most - 1) / (2 * length)
 
 
 def make_norm(
@@ -288,6 +293,8 @@ class Decoder(nn.Module):
       x_btd = x_btd + table[positions].astype(self.dtype)
     if cache is None:
       assert segments is not None
+      pairs = self.layers * mean_visible(length, self.window)
+      declare_flops(self, 4 * heads * head_dim * pairs)  # scores, and sums of values
       distance: Any = position_schemes.causal_distances(length)
       mask = (segments[:, :, None] == segments[:, None, :]) & (distance >= 0)
     else:

@@ -112,10 +112,10 @@ class Stage:
 class Flops:
   """Floating-point operations of training, per token: matrix products alone, 2 per multiply-add.
 
-  A forward pass through a block of width D with an MLP of M is 2·(4D² + 2DM), its attention over T
-  places 4TD (masked places are computed too); the LM head of V rows is 2VD. Backward is twice the
-  forward for trained layers, and nothing for frozen ones below. Inputs, norms and the optimiser are
-  small and left out.
+  A forward pass through a block of width D with an MLP of M is 2·(4D² + 2DM), its attention 4D for
+  each token that a token sees, (T + 1) / 2 of T on average; the LM head of V rows is 2VD. Backward
+  is twice the forward for trained layers, and nothing for frozen ones below. Inputs, norms and the
+  optimiser are small and left out.
   """
 
   dim: int
@@ -126,7 +126,8 @@ class Flops:
   @property
   def block(self) -> int:
     """One layer's forward pass."""
-    return 2 * (4 * self.dim**2 + 2 * self.dim * self.mlp_dim) + 4 * self.length * self.dim
+    attention = 2 * (self.length + 1) * self.dim
+    return 2 * (4 * self.dim**2 + 2 * self.dim * self.mlp_dim) + attention
 
   @property
   def lm_head(self) -> int:

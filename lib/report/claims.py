@@ -53,6 +53,8 @@ class Claim:
       reproduce it, if all its rules are `exact`.
     audit: a finding of this project about the paper, not a claim of the paper.
     headline: the claim that an index of papers shows first.
+    before: what commit ad6c8d5 said about it, and the names of the corrections since, as in
+      corrections.json: {'said', 'corrected'}; empty if it said nothing.
   """
 
   claim: str
@@ -63,6 +65,7 @@ class Claim:
   any_scale: bool = False
   audit: bool = False
   headline: bool = False
+  before: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,11 @@ def load(paper: str) -> list[Claim]:
   """The claims and audits of `claims/PAPER.json`; an empty list if there is no such file."""
   path = FOLDER / f'{paper}.json'
   return [Claim(**entry) for entry in json.loads(path.read_text())] if path.exists() else []
+
+
+def corrections() -> dict[str, dict[str, str]]:
+  """What was corrected since commit ad6c8d5: name -> {'title', 'why'}."""
+  return json.loads((pathlib.Path(__file__).parent / 'corrections.json').read_text())
 
 
 def judge_all(paper: str, rows: Sequence[Row], *, same_sizes: bool) -> list[Judged]:

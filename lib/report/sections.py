@@ -66,7 +66,7 @@ class Section:
     changed: fields of the config that are not those of the scale, with their values.
     minutes: of measuring.
     devices: it ran on, or '' where it has not ended.
-    made: commit, date, CPU cores and versions of the run, as far as they are known.
+    made: commits, days, CPU cores and versions of its tables, and which were 'resumed'.
     remark: what is wrong with the run, or ''.
     judged: all claims and findings.
     rows: the rows to show.
@@ -116,9 +116,11 @@ class Section:
     if self.changed:
       fields = ', '.join(f'{field} = {value}' for field, value in self.changed.items())
       found.append(f'Changed from the scale: {fields}.')
-    if self.made:
-      parts = ', '.join(f'{name} {value}' for name, value in self.made.items())
-      found.append(f'Measured with {parts}.')
+    parts = [f'{name} {value}' for name, value in self.made.items() if name != 'resumed']
+    if parts:
+      found.append(f'Measured with {", ".join(parts)}.')
+    if 'resumed' in self.made:
+      found.append(f'Of {self.made["resumed"]}, minutes are since the last interruption.')
     return [*found, self.remark] if self.remark else found
 
   @property
@@ -166,13 +168,13 @@ def _entry(section: Section) -> Card:
   best = section.headline
   blocks: list[Block] = []
   if best:
-    blocks += [Text(best.claim.claim, f'{best.verdict}:'), Text(_evidence(best), soft=True)]
+    blocks += [Text(best.claim.claim, f'{best.verdict}:'), Text(evidence(best), soft=True)]
   scale = section.scale + ', with other settings' * bool(section.changed)
   blocks.append(Text(f'{section.outcome} (scale {scale})', soft=True))
   return Card(section.title, LOOKS[best.verdict] if best else 'none', blocks, section.name)
 
 
-def _evidence(one: Judged) -> str:
+def evidence(one: Judged) -> str:
   """The comparison that fails, or is nearest to failing, in words; or the requirements of a
   test.
   """
@@ -330,7 +332,7 @@ def terminal(section: Section) -> str:
     if one.verdict != Verdict.NOT_RUN:
       finding = ' (a finding of this project)' * one.claim.audit
       lines.append(wrapped(f'{one.verdict.upper()}: {one.claim.claim}{finding}', '* ', '  '))
-      if evidence := _evidence(one):
-        lines.append(wrapped(evidence, '    ', '    '))
+      if words := evidence(one):
+        lines.append(wrapped(words, '    ', '    '))
   end = wrapped(f'{section.title}: {section.outcome or "no claims."}', '', '')
   return '\n'.join([*lines, *[''] * bool(lines), end])

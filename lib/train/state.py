@@ -37,7 +37,8 @@ class Training:
     step: the jitted (state, batch) -> (state, metrics); the old state's memory is donated. Its
       randomness is a function of (seed, step) alone, so a resumed run has the same randomness.
     flops: of a step on all devices: three times the forward pass that modules declare
-      (`lib.parameters`), with all T² scores of attention and nothing rematerialised.
+      (`lib.parameters`): attention is counted over the pairs of tokens that the mask lets through
+      in a text of T tokens, and nothing is counted twice that is rematerialised.
   """
 
   shapes: State

@@ -39,6 +39,20 @@ class Snippets(NamedTuple):
   at: np.ndarray
 
 
+class Distilled(NamedTuple):
+  """A model after distillation.
+
+  Attributes:
+    model: the new model.
+    losses: the mean squared difference of hidden states at each step.
+    tokens: tokens that the new model has read, BOS included.
+  """
+
+  model: TrainedModel
+  losses: list[float]
+  tokens: int
+
+
 def snippets(
   old: Dictionary, new: Dictionary, texts: Sequence[bytes], length: int, bos: tuple[int, int] | None
 ) -> Snippets:
@@ -75,7 +89,7 @@ def distil(
   steps: int = 200,
   length: int = 64,
   seed: int = 0,
-) -> tuple[TrainedModel, list[float]]:
+) -> Distilled:
   """Fits the input rows of tokens that the old model lacks.
 
   The LM head stays, so that a model with tied tables has two tables afterwards.
@@ -89,7 +103,7 @@ def distil(
     seed: of the order of snippets.
 
   Returns:
-    The new model, and the mean squared difference of hidden states at each step.
+    The new model, its losses and the tokens that it has read.
 
   Raises:
     InputError: there is no text, or a model without tables.
@@ -103,15 +117,16 @@ def distil(
   optimizer = optax.adam(optax.cosine_decay_schedule(RATE, steps))
   step, state = _step(model, made, optimizer, free), optimizer.init(table)
   weights = jax.tree.map(jnp.asarray, (dict(model.variables), dict(made.variables)))
-  rng, losses = np.random.default_rng(seed), []
+  rng, losses, tokens = np.random.default_rng(seed), [], 0
   for _ in range(steps):
     some = rng.integers(0, len(read.old), BATCH)
     table, state, loss = step(table, state, weights, Snippets(*(one[some] for one in read)))
     losses.append(loss)
+    tokens += int((read.new[some] >= 0).sum())
   fitted = np.array(tables.input)
   fitted[: new.vocab_size] = np.where(free, table, fitted[: new.vocab_size])
   changed = made.with_tables(tables._replace(input=fitted), new, made.bos, made.ends)
-  return changed, np.array(losses, float).tolist()
+  return Distilled(changed, np.array(losses, float).tolist(), tokens)
 
 
 def _step(

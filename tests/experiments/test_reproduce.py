@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from configs import markov
-from experiments import documents, minutes, reproduce, runner
+from experiments import changes, documents, minutes, reproduce, runner
 from lib import provenance
 from lib.errors import InputError
 from lib.report import claims, published, results, sections
@@ -232,12 +232,23 @@ def test_the_table_of_the_readme_is_what_was_recorded():
   readme = (reproduce.ROOT / 'README.md').read_text()
   recorded = documents.read()
   assert documents.with_table(readme, documents.table(recorded)) == readme
+  assert (reproduce.ROOT / changes.PAGE).read_text() == changes.markdown(recorded)
   for name, run in recorded.items():
     said = (reproduce.ROOT / documents.FOLDER / f'{name}.md').read_text()
     for verdict, count in run['verdicts'].items():
       assert verdict == 'not run here' or said.count(f'*{verdict}*') >= count
   pages = {path.stem for path in (reproduce.ROOT / documents.FOLDER).glob('*.md')}
-  assert pages == recorded.keys()
+  assert pages == recorded.keys() | {pathlib.Path(changes.PAGE).stem}
+
+
+def test_every_correction_has_a_conclusion_and_every_conclusion_its_corrections():
+  known = claims.corrections()
+  named = [
+    key for name in changes.PAPERS for one in claims.load(name)
+    for key in one.before.get('corrected', ())
+  ]  # fmt: skip
+  assert set(named) == known.keys()
+  assert all(set(one) == {'title', 'why'} for one in known.values())
 
 
 def test_a_recorded_run_changes_its_own_page_and_line_alone(report, tmp_path):
@@ -318,10 +329,15 @@ def test_tables_of_an_unfinished_run_are_reported(tmp_path):
   config = runner.plain(markov.get_config('smoke'))
   (folder / 'tables').mkdir(parents=True)
   results.write_json(folder / 'config.json', {k: v for k, v in config.items() if k != 'tables'})
-  results.write_rows(folder / 'tables' / 'ngram.json', ROWS[:2], 30.0, {})
+  made = {'commit': 'a', 'cores': '2', 'resumed': 'ngram'}
+  results.write_rows(folder / 'tables' / 'ngram.json', ROWS[:2], 30.0, {}, made)
   section = reproduce.read(folder, 'markov ended with exit code 1.')
   assert section.minutes == 0.5
-  assert section.facts[-1] == 'markov ended with exit code 1.'
+  assert section.facts[-3:] == [
+    'Measured with commit a, cores 2.',
+    'Of ngram, minutes are since the last interruption.',
+    'markov ended with exit code 1.',
+  ]
   assert next(one.verdict for one in section.judged) == 'agrees with the theorem'
 
 

@@ -14,6 +14,7 @@ from lib.errors import InputError
 from lib.parallel import sharding
 from lib.report import plots
 from lib.report.results import select
+from lib.train import metrics
 from lib.transplant import vectors
 from tests.helpers import addresses
 
@@ -32,7 +33,7 @@ def test_claims_and_published_numbers_address_rows_of_a_run(smoke):
 
 
 def test_the_two_nats_add_up_and_ratios_are_of_the_old_model(smoke):
-  rows = smoke[0]
+  rows, config, _ = smoke
   of = lambda column, **where: select(rows, 'transplant', column, **where)
   [old] = of('bits_per_byte', method='unchanged')
   for row in of('bits_per_byte'):
@@ -46,6 +47,11 @@ def test_the_two_nats_add_up_and_ratios_are_of_the_old_model(smoke):
     assert 0 < row.measured < 1
   steps = {row.where['step'] for row in of('bits_per_byte', new='larger', method='random')}
   assert steps == {'0', '2'}
+  batch = config.base.batch_size * config.base.length
+  for step in (0, 2, config.base.steps):
+    method = 'random' if step < config.base.steps else 'scratch'
+    [read] = of('tokens_trained', new='larger', method=method, step=step)
+    assert read.measured == step * batch
   [gap] = of('bits_above_parts', new='code', method='mean', step=0)
   one, other = (
     of('bits_per_byte', new='code', method=method, step=0)[0] for method in ('mean', 'parts')
@@ -76,11 +82,18 @@ def test_the_split_is_of_the_tokens_that_the_old_tokenizer_lacks(smoke):
 
 
 def test_speed_is_the_steps_of_a_model_from_scratch_to_the_same_loss(smoke):
-  rows, config, _ = smoke
+  rows, config, run = smoke
   of = lambda column, **where: select(rows, 'languages_learning', column, **where)[0].measured
   every, last = config.base.steps, max(config.languages.steps)
-  begin, end = (of('validation_bits_per_byte', method='scratch', step=step) for step in (0, every))
-  assert end < begin
+  bits = [of('validation_bits_per_byte', method='scratch', step=step) for step in (0, 2, every)]
+  assert bits == sorted(bits, reverse=True)
+  lines = metrics.read(
+    run.workdir / 'metrics.jsonl', f'languages/scratch,step={every},seed=1000-1001'
+  )
+  [middle] = [
+    line[learning.METRIC] for line in lines if line['step'] == 2 and learning.METRIC in line
+  ]
+  assert np.mean(middle) != pytest.approx(bits[1], rel=1e-6)  # its learning rate is not yet low
   worth = of('steps_of_scratch', method='wechsel', step=last)
   assert 0 <= worth <= every
   assert of('speed_up', method='wechsel', step=last) == pytest.approx(worth / last)

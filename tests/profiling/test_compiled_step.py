@@ -47,7 +47,8 @@ def test_the_largest_model_at_paper_scale_has_its_shapes_without_data(name):
   if name == 'equal_info':  # 24 layers of width 2048 with a gated MLP of 8192, and 65,536 ids twice
     matrices = 24 * (4 * 2048**2 + 3 * 2048 * 8192) + 65_536 * 2048
     rows, length = batch['targets'].shape
-    assert training.flops == rows * length * (6 * matrices + 12 * length * 24 * 2048)
+    pairs = length * (length + 1) // 2
+    assert training.flops == rows * (6 * length * matrices + 12 * pairs * 24 * 2048)
 
 
 HLO = """HloModule step
@@ -149,9 +150,9 @@ def test_a_step_is_accounted_for(axes, kind):
   )  # fmt: skip
   assert step.arguments == pytest.approx(here, rel=0.02)  # scalars are padded
   assert step.collectives[kind].bytes > 4 * step.parameters / 2
-  # Two layers of 12·16² and an LM head of 7·16; scores of 8 positions over 16 wide in each.
+  # Two layers of 12·16² and an LM head of 7·16; scores of 36 pairs over 16 wide in each.
   matrices = 2 * (4 * 16 * 16 + 2 * 16 * 32) + 7 * 16
-  assert step.flops == 8 * 8 * (6 * matrices + 12 * 8 * 16 * 2)
+  assert step.flops == 8 * (8 * 6 * matrices + 36 * 12 * 16 * 2)
 
 
 def test_weights_that_are_spread_are_gathered_and_activations_are_not():

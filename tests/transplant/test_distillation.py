@@ -39,8 +39,9 @@ def test_tokens_of_one_piece_have_no_loss_and_nothing_changes(model):
   made = model.with_tables(
     transplant(model.embedding_tables(), model.tokenizer, new, 'parts').tables, new
   )
-  fitted, losses = distillation.distil(model, made, TEXTS, steps=2, length=24)
+  fitted, losses, tokens = distillation.distil(model, made, [b'abcd' * 9], steps=2, length=24)
   assert max(losses) < 1e-12
+  assert tokens == 2 * distillation.BATCH * (1 + 9 * 2)  # BOS, and 'abc', 'd' nine times
   assert (fitted.embedding_tables().input == made.embedding_tables().input).all()
   assert fitted.module.embedding.tied
 
@@ -50,7 +51,7 @@ def test_new_rows_are_fitted_and_all_others_stay(model):
   made = model.with_tables(
     transplant(model.embedding_tables(), model.tokenizer, new, 'mean').tables, new
   )
-  fitted, losses = distillation.distil(model, made, TEXTS, steps=60, length=24)
+  fitted, losses, _ = distillation.distil(model, made, TEXTS, steps=60, length=24)
   assert np.mean(losses[-5:]) < 0.7 * losses[0]
   before, after = made.embedding_tables(), fitted.embedding_tables()
   assert (after.input[:258] == before.input[:258]).all()

@@ -22,7 +22,9 @@ from pallas_kernels.chips import chip_here
 
 CAPTIONS = {
   'step': 'The training step of the recipe, on random tokens that are on the device. '
-  'of_peak is by the usual count of operations (lib/profiling/compiled_step.py). planned_gb: '
+  'mflop_a_token and of_peak count matrix products, and attention over the pairs of tokens that '
+  'the mask lets through (lib/train/state.py); steps timed before December 2026 were counted over '
+  'all pairs. planned_gb: '
   'state, batch, temporaries and program of one device, by the compiler. compile_s: XLA alone, '
   'nothing kept from before. first_step: from the start of a process to the end of its first '
   'step, with an empty compilation cache and with a warm one.',
