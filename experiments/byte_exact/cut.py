@@ -15,7 +15,7 @@ from lib.language_model import TrainedModel, byte_law
 from lib.report.results import Rows
 
 FIRST = 16  # bytes of the shortest prompt
-METHODS: Mapping[str, int | None] = bias.METHODS | {'all': None}
+METHODS: Mapping[str, int | None] = {**bias.METHODS, 'all': None}
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:

@@ -75,7 +75,7 @@ def cost(config: ConfigDict, run: Run) -> Rows:
     beyond = (found.evaluations - tokens) / size
     rows.add(where, 'evaluations_beyond_tokens', beyond, 'per byte')
     rows.add(where, 'times_tokens', seconds['bytes'] / seconds['tokens'], '× the time of tokens')
-    rows.add(where, 'leak_nats_per_token', found.leak_per_token(text.documents), 'nats')
+    rows.add(where, 'leak_nats_per_token', found.leak_per_token(text.documents.tolist()), 'nats')
     rows.add(where, 'next_byte_sum_error', found.sum_error, 'probability', 'at most')
   return rows
 
