@@ -8,7 +8,10 @@ Expected: at this size a hierarchy is ahead of a byte Transformer, but behind a 
 recurrent layers alone over bytes. Cuts at spaces, by rule, are better than learned cuts, which
 find the beginnings of words only slowly. Cuts at the ends of BPE tokens are worse than learned
 cuts: the marks of these ends have to be predicted too.
-Cost: cpu is sized for at most 12 minutes a table on two quiet cores.
+Cost: cpu is sized for at most 12 minutes a table on two quiet cores. paper has the paper's models
+and FLOPs, to be compiled (`experiments.tools.aot`). They need about a terabyte of text, but
+training text is held in memory, so a run of paper is refused unless `training.teraflops` is made
+smaller.
 
   python -m experiments.hierarchy --config=hierarchy:cpu --workdir=runs/hierarchy
 """
@@ -85,7 +88,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'layers': Scaled(1, 1, 2, 4),
       'dim': Scaled(8, 32, 256, 512),
       'heads': Scaled(2, 4, 4, 8),
-      'steps': Scaled(4, 200, 10_000, 100_000),
+      # share of the arm's training FLOPs that this model is trained with, before the others
+      'share': Field(0.1, above=0, below=1),
     },
     'router': {
       # bytes per chunk (N of the paper) that learned routers are trained to
@@ -109,9 +113,10 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # bytes of held-out text by which a learning rate is chosen
       'validation_bytes': Scaled(1_000, 8_192, 2**20, 2**22),
       'test_bytes': Scaled(1_000, 32_768, 2**22, 2**24),  # bytes of held-out text that are scored
-      'rates': Scaled((3e-3,), (5e-3,), (1e-3, 3e-3), (6.25e-4,)),
-      # factors of the learning rate, by stage from the outermost; the byte Transformer has the
-      # first
+      'rates': Scaled((3e-3,), (5e-3, 1e-2, 2e-2), (1e-3, 3e-3), (6.25e-4,)),
+      # share of the steps after which rates are compared; models of bytes learn little before
+      'rate_share': Scaled(0.5, 0.5, 0.2, 0.2),
+      # factors of a hierarchy's learning rate, by stage from the outermost
       'stage_rates': Field(Scaled((2.0, 1.0), (2.0, 1.0), (2.0, 1.0), (3.0, 1.7, 0.9)), size=1),
       'weight_decay': 0.1,
       'clip_norm': 0.0,

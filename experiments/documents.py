@@ -122,8 +122,8 @@ def table(verdicts: Verdicts) -> str:
 
 
 def _minutes(run: Mapping[str, Any]) -> str:
-  cores = int(run.get('cores', 0))
-  return f'{run["minutes"]:.0f}' + f' on {cores} core{"s" * (cores > 1)}' * bool(cores)
+  more = ' and more, since it was resumed' * ('resumed' in run)
+  return f'{run["minutes"]:.0f} on {run["cores"]} core{"s" * (run["cores"] != "1")}{more}'
 
 
 def linked(name: str, title: str) -> str:

@@ -280,12 +280,10 @@ class Recipe:
 
 
 def _made(content: Mapping[str, Any]) -> dict[str, str]:
-  """Commit, date, cores and versions of results.json; nothing of a run that has not ended."""
-  if 'versions' not in content:
-    return {}
-  versions = {name: content['versions'][name] for name in ('python', 'jax')}
-  cores = {'cores': str(content['cores'])} if 'cores' in content else {}
-  return {'commit': content['commit'], 'date': content['date'][:10], **cores, **versions}
+  """How the tables were measured: commits, days, cores, versions, and which were resumed."""
+  tables = content['made'].values()
+  keys = dict.fromkeys(key for one in tables for key in one)
+  return {key: ', '.join(dict.fromkeys(one[key] for one in tables if key in one)) for key in keys}
 
 
 def _check_memory(spec: TrainSpec, mesh: Mesh) -> None:

@@ -239,6 +239,7 @@ def _contents(folder: pathlib.Path) -> dict[str, Any]:
     'config': config,
     'devices': [],
     'seconds': sum(table['seconds'] for table in kept),
+    'made': {str(number): table['made'] for number, table in enumerate(kept)},
     'rows': [results.as_line(row) for row in published.attach(rows, folder.name, facts)],
   }
 

@@ -168,12 +168,17 @@ def keep_compiled() -> None:
 
 def _measure(table: Table, config: ConfigDict, run: Run) -> None:
   """Measures a table on all processes together; the first keeps its rows and seconds."""
+  kept = workdir.table_of(run, table)
+  begun, made = kept.with_suffix('.begun'), provenance.measured()
+  if processes.is_primary():
+    kept.parent.mkdir(exist_ok=True)
+    made |= {'resumed': table.name} if begun.exists() else {}
+    begun.touch()
   start = time.perf_counter()
   rows = table.measure(config, run)
   if processes.is_primary():
-    kept = workdir.table_of(run, table)
-    kept.parent.mkdir(exist_ok=True)
-    results.write_rows(kept, rows, time.perf_counter() - start, run.identity)
+    results.write_rows(kept, rows, time.perf_counter() - start, run.identity, made)
+    begun.unlink()
 
 
 def _tell(line: str) -> None:
@@ -213,6 +218,7 @@ def _write(
     overrides=overrides,
     devices=[f'{device.platform}:{device.device_kind}' for device in jax.devices()],
     seconds=by_table,
+    made={table.name: one['made'] for table, one in zip(chosen, measured, strict=True)},
     pictures=pictures,
   )
   results.write_json(run.workdir / 'results.json', content)

@@ -4,6 +4,7 @@
 import datetime
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -29,15 +30,25 @@ def commit() -> str:
     return ''
 
 
-def about() -> dict[str, Any]:
-  """Commit, date (UTC), host, number of CPU cores and command of this process."""
+def about() -> dict[str, str]:
+  """Commit, date (UTC), host and command of this process."""
   now = datetime.datetime.now(datetime.UTC)
   return {
     'commit': commit(),
     'date': now.isoformat(timespec='seconds'),
     'host': platform.node(),
-    'cores': cores(),
     'command': shlex.join(['python', *sys.orig_argv[1:]]),
+  }
+
+
+def measured() -> dict[str, str]:
+  """How a table is measured now: commit, day (UTC), number of CPU cores, Python and JAX."""
+  return {
+    'commit': commit(),
+    'date': about()['date'][:10],
+    'cores': str(cores()),
+    'python': platform.python_version(),
+    'jax': importlib.metadata.version('jax'),
   }
 
 

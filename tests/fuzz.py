@@ -96,7 +96,7 @@ def metrics_lines(data: bytes) -> None:
 def table_rows(data: bytes) -> None:
   path = folder() / 'rows.json'
   results.write_rows(
-    path, [results.Row('t', {'k': 1}, 'nats', 1.0, 0.1, None, '', 'note')], 2.0, {}
+    path, [results.Row('t', {'k': 1}, 'nats', 1.0, 0.1, None, '', 'note')], 2.0, {}, {}
   )
   path.write_bytes(edited(path.read_bytes(), data))
   results.read_rows(path)

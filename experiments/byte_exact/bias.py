@@ -7,8 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.recipe import Pictures, Run, Table
-from lib.decoding import byte_view
-from lib.decoding.byte_view import ByteTexts, OfIds
+from lib.decoding.byte_view import ByteTexts, Node, OfIds, Vocabulary
 from lib.report import plots
 from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
@@ -22,16 +21,13 @@ from lib.tokenizers.bpe import train_bpe_unsplit
 METHODS: Mapping[str, int | None] = {'naive': 0, 'heal1': 1, 'heal2': 2, 'exact': None}
 
 
-def begin(
-  texts: ByteTexts, vocabulary: byte_view.Vocabulary, encoded: Sequence[list[int]],
-  prompts: Sequence[bytes], back: int | None,
-) -> None:  # fmt: skip
-  """Texts that continue prompts, of whose tokens the last `back` are taken back, or all.
+def kept(vocabulary: Vocabulary, ids: Sequence[int], back: int | None) -> Node:
+  """The tokens of a prompt that stay when the last `back` are taken back, or all of them."""
+  return vocabulary.nodes(ids[: 0 if back is None else max(len(ids) - back, 0)])
 
-  The bytes of those tokens are read again, by all tokens that cover them.
-  """
-  kept = [ids[: max(len(ids) - back, 0)] if back is not None else [] for ids in encoded]
-  nodes = [vocabulary.nodes(ids) for ids in kept]
+
+def begin(texts: ByteTexts, nodes: Sequence[Node], prompts: Sequence[bytes]) -> None:
+  """Starts texts with the tokens of nodes, and reads the rest of each prompt byte by byte."""
   texts.begin(range(len(prompts)), nodes)
   texts.nats([text[node.place :] for text, node in zip(prompts, nodes, strict=True)])
 
@@ -39,11 +35,11 @@ def begin(
 def errors(known: Enumerated, tokenizer: Tokenizer, back: int | None) -> tuple[float, float, float]:
   """Total variation over prefixes, the largest error of a byte, and that of the sum of all."""
   pieces = [tokenizer.token_bytes(i) or b'' for i in range(tokenizer.vocab_size)] + [b'']
-  vocabulary = byte_view.Vocabulary(pieces, covers.follow(tokenizer), [known.end])
+  vocabulary = Vocabulary(pieces, covers.follow(tokenizer), [known.end])
   prefixes, weights = zip(*known.prefixes(), strict=True)
-  encoded = [tokenizer.encode(text).tolist() for text in prefixes]
+  nodes = [kept(vocabulary, tokenizer.encode(text).tolist(), back) for text in prefixes]
   texts = ByteTexts(vocabulary, OfIds(known.next_token), len(prefixes), strict=False)
-  begin(texts, vocabulary, encoded, prefixes, back)
+  begin(texts, nodes, prefixes)
   found, true = texts.next_bytes(), np.stack([known.next_byte(text) for text in prefixes])
   apart = np.abs(found - true)
   # Where no text has the tokens of a prefix, they tell nothing: the variation is 1.

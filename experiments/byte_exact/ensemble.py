@@ -51,7 +51,8 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 def cost(config: ConfigDict, run: Run) -> Rows:
   """Evaluations of the model and time for a byte, by tokens and by bytes."""
   options, rows = config.cost, Rows('cost')
-  texts = list(models.held_out(config, options.length, options.texts).texts)
+  text = models.held_out(config, options.length, options.texts)
+  texts = list(text.texts)
   for name in options.tokenizers:
     label, size = f'cost-{name}', sum(map(len, texts))
     [model] = models.trained(config, run, name, label=label, size=options.vocab_size, seeds=1)
@@ -74,7 +75,7 @@ def cost(config: ConfigDict, run: Run) -> Rows:
     beyond = (found.evaluations - tokens) / size
     rows.add(where, 'evaluations_beyond_tokens', beyond, 'per byte')
     rows.add(where, 'times_tokens', seconds['bytes'] / seconds['tokens'], '× the time of tokens')
-    rows.add(where, 'leak_nats_per_token', found.leak, 'nats')
+    rows.add(where, 'leak_nats_per_token', found.leak_per_token(text.documents.tolist()), 'nats')
     rows.add(where, 'next_byte_sum_error', found.sum_error, 'probability', 'at most')
   return rows
 

@@ -19,8 +19,9 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   """The rows of `chunking` for each ablation, less the whole model."""
   rows = Rows('ablation')
   bits: dict[Arm, np.ndarray] = {}
+  chosen = arms.Chosen()
   for arm in _every(config):
-    bits[arm] = chunking.add_arm(config, rows, arms.train(config, run, arm))
+    bits[arm] = chunking.add_arm(config, rows, arms.train(config, run, arm, chosen))
   chunking.add_differences(rows, bits, ('hnet',))
   return rows
 
@@ -35,7 +36,8 @@ TABLE = Table(
   measure,
   caption='An H-Net at equal FLOPs of training: whole, without the smoothing of chunks, without '
   'the gradient to the probability of the chosen side, without the ratio loss, and with outer '
-  'networks of convolutions or of attention to nearby bytes in place of recurrences. A row with '
+  'networks of convolutions or of attention to nearby bytes in place of recurrences. All have the '
+  'learning rate that is best for the whole model. A row with '
   '`less=hnet` is less the whole model, paired by seed and document.',
   shown=(
     chunking.BITS,

@@ -5,6 +5,7 @@ An arm is a name and its variation, such as Arm('hnet', 5). FLOPs are those of m
 are needed (`lib.parameters`): chunks that a row has room for but does not have are left out, so the
 FLOPs of a learned hierarchy are known once it is trained. Its steps are therefore set by a guess;
 where the FLOPs of its seeds are not within `CLOSE` of `training.teraflops`, it is trained again.
+The training of the router's model of `entropy` counts. The choice of a learning rate does not.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from experiments import coders, equal_flops, fit
 from experiments.fit import Fitted
 from experiments.hierarchy import cuts
 from experiments.hierarchy.cuts import Cuts
-from experiments.recipe import Run, TrainSpecs, naming
+from experiments.recipe import Run, TrainSpec, TrainSpecs, naming
 from lib import language_model, tokenizers
 from lib.data import epochs, excerpts, own_files
 from lib.data.examples import Examples
@@ -43,6 +44,7 @@ SPACES = spacelike(bytes([i]) for i in range(256))
 LEARNED = ('hnet', 'two_stages')  # whose cuts change in training
 MARKED = {'spaces': SPACES, 'bpe_ends': ENDS}  # whose cuts are a rule about ids
 HIERARCHIES = (*LEARNED, *MARKED, 'stride', 'entropy')
+Chosen = dict['Arm', float]  # arm -> its learning rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +203,7 @@ class Trained:
     arm: which.
     fitted: the models.
     corpus: the text in their tokens.
-    teraflops: of the training of one seed.
+    teraflops: of the training of one seed, its router's model included.
   """
 
   arm: Arm
@@ -215,7 +217,7 @@ class Trained:
     return [cuts.cut(one.model.module, one.variables, bos, ids) for one in self.fitted]
 
 
-def _train_shares(fitted: Sequence[Fitted]) -> list[float]:
+def train_shares(fitted: Sequence[Fitted]) -> list[float]:
   """Tokens of each stage that began a chunk there was room for, over the steps and seeds."""
   found: list[float] = []
   for stage in STAGES:
@@ -226,31 +228,49 @@ def _train_shares(fitted: Sequence[Fitted]) -> list[float]:
   return found
 
 
-def train(config: ConfigDict, run: Run, arm: Arm) -> Trained:
-  """The models of an arm, trained now or read from the workdir."""
+def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
+  """The models of an arm, trained now or read from the workdir.
+
+  Args:
+    config: of the recipe.
+    run: its workdir keeps the models.
+    arm: which.
+    chosen: learning rates so far, chosen by validation text; that of `arm` is added. Hierarchies
+      share that of the H-Net with `router.target`, which is trained first.
+  """
+  like = main_arm(config, 'hnet') if arm.name in HIERARCHIES else arm
+  if len(config.training.rates) > 1 and like not in chosen and like != arm:
+    train(config, run, like, chosen)
   corpus = examples(config, run, tokenizer_of(config, run, arm))
-  threshold, initial = 0.0, None
+  options, length = config.training, corpus.train.counts.mean()
+  budget, threshold, initial = options.teraflops * 1e12, 0.0, None
+  begun = again = 0.0  # FLOPs of the router's model: its own training, and of a pass for each token
   if arm.name == 'entropy':
-    threshold, initial = _trained_router(config, run, corpus)
+    small = _small(config)
+    again = flops(small, length)
+    threshold, initial, begun = _trained_router(config, run, corpus, small)
   elif arm.name in HIERARCHIES and config.inner.initial:
     initial = inner_from(config, 2 if arm.name == 'two_stages' else 1)
   made = model(config, arm, corpus.tokenizer.vocab_size, threshold)
-  length = corpus.train.counts.mean()
   tokens_per_byte = length / config.training.example_bytes
-  per_byte = lambda shares: flops(made, length, shares) * tokens_per_byte
-  options = config.training
-  budget = options.teraflops
-  steps_of = lambda cost: max(1, round(budget * 1e12 / (3 * cost * corpus.step_bytes)))
-  spent = lambda cost, steps: 3 * cost * steps * corpus.step_bytes / 1e12
-  cost, rates = per_byte(_guess(config, arm, corpus)), options.rates
+
+  def step_flops(shares: Sequence[float]) -> float:
+    """Of a training step; the model of a router has no backward pass."""
+    forward = flops(made, length, shares)
+    return (3 * forward - 2 * again) * tokens_per_byte * corpus.step_bytes
+
+  steps_of = lambda cost: max(1, round((budget - begun) / cost))
+  cost = step_flops(_guess(config, arm, corpus))
+  rates = (chosen[like],) if like in chosen else options.rates
   for _ in range(options.rounds):
     steps = steps_of(cost)
     fitted = _fit(config, run, arm, made, corpus, steps, rates, initial)
     rates = (fitted[0].rate,)
-    cost = per_byte(_train_shares(fitted))
-    if abs(spent(cost, steps) / budget - 1) <= CLOSE or steps_of(cost) == steps:
+    cost = step_flops(train_shares(fitted))
+    if abs((begun + cost * steps) / budget - 1) <= CLOSE or steps_of(cost) == steps:
       break
-  return Trained(arm, fitted, corpus, spent(cost, steps))
+  chosen[like] = fitted[0].rate
+  return Trained(arm, fitted, corpus, (begun + cost * steps) / 1e12)
 
 
 def _guess(config: ConfigDict, arm: Arm, corpus: Examples) -> list[float]:
@@ -278,8 +298,12 @@ def share_marked(arm: Arm, corpus: Examples) -> float:
   return begins / corpus.train.counts.sum()
 
 
-def options_of(config: ConfigDict, length: int, batch_size: int, steps: int, **more: Any):
-  """The section that `experiments.fit` trains by."""
+def options_of(
+  config: ConfigDict, arm: Arm, length: int, batch_size: int, steps: int, **more: Any
+) -> ConfigDict:
+  """The section that `experiments.fit` trains an arm by; only hierarchies have `stage_rates`."""
+  if arm.name not in HIERARCHIES:
+    more['stage_rates'] = ()
   points = max(1, steps // config.training.points)
   by_bytes = {
     'length': length, 'batch_size': batch_size, 'steps': steps, 'evaluate_every': points,
@@ -288,7 +312,7 @@ def options_of(config: ConfigDict, length: int, batch_size: int, steps: int, **m
 
 
 def _fit(config, run, arm, made, corpus, steps, rates, initial) -> list[Fitted]:
-  options = options_of(config, corpus.length, corpus.batch_size, steps, rates=rates)
+  options = options_of(config, arm, corpus.length, corpus.batch_size, steps, rates=rates)
   name = f'arms/{name_of(**arm.where)},steps={steps}'
   scores = {'cuts': functools.partial(cuts.of_validation, made, corpus)}
   return fit.fit(
@@ -299,27 +323,38 @@ def _fit(config, run, arm, made, corpus, steps, rates, initial) -> list[Fitted]:
   )  # fmt: skip
 
 
-def _trained_router(config: ConfigDict, run: Run, corpus: Examples) -> tuple[float, fit.Initial]:
-  """The threshold of entropies that `router.stride` bytes reach once, and how its model begins."""
+def _trained_router(
+  config: ConfigDict, run: Run, corpus: Examples, small: LanguageModel
+) -> tuple[float, fit.Initial, float]:
+  """Trains the models of `entropy`'s router, one for each seed.
+
+  Returns:
+    The threshold of entropies that one in `router.stride` bytes exceeds, over all seeds; what the
+    training of a seed starts from; the FLOPs of the training of one model.
+  """
+  step_flops = 3 * flops(small, corpus.length) * corpus.step_bytes
+  budget = config.entropy.share * config.training.teraflops * 1e12
+  steps = max(1, round(budget / step_flops))
   options = options_of(
-    config, corpus.length, corpus.batch_size, config.entropy.steps, seeds=1, side_by_side=0
-  )
-  small = _small(config)
-  [one] = fit.fit(
-    config, run, options, 'arms/entropy_model', small, corpus.batches,
+    config, Arm('byte_transformer'), corpus.length, corpus.batch_size, steps,
+    evaluate_every=steps,
+  )  # fmt: skip
+  fitted = fit.fit(
+    config, run, options, f'arms/entropy_model,steps={steps}', small, corpus.batches,
     evaluations={'validation': corpus.validated}, tokenizer=corpus.tokenizer,
   )  # fmt: skip
+  params = [one.variables['params'] for one in fitted]
   batch = next(iter(corpus.batches(config.seed)))
-  logits: Any = small.apply(one.variables, batch, jax.random.key(0), method='logits')
-  uncertain = np.asarray(entropy(logits))[batch['segments'] > 0]
-  threshold = float(np.quantile(uncertain, 1 - 1 / config.router.stride))
+  logits: Any = lambda one: small.apply({'params': one}, batch, jax.random.key(0), method='logits')
+  found = [np.asarray(entropy(logits(one)))[batch['segments'] > 0] for one in params]
+  threshold = float(np.quantile(np.concatenate(found), 1 - 1 / config.router.stride))
 
   def initial(seed: int, variables: Variables) -> Variables:
-    params = variables['params']
-    router = {'model': one.variables['params']}
-    return {**variables, 'params': params | {'decoder': params['decoder'] | {'router': router}}}
+    router = {'router': {'model': params[seed - config.seed]}}
+    new = variables['params']
+    return {**variables, 'params': new | {'decoder': new['decoder'] | router}}
 
-  return threshold, initial
+  return threshold, initial, steps * step_flops
 
 
 def inner_from(config: ConfigDict, stages: int) -> fit.Initial:
@@ -340,16 +375,16 @@ def train_specs(config: ConfigDict, arms: Sequence[Arm]) -> TrainSpecs:
   """The models of bytes, whose sizes do not depend on text."""
   options = config.training
   length = options.example_bytes
-  section = options_of(config, length, equal_flops.rows(options, length), 1)
+  rows = equal_flops.rows(options, length)
   return {
-    name_of(**arm.where): functools.partial(_spec, config, section, arm)
+    name_of(**arm.where): functools.partial(_spec, config, arm, length, rows)
     for arm in arms
     if arm.name != 'bpe'
   }
 
 
-def _spec(config: ConfigDict, section: ConfigDict, arm: Arm):
-  return fit.train_spec(section, model(config, arm))
+def _spec(config: ConfigDict, arm: Arm, length: int, rows: int) -> TrainSpec:
+  return fit.train_spec(options_of(config, arm, length, rows, 1), model(config, arm))
 
 
 def check(config: ConfigDict) -> None:
@@ -391,7 +426,8 @@ def check(config: ConfigDict) -> None:
   equal_flops.check_text(config, options, 'training')
   cheapest = 6 * 2 * config.outer.dim**2 * 2 * config.outer.layers
   read = options.teraflops * 1e12 / (3 * cheapest)
-  epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
+  with naming('training.teraflops and training.train_bytes'):
+    epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
 
 
 def _check_inner(config: ConfigDict) -> None:

@@ -26,8 +26,9 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   """The models of all arms: their bits, chunks, costs and cuts."""
   rows = Rows('chunking')
   bits: dict[Arm, np.ndarray] = {}
+  chosen = arms.Chosen()
   for arm in arms.every(config, config.chunking.arms):
-    trained = arms.train(config, run, arm)
+    trained = arms.train(config, run, arm, chosen)
     bits[arm] = add_arm(config, rows, trained)
   add_differences(rows, bits, REFERENCES)
   return rows
@@ -74,7 +75,9 @@ def add_arm(config: ConfigDict, rows: Rows, trained: Trained) -> np.ndarray:
   read = steps * corpus.step_bytes
   note = f'{read / corpus.train_bytes:.2g} times {corpus.train_bytes:,} bytes of text'
   rows.add(where, 'training_bytes', read, 'bytes', note)
-  note = 'of one seed; of those that chunks needed'
+  note = 'of one seed; of those that chunks needed' + ', and of the router' * (
+    trained.arm.name == 'entropy'
+  )
   rows.add(where, 'training_teraflops', trained.teraflops, 'TFLOP', note)
   off = trained.teraflops / config.training.teraflops - 1
   rows.add(where, 'teraflops_off', off, 'share', 'of training.teraflops')
@@ -134,11 +137,13 @@ TABLE = Table(
   caption='Models of the same bytes at equal FLOPs of training and equal bytes of context. `hnet` '
   'learns where its chunks begin, `target` bytes long on average if it could; `two_stages` chunks '
   'its chunks again; `spaces` cuts at spaces and punctuation, `stride` after a number of bytes, '
-  '`entropy` where a small model is uncertain, `bpe_ends` where BPE tokens end: the ends are marks '
-  'of its bytes, and its bits are those of bytes and marks; '
+  '`entropy` where a small model is uncertain, which is trained before, with a share of the FLOPs; '
+  '`bpe_ends` cuts where BPE tokens end: the ends are marks of its bytes, and its bits are those '
+  'of bytes and marks; '
   '`byte_recurrent` has the layers of the outer networks alone. FLOPs are those of matrix '
   'products that chunks need; a row with `less` is the arm less another; '
-  '`teraflops_off` is by how much training missed the common number. '
+  '`teraflops_off` is by how much training missed the common number. Hierarchies have the learning '
+  'rate that is best for `hnet`, other arms their own. '
   '`boundary_f1` holds cuts against the beginnings of words; a cut at the space before a word '
   'counts as wrong there. ± is one standard error over seeds × documents, or over seeds.',
   shown=(

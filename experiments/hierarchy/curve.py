@@ -27,9 +27,9 @@ SHOWN = 6  # texts with their cuts
 
 def measure(config: ConfigDict, run: Run) -> Rows:
   """The cuts of validation texts over the steps, the mean over seeds; writes `cuts.txt`."""
-  rows, written = Rows('curve'), []
+  rows, written, chosen = Rows('curve'), [], arms.Chosen()
   for arm in arms.every(config, ['hnet']):
-    trained = arms.train(config, run, arm)
+    trained = arms.train(config, run, arm, chosen)
     for metric, (column, unit) in COLUMNS.items():
       curves = [one.curve(metric) for one in trained.fitted]
       for step in curves[0]:

@@ -52,9 +52,9 @@ def noisy(text: bytes, kind: str, rng: np.random.Generator, share: float) -> byt
 
 def measure(config: ConfigDict, run: Run) -> Rows:
   """The models of `chunking` on the test texts under each noise."""
-  rows, options = Rows('noise_bytes'), config.noise_bytes
+  rows, options, chosen = Rows('noise_bytes'), config.noise_bytes, arms.Chosen()
   for name in options.arms:
-    trained = arms.train(config, run, arms.main_arm(config, name))
+    trained = arms.train(config, run, arms.main_arm(config, name), chosen)
     corpus = trained.corpus
     plain = corpus.text['test'].texts
     clean: np.ndarray | None = None

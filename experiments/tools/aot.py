@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles a recipe's training step for accelerators that are not attached, and prints its memory
+"""Compiles a recipe's training step for accelerators that are not attached, and shows its memory
 and cost. For a Hugging Face folder it compiles logits, scoring and a training step.
 
 python -m experiments.tools.aot --config=equal_info:paper --topology=v5p:8x8x4
@@ -10,14 +10,16 @@ then be set. `h200x8` needs the CUDA plugin of the extra `cuda`; `cpu:8` needs n
 explains the output.
 """
 
+import contextlib
 import dataclasses
 import functools
+import importlib.metadata
 import math
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from absl import flags
@@ -25,7 +27,8 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments.command_line import CONFIGS
 from experiments.recipe import TrainSpec
-from experiments.tools import command, steps
+from experiments.tools import command, kept, steps
+from lib import provenance
 from lib.data import pipeline
 from lib.errors import InputError
 from lib.language_model import huggingface
@@ -50,6 +53,7 @@ FOLDER = flags.DEFINE_string(
   'folder', '', 'A Hugging Face folder instead of a recipe; only its config.json is read.'
 )
 MODEL = flags.DEFINE_string('model', '', 'Which model of the recipe; by default the largest.')
+OUT = flags.DEFINE_string('out', 'runs/aot', 'Folder for aot.md and aot.json.')
 SCALING = flags.DEFINE_bool('scaling', False, 'Also estimate scaling from 8 to 1,024 v5p chips.')
 HEADER = (
   'model', 'topology', 'data × fsdp × tensor', 'remat', 'accumulate', 'parameters',
@@ -62,8 +66,14 @@ ESTIMATES = (
 )  # fmt: skip
 SIZES = ('v5p:2x2x2', 'v5p:4x4x4', 'v5p:8x8x4', 'v5p:8x8x16')
 LENGTH = 4096  # tokens at most of the texts that a folder's model is compiled for, one a chip
+PAGE = """# Training steps compiled for accelerators that are not attached
+
+Written by `python -m experiments.tools.aot --out=docs`; [pods](pod.md) explains the columns.
+Nothing here ran on an accelerator. A new run replaces the section with the same title.
+"""
 METHODS = {'logits': 'logits', 'scoring': '__call__'}
 REFERENCE = 256  # chips on which weak scaling has the config's batch
+Tell = Callable[[Sequence[str]], None]  # takes the cells of a row
 Making = Callable[[bool], TrainSpec]  # whether to rematerialise -> the plan
 Compiling = Callable[['Attempt', Sequence[jax.Device]], compiled_step.Step]
 
@@ -83,16 +93,50 @@ class Attempt(NamedTuple):
 
 
 def execute() -> None:
-  """Prints a row for each attempt, up to the first that fits, on each topology."""
+  """Shows and keeps a row for each attempt, up to the first that fits, on each topology."""
   jax.config.update('jax_platforms', 'cpu')  # also on a machine with an accelerator
   jax.config.update('jax_num_cpu_devices', max(map(_cpus, TOPOLOGY.value), default=1))
   jax.config.update('jax_enable_compilation_cache', False)  # its time is one of the answers
-  found = of_folder(pathlib.Path(FOLDER.value)) if FOLDER.value else of_recipe()
+  rows: list[Sequence[str]] = []
+
+  def tell(cells: Sequence[str]) -> None:
+    print(_line(cells) if rows else _head(HEADER) + '\n' + _line(cells), flush=True)
+    rows.append(cells)
+
+  folder = pathlib.Path(FOLDER.value)
+  found = of_folder(folder, tell) if FOLDER.value else of_recipe(tell)
+  if rows:
+    title = folder.name if FOLDER.value else f'{_recipe()}, {CONFIG.value.scale}'
+    title += f', {SLICES.value} slices' * (SLICES.value > 1)
+    kept.keep(pathlib.Path(OUT.value), 'aot', PAGE, shown, title, _section(rows))
   if None in found:
     sys.exit(1)
 
 
-def of_recipe() -> list[compiled_step.Step | None]:
+def shown(title: str, section: Mapping[str, Any]) -> str:
+  """A section of the page."""
+  lines = [f'## {title}\n', f'`{section["command"]}`, {section["date"]}, {section["versions"]}.\n']
+  return '\n'.join([*lines, _head(HEADER), *map(_line, section['rows']), ''])
+
+
+def _section(rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+  about, versions = provenance.about(), {}
+  for package in ('jax', 'libtpu'):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      versions[package] = importlib.metadata.version(package)
+  return {
+    'command': about['command'],
+    'date': about['date'][:10],
+    'versions': ', '.join(f'{package} {version}' for package, version in versions.items()),
+    'rows': rows,
+  }
+
+
+def _recipe() -> str:
+  return pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
+
+
+def of_recipe(tell: Tell) -> list[compiled_step.Step | None]:
   """The training step of a recipe's model on each topology."""
   config = CONFIG.value
   recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
@@ -100,14 +144,13 @@ def of_recipe() -> list[compiled_step.Step | None]:
   for topology in TOPOLOGY.value:  # those refused are, before minutes go by for the others
     topologies.devices(topology, SLICES.value)
   made = lambda remat: recipe.train_specs(with_remat(config, remat))[name]()
-  print(_head(HEADER), flush=True)
-  found = [fit(config, name, made, topology, SLICES.value) for topology in TOPOLOGY.value]
+  found = [fit(config, name, made, topology, SLICES.value, tell) for topology in TOPOLOGY.value]
   if SCALING.value:
-    scale(config, name, made)
+    scale(config, name, made, tell)
   return found
 
 
-def of_folder(path: pathlib.Path) -> list[compiled_step.Step | None]:
+def of_folder(path: pathlib.Path, tell: Tell) -> list[compiled_step.Step | None]:
   """What a user of a Hugging Face model runs, on each topology; a text for each chip.
 
   The weights are sharded over all chips. They have the folder's dtype, but float32 in training.
@@ -115,7 +158,6 @@ def of_folder(path: pathlib.Path) -> list[compiled_step.Step | None]:
   shape = huggingface.read_shape(path)
   module, length = shape.module, min(shape.context, LENGTH)
   every = [topologies.devices(topology, SLICES.value) for topology in TOPOLOGY.value]
-  print(_head(HEADER), flush=True)
   found = []
   for topology, devices in zip(TOPOLOGY.value, every):
     batch = pipeline.shapes(len(devices), length)
@@ -124,7 +166,9 @@ def of_folder(path: pathlib.Path) -> list[compiled_step.Step | None]:
       compiling = lambda own, devices, method=method, batch=batch: compiled_step.compile_method(
         module, method, batch, sharding.make_mesh(own.mesh, devices), module.decoder.dtype
       )
-      found.append(first_that_fits(f'{path.name}, {what}', compiling, [own], topology, devices))
+      found.append(
+        first_that_fits(f'{path.name}, {what}', compiling, [own], topology, devices, tell)
+      )
 
     def trained(remat: bool, batch: dict = batch) -> TrainSpec:
       one = module.clone(decoder=module.decoder.clone(remat=remat))
@@ -134,7 +178,7 @@ def of_folder(path: pathlib.Path) -> list[compiled_step.Step | None]:
 
     ways = [own, own._replace(remat=True)]
     name = f'{path.name}, training step'
-    found.append(first_that_fits(name, _training(trained), ways, topology, devices))
+    found.append(first_that_fits(name, _training(trained), ways, topology, devices, tell))
   return found
 
 
@@ -144,18 +188,18 @@ def _cpus(topology: str) -> int:
 
 
 def fit(
-  config: ConfigDict, name: str, made: Making, topology: str, slices: int = 1
+  config: ConfigDict, name: str, made: Making, topology: str, slices: int, tell: Tell
 ) -> compiled_step.Step | None:
-  """Tries one way after the other until the step fits, and prints what came of each."""
+  """Tries one way after the other until the step fits, and tells what came of each."""
   devices, one = topologies.devices(topology, slices), made(False)
   seeds = one.batch['targets'].shape[0]
   hosts = {device.process_index for device in devices}
   if one.alone and len(hosts) == 1 and 1 < seeds <= len(devices):  # as `fit.way` chooses
     where = [Attempt({'data': seeds}, any(_remats(config)), config.accumulate)]
     name = f'{name}, {seeds} seeds by pmap'
-    return first_that_fits(name, _one_each(one, seeds), where, topology, devices[:seeds])
+    return first_that_fits(name, _one_each(one, seeds), where, topology, devices[:seeds], tell)
   ways = attempts(config, rows_of(one), len(devices))
-  return first_that_fits(name, _training(made), ways, topology, devices)
+  return first_that_fits(name, _training(made), ways, topology, devices, tell)
 
 
 def _one_each(one: TrainSpec, seeds: int) -> Compiling:
@@ -189,8 +233,9 @@ def first_that_fits(
   ways: Sequence[Attempt],
   topology: str,
   devices: Sequence[jax.Device],
+  tell: Tell,
 ) -> compiled_step.Step | None:
-  """Tries one way after the other on the devices of a topology, and prints what came of each."""
+  """Tries one way after the other on the devices of a topology, and tells what came of each."""
   chip = topologies.chip_of(topology)
   slices = len({getattr(device, 'slice_index', 0) for device in devices})
   where = topology if slices == 1 else f'{slices} × {topology}'
@@ -199,10 +244,10 @@ def first_that_fits(
     try:
       step = compiling(attempt, devices)
     except (InputError, jax.errors.JaxRuntimeError) as error:
-      print(_line([*row, *[''] * (len(HEADER) - len(row) - 1), _reason(error)]), flush=True)
+      tell([*row, *[''] * (len(HEADER) - len(row) - 1), _reason(error)])
       continue
     fits = chip is None or step.bytes <= chip.memory
-    print(_line([*row, *_measured(step, chip, len(devices)), 'yes' if fits else 'no']), flush=True)
+    tell([*row, *_measured(step, chip, len(devices)), 'yes' if fits else 'no'])
     if fits:
       return step
   return None
@@ -232,7 +277,7 @@ def attempts(config: ConfigDict, batch: int, devices: int) -> list[Attempt]:
   return found
 
 
-def scale(config: ConfigDict, name: str, made: Making) -> None:
+def scale(config: ConfigDict, name: str, made: Making, tell: Tell) -> None:
   """Prints an estimate of strong and weak scaling, from steps compiled for each size.
 
   Each chip is taken to compute at its full rate and to send over the links of one axis, one after
@@ -242,7 +287,7 @@ def scale(config: ConfigDict, name: str, made: Making) -> None:
 
   @functools.cache
   def compiled(topology: str, rows: int) -> compiled_step.Step | None:
-    return fit(config, name, functools.partial(_resized, made, rows), topology)
+    return fit(config, name, functools.partial(_resized, made, rows), topology, 1, tell)
 
   for kind in ('strong', 'weak'):
     for topology in SIZES:

@@ -213,23 +213,35 @@ def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def write_rows(
-  path: str | os.PathLike, rows: Sequence[Row], seconds: float, identity: Identity
+  path: str | os.PathLike,
+  rows: Sequence[Row],
+  seconds: float,
+  identity: Identity,
+  made: Mapping[str, str],
 ) -> None:
-  """Writes the rows of a finished table, so that a restart does not repeat it."""
+  """Writes the rows of a finished table, so that a restart does not repeat it.
+
+  `made` is what `lib.provenance.measured` returned, with 'resumed' if `seconds` are of its end
+  alone.
+  """
   lines = [as_line(row) for row in rows]
-  write_json(path, {'identity': identity, 'seconds': seconds, 'rows': lines})
+  write_json(path, {'identity': identity, 'seconds': seconds, 'made': dict(made), 'rows': lines})
 
 
 def read_rows(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads what `write_rows` wrote: {'identity', 'seconds', 'rows'}.
+  """Reads what `write_rows` wrote: {'identity', 'seconds', 'made', 'rows'}.
 
   Raises:
     InputError: a damaged file.
   """
   try:
     content = json.loads(pathlib.Path(path).read_text())
-    seconds, identity = float(content['seconds']), dict(content['identity'])
-    return {'identity': identity, 'seconds': seconds, 'rows': from_json(content['rows'])}
+    return {
+      'identity': dict(content['identity']),
+      'seconds': float(content['seconds']),
+      'made': dict(content['made']),
+      'rows': from_json(content['rows']),
+    }
   except (KeyError, TypeError, ValueError, RecursionError) as error:
     raise InputError(
       f'{path} is damaged ({error}): delete it, and its table is measured again.'
@@ -244,11 +256,13 @@ def content(
   overrides: Mapping[str, Any],
   devices: Sequence[str],
   seconds: Mapping[str, float],
+  made: Mapping[str, Mapping[str, str]] | None = None,
   pictures: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
   """The content of results.json: rows, with the config, code, versions and devices of the run.
 
-  `seconds` is the time of measuring each table; `pictures` are PNG files with their captions.
+  `seconds` is the time of measuring each table, and `made` how it was measured, as `write_rows`
+  takes it; by default all was measured now. `pictures` are PNG files with their captions.
   """
   versions = {package: importlib.metadata.version(package) for package in PACKAGES}
   return {
@@ -260,6 +274,7 @@ def content(
     'devices': list(devices),
     'seconds': round(sum(seconds.values()), 1),
     'seconds_by_table': {table: round(one, 1) for table, one in seconds.items()},
+    'made': made or {table: provenance.measured() for table in seconds},
     'pictures': dict(pictures or {}),
     'rows': [as_line(row) for row in rows],
   }

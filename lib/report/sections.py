@@ -66,7 +66,7 @@ class Section:
     changed: fields of the config that are not those of the scale, with their values.
     minutes: of measuring.
     devices: it ran on, or '' where it has not ended.
-    made: commit, date, CPU cores and versions of the run, as far as they are known.
+    made: commits, days, CPU cores and versions of its tables, and which were 'resumed'.
     remark: what is wrong with the run, or ''.
     judged: all claims and findings.
     rows: the rows to show.
@@ -116,9 +116,11 @@ class Section:
     if self.changed:
       fields = ', '.join(f'{field} = {value}' for field, value in self.changed.items())
       found.append(f'Changed from the scale: {fields}.')
-    if self.made:
-      parts = ', '.join(f'{name} {value}' for name, value in self.made.items())
-      found.append(f'Measured with {parts}.')
+    parts = [f'{name} {value}' for name, value in self.made.items() if name != 'resumed']
+    if parts:
+      found.append(f'Measured with {", ".join(parts)}.')
+    if 'resumed' in self.made:
+      found.append(f'Of {self.made["resumed"]}, minutes are since the last interruption.')
     return [*found, self.remark] if self.remark else found
 
   @property

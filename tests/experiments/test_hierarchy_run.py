@@ -95,6 +95,26 @@ def test_the_network_over_chunks_starts_from_a_model_of_tokens(smoke):
     RECIPE.check(config)
 
 
+def test_routers_by_entropy_are_paid_for_kept_and_one_per_seed(smoke):
+  _, config, run = smoke
+  trained = arms.train(config, run, Arm('entropy'), arms.Chosen())
+  [*folders] = sorted(run.workdir.glob('models/arms/entropy_model,*'))
+  small = [language_model.load(folder) for folder in folders]
+  assert len(small) == len(trained.fitted) == config.training.seeds
+  for before, after in zip(small, trained.fitted, strict=True):
+    kept = after.variables['params']['decoder']['router']['model']
+    jax.tree.map(np.testing.assert_array_equal, kept, before.variables['params'])
+  assert small[0].fingerprint != small[1].fingerprint
+  # One training step is three passes of a model that learns, and one of a model that does not.
+  model, length = trained.fitted[0].model, config.training.example_bytes
+  apart = arms.flops(small[0].module, length)
+  rest = arms.flops(model.module, length, arms.train_shares(trained.fitted)) - apart
+  steps = [one.provenance.steps for one in (small[0], model)]
+  spent = (3 * apart * steps[0] + (3 * rest + apart) * steps[1]) * trained.corpus.step_bytes
+  assert trained.teraflops == pytest.approx(spent / 1e12)
+  assert trained.teraflops > config.entropy.share * config.training.teraflops / 2
+
+
 def test_ablations_are_compared_with_the_whole_model():
   rng, rows = np.random.default_rng(0), Rows('ablation')
   bits = {Arm('hnet', 5, without): rng.random((2, 3)) for without in ('', *hierarchy.ABLATIONS)}
@@ -135,6 +155,15 @@ def test_the_largest_models_of_every_scale_build(scale):
     spec = specs[name]()
     assert spec.batch['inputs'].shape[-1] == config.training.example_bytes
     jax.eval_shape(spec.experiment.init_fn, jax.random.key(0), dict(spec.batch))
+
+
+def test_paper_is_refused_where_its_text_would_be_read_too_often():
+  config = hierarchy.get_config('paper')
+  config.data.source, config.training.example_bytes = 'stdlib/prose', 128
+  with pytest.raises(InputError, match=r'training.teraflops and training.train_bytes: .* epochs'):
+    RECIPE.check(config)
+  config.training.teraflops = 100.0
+  RECIPE.check(config)
 
 
 def test_words_begin_after_spaces_and_chance_is_the_mean_of_random_cuts():

@@ -58,8 +58,8 @@ def test_results_hold_every_table_in_the_common_format(smoke):
   folder, _ = smoke
   results = json.loads((folder / 'results.json').read_text())
   assert set(results) == {
-    'experiment', 'commit', 'date', 'host', 'cores', 'command', 'config', 'overrides', 'versions',
-    'devices', 'seconds', 'seconds_by_table', 'pictures', 'rows',
+    'experiment', 'commit', 'date', 'host', 'command', 'config', 'overrides', 'versions',
+    'devices', 'seconds', 'seconds_by_table', 'made', 'pictures', 'rows',
   }  # fmt: skip
   assert results['experiment'] == 'markov'
   assert tuple(dict.fromkeys(row['table'] for row in results['rows'])) == (*TABLES, 'data')
@@ -270,7 +270,8 @@ def test_a_finished_run_is_not_run_again(smoke):
   assert done.returncode == 0
   assert after['rows'] == before['rows']
   assert after['seconds'] == before['seconds']  # of measuring, whenever that was
-  assert after['seconds_by_table'].keys() == set(TABLES)
+  assert after['seconds_by_table'].keys() == after['made'].keys() == set(TABLES)
+  assert after['made'] == before['made']  # the commit and day of each table, not of this call
   assert after['command'].startswith('python -m experiments.markov ')
   assert all(after[what] for what in ('commit', 'host', 'date'))
   assert done.stderr.count('kept from an earlier call') == len(TABLES)
@@ -308,6 +309,8 @@ def test_killed_at_a_random_moment_ends_with_the_same_numbers(smoke, tmp_path):
   }
   assert len(timeless(rows(folder, 'transformer'))) > 20
   assert timeless(rows(tmp_path, 'transformer')) == timeless(rows(folder, 'transformer'))
+  [made] = json.loads((tmp_path / 'results.json').read_text())['made'].values()
+  assert ('resumed' in made) == (code != 0)
 
 
 def test_sigterm_ends_cleanly(tmp_path):

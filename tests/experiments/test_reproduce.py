@@ -329,10 +329,15 @@ def test_tables_of_an_unfinished_run_are_reported(tmp_path):
   config = runner.plain(markov.get_config('smoke'))
   (folder / 'tables').mkdir(parents=True)
   results.write_json(folder / 'config.json', {k: v for k, v in config.items() if k != 'tables'})
-  results.write_rows(folder / 'tables' / 'ngram.json', ROWS[:2], 30.0, {})
+  made = {'commit': 'a', 'cores': '2', 'resumed': 'ngram'}
+  results.write_rows(folder / 'tables' / 'ngram.json', ROWS[:2], 30.0, {}, made)
   section = reproduce.read(folder, 'markov ended with exit code 1.')
   assert section.minutes == 0.5
-  assert section.facts[-1] == 'markov ended with exit code 1.'
+  assert section.facts[-3:] == [
+    'Measured with commit a, cores 2.',
+    'Of ngram, minutes are since the last interruption.',
+    'markov ended with exit code 1.',
+  ]
   assert next(one.verdict for one in section.judged) == 'agrees with the theorem'
 
 

@@ -26,7 +26,7 @@ def prepare(folder, run):
 
 def leave_table(folder, run):
   (folder / 'tables').mkdir()
-  results.write_rows(folder / 'tables' / 'ngram.json', [], 1.0, run)
+  results.write_rows(folder / 'tables' / 'ngram.json', [], 1.0, run, {})
 
 
 @pytest.mark.parametrize('forgotten', ['nothing', 'config.json', 'identity.json'])

@@ -76,7 +76,7 @@ def test_what_no_recipe_measures_has_rows_of_its_own(paper):
 
 def test_rows_survive_their_file_and_infinities_become_null(tmp_path):
   odd = Row('t', {'a': 1}, 'x', math.inf, math.nan)
-  results.write_rows(tmp_path / 'rows.json', [ROW, odd], 1.5, {})
+  results.write_rows(tmp_path / 'rows.json', [ROW, odd], 1.5, {}, {})
   assert 'Infinity' not in (tmp_path / 'rows.json').read_text()
   content = results.read_rows(tmp_path / 'rows.json')
   assert content['seconds'] == 1.5
@@ -90,7 +90,7 @@ def test_a_row_holds_its_estimate_and_is_written_with_its_units(tmp_path):
   row = Row.of('t', {'a': 1}, 'x', estimate, unit='nats', note='a note')
   assert row.estimate == estimate
   assert Row('t', {'a': 1}, 'x', None).estimate is None
-  results.write_rows(tmp_path / 'rows.json', [row], 1.0, {})
+  results.write_rows(tmp_path / 'rows.json', [row], 1.0, {}, {})
   [written] = json.loads((tmp_path / 'rows.json').read_text())['rows']
   assert list(written) == list(results.FIELDS)
   assert (written['n'], written['over'], written['df']) == ('2×3', 'seeds×documents', estimate.df)

@@ -151,7 +151,8 @@ def test_scaling_is_estimated_from_compiled_steps(monkeypatch, capsys):
   batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
   chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
   one = TrainSpec(tiny.make(), chain, batch, tiny.V)
-  aot.scale(markov.get_config('smoke'), 'tiny', lambda remat: one)
+  rows = []
+  aot.scale(markov.get_config('smoke'), 'tiny', lambda remat: one, rows.append)
   table = capsys.readouterr().out.rpartition('An estimate: nothing of it ran.')[2]
   rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in table.split('\n')[4:-1]]
   assert [row[:3] for row in rows] == [

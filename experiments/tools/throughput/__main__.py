@@ -10,10 +10,10 @@ Writes throughput.md and throughput.json into --out. Sections of other models an
 """
 
 import datetime
-import json
 import pathlib
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,10 +23,9 @@ from ml_collections import config_flags
 from experiments import runner
 from experiments.command_line import CONFIGS
 from experiments.recipe import Recipe
-from experiments.tools import command, steps
+from experiments.tools import command, kept, steps
 from experiments.tools.throughput import peer, timed_step
-from lib import atomic, memory
-from lib.errors import InputError
+from lib import memory
 from lib.report import results, tables
 from lib.report.results import Row, name
 
@@ -78,7 +77,7 @@ def execute() -> None:
     seconds={'throughput': time.perf_counter() - begin},
   )  # fmt: skip
   found['made'] = f'{datetime.date.today()}, {command.machine()}'
-  keep(pathlib.Path(OUT.value), f'{title}, on {devices[0]}', found)
+  kept.keep(pathlib.Path(OUT.value), 'throughput', HEAD, shown, f'{title}, on {devices[0]}', found)
   print(tables.markdown(rows, CAPTIONS))
 
 
@@ -102,23 +101,7 @@ def measure(recipe: Recipe, model: str) -> list[Row]:
   return rows
 
 
-def keep(folder: pathlib.Path, title: str, found: dict[str, Any]) -> None:
-  """Puts a section into both files, in the place of the one with its title."""
-  path = folder / 'throughput.json'
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    sections = json.loads(path.read_text()) if path.exists() else {}
-  except OSError as error:
-    raise InputError(f'cannot write to {folder}: {error.strerror}') from error
-  except ValueError as error:
-    raise InputError(f'{path} is damaged ({error}): delete it, and measure again.') from error
-  sections = dict(sorted((sections | {title: found}).items()))
-  results.write_json(path, sections)
-  page = [HEAD, *(shown(*section) for section in sections.items())]
-  atomic.write(folder / 'throughput.md', '\n'.join(page))
-
-
-def shown(title: str, found: dict[str, Any]) -> str:
+def shown(title: str, found: Mapping[str, Any]) -> str:
   """A section of the page."""
   versions = ', '.join(f'{package} {version}' for package, version in found['versions'].items())
   rows = results.from_json(found['rows'])
