@@ -33,7 +33,7 @@ def check(config: ConfigDict) -> None:
       f'quality.transition: with {options.transition:g} superbpe is the same tokenizer as bpe; '
       'choose a smaller share.'
     )
-  equal_flops.check(_config(config), options, 'quality', options.vocab_size)
+  equal_flops.check(_config(config), options, 'quality', options.vocab_size, 'quality.source')
 
 
 def _config(config: ConfigDict) -> ConfigDict:
