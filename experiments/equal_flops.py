@@ -81,7 +81,7 @@ def check(
   """Raises InputError for a section, called `where`, whose models cannot be made or trained.
 
   No document may be shorter than an example, and text is not read too often. Tokens do not exist
-  yet; a token is assumed to cover BYTES_A_TOKEN bytes.
+  yet; a token is assumed to cover BYTES_A_TOKEN bytes. `source` is the field with the text.
   """
   fit.check(ConfigDict(options.to_dict() | {'steps': 1}), where)
   check_text(config, options, where)
