@@ -40,7 +40,10 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'texts': Field(Scaled(('stdlib/prose',), TEXTS, TEXTS, TEXTS), size=1),
       # numbers of ids
       'vocab_sizes': Field(
-        Scaled((400, 600), SIZES, (*SIZES, 65_536), (*SIZES, 200_000)), least=256, size=2
+        Scaled((400, 600), SIZES, (*SIZES, 65_536), (*SIZES, 200_000)),
+        least=256,
+        most=2**24,
+        size=2,
       ),
       # most bytes of training text
       'train_bytes': Scaled(60_000, 6_000_000, 1_000_000_000, 10_000_000_000),

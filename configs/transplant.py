@@ -116,7 +116,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'latent': Scaled(8, 32, 256, 256),  # dimensions of these spaces before noise is added
       # standard deviations of the noise, relative to the signal
       'noise': Field(
-        Scaled((0.0, 0.5), *((0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0),) * 3), size=1, least=0
+        Scaled((0.0, 0.3, 0.5), *((0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0),) * 3),
+        size=1,
+        least=0,
       ),
       'other': Field(code, size=1),  # source of the text of the donor in rows with `pair=texts`
     },

@@ -16,15 +16,16 @@ from lib.threads import on_all_cores
 from lib.tokenizers import Tokenizer, registry
 from lib.tokenizers.less_is_better import train_lib
 
-LIB, WITHIN = 'lib', 'bpe'
-OTHERS = (WITHIN, 'bpe_unsplit', 'superbpe')  # of the size that LiB has found
+LIB, WITHIN, UNSPLIT = 'lib', 'bpe', 'bpe_unsplit'
+OTHERS = (WITHIN, UNSPLIT, 'superbpe')  # of the size that LiB has found
 OVER = 'seeds×documents'
 
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for a text that is not there."""
   with naming('lib.text'):
-    sources.open_source(config.lib.text, 'test')
+    for split in ('train', 'test'):
+      sources.open_source(config.lib.text, split)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -42,9 +43,11 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     each = stats.contributions(np.broadcast_to(sizes, counts.shape), counts)
     found = stats.crossed(each, OVER)
     rows.add(where, 'bytes_per_token', found, 'bytes/token', f'{note}; {sizes.sum():,} bytes')
-    fewer = stats.contributions(tokens[WITHIN] - counts, tokens[WITHIN])
     note = f'than bpe of as many ids within words, rule {RULE}'
-    rows.add(where, 'fewer_tokens', stats.crossed(fewer, OVER), 'share', note)
+    for column, other in (('fewer_tokens', WITHIN), ('fewer_tokens_than_unsplit', UNSPLIT)):
+      fewer = stats.contributions(tokens[other] - counts, tokens[other])
+      about_it = note if other == WITHIN else f'than {other} of as many ids'
+      rows.add(where, column, stats.crossed(fewer, OVER), 'share', about_it)
     fewer_types = [1 - one / other for one, other in zip(types[name], types[WITHIN], strict=True)]
     rows.add(where, 'types_used', stats.mean(types[name]), 'ids', 'that the held-out text has')
     rows.add(where, 'fewer_types', stats.mean(fewer_types), 'share', note)
@@ -104,6 +107,7 @@ TABLE = Table(
   (
     'bytes_per_token',
     'fewer_tokens',
+    'fewer_tokens_than_unsplit',
     'types_used',
     'fewer_types',
     'share_with_space',

@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import fit
+from experiments import fit, tokenizer_names
 from experiments.fit import Fitted
-from experiments.recipe import Run
+from experiments.recipe import Run, naming
 from lib import stats
 from lib.data import excerpts, pipeline, sources
 from lib.data.excerpts import Excerpts
 from lib.data.sources import Source
 from lib.embeddings.learned import Learned
+from lib.errors import InputError
 from lib.language_model import TrainedModel
 from lib.models.decoder import LanguageModel
 from lib.report.results import Rows
@@ -39,6 +40,14 @@ def train_tokenizer(family: str, vocab_size: int, source: str, train_bytes: int)
   """Learned from the train split of a source."""
   documents = sources.sample(sources.open_source(source, 'train'), train_bytes)
   return pieces.dictionary(registry.train(family, documents, vocab_size), family)
+
+
+def check_family(where: str, family: str, vocab_size: int) -> None:
+  """Raises InputError for a family of tokenizers that is unknown, or does not have this size."""
+  with naming(where):
+    if family not in tokenizer_names.LEARNED:
+      raise InputError(f'{family!r} must be one of {", ".join(tokenizer_names.LEARNED)}.')
+    registry.check(family, (), vocab_size)
 
 
 def old_tokenizer(config: ConfigDict) -> Dictionary:
@@ -154,10 +163,13 @@ def train_from_scratch(
 
 def held_out(config: ConfigDict) -> Excerpts:
   """Text of the old model, by which models are judged."""
+  return excerpts_of(config, config.data.source)
+
+
+def excerpts_of(config: ConfigDict, source: str) -> Excerpts:
+  """Held-out text of a source; raises InputError if none of its documents is long enough."""
   options = config.judge
-  return excerpts.of_split(
-    config.data.source, 'test', length=options.length, total=options.bytes, most=MOST
-  )
+  return excerpts.of_split(source, 'test', length=options.length, total=options.bytes, most=MOST)
 
 
 class Scores(NamedTuple):

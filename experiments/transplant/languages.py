@@ -200,13 +200,16 @@ def _different_texts(config: ConfigDict, new: Source) -> list[list[bytes]]:
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for texts without a dictionary of their words, and the other way round."""
+  """Raises InputError for unknown methods, short texts, or texts without a dictionary of them."""
   replacement.check_own(config)
-  options = config.languages
+  options, methods = config.languages, (*PLAIN, 'wechsel', 'known')
+  if unknown := [one for one in options.continued if one not in methods]:
+    raise InputError(f'languages.continued: {unknown[0]!r} is not one of {", ".join(methods)}.')
   if bool(options.texts) != bool(options.dictionary):
     raise InputError('give both languages.texts and languages.dictionary, or neither.')
   if options.texts:
     words, new = vectors.read_dictionary(options.dictionary), options.texts
+    judge.excerpts_of(config, new)
     texts = _different_texts(config, sources.open_source(new, 'train'))
     common = [vectors.common_words(some) for some in texts]
     pairs = _part(words, min(options.shares) / 100, config.seed).items()

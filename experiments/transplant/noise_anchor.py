@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.recipe import Pictures, Run, Table
+from experiments.recipe import Pictures, Run, Table, naming
 from experiments.transplant import judge, replacement
 from lib import stats
 from lib.data import sources
+from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.transplant import linear, sparse_codes
@@ -27,6 +28,7 @@ PREDICTORS: Mapping[str, Predict] = {
   'ridge': linear.ridge,
   'procrustes': linear.similarity,
 }
+ATOMS = {'omp8': 8, 'omp32': 32}  # rows that are combined; left out where rows are narrower
 HIDDEN = 0.2  # of the rows
 SHORTER = 0.75  # width of the narrow model
 
@@ -58,6 +60,20 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 NOTE = 'of the variance of hidden rows; below 0: worse than their mean'
 
 
+def check(config: ConfigDict) -> None:
+  """Raises InputError for models that cannot be trained, a missing text, or too few rows."""
+  replacement.check_own(config)
+  with naming('noise_anchor.other'):
+    sources.open_source(config.noise_anchor.other, 'train')
+  for field, count in (
+    ('noise_anchor.rows', config.noise_anchor.rows), ('old.vocab_size', config.old.vocab_size),
+  ):  # fmt: skip
+    if (shown := count - round(HIDDEN * count)) < config.base.dim:
+      raise InputError(
+        f'{field}: {shown} rows are not hidden, fewer than base.dim={config.base.dim}; give more.'
+      )
+
+
 def synthetic(
   seed: int, noise: float, count: int, latent: int, dim: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +97,7 @@ def explained(
     hidden, anchors = np.split(order, [round(HIDDEN * len(base))])
     apart = ((base[hidden] - base[anchors].mean(axis=0)) ** 2).sum()
     for method, predict in PREDICTORS.items():
-      if method == 'omp32' and min(donor.shape[1], len(anchors)) < 32:
+      if ATOMS.get(method, 0) > min(donor.shape[1], len(anchors)):
         continue
       made = predict(donor[anchors], base[anchors], donor[hidden])
       found.setdefault(method, []).append(1 - ((made - base[hidden]) ** 2).sum() / apart)
@@ -132,7 +148,7 @@ TABLE = Table(
   '`pair`: two trained models over one tokenizer that differ in seed, width or text; '
   'noise_over_signal is where they lie on the synthetic axis.',
   ('share_explained', 'noise_over_signal'),
-  check=replacement.check_own,
+  check=check,
   pictures=pictures,
   sources=lambda config: (config.data.source, config.noise_anchor.other),
 )

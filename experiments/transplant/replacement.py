@@ -21,7 +21,6 @@ from lib.errors import InputError
 from lib.language_model import TrainedModel
 from lib.report import plots
 from lib.report.results import Row, Rows, name, select
-from lib.tokenizers import registry
 from lib.tokenizers.base import Dictionary
 from lib.transplant import methods, pieces, transplant, vectors
 from lib.transplant.distillation import PREFIX, distil
@@ -196,6 +195,7 @@ def add_differences(rows: Rows, label: str, found: Mapping[tuple[str, int], Scor
 def check_own(config: ConfigDict) -> None:
   """Raises InputError for old models that cannot be trained or judged."""
   fit.check(config.base, 'base')
+  judge.check_family('old', config.old.family, config.old.vocab_size)
   judge.old_text(config)
   judge.held_out(config)
 
@@ -205,7 +205,12 @@ def check(config: ConfigDict) -> None:
   options = config.transplant
   check_own(config)
   for method in options.methods:
-    methods.find(method.removeprefix(PREFIX))
+    found = methods.find(method.removeprefix(PREFIX))
+    if method.startswith('omp') and found.k > config.base.dim:
+      raise InputError(
+        f'transplant.methods: {method} combines {found.k} rows; at most base.dim={config.base.dim} '
+        'are allowed.'
+      )
   for field in ('short', 'long'):
     if unknown := [one for one in options[field] if one not in options.methods]:
       raise InputError(f'transplant.{field}: {unknown[0]!r} is not in transplant.methods.')
@@ -214,11 +219,17 @@ def check(config: ConfigDict) -> None:
     raise InputError(
       f'transplant.continued must be one of {", ".join(labels)}; got {options.continued!r}.'
     )
-  for _, family, vocab_size, source in options.news:
-    registry.check(family, ())
+  known = {(config.old.family, config.old.vocab_size, config.data.source): 'the old one'}
+  for label, family, vocab_size, source in options.news:
+    judge.check_family('transplant.news', family, vocab_size)
     sources.open_source(source, 'train')
-    if vocab_size < 256:
-      raise InputError(f'a vocabulary of transplant.news must have 256 ids; got {vocab_size}.')
+    twin = known.setdefault((family, vocab_size, source), label)
+    if twin != label or labels.count(label) > 1:
+      raise InputError(
+        f'transplant.news: {label} is there twice.'
+        if twin == label
+        else f'transplant.news: {label} is the same tokenizer as {twin}.'
+      )
 
 
 def train_specs(config: ConfigDict) -> TrainSpecs:

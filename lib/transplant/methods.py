@@ -380,6 +380,12 @@ class Method(NamedTuple):
   make: Callable[..., Rows]
   needs: str = ''
 
+  @property
+  def k(self) -> int:
+    """The number after the name, or its default; 0 if the method has none."""
+    parameter = inspect.signature(self.make).parameters.get('k')
+    return parameter.default if parameter else 0
+
 
 METHODS: dict[str, Method] = {
   'zero': Method(zero),
@@ -411,6 +417,6 @@ def find(name: str) -> Method:
     raise InputError(f'there is no method {name!r}: use one of {", ".join(METHODS)}.')
   if not digits:
     return method
-  if 'k' not in inspect.signature(method.make).parameters or not int(digits):
+  if not method.k or not int(digits):
     raise InputError(f'the method {name!r} cannot have the number {digits}.')
   return method._replace(make=functools.partial(method.make, k=int(digits)))

@@ -165,17 +165,32 @@ def test_every_table_has_a_picture(smoke, tmp_path):
 def test_every_scale_can_be_run(scale):
   config = transplant.get_config(scale)
   config.data.source = 'stdlib/prose'
-  config.transplant.news = tuple((*new[:3], 'stdlib/prose') for new in config.transplant.news)
+  config.transplant.news = tuple(
+    (*new, source.replace('tfds:c4/en', 'stdlib/prose')) for *new, source in config.transplant.news
+  )
   config.judge.update(length=64, bytes=2000)
   RECIPE.check(config)
 
 
 def test_mistakes_are_named(tmp_path):
+  prose, code = 'stdlib/prose', 'stdlib/source'
   for field, value, message in (
     ('transplant.methods', ('best',), "no method 'best'"),
     ('transplant.long', ('omp32',), "transplant.long: 'omp32' is not in transplant.methods"),
     ('transplant.continued', 'finer', 'must be one of code, larger'),
     ('transplant.news', (('a', 'bpe', 100, 'stdlib/prose'),), 'must be one of a'),
+    ('transplant.news', (('larger', 'gzip', 300, code),), "transplant.news: 'gzip' must be one of"),
+    ('transplant.news', (('larger', 'wordpiece', 300, code),), 'wordpiece has 512 ids or more'),
+    ('transplant.news', (('larger', 'bpe', 300, prose),), 'larger is the same .* as the old one'),
+    (
+      'transplant.news',
+      (('larger', 'bpe', 310, prose), ('larger', 'bpe', 320, prose)),
+      'larger is there twice',
+    ),
+    ('transplant.methods', ('random', 'parts', 'omp17'), 'omp17 combines 17 rows; at most base'),
+    ('old.family', 'ranks', "old: 'ranks' must be one of"),
+    ('noise_anchor.other', 'no such', "noise_anchor.other: no file matches 'no such'"),
+    ('languages.continued', ('best',), "languages.continued: 'best' is not one of random"),
     ('languages.dictionary', 'words.txt', 'give both languages.texts'),
     ('base.dim', 17, 'base.dim 17 is not a multiple'),
   ):
