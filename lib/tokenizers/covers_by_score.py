@@ -14,7 +14,7 @@ no UTF-8, and characters that SentencePiece does not restore, divide a text into
 import codecs
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -65,8 +65,8 @@ class BestScore:
     self._rare = [i for i in inside if i < 0x80 and bytes([i]) not in self._ids]
     spelled = [piece if one else b'' for piece, one in zip(pieces, scored.tolist(), strict=True)]
     lengths = np.array([len(piece) for piece in spelled], np.int32)
-    self._trie = trie.build(np.frombuffer(b''.join(spelled), np.uint8), lengths, 256)
-    self._nodes = _nodes(*self._trie)
+    known = trie.build(np.frombuffer(b''.join(spelled), np.uint8), lengths, 256)
+    self._trie: tuple[Any, ...] = (*known, *_nodes(*known))
     self.allowed = functools.lru_cache(1 << 10)(self._allowed)
 
   def _allowed(self, state: Place) -> np.ndarray:
@@ -79,10 +79,8 @@ class BestScore:
           row[self._byte_ids[byte]] = size > len(character) or self._by_bytes(state, character)
       return row
     places = _ends(state.tail)
-    row = _best(
-      *self._trie, *self._nodes, self._scores, self._unknown,
-      np.frombuffer(state.tail, np.uint8), np.array(places), np.array(state.scores, np.float32),
-    )  # fmt: skip
+    tail, before = np.frombuffer(state.tail, np.uint8), np.array(state.scores, np.float32)
+    row = _best(*self._trie, *(self._scores, self._unknown, tail, np.array(places), before))
     row[self._always] = True
     row[self._byte_ids[0x80:]] = True  # a text may end inside a character
     for byte in self._rare:
