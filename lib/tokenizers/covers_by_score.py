@@ -80,7 +80,7 @@ class BestScore:
       return row
     places = _ends(state.tail)
     tail, before = np.frombuffer(state.tail, np.uint8), np.array(state.scores, np.float32)
-    row = _best(*self._trie, *(self._scores, self._unknown, tail, np.array(places), before))
+    row = _best(self._trie, self._scores, self._unknown, tail, np.array(places), before)
     row[self._always] = True
     row[self._byte_ids[0x80:]] = True  # a text may end inside a character
     for byte in self._rare:
@@ -157,7 +157,7 @@ def _ends(text: bytes) -> list[int]:
 
 @numba.njit(cache=True, nogil=True)
 def _nodes(children, token):
-  """Of each node of a trie: its parent, the last byte, the depth, and whether characters end."""
+  """Of each node of a trie: its parent, last byte and depth, and whether a character ends there."""
   size = token.size
   parent, symbol = np.zeros(size, np.int64), np.zeros(size, np.int64)
   depth, missing = np.zeros(size, np.int64), np.zeros(size, np.int64)
@@ -173,20 +173,18 @@ def _nodes(children, token):
 
 
 @numba.njit(cache=True, nogil=True)
-def _best(
-  children, token, parent, symbol, depth, whole, scores, unknown, tail, places, before
-):  # fmt: skip
+def _best(pieces, scores, unknown, tail, places, before):
   """Whether the best way to the end of each piece after a tail goes by this piece, bool [V].
 
   Args:
-    children, token: the trie of pieces.
-    parent, symbol, depth, whole: of its nodes.
+    pieces: their trie, and of its nodes what `_nodes` returns.
     scores: float32 [V].
     unknown: score of a character that is no piece.
     tail: uint8 [n].
     places: int64 [k + 1], where its characters begin, and n.
     before: float32 [k + 1], scores of the best ways to these places.
   """
+  children, token, parent, symbol, depth, whole = pieces
   found, starts = np.zeros(scores.size, np.bool_), places.size - 1
   reached = np.full((token.size, starts), -1, np.int64)  # from each place, by the tail and a node
   for j in range(starts):
