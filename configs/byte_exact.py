@@ -58,8 +58,10 @@ SECTIONS = {
   },
   'ensemble': {
     # names of the tokenizers whose models are averaged
-    'tokenizers': Field(Scaled(('bytes', 'bpe'), *(('bytes', 'bpe', 'bpe_unsplit'),) * 3), size=1),
-    'texts': Field(Scaled(4, 96, 512, 2048), least=2),  # number of held-out texts
+    'tokenizers': Field(
+      Scaled(('bytes', 'bpe'), *(('bytes', 'bpe', 'sentencepiece'),) * 3), size=1
+    ),
+    'texts': Field(Scaled(4, 96, 128, 128), least=2),  # number of held-out texts
     'length': Field(Scaled(40, 256, 1024, 2048), least=2),  # bytes of each text
   },
   'cost': {

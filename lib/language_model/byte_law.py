@@ -267,7 +267,7 @@ def vocabulary(model: TrainedModel, every: bool = False) -> Vocabulary:
   if key not in known:
     follow = covers.follow(tokenizer)
     assert isinstance(tokenizer, Dictionary)
-    pieces = [*tokenizer.pieces, *[b''] * (size - tokenizer.vocab_size)]
+    pieces = [*covers.spelled(tokenizer), *[b''] * (size - tokenizer.vocab_size)]
     pieces = [b'' if token in blank else piece for token, piece in enumerate(pieces)]
     follow = covers.Anything(pieces) if every else _Longer(follow, len(pieces))
     known[key] = Vocabulary(pieces, follow, model.ends)
@@ -283,7 +283,7 @@ class _Longer:
   def __init__(self, follow: covers.Follow, size: int):
     self._follow, self._size, self.start = follow, size, follow.start
     self.after, self.certain = follow.after, follow.certain
-    self._row = functools.cache(self._allowed)
+    self._row = functools.lru_cache(1 << 12)(self._allowed)
 
   def allowed(self, state: covers.State) -> np.ndarray:
     """The same tokens, bool [V of the model]."""
