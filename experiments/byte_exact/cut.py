@@ -19,7 +19,7 @@ METHODS: Mapping[str, int | None] = {**bias.METHODS, 'all': None}
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Nats of the bytes after a cut, and how often the likeliest bytes are the right ones."""
+  """Nats of the bytes after a cut, and how often the most likely bytes are the right ones."""
   options, rows = config.cut, Rows('cut')
   text = models.held_out(config, options.prompt + options.after, options.prompts)
   places = np.random.default_rng(config.seed).integers(FIRST, options.prompt + 1, len(text))
@@ -46,9 +46,10 @@ class Found(NamedTuple):
   """How S models predict what comes after N prompts.
 
   Attributes:
-    nats: −log P of the bytes, each law of the next byte scaled to a sum of 1, [S, N].
-    lost: −log of the sums before, [S, N]: what leaked, or fell out of the beam.
-    right: whether each of the bytes that are guessed was the likeliest, [S, N].
+    nats: −log P of the bytes, [S, N]. Each distribution of a next byte is scaled to a sum of 1.
+    lost: −log of the product of the sums before scaling, [S, N]: what the model leaked and the
+      beam dropped.
+    right: whether each guessed byte, the most likely one, is that of the text, [S, N].
   """
 
   nats: np.ndarray
@@ -60,16 +61,22 @@ def add(
   rows: Rows, where: Mapping[str, str], what: str, found: Mapping[str, Found], text: Excerpts,
   kept: np.ndarray,
 ) -> None:  # fmt: skip
-  """Rows of each method, of the prompts in which `kept` [N] is true."""
+  """Adds the rows of each method for the prompts where `kept` [N] is true."""
   mean = lambda values: models.estimate(values[:, kept], text.where(kept))
   for method, one in found.items():
     here = {**where, 'method': method}
-    rows.add(here, f'nats_{what}', mean(one.nats), 'nats', 'laws of a byte are scaled to 1')
+    rows.add(here, f'nats_{what}', mean(one.nats), 'nats', 'each distribution is scaled to 1')
     if method != 'exact':
       above = mean(one.nats - found['exact'].nats)
       rows.add(here, 'nats_above_exact', above, 'nats', 'paired by seed and prompt')
-    rows.add(here, 'nats_lost', mean(one.lost), 'nats', 'that the laws of a byte lacked to 1')
-    rows.add(here, 'exact_completions', mean(one.right), 'share', 'all guessed bytes are right')
+    rows.add(here, 'nats_lost', mean(one.lost), 'nats', '−log of the sums before scaling')
+    rows.add(
+      here,
+      'exact_completions',
+      mean(one.right),
+      'share',
+      'of prompts whose guessed bytes are all right',
+    )
 
 
 def continuations(
@@ -107,7 +114,7 @@ def continuations(
 
 
 def _read(reader: ByteTexts, after: Sequence[bytes], out: Found, greedy: int | None) -> None:
-  """Reads what comes after each text, and writes how well it was predicted."""
+  """Reads what comes after each prompt, and adds how well it was predicted to `out`."""
   for at in range(max(map(len, after))):
     which = np.array([i for i, text in enumerate(after) if at < len(text)])
     bytes_ = np.array([after[i][at] for i in which])
@@ -129,13 +136,13 @@ TABLE = Table(
   'cut',
   measure,
   'Prompts from held-out text, cut at a random byte: `inside` a token of the whole text, or at an '
-  '`edge` between two tokens. `naive` conditions on the tokens of the prompt; `heal1`, `heal2` and '
-  '`heal8` take back the last 1, 2 or 8 tokens. These sum over all token sequences that spell the '
-  'bytes after the tokens that are kept, the `beam` most likely ones. `exact` sums over the '
-  'sequences that the tokenizer writes. Each method predicts the same bytes, and its law of the '
-  'next byte is scaled to a sum of 1: `nats_lost` is what it lacked to 1, for `exact` what the '
-  'model leaks to other sequences. ± is one standard error over seeds × documents; differences '
-  'are paired.',
+  '`edge` between two tokens. `naive` conditions on the tokens of the prompt. `heal1` and `heal2` '
+  'take back the last one or two tokens, `all` takes back all; these methods sum over all token '
+  'sequences that spell the remaining bytes, of which they follow the `beam` most likely ones. '
+  '`exact` sums over the covers of the prompt: only sequences that the tokenizer writes. All '
+  'methods predict the same bytes with distributions that are scaled to a sum of 1. `nats_lost` '
+  'is what scaling adds: for `exact`, what the model leaks to other sequences. ± is one standard '
+  'error over seeds × documents; differences are paired.',
   ('nats_above_exact', 'nats_lost', 'exact_completions', 'cuts_inside_a_token'),
   check=check,
   train_specs=models.train_specs,

@@ -39,7 +39,7 @@ def holes(config: ConfigDict) -> tuple[Excerpts, np.ndarray]:
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Nats of what was left out, and how often the likeliest bytes are it."""
+  """Nats of the missing bytes, and how often the most likely bytes are the missing ones."""
   options, rows = config.fim, Rows('fim')
   text, places = holes(config)
   prompts = [

@@ -298,11 +298,11 @@ class ByteLoss(NamedTuple):
   """How a model scores some texts byte by byte.
 
   Attributes:
-    nats: of each byte of each text, float64 [bytes] each: −log P(byte | bytes before).
-    evaluations: nodes at which the model was asked.
-    leak: −log of the probability that the model gives to tokens that may follow and to the end,
-      before each token of each text's own encoding: nats, float64 [tokens] each.
-    sum_error: the most by which the laws of the next byte, with the leak, differ from a sum of 1.
+    nats: −log P(byte | bytes before) of each byte, float64 [bytes] of each text.
+    evaluations: nodes at which the model was evaluated.
+    leak: before each token of the text's own encoding, −log of the probability of all tokens that
+      may follow and of the end: nats, float64 [tokens] of each text.
+    sum_error: the largest |bytes + end + leak − 1| over the distributions that were checked.
   """
 
   nats: list[np.ndarray]
