@@ -42,24 +42,26 @@ SECTIONS = {
   'cut': {
     'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),  # names of tokenizers
     # number of prompts, each a held-out excerpt that is cut at a random byte
-    'prompts': Field(Scaled(12, 400, 2000, 10_000), least=2),
+    'prompts': Field(Scaled(12, 200, 2000, 10_000), least=2),
     'prompt': Field(Scaled(40, 160, 512, 1024), least=17),  # bytes of the longest prompt
     'after': 16,  # bytes after the cut that are scored
     'greedy': 4,  # bytes of a completion, each the most likely one
-    'beam': 8,  # most encodings of a text that are summed, where there are too many for all
+    'beam': 8,  # most token sequences of a text that are followed, where not all can be
   },
   'fim': {
     'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),  # names of tokenizers
     # source code to train and test on (docs/data.md)
     'source': Scaled('stdlib/source', 'stdlib/source', 'stdlib/source', 'tfds:c4/en'),
-    'texts': Field(Scaled(6, 200, 2000, 10_000), least=2),  # number of held-out texts, about
+    'texts': Field(Scaled(6, 120, 2000, 10_000), least=2),  # number of held-out texts, about
     'length': Field(Scaled(60, 160, 512, 1024), least=20),  # bytes of each text
-    'beam': 8,  # most encodings of a text that are summed, where there are too many for all
+    'beam': 8,  # most token sequences of a text that are followed, where not all can be
   },
   'ensemble': {
     # names of the tokenizers whose models are averaged
-    'tokenizers': Field(Scaled(('bytes', 'bpe'), *(('bytes', 'bpe', 'bpe_unsplit'),) * 3), size=1),
-    'texts': Field(Scaled(4, 96, 512, 2048), least=2),  # number of held-out texts
+    'tokenizers': Field(
+      Scaled(('bytes', 'bpe'), *(('bytes', 'bpe', 'sentencepiece'),) * 3), size=1
+    ),
+    'texts': Field(Scaled(4, 96, 128, 128), least=2),  # number of held-out texts
     'length': Field(Scaled(40, 256, 1024, 2048), least=2),  # bytes of each text
   },
   'cost': {

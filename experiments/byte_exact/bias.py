@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table `bias`: the law of the next byte after any prefix of a Markov source, by closed form."""
+"""Table `bias`: distributions of the next byte, compared with those of a Markov source."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,8 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.recipe import Pictures, Run, Table
-from lib.decoding import byte_view
-from lib.decoding.byte_view import ByteTexts, OfIds
+from lib.decoding.byte_view import ByteTexts, Node, OfIds, Vocabulary
 from lib.report import plots
 from lib.report.plots import Picture
 from lib.report.results import Row, Rows, select
@@ -18,35 +17,32 @@ from lib.tokenizers import covers
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.bpe import train_bpe_unsplit
 
-# How a prompt that ends anywhere is read: its last tokens that are taken back; None for all.
+# How many of the last tokens of a prompt each method takes back; None: all of them.
 METHODS: Mapping[str, int | None] = {'naive': 0, 'heal1': 1, 'heal2': 2, 'exact': None}
 
 
-def begin(
-  texts: ByteTexts, vocabulary: byte_view.Vocabulary, encoded: Sequence[list[int]],
-  prompts: Sequence[bytes], back: int | None,
-) -> None:  # fmt: skip
-  """Texts that continue prompts, of whose tokens the last `back` are taken back, or all.
+def kept(vocabulary: Vocabulary, ids: Sequence[int], back: int | None) -> Node:
+  """The node of a prompt's tokens without the last `back` of them; the root for None."""
+  return vocabulary.nodes(ids[: 0 if back is None else max(len(ids) - back, 0)])
 
-  The bytes of those tokens are read again, by all tokens that cover them.
-  """
-  kept = [ids[: max(len(ids) - back, 0)] if back is not None else [] for ids in encoded]
-  nodes = [vocabulary.nodes(ids) for ids in kept]
+
+def begin(texts: ByteTexts, nodes: Sequence[Node], prompts: Sequence[bytes]) -> None:
+  """Starts each text after the tokens of its node, and reads the rest of its prompt by bytes."""
   texts.begin(range(len(prompts)), nodes)
   texts.nats([text[node.place :] for text, node in zip(prompts, nodes, strict=True)])
 
 
 def errors(known: Enumerated, tokenizer: Tokenizer, back: int | None) -> tuple[float, float, float]:
-  """Total variation over prefixes, the largest error of a byte, and that of the sum of all."""
+  """Mean total variation over prefixes; the largest error of a probability, and of their sum."""
   pieces = [tokenizer.token_bytes(i) or b'' for i in range(tokenizer.vocab_size)] + [b'']
-  vocabulary = byte_view.Vocabulary(pieces, covers.follow(tokenizer), [known.end])
+  vocabulary = Vocabulary(pieces, covers.follow(tokenizer), [known.end])
   prefixes, weights = zip(*known.prefixes(), strict=True)
-  encoded = [tokenizer.encode(text).tolist() for text in prefixes]
+  nodes = [kept(vocabulary, tokenizer.encode(text).tolist(), back) for text in prefixes]
   texts = ByteTexts(vocabulary, OfIds(known.next_token), len(prefixes), strict=False)
-  begin(texts, vocabulary, encoded, prefixes, back)
+  begin(texts, nodes, prefixes)
   found, true = texts.next_bytes(), np.stack([known.next_byte(text) for text in prefixes])
   apart = np.abs(found - true)
-  # Where no text has the tokens of a prefix, they tell nothing: the variation is 1.
+  # If no text begins with the tokens of a prefix, there is no distribution: the variation is 1.
   known_sum = found.sum(axis=1)
   variation = np.where(known_sum > 0, apart.sum(axis=1) / 2, 1.0)
   total = np.abs(known_sum - 1).max()
@@ -65,10 +61,10 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       for method, back in METHODS.items():
         where = {'stay': stay, 'vocab': size, 'method': method}
         variation, largest, total = errors(known, tokenizer, back)
-        note = f'mean over all prefixes of {options.letters} letters by their probability'
+        note = f'mean over prefixes of texts of {options.letters} letters, by probability'
         rows.add(where, 'total_variation', variation, 'of 1', note)
-        rows.add(where, 'max_abs_error', largest, 'probability', 'over prefixes and bytes')
-        rows.add(where, 'sum_error', total, 'probability', 'of all bytes and the end, at most')
+        rows.add(where, 'max_abs_error', largest, 'probability', 'largest over prefixes and bytes')
+        rows.add(where, 'sum_error', total, 'probability', 'largest |bytes + end − 1|')
   return rows
 
 
@@ -85,18 +81,18 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
     }
     title = f'a letter is the one before with probability {stay:g}'
     panels.append(plots.row_curves(title, 'tokens', 'total variation', lines, log_x=True))
-  caption = 'How far the law of the next byte is from the true one, over all prefixes of all texts.'
+  caption = 'Total variation between each distribution of the next byte and that of the source.'
   return {'bias.png': Picture(caption, panels)}
 
 
 TABLE = Table(
   'bias',
   measure,
-  'A binary Markov source cut at N letters, all of whose texts are enumerated, so that the law of '
-  'tokens is exact; `stay` is the probability that a letter is the one before. `naive` conditions '
-  'on the tokens of the prefix; `heal1` and `heal2` take back the last one or two and read their '
-  'bytes again; `exact` sums over all covers. The law of the next byte is compared with that of '
-  'the source, after every prefix.',
+  'Texts are N letters of a binary Markov source. All of them are enumerated, so the distribution '
+  'of tokens is exact. `stay` is the probability that a letter repeats the letter before it. '
+  '`naive` conditions on the tokens of the prefix; `heal1` and `heal2` take back the last one or '
+  'two tokens and read their bytes again; `exact` sums over all covers of the prefix. After every '
+  'prefix, the distribution of the next byte is compared with that of the source.',
   ('total_variation', 'max_abs_error', 'sum_error'),
   pictures=pictures,
 )

@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table `cut`: prompts that end at any byte, and their continuations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.byte_exact import bias, models
 from experiments.recipe import Run, Table, text_of
-from lib.decoding.byte_view import ByteTexts
+from lib.data.excerpts import Excerpts
+from lib.decoding.byte_view import END, ByteTexts
 from lib.language_model import TrainedModel, byte_law
 from lib.report.results import Rows
 
 FIRST = 16  # bytes of the shortest prompt
+METHODS: Mapping[str, int | None] = {**bias.METHODS, 'all': None}
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Nats of the bytes after a cut, and how often the likeliest bytes are the right ones."""
+  """Nats of the bytes after a cut, and how often the most likely bytes are the right ones."""
   options, rows = config.cut, Rows('cut')
   text = models.held_out(config, options.prompt + options.after, options.prompts)
   places = np.random.default_rng(config.seed).integers(FIRST, options.prompt + 1, len(text))
@@ -28,61 +31,100 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     ends = [np.cumsum(loss.bytes) for loss in trained[0].token_loss(text.texts)]
     inside = np.array([place not in one for place, one in zip(places.tolist(), ends, strict=True)])
     found = {
-      method: np.array(
-        [continuations(one, prompts, after, back, options.beam, options.greedy) for one in trained]
-      )
-      for method, back in bias.METHODS.items()
+      method: continuations(trained, prompts, after, method, options.beam, options.greedy)
+      for method in METHODS
     }
     for cut, kept in (('any', inside | True), ('inside', inside), ('edge', ~inside)):
-      some = text.where(kept)
-      if some.distinct < 2:
-        continue
-      for method, (nats, right) in ((m, np.moveaxis(v, 1, 0)) for m, v in found.items()):
-        where = {'tokenizer': name, 'cut': cut, 'method': method}
-        column = f'nats_of_{options.after}_bytes'
-        rows.add(where, column, models.estimate(nats[:, kept], some), 'nats')
-        less = models.estimate(nats[:, kept] - found['exact'][:, 0][:, kept], some)
-        if method != 'exact':
-          rows.add(where, 'nats_above_exact', less, 'nats', 'paired by seed and prompt')
-        note = f'the likeliest {options.greedy} bytes, one after the other, are the text'
-        rows.add(where, 'exact_completions', models.estimate(right[:, kept], some), 'share', note)
+      if text.where(kept).distinct > 1:
+        add(rows, {'tokenizer': name, 'cut': cut}, f'of_{options.after}_bytes', found, text, kept)
     share = models.estimate(inside[None].astype(float), text).value
     rows.add({'tokenizer': name}, 'cuts_inside_a_token', share, 'share of prompts')
   return rows
 
 
+class Found(NamedTuple):
+  """How S models predict what comes after N prompts.
+
+  Attributes:
+    nats: −log P of the bytes, [S, N]. Each distribution of a next byte is scaled to a sum of 1.
+    lost: −log of the product of the sums before scaling, [S, N]: what the model leaked and the
+      beam dropped.
+    right: whether each guessed byte, the most likely one, is that of the text, [S, N].
+  """
+
+  nats: np.ndarray
+  lost: np.ndarray
+  right: np.ndarray
+
+
+def add(
+  rows: Rows, where: Mapping[str, str], what: str, found: Mapping[str, Found], text: Excerpts,
+  kept: np.ndarray,
+) -> None:  # fmt: skip
+  """Adds the rows of each method for the prompts where `kept` [N] is true."""
+  mean = lambda values: models.estimate(values[:, kept], text.where(kept))
+  for method, one in found.items():
+    here = {**where, 'method': method}
+    rows.add(here, f'nats_{what}', mean(one.nats), 'nats', 'each distribution is scaled to 1')
+    if method != 'exact':
+      above = mean(one.nats - found['exact'].nats)
+      rows.add(here, 'nats_above_exact', above, 'nats', 'paired by seed and prompt')
+    rows.add(here, 'nats_lost', mean(one.lost), 'nats', '−log of the sums before scaling')
+    rows.add(
+      here,
+      'exact_completions',
+      mean(one.right),
+      'share',
+      'of prompts whose guessed bytes are all right',
+    )
+
+
 def continuations(
-  model: TrainedModel, prompts: Sequence[bytes], after: Sequence[bytes], back: int | None,
+  several: Sequence[TrainedModel], prompts: Sequence[bytes], after: Sequence[bytes], method: str,
   beam: int, greedy: int | None = None,
-) -> np.ndarray:  # fmt: skip
-  """Nats of what comes after each prompt, and whether the likeliest bytes are it: [2, N].
+) -> Found:  # fmt: skip
+  """Predictions of what comes after each prompt, by models of one tokenizer.
 
   Args:
-    model: that reads the prompts.
+    several: S models.
     prompts: N texts.
     after: the bytes after each.
-    back: how prompts are read, as in `bias.METHODS`.
-    beam: the most ways to write a text that are summed, where not all are.
-    greedy: bytes that must be the likeliest; None for all.
+    method: how prompts are read, of METHODS.
+    beam: the most token sequences of a text that are followed, except by `exact`.
+    greedy: bytes that are guessed, each after the right ones; None for all.
   """
-  vocabulary, out = byte_law.vocabulary(model, every=back is not None), []
-  for start in range(0, len(prompts), byte_law.TEXTS):
-    some, rest = prompts[start : start + byte_law.TEXTS], after[start : start + byte_law.TEXTS]
-    law = byte_law.CachedLaw(model, len(some))
-    reader = ByteTexts(vocabulary, law, len(some), None if back is None else beam)
-    bias.begin(
-      reader, vocabulary, [loss.ids.tolist() for loss in model.token_loss(some)], some, back
-    )
-    right = np.ones(len(some), bool)
-    before = reader.log_probability.copy()
-    for at in range(max(map(len, rest))):
-      which = [i for i, one in enumerate(rest) if at < len(one)]
-      bytes_ = [rest[i][at] for i in which]
-      if greedy is None or at < greedy:
-        right[which] &= reader.next_bytes()[which, :256].argmax(axis=1) == bytes_
-      reader.append(which, bytes_)
-    out.append(np.stack([before - reader.log_probability, right]))
-  return np.concatenate(out, axis=1)
+  exact, found = method == 'exact', []
+  vocabulary = byte_law.vocabulary(several[0], every=not exact)
+  for model in several:
+    one = Found(np.zeros(len(prompts)), np.zeros(len(prompts)), np.ones(len(prompts), bool))
+    for start in range(0, len(prompts), byte_law.TEXTS):
+      some = prompts[start : start + byte_law.TEXTS]
+      if exact:
+        nodes = [vocabulary.tree(prompt).trunk() for prompt in some]
+      else:
+        encoded = [loss.ids.tolist() for loss in model.token_loss(some)]
+        nodes = [bias.kept(vocabulary, ids, METHODS[method]) for ids in encoded]
+      law = byte_law.CachedLaw(model, len(some))
+      reader = ByteTexts(vocabulary, law, len(some), None if exact else beam)
+      bias.begin(reader, nodes, some)
+      part = Found(*(values[start : start + len(some)] for values in one))
+      _read(reader, after[start : start + len(some)], part, greedy)
+    found.append(one)
+  return Found(*map(np.stack, zip(*found, strict=True)))
+
+
+def _read(reader: ByteTexts, after: Sequence[bytes], out: Found, greedy: int | None) -> None:
+  """Reads what comes after each prompt, and adds how well it was predicted to `out`."""
+  for at in range(max(map(len, after))):
+    which = np.array([i for i, text in enumerate(after) if at < len(text)])
+    bytes_ = np.array([after[i][at] for i in which])
+    laws = reader.next_bytes()[which]
+    if greedy is None or at < greedy:
+      out.right[which] &= laws[:, :END].argmax(axis=1) == bytes_
+    total = laws.sum(axis=1)
+    out.lost[which] -= np.log(total)
+    out.nats[which] -= np.log(laws[np.arange(len(which)), bytes_] / total)
+    reader.append(which.tolist(), bytes_.tolist())
 
 
 def check(config: ConfigDict) -> None:
@@ -94,11 +136,14 @@ TABLE = Table(
   'cut',
   measure,
   'Prompts from held-out text, cut at a random byte: `inside` a token of the whole text, or at an '
-  '`edge` of two. Methods as in `bias`; all but `exact` go on by any tokens from where the kept '
-  'tokens of the prompt end, the heaviest `beam` ways to write the bytes. `exact` sums the '
-  'encodings that the tokenizer writes and no others, so it pays for what the model leaks to '
-  'these. ± is one standard error over seeds × documents; differences are paired.',
-  ('nats_above_exact', 'exact_completions', 'cuts_inside_a_token'),
+  '`edge` between two tokens. `naive` conditions on the tokens of the prompt. `heal1` and `heal2` '
+  'take back the last one or two tokens, `all` takes back all; these methods sum over all token '
+  'sequences that spell the remaining bytes, of which they follow the `beam` most likely ones. '
+  '`exact` sums over the covers of the prompt: only sequences that the tokenizer writes. All '
+  'methods predict the same bytes with distributions that are scaled to a sum of 1. `nats_lost` '
+  'is what scaling adds: for `exact`, what the model leaks to other sequences. ± is one standard '
+  'error over seeds × documents; differences are paired.',
+  ('nats_above_exact', 'nats_lost', 'exact_completions', 'cuts_inside_a_token'),
   check=check,
   train_specs=models.train_specs,
   sources=text_of,

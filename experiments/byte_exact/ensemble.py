@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables `ensemble` and `cost`: models over different tokenizers as one, and what a byte costs."""
+"""Tables `ensemble` and `cost`: models over different tokenizers together; the cost of a byte."""
 
 import time
 
@@ -17,7 +17,7 @@ BITS = 'bits_per_byte'
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Bits per byte of single models and of three ways to join them."""
+  """Bits per byte of each model and of three ways to combine them."""
   options, rows = config.ensemble, Rows('ensemble')
   text = models.held_out(config, options.length, options.texts)
   several = [models.trained(config, run, name) for name in options.tokenizers]
@@ -41,7 +41,9 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     rows.add(where, BITS, models.estimate(bits, text, options.length), 'bits/byte')
     if name != best:
       above = models.estimate(bits - single[best], text, options.length)
-      rows.add(where, 'above_best_bits_per_byte', above, 'bits/byte', 'than the best one, paired')
+      rows.add(
+        where, 'above_best_bits_per_byte', above, 'bits/byte', 'less the best single model, paired'
+      )
     if name == 'average':
       above = models.estimate(bits - found['mixture'], text, options.length)
       rows.add(where, 'above_mixture_bits_per_byte', above, 'bits/byte', 'paired')
@@ -49,9 +51,10 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 
 def cost(config: ConfigDict, run: Run) -> Rows:
-  """Evaluations of the model and time for a byte, by tokens and by bytes."""
+  """Model evaluations and CPU time per byte, for scores of tokens and of bytes."""
   options, rows = config.cost, Rows('cost')
-  texts = list(models.held_out(config, options.length, options.texts).texts)
+  text = models.held_out(config, options.length, options.texts)
+  texts = list(text.texts)
   for name in options.tokenizers:
     label, size = f'cost-{name}', sum(map(len, texts))
     [model] = models.trained(config, run, name, label=label, size=options.vocab_size, seeds=1)
@@ -74,7 +77,7 @@ def cost(config: ConfigDict, run: Run) -> Rows:
     beyond = (found.evaluations - tokens) / size
     rows.add(where, 'evaluations_beyond_tokens', beyond, 'per byte')
     rows.add(where, 'times_tokens', seconds['bytes'] / seconds['tokens'], '× the time of tokens')
-    rows.add(where, 'leak_nats_per_token', found.leak, 'nats')
+    rows.add(where, 'leak_nats_per_token', found.leak_per_token(text.documents.tolist()), 'nats')
     rows.add(where, 'next_byte_sum_error', found.sum_error, 'probability', 'at most')
   return rows
 
@@ -82,9 +85,10 @@ def cost(config: ConfigDict, run: Run) -> Rows:
 TABLE = Table(
   'ensemble',
   measure,
-  'Models over different tokenizers, all read by bytes. `mixture` is the mean of their laws of '
-  'whole texts, `average` that of their laws of the next byte, `product` the geometric mean of the '
-  'latter. Laws of a byte are scaled to 1. ± is one standard error over seeds × documents.',
+  'Models over different tokenizers, each as a distribution of the next byte, scaled to a sum of '
+  '1. `mixture` is the mean of their probabilities of whole texts. `average` is the mean of their '
+  'distributions of the next byte, `product` the geometric mean, scaled to 1. ± is one standard '
+  'error over seeds × documents.',
   (BITS, 'above_best_bits_per_byte'),
   check=lambda config: models.check(config, config.ensemble.length, 'ensemble.length'),
   train_specs=models.train_specs,
@@ -93,8 +97,8 @@ TABLE = Table(
 COST = Table(
   'cost',
   cost,
-  'What it costs to score text by bytes, and by tokens: evaluations of the model, and CPU time '
-  'after all is compiled.',
+  'What it costs to score a text by bytes, compared with scoring its tokens: evaluations of the '
+  'model, and CPU time after compilation.',
   ('evaluations_per_byte', 'times_tokens', 'leak_nats_per_token'),
   check=lambda config: models.check(config, config.cost.length, 'cost.length'),
   train_specs=models.train_specs,

@@ -6,7 +6,7 @@ import re
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.byte_exact import bias, cut, models
+from experiments.byte_exact import cut, models
 from experiments.recipe import Run, Table, naming
 from lib.data import excerpts, infilling
 from lib.data.excerpts import Excerpts
@@ -39,7 +39,7 @@ def holes(config: ConfigDict) -> tuple[Excerpts, np.ndarray]:
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Nats of what was left out, and how often the likeliest bytes are it."""
+  """Nats of the missing bytes, and how often the most likely bytes are the missing ones."""
   options, rows = config.fim, Rows('fim')
   text, places = holes(config)
   prompts = [
@@ -54,19 +54,10 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   for name in options.tokenizers:
     trained = models.trained(config, run, name, label=f'fim-{name}', text=options.source, read=read)
     found = {
-      method: np.array(
-        [cut.continuations(one, prompts, middles, back, options.beam) for one in trained]
-      )
-      for method, back in bias.METHODS.items()
+      method: cut.continuations(trained, prompts, middles, method, options.beam)
+      for method in cut.METHODS
     }
-    for method, (nats, right) in ((m, np.moveaxis(v, 1, 0)) for m, v in found.items()):
-      where = {'tokenizer': name, 'method': method}
-      rows.add(where, 'nats_of_middle', models.estimate(nats, text), 'nats', 'and of its end')
-      less = models.estimate(nats - found['exact'][:, 0], text)
-      if method != 'exact':
-        rows.add(where, 'nats_above_exact', less, 'nats', 'paired by seed and text')
-      note = 'the likeliest bytes, one after the other, are the middle and its end'
-      rows.add(where, 'exact_completions', models.estimate(right, text), 'share', note)
+    cut.add(rows, {'tokenizer': name}, 'of_middle', found, text, np.ones(len(text), bool))
   return rows
 
 
@@ -83,9 +74,10 @@ TABLE = Table(
   measure,
   'The rest of an identifier is left out of held-out source code, from a random letter on. Models '
   'are trained on texts with random holes, in the order suffix, prefix, middle; so a prompt ends '
-  'inside an identifier. Methods as in `cut`. ± is one standard error over seeds × documents; '
-  'differences are paired.',
-  ('nats_of_middle', 'nats_above_exact', 'exact_completions'),
+  'inside an identifier. Predicted are the bytes that were left out and a mark of their end. '
+  'Methods and columns as in `cut`. ± is one standard error over seeds × documents; differences '
+  'are paired.',
+  ('nats_of_middle', 'nats_above_exact', 'nats_lost', 'exact_completions'),
   check=check,
   train_specs=models.train_specs,
   sources=lambda config: (config.fim.source,),

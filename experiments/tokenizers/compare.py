@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table `compare`: any tokenizers on any texts."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -24,7 +25,7 @@ OVER = 'blocks'
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for unknown or equal tokenizers, or for texts that are not there."""
+  """Raises InputError for unknown or equal tokenizers, or for texts that are missing or short."""
   options = config.compare
   with naming('compare.texts' if options.texts else 'data.source'):
     categories.check(spec(config))
@@ -37,15 +38,17 @@ def check(config: ConfigDict) -> None:
       'compare.parallel: texts that are translations are measured whole, so give other text to '
       'train on by compare.train_texts=DIR, or tokenizers that are files.'
     )
+  with naming('compare.texts' if options.texts else 'data.source'):
+    _texts(config)
 
 
 def spec(config: ConfigDict) -> str:
-  """Where the texts are: those of the table, or else of the recipe."""
+  """The source of the texts: that of the table, or otherwise of the recipe."""
   return config.compare.texts or config.data.source
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Rows of each tokenizer on each text, and on all of them together."""
+  """Rows of each tokenizer on each text, and on all texts together."""
   options, made = config.compare, dict[str, Tokenizer]()
   training, texts = _texts(config)
   rows = Rows('compare', lambda where: not made[where['tokenizer']].lossless)
@@ -61,22 +64,39 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 
 def _texts(config: ConfigDict) -> tuple[list[bytes], dict[str, list[bytes]]]:
-  """The text to train on, and the blocks of each text to measure; they share no text."""
+  """The text to train on, and the blocks of each text to measure; they share no text.
+
+  Raises:
+    InputError: a text that is empty, or too short to train on one half of it.
+  """
   options = config.compare
-  known = categories.open_categories(spec(config))
-  training: list[bytes] = []
+  files = all(map(is_file, options.tokenizers))
+  training, known = _texts_of(
+    spec(config), config.seed, options.train_bytes * (not (files or options.train_texts)),
+    options.text_bytes * (not options.parallel),
+  )  # fmt: skip
   if options.train_texts:
     source = sources.open_source(options.train_texts, 'train')
     training = sources.sample(source, options.train_bytes)
-  elif not all(map(is_file, options.tokenizers)):
-    each = options.train_bytes // len(known)
-    parts, known = categories.halves(known, config.seed, each, options.text_bytes)
+  return training, known
+
+
+@functools.lru_cache(maxsize=1)  # the check of the config reads the same text
+def _texts_of(
+  where: str, seed: int, train_bytes: int, text_bytes: int
+) -> tuple[list[bytes], dict[str, list[bytes]]]:
+  """Text to train on, none if `train_bytes` is 0, and the blocks of each text; 0 bytes: all."""
+  known, training = categories.open_categories(where), list[bytes]()
+  if train_bytes:
+    parts, known = categories.halves(known, seed, train_bytes // len(known), text_bytes)
     training = [document for documents in parts.values() for document in documents]
   found = {}
   for name, documents in known.items():
-    if not options.parallel:  # parts of translations are none
-      documents = categories.take(documents, options.text_bytes)
+    if text_bytes:
+      documents = categories.take(documents, text_bytes)
     blocks = [block for document in documents for block in categories.blocks(document)]
+    if not blocks:
+      raise InputError(f'{name!r} has no text in its first bytes: choose a larger text_bytes.')
     found[re.sub(r'[^\w.+-]', '_', name)] = blocks
   return training, found
 
@@ -96,7 +116,7 @@ def _add(
   parts: Sequence[Segmented],
   draws: int,
 ) -> None:
-  """Adds the columns of a tokenizer on a text, which has `parts` that are drawn again apart."""
+  """Adds the columns of a tokenizer on a text, whose `parts` are the strata of the bootstrap."""
   of = lambda above, below: lambda weights: (weights @ above) / max(weights @ below, 1)
   drawn = lambda statistic: stats.bootstrap(
     statistic, [one.sizes.size for one in parts], draws, over=OVER
@@ -154,7 +174,7 @@ def costs(
 def _add_parity(
   rows: Rows, where: Mapping[str, str], texts: Sequence[Segmented], options: ConfigDict
 ) -> None:
-  """Adds how unequal the texts' costs are."""
+  """Adds measures of how unequal the costs of the texts are."""
   what = 'tokens of texts that are translations' if options.parallel else 'tokens per byte'
   sizes = [one.sizes.sum() for one in texts] if options.parallel else None
   for column, statistic, note in PARITY:
@@ -179,12 +199,12 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
 TABLE = Table(
   'compare',
   measure,
-  'What tokenizers make of texts. Those that are named by their family are trained on other text '
-  'of the same kinds. ± is one standard error over blocks of at most 8 kB that are drawn again. '
-  'A word is what stands between whitespace. `renyi_efficiency` is the Rényi entropy of the ids '
-  'over the logarithm of the vocabulary; it can be raised without any use (see the tests on '
-  'duplicated tokens). `gini` and `parity_worst` compare the texts: their tokens if '
-  '`compare.parallel` says that they are translations of one another, else their tokens per byte.',
+  'How tokenizers cut texts. Families are trained on other text of the same kinds; files are used '
+  'as they are. ± is one standard error, from a bootstrap over blocks of at most 8 kB. A word is '
+  'text between whitespace. `renyi_efficiency` is the Rényi entropy of the ids divided by the '
+  'logarithm of the number of ids; a duplicated token raises it without any use. `gini` and '
+  '`parity_worst` compare the texts: their tokens if `compare.parallel` says that they are '
+  'translations of one another, otherwise their tokens per byte.',
   (
     'bytes_per_token',
     'tokens_per_word',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables `compression` and `transition`: what tokens that cross spaces save, and when to begin."""
+"""Tables `compression` and `transition`: tokens saved by crossing spaces, and when to begin."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -27,10 +27,11 @@ Sizes = np.ndarray  # int64 [D], tokens of each held-out document
 
 
 def check(config: ConfigDict, table: str) -> None:
-  """Raises InputError for texts that are not there, or tokens fewer than the bytes."""
+  """Raises InputError for texts that are not there."""
   with naming(f'{table}.texts'):
     for text in config[table].texts:
-      sources.open_source(text, 'test')
+      for split in ('train', 'test'):
+        sources.open_source(text, split)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -42,18 +43,35 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   for text in options.texts:
     held = _held_out(options, text)
     add = functools.partial(_add, rows, held)
-    words = np.array([pretokenizers.cut(document, RULE).size for document in held])
-    add({'text': text, 'tokenizer': 'bound'}, words, note=f'one token for each word; rule {RULE}')
+    of = lambda family, size: tokens[text, family][size]
+    rules = {outer_rule(of(family, size)[1]) for family in FAMILIES for size in options.vocab_sizes}
+    pieces = {
+      rule: np.array([pretokenizers.cut(document, rule).size for document in held])
+      for rule in sorted({RULE, *rules} - {'none'})
+    }
+    for rule, counts in pieces.items():
+      where = {'text': text, 'tokenizer': 'bound', 'rule': rule}
+      add(where, counts, note='one token for each piece of the rule')
     for size in options.vocab_sizes:
       for family in FAMILIES:
-        counts, made = tokens[text, family][size]
+        counts, made = of(family, size)
         where = {'text': text, 'vocab_size': size, 'tokenizer': family}
-        within, unsplit = (tokens[text, one][size][0] for one in FAMILIES[:2])
+        within, unsplit = (of(one, size)[0] for one in FAMILIES[:2])
         add(where, counts, within, about(made))
-        rows.add(where, 'share_of_bound', stats.ratio(words, counts, over=OVER), 'words per token')
+        rows.add(
+          where, 'share_of_bound', stats.ratio(pieces[RULE], counts, over=OVER), 'words per token'
+        )
+        if (own := outer_rule(made)) in pieces:
+          share = stats.ratio(pieces[own], counts, over=OVER)
+          rows.add(where, 'share_of_own_bound', share, 'pieces per token', f'rule {own}')
         fewer = stats.ratio(unsplit - counts, unsplit, over=OVER)
         rows.add(where, 'fewer_tokens_than_unsplit', fewer, 'share', 'than bpe_unsplit')
   return rows
+
+
+def outer_rule(tokenizer: Tokenizer) -> str:
+  """The rule between whose pieces no token of the tokenizer joins bytes."""
+  return getattr(tokenizer, 'outer_rule', getattr(tokenizer, 'rule', 'none'))
 
 
 def about(tokenizer: Tokenizer) -> str:
@@ -146,14 +164,14 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
       family: [(int(row.where['vocab_size']), row) for row in of(text=text, tokenizer=family)]
       for family in FAMILIES
     }
-    bound = [row.measured or 0.0 for row in of(text=text, tokenizer='bound')]
+    bound = [row.measured or 0.0 for row in of(text=text, tokenizer='bound', rule=RULE)]
     levels = dict(zip(['one token for each word'], bound))
     panels.append(
       plots.row_curves(
         text, 'ids of the vocabulary', 'bytes per token', series, levels=levels, log_x=True
       )
     )
-  caption = 'Bytes per token of held-out text; no tokenizer within words can pass the line.'
+  caption = 'Bytes per token of held-out text; no tokenizer within words can be above the line.'
   return {'compression.png': plots.Picture(caption, panels)}
 
 
@@ -166,7 +184,7 @@ def transition_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pi
   }
   title = f'SuperBPE of {config.transition.vocab_size:,} ids'
   panel = plots.row_curves(title, 'share learned within words', 'bytes per token', series)
-  caption = 'When the words are left too early or too late, the text is longer.'
+  caption = 'Text has more tokens if SuperBPE begins to cross words too early or too late.'
   return {'transition.png': plots.Picture(caption, [panel])}
 
 
@@ -174,12 +192,21 @@ COMPRESSION = Table(
   'compression',
   measure,
   'Bytes per token of held-out text by the size of the vocabulary. `bpe` stays within words (rule '
-  '`words`), `bpe_unsplit` knows no words, `superbpe` learns the first half of its tokens within '
+  '`words`), `bpe_unsplit` cuts no text, `superbpe` learns the first half of its tokens within '
   'words and the rest across them, `boundless` joins neighbouring words that are one token each '
-  'once their pair is the most frequent. `bound` is one token for each word: what any tokenizer '
-  'within words reaches at most; `share_of_bound` above 1 has passed it. `fewer_tokens` is '
-  'compared with `bpe` on the same documents. ± is one standard error over documents.',
-  ('bytes_per_token', 'fewer_tokens', 'fewer_tokens_than_unsplit', 'share_of_bound'),
+  'once their pair is the most frequent. `bound` has one token for each piece of a rule, the most '
+  'bytes per token of any tokenizer whose tokens stay within these pieces. `share_of_bound` is '
+  'relative to the bound of the rule `words`: above 1, text is shorter than within words is '
+  'possible. `share_of_own_bound` is relative to the bound of the rule that the tokenizer never '
+  'crosses, and at most 1. `fewer_tokens` is compared with `bpe` on the same documents. ± is one '
+  'standard error over documents.',
+  (
+    'bytes_per_token',
+    'fewer_tokens',
+    'fewer_tokens_than_unsplit',
+    'share_of_bound',
+    'share_of_own_bound',
+  ),
   check=functools.partial(check, table='compression'),
   pictures=pictures,
   sources=lambda config: config.compression.texts,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table `lib`: a lexicon that is learned by reading and forgetting, against dictionaries."""
+"""Table `lib`: LiB, which learns a lexicon by reading and forgetting, compared with BPE."""
 
 from collections.abc import Sequence
 
@@ -16,19 +16,20 @@ from lib.threads import on_all_cores
 from lib.tokenizers import Tokenizer, registry
 from lib.tokenizers.less_is_better import train_lib
 
-LIB, WITHIN = 'lib', 'bpe'
-OTHERS = (WITHIN, 'bpe_unsplit', 'superbpe')  # of the size that LiB has found
+LIB, WITHIN, UNSPLIT = 'lib', 'bpe', 'bpe_unsplit'
+OTHERS = (WITHIN, UNSPLIT, 'superbpe')  # of the size that LiB has found
 OVER = 'seeds×documents'
 
 
 def check(config: ConfigDict) -> None:
   """Raises InputError for a text that is not there."""
   with naming('lib.text'):
-    sources.open_source(config.lib.text, 'test')
+    for split in ('train', 'test'):
+      sources.open_source(config.lib.text, split)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """LiB of each seed, and the others at its size, on held-out text."""
+  """LiB of each seed, and other tokenizers with as many ids, on held-out text."""
   options, rows = config.lib, Rows('lib')
   held = sources.sample(sources.open_source(options.text, 'test'), options.test_bytes)
   seeds = range(config.seed, config.seed + options.seeds)
@@ -42,9 +43,11 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     each = stats.contributions(np.broadcast_to(sizes, counts.shape), counts)
     found = stats.crossed(each, OVER)
     rows.add(where, 'bytes_per_token', found, 'bytes/token', f'{note}; {sizes.sum():,} bytes')
-    fewer = stats.contributions(tokens[WITHIN] - counts, tokens[WITHIN])
     note = f'than bpe of as many ids within words, rule {RULE}'
-    rows.add(where, 'fewer_tokens', stats.crossed(fewer, OVER), 'share', note)
+    for column, other in (('fewer_tokens', WITHIN), ('fewer_tokens_than_unsplit', UNSPLIT)):
+      fewer = stats.contributions(tokens[other] - counts, tokens[other])
+      about_it = note if other == WITHIN else f'than {other} of as many ids'
+      rows.add(where, column, stats.crossed(fewer, OVER), 'share', about_it)
     fewer_types = [1 - one / other for one, other in zip(types[name], types[WITHIN], strict=True)]
     rows.add(where, 'types_used', stats.mean(types[name]), 'ids', 'that the held-out text has')
     rows.add(where, 'fewer_types', stats.mean(fewer_types), 'share', note)
@@ -91,19 +94,21 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   panel = plots.row_bars(
     'Fewer tokens than BPE within words', 'share', ['held-out text'], found, {}
   )
-  caption = 'How many tokens LiB saves, and the others at its size.'
+  caption = 'Tokens saved by LiB and by other tokenizers with as many ids.'
   return {'lib.png': plots.Picture(caption, [panel])}
 
 
 TABLE = Table(
   'lib',
   measure,
-  'LiB reads the text again and again, joins neighbours, rewards and forgets; the size of its '
-  'lexicon is an outcome, for which the others are trained as well. `types_used` are the ids that '
-  'the held-out text has. ± is one standard error over seeds × documents, or over seeds.',
+  'LiB reads the text repeatedly, joins neighbouring units, rewards useful units and forgets '
+  'others. The size of its lexicon is an outcome; the other tokenizers have as many ids. '
+  '`types_used` is the number of ids in the held-out text. ± is one standard error over seeds × '
+  'documents, or seeds.',
   (
     'bytes_per_token',
     'fewer_tokens',
+    'fewer_tokens_than_unsplit',
     'types_used',
     'fewer_types',
     'share_with_space',

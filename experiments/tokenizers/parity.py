@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table `parity`: BPE, and BPE whose merges are for the language that is dearest so far."""
+"""Table `parity`: BPE, and BPE that merges for the language that needs the most tokens so far."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,7 +23,7 @@ HELD_OUT = 3  # every third line is held out
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for texts that are no folder of two or more languages."""
+  """Raises InputError for texts that are no folder of two or more languages with enough lines."""
   options = config.parity
   if options.texts:
     with naming('parity.texts'):
@@ -33,6 +33,9 @@ def check(config: ConfigDict) -> None:
   if options.train_texts:
     with naming('parity.train_texts'):
       _shared(options)
+  if options.texts:
+    with naming('parity.texts'):
+      _lines(options)
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -40,18 +43,13 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   options, rows = config.parity, Rows('parity')
   if not options.texts:
     return rows
-  known = categories.open_categories(options.texts)
-  names = [*known] if not options.train_texts else _shared(options)
-  names = [
-    names[i] for i in np.unique(np.linspace(0, len(names) - 1, options.languages, dtype=int))
-  ]
-  lines = {name: b''.join(known[name]).splitlines(keepends=True) for name in names}
+  lines = _lines(options)
   parallel = {name: [b''.join(_part(one, held=False))] for name, one in lines.items()}
   held = {name: _part(one, held=True) for name, one in lines.items()}
   training: categories.Categories = parallel
   if options.train_texts:
     known = categories.open_categories(options.train_texts)
-    training = {name: categories.take(known[name], options.train_bytes) for name in names}
+    training = {name: categories.take(known[name], options.train_bytes) for name in lines}
   every = [document for documents in training.values() for document in documents]
   made = {
     PLAIN: train_bpe(every, options.vocab_size),
@@ -97,6 +95,18 @@ def _add_difference(
   rows.add({'tokenizer': EVEN}, 'gini_less_bpe', estimate, '', 'paired by line')
 
 
+def _lines(options: ConfigDict) -> dict[str, list[bytes]]:
+  """The lines of each language that is measured; raises InputError for fewer than HELD_OUT."""
+  known = categories.open_categories(options.texts)
+  names = [*known] if not options.train_texts else _shared(options)
+  chosen = np.unique(np.linspace(0, len(names) - 1, options.languages, dtype=int))
+  found = {names[i]: b''.join(known[names[i]]).splitlines(keepends=True) for i in chosen}
+  for name, lines in found.items():
+    if len(lines) < HELD_OUT:
+      raise InputError(f'{name!r} has {len(lines)} lines; {HELD_OUT} or more are needed.')
+  return found
+
+
 def _part(lines: Sequence[bytes], *, held: bool) -> list[bytes]:
   """The lines that are held out, or the others, from which tokenizers are learned."""
   return [line for i, line in enumerate(lines) if (i % HELD_OUT == HELD_OUT - 1) == held]
@@ -108,7 +118,9 @@ def _shared(options: ConfigDict) -> list[str]:
     {path.stem for path in categories.check(of)} for of in (options.texts, options.train_texts)
   )
   if len(one & other) < 2:
-    raise InputError(f'two or more names of parity.texts must be there; got {len(one & other)}.')
+    raise InputError(
+      f'two or more languages of parity.texts must have text to train on; got {len(one & other)}.'
+    )
   return sorted(one & other)
 
 
@@ -126,9 +138,10 @@ TABLE = Table(
   'BPE, and parity-aware BPE of the same size, which merges for the language whose parallel text '
   'is longest so far. Both learn within words on two lines in three of the translations, or on '
   'other text of the same languages, and are measured on the other lines. `gini` and '
-  '`parity_worst` are of the tokens that a whole text takes in each language: its bytes times the '
-  'tokens per byte of its held-out lines; 0 and 1 are equal. Both tokenizers are in '
-  'WORKDIR/tokenizers, for the grid. ± is one standard error over lines that are drawn again.',
+  '`parity_worst` compare the tokens of the whole text in each language: its bytes times the '
+  'tokens per byte of its held-out lines. They are 0 and 1 if languages are equal. Both '
+  'tokenizers are in WORKDIR/tokenizers, for the grid. ± is one standard error, from a bootstrap '
+  'over lines.',
   ('gini', 'gini_less_bpe', 'parity_worst', 'bytes_per_token'),
   check=check,
   pictures=pictures,

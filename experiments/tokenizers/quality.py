@@ -12,6 +12,7 @@ from experiments.tokenizer_names import is_file
 from lib import stats, tokenizers
 from lib.data import sources
 from lib.embeddings.learned import Learned
+from lib.errors import InputError
 from lib.models.decoder import LanguageModel
 from lib.report import plots
 from lib.report.results import Row, Rows, select
@@ -27,7 +28,12 @@ def check(config: ConfigDict) -> None:
   tokenizer_names.check_families('quality.tokenizers', options.tokenizers, options.vocab_size)
   with naming('quality.source'):
     sources.open_source(options.source, 'train')
-  equal_flops.check(_config(config), options, 'quality', options.vocab_size)
+  if {WITHIN, 'superbpe'} <= {*options.tokenizers} and _transition(options) == options.vocab_size:
+    raise InputError(
+      f'quality.transition: with {options.transition:g} superbpe is the same tokenizer as bpe; '
+      'choose a smaller share.'
+    )
+  equal_flops.check(_config(config), options, 'quality', options.vocab_size, 'quality.source')
 
 
 def _config(config: ConfigDict) -> ConfigDict:
@@ -38,7 +44,7 @@ def _config(config: ConfigDict) -> ConfigDict:
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Trains and scores the models; their bits and the cost of reading stand apart."""
+  """Trains and scores the models; bits per byte and the cost of reading are separate columns."""
   config, options = _config(config), config.quality
   made: dict[str, Tokenizer] = {}
   rows = Rows('quality', lambda where: not made[where['tokenizer']].lossless)
@@ -69,10 +75,15 @@ def _make(config: ConfigDict, run: Run, name: str) -> Tokenizer:
     source = sources.open_source(config.data.source, 'train')
     text = sources.sample(source, config.quality.learn_bytes)
     options = config.quality
-    late = {'transition': max(256, round(options.transition * options.vocab_size))}
-    return registry.train(name, text, options.vocab_size, **(late if name == 'superbpe' else {}))
+    late = {'transition': _transition(options)} if name == 'superbpe' else {}
+    return registry.train(name, text, options.vocab_size, **late)
 
   return coders.kept(run, f'quality-{name}', learn)
+
+
+def _transition(options: ConfigDict) -> int:
+  """The ids of SuperBPE that are learned within words."""
+  return max(256, round(options.transition * options.vocab_size))
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
@@ -95,7 +106,7 @@ TABLE = Table(
   measure,
   'Models over each tokenizer at equal FLOPs of training and equal bytes of context. Bits per byte '
   'say how good a model is, MFLOP per byte what it costs to read; neither says both. The gain is '
-  'over a unigram over the same tokens, which tokenizers alone change. `above_bpe` is the '
+  'over a unigram of the same tokens, whose own bits depend on the tokenizer. `above_bpe` is the '
   'difference from `bpe`, as a share of its bits. ± is one standard error over seeds × documents.',
   (BITS, GAIN, 'above_bpe', 'mflops_per_byte', 'bytes_per_token', 'steps', 'vocab_size'),
   check=check,

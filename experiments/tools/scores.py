@@ -71,7 +71,9 @@ def of_bytes(
   bits = lambda rows: sum(float(nats.sum()) for nats in rows) / LOG_2 / size
   yield f'{bits(found.nats):.4f} bits_per_byte_bytes, {LAWS[leak]}'
   yield f'{bits([loss.nats for loss in losses]):.4f} bits_per_byte_tokens, of the encoding'
-  yield f'{found.leak:.2e} leak_nats_per_token, to tokens that may not follow'
+  lost = found.leak_per_token()
+  error = '' if lost.sem is None else f'standard error {lost.sem:.1e} over {lost.n} documents; '
+  yield f'{lost.value:.2e} leak_nats_per_token, {error}to tokens that may not follow'
   yield f'{found.sum_error:.1e} next_byte_sum_error: |bytes + end + leak − 1|, at most'
   yield f'{found.evaluations / size:.2f} evaluations of the model for a byte'
 

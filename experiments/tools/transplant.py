@@ -11,8 +11,9 @@ origin.
 
 --trim keeps the tokens that a text uses, the tokens that they are merged from, all bytes and all
 special tokens, and then the lowest other ids until the number of rows is a multiple of 64. The text
-is encoded as before, and the logits of kept tokens do not change: not by a bit, if the old table
-has a multiple of 64 rows too.
+is encoded as before, and the logits of kept tokens are the same numbers, bit for bit if the old
+table has a multiple of 64 rows too. --trim and --expand take BPE: files of this project, and
+tokenizer.json that is byte-level or writes spaces as ▁.
 """
 
 import json
@@ -109,7 +110,7 @@ def transplanted(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, di
     copy_exact=COPY.value,
     seed=SEED.value,
   )
-  kept = new if EXPAND.value else given_tokenizer
+  kept = pieces.of_model(new) if EXPAND.value else given_tokenizer
   changed = put(model, kept, made.tables, pieces.match(old, new))
   if distilled:
     changed, *_ = distil(model, changed, texts or read_texts(LIMIT.value), seed=SEED.value)
@@ -139,7 +140,8 @@ def trimmed(model: TrainedModel, old: Dictionary) -> tuple[TrainedModel, dict]:
     f'less, {share:.1%}.'
   )
   report = {'old_ids': old.vocab_size, 'ids': len(kept), 'bytes_saved': saved}
-  return put(model, new, cut, kept), report | {'share_saved': round(share, 4)}
+  changed = put(model, pieces.of_model(new), cut, kept)
+  return changed, report | {'share_saved': round(share, 4)}
 
 
 def put(model: TrainedModel, new: Tokenizer, tables: Tables, matched: np.ndarray) -> TrainedModel:

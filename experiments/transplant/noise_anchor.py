@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table `noise_anchor`: how alike two spaces must be for a donor to be of use, and how alike
-trained models are.
+"""Table `noise_anchor`: how similar two spaces of rows must be for a donor to help, and how similar
+those of trained models are.
 
 Rows of both spaces are linear images of the same latent vectors, plus noise. A share of the rows
 is hidden from the methods, which then predict them from the donor's.
@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.recipe import Pictures, Run, Table
-from experiments.transplant import judge, replacement
+from experiments.recipe import Pictures, Run, Table, naming
+from experiments.transplant import replacement, scoring
 from lib import stats
 from lib.data import sources
+from lib.errors import InputError
 from lib.report import plots
 from lib.report.results import Row, Rows, select
 from lib.transplant import linear, sparse_codes
@@ -27,6 +28,7 @@ PREDICTORS: Mapping[str, Predict] = {
   'ridge': linear.ridge,
   'procrustes': linear.similarity,
 }
+ATOMS = {'omp8': 8, 'omp32': 32}  # rows that are combined; left out where rows are narrower
 HIDDEN = 0.2  # of the rows
 SHORTER = 0.75  # width of the narrow model
 
@@ -58,6 +60,20 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 NOTE = 'of the variance of hidden rows; below 0: worse than their mean'
 
 
+def check(config: ConfigDict) -> None:
+  """Raises InputError for models that cannot be trained, a missing text, or too few rows."""
+  replacement.check_own(config)
+  with naming('noise_anchor.other'):
+    sources.open_source(config.noise_anchor.other, 'train')
+  for field, count in (
+    ('noise_anchor.rows', config.noise_anchor.rows), ('old.vocab_size', config.old.vocab_size),
+  ):  # fmt: skip
+    if (shown := count - round(HIDDEN * count)) < config.base.dim:
+      raise InputError(
+        f'{field}: {shown} rows are not hidden, fewer than base.dim={config.base.dim}; give more.'
+      )
+
+
 def synthetic(
   seed: int, noise: float, count: int, latent: int, dim: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +97,7 @@ def explained(
     hidden, anchors = np.split(order, [round(HIDDEN * len(base))])
     apart = ((base[hidden] - base[anchors].mean(axis=0)) ** 2).sum()
     for method, predict in PREDICTORS.items():
-      if method == 'omp32' and min(donor.shape[1], len(anchors)) < 32:
+      if ATOMS.get(method, 0) > min(donor.shape[1], len(anchors)):
         continue
       made = predict(donor[anchors], base[anchors], donor[hidden])
       found.setdefault(method, []).append(1 - ((made - base[hidden]) ** 2).sum() / apart)
@@ -90,19 +106,19 @@ def explained(
 
 def trained_pairs(config: ConfigDict, run: Run) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
   """Donor and base tables of models with one tokenizer that differ in seed, width or text."""
-  tokenizer = judge.old_tokenizer(config)
-  prose = judge.old_text(config)
+  tokenizer = scoring.old_tokenizer(config)
+  prose = scoring.old_text(config)
   code = sources.open_source(config.noise_anchor.other, 'train')
   train = lambda name, documents, **changes: [
     one.model.embedding_tables().input.astype(np.float64)
-    for one in judge.train(config, run, f'transplant/{name}', tokenizer, documents, **changes)
+    for one in scoring.train(config, run, f'transplant/{name}', tokenizer, documents, **changes)
   ]
   narrow = round(SHORTER * config.base.dim / config.base.heads / 2) * 2 * config.base.heads
   base = train('old', prose)
   donors = {
-    'seeds': train('seeds', prose, another=judge.ANOTHER),
-    'widths': train('widths', prose, another=judge.ANOTHER, dim=narrow),
-    'texts': train('texts', code, another=judge.ANOTHER, text=config.noise_anchor.other),
+    'seeds': train('seeds', prose, another=scoring.ANOTHER),
+    'widths': train('widths', prose, another=scoring.ANOTHER, dim=narrow),
+    'texts': train('texts', code, another=scoring.ANOTHER, text=config.noise_anchor.other),
   }
   return {pair: list(zip(own, base, strict=True)) for pair, own in donors.items()}
 
@@ -132,7 +148,7 @@ TABLE = Table(
   '`pair`: two trained models over one tokenizer that differ in seed, width or text; '
   'noise_over_signal is where they lie on the synthetic axis.',
   ('share_explained', 'noise_over_signal'),
-  check=replacement.check_own,
+  check=check,
   pictures=pictures,
   sources=lambda config: (config.data.source, config.noise_anchor.other),
 )

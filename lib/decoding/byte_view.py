@@ -11,6 +11,7 @@ at a node is in no text, so the laws of the next byte add up to less than 1 by a
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -234,7 +235,8 @@ class ByteTexts:
     vocabulary: of the model.
     law: of the model. It is asked once for each node.
     count: number of texts.
-    beam: the most nodes of a text, the heaviest; None for all, which is exact.
+    beam: the most nodes of a text that are kept, by the probability of the tokens that continue
+      the text after them; None for all, which is exact.
     strict: refuse a text that no tokens cover; else its probability is 0, and its laws are zeros.
 
   Attributes:
@@ -304,9 +306,9 @@ class ByteTexts:
     """
     texts, nodes, weights = [], [], []
     for text, byte in zip(which, bytes_, strict=True):
-      read, kept, total = self._text[text], [], 0.0
+      read, total = self._text[text], 0.0
       read.append(byte)
-      new = []
+      beyond: list[tuple[float, _Live, int]] = []  # mass, a node, and a token to append or −1
       for one in self._live[text]:
         held = bytes(read[one.node.place :])
         first, stop = self._vocabulary.words.interval(held)
@@ -314,11 +316,11 @@ class ByteTexts:
         if mass > 0:
           total += mass
           exact, after, _, _ = self._vocabulary.split(held)
-          if exact >= 0 and one.row[exact] > 0:
-            token = int(self._vocabulary.words.order[exact])
-            new.append((self._vocabulary.child(one.node, token), one.weight * one.row[exact]))
-          if after.size and mass > one.weight * (one.row[exact] if exact >= 0 else 0):
-            kept.append(one)
+          ending = one.weight * float(one.row[exact]) if exact >= 0 else 0.0
+          if ending > 0:
+            beyond.append((ending, one, int(self._vocabulary.words.order[exact])))
+          if after.size and mass > ending:
+            beyond.append((mass - ending, one, -1))
       if not total and not self._strict:
         self.log_probability[text], self._live[text] = -np.inf, []
         continue
@@ -327,16 +329,17 @@ class ByteTexts:
       self.log_probability[text] += np.log(total)
       self._leaking[text] = 0
       if self._beam is not None:
-        new.sort(key=lambda pair: -pair[1])
-        new = new[: self._beam]
-        kept = sorted(kept, key=lambda one: -one.weight)[: self._beam]
-      for one in kept:
+        beyond.sort(key=operator.itemgetter(0), reverse=True)
+        ended = [one for one in beyond if one[2] >= 0][:1]  # any bytes may follow this one
+        beyond = ended + [one for one in beyond if one not in ended][: self._beam - len(ended)]
+      self._live[text] = [one for _, one, token in beyond if token < 0]
+      for one in self._live[text]:
         one.weight /= total
-      self._live[text] = kept
-      for node, weight in new:
-        texts.append(text)
-        nodes.append(node)
-        weights.append(weight / total)
+      for mass, one, token in beyond:
+        if token >= 0:
+          texts.append(text)
+          nodes.append(self._vocabulary.child(one.node, token))
+          weights.append(mass / total)
     self._add(texts, nodes, weights)
 
   def nats(self, strings: Sequence[bytes]) -> list[np.ndarray]:

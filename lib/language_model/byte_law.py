@@ -13,7 +13,7 @@ import functools
 import itertools
 import operator
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numba
 import numpy as np
 
+from lib import stats
 from lib.decoding.byte_view import ByteTexts, Node, Vocabulary, not_covered
 from lib.errors import InputError
 from lib.language_model import tree_law
@@ -34,7 +35,8 @@ from lib.tokenizers.base import Dictionary, Tokenizer
 TEXTS = 32  # read in parallel
 TOGETHER = 8  # texts whose windows begin again at once
 CHECKED = 64  # bytes after which the sum of a law is computed
-WIDE = 4  # slots, as a multiple of the context
+FEW = 8  # nodes of each text that are asked for at once
+WIDE = 2  # slots, as a multiple of the context
 
 
 class _Read(NamedTuple):
@@ -70,61 +72,91 @@ class CachedLaw:
     for text in texts:
       self._used[text], self._read[text] = 0, weakref.WeakKeyDictionary()
 
-  def _missing(self, text: int, node: Node) -> list[Node]:
-    """The node and its ancestors that are not read yet in its window, oldest first."""
-    number, start = tree_law.window(node.depth, self._model.context)
-    found: list[Node] = []
-    one: Node | None = node
-    while one is not None and one.depth >= start:
-      known = self._read[text].get(one)
-      if known is not None and known.window == number:
-        break
-      found.append(one)
-      one = one.parent
-    return found[::-1]
+  def _missing(self, text: int, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes, of one window, and their ancestors that it lacks: parents before children."""
+    number, start = tree_law.window(nodes[0].depth, self._model.context)
+    found: dict[Node, None] = {}
+    for node in nodes:
+      path: list[Node] = []
+      one: Node | None = node
+      while one is not None and one.depth >= start and one not in found:
+        known = self._read[text].get(one)
+        if known is not None and known.window == number:
+          break
+        path.append(one)
+        one = one.parent
+      found |= dict.fromkeys(reversed(path))
+    return [*found]
 
   def __call__(self, texts: Sequence[int], nodes: Sequence[Node]) -> np.ndarray:
     """P(token | tokens of a node), float64 [n, V]."""
     out = np.zeros((len(nodes), self._model.module.embedding.vocab_size))
+    windows = [tree_law.window(node.depth, self._model.context)[0] for node in nodes]
     waiting = list(range(len(nodes)))
-    while waiting:  # one node of each text at a time
-      now = {texts[i]: i for i in reversed(waiting)}
-      waiting = [i for i in waiting if now[texts[i]] != i]
-      paths = {text: self._missing(text, nodes[i]) for text, i in now.items()}
-      long = [text for text, path in paths.items() if len(path) != 1]
+    while waiting:  # a few nodes of each text at a time, of one window
+      now: dict[int, list[int]] = {}
+      for i in waiting:
+        some = now.setdefault(texts[i], [i])
+        if i not in some and len(some) < FEW and windows[i] == windows[some[0]]:
+          some.append(i)
+      asked = {text: {nodes[i]: i for i in some} for text, some in now.items()}
+      paths = {text: self._missing(text, [*some]) for text, some in asked.items()}
+      crowded = lambda text: self._used[text] + len(paths[text]) >= self._slots
+      full = [text for text in paths if crowded(text)]
+      self._make_room(full)
+      for text in full:
+        paths[text] = self._missing(text, [*asked[text]])
+        if crowded(text):  # one node at a time
+          self.reset([text])
+          asked[text] = dict([*asked[text].items()][:1])
+          paths[text] = self._missing(text, [*asked[text]])
+      waiting = [i for i in waiting if nodes[i] not in asked[texts[i]]]
+      for least in (1, FEW):  # of all texts at once
+        part = {text: path for text, path in paths.items() if len(path) <= least}
+        paths = {text: path for text, path in paths.items() if text not in part}
+        self._extend(part, asked, out, self._texts, least)
+      long = [*paths]
       for begin in range(0, len(long), TOGETHER):
-        part = long[begin : begin + TOGETHER]
-        self._extend({text: paths.pop(text) for text in part}, now, out, TOGETHER)
-      if paths:
-        self._extend(paths, now, out, self._texts)
+        part = {text: paths[text] for text in long[begin : begin + TOGETHER]}
+        self._extend(part, asked, out, TOGETHER)
     return out
 
   def _extend(
-    self, paths: Mapping[int, list[Node]], now: Mapping[int, int], out: np.ndarray, rows: int
-  ) -> None:
-    """Reads the nodes of the path of each text, and writes the law after the last one."""
-    last = {text: path[-1] for text, path in paths.items()}
-    length = power_of_two(max(map(len, paths.values())))
-    full = [text for text in paths if self._used[text] + length > self._slots]
-    self._make_room(full)
-    if crowded := [text for text in full if self._used[text] + length > self._slots]:
-      self.reset(crowded)
-    paths = {**paths, **{text: self._missing(text, last[text]) for text in full}}
-    length = power_of_two(max(map(len, paths.values())))
+    self, paths: Mapping[int, list[Node]], asked: Mapping[int, Mapping[Node, int]],
+    out: np.ndarray, rows: int, least: int = 1,
+  ) -> None:  # fmt: skip
+    """Reads new nodes of some texts, and writes the laws at those that are asked for.
+
+    Args:
+      paths: the new nodes of each text, parents before children.
+      asked: of each text, node -> row of `out`.
+      out: [n, V].
+      rows: of the batch: all texts, or `TOGETHER`.
+      least: columns of the batch, at least.
+    """
+    if not paths:
+      return
+    length = max(least, power_of_two(max(map(len, paths.values()))))
+    length = min(length, self._slots - 1)  # a batch of all slots is for an empty cache
     which = np.arange(rows) if rows == self._texts else np.resize([*paths], rows)
     ids, places = (np.zeros((rows, length), np.int32) for _ in range(2))
     mask = np.zeros((rows, length, self._slots), bool)
     mask[:, :, 0] = True  # padding sees something
     counts = np.zeros(rows, np.int32)
+    wanted = np.zeros((rows, min(length, FEW)), np.int32)
     row_of: dict[int, int] = {}
     for row, text in enumerate(which.tolist()):
-      path = paths.get(text, [])
+      if text not in paths:
+        continue
+      path = paths[text]
       first_row = row_of.setdefault(text, row)
       if first_row != row:  # the same text again, to fill up
-        for array in (ids, places, mask, counts):
+        for array in (ids, places, mask, counts, wanted):
           array[row] = array[first_row]
         continue
       counts[row] = len(path)
+      places_of = {node: at for at, node in enumerate(path)}
+      wanted[row, : len(asked[text])] = [places_of[node] for node in asked[text]]
       for at, node in enumerate(path):
         number, start = tree_law.window(path[-1].depth, self._model.context)
         slot = int(self._used[text]) + at
@@ -138,16 +170,16 @@ class CachedLaw:
     self._cache = self._cache._replace(lengths=jnp.asarray(self._used))
     step = _step(self._model.module, rows == self._texts)
     logits, self._cache = step(
-      self._model.variables, ids, places, mask, counts, which.astype(np.int32), self._cache
+      self._model.variables, ids, places, mask, counts, wanted, which.astype(np.int32), self._cache
     )
     found = np.asarray(logits)
     for text, path in paths.items():
       self._used[text] += len(path)
       self.tokens += len(path)
-      scores = found[row_of[text]]
-      # Sums of the same rounded exponentials: the law adds up to 1 in float64.
-      exps = np.exp(scores - scores.max()).astype(np.float64)
-      out[now[text]] = exps / exps.sum()
+      for scores, place in zip(found[row_of[text]], asked[text].values()):
+        # Sums of the same rounded exponentials: the law adds up to 1 in float64.
+        exps = np.exp(scores - scores.max()).astype(np.float64)
+        out[place] = exps / exps.sum()
 
   def _make_room(self, texts: Sequence[int]) -> None:
     """Keeps of each text the nodes of its last two windows that are still in use."""
@@ -180,22 +212,20 @@ def _compact(cache: Cache, lengths: jax.Array, path: jax.Array) -> Cache:
 def _step(module: LanguageModel, every: bool) -> Any:
   """Reads new tokens of all texts, or of some; compiled once for each module."""
 
-  def logits_after(bound, ids, places, mask, last, cache):
+  def logits_after(bound, ids, places, mask, wanted, cache):
     hidden, cache = bound.extend(ids, places, mask, cache, None)
-    hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)
-    return bound.embedding.logits(hidden, None)[:, 0], cache
+    hidden = jnp.take_along_axis(hidden, wanted[..., None], axis=1)
+    return bound.embedding.logits(hidden, None), cache
 
-  @functools.partial(jax.jit, donate_argnums=6)
-  def step(variables, ids, places, mask, counts, which, cache):
+  @functools.partial(jax.jit, donate_argnums=7)
+  def step(variables, ids, places, mask, counts, wanted, which, cache):
     part = cache
     if not every:
       part = Cache(cache.keys[:, which], cache.values[:, which], *(one[which] for one in cache[2:]))
     before = part.lengths
     logits, part = cast(
       tuple[jax.Array, Cache],
-      module.apply(
-        variables, ids, places, mask, jnp.maximum(counts - 1, 0), part, method=logits_after
-      ),
+      module.apply(variables, ids, places, mask, wanted, part, method=logits_after),
     )
     part = part.rollback(before + counts)
     if every:
@@ -237,7 +267,7 @@ def vocabulary(model: TrainedModel, every: bool = False) -> Vocabulary:
   if key not in known:
     follow = covers.follow(tokenizer)
     assert isinstance(tokenizer, Dictionary)
-    pieces = [*tokenizer.pieces, *[b''] * (size - tokenizer.vocab_size)]
+    pieces = [*covers.spelled(tokenizer), *[b''] * (size - tokenizer.vocab_size)]
     pieces = [b'' if token in blank else piece for token, piece in enumerate(pieces)]
     follow = covers.Anything(pieces) if every else _Longer(follow, len(pieces))
     known[key] = Vocabulary(pieces, follow, model.ends)
@@ -253,7 +283,7 @@ class _Longer:
   def __init__(self, follow: covers.Follow, size: int):
     self._follow, self._size, self.start = follow, size, follow.start
     self.after, self.certain = follow.after, follow.certain
-    self._row = functools.cache(self._allowed)
+    self._row = functools.lru_cache(1 << 12)(self._allowed)
 
   def allowed(self, state: covers.State) -> np.ndarray:
     """The same tokens, bool [V of the model]."""
@@ -268,17 +298,21 @@ class ByteLoss(NamedTuple):
   """How a model scores some texts byte by byte.
 
   Attributes:
-    nats: of each byte of each text, float64 [bytes] each: −log P(byte | bytes before).
-    evaluations: nodes at which the model was asked.
-    leak: −log of the probability that the model gives to tokens that may follow and to the end,
-      in nats: the mean over the tokens of the texts' own encodings.
-    sum_error: the most by which the laws of the next byte, with the leak, differ from a sum of 1.
+    nats: −log P(byte | bytes before) of each byte, float64 [bytes] of each text.
+    evaluations: nodes at which the model was evaluated.
+    leak: before each token of the text's own encoding, −log of the probability of all tokens that
+      may follow and of the end: nats, float64 [tokens] of each text.
+    sum_error: the largest |bytes + end + leak − 1| over the distributions that were checked.
   """
 
   nats: list[np.ndarray]
   evaluations: int
-  leak: float
+  leak: list[np.ndarray]
   sum_error: float
+
+  def leak_per_token(self, groups: Sequence[Hashable] | None = None) -> stats.Estimate:
+    """The mean of a token, with its error over groups of texts, by default over texts."""
+    return stats.ratio([one.sum() for one in self.leak], [one.size for one in self.leak], groups)
 
 
 def byte_loss(model: TrainedModel, texts: Sequence[bytes], renormalise: bool = False) -> ByteLoss:
@@ -300,10 +334,9 @@ def byte_loss(model: TrainedModel, texts: Sequence[bytes], renormalise: bool = F
   nats, errors = zip(*(one.nats(renormalise) for one in sums)) if sums else ((), ())
   assert model.tokenizer
   lengths = [model.tokenizer.cover(text)[1] for text in texts]
-  own = [one.mass[one.along(some)] for one, some in zip(sums, lengths, strict=True)]
-  leaks = -np.log(np.concatenate([np.ones(0), *own]))
+  leak = [-np.log(one.mass[one.along(some)]) for one, some in zip(sums, lengths, strict=True)]
   count = sum(len(one.asked) for one in sums)
-  return ByteLoss([*nats], count, float(leaks.sum()) / max(len(leaks), 1), max(errors, default=0.0))
+  return ByteLoss([*nats], count, leak, max(errors, default=0.0))
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True)

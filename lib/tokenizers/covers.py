@@ -9,7 +9,8 @@ over its covers (arXiv 2410.09303, 2506.14123).
 Whether a token may follow is told by a state of finite size for
   tokens that are cut anywhere (bytes, characters),
   BPE: two neighbours are checked at a time, within the pieces of a pretokenizer,
-  the longest match: earlier tokens must not have a longer match.
+  the longest match: earlier tokens must not have a longer match,
+  the best score (unigram): the best ways to the places within reach of the next token.
 A pretokenizer can place a cut by what comes later. Then both are followed, and a token may follow
 if some text after it makes the cuts that it needs.
 """
@@ -26,10 +27,12 @@ from lib.tokenizers import bpe_apply, merge_lists, pretokenizers
 from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.bpe import BPE
 from lib.tokenizers.characters import Characters
+from lib.tokenizers.covers_by_score import BestScore
 from lib.tokenizers.covers_in_pieces import Pieces
 from lib.tokenizers.foreign import ByteLevel
 from lib.tokenizers.lzw import LZW
 from lib.tokenizers.ranks import Ranks
+from lib.tokenizers.sentencepiece import SPACE, SentencePiece
 
 State = Any  # hashable
 
@@ -190,10 +193,10 @@ class Words:
     return self._intervals.get(start, (0, 0))
 
 
-# Why the encodings of a family cannot be followed by a state of finite size.
+# Why no rule here follows the encodings of a family.
 REASONS = {
-  'sentencepiece': 'the cut of the best score can change any number of tokens before it',
-  'wordpiece': 'a long word is cut again after 64 bytes, which its tokens do not show',
+  'sentencepiece': 'this SentencePiece model is not a plain unigram model',
+  'wordpiece': 'no rule here follows words that are cut again after 64 bytes',
 }
 UNKNOWN = 'no rule says which of its tokens may follow each other'
 
@@ -206,7 +209,7 @@ def follow(tokenizer: Tokenizer) -> Follow:
       reach.
   """
   refused = f'the bytes of {tokenizer.family} tokens cannot be read one by one: '
-  use = '; use bytes, BPE, or a dictionary of longest matches.'
+  use = '; use bytes, BPE, a unigram model, or a dictionary of longest matches.'
   if not tokenizer.lossless:
     raise InputError(f'{refused}it is not lossless{use}')
   if isinstance(tokenizer, Characters):
@@ -217,6 +220,8 @@ def follow(tokenizer: Tokenizer) -> Follow:
     return _by_merges(tokenizer.tables, tokenizer.pieces, tokenizer.rule, refused)
   if isinstance(tokenizer, Ranks):
     return _by_merges(tokenizer.tables, tokenizer.pieces, tokenizer.rule, refused)
+  if isinstance(tokenizer, SentencePiece) and tokenizer.unigram_scores is not None:
+    return BestScore(tokenizer.pieces, tokenizer.unigram_scores, tokenizer.byte_ids, SPACE)
   if isinstance(tokenizer, ByteLevel):
     merges = merge_lists.of(tokenizer).merges
     pairs = np.column_stack([merges[:, :2], np.arange(len(merges))]).astype(np.int32)
@@ -228,6 +233,15 @@ def follow(tokenizer: Tokenizer) -> Follow:
   if isinstance(tokenizer, Dictionary) and type(tokenizer) in (Dictionary, BPE, LZW):
     return LongestMatch(tokenizer.pieces)
   raise InputError(f'{refused}{REASONS.get(tokenizer.family, UNKNOWN)}{use}')
+
+
+def spelled(tokenizer: Dictionary) -> list[bytes]:
+  """The bytes of each id, of ids with the same bytes only of the one that texts have."""
+  single = set(tokenizer.byte_ids.tolist()) if isinstance(tokenizer, SentencePiece) else set()
+  first: dict[bytes, int] = {}
+  for token in sorted(range(tokenizer.vocab_size), key=single.__contains__):
+    first.setdefault(tokenizer.pieces[token], token)
+  return [piece if first[piece] == i else b'' for i, piece in enumerate(tokenizer.pieces)]
 
 
 def _rule_of(tokenizer: ByteLevel) -> str:

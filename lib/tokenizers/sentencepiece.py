@@ -9,6 +9,7 @@ import functools
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,20 @@ class SentencePiece(utf8.TextDictionary):
     ids = [self._processor.piece_to_id(f'<0x{byte:02X}>') for byte in range(256)]
     return np.array([i if self._processor.is_byte(i) else -1 for i in ids], np.int32)
 
+  @functools.cached_property
+  def unigram_scores(self) -> np.ndarray | None:
+    """Log-probabilities of the pieces of a unigram model, float32 [V], and −inf for other ids.
+
+    None for a model of BPE, and for one with pieces that are always or never taken.
+    """
+    model = parsed(self.model_proto)
+    kinds = {piece.type for piece in model.pieces}
+    normal, unknown, control, byte = 1, 2, 3, 6  # in sentencepiece_model.proto
+    if model.trainer_spec.model_type != 1 or not kinds <= {normal, unknown, control, byte}:
+      return None
+    scores = [piece.score if piece.type == normal else -np.inf for piece in model.pieces]
+    return np.array(scores, np.float32)
+
   def encode_text(self, text: str) -> list[int]:
     """Returns the model's ids."""
     return self._processor.encode(text)
@@ -107,12 +122,17 @@ def places(model, text: str) -> tuple[list[int], list[int]]:
   return [piece.id for piece in pieces], stops.tolist()
 
 
-def changes_text(model_proto: bytes) -> bool:
-  """Whether a model has rules for characters, or adds or drops spaces."""
+def parsed(model_proto: bytes) -> Any:
+  """The fields of a serialised model."""
   from sentencepiece import sentencepiece_model_pb2
 
   # The module makes its classes when it is imported.
-  model = sentencepiece_model_pb2.ModelProto.FromString(model_proto)  # type: ignore[attr-defined]
+  return sentencepiece_model_pb2.ModelProto.FromString(model_proto)  # type: ignore[attr-defined]
+
+
+def changes_text(model_proto: bytes) -> bool:
+  """Whether a model has rules for characters, or adds or drops spaces."""
+  model = parsed(model_proto)
   rules = model.normalizer_spec
   return bool(
     rules.precompiled_charsmap

@@ -65,6 +65,13 @@ def dictionary(tokenizer: Tokenizer | None, which: str) -> Dictionary:
   return tokenizer
 
 
+def of_model(tokenizer: Dictionary) -> Tokenizer:
+  """The tokenizer of a model whose pieces these are: the reverse of `dictionary`."""
+  if isinstance(tokenizer, Metaspace):
+    return Foreign(tokenizer.content, '.json')
+  return tokenizer
+
+
 def match(old: Dictionary, new: Dictionary) -> np.ndarray:
   """The old id with the bytes of each new id, int64 [V′]; −1 where there is none.
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Larger and smaller vocabularies of a BPE tokenizer: with another's tokens, or a text's alone.
+"""Larger and smaller BPE vocabularies: with the tokens of another one, or only those of a text.
 
-BPE takes the first merge that applies, again and again, and undoes none. So all merges that a text
-goes through are in the trees of its tokens, and without the other merges it is cut the same way.
+BPE applies the first merge that it can, again and again, and undoes none. So every merge that is
+applied to a text makes one of its tokens or a part of one, and without all other merges the text is
+cut in the same way.
 """
 
 import json
@@ -14,7 +15,7 @@ import numpy as np
 from lib.errors import InputError
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.bpe import BPE
-from lib.tokenizers.foreign import ByteLevel
+from lib.tokenizers.foreign import ByteLevel, Foreign, JsonDictionary, Metaspace
 
 MULTIPLE = 64  # of the rows of a smaller table: XLA then multiplies them as those of a larger one
 
@@ -23,13 +24,18 @@ def union(old: Dictionary, new: Dictionary) -> Dictionary:
   """The old tokenizer with the tokens of the new one after its own, and their merges after its own.
 
   Raises:
-    InputError: tokenizers that are not BPE, or over other bytes.
+    InputError: tokenizers that are not BPE, have different bytes, or write bytes differently.
   """
   if isinstance(old, BPE) and isinstance(new, BPE) and old.encoder == new.encoder == 'merges':
     return _union_of_ours(old, new)
   if isinstance(new, BPE):
     new = ByteLevel(new.to_json().encode())
   rules, more = _rules(old), _rules(new)
+  if type(old) is not type(new):
+    raise InputError(
+      'one of the two tokenizers is byte-level, the other one writes spaces as ▁: their tokens '
+      'cannot be joined.'
+    )
   vocab, merges = rules['model']['vocab'], _merges(rules)
   names = {token['content'] for token in rules['added_tokens']} | vocab.keys()
   special = {token['content'] for token in more['added_tokens']}
@@ -42,7 +48,7 @@ def union(old: Dictionary, new: Dictionary) -> Dictionary:
   rules['model']['merges'] = [
     *merges, *(pair for pair in _merges(more) if pair not in known and _made(pair) in vocab)
   ]  # fmt: skip
-  return ByteLevel(json.dumps(rules).encode())
+  return _written(old, rules)
 
 
 def _union_of_ours(old: BPE, new: BPE) -> BPE:
@@ -65,16 +71,20 @@ def _union_of_ours(old: BPE, new: BPE) -> BPE:
 def trim(
   tokenizer: Dictionary, texts: Sequence[bytes], keep: Collection[int] = ()
 ) -> tuple[Dictionary, np.ndarray]:
-  """The tokenizer with the tokens that texts use alone, and their old ids, ascending, int64 [V'].
+  """The tokenizer with only the tokens that texts use, and their old ids, ascending, int64 [V'].
 
-  Kept are also the tokens that are merged into them, all single bytes, all added tokens, the ids
-  `keep`, and those of the lowest ids, until their number is a multiple of `MULTIPLE`. The texts
-  have the same pieces as before; any other text can still be written.
+  Also kept are the tokens that are merged into them, all single bytes, all added tokens, the ids
+  `keep`, and then the lowest other ids until the number is a multiple of `MULTIPLE`. The texts
+  have the same pieces as before; any other text can still be written. A tokenizer.json that puts
+  a space before each text keeps the tokens of the texts with that space and without it.
 
   Raises:
     InputError: a tokenizer that is not BPE.
   """
-  used = {int(i) for ids in tokenizer.encode_batch(texts) for i in np.unique(ids)} | set(keep)
+  coded = tokenizer.encode_batch(texts)
+  if isinstance(tokenizer, Metaspace):
+    coded += Foreign(tokenizer.content, '.json').encode_batch(texts)
+  used = {int(i) for ids in coded for i in np.unique(ids)} | set(keep)
   used |= {i for i in range(tokenizer.vocab_size) if tokenizer.lengths[i] == 1}
   if isinstance(tokenizer, BPE) and tokenizer.encoder == 'merges':
     own: list[tuple[int, int]] = [(a, b) for a, b in tokenizer.merges.tolist()]
@@ -105,7 +115,7 @@ def trim(
     token['id'] = place[token['id']]
   if rules.get('post_processor'):
     rules['post_processor'] = _renumbered(rules['post_processor'], place.__getitem__)
-  return ByteLevel(json.dumps(rules).encode()), np.array(kept, np.int64)
+  return _written(tokenizer, rules), np.array(kept, np.int64)
 
 
 def _by_result(merges: Iterable[tuple[int, tuple[int, int]]]) -> Mapping[int, list[int]]:
@@ -138,15 +148,21 @@ def _closure(
 
 
 def _rules(tokenizer: Dictionary) -> dict[str, Any]:
-  """The content of a tokenizer.json of byte-level BPE."""
-  content = tokenizer.content if isinstance(tokenizer, ByteLevel) else b'{}'
+  """The content of a tokenizer.json of BPE."""
+  content = tokenizer.content if isinstance(tokenizer, JsonDictionary) else b'{}'
   rules = json.loads(content.decode('utf-8-sig'))
   if rules.get('model', {}).get('type') != 'BPE':
     raise InputError(
-      f'only the vocabulary of a BPE tokenizer can be changed, in our files or a byte-level '
-      f'tokenizer.json; got a {tokenizer.family} tokenizer.'
+      f'only the vocabulary of a BPE tokenizer can be changed, in our files or a tokenizer.json; '
+      f'got a {tokenizer.family} tokenizer.'
     )
   return rules
+
+
+def _written(tokenizer: Dictionary, rules: Mapping[str, Any]) -> JsonDictionary:
+  """The tokenizer of other rules, which write bytes as `tokenizer` does."""
+  kind = Metaspace if isinstance(tokenizer, Metaspace) else ByteLevel
+  return kind(json.dumps(rules).encode())
 
 
 def _merges(rules: Mapping[str, Any]) -> list[tuple[str, str]]:

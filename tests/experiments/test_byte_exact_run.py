@@ -47,9 +47,9 @@ def test_bytes_of_trained_models(smoke):
   [mixture] = of('ensemble', 'bits_per_byte', model='mixture')
   assert mixture <= np.mean(single) + 1e-9  # by convexity, for each text
   nats = of('cut', 'nats_of_16_bytes', cut='any')
-  assert len(nats) == 4
+  assert len(nats) == 5
   nats += of('fim', 'nats_of_middle')
-  assert len(nats) == 8
+  assert len(nats) == 10
   assert np.isfinite(nats).all()
 
 

@@ -5,17 +5,19 @@ import base64
 
 import jax
 import pytest
+import regex
 
 from configs import common, tokenizers
 from experiments.recipe import Run
 from experiments.tokenizers import compare, parity
 from experiments.tokenizers.recipe import RECIPE
 from lib import memory
+from lib.data import sources
 from lib.errors import InputError
 from lib.parallel import sharding
 from lib.report import plots
 from lib.report.results import select
-from lib.tokenizers import registry
+from lib.tokenizers import pretokenizers, registry
 from lib.tokenizers.bpe import train_bpe
 from tests.helpers import addresses, byte_models
 
@@ -56,15 +58,34 @@ def test_without_texts_of_languages_parity_is_not_run(smoke):
 
 
 def test_tokenizers_within_words_stay_below_the_bound_and_the_first_transition_is_bpe(smoke):
-  for row in select(smoke[0], 'compression', 'share_of_bound', tokenizer='bpe'):
+  of = lambda column, **where: select(smoke[0], 'compression', column, **where)
+  rules = {'bpe': 'words', 'superbpe': 'digits_punct', 'boundless': 'digits_punct'}
+  bounds = {row.where['rule']: row.measured for row in of('bytes_per_token', tokenizer='bound')}
+  text = [*map(bytes.decode, sources.sample(sources.open_source('stdlib/prose', 'test'), 40_000))]
+  for rule, bound in bounds.items():  # as the library `regex` cuts the text
+    cuts = sum(
+      len([piece for piece in regex.split(f'({pretokenizers.RULES[rule]})', one) if piece])
+      for one in text
+    )
+    assert bound == pytest.approx(sum(len(one.encode()) for one in text) / cuts)
+  assert {*bounds} == {*rules.values()}
+  shares = of('share_of_own_bound')
+  assert {row.where['tokenizer'] for row in shares} == {*rules}
+  for row in shares:
     assert 0 < row.measured < 1
+    [own] = of('bytes_per_token', **row.where)
+    assert row.measured == pytest.approx(own.measured / bounds[rules[row.where['tokenizer']]])
+  for row in of('share_of_bound'):
+    [own] = of('bytes_per_token', **row.where)
+    assert row.measured == pytest.approx(own.measured / bounds['words'])
   assert select(smoke[0], 'transition', 'fewer_tokens', share=1.0)[0].measured == 0
 
 
 @pytest.mark.parametrize('scale', common.SCALES)
-def test_every_scale_builds(scale, monkeypatch):
+def test_every_scale_builds(scale, texts, monkeypatch):
   monkeypatch.setattr(memory, 'of_host', lambda: 2**42)  # that of a large host
   config = tokenizers.get_config(scale)
+  config.compare.texts = str(texts)  # read faster than all text of the standard library
   if scale == 'paper':  # its text is not here
     config.quality.source = 'ngram:stdlib,length=18000'
   RECIPE.check(config)
@@ -105,6 +126,10 @@ def test_mistakes_are_named_before_anything_is_measured(texts, tmp_path):
   one, two = str(tmp_path / 'one'), str(tmp_path / 'two')
   (tmp_path / 'single').mkdir()
   (tmp_path / 'single/only.txt').write_bytes(b'text ' * 500)
+  for name, other in (('short', b'two\nlines\n'), ('wide', b'\xc3\xa9' * 500)):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'one.txt').write_bytes(b'a line\n' * 500)
+    (tmp_path / name / 'other.txt').write_bytes(other)
   for changes, message in (
     ({'compare.tokenizers': (one, two)}, 'one and .*two are the same tokenizer; give it once'),
     ({'compare.tokenizers': ('bpe', 'bpe')}, 'names a tokenizer twice'),
@@ -112,6 +137,21 @@ def test_mistakes_are_named_before_anything_is_measured(texts, tmp_path):
     ({'compare.texts': str(tmp_path / 'single')}, 'two or more are needed'),
     ({'parity.texts': str(tmp_path / 'single')}, 'parity.texts: .* two or more are needed'),
     ({'parity.train_texts': str(texts)}, 'of no use without parity.texts'),
+    ({'parity.texts': str(tmp_path / 'short')}, "'other' has 2 lines; 3 or more"),
+    ({'compare.texts': str(tmp_path / 'short')}, 'has too little text of its own'),
+    (
+      {
+        'compare.tokenizers': (one,),
+        'compare.texts': str(tmp_path / 'wide'),
+        'compare.text_bytes': 1,
+      },
+      "'other' has no text in its first bytes",
+    ),
+    (
+      {'quality.source': 'ngram:stdlib/prose', 'quality.train_bytes': 10**12},
+      'quality.source .* take 4,000 GB of memory or more',
+    ),
+    ({'quality.transition': 0.9999}, 'superbpe is the same tokenizer as bpe'),
     ({'compression.texts': ('no such',)}, "compression.texts: no file matches 'no such'"),
     ({'compare.vocab_size': 255}, 'must be 256 or more; got 255'),
     (

@@ -13,6 +13,7 @@ from lib.errors import InputError
 from lib.language_model import TrainedModel, byte_law
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.recurrence import RecurrentDecoder
+from lib.tokenizers import covers
 from lib.tokenizers.bpe import train_bpe
 from tests.helpers import hostile
 from tests.language_model.test_language_model import filled
@@ -54,7 +55,16 @@ def test_bytes_with_a_cache_as_without(position):
     again.nats([text])
     assert nats.sum() == pytest.approx(-again.log_probability[0], abs=2e-4)
     assert nats.sum() <= loss.nats.sum() + 1e-4
-  assert 0 < found.leak < 1
+  assert 0 < found.leak_per_token().value < 1
+  follow, leak, ids = covers.follow(BPE), [], BPE.encode(TEXTS[2]).tolist()
+  state = follow.start
+  for count, token in enumerate(ids):
+    row = probabilities(model, ids[:count])
+    leak.append(
+      -np.log(row[: BPE.vocab_size][follow.allowed(state)].sum() + row[[*model.ends]].sum())
+    )
+    state = follow.after(state, token)
+  np.testing.assert_allclose(found.leak[2], leak, rtol=0, atol=1e-5)
   assert found.evaluations <= 1.05 * sum(len(text) + 1 for text in TEXTS)
 
 
@@ -76,6 +86,11 @@ def test_all_ways_to_write_a_text_are_likelier():
   every = byte_law.beam_loss(model, TEXTS[2:], 16)
   for one, other in zip(exact.nats, every, strict=True):
     assert other.sum() < one.sum()
+  law = OfIds(lambda ids: probabilities(model, ids))
+  again = ByteTexts(byte_law.vocabulary(model, every=True), law, 1, beam=16)
+  again.begin([0])
+  [expected] = again.nats(TEXTS[2:3])
+  np.testing.assert_allclose(every[0], expected, rtol=0, atol=1e-4)
 
 
 def test_models_without_a_law_of_bytes():

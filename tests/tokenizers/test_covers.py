@@ -15,6 +15,7 @@ from lib.tokenizers.covers_in_pieces import _OF_CLASS
 from lib.tokenizers.foreign import ByteLevel
 from lib.tokenizers.lzw import train_lzw
 from lib.tokenizers.ranks import Ranks
+from lib.tokenizers.sentencepiece import train_sentencepiece
 
 LENGTH = 4  # bytes of the sequences that are compared
 WIDE = [*map(str.encode, _OF_CLASS.values())]  # characters of every class that pretokenizers know
@@ -101,8 +102,37 @@ def test_longest_matches():
     assert followed(one, b'ab') == canonical(one, b'ab', [b'a', b'b', b'abba'])
 
 
+@pytest.fixture(scope='module')
+def unigram():
+  letters = np.random.default_rng(0).choice([*'aaabb\u00e9 '], 4000)
+  return train_sentencepiece([''.join(letters).encode()], 290)
+
+
+@pytest.mark.parametrize('letters', [b'aab ', b'a\xc3\xa9', b'a\xe2\x96\x81', b'b\xc3\xa8\xff'])
+def test_best_scores(unigram, letters):
+  assert followed(unigram, letters) == canonical(unigram, letters, [b'a', b'b', b'\xa9', b'\xff'])
+
+
+def test_ties_of_best_scores_are_those_of_rounded_sums(unigram):
+  text = b'aaaaaaabababbbbbabaabaaaab ' * 20 + b'zz\xe2\x96\x81 \xffaaaab'
+  follow, ids, size = covers.follow(unigram), unigram.encode(text).tolist(), 0
+  state = follow.start
+  for count, token in enumerate(ids):
+    if count % 50 == 0:
+      found = np.flatnonzero(follow.allowed(state)).tolist()
+      expected = [
+        one
+        for one, piece in enumerate(unigram.pieces)
+        if piece and unigram.encode(text[:size] + piece).tolist() == [*ids[:count], one]
+      ]
+      assert found == expected
+    assert follow.allowed(state)[token]
+    state, size = follow.after(state, token), size + len(unigram.pieces[token])
+
+
 # Families whose tokens can be read as bytes, in full or by some of their encoders; all others.
 READ = {'bytes', 'characters', 'bpe', 'bpe_unsplit', 'superbpe', 'dictionary', 'lzw', 'ranks'}
+READ |= {'sentencepiece'}
 
 
 def test_every_family_is_read_or_refused_by_name():
@@ -119,6 +149,8 @@ def test_every_family_is_read_or_refused_by_name():
         InputError, match=f'the bytes of {one.family} tokens cannot be read .*{reason}'
       ):
         covers.follow(one)
+  with pytest.raises(InputError, match='not a plain unigram model'):
+    covers.follow(tokenizers.train('sentencepiece', texts, 280, kind='bpe'))
   for one in (Dictionary([b'a', b'ab'], 'minimal'), BPE(b'ab', [[0, 1]], 'minimal')):
     with pytest.raises(InputError, match='depends on all of it'):
       covers.follow(one)

@@ -41,6 +41,22 @@ for line in sys.stdin.read().splitlines():
 """
 
 
+def like_sentencepiece(size):
+  """The model of a tokenizer.json with ▁ for spaces and a token for each byte."""
+  trained = library.Tokenizer(library.models.BPE())
+  trained.normalizer = library.normalizers.Replace(' ', '▁')
+  most = library.trainers.BpeTrainer(vocab_size=size - 259, show_progress=False)
+  trained.train_from_iterator(TEXT.decode().split('\n'), most)
+  model = json.loads(trained.to_str())['model']
+  names = ['<s>', '</s>', '<unk>', *(f'<0x{byte:02X}>' for byte in range(256))]
+  names += sorted(model['vocab'], key=model['vocab'].get)
+  assert len(names) == size
+  return model | {
+    'vocab': {name: i for i, name in enumerate(names)},
+    'unk_token': '<unk>', 'byte_fallback': True,
+  }  # fmt: skip
+
+
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):
   """A folder with all that the command wrote, and what it printed by name of the folder."""
@@ -59,6 +75,7 @@ def done(tmp_path_factory):
     'lower': {'normalizer': {'type': 'Lowercase'}},
   }.items():
     (at / f'{name}.json').write_text(json.dumps(spaces | changes))
+  (at / 'larger.json').write_text(json.dumps(spaces | {'model': like_sentencepiece(448)}))
   shutil.copytree(FIXTURES / 'llama', at / 'lower')
   shutil.copy(at / 'lower.json', at / 'lower/tokenizer.json')
   (at / 'empty.txt').touch()
@@ -85,7 +102,10 @@ def done(tmp_path_factory):
     'dry': f'{mine} --tokenizer={at}/ours --method=parts --dry_run',
     'from_spaces': f'{hf}/llama --tokenizer={at}/theirs.json --method=focus --text={at}/text.txt',
     'to_spaces': f'{hf}/llama3 --tokenizer={at}/spaces.json --method=parts',
-    'spaces_trimmed': f'{hf}/llama --trim --text={at}/few.txt',
+    'larger_spaces': f'{hf}/llama3 --tokenizer={at}/larger.json --method=parts',
+    'spaces_trimmed': f'--model={at}/larger_spaces --trim --text={at}/few.txt',
+    'spaces_expanded': f'{hf}/llama --tokenizer={at}/larger.json --method=parts --expand',
+    'mixed_expanded': f'{hf}/llama --tokenizer={at}/theirs.json --method=parts --expand',
     'lossy': f'{mine} --tokenizer={at}/lower.json --method=parts',
     'old_lossy': f'--model={at}/lower --tokenizer={at}/ours --method=parts',
     'no_model': f'--model={at}/none --tokenizer={at}/ours --method=parts',
@@ -229,6 +249,36 @@ def test_trimming_changes_nothing_but_the_size(done):
     assert f'{len(place):,} of' in said[name]
 
 
+def test_tokenizers_that_write_spaces_as_characters_are_trimmed_and_expanded(done):
+  at, _, _ = done
+  text = TEXT[:200].decode()
+  before, after = load(at / 'larger_spaces'), load(at / 'spaces_trimmed')
+  file = lambda name: library.Tokenizer.from_file(str(at / name / 'tokenizer.json'))
+  for start in ('', ' ', text[:3]):  # the file puts a space before each
+    one, other = (file(name).encode(start + text) for name in ('larger_spaces', 'spaces_trimmed'))
+    if not start:
+      assert other.tokens == one.tokens
+      assert (after.tokenizer.encode(text.encode()) == other.ids).all()
+    assert file('spaces_trimmed').decode(other.ids) == start + text
+  old, new = file('larger_spaces').get_vocab(), file('spaces_trimmed').get_vocab()
+  place = np.array([old[token] for token in sorted(new, key=new.get)])
+  assert len(place) < len(old) == 448
+  assert len(place) % 64 == 0
+  ids, old_ids = (model.tokenizer.encode(text.encode()) for model in (after, before))
+  found = after.logits([after.bos, *ids[:20]])
+  assert (found == before.logits([before.bos, *old_ids[:20]])[:, place]).all()
+  assert file('spaces_trimmed').decode(file('spaces_trimmed').encode('é 漢').ids) == 'é 漢'
+  before, after = load(FIXTURES / 'llama'), load(at / 'spaces_expanded')
+  old, new = file(FIXTURES / 'llama').get_vocab(), file('spaces_expanded').get_vocab()
+  assert all(new[token] == i for token, i in old.items())
+  assert set(new) == set(old) | set(file('larger_spaces').get_vocab())
+  rows = after.embedding_tables().input
+  assert (rows[: len(old)] == before.embedding_tables().input[: len(old)]).all()
+  ids = after.tokenizer.encode(TEXT)
+  assert after.tokenizer.decode(ids) == TEXT
+  assert len(ids) < len(before.tokenizer.encode(TEXT))
+
+
 def test_trimming_gives_ids_of_a_post_processor_their_new_numbers():
   made = library.Tokenizer.from_str(registry.train('bpe', [TEXT], 300).to_json())
   made.add_special_tokens(['<s>'])
@@ -256,7 +306,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(done):
     'trim_text': 'give text by --text',
     'trim_expand': '--expand needs --tokenizer',
     'distilled_best': "no method 'best'",
-    'spaces_trimmed': 'only the vocabulary of a BPE tokenizer can be changed',
+    'mixed_expanded': 'one of the two tokenizers is byte-level',
     'no_text': 'give text by --text',
     'no_donor': 'needs a donor',
     'donor': 'the donor has another tokenizer',
