@@ -82,7 +82,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'bytes': Scaled(20_000, 300_000, 2**24, 2**28),  # bytes of text that they are computed from
       'dim': Scaled(16, 100, 300, 300),  # width of the vectors
     },
-    'judge': {  # the held-out excerpts that models are scored on
+    'held_out': {  # the excerpts that models are scored on
       'length': Scaled(64, 256, 1024, 4096),  # bytes of each excerpt
       'bytes': Scaled(2_000, 48_000, 2**20, 2**23),  # bytes of all excerpts
       # batches of validation text for each point of a learning curve
@@ -90,7 +90,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'transplant': {
       # new tokenizers: (label, family, ids, source)
-      'news': Field(
+      'new_tokenizers': Field(
         Scaled(
           (('code', 'bpe', 290, code), ('larger', 'bpe', 340, prose)),
           (('code', 'bpe', 1024, code), ('larger', 'bpe', 2048, prose)),

@@ -38,6 +38,7 @@ from lib.tokenizers.base import Tokenizer
 
 BITS, GAIN = 'bits_per_byte', 'gain_over_unigram_bits_per_byte'
 BYTES_A_TOKEN = 4  # approximate maximum over tokenizers of the grid
+HELD = 4  # bytes of memory per byte of training text: the text, its ids and four numbers per token
 SHORT = 2.0  # bytes per token below which a tokenizer's tokens are short
 MOST = 4  # examples of one held-out document: documents are the units of errors
 
@@ -74,17 +75,19 @@ def _examples(source: str, split: str, length: int, total: int) -> Excerpts:
   return excerpts.of_split(source, split, length=length, total=total, most=most)
 
 
-def check(config: ConfigDict, options: ConfigDict, where: str, vocab_size: int) -> None:
+def check(
+  config: ConfigDict, options: ConfigDict, where: str, vocab_size: int, source: str = 'data.source'
+) -> None:
   """Raises InputError for a section, called `where`, whose models cannot be made or trained.
 
   No document may be shorter than an example, and text is not read too often. Tokens do not exist
-  yet; a token is assumed to cover BYTES_A_TOKEN bytes.
+  yet; a token is assumed to cover BYTES_A_TOKEN bytes. `source` is the field with the text.
   """
   fit.check(ConfigDict(options.to_dict() | {'steps': 1}), where)
   check_text(config, options, where)
   weights = 12 * options.layers * options.dim**2 + vocab_size * options.dim
   read = options.teraflops * 1e12 * BYTES_A_TOKEN / (6 * weights)
-  epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
+  epochs.check(source, config.data.source, read, config.scale, options.train_bytes, HELD)
 
 
 def check_text(config: ConfigDict, options: ConfigDict, where: str) -> None:

@@ -43,12 +43,12 @@ def check(config: ConfigDict) -> None:
 
 
 def spec(config: ConfigDict) -> str:
-  """Where the texts are: those of the table, or else of the recipe."""
+  """The source of the texts: that of the table, or otherwise of the recipe."""
   return config.compare.texts or config.data.source
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Rows of each tokenizer on each text, and on all of them together."""
+  """Rows of each tokenizer on each text, and on all texts together."""
   options, made = config.compare, dict[str, Tokenizer]()
   training, texts = _texts(config)
   rows = Rows('compare', lambda where: not made[where['tokenizer']].lossless)
@@ -116,7 +116,7 @@ def _add(
   parts: Sequence[Segmented],
   draws: int,
 ) -> None:
-  """Adds the columns of a tokenizer on a text, which has `parts` that are drawn again apart."""
+  """Adds the columns of a tokenizer on a text, whose `parts` are the strata of the bootstrap."""
   of = lambda above, below: lambda weights: (weights @ above) / max(weights @ below, 1)
   drawn = lambda statistic: stats.bootstrap(
     statistic, [one.sizes.size for one in parts], draws, over=OVER
@@ -174,7 +174,7 @@ def costs(
 def _add_parity(
   rows: Rows, where: Mapping[str, str], texts: Sequence[Segmented], options: ConfigDict
 ) -> None:
-  """Adds how unequal the texts' costs are."""
+  """Adds measures of how unequal the costs of the texts are."""
   what = 'tokens of texts that are translations' if options.parallel else 'tokens per byte'
   sizes = [one.sizes.sum() for one in texts] if options.parallel else None
   for column, statistic, note in PARITY:
@@ -199,12 +199,12 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
 TABLE = Table(
   'compare',
   measure,
-  'What tokenizers make of texts. Those that are named by their family are trained on other text '
-  'of the same kinds. ± is one standard error over blocks of at most 8 kB that are drawn again. '
-  'A word is what stands between whitespace. `renyi_efficiency` is the Rényi entropy of the ids '
-  'over the logarithm of the vocabulary; it can be raised without any use (see the tests on '
-  'duplicated tokens). `gini` and `parity_worst` compare the texts: their tokens if '
-  '`compare.parallel` says that they are translations of one another, else their tokens per byte.',
+  'How tokenizers cut texts. Families are trained on other text of the same kinds; files are used '
+  'as they are. ± is one standard error, from a bootstrap over blocks of at most 8 kB. A word is '
+  'text between whitespace. `renyi_efficiency` is the Rényi entropy of the ids divided by the '
+  'logarithm of the number of ids; a duplicated token raises it without any use. `gini` and '
+  '`parity_worst` compare the texts: their tokens if `compare.parallel` says that they are '
+  'translations of one another, otherwise their tokens per byte.',
   (
     'bytes_per_token',
     'tokens_per_word',

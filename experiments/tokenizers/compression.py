@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables `compression` and `transition`: what tokens that cross spaces save, and when to begin."""
+"""Tables `compression` and `transition`: tokens saved by crossing spaces, and when to begin."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -171,7 +171,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
         text, 'ids of the vocabulary', 'bytes per token', series, levels=levels, log_x=True
       )
     )
-  caption = 'Bytes per token of held-out text; no tokenizer within words can pass the line.'
+  caption = 'Bytes per token of held-out text; no tokenizer within words can be above the line.'
   return {'compression.png': plots.Picture(caption, panels)}
 
 
@@ -184,7 +184,7 @@ def transition_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pi
   }
   title = f'SuperBPE of {config.transition.vocab_size:,} ids'
   panel = plots.row_curves(title, 'share learned within words', 'bytes per token', series)
-  caption = 'When the words are left too early or too late, the text is longer.'
+  caption = 'Text has more tokens if SuperBPE begins to cross words too early or too late.'
   return {'transition.png': plots.Picture(caption, [panel])}
 
 

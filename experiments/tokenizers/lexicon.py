@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table `lib`: a lexicon that is learned by reading and forgetting, against dictionaries."""
+"""Table `lib`: LiB, which learns a lexicon by reading and forgetting, compared with BPE."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def check(config: ConfigDict) -> None:
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """LiB of each seed, and the others at its size, on held-out text."""
+  """LiB of each seed, and other tokenizers with as many ids, on held-out text."""
   options, rows = config.lib, Rows('lib')
   held = sources.sample(sources.open_source(options.text, 'test'), options.test_bytes)
   seeds = range(config.seed, config.seed + options.seeds)
@@ -94,16 +94,17 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   panel = plots.row_bars(
     'Fewer tokens than BPE within words', 'share', ['held-out text'], found, {}
   )
-  caption = 'How many tokens LiB saves, and the others at its size.'
+  caption = 'Tokens saved by LiB and by other tokenizers with as many ids.'
   return {'lib.png': plots.Picture(caption, [panel])}
 
 
 TABLE = Table(
   'lib',
   measure,
-  'LiB reads the text again and again, joins neighbours, rewards and forgets; the size of its '
-  'lexicon is an outcome, for which the others are trained as well. `types_used` are the ids that '
-  'the held-out text has. ± is one standard error over seeds × documents, or over seeds.',
+  'LiB reads the text repeatedly, joins neighbouring units, rewards useful units and forgets '
+  'others. The size of its lexicon is an outcome; the other tokenizers have as many ids. '
+  '`types_used` is the number of ids in the held-out text. ± is one standard error over seeds × '
+  'documents, or seeds.',
   (
     'bytes_per_token',
     'fewer_tokens',

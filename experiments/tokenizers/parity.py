@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table `parity`: BPE, and BPE whose merges are for the language that is dearest so far."""
+"""Table `parity`: BPE, and BPE that merges for the language that needs the most tokens so far."""
 
 from collections.abc import Mapping, Sequence
 
@@ -138,9 +138,10 @@ TABLE = Table(
   'BPE, and parity-aware BPE of the same size, which merges for the language whose parallel text '
   'is longest so far. Both learn within words on two lines in three of the translations, or on '
   'other text of the same languages, and are measured on the other lines. `gini` and '
-  '`parity_worst` are of the tokens that a whole text takes in each language: its bytes times the '
-  'tokens per byte of its held-out lines; 0 and 1 are equal. Both tokenizers are in '
-  'WORKDIR/tokenizers, for the grid. ± is one standard error over lines that are drawn again.',
+  '`parity_worst` compare the tokens of the whole text in each language: its bytes times the '
+  'tokens per byte of its held-out lines. They are 0 and 1 if languages are equal. Both '
+  'tokenizers are in WORKDIR/tokenizers, for the grid. ± is one standard error, from a bootstrap '
+  'over lines.',
   ('gini', 'gini_less_bpe', 'parity_worst', 'bytes_per_token'),
   check=check,
   pictures=pictures,

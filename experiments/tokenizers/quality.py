@@ -33,7 +33,7 @@ def check(config: ConfigDict) -> None:
       f'quality.transition: with {options.transition:g} superbpe is the same tokenizer as bpe; '
       'choose a smaller share.'
     )
-  equal_flops.check(_config(config), options, 'quality', options.vocab_size)
+  equal_flops.check(_config(config), options, 'quality', options.vocab_size, 'quality.source')
 
 
 def _config(config: ConfigDict) -> ConfigDict:
@@ -44,7 +44,7 @@ def _config(config: ConfigDict) -> ConfigDict:
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
-  """Trains and scores the models; their bits and the cost of reading stand apart."""
+  """Trains and scores the models; bits per byte and the cost of reading are separate columns."""
   config, options = _config(config), config.quality
   made: dict[str, Tokenizer] = {}
   rows = Rows('quality', lambda where: not made[where['tokenizer']].lossless)
@@ -106,7 +106,7 @@ TABLE = Table(
   measure,
   'Models over each tokenizer at equal FLOPs of training and equal bytes of context. Bits per byte '
   'say how good a model is, MFLOP per byte what it costs to read; neither says both. The gain is '
-  'over a unigram over the same tokens, which tokenizers alone change. `above_bpe` is the '
+  'over a unigram of the same tokens, whose own bits depend on the tokenizer. `above_bpe` is the '
   'difference from `bpe`, as a share of its bits. ± is one standard error over seeds × documents.',
   (BITS, GAIN, 'above_bpe', 'mflops_per_byte', 'bytes_per_token', 'steps', 'vocab_size'),
   check=check,

@@ -11,8 +11,9 @@ origin.
 
 --trim keeps the tokens that a text uses, the tokens that they are merged from, all bytes and all
 special tokens, and then the lowest other ids until the number of rows is a multiple of 64. The text
-is encoded as before, and the logits of kept tokens do not change: not by a bit, if the old table
-has a multiple of 64 rows too.
+is encoded as before, and the logits of kept tokens are the same numbers, bit for bit if the old
+table has a multiple of 64 rows too. --trim and --expand take BPE: files of this project, and
+tokenizer.json that is byte-level or writes spaces as ▁.
 """
 
 import json

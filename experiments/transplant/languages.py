@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table `languages`: the old model in another language, with a part of a dictionary.
 
-The other language is the old one with its words exchanged, so that the dictionary is known exactly;
-or own texts with an own dictionary.
+The other language is the old one with its words exchanged, so its dictionary is known exactly; or
+texts and a dictionary are given.
 """
 
 import functools
@@ -13,8 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.recipe import Pictures, Run, Table
-from experiments.transplant import judge, learning, replacement
-from experiments.transplant.judge import Scores
+from experiments.transplant import learning, replacement, scoring
+from experiments.transplant.scoring import Scores
 from lib import stats
 from lib.data import excerpts, relexified, sources
 from lib.data.excerpts import Excerpts
@@ -33,15 +33,15 @@ PLAIN = ('random', 'mean', 'parts')  # methods that need no dictionary
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:
-  """Makes the old model speak the other language, by each method."""
+  """Transplants the old model to the other language by each method, and scores all models."""
   options, rows, curves = config.languages, Rows('languages'), Rows('languages_learning')
   language = Language(config)
-  old, new = judge.old_tokenizer(config), language.tokenizer
-  before = judge.train(config, run, 'transplant/old', old, judge.old_text(config))
+  old, new = scoring.old_tokenizer(config), language.tokenizer
+  before = scoring.train(config, run, 'transplant/old', old, scoring.old_text(config))
   models = [one.model for one in before]
-  unchanged = judge.score(models, judge.held_out(config), np.zeros(old.vocab_size, bool))
+  unchanged = scoring.score(models, scoring.held_out(config), np.zeros(old.vocab_size, bool))
   is_new = pieces.match(old, new) < 0
-  scratch = judge.train_from_scratch(
+  scratch = scoring.train_from_scratch(
     config,
     run,
     'languages/scratch',
@@ -54,7 +54,9 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   ends, found = learning.ends(scratch), dict[tuple[str, str, int], Scores]()
   learning.add(curves, {'method': 'scratch', 'dictionary': '0'}, ends)
   for step, fitted in scratch.items():
-    found['scratch', '0', step] = judge.score([one.model for one in fitted], language.test, is_new)
+    found['scratch', '0', step] = scoring.score(
+      [one.model for one in fitted], language.test, is_new
+    )
   for share in ('0', *map(str, options.shares)):
     arms: Sequence[str] = PLAIN if share == '0' else ('wechsel',)
     if share == '100' and not options.texts:
@@ -66,7 +68,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
         made = language.known(models, old)
       else:  # equal pieces of two languages differ in meaning: WECHSEL copies none
         made, *_ = makers.make(method, models, copy_exact=method != 'wechsel')
-      found[method, share, 0] = judge.score(made, language.test, is_new)
+      found[method, share, 0] = scoring.score(made, language.test, is_new)
       at = {'method': method, 'dictionary': share}
       for step in options.steps if method in options.continued else ():
         watched = step == max(options.steps)
@@ -84,7 +86,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
         )
         if watched:
           learning.add_speed(curves, at, fitted, ends)
-        found[method, share, step] = judge.score(
+        found[method, share, step] = scoring.score(
           [one.model for one in fitted], language.test, is_new
         )
   for (method, share, step), scores in found.items():
@@ -107,7 +109,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
 
 
 def _nothing(old: Dictionary, new: Dictionary) -> tuple[np.ndarray, np.ndarray]:
-  """Vectors for methods that use none."""
+  """Vectors of zeros, for methods that use none."""
   return np.zeros((old.vocab_size, 1), np.float32), np.zeros((new.vocab_size, 1), np.float32)
 
 
@@ -117,7 +119,7 @@ class Language:
   Attributes:
     train: documents.
     validation: documents of learning curves.
-    test: what the models are judged by.
+    test: the text on which models are scored.
     words: the dictionary, old word -> new word.
     tokenizer: as large as the old one, learned from its training text.
   """
@@ -136,10 +138,10 @@ class Language:
       opened = {split: Relexified(source, self.words) for split, source in opened.items()}
     self.train: Source = opened['train']
     self.validation: Source = opened['validation']
-    judged = config.judge
+    sizes = config.held_out
     self.test: Excerpts = excerpts.take(
-      opened['test'], length=judged.length, count=max(1, judged.bytes // judged.length),
-      most=judge.MOST,
+      opened['test'], length=sizes.length, count=max(1, sizes.bytes // sizes.length),
+      most=scoring.MOST,
     )  # fmt: skip
     documents = sources.sample(self.train, config.old.train_bytes)
     trained = registry.train(config.old.family, documents, config.old.vocab_size)
@@ -194,13 +196,13 @@ def _part(words: Mapping[bytes, bytes], share: float, seed: int) -> dict[bytes, 
 
 def _different_texts(config: ConfigDict, new: Source) -> list[list[bytes]]:
   """Documents of the old language, and others of the new one."""
-  limit, both = config.vectors.bytes, (judge.old_text(config), new)
+  limit, both = config.vectors.bytes, (scoring.old_text(config), new)
   parts = [sources.Part(source, place, 2) for place, source in enumerate(both)]
   return [sources.sample(part, limit) for part in parts]
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for unknown methods, short texts, or texts without a dictionary of them."""
+  """Raises InputError for unknown methods, short texts, or texts without a dictionary."""
   replacement.check_own(config)
   options, methods = config.languages, (*PLAIN, 'wechsel', 'known')
   if unknown := [one for one in options.continued if one not in methods]:
@@ -209,7 +211,7 @@ def check(config: ConfigDict) -> None:
     raise InputError('give both languages.texts and languages.dictionary, or neither.')
   if options.texts:
     words, new = vectors.read_dictionary(options.dictionary), options.texts
-    judge.excerpts_of(config, new)
+    scoring.excerpts_of(config, new)
     texts = _different_texts(config, sources.open_source(new, 'train'))
     common = [vectors.common_words(some) for some in texts]
     pairs = _part(words, min(options.shares) / 100, config.seed).items()
@@ -235,11 +237,10 @@ TABLE = Table(
   'languages',
   measure,
   'The old model in another language: the old one with all words exchanged by a random bijection '
-  '(or own texts), a tokenizer learned from it, and a share of the dictionary in percent. `known` '
-  'has the rows of translated tokens. `scratch` is trained in the new language from random weights '
-  'for `step` steps. `wechsel` copies no row of a token that is in a word. '
-  'Continued training is on text of the new language. '
-  'Differences are paired by seed and document.',
+  '(or given texts), a tokenizer learned from it, and a share of the dictionary in percent. '
+  '`known` has the rows of translated tokens. `scratch` is trained in the new language from '
+  'random weights for `step` steps. `wechsel` copies no row of a token that is in a word. '
+  'Continued training is on text of the new language. Differences are paired by seed and document.',
   ('bits_per_byte', 'ratio_to_old', 'bits_above_random', 'bits_above_mean'),
   check=check,
   pictures=pictures,

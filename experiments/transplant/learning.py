@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning curves of transplants, and how much training of a model from scratch they are worth.
+"""Learning curves of transplants, and how many steps of training from scratch they save.
 
-WECHSEL's claim of up to 64 times less training is about the speed, not about the end.
+WECHSEL's claim of up to 64 times less training is about the steps to an equal loss, not about the
+loss at the end.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,7 +68,7 @@ def add(rows: Rows, where: Mapping[str, Any], curves: Sequence[Curve]) -> None:
 def add_speed(
   rows: Rows, where: Mapping[str, Any], fitted: Sequence[Fitted], scratch: Sequence[Curve]
 ) -> None:
-  """Adds the learning curve of transplants, and how many steps of `scratch` their end is worth."""
+  """Adds the learning curve of transplants, and the steps from scratch to the loss at their end."""
   curves = [one.curve(METRIC) for one in fitted]
   add(rows, where, curves)
   step = max(curves[0])

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table `noise_anchor`: how alike two spaces must be for a donor to be of use, and how alike
-trained models are.
+"""Table `noise_anchor`: how similar two spaces of rows must be for a donor to help, and how similar
+those of trained models are.
 
 Rows of both spaces are linear images of the same latent vectors, plus noise. A share of the rows
 is hidden from the methods, which then predict them from the donor's.
@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.recipe import Pictures, Run, Table, naming
-from experiments.transplant import judge, replacement
+from experiments.transplant import replacement, scoring
 from lib import stats
 from lib.data import sources
 from lib.errors import InputError
@@ -106,19 +106,19 @@ def explained(
 
 def trained_pairs(config: ConfigDict, run: Run) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
   """Donor and base tables of models with one tokenizer that differ in seed, width or text."""
-  tokenizer = judge.old_tokenizer(config)
-  prose = judge.old_text(config)
+  tokenizer = scoring.old_tokenizer(config)
+  prose = scoring.old_text(config)
   code = sources.open_source(config.noise_anchor.other, 'train')
   train = lambda name, documents, **changes: [
     one.model.embedding_tables().input.astype(np.float64)
-    for one in judge.train(config, run, f'transplant/{name}', tokenizer, documents, **changes)
+    for one in scoring.train(config, run, f'transplant/{name}', tokenizer, documents, **changes)
   ]
   narrow = round(SHORTER * config.base.dim / config.base.heads / 2) * 2 * config.base.heads
   base = train('old', prose)
   donors = {
-    'seeds': train('seeds', prose, another=judge.ANOTHER),
-    'widths': train('widths', prose, another=judge.ANOTHER, dim=narrow),
-    'texts': train('texts', code, another=judge.ANOTHER, text=config.noise_anchor.other),
+    'seeds': train('seeds', prose, another=scoring.ANOTHER),
+    'widths': train('widths', prose, another=scoring.ANOTHER, dim=narrow),
+    'texts': train('texts', code, another=scoring.ANOTHER, text=config.noise_anchor.other),
   }
   return {pair: list(zip(own, base, strict=True)) for pair, own in donors.items()}
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table `transplant`: one old model, several new tokenizers, every method, before and after
-continued training."""
+"""Table `transplant`: one old model, several new tokenizers, all methods.
+
+Models are scored before and after continued training.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +14,8 @@ from ml_collections import ConfigDict
 from experiments import fit
 from experiments.fit import Fitted
 from experiments.recipe import Pictures, Run, Table, TrainSpecs
-from experiments.transplant import judge, learning
-from experiments.transplant.judge import Scores
+from experiments.transplant import learning, scoring
+from experiments.transplant.scoring import Scores
 from lib import stats
 from lib.data import sources
 from lib.data.sources import Source
@@ -31,19 +33,19 @@ PAIRED = 'seeds×documents'
 
 
 def measure(config: ConfigDict, run: Run) -> list[Row]:
-  """Trains the old model, makes and judges its transplants, and trains some of them further."""
+  """Trains the old model, makes and scores its transplants, and trains some of them further."""
   options, rows, curves = config.transplant, Rows('transplant'), Rows('transplant_learning')
-  old, text = judge.old_tokenizer(config), judge.held_out(config)
-  documents, validation = judge.old_text(config), judge.validation_text(config)
-  before = judge.train(config, run, 'transplant/old', old, documents)
+  old, text = scoring.old_tokenizer(config), scoring.held_out(config)
+  documents, validation = scoring.old_text(config), scoring.validation_text(config)
+  before = scoring.train(config, run, 'transplant/old', old, documents)
   models = [one.model for one in before]
-  unchanged = judge.score(models, text, np.zeros(old.vocab_size, bool))
-  judge.add(rows, {'method': 'unchanged'}, unchanged, unchanged)
-  for label, family, vocab_size, source in options.news:
-    new = judge.train_tokenizer(family, vocab_size, source, config.old.train_bytes)
+  unchanged = scoring.score(models, text, np.zeros(old.vocab_size, bool))
+  scoring.add(rows, {'method': 'unchanged'}, unchanged, unchanged)
+  for label, family, vocab_size, source in options.new_tokenizers:
+    new = scoring.train_tokenizer(family, vocab_size, source, config.old.train_bytes)
     is_new = pieces.match(old, new) < 0
     watched = label == options.continued
-    scratch = judge.train_from_scratch(
+    scratch = scoring.train_from_scratch(
       config,
       run,
       f'transplant/scratch,new={label}',
@@ -54,14 +56,14 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
     )
     found, distilled = dict[tuple[str, int], Scores](), dict[str, int]()
     for steps, trained in scratch.items():
-      found['scratch', steps] = judge.score([one.model for one in trained], text, is_new)
+      found['scratch', steps] = scoring.score([one.model for one in trained], text, is_new)
     ends = learning.ends(scratch) if watched else []
     if watched:
       learning.add(curves, {'new': label, 'method': 'scratch'}, ends)
     makers = Makers(config, old, new, [one.model for one in scratch[config.base.steps]])
     for method in options.methods:
       made, seconds, distilled[method] = makers.make(method, models)
-      found[method, 0] = judge.score(made, text, is_new)
+      found[method, 0] = scoring.score(made, text, is_new)
       where = {'new': label, 'method': method, 'step': 0}
       rows.add(where, 'method_seconds', stats.mean(seconds), 's')
       add_norms(rows, where, made, is_new)
@@ -72,12 +74,12 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
           trained = continued(
             config, run, new, documents, at, made, steps, validation=validation if watched else None
           )
-          found[method, steps] = judge.score([one.model for one in trained], text, is_new)
+          found[method, steps] = scoring.score([one.model for one in trained], text, is_new)
           if watched:
             learning.add_speed(curves, at, trained, ends)
     for (method, steps), scores in found.items():
       where = {'new': label, 'method': method, 'step': steps}
-      judge.add(rows, where, scores, unchanged)
+      scoring.add(rows, where, scores, unchanged)
       read = steps * config.base.batch_size * config.base.length + distilled.get(method, 0)
       rows.add(
         where, 'tokens_trained', read, 'tokens', 'of training text, read with this tokenizer'
@@ -87,7 +89,7 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
 
 
 def continuations(options: ConfigDict) -> list[tuple[int, Sequence[str]]]:
-  """Steps of continued training, and the methods whose transplants are trained for so long."""
+  """Numbers of steps of continued training, each with the methods that are trained so."""
   return [(options.short_steps, options.short), (options.long_steps, options.long)]
 
 
@@ -164,7 +166,7 @@ def continued(
     'tied': made[0].module.embedding.tied,
   }  # fmt: skip
   path = f'{table}/{name(**where, step=steps)}'
-  return judge.train(
+  return scoring.train(
     config, run, path, new, documents, validation=validation, start=start, text=text, **changes
   )
 
@@ -172,12 +174,12 @@ def continued(
 def add_norms(
   rows: Rows, where: Mapping[str, Any], made: Sequence[TrainedModel], is_new: np.ndarray
 ) -> None:
-  """Adds the mean length of new rows over that of copied rows, in the LM head."""
+  """Adds the mean norm of new rows in the LM head, divided by that of copied rows."""
   ratios = []
   for model in made:
     lengths = np.linalg.norm(model.embedding_tables().output, axis=1)
     ratios.append(lengths[is_new].mean() / lengths[~is_new].mean())
-  note = 'mean length of the rows of new ids in the LM head over that of the others'
+  note = 'mean norm of the rows of new ids in the LM head, divided by that of other rows'
   rows.add(where, 'norm_ratio_new', stats.mean(ratios), '', note)
 
 
@@ -193,11 +195,11 @@ def add_differences(rows: Rows, label: str, found: Mapping[tuple[str, int], Scor
 
 
 def check_own(config: ConfigDict) -> None:
-  """Raises InputError for old models that cannot be trained or judged."""
+  """Raises InputError for old models that cannot be trained or scored."""
   fit.check(config.base, 'base')
-  judge.check_family('old', config.old.family, config.old.vocab_size)
-  judge.old_text(config)
-  judge.held_out(config)
+  scoring.check_family('old', config.old.family, config.old.vocab_size)
+  scoring.old_text(config)
+  scoring.held_out(config)
 
 
 def check(config: ConfigDict) -> None:
@@ -214,27 +216,27 @@ def check(config: ConfigDict) -> None:
   for field in ('short', 'long'):
     if unknown := [one for one in options[field] if one not in options.methods]:
       raise InputError(f'transplant.{field}: {unknown[0]!r} is not in transplant.methods.')
-  labels = [label for label, *_ in options.news]
+  labels = [label for label, *_ in options.new_tokenizers]
   if options.continued not in labels:
     raise InputError(
       f'transplant.continued must be one of {", ".join(labels)}; got {options.continued!r}.'
     )
   known = {(config.old.family, config.old.vocab_size, config.data.source): 'the old one'}
-  for label, family, vocab_size, source in options.news:
-    judge.check_family('transplant.news', family, vocab_size)
+  for label, family, vocab_size, source in options.new_tokenizers:
+    scoring.check_family('transplant.new_tokenizers', family, vocab_size)
     sources.open_source(source, 'train')
     twin = known.setdefault((family, vocab_size, source), label)
     if twin != label or labels.count(label) > 1:
       raise InputError(
-        f'transplant.news: {label} is there twice.'
+        f'transplant.new_tokenizers: {label} is there twice.'
         if twin == label
-        else f'transplant.news: {label} is the same tokenizer as {twin}.'
+        else f'transplant.new_tokenizers: {label} is the same tokenizer as {twin}.'
       )
 
 
 def train_specs(config: ConfigDict) -> TrainSpecs:
   """The old model."""
-  model = judge.make_model(config, config.old.vocab_size)
+  model = scoring.make_model(config, config.old.vocab_size)
   return {'transplant/old': lambda: fit.train_spec(config.base, model)}
 
 
@@ -248,7 +250,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   levels = dict(zip(['the old model'], [row.measured or 0.0 for row in old]))
   title = f'Continued training, tokenizer {options.continued!r}'
   panel = plots.row_curves(title, 'steps', 'bits per byte', points, levels=levels)
-  caption = 'Bits per byte of the same text, before and after continued training.'
+  caption = 'Bits per byte of the same held-out text before and after continued training.'
   found = [panel] if points else []
   found += learning.panels(rows, 'transplant_learning')
   return {'transplant.png': plots.Picture(caption, found)}
@@ -278,6 +280,8 @@ TABLE = Table(
   also={'transplant_learning': (learning.CAPTION, learning.COLUMNS)},
   train_specs=train_specs,
   sources=lambda config: tuple(
-    dict.fromkeys([config.data.source, *(source for *_, source in config.transplant.news)])
+    dict.fromkeys(
+      [config.data.source, *(source for *_, source in config.transplant.new_tokenizers)]
+    )
   ),
 )  # fmt: skip

@@ -19,7 +19,12 @@ COUNTED = 2**26  # bytes: the size of a longer text is estimated from a sample o
 
 
 def check(
-  field: str, source: str, read_bytes: float, scale: str, limit_bytes: float = math.inf
+  field: str,
+  source: str,
+  read_bytes: float,
+  scale: str,
+  limit_bytes: float = math.inf,
+  held: float = 1,
 ) -> str:
   """A note on how often a run reads its training text; '' for endless text.
 
@@ -30,6 +35,7 @@ def check(
     scale: of the config.
     limit_bytes: the most bytes of text that the run uses, all at once; with a limit, endless text
       is finite.
+    held: bytes of memory that each byte of limited text takes, at least.
 
   Raises:
     InputError: at `gpu` and `paper` scale, more than MOST epochs; or text with a limit, which is
@@ -39,10 +45,10 @@ def check(
   size = min(math.inf if endless else _size(source), limit_bytes)
   if math.isinf(size):
     return ''
-  if math.isfinite(limit_bytes) and size > (free := memory.of_host()):
+  if math.isfinite(limit_bytes) and held * size > (free := memory.of_host()):
     raise InputError(
-      f'{size / 1e9:,.0f} GB of the text of {field} {source!r} do not fit into memory, of which '
-      f'{free / 1e9:,.0f} GB are free: choose a smaller train_bytes.'
+      f'{size / 1e9:,.0f} GB of the text of {field} {source!r} take {held * size / 1e9:,.0f} GB of '
+      f'memory or more, of which {free / 1e9:,.0f} GB are free: choose a smaller train_bytes.'
     )
   epochs = read_bytes / size
   if scale in REFUSED_AT and epochs > MOST:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables for a new tokenizer: shared pieces keep their rows, a method makes the others.
+"""Tables for a new tokenizer: shared pieces keep their rows, and a method makes all others.
 
 Legend: V old ids, V′ new ids, D model width.
 """
@@ -17,7 +17,7 @@ from lib.transplant.methods import Problem
 
 
 class Made(NamedTuple):
-  """New tables and where their rows come from.
+  """New tables, and the origin of their rows.
 
   Attributes:
     tables: [V', D], in the dtype of the old ones.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Token Distillation (arXiv 2505.20133): input rows that leave the decoder in the old states.
+"""Token Distillation (arXiv 2505.20133): input rows that give the hidden states of the old model.
 
 The old model reads a text in its own tokens, the new one the same text in new tokens. Where both
 have a token that ends at the same byte, their last hidden states should be equal: the input rows of
 new tokens are fitted to that, and nothing else is changed. The meaning of a word of several pieces
-is made in the layers, so that no mean of rows contains it.
+arises in the layers, so a mean of rows does not contain it.
 Legend: N snippets, L tokens of a snippet with BOS, V′ new ids, D model width.
 """
 
@@ -22,16 +22,16 @@ from lib.tokenizers.base import Dictionary
 from lib.transplant import pieces
 
 PREFIX = 'distilled_'  # of the name of the method that makes the first rows
-BATCH, RATE = 16, 3e-3
+BATCH, RATE = 16, 3e-3  # snippets of a step, and the peak of the learning rate
 
 
 class Snippets(NamedTuple):
   """Texts in the tokens of two tokenizers, int32 [N, L] each.
 
   Attributes:
-    old: ids of the old tokenizer; −1 is padding.
-    new: ids of the new one; −1 is padding.
-    at: place of the old token that ends where the new token of this place ends; −1: there is none.
+    old: ids of the old tokenizer; −1 marks padding.
+    new: ids of the new one; −1 marks padding.
+    at: for each new token, the place of the old token that ends at the same byte; −1 if none does.
   """
 
   old: np.ndarray
@@ -97,8 +97,8 @@ def distil(
   Args:
     model: the old model.
     made: its transplant to another tokenizer.
-    texts: to read, in the language of the new tokenizer.
-    steps: of Adam.
+    texts: training text, in the language of the new tokenizer.
+    steps: steps of Adam.
     length: tokens of a snippet, at most the model's context.
     seed: of the order of snippets.
 

@@ -2,10 +2,10 @@
 """Constrained word2vec (arXiv 2407.05841): new rows in the convex hull of the old ones.
 
 Each new row is a weighted mean of old rows, with weights that are trained by skip-grams with
-negative samples on text in the new tokens; old rows stay as they are. In place of a softmax over
-all V old rows, a new row mixes those of its parts and of its nearest pieces. The released code adds
-the products with negative samples before the logistic function; here each has its own, as in
-word2vec.
+negative samples on text in the new tokens; old rows are not changed. Only the rows of its parts and
+of its nearest pieces have weights; the paper has a softmax over all V old rows. The released code
+sums the products with negative samples before it applies the logistic function; here the function
+is applied to each product, as in word2vec.
 Legend: N pieces to make, m old rows of a piece, D model width, B pairs.
 """
 
@@ -20,7 +20,7 @@ from scipy import sparse
 
 WINDOW, NEGATIVES = 5, 5
 SMOOTHING = 0.75  # exponent of the counts of negative samples
-DROP = 2.0  # a centre with this count is kept; one with n times it, with probability n^-0.5
+DROP = 2.0  # a centre with n times this count is kept with probability n^-0.5
 BATCH, EPOCHS, PAIRS, RATE = 4096, 5, 200_000, 0.02
 LEAST = 1e-3  # of a weight at the beginning
 LEAST_STEPS = 20
@@ -42,7 +42,7 @@ def padded(weights: sparse.csr_array, k: int) -> tuple[np.ndarray, np.ndarray]:
 def pairs(
   rows: Sequence[np.ndarray], is_made: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Centres and contexts [P] of texts as ids, of which one or both are made; at most `PAIRS`."""
+  """Centres and contexts [P], ids of which at least one is a new row's; at most `PAIRS`."""
   counts = np.bincount(np.concatenate(rows), minlength=len(is_made))
   kept = np.sqrt(DROP / np.maximum(counts, DROP))
   found = [np.zeros((0, 2), np.int64)]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the rows of new pieces are made: each method is a pure function of a `Problem`.
+"""Methods that make the rows of new pieces: each is a pure function of a `Problem`.
 
 Most methods mix rows of the old table, with weights that are the same at both ends of the model.
-Those with a donor, a model that was trained with the new tokenizer, express its rows by its rows
-of shared pieces ("anchors"), at each end alone.
+A donor is a model that was trained with the new tokenizer. Methods with a donor express its rows of
+new pieces by its rows of shared pieces ("anchors"), separately at each end.
 Legend: V old ids, V′ new ids, N pieces to make, D model width, d width of vectors.
 """
 
@@ -33,7 +33,7 @@ TOKENADAPT, WECHSEL = 0.3, 0.1  # temperatures
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """What the methods know.
+  """The input of all methods.
 
   Attributes:
     tables: of the old tokenizer: [V, D], perhaps with more rows.
@@ -45,7 +45,7 @@ class Problem:
     vectors: external vectors of the old ids [V, d] and of the new ids [V', d], or None.
     donor: tables of a model with the new tokenizer, or None.
     texts: in the language of the new tokenizer.
-    seed: of what is random. A random row depends on the seed and the bytes of its piece alone.
+    seed: of random numbers. A random row depends only on the seed and the bytes of its piece.
   """
 
   tables: Tables
@@ -66,7 +66,7 @@ class Problem:
 
   @functools.cached_property
   def anchors(self) -> np.ndarray:
-    """New ids with an old id, text alone, int64 [S]."""
+    """New ids of text that have an old id, int64 [S]; special tokens are left out."""
     is_text = self.new.lengths > 0
     is_text[list(self.new.special_tokens)] = False
     return np.flatnonzero((self.matched >= 0) & is_text)
@@ -260,7 +260,10 @@ def donor_neighbours(problem: Problem, k: int = 10) -> Rows:
 
 
 def omp(problem: Problem, k: int = 32, normalise: bool = False) -> Rows:
-  """The donor's row as a sum of k of its anchors, repeated with the old rows (arXiv 2506.06607)."""
+  """The donor's row as a weighted sum of k of its anchors; then the same sum of old rows.
+
+  Source: arXiv 2506.06607.
+  """
   return _from_donor(
     problem,
     lambda table, atoms, targets: sparse_codes.omp(targets, atoms, k, normalise) @ table,

@@ -16,7 +16,7 @@ from lib.errors import InputError
 BATCH = 256  # targets, at most
 MEMORY = 2**33  # bytes of the rows of the Gram matrix that are kept, at most
 TILE = 4096  # atoms whose products are changed at once, for the cache
-CLOSE = 1e-6  # of a vector's length: a smaller rest is rounding
+CLOSE = 1e-6  # share of a vector's length; a smaller residual is rounding error
 
 
 def omp(
@@ -24,8 +24,8 @@ def omp(
 ) -> sparse.csr_array:
   """Coefficients [N, S], at most k a row, with which atoms [S, d] add up to the targets [N, d].
 
-  Each step takes the atom with the largest absolute product with what is left of the target, and
-  projects the target onto all atoms so far. A target that is reached takes no further atoms.
+  Each step takes the atom with the largest absolute product with the residual, and projects the
+  target onto all atoms so far. A target takes no further atoms once its residual is about 0.
 
   Args:
     targets: float32 or float64.
@@ -58,7 +58,7 @@ def omp(
 
 
 class _Gram:
-  """Rows of the Gram matrix of the atoms [S, S]; those that are asked for most stay in memory.
+  """Rows of the Gram matrix of the atoms [S, S]; the rows that are used most stay in memory.
 
   Args:
     atoms: [S, d].
@@ -69,12 +69,12 @@ class _Gram:
     self.atoms = atoms
     self.rows = np.empty((min(most, len(atoms)), len(atoms)), atoms.dtype)
     self._place = np.full(len(atoms), -1)  # of each atom in `rows`
-    self._asked = np.zeros(len(atoms), np.int64)  # how often each atom was asked for
+    self._asked = np.zeros(len(atoms), np.int64)  # how often the row of each atom was needed
     self._atom = np.full(len(self.rows), -1)  # whose row it is
     self._fixed = np.zeros(len(self.rows), bool)  # during a batch
 
   def begin(self) -> None:
-    """Says that a new batch begins; rows that earlier ones asked for may be replaced."""
+    """Begins a new batch; rows that only earlier batches needed may be replaced."""
     self._fixed[:] = False
 
   def find(self, atoms: np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ class _Gram:
     missing = wanted[~here]
     self._fixed[self._place[wanted[here]]] = True
     if missing.size:
-      # The rows that were asked for least often are replaced, empty ones first.
+      # The rows that were needed least often are replaced, empty ones first.
       worth = np.where(self._atom < 0, -1, self._asked[self._atom])
       worth[self._fixed] = np.iinfo(worth.dtype).max
       places = np.argpartition(worth, missing.size - 1)[: missing.size]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vectors of pieces that do not come from the model: from text, or from a file.
+"""External vectors of pieces, which do not come from the model: from text, or from a file.
 
 From text: the singular vectors of a matrix of positive pointwise mutual information (Levy and
 Goldberg, 2014) of pieces and their contexts. The contexts of both tokenizers' pieces are old

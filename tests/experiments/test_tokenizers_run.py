@@ -147,6 +147,10 @@ def test_mistakes_are_named_before_anything_is_measured(texts, tmp_path):
       },
       "'other' has no text in its first bytes",
     ),
+    (
+      {'quality.source': 'ngram:stdlib/prose', 'quality.train_bytes': 10**12},
+      'quality.source .* take 4,000 GB of memory or more',
+    ),
     ({'quality.transition': 0.9999}, 'superbpe is the same tokenizer as bpe'),
     ({'compression.texts': ('no such',)}, "compression.texts: no file matches 'no such'"),
     ({'compare.vocab_size': 255}, 'must be 256 or more; got 255'),

@@ -7,7 +7,7 @@ import pytest
 
 from configs import common, transplant
 from experiments.recipe import Run
-from experiments.transplant import judge, languages, learning, noise_anchor
+from experiments.transplant import languages, learning, noise_anchor, scoring
 from experiments.transplant.recipe import RECIPE
 from lib.data import relexified
 from lib.errors import InputError
@@ -61,13 +61,14 @@ def test_the_two_nats_add_up_and_ratios_are_of_the_old_model(smoke):
 
 def test_the_split_is_of_the_tokens_that_the_old_tokenizer_lacks(smoke):
   _, config, run = smoke
-  old = judge.old_tokenizer(config)
+  old = scoring.old_tokenizer(config)
   [model] = [
-    one.model for one in judge.train(config, run, 'transplant/old', old, judge.old_text(config))[:1]
+    one.model
+    for one in scoring.train(config, run, 'transplant/old', old, scoring.old_text(config))[:1]
   ]
-  text = judge.held_out(config)
+  text = scoring.held_out(config)
   is_new = np.arange(old.vocab_size) % 3 == 0
-  found = judge.score([model], text, is_new)
+  found = scoring.score([model], text, is_new)
   losses = model.token_loss(text.texts)
   by_hand = sum(loss.nats[loss.ids % 3 == 0].sum() for loss in losses)
   assert found.nats[0, :, 1].sum() == pytest.approx(by_hand)
@@ -78,7 +79,7 @@ def test_the_split_is_of_the_tokens_that_the_old_tokenizer_lacks(smoke):
   for ids in texts:  # both are cut to five tokens
     powers = np.exp(model.logits([model.first_id, *ids[:5]]).astype(np.float64))
     shares.append(powers[:, is_new].sum(axis=1) / powers.sum(axis=1))
-  assert judge.mass_of_new(model, texts, is_new) == pytest.approx(np.mean(shares), rel=1e-4)
+  assert scoring.mass_of_new(model, texts, is_new) == pytest.approx(np.mean(shares), rel=1e-4)
 
 
 def test_speed_is_the_steps_of_a_model_from_scratch_to_the_same_loss(smoke):
@@ -133,7 +134,7 @@ def test_the_other_language_keeps_lengths_case_and_statistics(smoke):
     assert relexified.relexify(other, back) == one
   assert relexified.relexify(b'unseen, Words', words) == b'unseen, Words'
   language = languages.Language(config)
-  old = judge.old_text(config)
+  old = scoring.old_text(config)
   assert len(language.train) == len(old)
   assert len(language.train[0]) == len(old[0])
 
@@ -165,10 +166,11 @@ def test_every_table_has_a_picture(smoke, tmp_path):
 def test_every_scale_can_be_run(scale):
   config = transplant.get_config(scale)
   config.data.source = 'stdlib/prose'
-  config.transplant.news = tuple(
-    (*new, source.replace('tfds:c4/en', 'stdlib/prose')) for *new, source in config.transplant.news
+  config.transplant.new_tokenizers = tuple(
+    (*new, source.replace('tfds:c4/en', 'stdlib/prose'))
+    for *new, source in config.transplant.new_tokenizers
   )
-  config.judge.update(length=64, bytes=2000)
+  config.held_out.update(length=64, bytes=2000)
   RECIPE.check(config)
 
 
@@ -178,12 +180,24 @@ def test_mistakes_are_named(tmp_path):
     ('transplant.methods', ('best',), "no method 'best'"),
     ('transplant.long', ('omp32',), "transplant.long: 'omp32' is not in transplant.methods"),
     ('transplant.continued', 'finer', 'must be one of code, larger'),
-    ('transplant.news', (('a', 'bpe', 100, 'stdlib/prose'),), 'must be one of a'),
-    ('transplant.news', (('larger', 'gzip', 300, code),), "transplant.news: 'gzip' must be one of"),
-    ('transplant.news', (('larger', 'wordpiece', 300, code),), 'wordpiece has 512 ids or more'),
-    ('transplant.news', (('larger', 'bpe', 300, prose),), 'larger is the same .* as the old one'),
+    ('transplant.new_tokenizers', (('a', 'bpe', 100, 'stdlib/prose'),), 'must be one of a'),
     (
-      'transplant.news',
+      'transplant.new_tokenizers',
+      (('larger', 'gzip', 300, code),),
+      "transplant.new_tokenizers: 'gzip' must be one of",
+    ),
+    (
+      'transplant.new_tokenizers',
+      (('larger', 'wordpiece', 300, code),),
+      'wordpiece has 512 ids or more',
+    ),
+    (
+      'transplant.new_tokenizers',
+      (('larger', 'bpe', 300, prose),),
+      'larger is the same .* as the old one',
+    ),
+    (
+      'transplant.new_tokenizers',
       (('larger', 'bpe', 310, prose), ('larger', 'bpe', 320, prose)),
       'larger is there twice',
     ),

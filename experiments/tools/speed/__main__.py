@@ -4,11 +4,11 @@
   python -m experiments.tools.speed --codecs=runs/equal_info/tokenizers --out=docs
 
 --codecs is the folder of tokenizers that the recipe equal_info writes. Writes speed.md and
-speed.json. Megabytes are 10⁶ bytes of text. Times are medians over repeats of wall-clock time; for
+speed.json; tables of an earlier run that --tables leaves out are kept, with the commit and machine
+of that run. Megabytes are 10⁶ bytes of text. Times are medians over repeats of wall-clock time; for
 code that runs on one core, processor time is given too.
 """
 
-import datetime
 import importlib.metadata
 import pathlib
 import platform
@@ -21,9 +21,9 @@ import tqdm
 from absl import flags
 
 from experiments.tools import command
-from experiments.tools.speed import batches, bpe, libraries, stepped
+from experiments.tools.speed import batches, bpe, libraries, record, stepped
 from experiments.tools.timing import rates
-from lib import atomic, tokenizers
+from lib import atomic, provenance, tokenizers
 from lib.data import sources
 from lib.errors import InputError
 from lib.report import results, tables
@@ -131,24 +131,28 @@ def _write(rows: list[Row], text: bytes, seconds: float) -> None:
       'tokenizers',
     )
   }
-  machine = command.machine()
+  packages = ', '.join(f'{name} {version}' for name, version in versions.items())
+  now = provenance.measured() | {'machine': command.machine(), 'packages': packages}
+  rows, made = record.join(out / 'speed.json', rows, dict.fromkeys(TABLES.value, now), [*CAPTIONS])
+  captions = record.captions(CAPTIONS, made)
   settings = {flag.name: flag.value for flag in (CODECS, SOURCE, MEGABYTES, REPEATS, STREAMS)}
   results.write_results(
     out / 'speed.json', rows, experiment='speed', config=settings, overrides={},
-    devices=[machine], seconds={'speed': seconds},
+    devices=[now['machine']], seconds={'speed': seconds}, made=made,
   )  # fmt: skip
   command_line = ' '.join(['python -m experiments.tools.speed', *sys.argv[1:]])
   lines = [
     '# Speed\n',
-    f'`{command_line}`, {datetime.date.today()}, on {machine}; Python '
-    f'{platform.python_version()}, {", ".join(f"{k} {v}" for k, v in versions.items())}.\n',
+    f'The last command was `{command_line}`, with Python {platform.python_version()}, {packages}. '
+    'The caption of each table says when the table was measured; tables that a command does not '
+    'measure again are kept.\n',
     f'`held_out` is {len(text):,} bytes of the validation and test splits of `{SOURCE.value}`, '
     'each document once, on which nothing was trained; `random` is random bytes, a quarter as '
     'many, each as likely as any, so that every step reads another place of a table.\n',
-    tables.markdown(rows, CAPTIONS),
+    tables.markdown(rows, captions),
   ]
   atomic.write(out / 'speed.md', '\n'.join(lines))
-  print(tables.markdown(rows, CAPTIONS))
+  print(tables.markdown(rows, captions))
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The old model, models of other tokenizers, and one judge: bits per byte of the same text.
+"""Trains the old model and models from scratch, and scores all models: bits per byte of one text.
 
-The bits are split by kind of token: with tied tables a method pays on the pieces that both
-tokenizers have for what it wins on the new ones, since they take probability from each other.
+The bits are split by kind of token. Rows of new tokens in the LM head take probability from the
+tokens that both tokenizers have, so a method that gains on new tokens may lose on the others.
 """
 
 import functools
@@ -29,15 +29,15 @@ from lib.tokenizers import registry
 from lib.tokenizers.base import Dictionary
 from lib.transplant import pieces
 
-ANOTHER = 1000  # between the seeds of old models and of models trained from scratch
-MOST = 4  # excerpts of one document: documents are the units of errors
+ANOTHER = 1000  # difference between the seeds of old models and of models from scratch
+MOST = 4  # excerpts of one document at most: documents are the units of errors
 LOG_2 = float(np.log(2))
 LOGITS = 16  # excerpts whose logits are compared
 
 
 @functools.cache
 def train_tokenizer(family: str, vocab_size: int, source: str, train_bytes: int) -> Dictionary:
-  """Learned from the train split of a source."""
+  """The tokenizer of a family, learned from the train split of a source."""
   documents = sources.sample(sources.open_source(source, 'train'), train_bytes)
   return pieces.dictionary(registry.train(family, documents, vocab_size), family)
 
@@ -51,13 +51,13 @@ def check_family(where: str, family: str, vocab_size: int) -> None:
 
 
 def old_tokenizer(config: ConfigDict) -> Dictionary:
-  """That of the old model."""
+  """The tokenizer of the old model."""
   old = config.old
   return train_tokenizer(old.family, old.vocab_size, config.data.source, old.train_bytes)
 
 
 def old_text(config: ConfigDict) -> Source:
-  """What the old model is trained on."""
+  """The training text of the old model."""
   return sources.open_source(config.data.source, 'train')
 
 
@@ -67,7 +67,7 @@ def validation_text(config: ConfigDict) -> Source:
 
 
 def make_model(config: ConfigDict, vocab_size: int, **changes: Any) -> LanguageModel:
-  """The section `base` over a tokenizer; `changes` are of the section."""
+  """An untrained model of the section `base` for a number of ids; `changes` replace its fields."""
   options = ConfigDict(config.base.to_dict() | changes)
   dtype = fit.dtype(config)
   embedding = Learned(vocab_size, options.dim, tied=options.tied, dtype=dtype)
@@ -96,10 +96,10 @@ def train(
     tokenizer: of the text.
     documents: the text.
     validation: text for a learning curve.
-    start: seed -> the model that training continues from; by default it begins anew.
+    start: seed -> the model whose training continues; by default weights are random.
     another: added to the seeds.
     text: the source of the documents, if it is not the config's.
-    **changes: of the section.
+    **changes: fields of the section.
   """
   options = ConfigDict(config.base.to_dict() | changes)
   options.evaluate_every = min(options.evaluate_every, options.steps)
@@ -112,7 +112,7 @@ def train(
   evaluations = {}
   if validation is not None:
     watched = pipeline.batches(validation, tokenizer, **sizes, seed=0)
-    some = [*itertools.islice(watched, config.judge.validation_batches)]
+    some = [*itertools.islice(watched, config.held_out.validation_batches)]
     evaluations['validation'] = lambda seed: some
   initial = None if start is None else lambda seed, new: start[seed].variables
   model = make_model(config, tokenizer.vocab_size, **changes)
@@ -162,23 +162,23 @@ def train_from_scratch(
 
 
 def held_out(config: ConfigDict) -> Excerpts:
-  """Text of the old model, by which models are judged."""
+  """Held-out text like that of the old model, on which models are scored."""
   return excerpts_of(config, config.data.source)
 
 
 def excerpts_of(config: ConfigDict, source: str) -> Excerpts:
   """Held-out text of a source; raises InputError if none of its documents is long enough."""
-  options = config.judge
+  options = config.held_out
   return excerpts.of_split(source, 'test', length=options.length, total=options.bytes, most=MOST)
 
 
 class Scores(NamedTuple):
-  """Of S models on D documents.
+  """Scores of S models on D documents.
 
   Attributes:
-    nats: float64 [S, D, 2], of tokens that the old tokenizer has and of others.
-    bytes: float64 [D, 2], covered by each of both.
-    mass: float64 [S], the share of the softmax's denominator that new ids have, on a few excerpts.
+    nats: float64 [S, D, 2], of tokens that the old tokenizer has, and of new tokens.
+    bytes: float64 [D, 2], covered by these two kinds of tokens.
+    mass: float64 [S], the share of new ids in the softmax's denominator, on a few excerpts.
   """
 
   nats: np.ndarray
@@ -192,7 +192,7 @@ class Scores(NamedTuple):
 
 
 def score(models: Sequence[TrainedModel], text: Excerpts, is_new: np.ndarray) -> Scores:
-  """The judgement of models over one tokenizer, whose ids that the old one lacks are `is_new`."""
+  """Scores of models of one tokenizer; `is_new` marks the ids that the old tokenizer lacks."""
   nats, mass, size = [], [], np.zeros(0)
   for model in models:
     losses = model.token_loss(text.texts)
@@ -214,7 +214,7 @@ def mass_of_new(model: TrainedModel, texts: Sequence[np.ndarray], is_new: np.nda
 
 
 def add(rows: Rows, where: Mapping[str, Any], found: Scores, unchanged: Scores) -> None:
-  """Adds the columns of a judgement."""
+  """Adds the columns of scores."""
   rows.add(where, 'bits_per_byte', stats.crossed(found.bits), 'bits/byte')
   both = np.stack([found.nats.sum(axis=-1), unchanged.nats.sum(axis=-1)], axis=-1)
   ratio = stats.jackknife(lambda sums: sums[0] / sums[1], both)
