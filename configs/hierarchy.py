@@ -113,7 +113,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # bytes of held-out text by which a learning rate is chosen
       'validation_bytes': Scaled(1_000, 8_192, 2**20, 2**22),
       'test_bytes': Scaled(1_000, 32_768, 2**22, 2**24),  # bytes of held-out text that are scored
-      'rates': Scaled((3e-3,), (5e-3, 1e-2, 2e-2), (1e-3, 3e-3), (6.25e-4,)),
+      'rates': Scaled((3e-3,), (2.5e-3, 5e-3, 1e-2, 2e-2), (1e-3, 3e-3), (6.25e-4,)),
       # share of the steps after which rates are compared; models of bytes learn little before
       'rate_share': Scaled(0.5, 0.5, 0.2, 0.2),
       # factors of a hierarchy's learning rate, by stage from the outermost
@@ -138,7 +138,7 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
     },
     'ablation': {
       # parts that are removed or replaced, one per model; empty: only the whole model
-      'without': Field(Scaled((), ABLATIONS, ABLATIONS, ABLATIONS), choices=ABLATIONS)
+      'without': Field(Scaled(('convolution',), ABLATIONS, ABLATIONS, ABLATIONS), choices=ABLATIONS)
     },
     'noise_bytes': {
       # arms that are trained

@@ -100,12 +100,26 @@ def add_cuts(
   rows.add(where, 'boundary_f1_above_chance', stats.mean(f1 - chance))
 
 
-def add_differences(rows: Rows, bits: Mapping[Arm, np.ndarray], references: Sequence[str]) -> None:
-  """Adds the differences of bits from those of reference arms, paired by seed and document."""
+def add_differences(
+  rows: Rows,
+  bits: Mapping[Arm, np.ndarray],
+  references: Sequence[str],
+  column: str = DIFFERENCE,
+  **more: str,
+) -> None:
+  """Adds the differences of bits from those of reference arms, paired by seed and document.
+
+  Args:
+    rows: of a table.
+    bits: contributions [S, D] of each arm.
+    references: names of arms, which are subtracted.
+    column: of the differences.
+    more: further coordinates of the rows.
+  """
   for reference in (arm for arm in bits if arm.name in references and not arm.without):
     for arm, gap in stats.arms(bits, reference, 'seeds×documents').items():
-      where = {**arm.where, 'less': reference.name}
-      rows.add(where, DIFFERENCE, gap, 'bits/byte', 'paired by seed and document')
+      where = {**arm.where, **more, 'less': reference.name}
+      rows.add(where, column, gap, 'bits/byte', 'paired by seed and document')
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:

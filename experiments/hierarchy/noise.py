@@ -10,12 +10,15 @@ from collections.abc import Callable
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.hierarchy import arms
+from experiments.hierarchy import arms, chunking
+from experiments.hierarchy.arms import Arm
 from experiments.hierarchy.chunking import BITS
 from experiments.recipe import Run, Table, text_of
 from lib import stats
 from lib.report.results import Rows
 
+ABOVE_CLEAN = 'above_clean_bits_per_byte'
+REFERENCES = ('byte_transformer', 'bpe')
 Noise = Callable[[np.ndarray, np.random.Generator, float], np.ndarray]
 
 
@@ -53,6 +56,7 @@ def noisy(text: bytes, kind: str, rng: np.random.Generator, share: float) -> byt
 def measure(config: ConfigDict, run: Run) -> Rows:
   """The models of `chunking` on the test texts under each noise."""
   rows, options, chosen = Rows('noise_bytes'), config.noise_bytes, arms.Chosen()
+  lost: dict[str, dict[Arm, np.ndarray]] = {kind: {} for kind in KINDS if kind != 'none'}
   for name in options.arms:
     trained = arms.train(config, run, arms.main_arm(config, name), chosen)
     corpus = trained.corpus
@@ -70,8 +74,11 @@ def measure(config: ConfigDict, run: Run) -> Rows:
       rows.add(where, BITS, stats.crossed(bits), 'bits/byte')
       clean = bits if clean is None else clean
       if kind != 'none':
+        lost[kind][trained.arm] = bits - clean
         more = stats.crossed(bits - clean)
-        rows.add(where, 'above_clean_bits_per_byte', more, 'bits/byte', 'paired by document')
+        rows.add(where, ABOVE_CLEAN, more, 'bits/byte', 'paired by document')
+  for kind, found in lost.items():
+    chunking.add_differences(rows, found, REFERENCES, f'difference_{ABOVE_CLEAN}', noise=kind)
   return rows
 
 
@@ -80,9 +87,10 @@ TABLE = Table(
   measure,
   caption='Bits per byte of test texts with noise, by models that were trained on text without '
   'it: bytes dropped, bytes repeated, letters in random case, all letters capitals. The paper '
-  'asks questions under such noise; this is about probabilities. ± is one standard error over '
-  'seeds × documents.',
-  shown=(BITS, 'above_clean_bits_per_byte'),
+  'asks questions under such noise; this is about probabilities. `above_clean` is by how much the '
+  'noise raises the bits of an arm, and a row with `less` is that less the same of another arm. ± '
+  'is one standard error over seeds × documents.',
+  shown=(BITS, ABOVE_CLEAN, f'difference_{ABOVE_CLEAN}'),
   check=arms.check,
   sources=text_of,
 )

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hierarchy: a decoder of chunks between decoders of tokens, with the interface of a decoder.
 
-H-Net (arXiv 2507.07955): an encoder reads the tokens; a router says where chunks begin; the inner
-decoder reads the vector at the beginning of each chunk; its outputs are smoothed, spread over the
-tokens that follow, and added to what the encoder gave; a decoder reads that. The inner decoder may
-be a hierarchy itself. All shapes are static: a row has room for a number of chunks, and chunks
-beyond it are dropped, counted, and their tokens belong to the chunk before.
+H-Net (arXiv 2507.07955): an encoder reads the tokens, and a router decides where chunks begin. The
+inner decoder reads the encoder's vector of the first token of each chunk. Its outputs are smoothed
+over the chunks, and copied to all tokens of the chunk. A projection of the encoder's vectors is
+added, and a decoder reads the sum. The inner decoder may be a hierarchy itself. All shapes are
+static: a row has room for a number of chunks. Further chunks are dropped and counted, and their
+tokens belong to the last chunk that had room.
 
 Legend: B batch, T length, N new tokens, S slots of a cache, D model width, C chunks of a row.
 """
@@ -65,7 +66,7 @@ def smooth(x: jax.Array, weights: jax.Array, before: jax.Array) -> jax.Array:
 
   Args:
     x: what is averaged.
-    weights: [B, C]; 1 at a document's first, so that nothing reaches it from the one before.
+    weights: [B, C]; 1 at the first chunk of a document, which no earlier document reaches.
     before: y_{−1}, [B, D].
   """
   weights = weights[..., None]
@@ -80,8 +81,8 @@ def straight_through(x: jax.Array, confidence: jax.Array) -> jax.Array:
 def ratio_loss(share: jax.Array, probability: jax.Array, target: float) -> jax.Array:
   """H-Net's loss of F, the share of tokens that begin a chunk, and G, their mean probability.
 
-  N / (N − 1) · ((N − 1) F G + (1 − F) (1 − G)) for a target of N tokens a chunk. It is 1 at
-  F = G = 1 / N, the least among F = G. Its gradient reaches G alone, as F is counted.
+  N / (N − 1) · ((N − 1) F G + (1 − F) (1 − G)) for a target of N tokens per chunk. Along F = G its
+  minimum is 1, at 1 / N. F is a count, so only G has a gradient.
   """
   odds = target - 1
   return target / odds * (odds * share * probability + (1 - share) * (1 - probability))
@@ -90,8 +91,8 @@ def ratio_loss(share: jax.Array, probability: jax.Array, target: float) -> jax.A
 def stage_factors(rates: Sequence[float]) -> tuple[tuple[str, float], ...]:
   """Factors of the learning rate (`lib.train.optimizer`) by stage, the outermost first.
 
-  The embedding learns as the outermost stage does, stages without a factor as the last one. The
-  model of a router keeps its weights.
+  The embedding has the factor of the outermost stage. Stages beyond the last factor have that one.
+  The model of a router keeps its weights.
   """
   by_depth = [('(/inner.*)' * depth, rate) for depth, rate in enumerate(rates)]
   return (('/router/model/', 0.0), *reversed(by_depth)) if rates else ()
@@ -158,19 +159,20 @@ class Hierarchy(nn.Module):
 
   Attributes:
     dim: D of the tokens.
-    inner_dim: of the inner decoder, D or more. Vectors are filled up with trained numbers, 0 at
-      first, and cut off after it.
+    inner_dim: width of the inner decoder, D or more. Before it, trained numbers, 0 at first, fill
+      up the vectors; after it, vectors are cut to D.
     encoder, decoder: vectors to vectors of width D (`RecurrentDecoder`, or a `Decoder` with a
       window); None for the identity.
     router: where chunks begin (`lib.models.routers`).
     inner: vectors to vectors of the inner width: a `Decoder` or a `Hierarchy`.
-    room: chunks of a row, as a share of its tokens.
-    target: N, tokens a chunk that the ratio loss aims at; 0 for no such loss.
-    ratio_weight: of the ratio loss.
-    smoothing: the inner decoder's outputs are averaged over the chunks before, by the router's
-      probabilities.
-    straight: the probability of the chosen side multiplies them in the gradient.
-    dtype: of activations; the router and what it weighs are float32.
+    room: most chunks of a row, as a share of its tokens.
+    target: N, the tokens per chunk that the ratio loss aims at; 0 for no such loss.
+    ratio_weight: weight of the ratio loss.
+    smoothing: the inner decoder's outputs are averaged with those of earlier chunks; the weights
+      are the router's probabilities.
+    straight: in the gradient alone, these averages are multiplied by the probability of the
+      router's decision, to begin a chunk or not.
+    dtype: of activations; the router and the averages are float32.
   """
 
   dim: int

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routers: where a chunk of tokens begins.
+"""Routers decide where chunks of tokens begin.
 
-A router is a module that maps what has been read, `Seen`, to the probability [B, N] that each token
-begins a chunk. A chunk begins where it is above 1/2, and at the beginning of a document. A router
-that reads tokens by a model of its own has a cache too.
+A router is a module that maps tokens, `Seen`, to the probability [B, N] that each of them begins a
+chunk. A chunk begins where it is above 1/2, and at the beginning of a document. A router that has a
+model of its own also has that model's cache.
 
 Legend: B batch, T length, N new tokens, S slots of a cache, D model width.
 """
@@ -19,15 +19,17 @@ import numpy as np
 from lib.errors import InputError
 from lib.parameters import declare_flops, declared
 
+NO_IDS = 'this router reads ids, but a second stage has no ids: use a learned router.'
+
 
 class Seen(NamedTuple):
-  """Tokens, and for each of them what its router may look at.
+  """Tokens, and what a router may read of each of them.
 
   Attributes:
     vectors: [B, N, D] of the tokens.
     before: [B, N, D] of the token before each; undefined at a document's first.
-    ids: int32 [B, N], or None in stages that have none.
-    ids_before: int32 [B, N], or None.
+    ids: int32 [B, N]; None in a second stage, whose tokens are chunks.
+    ids_before: int32 [B, N], ids of the tokens before; None as above.
     ages: int32 [B, N], tokens of the document before each.
     segments: int32 [B, N], or None with a cache.
   """
@@ -41,7 +43,7 @@ class Seen(NamedTuple):
 
 
 class Router(nn.Module):
-  """Where chunks begin, by a rule or learned."""
+  """Decides where chunks begin, by a rule or by learned weights."""
 
   reads_ids = False
 
@@ -82,7 +84,7 @@ def _identity(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype) -> jax.A
 def _marks(marked: tuple[int, ...], ids: jax.Array | None) -> jax.Array:
   """1 at ids [B, N] that are among the marked, 0 at others."""
   if ids is None:
-    raise InputError('a router of ids has tokens alone: a second stage has no ids.')
+    raise InputError(NO_IDS)
   table = np.zeros(max(marked) + 2, np.float32)
   table[list(marked)] = 1
   return jnp.asarray(table)[jnp.minimum(ids, len(table) - 1)]
@@ -105,7 +107,7 @@ class Stride(Router):
 
 
 class Spaces(Router):
-  """SpaceByte's rule: a chunk begins at a token of `ids` after one that is none of them.
+  """SpaceByte's rule: a chunk begins at a token of `ids` if the token before is not of `ids`.
 
   Attributes:
     ids: such as those of `spacelike`.
@@ -144,8 +146,8 @@ class Entropy(Router):
   begins the chunk, as the space before a word does, so that the chunk helps to predict it.
 
   Attributes:
-    model: a trained language model; nothing reaches its weights from the loss.
-    threshold: of the entropy of the next token, in nats.
+    model: a trained language model, which the loss does not train.
+    threshold: entropy of the next token, in nats, above which a chunk begins.
   """
 
   model: nn.Module
@@ -155,7 +157,7 @@ class Entropy(Router):
   def __call__(self, seen: Seen, cache: Any = None) -> tuple[jax.Array, Any]:
     """As `Router`: 0 or 1."""
     if seen.ids is None:
-      raise InputError('entropies are those of tokens: a second stage has no ids.')
+      raise InputError(NO_IDS)
     model: Any = self.model
     if cache is None:
       batch = {'inputs': seen.ids, 'positions': seen.ages, 'segments': seen.segments}
