@@ -22,11 +22,11 @@ COLUMNS = ('validation_bits_per_byte', 'steps_of_scratch', 'speed_up')
 CAPTION = (
   'Bits per byte of the same validation text during training. `scratch` has random weights; each '
   'of its points is the end of a training of that many steps, whose learning rate has its full '
-  'warm-up and decay. The other curves are each of one training, with a lower peak that is the '
-  'same for all methods. `steps_of_scratch`, at the end of a training, is the number of steps '
-  'after which `scratch` is as good, on lines between its points; `speed_up` is that number over '
-  'the steps of the method. `random` has the old decoder and random rows, so it shows the gain '
-  'from the decoder alone. ± is one standard error over seeds.'
+  'warm-up and decay. The other curves are each of one training, with the peak of '
+  '`continued.rate`, by default that of `scratch`. `steps_of_scratch`, at the end of a training, '
+  'is the number of steps after which `scratch` is as good, on lines between its points; '
+  '`speed_up` is that number over the steps of the method. `random` has the old decoder and random '
+  'rows, so it shows the gain from the decoder alone. ± is one standard error over seeds.'
 )
 
 
