@@ -6,8 +6,8 @@ Claim: rows for the tokens of another tokenizer can be made from those of a trai
 little is lost before any training and less training is needed than from scratch.
 
 Expected: before training, linear maps from a donor are best, then FOCUS and TokenAdapt; the mean of
-the parts is no better than the mean of all rows, and random rows are far behind. After 50 steps most
-differences are small. With a donor, matching pursuit with 8 atoms is better than with 32.
+the parts is no better than the mean of all rows, and random rows are far behind. After 50 steps
+most differences are small. With a donor, matching pursuit with 8 atoms is better than with 32.
 Cost: smoke under a minute.
 
   python -m experiments.transplant --config=transplant:cpu --workdir=runs/transplant
