@@ -54,6 +54,7 @@ SECTIONS = {
     'source': Scaled('stdlib/source', 'stdlib/source', 'stdlib/source', 'tfds:c4/en'),
     'texts': Field(Scaled(6, 120, 2000, 10_000), least=2),  # number of held-out texts, about
     'length': Field(Scaled(60, 160, 512, 1024), least=20),  # bytes of each text
+    'greedy': 2,  # bytes of the middle that are guessed, each the most likely one
     'beam': 8,  # most token sequences of a text that are followed, where not all can be
   },
   'ensemble': {

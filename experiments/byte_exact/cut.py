@@ -70,18 +70,12 @@ def add(
       above = mean(one.nats - found['exact'].nats)
       rows.add(here, 'nats_above_exact', above, 'nats', 'paired by seed and prompt')
     rows.add(here, 'nats_lost', mean(one.lost), 'nats', '−log of the sums before scaling')
-    rows.add(
-      here,
-      'exact_completions',
-      mean(one.right),
-      'share',
-      'of prompts whose guessed bytes are all right',
-    )
+    rows.add(here, 'exact_completions', mean(one.right), 'share', 'all guessed bytes are right')
 
 
 def continuations(
   several: Sequence[TrainedModel], prompts: Sequence[bytes], after: Sequence[bytes], method: str,
-  beam: int, greedy: int | None = None,
+  beam: int, greedy: int,
 ) -> Found:  # fmt: skip
   """Predictions of what comes after each prompt, by models of one tokenizer.
 
@@ -91,7 +85,7 @@ def continuations(
     after: the bytes after each.
     method: how prompts are read, of METHODS.
     beam: the most token sequences of a text that are followed, except by `exact`.
-    greedy: bytes that are guessed, each after the right ones; None for all.
+    greedy: bytes after each prompt that are guessed, each one after the right bytes.
   """
   exact, found = method == 'exact', []
   vocabulary = byte_law.vocabulary(several[0], every=not exact)
@@ -113,13 +107,13 @@ def continuations(
   return Found(*map(np.stack, zip(*found, strict=True)))
 
 
-def _read(reader: ByteTexts, after: Sequence[bytes], out: Found, greedy: int | None) -> None:
+def _read(reader: ByteTexts, after: Sequence[bytes], out: Found, greedy: int) -> None:
   """Reads what comes after each prompt, and adds how well it was predicted to `out`."""
   for at in range(max(map(len, after))):
     which = np.array([i for i, text in enumerate(after) if at < len(text)])
     bytes_ = np.array([after[i][at] for i in which])
     laws = reader.next_bytes()[which]
-    if greedy is None or at < greedy:
+    if at < greedy:
       out.right[which] &= laws[:, :END].argmax(axis=1) == bytes_
     total = laws.sum(axis=1)
     out.lost[which] -= np.log(total)

@@ -54,7 +54,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
   for name in options.tokenizers:
     trained = models.trained(config, run, name, label=f'fim-{name}', text=options.source, read=read)
     found = {
-      method: cut.continuations(trained, prompts, middles, method, options.beam)
+      method: cut.continuations(trained, prompts, middles, method, options.beam, options.greedy)
       for method in cut.METHODS
     }
     cut.add(rows, {'tokenizer': name}, 'of_middle', found, text, np.ones(len(text), bool))
