@@ -40,9 +40,9 @@ demo/tokenizers: FLAGS = '--config.compression.texts=("stdlib/prose",)' '--confi
   --config.compression.train_bytes=2000000 --config.compression.test_bytes=300000
 demo/transplant: TABLES = transplant
 demo/transplant: FLAGS = --config.base.steps=100 \
-  '--config.transplant.news=(("larger","bpe",2048,"stdlib/prose"),)' \
+  '--config.transplant.new_tokenizers=(("larger","bpe",2048,"stdlib/prose"),)' \
   '--config.transplant.methods=("random","mean","parts")' '--config.transplant.short=()' \
-  '--config.transplant.long=()' --config.judge.bytes=16000
+  '--config.transplant.long=()' --config.held_out.bytes=16000
 demo/visual_unicode: TABLES = loss
 demo/visual_unicode: FLAGS = --config.loss.steps=40 \
   --config.loss.seeds=3 --config.loss.evaluate_every=20 '--config.loss.rates=(0.05,)' \

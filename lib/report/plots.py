@@ -86,7 +86,8 @@ def _png(panels: Sequence[Panel]) -> bytes:
     for axis, panel in zip(axes.flat, panels):
       panel(axis)
     picture = io.BytesIO()
-    figure.savefig(picture, format='png')
+    # A legend below a narrow axis may be wider than the layout allows for.
+    figure.savefig(picture, format='png', bbox_inches='tight', pad_inches=0.05)
   return picture.getvalue()
 
 
