@@ -243,11 +243,11 @@ def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
   corpus = examples(config, run, tokenizer_of(config, run, arm))
   options, length = config.training, corpus.train.counts.mean()
   budget, initial = options.teraflops * 1e12, None
-  begun = again = 0.0  # FLOPs of the router's model: its own training, and of a pass for each token
+  router_training = router_pass = 0.0  # FLOPs of the router's model: in all, and for each token
   if arm.name == 'entropy':
     small = _small(config)
-    again = flops(small, length)
-    initial, begun = _trained_router(config, run, corpus, small)
+    router_pass = flops(small, length)
+    initial, router_training = _trained_router(config, run, corpus, small)
   elif arm.name in HIERARCHIES and config.inner.initial:
     initial = inner_from(config, 2 if arm.name == 'two_stages' else 1)
   made = model(config, arm, corpus.tokenizer.vocab_size)
@@ -256,9 +256,9 @@ def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
   def step_flops(shares: Sequence[float]) -> float:
     """Of a training step; the model of a router has no backward pass."""
     forward = flops(made, length, shares)
-    return (3 * forward - 2 * again) * tokens_per_byte * corpus.step_bytes
+    return (3 * forward - 2 * router_pass) * tokens_per_byte * corpus.step_bytes
 
-  steps_of = lambda cost: max(1, round((budget - begun) / cost))
+  steps_of = lambda cost: max(1, round((budget - router_training) / cost))
   cost = step_flops(_guess(config, arm, corpus))
   rates = (chosen[like],) if like in chosen else options.rates
   tried: list[Trained] = []
@@ -267,8 +267,9 @@ def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
     fitted = _fit(config, run, arm, made, corpus, steps, rates, initial)
     rates = (fitted[0].rate,)
     cost = step_flops(train_shares(fitted))
-    tried.append(Trained(arm, fitted, corpus, (begun + cost * steps) / 1e12))
-    if abs(begun + cost * steps - budget) <= CLOSE * budget or steps_of(cost) == steps:
+    spent = router_training + cost * steps
+    tried.append(Trained(arm, fitted, corpus, spent / 1e12))
+    if abs(spent - budget) <= CLOSE * budget or steps_of(cost) == steps:
       break
   chosen[like] = rates[0]
   return min(tried, key=lambda one: abs(one.teraflops - options.teraflops))
