@@ -62,7 +62,7 @@ SECTIONS = {
     'tokenizers': Field(
       Scaled(('bytes', 'bpe'), *(('bytes', 'bpe', 'sentencepiece'),) * 3), size=1
     ),
-    'texts': Field(Scaled(4, 96, 128, 128), least=2),  # number of held-out texts
+    'texts': Field(Scaled(4, 64, 128, 128), least=2),  # number of held-out texts
     'length': Field(Scaled(40, 256, 1024, 2048), least=2),  # bytes of each text
   },
   'cost': {

@@ -64,6 +64,6 @@ def _blocks(verdicts: Mapping[str, Mapping[str, Any]]) -> Iterator[Block]:
 
 def _line(one: claims.Claim, judged: Mapping[str, Mapping[str, str]]) -> list[str]:
   today, titles = judged.get(one.claim, ABSENT), claims.corrections()
-  moved = '; '.join(titles[key]['title'].lower() for key in one.before['corrected'])
+  moved = '; '.join(titles[key]['title'] for key in one.before['corrected'])
   now = ': '.join(filter(None, (f'*{today["verdict"]}*', today['evidence'])))
   return [one.claim, one.before['said'], now, moved or 'nothing']

@@ -18,9 +18,9 @@ MINUTES = {
   'mixture': {'exact': 0.5, 'domains': 4, 'languages': 0.1, 'off_the_shelf': 0.1},
   'tokenizers': {'compression': 0.7, 'transition': 0.2, 'compare': 0.3, 'parity': 0.1,
                  'lib': 0.7, 'quality': 10},
-  'byte_exact': {'bias': 1.0, 'cut': 3, 'fim': 3, 'ensemble': 3, 'cost': 1.9},
+  'byte_exact': {'bias': 1.0, 'cut': 3.6, 'fim': 4.1, 'ensemble': 4.6, 'cost': 1.9},
   'transplant': {'transplant': 9.0, 'noise_anchor': 2.0, 'languages': 4.0},
-  'hierarchy': {'causality': 0.5, 'chunking': 9, 'ablation': 6, 'curve': 0.5, 'noise_bytes': 0.5},
+  'hierarchy': {'causality': 0.5, 'chunking': 14, 'ablation': 8, 'curve': 0.5, 'noise_bytes': 0.5},
   'matrix': {'grid': 10.0, 'budget': 11.5, 'markov': 0.5},
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from experiments.byte_exact import bias, models
 from experiments.recipe import Run, Table, text_of
 from lib.data.excerpts import Excerpts
 from lib.decoding.byte_view import END, ByteTexts
-from lib.language_model import TrainedModel, byte_law
+from lib.language_model import TrainedModel, byte_law, cached_law
 from lib.report.results import Rows
 
 FIRST = 16  # bytes of the shortest prompt
@@ -98,7 +98,7 @@ def continuations(
       else:
         encoded = [loss.ids.tolist() for loss in model.token_loss(some)]
         nodes = [bias.kept(vocabulary, ids, METHODS[method]) for ids in encoded]
-      law = byte_law.CachedLaw(model, len(some))
+      law = cached_law.CachedLaw(model, len(some))
       reader = ByteTexts(vocabulary, law, len(some), None if exact else beam)
       bias.begin(reader, nodes, some)
       part = Found(*(values[start : start + len(some)] for values in one))

@@ -10,7 +10,7 @@ from experiments.byte_exact import models
 from experiments.recipe import Run, Table, text_of
 from lib.decoding import byte_ensemble
 from lib.decoding.byte_view import ByteTexts
-from lib.language_model import byte_law
+from lib.language_model import byte_law, cached_law
 from lib.report.results import Rows
 
 BITS = 'bits_per_byte'
@@ -27,7 +27,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     for start in range(0, len(text), byte_law.TEXTS):
       some = text.texts[start : start + byte_law.TEXTS]
       readers = [
-        ByteTexts(byte_law.vocabulary(one), byte_law.CachedLaw(one, len(some)), len(some))
+        ByteTexts(byte_law.vocabulary(one), cached_law.CachedLaw(one, len(some)), len(some))
         for one in ensemble
       ]
       parts.append(byte_ensemble.scores(readers, some))

@@ -4,7 +4,8 @@
 An arm is a name and its variation, such as Arm('hnet', 5). FLOPs are those of matrix products that
 are needed (`lib.parameters`): chunks that a row has room for but does not have are left out, so the
 FLOPs of a learned hierarchy are known once it is trained. Its steps are therefore set by a guess;
-where the FLOPs of its seeds are not within `CLOSE` of `training.teraflops`, it is trained again.
+where the FLOPs of its seeds are not within `CLOSE` of `training.teraflops`, it is trained again, at
+most `training.rounds` times in all, and the training that came closest is used.
 The training of the router's model of `entropy` counts. The choice of a learning rate does not.
 """
 
@@ -92,15 +93,13 @@ def tokenizer_of(config: ConfigDict, run: Run, arm: Arm) -> Tokenizer:
   return bpe if arm.name == 'bpe' else TokenEnds(bpe)
 
 
-def model(
-  config: ConfigDict, arm: Arm, vocab_size: int | None = None, threshold: float = 0.0
-) -> LanguageModel:
-  """The untrained model of an arm; `threshold` is that of entropies, in nats."""
+def model(config: ConfigDict, arm: Arm, vocab_size: int | None = None) -> LanguageModel:
+  """The untrained model of an arm."""
   vocab_size = vocab_size or (512 if arm.name == 'bpe_ends' else 256)
   dtype = fit.dtype(config)
   decoder: Any
   if arm.name in HIERARCHIES:
-    decoder = _hierarchy(config, arm, threshold)
+    decoder = _hierarchy(config, arm)
   elif arm.name == 'byte_recurrent':
     decoder = _recurrent(config.recurrent, dtype)
   else:
@@ -109,7 +108,7 @@ def model(
   return LanguageModel(Learned(vocab_size, decoder.dim, tied=False, dtype=dtype), decoder)
 
 
-def _hierarchy(config: ConfigDict, arm: Arm, threshold: float) -> Hierarchy:
+def _hierarchy(config: ConfigDict, arm: Arm) -> Hierarchy:
   dtype, options, dim = fit.dtype(config), config.router, config.outer.dim
   inner = fit.make_decoder(config.inner, dtype)
   outer = functools.partial(_outer, config, arm, dtype)
@@ -134,7 +133,7 @@ def _hierarchy(config: ConfigDict, arm: Arm, threshold: float) -> Hierarchy:
     'spaces': lambda: Spaces(SPACES),
     'bpe_ends': lambda: Marked(ENDS),
     'stride': lambda: Stride(options.stride),
-    'entropy': lambda: Entropy(_small(config), threshold),
+    'entropy': lambda: Entropy(_small(config)),
   }[arm.name]()
   return Hierarchy(dim, inner.dim, outer(), router, inner, outer(), target=target, **shared)
 
@@ -142,7 +141,7 @@ def _hierarchy(config: ConfigDict, arm: Arm, threshold: float) -> Hierarchy:
 def _small(config: ConfigDict) -> LanguageModel:
   """The model of bytes whose entropies say where chunks begin."""
   return model(
-    ConfigDict({'dtype': config.dtype, 'bytes': config.entropy}), Arm('byte_transformer')
+    ConfigDict({'dtype': config.dtype, 'recurrent': config.entropy}), Arm('byte_recurrent')
   )
 
 
@@ -243,34 +242,37 @@ def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
     train(config, run, like, chosen)
   corpus = examples(config, run, tokenizer_of(config, run, arm))
   options, length = config.training, corpus.train.counts.mean()
-  budget, threshold, initial = options.teraflops * 1e12, 0.0, None
-  begun = again = 0.0  # FLOPs of the router's model: its own training, and of a pass for each token
+  budget, initial = options.teraflops * 1e12, None
+  router_training = router_pass = 0.0  # FLOPs of the router's model: in all, and for each token
   if arm.name == 'entropy':
     small = _small(config)
-    again = flops(small, length)
-    threshold, initial, begun = _trained_router(config, run, corpus, small)
+    router_pass = flops(small, length)
+    initial, router_training = _trained_router(config, run, corpus, small)
   elif arm.name in HIERARCHIES and config.inner.initial:
     initial = inner_from(config, 2 if arm.name == 'two_stages' else 1)
-  made = model(config, arm, corpus.tokenizer.vocab_size, threshold)
+  made = model(config, arm, corpus.tokenizer.vocab_size)
   tokens_per_byte = length / config.training.example_bytes
 
   def step_flops(shares: Sequence[float]) -> float:
     """Of a training step; the model of a router has no backward pass."""
     forward = flops(made, length, shares)
-    return (3 * forward - 2 * again) * tokens_per_byte * corpus.step_bytes
+    return (3 * forward - 2 * router_pass) * tokens_per_byte * corpus.step_bytes
 
-  steps_of = lambda cost: max(1, round((budget - begun) / cost))
+  steps_of = lambda cost: max(1, round((budget - router_training) / cost))
   cost = step_flops(_guess(config, arm, corpus))
   rates = (chosen[like],) if like in chosen else options.rates
+  tried: list[Trained] = []
   for _ in range(options.rounds):
     steps = steps_of(cost)
     fitted = _fit(config, run, arm, made, corpus, steps, rates, initial)
     rates = (fitted[0].rate,)
     cost = step_flops(train_shares(fitted))
-    if abs((begun + cost * steps) / budget - 1) <= CLOSE or steps_of(cost) == steps:
+    spent = router_training + cost * steps
+    tried.append(Trained(arm, fitted, corpus, spent / 1e12))
+    if abs(spent - budget) <= CLOSE * budget or steps_of(cost) == steps:
       break
-  chosen[like] = fitted[0].rate
-  return Trained(arm, fitted, corpus, (begun + cost * steps) / 1e12)
+  chosen[like] = rates[0]
+  return min(tried, key=lambda one: abs(one.teraflops - options.teraflops))
 
 
 def _guess(config: ConfigDict, arm: Arm, corpus: Examples) -> list[float]:
@@ -325,36 +327,35 @@ def _fit(config, run, arm, made, corpus, steps, rates, initial) -> list[Fitted]:
 
 def _trained_router(
   config: ConfigDict, run: Run, corpus: Examples, small: LanguageModel
-) -> tuple[float, fit.Initial, float]:
+) -> tuple[fit.Initial, float]:
   """Trains the models of `entropy`'s router, one for each seed.
 
   Returns:
-    The threshold of entropies that one in `router.stride` bytes exceeds, over all seeds; what the
-    training of a seed starts from; the FLOPs of the training of one model.
+    What the training of a seed starts from, with its model and the entropy that one in
+    `router.stride` bytes exceeds; the FLOPs of the training of one model.
   """
-  step_flops = 3 * flops(small, corpus.length) * corpus.step_bytes
+  step_flops = 3 * flops(small, corpus.train.counts.mean()) * corpus.step_bytes
   budget = config.entropy.share * config.training.teraflops * 1e12
   steps = max(1, round(budget / step_flops))
   options = options_of(
-    config, Arm('byte_transformer'), corpus.length, corpus.batch_size, steps,
-    evaluate_every=steps,
-  )  # fmt: skip
+    config, Arm('byte_recurrent'), corpus.length, corpus.batch_size, steps, evaluate_every=steps
+  )
   fitted = fit.fit(
     config, run, options, f'arms/entropy_model,steps={steps}', small, corpus.batches,
     evaluations={'validation': corpus.validated}, tokenizer=corpus.tokenizer,
   )  # fmt: skip
-  params = [one.variables['params'] for one in fitted]
-  batch = next(iter(corpus.batches(config.seed)))
-  logits: Any = lambda one: small.apply({'params': one}, batch, jax.random.key(0), method='logits')
-  found = [np.asarray(entropy(logits(one)))[batch['segments'] > 0] for one in params]
-  threshold = float(np.quantile(np.concatenate(found), 1 - 1 / config.router.stride))
+  texts = np.stack([ids for (ids, _), _ in zip(corpus.validation, range(cuts.TOGETHER))])
+  inputs = np.insert(texts, 0, corpus.tokenizer.vocab_size, axis=1)[:, :-1]
 
   def initial(seed: int, variables: Variables) -> Variables:
-    router = {'router': {'model': params[seed - config.seed]}}
+    one = fitted[seed - config.seed].model
+    found = np.asarray(entropy(jnp.asarray(one.logits(inputs))))
+    threshold = np.float32(np.quantile(found, 1 - 1 / config.router.stride))
+    router = {'router': {'model': one.variables['params'], 'threshold': threshold}}
     new = variables['params']
     return {**variables, 'params': new | {'decoder': new['decoder'] | router}}
 
-  return threshold, initial, steps * step_flops
+  return initial, steps * step_flops
 
 
 def inner_from(config: ConfigDict, stages: int) -> fit.Initial:
@@ -391,7 +392,7 @@ def check(config: ConfigDict) -> None:
   """Raises InputError for models that cannot be built, or text that is too short."""
   training = config.training.to_dict() | {'steps': 1, 'batch_size': 1}
   fit.check(ConfigDict(config.inner.to_dict() | training | {'head_dim': 2}), 'training')
-  for where in ('inner', 'bytes', 'subwords', 'entropy'):
+  for where in ('inner', 'bytes', 'subwords'):
     fit.check(ConfigDict(config[where].to_dict() | training), where)
   options, router = config.training, config.router
   if config.inner.initial:

@@ -4,7 +4,7 @@
 import numpy as np
 
 from lib.decoding.byte_view import END, ByteTexts
-from lib.language_model import TrainedModel, byte_law
+from lib.language_model import TrainedModel, byte_law, cached_law
 from lib.tokenizers import base
 from lib.tokenizers.coding import arithmetic
 from lib.tokenizers.coding.streams import SteppedAC
@@ -21,7 +21,7 @@ class ByteStepper:
 
   def __init__(self, model: TrainedModel, streams: int = STREAMS):
     self.streams = streams
-    law = byte_law.CachedLaw(model, streams)
+    law = cached_law.CachedLaw(model, streams)
     self._texts = ByteTexts(byte_law.vocabulary(model), law, streams)
     self._texts.begin(range(streams))
 

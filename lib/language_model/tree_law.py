@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lib.decoding.byte_view import Node
+from lib.errors import InputError
 from lib.language_model.scoring import power_of_two
-from lib.language_model.trained_model import TrainedModel
+from lib.language_model.trained_model import TrainedModel, draws_rows
 from lib.models.decoder import LanguageModel
 
 NODES = 512  # of a row whose laws are asked for, at most
@@ -46,6 +47,14 @@ class _Row(NamedTuple):
   start: int  # tokens before the window
   nodes: list[Node]  # parents before children
   wanted: list[int]  # numbers of nodes
+
+
+def check(model: TrainedModel) -> None:
+  """Raises InputError for a model that does not say how likely a text is from its first byte."""
+  if model.bos is None:
+    raise InputError('this model has no BOS token: it says nothing about the first bytes.')
+  if draws_rows(model):
+    raise InputError('the embedding of this model draws its rows: it has no one law of bytes.')
 
 
 def window(depth: int, context: int) -> tuple[int, int]:

@@ -147,24 +147,27 @@ class Entropy(Router):
 
   Attributes:
     model: a trained language model, which the loss does not train.
-    threshold: entropy of the next token, in nats, above which a chunk begins.
+    threshold: entropy of the next token, in nats, above which a chunk begins. It is the initial
+      value of a parameter without a gradient, so that models side by side can have their own.
   """
 
   model: nn.Module
-  threshold: float
+  threshold: float = 0.0
   reads_ids = True
 
+  @nn.compact
   def __call__(self, seen: Seen, cache: Any = None) -> tuple[jax.Array, Any]:
     """As `Router`: 0 or 1."""
     if seen.ids is None:
       raise InputError(NO_IDS)
     model: Any = self.model
+    threshold = self.param('threshold', nn.initializers.constant(self.threshold), ())
     if cache is None:
       batch = {'inputs': seen.ids, 'positions': seen.ages, 'segments': seen.segments}
       hidden = model.hidden(batch, None)[0]
     else:
       hidden, cache = model.extend(seen.ids, seen.ages, None, cache)
-    uncertain = entropy(model.embedding.logits(hidden, None)) > self.threshold
+    uncertain = entropy(model.embedding.logits(hidden, None)) > threshold
     return uncertain.astype(jnp.float32), cache
 
   def empty_cache(self, batch: int, length: int) -> Any:

@@ -186,7 +186,8 @@ def _best(pieces, scores, unknown, tail, places, before):
   """
   children, token, parent, symbol, depth, whole = pieces
   found, starts = np.zeros(scores.size, np.bool_), places.size - 1
-  reached = np.full((token.size, starts), -1, np.int64)  # from each place, by the tail and a node
+  # The nodes that the bytes from a place in the tail to the end of a node's bytes lead to.
+  reached = np.full((token.size, starts), -1, np.int64)
   for j in range(starts):
     node = 0
     for i in range(places[j], tail.size):
@@ -203,6 +204,7 @@ def _best(pieces, scores, unknown, tail, places, before):
         reached[node, j] = children[reached[parent[node], j], symbol[node]]
     if not whole[node]:
       continue
+    # Where the last piece begins: at this depth, or in the tail (`size`).
     chosen, value, size = -1, np.float32(0), depth[node]
     for j in range(starts):
       if reached[node, j] >= 0 and token[reached[node, j]] >= 0:

@@ -14,7 +14,7 @@ from experiments.recipe import Run
 from lib import language_model
 from lib.errors import InputError
 from lib.evals import word_cuts
-from lib.models.routers import Seen, spacelike
+from lib.models.routers import Seen, entropy, spacelike
 from lib.parallel import sharding
 from lib.report.results import Rows, select
 from tests.helpers import addresses
@@ -102,8 +102,13 @@ def test_routers_by_entropy_are_paid_for_kept_and_one_per_seed(smoke):
   small = [language_model.load(folder) for folder in folders]
   assert len(small) == len(trained.fitted) == config.training.seeds
   for before, after in zip(small, trained.fitted, strict=True):
-    kept = after.variables['params']['decoder']['router']['model']
-    jax.tree.map(np.testing.assert_array_equal, kept, before.variables['params'])
+    router = after.variables['params']['decoder']['router']
+    jax.tree.map(np.testing.assert_array_equal, router['model'], before.variables['params'])
+    # Over the texts by which the threshold was chosen, one byte in `stride` is above it.
+    texts = np.stack([ids for ids, _ in trained.corpus.validation])[:64]
+    logits = jnp.asarray(before.logits(np.insert(texts, 0, 256, axis=1)[:, :-1]))
+    share = float((entropy(logits) > router['threshold']).mean())
+    assert share == pytest.approx(1 / config.router.stride, abs=2 / texts.size)
   assert small[0].fingerprint != small[1].fingerprint
   # One training step is three passes of a model that learns, and one of a model that does not.
   model, length = trained.fitted[0].model, config.training.example_bytes

@@ -10,7 +10,7 @@ from lib.decoding.byte_view import ByteTexts, OfIds
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Lexinvariant
 from lib.errors import InputError
-from lib.language_model import TrainedModel, byte_law
+from lib.language_model import TrainedModel, byte_law, cached_law
 from lib.models.decoder import Decoder, LanguageModel
 from lib.models.recurrence import RecurrentDecoder
 from lib.tokenizers import covers
@@ -46,7 +46,7 @@ def test_bytes_with_a_cache_as_without(position):
   found = byte_law.byte_loss(model, TEXTS)
   again = ByteTexts(byte_law.vocabulary(model), OfIds(lambda ids: probabilities(model, ids)), 1)
   tokens = model.token_loss(TEXTS)
-  online = ByteTexts(byte_law.vocabulary(model), byte_law.CachedLaw(model, 4), 4)
+  online = ByteTexts(byte_law.vocabulary(model), cached_law.CachedLaw(model, 4), 4)
   online.begin(range(4))
   for one, other in zip(online.nats(TEXTS), found.nats, strict=True):
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
@@ -77,7 +77,7 @@ def test_a_decoder_without_a_tree_reads_the_paths_of_it():
   [expected] = again.nats([text])
   np.testing.assert_allclose(byte_law.byte_loss(model, [text]).nats[0], expected, atol=1e-4)
   with pytest.raises(InputError, match='cannot read a tree'):
-    byte_law.CachedLaw(model, 1)
+    cached_law.CachedLaw(model, 1)
 
 
 def test_all_ways_to_write_a_text_are_likelier():
