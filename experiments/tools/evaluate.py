@@ -17,12 +17,13 @@ the lines of the CSV: one for each document, token or byte.
 """
 
 import time
+from collections.abc import Sequence
 
 from absl import flags
 
 from experiments.tools import command, models, scores
 from experiments.tools.models import LARGEST_SEED
-from lib.language_model import byte_law
+from lib.language_model import TrainedModel, byte_law
 from lib.tasks import questions
 
 flags.adopt_module_key_flags(models)
@@ -54,19 +55,25 @@ def execute(*folders: str) -> None:
     print('\n'.join(scores.answered(model, asked)))
     return
   texts = models.open_texts(model, SOURCE.value, SPLIT.value, LIMIT.value)
+  by_bytes = _of_bytes(model, texts) if VIEW.value == 'bytes' else None
   begin = time.perf_counter()
   losses = model.token_loss(texts, SEED.value)
   seconds = time.perf_counter() - begin
   print('\n'.join(scores.summary(model, texts, losses, seconds)))
-  if VIEW.value == 'bytes':
-    found = byte_law.byte_loss(model, texts, renormalise=LEAK.value == 'renormalise')
-    if LEAK.value == 'beam':
-      found = found._replace(nats=byte_law.beam_loss(model, texts, BEAM.value))
-    print('\n'.join(scores.of_bytes(texts, losses, found, LEAK.value)))
+  if by_bytes:
+    print('\n'.join(scores.of_bytes(texts, losses, by_bytes, LEAK.value)))
     if path:
-      scores.write_bytes(path, texts, found.nats)
+      scores.write_bytes(path, texts, by_bytes.nats)
   elif path:
     scores.write(path, losses, VIEW.value, model)
+
+
+def _of_bytes(model: TrainedModel, texts: Sequence[bytes]) -> byte_law.ByteLoss:
+  """The texts by their bytes, scored before anything is printed, since a tokenizer may refuse."""
+  found = byte_law.byte_loss(model, texts, renormalise=LEAK.value == 'renormalise')
+  if LEAK.value == 'beam':
+    found = found._replace(nats=byte_law.beam_loss(model, texts, BEAM.value))
+  return found
 
 
 if __name__ == '__main__':
