@@ -23,6 +23,7 @@ COLUMNS = {  # metric of training -> column, unit
 }
 CUT = '|'  # before a byte that begins a chunk
 SHOWN = 6  # texts with their cuts
+DRAWN, WIDTH = 2, 100  # of them in the picture, and characters of a line
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -63,25 +64,40 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
       ]
     }
     lines: dict[str, Any] = {}
-    for arm in arms.every(config, ['hnet']):
+    every = arms.every(config, ['hnet'])
+    for arm in every:  # all targets come first, so that they have the same colours in both panels
       lines |= points(column, f'target {arm.target}', arm)
-      if column == 'boundary_f1':
-        lines |= points('boundary_f1_chance', f'chance, target {arm.target}', arm)
+    for arm in every if column == 'boundary_f1' else ():
+      lines |= points('boundary_f1_chance', f'chance, target {arm.target}', arm)
     if all(lines.values()):
       found.append(plots.row_curves(title, 'step', column.replace('_', ' '), lines))
   path = run.workdir / 'cuts.txt'
   if found and path.exists():
-    found.append(Panel(functools.partial(_write, path.read_text()), 4.2))
+    lines = _wrapped(path.read_text())
+    found.append(Panel(functools.partial(_write, '\n'.join(lines)), 0.4 + 0.16 * len(lines)))
   caption = 'What H-Nets cut while they learn; below, texts with a bar where a chunk begins.'
   return {'curve.png': Picture(caption, found)}
 
 
+def _wrapped(text: str) -> list[str]:
+  """The first texts of each target, in lines that fit a picture."""
+  lines = []
+  for part in text.split('\n\n'):
+    title, *texts = part.split('\n')
+    cut = [
+      one[first : first + WIDTH] for one in texts[:DRAWN] for first in range(0, len(one), WIDTH)
+    ]
+    lines += [title, *cut, '']
+  return lines
+
+
 def _write(text: str, axis: Any) -> None:
-  """Draws lines of text."""
+  """Draws lines of text, for which the layout makes no room."""
   axis.set_axis_off()
   axis.text(
-    0, 1, text, family='monospace', fontsize=5, va='top', parse_math=False, transform=axis.transAxes
-  )
+    0, 1, text, family='monospace', fontsize=6.5, linespacing=1.3, va='top', parse_math=False,
+    transform=axis.transAxes,
+  ).set_in_layout(False)  # fmt: skip
 
 
 def train_specs(config: ConfigDict) -> TrainSpecs:

@@ -116,7 +116,7 @@ class Section:
     if self.changed:
       fields = ', '.join(f'{field} = {value}' for field, value in self.changed.items())
       found.append(f'Changed from the scale: {fields}.')
-    parts = [f'{name} {value}' for name, value in self.made.items() if name != 'resumed']
+    parts = [f'{name} {value}' for name, value in self.made.items() if value and name != 'resumed']
     if parts:
       found.append(f'Measured with {", ".join(parts)}.')
     if 'resumed' in self.made:
