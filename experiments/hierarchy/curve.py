@@ -73,8 +73,8 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
       found.append(plots.row_curves(title, 'step', column.replace('_', ' '), lines))
   path = run.workdir / 'cuts.txt'
   if found and path.exists():
-    lines = _wrapped(path.read_text())
-    found.append(Panel(functools.partial(_write, '\n'.join(lines)), 0.4 + 0.16 * len(lines)))
+    cut = _wrapped(path.read_text())
+    found.append(Panel(functools.partial(_write, '\n'.join(cut)), 0.4 + 0.16 * len(cut)))
   caption = 'What H-Nets cut while they learn; below, texts with a bar where a chunk begins.'
   return {'curve.png': Picture(caption, found)}
 
