@@ -27,8 +27,8 @@ ARMS = {  # colours of arms by the first word of the label; others get the rest
   'bytes': 0, 'characters': 0, 'trained': 0, 'control': 0, 'bpe': 1, 'glyphs': 1,
   'sentencepiece': 2, 'lexinvariant': 2, 'random': 3, 'static_ac': 3, 'lzw': 4, 'gzip': 4,
   'greedy': 5, 'numbered': 5, 'exact': 5, 'delay': 5, 'pruned': 5, 'parsed': 5, 'top': 5, 'ac': 6,
-  'parts': 0, 'mean': 0, 'focus': 1, 'tokenadapt': 2, 'wechsel': 2, 'omp': 4, 'ridge': 5,
-  'scratch': 6, 'known': 6,
+  'parts': 0, 'mean': 0, 'multivariate': 0, 'focus': 1, 'tokenadapt': 2, 'wechsel': 2, 'omp': 4,
+  'ridge': 5, 'scratch': 6, 'known': 6,
 }  # fmt: skip
 EMBEDDINGS = {  # kinds of rows in words
   'learned': 'trained rows',
