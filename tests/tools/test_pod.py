@@ -14,7 +14,7 @@ import pytest
 
 from configs import markov
 from experiments.recipe import TrainSpec
-from experiments.tools import aot, launch, steps
+from experiments.tools import launch, steps
 from lib.parallel import sharding
 from lib.train import optimizer
 from tests.helpers import tiny
@@ -147,6 +147,8 @@ def test_two_slices_and_seeds_by_pmap_compile(flags, found):
 
 
 def test_scaling_is_estimated_from_compiled_steps(monkeypatch, capsys):
+  from experiments.tools import aot  # its flags have names of other commands' flags
+
   monkeypatch.setattr(aot, 'SIZES', ('cpu:2', 'cpu:8'))
   batch = jax.eval_shape(lambda: next(iter(tiny.batches())))
   chain = optimizer.make_optimizer('adamw', lambda _: 1e-3)
