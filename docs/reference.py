@@ -283,7 +283,7 @@ def readme() -> str:
 
 def changed() -> str:
   """What changed since commit ad6c8d5, with the recorded verdicts."""
-  return changes.markdown(documents.read())
+  return documents.what_changed(documents.read())
 
 
 PAGES = {

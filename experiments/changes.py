@@ -14,13 +14,7 @@ from lib.report import claims, page
 from lib.report.page import Block, Grid, Heading, Text
 
 PAGE = 'docs/results/what_changed.md'
-PAPERS = {
-  'markov': 'Toward a Theory of Tokenization in LLMs',
-  'lexinvariant': 'Lexinvariant Language Models',
-  'equal_info': 'Training LLMs over Neurally Compressed Text',
-  'visual_unicode': 'Emergent Semantics Beyond Token Embeddings',
-  'matrix': 'Every tokenizer under every embedding',
-}  # that commit ad6c8d5 had
+PAPERS = 'markov', 'lexinvariant', 'equal_info', 'visual_unicode', 'matrix'  # at that commit
 ABOUT = (
   'At commit ad6c8d5 this project had numbers for four papers and a grid. A review then asked of '
   'each conclusion: which simplest explanation was left out? It found no error in a formula, a '
@@ -38,12 +32,19 @@ HEAD = 'claim', 'commit ad6c8d5', 'today', 'corrected since'
 ABSENT = {'verdict': 'not recorded yet', 'evidence': ''}
 
 
-def markdown(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
-  """The page, from the recorded runs: recipe -> what `documents.summary` returns."""
-  return page.markdown([*_blocks(verdicts)], pathlib.Path(PAGE).parent)
+def markdown(verdicts: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> str:
+  """The page.
+
+  Args:
+    verdicts: of recorded runs: recipe -> what `documents.summary` returns.
+    titles: of all recipes in `PAPERS`.
+  """
+  return page.markdown([*_blocks(verdicts, titles)], pathlib.Path(PAGE).parent)
 
 
-def _blocks(verdicts: Mapping[str, Mapping[str, Any]]) -> Iterator[Block]:
+def _blocks(
+  verdicts: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]
+) -> Iterator[Block]:
   every = {name: claims.load(name) for name in PAPERS}
   yield Heading('What changed since commit ad6c8d5, and why', 1)
   yield from map(Text, ABOUT)
@@ -54,8 +55,8 @@ def _blocks(verdicts: Mapping[str, Mapping[str, Any]]) -> Iterator[Block]:
   for key, entry in sorted(claims.corrections().items(), key=lambda item: -uses[item[0]]):
     count = f'{uses[key]} conclusion{"s" * (uses[key] > 1)}'
     yield Text(f'{entry["why"]} ({count})', f'{entry["title"]}.')
-  for name, title in PAPERS.items():
-    yield Heading(title, 2)
+  for name in PAPERS:
+    yield Heading(titles[name], 2)
     judged = verdicts.get(name, {}).get('claims', {})
     yield Grid([list(HEAD), *(_line(one, judged) for one in every[name] if one.before)])
     if new := sum(not one.before for one in every[name]):
@@ -63,7 +64,7 @@ def _blocks(verdicts: Mapping[str, Mapping[str, Any]]) -> Iterator[Block]:
 
 
 def _line(one: claims.Claim, judged: Mapping[str, Mapping[str, str]]) -> list[str]:
-  today, titles = judged.get(one.claim, ABSENT), claims.corrections()
-  moved = '; '.join(titles[key]['title'] for key in one.before['corrected'])
+  today, known = judged.get(one.claim, ABSENT), claims.corrections()
+  moved = '; '.join(known[key]['title'] for key in one.before['corrected'])
   now = ': '.join(filter(None, (f'*{today["verdict"]}*', today['evidence'])))
   return [one.claim, one.before['said'], now, moved or 'nothing']

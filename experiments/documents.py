@@ -64,7 +64,7 @@ def record(found: Sequence[Section], root: pathlib.Path = ROOT) -> list[pathlib.
   )
   readme, changed = root / 'README.md', root / changes.PAGE
   atomic.write(readme, with_table(readme.read_text(), table(verdicts)))
-  atomic.write(changed, changes.markdown(verdicts))
+  atomic.write(changed, what_changed(verdicts))
   return [*written, root / VERDICTS, readme, changed]
 
 
@@ -119,6 +119,11 @@ def table(verdicts: Verdicts) -> str:
       _minutes(run) if run and run['scale'] == 'cpu' else estimate,
     ])  # fmt: skip
   return page.ruled(lines, align=False)
+
+
+def what_changed(verdicts: Verdicts) -> str:
+  """The page that sets the conclusions of commit ad6c8d5 next to today's."""
+  return changes.markdown(verdicts, {name: recipe_of(name).title for name in changes.PAPERS})
 
 
 def _minutes(run: Mapping[str, Any]) -> str:

@@ -232,7 +232,7 @@ def test_the_table_of_the_readme_is_what_was_recorded():
   readme = (reproduce.ROOT / 'README.md').read_text()
   recorded = documents.read()
   assert documents.with_table(readme, documents.table(recorded)) == readme
-  assert (reproduce.ROOT / changes.PAGE).read_text() == changes.markdown(recorded)
+  assert (reproduce.ROOT / changes.PAGE).read_text() == documents.what_changed(recorded)
   for name, run in recorded.items():
     said = (reproduce.ROOT / documents.FOLDER / f'{name}.md').read_text()
     for verdict, count in run['verdicts'].items():
