@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from absl import flags
 
 from experiments.tools import compress, corpus
 from lib import tokenizers
@@ -196,6 +197,12 @@ def test_other_plans_and_bad_requests_are_named(whole, text, codec, tmp_path):
     assert '\n' not in str(caught.value)
     assert contents(whole) == before
     assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('name', ['shards', 'workers'])
+def test_counts_below_one_are_refused_by_their_flags(name):
+  with pytest.raises(flags.IllegalFlagValueError, match=f'{name}=0'):
+    flags.FLAGS[name].parse('0')
 
 
 def test_reading_with_another_tokenizer_or_another_split_is_named(whole):
