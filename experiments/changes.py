@@ -60,7 +60,8 @@ def _blocks(
     judged = verdicts.get(name, {}).get('claims', {})
     yield Grid([list(HEAD), *(_line(one, judged) for one in every[name] if one.before)])
     if new := sum(not one.before for one in every[name]):
-      yield Text(f'{new} of the claims of today were not judged then: [all claims]({name}.md).')
+      every_claim = f'[all claims]({name}.md)' if name in verdicts else 'no run is recorded yet'
+      yield Text(f'{new} of the claims of today were not judged then: {every_claim}.')
 
 
 def _line(one: claims.Claim, judged: Mapping[str, Mapping[str, str]]) -> list[str]:
