@@ -38,7 +38,8 @@ TRAINING = Section() | {
   'lanes': Field(Scaled(1, 1, 0, 0), least=0),
   'steps': 6,  # training steps
   'optimizer': Field('adamw', choices=('adamw', 'muon', 'adafactor')),  # optimizer
-  # peak learning rates; if there are several, the best on validation text is used
+  # peak learning rates; of several the best on validation text is used, or one beyond them while
+  # an end is best
   'rates': Field((3e-3,), size=1),
   'rate_share': Field(0.2, most=1),  # share of the steps after which rates are compared
   # schedule of the learning rate

@@ -101,7 +101,8 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'validation_bytes': Scaled(1_000, 32_768, 2**20, 2**22),
       'test_bytes': Scaled(1_000, 65_536, 2**22, 2**24),  # bytes of held-out text that are scored
       'optimizer': Scaled('adamw', 'muon', 'muon', 'adamw'),
-      # peak learning rates; the best on validation text is used, since tokenizers and embeddings
+      # peak learning rates; the best on validation text is used, or one beyond them while an end is
+      # best, since tokenizers and embeddings
       # need different rates
       'rates': Scaled((3e-3,), (7e-3, 2e-2, 6e-2), (1.7e-3, 5e-3, 1.5e-2), (1e-4, 3e-4, 9e-4)),
       'weight_decay': 0.1,

@@ -37,6 +37,7 @@ TRAINED = common.TRAINED | {
 }
 RATES = Scaled((3e-3,), (2e-2, 5e-2, 1.2e-1), (3e-4, 1e-3, 3e-3), (1e-4, 3e-4, 1e-3))
 # The models of `loss`, `reasoning` and `growth` have one size at `gpu` and `paper`.
+
 LARGE = TRAINED | {'heads': Scaled(2, 4, 32, 32), 'rates': RATES}
 
 

@@ -413,7 +413,10 @@ def add_rate(
   if len(options.rates) > 1:
     grid = ', '.join(f'{one:g}' for one in options.rates)
     text = f'validation text{over and f" over {over}"}'
-    note = f'at its peak; of {grid} by {text}, one seed, {options.rate_share:.0%} of the steps'
+    note = (
+      f'at its peak; of {grid}, and beyond while an end is best, by {text}, one seed, '
+      f'{options.rate_share:.0%} of the steps'
+    )
   rows.add(where, 'learning_rate', rate, note=note)
 
 

@@ -15,6 +15,26 @@ def test_the_rate_of_the_lowest_loss_is_chosen_and_ties_go_to_the_lower():
   assert rates.choose((0.1, 0.01), lambda rate: 1.0) == 0.01
 
 
+@pytest.mark.parametrize(
+  ('best', 'chosen', 'tried'),
+  [
+    (0.3, 0.27, [0.01, 0.03, 0.09, 0.27, 0.81]),
+    (0.004, 0.00333, [0.01, 0.03, 0.09, 0.00333, 0.00111]),
+    (0.03, 0.03, [0.01, 0.03, 0.09]),
+    (100.0, 2.43, [0.01, 0.03, 0.09, 0.27, 0.81, 2.43]),  # at most three further ones
+  ],
+)
+def test_a_best_rate_at_an_end_is_held_against_rates_beyond_it(best, chosen, tried):
+  seen = []
+
+  def loss(rate):
+    seen.append(rate)
+    return abs(math.log(rate / best))
+
+  assert rates.choose((0.09, 0.01, 0.03), loss) == chosen
+  assert seen == tried
+
+
 def test_rates_that_diverge_are_never_chosen():
   def loss(rate):
     if rate > 0.5:
