@@ -98,16 +98,16 @@ class Vocabulary:
     """Which tokens may follow, in the order of their bytes: bool [n]."""
     return self.follow.allowed(state)[self.words.order]
 
-  def _split(self, start: bytes) -> tuple[int, np.ndarray, np.ndarray, int]:
+  def _split(self, start: bytes) -> tuple[range, np.ndarray, np.ndarray, int]:
     """The tokens that begin with these bytes, by the byte after them.
 
     Returns:
-      The place of the token that is just these bytes, −1 for none; the next bytes, and where the
-      tokens of each begin; where the last of them end.
+      The places of the tokens that are just these bytes; the next bytes, and where the tokens of
+      each begin; where the last of them end.
     """
     first, stop = self.words.interval(start)
-    exact = first if stop > first and self.words.ordered[first] == start else -1
-    begin = first + (exact >= 0)
+    exact = self.words.exact(start)
+    begin = first + len(exact)
     after = np.array([piece[len(start)] for piece in self.words.ordered[begin:stop]], int)
     firsts = np.flatnonzero(np.diff(after, prepend=-1))
     return exact, after[firsts], begin + firsts, stop
@@ -139,14 +139,14 @@ class Vocabulary:
         if row.find(1, first, last) < 0:
           continue
         over.append((number, stop, first, last))
-        if self.words.ordered[first] == held:
-          if row[first]:
+        exact = self.words.exact(held)
+        for place in exact:
+          if row[place]:
             kept.append(len(nodes))
-            nodes.append(self.child(nodes[number], int(self.words.order[first])))
+            nodes.append(self.child(nodes[number], int(self.words.order[place])))
             parents.append(number)
             rows.append(self._allowed_bytes(nodes[-1].state))
-          first += 1
-        if row.find(1, first, last) >= 0:
+        if row.find(1, first + len(exact), last) >= 0:
           kept.append(number)
       if not kept:
         raise not_covered(text[:stop])
@@ -316,11 +316,13 @@ class ByteTexts:
         if mass > 0:
           total += mass
           exact, after, _, _ = self._vocabulary.split(held)
-          ending = one.weight * float(one.row[exact]) if exact >= 0 else 0.0
-          if ending > 0:
-            beyond.append((ending, one, int(self._vocabulary.words.order[exact])))
-          if after.size and mass > ending:
-            beyond.append((mass - ending, one, -1))
+          for place in exact:
+            ending = one.weight * float(one.row[place])
+            if ending > 0:
+              beyond.append((ending, one, int(self._vocabulary.words.order[place])))
+            mass -= ending
+          if after.size and mass > 0:
+            beyond.append((mass, one, -1))
       if not total and not self._strict:
         self.log_probability[text], self._live[text] = -np.inf, []
         continue

@@ -8,6 +8,7 @@ own tokens.
 Legend: V vocabulary.
 """
 
+import collections
 import functools
 import itertools
 import operator
@@ -114,8 +115,8 @@ def byte_loss(model: TrainedModel, texts: Sequence[bytes], renormalise: bool = F
     sums[part.text].add(part.nodes, part.weights)
   nats, errors = zip(*(one.nats(renormalise) for one in sums)) if sums else ((), ())
   assert model.tokenizer
-  lengths = [model.tokenizer.cover(text)[1] for text in texts]
-  leak = [-np.log(one.mass[one.along(some)]) for one, some in zip(sums, lengths, strict=True)]
+  along = [one.along(*model.tokenizer.cover(text)) for one, text in zip(sums, texts, strict=True)]
+  leak = [-np.log(one.mass[nodes]) for one, nodes in zip(sums, along, strict=True)]
   count = sum(len(one.asked) for one in sums)
   return ByteLoss([*nats], count, leak, max(errors, default=0.0))
 
@@ -165,10 +166,9 @@ class _TextSums:
     self.asked = [node for node in self._tree.nodes if node.place < len(text)]
     self.mass = np.ones(len(self.asked))
     self._number = {node: i for i, node in enumerate(self._tree.nodes)}
-    self._child = {
-      (parent, node.place): i
-      for i, (node, parent) in enumerate(zip(self._tree.nodes, self._tree.parents, strict=True))
-    }
+    self._children = collections.defaultdict[tuple[int, int], list[int]](list)  # by node and place
+    for i, (node, parent) in enumerate(zip(self._tree.nodes, self._tree.parents, strict=True)):
+      self._children[parent, node.place].append(i)
     self._over = np.array(self._tree.over, np.int64).reshape(-1, 4)
     self._share = np.zeros(len(self._over))  # P(tokens over the bytes before a place | node)
     self._token = [1.0] * len(self._tree.nodes)  # P of the last token of each
@@ -189,7 +189,7 @@ class _TextSums:
     self.mass[numbers] = np.minimum((mass + ends) / scale, 1.0)
     for number, place in zip(of_node.tolist(), stops.tolist(), strict=True):
       at, node = row[number], self._tree.nodes[number]
-      if (child := self._child.get((number, place))) is not None:
+      for child in self._children.get((number, place), ()):
         self._token[child] = float(weights[at, self._tree.nodes[child].token] / scale[at])
       if place % CHECKED == 0 and place < len(self._text):
         self._check(number, place, allowed[at], weights[at], scale[at])
@@ -209,12 +209,14 @@ class _TextSums:
     end = 0.0 if held else weights[self._known.ends].sum(dtype=np.float64)
     self._beyond[number, place] = float(total + end) / scale
 
-  def along(self, lengths: np.ndarray) -> list[int]:
-    """The nodes before each token of an encoding, given the bytes of its tokens."""
-    number, found = 0, []
-    for place in np.cumsum(lengths[lengths > 0]).tolist():
+  def along(self, ids: np.ndarray, lengths: np.ndarray) -> list[int]:
+    """The nodes before each token of an encoding, given its ids and their bytes."""
+    number, found, some = 0, [], lengths > 0
+    for token, place in zip(ids[some].tolist(), np.cumsum(lengths[some]).tolist(), strict=True):
       found.append(number)
-      number = self._child.get((number, place), number)
+      children = self._children.get((number, place), [number])
+      # Of two tokens with these bytes, one begins a word.
+      number = next((i for i in children if self._tree.nodes[i].token == token), children[0])
     return found
 
   def nats(self, renormalise: bool) -> tuple[np.ndarray, float]:
@@ -235,7 +237,7 @@ class _TextSums:
       ends = []
       for number, _, _ in live:
         weight[number] /= law
-        if (child := self._child.get((number, place))) is not None:
+        for child in self._children.get((number, place), ()):
           weight[child] = weight[number] * self._token[child]
           ends.append(child)
       if place < size:

@@ -103,7 +103,7 @@ def _of_tree(
       found.append(Cover(node, -1, weights[node]))
       continue
     first, last = known.words.interval(held)
-    first += known.words.ordered[first] == held
+    first += len(known.words.exact(held))
     places = first + np.flatnonzero(known.allowed(node.state)[first:last])
     found += [
       Cover(node, token, weights[node] + float(law[node][token]))

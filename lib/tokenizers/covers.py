@@ -9,7 +9,7 @@ over its covers (arXiv 2410.09303, 2506.14123).
 Whether a token may follow is told by a state of finite size for
   tokens that are cut anywhere (bytes, characters),
   BPE: two neighbours are checked at a time, within the pieces of a pretokenizer,
-  the longest match: earlier tokens must not have a longer match,
+  the longest match: earlier tokens must not have a longer match; WordPiece has it within words,
   the best score (unigram): the best ways to the places within reach of the next token.
 A pretokenizer can place a cut by what comes later. Then both are followed, and a token may follow
 if some text after it makes the cuts that it needs.
@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lib.errors import InputError
-from lib.tokenizers import bpe_apply, merge_lists, pretokenizers
+from lib.tokenizers import bpe_apply, merge_lists, pretokenizers, wordpiece
 from lib.tokenizers.base import Dictionary, Tokenizer
 from lib.tokenizers.bpe import BPE
 from lib.tokenizers.characters import Characters
@@ -33,6 +33,7 @@ from lib.tokenizers.foreign import ByteLevel
 from lib.tokenizers.lzw import LZW
 from lib.tokenizers.ranks import Ranks
 from lib.tokenizers.sentencepiece import SPACE, SentencePiece
+from lib.tokenizers.wordpiece import WordPiece
 
 State = Any  # hashable
 
@@ -103,6 +104,10 @@ class Neighbours:
     """A token far ahead can change any token."""
     return state < 0
 
+  def settled(self, state: State) -> bool:
+    """A token can have no other after it."""
+    return state < 0
+
   def _meets(self, last: int) -> np.ndarray:
     if len(self._tables.parts):
       return bpe_apply.boundary_row(self._tables, last) & self._whole
@@ -143,23 +148,70 @@ class LongestMatch:
     """What longer matches have begun with now."""
     piece = self._words.pieces[token]
     begun = {known + piece for known in (*state, b'')}
-    return tuple(sorted(one for one in begun if len(self._longer(one))))
+    return tuple(sorted(one for one in begun if self._words.longer(one)))
 
   def certain(self, state: State, token: int) -> bool:
     """Where no longer match has begun."""
     return not state
 
-  def _longer(self, start: bytes) -> list[bytes]:
-    """The pieces that begin with `start` and are longer."""
-    first, stop = self._words.interval(start)
-    return [piece for piece in self._words.ordered[first:stop] if len(piece) > len(start)]
-
   def _follow(self, state: State) -> np.ndarray:
     found = self._emitted.copy()
     for start in state:
-      for piece in self._longer(start):
-        first, stop = self._words.interval(piece[len(start) :])
-        found[self._words.order[first:stop]] = False
+      for piece in self._words.longer(start):
+        found[self._words.tokens(piece[len(start) :])] = False
+    return found
+
+
+class LongestInWord:
+  """The longest match within words, of pieces that begin one and pieces that continue one.
+
+  The state is what longer matches have begun with, as (whether it continues the word, bytes), and
+  the bytes of the word. A word of `most` bytes is full: a piece that begins one follows.
+
+  Args:
+    pieces: the bytes of each of V ids.
+    continues: bool [V], whether a piece continues a word.
+    most: bytes of a word.
+  """
+
+  start: State = ((), 0)
+
+  def __init__(self, pieces: Sequence[bytes], continues: np.ndarray, most: int):
+    self._pieces, self._continues, self._most = pieces, continues.tolist(), most
+    self._lengths = np.array([*map(len, pieces)])
+    self._begins = ~continues & (self._lengths > 0) & (self._lengths <= most)
+    alike = lambda flag: [
+      piece if one == flag else b'' for piece, one in zip(pieces, self._continues, strict=True)
+    ]
+    self._words = Words(alike(False)), Words(alike(True))
+    self._row = functools.cache(self._follow)
+
+  def allowed(self, state: State) -> np.ndarray:
+    """Tokens that begin a word, or those that continue it, fit in and complete no longer match."""
+    begun, size = state
+    if size in (0, self._most):
+      return self._begins
+    return self._row(begun) & (self._lengths <= self._most - size)
+
+  def after(self, state: State, token: int) -> State:
+    """What longer matches have begun with now, and the bytes of the word."""
+    piece, inside = self._pieces[token], self._continues[token]
+    known, size = state if inside else self.start
+    begun = [(flag, start + piece) for flag, start in (*known, (inside, b''))]
+    size += len(piece)
+    if size == self._most:
+      return (), size
+    return tuple(one for one in begun if self._words[one[0]].longer(one[1])), size
+
+  def settled(self, state: State) -> bool:
+    """Where no longer match has begun."""
+    return not state[0]
+
+  def _follow(self, begun: tuple[tuple[bool, bytes], ...]) -> np.ndarray:
+    found = np.array(self._continues) & (self._lengths > 0)
+    for flag, start in begun:
+      for piece in self._words[flag].longer(start):
+        found[self._words[True].tokens(piece[len(start) :])] = False
     return found
 
 
@@ -183,7 +235,10 @@ class Words:
     self.ordered = [pieces[i] for i in self.order.tolist()]
     self.longest = max(map(len, self.ordered), default=0)
     self._intervals: dict[bytes, tuple[int, int]] = {}
+    self._exact: dict[bytes, range] = {}
     for place, piece in enumerate(self.ordered):
+      known = self._exact.get(piece, range(place, place))
+      self._exact[piece] = range(known.start, place + 1)
       for stop in range(len(piece) + 1):
         first, _ = self._intervals.get(piece[:stop], (place, place))
         self._intervals[piece[:stop]] = first, place + 1
@@ -192,11 +247,23 @@ class Words:
     """The places [first, stop) in the order of the tokens that begin with these bytes."""
     return self._intervals.get(start, (0, 0))
 
+  def exact(self, piece: bytes) -> range:
+    """The places in the order of the tokens that are these bytes, the first of the interval."""
+    return self._exact.get(piece, range(0))
+
+  def tokens(self, start: bytes) -> np.ndarray:
+    """The tokens that begin with these bytes, int [n]."""
+    return self.order[slice(*self.interval(start))]
+
+  def longer(self, start: bytes) -> list[bytes]:
+    """The pieces that begin with these bytes and are longer."""
+    first, stop = self.interval(start)
+    return self.ordered[first + len(self.exact(start)) : stop]
+
 
 # Why no rule here follows the encodings of a family.
 REASONS = {
   'sentencepiece': 'this SentencePiece model is not a plain unigram model',
-  'wordpiece': 'no rule here follows words that are cut again after 64 bytes',
 }
 UNKNOWN = 'no rule says which of its tokens may follow each other'
 
@@ -209,7 +276,7 @@ def follow(tokenizer: Tokenizer) -> Follow:
       reach.
   """
   refused = f'the bytes of {tokenizer.family} tokens cannot be read one by one: '
-  use = '; use bytes, BPE, a unigram model, or a dictionary of longest matches.'
+  use = '; use bytes, BPE, a unigram model, WordPiece, or a dictionary of longest matches.'
   if not tokenizer.lossless:
     raise InputError(f'{refused}it is not lossless{use}')
   if isinstance(tokenizer, Characters):
@@ -230,13 +297,18 @@ def follow(tokenizer: Tokenizer) -> Follow:
       merges[:0, :2],
     )  # fmt: skip
     return _by_merges(tables, tokenizer.pieces, _rule_of(tokenizer), refused)
+  if isinstance(tokenizer, WordPiece):
+    inner = LongestInWord(tokenizer.pieces, tokenizer.continues, wordpiece.WORD)
+    return Pieces(inner, tokenizer.pieces, 'gpt2', single=True)
   if isinstance(tokenizer, Dictionary) and type(tokenizer) in (Dictionary, BPE, LZW):
     return LongestMatch(tokenizer.pieces)
   raise InputError(f'{refused}{REASONS.get(tokenizer.family, UNKNOWN)}{use}')
 
 
 def spelled(tokenizer: Dictionary) -> list[bytes]:
-  """The bytes of each id, of ids with the same bytes only of the one that texts have."""
+  """The bytes of each id, of ids with the same bytes only of those that texts have."""
+  if isinstance(tokenizer, WordPiece):
+    return tokenizer.pieces
   single = set(tokenizer.byte_ids.tolist()) if isinstance(tokenizer, SentencePiece) else set()
   first: dict[bytes, int] = {}
   for token in sorted(range(tokenizer.vocab_size), key=single.__contains__):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which BPE tokens may follow within the pieces of a pretokenizer (`lib.tokenizers.covers`).
+"""Which tokens may follow within the pieces of a pretokenizer (`lib.tokenizers.covers`).
 
 Pretokenizers look only at the classes of characters. So a text is replaced by its shape: one
 character represents each class, and long runs are shortened. Of the possible continuations of a
@@ -21,12 +21,23 @@ LIMIT = (1 << 64) - 1
 
 
 class Inner(Protocol):
-  """What may follow within a piece; the state is the last token, −1 before the first."""
+  """What may follow within a piece.
+
+  Tokens that may not follow `start` continue a piece: none is cut before them.
+  """
 
   start: Any
 
   def allowed(self, state: Any) -> np.ndarray:
     """The tokens that may come next, bool [V]."""
+    ...
+
+  def after(self, state: Any, token: int) -> Any:
+    """The state with one more token, in the same piece or another."""
+    ...
+
+  def settled(self, state: Any) -> bool:
+    """Whether the tokens so far stay whatever comes."""
     ...
 
 
@@ -35,34 +46,35 @@ class Open:
   """The text since the last cut that nothing can change, for `Pieces`.
 
   Attributes:
-    shapes: of its tokens (`_Shapes`).
-    must: for each token but the first, whether the text must be cut before it.
-    last: the last token; −1 for none.
+    shapes: of its parts, between which it can be cut (`_shape`).
+    must: for each part but the first, whether the text must be cut before it.
+    inner: what may follow within the piece.
   """
 
-  shapes: tuple[bytes, ...] = ()
-  must: tuple[bool, ...] = ()
-  last: int = -1
+  shapes: tuple[bytes, ...]
+  must: tuple[bool, ...]
+  inner: Any
 
 
 class Pieces:
   """Tokens within the pieces of a pretokenizer, by what may follow within a piece.
 
   Args:
-    inner: what may follow within a piece; its state is the last token.
+    inner: what may follow within a piece.
     pieces: the bytes of each token.
-    rule: of `pretokenizers`, one name.
+    rule: of `pretokenizers`, one name. Where tokens continue pieces, it is gpt2.
+    single: whether each byte of invalid UTF-8 is a piece.
   """
 
-  start = Open()
-
-  def __init__(self, inner: Inner, pieces: Sequence[bytes], rule: str):
-    self._inner, self._rule = inner, rule
+  def __init__(self, inner: Inner, pieces: Sequence[bytes], rule: str, single: bool = False):
+    self._inner, self._rule, self._single = inner, rule, single
+    self.start = Open((), (), inner.start)
+    self._first = inner.allowed(inner.start)
     self._shapes = [_shape(piece) for piece in pieces]
     self._kinds = functools.cache(self._kinds_after)
     self._cuts = functools.cache(self._cut_after)
     self._fitting = functools.cache(self._fit)
-    self._row = functools.cache(self._follow)
+    self._row = functools.lru_cache(1 << 14)(self._follow)
 
   def allowed(self, state: Open) -> np.ndarray:
     """Tokens that a text exists for whose encoding begins so."""
@@ -73,8 +85,10 @@ class Pieces:
     before = b''.join(state.shapes)
     shape = _plain(self._shapes[token], _quoted(before))
     shapes, must = (*state.shapes, shape), state.must
-    if state.shapes:
-      must = (*must, not self._inner.allowed(state.last)[token])
+    if state.shapes and not self._first[token]:
+      shapes = (*state.shapes[:-1], _uncut(state.shapes[-1] + shape))
+    elif state.shapes:
+      must = (*must, not self._inner.allowed(state.inner)[token])
       if before.endswith(b'a') and not shape.strip(b'a') and not must[-1] and b"'" not in before:
         # No rule cuts between small letters.
         last = state.shapes[-1]
@@ -82,24 +96,26 @@ class Pieces:
           (*state.shapes[:-1], last[: len(last.rstrip(b'a')) + _RUN - 1] + b'a'),
           state.must,
         )
-    sure = _sure_cuts(b''.join(shapes), self._rule)
+    sure = _sure_cuts(b''.join(shapes), self._rule, self._single)
     ends = np.cumsum([len(shape) for shape in shapes]).tolist()
     if certain := [i for i, end in enumerate(ends) if end in sure]:
       shapes, must = shapes[certain[-1] + 1 :], must[certain[-1] + 1 :]
     while len(b''.join(shapes)) > 60 and len(shapes) > 6:  # the middle of a long run
       shapes, must = shapes[:3] + shapes[4:], must[:2] + must[3:]
-    return Open(shapes, must[: max(len(shapes) - 1, 0)], token if shapes else -1)
+    inner = self._inner.after(state.inner, token) if shapes else self._inner.start
+    return Open(shapes, must[: max(len(shapes) - 1, 0)], inner)
 
   def certain(self, state: Open, token: int) -> bool:
     """Where all texts are cut before the token."""
     before = b''.join(state.shapes)
     shape = _plain(self._shapes[token], _quoted(before))
-    return not before or len(before) in _sure_cuts(before + shape, self._rule)
+    return not before or len(before) in _sure_cuts(before + shape, self._rule, self._single)
 
   def _follow(self, state: Open) -> np.ndarray:
     ends, maybe = self._tokens(state)
     for token in np.flatnonzero(maybe & ~ends).tolist():
-      maybe[token] = self._can_continue(self.after(state, token))
+      settled = self._inner.settled(self._inner.after(state.inner, token))
+      maybe[token] = settled or self._can_continue(self.after(state, token))
     return ends | maybe
 
   def _can_continue(self, state: Open) -> bool:
@@ -111,10 +127,9 @@ class Pieces:
 
   def _tokens(self, state: Open) -> tuple[np.ndarray, np.ndarray]:
     """Tokens that can end a text, and those that can end inside a piece: bool [V] each."""
-    first = self._inner.allowed(self._inner.start)
-    meets = self._inner.allowed(state.last) if state.last >= 0 else first
+    meets = self._inner.allowed(state.inner)
     found = self._fitting(state.shapes, state.must)
-    return tuple(first & (cut | (joined & meets)) for cut, joined in found)
+    return tuple((self._first & cut) | (meets & joined) for cut, joined in found)
 
   def _fit(self, shapes: tuple[bytes, ...], must: tuple[bool, ...]) -> Any:
     """Tokens that fit after a cut, and without one: bool [V] each, as `_tokens` wants them."""
@@ -143,7 +158,7 @@ class Pieces:
     """
     start = _partial(text)
     group, sizes, more = self._kinds(bool(start), _quoted(text)).futures(start)
-    docs, places = _places(text, more, self._rule)
+    docs, places = _places(text, more, self._rule, self._single)
     stop = len(text) + sizes[docs]
     cut, split, ended = (np.zeros(len(more), bool) for _ in range(3))
     cut[docs[places == len(text)]] = True
@@ -270,6 +285,17 @@ def _partial(text: bytes) -> bytes:
   return b''
 
 
+def _uncut(shape: bytes) -> bytes:
+  """The shape of a part of one piece of gpt2: of many characters, the first and last.
+
+  It is letters, digits, marks or whitespace alone, but for the first character. So those in the
+  middle do not matter.
+  """
+  text = _shape(shape).decode('utf-8', 'surrogateescape')
+  text = text if len(text) < 6 else text[:2] + text[-3:]  # a character can lack its last byte
+  return text.encode('utf-8', 'surrogateescape')
+
+
 def _quoted(text: bytes) -> bool:
   """Whether the next letter can be that of a contraction."""
   return b"'" in text[-2:]
@@ -320,19 +346,21 @@ def _futures(text: bytes) -> list[bytes]:
   return found
 
 
-def _places(text: bytes, more: Sequence[bytes], rule: str) -> tuple[np.ndarray, np.ndarray]:
+def _places(
+  text: bytes, more: Sequence[bytes], rule: str, single: bool
+) -> tuple[np.ndarray, np.ndarray]:
   """Where a text with each of its futures is cut: the future and the place, int [cuts] each."""
   sizes = np.array([len(one) for one in more]) + len(text)
-  stops = pretokenizers.cut_each([text + one for one in more], rule)
+  stops = pretokenizers.cut_each([text + one for one in more], rule, single)
   ends = np.cumsum(sizes)
   docs = np.searchsorted(ends, stops, side='left')
   return docs, stops - (ends - sizes)[docs]
 
 
 @functools.lru_cache(1 << 16)
-def _sure_cuts(text: bytes, rule: str) -> frozenset[int]:
+def _sure_cuts(text: bytes, rule: str, single: bool) -> frozenset[int]:
   """The places in a text, its end included, at which it is cut whatever comes after it."""
   more = _futures(text)
-  _, places = _places(text, more, rule)
+  _, places = _places(text, more, rule, single)
   counts = np.bincount(places, minlength=len(text) + 1)[: len(text) + 1]
   return frozenset(np.flatnonzero(counts == len(more)).tolist())

@@ -82,13 +82,25 @@ def cut(data: bytes, rule: str) -> np.ndarray:
   return cut_each([data], rule)
 
 
-def cut_each(documents: Sequence[bytes], rule: str) -> np.ndarray:
+def cut_each(documents: Sequence[bytes], rule: str, single: bool = False) -> np.ndarray:
   """Where each piece of documents ends in them joined, int64 [pieces]; each is cut by itself.
+
+  Args:
+    documents: any bytes.
+    rule: a pretokenizer.
+    single: cut after each byte of invalid UTF-8.
 
   Raises:
     InputError: as `patterns`.
   """
-  return _cut_all(documents, b''.join(documents), rule)
+  joined = b''.join(documents)
+  ends = _cut_all(documents, joined, rule)
+  if not single:
+    return ends
+  runs, broken = _texts(np.frombuffer(joined, np.uint8), _ends(documents))
+  cuts = np.repeat(broken, np.diff(runs, prepend=0))  # after which bytes
+  cuts[ends - 1] = True
+  return 1 + np.flatnonzero(cuts)
 
 
 class Pieces(NamedTuple):
@@ -129,7 +141,7 @@ def count(documents: Sequence[bytes], rule: str) -> Pieces:
 
 def _cut_all(documents: Sequence[bytes], joined: bytes, rule: str) -> np.ndarray:
   data = np.frombuffer(joined, np.uint8)
-  ends = np.cumsum(list(filter(None, map(len, documents))), dtype=np.int64)
+  ends = _ends(documents)
   names = [] if rule.startswith(REGEX) else [name for name in _names(rule) if name != 'none']
   if rule.startswith(REGEX) or names:
     ends, broken = _texts(data, ends)
@@ -148,6 +160,11 @@ def _cut_all(documents: Sequence[bytes], joined: bytes, rule: str) -> np.ndarray
       line=name != 'gpt2', tail=name in ('gpt2', 'cl100k'), any_case=name != 'gpt2',
     )  # fmt: skip
   return ends
+
+
+def _ends(documents: Sequence[bytes]) -> np.ndarray:
+  """Where those that are not empty end in all of them joined, int64 [n]."""
+  return np.cumsum(list(filter(None, map(len, documents))), dtype=np.int64)
 
 
 def _names(rule: str) -> list[str]:

@@ -10,11 +10,12 @@ from lib.decoding.byte_view import END, ByteTexts, OfIds, Vocabulary
 from lib.errors import InputError
 from lib.tasks.markov import chains
 from lib.tasks.markov.enumerated import Enumerated
-from lib.tokenizers import covers
+from lib.tokenizers import covers, wordpiece
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.bpe import train_bpe_unsplit
 from lib.tokenizers.characters import Characters
 from lib.tokenizers.sentencepiece import train_sentencepiece
+from lib.tokenizers.wordpiece import WordPiece
 
 
 def random_law(size):
@@ -37,8 +38,9 @@ def vocabulary(tokenizer, ends=()):
   )
 
 
-def by_hand(tokenizer, law, text):
-  """P(text) as the sum over all sequences of tokens that are its covers."""
+def by_hand(tokenizer, law, text, letters=b''):
+  """P(text) as the sum over all sequences of tokens that are its covers; letters may follow."""
+  after = b'', *(bytes([byte]) for byte in letters)
   total, waiting = 0.0, [((), b'', 1.0)]
   while waiting:
     ids, read, weight = waiting.pop()
@@ -49,7 +51,9 @@ def by_hand(tokenizer, law, text):
     for token, piece in enumerate(tokenizer.pieces):
       longer = read + piece
       agree = longer.startswith(text) or text.startswith(longer)
-      if agree and tokenizer.encode(longer).tolist() == [*ids, token]:
+      if agree and any(
+        tokenizer.encode(longer + more).tolist()[: len(ids) + 1] == [*ids, token] for more in after
+      ):
         waiting.append(((*ids, token), longer, weight * row[token]))
   return total
 
@@ -59,17 +63,31 @@ def unigram():
   return train_sentencepiece([text], 290)
 
 
+def word_pieces():
+  """WordPiece for blanks and marks: where a run of blanks is cut depends on the byte after it."""
+  singles = [bytes([byte]) for byte in range(256)]
+  begin, more = [b' !', b'!!', b'   ', b' !!!'], [b'!!', b'!!!', b'  ']
+  flags = [False] * 256 + [True] * 256 + [False] * len(begin) + [True] * len(more)
+  return WordPiece([*singles, *singles, *begin, *more], flags)
+
+
 @pytest.mark.parametrize(
-  'tokenizer', [bpe(), Dictionary([b'0', b'1', b'011', b'10', b'0110', b'1101']), unigram()]
+  ('tokenizer', 'letters'),
+  [
+    (bpe(), b'01'),
+    (Dictionary([b'0', b'1', b'011', b'10', b'0110', b'1101']), b'01'),
+    (unigram(), b'01'),
+    (word_pieces(), b' !a'),
+  ],
 )
-def test_sums_over_all_covers(tokenizer):
+def test_sums_over_all_covers(tokenizer, letters):
   law, rows = random_law(tokenizer.vocab_size)
   rng = np.random.default_rng(0)
-  strings = [bytes(rng.choice([48, 49], n).tolist()) for n in (1, 4, 7, 10, 10)]
+  strings = [bytes(rng.choice([*letters], n).tolist()) for n in (1, 4, 7, 10, 10)]
   texts = ByteTexts(vocabulary(tokenizer), rows, len(strings))
   texts.begin(range(len(strings)))
   texts.nats(strings)
-  expected = [np.log(by_hand(tokenizer, law, string)) for string in strings]
+  expected = [np.log(by_hand(tokenizer, law, string, letters)) for string in strings]
   np.testing.assert_allclose(texts.log_probability, expected, rtol=0, atol=1e-12)
   for i, string in enumerate(strings):  # the tokens are one way to write the bytes
     ids = tokenizer.encode(string).tolist()
@@ -95,9 +113,14 @@ def test_bytes_along_a_text_and_its_end_multiply_to_its_tokens():
   assert product == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize('size', [4, 16])
-def test_the_law_of_a_source_cut_at_n_letters(size):
-  source, tokenizer = chains.switching(0.8, 0.3, 1), bpe(size)
+@pytest.mark.parametrize(
+  ('make', 'letters', 'nodes'),
+  [(lambda: bpe(4), b'01', 1), (lambda: bpe(16), b'01', 1), (word_pieces, b' !', 1.5)],
+)
+def test_the_law_of_a_source_cut_at_n_letters(make, letters, nodes, monkeypatch):
+  monkeypatch.setattr(wordpiece, 'WORD', 3)
+  source, tokenizer = chains.switching(0.8, 0.3, 1), make()
+  source.alphabet = letters
   known = Enumerated(source, 7, tokenizer)
   rows = OfIds(known.next_token)
   prefixes = [text for text, _ in known.prefixes()]
@@ -110,10 +133,11 @@ def test_the_law_of_a_source_cut_at_n_letters(size):
     if len(prefix) == 7:
       expected[END] = 1
     else:
-      expected[48:50] = source.kernel[prefix[-1] - 48] if prefix else source.stationary
+      last = prefix[-1] - letters[0] if prefix else 0
+      expected[[*letters]] = source.kernel[last] if prefix else source.stationary
     np.testing.assert_allclose(row, expected, rtol=0, atol=1e-12)
   assert texts.leak < 1e-12 * texts.evaluations
-  assert texts.evaluations <= sum(map(len, prefixes)) + len(prefixes)  # one for each byte
+  assert texts.evaluations <= nodes * (sum(map(len, prefixes)) + len(prefixes))  # for each byte
 
 
 def test_single_bytes_are_the_identity():

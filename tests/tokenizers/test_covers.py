@@ -8,7 +8,7 @@ import pytest
 
 from lib import tokenizers
 from lib.errors import InputError
-from lib.tokenizers import bpe_apply, covers, pretokenizers, registry
+from lib.tokenizers import bpe_apply, covers, pretokenizers, registry, wordpiece
 from lib.tokenizers.base import Dictionary
 from lib.tokenizers.bpe import BPE, train_bpe, train_bpe_unsplit
 from lib.tokenizers.covers_in_pieces import _OF_CLASS
@@ -16,6 +16,7 @@ from lib.tokenizers.foreign import ByteLevel
 from lib.tokenizers.lzw import train_lzw
 from lib.tokenizers.ranks import Ranks
 from lib.tokenizers.sentencepiece import train_sentencepiece
+from lib.tokenizers.wordpiece import WordPiece
 
 LENGTH = 4  # bytes of the sequences that are compared
 WIDE = [*map(str.encode, _OF_CLASS.values())]  # characters of every class that pretokenizers know
@@ -102,6 +103,25 @@ def test_longest_matches():
     assert followed(one, b'ab') == canonical(one, b'ab', [b'a', b'b', b'abba'])
 
 
+def word_pieces(letters):
+  """WordPiece with half of the pairs and triples of letters, each as a start or continuation."""
+  singles, rng = [bytes([byte]) for byte in range(256)], np.random.default_rng(0)
+  longer = [bytes(one) for n in (2, 3) for one in itertools.product(letters, repeat=n)]
+  kept = [(one, flag) for one in longer for flag in (False, True) if rng.random() < 0.5]
+  flags = [False] * 256 + [True] * 256 + [flag for _, flag in kept]
+  return WordPiece([*singles, *singles, *(one for one, _ in kept)], flags)
+
+
+@pytest.mark.parametrize(
+  ('most', 'letters'), [(64, b"'l "), (3, b'a \xff'), (2, b'\xc3\xa9 '), (3, b'\xc2\xa0a')]
+)
+def test_longest_matches_in_words_of_at_most_some_bytes(most, letters, monkeypatch):
+  monkeypatch.setattr(wordpiece, 'WORD', most)
+  tokenizer = word_pieces(letters)
+  more = [b'a', b'l', b' ', b'\n', b'!', b'\xaa', b'\xa0', b'\xff']
+  assert followed(tokenizer, letters) == canonical(tokenizer, letters, more)
+
+
 @pytest.fixture(scope='module')
 def unigram():
   letters = np.random.default_rng(0).choice([*'aaabb\u00e9 '], 4000)
@@ -132,7 +152,7 @@ def test_ties_of_best_scores_are_those_of_rounded_sums(unigram):
 
 # Families whose tokens can be read as bytes, in full or by some of their encoders; all others.
 READ = {'bytes', 'characters', 'bpe', 'bpe_unsplit', 'superbpe', 'dictionary', 'lzw', 'ranks'}
-READ |= {'sentencepiece'}
+READ |= {'sentencepiece', 'wordpiece'}
 
 
 def test_every_family_is_read_or_refused_by_name():
