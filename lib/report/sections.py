@@ -309,7 +309,7 @@ def difference(one: Comparison) -> str:
   """Left minus right, with its 95 % interval."""
   if one.difference is None:
     return ''
-  shown = tables.signed(one.difference.value, one.cell.unit)
+  shown = tables.signed(one.difference.value, one.cell.unit, one.difference.sem)
   return f'{shown} {tables.interval(one.difference)}'.strip()
 
 
