@@ -259,7 +259,10 @@ class Recipe:
       folder: of the run, with its pictures.
       remark: what is wrong with it, or ''.
     """
-    devices = [f'{count} × {device}' for device, count in Counter(content['devices']).items()]
+    kinds = [
+      kind for one in content['devices'] for kind in [one.partition(':')[2]] if kind != 'cpu'
+    ]
+    devices = [f'{count} × {kind}' for kind, count in Counter(kinds).items()]
     scale = content['config']['scale']
     return Section(
       name=self.name,

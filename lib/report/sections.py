@@ -116,9 +116,8 @@ class Section:
     if self.changed:
       fields = ', '.join(f'{field} = {value}' for field, value in self.changed.items())
       found.append(f'Changed from the scale: {fields}.')
-    parts = [f'{name} {value}' for name, value in self.made.items() if value and name != 'resumed']
-    if parts:
-      found.append(f'Measured with {", ".join(parts)}.')
+    if self.made:
+      found.append(_measured(self.made))
     if 'resumed' in self.made:
       found.append(f'Of {self.made["resumed"]}, minutes are since the last interruption.')
     return [*found, self.remark] if self.remark else found
@@ -128,6 +127,19 @@ class Section:
     """Counts of verdicts on claims, and on findings, in one sentence each."""
     parts = ((self.claims, 'claim'), (self.audits, 'finding'))
     return ' '.join(_counted(judged, noun) for judged, noun in parts if judged)
+
+
+def _measured(made: Mapping[str, str]) -> str:
+  """When, on how many cores and with which versions the tables of a run were measured."""
+  commits = made.get('commit', '')
+  cores = made.get('cores', '')
+  parts = [
+    commits and f'commit{"s" * ("," in commits)} {commits}',
+    cores and f'{cores} CPU core{"s" * (cores != "1")}',
+    *(f'{name} {made[key]}' for key, name in (('python', 'Python'), ('jax', 'jax')) if key in made),
+  ]
+  day = f' on {made["date"]}' if made.get('date') else ''
+  return f'Measured{day} with {", ".join(filter(None, parts))}.'
 
 
 def _by_verdict(judged: Sequence[Judged]) -> list[Judged]:

@@ -334,7 +334,7 @@ def test_tables_of_an_unfinished_run_are_reported(tmp_path):
   section = reproduce.read(folder, 'markov ended with exit code 1.')
   assert section.minutes == 0.5
   assert section.facts[-3:] == [
-    'Measured with commit a, cores 2.',
+    'Measured with commit a, 2 CPU cores.',
     'Of ngram, minutes are since the last interruption.',
     'markov ended with exit code 1.',
   ]
