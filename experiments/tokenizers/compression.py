@@ -152,7 +152,10 @@ def _add(
   rows.add(where, 'bytes_per_token', found, 'bytes/token', f'{note}; {sum(sizes):,} bytes')
   if within is not None:
     fewer = stats.ratio(within - counts, within, over=OVER)
-    rows.add(where, 'fewer_tokens', fewer, 'share', f'than bpe within words, rule {RULE}')
+    note = f'than bpe within words, rule {RULE}'
+    rows.add(where, 'fewer_tokens', fewer, 'share', note)
+    more = stats.ratio(within - counts, counts, over=OVER)
+    rows.add(where, 'more_bytes_per_token', more, 'share', note)
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
@@ -184,7 +187,7 @@ def transition_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pi
   }
   title = f'SuperBPE of {config.transition.vocab_size:,} ids'
   panel = plots.row_curves(title, 'share learned within words', 'bytes per token', series)
-  caption = 'Text has more tokens if SuperBPE begins to cross words too early or too late.'
+  caption = 'Bytes per token by the share of the ids that SuperBPE learns within words.'
   return {'transition.png': plots.Picture(caption, [panel])}
 
 
@@ -203,6 +206,7 @@ COMPRESSION = Table(
   (
     'bytes_per_token',
     'fewer_tokens',
+    'more_bytes_per_token',
     'fewer_tokens_than_unsplit',
     'share_of_bound',
     'share_of_own_bound',

@@ -250,7 +250,7 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   levels = dict(zip(['the old model'], [row.measured or 0.0 for row in old]))
   title = f'Continued training, tokenizer {options.continued!r}'
   panel = plots.row_curves(title, 'steps', 'bits per byte', points, levels=levels)
-  caption = 'Bits per byte of the same held-out text before and after continued training.'
+  caption = 'Bits per byte of the same held-out text before, in and after continued training.'
   found = [panel] if points else []
   found += learning.panels(rows, 'transplant_learning')
   return {'transplant.png': plots.Picture(caption, found)}

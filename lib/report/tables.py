@@ -27,7 +27,7 @@ def cell(row: Row) -> str:
     return '–'
   text = with_error(row.estimate, row.unit)
   if row.published is not None:
-    text += f' ({EVIDENCE[row.evidence]} {number(row.published, row.unit)})'
+    text += f' ({EVIDENCE[row.evidence]} {printed(row.published, row.unit)})'
   return text
 
 
@@ -105,6 +105,12 @@ def number(value: float, unit: str = '', sem: float | None = None) -> str:
   return f'−{text[1:]}' if text[0] == '-' else text
 
 
+def printed(value: float, unit: str = '') -> str:
+  """A number as a paper prints it: at most four decimals, and none that are zeros at the end."""
+  text = number(value, unit)
+  return text.rstrip('0').rstrip('.') if '.' in text and 'e' not in text else text
+
+
 def markdown(rows: Sequence[Row], captions: Mapping[str, str] | None = None) -> str:
   """All tables of `rows`: a line for each row, a column for each quantity, then the notes."""
   return '\n'.join(
@@ -118,7 +124,7 @@ def grid(rows: Sequence[Row]) -> list[list[str]]:
   columns = list(dict.fromkeys(row.column for row in rows))
   cells = {(row.row, row.column): cell(row) for row in rows}
   return [['row', *columns]] + [
-    [line + mark, *(cells.get((line, column), '') for column in columns)]
+    [line.replace(',', ', ') + mark, *(cells.get((line, column), '') for column in columns)]
     for line, mark in _marks(rows).items()
   ]
 

@@ -152,10 +152,14 @@ def test_folded_parts_are_printed_on_paper(report):
 
 
 def test_changed_fields_are_reported_and_then_only_theory_is_reproduced(tmp_path):
-  falls = {'bpe,d=512': 'byte_unigram', 'bpe,d=1024': 'smaller', 'bpe,d=16384': 'byte_bigram'}
+  falls = [
+    ('bpe,d=512', 'byte_unigram'),
+    *((f'bpe,d={2**i}', 'smaller') for i in range(10, 16)),
+    *((f'{tokenizer},d=16384', 'byte_bigram') for tokenizer in ('bpe', 'unigram', 'wordpiece')),
+  ]
   rows = ROWS + [
     estimated('real_text', f'tokenizer={row}', f'above_{other}_bits_per_byte', -1.0, 0.01)
-    for row, other in falls.items()
+    for row, other in falls
   ]
   paper = reproduce.read(leave_run(tmp_path / 'a', 'paper', rows))
   changed = reproduce.read(
