@@ -145,7 +145,7 @@ def _measured(made: Mapping[str, str]) -> str:
     cores and f'{cores} CPU core{"s" * (cores != "1")}',
     *(f'{name} {made[key]}' for key, name in (('python', 'Python'), ('jax', 'jax')) if key in made),
   ]
-  day = f' on {made["date"]}' if made.get('date') else ''
+  day = f' on {", ".join(sorted(made["date"].split(", ")))}' if made.get('date') else ''
   return f'Measured{day} with {", ".join(filter(None, parts))}.'
 
 
