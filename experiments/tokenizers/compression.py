@@ -179,15 +179,18 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
 
 
 def transition_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
-  """Bytes per token against the share that is learned within words."""
-  found = select(rows, 'transition', 'bytes_per_token')
+  """Tokens saved against the share that is learned within words."""
+  found = select(rows, 'transition', 'fewer_tokens')
   series = {
     text: [(float(row.where['share']), row) for row in found if row.where['text'] == text]
     for text in config.transition.texts
   }
   title = f'SuperBPE of {config.transition.vocab_size:,} ids'
-  panel = plots.row_curves(title, 'share learned within words', 'bytes per token', series)
-  caption = 'Bytes per token by the share of the ids that SuperBPE learns within words.'
+  panel = plots.row_curves(title, 'share learned within words', 'share of tokens saved', series)
+  caption = (
+    'Tokens saved, compared with BPE within words on the same documents, by the share of the ids '
+    'that SuperBPE learns within words.'
+  )
   return {'transition.png': plots.Picture(caption, [panel])}
 
 

@@ -54,7 +54,15 @@ COUNTED = {  # after '1' and after more
   Verdict.NOT_RUN: ('was not run', 'were not run'),
 }
 HOLDS = {True: 'good', False: 'bad', None: 'none'}
-HEAD = 'holds', 'row', 'measured', 'n', 'compared with', 'difference, 95 % interval', 'p of the rule (Holm)'
+HEAD = (
+  'holds',
+  'row',
+  'measured',
+  'n',
+  'compared with',
+  'difference, 95 % interval',
+  'p of the rule (Holm)',
+)
 
 
 @dataclasses.dataclass(frozen=True)
