@@ -23,7 +23,7 @@ TABLES = ('exact', 'domains', 'languages', 'off_the_shelf')
 def get_config(arg: str = 'cpu') -> ConfigDict:
   """The config of 'SCALE' or 'SCALE,tables=A+B'."""
   mixtures = {
-    'mixtures': Field(Scaled(3, 8, 20, 100), least=3),  # tokenizers, each with its own shares
+    'mixtures': Field(Scaled(3, 16, 20, 100), least=3),  # tokenizers, each with its own shares
     'train_bytes': Scaled(60_000, 1_000_000, 100_000_000, 10_000_000_000),  # most bytes of text
     # most bytes of the sample of each category; columns without a size use the largest
     'sample_bytes': Field(

@@ -15,7 +15,7 @@ MINUTES = {
                  'uniformity': 0.1, 'stability': 0.2},
   'visual_unicode': {'coverage': 0.1, 'loss': 10, 'reasoning': 10, 'homoglyphs': 2,
                      'unseen_script': 2.6, 'neighbours': 0.5, 'growth': 4.5},
-  'mixture': {'exact': 0.5, 'domains': 4, 'languages': 0.1, 'off_the_shelf': 0.1},
+  'mixture': {'exact': 0.5, 'domains': 7, 'languages': 0.1, 'off_the_shelf': 0.1},
   'tokenizers': {'compression': 0.7, 'transition': 0.2, 'compare': 0.3, 'parity': 0.1,
                  'lib': 0.7, 'quality': 10},
   'byte_exact': {'bias': 1.0, 'cut': 3.6, 'fim': 4.1, 'ensemble': 4.6, 'cost': 1.9},

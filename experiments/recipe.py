@@ -259,7 +259,10 @@ class Recipe:
       folder: of the run, with its pictures.
       remark: what is wrong with it, or ''.
     """
-    devices = [f'{count} × {device}' for device, count in Counter(content['devices']).items()]
+    kinds = [
+      kind for one in content['devices'] for kind in [one.partition(':')[2]] if kind != 'cpu'
+    ]
+    devices = [f'{count} × {kind}' for kind, count in Counter(kinds).items()]
     scale = content['config']['scale']
     return Section(
       name=self.name,
@@ -270,6 +273,7 @@ class Recipe:
       minutes=content['seconds'] / 60,
       devices=', '.join(devices),
       made=_made(content),
+      models=[*_models(content['config'])],
       remark=remark,
       judged=claims.judge_all(self.name, rows, same_sizes=scale == 'paper' and not changed),
       rows=self.shown(rows),
@@ -277,6 +281,21 @@ class Recipe:
       captions=self.captions,
       pictures={folder / name: words for name, words in content.get('pictures', {}).items()},
     )
+
+
+def _models(config: Mapping[str, Any]) -> Iterator[str]:
+  """Sizes and training of the models of each section of a config that trains models."""
+  for name, section in config.items():
+    if not isinstance(section, Mapping) or 'layers' not in section or 'models' in section:
+      continue
+    size = f'`{name}` {section["layers"]} layers of width {section["dim"]}'
+    if section.get('teraflops'):
+      yield f'{size}, {section["teraflops"]:g} × 10¹² FLOPs of training'
+    elif section.get('steps') and section.get('batch_size') and section.get('length'):
+      rows = f'{section["batch_size"]:,} × {section["length"]:,} tokens'
+      yield f'{size}, {section["steps"]:,} steps of {rows}'
+    else:
+      yield size
 
 
 def _made(content: Mapping[str, Any]) -> dict[str, str]:

@@ -288,10 +288,10 @@ def _gain(rows: Sequence[Row], config: ConfigDict) -> list[Panel]:
     (unigram,), (bigram,), (above,), (alone,) = found
     start = stats.Estimate(make_source(config, k, first['p']).ngram_loss(0), 0.0)
     for label, gain in {
-      'token unigram less character unigram': stats.difference(start, unigram),
-      'token bigram less token unigram': stats.difference(unigram, bigram),
-      'transformer less token bigram': above.times(-1),
-      'transformer on characters less unigram': stats.difference(start, alone),
+      'token unigram below character unigram': stats.difference(start, unigram),
+      'token bigram below token unigram': stats.difference(unigram, bigram),
+      'transformer below token bigram': above.times(-1),
+      'transformer on characters below unigram': stats.difference(start, alone),
     }.items():
       gains.setdefault(label, []).append(gain.value)
       errors.setdefault(label, []).append(gain.sem)

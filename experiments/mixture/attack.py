@@ -13,6 +13,8 @@ from lib.stats import LEVEL
 from lib.tokenizers import bpe_replay
 from lib.tokenizers.merge_lists import MergeList
 
+EXACT = 1e-5  # errors of a share below it are not told apart
+
 
 class Samples:
   """The first merges of a tokenizer replayed on samples of n categories."""
@@ -106,8 +108,8 @@ def tokens_per_byte(merges: MergeList, samples: Categories, most: int) -> np.nda
 
 
 def log_mse(shares: np.ndarray, truth: np.ndarray) -> float:
-  """log10 of the mean squared error of shares [n]."""
-  return float(np.log10(max(np.mean((shares - truth) ** 2), 1e-18)))
+  """log10 of the mean squared error of shares [n]; errors below `EXACT` count as that."""
+  return float(np.log10(max(np.mean((shares - truth) ** 2), EXACT**2)))
 
 
 def regressed(features: np.ndarray, truths: np.ndarray, mine: np.ndarray) -> np.ndarray:

@@ -60,6 +60,9 @@ def _measure(config: ConfigDict, table: str, known: Categories) -> Rows:
     errors['tokens_per_byte',].append(attack.log_mse(by_regression, truth))
     for name, value in quantities.items():
       others[name].append(value)
+    if 'rejected_without_largest' in quantities:
+      more = quantities['rejected_without_largest'] - quantities['rejected']
+      others['rejected_more_without_largest'].append(more)
   baselines = np.array([errors[name,] for name in ('random', 'uniform', 'tokens_per_byte')])
   best = baselines[np.argmin(baselines.mean(axis=1))]
   most = {'sample': max(options.sample_bytes), 'merges': options.interval_merges}
@@ -97,6 +100,7 @@ UNITS = {  # column -> unit, note
     'share of mixtures', 'the same without a sample of the largest category: the larger, the '
     'better is its absence seen',
   ),
+  'rejected_more_without_largest': ('share of mixtures', 'paired by mixture'),
 }  # fmt: skip
 
 
@@ -210,16 +214,19 @@ def _table(name: str, measure: Callable[[ConfigDict, Run], Rows], what: str) -> 
     measure,
     f'Shares of {what} in the training text of tokenizers, inferred from their merges: log10 of '
     'the mean squared error over the categories, the mean over tokenizers with known shares. '
-    'Errors of a share below 1e-9 count as 1e-9. `sample` is the amount of text of each category '
-    'that the attacker has, none of it in the training text; `training` means that text itself. '
-    'Baselines without merges are a random and an equal mixture, and a regression on tokens per '
-    'byte of each category, fitted to tokenizers that the attacker trains on the samples.',
+    f'Errors of a share below {attack.EXACT:g} count as that. `sample` is the amount of text of '
+    'each category that the attacker has, none of it in the training text; `training` means that '
+    'text itself. Baselines without merges are a random and an equal mixture, and a regression on '
+    'tokens per byte of each category, fitted to tokenizers that the attacker trains on samples. '
+    '`coverage` is the share of the ranges of shares that hold the true one; `rejected` that of '
+    'mixtures of which the test says that a category is missing, where none is.',
     (
       'log10_mse',
       'log10_mse_less_best_baseline',
       'coverage',
       'rejected',
       'rejected_without_largest',
+      'rejected_more_without_largest',
     ),
     check=functools.partial(check, table=name),
     pictures=functools.partial(pictures, table=name),

@@ -152,7 +152,10 @@ def _add(
   rows.add(where, 'bytes_per_token', found, 'bytes/token', f'{note}; {sum(sizes):,} bytes')
   if within is not None:
     fewer = stats.ratio(within - counts, within, over=OVER)
-    rows.add(where, 'fewer_tokens', fewer, 'share', f'than bpe within words, rule {RULE}')
+    note = f'than bpe within words, rule {RULE}'
+    rows.add(where, 'fewer_tokens', fewer, 'share', note)
+    more = stats.ratio(within - counts, counts, over=OVER)
+    rows.add(where, 'more_bytes_per_token', more, 'share', note)
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
@@ -176,15 +179,18 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
 
 
 def transition_pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
-  """Bytes per token against the share that is learned within words."""
-  found = select(rows, 'transition', 'bytes_per_token')
+  """Tokens saved against the share that is learned within words."""
+  found = select(rows, 'transition', 'fewer_tokens')
   series = {
     text: [(float(row.where['share']), row) for row in found if row.where['text'] == text]
     for text in config.transition.texts
   }
   title = f'SuperBPE of {config.transition.vocab_size:,} ids'
-  panel = plots.row_curves(title, 'share learned within words', 'bytes per token', series)
-  caption = 'Text has more tokens if SuperBPE begins to cross words too early or too late.'
+  panel = plots.row_curves(title, 'share learned within words', 'share of tokens saved', series)
+  caption = (
+    'Tokens saved, compared with BPE within words on the same documents, by the share of the ids '
+    'that SuperBPE learns within words.'
+  )
   return {'transition.png': plots.Picture(caption, [panel])}
 
 
@@ -203,6 +209,7 @@ COMPRESSION = Table(
   (
     'bytes_per_token',
     'fewer_tokens',
+    'more_bytes_per_token',
     'fewer_tokens_than_unsplit',
     'share_of_bound',
     'share_of_own_bound',

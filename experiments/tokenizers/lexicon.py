@@ -91,6 +91,7 @@ def _spaces(tokenizer: Tokenizer) -> float:
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """How many tokens each saves."""
   found = {row.where['tokenizer']: [row] for row in select(rows, 'lib', 'fewer_tokens')}
+  found.pop('bpe', None)  # what the others are compared with
   panel = plots.row_bars(
     'Fewer tokens than BPE within words', 'share', ['held-out text'], found, {}
   )

@@ -87,18 +87,23 @@ def _transition(options: ConfigDict) -> int:
 
 
 def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
-  """Bits per byte against the cost of reading a byte."""
+  """Bits per byte above those of BPE, paired, against the cost of reading a byte."""
   of = lambda column: {
     row.where['tokenizer']: row
     for row in select(rows, 'quality', column)
     if 'seed' not in row.where
   }
-  bits, costs = of(BITS), of('mflops_per_byte')
-  points = {label: {label: (costs[label].measured or 0.0, bits[label])} for label in bits}
+  costs, above = of('mflops_per_byte'), of('above_bpe')
+  if above:
+    above['bpe'] = Row('quality', {'tokenizer': 'bpe'}, 'above_bpe', 0.0)
+  points = {label: {label: (costs[label].measured or 0.0, row)} for label, row in above.items()}
   title = 'Bits and cost of a byte, at equal FLOPs of training'
-  panel = plots.trade(title, 'MFLOP to read a byte', 'bits per byte', points, [])
-  caption = 'Bits per byte against the cost of reading a byte; the dashed line joins the best.'
-  return {'quality.png': plots.Picture(caption, [panel])}
+  panel = plots.trade(title, 'MFLOP to read a byte', 'bits above BPE, as a share', points, [])
+  caption = (
+    'Bits per byte above those of BPE, paired by seed and document, against the cost of reading a '
+    'byte; the dashed line joins the best.'
+  )
+  return {'quality.png': plots.Picture(caption, [panel] if points else [])}
 
 
 TABLE = Table(

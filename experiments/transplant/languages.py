@@ -227,7 +227,10 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   """Bits per byte against steps."""
   points = learning.by_steps(select(rows, 'languages', 'bits_per_byte'))
   panel = plots.row_curves('Another language', 'steps', 'bits per byte', points)
-  caption = 'Bits per byte in the other language, before and after continued training in it.'
+  caption = (
+    'Bits per byte in the other language before and after continued training in it, and how many '
+    'times fewer steps a transplanted model takes than one from scratch.'
+  )
   found = [panel] if points else []
   found += learning.panels(rows, 'languages_learning')
   return {'languages.png': plots.Picture(caption, found)}

@@ -40,7 +40,11 @@ def measure(config: ConfigDict, run: Run) -> list[Row]:
   before = scoring.train(config, run, 'transplant/old', old, documents)
   models = [one.model for one in before]
   unchanged = scoring.score(models, text, np.zeros(old.vocab_size, bool))
-  scoring.add(rows, {'method': 'unchanged'}, unchanged, unchanged)
+  at = {'method': 'unchanged'}
+  scoring.add(rows, at | {'step': 0}, unchanged, unchanged)
+  further = continued(config, run, old, documents, at, models, options.long_steps)
+  more = scoring.score([one.model for one in further], text, np.zeros(old.vocab_size, bool))
+  scoring.add(rows, at | {'step': options.long_steps}, more, unchanged)
   for label, family, vocab_size, source in options.new_tokenizers:
     new = scoring.train_tokenizer(family, vocab_size, source, config.old.train_bytes)
     is_new = pieces.match(old, new) < 0
@@ -247,10 +251,11 @@ def pictures(rows: Sequence[Row], config: ConfigDict, run: Run) -> Pictures:
   shown = ('scratch', *options.long)
   points = learning.by_steps(row for row in measured if row.where['method'] in shown)
   old = select(rows, 'transplant', 'bits_per_byte', method='unchanged')
-  levels = dict(zip(['the old model'], [row.measured or 0.0 for row in old]))
+  labels = ['the old model', 'the old model, trained as much further']
+  levels = dict(zip(labels, [row.measured or 0.0 for row in old]))
   title = f'Continued training, tokenizer {options.continued!r}'
   panel = plots.row_curves(title, 'steps', 'bits per byte', points, levels=levels)
-  caption = 'Bits per byte of the same held-out text before and after continued training.'
+  caption = 'Bits per byte of the same held-out text before, in and after continued training.'
   found = [panel] if points else []
   found += learning.panels(rows, 'transplant_learning')
   return {'transplant.png': plots.Picture(caption, found)}
@@ -261,7 +266,8 @@ TABLE = Table(
   measure,
   'A model for another tokenizer: bits per byte of the same held-out text. `step=0` is the '
   'transplant itself, later steps are of continued training of all parameters on the text of the '
-  'old model. `unchanged` is the old model with its tokenizer. `scratch` starts from random '
+  'old model. `unchanged` is the old model with its tokenizer, before and after as much continued '
+  'training. `scratch` starts from random '
   'weights and is trained with the new tokenizer for `step` steps; with as many steps as the old '
   'model it is the donor of the methods that need one. Compare those only with each other, since '
   'a donor costs as much as the old model. nats_exact and nats_new split the loss by tokens that '
@@ -272,8 +278,8 @@ TABLE = Table(
   'training than other methods. `wechsel` copies shared tokens here, as `focus` does.',
   (
     'bits_per_byte', 'ratio_to_old', 'nats_exact', 'nats_new', 'share_bytes_new',
-    'denominator_share_new', 'bits_above_parts', 'norm_ratio_new', 'method_seconds',
-    'tokens_trained',
+    'denominator_share_new', 'bits_above_random', 'bits_above_mean', 'bits_above_parts',
+    'norm_ratio_new', 'method_seconds', 'tokens_trained',
   ),
   check=check,
   pictures=pictures,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims of papers, and findings of audits, with verdicts computed from measured rows.
+"""Claims of papers, and statements of this project, with verdicts computed from measured rows.
 
 claims/PAPER.json has them as data. A claim is a sentence with rules that must all hold
 (lib.report.rules). Verdict lists the possible verdicts. REPRODUCED needs the paper's own sizes, or
@@ -18,7 +18,7 @@ from typing import Any
 from lib.report import published, rules
 from lib.report.results import Row
 from lib.report.rules import SEPARATOR, Cells, Outcome
-from lib.report.tables import number
+from lib.report.tables import printed
 
 FOLDER = pathlib.Path(__file__).parent / 'claims'
 
@@ -30,13 +30,14 @@ class Verdict(enum.StrEnum):
   AGREES = 'agrees with the theorem'
   DIRECTION = 'direction holds at this scale'
   FAILS = 'does not hold here'
+  UNDECIDED = 'not decided at this scale'
   UNTESTABLE = 'not testable at this scale'
   NOT_RUN = 'not run here'
 
   @property
   def decided(self) -> bool:
     """Whether a run has decided on the claim."""
-    return self not in (Verdict.UNTESTABLE, Verdict.NOT_RUN)
+    return self not in (Verdict.UNDECIDED, Verdict.UNTESTABLE, Verdict.NOT_RUN)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +46,13 @@ class Claim:
 
   Attributes:
     claim: the sentence.
-    source: the place in the paper, or the origin of the finding.
+    source: the place in the paper, or the origin of the statement.
     rules: each as lib.report.rules takes it; all must hold.
     published: addresses of published numbers, or a text if there are none.
     theory: a theorem or a closed form, which our own sampler checks at any size.
     any_scale: the claim is no theorem but does not depend on sizes: a run at any scale can
       reproduce it, if all its rules are `exact`.
-    audit: a finding of this project about the paper, not a claim of the paper.
+    audit: a statement of this project about the paper, not a claim of the paper.
     headline: the claim that an index of papers shows first.
     before: what commit ad6c8d5 said about it, and the names of the corrections since, as in
       corrections.json: {'said', 'corrected'}; empty if it said nothing.
@@ -121,7 +122,9 @@ def _verdict(claim: Claim, outcomes: Sequence[Outcome], same_sizes: bool) -> Ver
   if any(outcome.not_run for outcome in outcomes):
     return Verdict.NOT_RUN
   if None in held:
-    return Verdict.UNTESTABLE
+    unfit = any(outcome.untested or not outcome.comparisons for outcome in outcomes)
+    unfit |= any(one.untested for outcome in outcomes for one in outcome.comparisons)
+    return Verdict.UNTESTABLE if unfit else Verdict.UNDECIDED
   if claim.theory:
     return Verdict.AGREES
   deterministic = all(rule.get('exact') is True for rule in claim.rules)
@@ -148,4 +151,4 @@ def _published(claim: Claim, entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _value(value: Any) -> str:
-  return number(value) if isinstance(value, (int, float)) and math.isfinite(value) else str(value)
+  return printed(value) if isinstance(value, (int, float)) and math.isfinite(value) else str(value)

@@ -3,7 +3,7 @@
 
 A cell is named by its address, 'table / row / column'; published numbers have the same address
 after 'published / '. In the addresses of a rule, * matches any value and {a,b} matches a or b. The
-values matched in `left` replace each * in `right`.
+values matched in `left` replace each * in `right`. Of {a,b} each must match, or it was not run.
 
 A rule is a dict with its `kind` and:
   above, below: `left` is above or below `right` (an address or a number, times `times`, plus
@@ -37,7 +37,7 @@ from typing import Any
 from lib import stats
 from lib.report.published import EVIDENCE
 from lib.report.results import LOSSY, Row, coordinates
-from lib.report.tables import number, with_error
+from lib.report.tables import printed, with_error
 from lib.stats import Estimate
 
 SEPARATOR = ' / '
@@ -86,7 +86,7 @@ class Cell:
     if self.published is None:
       return ''
     kind = f' ({EVIDENCE[self.evidence]})' * bool(self.evidence)
-    return number(self.published, self.unit) + kind
+    return printed(self.published, self.unit) + kind
 
   @property
   def value(self) -> float:
@@ -211,6 +211,23 @@ class Cells:
     return found
 
 
+def unmatched(pattern: str, found: Sequence[tuple[str, ...]]) -> list[str]:
+  """The pattern with each alternative of its {a,b} that no match has, in place of the braces.
+
+  Args:
+    pattern: of addresses.
+    found: the values of its wildcards, of each match.
+  """
+  absent = []
+  for place, wildcard in enumerate(WILDCARD.finditer(pattern)):
+    if wildcard[0] != '*':
+      there = {values[place] for values in found}
+      before, after = pattern[: wildcard.start()], pattern[wildcard.end() :]
+      options = wildcard[0][1:-1].split(',')
+      absent += [before + option + after for option in options if option not in there]
+  return absent
+
+
 def expression(pattern: str) -> str:
   """The regular expression of an address with wildcards, each of them a group."""
   parts = re.split(f'({WILDCARD.pattern})', pattern)
@@ -287,7 +304,7 @@ FORMS = {
   ('equivalent', False): '{} is within {margin:g} of {}',
 }
 ASIDES = {
-  'wherever_given': 'only where that was measured',
+  'wherever_given': 'only where both sides were measured',
   'paired': 'paired by seed',
   'exact': 'compared by value',
 }
@@ -324,7 +341,7 @@ def _right_in_words(rule: Mapping[str, Any]) -> str:
     other = [part for part in row if part not in left and not part.startswith('every ')]
     said = f'{quantity}{" of " * bool(other)}{", ".join(other)}'
   else:
-    said = f'{right:g}'
+    said = printed(right)
   times, plus = rule.get('times', 1), rule.get('plus', 0)
   sum_of = f' {"−" if plus < 0 else "+"} {abs(plus):g}'
   return f'{times:g} × ' * (times != 1) + said + sum_of * (plus != 0)
@@ -339,8 +356,9 @@ def by_address(rule: Mapping[str, Any]) -> str:
 def _two_sided(rule: Mapping[str, Any], cells: Cells) -> Iterator[Comparison]:
   """Rules of two sides."""
   pairs: dict[str, list[tuple[Cell, Cell]]] = {}  # address of the left side -> cells to compare
-  missing: list[str] = []
-  for cell, values in cells.matching(rule['left']):
+  matching = cells.matching(rule['left'])
+  missing = unmatched(rule['left'], [values for _, values in matching])
+  for cell, values in matching:
     address = _of_all_seeds(rule['left'], values) if rule.get('paired') else cell.address
     try:
       other = _right(rule, cells, values)
@@ -446,7 +464,7 @@ def _in_words(cell: Cell) -> str:
   if not cell.estimate:
     return ''
   if not cell.address:  # a number of a rule
-    return f'{cell.value:g}'
+    return printed(cell.value)
   return with_error(cell.estimate, cell.unit) + f' {LOSSY}' * cell.lossy
 
 

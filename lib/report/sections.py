@@ -16,13 +16,13 @@ from lib.report.rules import SEPARATOR, Comparison, Outcome
 TITLE = 'What the papers claim, and what was measured'
 READING = (
   'Rules judge each claim from the measured rows of a run. The rules and the numbers are shown '
-  'next to the verdict. “Findings” are statements of this project about a paper; they are '
+  'next to the verdict. Statements of this project about a paper are listed apart, and '
   'judged in the same way.',
   '“Reproduced” needs the sizes of the paper, or a claim that does not depend on sizes; at other '
   'sizes the strongest verdict is that the direction holds. “Agrees with the theorem” means that '
-  'our own sampler confirms a theorem or closed form. “Not testable” means that an error is '
-  'missing, that there is only one seed or document, or that the difference is within its error. '
-  '“Not run” means that the run lacks a table or a row.',
+  'our own sampler confirms a theorem or closed form. “Not decided” means that the difference is '
+  'within its error; “not testable” that an error is missing, or that there is only one seed or '
+  'document. “Not run” means that the run lacks a table or a row.',
   '± is one standard error everywhere, over the units that the table “What ± is” lists; n is their '
   'number. [low, high] is the 95 % interval of a difference, by Student’s t. p is adjusted for the '
   'number of comparisons in a claim (Holm); a comparison is decided where p is at most 0.05. '
@@ -30,6 +30,7 @@ READING = (
   'table / row / column; * is any value.',
 )
 ERRORS = 'What ± is'
+OURS = 'statement of this project'
 FEW, SHOWN = (
   8,
   4,
@@ -39,6 +40,7 @@ LOOKS = {
   Verdict.AGREES: 'good',
   Verdict.DIRECTION: 'fair',
   Verdict.FAILS: 'bad',
+  Verdict.UNDECIDED: 'none',
   Verdict.UNTESTABLE: 'none',
   Verdict.NOT_RUN: 'none',
 }
@@ -47,11 +49,20 @@ COUNTED = {  # after '1' and after more
   Verdict.AGREES: ('agrees with the theorem', 'agree with the theorem'),
   Verdict.DIRECTION: ('holds in its direction', 'hold in their direction'),
   Verdict.FAILS: ('does not hold', 'do not hold'),
+  Verdict.UNDECIDED: ('is not decided at this scale', 'are not decided at this scale'),
   Verdict.UNTESTABLE: ('is not testable at this scale', 'are not testable at this scale'),
   Verdict.NOT_RUN: ('was not run', 'were not run'),
 }
 HOLDS = {True: 'good', False: 'bad', None: 'none'}
-HEAD = 'holds', 'row', 'measured', 'n', 'compared with', 'difference, 95 % interval', 'p'
+HEAD = (
+  'holds',
+  'row',
+  'measured',
+  'n',
+  'compared with',
+  'difference, 95 % interval',
+  'p of the rule (Holm)',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +78,9 @@ class Section:
     minutes: of measuring.
     devices: it ran on, or '' where it has not ended.
     made: commits, days, CPU cores and versions of its tables, and which were 'resumed'.
+    models: sizes and training of its models, in words.
     remark: what is wrong with the run, or ''.
-    judged: all claims and findings.
+    judged: all claims and statements.
     rows: the rows to show.
     errors: what ± is in each table, as lib.report.tables.errors gives it.
     captions: table -> its caption.
@@ -83,6 +95,7 @@ class Section:
   minutes: float
   devices: str
   made: Mapping[str, str]
+  models: Sequence[str]
   remark: str
   judged: Sequence[Judged]
   rows: Sequence[Row]
@@ -99,7 +112,7 @@ class Section:
 
   @property
   def audits(self) -> list[Judged]:
-    """Findings of this project about the paper, by verdict."""
+    """Statements of this project about the paper, by verdict."""
     return _by_verdict([one for one in self.judged if one.claim.audit])
 
   @property
@@ -116,18 +129,32 @@ class Section:
     if self.changed:
       fields = ', '.join(f'{field} = {value}' for field, value in self.changed.items())
       found.append(f'Changed from the scale: {fields}.')
-    parts = [f'{name} {value}' for name, value in self.made.items() if value and name != 'resumed']
-    if parts:
-      found.append(f'Measured with {", ".join(parts)}.')
+    if self.models:
+      found.append(f'Models: {"; ".join(self.models)}.')
+    if self.made:
+      found.append(_measured(self.made))
     if 'resumed' in self.made:
       found.append(f'Of {self.made["resumed"]}, minutes are since the last interruption.')
     return [*found, self.remark] if self.remark else found
 
   @property
   def outcome(self) -> str:
-    """Counts of verdicts on claims, and on findings, in one sentence each."""
-    parts = ((self.claims, 'claim'), (self.audits, 'finding'))
+    """Counts of verdicts on claims, and on statements, in one sentence each."""
+    parts = ((self.claims, 'claim'), (self.audits, OURS))
     return ' '.join(_counted(judged, noun) for judged, noun in parts if judged)
+
+
+def _measured(made: Mapping[str, str]) -> str:
+  """When, on how many cores and with which versions the tables of a run were measured."""
+  commits = made.get('commit', '')
+  cores = made.get('cores', '')
+  parts = [
+    commits and f'commit{"s" * ("," in commits)} {commits}',
+    cores and f'{cores} CPU core{"s" * (cores != "1")}',
+    *(f'{name} {made[key]}' for key, name in (('python', 'Python'), ('jax', 'jax')) if key in made),
+  ]
+  day = f' on {", ".join(sorted(made["date"].split(", ")))}' if made.get('date') else ''
+  return f'Measured{day} with {", ".join(filter(None, parts))}.'
 
 
 def _by_verdict(judged: Sequence[Judged]) -> list[Judged]:
@@ -139,13 +166,19 @@ def _counted(judged: Sequence[Judged], noun: str) -> str:
   counts = Counter(one.verdict for one in judged)
   parts = [f'{counts[one]} {COUNTED[one][counts[one] > 1]}' for one in Verdict if counts[one]]
   listed = ' and '.join(filter(None, (', '.join(parts[:-1]), parts[-1])))
-  return f'Of {len(judged)} {noun}{"s" * (len(judged) > 1)}, {listed}.'
+  return f'Of {len(judged)} {_nouns(noun, len(judged))}, {listed}.'
+
+
+def _nouns(noun: str, count: int) -> str:
+  """'claim' or 'claims', by their number."""
+  first, *rest = noun.split(' ')
+  return ' '.join([first + 's' * (count > 1), *rest])
 
 
 def report(
   found: Sequence[Section], remarks: Sequence[str], commands: Sequence[str] = ()
 ) -> list[Block]:
-  """The report on all runs: an index with one finding of each, then a section for each.
+  """The report on all runs: an index with one result of each, then a section for each.
 
   Args:
     found: a section for each run.
@@ -164,7 +197,7 @@ def report(
 
 
 def _entry(section: Section) -> Card:
-  """A line of the index: a finding, and counts of all verdicts."""
+  """A line of the index: a result, and counts of all verdicts."""
   best = section.headline
   blocks: list[Block] = []
   if best:
@@ -196,8 +229,8 @@ def run(section: Section) -> Iterator[Block]:
   yield Text(' '.join(section.facts), soft=True)
   yield from _claims(section.claims, 'claim')
   if section.audits:
-    yield Heading('Findings about this paper', 3)
-    yield from _claims(section.audits, 'finding')
+    yield Heading('Statements of this project, tested like claims', 3)
+    yield from _claims(section.audits, OURS)
   for path, caption in section.pictures.items():
     yield Picture(path, caption)
 
@@ -230,7 +263,7 @@ def _claims(judged: Sequence[Judged], noun: str) -> Iterator[Block]:
   there = [one for one in judged if one.verdict != Verdict.NOT_RUN]
   yield from (_card(one) for one in there)
   if absent := [one for one in judged if one.verdict == Verdict.NOT_RUN]:
-    title = f'Not run here: {len(absent)} {noun}{"s" * (len(absent) > 1)}'
+    title = f'Not run here: {len(absent)} {_nouns(noun, len(absent))}'
     yield Fold(title, [_card(one) for one in absent])
 
 
@@ -275,9 +308,12 @@ def nearest(outcome: Outcome) -> list[Comparison]:
   return sorted(outcome.comparisons, key=_doubt)[:SHOWN]
 
 
-def _doubt(one: Comparison) -> tuple[int, float, float]:
-  """Sort key: failures first, then undecided comparisons, then those that barely hold."""
-  return ({False: 0, None: 1, True: 2}[one.holds], -(one.p or 0.0), one.slack)
+def _doubt(one: Comparison) -> tuple[int, float]:
+  """Sort key: failures first, then undecided comparisons, then those that hold; of each the one
+  that is furthest from holding, in units of its error.
+  """
+  sem = one.difference.sem if one.difference else None
+  return {False: 0, None: 1, True: 2}[one.holds], one.slack / sem if sem else one.slack
 
 
 def left_out(outcome: Outcome) -> str:
@@ -309,7 +345,7 @@ def difference(one: Comparison) -> str:
   """Left minus right, with its 95 % interval."""
   if one.difference is None:
     return ''
-  shown = tables.signed(one.difference.value, one.cell.unit)
+  shown = tables.signed(one.difference.value, one.cell.unit, one.difference.sem)
   return f'{shown} {tables.interval(one.difference)}'.strip()
 
 
@@ -323,15 +359,15 @@ def p_value(one: Comparison) -> str:
 
 
 def terminal(section: Section) -> str:
-  """The verdicts for a terminal of 80 columns, findings first, and one sentence at the end."""
+  """The verdicts for a terminal of 80 columns, and one sentence at the end."""
   lines = []
   wrapped = lambda words, first, rest: textwrap.fill(
     words, 80, initial_indent=first, subsequent_indent=rest
   )
   for one in (*section.claims, *section.audits):
     if one.verdict != Verdict.NOT_RUN:
-      finding = ' (a finding of this project)' * one.claim.audit
-      lines.append(wrapped(f'{one.verdict.upper()}: {one.claim.claim}{finding}', '* ', '  '))
+      ours = f' (a {OURS})' * one.claim.audit
+      lines.append(wrapped(f'{one.verdict.upper()}: {one.claim.claim}{ours}', '* ', '  '))
       if words := evidence(one):
         lines.append(wrapped(words, '    ', '    '))
   end = wrapped(f'{section.title}: {section.outcome or "no claims."}', '', '')

@@ -4,6 +4,7 @@
 import csv
 import dataclasses
 import io
+import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from lib.report.published import EVIDENCE, UNPUBLISHED
 from lib.report.results import ABOUT_LOSSY, FIELDS, LOSSY, Row, as_line
 from lib.stats import Estimate
 
+SMALLEST = 5e-5  # below it, four decimals show nothing
 MOST = 4  # most different numbers of units that are all listed
 YES_OR_NO = 'yes/no'  # the unit of values that are 1 or 0
 COUNTS = {'bytes', 'characters', 'documents', 'ids', 'letters', 'operations', 'pairs',
@@ -25,32 +27,33 @@ def cell(row: Row) -> str:
     return '–'
   text = with_error(row.estimate, row.unit)
   if row.published is not None:
-    text += f' ({EVIDENCE[row.evidence]} {number(row.published, row.unit)})'
+    text += f' ({EVIDENCE[row.evidence]} {printed(row.published, row.unit)})'
   return text
 
 
 def with_error(estimate: Estimate, unit: str = '') -> str:
   """'0.5004 ± 0.0003': a value with one standard error, if it has one."""
   sem = estimate.sem or 0.0  # below 1e-9 the spread is rounding
-  return number(estimate.value, unit) + (f' ± {_error(sem)}' if sem > 1e-9 else '')
+  return number(estimate.value, unit, sem) + (f' ± {_error(sem)}' if sem > 1e-9 else '')
 
 
 def _error(sem: float) -> str:
-  return '<0.0001' if sem < 5e-5 else f'{sem:.2g}' if sem < 100 else f'{sem:,.0f}'
+  return '<0.0001' if sem < SMALLEST else number(sem, sem=sem)
 
 
 def interval(estimate: Estimate) -> str:
-  """'[-0.0012, +0.0030]': the 95 % interval of a difference; '' if it is unknown."""
+  """'[−0.0012, +0.0030]': the 95 % interval of a difference; '' if it is unknown."""
   half = estimate.half_width()
   if half is None:
     return ''
-  return f'[{signed(estimate.value - half)}, {signed(estimate.value + half)}]'
+  ends = (estimate.value - half, estimate.value + half)
+  return f'[{", ".join(signed(end, sem=estimate.sem) for end in ends)}]'
 
 
-def signed(value: float, unit: str = '') -> str:
+def signed(value: float, unit: str = '', sem: float | None = None) -> str:
   """A difference, with its sign."""
-  size, unit = abs(value), '' if unit == YES_OR_NO else unit
-  return ('−' if value < 0 else '+') + number(size, unit)
+  text = number(value, '' if unit == YES_OR_NO else unit, sem)
+  return text if value < 0 else f'+{text}'
 
 
 def errors(rows: Sequence[Row]) -> list[list[str]]:
@@ -84,15 +87,28 @@ def _listed(texts: Sequence[str]) -> str:
   return ', '.join(found) if len(found) <= MOST else f'{found[0]} to {found[-1]}'
 
 
-def number(value: float, unit: str = '') -> str:
-  """A number as text: four decimals, a power of ten if it is tiny, a count, or yes or no."""
+def number(value: float, unit: str = '', sem: float | None = None) -> str:
+  """A number as text: four decimals, a power of ten if it is tiny, a count, or yes or no.
+
+  With a standard error `sem` it has as many decimals as two digits of the error, at most four.
+  """
   if unit == YES_OR_NO:
     return 'yes' if value else 'no'
-  if value == int(value) and (unit in COUNTS or abs(value) >= 2):
-    return f'{int(value):,}'
-  if 0 < abs(value) < 5e-5:
-    return f'{value:.2g}'
-  return f'{value:.4f}' if abs(value) < 100 else f'{value:,.1f}'
+  if sem and sem >= SMALLEST:
+    text = f'{value:,.{min(4, max(0, 1 - math.floor(math.log10(sem))))}f}'
+  elif value == int(value) and (unit in COUNTS or abs(value) >= 2):
+    text = f'{int(value):,}'
+  elif 0 < abs(value) < SMALLEST:
+    text = f'{value:.2g}'
+  else:
+    text = f'{value:.4f}' if abs(value) < 100 else f'{value:,.1f}'
+  return f'−{text[1:]}' if text[0] == '-' else text
+
+
+def printed(value: float, unit: str = '') -> str:
+  """A number as a paper prints it: at most four decimals, and none that are zeros at the end."""
+  text = number(value, unit)
+  return text.rstrip('0').rstrip('.') if '.' in text and 'e' not in text else text
 
 
 def markdown(rows: Sequence[Row], captions: Mapping[str, str] | None = None) -> str:
@@ -108,7 +124,7 @@ def grid(rows: Sequence[Row]) -> list[list[str]]:
   columns = list(dict.fromkeys(row.column for row in rows))
   cells = {(row.row, row.column): cell(row) for row in rows}
   return [['row', *columns]] + [
-    [line + mark, *(cells.get((line, column), '') for column in columns)]
+    [line.replace(',', ', ') + mark, *(cells.get((line, column), '') for column in columns)]
     for line, mark in _marks(rows).items()
   ]
 

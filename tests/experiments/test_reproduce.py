@@ -72,7 +72,7 @@ def test_a_gathered_run_is_judged(report):
   assert '**Over an LZW dictionary' in text
   # 0.0337 ± 2.093 × 0.001: Student's t with 19 degrees of freedom
   assert re.search(
-    r'\| no +\| p=0.8, d=1024 +\| 0.5337 ± 0.001 +\| 20 +\| 0.5000 +'
+    r'\| no +\| p=0.8, d=1024 +\| 0.5337 ± 0.0010 +\| 20 +\| 0.5000 +'
     r'\| \+0.0337 \[\+0.0316, \+0.0358\] +\| < 0.0001 \|', text
   )  # fmt: skip
   assert '<summary>Not run here: 9 claims</summary>' in text
@@ -152,10 +152,14 @@ def test_folded_parts_are_printed_on_paper(report):
 
 
 def test_changed_fields_are_reported_and_then_only_theory_is_reproduced(tmp_path):
-  falls = {'bpe,d=512': 'byte_unigram', 'bpe,d=1024': 'smaller', 'bpe,d=16384': 'byte_bigram'}
+  falls = [
+    ('bpe,d=512', 'byte_unigram'),
+    *((f'bpe,d={2**i}', 'smaller') for i in range(10, 16)),
+    *((f'{tokenizer},d=16384', 'byte_bigram') for tokenizer in ('bpe', 'unigram', 'wordpiece')),
+  ]
   rows = ROWS + [
     estimated('real_text', f'tokenizer={row}', f'above_{other}_bits_per_byte', -1.0, 0.01)
-    for row, other in falls.items()
+    for row, other in falls
   ]
   paper = reproduce.read(leave_run(tmp_path / 'a', 'paper', rows))
   changed = reproduce.read(
@@ -334,7 +338,7 @@ def test_tables_of_an_unfinished_run_are_reported(tmp_path):
   section = reproduce.read(folder, 'markov ended with exit code 1.')
   assert section.minutes == 0.5
   assert section.facts[-3:] == [
-    'Measured with commit a, cores 2.',
+    'Measured with commit a, 2 CPU cores.',
     'Of ngram, minutes are since the last interruption.',
     'markov ended with exit code 1.',
   ]

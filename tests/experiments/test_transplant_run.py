@@ -35,14 +35,16 @@ def test_claims_and_published_numbers_address_rows_of_a_run(smoke):
 def test_the_two_nats_add_up_and_ratios_are_of_the_old_model(smoke):
   rows, config, _ = smoke
   of = lambda column, **where: select(rows, 'transplant', column, **where)
-  [old] = of('bits_per_byte', method='unchanged')
+  [old] = of('bits_per_byte', method='unchanged', step=0)
   for row in of('bits_per_byte'):
     [exact], [new] = of('nats_exact', **row.where), of('nats_new', **row.where)
     assert exact.measured + new.measured == pytest.approx(row.measured * np.log(2))
     [ratio] = of('ratio_to_old', **row.where)
     assert ratio.measured == pytest.approx(row.measured / old.measured)
-  [unchanged] = of('ratio_to_old', method='unchanged')
+  unchanged, further = of('ratio_to_old', method='unchanged')
   assert unchanged.measured == 1
+  assert further.measured != 1
+  assert further.where['step'] == str(config.transplant.long_steps)
   for row in of('share_bytes_new', new='larger'):
     assert 0 < row.measured < 1
   steps = {row.where['step'] for row in of('bits_per_byte', new='larger', method='random')}

@@ -242,6 +242,7 @@ ALONE = {'kind': 'above', 'left': 't / k=1,d=16 / size', 'right': 't / k=1,d=8 /
 EXACT = ALONE | {'exact': True}
 ABSENT = {'kind': 'above', 'left': 't / k=9 / loss', 'right': 0}
 EMPTY = {'kind': 'above', 'left': 't / k=1,d=8 / bound', 'right': 0}
+SOME = HOLDS | {'left': 't / k=1,d={8,32} / loss'}  # there is no d = 32
 NEEDS = {'kind': 'needs', 'what': 'a library of tasks'}
 
 
@@ -257,7 +258,10 @@ NEEDS = {'kind': 'needs', 'what': 'a library of tasks'}
     ([HOLDS], {'theory': True}, False, Verdict.AGREES),
     ([HOLDS], {'theory': True}, True, Verdict.AGREES),
     ([HOLDS, FAILS], {'theory': True}, True, Verdict.FAILS),
-    ([HOLDS, OPEN], {}, True, Verdict.UNTESTABLE),
+    ([HOLDS, OPEN], {}, True, Verdict.UNDECIDED),
+    ([OPEN, ALONE], {}, True, Verdict.UNTESTABLE),
+    ([SOME], {}, True, Verdict.NOT_RUN),
+    ([SOME | {'kind': 'above'}], {}, True, Verdict.FAILS),
     ([HOLDS, ALONE], {}, True, Verdict.UNTESTABLE),
     ([HOLDS, EMPTY], {}, True, Verdict.UNTESTABLE),
     ([NEEDS], {}, True, Verdict.UNTESTABLE),
@@ -279,7 +283,7 @@ def test_p_values_are_adjusted_over_all_rules_of_a_claim():
   strong = {'kind': 'above', 'left': 't / b=* / x', 'right': 8.9}
   assert judged(Claim('A sentence.', 'a table', [weak]), cells).verdict is Verdict.DIRECTION
   both = judged(Claim('A sentence.', 'a table', [weak, strong]), cells)
-  assert both.verdict is Verdict.UNTESTABLE
+  assert both.verdict is Verdict.UNDECIDED
   found = [one for outcome in both.outcomes for one in outcome.comparisons]
   assert [one.adjusted for one in found] == stats.holm([one.p for one in found])
   assert found[0].adjusted == pytest.approx(10 * found[0].p)
@@ -379,7 +383,7 @@ def section(paper, rows, same_sizes):
   """The run of a paper with some rows, judged."""
   return Section(
     name=paper, title=paper, summary='', scale='smoke', changed={}, minutes=1.0, devices='',
-    made={}, remark='',
+    made={}, models=[], remark='',
     judged=claims.judge_all(paper, rows, same_sizes=same_sizes), rows=[],
     errors=tables.errors(rows), captions={}, pictures={},
   )  # fmt: skip
@@ -393,7 +397,7 @@ def index(found):
 def test_all_verdicts_are_reached_and_nothing_else_is_printed():
   words = {
     'reproduced', 'agrees with the theorem', 'direction holds at this scale', 'does not hold here',
-    'not testable at this scale', 'not run here',
+    'not decided at this scale', 'not testable at this scale', 'not run here',
   }  # fmt: skip
   assert {str(verdict) for verdict in Verdict} == words == {str(one) for one in sections.LOOKS}
   html, markdown = set(), set()

@@ -50,6 +50,17 @@ def test_every_published_number_has_a_place_of_its_own_and_names_its_source_and_
   assert len(places) == len(entries)
 
 
+def test_a_value_has_the_decimals_of_its_error_and_one_kind_of_minus():
+  shown = lambda value, sem: tables.with_error(Estimate(value, sem, '3', 'seeds', 2.0))
+  assert shown(-0.12345, 0.0134) == '−0.123 ± 0.013'
+  assert shown(3.39501, 0.0431) == '3.395 ± 0.043'
+  assert shown(1234.5, 21.0) == '1,234 ± 21'
+  assert shown(0.50041, 0.00029) == '0.5004 ± 0.0003'
+  assert shown(2.0, 0.5) == '2.00 ± 0.50'
+  assert tables.interval(Estimate(-0.5, 0.1, '3', 'seeds', 2.0)) == '[−0.93, −0.07]'
+  assert tables.number(-3e-7) == '−3e-07'
+
+
 def test_a_derived_number_is_not_called_published():
   [row] = published.attach([ROW], 'markov', HERE)
   assert tables.cell(row) == '0.5003 ± 0.0004 (derived 0.5004)'
@@ -57,7 +68,7 @@ def test_a_derived_number_is_not_called_published():
   assert 'derived 0.5' in apart.note
   for evidence, word in (('', 'published'), ('recalled', 'recalled'), ('secondary', 'secondary')):
     one = Row('t', {'a': 1}, 'x', 1.5, published=2.5, evidence=evidence)
-    assert tables.cell(one) == f'1.5000 ({word} 2.5000)'
+    assert tables.cell(one) == f'1.5000 ({word} 2.5)'
 
 
 @pytest.mark.parametrize('paper', ['markov', 'lexinvariant', 'equal_info', 'visual_unicode'])
@@ -112,7 +123,7 @@ def test_a_table_shows_error_published_number_and_notes():
     Row('t', {'k': 1}, 'size', 4096),
   ]
   text = tables.markdown(rows, {'t': 'A caption.'})
-  assert '0.5000 ± 0.01 (published 0.4900)' in text
+  assert '0.500 ± 0.010 (published 0.49)' in text
   assert '4,096' in text
   assert '| k=2 | –' in text
   assert '- `nats`: as the paper (k=1)' in text
@@ -193,7 +204,7 @@ def test_rows_of_lossy_tokenizers_are_marked_in_every_form():
 def shown(rows):
   """The page of a run that shows these rows."""
   one = sections.Section(
-    'x', 'X', '', 'cpu', {}, 1.0, '', {}, '', [], rows, [['a'], ['b']], {}, {}
+    'x', 'X', '', 'cpu', {}, 1.0, '', {}, [], '', [], rows, [['a'], ['b']], {}, {}
   )  # fmt: skip
   return page.html('', sections.report([one], []))
 

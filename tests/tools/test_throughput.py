@@ -16,6 +16,7 @@ from experiments.tools.throughput import peer, timed_step
 from lib.embeddings.learned import Learned
 from lib.models.decoder import Decoder, LanguageModel
 from lib.profiling import trace
+from lib.report.results import Row
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -168,6 +169,19 @@ def test_the_decoder_in_pytorch_has_our_losses():
     f'model={model},dtype={dtype},way={way}'
     for model in cases for dtype in ('float32', 'bfloat16') for way in ('ours', 'eager')
   }  # fmt: skip
+
+
+def test_ratios_have_their_spread_over_processes():
+  ours = [
+    Row('peer', {'way': 'ours'}, 'times_eager', value, unit='ratio') for value in (0.7, 0.9, 1.1)
+  ]
+  mean, lowest, highest = peer.over_runs(ours)
+  assert (mean.measured, mean.n, mean.over) == (pytest.approx(0.9), '3', 'processes')
+  assert mean.sem == pytest.approx(0.2 / 3**0.5)
+  assert (lowest.column, lowest.measured) == ('times_eager_lowest', 0.7)
+  assert (highest.column, highest.measured) == ('times_eager_highest', 1.1)
+  absent = Row('peer', {'way': 'compiled'}, 'tokens_per_s', None, note=peer.NO_COMPILER)
+  assert peer.over_runs([absent] * 3) == [absent]
 
 
 def test_other_losses_than_ours_are_refused():

@@ -40,6 +40,9 @@ REPEATS = flags.DEFINE_integer(
   'repeats', 4, 'Timed steps of a round; with --peer, rounds.', lower_bound=1
 )
 PEER = flags.DEFINE_bool('peer', False, 'Instead, compare two decoders with the same in PyTorch.')
+RUNS = flags.DEFINE_integer(
+  'runs', 3, 'With --peer, processes that measure, over which errors are.', lower_bound=1
+)
 OUT = flags.DEFINE_string('out', 'runs/throughput', 'Folder for throughput.md and .json.')
 FIRST = flags.DEFINE_enum(
   'first_step', 'timed', ['timed', 'left_out', 'only'],
@@ -59,7 +62,11 @@ def execute() -> None:
   begin = time.perf_counter()
   if PEER.value:
     title, config = 'compared with PyTorch', {}
-    rows = peer.table(peer.cases(), REPEATS.value)
+    if RUNS.value == 1:
+      rows = peer.table(peer.cases(), REPEATS.value)
+    else:
+      again = ['-m', 'experiments.tools.throughput', *sys.argv[1:], '--runs=1']
+      rows = peer.over_processes(again, RUNS.value)
   else:
     recipe = steps.load(config_flags.get_config_filename(flags.FLAGS['config']))
     memory.keep_freed(recipe.large_steps)  # as the recipe does

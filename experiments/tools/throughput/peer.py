@@ -4,10 +4,15 @@ cores.
 """
 
 import importlib.util
+import json
 import os
+import pathlib
 import shutil
 import statistics
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,21 +24,25 @@ from experiments.lexinvariant import decoders, text_models
 from experiments.recipe import TrainSpec
 from experiments.tools import steps
 from experiments.tools.timing import in_turns
+from lib import stats
 from lib.data import pipeline
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
 from lib.objectives.next_token import next_token
 from lib.parallel import sharding
+from lib.report import results
 from lib.report.results import Row
 from lib.train import optimizer
 from lib.train.experiment import Experiment
 
 CAPTIONS = {
   'peer': 'Training steps with AdamW from equal weights on equal batches, in turns of one step '
-  'each; medians. times_eager: against PyTorch eager in the same dtype, the median over turns. '
+  'each; medians. times_eager: against PyTorch eager in the same dtype, the median over turns; '
+  'below 1, PyTorch is faster. Several processes measure, and ± is one standard error over them. '
   'loss_1, loss_2: of the first two steps, by which it is the same decoder and the same update.'
 }
+RATIO = 'times_eager'
 RATE, DECAY = 1e-3, 0.1
 TOLERANCE = {'float32': 1e-4, 'bfloat16': 2e-2}  # relative, of the losses of two steps
 NO_COMPILER = 'torch.compile needs a C++ compiler, and there is no g++ here'
@@ -73,6 +82,45 @@ def cases() -> dict[str, Case]:
   }
 
 
+def over_processes(command: Sequence[str], runs: int) -> list[Row]:
+  """The rows of `table`, measured by several processes, with their mean and its error.
+
+  Args:
+    command: arguments of Python by which a process measures, but for its --out.
+    runs: processes, one after the other.
+
+  Raises:
+    RuntimeError: a process failed.
+  """
+  measured: dict[tuple[str, str], list[Row]] = {}
+  for run in range(runs):
+    with tempfile.TemporaryDirectory() as folder:
+      print(f'process {run + 1} of {runs}', flush=True)
+      ended = subprocess.run(
+        [sys.executable, *command, f'--out={folder}'], stdout=subprocess.DEVNULL, check=False
+      )
+      if ended.returncode:
+        raise RuntimeError(f'python {" ".join(command)} ended with {ended.returncode}')
+      [found] = json.loads((pathlib.Path(folder) / 'throughput.json').read_text()).values()
+    for row in results.from_json(found['rows']):
+      measured.setdefault((row.row, row.column), []).append(row)
+  return [row for rows in measured.values() for row in over_runs(rows)]
+
+
+def over_runs(rows: Sequence[Row]) -> list[Row]:
+  """The mean of a row over processes; for ratios also the lowest and the highest."""
+  first = rows[0]
+  values = [row.measured for row in rows if row.measured is not None]
+  if not values:
+    return [first]
+  mean = stats.mean(values, 'processes')
+  found = [Row.of(first.table, first.where, first.column, mean, unit=first.unit, note=first.note)]
+  if first.column == RATIO and first.where['way'] != 'eager':
+    for what, value in (('lowest', min(values)), ('highest', max(values))):
+      found.append(Row(first.table, first.where, f'{RATIO}_{what}', value, unit=first.unit))
+  return found
+
+
 def table(found: Mapping[str, Case], repeats: int) -> list[Row]:
   """Rows of each case in each dtype, over a number of turns.
 
@@ -104,7 +152,7 @@ def table(found: Mapping[str, Case], repeats: int) -> list[Row]:
       rate = case.rows * case.length / statistics.median(took)
       rows += [
         Row('peer', row, 'tokens_per_s', rate, unit='tokens/s', note=about),
-        Row('peer', row, 'times_eager', float(np.median(over)), unit='ratio'),
+        Row('peer', row, RATIO, float(np.median(over)), unit='ratio'),
         *(
           Row('peer', row, f'loss_{i}', loss, unit='nats')
           for i, loss in enumerate(losses[dtype, way], start=1)
