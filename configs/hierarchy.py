@@ -9,9 +9,8 @@ further behind a model of its own recurrent layers alone over bytes. Cuts at spa
 better than learned cuts, which find the beginnings of words only slowly. Cuts at the ends of BPE
 tokens are worse than learned cuts: the marks of these ends have to be predicted too.
 Cost: cpu is sized for at most 15 minutes a table on two quiet cores. paper has the paper's models
-and FLOPs, to be compiled (`experiments.tools.aot`). They need about a terabyte of text, but
-training text is held in memory, so a run of paper is refused unless `training.teraflops` is made
-smaller.
+and FLOPs, to be compiled (`experiments.tools.aot`). They need one to two terabytes of text, which
+is read from the source as training goes (`training.stream`).
 
   python -m experiments.hierarchy --config=hierarchy:cpu --workdir=runs/hierarchy
 """
@@ -108,7 +107,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'example_bytes': Scaled(32, 128, 1024, 8192),
       'batch_bytes': Scaled(128, 1024, 2**17, 2**21),  # bytes of a training step, approximately
       'teraflops': Scaled(1e-4, 0.1, 2e4, 1e9),  # training FLOPs of each model, in units of 10^12
-      'train_bytes': Scaled(4_000, 1_500_000, 2**28, 2**32),  # bytes of training text
+      # bytes of training text in memory; of a stream it is the sample that learns the BPE tokens,
+      # and by which FLOPs are counted
+      'train_bytes': Scaled(4_000, 1_500_000, 2**28, 2**28),
+      # whether training reads all documents from the source as it goes, not train_bytes of them
+      'stream': Scaled(False, False, False, True),
       # bytes of held-out text by which a learning rate is chosen
       'validation_bytes': Scaled(1_000, 8_192, 2**20, 2**22),
       'test_bytes': Scaled(1_000, 32_768, 2**22, 2**24),  # bytes of held-out text that are scored

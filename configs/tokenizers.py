@@ -125,8 +125,11 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'batch_bytes': Scaled(128, 2048, 2**17, 2**22),  # bytes of a training step, approximately
       # training FLOPs of each model, in units of 10^12
       'teraflops': Scaled(4e-5, 0.4, 20_000.0, 1.7e10),
-      # bytes of training text, which is encoded before training and held in memory as tokens
-      'train_bytes': Scaled(4_000, 4_000_000, 2**30, 2**39),
+      # bytes of training text that is encoded before training and held in memory as tokens; of a
+      # stream it is the sample by which FLOPs are counted
+      'train_bytes': Scaled(4_000, 4_000_000, 2**30, 2**30),
+      # whether training reads all documents from the source as it goes, not train_bytes of them
+      'stream': Scaled(False, False, False, True),
       # bytes of held-out text by which a learning rate is chosen
       'validation_bytes': Scaled(1_000, 32_768, 2**20, 2**22),
       'test_bytes': Scaled(1_000, 131_072, 2**22, 2**24),  # bytes of held-out text that are scored

@@ -31,6 +31,7 @@ from lib.data import epochs, excerpts, own_files, sources
 from lib.data.examples import Examples
 from lib.data.excerpts import Excerpts
 from lib.data.ngram_text import NgramText
+from lib.data.sources import Source
 from lib.models.decoder import LanguageModel
 from lib.parallel.mesh import batch_devices
 from lib.report.results import Rows, name
@@ -63,14 +64,29 @@ Chosen = dict[tuple[str, str], tuple[float, str]]  # (family, embedding) -> rate
 def examples(config: ConfigDict, options: ConfigDict, split: str) -> Excerpts:
   """The text of a split in examples of `example_bytes`, the same for every tokenizer.
 
+  Where training reads a stream, train is a sample of it.
+
   Raises:
     InputError: no document is that long.
   """
-  return _examples(config.data.source, split, options.example_bytes, options[f'{split}_bytes'])
+  source, length, total = config.data.source, options.example_bytes, options[f'{split}_bytes']
+  return _examples(source, split, length, total, split == 'train' and streams(options))
+
+
+def streams(options: ConfigDict) -> bool:
+  """Whether training reads the text of the source as it goes, not `train_bytes` in memory."""
+  return options.get('stream', False)
+
+
+def stream(config: ConfigDict, options: ConfigDict) -> Source | None:
+  """The documents that training reads, or None if it reads examples in memory."""
+  return sources.open_source(config.data.source, 'train') if streams(options) else None
 
 
 @functools.lru_cache(maxsize=8)
-def _examples(source: str, split: str, length: int, total: int) -> Excerpts:
+def _examples(source: str, split: str, length: int, total: int, whole: bool) -> Excerpts:
+  if whole:
+    return excerpts.of_whole_documents(source, split, length=length, total=total)
   most = None if split == 'train' else MOST
   return excerpts.of_split(source, split, length=length, total=total, most=most)
 
@@ -87,7 +103,22 @@ def check(
   check_text(config, options, where)
   weights = 12 * options.layers * options.dim**2 + vocab_size * options.dim
   read = options.teraflops * 1e12 * BYTES_A_TOKEN / (6 * weights)
-  epochs.check(source, config.data.source, read, config.scale, options.train_bytes, HELD)
+  check_epochs(config, options, read, source)
+
+
+def check_epochs(
+  config: ConfigDict, options: ConfigDict, read_bytes: float, source: str = 'data.source'
+) -> None:
+  """Raises InputError for training text that does not fit into memory, or is read too often."""
+  epochs.check(
+    source,
+    config.data.source,
+    read_bytes,
+    config.scale,
+    options.train_bytes,
+    HELD,
+    streams(options),
+  )
 
 
 def check_text(config: ConfigDict, options: ConfigDict, where: str) -> None:
@@ -138,7 +169,8 @@ class Corpus(Examples):
     self.label, self.options, self.m1_flops = label, options, m1_flops
     text = {split: examples(config, options, split) for split in own_files.SPLITS}
     encode = lambda texts: coders.encode(run, tokenizer, texts, known=True)
-    super().__init__(tokenizer, text, encode, options.batch_bytes, batch_devices(run.mesh))
+    devices, documents = batch_devices(run.mesh), stream(config, options)
+    super().__init__(tokenizer, text, encode, options.batch_bytes, devices, documents)
     source = sources.open_source(config.data.source, 'test')
     self.law = None
     if isinstance(source, NgramText):
@@ -173,6 +205,8 @@ class Corpus(Examples):
     """Adds the data and compute of training, and the bits of a unigram."""
     read = self.steps * self.step_bytes
     note = f'{read / self.train_bytes:.2g} times {self.train_bytes:,} bytes of text'
+    if streams(self.options):
+      note = f'of a stream; by a sample of {self.train_bytes:,} bytes'
     rows.add(where, 'steps', self.steps, 'steps')
     rows.add(where, 'training_bytes', read, 'bytes', note)
     rows.add(where, 'training_gflops', self._training * read / 1e9, 'GFLOP')

@@ -25,7 +25,7 @@ from experiments.hierarchy import cuts
 from experiments.hierarchy.cuts import Cuts
 from experiments.recipe import Run, TrainSpec, TrainSpecs, naming
 from lib import language_model, tokenizers
-from lib.data import epochs, excerpts, own_files
+from lib.data import excerpts, own_files
 from lib.data.examples import Examples
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
@@ -189,7 +189,8 @@ def examples(config: ConfigDict, run: Run, tokenizer: Tokenizer) -> Examples:
   """The text of all splits as tokens."""
   text = {split: excerpts_of(config, split) for split in own_files.SPLITS}
   encode = lambda texts: coders.encode(run, tokenizer, texts, known=True)
-  return Examples(tokenizer, text, encode, config.training.batch_bytes, batch_devices(run.mesh))
+  devices, documents = batch_devices(run.mesh), equal_flops.stream(config, config.training)
+  return Examples(tokenizer, text, encode, config.training.batch_bytes, devices, documents)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +242,7 @@ def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
   if len(config.training.rates) > 1 and like not in chosen and like != arm:
     train(config, run, like, chosen)
   corpus = examples(config, run, tokenizer_of(config, run, arm))
-  options, length = config.training, corpus.train.counts.mean()
+  options, length = config.training, corpus.context
   budget, initial = options.teraflops * 1e12, None
   router_training = router_pass = 0.0  # FLOPs of the router's model: in all, and for each token
   if arm.name == 'entropy':
@@ -251,12 +252,11 @@ def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
   elif arm.name in HIERARCHIES and config.inner.initial:
     initial = inner_from(config, 2 if arm.name == 'two_stages' else 1)
   made = model(config, arm, corpus.tokenizer.vocab_size)
-  tokens_per_byte = length / config.training.example_bytes
 
   def step_flops(shares: Sequence[float]) -> float:
     """Of a training step; the model of a router has no backward pass."""
     forward = flops(made, length, shares)
-    return (3 * forward - 2 * router_pass) * tokens_per_byte * corpus.step_bytes
+    return (3 * forward - 2 * router_pass) * corpus.tokens_per_byte * corpus.step_bytes
 
   steps_of = lambda cost: max(1, round((budget - router_training) / cost))
   cost = step_flops(_guess(config, arm, corpus))
@@ -334,7 +334,7 @@ def _trained_router(
     What the training of a seed starts from, with its model and the entropy that one in
     `router.stride` bytes exceeds; the FLOPs of the training of one model.
   """
-  step_flops = 3 * flops(small, corpus.train.counts.mean()) * corpus.step_bytes
+  step_flops = 3 * flops(small, corpus.context) * corpus.step_bytes
   budget = config.entropy.share * config.training.teraflops * 1e12
   steps = max(1, round(budget / step_flops))
   options = options_of(
@@ -425,10 +425,22 @@ def check(config: ConfigDict) -> None:
       f'chunks; got {options.example_bytes}.'
     )
   equal_flops.check_text(config, options, 'training')
-  cheapest = 6 * 2 * config.outer.dim**2 * 2 * config.outer.layers
-  read = options.teraflops * 1e12 / (3 * cheapest)
+  read = options.teraflops * 1e12 / (3 * _cheapest(config))
   with naming('training.teraflops and training.train_bytes'):
-    epochs.check('data.source', config.data.source, read, config.scale, options.train_bytes)
+    equal_flops.check_epochs(config, options, read)
+
+
+def _cheapest(config: ConfigDict) -> float:
+  """FLOPs per byte of the forward pass of the smallest model, approximately.
+
+  It is the hierarchy with the longest chunks, or the model of BPE tokens.
+  """
+  router = config.router
+  weights = lambda options: 12 * options.layers * options.dim**2
+  longest = max(*router.targets, router.target, router.stride, np.prod(router.targets_of_two))
+  outer = weights(config.outer)  # two networks, each of half the weights of a Transformer
+  chunked = outer + weights(config.inner) / longest
+  return 2 * min(chunked, weights(config.subwords) / equal_flops.BYTES_A_TOKEN)
 
 
 def _check_inner(config: ConfigDict) -> None:

@@ -25,6 +25,7 @@ def check(
   scale: str,
   limit_bytes: float = math.inf,
   held: float = 1,
+  stream: bool = False,
 ) -> str:
   """A note on how often a run reads its training text; '' for endless text.
 
@@ -36,20 +37,22 @@ def check(
     limit_bytes: the most bytes of text that the run uses, all at once; with a limit, endless text
       is finite.
     held: bytes of memory that each byte of limited text takes, at least.
+    stream: training reads all of the text, and the limit is of a sample that is held in memory.
 
   Raises:
     InputError: at `gpu` and `paper` scale, more than MOST epochs; or text with a limit, which is
       held in memory, does not fit.
   """
-  endless = source.startswith(PREFIX)
-  size = min(math.inf if endless else _size(source), limit_bytes)
-  if math.isinf(size):
-    return ''
-  if math.isfinite(limit_bytes) and held * size > (free := memory.of_host()):
+  whole = math.inf if source.startswith(PREFIX) else _size(source)
+  part = min(whole, limit_bytes)
+  if math.isfinite(limit_bytes) and held * part > (free := memory.of_host()):
     raise InputError(
-      f'{size / 1e9:,.0f} GB of the text of {field} {source!r} take {held * size / 1e9:,.0f} GB of '
+      f'{part / 1e9:,.0f} GB of the text of {field} {source!r} take {held * part / 1e9:,.0f} GB of '
       f'memory or more, of which {free / 1e9:,.0f} GB are free: choose a smaller train_bytes.'
     )
+  size = whole if stream else part
+  if math.isinf(size):
+    return ''
   epochs = read_bytes / size
   if scale in REFUSED_AT and epochs > MOST:
     other = 'a larger part of it' if size == limit_bytes else f'{field} {PREFIX}{source}'

@@ -75,6 +75,22 @@ def of_split(
   return take(documents, length=length, count=max(1, total // length), most=most, name=name)
 
 
+def pieces(document: bytes, length: int) -> list[bytes]:
+  """The whole document in stretches of `length` bytes, of which the last may be shorter."""
+  return [document[start : start + length] for start in range(0, len(document), length)]
+
+
+def of_whole_documents(source: str, split: str, *, length: int, total: int) -> Excerpts:
+  """The `pieces` of a random sample of documents, about `total` bytes in all.
+
+  The sample is that of `sources.sample`, and documents are numbered in its order.
+  """
+  sample = sources.sample(sources.open_source(source, split), total)
+  cut = [pieces(document, length) for document in sample]
+  numbers = np.repeat(np.arange(len(cut)), [len(one) for one in cut])
+  return Excerpts([piece for one in cut for piece in one], numbers)
+
+
 def take(
   source: Documents,
   *,

@@ -23,9 +23,10 @@ KEY = 'lanes'  # in the state of an iterator: lane -> its place
 Rows = Callable[[int, int], grain.IterDataset]  # (lane, readers that share this host) -> its rows
 
 
-def default(batch_size: int) -> int:
-  """The most lanes, up to MOST, that divide a batch."""
-  return max(lanes for lanes in range(1, min(MOST, batch_size) + 1) if batch_size % lanes == 0)
+def default(batch_size: int, documents: int = MOST) -> int:
+  """The most lanes, up to MOST and to the number of documents, that divide a batch."""
+  most = min(MOST, batch_size, max(1, documents))
+  return max(lanes for lanes in range(1, most + 1) if batch_size % lanes == 0)
 
 
 def check(lanes: int, batch_size: int, documents: int) -> None:

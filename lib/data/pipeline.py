@@ -28,6 +28,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lib.data import excerpts
 from lib.data import lanes as lane_rows
 from lib.data.corpora import Corpus
 from lib.data.encoded import Encoded
@@ -56,6 +57,7 @@ def batches(
   seed: int,
   pack: bool = True,
   context_bytes: int | None = None,
+  example_bytes: int | None = None,
   shuffle: bool = True,
   repeat: bool = True,
   lanes: int = 1,
@@ -68,6 +70,10 @@ def batches(
   bytes, so that tokenizers see equal text. The last token may extend beyond: dropping it would
   favour short tokens, since long ones, which cost less per byte, cross the end more often.
 
+  `example_bytes`, with `pack`, cuts documents into examples of this size (`excerpts.pieces`), which
+  are tokenized separately and packed whole, as by `pack_whole_documents`. Only an example of more
+  than `length` tokens is split: it fills rows of its own, and the rest of it begins the next row.
+
   Documents of an `Encoded` source, a `Corpus` or a `TokenCache` are tokens of this tokenizer.
 
   `repeat=True`, for training, never ends. `repeat=False`, for evaluation, is one pass whose last
@@ -77,8 +83,8 @@ def batches(
   reads all documents in one lane.
 
   Raises:
-    InputError: no documents, an empty batch or row, `pack` together with `context_bytes`, or lanes
-      that do not fit the batch or the documents.
+    InputError: no documents, an empty batch or row, `pack` together with `context_bytes`,
+      `example_bytes` without `pack`, or lanes that do not fit the batch or the documents.
   """
   if batch_size < 1 or length < 1:
     raise InputError(
@@ -88,6 +94,8 @@ def batches(
     raise InputError('the source has no document; training needs at least one.')
   if pack and context_bytes is not None:
     raise InputError('context_bytes needs one document per row; set pack=False with it.')
+  if example_bytes is not None and not pack:
+    raise InputError('examples are packed into rows; set pack=True with example_bytes.')
   count = (lanes or lane_rows.default(batch_size)) if repeat else 1
 
   def rows_of(lane: int, readers: int) -> grain.IterDataset:
@@ -100,10 +108,16 @@ def batches(
       documents = _InOrder(documents, seed_here)
     if repeat:
       documents = documents.repeat()
-    tokens = _tokenized(documents, tokenizer, context_bytes)
     options = AT_HAND if isinstance(source, Encoded) else _reading(readers)
+    if example_bytes is None:
+      tokens = _tokenized(documents, tokenizer, context_bytes)
+    else:
+      tokens = _tokenized_examples(documents, tokenizer, example_bytes)
     if pack:
-      rows = _Packed(tokens.to_iter_dataset(options), length, size)
+      read = tokens.to_iter_dataset(options)
+      if example_bytes is not None:
+        read = grain.experimental.FlatMapIterDataset(read, _EachExample())
+      rows = _Packed(read, length, size, whole=example_bytes is not None)
       if not shuffle:
         return rows
       within = SHUFFLE_TOKENS // (length * count)
@@ -248,6 +262,27 @@ def _tokenized(
   return documents.map(tokenize)
 
 
+def _tokenized_examples(
+  documents: grain.MapDataset, tokenizer: Tokenizer, example_bytes: int
+) -> grain.MapDataset:
+  """The examples of each document, one or more, as int32 arrays [3, tokens]."""
+
+  def tokenize(document: bytes) -> list[np.ndarray]:
+    examples = excerpts.pieces(document, example_bytes) or [document]
+    return [_shifted(*tokenizer.cover(one), tokenizer.vocab_size) for one in examples]
+
+  return documents.map(tokenize)
+
+
+class _EachExample(grain.experimental.FlatMapTransform):
+  """From a document's examples to single ones."""
+
+  max_fan_out = 2**31  # of no effect where the documents are iterated over
+
+  def flat_map(self, element: list[np.ndarray]) -> list[np.ndarray]:
+    return element
+
+
 def _shifted(ids: np.ndarray, covered: np.ndarray, vocab_size: int) -> np.ndarray:
   """A document as int32 [3, tokens]: targets, inputs, bytes."""
   tokens = np.empty((3, len(ids)), np.int32)
@@ -340,23 +375,25 @@ class _WithTokensIterator(grain.DatasetIterator):
 class _Packed(grain.IterDataset):
   """Documents [3, tokens] joined end to end and split into rows.
 
+  With `whole`, a document that does not fit into the rest of a row begins the next row.
+
   grain 0.2.18 has ConcatThenSplitIterDataset, but it loses a document when its state has been
   through JSON, as in every checkpoint (a tuple comes back as a list). Here the state is the place
   of the next row's first token: the reader's state before its document, and the offset in it.
   """
 
-  def __init__(self, parent: grain.IterDataset, length: int, documents: int):
+  def __init__(self, parent: grain.IterDataset, length: int, documents: int, whole: bool):
     super().__init__(parent)
-    self._length, self._documents = length, documents
+    self._length, self._documents, self._whole = length, documents, whole
 
   def __iter__(self) -> grain.DatasetIterator:
-    return _PackedIterator(iter(self._parent), self._length, self._documents)
+    return _PackedIterator(iter(self._parent), self._length, self._documents, self._whole)
 
 
 class _PackedIterator(grain.DatasetIterator):
-  def __init__(self, parent: grain.DatasetIterator, length: int, documents: int):
+  def __init__(self, parent: grain.DatasetIterator, length: int, documents: int, whole: bool):
     super().__init__(parent)
-    self._length, self._documents = length, documents  # of a pass
+    self._length, self._documents, self._whole = length, documents, whole  # documents of a pass
     self._start = parent.get_state()
     self._offset = 0
     self._document: np.ndarray | None = None
@@ -373,7 +410,10 @@ class _PackedIterator(grain.DatasetIterator):
         if filled:
           break
         raise
-      piece = document[:, self._offset : self._offset + self._length - filled]
+      room = self._length - filled
+      if self._whole and filled and document.shape[1] - self._offset > room:
+        break
+      piece = document[:, self._offset : self._offset + room]
       empty = 0 if piece.shape[1] else empty + 1
       if piece.shape[1]:
         segment += 1

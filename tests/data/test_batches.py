@@ -183,6 +183,24 @@ def test_whole_documents_fill_rows_in_their_order():
   assert pipeline.pack_whole_documents(empty_first, 9, 3)['targets'].tolist() == [[0, 1, 0]]
 
 
+def test_documents_are_cut_into_examples_that_are_packed_whole():
+  def targets(length):
+    few = options(batch_size=1, length=length, shuffle=False, repeat=False, example_bytes=3)
+    return rows(pipeline.batches([b'abcdefg', b'', b'hi'], Bytes(), **few))
+
+  texts = [b'abc', b'def', b'g', b'hi']
+  ids = np.concatenate([Bytes().encode(text) for text in texts])
+  cut = Encoded(ids, np.ones_like(ids), np.array([*map(len, texts)]))
+  for length in (3, 4, 5, 8, 20):
+    wanted = pipeline.pack_whole_documents(cut, 256, length)
+    for field in pipeline.FIELDS:
+      assert [row[field].tolist() for row in targets(length)] == wanted[field].tolist()
+  found = [bytes(row['targets'].tolist()) for row in targets(2)]  # an example is larger than a row
+  assert found == [b'ab', b'c\0', b'de', b'fg', b'hi']
+  with pytest.raises(InputError, match='set pack=True with example_bytes'):
+    pipeline.batches([b'a'], Bytes(), **options(pack=False, example_bytes=3))
+
+
 def test_context_bytes_keeps_the_tokens_that_begin_within():
   def covered(tokenizer, document, context):
     one = dict(batch_size=1, length=64, pack=False, shuffle=False, repeat=False)
@@ -233,6 +251,7 @@ RESUMED = {
   'packed in order': {'shuffle': False},
   'one document a row': {'pack': False},
   'one pass': {'repeat': False, 'batch_size': 2},
+  'examples': {'example_bytes': 10},
 }
 
 
