@@ -11,7 +11,8 @@ from experiments.hierarchy import arms, chunking, noise
 from experiments.hierarchy.arms import Arm
 from experiments.hierarchy.recipe import RECIPE
 from experiments.recipe import Run
-from lib import language_model
+from lib import language_model, memory
+from lib.data import epochs
 from lib.errors import InputError
 from lib.evals import word_cuts
 from lib.models.routers import Seen, entropy, spacelike
@@ -169,6 +170,20 @@ def test_paper_is_refused_where_its_text_would_be_read_too_often():
     RECIPE.check(config)
   config.training.teraflops = 100.0
   RECIPE.check(config)
+
+
+def test_paper_reads_a_stream_larger_than_memory(monkeypatch):
+  monkeypatch.setattr(epochs, '_size', lambda source: 8e11)  # bytes, about those of C4
+  monkeypatch.setattr(memory, 'of_host', lambda: 2**32)
+  config = hierarchy.get_config('paper')
+  config.data.source, config.training.example_bytes = 'stdlib/prose', 128
+  RECIPE.check(config)
+  config.training.stream = False
+  with pytest.raises(InputError, match=r'has 2.68e\+08 bytes .* at most 4 epochs'):
+    RECIPE.check(config)
+  config.training.update(stream=True, train_bytes=2**32)
+  with pytest.raises(InputError, match='take 17 GB of memory or more'):
+    RECIPE.check(config)
 
 
 def test_words_begin_after_spaces_and_chance_is_the_mean_of_random_cuts():

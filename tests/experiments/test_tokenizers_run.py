@@ -83,7 +83,7 @@ def test_tokenizers_within_words_stay_below_the_bound_and_the_first_transition_i
 
 @pytest.mark.parametrize('scale', common.SCALES)
 def test_every_scale_builds(scale, texts, monkeypatch):
-  monkeypatch.setattr(memory, 'of_host', lambda: 2**42)  # that of a large host
+  monkeypatch.setattr(memory, 'of_host', lambda: 2**36)  # that of a host
   config = tokenizers.get_config(scale)
   config.compare.texts = str(texts)  # read faster than all text of the standard library
   if scale == 'paper':  # its text is not here
