@@ -6,6 +6,7 @@ A section has the fields of `configs.common.MODEL` and `TRAINING`.
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -61,8 +62,9 @@ class Fitted:
     return {line['step']: line[metric] for line in self.history if metric in line}
 
   def last(self, metric: str) -> float:
-    """The newest value of a metric."""
-    return float([*self.curve(metric).values()][-1])
+    """The newest value of a metric; NaN if it was no number."""
+    value = [*self.curve(metric).values()][-1]
+    return math.nan if value is None else float(value)
 
 
 def check(options: ConfigDict, where: str) -> None:
