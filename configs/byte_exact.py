@@ -51,7 +51,7 @@ SECTIONS = {
   'fim': {
     'tokenizers': Field(Scaled(('bpe',), *(('bpe',),) * 3), size=1),  # names of tokenizers
     # source code to train and test on (docs/data.md)
-    'source': Scaled('stdlib/source', 'stdlib/source', 'stdlib/source', 'tfds:c4/en'),
+    'source': Scaled('stdlib/source', 'stdlib/source', 'stdlib/source', 'tfds:github'),
     'texts': Field(Scaled(6, 120, 2000, 10_000), least=2),  # number of held-out texts, about
     'length': Field(Scaled(60, 160, 512, 1024), least=20),  # bytes of each text
     'greedy': 2,  # bytes of the middle that are guessed, each the most likely one

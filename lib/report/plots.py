@@ -45,10 +45,17 @@ STYLE: Any = {
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-  """A function that draws into matplotlib axes, and its height in inches."""
+  """A function that draws into matplotlib axes.
+
+  Attributes:
+    draw: the function.
+    height: in inches, its legend included.
+    labels: of its legend below the axes; panels with equal labels share one.
+  """
 
   draw: Callable[[Any], None]
   height: float = 3.8
+  labels: tuple[str, ...] = ()
 
   def __call__(self, axis: Any) -> None:
     """Draws into the axes."""
@@ -77,14 +84,23 @@ def _png(panels: Sequence[Panel]) -> bytes:
 
   columns = 1 if len(panels) <= 3 else 2
   lines = [panels[first : first + columns] for first in range(0, len(panels), columns)]
-  heights = [max(panel.height for panel in line) for line in lines]
+  labels = panels[0].labels if len({panel.labels for panel in panels}) == 1 else ()
+  shared = labels if len(panels) > 1 else ()
+  heights = [max(panel.height for panel in line) - _legend_height(shared) for line in lines]
+  size = 6.8 if columns == 1 else 11, sum(heights) + _legend_height(shared)
   with matplotlib.rc_context(STYLE):
-    figure = Figure(figsize=(6.8 if columns == 1 else 11, sum(heights)), layout='constrained')
+    figure = Figure(figsize=size, layout='constrained')
     axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
     for axis in axes.flat[len(panels) :]:
       axis.remove()
     for axis, panel in zip(axes.flat, panels):
       panel(axis)
+      if shared:
+        axis.get_legend().remove()
+    if shared:
+      handles, names = axes.flat[0].get_legend_handles_labels()
+      ncols = columns * _columns(names)
+      figure.legend(handles, names, loc='outside lower center', ncols=ncols, frameon=False)
     picture = io.BytesIO()
     # A legend below a narrow axis may be wider than the layout allows for.
     figure.savefig(picture, format='png', bbox_inches='tight', pad_inches=0.05)
@@ -161,7 +177,7 @@ def curves(
       axis.yaxis.set_minor_formatter(_plain if high < 12 * low else '')
     _finish(axis, title, x_label, y_label)
 
-  return Panel(draw, 3.4 + _legend_height(labels))
+  return Panel(draw, 3.4 + _legend_height(labels), tuple(labels))
 
 
 def row_curves(
@@ -211,7 +227,8 @@ def bars(
         name.set(ha='right', rotation_mode='anchor')
     _finish(axis, title, '', y_label, above=crowded, ticks=max(one.count('\n') for one in groups))
 
-  return Panel(draw, 3.5 + _legend_height(labels) + 0.9 * crowded)
+  height = 3.5 + _legend_height(labels) + 0.9 * crowded
+  return Panel(draw, height, () if crowded else tuple(labels))
 
 
 def row_bars(

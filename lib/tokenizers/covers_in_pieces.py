@@ -23,7 +23,7 @@ LIMIT = (1 << 64) - 1
 class Inner(Protocol):
   """What may follow within a piece.
 
-  Tokens that may not follow `start` continue a piece: none is cut before them.
+  A token that may not follow `start` continues a piece: there is no cut before it.
   """
 
   start: Any

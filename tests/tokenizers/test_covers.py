@@ -16,7 +16,7 @@ from lib.tokenizers.foreign import ByteLevel
 from lib.tokenizers.lzw import train_lzw
 from lib.tokenizers.ranks import Ranks
 from lib.tokenizers.sentencepiece import train_sentencepiece
-from lib.tokenizers.wordpiece import WordPiece
+from lib.tokenizers.wordpiece import WordPiece, train_wordpiece
 
 LENGTH = 4  # bytes of the sequences that are compared
 WIDE = [*map(str.encode, _OF_CLASS.values())]  # characters of every class that pretokenizers know
@@ -122,6 +122,16 @@ def test_longest_matches_in_words_of_at_most_some_bytes(most, letters, monkeypat
   assert followed(tokenizer, letters) == canonical(tokenizer, letters, more)
 
 
+def test_encodings_of_words_that_are_cut_again_and_again():
+  tokenizer = word_pieces(b'a- ')
+  text = b'-' * 500 + b' ' * 200 + b'aA\xc3\xa9' * 150 + "'/!\u0300".encode() * 80 + b"'s"
+  follow = covers.follow(tokenizer)
+  state = follow.start
+  for token in tokenizer.encode(text).tolist():
+    assert follow.allowed(state)[token]
+    state = follow.after(state, token)
+
+
 @pytest.fixture(scope='module')
 def unigram():
   letters = np.random.default_rng(0).choice([*'aaabb\u00e9 '], 4000)
@@ -194,10 +204,11 @@ def test_a_tokenizer_json_is_followed_as_the_bpe_that_wrote_it(rule):
     a, b = one.after(a, token), other.after(b, token)
 
 
-@pytest.mark.parametrize('rule', ['words', 'gpt2', 'digit3_r2l', 'o200k'])
+@pytest.mark.parametrize('rule', ['words', 'gpt2', 'digit3_r2l', 'o200k', 'wordpiece'])
 def test_tokens_that_are_certain_stay_whatever_comes(rule):
   text = b"It's the   law\n\n  of 1234567 bytes,don't it?  Caf\xc3\xa9s \xff\xe2\x80 'll x" * 2
-  tokenizer = train_bpe([text * 9], 300, rule)
+  words = rule == 'wordpiece'
+  tokenizer = train_wordpiece([text * 9], 530) if words else train_bpe([text * 9], 300, rule)
   follow, known = covers.follow(tokenizer), []
   for size in range(len(text)):
     ids, state, sure = tokenizer.encode(text[:size]).tolist(), follow.start, 0
