@@ -27,6 +27,7 @@ DICTIONARIES = (
 )  # fmt: skip
 # The tokens of a cell and `teraflops` say what these are.
 BY_TOKENS = ('length', 'batch_size', 'lanes', 'steps', 'evaluate_every')
+DECODERS = ('transformer', 'hierarchy', 'recurrent')
 EMBEDDINGS = ('learned', 'lexinvariant', 'glyph', 'random', 'code')
 
 
@@ -84,6 +85,9 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       'embeddings': Field(
         Scaled(('learned', 'glyph'), EMBEDDINGS, EMBEDDINGS, EMBEDDINGS), choices=EMBEDDINGS, size=1
       ),
+      # decoder of every cell: the transformer of the fields below, the same over chunks of tokens
+      # (section hierarchy), or as many recurrent layers
+      'decoder': Field('transformer', choices=DECODERS),
       'seeds': Scaled(2, 3, 3, 3),
       # seeds that train at once; 1 where a model fills the device
       'side_by_side': Scaled(2, 3, 1, 1),
@@ -106,6 +110,17 @@ def get_config(arg: str = 'cpu') -> ConfigDict:
       # need different rates
       'rates': Scaled((3e-3,), (7e-3, 2e-2, 6e-2), (1.7e-3, 5e-3, 1.5e-2), (1e-4, 3e-4, 9e-4)),
       'weight_decay': 0.1,
+    },
+    'hierarchy': {  # of grid.decoder=hierarchy, whose networks over tokens have the width grid.dim
+      # layers of these networks
+      'kind': Field('recurrence', choices=('recurrence', 'convolution')),
+      'layers': Scaled(1, 2, 4, 4),  # number of layers of each network
+      # where chunks begin: learned (H-Net), or after a fixed number of tokens (stride)
+      'router': Field('learned', choices=('learned', 'stride')),
+      # tokens per chunk: of stride, or what a learned router is trained to
+      'chunk': Field(3, least=2),
+      'room': Field(0.5, above=0, most=1),  # most chunks of a row, as a share of its tokens
+      'ratio_weight': Field(0.03, least=0),  # weight of the ratio loss
     },
     'budget': {  # trained rows and a larger budget; all other fields as in grid
       # names of tokenizers, as in grid

@@ -10,13 +10,17 @@ of a token and one that it sees; training, three times that. If M1 makes the tok
 parameter and byte are added, once in reading and once in training. Looking up or sampling rows of
 an embedding is not counted.
 
+Of other decoders the modules' declarations are counted (`experiments.decoders`), for chunks that
+are guessed before training. `teraflops_off` is by how much training missed its budget, by the
+chunks that there were.
+
 All models score the same held-out documents. After little training a model is close to a unigram
 over its tokens, and unigrams of different tokenizers differ. So there are its bits and its gain:
 the bits that its models save over a unigram over the same tokens.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, fit
+from experiments import coders, decoders, fit
 from experiments.recipe import Run, naming
 from lib import stats
 from lib.data import epochs, excerpts, own_files, sources
@@ -32,7 +36,7 @@ from lib.data.examples import Examples
 from lib.data.excerpts import Excerpts
 from lib.data.ngram_text import NgramText
 from lib.data.sources import Source
-from lib.models.decoder import LanguageModel
+from lib.models.decoder import Decoder, LanguageModel
 from lib.parallel.mesh import batch_devices
 from lib.report.results import Rows, name
 from lib.tokenizers.base import Tokenizer
@@ -92,7 +96,12 @@ def _examples(source: str, split: str, length: int, total: int, whole: bool) -> 
 
 
 def check(
-  config: ConfigDict, options: ConfigDict, where: str, vocab_size: int, source: str = 'data.source'
+  config: ConfigDict,
+  options: ConfigDict,
+  where: str,
+  vocab_size: int,
+  source: str = 'data.source',
+  decoder: Any = None,
 ) -> None:
   """Raises InputError for a section, called `where`, whose models cannot be made or trained.
 
@@ -102,6 +111,9 @@ def check(
   fit.check(ConfigDict(options.to_dict() | {'steps': 1}), where)
   check_text(config, options, where)
   weights = 12 * options.layers * options.dim**2 + vocab_size * options.dim
+  if decoder is not None and not isinstance(decoder, Decoder):
+    model = decoders.with_rows(decoder, vocab_size)
+    weights = decoders.flops(model, 2, decoders.guess(decoder)) / 2
   read = options.teraflops * 1e12 * BYTES_A_TOKEN / (6 * weights)
   check_epochs(config, options, read, source)
 
@@ -149,11 +161,12 @@ class Corpus(Examples):
     label: its name in rows.
     options: the section of the config with the text and the models, such as config.grid.
     m1_flops: per byte, of M1 if it makes the tokens.
+    decoder: of the models; by default the plain one of `options`.
 
   Attributes:
     m1_flops: as given.
     law: nats [D] of the documents under the law of the text, or None if it is unknown.
-    forward: FLOPs per byte to read training text, without M1.
+    shares: tokens that begin a chunk, guessed for each stage of a hierarchy; else empty.
     steps: of training, the number that the section's `teraflops` allow.
   """
 
@@ -165,6 +178,7 @@ class Corpus(Examples):
     label: str,
     options: ConfigDict,
     m1_flops: int = 0,
+    decoder: Any = None,
   ):
     self.label, self.options, self.m1_flops = label, options, m1_flops
     text = {split: examples(config, options, split) for split in own_files.SPLITS}
@@ -175,22 +189,36 @@ class Corpus(Examples):
     self.law = None
     if isinstance(source, NgramText):
       self.law = self.by_document(source.excerpt_nats(text['test']))
-    weights = _parameters(options) + tokenizer.vocab_size * options.dim
-
-    def forward(counts: np.ndarray, size: float) -> float:
-      """FLOPs per byte of the forward pass, for examples with `counts` tokens."""
-      pairs = (counts * (counts + 1) // 2).sum()
-      flops = 2 * weights * counts.sum() + 4 * options.layers * options.dim * pairs
-      return float(flops / size)
-
-    self._training = 3 * forward(self.train.counts, self.train_bytes) + self.m1_flops
-    self._forward = forward(self.test.counts, np.sum(self.test_bytes))
+    self.decoder = fit.make_decoder(options, fit.dtype(config)) if decoder is None else decoder
+    self.shares = decoders.guess(self.decoder)
+    self._training = self.training_flops(self.shares)
     self.steps = max(1, round(options.teraflops * 1e12 / (self._training * self.step_bytes)))
 
-  @property
-  def mflops(self) -> float:
-    """MFLOP to read a byte of the test text, M1 included."""
-    return (self._forward + self.m1_flops) / 1e6
+  def training_flops(self, shares: Sequence[float]) -> float:
+    """FLOPs of training per byte, M1 included, with these shares of tokens that begin a chunk."""
+    return 3 * self._forward(self.train.counts, self.train_bytes, shares) + self.m1_flops
+
+  def mflops(self, shares: Sequence[float]) -> float:
+    """MFLOP to read a byte of the test text, M1 included, with these shares of tokens."""
+    forward = self._forward(self.test.counts, np.sum(self.test_bytes), shares)
+    return (forward + self.m1_flops) / 1e6
+
+  @functools.cached_property
+  def _weights(self) -> int:
+    """Parameters of the plain decoder and the LM head."""
+    return _parameters(self.decoder) + self.tokenizer.vocab_size * self.options.dim
+
+  def _forward(self, counts: np.ndarray, size: float, shares: Sequence[float]) -> float:
+    """FLOPs per byte of the forward pass, for examples with `counts` tokens."""
+    tokens = counts.sum()
+    if isinstance(self.decoder, Decoder):
+      pairs = (counts * (counts + 1) // 2).sum()
+      flops = 2 * self._weights * tokens + 4 * self.options.layers * self.options.dim * pairs
+    else:
+      context = (counts.astype(float) ** 2).sum() / tokens  # of a token, on average over them
+      model = decoders.with_rows(self.decoder, self.tokenizer.vocab_size)
+      flops = decoders.flops(model, context, shares) * tokens
+    return float(flops / size)
 
   @property
   def family(self) -> str:
@@ -209,7 +237,8 @@ class Corpus(Examples):
       note = f'of a stream; by a sample of {self.train_bytes:,} bytes'
     rows.add(where, 'steps', self.steps, 'steps')
     rows.add(where, 'training_bytes', read, 'bytes', note)
-    rows.add(where, 'training_gflops', self._training * read / 1e9, 'GFLOP')
+    note = 'by a guess of the chunks' * bool(self.shares)
+    rows.add(where, 'training_gflops', self._training * read / 1e9, 'GFLOP', note)
     bits = stats.ratio(self.unigram, self.test_bytes).times(1 / np.log(2))
     note = 'over the tokens, counted on the training text'
     rows.add(where, 'unigram_bits_per_byte', bits, 'bits/byte', note)
@@ -279,7 +308,13 @@ def measure(
   rows.add(where, GAIN, stats.crossed(scores.gain), 'bits/byte', about)
   fit.add_rate(rows, where, corpus.options, rate, over)
   rows.add(where, 'bytes_per_token', corpus.bytes_per_token, 'bytes/token')
-  rows.add(where, 'mflops_per_byte', corpus.mflops, 'MFLOP/byte')
+  shares = decoders.train_shares(fitted)
+  rows.add(where, 'mflops_per_byte', corpus.mflops(shares), 'MFLOP/byte')
+  if shares:
+    spent = corpus.training_flops(shares) * corpus.steps * corpus.step_bytes
+    off = spent / (1e12 * options.teraflops) - 1
+    rows.add(where, 'chunks_per_token', shares[0], note='in training')
+    rows.add(where, 'teraflops_off', off, 'share', 'of the budget, by the chunks that there were')
   speed = float(np.median([*fitted[0].curve('tokens_per_second').values()]))
   about = f'in training, {min(options.side_by_side, options.seeds)} seeds together'
   rows.add(where, 'tokens_per_second', speed, 'tokens/s', about)
@@ -301,9 +336,8 @@ def add_law(rows: Rows, corpus: Corpus) -> None:
     rows.add({'model': 'law'}, 'law_bits_per_byte', found, 'bits/byte', about)
 
 
-def _parameters(options: ConfigDict) -> int:
+def _parameters(decoder: Decoder) -> int:
   """Parameters of the decoder, without embedding and LM head."""
-  x, places = jnp.zeros((1, 1, options.dim)), jnp.zeros((1, 1), jnp.int32)
-  init = fit.make_decoder(options, x.dtype).init
-  shapes = jax.eval_shape(init, jax.random.key(0), x, places, places)['params']
+  x, places = jnp.zeros((1, 1, decoder.dim)), jnp.zeros((1, 1), jnp.int32)
+  shapes = jax.eval_shape(decoder.init, jax.random.key(0), x, places, places)['params']
   return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))

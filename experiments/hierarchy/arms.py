@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The models that are compared, and their training at equal FLOPs and equal bytes of context.
 
-An arm is a name and its variation, such as Arm('hnet', 5). FLOPs are those of matrix products that
-are needed (`lib.parameters`): chunks that a row has room for but does not have are left out, so the
-FLOPs of a learned hierarchy are known once it is trained. Its steps are therefore set by a guess;
-where the FLOPs of its seeds are not within `CLOSE` of `training.teraflops`, it is trained again, at
-most `training.rounds` times in all, and the training that came closest is used.
+An arm is a name and its variation, such as Arm('hnet', 5). FLOPs are those of
+`experiments.decoders`, and known once a hierarchy is trained. Its steps are therefore set by a
+guess; where the FLOPs of its seeds are not within `CLOSE` of `training.teraflops`, it is trained
+again, at most `training.rounds` times in all, and the training that came closest is used.
 The training of the router's model of `entropy` counts. The choice of a learning rate does not.
 """
 
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import coders, equal_flops, fit
+from experiments import coders, decoders, equal_flops, fit
 from experiments.fit import Fitted
 from experiments.hierarchy import cuts
 from experiments.hierarchy.cuts import Cuts
@@ -30,11 +29,11 @@ from lib.data.examples import Examples
 from lib.embeddings.learned import Learned
 from lib.errors import InputError
 from lib.models.decoder import Decoder, LanguageModel
-from lib.models.hierarchy import STAGES, Hierarchy
+from lib.models.hierarchy import Hierarchy
 from lib.models.recurrence import RecurrentDecoder
 from lib.models.routers import Cosine, Entropy, Marked, Spaces, Stride, entropy, spacelike
 from lib.parallel.mesh import batch_devices
-from lib.parameters import describe_model, path_name
+from lib.parameters import path_name
 from lib.report.results import name as name_of
 from lib.tokenizers.base import Tokenizer
 from lib.tokenizers.token_ends import ENDS, TokenEnds
@@ -101,7 +100,7 @@ def model(config: ConfigDict, arm: Arm, vocab_size: int | None = None) -> Langua
   if arm.name in HIERARCHIES:
     decoder = _hierarchy(config, arm)
   elif arm.name == 'byte_recurrent':
-    decoder = _recurrent(config.recurrent, dtype)
+    decoder = decoders.recurrent(config.recurrent, dtype)
   else:
     options = config.subwords if arm.name == 'bpe' else config.bytes
     decoder = fit.make_decoder(options, dtype)
@@ -110,24 +109,11 @@ def model(config: ConfigDict, arm: Arm, vocab_size: int | None = None) -> Langua
 
 def _hierarchy(config: ConfigDict, arm: Arm) -> Hierarchy:
   dtype, options, dim = fit.dtype(config), config.router, config.outer.dim
-  inner = fit.make_decoder(config.inner, dtype)
-  outer = functools.partial(_outer, config, arm, dtype)
-  shared = {
-    'room': options.room, 'ratio_weight': options.ratio_weight, 'dtype': dtype,
-    'smoothing': arm.name in LEARNED and arm.without != 'no_smoothing',
-    'straight': arm.name in LEARNED and arm.without != 'no_straight_through',
-  }  # fmt: skip
+  inner, outer = fit.make_decoder(config.inner, dtype), _outer(config, arm, dtype)
+  stage = functools.partial(decoders.hierarchy, options, without=arm.without)
   if arm.name == 'two_stages':
-    middle, (first, second) = config.middle, options.targets_of_two
-    part = functools.partial(_recurrent, middle, dtype)
-    within = Hierarchy(
-      middle.dim, inner.dim, part(), Cosine(middle.dim), inner, part(), target=float(second),
-      **shared,
-    )  # fmt: skip
-    return Hierarchy(
-      dim, middle.dim, outer(), Cosine(dim), within, outer(), target=float(first), **shared
-    )
-  target = 0.0 if arm.without == 'no_ratio_loss' else float(arm.target)
+    middle, (first, second) = decoders.recurrent(config.middle, dtype), options.targets_of_two
+    return stage(outer, Cosine(dim), stage(middle, Cosine(middle.dim), inner, second), first)
   router = {
     'hnet': lambda: Cosine(dim),
     'spaces': lambda: Spaces(SPACES),
@@ -135,7 +121,7 @@ def _hierarchy(config: ConfigDict, arm: Arm) -> Hierarchy:
     'stride': lambda: Stride(options.stride),
     'entropy': lambda: Entropy(_small(config)),
   }[arm.name]()
-  return Hierarchy(dim, inner.dim, outer(), router, inner, outer(), target=target, **shared)
+  return stage(outer, router, inner, 0 if arm.without == 'no_ratio_loss' else arm.target)
 
 
 def _small(config: ConfigDict) -> LanguageModel:
@@ -149,35 +135,12 @@ def _outer(config: ConfigDict, arm: Arm, dtype: Any) -> Decoder | RecurrentDecod
   options = config.outer
   kind = arm.without if arm.without in ('convolution', 'attention') else options.kind
   if kind != 'attention':
-    return _recurrent(options, dtype, kind)
+    return decoders.recurrent(options, dtype, kind)
   return Decoder(
     layers=options.layers, dim=options.dim, heads=options.heads, mlp_dim=options.dim,
     position='rotary', norm='rms', init_std=None, window=options.window, remat=options.remat,
     dtype=dtype,
   )  # fmt: skip
-
-
-def _recurrent(options: ConfigDict, dtype: Any, kind: str = 'recurrence') -> RecurrentDecoder:
-  return RecurrentDecoder(options.layers, options.dim, kind, options.remat, dtype)
-
-
-def with_rooms(decoder: Any, rooms: Sequence[float]) -> Any:
-  """A hierarchy with other rooms for chunks, those of the outermost stage first."""
-  if not rooms or not isinstance(decoder, Hierarchy):
-    return decoder
-  return decoder.clone(room=rooms[0], inner=with_rooms(decoder.inner, rooms[1:]))
-
-
-def flops(model: LanguageModel, length: float, shares: Sequence[float] = ()) -> float:
-  """FLOPs of a forward pass for each token of a text of `length` tokens.
-
-  Args:
-    model: of any arm.
-    length: tokens.
-    shares: tokens of each stage that begin a chunk; by default what there is room for.
-  """
-  one = model.clone(decoder=with_rooms(model.decoder, shares))
-  return describe_model(one, length=round(length)).flops
 
 
 def excerpts_of(config: ConfigDict, split: str) -> excerpts.Excerpts:
@@ -217,17 +180,6 @@ class Trained:
     return [cuts.cut(one.model.module, one.variables, bos, ids) for one in self.fitted]
 
 
-def train_shares(fitted: Sequence[Fitted]) -> list[float]:
-  """Tokens of each stage that began a chunk there was room for, over the steps and seeds."""
-  found: list[float] = []
-  for stage in STAGES:
-    of = lambda metric, one, stage=stage: np.array([*one.curve(metric + stage).values()])
-    kept = [of('chunks_per_token', one) * (1 - of('overflow_share', one)) for one in fitted]
-    if kept[0].size:
-      found.append(float(np.mean(kept)))
-  return found
-
-
 def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
   """The models of an arm, trained now or read from the workdir.
 
@@ -247,7 +199,7 @@ def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
   router_training = router_pass = 0.0  # FLOPs of the router's model: in all, and for each token
   if arm.name == 'entropy':
     small = _small(config)
-    router_pass = flops(small, length)
+    router_pass = decoders.flops(small, length)
     initial, router_training = _trained_router(config, run, corpus, small)
   elif arm.name in HIERARCHIES and config.inner.initial:
     initial = inner_from(config, 2 if arm.name == 'two_stages' else 1)
@@ -255,7 +207,7 @@ def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
 
   def step_flops(shares: Sequence[float]) -> float:
     """Of a training step; the model of a router has no backward pass."""
-    forward = flops(made, length, shares)
+    forward = decoders.flops(made, length, shares)
     return (3 * forward - 2 * router_pass) * corpus.tokens_per_byte * corpus.step_bytes
 
   steps_of = lambda cost: max(1, round((budget - router_training) / cost))
@@ -266,7 +218,7 @@ def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
     steps = steps_of(cost)
     fitted = _fit(config, run, arm, made, corpus, steps, rates, initial)
     rates = (fitted[0].rate,)
-    cost = step_flops(train_shares(fitted))
+    cost = step_flops(decoders.train_shares(fitted))
     spent = router_training + cost * steps
     tried.append(Trained(arm, fitted, corpus, spent / 1e12))
     if abs(spent - budget) <= CLOSE * budget or steps_of(cost) == steps:
@@ -278,12 +230,11 @@ def train(config: ConfigDict, run: Run, arm: Arm, chosen: Chosen) -> Trained:
 def _guess(config: ConfigDict, arm: Arm, corpus: Examples) -> list[float]:
   """Tokens of each stage that begin a chunk, before anything is trained."""
   router = config.router
-  learned = lambda target: 0.07 + 0.9 / target  # chunks are shorter than N
   if arm.name in MARKED:
     guess = [share_marked(arm, corpus)]
   elif arm.name in LEARNED:
     targets = router.targets_of_two if arm.name == 'two_stages' else [arm.target]
-    guess = [learned(target) for target in targets]
+    guess = [decoders.learned_share(target) for target in targets]
   else:
     guess = [1 / router.stride] if arm.name in HIERARCHIES else []
   return [min(one, router.room) for one in guess]
@@ -334,7 +285,7 @@ def _trained_router(
     What the training of a seed starts from, with its model and the entropy that one in
     `router.stride` bytes exceeds; the FLOPs of the training of one model.
   """
-  step_flops = 3 * flops(small, corpus.context) * corpus.step_bytes
+  step_flops = 3 * decoders.flops(small, corpus.context) * corpus.step_bytes
   budget = config.entropy.share * config.training.teraflops * 1e12
   steps = max(1, round(budget / step_flops))
   options = options_of(
@@ -414,11 +365,7 @@ def check(config: ConfigDict) -> None:
   if len(router.targets_of_two) != 2:
     raise InputError(f'router.targets_of_two must be two numbers; got {router.targets_of_two}.')
   smallest = min(*router.targets, router.target, router.stride, *router.targets_of_two)
-  if router.room < 1 / smallest:
-    raise InputError(
-      f'router.room must be at least 1 / {smallest}, the share of bytes that begin a chunk of '
-      f'{smallest}; got {router.room}.'
-    )
+  decoders.check_room('router', router.room, smallest)
   if router.room**2 * options.example_bytes < 2:
     raise InputError(
       f'training.example_bytes must leave two stages of router.room = {router.room} at least two '

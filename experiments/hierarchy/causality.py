@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import decoders
 from experiments.hierarchy import arms
 from experiments.recipe import Run, Table
 from lib.models.decoder import LanguageModel
@@ -55,7 +56,7 @@ def errors(model: LanguageModel, seed: int) -> tuple[float, float, float, float]
   own = np.asarray(segments)[:, :, None] == np.asarray(segments)[:, None]
   real = (np.asarray(segments) > 0)[:, :, None]
   largest = lambda which: float(slopes[np.broadcast_to(which & real, slopes.shape)].max())
-  roomy = model.clone(decoder=arms.with_rooms(model.decoder, (1.0, 1.0)))
+  roomy = model.clone(decoder=decoders.with_rooms(model.decoder, (1.0, 1.0)))
   step_error = float(_step_error(roomy)(variables, ids))
   return largest(later), largest(~own), largest(own & ~later), step_error
 

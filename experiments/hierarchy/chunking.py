@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import fit
+from experiments import decoders, fit
 from experiments.hierarchy import arms
 from experiments.hierarchy.arms import Arm, Trained
 from experiments.hierarchy.cuts import Cuts
@@ -61,13 +61,17 @@ def add_arm(config: ConfigDict, rows: Rows, trained: Trained) -> np.ndarray:
   if isinstance(module.decoder, Hierarchy):
     cuts = trained.cuts()
     add_cuts(rows, where, corpus.text['test'].texts, cuts)
-    cost = arms.flops(module, length, np.mean([one.kept for one in cuts], axis=0).tolist()) / 1e6
+    cost = (
+      decoders.flops(module, length, np.mean([one.kept for one in cuts], axis=0).tolist()) / 1e6
+    )
     note = 'to read a byte, forward; by the chunks that there are, on average over seeds'
     rows.add(where, 'mflop_per_byte', cost, 'MFLOP/byte', note)
     note = 'with all the room for chunks, used or not'
-    rows.add(where, 'padded_mflop_per_byte', arms.flops(module, length) / 1e6, 'MFLOP/byte', note)
+    rows.add(
+      where, 'padded_mflop_per_byte', decoders.flops(module, length) / 1e6, 'MFLOP/byte', note
+    )
   else:
-    cost = arms.flops(module, length) * tokens / 1e6
+    cost = decoders.flops(module, length) * tokens / 1e6
     rows.add(where, 'chunks_per_byte', float(tokens), 'chunks/byte', 'tokens')
     rows.add(where, 'mflop_per_byte', cost, 'MFLOP/byte', 'to read a byte, forward')
   rows.add(where, 'parameters', float(trained.fitted[0].model.parameters), 'numbers')

@@ -91,6 +91,7 @@ TABLE = Table(
     'regret_bits_per_byte',
     'law_bits_per_byte',
     'learning_rate',
+    'teraflops_off',
     'steps',
     'times',
   ),

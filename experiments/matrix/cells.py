@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import coders, equal_flops, fit
+from experiments import coders, decoders, equal_flops, fit
 from experiments.equal_flops import BITS, Chosen, Scores
 from experiments.matrix import embeddings, tokens
 from experiments.matrix.reading import Corpus
@@ -24,7 +24,10 @@ ABOUT_NAMES = (
 def check(config: ConfigDict, options: ConfigDict, where: str) -> None:
   """Raises InputError for a section of the config, called `where`, that cannot be run."""
   tokens.check(config, f'{where}.tokenizers', options.tokenizers)
-  equal_flops.check(config, options, where, config.tokenizers.vocab_size)
+  if options.decoder == 'hierarchy':
+    decoders.check_room('hierarchy', config.hierarchy.room, config.hierarchy.chunk)
+  decoder = decoders.make(config, options)
+  equal_flops.check(config, options, where, config.tokenizers.vocab_size, decoder=decoder)
 
 
 def train_specs(config: ConfigDict) -> TrainSpecs:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embeddings of the grid by name, around one decoder.
+"""The embeddings of the grid by name, around the decoder that the grid names.
 
   learned        one trained row for each id, for input and LM head
   lexinvariant   random rows for input and LM head, sampled in each step and assigned to the ids
@@ -19,7 +19,7 @@ import flax.linen as nn
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import fit
+from experiments import decoders, fit
 from lib.embeddings.fixed import FixedRows
 from lib.embeddings.learned import Learned
 from lib.embeddings.lexinvariant import Lexinvariant
@@ -44,16 +44,13 @@ def make(config: ConfigDict, tokenizer: Tokenizer, embedding: str) -> LanguageMo
   Raises:
     InputError: the embedding has no rows for these tokens; the sentence gives the reason.
   """
-  dtype = fit.dtype(config)
-  rows = _embedding(config, tokenizer, embedding, dtype)
-  return LanguageModel(rows, fit.make_decoder(config.grid, dtype))
+  rows = _embedding(config, tokenizer, embedding, fit.dtype(config))
+  return LanguageModel(rows, decoders.make(config, config.grid))
 
 
 def learned(config: ConfigDict, vocab_size: int) -> LanguageModel:
   """The model of a cell with learned rows."""
-  dtype = fit.dtype(config)
-  rows = Learned(vocab_size, config.grid.dim, dtype=dtype)
-  return LanguageModel(rows, fit.make_decoder(config.grid, dtype))
+  return decoders.with_rows(decoders.make(config, config.grid), vocab_size)
 
 
 def _embedding(config: ConfigDict, tokenizer: Tokenizer, kind: str, dtype: Any) -> nn.Module:

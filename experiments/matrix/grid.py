@@ -77,8 +77,9 @@ def add_tokenizer(rows: Rows, corpus: Corpus) -> None:
   rows.add(where, 'share_unknown', back.share_unknown)
   rows.add(where, 'share_fallback', back.share_fallback)
   m1 = f'; {corpus.m1_flops / 1e6:.3f} of M1' if corpus.m1_flops else ''
-  note = f'to read a byte, forward{m1}'
-  rows.add(where, 'mflops_per_byte', corpus.mflops, 'MFLOP/byte', note)
+  chunks = '; by a guess of the chunks' * bool(corpus.shares)
+  note = f'to read a byte, forward{m1}{chunks}'
+  rows.add(where, 'mflops_per_byte', corpus.mflops(corpus.shares), 'MFLOP/byte', note)
   rows.add(where, 'row_tokens', corpus.length, 'tokens')
   corpus.add_costs(rows, where)
   uniform = np.log2(tokenizer.vocab_size) / corpus.bytes_per_token
@@ -210,6 +211,8 @@ TABLE = Table(
   'cells have equal FLOPs of training by formula. ± is one standard error over seeds × documents. '
   'Learning rates are chosen by validation text for each embedding over short, long and window '
   'tokens; FLOPs of the choice do not count. '
+  'With a hierarchy as decoder, FLOPs are equal by a guess of its chunks; `teraflops_off` is by '
+  'how much training missed the budget. '
   'Where the law of the text is known, `law` has its bits and a cell its regret. '
   '`spread` is the standard deviation of gains between tokenizers, or between embeddings that are '
   'trained or frozen. An impossible cell gives the reason.' + cells.ABOUT_NAMES,
@@ -219,6 +222,7 @@ TABLE = Table(
     'regret_bits_per_byte',
     'above_learned_bits_per_byte',
     'learning_rate',
+    'teraflops_off',
     'gain_spread_bits_per_byte',
     'law_bits_per_byte',
   ),

@@ -3,7 +3,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments import equal_flops
+from experiments import decoders, equal_flops
 from experiments.matrix import tokens
 from experiments.recipe import Run
 
@@ -14,7 +14,8 @@ class Corpus(equal_flops.Corpus):
   def __init__(self, config: ConfigDict, run: Run, name: str, label: str, options: ConfigDict):
     self.name = name
     tokenizer, m1_flops = tokens.make(config, run, name), tokens.m1_flops(config, run, name)
-    super().__init__(config, run, tokenizer, label, options, m1_flops)
+    decoder = decoders.make(config, options)
+    super().__init__(config, run, tokenizer, label, options, m1_flops, decoder)
 
   @property
   def family(self) -> str:

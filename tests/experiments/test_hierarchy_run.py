@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs import common, hierarchy
+from experiments import decoders
 from experiments.hierarchy import arms, chunking, noise
 from experiments.hierarchy.arms import Arm
 from experiments.hierarchy.recipe import RECIPE
@@ -49,7 +50,7 @@ def test_costs_are_those_of_the_chunks(smoke):
   for row in select(rows, 'chunking', 'overflow_share'):
     assert 0 <= row.measured < 1
   assert of('mflop_per_byte', arm='hnet') < of('padded_mflop_per_byte', arm='hnet')
-  room = arms.flops(one, config.training.example_bytes)
+  room = decoders.flops(one, config.training.example_bytes)
   assert of('padded_mflop_per_byte', arm='hnet') == pytest.approx(room / 1e6)
   assert 0 < of('inner_chunks_per_byte', arm='two_stages') < of('chunks_per_byte', arm='two_stages')
   gap = of('difference_bits_per_byte', arm='hnet', less='bpe')
@@ -113,8 +114,8 @@ def test_routers_by_entropy_are_paid_for_kept_and_one_per_seed(smoke):
   assert small[0].fingerprint != small[1].fingerprint
   # One training step is three passes of a model that learns, and one of a model that does not.
   model, length = trained.fitted[0].model, config.training.example_bytes
-  apart = arms.flops(small[0].module, length)
-  rest = arms.flops(model.module, length, arms.train_shares(trained.fitted)) - apart
+  apart = decoders.flops(small[0].module, length)
+  rest = decoders.flops(model.module, length, decoders.train_shares(trained.fitted)) - apart
   steps = [one.provenance.steps for one in (small[0], model)]
   spent = (3 * apart * steps[0] + (3 * rest + apart) * steps[1]) * trained.corpus.step_bytes
   assert trained.teraflops == pytest.approx(spent / 1e12)

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from matplotlib import figure
 from tokenizers import Tokenizer as HuggingFace
-from tokenizers import decoders, pre_tokenizers, trainers
+from tokenizers import decoders as hf_decoders
 from tokenizers import models as hf_models
+from tokenizers import pre_tokenizers, trainers
 
 from configs import common, matrix
-from experiments import equal_flops, tokenizer_names
+from experiments import decoders, equal_flops, tokenizer_names
 from experiments.coders import BY_M1
 from experiments.equal_flops import check, examples
 from experiments.matrix import cells, embeddings, grid, tokens
@@ -122,8 +123,11 @@ def test_flops_by_hand(corpora):
   # Bytes at smoke: examples of 32 tokens, of which token t sees t; L = 1, D = 16, V = 256.
   # The decoder: projections of D² four times, an MLP of 8 D² and three norms of D.
   parameters = 4 * 16**2 + 8 * 16**2 + 3 * 16
-  forward = 1e6 * corpora['bytes'].mflops
+  forward = 1e6 * corpora['bytes'].mflops(())
   assert forward == pytest.approx(2 * (parameters + 256 * 16) + 4 * 16 * (33 / 2))
+  # As the modules declare them, which leave out the norms.
+  declared = decoders.flops(decoders.with_rows(corpora['bytes'].decoder, 256), 32)
+  assert declared == pytest.approx(forward - 2 * 3 * 16)
   assert corpora['bytes'].m1_flops == 0
   assert corpora['numbered12'].m1_flops > 0
 
@@ -136,6 +140,59 @@ def test_cells_have_equal_flops(smoke):
   for row, cell in spent.items():
     steps = smoke['tokenizers', row, 'steps'].measured
     assert cell.measured == pytest.approx(1e3 * config.grid.teraflops, rel=0.6 / steps)
+
+
+def chunked(**changes):
+  """The smoke scale with a hierarchy in each cell, and one seed."""
+  config = matrix.get_config('smoke')
+  config.grid.update(decoder='hierarchy', seeds=1, side_by_side=0)
+  config.hierarchy.update(changes)
+  RECIPE.check(config)
+  return config
+
+
+@pytest.mark.parametrize('cell', [('bytes', 'learned', 'stride'), ('bpe', 'glyph', 'learned')])
+def test_a_hierarchy_is_a_decoder_of_the_grid_whose_chunks_are_paid_for(cell, run):
+  tokenizer, embedding, router = cell
+  config, rows = chunked(router=router, chunk=4), Rows('chunked')
+  corpus = Corpus(config, run, tokenizer, tokenizer, config.grid)
+  where = grid.where_of(tokenizer, embedding)
+  cells.measure(config, run, corpus, rows, where, embedding, {})
+  value = {row.column: row.measured for row in rows if 'seed' not in row.where}
+  uniform = np.log2(corpus.tokenizer.vocab_size) / corpus.bytes_per_token
+  assert value['bits_per_byte'] < 1.05 * uniform
+  share, dim = value['chunks_per_token'], config.grid.dim
+  assert 0 < share <= config.hierarchy.room
+  if router == 'stride':  # examples of 32 bytes are 8 chunks
+    assert share == 1 / 4
+    assert value['teraflops_off'] == pytest.approx(0, abs=0.6 / corpus.steps)
+  # By hand: two networks of 6 D², a router of 2 D², a projection of D² and the LM head; a chunk
+  # takes 12 D² and half of the pairs of a row of chunks.
+  counts = corpus.test.counts
+  size, context = corpus.test_bytes.sum() / counts.sum(), (counts**2).sum() / counts.sum()
+  outer = 2 * 6 + 1 + 2 * (router == 'learned')
+  token = 2 * dim * (outer * dim + corpus.tokenizer.vocab_size)
+  chunk = 2 * 12 * dim**2 + 4 * dim * (math.ceil(share * round(context)) + 1) / 2
+  assert value['mflops_per_byte'] == pytest.approx((token + share * chunk) / size / 1e6)
+
+
+def test_decoders_fit_every_tokenizer_and_embedding(corpora):
+  config, key = chunked(), jax.random.key(0)
+  for name, kind in itertools.product(('bpe', 'numbered12'), ('learned', 'lexinvariant')):
+    batch = next(iter(corpora[name].batches(0)))
+    nats, _ = jax.eval_shape(
+      embeddings.make(config, corpora[name].tokenizer, kind).init_with_output, key, batch, key
+    )
+    assert nats.shape == batch['targets'].shape
+  for scale, decoder in itertools.product(('gpu', 'paper'), matrix.DECODERS):
+    config = matrix.get_config(scale)
+    config.grid.decoder = decoder
+    spec = cells.train_specs(config)['grid']()
+    shapes = jax.eval_shape(spec.experiment.init_fn, key, dict(spec.batch))['params']
+    inside = {'transformer': 'blocks', 'hierarchy': 'inner', 'recurrent': 'layers'}
+    assert inside[decoder] in shapes['decoder']
+  with pytest.raises(InputError, match=r'hierarchy.room must be at least 1 / 3'):
+    chunked(room=0.25)
 
 
 def test_all_cells_are_measured(smoke):
@@ -273,7 +330,7 @@ def byte_level(text, path):
   """A Hugging Face file of byte-level BPE with 300 ids."""
   made = HuggingFace(hf_models.BPE())
   made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-  made.decoder = decoders.ByteLevel()
+  made.decoder = hf_decoders.ByteLevel()
   alphabet = pre_tokenizers.ByteLevel.alphabet()
   made.train_from_iterator([text], trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
   path.parent.mkdir(exist_ok=True)
@@ -447,6 +504,7 @@ def test_every_scale_is_well_formed(scale, monkeypatch):
     ('grid.tokenizers', (), 'grid.tokenizers must be a tuple of 1 or more'),
     ('grid.tokenizers', ('numbered10',), 'numbered10 has no tokens of tokenizers.token_bits = 12'),
     ('grid.embeddings', ('learnt',), 'grid.embeddings must be .* one of learned'),
+    ('grid.decoder', 'rnn', 'grid.decoder must be one of transformer, hierarchy'),
     ('grid.dim', 18, 'grid.dim 18 is not an even multiple of 2 heads'),
     ('grid.teraflops', 0.0, 'grid.teraflops must be above 0'),
     ('budget.times', 0.0, 'budget.times must be above 0'),
