@@ -9,8 +9,8 @@ from typing import Any
 MINUTES = {
   'markov': {'ngram': 0.1, 'blocks': 0.1, 'token_ngram': 1.2, 'bound': 0.1, 'transformer': 5.8,
              'generalization': 0.1, 'real_text': 2.1},
-  'lexinvariant': {'theory': 0.1, 'markov': 10, 'context': 22, 'cipher': 3, 'in_context': 6,
-                   'regularizer': 7, 'draws': 0.8, 'cost': 0.9},
+  'lexinvariant': {'theory': 0.1, 'markov': 10, 'context': 52, 'cipher': 3, 'in_context': 6,
+                   'regularizer': 10, 'draws': 0.8, 'cost': 0.9},
   'equal_info': {'ratio': 7.4, 'm2': 28, 'windows': 0.1, 'reset': 0.3, 'decompress': 7.0,
                  'uniformity': 0.1, 'stability': 0.2},
   'visual_unicode': {'coverage': 0.1, 'loss': 10, 'reasoning': 10, 'homoglyphs': 2,
