@@ -245,12 +245,15 @@ def _contents(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def changed(config: Mapping[str, Any], scale: Mapping[str, Any]) -> dict[str, str]:
-  """Fields in which a run's config differs from the scale's, with the run's values."""
+  """Fields in which a run's config differs from the scale's, with the run's values.
+
+  A field that came after the run was not changed in it.
+  """
   one, other = provenance.flat(config), provenance.flat(scale)
   return {
-    key: json.dumps(one[key], ensure_ascii=False) if key in one else 'unknown to this run'
-    for key in sorted(one.keys() | other.keys())
-    if one.get(key) != other.get(key) and key.split('.')[0] not in ASIDE
+    key: json.dumps(value, ensure_ascii=False)
+    for key, value in sorted(one.items())
+    if value != other.get(key) and key.split('.')[0] not in ASIDE
   }
 
 

@@ -27,7 +27,7 @@ class Documents(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Excerpts:
-  """N stretches of one length.
+  """N stretches of one length; the last of a document that is cut whole may be shorter.
 
   Attributes:
     texts: the stretches, in the type of the documents (bytes, or arrays of ids).

@@ -84,7 +84,8 @@ def batches(
 
   Raises:
     InputError: no documents, an empty batch or row, `pack` together with `context_bytes`,
-      `example_bytes` without `pack`, or lanes that do not fit the batch or the documents.
+      `example_bytes` without `pack` or for tokens, or lanes that do not fit the batch or the
+      documents.
   """
   if batch_size < 1 or length < 1:
     raise InputError(
@@ -94,8 +95,9 @@ def batches(
     raise InputError('the source has no document; training needs at least one.')
   if pack and context_bytes is not None:
     raise InputError('context_bytes needs one document per row; set pack=False with it.')
-  if example_bytes is not None and not pack:
-    raise InputError('examples are packed into rows; set pack=True with example_bytes.')
+  coded = isinstance(source, Encoded | Corpus | TokenCache)
+  if example_bytes is not None and (coded or not pack):
+    raise InputError('examples are cut from bytes and packed; give bytes, and set pack=True.')
   count = (lanes or lane_rows.default(batch_size)) if repeat else 1
 
   def rows_of(lane: int, readers: int) -> grain.IterDataset:

@@ -79,7 +79,8 @@ def open_source(spec: str, split: str, data_dir: str | os.PathLike | None = None
   which is made on first use, and TFDS's folder for the others, which must exist.
 
   Validation and test share no text with train (`lib.data.overlap`), except in TFDS sets, which keep
-  their splits.
+  their splits. Of a TFDS set without a test split, such as c4, validation and test are every second
+  document of its validation.
   """
   if spec.startswith('tfds:'):
     return _open_tfds(spec.removeprefix('tfds:'), split, data_dir)
@@ -107,7 +108,8 @@ def describe(spec: str, data_dir: str | os.PathLike | None = None) -> Descriptio
     InputError: as by `open_source`.
   """
   if spec.startswith('tfds:'):
-    there = open_prepared(spec.removeprefix('tfds:'), data_dir).info.splits
+    builder = open_prepared(spec.removeprefix('tfds:'), data_dir)
+    there = {*builder.info.splits} | ({'test'} if _test_of_validation(builder) else set())
     return _describe_sample(spec, [split for split in own_files.SPLITS if split in there], data_dir)
   if spec.startswith('ngram:'):
     return _describe_sample(spec, own_files.SPLITS, data_dir)
@@ -249,14 +251,22 @@ def _stdlib(spec: str, data_dir: str | os.PathLike | None) -> Any:
   return stdlib_text.prepare(STDLIB[spec], data_dir or cache.folder('data'))
 
 
-def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Records:
+def _open_tfds(name: str, split: str, data_dir: str | os.PathLike | None) -> Source:
   builder = open_prepared(name, data_dir)
   if 'text' not in builder.info.features:
     raise InputError(
       f"tfds:{name} has no field 'text' but {sorted(builder.info.features)}; "
       'choose a set whose documents are a text field.'
     )
+  if split in ('validation', 'test') and _test_of_validation(builder):
+    whole = Records(open_records(builder, 'validation'))
+    return Part(whole, ('validation', 'test').index(split), 2)
   return Records(open_records(builder, split))
+
+
+def _test_of_validation(builder: Any) -> bool:
+  """Whether a set's validation split is halved, since it has no test split."""
+  return 'validation' in builder.info.splits and 'test' not in builder.info.splits
 
 
 def read_record(records: Any, index: int) -> Mapping[str, Any]:

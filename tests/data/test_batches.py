@@ -197,8 +197,9 @@ def test_documents_are_cut_into_examples_that_are_packed_whole():
       assert [row[field].tolist() for row in targets(length)] == wanted[field].tolist()
   found = [bytes(row['targets'].tolist()) for row in targets(2)]  # an example is larger than a row
   assert found == [b'ab', b'c\0', b'de', b'fg', b'hi']
-  with pytest.raises(InputError, match='set pack=True with example_bytes'):
-    pipeline.batches([b'a'], Bytes(), **options(pack=False, example_bytes=3))
+  for source, pack in (([b'a'], False), (cut, True)):
+    with pytest.raises(InputError, match='give bytes, and set pack=True'):
+      pipeline.batches(source, Bytes(), **options(pack=pack, example_bytes=3))
 
 
 def test_context_bytes_keeps_the_tokens_that_begin_within():

@@ -152,6 +152,7 @@ def test_the_default_divides_the_batch():
   assert [lanes.default(size) for size in (1, 8, 48, 64, 96, 128, 130, 67)] == [
     1, 8, 48, 64, 48, 64, 26, 1,
   ]  # fmt: skip
+  assert [lanes.default(64, documents) for documents in (1, 7, 10, 100)] == [1, 4, 8, 64]
   first = next(iter(batches(Counting(100), 0)))
   same([first], [next(iter(batches(Counting(100), 16)))])
 

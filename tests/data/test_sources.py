@@ -165,13 +165,14 @@ class A:
 class ToyLines(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
   FIELD = 'text'
+  SIZES = (('train', 9), ('test', 3))
 
   def _info(self):
     fields = tfds.features.FeaturesDict({self.FIELD: tfds.features.Text()})
     return tfds.core.DatasetInfo(builder=self, features=fields)
 
   def _split_generators(self, dl_manager):
-    return {'train': self._generate_examples(9), 'test': self._generate_examples(3)}
+    return {split: self._generate_examples(size) for split, size in self.SIZES}
 
   def _generate_examples(self, count):
     for i in range(count):
@@ -183,6 +184,11 @@ class ToyLabels(ToyLines):
   FIELD = 'label'
 
 
+class ToyHeld(ToyLines):
+  VERSION = tfds.core.Version('1.0.0')
+  SIZES = (('train', 4), ('validation', 5))
+
+
 class ToyRecords(ToyLines):
   VERSION = tfds.core.Version('1.0.0')
 
@@ -190,7 +196,7 @@ class ToyRecords(ToyLines):
 @pytest.fixture(scope='session')
 def toys(tmp_path_factory):
   folder = tmp_path_factory.mktemp('toys')
-  for toy in (ToyLines, ToyLabels, ToyRecords):
+  for toy in (ToyLines, ToyLabels, ToyHeld, ToyRecords):
     toy(data_dir=folder, file_format='array_record').download_and_prepare()
   # What a set prepared by TensorFlow says of itself.
   info = folder / 'toy_records/1.0.0/dataset_info.json'
@@ -203,6 +209,16 @@ def test_tfds_text_comes_as_bytes(toys):
   assert sorted(source[i] for i in range(len(source))) == [f'line {i} é'.encode() for i in range(9)]
   assert len(sources.open_source('tfds:toy_lines:1.0.0', 'test', toys)) == 3
   assert sources.Records([{'text': 'é'}])[0] == 'é'.encode()  # mocked sets give str
+
+
+def test_validation_of_a_set_without_test_is_halved(toys):
+  of = lambda split: sources.sample(sources.open_source('tfds:toy_held', split, toys))
+  assert [len(of(split)) for split in own_files.SPLITS] == [4, 3, 2]
+  assert sorted(of('validation') + of('test')) == [f'line {i} é'.encode() for i in range(5)]
+  found = sources.describe('tfds:toy_held', toys).documents
+  assert found == {'train': 4, 'validation': 3, 'test': 2}
+  with pytest.raises(InputError, match='it has train, validation'):
+    sources.open_source('tfds:toy_held', 'dev', toys)
 
 
 def test_tiny_shakespeare_is_prepared_without_tensorflow_or_network(tmp_path):
