@@ -29,7 +29,10 @@ FOLDER = 'docs/results'
 VERDICTS = f'{FOLDER}/verdicts.json'
 BEGIN, END = '<!-- written by experiments.reproduce --record: begin -->', '<!-- end -->'
 HEAD = 'paper', 'claim', 'verdicts', 'command', 'minutes'
-MADE = 'Written by `python -m experiments.reproduce --record`; not by hand.'
+MADE = (
+  'Written by `python -m experiments.reproduce --record`; not by hand. Names of tokenizers, '
+  'embeddings and errors: [concepts and glossary](../concepts.md).'
+)
 
 Verdicts = Mapping[str, Mapping[str, Any]]  # recipe -> what `summary` returns
 

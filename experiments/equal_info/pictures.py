@@ -107,8 +107,9 @@ def m2(rows: Sequence[Row]) -> Picture:
   }
   panels.append(plots.row_bars('M2 and models that read no context', y_label, names, bars, {}))
   caption = (
-    'Bits per byte of the language model M2 over each kind of tokens of held-out text. Bars: one '
-    'standard error over documents.'
+    'Bits per byte of the language model M2 over each kind of tokens of held-out text. Of tokens '
+    'that are no windows, the unigram of windows is that of tokens. Bars: one standard error over '
+    'seeds and documents.'
   )
   return Picture(caption, panels)
 
@@ -166,6 +167,6 @@ def decompress(rows: Sequence[Row]) -> Picture:
   ]
   caption = (
     'A decoder that reads the tokens and writes the text, next to one that gets no tokens. Bars: '
-    'one standard error over texts.'
+    'one standard error over seeds and texts.'
   )
   return Picture(caption, panels)

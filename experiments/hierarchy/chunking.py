@@ -13,6 +13,7 @@ from experiments.hierarchy.arms import Arm, Trained
 from experiments.hierarchy.cuts import Cuts
 from experiments.recipe import Pictures, Run, Table, text_of
 from lib import stats
+from lib.evals.ngram import NGram
 from lib.models.hierarchy import Hierarchy
 from lib.report import plots
 from lib.report.plots import Picture
@@ -20,6 +21,7 @@ from lib.report.results import Row, Rows, select
 
 REFERENCES = ('byte_transformer', 'byte_recurrent', 'spaces', 'bpe_ends', 'bpe', 'two_stages')
 BITS, DIFFERENCE = 'bits_per_byte', 'difference_bits_per_byte'
+ORDERS = (0, 1, 2, 3, 4)  # bytes of context of counting models
 
 
 def measure(config: ConfigDict, run: Run) -> Rows:
@@ -31,7 +33,22 @@ def measure(config: ConfigDict, run: Run) -> Rows:
     trained = arms.train(config, run, arm, chosen)
     bits[arm] = add_arm(config, rows, trained)
   add_differences(rows, bits, REFERENCES)
+  add_counting(config, run, rows)
   return rows
+
+
+def add_counting(config: ConfigDict, run: Run, rows: Rows) -> None:
+  """Adds m-gram models of bytes, counted on as much text as a byte model's training reads."""
+  corpus = arms.examples(config, run, arms.tokenizer_of(config, run, Arm('byte_recurrent')))
+  read = [row.measured for row in select(rows, 'chunking', 'training_bytes')]
+  most = int(min(corpus.train_bytes, max(one for one in read if one is not None)))
+  ids = [ids for ids, _ in corpus.test]
+  for order in ORDERS:
+    counts = NGram(corpus.train.tokens[0][:most], order, corpus.tokenizer.vocab_size)
+    nats = corpus.by_document(counts.by_document(ids))
+    found = stats.ratio(nats, corpus.test_bytes).times(1 / np.log(2))
+    where = {'arm': 'counting', 'order': order}
+    rows.add(where, BITS, found, 'bits/byte', f'counted on {most:,} bytes')
 
 
 def scores(trained: Trained) -> np.ndarray:
@@ -162,8 +179,9 @@ TABLE = Table(
   'products that chunks need; a row with `less` is the arm less another; '
   '`teraflops_off` is by how much training missed the common number. Hierarchies have the learning '
   'rate that is best for `hnet`, other arms their own. '
-  '`boundary_f1` holds cuts against the beginnings of words; a cut at the space before a word '
-  'counts as wrong there. ± is one standard error over seeds × documents, or over seeds.',
+  '`counting` is an m-gram model of bytes: how much context a model uses shows in which `order` it '
+  'is below. `boundary_f1` holds cuts against the beginnings of words; a cut at the byte before a '
+  'word counts as well. ± is one standard error over seeds × documents, or over seeds.',
   shown=(
     BITS,
     DIFFERENCE,

@@ -53,6 +53,8 @@ def test_costs_are_those_of_the_chunks(smoke):
   room = decoders.flops(one, config.training.example_bytes)
   assert of('padded_mflop_per_byte', arm='hnet') == pytest.approx(room / 1e6)
   assert 0 < of('inner_chunks_per_byte', arm='two_stages') < of('chunks_per_byte', arm='two_stages')
+  counted = [of('bits_per_byte', arm='counting', order=order) for order in chunking.ORDERS]
+  assert counted[2] < counted[1] < counted[0]
   gap = of('difference_bits_per_byte', arm='hnet', less='bpe')
   bits = [
     row.measured
