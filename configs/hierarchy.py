@@ -6,8 +6,9 @@ bits per byte than models of bytes, and than tokens, at equal FLOPs; two stages 
 
 Expected: at this size a hierarchy is ahead of a byte Transformer, but behind BPE tokens, and
 further behind a model of its own recurrent layers alone over bytes. Cuts at spaces, by rule, are
-better than learned cuts, which find the beginnings of words only slowly. Cuts at the ends of BPE
-tokens are worse than learned cuts: the marks of these ends have to be predicted too.
+better than learned cuts, which find the beginnings of words at first and lose some again. Cuts at
+the ends of BPE tokens are worse than learned cuts: the marks of these ends have to be predicted
+too. All models are at the beginning of learning: counting with three bytes of context is ahead.
 Cost: cpu is sized for at most 15 minutes a table on two quiet cores. paper has the paper's models
 and FLOPs, to be compiled (`experiments.tools.aot`). They need one to two terabytes of text, which
 is read from the source as training goes (`training.stream`).
