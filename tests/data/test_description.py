@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from experiments import runner
 from experiments.recipe import Table, text_of
 from lib.data import description, sources
-from lib.data.overlap import Overlap
 from lib.errors import InputError
 from lib.tokenizers import utf8
 
@@ -109,18 +108,21 @@ class Stream(tfds.core.GeneratorBasedBuilder):
 def test_a_stream_is_described_by_a_sample_and_not_cut(tmp_path, monkeypatch):
   Stream(data_dir=tmp_path, file_format='array_record').download_and_prepare()
   found = sources.describe('tfds:stream', tmp_path)
-  share = 10 * 150 / (10 * 150 + 30 * 200)
-  assert found.overlaps == {'validation': Overlap(share, share, 1.0)}
+  held = 'validation', 'test'  # halves of its validation, as there is no test split
+  assert set(found.overlaps) == set(held)
+  for overlap in found.overlaps.values():
+    assert (overlap.after, overlap.kept) == (overlap.before, 1.0)
+  assert sum(found.overlaps[one].before * found.bytes[one] for one in held) == pytest.approx(1500)
   assert not found.sampled
-  assert found.documents == {'train': 40, 'validation': 40}
-  assert found.bytes['train'] == 7500
+  assert found.documents == {'train': 40, 'validation': 20, 'test': 20}
+  assert found.bytes['train'] == sum(found.bytes[one] for one in held) == 7500
   monkeypatch.setattr(sources, 'TRAIN_SAMPLE', 4000)
   monkeypatch.setattr(sources, 'HELD_SAMPLE', 4000)
   part = sources.describe('tfds:stream', tmp_path)
   assert part.sampled
   assert part.documents == found.documents
   assert part.bytes['train'] == pytest.approx(7500, rel=0.2)
-  assert part.overlaps['validation'].after == pytest.approx(share, abs=0.15)
+  assert part.overlaps['validation'].after == pytest.approx(0.2, abs=0.15)
   assert 'of a sample; not cut' in str(part)
   with pytest.raises(InputError, match='no prepared TFDS set'):
     sources.describe('tfds:other', tmp_path)

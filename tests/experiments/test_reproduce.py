@@ -73,7 +73,7 @@ def test_a_gathered_run_is_judged(report):
   # 0.0337 ± 2.093 × 0.001: Student's t with 19 degrees of freedom
   assert re.search(
     r'\| no +\| p=0.8, d=1024 +\| 0.5337 ± 0.0010 +\| 20 +\| 0.5000 +'
-    r'\| \+0.0337 \[\+0.0316, \+0.0358\] +\| < 0.0001 \|', text
+    r'\| \+0.0337 \[\+0.0316, \+0.0358\] +\| < 0.0001 +\|', text
   )  # fmt: skip
   assert '<summary>Not run here: 9 claims</summary>' in text
   assert 'Not run: `transformer / ' in text
