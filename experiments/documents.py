@@ -88,8 +88,11 @@ def blocks(section: Section, pictures: pathlib.Path) -> list[Block]:
 
 
 def summary(section: Section) -> dict[str, Any]:
-  """A run in short, as JSON: verdicts of its claims, scale, minutes, source."""
-  counts = Counter(str(one.verdict) for one in section.claims)
+  """A run in short, as JSON: verdicts of its claims, scale, minutes, source.
+
+  A recipe without a paper has the verdicts of this project's statements.
+  """
+  counts = Counter(str(one.verdict) for one in section.claims or section.audits)
   return {
     'verdicts': {str(one): counts[str(one)] for one in Verdict if counts[str(one)]},
     'claims': {

@@ -357,9 +357,10 @@ def heat_map(
     for y, line in enumerate(values):
       for x, value in enumerate(line):
         shade = 'white' if value is not None and value > dark else 'black'
-        text = '×' if value is None else f'{value:.2f}'
+        text = '×' if value is None else f'{value:.2f}'.replace('-', '−')
         axis.text(x, y, text, ha='center', va='center', color=shade, fontsize=10)
-    axis.set_xticks(range(len(columns)), [name.replace(', ', ',\n') for name in columns])
+    names = [name.replace(', ', ',\n').replace(' (', '\n(') for name in columns]
+    axis.set_xticks(range(len(columns)), names)
     axis.set_yticks(range(len(lines)), lines)
     axis.grid(visible=False)
     axis.set_title(title)
