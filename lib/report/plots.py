@@ -360,7 +360,7 @@ def heat_map(
         text = '×' if value is None else f'{value:.2f}'.replace('-', '−')
         axis.text(x, y, text, ha='center', va='center', color=shade, fontsize=10)
     names = [name.replace(', ', ',\n').replace(' (', '\n(') for name in columns]
-    axis.set_xticks(range(len(columns)), names)
+    axis.set_xticks(range(len(columns)), names, fontsize=9)
     axis.set_yticks(range(len(lines)), lines)
     axis.grid(visible=False)
     axis.set_title(title)
