@@ -36,7 +36,7 @@ demo/markov: FLAGS = '--config.orders=(2,)' \
   --config.transformer.steps=200 --config.transformer.validation_documents=64 \
   --config.transformer.evaluate_every=40 --config.transformer.ngram_chars=100000
 demo/tokenizers: TABLES = compression
-demo/tokenizers: FLAGS = '--config.compression.texts=("stdlib/prose",)' '--config.compression.vocab_sizes=(1024,8192)' \
+demo/tokenizers: FLAGS = '--config.compression.texts=("stdlib/prose","stdlib/source")' '--config.compression.vocab_sizes=(1024,8192)' \
   --config.compression.train_bytes=2000000 --config.compression.test_bytes=300000
 demo/transplant: TABLES = transplant
 demo/transplant: FLAGS = --config.base.steps=100 \
