@@ -38,7 +38,7 @@ def measure(config: ConfigDict, run: Run) -> Rows:
 
 
 def add_counting(config: ConfigDict, run: Run, rows: Rows) -> None:
-  """Adds m-gram models of bytes, counted on as much text as a byte model's training reads."""
+  """Adds m-gram models of bytes, counted on as much text as the arm that reads most."""
   corpus = arms.examples(config, run, arms.tokenizer_of(config, run, Arm('byte_recurrent')))
   read = [row.measured for row in select(rows, 'chunking', 'training_bytes')]
   most = int(min(corpus.train_bytes, max(one for one in read if one is not None)))

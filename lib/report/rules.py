@@ -3,7 +3,7 @@
 
 A cell is named by its address, 'table / row / column'; published numbers have the same address
 after 'published / '. In the addresses of a rule, * matches any value and {a,b} matches a or b. The
-values matched in `left` replace each * in `right`. Of {a,b} each must match, or it was not run.
+values matched in `left` replace each * in `right`. Each of {a,b} must match.
 
 A rule is a dict with its `kind` and:
   above, below: `left` is above or below `right` (an address or a number, times `times`, plus
