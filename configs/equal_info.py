@@ -8,8 +8,9 @@ Such windows are shorter than bytes and than subwords.
 
 Expected: bytes per token in the order StaticAC < b = 16 < 32 < 64 < 128 < AC for one M1. M2 over
 AC stays near ln V. M2 over windows of 16 bits falls below a unigram over whole windows if it is
-trained for long enough, and stays behind bytes that have a learning rate of their own. A decoder that reads windows predicts more bytes than its control; a
-decoder that reads AC does so only at the beginning of a text. Cost: smoke under a minute.
+trained for long enough, and stays behind bytes that have a learning rate of their own. A decoder
+that reads windows predicts more bytes than its control; a decoder that reads AC does so only at the
+beginning of a text. Cost: smoke under a minute.
 
   python -m experiments.equal_info --config=equal_info:cpu --workdir=runs/equal_info
 """

@@ -5,9 +5,9 @@ Claim: a language model needs no fixed token embeddings. Under fresh random rows
 it approaches a standard model as its context grows, since the context shows which symbol is which.
 It also deciphers substitution ciphers, and is better at symbol-manipulation tasks.
 
-Expected: on chains of 6 symbols a total regret near 2 log d! and a late perplexity within 10 % of the true chain's; on text, a gap to the standard model
-that shrinks with context. At `gpu` the text is endless, from an n-gram law: the regret of both
-models is exact, and nothing can be memorised.
+Expected: on chains of 6 symbols a total regret near 2 log d! and a late perplexity within 10 % of
+the true chain's; on text, a gap to the standard model that shrinks with context. At `gpu` the text
+is endless, from an n-gram law: the regret of both models is exact, and nothing can be memorised.
 Cost: smoke about a minute; see the README for cpu.
 
   python -m experiments.lexinvariant --config=lexinvariant:cpu --workdir=runs/lex
