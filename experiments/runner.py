@@ -110,12 +110,13 @@ def _run(
     table.name: minutes.get(table.name, 1.0) * (table.name not in kept) for table in chosen
   }
   left = TimeLeft(weights, 1.0 if config.scale == 'cpu' and minutes else None)
+  continued = (run.workdir / 'checkpoints').exists()
   for index, table in enumerate(chosen, start=1):
     _tell(f'[{index}/{len(chosen)}] {table.name}, {left.reaches(table.name)}')
     if table.name in kept:
       _tell('  kept from an earlier call')
     else:
-      _measure(table, config, run)
+      _measure(table, config, run, continued)
       run.send()
   if processes.is_primary():
     _write(recipe, config, run, chosen, described)
@@ -166,13 +167,17 @@ def keep_compiled() -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-def _measure(table: Table, config: ConfigDict, run: Run) -> None:
-  """Measures a table on all processes together; the first keeps its rows and seconds."""
+def _measure(table: Table, config: ConfigDict, run: Run, continued: bool) -> None:
+  """Measures a table on all processes together; the first keeps its rows and seconds.
+
+  The seconds are of this call alone: of a table that was begun before, or whose models may be from
+  an earlier call (`continued`), the rows say that it was resumed.
+  """
   kept = workdir.table_of(run, table)
   begun, made = kept.with_suffix('.begun'), provenance.measured()
   if processes.is_primary():
     kept.parent.mkdir(exist_ok=True)
-    made |= {'resumed': table.name} if begun.exists() else {}
+    made |= {'resumed': table.name} if continued or begun.exists() else {}
     begun.touch()
   start = time.perf_counter()
   rows = table.measure(config, run)

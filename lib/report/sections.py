@@ -134,7 +134,7 @@ class Section:
     if self.made:
       found.append(_measured(self.made))
     if 'resumed' in self.made:
-      found.append(f'Of {self.made["resumed"]}, minutes are since the last interruption.')
+      found.append(f'Of {self.made["resumed"]}, minutes are of the last call alone.')
     return [*found, self.remark] if self.remark else found
 
   @property

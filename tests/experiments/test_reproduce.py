@@ -339,7 +339,7 @@ def test_tables_of_an_unfinished_run_are_reported(tmp_path):
   assert section.minutes == 0.5
   assert section.facts[-3:] == [
     'Measured with commit a, 2 CPU cores.',
-    'Of ngram, minutes are since the last interruption.',
+    'Of ngram, minutes are of the last call alone.',
     'markov ended with exit code 1.',
   ]
   assert next(one.verdict for one in section.judged) == 'agrees with the theorem'
